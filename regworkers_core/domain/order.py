@@ -1,0 +1,45 @@
+"""The order of two states of one entry: what decides which of them may overwrite the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Order(NamedTuple):
+    """(createdAt, version, updatedAt), compared in that order; a missing part is the smallest value.
+
+    `createdAt` leads because an entry that was removed and created again starts at version 1.
+    """
+
+    created_at: str = ""
+    version: int = 0
+    updated_at: str = ""
+
+    def as_fields(self) -> dict[str, Any]:
+        """The three fields under their contract names."""
+        return {"createdAt": self.created_at, "version": self.version, "updatedAt": self.updated_at}
+
+
+def whole_number(value: object) -> int | None:
+    """An integer from an integer or from a string of digits (old writers sent numbers as strings)."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value)
+    return None
+
+
+def lenient_order(fields: Mapping[str, Any]) -> Order:
+    """The order in `fields`, reading anything malformed as missing.
+
+    For hints and stored documents; the strict reading, which refuses malformed parts, is `Entry.parse`.
+    """
+    created, version, updated = fields.get("createdAt"), fields.get("version"), fields.get("updatedAt")
+    return Order(
+        created if isinstance(created, str) else "",
+        whole_number(version) or 0,
+        updated if isinstance(updated, str) else "",
+    )

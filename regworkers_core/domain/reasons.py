@@ -1,0 +1,61 @@
+"""Why something failed, and whose fault it was: the one place that tells transient from permanent.
+
+A *transient* failure belongs to a dependency: the work is kept and tried again later.
+A *permanent* failure belongs to the item: trying again cannot help, so it becomes a dead letter at once.
+An *item* failure belongs to the item too, but nobody can prove that a repeat is hopeless: it is tried
+again alone, a capped number of times.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """The `reason` attribute of a dead letter (data contract v1)."""
+
+    INVALID_BODY = "INVALID_BODY"
+    UNKNOWN_TYPE = "UNKNOWN_TYPE"
+    UNSUPPORTED_VERSION = "UNSUPPORTED_VERSION"
+    MISSING_KEY = "MISSING_KEY"
+    INVALID_ENTRY = "INVALID_ENTRY"
+    DUPLICATE_KEY = "DUPLICATE_KEY"
+    ATTEMPTS_EXHAUSTED = "ATTEMPTS_EXHAUSTED"
+
+
+class Failure(Exception):
+    """Base of every failure that the workers classify. Its text never carries a fan's data."""
+
+
+class TransientFailure(Failure):
+    """A dependency could not answer. Keep the work, back off, try again."""
+
+    def __init__(self, dependency: str, error: str) -> None:
+        super().__init__(f"{dependency}: {error}")
+        self.dependency = dependency
+        self.error = error
+
+
+class DependencyDown(TransientFailure):
+    """The dependency's circuit breaker is open: do not even try before it closes."""
+
+
+class PermanentFailure(Failure):
+    """The item is at fault. `error` names the field and what was found there, never a fan's value."""
+
+    def __init__(self, reason: Reason, error: str) -> None:
+        super().__init__(f"{reason}: {error}")
+        self.reason = reason
+        self.error = error
+
+
+class ItemFailure(Failure):
+    """Something about this one item failed in a way that a repeat might cure."""
+
+    def __init__(self, error: str) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class UsageError(Exception):
+    """Wrong input, settings or environment: one line that says what to do; the terminal exits with 2."""

@@ -1,0 +1,62 @@
+"""OpenTelemetry spans, linked across SQS by the `traceparent` attribute that we carry by hand.
+
+Spans leave the process only when `OTEL_EXPORTER_OTLP_ENDPOINT` is set; without it they cost next to nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from opentelemetry import trace
+from opentelemetry.trace import Link, Span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+_TRACER = trace.get_tracer("regworkers")
+# A batch may gather a hundred messages; more links than this make a trace unreadable.
+_MAX_LINKS = 20
+
+
+def configure_tracing(service: str) -> None:
+    """Install the exporter and the drivers' instrumentations, once, when the environment asks for it."""
+    if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        return
+    # Imported here because they cost a second that only a traced process should pay.
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.instrumentation.pymongo import PymongoInstrumentor
+    from opentelemetry.instrumentation.redis import RedisInstrumentor
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    if isinstance(trace.get_tracer_provider(), TracerProvider):
+        return
+    provider = TracerProvider(resource=Resource.create({"service.name": service}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+    # Statements are never captured: they hold fans' data.
+    PymongoInstrumentor().instrument(capture_statement=False)
+    RedisInstrumentor().instrument()
+
+
+def inject() -> dict[str, str]:
+    """`{"traceparent": ...}` of the current span for a message's attributes; empty without a recording span."""
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier)
+    return {name: value for name, value in carrier.items() if name == "traceparent"}
+
+
+@contextmanager
+def span(name: str, *, sources: Sequence[Mapping[str, str]] = (), **attributes: str | int) -> Iterator[Span]:
+    """A span with links to the spans that sent the messages whose attributes are `sources`."""
+    links: list[Link] = []
+    for attributes_of_message in sources:
+        if len(links) == _MAX_LINKS or "traceparent" not in attributes_of_message:
+            continue
+        context = trace.get_current_span(_PROPAGATOR.extract(dict(attributes_of_message))).get_span_context()
+        if context.is_valid:
+            links.append(Link(context))
+    with _TRACER.start_as_current_span(name, links=links, attributes=dict(attributes)) as current:
+        yield current

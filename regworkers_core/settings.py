@@ -1,0 +1,307 @@
+"""All settings, as one typed object: `configs/<CONFIG_ENV>.config.yml`, overridden by the environment
+(`REGWORKERS_<SECTION>__<FIELD>`).
+
+In local-dev the addresses of the embedded stack come from its state file, so that the terminal, the tests
+and every Dagster process find the same servers.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import orjson
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic.alias_generators import to_camel
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from regworkers_core.domain.reasons import UsageError
+
+Environment = Literal["local-dev", "qa", "preprod", "prod"]
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+ENV_PREFIX = "REGWORKERS_"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+    )
+
+
+class AwsSettings(Section):
+    """AWS access; `endpointUrl` empty means the real AWS, keys empty mean the default credential chain."""
+
+    region: str = "us-east-1"
+    endpoint_url: str | None = None
+    access_key_id: SecretStr | None = None
+    secret_access_key: SecretStr | None = None
+    connect_timeout_seconds: float = Field(2.0, gt=0)
+    read_timeout_seconds: float = Field(10.0, gt=0)
+    max_connections: int = Field(32, gt=0)
+    # 1 MiB on AWS since 2025; older stacks refuse a batch above 256 KiB.
+    sqs_batch_bytes: int = Field(1024 * 1024, gt=0, le=1024 * 1024)
+
+
+class MongoSettings(Section):
+    uri: SecretStr | None = None
+    database: str = "entry_service"
+    connect_timeout_seconds: float = Field(2.0, gt=0)
+    socket_timeout_seconds: float = Field(15.0, gt=0)
+    server_selection_timeout_seconds: float = Field(2.0, gt=0)
+    max_connections: int = Field(32, gt=0)
+
+
+class RedisSettings(Section):
+    url: SecretStr | None = None
+    timeout_seconds: float = Field(0.5, gt=0)
+
+
+class KafkaSettings(Section):
+    bootstrap: str | None = None
+    # librdkafka settings passed through as they are (security.protocol, ssl.ca.location, ...).
+    options: dict[str, SecretStr] = Field(default_factory=dict)
+    timeout_seconds: float = Field(5.0, gt=0)
+    partitions: int = Field(6, gt=0)
+    replication_factor: int = Field(3, gt=0)
+
+
+class RetrySettings(Section):
+    """The one retry policy (full jitter) and when a circuit breaker opens."""
+
+    attempts: int = Field(4, ge=1)
+    total_seconds: float = Field(10.0, gt=0)
+    first_cap_seconds: float = Field(0.1, gt=0)
+    last_cap_seconds: float = Field(2.0, gt=0)
+    breaker_failures: int = Field(2, ge=1)
+    breaker_reset_seconds: float = Field(15.0, gt=0)
+
+
+class EnqueueSettings(Section):
+    concurrency: int = Field(4, ge=1)
+    prefetch: int = Field(2, ge=0)
+    batch_records: int = Field(1000, ge=1, le=10_000)
+    max_unacknowledged: int = Field(10_000, ge=1)
+    lease_seconds: float = Field(10.0, gt=0)
+    # AWS serves five reads a second and shard, to all readers together.
+    empty_read_pause_seconds: float = Field(0.25, ge=0)
+
+
+class SaveSettings(Section):
+    concurrency: int = Field(4, ge=1)
+    prefetch: int = Field(1, ge=0)
+    # One batch is at most so many messages of up to 100 items each.
+    batch_messages: int = Field(10, ge=1, le=100)
+    receive_wait_seconds: float = Field(1.0, ge=0, le=20)
+    visibility_seconds: int = Field(60, ge=1, le=43_200)
+    # How often an item that fails alone is tried before it is a dead letter.
+    max_attempts: int = Field(5, ge=1)
+
+
+class DrainSettings(Section):
+    """When a drain leaves: the first pair is for the terminal and CI, the second for runs that sensors start."""
+
+    idle_seconds: float = Field(10.0, ge=0)
+    max_seconds: float = Field(120.0, gt=0)
+    resident_idle_seconds: float = Field(30.0, ge=0)
+    resident_max_seconds: float = Field(300.0, gt=0)
+    max_save_drains: int = Field(4, ge=1)
+    max_enqueue_drains: int = Field(1, ge=1)
+    # One more save drain for every so many waiting messages.
+    messages_per_drain: int = Field(2000, ge=1)
+
+
+class ReplicationSettings(Section):
+    lag_objective_seconds: float = Field(60.0, gt=0)
+    repair_items_per_second: float = Field(500.0, gt=0)
+    backfill_items_per_second: float = Field(1000.0, gt=0)
+    scan_segments: int = Field(4, ge=1, le=64)
+    # Out of core beyond this; spills to a temporary folder.
+    compare_memory_mib: int = Field(512, ge=64)
+
+
+class ObservabilitySettings(Section):
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_retention_days: int = Field(14, ge=1)
+    run_retention_days: int = Field(14, ge=1)
+    cloudwatch_namespace: str = "regworkers"
+    cloudwatch_enabled: bool = True
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Immutable; secrets are `SecretStr` and print as `***`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    environment: Environment = "local-dev"
+    # Prefix of every table, queue, topic, bucket and database; letters, digits, - and _ only.
+    resource_prefix: str = Field("", pattern=r"^[A-Za-z0-9_-]*$", max_length=40)
+    sensors_on: bool = False
+    aws: AwsSettings = AwsSettings()
+    mongo: MongoSettings = MongoSettings()
+    redis: RedisSettings = RedisSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    retry: RetrySettings = RetrySettings()
+    drain: DrainSettings = DrainSettings()
+    enqueue: EnqueueSettings = EnqueueSettings()
+    save: SaveSettings = SaveSettings()
+    replication: ReplicationSettings = ReplicationSettings()
+    observability: ObservabilitySettings = ObservabilitySettings()
+
+    @cached_property
+    def names(self) -> Names:
+        return Names(self.resource_prefix)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (
+            init_settings,
+            env_settings,
+            _Document(settings_cls, _config()),
+            _Document(settings_cls, _stack()),
+        )
+
+
+class Names:
+    """Names of the data contract under the environment's prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.demand_table = prefix + "demand-table"
+        self.lease_table = prefix + "worker-leases"
+        self.replication_queue = prefix + "replication-queue"
+        self.analytics_queue = prefix + "analytics-queue"
+        self.queues = tuple(
+            prefix + name
+            for name in ("replication-queue", "selection-queue", "notification-queue", "analytics-queue")
+        )
+        self.topics = tuple(
+            f"{prefix}regworkers.{flow}.v1"
+            for flow in ("entries", "eligibility", "selections", "notifications")
+        )
+
+    @staticmethod
+    def dead_letter_queue(queue: str) -> str:
+        return queue + "-dlq"
+
+
+class _Document(PydanticBaseSettingsSource):
+    """Settings from an already parsed document."""
+
+    def __init__(self, settings_cls: type[BaseSettings], document: dict[str, Any]) -> None:
+        super().__init__(settings_cls)
+        self._document = document
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return self._document.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return self._document
+
+
+def config_file() -> Path:
+    """The file that CONFIG_ENV chooses; `REGWORKERS_CONFIG_DIR` moves the folder. Raises UsageError."""
+    environment = os.environ.get("CONFIG_ENV") or "local-dev"
+    if environment not in get_args(Environment):
+        known = ", ".join(get_args(Environment))
+        raise UsageError(f"CONFIG_ENV={environment} is not an environment: choose one of {known}")
+    folder = Path(os.environ.get(ENV_PREFIX + "CONFIG_DIR") or PROJECT_ROOT / "configs")
+    return folder / f"{environment}.config.yml"
+
+
+def stack_state_file() -> Path:
+    """Where the embedded stack of this instance writes its addresses."""
+    folder = Path(os.environ.get(ENV_PREFIX + "LOCAL_DIR") or PROJECT_ROOT / ".local")
+    return folder / (os.environ.get(ENV_PREFIX + "INSTANCE") or "default") / "state.json"
+
+
+def load_settings() -> Settings:
+    """Read, merge, validate. Raises UsageError: a line for each wrong key, with key, value and file."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise UsageError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def masked(settings: Settings) -> dict[str, Any]:
+    """A JSON document of all settings with camelCase keys and `***` for secrets."""
+
+    def mask(value: Any) -> Any:
+        if isinstance(value, SecretStr):
+            return "***"
+        if isinstance(value, dict):
+            return {key: mask(item) for key, item in value.items()}
+        return value
+
+    return {to_camel(key): mask(value) for key, value in settings.model_dump(by_alias=True).items()}
+
+
+def _config() -> dict[str, Any]:
+    path = config_file()
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; set CONFIG_ENV or REGWORKERS_CONFIG_DIR") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" in line {where.line + 1}" if where else ""
+        raise UsageError(f"{path}: not valid YAML{line}") from None
+    if not isinstance(document, dict):
+        raise UsageError(f"{path}: should hold a mapping of sections")
+    return {
+        _snake(str(section)): {_snake(str(key)): value for key, value in fields.items()}
+        if isinstance(fields, dict)
+        else fields
+        for section, fields in document.items()
+    }
+
+
+def _snake(key: str) -> str:
+    return "".join("_" + char.lower() if char.isupper() else char for char in key)
+
+
+def _stack() -> dict[str, Any]:
+    """Addresses of the embedded stack, in local-dev and when it is there."""
+    if (os.environ.get("CONFIG_ENV") or "local-dev") != "local-dev":
+        return {}
+    try:
+        state = orjson.loads(stack_state_file().read_bytes())
+        return {
+            "aws": {"endpoint_url": state["aws"], "access_key_id": "test", "secret_access_key": "test"},
+            "mongo": {"uri": state["mongo"]},
+            "redis": {"url": state["redis"]},
+            "kafka": {"bootstrap": state["kafka"]},
+        }
+    except FileNotFoundError:
+        return {}
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        raise UsageError(
+            f"{stack_state_file()} is damaged: run `regworkers local up` to write it again"
+        ) from None
+
+
+def _explain(problem: Any) -> str:
+    path = [str(part) for part in problem["loc"]]
+    variable = ENV_PREFIX + "__".join(_snake(part).upper() for part in path)
+    origin = f"environment variable {variable}" if variable in os.environ else str(config_file())
+    key = ".".join(to_camel(part) for part in path)
+    if problem["type"] == "extra_forbidden":
+        return f"{origin}: {key} is not a setting; `regworkers config show` lists all"
+    found = problem["input"]
+    shown = f", found {found!r}" if isinstance(found, str | int | float | bool) and not _secret(path) else ""
+    return f"{origin}: {key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}"
+
+
+def _secret(path: list[str]) -> bool:
+    return any(word in _snake(part) for part in path for word in ("uri", "url", "key", "options"))
