@@ -1,0 +1,175 @@
+"""The DynamoDB demand table: consistent reads, conditional clearing of the flag, scans."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from regworkers_core.adapters.attribute_values import attribute, plain_item
+from regworkers_core.adapters.aws import error_code
+from regworkers_core.domain.entry import ORDER_FIELDS, Entry
+from regworkers_core.domain.keys import ENTRY_PREFIX, EntryKey
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine.dependency import Dependency, RetryPolicy
+
+MAX_GET = 100
+MAX_STATEMENTS = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a scan. `next_key` is None at the end; items are plain Python values."""
+
+    items: list[tuple[EntryKey, dict[str, Any]]]
+    next_key: dict[str, Any] | None
+    scanned: int
+
+
+class DemandTable:
+    """Entries of the demand table. Every method raises TransientFailure when DynamoDB cannot answer."""
+
+    def __init__(
+        self,
+        client: Any,
+        dependency: Dependency,
+        table: str,
+        *,
+        policy: RetryPolicy,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._client = client
+        self._dependency = dependency
+        self.table = table
+        self._policy = policy
+        self._sleep = sleep
+
+    def get(self, keys: Sequence[EntryKey]) -> dict[EntryKey, dict[str, Any]]:
+        """Consistent reads of distinct keys, 100 a call; an absent key is absent from the answer.
+
+        UnprocessedKeys are asked again with backoff; raises TransientFailure if some stay unprocessed, so
+        that "could not read" is never taken for "absent".
+        """
+        found: dict[EntryKey, dict[str, Any]] = {}
+        for start in range(0, len(keys), MAX_GET):
+            pending = [{"PK": {"S": key.pk}, "SK": {"S": key.sk}} for key in keys[start : start + MAX_GET]]
+            for attempt in range(1, self._policy.attempts + 1):
+                request = {self.table: {"Keys": pending, "ConsistentRead": True}}
+                answer = self._call(lambda request=request: self._client.batch_get_item(RequestItems=request))
+                for raw in answer.get("Responses", {}).get(self.table, ()):
+                    item = plain_item(raw)
+                    key = EntryKey.parse(item["PK"], item["SK"])
+                    if key is not None:
+                        found[key] = item
+                pending = answer.get("UnprocessedKeys", {}).get(self.table, {}).get("Keys", [])
+                if not pending:
+                    break
+                self._sleep(self._policy.backoff(attempt))
+            if pending:
+                raise TransientFailure(self._dependency.name, f"{len(pending)} keys stayed unprocessed")
+        return found
+
+    def clear_flags(self, entries: Sequence[Entry], replicated_at: str) -> list[Entry]:
+        """Set `needsReplication=false`, `replicatedVersion` and `replicatedAt` on each entry whose
+        `createdAt`, `version` and `updatedAt` are still as read; never creates an item.
+
+        Returns the entries whose condition did not hold: they changed or vanished since the read.
+        """
+        changed: list[Entry] = []
+        for start in range(0, len(entries), MAX_STATEMENTS):
+            batch = entries[start : start + MAX_STATEMENTS]
+            statements = [self._clear_statement(entry, replicated_at) for entry in batch]
+            answer = self._call(
+                lambda statements=statements: self._client.batch_execute_statement(Statements=statements)
+            )
+            for entry, response in zip(batch, answer["Responses"], strict=True):
+                code = response.get("Error", {}).get("Code")
+                if code is None:
+                    continue
+                if code not in ("ConditionalCheckFailed", "ResourceNotFound"):
+                    raise TransientFailure(self._dependency.name, f"clearing the flag: {code}")
+                changed.append(entry)
+        return changed
+
+    def _clear_statement(self, entry: Entry, replicated_at: str) -> dict[str, Any]:
+        conditions, values = [], [entry.order.version, replicated_at, entry.key.pk, entry.key.sk]
+        for name in ORDER_FIELDS:
+            if name in entry.order_as_read:
+                conditions.append(f'"{name}"=?')
+                values.append(entry.order_as_read[name])
+            else:
+                conditions.append(f'"{name}" IS MISSING')
+        return {
+            "Statement": f'UPDATE "{self.table}" SET needsReplication=false SET replicatedVersion=?'
+            f" SET replicatedAt=? WHERE PK=? AND SK=? AND {' AND '.join(conditions)}",
+            "Parameters": [attribute(value) for value in values],
+        }
+
+    def scan(
+        self,
+        segment: int,
+        segments: int,
+        start_key: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+    ) -> Page:
+        """One page (at most 1 MB) of entries of one segment of a parallel, consistent scan."""
+        arguments: dict[str, Any] = {"Segment": segment, "TotalSegments": segments}
+        return self._page(self._client.scan, arguments, start_key, limit)
+
+    def query(
+        self, campaign_id: str, start_key: Mapping[str, Any] | None = None, limit: int | None = None
+    ) -> Page:
+        """One page of the entries of one campaign, by a consistent query on its partition."""
+        arguments: dict[str, Any] = {
+            "KeyConditionExpression": "PK = :pk AND begins_with(SK, :sk)",
+            "ExpressionAttributeValues": {
+                ":pk": {"S": EntryKey(campaign_id, "").pk},
+                ":sk": {"S": ENTRY_PREFIX},
+            },
+        }
+        return self._page(self._client.query, arguments, start_key, limit)
+
+    def _page(
+        self, read: Any, arguments: dict[str, Any], start_key: Mapping[str, Any] | None, limit: int | None
+    ) -> Page:
+        arguments = {**arguments, "TableName": self.table, "ConsistentRead": True}
+        if start_key:
+            arguments["ExclusiveStartKey"] = start_key
+        if limit:
+            arguments["Limit"] = limit
+        answer = self._call(lambda: read(**arguments))
+        items = []
+        for raw in answer.get("Items", ()):
+            key = EntryKey.parse(raw["PK"]["S"], raw["SK"]["S"])
+            if key is not None:
+                items.append((key, plain_item(raw)))
+        return Page(items, answer.get("LastEvaluatedKey"), answer.get("ScannedCount", len(items)))
+
+    def pages(self, campaign_id: str | None, segment: int = 0, segments: int = 1) -> Iterator[Page]:
+        """All pages of one campaign (one segment only), or of one segment of the table."""
+        start_key: dict[str, Any] | None = None
+        while True:
+            page = (
+                self.query(campaign_id, start_key)
+                if campaign_id is not None
+                else self.scan(segment, segments, start_key)
+            )
+            yield page
+            start_key = page.next_key
+            if start_key is None:
+                return
+
+    def probe(self) -> None:
+        """One cheap call; raises TransientFailure or UsageError."""
+        self._call(lambda: self._client.describe_table(TableName=self.table))
+
+    def _call(self, function: Any) -> Any:
+        try:
+            return self._dependency.call(function)
+        except ClientError as error:
+            if error_code(error) == "ResourceNotFoundException":
+                raise UsageError(f"table {self.table} does not exist: run `regworkers provision`") from None
+            raise

@@ -1,0 +1,82 @@
+"""Kafka topics: which exist, and creating those that do not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine.dependency import Dependency
+from regworkers_core.settings import KafkaSettings
+
+DEPENDENCY = "kafka"
+_SILENT = logging.getLogger("regworkers.librdkafka")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
+
+
+def classify_kafka(error: Exception) -> Exception:
+    """Everything that the broker does not answer is transient; what it refuses comes back as it is."""
+    if isinstance(error, KafkaException):
+        kafka_error = error.args[0]
+        if not isinstance(kafka_error, KafkaError):
+            return error
+        if kafka_error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
+            return UsageError("Kafka refuses the login or the certificate: check kafka.options")
+        if kafka_error.retriable() or kafka_error.code() < 0:
+            return TransientFailure(DEPENDENCY, kafka_error.name())
+    return error
+
+
+class KafkaAdmin:
+    def __init__(self, settings: KafkaSettings, dependency: Dependency) -> None:
+        if settings.bootstrap is None:
+            raise UsageError("no Kafka address: set REGWORKERS_KAFKA__BOOTSTRAP")
+        self._settings = settings
+        self._dependency = dependency
+        options = {name: secret.get_secret_value() for name, secret in settings.options.items()}
+        # librdkafka also logs connection errors; they reach us as exceptions.
+        self._client = AdminClient(
+            {"bootstrap.servers": settings.bootstrap, "log_level": 0, **options}, logger=_SILENT
+        )
+
+    def topics(self) -> set[str]:
+        """Names of the topics that exist."""
+        timeout = self._settings.timeout_seconds
+        return set(self._dependency.call(lambda: self._client.list_topics(timeout=timeout)).topics)
+
+    def create(self, names: Sequence[str]) -> list[str]:
+        """Create those that are missing; returns their names. Somebody else's creation meanwhile is fine."""
+        missing = sorted(set(names) - self.topics())
+        if not missing:
+            return []
+        settings = self._settings
+        futures = self._dependency.call(
+            lambda: self._client.create_topics(
+                [
+                    NewTopic(
+                        name,
+                        num_partitions=settings.partitions,
+                        replication_factor=settings.replication_factor,
+                    )
+                    for name in missing
+                ],
+                request_timeout=settings.timeout_seconds,
+            )
+        )
+        created = []
+        for name, future in futures.items():
+            try:
+                future.result(timeout=settings.timeout_seconds)
+                created.append(name)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise classify_kafka(error) from error
+        return created
+
+    def probe(self) -> None:
+        """One cheap call; raises TransientFailure or UsageError."""
+        self.topics()

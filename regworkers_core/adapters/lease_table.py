@@ -1,0 +1,153 @@
+"""Leases in DynamoDB (`worker-leases`: `PK`, `SK`, `owner`, `token`, `counter`, `scope`, `position`, `state`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from regworkers_core.adapters.attribute_values import attributes, plain_item
+from regworkers_core.adapters.aws import error_code
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.engine.dependency import Dependency
+from regworkers_core.engine.leases import LeaseKey, LeaseRow
+
+# All of them are reserved words in expressions.
+_NAMES = {f"#{name}": name for name in ("owner", "token", "counter", "position", "state")}
+_HELD = "#owner = :owner AND #token = :token"
+_AS_SEEN = "#token = :token AND #counter = :counter"
+
+
+class DynamoLeaseTable:
+    """`engine.leases.LeaseTable` on one table; `client` is a botocore client of `dynamodb`."""
+
+    def __init__(self, client: Any, dependency: Dependency, table_name: str) -> None:
+        self._client, self._dependency, self._table = client, dependency, table_name
+
+    def get(self, key: LeaseKey) -> LeaseRow | None:
+        answer = self._call(
+            lambda: self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True)
+        )
+        return _row(answer["Item"]) if "Item" in answer else None
+
+    def rows(self, pk: str) -> list[LeaseRow]:
+        query: dict[str, Any] = {
+            "TableName": self._table,
+            "ConsistentRead": True,
+            "KeyConditionExpression": "PK = :pk",
+            "ExpressionAttributeValues": attributes({":pk": pk}),
+        }
+        rows: list[LeaseRow] = []
+        while True:
+            page = self._call(lambda: self._client.query(**query))
+            rows.extend(_row(item) for item in page["Items"])
+            if not page.get("LastEvaluatedKey"):
+                return rows
+            query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+    def swap(self, row: LeaseRow, seen: LeaseRow | None) -> bool:
+        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(PK)"}
+        if seen is not None:
+            condition = _as_seen(seen)
+        return self._conditional(
+            lambda: self._client.put_item(TableName=self._table, Item=_item(row), **condition)
+        )
+
+    def renew(
+        self,
+        key: LeaseKey,
+        owner: str,
+        token: int,
+        state: Mapping[str, str] | None = None,
+        position: str = "",
+    ) -> bool:
+        values: dict[str, Any] = {":owner": owner, ":token": token, ":one": 1}
+        names = {"#owner", "#token", "#counter"}
+        update, condition = "SET #counter = #counter + :one", _HELD
+        if state is not None:
+            update += ", #state = :state"
+            names.add("#state")
+            values[":state"] = state
+        if position:
+            update += ", #position = :position"
+            condition += " AND (attribute_not_exists(#position) OR #position <= :position)"
+            names.add("#position")
+            values[":position"] = position
+        return self._update(key, update, condition, names, values)
+
+    def release(self, key: LeaseKey, owner: str, token: int) -> bool:
+        # The counter moves, too: whoever read the row as owned must not swap on that.
+        values = {":owner": owner, ":token": token, ":one": 1}
+        update = "SET #counter = #counter + :one REMOVE #owner"
+        return self._update(key, update, _HELD, {"#owner", "#token", "#counter"}, values)
+
+    def remove(self, seen: LeaseRow) -> bool:
+        return self._conditional(
+            lambda: self._client.delete_item(TableName=self._table, Key=_key(seen.key), **_as_seen(seen))
+        )
+
+    def _update(
+        self, key: LeaseKey, update: str, condition: str, names: set[str], values: Mapping[str, Any]
+    ) -> bool:
+        return self._conditional(
+            lambda: self._client.update_item(
+                TableName=self._table,
+                Key=_key(key),
+                UpdateExpression=update,
+                ConditionExpression=condition,
+                ExpressionAttributeNames={name: _NAMES[name] for name in names},
+                ExpressionAttributeValues=attributes(values),
+            )
+        )
+
+    def _conditional(self, write: Callable[[], object]) -> bool:
+        try:
+            self._call(write)
+        except ClientError as error:
+            if error_code(error) == "ConditionalCheckFailedException":
+                return False
+            raise
+        return True
+
+    def _call(self, function: Callable[[], Any]) -> Any:
+        try:
+            return self._dependency.call(function)
+        except ClientError as error:
+            if error_code(error) == "ResourceNotFoundException":
+                raise UsageError(f"table {self._table} does not exist: run `regworkers provision`") from None
+            raise
+
+
+def _as_seen(seen: LeaseRow) -> dict[str, Any]:
+    return {
+        "ConditionExpression": _AS_SEEN,
+        "ExpressionAttributeNames": {"#token": "token", "#counter": "counter"},
+        "ExpressionAttributeValues": attributes({":token": seen.token, ":counter": seen.counter}),
+    }
+
+
+def _key(key: LeaseKey) -> dict[str, Any]:
+    return attributes({"PK": key.pk, "SK": key.sk})
+
+
+def _item(row: LeaseRow) -> dict[str, Any]:
+    texts = {"owner": row.owner, "scope": row.scope, "position": row.position}
+    present = {name: text for name, text in texts.items() if text}
+    return {
+        **_key(row.key),
+        **attributes({"token": row.token, "counter": row.counter, "state": row.state, **present}),
+    }
+
+
+def _row(item: Mapping[str, Any]) -> LeaseRow:
+    row = plain_item(item)
+    return LeaseRow(
+        key=LeaseKey(row["PK"], row["SK"]),
+        owner=row.get("owner", ""),
+        token=row["token"],
+        counter=row["counter"],
+        scope=row.get("scope", ""),
+        position=row.get("position", ""),
+        state=row["state"],
+    )

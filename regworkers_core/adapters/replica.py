@@ -1,0 +1,313 @@
+"""The `entries` collection: guarded writes in bulk, and what became of each.
+
+The guard is in the filter: *nothing stored is at or above my order*. It is written with `$nor` so that a
+missing part counts as the smallest, and so that a server answers it from the `_id` index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import bson
+from bson.errors import InvalidDocument
+from pymongo import UpdateOne
+from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError, DocumentTooLarge
+
+from regworkers_core.domain.entry import REPLICA_FIELDS
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.order import Order, lenient_order
+from regworkers_core.domain.reasons import Failure, ItemFailure, PermanentFailure, Reason, TransientFailure
+from regworkers_core.engine.dependency import Dependency
+
+Document = dict[str, Any]
+DUPLICATE_KEY = 11000
+# Others may write a contested document between our read and our write, but each time a newer state.
+_SETTLE_ROUNDS = 4
+# MongoDB's 16 MiB less room for the envelope of the update.
+_MAX_DOCUMENT_BYTES = 16 * 1024 * 1024 - 64 * 1024
+
+
+class Effect(Enum):
+    """What a guarded write did: APPLIED a greater order, HEALED other content at an equal order, found it
+    UNCHANGED, found a newer state (STALE), or a tombstone at or above a live source (RESURRECTED).
+    """
+
+    APPLIED = "applied"
+    HEALED = "healed"
+    UNCHANGED = "unchanged"
+    STALE = "stale"
+    RESURRECTED = "resurrected"
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One state to store: `fields` of a live entry, or None for a tombstone."""
+
+    key: EntryKey
+    order: Order
+    fields: Mapping[str, Any] | None
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the replica holds of one entry; `fields` is None behind a tombstone."""
+
+    order: Order
+    fields: Mapping[str, Any] | None
+    custody: Mapping[str, Any]
+    deleted_at: str | None
+
+
+class Replica:
+    """Every method raises TransientFailure when MongoDB cannot answer."""
+
+    def __init__(self, collection: Collection[Document], dependency: Dependency) -> None:
+        self._collection = collection
+        self._dependency = dependency
+
+    def apply(self, writes: Sequence[Write], *, at: str, run_id: str) -> dict[EntryKey, Effect | Failure]:
+        """Write distinct keys in one unordered bulk. A Failure belongs to its item alone: PermanentFailure
+        (INVALID_ENTRY, DUPLICATE_KEY) or ItemFailure.
+        """
+        outcome: dict[EntryKey, Effect | Failure] = {}
+        pending = list(writes)
+        operations = [_operation(write, at, run_id) for write in pending]
+        while pending:
+            try:
+                errors = self._bulk(operations)
+                break
+            except (InvalidDocument, OverflowError, DocumentTooLarge):
+                # The driver names no culprit, so each document is tried by itself.
+                fit = [_fits(write) for write in pending]
+                outcome.update(
+                    (write.key, _UNSTORABLE) for write, fits in zip(pending, fit, strict=True) if not fits
+                )
+                if all(fit):
+                    raise
+                operations = [operation for operation, fits in zip(operations, fit, strict=True) if fits]
+                pending = [write for write, fits in zip(pending, fit, strict=True) if fits]
+        else:
+            return outcome
+        contested = []
+        for index, write in enumerate(pending):
+            error = errors.get(index)
+            if error is None:
+                outcome[write.key] = Effect.APPLIED
+            elif error.get("code") != DUPLICATE_KEY:
+                outcome[write.key] = ItemFailure(f"MongoDB write error {error.get('code')}")
+            elif _on_id(error):
+                contested.append(write)
+            else:
+                outcome[write.key] = PermanentFailure(
+                    Reason.DUPLICATE_KEY, "another entry holds the same value of a unique index"
+                )
+        if contested:
+            outcome.update(self._settle(contested, at, run_id))
+        return outcome
+
+    def _settle(self, contested: Sequence[Write], at: str, run_id: str) -> dict[EntryKey, Effect | Failure]:
+        """A document stands under each of these ids, and the guard refused: look, judge, write exactly over
+        what was seen, and look again where somebody was faster.
+        """
+        outcome: dict[EntryKey, Effect | Failure] = {}
+        for _ in range(_SETTLE_ROUNDS):
+            stored = self.get([write.key for write in contested])
+            operations, again = [], []
+            for write in contested:
+                seen = stored.get(write.key)
+                effect = None if seen is None else _judge(write, seen)
+                if effect is not None and effect not in (Effect.APPLIED, Effect.HEALED):
+                    outcome[write.key] = effect
+                    continue
+                again.append(write)
+                operations.append(
+                    _operation(write, at, run_id)
+                    if seen is None
+                    else UpdateOne(_exactly(write.key, seen), _update(write, at, run_id))
+                )
+                outcome[write.key] = effect or Effect.APPLIED
+            if not operations:
+                return outcome
+            result = self._bulk_result(operations)
+            if result is not None and result == len(operations):
+                return outcome
+            contested = again
+        raise TransientFailure(self._dependency.name, "entries stay contested by other writers")
+
+    def get(self, keys: Sequence[EntryKey]) -> dict[EntryKey, Stored]:
+        """What is stored under `keys`; absent ones are absent from the answer."""
+        documents = self._dependency.call(
+            lambda: list(self._collection.find({"_id": {"$in": [key.document_id for key in keys]}}))
+        )
+        by_id = {document["_id"]: _stored(document) for document in documents}
+        return {key: by_id[key.document_id] for key in keys if key.document_id in by_id}
+
+    def scan(self, campaign_id: str | None, batch_size: int = 1000) -> Iterator[tuple[EntryKey, Stored]]:
+        """Every document, tombstones included, of one campaign or of all, in no order.
+
+        Raises TransientFailure when the cursor breaks: the scan starts over, it is never silently short.
+        """
+        query = {} if campaign_id is None else {"campaignId": campaign_id}
+        last_id: str | None = None
+        while True:
+            # Pages by _id, not one long cursor: a page can be retried.
+            page_query = query if last_id is None else {**query, "_id": {"$gt": last_id}}
+            page = self._dependency.call(
+                lambda page_query=page_query: list(  # type: ignore[misc]
+                    self._collection.find(page_query).sort("_id", 1).limit(batch_size)
+                )
+            )
+            for document in page:
+                campaign, entry = document.get("campaignId"), document.get("entryId")
+                if isinstance(campaign, str) and isinstance(entry, str):
+                    yield EntryKey(campaign, entry), _stored(document)
+            if len(page) < batch_size:
+                return
+            last_id = page[-1]["_id"]
+
+    def delete_tombstone(self, key: EntryKey, order: Order) -> bool:
+        """Delete exactly this tombstone; False when it changed meanwhile."""
+        stored = Stored(order, None, order.as_fields(), "")
+        answer = self._dependency.call(lambda: self._collection.delete_one(_exactly(key, stored)))
+        return answer.deleted_count == 1
+
+    def count(self) -> int:
+        """Documents in the collection, tombstones included, from its metadata."""
+        return self._dependency.call(lambda: self._collection.estimated_document_count())
+
+    def probe(self) -> None:
+        """One cheap call; raises TransientFailure or UsageError."""
+        self._dependency.call(lambda: self._collection.database.command("ping"))
+
+    def _bulk(self, operations: Sequence[UpdateOne]) -> dict[int, Document]:
+        """Write errors by index."""
+        try:
+            self._dependency.call(lambda: self._collection.bulk_write(list(operations), ordered=False))
+        except BulkWriteError as error:
+            if error.details.get("writeConcernErrors"):
+                raise TransientFailure(self._dependency.name, "write concern not satisfied") from None
+            return {problem["index"]: problem for problem in error.details.get("writeErrors", ())}
+        return {}
+
+    def _bulk_result(self, operations: Sequence[UpdateOne]) -> int | None:
+        """How many operations matched or inserted; None when some failed."""
+        try:
+            answer = self._dependency.call(
+                lambda: self._collection.bulk_write(list(operations), ordered=False)
+            )
+        except BulkWriteError:
+            return None
+        return answer.matched_count + answer.upserted_count
+
+
+_UNSTORABLE = PermanentFailure(Reason.INVALID_ENTRY, "the entry cannot be stored as a MongoDB document")
+
+
+def _guard(key: EntryKey, order: Order, *, or_equal: bool) -> Document:
+    """Matches when nothing stored is above `order` (`or_equal`), or at or above it."""
+    created, version, updated = order
+    return {
+        "_id": key.document_id,
+        "$nor": [
+            {"_replication.createdAt": {"$gt": created}},
+            {"_replication.createdAt": created, "_replication.version": {"$gt": version}},
+            {
+                "_replication.createdAt": created,
+                "_replication.version": version,
+                "_replication.updatedAt": {"$gt" if or_equal else "$gte": updated},
+            },
+        ],
+    }
+
+
+def _exactly(key: EntryKey, seen: Stored) -> Document:
+    """Matches the document only as it was seen: same order, still live or still a tombstone."""
+    custody = {f"_replication.{name}": seen.custody.get(name) for name in Order().as_fields()}
+    return {
+        "_id": key.document_id,
+        **{name: {"$exists": False} if value is None else value for name, value in custody.items()},
+        "deletedAt": {"$exists": seen.deleted_at is not None},
+    }
+
+
+def _operation(write: Write, at: str, run_id: str) -> UpdateOne:
+    guard = _guard(write.key, write.order, or_equal=write.fields is None)
+    return UpdateOne(guard, _update(write, at, run_id), upsert=True)
+
+
+def _update(write: Write, at: str, run_id: str) -> Document:
+    custody = {**write.order.as_fields(), "replicatedAt": at, "messageId": write.message_id, "runId": run_id}
+    if write.fields is None:
+        key = {"campaignId": write.key.campaign_id, "entryId": write.key.entry_id}
+        return {
+            "$set": {**key, "_replication": custody, "deletedAt": at},
+            "$unset": {name: "" for name in REPLICA_FIELDS if name not in key},
+        }
+    absent = {name: "" for name in REPLICA_FIELDS if name not in write.fields}
+    return {"$set": {**write.fields, "_replication": custody}, "$unset": {**absent, "deletedAt": ""}}
+
+
+def _judge(write: Write, seen: Stored) -> Effect:
+    if write.fields is None:
+        # A tombstone that is already there is written again at most by a repeat: same order, same event.
+        if write.order > seen.order or (write.order == seen.order and seen.deleted_at is None):
+            return Effect.APPLIED
+        return Effect.UNCHANGED if write.order == seen.order else Effect.STALE
+    if write.order > seen.order:
+        return Effect.APPLIED
+    if seen.deleted_at is not None:
+        return Effect.RESURRECTED
+    if write.order < seen.order:
+        return Effect.STALE
+    return Effect.UNCHANGED if same_content(write.fields, seen.fields) else Effect.HEALED
+
+
+def same_content(source: Mapping[str, Any], replica: Mapping[str, Any] | None) -> bool:
+    """Whether the replica holds exactly the source's fields, types included (1, 1.0 and True differ)."""
+    return replica is not None and _canonical(source) == _canonical(replica)
+
+
+def _canonical(fields: Mapping[str, Any]) -> bytes:
+    return bson.encode({"fields": _ordered(fields)})
+
+
+def _ordered(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _ordered(value[name]) for name in sorted(value)}
+    if isinstance(value, list):
+        return [_ordered(item) for item in value]
+    return value
+
+
+def _stored(document: Document) -> Stored:
+    custody = document.get("_replication")
+    custody = custody if isinstance(custody, Mapping) else {}
+    deleted_at = document.get("deletedAt")
+    fields = {name: document[name] for name in REPLICA_FIELDS if name in document}
+    return Stored(
+        order=lenient_order(custody),
+        fields=None if deleted_at is not None else fields,
+        custody=custody,
+        deleted_at=deleted_at,
+    )
+
+
+def _fits(write: Write) -> bool:
+    try:
+        return len(bson.encode({"fields": write.fields})) <= _MAX_DOCUMENT_BYTES
+    except (InvalidDocument, OverflowError):
+        return False
+
+
+def _on_id(error: Document) -> bool:
+    """Whether a duplicate-key error is about `_id` (the pattern, or the text of servers that send none)."""
+    pattern = error.get("keyPattern")
+    if pattern is not None:
+        return list(pattern) == ["_id"]
+    text = str(error.get("errmsg", ""))
+    return "index: _id_" in text or text.endswith("._id")

@@ -1,0 +1,168 @@
+"""An SQS queue behind the engine's `Queue` port: full batches, every `Failed` list read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from regworkers_core.adapters.aws import error_code
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine.dependency import Dependency
+from regworkers_core.engine.ports import Outgoing, QueueDepth, Received, SendFailure
+
+MAX_BATCH = 10
+# AWS accepts a stale receipt silently; emulators refuse it. Either way the message is no longer ours.
+_NO_LONGER_OURS = frozenset({"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"})
+_MISSING = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
+
+
+class SqsQueue:
+    """One queue by name; the URL is looked up at the first call."""
+
+    def __init__(self, client: Any, dependency: Dependency, name: str, *, batch_bytes: int) -> None:
+        self._client = client
+        self._dependency = dependency
+        self.name = name
+        self._batch_bytes = batch_bytes
+        self._url = ""
+
+    def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]:
+        """See `Queue.send`. A call that fails as a whole reports each of its messages as a transient failure,
+        so that what other calls sent still counts.
+        """
+        failures: list[SendFailure] = []
+        for batch in self._batches(messages):
+            entries = [_entry(index, message) for index, message in batch]
+            try:
+                answer = self._dependency.call(
+                    lambda entries=entries: self._client.send_message_batch(  # type: ignore[misc]
+                        QueueUrl=self._queue_url(), Entries=entries
+                    )
+                )
+            except TransientFailure as failure:
+                failures.extend(SendFailure(index, failure.error, False) for index, _ in batch)
+                continue
+            failures.extend(
+                SendFailure(int(failed["Id"]), failed.get("Code", "unknown"), bool(failed.get("SenderFault")))
+                for failed in answer.get("Failed", ())
+            )
+        return failures
+
+    def _batches(self, messages: Sequence[Outgoing]) -> Iterator[list[tuple[int, Outgoing]]]:
+        batch: list[tuple[int, Outgoing]] = []
+        size = 0
+        for index, message in enumerate(messages):
+            length = _size(message)
+            if batch and (len(batch) == MAX_BATCH or size + length > self._batch_bytes):
+                yield batch
+                batch, size = [], 0
+            batch.append((index, message))
+            size += length
+        if batch:
+            yield batch
+
+    def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:
+        answer = self._call(
+            lambda: self._client.receive_message(
+                QueueUrl=self._queue_url(),
+                MaxNumberOfMessages=min(limit, MAX_BATCH),
+                WaitTimeSeconds=round(wait_seconds),
+                VisibilityTimeout=visibility_seconds,
+                MessageAttributeNames=["All"],
+                AttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+            )
+        )
+        return [
+            Received(
+                message_id=message["MessageId"],
+                receipt=message["ReceiptHandle"],
+                body=message["Body"],
+                attributes={
+                    name: value["StringValue"]
+                    for name, value in message.get("MessageAttributes", {}).items()
+                    if "StringValue" in value
+                },
+                receive_count=int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1)),
+                sent_at=int(message.get("Attributes", {}).get("SentTimestamp", 0)) / 1000,
+            )
+            for message in answer.get("Messages", ())
+        ]
+
+    def delete(self, messages: Sequence[Received]) -> list[Received]:
+        left: list[Received] = []
+        for start in range(0, len(messages), MAX_BATCH):
+            batch = messages[start : start + MAX_BATCH]
+            entries = [
+                {"Id": str(index), "ReceiptHandle": message.receipt} for index, message in enumerate(batch)
+            ]
+            answer = self._call(
+                lambda entries=entries: self._client.delete_message_batch(
+                    QueueUrl=self._queue_url(), Entries=entries
+                )
+            )
+            left.extend(
+                batch[int(failed["Id"])]
+                for failed in answer.get("Failed", ())
+                if failed.get("Code") not in _NO_LONGER_OURS
+            )
+        return left
+
+    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> None:
+        for start in range(0, len(messages), MAX_BATCH):
+            entries = [
+                {"Id": str(index), "ReceiptHandle": message.receipt, "VisibilityTimeout": seconds}
+                for index, (message, seconds) in enumerate(messages[start : start + MAX_BATCH])
+            ]
+            # A message that could not be hidden longer comes again: a repeat, not a loss.
+            self._call(
+                lambda entries=entries: self._client.change_message_visibility_batch(
+                    QueueUrl=self._queue_url(), Entries=entries
+                )
+            )
+
+    def depth(self) -> QueueDepth:
+        names = (
+            "ApproximateNumberOfMessages",
+            "ApproximateNumberOfMessagesNotVisible",
+            "ApproximateNumberOfMessagesDelayed",
+        )
+        answer = self._call(
+            lambda: self._client.get_queue_attributes(QueueUrl=self._queue_url(), AttributeNames=list(names))
+        )
+        return QueueDepth(*(int(answer["Attributes"].get(name, 0)) for name in names))
+
+    def _call(self, function: Any) -> Any:
+        try:
+            return self._dependency.call(function)
+        except ClientError as error:
+            if error_code(error) in _MISSING:
+                raise UsageError(f"queue {self.name} does not exist: run `regworkers provision`") from None
+            raise
+
+    def _queue_url(self) -> str:
+        if not self._url:
+            self._url = self._client.get_queue_url(QueueName=self.name)["QueueUrl"]
+        return self._url
+
+
+def _size(message: Outgoing) -> int:
+    """Bytes that count against a batch: body, attribute names, types (`String`) and values."""
+    return len(message.body) + sum(
+        len(name) + 6 + len(value.encode()) for name, value in message.attributes.items()
+    )
+
+
+def _entry(index: int, message: Outgoing) -> dict[str, Any]:
+    entry: dict[str, Any] = {"Id": str(index), "MessageBody": message.body.decode()}
+    attributes = {
+        name: {"DataType": "String", "StringValue": value}
+        for name, value in message.attributes.items()
+        if value
+    }
+    if attributes:
+        entry["MessageAttributes"] = attributes
+    if message.delay_seconds:
+        entry["DelaySeconds"] = message.delay_seconds
+    return entry

@@ -1,0 +1,197 @@
+"""DynamoDB Streams: the stream of a table, its shards, and records by iterator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from regworkers_core.adapters.aws import error_code
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.engine.dependency import Dependency
+
+# What GetRecords gives at most (or 1 MB, whichever comes first).
+MAX_RECORDS = 1000
+_VIEW = "NEW_AND_OLD_IMAGES"
+# TTL removals carry this principal.
+_TTL_PRINCIPAL = "dynamodb.amazonaws.com"
+
+# An item in DynamoDB JSON: {"version": {"N": "3"}, ...}
+Image = Mapping[str, Any]
+
+
+class IteratorExpired(Exception):
+    """The iterator can no longer be trusted: seek again from the last read position."""
+
+
+class Trimmed(Exception):
+    """What was asked for is older than the stream keeps, or its shard is gone: records may be lost."""
+
+
+# Compared by identity: the same stream position read twice makes two deliveries.
+@dataclass(frozen=True, slots=True, eq=False)
+class StreamRecord:
+    """One change. `event` is INSERT, MODIFY or REMOVE; `expired` tells a removal by TTL; `created_at` is in
+    epoch seconds, rounded to the second by the service.
+    """
+
+    shard_id: str
+    sequence: str
+    event: str
+    keys: Image
+    new_image: Image | None = None
+    old_image: Image | None = None
+    expired: bool = False
+    created_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard of the listing; `closed` when no more records will be added."""
+
+    shard_id: str
+    parent_id: str | None = None
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPage:
+    """Records in order; `next_iterator` is None when the shard was read to its end."""
+
+    records: list[StreamRecord]
+    next_iterator: str | None
+
+
+class Streams(Protocol):
+    """The stream of one table. Every method raises TransientFailure."""
+
+    @property
+    def table_name(self) -> str: ...
+
+    def latest_stream(self) -> str:
+        """ARN of the table's stream. Raises UsageError when there is none."""
+        ...
+
+    def shards(self, stream_arn: str) -> list[Shard]:
+        """All shards, oldest first. Raises Trimmed when the stream is gone."""
+        ...
+
+    def iterator(self, stream_arn: str, shard_id: str, after: str | None) -> str:
+        """After a sequence number, or at TRIM_HORIZON for None. Raises Trimmed."""
+        ...
+
+    def read(self, shard_id: str, iterator: str, limit: int) -> StreamPage:
+        """Up to `limit` (at most 1000) records. Raises IteratorExpired, Trimmed."""
+        ...
+
+
+class DynamoStreams:
+    """`Streams` for one table. `dynamodb` and `streams` are botocore clients of `dynamodb` and
+    `dynamodbstreams`.
+    """
+
+    def __init__(self, dynamodb: Any, streams: Any, dependency: Dependency, table_name: str) -> None:
+        self._dynamodb, self._streams, self._dependency = dynamodb, streams, dependency
+        self.table_name = table_name
+
+    def latest_stream(self) -> str:
+        way_out = "run `regworkers provision`"
+        try:
+            answer = self._dependency.call(lambda: self._dynamodb.describe_table(TableName=self.table_name))
+        except ClientError as error:
+            if error_code(error) == "ResourceNotFoundException":
+                raise UsageError(f"table {self.table_name} does not exist: {way_out}") from None
+            raise
+        table = answer["Table"]
+        stream = table.get("StreamSpecification", {})
+        if not table.get("LatestStreamArn") or not stream.get("StreamEnabled"):
+            raise UsageError(f"table {self.table_name} has no stream: {way_out}")
+        if stream.get("StreamViewType") != _VIEW:
+            raise UsageError(f"the stream of {self.table_name} should carry {_VIEW}: {way_out}")
+        return str(table["LatestStreamArn"])
+
+    def shards(self, stream_arn: str) -> list[Shard]:
+        request: dict[str, Any] = {"StreamArn": stream_arn}
+        found: list[Shard] = []
+        while True:
+            try:
+                answer = self._dependency.call(lambda: self._streams.describe_stream(**request))
+            except ClientError as error:
+                raise _meaning(error) from error
+            page = answer["StreamDescription"]
+            found.extend(_shard(raw) for raw in page["Shards"])
+            if not page.get("LastEvaluatedShardId"):
+                return found
+            request["ExclusiveStartShardId"] = page["LastEvaluatedShardId"]
+
+    def iterator(self, stream_arn: str, shard_id: str, after: str | None) -> str:
+        where: dict[str, str] = {"ShardIteratorType": "TRIM_HORIZON"}
+        if after is not None:
+            where = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": after}
+        try:
+            answer = self._dependency.call(
+                lambda: self._streams.get_shard_iterator(StreamArn=stream_arn, ShardId=shard_id, **where)
+            )
+        except ClientError as error:
+            raise _meaning(error) from error
+        return str(answer["ShardIterator"])
+
+    def read(self, shard_id: str, iterator: str, limit: int) -> StreamPage:
+        disconnected = False
+
+        def once() -> Any:
+            nonlocal disconnected
+            if disconnected:
+                # The retry policy must not hide a server's restart: an iterator from before it may
+                # silently return nothing for ever.
+                raise IteratorExpired(shard_id)
+            try:
+                return self._streams.get_records(ShardIterator=iterator, Limit=limit)
+            except BotoCoreError:
+                disconnected = True
+                raise
+
+        try:
+            answer = self._dependency.call(once)
+        except ClientError as error:
+            raise _meaning(error) from error
+        records = [stream_record(raw, shard_id) for raw in answer["Records"]]
+        return StreamPage(records, answer.get("NextShardIterator"))
+
+
+def stream_record(raw: Mapping[str, Any], shard_id: str) -> StreamRecord:
+    """A record as GetRecords or a stream event of Lambda brings it."""
+    change = raw["dynamodb"]
+    created = change.get("ApproximateCreationDateTime")
+    return StreamRecord(
+        shard_id=shard_id,
+        sequence=change["SequenceNumber"],
+        event=raw["eventName"],
+        keys=change["Keys"],
+        new_image=change.get("NewImage"),
+        old_image=change.get("OldImage"),
+        expired=_principal(raw) == _TTL_PRINCIPAL,
+        created_at=created.timestamp() if hasattr(created, "timestamp") else created,
+    )
+
+
+def _principal(raw: Mapping[str, Any]) -> object:
+    # GetRecords says PrincipalId, an event of Lambda principalId.
+    identity = raw.get("userIdentity") or {}
+    return identity.get("PrincipalId") or identity.get("principalId")
+
+
+def _shard(raw: Mapping[str, Any]) -> Shard:
+    closed = "EndingSequenceNumber" in raw.get("SequenceNumberRange", {})
+    return Shard(raw["ShardId"], raw.get("ParentShardId"), closed)
+
+
+def _meaning(error: Exception) -> Exception:
+    code = error_code(error)
+    if code == "ExpiredIteratorException":
+        return IteratorExpired(code)
+    if code in ("TrimmedDataAccessException", "ResourceNotFoundException"):
+        return Trimmed(code)
+    return error

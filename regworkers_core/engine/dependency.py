@@ -1,0 +1,100 @@
+"""How every call to a dependency is made: the one retry policy, behind the dependency's circuit breaker."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import stamina
+import stamina.instrumentation
+
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.engine.breaker import CircuitBreaker
+
+T = TypeVar("T")
+
+# The library's own retry log prints the exception, and a driver's exception may print a document.
+stamina.instrumentation.set_on_retry_hooks([])
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Full jitter (a uniform draw between 0 and an exponentially growing cap), bounded in count and time."""
+
+    attempts: int = 4
+    total_seconds: float = 10.0
+    first_cap_seconds: float = 0.1
+    last_cap_seconds: float = 2.0
+
+    def backoff(self, attempt: int, uniform: Callable[[float, float], float] = random.uniform) -> float:
+        """Seconds to wait after failed attempt number `attempt`, counted from 1."""
+        return uniform(0.0, min(self.last_cap_seconds, self.first_cap_seconds * 2 ** min(attempt - 1, 30)))
+
+
+# Maps a driver's exception to what it means; an exception that it does not know is returned as it is.
+Classify = Callable[[Exception], Exception]
+
+
+class Dependency:
+    """One dependency, by name: `call` retries what is transient and trips the breaker when it stays so.
+
+    `classify` turns the driver's exceptions into TransientFailure, PermanentFailure or ItemFailure.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        classify: Classify,
+        *,
+        policy: RetryPolicy,
+        breaker: CircuitBreaker | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self._classify = classify
+        self._policy = policy
+        self.breaker = breaker or CircuitBreaker(name, failures=3, reset_seconds=15.0, clock=clock)
+        self.calls = 0
+
+    def call(self, function: Callable[[], T], *, retry: bool = True) -> T:
+        """Run `function`. Raises DependencyDown at once while the breaker is open, TransientFailure when
+        the policy is used up, and whatever else `classify` makes of the driver's exception.
+        """
+        self.breaker.before_call()
+        failures = 0
+
+        def transient(error: Exception) -> bool | float:
+            nonlocal failures
+            failures += 1
+            return self._policy.backoff(failures) if isinstance(error, TransientFailure) else False
+
+        try:
+            for attempt in stamina.retry_context(
+                on=transient,
+                attempts=self._policy.attempts if retry else 1,
+                timeout=self._policy.total_seconds,
+            ):
+                with attempt:
+                    result = self._once(function)
+        except TransientFailure:
+            self.breaker.failed()
+            raise
+        except Exception:
+            # The dependency answered; what it said is the caller's business.
+            self.breaker.succeeded()
+            raise
+        self.breaker.succeeded()
+        return result
+
+    def _once(self, function: Callable[[], T]) -> T:
+        self.calls += 1
+        try:
+            return function()
+        except Exception as error:
+            meaning = self._classify(error)
+            if meaning is error:
+                raise
+            raise meaning from error

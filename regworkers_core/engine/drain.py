@@ -1,0 +1,281 @@
+"""The drain: take work from a source until it has been idle for a while, a time limit or a stop signal.
+
+Order of a batch: receive, decode, write, confirm, acknowledge. A source hands out deliveries, the work
+turns a batch of them into a settlement, and only what the settlement calls done is acknowledged. At most
+`concurrency + prefetch` batches exist at any time, so memory is bounded whatever the backlog.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import structlog
+
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.engine.percentiles import Percentiles
+from regworkers_core.engine.stop import StopSignal
+
+D = TypeVar("D")
+log = structlog.get_logger(__name__)
+
+
+class Source(Protocol[D]):
+    """Where work comes from. Called from the drain's threads, so implementations lock what they share."""
+
+    def receive(self) -> list[D]:
+        """The next batch; empty after a bounded wait when there is none. Raises TransientFailure."""
+        ...
+
+    def acknowledge(self, done: Sequence[D]) -> None:
+        """The work is durable: never hand these out again."""
+        ...
+
+    def give_back(self, again: Sequence[tuple[D, float]]) -> None:
+        """Not done: hand each out again, to anyone, after so many seconds."""
+        ...
+
+    def heartbeat(self) -> None:
+        """Keep what is held (visibility, leases). Called every `heartbeat_seconds` by a thread of its own."""
+        ...
+
+    def may_idle(self) -> bool:
+        """Whether an empty receive means that there is no work (and not that others hold the leases)."""
+        ...
+
+    def close(self) -> None:
+        """Checkpoint, release leases, give back what was received and not settled. Called once, last."""
+        ...
+
+    def counts(self) -> Counter[str]:
+        """Counters of the source's own, added to the report (records lost to trimming, say)."""
+        ...
+
+
+@dataclass(slots=True)
+class Settlement(Generic[D]):
+    """What became of a batch. Every delivery is in `done` or in `again` (with seconds to wait), once.
+
+    `counts` are of items and add up: `received` = the sum of `OUTCOMES`. `lags` are seconds.
+    """
+
+    done: list[D] = field(default_factory=list)
+    again: list[tuple[D, float]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    lags: list[float] = field(default_factory=list)
+
+
+# What an item can end as. `applied`: written; `unchanged`: nothing to do, proven; `stale`: a newer state is
+# stored; `gone`: removed meanwhile; `resurrected`: live behind a newer tombstone; `dropped`: filtered or
+# coalesced; `dead_lettered`: permanent; `resent`: goes on alone; `returned`: kept for later.
+OUTCOMES = (
+    "applied", "removed", "unchanged", "stale", "gone", "resurrected",
+    "sent", "dropped", "dead_lettered", "resent", "returned",
+)  # fmt: skip
+
+Work = Callable[[Sequence[D]], Settlement[D]]
+_DEFECT_PAUSE_SECONDS = 5.0
+# Returns the name of a dependency that is away, or None.
+Health = Callable[[], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class DrainLimits:
+    """`idle_seconds` without work or `max_seconds` in all end the drain."""
+
+    idle_seconds: float = 10.0
+    max_seconds: float = 120.0
+    concurrency: int = 4
+    prefetch: int = 1
+    heartbeat_seconds: float = 3.0
+    # How long a source that failed is left alone before the next receive.
+    pause_seconds: float = 0.5
+
+
+@dataclass(slots=True)
+class DrainReport:
+    """Numbers of one drain; `ended` is idle, time_limit, stopped or dependency_down."""
+
+    name: str
+    counts: Counter[str] = field(default_factory=Counter)
+    lag: Percentiles = field(default_factory=Percentiles)
+    deliveries: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    ended: str = ""
+    dependency: str | None = None
+
+    @property
+    def adds_up(self) -> bool:
+        """Every received item has exactly one outcome, every delivery is acknowledged or returned."""
+        settled = self.deliveries["acknowledged"] + self.deliveries["returned"]
+        return (
+            self.counts["received"] == sum(self.counts[outcome] for outcome in OUTCOMES)
+            and self.deliveries["received"] == settled
+        )
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON shape: counts of items and deliveries, lag percentiles and duration in seconds."""
+        return {
+            "drain": self.name,
+            "ended": self.ended,
+            "dependency": self.dependency,
+            "seconds": round(self.seconds, 3),
+            "items": {name: number for name, number in sorted(self.counts.items()) if number},
+            "deliveries": {name: number for name, number in sorted(self.deliveries.items()) if number},
+            "lagSeconds": self.lag.summary(),
+            "addsUp": self.adds_up,
+        }
+
+
+def drain(
+    name: str,
+    source: Source[D],
+    work: Work[D],
+    limits: DrainLimits,
+    *,
+    probe: Health,
+    down: Health,
+    stop: StopSignal,
+    clock: Callable[[], float] = time.monotonic,
+    on_progress: Callable[[DrainReport], None] | None = None,
+) -> DrainReport:
+    """Run one drain to its end and report.
+
+    `probe` asks the dependencies before the first receive; `down` names one whose breaker opened. A failure
+    that `work` raises instead of settling is a defect of the work: the batch is given back and it is logged.
+    """
+    return _Drain(name, source, work, limits, down, stop, clock, on_progress).run(probe)
+
+
+class _Drain(Generic[D]):
+    def __init__(
+        self,
+        name: str,
+        source: Source[D],
+        work: Work[D],
+        limits: DrainLimits,
+        down: Health,
+        stop: StopSignal,
+        clock: Callable[[], float],
+        on_progress: Callable[[DrainReport], None] | None,
+    ) -> None:
+        self._source, self._work, self._limits = source, work, limits
+        self._down, self._stop, self._clock = down, stop, clock
+        self._on_progress = on_progress
+        self._report = DrainReport(name)
+        self._flying: set[Future[Settlement[D]]] = set()
+
+    def run(self, probe: Health) -> DrainReport:
+        started = self._clock()
+        report = self._report
+        away = probe()
+        if away is not None:
+            report.ended, report.dependency = "dependency_down", away
+            return self._finished(started)
+        quit_beating = threading.Event()
+        beat = threading.Thread(target=self._beat, args=(quit_beating,), name=f"{report.name}-heartbeat")
+        beat.daemon = True
+        beat.start()
+        pool = ThreadPoolExecutor(self._limits.concurrency, thread_name_prefix=report.name)
+        try:
+            report.ended = self._loop(pool, started)
+        finally:
+            # Also on the way out of an exception: what is in flight is finished and settled first.
+            try:
+                self._collect(until_empty=True)
+            finally:
+                pool.shutdown(wait=True)
+                quit_beating.set()
+                beat.join()
+                self._close()
+                self._finished(started)
+        return report
+
+    def _finished(self, started: float) -> DrainReport:
+        self._report.seconds = self._clock() - started
+        self._report.counts.update(self._source.counts())
+        return self._report
+
+    def _loop(self, pool: ThreadPoolExecutor, started: float) -> str:
+        limits, report = self._limits, self._report
+        idle_since: float | None = None
+        while True:
+            self._collect(until_empty=False)
+            if self._stop.is_set:
+                return "stopped"
+            if self._clock() - started >= limits.max_seconds:
+                return "time_limit"
+            report.dependency = self._down()
+            if report.dependency is not None:
+                return "dependency_down"
+            if len(self._flying) >= limits.concurrency + limits.prefetch:
+                wait(self._flying, timeout=0.5, return_when=FIRST_COMPLETED)
+                continue
+            try:
+                batch = self._source.receive()
+            except TransientFailure as failure:
+                log.warning("receive failed", dependency=failure.dependency, error=failure.error)
+                self._stop.wait(limits.pause_seconds)
+                continue
+            if batch:
+                idle_since = None
+                report.deliveries["received"] += len(batch)
+                self._flying.add(pool.submit(self._process, batch))
+            elif self._flying or not self._source.may_idle():
+                idle_since = None
+            else:
+                idle_since = self._clock() if idle_since is None else idle_since
+                if self._clock() - idle_since >= limits.idle_seconds:
+                    return "idle"
+
+    def _collect(self, *, until_empty: bool) -> None:
+        while self._flying:
+            finished, _ = wait(self._flying, timeout=None if until_empty else 0, return_when=FIRST_COMPLETED)
+            if not finished:
+                return
+            self._flying -= finished
+            for future in finished:
+                self._add(future.result())
+            if self._on_progress is not None:
+                self._on_progress(self._report)
+
+    def _add(self, settlement: Settlement[D]) -> None:
+        self._report.counts.update(settlement.counts)
+        for lag in settlement.lags:
+            self._report.lag.add(lag)
+        self._report.deliveries["acknowledged"] += len(settlement.done)
+        self._report.deliveries["returned"] += len(settlement.again)
+
+    def _process(self, batch: Sequence[D]) -> Settlement[D]:
+        """In a worker thread: do the work, then settle it with the source."""
+        try:
+            settlement = self._work(batch)
+        except Exception as error:
+            log.error("the work failed without settling its batch", error=type(error).__name__, exc_info=True)
+            settlement = Settlement[D](again=[(delivery, _DEFECT_PAUSE_SECONDS) for delivery in batch])
+            settlement.counts.update(received=len(batch), returned=len(batch))
+        # A failed acknowledgement costs a repeat, never an item: the delivery comes again.
+        with suppress(TransientFailure):
+            self._source.acknowledge(settlement.done)
+        with suppress(TransientFailure):
+            self._source.give_back(settlement.again)
+        return settlement
+
+    def _beat(self, quit_beating: threading.Event) -> None:
+        while not quit_beating.wait(self._limits.heartbeat_seconds):
+            try:
+                self._source.heartbeat()
+            except TransientFailure as failure:
+                log.warning("heartbeat failed", dependency=failure.dependency, error=failure.error)
+
+    def _close(self) -> None:
+        try:
+            self._source.close()
+        except TransientFailure as failure:
+            log.warning("close failed", dependency=failure.dependency, error=failure.error)

@@ -1,0 +1,48 @@
+"""Percentiles of a stream of durations in constant memory."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+# Buckets grow by 2 %: a percentile is exact to within that, and a day of lags fits in a few hundred buckets.
+_GROWTH = math.log(1.02)
+_SMALLEST_SECONDS = 0.001
+
+
+class Percentiles:
+    """Durations in seconds, negative ones counted as zero (clocks of two machines differ)."""
+
+    def __init__(self) -> None:
+        self._buckets: Counter[int] = Counter()
+        self.count = 0
+        self.largest = 0.0
+
+    def add(self, seconds: float) -> None:
+        seconds = max(0.0, seconds)
+        bucket = math.ceil(math.log(max(seconds, _SMALLEST_SECONDS) / _SMALLEST_SECONDS) / _GROWTH)
+        self._buckets[bucket] += 1
+        self.count += 1
+        self.largest = max(self.largest, seconds)
+
+    def merge(self, other: Percentiles) -> None:
+        self._buckets.update(other._buckets)
+        self.count += other.count
+        self.largest = max(self.largest, other.largest)
+
+    def at(self, percent: float) -> float | None:
+        """The value below which `percent` of the durations lie (at most 2 % too high); None without any."""
+        if not self.count:
+            return None
+        rank, seen = math.ceil(self.count * percent / 100), 0
+        for bucket in sorted(self._buckets):
+            seen += self._buckets[bucket]
+            if seen >= rank:
+                return min(self.largest, _SMALLEST_SECONDS * math.exp(bucket * _GROWTH))
+        return self.largest
+
+    def summary(self) -> dict[str, float | None]:
+        """`p50`, `p95`, `p99` and `max` in seconds, rounded to milliseconds; None without any duration."""
+        values = {"p50": self.at(50), "p95": self.at(95), "p99": self.at(99)}
+        values["max"] = self.largest if self.count else None
+        return {name: None if value is None else round(value, 3) for name, value in values.items()}

@@ -1,0 +1,75 @@
+"""What the engine and the flows ask of a queue: a narrow Protocol, so that tests bring small fakes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to send. Attributes are strings; empty ones are left out by the adapter."""
+
+    body: bytes
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    delay_seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SendFailure:
+    """Message number `index` of a send was not confirmed; `permanent` when a repeat cannot help."""
+
+    index: int
+    error: str
+    permanent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A received message. `receive_count` starts at 1; `sent_at` is epoch seconds."""
+
+    message_id: str
+    receipt: str
+    body: str
+    attributes: Mapping[str, str]
+    receive_count: int
+    sent_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """Approximate counts of messages."""
+
+    visible: int
+    in_flight: int
+    delayed: int
+
+    @property
+    def total(self) -> int:
+        return self.visible + self.in_flight + self.delayed
+
+
+class Queue(Protocol):
+    """One queue. Every method raises TransientFailure when the queue cannot be reached."""
+
+    @property
+    def name(self) -> str: ...
+
+    def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]:
+        """Send in as few calls as possible and return what was **not** confirmed: empty means all are durable."""
+        ...
+
+    def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:
+        """Up to `limit` (at most 10) messages, hidden from others for `visibility_seconds`."""
+        ...
+
+    def delete(self, messages: Sequence[Received]) -> list[Received]:
+        """Delete and return those that could not be; one that is already gone or redelivered counts as deleted."""
+        ...
+
+    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> None:
+        """Hide each message for so many seconds from now (0 gives it back); a message already gone is fine."""
+        ...
+
+    def depth(self) -> QueueDepth: ...

@@ -1,0 +1,81 @@
+"""A queue as a drain's source: small prefetch, visibility kept up while work lasts."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+
+import structlog
+
+from regworkers_core.engine.ports import Queue, Received
+
+log = structlog.get_logger(__name__)
+_RECEIVE = 10
+
+
+class QueueSource:
+    """Implements `Source[Received]`. Messages are held from their receive until they are settled."""
+
+    def __init__(
+        self, queue: Queue, *, batch_messages: int, wait_seconds: float, visibility_seconds: int
+    ) -> None:
+        self._queue = queue
+        self._batch_messages = batch_messages
+        self._wait_seconds = wait_seconds
+        self._visibility_seconds = visibility_seconds
+        self._lock = threading.Lock()
+        self._held: dict[str, Received] = {}
+        self._counts: Counter[str] = Counter()
+
+    def receive(self) -> list[Received]:
+        """Up to `batch_messages`: more calls follow the first only while they come back full."""
+        batch: list[Received] = []
+        while len(batch) < self._batch_messages:
+            limit = min(_RECEIVE, self._batch_messages - len(batch))
+            wait_seconds = 0.0 if batch else self._wait_seconds
+            messages = self._queue.receive(limit, wait_seconds, self._visibility_seconds)
+            with self._lock:
+                self._held.update((message.receipt, message) for message in messages)
+            batch.extend(messages)
+            if len(messages) < limit:
+                break
+        return batch
+
+    def acknowledge(self, done: Sequence[Received]) -> None:
+        try:
+            left = self._queue.delete(done)
+        finally:
+            self._release(done)
+        if left:
+            log.warning("messages not deleted, they will come again", count=len(left))
+
+    def give_back(self, again: Sequence[tuple[Received, float]]) -> None:
+        self._release([message for message, _ in again])
+        if again:
+            self._queue.change_visibility([(message, round(seconds)) for message, seconds in again])
+
+    def heartbeat(self) -> None:
+        """Hide what is held for another visibility time."""
+        with self._lock:
+            held = list(self._held.values())
+        if held:
+            self._queue.change_visibility([(message, self._visibility_seconds) for message in held])
+            self._counts["visibility_extended"] += len(held)
+
+    def may_idle(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        with self._lock:
+            held, self._held = list(self._held.values()), {}
+        if held:
+            self._queue.change_visibility([(message, 0) for message in held])
+
+    def counts(self) -> Counter[str]:
+        return self._counts
+
+    def _release(self, messages: Sequence[Received]) -> None:
+        with self._lock:
+            for message in messages:
+                self._held.pop(message.receipt, None)

@@ -1,0 +1,178 @@
+"""Everything wired once from the settings: clients with their pools, breakers, queues and tables.
+
+One `Runtime` per process; all of it is safe to share between threads. Nothing connects before its first use.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from pymongo import MongoClient
+
+from regworkers_core.adapters.aws import AwsClients, classify_aws
+from regworkers_core.adapters.campaigns import Campaigns
+from regworkers_core.adapters.cloudwatch import DrainMetrics
+from regworkers_core.adapters.dead_letter_log import DeadLetterLog
+from regworkers_core.adapters.demand_table import DemandTable
+from regworkers_core.adapters.kafka_admin import KafkaAdmin, classify_kafka
+from regworkers_core.adapters.lease_table import DynamoLeaseTable
+from regworkers_core.adapters.mongo import classify_mongo, mongo_client
+from regworkers_core.adapters.redis_cache import RedisCache, classify_redis, redis_client
+from regworkers_core.adapters.replica import Replica
+from regworkers_core.adapters.sqs import SqsQueue
+from regworkers_core.adapters.streams import DynamoStreams
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine.breaker import CircuitBreaker
+from regworkers_core.engine.dependency import Classify, Dependency, RetryPolicy
+from regworkers_core.settings import Settings, load_settings
+
+# A long poll keeps the connection silent for its wait time; the read time-out must lie above it.
+_LONG_POLL_MARGIN_SECONDS = 10.0
+
+
+class Runtime:
+    """Adapters by name. Raises UsageError when the settings lack an address that is asked for."""
+
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self.names = settings.names
+        self.clock = clock
+        self._dependencies: dict[str, Dependency] = {}
+        self._queues: dict[str, SqsQueue] = {}
+
+    @classmethod
+    def load(cls) -> Runtime:
+        """From CONFIG_ENV and the environment."""
+        return cls(load_settings())
+
+    @cached_property
+    def policy(self) -> RetryPolicy:
+        retry = self.settings.retry
+        return RetryPolicy(
+            retry.attempts, retry.total_seconds, retry.first_cap_seconds, retry.last_cap_seconds
+        )
+
+    @cached_property
+    def aws(self) -> AwsClients:
+        aws = self.settings.aws
+        if self.settings.environment == "local-dev" and aws.endpoint_url is None:
+            # Never the real AWS by accident.
+            raise UsageError("the embedded stack is not up: run `regworkers local up`")
+        return AwsClients(aws)
+
+    @cached_property
+    def mongo(self) -> MongoClient[dict[str, Any]]:
+        return mongo_client(self.settings.mongo)
+
+    @cached_property
+    def database(self) -> Any:
+        return self.mongo[self.names.prefix + self.settings.mongo.database]
+
+    @cached_property
+    def dynamodb(self) -> Any:
+        return self.aws.client("dynamodb")
+
+    @cached_property
+    def sqs(self) -> Any:
+        wait = self.settings.save.receive_wait_seconds
+        return self.aws.client("sqs", read_timeout_seconds=wait + _LONG_POLL_MARGIN_SECONDS)
+
+    @cached_property
+    def demand_table(self) -> DemandTable:
+        dependency = self.dependency("dynamodb")
+        return DemandTable(self.dynamodb, dependency, self.names.demand_table, policy=self.policy)
+
+    @cached_property
+    def streams(self) -> DynamoStreams:
+        client = self.aws.client("dynamodbstreams")
+        return DynamoStreams(self.dynamodb, client, self.dependency("streams"), self.names.demand_table)
+
+    @cached_property
+    def leases(self) -> DynamoLeaseTable:
+        return DynamoLeaseTable(self.dynamodb, self.dependency("dynamodb"), self.names.lease_table)
+
+    @cached_property
+    def replica(self) -> Replica:
+        return Replica(self.database["entries"], self.dependency("mongo"))
+
+    @cached_property
+    def campaigns(self) -> Campaigns:
+        return Campaigns(self.database["campaigns"], self.dependency("mongo"))
+
+    @cached_property
+    def dead_letters(self) -> DeadLetterLog:
+        return DeadLetterLog(self.database["dead_letters"], self.dependency("mongo"))
+
+    @cached_property
+    def redis(self) -> RedisCache:
+        return RedisCache(redis_client(self.settings.redis), self.dependency("redis"))
+
+    @cached_property
+    def kafka_admin(self) -> KafkaAdmin:
+        return KafkaAdmin(self.settings.kafka, self.dependency("kafka"))
+
+    @cached_property
+    def metrics(self) -> DrainMetrics:
+        return DrainMetrics(
+            self.aws.client("cloudwatch"),
+            self.dependency("cloudwatch"),
+            self.settings.observability.cloudwatch_namespace,
+            self.settings.environment,
+        )
+
+    def queue(self, name: str) -> SqsQueue:
+        """A queue by its full name (`names.replication_queue`, ...)."""
+        if name not in self._queues:
+            self._queues[name] = SqsQueue(
+                self.sqs, self.dependency("sqs"), name, batch_bytes=self.settings.aws.sqs_batch_bytes
+            )
+        return self._queues[name]
+
+    def dependency(self, name: str) -> Dependency:
+        """The one guard of a dependency: its breaker is shared by all who call it."""
+        if name not in self._dependencies:
+            retry = self.settings.retry
+            breaker = CircuitBreaker(
+                name,
+                failures=retry.breaker_failures,
+                reset_seconds=retry.breaker_reset_seconds,
+                clock=time.monotonic,
+            )
+            self._dependencies[name] = Dependency(name, _classify(name), policy=self.policy, breaker=breaker)
+        return self._dependencies[name]
+
+    @property
+    def calls(self) -> dict[str, int]:
+        """Calls made so far, per dependency: what a run costs."""
+        return {name: dependency.calls for name, dependency in self._dependencies.items()}
+
+    def probe(self, *names: str) -> str | None:
+        """The first of the dependencies that does not answer, or None. Raises UsageError for missing
+        tables, queues, addresses or credentials.
+        """
+        probes: dict[str, Callable[[], Any]] = {
+            "dynamodb": lambda: self.demand_table.probe(),
+            "streams": lambda: self.streams.latest_stream(),
+            "sqs": lambda: self.queue(self.names.replication_queue).depth(),
+            "mongo": lambda: self.replica.probe(),
+            "redis": lambda: self.redis.probe(),
+            "kafka": lambda: self.kafka_admin.probe(),
+        }
+        for name in names:
+            try:
+                probes[name]()
+            except TransientFailure as failure:
+                return failure.dependency
+        return None
+
+    def down(self, *names: str) -> str | None:
+        """The first of the dependencies whose breaker is open, or None. Makes no call."""
+        return next((name for name in names if self.dependency(name).breaker.is_open), None)
+
+
+def _classify(name: str) -> Classify:
+    special: dict[str, Classify] = {"mongo": classify_mongo, "redis": classify_redis, "kafka": classify_kafka}
+    return special.get(name) or classify_aws(name)
