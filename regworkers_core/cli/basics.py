@@ -1,0 +1,40 @@
+"""`config`, `provision`, `status`: what is set, what stands, what answers."""
+
+from __future__ import annotations
+
+import typer
+
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
+from regworkers_core.operations.provision import provision
+from regworkers_core.operations.status import read_status
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import config_file, load_settings, masked
+
+
+def register(app: typer.Typer) -> None:
+    config = typer.Typer(help="Settings: configs/<CONFIG_ENV>.config.yml, overridden by REGWORKERS_*.")
+    config.command("show")(show_config)
+    app.add_typer(config, name="config")
+    app.command("provision")(provision_command)
+    app.command("status")(status_command)
+
+
+def show_config(form: FormatOption = Format.TEXT) -> None:
+    """Print every setting as it is in force, with secrets masked."""
+    settings = load_settings()
+    answer(masked(settings), form, facts(masked(settings), title=str(config_file())))
+
+
+def provision_command(form: FormatOption = Format.TEXT) -> None:
+    """Create tables, queues, indexes, topics and log groups that are missing; mend those that differ."""
+    done = list(provision(Runtime.load()))
+    document = [{"kind": each.kind, "name": each.name, "outcome": each.outcome.value} for each in done]
+    answer(document, form, rows(("kind", "name", ""), [(each.kind, each.name, each.outcome) for each in done]))
+
+
+def status_command(form: FormatOption = Format.TEXT) -> None:
+    """Ask every dependency, count queues, shards and the replica. Exit code 1 when something is away."""
+    status = read_status(Runtime.load())
+    answer(status.as_dict(), form)
+    if not status.fine:
+        raise typer.Exit(FINDING)

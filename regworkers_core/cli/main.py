@@ -1,0 +1,51 @@
+"""`regworkers ...`: the table of contents of the terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import entry_points
+
+import typer
+
+from regworkers_core.cli import basics, replication
+from regworkers_core.cli.output import TROUBLE
+from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.observability.logs import configure_logging
+from regworkers_core.observability.tracing import configure_tracing
+
+HELP = """Registration workers: replicate, reconcile and repair the entries of verified-fan campaigns.
+
+stdout carries only the answer, logs go to stderr. Exit codes: 0 fine, 1 a finding, 2 a usage or environment error.
+"""
+
+
+def build() -> typer.Typer:
+    """All commands. The embedded stack adds its own where it is installed."""
+    app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+    basics.register(app)
+    replication.register(app)
+    for entry in sorted(entry_points(group="regworkers.commands"), key=lambda entry: entry.name):
+        command = entry.load()
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=entry.name)
+        else:
+            app.command(entry.name)(command)
+    return app
+
+
+def main() -> None:
+    """Run one command; every known trouble is one line and exit code 2."""
+    configure_logging(os.environ.get("REGWORKERS_LOG_LEVEL", "WARNING").upper(), human=sys.stderr.isatty())
+    try:
+        configure_tracing("regworkers")
+        build()()
+    except UsageError as error:
+        _leave(str(error))
+    except Failure as failure:
+        _leave(f"{failure}; check the address and `regworkers status`")
+
+
+def _leave(line: str) -> None:
+    print(f"regworkers: {line}", file=sys.stderr)
+    sys.exit(TROUBLE)

@@ -1,0 +1,198 @@
+"""Creates what the workers need and mends what differs: tables, queues, indexes, topics, log groups.
+
+Idempotent: it says of each thing whether it was created, changed or stood already.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import orjson
+from botocore.exceptions import ClientError
+from pymongo import ASCENDING
+
+from regworkers_core.adapters.aws import error_code
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.runtime import Runtime
+
+_DAY_SECONDS = 24 * 3600
+_TABLE_READY_SECONDS = 60.0
+# The redrive policy is for workers that die; our own classification dead-letters long before.
+_MAX_RECEIVES = 100
+_MAX_RECEIVES_ANALYTICS = 1000
+
+Index = tuple[list[tuple[str, int]], bool]
+INDEXES: Mapping[str, list[Index]] = {
+    "entries": [([("campaignId", ASCENDING), ("entryId", ASCENDING)], False)],
+    "campaigns": [([("slug", ASCENDING)], True)],
+    "dead_letters": [
+        ([("campaignId", ASCENDING), ("entryId", ASCENDING), ("status", ASCENDING)], False),
+        ([("status", ASCENDING), ("fingerprint", ASCENDING)], False),
+    ],
+}
+
+
+class Outcome(StrEnum):
+    CREATED = "created"
+    CHANGED = "changed"
+    STOOD = "stood"
+
+
+@dataclass(frozen=True, slots=True)
+class Provisioned:
+    """One thing: `kind` is table, queue, index, topic or log group."""
+
+    kind: str
+    name: str
+    outcome: Outcome
+
+
+def provision(runtime: Runtime) -> Iterator[Provisioned]:
+    """Yields each thing once it is ready. Raises TransientFailure when a service does not answer."""
+    names = runtime.names
+    yield _table(runtime, names.demand_table, stream=True)
+    yield _table(runtime, names.lease_table, stream=False)
+    for queue in names.queues:
+        yield from _queue_pair(runtime, queue)
+    yield from _indexes(runtime)
+    created = set(runtime.kafka_admin.create(names.topics))
+    for topic in names.topics:
+        yield Provisioned("topic", topic, Outcome.CREATED if topic in created else Outcome.STOOD)
+    yield _log_group(runtime)
+
+
+def _table(runtime: Runtime, name: str, *, stream: bool) -> Provisioned:
+    client, call = runtime.dynamodb, runtime.dependency("dynamodb").call
+    specification = {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
+    outcome = Outcome.STOOD
+    try:
+        table = call(lambda: client.describe_table(TableName=name))["Table"]
+    except ClientError as error:
+        if error_code(error) != "ResourceNotFoundException":
+            raise
+        arguments: dict[str, Any] = {
+            "TableName": name,
+            "KeySchema": [
+                {"AttributeName": "PK", "KeyType": "HASH"},
+                {"AttributeName": "SK", "KeyType": "RANGE"},
+            ],
+            "AttributeDefinitions": [
+                {"AttributeName": "PK", "AttributeType": "S"},
+                {"AttributeName": "SK", "AttributeType": "S"},
+            ],
+            "BillingMode": "PAY_PER_REQUEST",
+        }
+        if stream:
+            arguments["StreamSpecification"] = specification
+        call(lambda: client.create_table(**arguments))
+        outcome = Outcome.CREATED
+    else:
+        if stream and not table.get("StreamSpecification", {}).get("StreamEnabled"):
+            call(lambda: client.update_table(TableName=name, StreamSpecification=specification))
+            outcome = Outcome.CHANGED
+    _until_active(client, call, name)
+    if stream and _switch_on_time_to_live(client, call, name) and outcome is Outcome.STOOD:
+        outcome = Outcome.CHANGED
+    return Provisioned("table", name, outcome)
+
+
+def _until_active(client: Any, call: Callable[[Callable[[], Any]], Any], name: str) -> None:
+    give_up = time.monotonic() + _TABLE_READY_SECONDS
+    while call(lambda: client.describe_table(TableName=name))["Table"]["TableStatus"] != "ACTIVE":
+        if time.monotonic() > give_up:
+            raise TransientFailure("dynamodb", f"table {name} did not become active")
+        time.sleep(0.5)
+
+
+def _switch_on_time_to_live(client: Any, call: Callable[[Callable[[], Any]], Any], name: str) -> bool:
+    status = call(lambda: client.describe_time_to_live(TableName=name))["TimeToLiveDescription"]
+    if status.get("TimeToLiveStatus") in ("ENABLED", "ENABLING"):
+        return False
+    call(
+        lambda: client.update_time_to_live(
+            TableName=name, TimeToLiveSpecification={"Enabled": True, "AttributeName": "ttl"}
+        )
+    )
+    return True
+
+
+def _queue_pair(runtime: Runtime, name: str) -> Iterator[Provisioned]:
+    analytics = name == runtime.names.analytics_queue
+    dead = runtime.names.dead_letter_queue(name)
+    dead_outcome, dead_arn = _queue(runtime, dead, {"MessageRetentionPeriod": str(14 * _DAY_SECONDS)})
+    yield Provisioned("queue", dead, dead_outcome)
+    redrive = {
+        "deadLetterTargetArn": dead_arn,
+        "maxReceiveCount": _MAX_RECEIVES_ANALYTICS if analytics else _MAX_RECEIVES,
+    }
+    wanted = {
+        "MessageRetentionPeriod": str((14 if analytics else 4) * _DAY_SECONDS),
+        "VisibilityTimeout": str(runtime.settings.save.visibility_seconds),
+        "RedrivePolicy": orjson.dumps(redrive).decode(),
+    }
+    outcome, _ = _queue(runtime, name, wanted)
+    yield Provisioned("queue", name, outcome)
+
+
+def _queue(runtime: Runtime, name: str, wanted: Mapping[str, str]) -> tuple[Outcome, str]:
+    """Create the queue or set the attributes that differ; returns its ARN, too."""
+    client, call = runtime.sqs, runtime.dependency("sqs").call
+    outcome = Outcome.STOOD
+    try:
+        url = call(lambda: client.get_queue_url(QueueName=name))["QueueUrl"]
+    except ClientError as error:
+        if error_code(error) not in ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"):
+            raise
+        url = call(lambda: client.create_queue(QueueName=name, Attributes=dict(wanted)))["QueueUrl"]
+        outcome = Outcome.CREATED
+    stands = call(lambda: client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]))["Attributes"]
+    differing = {key: value for key, value in wanted.items() if not _same(stands.get(key), value)}
+    if differing:
+        call(lambda: client.set_queue_attributes(QueueUrl=url, Attributes=differing))
+        outcome = Outcome.CHANGED if outcome is Outcome.STOOD else outcome
+    return outcome, stands["QueueArn"]
+
+
+def _same(stands: str | None, wanted: str) -> bool:
+    if stands is None or not wanted.startswith("{"):
+        return stands == wanted
+    # A policy comes back with its numbers as strings or in another order.
+    left, right = orjson.loads(stands), orjson.loads(wanted)
+    return {key: str(value) for key, value in left.items()} == {key: str(v) for key, v in right.items()}
+
+
+def _indexes(runtime: Runtime) -> Iterator[Provisioned]:
+    call = runtime.dependency("mongo").call
+    for collection_name, indexes in INDEXES.items():
+        collection = runtime.database[collection_name]
+        stands = call(lambda collection=collection: collection.index_information())  # type: ignore[misc]
+        # By their keys: servers name an index each in their own way.
+        before = [list(index["key"]) for index in stands.values()]
+        for keys, unique in indexes:
+            made = call(
+                lambda collection=collection, keys=keys, unique=unique: collection.create_index(  # type: ignore[misc]
+                    keys, unique=unique
+                )
+            )
+            outcome = Outcome.STOOD if keys in before else Outcome.CREATED
+            yield Provisioned("index", f"{collection_name}.{made}", outcome)
+
+
+def _log_group(runtime: Runtime) -> Provisioned:
+    name = f"/{runtime.names.prefix}regworkers"
+    client, call = runtime.aws.client("logs"), runtime.dependency("logs").call
+    days = runtime.settings.observability.log_retention_days
+    outcome = Outcome.STOOD
+    groups = call(lambda: client.describe_log_groups(logGroupNamePrefix=name))["logGroups"]
+    group = next((group for group in groups if group["logGroupName"] == name), None)
+    if group is None:
+        call(lambda: client.create_log_group(logGroupName=name))
+        outcome = Outcome.CREATED
+    if group is None or group.get("retentionInDays") != days:
+        call(lambda: client.put_retention_policy(logGroupName=name, retentionInDays=days))
+        outcome = Outcome.CHANGED if outcome is Outcome.STOOD else outcome
+    return Provisioned("log group", name, outcome)

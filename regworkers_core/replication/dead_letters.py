@@ -1,0 +1,106 @@
+"""Where failed items go: to the dead-letter queue with their reason, or on alone for another attempt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from regworkers_core.adapters.dead_letter_log import DeadLetter
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.messages import MessageType, encode
+from regworkers_core.domain.order import Order
+from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.ports import Outgoing, Queue, Received
+from regworkers_core.observability.tracing import inject
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A failed item of `message`, as the `body` of a message of its own. `attempt` counts from 1."""
+
+    message: Received
+    body: bytes
+    failure: Failure
+    attempt: int
+    key: EntryKey | None = None
+    order: Order | None = None
+
+
+class History(Protocol):
+    def record(self, letters: Sequence[DeadLetter], *, at: str, run_id: str) -> None: ...
+
+
+class DeadLetterOffice:
+    """Records first, then sends: a crash in between repeats both, and the history keeps one document."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        dead_letter_queue: Queue,
+        history: History,
+        *,
+        run_id: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._queue = queue
+        self._dead_letter_queue = dead_letter_queue
+        self._history = history
+        self._run_id = run_id
+        self._clock = clock
+
+    @staticmethod
+    def body_of(raw: Any, correlation_id: str) -> bytes:
+        """A message of one item."""
+        return encode(MessageType.REPLICATE, correlation_id, [raw])
+
+    def post(self, dead: Sequence[Letter], alone: Sequence[Letter]) -> None:
+        """Raises TransientFailure unless everything is recorded and confirmed."""
+        if not dead and not alone:
+            return
+        at = iso(self._clock())
+        records = [self._record(letter, at) for letter in dead]
+        if records:
+            self._history.record(records, at=at, run_id=self._run_id)
+        self._send(
+            self._dead_letter_queue,
+            [self._outgoing(letter, at, record) for letter, record in zip(dead, records, strict=True)],
+        )
+        self._send(self._queue, [self._outgoing(letter, at, None) for letter in alone])
+
+    def _record(self, letter: Letter, at: str) -> DeadLetter:
+        if not isinstance(letter.failure, PermanentFailure):
+            raise TypeError("only a permanent failure makes a dead letter")
+        return DeadLetter(
+            queue=self._queue.name,
+            message_id=letter.message.message_id,
+            failure=letter.failure,
+            correlation_id=letter.message.attributes.get("correlationId", ""),
+            first_failed_at=letter.message.attributes.get("firstFailedAt", at),
+            key=letter.key,
+            order=letter.order,
+        )
+
+    def _outgoing(self, letter: Letter, at: str, record: DeadLetter | None) -> Outgoing:
+        attributes = {
+            "correlationId": letter.message.attributes.get("correlationId", ""),
+            "attempt": str(letter.attempt),
+            "firstFailedAt": letter.message.attributes.get("firstFailedAt", at),
+            **inject(),
+        }
+        if record is not None:
+            attributes |= {
+                "reason": record.failure.reason.value,
+                "error": record.failure.error,
+                "fingerprint": record.fingerprint,
+                "source": self._queue.name,
+            }
+        return Outgoing(letter.body, attributes)
+
+    @staticmethod
+    def _send(queue: Queue, messages: Sequence[Outgoing]) -> None:
+        failures = queue.send(messages) if messages else []
+        if failures:
+            raise TransientFailure("sqs", f"{queue.name}: {len(failures)} messages not confirmed")

@@ -1,0 +1,234 @@
+"""Saving entries, in the order that loses nothing: read, write, event, clear ("Replication, exactly").
+
+The message is never trusted: a consistent read of the demand table decides what is written. Every step is
+idempotent, so a crash between any two of them costs a repeat and nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from regworkers_core.adapters.replica import Effect, Write
+from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.events import entry_removed, entry_replicated
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, chunks, encode
+from regworkers_core.domain.order import Order, lenient_order
+from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure
+from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.engine.ports import Outgoing, Queue
+from regworkers_core.observability.tracing import inject
+from regworkers_core.replication.send import send_keys
+
+OnStep = Callable[[str], None]
+_CAMPAIGN_MEMORY_SECONDS = 60.0
+
+
+def no_step(_name: str) -> None:
+    """The default of `on_step`; tests pass one that kills the process at a named step."""
+
+
+class DemandReads(Protocol):
+    def get(self, keys: Sequence[EntryKey]) -> dict[EntryKey, dict[str, Any]]: ...
+    def clear_flags(self, entries: Sequence[Entry], replicated_at: str) -> list[Entry]: ...
+
+
+class ReplicaWrites(Protocol):
+    def apply(self, writes: Sequence[Write], *, at: str, run_id: str) -> dict[EntryKey, Effect | Failure]: ...
+
+
+class KnownCampaigns(Protocol):
+    def known(self, ids: set[str]) -> set[str]: ...
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What the messages of a batch say about one key: who asked, and the order of a removed image."""
+
+    message_id: str
+    correlation_id: str
+    removed: Order | None = None
+
+    def add(self, item: ReplicationItem) -> None:
+        if item.op is Op.REMOVE:
+            self.removed = item.order if self.removed is None else max(self.removed, item.order)
+
+
+@dataclass(slots=True)
+class Saved:
+    """One outcome of `engine.drain.OUTCOMES` or a Failure for every wanted key; `counts` beside them.
+
+    `refused` has the order of each state that is not a valid entry: a dead letter holds for that state only.
+    """
+
+    outcomes: dict[EntryKey, str | Failure] = field(default_factory=dict)
+    refused: dict[EntryKey, Order] = field(default_factory=dict)
+    lags: list[float] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+class Saver:
+    """Shared by all threads of a drain. `run_id` goes into the custody fields."""
+
+    def __init__(
+        self,
+        table: DemandReads,
+        replica: ReplicaWrites,
+        campaigns: KnownCampaigns,
+        replication: Queue,
+        analytics: Queue,
+        *,
+        run_id: str,
+        clock: Callable[[], float] = time.time,
+        on_step: OnStep = no_step,
+    ) -> None:
+        self._table = table
+        self._replica = replica
+        self._campaigns = campaigns
+        self._replication = replication
+        self._analytics = analytics
+        self._run_id = run_id
+        self._clock = clock
+        self._on_step = on_step
+        self._campaign_memory: dict[str, tuple[bool, float]] = {}
+
+    def save(self, wanted: Mapping[EntryKey, Wanted]) -> Saved:
+        """Raises TransientFailure when a dependency failed for the batch as a whole."""
+        saved = Saved()
+        entries, writes = self._read(wanted, saved)
+        self._count_unknown_campaigns(entries, saved)
+        at = iso(self._clock())
+        effects = self._replica.apply(writes, at=at, run_id=self._run_id) if writes else {}
+        self._on_step("save.after_write")
+        for write in writes:
+            self._judge(write, effects[write.key], saved)
+        self._publish(writes, effects, entries, wanted, at, saved)
+        self._on_step("save.after_event")
+        self._clear(entries, effects, at, saved)
+        self._on_step("save.after_clear")
+        return saved
+
+    def _read(
+        self, wanted: Mapping[EntryKey, Wanted], saved: Saved
+    ) -> tuple[dict[EntryKey, Entry], list[Write]]:
+        items = self._table.get(list(wanted)) if wanted else {}
+        entries: dict[EntryKey, Entry] = {}
+        writes = []
+        for key, want in wanted.items():
+            item = items.get(key)
+            if item is not None:
+                try:
+                    entry = Entry.parse(key, item)
+                except PermanentFailure as failure:
+                    saved.outcomes[key] = failure
+                    saved.refused[key] = lenient_order(item)
+                    continue
+                entries[key] = entry
+                writes.append(Write(key, entry.order, entry.fields, want.message_id))
+            elif want.removed is not None:
+                writes.append(Write(key, want.removed, None, want.message_id))
+            else:
+                # The removal has an event of its own on the stream.
+                saved.outcomes[key] = "gone"
+        return entries, writes
+
+    def _judge(self, write: Write, effect: Effect | Failure, saved: Saved) -> None:
+        if isinstance(effect, Failure):
+            saved.outcomes[write.key] = effect
+        elif effect in (Effect.APPLIED, Effect.HEALED):
+            saved.outcomes[write.key] = "applied" if write.fields is not None else "removed"
+            saved.counts["healed"] += effect is Effect.HEALED
+            updated_at = seconds(write.order.updated_at)
+            if effect is Effect.APPLIED and write.fields is not None and updated_at is not None:
+                saved.lags.append(self._clock() - updated_at)
+        else:
+            saved.outcomes[write.key] = effect.value
+
+    def _publish(
+        self,
+        writes: Sequence[Write],
+        effects: Mapping[EntryKey, Effect | Failure],
+        entries: Mapping[EntryKey, Entry],
+        wanted: Mapping[EntryKey, Wanted],
+        at: str,
+        saved: Saved,
+    ) -> None:
+        """One event per saved state: due if this attempt wrote, or if an earlier one did and did not get as
+        far as clearing the flag. An unconfirmed event keeps its entry from being cleared.
+        """
+        due, events = [], []
+        for write in writes:
+            effect, entry = effects[write.key], entries.get(write.key)
+            wrote = effect in (Effect.APPLIED, Effect.HEALED)
+            earlier = effect is Effect.UNCHANGED and (entry is None or entry.needs_replication)
+            if not (wrote or earlier):
+                continue
+            correlation_id = wanted[write.key].correlation_id
+            due.append(write.key)
+            events.append(
+                entry_removed(write.key, write.order, at, correlation_id)
+                if entry is None
+                else entry_replicated(entry, at, str(entry.fields.get("correlationId") or correlation_id))
+            )
+        if not events:
+            return
+        runs = list(chunks(events))
+        attributes = {"attempt": "1", **inject()}
+        messages = [
+            Outgoing(
+                encode(MessageType.PUBLISH, run[0]["correlationid"], run),
+                {"correlationId": run[0]["correlationid"], **attributes},
+            )
+            for run in runs
+        ]
+        unconfirmed = {failure.index: failure.error for failure in self._analytics.send(messages)}
+        position = 0
+        for index, run in enumerate(runs):
+            for key in due[position : position + len(run)]:
+                if index in unconfirmed:
+                    saved.outcomes[key] = TransientFailure(
+                        "sqs", f"event not confirmed: {unconfirmed[index]}"
+                    )
+            position += len(run)
+        saved.counts["events"] += len(events)
+
+    def _clear(
+        self,
+        entries: Mapping[EntryKey, Entry],
+        effects: Mapping[EntryKey, Effect | Failure],
+        at: str,
+        saved: Saved,
+    ) -> None:
+        """Clear the flag where the replica now holds the state as read; a key that changed since goes back
+        on the queue.
+        """
+        clearable = [
+            entry
+            for key, entry in entries.items()
+            if entry.needs_replication
+            and effects[key] in (Effect.APPLIED, Effect.HEALED, Effect.UNCHANGED)
+            and not isinstance(saved.outcomes[key], Failure)
+        ]
+        changed = self._table.clear_flags(clearable, at) if clearable else []
+        if changed:
+            send_keys(
+                self._replication, [ReplicationItem(entry.key, Op.UPSERT, entry.order) for entry in changed]
+            )
+        saved.counts["cleared"] += len(clearable) - len(changed)
+        saved.counts["changed_meanwhile"] += len(changed)
+
+    def _count_unknown_campaigns(self, entries: Mapping[EntryKey, Entry], saved: Saved) -> None:
+        """Entries of a campaign that nobody knows are saved all the same, and counted."""
+        now = self._clock()
+        ids = {key.campaign_id for key in entries}
+        ask = {id_ for id_ in ids if self._campaign_memory.get(id_, (False, 0.0))[1] <= now}
+        if ask:
+            known = self._campaigns.known(ask)
+            expires = now + _CAMPAIGN_MEMORY_SECONDS
+            self._campaign_memory.update((id_, (id_ in known, expires)) for id_ in ask)
+        unknown = {id_ for id_ in ids if not self._campaign_memory[id_][0]}
+        saved.counts["unknown_campaign"] += sum(key.campaign_id in unknown for key in entries)

@@ -1,0 +1,309 @@
+"""The demand table's stream as the source of a drain: read under leases, checkpoint without gaps."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from regworkers_core.adapters.streams import MAX_RECORDS, IteratorExpired, StreamRecord, Streams, Trimmed
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.engine.leases import LeaseTable
+from regworkers_core.replication.held_shard import HeldShard
+from regworkers_core.replication.shard_leases import ShardLeases
+from regworkers_core.replication.shards import shard_of, state_of
+
+log = structlog.get_logger(__name__)
+
+# One receive of many shards hands out what it has after so long, so that a record does not wait for the rest.
+_ROUND_SECONDS = 0.5
+_SHORTEST_REST_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """`batch_records` a receive; `max_unacknowledged` read and not yet behind the checkpoint, in all."""
+
+    batch_records: int = 1000
+    max_unacknowledged: int = 10_000
+    lease_seconds: float = 10.0
+    # Between two reads of a shard that had no more to give. AWS serves five a second to all readers of it.
+    empty_read_pause_seconds: float = 0.25
+    checkpoint_seconds: float = 1.0
+    # An iterator that outlived an unnoticed restart returns nothing, for ever; iterators live 15 minutes.
+    reseek_seconds: float = 180.0
+
+
+class StreamSource:
+    """`engine.drain.Source[StreamRecord]`. `owner` is unique to this start; `sleep` is a bounded wait that a
+    stop signal may cut short; `on_step` is told `enqueue.before_checkpoint` before each checkpoint write.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        table: LeaseTable,
+        limits: StreamLimits,
+        *,
+        owner: str,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+        on_step: Callable[[str], None] = lambda _step: None,
+    ) -> None:
+        self._streams, self._limits = streams, limits
+        self._clock, self._sleep, self._on_step = clock, sleep, on_step
+        self._leases = ShardLeases(
+            streams, table, owner=owner, lease_seconds=limits.lease_seconds, clock=clock
+        )
+        # Guards what follows; never held during a call to a service.
+        self._lock = threading.Lock()
+        self._held: dict[str, HeldShard] = {}
+        self._again: list[tuple[float, int, StreamRecord]] = []
+        self._ticket = itertools.count()
+        self._turn = 0
+        # Iterators of an older era were sought before a connection error.
+        self._era = 0
+        self._looked = self._others_hold = False
+        self._counts: Counter[str] = Counter()
+
+    def receive(self) -> list[StreamRecord]:
+        batch: list[StreamRecord] = []
+        try:
+            self._tidy()
+            if self._clock() >= self._leases.balance_at:
+                self._balance()
+            batch = self._due_again()
+            self._read_round(batch)
+        except TransientFailure:
+            self._era += 1
+            if not batch:
+                raise
+        if not batch:
+            self._rest()
+        return batch
+
+    def acknowledge(self, done: Sequence[StreamRecord]) -> None:
+        with self._lock:
+            for record in done:
+                held = self._holder_of(record)
+                if held is not None:
+                    held.done(record)
+        self._tidy()
+
+    def give_back(self, again: Sequence[tuple[StreamRecord, float]]) -> None:
+        now = self._clock()
+        with self._lock:
+            for record, delay in again:
+                if self._holder_of(record) is not None:
+                    heapq.heappush(self._again, (now + delay, next(self._ticket), record))
+
+    def heartbeat(self) -> None:
+        try:
+            self._leases.show_life()
+            for held in self._holdings():
+                if not held.lease.renew():
+                    self._drop(held)
+            self._tidy()
+        except TransientFailure:
+            self._era += 1
+            raise
+
+    def may_idle(self) -> bool:
+        """Idle time counts only once this consumer holds a shard or nobody does, and nothing waits in memory."""
+        with self._lock:
+            if not self._looked or any(held.open for held in self._held.values()):
+                return False
+            return bool(self._held) or not self._others_hold
+
+    def close(self) -> None:
+        failure: TransientFailure | None = None
+        for held in self._holdings():
+            try:
+                self._settle(held, leave=True)
+            except TransientFailure as error:
+                failure = error
+        self._leases.leave()
+        if failure is not None:
+            raise failure
+
+    def counts(self) -> Counter[str]:
+        """`trimmed` (times that records may have been lost), `leases_lost`, `iterators_expired`,
+        `shards_finished`.
+        """
+        return self._counts + self._leases.counts
+
+    # Reading
+
+    def _read_round(self, batch: list[StreamRecord]) -> None:
+        """One read of each shard that is due, in turn, until the batch is full."""
+        started = self._clock()
+        holdings = self._holdings()
+        # What is given out again was counted when it was read.
+        room = min(self._limits.batch_records - len(batch), self._room())
+        self._turn = (self._turn + 1) % max(1, len(holdings))
+        for held in holdings[self._turn :] + holdings[: self._turn]:
+            now = self._clock()
+            if room <= 0 or (batch and now - started >= _ROUND_SECONDS):
+                return
+            if not held.readable or held.read_at > now:
+                continue
+            # A pause of this process may have cost the lease: ask before reading on.
+            if held.lease.lost and not held.lease.renew():
+                self._drop(held)
+                continue
+            fresh = self._read(held, min(MAX_RECORDS, room))
+            room -= len(fresh)
+            batch.extend(fresh)
+
+    def _read(self, held: HeldShard, limit: int) -> list[StreamRecord]:
+        try:
+            iterator = self._iterator(held)
+        except Trimmed:
+            # When not even the horizon can be sought, the shard itself is gone.
+            self._trimmed(held, gone=held.last_read is None)
+            return []
+        try:
+            page = self._streams.read(held.shard_id, iterator, limit)
+        except IteratorExpired:
+            held.iterator = None
+            self._count("iterators_expired")
+            return []
+        except Trimmed:
+            self._trimmed(held, gone=False)
+            return []
+        with self._lock:
+            fresh = held.take_in(page)
+        if len(page.records) < limit:
+            held.read_at = self._clock() + self._limits.empty_read_pause_seconds
+        return fresh
+
+    def _iterator(self, held: HeldShard) -> str:
+        """The shard's iterator; sought anew when it cannot be trusted any more. Raises Trimmed."""
+        era, now = self._era, self._clock()
+        old = now - held.sought_at >= self._limits.reseek_seconds
+        if held.iterator is None or held.sought_in != era or old:
+            held.iterator = self._streams.iterator(held.lease.scope, held.shard_id, held.last_read)
+            held.sought_at, held.sought_in = now, era
+        return held.iterator
+
+    def _trimmed(self, held: HeldShard, *, gone: bool) -> None:
+        with self._lock:
+            held.iterator, held.ended, held.trimmed = None, gone, not gone
+        self._count("trimmed")
+        log.error(
+            "records were trimmed from the stream before they were read: run `regworkers reconcile --repair`",
+            shard=held.shard_id,
+            table=self._streams.table_name,
+        )
+
+    def _due_again(self) -> list[StreamRecord]:
+        batch: list[StreamRecord] = []
+        now = self._clock()
+        with self._lock:
+            while self._again and self._again[0][0] <= now and len(batch) < self._limits.batch_records:
+                record = heapq.heappop(self._again)[2]
+                if self._holder_of(record) is not None:
+                    batch.append(record)
+        return batch
+
+    def _room(self) -> int:
+        with self._lock:
+            unsettled = sum(len(held.tracker) for held in self._held.values())
+        return self._limits.max_unacknowledged - unsettled
+
+    def _rest(self) -> None:
+        """Wait until something may be due, one empty read's pause at most."""
+        longest = self._limits.empty_read_pause_seconds
+        due, full = [self._leases.balance_at], self._room() <= 0
+        with self._lock:
+            due.extend(at for at, _, _ in self._again[:1])
+            due.extend(held.read_at for held in self._held.values() if held.readable and not full)
+        self._sleep(max(_SHORTEST_REST_SECONDS, min(longest, min(due) - self._clock())))
+
+    # Holding
+
+    def _balance(self) -> None:
+        holdings = self._holdings()
+        view = self._leases.balance({held.shard_id for held in holdings})
+        with self._lock:
+            for lease in view.taken:
+                shard_id = shard_of(lease.key)
+                self._held[shard_id] = HeldShard.of(shard_id, lease)
+            # Above the share, the youngest leave; what is in flight of them is finished first.
+            keep = view.share
+            for held in self._held.values():
+                held.leaving = keep <= 0 or held.lease.scope != view.stream_arn
+                keep -= not held.leaving
+            self._looked, self._others_hold = True, view.others_hold
+
+    def _tidy(self) -> None:
+        for held in self._holdings():
+            self._settle(held)
+
+    def _settle(self, held: HeldShard, *, leave: bool = False) -> None:
+        """Write the shard's checkpoint if that is due, and release it if it is over."""
+        if not held.writing.acquire(blocking=leave):
+            return
+        try:
+            with self._lock:
+                if self._held.get(held.shard_id) is not held:
+                    return
+                due = held.due(self._clock(), self._limits.checkpoint_seconds, leave=leave)
+            if due.restart:
+                # Also for whoever takes it over: from here on it is read from the horizon.
+                if not self._save(held, state_of(None), ""):
+                    return
+                with self._lock:
+                    held.restart()
+            elif due.save and not self._save(
+                held, state_of(due.checkpoint, finished=due.finished), due.position
+            ):
+                return
+            if due.release:
+                held.lease.release()
+                self._forget(held)
+            if due.finished:
+                self._count("shards_finished")
+                self._leases.look_again()
+        finally:
+            held.writing.release()
+
+    def _save(self, held: HeldShard, state: dict[str, str], position: str) -> bool:
+        self._on_step("enqueue.before_checkpoint")
+        held.saved_at = self._clock()
+        if held.lease.save(state, position):
+            return True
+        self._drop(held)
+        return False
+
+    def _drop(self, held: HeldShard) -> None:
+        """The lease is lost: whoever has it reads on from the checkpoint; late acknowledgements are ignored."""
+        if self._forget(held):
+            self._count("leases_lost")
+            log.warning("lost the lease of a shard", shard=held.shard_id)
+
+    def _forget(self, held: HeldShard) -> bool:
+        with self._lock:
+            known = self._held.get(held.shard_id) is held
+            if known:
+                del self._held[held.shard_id]
+            return known
+
+    def _count(self, name: str) -> None:
+        with self._lock:
+            self._counts[name] += 1
+
+    def _holdings(self) -> list[HeldShard]:
+        with self._lock:
+            return list(self._held.values())
+
+    def _holder_of(self, record: StreamRecord) -> HeldShard | None:
+        """The shard that this very record is open in; None once its lease was lost. Call with the lock."""
+        held = self._held.get(record.shard_id)
+        return held if held is not None and held.owns(record) else None

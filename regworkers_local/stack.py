@@ -1,0 +1,298 @@
+"""The supervisor of the embedded stack: starts, watches and stops the servers of one instance.
+
+Servers run detached, in sessions of their own: `up` returns and they live on. All that ties them to an
+instance is `<project root>/.local/<instance>/state.json`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_local import processes
+from regworkers_local.ports import free_port, is_free
+from regworkers_local.processes import ProcessRef, ProcessState
+from regworkers_local.servers import SERVERS, Place, Server, environment
+from regworkers_local.state import StackState
+
+Progress = Callable[[str], None]
+
+# A cold start compiles ministack's modules first, and other builds may keep the machine busy.
+START_SECONDS = 60.0
+POLL_SECONDS = 0.02
+# Lost races for a port in a row before giving up.
+PORT_ATTEMPTS = 3
+
+
+class PortTaken(UsageError):
+    """The port that a server had before is now in a stranger's hands."""
+
+    def __init__(self, server: Server, port: int, instance: str) -> None:
+        super().__init__(
+            f"{server.name}: port {port} of instance {instance} is taken by another program; stop that program, "
+            f"or give the ports up with `regworkers local reset` (deletes the instance's data)"
+        )
+
+
+class StartFailed(UsageError):
+    """A server ended or stayed silent while it should have become ready."""
+
+
+def local_dir(root: Path) -> Path:
+    """The folder of all instances: `REGWORKERS_LOCAL_DIR`, else `<root>/.local`."""
+    return Path(os.environ.get("REGWORKERS_LOCAL_DIR") or root / ".local").absolute()
+
+
+class Stack:
+    """One instance of the embedded servers. As a context manager it is up inside and down after.
+
+    `servers` narrows it to some of them (and what they need). Raises UsageError and its subclasses only.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        instance: str | None = None,
+        *,
+        servers: Iterable[str] = tuple(SERVERS),
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.root = root
+        self.instance = instance or os.environ.get("REGWORKERS_INSTANCE") or "default"
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", self.instance):
+            raise UsageError(f"instance {self.instance!r}: use 1 to 40 letters, digits, - and _")
+        self.folder = local_dir(root) / self.instance
+        self.state_file = self.folder / "state.json"
+        wanted = set(servers)
+        wanted.update(need for name in tuple(wanted) for need in server_named(name).needs)
+        self._servers = [server for server in SERVERS.values() if server.name in wanted]
+        self._clock = clock
+        self._sleep = sleep
+        self._guard = threading.Lock()
+
+    def __enter__(self) -> Stack:
+        try:
+            self.up()
+        except BaseException:
+            self.down()
+            raise
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.down()
+
+    @property
+    def state(self) -> StackState:
+        """As last written."""
+        return StackState.load(self.state_file, self.instance)
+
+    def up(self, progress: Progress = lambda line: None) -> StackState:
+        """Start what is dead, wake what is paused, keep what lives; returns when all answer.
+
+        Raises PortTaken, StartFailed, and UsageError when a wheel is missing.
+        """
+        with self._locked():
+            return self._bring_up(self._servers, progress)
+
+    def down(self, progress: Progress = lambda line: None) -> None:
+        """Stop all servers, those first that need others. Ports and data stay."""
+        if self.state_file.exists():
+            with self._locked():
+                self._stop(self._servers, progress)
+
+    def reset(self, progress: Progress = lambda line: None) -> None:
+        """Stop all servers, delete their data and forget their ports."""
+        with self._locked():
+            self._stop(self._servers, progress)
+            for server in self._servers:
+                shutil.rmtree(self.folder / server.name, ignore_errors=True)
+            state = self.state
+            for server in self._servers:
+                state.ports.pop(server.name, None)
+            if state.ports:
+                state.save(self.state_file)
+            else:
+                self.state_file.unlink(missing_ok=True)
+
+    def restart(self, name: str) -> StackState:
+        """Stop gracefully, start again on the same port."""
+        with self._locked():
+            self._stop([server_named(name)], lambda line: None)
+            return self._bring_up([server_named(name)], lambda line: None)
+
+    def status(self) -> dict[str, ProcessState]:
+        """Each server's state by name."""
+        refs = self.state.processes
+        return {
+            server.name: refs[server.name].state() if server.name in refs else "dead"
+            for server in self._servers
+        }
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, as a crash would."""
+        processes.kill(self._process(name))
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP: the server keeps its connections and answers nobody."""
+        self._process(name).suspend()
+        self._await(lambda: self.status()[name] == "paused", f"{name} did not stop")
+
+    def resume(self, name: str) -> None:
+        """SIGCONT."""
+        self._process(name).resume()
+        self._await(lambda: self.status()[name] == "running", f"{name} did not go on")
+
+    def log_file(self, name: str) -> Path:
+        """Where the output of all starts of a server is appended."""
+        return self.folder / server_named(name).name / "server.log"
+
+    def logs(self, name: str, lines: int = 50) -> list[str]:
+        """The last lines of a server's output; none if it never started."""
+        try:
+            text = self.log_file(name).read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return []
+        return text.splitlines()[-lines:] if lines > 0 else []
+
+    def _process(self, name: str) -> processes.psutil.Process:
+        ref = self.state.processes.get(server_named(name).name)
+        process = ref.find() if ref else None
+        if process is None:
+            raise UsageError(f"{name} does not run: start it with `regworkers local up`")
+        return process
+
+    def _bring_up(self, servers: Sequence[Server], progress: Progress) -> StackState:
+        state = self.state
+        dead = [server for server in servers if not _alive(state, server)]
+        remembered = {server.name for server in dead if server.name in state.ports}
+        for server in dead:
+            if server.name not in remembered:
+                state.ports[server.name] = self._choose_port(server, state)
+            elif not is_free(state.ports[server.name]):
+                raise PortTaken(server, state.ports[server.name], self.instance)
+        for server in dead:  # a missing wheel is found before anything is started
+            server.command(self._place(server, state))
+        state.save(self.state_file)
+        started: dict[str, Future[None]] = {}
+
+        def bring_up(server: Server) -> None:
+            for need in server.needs:
+                if need in started:
+                    started[need].result()
+            if server in dead:
+                self._start(server, state, keep_port=server.name in remembered)
+                progress(f"{server.name}: {server.program} listens on {state.address(server.name)}")
+            elif process := state.processes[server.name].find():
+                process.resume()
+                self._await_ready(server, state)
+
+        with ThreadPoolExecutor(max(len(servers), 1)) as pool:
+            for server in servers:
+                started[server.name] = pool.submit(bring_up, server)
+        for future in started.values():
+            future.result()
+        return state
+
+    def _start(self, server: Server, state: StackState, *, keep_port: bool) -> None:
+        folder = self.folder / server.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1, PORT_ATTEMPTS + 1):
+            place = self._place(server, state)
+            server.prepare(place)
+            ref = processes.spawn(
+                server.command(place),
+                cwd=folder,
+                env=environment(server.env(place), folder),
+                log=self.log_file(server.name),
+            )
+            with self._guard:
+                state.processes[server.name] = ref
+                state.save(self.state_file)
+            try:
+                return self._await_ready(server, state)
+            except StartFailed:
+                lost_race = ref.find() is None and not is_free(state.ports[server.name])
+                if keep_port or not lost_race or attempt == PORT_ATTEMPTS:
+                    raise
+            with self._guard:
+                state.ports[server.name] = self._choose_port(server, state)
+                state.save(self.state_file)
+
+    def _await_ready(self, server: Server, state: StackState) -> None:
+        ref, port = state.processes[server.name], state.ports[server.name]
+
+        def ready() -> bool:
+            process = ref.find()
+            if process is None:
+                last = self.logs(server.name, 1)
+                said = f": {last[0].strip()}" if last else ""
+                raise StartFailed(
+                    f"{server.name}: {server.program} ended{said}; see {self.log_file(server.name)}"
+                )
+            # A stranger on the same port may answer too, so the port has to be the process's own.
+            return processes.listens(process, port) and server.ready(port)
+
+        self._await(
+            ready, f"{server.name}: {server.program} does not answer; see {self.log_file(server.name)}"
+        )
+
+    def _await(self, condition: Callable[[], bool], failure: str) -> None:
+        deadline = self._clock() + START_SECONDS
+        while not condition():
+            if self._clock() > deadline:
+                raise StartFailed(failure)
+            self._sleep(POLL_SECONDS)
+
+    def _stop(self, servers: Sequence[Server], progress: Progress) -> None:
+        state = self.state
+
+        def stop(server: Server) -> None:
+            process = state.processes[server.name].find()
+            if process is not None:
+                processes.stop(process, server.stop_seconds)
+                progress(f"{server.name}: stopped")
+
+        known = [server for server in servers if server.name in state.processes]
+        for wave in ([s for s in known if s.needs], [s for s in known if not s.needs]):
+            with ThreadPoolExecutor(max(len(wave), 1)) as pool:
+                list(pool.map(stop, wave))
+        for server in known:
+            del state.processes[server.name]
+        if known:
+            state.save(self.state_file)
+
+    def _choose_port(self, server: Server, state: StackState) -> int:
+        return free_port(server.default_port, f"{self.folder}/{server.name}", state.ports.values())
+
+    def _place(self, server: Server, state: StackState) -> Place:
+        return Place(self.folder / server.name, state.ports)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One command at a time works on an instance; a second one waits."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def server_named(name: str) -> Server:
+    """Raises UsageError when there is none."""
+    if name not in SERVERS:
+        raise UsageError(f"{name!r} is no server of the stack: choose one of {', '.join(SERVERS)}")
+    return SERVERS[name]
+
+
+def _alive(state: StackState, server: Server) -> bool:
+    ref: ProcessRef | None = state.processes.get(server.name)
+    return ref is not None and server.name in state.ports and ref.find() is not None

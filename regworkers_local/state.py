@@ -1,0 +1,72 @@
+"""What is known of an instance of the embedded stack, kept in its `state.json`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from regworkers_local.processes import ProcessRef
+from regworkers_local.servers import SERVERS
+
+
+@dataclass(slots=True)
+class StackState:
+    """Ports and processes by server name. Ports stay when a server stops, so that it comes back to its own."""
+
+    instance: str
+    ports: dict[str, int] = field(default_factory=dict)
+    processes: dict[str, ProcessRef] = field(default_factory=dict)
+
+    def address(self, name: str) -> str:
+        return SERVERS[name].address.format(port=self.ports[name])
+
+    def document(self) -> dict[str, Any]:
+        """Top level: the address of each server by name, `ports`, `pids`, `started` (epoch s), `instance`."""
+        return {
+            **{name: self.address(name) for name in SERVERS if name in self.ports},
+            "instance": self.instance,
+            "ports": self.ports,
+            "pids": {name: ref.pid for name, ref in self.processes.items()},
+            "started": {name: ref.started for name, ref in self.processes.items()},
+        }
+
+    def save(self, path: Path) -> None:
+        write_json(path, self.document())
+
+    @classmethod
+    def load(cls, path: Path, instance: str) -> StackState:
+        """The state in `path`; an empty one if the file is missing or damaged (`up` writes it again)."""
+        document = read_json(path)
+        try:
+            ports = {name: int(port) for name, port in document["ports"].items() if name in SERVERS}
+            return cls(instance, ports, process_refs(document))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return cls(instance)
+
+
+def process_refs(document: Mapping[str, Any]) -> dict[str, ProcessRef]:
+    """The processes of a document with `pids` and `started`. Raises KeyError, TypeError, ValueError."""
+    started = document["started"]
+    return {name: ProcessRef(int(pid), float(started[name])) for name, pid in document["pids"].items()}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object; empty if the file is missing or holds anything else."""
+    try:
+        document = orjson.loads(path.read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Atomic: a reader sees the old document or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".new")
+    draft.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    os.replace(draft, path)
