@@ -1,0 +1,55 @@
+"""The servers of the test run: those named in the environment, else an embedded stack of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import PROJECT_ROOT
+from regworkers_local.stack import Stack
+from tests.support.runtimes import ADDRESSES, new_runtime, remove_namespace
+
+_STACK = pytest.StashKey[Stack]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # No test reads the address of a running instance or the caller's overrides by accident.
+    os.environ["REGWORKERS_INSTANCE"] = "none"
+    os.environ.pop("CONFIG_ENV", None)
+    if hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    given = [variable for variable in ADDRESSES.values() if variable in os.environ]
+    if len(given) == len(ADDRESSES):
+        os.environ["REGWORKERS_TEST_GIVEN_SERVERS"] = "1"
+        return
+    if given:
+        missing = ", ".join(sorted(set(ADDRESSES.values()) - set(given)))
+        raise pytest.UsageError(f"the servers of a test run are given together: {missing} missing")
+    stack = Stack(PROJECT_ROOT, f"test-{os.getpid()}")
+    config.stash[_STACK] = stack
+    state = stack.up()
+    os.environ.update({variable: state.address(name) for name, variable in ADDRESSES.items()})
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    stack = config.stash.get(_STACK, None)
+    if stack is not None:
+        stack.reset()
+
+
+@pytest.fixture
+def runtime() -> Iterator[Runtime]:
+    """A provisioned namespace of its own on the run's servers."""
+    made = new_runtime()
+    yield made
+    remove_namespace(made)
+
+
+@pytest.fixture
+def own_servers() -> None:
+    """For tests that stop a server: they bring their own stack, which given servers do not have."""
+    if "REGWORKERS_TEST_GIVEN_SERVERS" in os.environ:
+        pytest.skip("this test stops a server, and the servers of this run were given")

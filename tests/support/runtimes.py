@@ -1,0 +1,76 @@
+"""Runtimes in namespaces of their own on the servers of the test run."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from regworkers_core.operations.provision import provision
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import Settings
+
+# Where the suite finds its servers; tests/conftest.py starts the embedded stack when none are given.
+ADDRESSES = {
+    "aws": "REGWORKERS_TEST_AWS_ENDPOINT",
+    "mongo": "REGWORKERS_TEST_MONGO_URI",
+    "redis": "REGWORKERS_TEST_REDIS_URL",
+    "kafka": "REGWORKERS_TEST_KAFKA_BOOTSTRAP",
+}
+
+
+def test_settings(prefix: str, addresses: dict[str, str] | None = None, **sections: Any) -> Settings:
+    """Short waits, a prefix of its own, the given servers (default: those of the run)."""
+    found = addresses or {name: os.environ[variable] for name, variable in ADDRESSES.items()}
+    values: dict[str, Any] = {
+        "environment": "local-dev",
+        "resource_prefix": prefix,
+        "aws": {"endpoint_url": found["aws"], "access_key_id": "test", "secret_access_key": "test"},
+        "mongo": {"uri": found["mongo"]},
+        "redis": {"url": found["redis"]},
+        "kafka": {"bootstrap": found["kafka"], "partitions": 1, "replication_factor": 1},
+        "retry": {"total_seconds": 3.0, "breaker_reset_seconds": 0.5},
+        "save": {"visibility_seconds": 2, "receive_wait_seconds": 0, "max_attempts": 3},
+        "enqueue": {"lease_seconds": 1.0, "empty_read_pause_seconds": 0.02},
+        "drain": {"idle_seconds": 0.3, "max_seconds": 30.0},
+        "replication": {"lag_objective_seconds": 0.5},
+        "observability": {"cloudwatch_enabled": False},
+    }
+    for name, section in sections.items():
+        values[name] = {**values.get(name, {}), **section} if isinstance(section, dict) else section
+    return Settings(**values)
+
+
+test_settings.__test__ = False  # type: ignore[attr-defined]
+
+
+def new_runtime(addresses: dict[str, str] | None = None, **sections: Any) -> Runtime:
+    """A provisioned runtime with a new prefix."""
+    runtime = Runtime(test_settings(f"t{uuid.uuid4().hex[:8]}-", addresses, **sections))
+    list(provision(runtime))
+    return runtime
+
+
+def remove_namespace(runtime: Runtime) -> None:
+    """Delete all that `new_runtime` created."""
+    names = runtime.names
+    runtime.mongo.drop_database(runtime.database.name)
+    runtime.mongo.close()
+    for table in (names.demand_table, names.lease_table):
+        _quietly(lambda table=table: runtime.dynamodb.delete_table(TableName=table))
+    for name in names.queues:
+        for queue in (name, names.dead_letter_queue(name)):
+            _quietly(
+                lambda queue=queue: runtime.sqs.delete_queue(
+                    QueueUrl=runtime.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+                )
+            )
+
+
+def _quietly(delete: Callable[[], Any]) -> None:
+    with suppress(ClientError):
+        delete()

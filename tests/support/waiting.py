@@ -1,0 +1,20 @@
+"""Awaiting a condition instead of sleeping."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], *, seconds: float = 20.0, what: str = "the condition") -> T:
+    """The first truthy value of `condition`; fails the test after `seconds`."""
+    give_up = time.monotonic() + seconds
+    pause = threading.Event()
+    while not (value := condition()):
+        assert time.monotonic() < give_up, f"{what} did not come true within {seconds} s"
+        pause.wait(0.02)
+    return value
