@@ -32,7 +32,7 @@ class ProcessRef:
         """The living process, or None. Reaps it if it is a dead child of ours."""
         try:
             process = psutil.Process(self.pid)
-            if abs(process.create_time() - self.started) > SAME_BIRTH_SECONDS:
+            if not self._is(process):
                 return None
             if process.status() == psutil.STATUS_ZOMBIE:
                 with suppress(psutil.TimeoutExpired):
@@ -41,6 +41,16 @@ class ProcessRef:
             return process
         except psutil.NoSuchProcess:
             return None
+
+    def recycled(self) -> bool:
+        """Whether the pid belongs to a stranger by now."""
+        try:
+            return not self._is(psutil.Process(self.pid))
+        except psutil.NoSuchProcess:
+            return False
+
+    def _is(self, process: psutil.Process) -> bool:
+        return bool(abs(process.create_time() - self.started) <= SAME_BIRTH_SECONDS)
 
     def state(self) -> ProcessState:
         process = self.find()
@@ -52,8 +62,13 @@ class ProcessRef:
             return "dead"
 
 
-def spawn(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path) -> ProcessRef:
-    """Start `command` in a session of its own, output appended to `log`, and let go of it."""
+def spawn(
+    command: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path, interruptible: bool = False
+) -> ProcessRef:
+    """Start `command` in a session of its own, output appended to `log`, and let go of it.
+
+    `interruptible`: SIGINT works in it even if this process ignores it, as a shell's background job does.
+    """
     with log.open("ab") as out:
         child = subprocess.Popen(
             command,
@@ -63,8 +78,7 @@ def spawn(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Pat
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # A shell's background job ignores SIGINT, and children inherit that.
-            preexec_fn=_restore_signals,  # noqa: PLW1509
+            preexec_fn=_restore_sigint if interruptible else None,
         )
     # From here on it is watched by its pid; without this, Popen complains that it is still running.
     child.returncode = 0
@@ -101,32 +115,16 @@ def listens(process: psutil.Process, port: int) -> bool:
 
 
 def family(leaders: Iterable[ProcessRef]) -> list[psutil.Process]:
-    """All living members of the leaders' sessions and trees, orphans of a dead leader included."""
-    refs = list(leaders)
-    # The session id of a dead leader cannot be handed out again while a member of the session lives.
-    sessions = {ref.pid: ref.started for ref in refs}
-    members: dict[int, psutil.Process] = {}
+    """All living members of the leaders' sessions, orphans of a dead leader included."""
+    # The kernel keeps a pid while its session has members: only a living stranger has to be sorted out.
+    sessions = {ref.pid for ref in leaders if not ref.recycled()}
+    members = []
     for process in psutil.process_iter():
-        with suppress(psutil.Error, ProcessLookupError, PermissionError):
-            born = sessions.get(os.getsid(process.pid))
-            if born is None or process.create_time() < born - SAME_BIRTH_SECONDS:
-                continue
-            if process.pid in sessions and abs(process.create_time() - born) > SAME_BIRTH_SECONDS:
-                continue
-            members[process.pid] = process
-    for ref in refs:
-        if leader := ref.find():
-            with suppress(psutil.NoSuchProcess):
-                members.update((child.pid, child) for child in leader.children(recursive=True))
-    return [process for process in members.values() if _living(process)]
+        with suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) in sessions and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+    return members
 
 
-def _living(process: psutil.Process) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    return False
-
-
-def _restore_signals() -> None:
+def _restore_sigint() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -29,7 +29,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One server. `address` and `ready` take its port; `prepare` runs once the servers it `needs` are ready."""
+    """One server. `address` and `ready` take its port; `prepare` runs when the servers it `needs` are ready."""
 
     name: str
     program: str
@@ -45,7 +45,7 @@ class Server:
 
 
 def environment(extra: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """What a server sees: nothing of the caller's AWS or telemetry settings, which some of them would obey."""
+    """What a server sees: nothing of the caller's AWS or telemetry settings, which some would obey."""
     kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "LC_ALL") if key in os.environ}
     # ministack leaves a pid file in the temporary folder, named after nothing but its port.
     return {**kept, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1", **extra}

@@ -12,10 +12,13 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
+from typing import Self, TextIO
+
+import psutil
 
 from regworkers_core.domain.reasons import UsageError
 from regworkers_local import processes
@@ -38,7 +41,7 @@ class PortTaken(UsageError):
 
     def __init__(self, server: Server, port: int, instance: str) -> None:
         super().__init__(
-            f"{server.name}: port {port} of instance {instance} is taken by another program; stop that program, "
+            f"{server.name}: port {port} of instance {instance} is taken by another program; stop that one, "
             f"or give the ports up with `regworkers local reset` (deletes the instance's data)"
         )
 
@@ -80,7 +83,7 @@ class Stack:
         self._sleep = sleep
         self._guard = threading.Lock()
 
-    def __enter__(self) -> Stack:
+    def __enter__(self) -> Self:
         try:
             self.up()
         except BaseException:
@@ -111,18 +114,17 @@ class Stack:
                 self._stop(self._servers, progress)
 
     def reset(self, progress: Progress = lambda line: None) -> None:
-        """Stop all servers, delete their data and forget their ports."""
+        """Stop all servers, delete their data and forget their ports; a whole stack goes with its folder."""
         with self._locked():
             self._stop(self._servers, progress)
-            for server in self._servers:
-                shutil.rmtree(self.folder / server.name, ignore_errors=True)
+            if len(self._servers) == len(SERVERS):
+                shutil.rmtree(self.folder)
+                return
             state = self.state
             for server in self._servers:
+                shutil.rmtree(self.folder / server.name, ignore_errors=True)
                 state.ports.pop(server.name, None)
-            if state.ports:
-                state.save(self.state_file)
-            else:
-                self.state_file.unlink(missing_ok=True)
+            state.save(self.state_file)
 
     def restart(self, name: str) -> StackState:
         """Stop gracefully, start again on the same port."""
@@ -164,7 +166,7 @@ class Stack:
             return []
         return text.splitlines()[-lines:] if lines > 0 else []
 
-    def _process(self, name: str) -> processes.psutil.Process:
+    def _process(self, name: str) -> psutil.Process:
         ref = self.state.processes.get(server_named(name).name)
         process = ref.find() if ref else None
         if process is None:
@@ -219,7 +221,8 @@ class Stack:
                 state.processes[server.name] = ref
                 state.save(self.state_file)
             try:
-                return self._await_ready(server, state)
+                self._await_ready(server, state)
+                return
             except StartFailed:
                 lost_race = ref.find() is None and not is_free(state.ports[server.name])
                 if keep_port or not lost_race or attempt == PORT_ATTEMPTS:
@@ -277,13 +280,19 @@ class Stack:
     def _place(self, server: Server, state: StackState) -> Place:
         return Place(self.folder / server.name, state.ports)
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One command at a time works on an instance; a second one waits."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _locked(self) -> TextIO:
+        """One command at a time works on an instance, a second one waits; closing the file lets it go on."""
+        path = self.folder / "lock"
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                lock = path.open("w")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                # A reset may have deleted the file while this command waited for it.
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(path.stat(), os.fstat(lock.fileno())):
+                        return lock
+                lock.close()
 
 
 def server_named(name: str) -> Server:

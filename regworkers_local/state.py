@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from regworkers_local.servers import SERVERS
 
 @dataclass(slots=True)
 class StackState:
-    """Ports and processes by server name. Ports stay when a server stops, so that it comes back to its own."""
+    """Ports and processes by server name. Ports outlive a stop, so that a server comes back to its own."""
 
     instance: str
     ports: dict[str, int] = field(default_factory=dict)
@@ -69,4 +68,4 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".new")
     draft.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
-    os.replace(draft, path)
+    draft.replace(path)

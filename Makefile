@@ -1,0 +1,49 @@
+# Everything starts from the lock: the first target that needs it builds .venv, and again when the lock changed.
+SHELL := /bin/bash
+PYTHON ?= python3
+# Relative, so that a checkout in a folder with a space in its name works.
+BIN := .venv/bin
+STAMP := .venv/.built
+UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo dev test check soak bench-replication lock
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## build .venv from the lock and nothing else
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python --editable .
+	@touch $(STAMP)
+
+demo: $(STAMP) ## replicate 20,000 entries end to end on the embedded stack (KEEP=1 leaves it running)
+	@$(BIN)/python -m regworkers_local.demo demo $(DEMO_FLAGS)
+
+dev: $(STAMP) ## the stack and Dagster with sensors on, until Ctrl-C
+	@$(BIN)/python -m regworkers_local.demo dev
+
+test: $(STAMP) ## the whole suite
+	$(BIN)/python -m pytest -n 2
+
+check: $(STAMP) ## lint, format, strict types, import rules, definitions load
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/dagster definitions validate -w workspace.yaml
+
+soak: $(STAMP) ## every kill point twenty times over, with a table of what was lost and doubled
+	$(BIN)/python -m tests.faults.soak
+
+bench-replication: $(STAMP) ## replication against its floor and against what it replaces
+	$(BIN)/python -m benchmarks.replication --write
+
+lock: ## resolve the dependencies anew into requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --all-extras --no-emit-index-url --no-annotate --no-header \
+		--python-version 3.11 --upgrade pyproject.toml --output-file requirements.lock

@@ -1,0 +1,97 @@
+"""Replication from the terminal: drains, reconcile and repair, backfill, single entries, the workers of old."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from regworkers_core.cli import backfill
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
+from regworkers_core.cli.workers import WORKERS, invoke
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.engine.drain import DrainReport
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.replication.drains import DrainName, drain_limits, run_drain
+from regworkers_core.replication.reconcile import reconcile
+from regworkers_core.replication.replicate import replicate
+from regworkers_core.replication.trace import trace_entry
+from regworkers_core.runtime import Runtime
+
+
+def register(app: typer.Typer) -> None:
+    drains = typer.Typer(help="Take work until idle, a time limit or Ctrl-C.", no_args_is_help=True)
+    drains.command("enqueue")(drain_enqueue)
+    drains.command("save")(drain_save)
+    app.add_typer(drains, name="drain")
+    app.command("reconcile")(reconcile_command)
+    app.command("replicate")(replicate_command)
+    app.command("trace")(trace_command)
+    app.command("invoke", help=f"Call a worker of old by its name: {', '.join(WORKERS)}.")(invoke_command)
+    backfill.register(app)
+
+
+Idle = Annotated[float | None, typer.Option("--idle-seconds", min=0, help="leave after so long without work")]
+Longest = Annotated[float | None, typer.Option("--max-seconds", min=0.1, help="leave after so long in all")]
+
+
+def drain_enqueue(idle: Idle = None, longest: Longest = None, form: FormatOption = Format.TEXT) -> None:
+    """Read the stream of the demand table and queue the keys that changed."""
+    _drain("enqueue", idle, longest, form)
+
+
+def drain_save(idle: Idle = None, longest: Longest = None, form: FormatOption = Format.TEXT) -> None:
+    """Read the replication queue and save the entries' current state into the replica."""
+    _drain("save", idle, longest, form)
+
+
+def _drain(name: DrainName, idle: float | None, longest: float | None, form: Format) -> None:
+    runtime = Runtime.load()
+    limits = drain_limits(runtime.settings, name, idle_seconds=idle, max_seconds=longest)
+    with progress(name, "items") as bar, StopSignal().on_signals() as stop:
+        task = bar.add_task("", total=None)
+
+        def show(report: DrainReport) -> None:
+            bar.update(task, completed=report.counts["received"])
+
+        report = run_drain(runtime, name, limits, stop=stop, on_progress=show)
+    answer({**report.as_dict(), "calls": runtime.calls}, form)
+    if report.ended == "dependency_down" or report.counts["dead_lettered"]:
+        raise typer.Exit(FINDING)
+
+
+def reconcile_command(
+    campaign: Annotated[str | None, typer.Option(help="only this campaign")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="queue what differs and wait until it heals")] = False,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Compare the demand table with the replica, content and all. Exit code 1 when they differ."""
+    runtime = Runtime.load()
+    with progress("reconcile", "entries") as bar:
+        task = bar.add_task("", total=None)
+        result = reconcile(
+            runtime, campaign, repair=repair, on_progress=lambda done: bar.update(task, completed=done)
+        )
+    document = result.as_dict()
+    lines = [(name, number, ", ".join(result.samples.get(name, ()))) for name, number in result.counts.items()]
+    answer(document, form, rows(("class", "entries", "for example"), lines))
+    if not result.clean:
+        raise typer.Exit(FINDING)
+
+
+def replicate_command(campaign_id: str, entry_id: str, form: FormatOption = Format.TEXT) -> None:
+    """Put one entry's key on the replication queue, whatever its flag says."""
+    answer(replicate(Runtime.load(), EntryKey(campaign_id, entry_id)), form)
+
+
+def trace_command(campaign_id: str, entry_id: str, form: FormatOption = Format.TEXT) -> None:
+    """Everything known about one entry, without a fan's data. Exit code 1 unless replica equals source."""
+    trace = trace_entry(Runtime.load(), EntryKey(campaign_id, entry_id))
+    answer(trace, form)
+    if trace["verdict"] not in ("in_sync", "gone"):
+        raise typer.Exit(FINDING)
+
+
+def invoke_command(worker: str, payload: Annotated[str, typer.Argument(help="the event, as JSON")]) -> None:
+    """Answer one event and print the answer as JSON."""
+    answer(invoke(worker, payload), Format.JSON)

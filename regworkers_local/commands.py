@@ -1,0 +1,133 @@
+"""`regworkers local ...`: the embedded stack from the terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.settings import PROJECT_ROOT
+
+# psutil and the servers come with the extra `local`; without it the other commands must still work.
+if TYPE_CHECKING:
+    from regworkers_local.dagster_server import DagsterProcess
+    from regworkers_local.stack import Stack
+
+FOLLOW_SECONDS = 0.2
+
+local_app = typer.Typer(help="The embedded stack: real servers on this machine.", no_args_is_help=True)
+
+InstanceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--instance", help="one of several stacks side by side [default: $REGWORKERS_INSTANCE or default]"
+    ),
+]
+
+
+@local_app.command()
+def up(instance: InstanceOption = None) -> None:
+    """Start what is not running and wait until all answer. Prints the addresses."""
+    state = _stack(instance).up(_say)
+    answer({name: state.address(name) for name in state.ports}, Format.TEXT)
+
+
+@local_app.command()
+def status(instance: InstanceOption = None, form: FormatOption = Format.TEXT) -> None:
+    """Each server's address and state (running, dead or paused). Exit code 1 unless all are running."""
+    stack = _stack(instance)
+    states, document = stack.status(), stack.state.document()
+    table = rows(
+        ("server", "state", "address", "pid"),
+        [(name, state, document.get(name), document["pids"].get(name)) for name, state in states.items()],
+    )
+    answer({**document, "state": states}, form, table)
+    if set(states.values()) != {"running"}:
+        raise typer.Exit(FINDING)
+
+
+@local_app.command()
+def down(instance: InstanceOption = None) -> None:
+    """Stop all servers, and Dagster if it was left running. Data and ports stay."""
+    stack = _stack(instance)
+    _dagster(stack).stop()
+    stack.down(_say)
+
+
+@local_app.command()
+def reset(
+    instance: InstanceOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """Stop all servers and delete their data."""
+    stack = _stack(instance)
+    if not yes:
+        typed = typer.prompt(
+            f"All data of instance {stack.instance} will be deleted. Type its name", err=True
+        )
+        if typed != stack.instance:
+            raise UsageError("the name does not match: nothing was deleted")
+    _dagster(stack).stop()
+    stack.reset(_say)
+
+
+@local_app.command()
+def logs(
+    server: Annotated[str | None, typer.Argument(help="aws, mongo, redis or kafka [default: all]")] = None,
+    instance: InstanceOption = None,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="last lines of each")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until Ctrl-C")] = False,
+) -> None:
+    """The last lines that the servers printed."""
+    stack = _stack(instance)
+    names = [server] if server else list(stack.status())
+    # Where to go on is noted first: a line in between is rather shown twice than not at all.
+    ends = {name: _size(stack.log_file(name)) for name in names}
+    for name in names:
+        for line in stack.logs(name, lines):
+            typer.echo(line if server else f"{name} | {line}")
+    while follow:
+        time.sleep(FOLLOW_SECONDS)
+        for name in names:
+            for line in _read_on(stack.log_file(name), ends, name):
+                typer.echo(line if server else f"{name} | {line}")
+
+
+def _stack(instance: str | None) -> Stack:
+    try:
+        from regworkers_local.stack import Stack
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{error.name} is not installed: run `make setup`") from None
+    return Stack(PROJECT_ROOT, instance)
+
+
+def _dagster(stack: Stack) -> DagsterProcess:
+    from regworkers_local.dagster_server import DagsterProcess
+
+    return DagsterProcess(stack.root, stack.instance)
+
+
+def _say(line: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(line, markup=False)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _read_on(path: Path, ends: dict[str, int], name: str) -> Iterator[str]:
+    """Whole lines written since `ends[name]`, which moves on."""
+    if _size(path) <= ends[name]:
+        return
+    with path.open("rb") as log:
+        log.seek(ends[name])
+        whole = log.read().rpartition(b"\n")[0]
+    if whole:
+        ends[name] += len(whole) + 1
+        yield from whole.decode(errors="replace").split("\n")

@@ -1,0 +1,157 @@
+"""`make demo` and `make dev`: the whole pipeline on this machine, seen working.
+
+The demo starts a stack and Dagster, writes two campaigns' entries while sensors and drains replicate them,
+waits until replica equals source, prints what happened, and leaves nothing behind (`KEEP=1` leaves all running).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.observability.logs import configure_logging
+from regworkers_core.operations.provision import provision
+from regworkers_core.replication.reconcile import reconcile
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import PROJECT_ROOT
+from regworkers_local.dagster_server import DagsterProcess
+from regworkers_local.demo_report import Progress, summary
+from regworkers_local.load import Loader, LoadPlan
+from regworkers_local.stack import Stack, local_dir
+
+GIVE_UP_SECONDS = 300.0
+# Drains of the demo leave soon after the last entry, so that their reports are part of the summary.
+IDLE_SECONDS = "4"
+PAUSE_SECONDS = 1.0
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def demo(
+    entries: Annotated[int, typer.Option(min=100, help="entries over two campaigns")] = 20_000,
+) -> None:
+    """Replicate two campaigns end to end, with live progress, and print a summary."""
+    keep = os.environ.get("KEEP", "") not in ("", "0")
+    instance = choose_instance(PROJECT_ROOT)
+    use(instance)
+    os.environ.setdefault("REGWORKERS_DRAIN__RESIDENT_IDLE_SECONDS", IDLE_SECONDS)
+    stack, dagster = Stack(PROJECT_ROOT, instance), DagsterProcess(PROJECT_ROOT, instance)
+    started = time.monotonic()
+    with ExitStack() as cleanup, StopSignal().on_signals() as stop:
+        if not keep:
+            cleanup.callback(stack.reset)
+            cleanup.callback(dagster.stop)
+        runtime = bring_up(stack, dagster)
+        clean = replicate(runtime, dagster, LoadPlan(entries), stop)
+        console.print(f"{time.monotonic() - started:.0f} s in all")
+        if keep:
+            console.print(f"left running: Dagster at {dagster.url}; look around with")
+            console.print(f"  {command(instance, 'status')}\nand stop it with\n  {command(instance, 'local down')}")
+    if not clean:
+        raise typer.Exit(1)
+
+
+@app.command()
+def dev() -> None:
+    """Stack and Dagster up, sensors on, until Ctrl-C."""
+    instance = os.environ.get("REGWORKERS_INSTANCE") or "default"
+    use(instance)
+    stack, dagster = Stack(PROJECT_ROOT, instance), DagsterProcess(PROJECT_ROOT, instance)
+    with ExitStack() as cleanup, StopSignal().on_signals() as stop:
+        cleanup.callback(stack.down, console.print)
+        cleanup.callback(dagster.stop)
+        bring_up(stack, dagster)
+        console.print(f"Dagster at {dagster.url}; Ctrl-C stops everything. Some entries: `regworkers load`")
+        while not stop.wait(PAUSE_SECONDS):
+            if not dagster.running:
+                raise UsageError(f"Dagster ended by itself; see {dagster.log}")
+
+
+def choose_instance(root: Path) -> str:
+    """`default` if nobody uses it or has data in it, else the first free of demo, demo-2, ..."""
+    names = ["default", "demo", *(f"demo-{number}" for number in range(2, 100))]
+    for name in names:
+        if not (local_dir(root) / name / "state.json").exists():
+            return name
+    raise UsageError("no free instance for a demo: see `regworkers local reset --instance demo`")
+
+
+def use(instance: str) -> None:
+    """This process and its children talk to this instance."""
+    os.environ["REGWORKERS_INSTANCE"] = instance
+
+
+def command(instance: str, words: str) -> str:
+    prefix = "" if instance == "default" else f"REGWORKERS_INSTANCE={instance} "
+    return f"{prefix}.venv/bin/regworkers {words}"
+
+
+def bring_up(stack: Stack, dagster: DagsterProcess) -> Runtime:
+    """Servers, tables and topics, Dagster: in this order."""
+    began = time.monotonic()
+    stack.up(console.print)
+    runtime = Runtime.load()
+    created = sum(each.outcome == "created" for each in provision(runtime))
+    console.print(f"provisioned: {created} things created")
+    dagster.start()
+    dagster.wait_ready()
+    console.print(f"Dagster at {dagster.url} ({time.monotonic() - began:.0f} s)")
+    return runtime
+
+
+def replicate(runtime: Runtime, dagster: DagsterProcess, plan: LoadPlan, stop: StopSignal) -> bool:
+    """Write the plan and watch it arrive; True when replica equals source in the end."""
+    loader = Loader(runtime, plan)
+    progress = Progress(runtime, loader, plan)
+    failure: list[Exception] = []
+
+    def write() -> None:
+        try:
+            loader.run(stop, progress.note)
+        except (Failure, UsageError) as error:
+            failure.append(error)
+            stop.set()
+
+    writer = threading.Thread(target=write, name="loader")
+    writer.start()
+    give_up = time.monotonic() + GIVE_UP_SECONDS
+    with progress.live(console):
+        while not stop.wait(PAUSE_SECONDS) and time.monotonic() < give_up:
+            if progress.look() and not writer.is_alive():
+                break
+    writer.join()
+    if failure:
+        raise failure[0]
+    if stop.is_set:
+        raise UsageError("stopped")
+    result = reconcile(runtime)
+    summary(runtime, dagster, loader.loaded, progress, result)
+    if not result.clean:
+        console.print("replica and source differ: see `regworkers reconcile`")
+    return result.clean
+
+
+def main() -> None:
+    """Every known trouble is one line and exit code 2."""
+    configure_logging("ERROR", human=sys.stderr.isatty())
+    try:
+        app()
+    except (UsageError, Failure) as error:
+        console.print(f"demo: {error}", markup=False)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

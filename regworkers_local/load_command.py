@@ -1,0 +1,35 @@
+"""`regworkers load`: demo data into the demand table of a local stack."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from regworkers_core.cli.output import Format, FormatOption, answer, progress
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.runtime import Runtime
+
+
+def load(
+    entries: Annotated[int, typer.Option(min=1, help="new entries, over two campaigns")] = 20_000,
+    updates: Annotated[float, typer.Option(min=0, max=1, help="share that is updated afterwards")] = 0.1,
+    removals: Annotated[float, typer.Option(min=0, max=1, help="share that is removed afterwards")] = 0.02,
+    rate: Annotated[float, typer.Option(min=0, help="new entries a second; 0 is as fast as it goes")] = 0.0,
+    seed: Annotated[int, typer.Option(help="the same seed gives the same fans")] = 7,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Write realistic entries, then update and remove a share of them. Only in local-dev."""
+    from regworkers_local.load import Loader, LoadPlan
+
+    runtime = Runtime.load()
+    if runtime.settings.environment != "local-dev":
+        raise UsageError(
+            f"demo data is for local-dev, not for {runtime.settings.environment}: unset CONFIG_ENV"
+        )
+    loader = Loader(runtime, LoadPlan(entries, updates, removals, rate, seed))
+    with progress("writing", "entries") as bar, StopSignal().on_signals() as stop:
+        task = bar.add_task("", total=entries)
+        loaded = loader.run(stop, lambda so_far: bar.update(task, completed=so_far.inserted))
+    answer(loaded.as_dict(), form)
