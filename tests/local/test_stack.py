@@ -1,0 +1,277 @@
+"""The supervisor against its real servers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psutil
+import pymongo
+import pytest
+import redis
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_local.processes import ProcessRef
+from regworkers_local.servers import SERVERS, Server
+from regworkers_local.stack import PortTaken, Stack, StartFailed
+from regworkers_local.state import StackState
+from tests.local.conftest import NewStack, stranger_on
+from tests.support.waiting import wait_until
+
+MESSAGES = 300
+
+
+@pytest.fixture
+def stranger() -> Iterator[subprocess.Popen[bytes]]:
+    """A living process that is none of the stack's."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process
+        process.kill()
+
+
+def document(state: StackState) -> Any:
+    with pymongo.MongoClient[Any](state.address("mongo")) as client:
+        return client["shop"]["things"].find_one({"_id": "kept"})
+
+
+def write_document(state: StackState) -> None:
+    with pymongo.MongoClient[Any](state.address("mongo")) as client:
+        client["shop"]["things"].insert_one({"_id": "kept"})
+
+
+def dynamodb(state: StackState) -> Any:
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    return boto3.client("dynamodb", endpoint_url=state.address("aws"), region_name="us-east-1", **keys)
+
+
+def produce(state: StackState) -> None:
+    producer = Producer({"bootstrap.servers": state.address("kafka"), "acks": "all", "linger.ms": 1})
+    errors: list[Any] = []
+    for number in range(MESSAGES):
+        producer.produce(
+            "things", str(number), partition=0, on_delivery=lambda error, _: errors.append(error)
+        )
+    producer.flush(20)
+    assert errors == [None] * MESSAGES
+
+
+def consumed(state: StackState) -> list[int]:
+    consumer = Consumer({"bootstrap.servers": state.address("kafka"), "group.id": "reader"})
+    consumer.assign([TopicPartition("things", 0, 0)])
+    found: list[int] = []
+
+    def all_there() -> bool:
+        found.extend(
+            int(message.value() or b"") for message in consumer.consume(MESSAGES, 0.5) if not message.error()
+        )
+        return len(found) >= MESSAGES
+
+    wait_until(all_there, what=f"{MESSAGES} messages")
+    consumer.close()
+    return found
+
+
+def test_a_second_up_keeps_every_process_and_port(new_stack: NewStack) -> None:
+    first = new_stack().up()
+    second = new_stack().up()
+    assert set(first.processes) == set(SERVERS)
+    assert second == first
+    assert set(new_stack().status().values()) == {"running"}
+
+
+def test_every_server_listens_on_the_loopback_address_only(new_stack: NewStack) -> None:
+    for name, ref in new_stack().up().processes.items():
+        process = ref.find()
+        assert process is not None
+        listening = [c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
+        assert listening == ["127.0.0.1"], name
+
+
+def test_data_and_ports_survive_down_and_up_and_down_leaves_no_process(new_stack: NewStack) -> None:
+    stack = new_stack()
+    before = stack.up()
+    write_document(before)
+    redis.Redis.from_url(before.address("redis")).set("kept", "1")
+    dynamodb(before).create_table(
+        TableName="things",
+        KeySchema=[{"AttributeName": "PK", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "PK", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    stack.down()
+    assert not [ref.pid for ref in before.processes.values() if psutil.pid_exists(ref.pid)]
+    assert set(stack.status().values()) == {"dead"}
+    after = stack.up()
+    assert after.ports == before.ports
+    assert document(after) is not None
+    assert redis.Redis.from_url(after.address("redis")).get("kept") == b"1"
+    assert dynamodb(after).list_tables()["TableNames"] == ["things"]
+
+
+def test_a_killed_server_comes_back_on_its_port_with_its_data(new_stack: NewStack) -> None:
+    stack = new_stack("mongo")
+    before = stack.up()
+    write_document(before)
+    stack.kill("mongo")
+    assert stack.status() == {"mongo": "dead"}
+    after = stack.up()
+    assert after.ports == before.ports
+    assert after.processes != before.processes
+    assert document(after) is not None
+
+
+@pytest.mark.parametrize("killed", ["kafka", "aws"])
+def test_a_kill_of_the_broker_or_of_its_storage_loses_no_acknowledged_message(
+    new_stack: NewStack, killed: str
+) -> None:
+    stack = new_stack("kafka")
+    before = stack.up()
+    produce(before)
+    stack.kill(killed)
+    after = stack.up()
+    assert after.ports == before.ports
+    assert consumed(after) == list(range(MESSAGES))
+
+
+def test_restart_keeps_port_and_data(new_stack: NewStack) -> None:
+    stack = new_stack("mongo")
+    before = stack.up()
+    write_document(before)
+    after = stack.restart("mongo")
+    assert (after.ports, after.processes != before.processes) == (before.ports, True)
+    assert document(after) is not None
+
+
+def test_a_paused_server_shows_as_paused_and_up_wakes_it(new_stack: NewStack) -> None:
+    stack = new_stack("redis")
+    before = stack.up()
+    stack.pause("redis")
+    assert stack.status() == {"redis": "paused"}
+    assert stack.up() == before
+    assert stack.status() == {"redis": "running"}
+
+
+def test_a_paused_server_goes_on_after_resume_and_can_be_stopped_while_paused(new_stack: NewStack) -> None:
+    stack = new_stack("redis")
+    ref = stack.up().processes["redis"]
+    stack.pause("redis")
+    stack.resume("redis")
+    assert stack.status() == {"redis": "running"}
+    stack.pause("redis")
+    stack.down()
+    assert not psutil.pid_exists(ref.pid)
+    assert "bye bye" in stack.logs("redis", 1)[0]  # it was asked, not killed
+
+
+def test_a_taken_default_port_gives_a_free_one(new_stack: NewStack) -> None:
+    with stranger_on(SERVERS["mongo"].default_port) as taken:
+        state = new_stack("mongo").up()
+        assert state.ports["mongo"] != taken
+        write_document(state)
+
+
+def test_a_remembered_port_in_a_strangers_hands_is_an_error_that_names_it(new_stack: NewStack) -> None:
+    stack = new_stack("redis")
+    port = stack.up().ports["redis"]
+    stack.down()
+    with stranger_on(port), pytest.raises(PortTaken, match=rf"redis: port {port} .*regworkers local reset"):
+        stack.up()
+    assert stack.up().ports["redis"] == port
+
+
+def test_a_port_lost_to_a_stranger_while_starting_is_replaced(root: Path, new_stack: NewStack) -> None:
+    class Unlucky(Stack):
+        """Its first choice is taken by the time the server starts."""
+
+        choices = 0
+
+        def _choose_port(self, server: Server, state: StackState) -> int:
+            self.choices += 1
+            return taken if self.choices == 1 else super()._choose_port(server, state)
+
+    with stranger_on(0) as taken:
+        stack = Unlucky(root, servers=("mongo",))
+        write_document(stack.up())
+        assert stack.choices == 2
+
+
+def test_a_recycled_pid_is_neither_taken_for_a_server_nor_killed(
+    new_stack: NewStack, stranger: subprocess.Popen[bytes]
+) -> None:
+    stack = new_stack("redis")
+    state = stack.up()
+    stack.kill("redis")
+    started = psutil.Process(stranger.pid).create_time()
+    state.processes["redis"] = ProcessRef(stranger.pid, started - 3600)
+    state.save(stack.state_file)
+    assert stack.status() == {"redis": "dead"}
+    with pytest.raises(UsageError, match="redis does not run"):
+        stack.kill("redis")
+    stack.down()
+    assert stranger.poll() is None
+
+
+def test_two_ups_at_once_start_each_server_once(new_stack: NewStack) -> None:
+    found: list[StackState] = []
+    threads = [threading.Thread(target=lambda: found.append(new_stack("redis").up())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 3
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_server_that_cannot_start_is_named_with_its_last_words_and_its_log(new_stack: NewStack) -> None:
+    stack = new_stack("redis")
+    folder = stack.log_file("redis").parent
+    folder.mkdir(parents=True)
+    (folder / "appendonlydir").write_text("not a folder")
+    with pytest.raises(StartFailed, match=r"redis: valkey-server ended: .+; see .*server.log"):
+        stack.up()
+    assert stack.logs("redis", 1)
+
+
+def test_the_callers_aws_settings_do_not_reach_the_servers(
+    new_stack: NewStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Either of them keeps the broker or the emulator from working when it is seen.
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "")
+    monkeypatch.setenv("SERVICES", "sqs")
+    produce(new_stack("kafka").up())
+
+
+def test_a_context_manager_takes_all_down(root: Path) -> None:
+    with Stack(root, servers=("redis",)) as stack:
+        ref = stack.state.processes["redis"]
+        assert ref.find() is not None
+    assert not psutil.pid_exists(ref.pid)
+
+
+def test_reset_deletes_data_and_forgets_ports(new_stack: NewStack) -> None:
+    stack = new_stack("mongo")
+    write_document(stack.up())
+    stack.reset()
+    assert stack.state.ports == {}
+    assert document(stack.up()) is None
+    whole = new_stack()
+    whole.reset()
+    assert not whole.folder.exists()
+
+
+def test_instances_live_side_by_side(root: Path) -> None:
+    with Stack(root, "one", servers=("redis",)) as one, Stack(root, "two", servers=("redis",)) as two:
+        assert one.state.ports != two.state.ports
+        one.kill("redis")
+        assert two.status() == {"redis": "running"}
+
+
+def test_an_instance_name_cannot_leave_the_folder(root: Path) -> None:
+    with pytest.raises(UsageError, match="letters, digits"):
+        Stack(root, "../elsewhere")
