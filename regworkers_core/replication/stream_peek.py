@@ -78,13 +78,13 @@ def _look(streams: Streams, leases: LeaseTable, max_shards: int, choose: Choose)
 
 
 def _first_unread(streams: Streams, arn: str, shard_id: str, checkpoint: str | None) -> _Unread | None:
-    iterator: str | None = streams.iterator(arn, shard_id, checkpoint)
+    iterator = streams.iterator(arn, shard_id, checkpoint)
     for _ in range(_PAGES):
-        if iterator is None:
-            # Read to its end, but not marked so: its children wait for that.
-            return _Unread(None)
         page = streams.read(shard_id, iterator, 1)
         if page.records:
             return _Unread(page.records[0])
+        if page.next_iterator is None:
+            # Read to its end, but not marked so: its children wait for that.
+            return _Unread(None)
         iterator = page.next_iterator
-    return None if iterator is not None else _Unread(None)
+    return None

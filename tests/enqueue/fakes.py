@@ -1,0 +1,342 @@
+"""Stand-ins for DynamoDB Streams, the lease table and SQS, on a clock that only moves when told."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from botocore.exceptions import ClientError, EndpointConnectionError
+
+from regworkers_core.adapters.aws import classify_aws
+from regworkers_core.adapters.streams import DynamoStreams
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.engine.breaker import CircuitBreaker
+from regworkers_core.engine.dependency import Dependency, RetryPolicy
+from regworkers_core.engine.leases import LeaseKey, LeaseRow
+from regworkers_core.engine.ports import Outgoing, QueueDepth, Received, SendFailure
+
+TABLE = "demand-table"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def instant_dependency(name: str = "dynamodb", attempts: int = 3) -> Dependency:
+    """Retries without waiting and never opens its breaker."""
+    policy = RetryPolicy(attempts=attempts, first_cap_seconds=0, last_cap_seconds=0)
+    breaker = CircuitBreaker(name, failures=10**9, reset_seconds=1, clock=lambda: 0.0)
+    return Dependency(name, classify_aws(name), policy=policy, breaker=breaker)
+
+
+def refusal(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": 400}}, "Call")
+
+
+@dataclass
+class FakeShard:
+    parent: str | None = None
+    records: list[dict[str, Any]] = field(default_factory=list)
+    closed: bool = False
+    listed: bool = True
+    # Records before this index are gone.
+    horizon: int = 0
+
+
+class FakeStreamsService:
+    """The calls of two botocore clients (`dynamodb` and `dynamodbstreams`) that the stream adapter makes."""
+
+    PAGE = 100
+
+    def __init__(self) -> None:
+        self.arn = f"arn:aws:dynamodb:us-east-1:000000000000:table/{TABLE}/stream/1"
+        self.shards: dict[str, FakeShard] = {}
+        self.calls: Counter[str] = Counter()
+        self.reads: list[str] = []
+        self.view = "NEW_AND_OLD_IMAGES"
+        self._numbers = 0
+        self._minted: dict[str, tuple[str, int]] = {}
+        self._errors: dict[str, list[Exception]] = {}
+
+    # What happens to the stream
+
+    def add(self, shard_id: str, parent: str | None = None) -> None:
+        self.shards[shard_id] = FakeShard(parent)
+
+    def write(self, shard_id: str, count: int = 1, **record: Any) -> list[str]:
+        """Append records (inserts that count, unless told otherwise); their sequence numbers."""
+        written = []
+        for _ in range(count):
+            self._numbers += 1
+            raw = {**insert(f"e{self._numbers}"), **record}
+            change = {**raw["dynamodb"], "SequenceNumber": str(self._numbers)}
+            self.shards[shard_id].records.append({**raw, "dynamodb": change})
+            written.append(str(self._numbers))
+        return written
+
+    def split(self, parent: str, *children: str) -> None:
+        self.shards[parent].closed = True
+        for child in children:
+            self.add(child, parent)
+
+    def trim(self, shard_id: str, count: int) -> None:
+        self.shards[shard_id].horizon = count
+
+    def forget(self, shard_id: str) -> None:
+        """The shard left the listing and cannot be read any more."""
+        self.shards[shard_id].listed = False
+
+    def restart(self) -> None:
+        """All records are lost under the same ARN; iterators stay valid and find nothing there."""
+        for shard in self.shards.values():
+            shard.records, shard.horizon = [], 0
+
+    def expire_iterators(self) -> None:
+        self._minted.clear()
+
+    def fail(self, call: str, *errors: Exception) -> None:
+        """The next calls raise these, one each."""
+        self._errors.setdefault(call, []).extend(errors)
+
+    def disconnect(self, call: str, times: int = 1) -> None:
+        self.fail(call, *(EndpointConnectionError(endpoint_url="http://127.0.0.1") for _ in range(times)))
+
+    # The clients' methods
+
+    def describe_table(self, TableName: str) -> dict[str, Any]:
+        self._enter("describe_table")
+        stream = {"StreamEnabled": True, "StreamViewType": self.view}
+        return {"Table": {"LatestStreamArn": self.arn, "StreamSpecification": stream}}
+
+    def describe_stream(self, StreamArn: str, ExclusiveStartShardId: str | None = None) -> dict[str, Any]:
+        self._enter("describe_stream")
+        listed = [shard_id for shard_id, shard in self.shards.items() if shard.listed]
+        start = 0 if ExclusiveStartShardId is None else listed.index(ExclusiveStartShardId) + 1
+        page = listed[start : start + self.PAGE]
+        answer: dict[str, Any] = {"Shards": [self._described(shard_id) for shard_id in page]}
+        if start + self.PAGE < len(listed):
+            answer["LastEvaluatedShardId"] = page[-1]
+        return {"StreamDescription": answer}
+
+    def get_shard_iterator(
+        self, StreamArn: str, ShardId: str, ShardIteratorType: str, SequenceNumber: str = ""
+    ) -> dict[str, str]:
+        self._enter("get_shard_iterator")
+        shard = self.shards.get(ShardId)
+        if shard is None or not shard.listed or StreamArn != self.arn:
+            raise refusal("ResourceNotFoundException")
+        position = shard.horizon
+        if ShardIteratorType == "AFTER_SEQUENCE_NUMBER":
+            numbers = [record["dynamodb"]["SequenceNumber"] for record in shard.records]
+            if SequenceNumber not in numbers or numbers.index(SequenceNumber) < shard.horizon:
+                raise refusal("TrimmedDataAccessException")
+            position = numbers.index(SequenceNumber) + 1
+        return {"ShardIterator": self._mint(ShardId, position)}
+
+    def get_records(self, ShardIterator: str, Limit: int) -> dict[str, Any]:
+        self._enter("get_records")
+        if ShardIterator not in self._minted:
+            raise refusal("ExpiredIteratorException")
+        shard_id, position = self._minted[ShardIterator]
+        self.reads.append(shard_id)
+        shard = self.shards[shard_id]
+        if not shard.listed:
+            raise refusal("ResourceNotFoundException")
+        if position < shard.horizon:
+            raise refusal("TrimmedDataAccessException")
+        page = shard.records[position : position + Limit]
+        answer: dict[str, Any] = {"Records": page}
+        if not (shard.closed and position + len(page) >= len(shard.records)):
+            answer["NextShardIterator"] = self._mint(shard_id, position + len(page))
+        return answer
+
+    def _enter(self, call: str) -> None:
+        self.calls[call] += 1
+        if self._errors.get(call):
+            raise self._errors[call].pop(0)
+
+    def _described(self, shard_id: str) -> dict[str, Any]:
+        shard = self.shards[shard_id]
+        numbers = {"StartingSequenceNumber": "0"} | ({"EndingSequenceNumber": "9"} if shard.closed else {})
+        parent = {"ParentShardId": shard.parent} if shard.parent else {}
+        return {"ShardId": shard_id, "SequenceNumberRange": numbers, **parent}
+
+    def _mint(self, shard_id: str, position: int) -> str:
+        iterator = f"iterator-{self.calls.total()}"
+        self._minted[iterator] = (shard_id, position)
+        return iterator
+
+
+def streams_of(service: FakeStreamsService) -> DynamoStreams:
+    return DynamoStreams(service, service, instant_dependency("dynamodb-streams"), TABLE)
+
+
+class FakeLeaseTable:
+    """`engine.leases.LeaseTable` in memory. `down` makes every call fail."""
+
+    def __init__(self) -> None:
+        self.stored: dict[LeaseKey, LeaseRow] = {}
+        self.down = False
+        self._lock = threading.Lock()
+
+    def get(self, key: LeaseKey) -> LeaseRow | None:
+        self._reach()
+        return self.stored.get(key)
+
+    def rows(self, pk: str) -> list[LeaseRow]:
+        self._reach()
+        return [row for key, row in sorted(self.stored.items()) if key.pk == pk]
+
+    def swap(self, row: LeaseRow, seen: LeaseRow | None) -> bool:
+        self._reach()
+        with self._lock:
+            if not self._as_seen(row.key, seen):
+                return False
+            self.stored[row.key] = row
+            return True
+
+    def renew(
+        self,
+        key: LeaseKey,
+        owner: str,
+        token: int,
+        state: Mapping[str, str] | None = None,
+        position: str = "",
+    ) -> bool:
+        self._reach()
+        with self._lock:
+            row = self.stored.get(key)
+            if (
+                row is None
+                or (row.owner, row.token) != (owner, token)
+                or (position and position < row.position)
+            ):
+                return False
+            self.stored[key] = replace(
+                row,
+                counter=row.counter + 1,
+                state=row.state if state is None else state,
+                position=position or row.position,
+            )
+            return True
+
+    def release(self, key: LeaseKey, owner: str, token: int) -> bool:
+        self._reach()
+        with self._lock:
+            row = self.stored.get(key)
+            if row is None or (row.owner, row.token) != (owner, token):
+                return False
+            self.stored[key] = replace(row, owner="", counter=row.counter + 1)
+            return True
+
+    def remove(self, seen: LeaseRow) -> bool:
+        self._reach()
+        with self._lock:
+            if not self._as_seen(seen.key, seen):
+                return False
+            del self.stored[seen.key]
+            return True
+
+    def _as_seen(self, key: LeaseKey, seen: LeaseRow | None) -> bool:
+        now = self.stored.get(key)
+        if now is None or seen is None:
+            return now is None and seen is None
+        return (now.token, now.counter) == (seen.token, seen.counter)
+
+    def _reach(self) -> None:
+        if self.down:
+            raise TransientFailure("dynamodb", "EndpointConnectionError")
+
+
+class FakeQueue:
+    """Remembers what it confirmed; `fail` lists indexes of the next send that are not, `away` fails all."""
+
+    def __init__(self) -> None:
+        self.sent: list[Outgoing] = []
+        self.fail: dict[int, bool] = {}
+        self.away = False
+
+    @property
+    def name(self) -> str:
+        return "replication-queue"
+
+    def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]:
+        if self.away:
+            raise TransientFailure("sqs", "EndpointConnectionError")
+        failed, self.fail = self.fail, {}
+        self.sent.extend(message for index, message in enumerate(messages) if index not in failed)
+        return [SendFailure(index, "InternalError", permanent) for index, permanent in failed.items()]
+
+    def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:
+        return []
+
+    def delete(self, messages: Sequence[Received]) -> list[Received]:
+        return []
+
+    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> None:
+        return None
+
+    def depth(self) -> QueueDepth:
+        return QueueDepth(len(self.sent), 0, 0)
+
+
+# Raw stream records
+
+
+def entry(
+    entry_id: str = "e1",
+    *,
+    version: dict[str, str] | None = None,
+    created: str = "2026-11-25T08:00:00.000Z",
+    updated: str = "2026-11-25T08:00:00.000Z",
+    flag: bool = True,
+    **fields: Any,
+) -> dict[str, Any]:
+    """An entry's image in DynamoDB JSON."""
+    return {
+        **keys(entry_id),
+        "entityType": {"S": "ENTRY"},
+        "version": version or {"N": "1"},
+        "createdAt": {"S": created},
+        "updatedAt": {"S": updated},
+        "needsReplication": {"BOOL": flag},
+        **fields,
+    }
+
+
+def keys(entry_id: str) -> dict[str, Any]:
+    return {"PK": {"S": "CAMPAIGN#c1"}, "SK": {"S": f"ENTRY#{entry_id}"}}
+
+
+def change(
+    event: str,
+    new: Mapping[str, Any] | None = None,
+    old: Mapping[str, Any] | None = None,
+    sequence: str = "1",
+) -> dict[str, Any]:
+    """A raw stream record."""
+    image = new or old or {}
+    detail: dict[str, Any] = {
+        "Keys": {name: image[name] for name in ("PK", "SK")},
+        "SequenceNumber": sequence,
+        "ApproximateCreationDateTime": 1_795_000_000,
+    }
+    if new is not None:
+        detail["NewImage"] = new
+    if old is not None:
+        detail["OldImage"] = old
+    return {"eventName": event, "dynamodb": detail}
+
+
+def insert(entry_id: str, sequence: str = "1", **fields: Any) -> dict[str, Any]:
+    return change("INSERT", new=entry(entry_id, **fields), sequence=sequence)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from regworkers_core.adapters.streams import IteratorExpired, Trimmed, stream_record
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from tests.enqueue.fakes import FakeStreamsService, change, entry, refusal, streams_of
+
+
+def one_shard() -> FakeStreamsService:
+    service = FakeStreamsService()
+    service.add("s1")
+    return service
+
+
+def test_a_listing_of_several_pages_is_read_to_its_end() -> None:
+    service = FakeStreamsService()
+    for number in range(201):
+        service.add(f"s{number}")
+    assert len(streams_of(service).shards(service.arn)) == 201
+    assert service.calls["describe_stream"] == 3
+
+
+def test_parents_and_closed_shards_are_told() -> None:
+    service = one_shard()
+    service.split("s1", "s2")
+    parent, child = streams_of(service).shards(service.arn)
+    assert (parent.parent_id, parent.closed) == (None, True)
+    assert (child.parent_id, child.closed) == ("s1", False)
+
+
+@pytest.mark.parametrize("code", ["TrimmedDataAccessException", "ResourceNotFoundException"])
+def test_what_is_gone_is_trimmed(code: str) -> None:
+    service = one_shard()
+    service.fail("get_shard_iterator", refusal(code))
+    with pytest.raises(Trimmed):
+        streams_of(service).iterator(service.arn, "s1", "5")
+
+
+def test_an_expired_iterator_is_told_apart() -> None:
+    service = one_shard()
+    with pytest.raises(IteratorExpired):
+        streams_of(service).read("s1", "of yesterday", 10)
+
+
+def test_an_iterator_is_not_used_again_after_a_connection_error() -> None:
+    service = one_shard()
+    streams = streams_of(service)
+    iterator = streams.iterator(service.arn, "s1", None)
+    service.disconnect("get_records")
+    with pytest.raises(IteratorExpired):
+        streams.read("s1", iterator, 10)
+    assert service.calls["get_records"] == 1
+
+
+def test_throttling_is_retried_with_the_same_iterator() -> None:
+    service = one_shard()
+    streams = streams_of(service)
+    iterator = streams.iterator(service.arn, "s1", None)
+    service.write("s1", 2)
+    service.fail("get_records", refusal("LimitExceededException"))
+    assert len(streams.read("s1", iterator, 10).records) == 2
+
+
+def test_throttling_that_lasts_is_a_transient_failure() -> None:
+    service = one_shard()
+    streams = streams_of(service)
+    iterator = streams.iterator(service.arn, "s1", None)
+    service.fail("get_records", *[refusal("LimitExceededException")] * 3)
+    with pytest.raises(TransientFailure):
+        streams.read("s1", iterator, 10)
+
+
+def test_a_missing_table_and_a_stream_without_images_name_the_way_out() -> None:
+    service = one_shard()
+    service.view = "KEYS_ONLY"
+    with pytest.raises(UsageError, match=r"NEW_AND_OLD_IMAGES.*regworkers provision"):
+        streams_of(service).latest_stream()
+    service.fail("describe_table", refusal("ResourceNotFoundException"))
+    with pytest.raises(UsageError, match=r"demand-table does not exist.*regworkers provision"):
+        streams_of(service).latest_stream()
+
+
+@pytest.mark.parametrize("name", ["PrincipalId", "principalId"])
+def test_a_removal_by_ttl_is_told_from_an_explicit_one(name: str) -> None:
+    raw = change("REMOVE", old=entry())
+    identity = {name: "dynamodb.amazonaws.com", "Type": "Service"}
+    assert not stream_record(raw, "s1").expired
+    assert stream_record({**raw, "userIdentity": identity}, "s1").expired
+
+
+def test_the_creation_time_is_epoch_seconds_from_both_kinds_of_event() -> None:
+    raw = change("INSERT", new=entry())
+    assert stream_record(raw, "s1").created_at == 1_795_000_000
+    raw["dynamodb"]["ApproximateCreationDateTime"] = datetime(2026, 11, 25, tzinfo=UTC)
+    assert stream_record(raw, "s1").created_at == datetime(2026, 11, 25, tzinfo=UTC).timestamp()

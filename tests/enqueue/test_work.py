@@ -1,0 +1,276 @@
+"""The filter, coalescing, messages, confirmation and lag."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import pytest
+
+from regworkers_core.adapters.streams import StreamRecord, stream_record
+from regworkers_core.domain.messages import MAX_BYTES
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.timestamps import seconds
+from regworkers_core.engine.drain import OUTCOMES, Settlement
+from regworkers_core.replication.enqueue import EnqueueWork, invoke_enqueue
+from tests.enqueue.fakes import FakeQueue, change, entry, insert
+
+UPDATED = "2026-11-25T08:00:00.000Z"
+TTL = {"userIdentity": {"Type": "Service", "PrincipalId": "dynamodb.amazonaws.com"}}
+
+
+def records(*raw: dict[str, Any]) -> list[StreamRecord]:
+    return [stream_record({**each, "dynamodb": dict(each["dynamodb"])}, "s1") for each in raw]
+
+
+def inserts(count: int, **fields: Any) -> list[StreamRecord]:
+    return records(*(insert(f"e{number}", str(number), **fields) for number in range(count)))
+
+
+def run(queue: FakeQueue, batch: Sequence[StreamRecord], now: float = 0.0) -> Settlement[StreamRecord]:
+    work = EnqueueWork(queue, clock=lambda: now, new_id=lambda: "fresh", backoff=float)
+    settlement = work(batch)
+    settled = [*settlement.done, *(record for record, _ in settlement.again)]
+    assert sorted(map(id, settled)) == sorted(map(id, batch)), "every record is settled once"
+    counts = settlement.counts
+    assert counts["received"] == len(batch) == sum(counts[outcome] for outcome in OUTCOMES)
+    return settlement
+
+
+def items(queue: FakeQueue) -> list[dict[str, Any]]:
+    return [item for message in queue.sent for item in orjson.loads(message.body)["items"]]
+
+
+def test_a_message_carries_keys_and_order_and_nothing_of_the_fan() -> None:
+    queue = FakeQueue()
+    mail: dict[str, Any] = {"email": {"S": "somebody@example.org"}}
+    run(queue, records(insert("e1", correlationId={"S": "c-1"}, **mail)))
+    (message,) = queue.sent
+    assert orjson.loads(message.body) == {
+        "type": "entries.replicate",
+        "version": 1,
+        "correlationId": "c-1",
+        "items": [
+            {
+                "pk": "CAMPAIGN#c1",
+                "sk": "ENTRY#e1",
+                "op": "upsert",
+                "version": 1,
+                "createdAt": "2026-11-25T08:00:00.000Z",
+                "updatedAt": UPDATED,
+            }
+        ],
+    }
+    assert message.attributes == {"correlationId": "c-1", "attempt": "1"}
+
+
+COUNTS = {
+    "an insert with the flag": insert("e1"),
+    "an update with the flag": change("MODIFY", new=entry(), old=entry(flag=False)),
+    "a flag set by hand without a version bump": change("MODIFY", new=entry(), old=entry(flag=False)),
+    "an explicit removal": change("REMOVE", old=entry(flag=False)),
+    "a removal by TTL": {**change("REMOVE", old=entry(flag=False)), **TTL},
+    "an entry without entityType": change(
+        "INSERT", new={name: value for name, value in entry().items() if name != "entityType"}
+    ),
+    "a removal without an old image": {
+        "eventName": "REMOVE",
+        "dynamodb": {"Keys": change("REMOVE", old=entry())["dynamodb"]["Keys"], "SequenceNumber": "1"},
+    },
+}
+INVITE = {**entry(), "SK": {"S": "INVITE#email#x"}, "entityType": {"S": "INVITE"}}
+DOES_NOT_COUNT = {
+    "an update that clears the flag": change("MODIFY", new=entry(flag=False), old=entry()),
+    "an insert without the flag": insert("e1", flag=False),
+    "a flag that is a string": insert("e1", needsReplication={"S": "true"}),
+    "an invite": change("INSERT", new=INVITE),
+    "the removal of an invite": change("REMOVE", old=INVITE),
+    "another kind of item under an entry's key": insert("e1", entityType={"S": "NOTE"}),
+    "a key that is not an entry's": change("INSERT", new={**entry(), "PK": {"S": "VENUE#1"}}),
+    "a binary key": change("INSERT", new={**entry(), "PK": {"B": b"1"}}),
+}
+
+
+@pytest.mark.parametrize("raw", COUNTS.values(), ids=COUNTS.keys())
+def test_a_change_that_counts_is_sent(raw: dict[str, Any]) -> None:
+    queue = FakeQueue()
+    settlement = run(queue, records(raw))
+    assert len(items(queue)) == settlement.counts["sent"] == 1
+
+
+@pytest.mark.parametrize("raw", DOES_NOT_COUNT.values(), ids=DOES_NOT_COUNT.keys())
+def test_a_change_that_does_not_count_is_dropped_and_acknowledged(raw: dict[str, Any]) -> None:
+    queue = FakeQueue()
+    settlement = run(queue, records(raw))
+    assert queue.sent == []
+    assert (settlement.counts["filtered"], len(settlement.done)) == (1, 1)
+
+
+def test_a_removal_carries_the_order_of_the_removed_image() -> None:
+    queue = FakeQueue()
+    old = entry(version={"N": "7"}, created="2026-01-01T00:00:00.000Z", flag=False)
+    settlement = run(queue, records(change("REMOVE", old=old)))
+    (item,) = items(queue)
+    assert (item["op"], item["version"], item["createdAt"]) == ("remove", 7, "2026-01-01T00:00:00.000Z")
+    assert (settlement.counts["removals"], settlement.counts["upserts"]) == (1, 0)
+
+
+def test_numbers_as_strings_and_missing_order_fields_are_read_leniently() -> None:
+    queue = FakeQueue()
+    bare = {name: value for name, value in entry("e2").items() if name not in ("version", "createdAt")}
+    run(queue, records(insert("e1", version={"S": "12"}), change("INSERT", new=bare, sequence="2")))
+    assert [(item["version"], item["createdAt"]) for item in items(queue)] == [(12, UPDATED), (0, "")]
+
+
+def test_several_records_of_one_key_become_one_item_with_the_last_state() -> None:
+    queue = FakeQueue()
+    states = [insert("e1", str(number), version={"N": str(number)}) for number in (1, 2, 3)]
+    settlement = run(queue, records(*states, insert("e2", "4")))
+    assert [(item["sk"], item["version"]) for item in items(queue)] == [("ENTRY#e1", 3), ("ENTRY#e2", 1)]
+    assert settlement.counts["coalesced"] == settlement.counts["dropped"] == 2
+    assert len(settlement.done) == 4
+
+
+def test_an_entry_that_was_removed_last_is_sent_as_a_removal() -> None:
+    queue = FakeQueue()
+    run(queue, records(insert("e1", "1"), change("REMOVE", old=entry("e1"), sequence="2")))
+    assert [item["op"] for item in items(queue)] == ["remove"]
+
+
+def test_clearing_the_flag_does_not_swallow_the_change_that_set_it() -> None:
+    queue = FakeQueue()
+    cleared = change("MODIFY", new=entry("e1", flag=False), old=entry("e1"), sequence="2")
+    run(queue, records(insert("e1", "1"), cleared))
+    assert len(items(queue)) == 1
+
+
+def test_a_message_carries_up_to_a_hundred_keys() -> None:
+    queue = FakeQueue()
+    settlement = run(queue, inserts(250))
+    assert [len(orjson.loads(message.body)["items"]) for message in queue.sent] == [100, 100, 50]
+    assert settlement.counts["messages"] == 3
+
+
+def test_messages_of_long_keys_stay_within_the_size_limit() -> None:
+    queue = FakeQueue()
+    run(queue, records(*(insert("x" * 3000 + str(number), str(number)) for number in range(100))))
+    assert len(items(queue)) == 100
+    assert max(len(message.body) for message in queue.sent) <= MAX_BYTES
+
+
+def test_a_message_of_several_correlation_ids_gets_one_of_its_own() -> None:
+    queue = FakeQueue()
+    run(queue, records(insert("e1", correlationId={"S": "a"}), insert("e2", correlationId={"S": "b"})))
+    assert queue.sent[0].attributes["correlationId"] == "fresh"
+
+
+def test_only_the_records_of_failed_messages_are_tried_again() -> None:
+    queue = FakeQueue()
+    queue.fail = {1: False}
+    batch = inserts(250)
+    settlement = run(queue, batch)
+    assert [record for record, _ in settlement.again] == batch[100:200]
+    assert (settlement.counts["sent"], settlement.counts["returned"]) == (150, 100)
+    assert settlement.counts["messages"] == 2
+
+
+def test_a_queue_that_is_away_returns_everything_with_a_growing_delay_until_it_answers() -> None:
+    queue = FakeQueue()
+    work = EnqueueWork(queue, backoff=float)
+    queue.away = True
+    delays = [work(inserts(2)).again[0][1] for _ in range(3)]
+    queue.away = False
+    assert work(inserts(2)).again == []
+    queue.away = True
+    assert delays == [1.0, 2.0, 3.0]
+    assert work(inserts(2)).again[0][1] == 1.0
+
+
+def test_a_refused_message_is_kept_too_and_tried_again_seldom() -> None:
+    queue = FakeQueue()
+    queue.fail = {0: True}
+    ((_, delay),) = run(queue, inserts(1)).again
+    assert delay >= 30.0
+
+
+def test_a_coalesced_record_is_acknowledged_although_its_successor_failed() -> None:
+    queue = FakeQueue()
+    queue.fail = {0: False}
+    batch = records(insert("e1", "1"), insert("e1", "2"))
+    settlement = run(queue, batch)
+    assert (settlement.done, [record for record, _ in settlement.again]) == (batch[:1], batch[1:])
+
+
+@pytest.mark.parametrize(
+    ("raw", "lags"),
+    [
+        (insert("e1"), [2.5]),
+        (change("MODIFY", new=entry(version={"N": "2"}), old=entry()), [2.5]),
+        (change("MODIFY", new=entry(), old=entry(flag=False)), []),
+        (change("REMOVE", old=entry()), []),
+        (insert("e1", updated="yesterday"), []),
+    ],
+    ids=["insert", "changed order", "flag only", "removal", "no time"],
+)
+def test_lag_counts_from_updated_at_and_only_where_the_order_changed(
+    raw: dict[str, Any], lags: list[float]
+) -> None:
+    now = (seconds(UPDATED) or 0) + 2.5
+    assert run(FakeQueue(), records(raw), now).lags == lags
+
+
+def test_a_failed_message_adds_no_lag() -> None:
+    queue = FakeQueue()
+    queue.fail = {0: False}
+    assert run(queue, inserts(3)).lags == []
+
+
+def test_the_step_after_the_send_comes_before_anything_is_acknowledged() -> None:
+    queue, seen = FakeQueue(), []
+    work = EnqueueWork(queue, on_step=lambda step: seen.append((step, len(queue.sent))))
+    work(inserts(1))
+    assert seen == [("enqueue.after_send", 1)]
+
+
+# The invocation by hand, as an operator of the old system typed it
+
+
+def test_an_invocation_answers_with_the_sequence_numbers_that_were_not_sent() -> None:
+    queue = FakeQueue()
+    event = {"Records": [insert("e1", "11"), insert("e2", "12"), insert("e3", "13", flag=False)]}
+    assert invoke_enqueue(event, queue) == {"batchItemFailures": []}
+    assert len(items(queue)) == 2
+    queue.fail = {0: False}
+    assert invoke_enqueue(event, queue) == {
+        "batchItemFailures": [{"itemIdentifier": "11"}, {"itemIdentifier": "12"}]
+    }
+
+
+GOOD = insert("e1")
+BAD_EVENTS: list[tuple[Any, str]] = [
+    ({}, "Records should be a list"),
+    ([], "Records should be a list"),
+    ({"Records": {}}, "Records should be a list"),
+    ({"Records": [7]}, r"Records\[0\] should be an object, found int"),
+    ({"Records": [GOOD, {**GOOD, "eventName": "DROP"}]}, r"Records\[1\].eventName"),
+    ({"Records": [{"eventName": "INSERT"}]}, r"Records\[0\].dynamodb should be an object"),
+    (
+        {"Records": [{**GOOD, "dynamodb": {**GOOD["dynamodb"], "SequenceNumber": 7}}]},
+        r"Records\[0\].dynamodb.SequenceNumber should be",
+    ),
+    (
+        {"Records": [{**GOOD, "dynamodb": {**GOOD["dynamodb"], "Keys": {"PK": {"S": "x"}}}}]},
+        r"Records\[0\].dynamodb.Keys.SK",
+    ),
+    (
+        {"Records": [{**GOOD, "dynamodb": {**GOOD["dynamodb"], "NewImage": "x"}}]},
+        r"Records\[0\].dynamodb.NewImage should be an object, found str",
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "message"), BAD_EVENTS)
+def test_a_malformed_event_is_refused_with_the_name_of_the_field(event: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        invoke_enqueue(event, FakeQueue())
