@@ -36,7 +36,7 @@ class SqsQueue:
         for batch in self._batches(messages):
             entries = [_entry(index, message) for index, message in batch]
             try:
-                answer = self._dependency.call(
+                answer = self._call(
                     lambda entries=entries: self._client.send_message_batch(  # type: ignore[misc]
                         QueueUrl=self._queue_url(), Entries=entries
                     )
