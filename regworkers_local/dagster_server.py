@@ -36,7 +36,7 @@ POLL_SECONDS = 0.1
 STOP_SECONDS = 20.0
 RUN_STOP_SECONDS = 30.0
 
-LOCATIONS = """{ workspaceOrError { __typename
+LOCATIONS = """{ instance { daemonHealth { allDaemonStatuses { daemonType healthy } } } workspaceOrError { __typename
   ... on PythonError { message }
   ... on Workspace { locationEntries { name loadStatus locationOrLoadError { __typename
     ... on PythonError { message errorChain { error { message } } } } } } } }"""
@@ -126,7 +126,7 @@ class DagsterProcess:
             write_json(self._state_file, {"port": port, "pids": pids, "started": started})
 
     def wait_ready(self, seconds: float = READY_SECONDS) -> None:
-        """Until every code location is loaded. Raises StartFailed with the error of one that cannot be."""
+        """Until sensors tick and every code location is loaded; StartFailed has the error of one that fails."""
         deadline = self._clock() + seconds
         while not self._loaded():
             if not self.running:
@@ -171,7 +171,9 @@ class DagsterProcess:
         ]:
             if found.get("__typename") == "PythonError":
                 raise StartFailed(f"Dagster cannot load {name}: {_cause(found)}")
-        return bool(entries) and all(entry["loadStatus"] == "LOADED" for entry in entries)
+        daemons = answer["instance"]["daemonHealth"]["allDaemonStatuses"]
+        sensing = any(each["daemonType"] == "SENSOR" and each["healthy"] for each in daemons)
+        return sensing and bool(entries) and all(entry["loadStatus"] == "LOADED" for entry in entries)
 
     def _ask(self, query: str) -> dict[str, Any] | None:
         """The `data` of an answer; None while nobody answers."""

@@ -25,11 +25,14 @@ from regworkers_core.replication.reconcile import reconcile
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.dagster_server import DagsterProcess
-from regworkers_local.demo_report import Progress, summary
+from regworkers_local.demo_report import Progress, lag_of_replica, summary
+from regworkers_local.drain_runs import DrainRuns
 from regworkers_local.load import Loader, LoadPlan
 from regworkers_local.stack import Stack, local_dir
 
 GIVE_UP_SECONDS = 300.0
+# Slow enough that replication runs while entries are still written, changed and removed.
+ENTRIES_PER_SECOND = 1000.0
 # Drains of the demo leave soon after the last entry, so that their reports are part of the summary.
 IDLE_SECONDS = "4"
 PAUSE_SECONDS = 1.0
@@ -54,11 +57,13 @@ def demo(
             cleanup.callback(stack.reset)
             cleanup.callback(dagster.stop)
         runtime = bring_up(stack, dagster)
-        clean = replicate(runtime, dagster, LoadPlan(entries), stop)
+        clean = replicate(runtime, dagster, LoadPlan(entries, per_second=ENTRIES_PER_SECOND), stop)
         console.print(f"{time.monotonic() - started:.0f} s in all")
         if keep:
             console.print(f"left running: Dagster at {dagster.url}; look around with")
-            console.print(f"  {command(instance, 'status')}\nand stop it with\n  {command(instance, 'local down')}")
+            console.print(
+                f"  {command(instance, 'status')}\nand stop it with\n  {command(instance, 'local down')}"
+            )
     if not clean:
         raise typer.Exit(1)
 
@@ -113,6 +118,7 @@ def bring_up(stack: Stack, dagster: DagsterProcess) -> Runtime:
 
 def replicate(runtime: Runtime, dagster: DagsterProcess, plan: LoadPlan, stop: StopSignal) -> bool:
     """Write the plan and watch it arrive; True when replica equals source in the end."""
+    runs = DrainRuns(dagster.home, time.time())
     loader = Loader(runtime, plan)
     progress = Progress(runtime, loader, plan)
     failure: list[Exception] = []
@@ -136,15 +142,31 @@ def replicate(runtime: Runtime, dagster: DagsterProcess, plan: LoadPlan, stop: S
         raise failure[0]
     if stop.is_set:
         raise UsageError("stopped")
+    console.print("all arrived; comparing both sides and waiting for the drains to leave")
     result = reconcile(runtime)
-    summary(runtime, dagster, loader.loaded, progress, result)
+    while runs.active() and time.monotonic() < give_up and not stop.wait(PAUSE_SECONDS):
+        pass
+    dead = runtime.queue(runtime.names.dead_letter_queue(runtime.names.replication_queue)).depth().total
+    table, adds_up = summary(
+        loader.loaded,
+        runs.counts(),
+        result.totals,
+        lag_of_replica(runtime),
+        progress.finished - progress.started,
+        dead,
+    )
+    Console(soft_wrap=True).print(table)
     if not result.clean:
-        console.print("replica and source differ: see `regworkers reconcile`")
-    return result.clean
+        console.print("replica and source differ: `regworkers reconcile` names the entries")
+    if not adds_up:
+        console.print("the numbers do not add up")
+    return result.clean and adds_up
 
 
 def main() -> None:
     """Every known trouble is one line and exit code 2."""
+    # Dagster's storage folders are relative to the project's root.
+    os.chdir(PROJECT_ROOT)
     configure_logging("ERROR", human=sys.stderr.isatty())
     try:
         app()

@@ -82,7 +82,10 @@ class DemoData:
             "lastName": last,
             "globalUserId": f"gu-{draw.getrandbits(40):010x}",
             "markets": draw.sample(MARKETS, k=draw.randint(1, 4)),
-            "attributes": {"source": draw.choice(("web", "ios", "android")), "newsletter": draw.random() < 0.4},
+            "attributes": {
+                "source": draw.choice(("web", "ios", "android")),
+                "newsletter": draw.random() < 0.4,
+            },
             "version": 1,
             "createdAt": stamp,
             "updatedAt": stamp,
