@@ -57,14 +57,13 @@ class Runtime:
 
     @cached_property
     def aws(self) -> AwsClients:
-        aws = self.settings.aws
-        if self.settings.environment == "local-dev" and aws.endpoint_url is None:
-            # Never the real AWS by accident.
-            raise UsageError("the embedded stack is not up: run `regworkers local up`")
-        return AwsClients(aws)
+        # In local-dev never the real AWS by accident.
+        self._require_stack(self.settings.aws.endpoint_url)
+        return AwsClients(self.settings.aws)
 
     @cached_property
     def mongo(self) -> MongoClient[dict[str, Any]]:
+        self._require_stack(self.settings.mongo.uri)
         return mongo_client(self.settings.mongo)
 
     @cached_property
@@ -122,6 +121,10 @@ class Runtime:
             self.settings.observability.cloudwatch_namespace,
             self.settings.environment,
         )
+
+    def _require_stack(self, address: object) -> None:
+        if address is None and self.settings.environment == "local-dev":
+            raise UsageError("the embedded stack is not up: run `regworkers local up`")
 
     def queue(self, name: str) -> SqsQueue:
         """A queue by its full name (`names.replication_queue`, ...)."""

@@ -37,7 +37,7 @@ class SqsQueue:
             entries = [_entry(index, message) for index, message in batch]
             try:
                 answer = self._call(
-                    lambda entries=entries: self._client.send_message_batch(  # type: ignore[misc]
+                    lambda entries=entries: self._client.send_message_batch(
                         QueueUrl=self._queue_url(), Entries=entries
                     )
                 )

@@ -39,7 +39,9 @@ def run(
     rate: Annotated[float | None, typer.Option(min=0.1, help="items a second [default: the setting]")] = None,
     segments: Annotated[int | None, typer.Option(min=1, max=64, help="parallel segments of the scan")] = None,
     backfill_id: Id = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="count what would be sent, send nothing")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="count what would be sent, send nothing")
+    ] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
     if context.invoked_subcommand is None:
@@ -53,7 +55,7 @@ def resume(
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Go on where a paused or stopped backfill was."""
-    _run(campaign, rate, None, backfill_id, False, form)
+    _run(campaign, rate, None, backfill_id, False, form, only_resume=True)
 
 
 def _run(
@@ -63,6 +65,7 @@ def _run(
     backfill_id: str | None,
     dry_run: bool,
     form: Format,
+    only_resume: bool = False,
 ) -> None:
     runtime = Runtime.load()
     with progress("backfill", "keys") as bar, StopSignal().on_signals() as stop:
@@ -78,6 +81,7 @@ def _run(
             segments=segments,
             backfill_id=backfill_id,
             dry_run=dry_run,
+            only_resume=only_resume,
             stop=stop,
             on_progress=show,
         )

@@ -29,7 +29,9 @@ def provision_command(form: FormatOption = Format.TEXT) -> None:
     """Create tables, queues, indexes, topics and log groups that are missing; mend those that differ."""
     done = list(provision(Runtime.load()))
     document = [{"kind": each.kind, "name": each.name, "outcome": each.outcome.value} for each in done]
-    answer(document, form, rows(("kind", "name", ""), [(each.kind, each.name, each.outcome) for each in done]))
+    answer(
+        document, form, rows(("kind", "name", ""), [(each.kind, each.name, each.outcome) for each in done])
+    )
 
 
 def status_command(form: FormatOption = Format.TEXT) -> None:

@@ -62,7 +62,9 @@ def _drain(name: DrainName, idle: float | None, longest: float | None, form: For
 
 def reconcile_command(
     campaign: Annotated[str | None, typer.Option(help="only this campaign")] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="queue what differs and wait until it heals")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="queue what differs and wait until it heals")
+    ] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Compare the demand table with the replica, content and all. Exit code 1 when they differ."""
@@ -73,7 +75,9 @@ def reconcile_command(
             runtime, campaign, repair=repair, on_progress=lambda done: bar.update(task, completed=done)
         )
     document = result.as_dict()
-    lines = [(name, number, ", ".join(result.samples.get(name, ()))) for name, number in result.counts.items()]
+    lines = [
+        (name, number, ", ".join(result.samples.get(name, ()))) for name, number in result.counts.items()
+    ]
     answer(document, form, rows(("class", "entries", "for example"), lines))
     if not result.clean:
         raise typer.Exit(FINDING)

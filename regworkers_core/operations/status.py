@@ -35,8 +35,9 @@ class Status:
 
 
 def read_status(runtime: Runtime) -> Status:
-    """Never raises for what is away: that is the answer."""
+    """What is away is the answer; raises UsageError only when there is nobody to ask (no stack, no address)."""
     status = Status()
+    replica = runtime.replica
     for name in DEPENDENCIES:
         try:
             away = runtime.probe(name)
@@ -47,7 +48,7 @@ def read_status(runtime: Runtime) -> Status:
     for name in runtime.names.queues:
         for each in (name, runtime.names.dead_letter_queue(name)):
             status.queues[each] = _read(lambda each=each: runtime.queue(each).depth().total)  # type: ignore[misc]
-    status.replica_documents = _read(runtime.replica.count)
+    status.replica_documents = _read(replica.count)
     return status
 
 

@@ -1,0 +1,199 @@
+"""What an operator types, and what comes back."""
+
+from __future__ import annotations
+
+import orjson
+
+from regworkers_core.adapters.attribute_values import attributes
+from regworkers_core.runtime import Runtime
+from tests.support.drains import replicate_all, run
+from tests.support.entries import document, item, key, put, source
+from tests.support.terminal import regworkers
+
+
+def stream_event(*records: dict[str, object]) -> str:
+    return orjson.dumps({"Records": list(records)}).decode()
+
+
+def stream_record(entry_id: str, sequence: str = "1") -> dict[str, object]:
+    image = attributes(item(key(entry_id)))
+    return {
+        "eventID": "1",
+        "eventName": "INSERT",
+        "eventSource": "aws:dynamodb",
+        "dynamodb": {
+            "Keys": {"PK": image["PK"], "SK": image["SK"]},
+            "NewImage": image,
+            "SequenceNumber": sequence,
+        },
+    }
+
+
+def sqs_record(message_id: str, *items: object) -> dict[str, object]:
+    body = {"type": "entries.replicate", "version": 1, "correlationId": "c", "items": list(items)}
+    return {"messageId": message_id, "receiptHandle": "r", "body": orjson.dumps(body).decode()}
+
+
+def named(entry_id: str) -> dict[str, str]:
+    return {"pk": key(entry_id).pk, "sk": key(entry_id).sk, "op": "upsert"}
+
+
+def test_the_old_workers_answer_the_old_events(runtime: Runtime) -> None:
+    put(runtime, key("e1"))
+    put(runtime, key("bad"), email=None)
+    answer = regworkers(runtime, "invoke", "enqueueEntries", stream_event(stream_record("e1")))
+    assert answer.code == 0 and answer.document == {"batchItemFailures": []}
+    assert runtime.queue(runtime.names.replication_queue).depth().total == 1
+    event = stream_event(sqs_record("m1", named("e1")), sqs_record("m2", named("bad"), named("e1")))
+    answer = regworkers(runtime, "invoke", "saveEntries", event)
+    assert answer.document == {"batchItemFailures": [{"itemIdentifier": "m2"}]}
+    assert document(runtime, key("e1")) is not None
+    dead = runtime.queue(runtime.names.dead_letter_queue(runtime.names.replication_queue))
+    assert dead.depth().total == 0
+
+
+def test_garbage_given_to_a_worker_is_one_line_and_exit_code_2(runtime: Runtime) -> None:
+    for words, expected in (
+        (("invoke", "saveEntries", "{not json"), "not JSON"),
+        (("invoke", "saveEntries", "{}"), "Records is missing"),
+        (("invoke", "saveEntries", '{"Records": [{}]}'), "Records[0].messageId"),
+        (("invoke", "enqueueEntries", "[]"), "Records"),
+        (("invoke", "drawWinners", "{}"), "enqueueEntries, saveEntries"),
+    ):
+        answer = regworkers(runtime, *words)
+        assert answer.code == 2 and answer.stdout == ""
+        assert expected in answer.stderr and len(answer.stderr.strip().splitlines()) == 1
+
+
+def test_a_drain_by_hand_prints_its_report_and_its_calls(runtime: Runtime) -> None:
+    put(runtime, key("e1"))
+    enqueue = regworkers(runtime, "drain", "enqueue", "--idle-seconds", "0.3", "--format", "json")
+    assert enqueue.code == 0 and enqueue.document["items"]["sent"] == 1
+    save = regworkers(runtime, "drain", "save", "--idle-seconds", "0.3", "--format", "json")
+    assert save.document["items"]["applied"] == 1 and save.document["addsUp"] is True
+    assert save.document["calls"]["mongo"] > 0
+    text = regworkers(runtime, "drain", "save", "--max-seconds", "1")
+    assert text.code == 0 and "ended" in text.stdout
+
+
+def test_a_drain_that_met_a_dead_letter_exits_with_1(runtime: Runtime) -> None:
+    put(runtime, key("bad"), email=None)
+    run(runtime, "enqueue")
+    answer = regworkers(runtime, "drain", "save", "--idle-seconds", "0.3", "--format", "json")
+    assert answer.code == 1 and answer.document["items"]["dead_lettered"] == 1
+    assert regworkers(runtime, "status", "--format", "json").code == 1
+
+
+def test_reconcile_finds_repairs_and_says_clean(runtime: Runtime) -> None:
+    put(runtime, key("e1"), updatedAt="2026-01-01T00:00:00.000Z")
+    found = regworkers(runtime, "reconcile", "--campaign", "summer", "--format", "json")
+    assert found.code == 1 and found.document["counts"]["missing"] == 1
+    assert found.document["samples"]["missing"] == ["summer:e1"]
+    replicate_all(runtime)
+    clean = regworkers(runtime, "reconcile", "--format", "json")
+    assert clean.code == 0 and clean.document["clean"] is True and clean.document["totals"]["matched"] == 1
+    assert "example.com" not in found.stdout + found.stderr + clean.stdout + clean.stderr
+
+
+def test_trace_and_replicate_follow_one_entry_without_its_personal_data(runtime: Runtime) -> None:
+    put(runtime, key("e1"), updatedAt="2026-01-01T00:00:00.000Z", needsReplication=False)
+    trace = regworkers(runtime, "trace", "summer", "e1", "--format", "json")
+    assert trace.code == 1 and trace.document["verdict"] == "missing"
+    assert regworkers(runtime, "replicate", "summer", "e1", "--format", "json").document["sent"] is True
+    run(runtime, "save")
+    trace = regworkers(runtime, "trace", "summer", "e1", "--format", "json")
+    assert trace.code == 0 and trace.document["verdict"] == "in_sync"
+    assert "example.com" not in trace.stdout and "Zo" not in trace.stdout
+    assert regworkers(runtime, "trace", "summer", "nobody").code in (0, 1)
+
+
+def test_backfill_counts_first_then_rebuilds_an_emptied_replica(runtime: Runtime) -> None:
+    for number in range(5):
+        put(runtime, key(f"e{number}"), needsReplication=False)
+    counted = regworkers(runtime, "backfill", "--dry-run", "--format", "json")
+    assert counted.code == 0 and counted.document["ended"] == "counted" and counted.document["sent"] == 5
+    done = regworkers(runtime, "backfill", "--format", "json")
+    assert done.code == 0 and done.document["ended"] == "finished" and done.document["sent"] == 5
+    assert regworkers(runtime, "backfill", "status", "--format", "json").document["state"] == "finished"
+    assert regworkers(runtime, "backfill", "pause").code == 2
+    run(runtime, "save")
+    assert regworkers(runtime, "reconcile").code == 0
+
+
+def test_provision_says_what_it_created_and_then_that_all_stood(runtime: Runtime) -> None:
+    again = regworkers(runtime, "provision", "--format", "json")
+    assert again.code == 0 and {each["outcome"] for each in again.document} == {"stood"}
+    url = runtime.sqs.get_queue_url(QueueName=runtime.names.replication_queue)["QueueUrl"]
+    runtime.sqs.set_queue_attributes(QueueUrl=url, Attributes={"MessageRetentionPeriod": "60"})
+    mended = regworkers(runtime, "provision", "--format", "json").document
+    changed = [each["name"] for each in mended if each["outcome"] == "changed"]
+    assert changed == [runtime.names.replication_queue]
+
+
+def test_load_writes_entries_updates_and_removals_that_replicate(runtime: Runtime) -> None:
+    answer = regworkers(runtime, "load", "--entries", "200", "--format", "json")
+    assert answer.code == 0
+    assert answer.document["inserted"] == 200 and answer.document["live"] == 196
+    replicate_all(runtime)
+    assert regworkers(runtime, "reconcile").code == 0
+    scan = runtime.demand_table.pages(None)
+    assert any(not entry["firstName"].isascii() for page in scan for _, entry in page.items)
+
+
+def test_config_show_masks_every_secret(runtime: Runtime) -> None:
+    shown = regworkers(
+        runtime,
+        "config",
+        "show",
+        "--format",
+        "json",
+        REGWORKERS_MONGO__URI="mongodb://user:hunter2@127.0.0.1",
+        REGWORKERS_KAFKA__OPTIONS='{"sasl.password": "hunter2"}',
+    )
+    assert shown.code == 0 and "hunter2" not in shown.stdout
+    assert shown.document["mongo"]["uri"] == "***"
+    assert shown.document["observability"]["logRetentionDays"] > 0
+
+
+def test_without_a_stack_every_command_says_what_to_do(tmp_path: object) -> None:
+    for words in (("status",), ("provision",), ("drain", "save"), ("reconcile",), ("trace", "c", "e")):
+        answer = regworkers(None, *words, REGWORKERS_LOCAL_DIR=str(tmp_path))
+        assert answer.code == 2, words
+        assert answer.stderr.strip() == "regworkers: the embedded stack is not up: run `regworkers local up`"
+
+
+def test_missing_tables_and_queues_name_the_command_that_makes_them(runtime: Runtime) -> None:
+    for words in (("drain", "save"), ("drain", "enqueue"), ("reconcile",)):
+        answer = regworkers(runtime, *words, REGWORKERS_RESOURCE_PREFIX="nowhere-")
+        assert answer.code == 2 and "regworkers provision" in answer.stderr
+
+
+def test_a_wrong_setting_is_one_line_with_key_value_and_origin() -> None:
+    answer = regworkers(None, "config", "show", REGWORKERS_SAVE__CONCURRENCY="none")
+    assert answer.code == 2
+    for part in ("REGWORKERS_SAVE__CONCURRENCY", "save.concurrency", "'none'"):
+        assert part in answer.stderr
+    answer = regworkers(None, "config", "show", CONFIG_ENV="production")
+    assert answer.code == 2 and "local-dev, qa, preprod, prod" in answer.stderr
+
+
+def test_production_without_credentials_says_so(tmp_path: object) -> None:
+    bare = {
+        "CONFIG_ENV": "prod",
+        "REGWORKERS_MONGO__URI": "mongodb://127.0.0.1:1",
+        "REGWORKERS_REDIS__URL": "redis://127.0.0.1:1",
+        "REGWORKERS_KAFKA__BOOTSTRAP": "127.0.0.1:1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_SHARED_CREDENTIALS_FILE": f"{tmp_path}/none",
+        "AWS_CONFIG_FILE": f"{tmp_path}/none",
+    }
+    answer = regworkers(None, "reconcile", **bare)
+    assert answer.code == 2 and "no AWS credentials" in answer.stderr
+
+
+def test_the_flag_that_is_still_set_is_seen_by_trace(runtime: Runtime) -> None:
+    put(runtime, key("e1"))
+    replicate_all(runtime)
+    assert (source(runtime, key("e1")) or {})["needsReplication"] is False
+    trace = regworkers(runtime, "trace", "summer", "e1", "--format", "json").document
+    assert trace["source"]["needsReplication"] is False
