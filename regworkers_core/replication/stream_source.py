@@ -179,7 +179,7 @@ class StreamSource:
             return []
         with self._lock:
             fresh = held.take_in(page)
-        if len(page.records) < limit:
+        if len(page.records) < limit and not page.full:
             held.read_at = self._clock() + self._limits.empty_read_pause_seconds
         return fresh
 

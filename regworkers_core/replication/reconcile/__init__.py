@@ -1,0 +1,11 @@
+"""Reconcile compares the demand table with the replica by content: `states` reduces both sides, `scan` loads
+them, `compare` joins them out of core, `classify` and `judge` tell drift from lag, `repair` queues keys.
+"""
+
+from __future__ import annotations
+
+from regworkers_core.replication.reconcile.classify import EXPLANATIONS, Kind
+from regworkers_core.replication.reconcile.flow import reconcile
+from regworkers_core.replication.reconcile.report import ReconcileResult, RepairReport
+
+__all__ = ["EXPLANATIONS", "Kind", "ReconcileResult", "RepairReport", "reconcile"]

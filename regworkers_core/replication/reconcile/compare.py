@@ -1,0 +1,280 @@
+"""The comparison of two whole tables in bounded memory: states are loaded into a DuckDB file and joined there.
+
+Python only ever holds a page of differences. The file lives in a temporary folder and goes with it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self
+
+import duckdb
+import pyarrow as pa
+
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.order import Order
+from regworkers_core.replication.reconcile.classify import Kind
+from regworkers_core.replication.reconcile.sides import Pair
+from regworkers_core.replication.reconcile.states import State
+
+PAGE = 1000
+# A commit takes as long as inserting some thousand rows, and one transaction for all would hold all in memory.
+_LOAD_ROWS = 20_000
+# The memory limit is shared by threads, and a join that spills needs some for each of them.
+_THREADS = 2
+
+# name, type in Arrow, type in DuckDB
+_STATE: tuple[tuple[str, pa.DataType, str], ...] = (
+    ("campaign", pa.string(), "VARCHAR"),
+    ("entry", pa.string(), "VARCHAR"),
+    ("created_at", pa.string(), "VARCHAR"),
+    ("version", pa.int64(), "BIGINT"),
+    ("updated_at", pa.string(), "VARCHAR"),
+    ("live", pa.bool_(), "BOOLEAN"),
+    ("content", pa.binary(), "BLOB"),
+    ("invalid", pa.bool_(), "BOOLEAN"),
+)
+_STATE_SCHEMA = pa.schema([pa.field(name, kind) for name, kind, _ in _STATE])
+_PAIR_FIELDS: list[pa.Field[Any]] = [
+    pa.field("n", pa.int64()),
+    pa.field("step", pa.string()),
+    pa.field("kind", pa.string()),
+    *(pa.field(f"{side}_{name}", kind) for side in "sr" for name, kind, _ in _STATE),
+]
+_PAIR_SCHEMA = pa.schema(_PAIR_FIELDS)
+_STATE_COLUMNS = ", ".join(f"{name} {kind}" for name, _, kind in _STATE)
+_PAIR_COLUMNS = ", ".join(f"{side}.{name} AS {side}_{name}" for side in "sr" for name, _, _ in _STATE)
+
+# Strings compare by code points here as they do in Python, so both see the same order.
+_DIFFERING = f"""
+CREATE TABLE difference AS
+SELECT row_number() OVER () AS n, 'found' AS step, CAST(NULL AS VARCHAR) AS kind, {_PAIR_COLUMNS}
+FROM source s FULL OUTER JOIN replica r ON s.campaign = r.campaign AND s.entry = r.entry
+WHERE (s.campaign IS NULL AND r.live)
+   OR (s.campaign IS NOT NULL
+       AND (r.campaign IS NULL OR s.invalid OR NOT r.live
+            OR (s.created_at, s.version, s.updated_at, s.content)
+               IS DISTINCT FROM (r.created_at, r.version, r.updated_at, r.content)))
+"""
+_TOTALS = """
+SELECT count(s_campaign), count(*) FILTER (WHERE r_live), count(*) FILTER (WHERE NOT r_live),
+       count(s_campaign) FILTER (WHERE kind IS NULL), count(*) FILTER (WHERE s_campaign IS NULL AND r_live)
+FROM difference
+"""
+
+
+class Step(StrEnum):
+    """How far the judgement of a pair has come."""
+
+    FOUND = "found"
+    # To be looked at once more after the lag objective.
+    OPEN = "open"
+    SETTLED = "settled"
+    # Its key was queued by the repair.
+    SENT = "sent"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A pair that differed when it was first read; `kind` is None when both sides agree by now."""
+
+    n: int
+    key: EntryKey
+    pair: Pair
+    step: Step
+    kind: Kind | None
+
+
+class Totals(NamedTuple):
+    """Entries by side; `matched` are those on which both agree, `only_in_replica` live without a source."""
+
+    source: int
+    replica: int
+    tombstones: int
+    matched: int
+    only_in_replica: int
+
+
+class Comparison:
+    """Load both sides, `compare`, then page through the differences and put back what was found out."""
+
+    def __init__(self, memory_mib: int) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="regworkers-reconcile-")
+        spill = Path(self._folder.name)
+        self._database = duckdb.connect(
+            str(spill / "compare.duckdb"),
+            config={
+                "memory_limit": f"{memory_mib}MiB",
+                "temp_directory": str(spill / "spill"),
+                "threads": _THREADS,
+                "preserve_insertion_order": False,
+            },
+        )
+        self._lock = threading.Lock()
+        self._loading: dict[str, list[Sequence[Any]]] = {"source": [], "replica": []}
+        self._base = Totals(0, 0, 0, 0, 0)
+        for side in self._loading:
+            self._database.execute(f"CREATE TABLE {side} ({_STATE_COLUMNS})")
+
+    def add(self, side: Literal["source", "replica"], states: Sequence[State]) -> None:
+        """Load some states, each key once a side; from any thread."""
+        rows = [_state_row(state) for state in states]
+        with self._lock:
+            waiting = self._loading[side]
+            waiting.extend(rows)
+            if len(waiting) >= _LOAD_ROWS:
+                self._insert(side, waiting, _STATE_SCHEMA)
+                waiting.clear()
+
+    def compare(self) -> int:
+        """Join both sides; the number of pairs that differ. Afterwards nothing can be added."""
+        for side, rows in self._loading.items():
+            self._insert(side, rows, _STATE_SCHEMA)
+        self._loading.clear()
+        self._database.execute(_DIFFERING)
+        source, replica, tombstones = (
+            self._number(f"SELECT count(*) FROM {table}")
+            for table in ("source", "replica WHERE live", "replica WHERE NOT live")
+        )
+        differing = Totals(*self._row(_TOTALS))
+        self._base = Totals(
+            source - differing.source,
+            replica - differing.replica,
+            tombstones - differing.tombstones,
+            source - differing.source,
+            0,
+        )
+        self._database.execute("DROP TABLE source")
+        self._database.execute("DROP TABLE replica")
+        return self._number("SELECT count(*) FROM difference")
+
+    def pages(self, step: Step, kinds: Sequence[Kind] = ()) -> Iterator[list[Difference]]:
+        """The differences at this step (of these kinds, if given). What is put back while paging is not met
+        again.
+        """
+        condition = f"n > ? AND step = ?{f' AND kind IN ({_marks(kinds)})' if kinds else ''}"
+        last = 0
+        while True:
+            rows = self._database.execute(
+                f"SELECT * FROM difference WHERE {condition} ORDER BY n LIMIT {PAGE}", [last, step, *kinds]
+            ).fetchall()
+            if not rows:
+                return
+            last = rows[-1][0]
+            yield [_difference(row) for row in rows]
+
+    def put(self, differences: Sequence[Difference]) -> None:
+        """Store these in place of what stood under their numbers; one that is on neither side any more goes."""
+        if not differences:
+            return
+        numbers = [difference.n for difference in differences]
+        self._database.execute("BEGIN")
+        self._database.execute(
+            "DELETE FROM difference WHERE n BETWEEN ? AND ? AND n IN (SELECT unnest(?))",
+            [min(numbers), max(numbers), numbers],
+        )
+        left = [difference for difference in differences if difference.pair != Pair(None, None)]
+        self._insert("difference", [_difference_row(difference) for difference in left], _PAIR_SCHEMA)
+        self._database.execute("COMMIT")
+
+    def settle_open(self, kind: Kind) -> None:
+        """Call all that is still open `kind`."""
+        self._database.execute(
+            "UPDATE difference SET step = ?, kind = ? WHERE step = ?", [Step.SETTLED, kind, Step.OPEN]
+        )
+
+    def count(self, step: Step) -> int:
+        return self._number("SELECT count(*) FROM difference WHERE step = ?", [step])
+
+    def counts(self) -> dict[Kind, int]:
+        """Differences by kind, zeros included."""
+        found = dict(
+            self._database.execute(
+                "SELECT kind, count(*) FROM difference WHERE kind IS NOT NULL GROUP BY kind"
+            ).fetchall()
+        )
+        return {kind: found.get(kind.value, 0) for kind in Kind}
+
+    def samples(self, kind: Kind, limit: int) -> tuple[str, ...]:
+        """The first ids (`campaignId:entryId`) of a kind."""
+        rows = self._database.execute(
+            "SELECT coalesce(s_campaign, r_campaign), coalesce(s_entry, r_entry) FROM difference"
+            " WHERE kind = ? ORDER BY 1, 2 LIMIT ?",
+            [kind, limit],
+        ).fetchall()
+        return tuple(EntryKey(campaign, entry).document_id for campaign, entry in rows)
+
+    def totals(self) -> Totals:
+        """As last read: `source + only_in_replica` is `matched` and the sum of all kinds."""
+        differing = Totals(*self._row(_TOTALS))
+        return Totals(*(base + more for base, more in zip(self._base, differing, strict=True)))
+
+    def close(self) -> None:
+        self._database.close()
+        self._folder.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _insert(self, table: str, rows: Sequence[Sequence[Any]], schema: pa.Schema) -> None:
+        if rows:
+            columns = [list(column) for column in zip(*rows, strict=True)]
+            self._database.register("chunk", pa.table(columns, schema=schema))
+            self._database.execute(f"INSERT INTO {table} SELECT * FROM chunk")
+            self._database.unregister("chunk")
+
+    def _row(self, statement: str, values: Sequence[Any] = ()) -> tuple[Any, ...]:
+        row = self._database.execute(statement, list(values)).fetchone()
+        if row is None:
+            raise ValueError("an aggregate without a row")
+        return row
+
+    def _number(self, statement: str, values: Sequence[Any] = ()) -> int:
+        return int(self._row(statement, values)[0])
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _state_row(state: State | None) -> tuple[Any, ...]:
+    if state is None:
+        return (None,) * len(_STATE)
+    return (*state.key, *state.order, state.live, state.content, state.invalid)
+
+
+def _state(row: Sequence[Any]) -> State | None:
+    if row[0] is None:
+        return None
+    campaign, entry, created_at, version, updated_at, live, content, invalid = row
+    return State(EntryKey(campaign, entry), Order(created_at, version, updated_at), live, content, invalid)
+
+
+def _difference_row(difference: Difference) -> tuple[Any, ...]:
+    source, replica = difference.pair
+    return (
+        difference.n,
+        difference.step.value,
+        difference.kind and difference.kind.value,
+        *_state_row(source),
+        *_state_row(replica),
+    )
+
+
+def _difference(row: Sequence[Any]) -> Difference:
+    n, step, kind = row[:3]
+    middle = 3 + len(_STATE)
+    pair = Pair(_state(row[3:middle]), _state(row[middle:]))
+    key = EntryKey(row[3] or row[middle], row[4] or row[middle + 1])
+    return Difference(n, key, pair, Step(step), None if kind is None else Kind(kind))

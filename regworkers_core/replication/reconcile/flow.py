@@ -1,0 +1,146 @@
+"""Reconcile from end to end: read, compare, judge, report, repair."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from regworkers_core.engine.ports import Queue
+from regworkers_core.engine.rate import TokenBucket
+from regworkers_core.replication.reconcile.classify import Kind
+from regworkers_core.replication.reconcile.compare import Comparison, Step
+from regworkers_core.replication.reconcile.judge import Judge
+from regworkers_core.replication.reconcile.repair import Repair
+from regworkers_core.replication.reconcile.report import ReconcileResult, RepairReport
+from regworkers_core.replication.reconcile.scan import load_replica, load_source
+from regworkers_core.replication.reconcile.sides import Sides
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import ReplicationSettings
+
+log = structlog.get_logger(__name__)
+
+GENERATIONS = 3
+SAMPLES = 10
+# The save sensor needs a tick and a run's start before anything arrives.
+_PATIENCE_OBJECTIVES = 2
+
+OnProgress = Callable[[int], None]
+OnPhase = Callable[[str], None]
+
+
+def reconcile(
+    runtime: Runtime,
+    campaign_id: str | None = None,
+    *,
+    repair: bool = False,
+    on_progress: OnProgress | None = None,
+    on_phase: OnPhase | None = None,
+    samples: int = SAMPLES,
+) -> ReconcileResult:
+    """Compare the demand table with the replica, content and all, and queue what differs if `repair`.
+
+    `on_progress` gets the number of entries looked at so far (both sides and each recheck count), from several
+    threads but one at a time; `on_phase` a few words on what comes next. Takes as long as both scans, and the
+    lag objective again for each recheck. Raises TransientFailure when a store cannot answer, UsageError
+    without tables, addresses or credentials.
+    """
+    flow = Reconciliation(
+        Sides(runtime.demand_table, runtime.replica, runtime.dead_letters),
+        runtime.queue(runtime.names.replication_queue),
+        runtime.settings.replication,
+        clock=runtime.clock,
+        on_progress=on_progress,
+        on_phase=on_phase,
+        samples=samples,
+    )
+    result = flow.run(campaign_id, repair=repair)
+    log.info(
+        "reconcile ended", **{name: value for name, value in result.as_dict().items() if name != "samples"}
+    )
+    return result
+
+
+class Reconciliation:
+    """The same over any two stores, with clock (epoch seconds) and sleep passed in."""
+
+    def __init__(
+        self,
+        sides: Sides,
+        queue: Queue,
+        settings: ReplicationSettings,
+        *,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], object] = time.sleep,
+        generations: int = GENERATIONS,
+        samples: int = SAMPLES,
+        on_progress: OnProgress | None = None,
+        on_phase: OnPhase | None = None,
+    ) -> None:
+        self._sides, self._queue, self._settings = sides, queue, settings
+        self._clock, self._sleep = clock, sleep
+        self._generations, self._samples = generations, samples
+        self._on_progress = on_progress or (lambda _done: None)
+        self._phase = on_phase or (lambda _text: None)
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def run(self, campaign_id: str | None = None, *, repair: bool = False) -> ReconcileResult:
+        began = self._clock()
+        with Comparison(self._settings.compare_memory_mib) as comparison:
+            self._phase("reading the demand table")
+            load_source(comparison, self._sides.source, campaign_id, self._settings.scan_segments, self._tick)
+            source_read_at = self._clock()
+            self._phase("reading the replica")
+            load_replica(comparison, self._sides.replica, campaign_id, self._tick)
+            self._phase("comparing")
+            comparison.compare()
+            judge = Judge(
+                comparison,
+                self._sides,
+                lag_objective_seconds=self._settings.lag_objective_seconds,
+                clock=self._clock,
+                sleep=self._sleep,
+                tick=self._tick,
+            )
+            judge.first_look(replica_read_at=source_read_at)
+            if waiting := comparison.count(Step.OPEN):
+                self._phase(f"{waiting} may be on their way: looking again after the lag objective")
+            generations = judge.recheck(source_read_at, self._generations)
+            counts, totals = comparison.counts(), comparison.totals()
+            samples = {
+                kind: comparison.samples(kind, self._samples) for kind, number in counts.items() if number
+            }
+            repaired = self._repair(comparison, judge) if repair else None
+        return ReconcileResult(
+            campaign_id=campaign_id,
+            counts=counts,
+            totals=totals._asdict(),
+            samples=samples,
+            generations=generations,
+            seconds=self._clock() - began,
+            repair=repaired,
+        )
+
+    def _repair(self, comparison: Comparison, judge: Judge) -> RepairReport:
+        findings = sum(number for kind, number in comparison.counts().items() if kind is not Kind.NOT_YET)
+        self._phase(f"repairing {findings} findings")
+        rate = self._settings.repair_items_per_second
+        return Repair(
+            comparison,
+            self._sides,
+            judge,
+            self._queue,
+            TokenBucket(rate, clock=self._clock, sleep=self._sleep),
+            patience_seconds=_PATIENCE_OBJECTIVES * self._settings.lag_objective_seconds,
+            clock=self._clock,
+            sleep=self._sleep,
+            tick=self._tick,
+        ).run()
+
+    def _tick(self, number: int) -> None:
+        with self._lock:
+            self._done += number
+            self._on_progress(self._done)

@@ -1,0 +1,124 @@
+"""Repair: the demand table is never written, keys are queued and the save drain does the rest.
+
+The one write is the deletion of a tombstone that hides a live source entry, of exactly that tombstone and
+after both sides were read again. A crash right after it leaves the entry missing, which the next run heals.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+
+from regworkers_core.domain.messages import Op, ReplicationItem
+from regworkers_core.domain.order import Order
+from regworkers_core.engine.ports import Queue
+from regworkers_core.engine.rate import TokenBucket
+from regworkers_core.replication.reconcile.classify import REPAIRABLE, Kind, classify
+from regworkers_core.replication.reconcile.compare import Comparison, Difference, Step
+from regworkers_core.replication.reconcile.judge import Judge
+from regworkers_core.replication.reconcile.report import RepairReport
+from regworkers_core.replication.reconcile.scan import Tick
+from regworkers_core.replication.reconcile.sides import Sides
+from regworkers_core.replication.send import send_keys
+
+_FIRST_POLL_SECONDS = 0.1
+_LAST_POLL_SECONDS = 2.0
+
+
+class Repair:
+    """`patience_seconds` is how long the end waits without seeing any further entry heal."""
+
+    def __init__(
+        self,
+        comparison: Comparison,
+        sides: Sides,
+        judge: Judge,
+        queue: Queue,
+        rate: TokenBucket,
+        *,
+        patience_seconds: float,
+        clock: Callable[[], float],
+        sleep: Callable[[float], object],
+        tick: Tick,
+    ) -> None:
+        self._comparison, self._sides, self._judge = comparison, sides, judge
+        self._queue, self._rate = queue, rate
+        self._patience = patience_seconds
+        self._clock, self._sleep, self._tick = clock, sleep, tick
+        self._correlation_id = uuid.uuid4().hex
+        self._sent = self._removals = self._tombstones = 0
+
+    def run(self) -> RepairReport:
+        """Queue what differs, then wait until it agrees or nothing moves any more. Raises TransientFailure."""
+        began = self._clock()
+        before = self._comparison.counts()
+        for page in self._comparison.pages(Step.SETTLED, REPAIRABLE):
+            self._send(page)
+        self._await_all()
+        remaining = self._comparison.counts()
+        return RepairReport(
+            sent=self._sent,
+            removals=self._removals,
+            tombstones_deleted=self._tombstones,
+            healed=sum(before.values()) - sum(remaining.values()),
+            remaining=remaining,
+            seconds=self._clock() - began,
+        )
+
+    def _send(self, page: list[Difference]) -> None:
+        # Waits first: between the second look and the sending there should be no time.
+        self._rate.take(len(page))
+        looked = self._look(page)
+        items = []
+        for difference in looked:
+            source, replica = difference.pair
+            if difference.kind is Kind.ORPHANED and replica is not None:
+                items.append(ReplicationItem(difference.key, Op.REMOVE, replica.order))
+                self._removals += 1
+            elif difference.kind in REPAIRABLE:
+                if difference.kind is Kind.RESURRECTED and replica is not None:
+                    self._tombstones += self._sides.replica.delete_tombstone(difference.key, replica.order)
+                order = source.order if source is not None else Order()
+                items.append(ReplicationItem(difference.key, Op.UPSERT, order))
+        if items:
+            send_keys(self._queue, items, self._correlation_id)
+        self._sent += len(items)
+        self._comparison.put(
+            [
+                replace(difference, step=Step.SENT) if difference.kind in REPAIRABLE else difference
+                for difference in looked
+            ]
+        )
+        self._tick(len(page))
+
+    def _await_all(self) -> None:
+        """Page by page, so that each key is read a few times, however many there are."""
+        moved_at = self._clock()
+        for page in self._comparison.pages(Step.SENT):
+            waiting, poll = page, _FIRST_POLL_SECONDS
+            while waiting:
+                looked = self._look(waiting)
+                self._comparison.put(looked)
+                left = [difference for difference in looked if difference.kind in REPAIRABLE]
+                if len(left) < len(waiting):
+                    moved_at, poll = self._clock(), _FIRST_POLL_SECONDS
+                    self._tick(len(waiting) - len(left))
+                waiting = [replace(difference, step=Step.SENT) for difference in left]
+                if not waiting or self._clock() - moved_at >= self._patience:
+                    # Without patience each remaining page still gets its one look.
+                    break
+                self._sleep(poll)
+                poll = min(poll * 2, _LAST_POLL_SECONDS)
+
+    def _look(self, page: list[Difference]) -> list[Difference]:
+        fresh = self._sides.read([difference.key for difference in page])
+        return self._judge.with_rejected(
+            replace(
+                difference,
+                pair=fresh[difference.key],
+                kind=classify(*fresh[difference.key]),
+                step=Step.SETTLED,
+            )
+            for difference in page
+        )
