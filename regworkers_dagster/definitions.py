@@ -1,0 +1,32 @@
+"""What Dagster loads: the table of contents. Reads the settings (files and environment, no network)."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from regworkers_core.settings import load_settings
+from regworkers_dagster.maintenance import jobs as maintenance
+from regworkers_dagster.replication import assets, checks, jobs, parity, schedules, sensors, specs
+from regworkers_dagster.resources import Workers
+
+# How long a sensor's tick waits for one answer.
+_TICK_CALL_SECONDS = 2.0
+
+# Wrong settings end the load here, with a line that names key and file.
+_on = load_settings().sensors_on
+
+defs = dg.Definitions(
+    assets=[*specs.EXTERNAL, assets.enqueue_entries, assets.save_entries],
+    asset_checks=[checks.replication_dlq_empty, parity.parity],
+    jobs=[
+        jobs.ENQUEUE_ENTRIES,
+        jobs.SAVE_ENTRIES,
+        jobs.RECONCILE_ENTRIES,
+        jobs.backfill_entries,
+        maintenance.prune_runs,
+    ],
+    sensors=sensors.build_sensors(on=_on),
+    schedules=[*schedules.build_schedules(on=_on), *maintenance.build_schedules(on=_on)],
+    resources={"workers": Workers(), "tick_workers": Workers(call_seconds=_TICK_CALL_SECONDS)},
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,92 @@
+"""The promise that replica equals source, judged by a reconcile."""
+
+# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
+
+from collections.abc import Iterator
+
+import dagster as dg
+from pydantic import Field
+
+from regworkers_core.observability.logs import bind
+from regworkers_core.replication.reconcile import ReconcileResult, reconcile
+from regworkers_dagster.replication.metadata import Metadata
+from regworkers_dagster.replication.specs import ENTRIES
+from regworkers_dagster.resources import Workers, plain_failures
+
+PARITY = dg.AssetCheckSpec(
+    "parity",
+    asset=ENTRIES.key,
+    description="Every entry of the demand table is in the replica with the same content, and nothing else. "
+    "Changes younger than the lag objective do not count.",
+)
+
+
+class ReconcileConfig(dg.Config):
+    """What to compare, and whether to repair."""
+
+    campaign_id: str | None = Field(default=None, description="Only this campaign; empty: all.")
+    repair: bool = Field(
+        default=False,
+        description="Put the keys of what differs on the replication queue and wait until it heals. The demand "
+        "table is never written.",
+    )
+
+
+@dg.multi_asset_check(name="reconcile", specs=[PARITY])
+def parity(
+    context: dg.AssetCheckExecutionContext, config: ReconcileConfig, workers: Workers
+) -> Iterator[dg.AssetCheckResult]:
+    """Compares both sides; a difference fails the check, not the run."""
+    bind(runId=context.run.run_id, worker="reconcile")
+    with plain_failures():
+        result = reconcile(
+            workers.runtime, config.campaign_id, repair=config.repair, on_phase=context.log.info
+        )
+    if result.repair is not None and result.repair.advice:
+        context.log.warning(result.repair.advice)
+    yield dg.AssetCheckResult(
+        check_name=PARITY.name,
+        asset_key=ENTRIES.key,
+        passed=result.clean,
+        description=_in_words(result),
+        metadata=of_result(result),
+    )
+
+
+def of_result(result: ReconcileResult) -> Metadata:
+    """Totals of both sides, a table of the differences with a sample of ids, and what a repair did."""
+    metadata: Metadata = {key: dg.MetadataValue.int(number) for key, number in sorted(result.totals.items())}
+    metadata["differences"] = dg.MetadataValue.int(sum(result.counts.values()))
+    metadata["seconds"] = dg.MetadataValue.float(round(result.seconds, 3))
+    metadata["adds_up"] = dg.MetadataValue.bool(result.adds_up)
+    metadata["classes"] = dg.MetadataValue.table(
+        records=[
+            dg.TableRecord(
+                {
+                    "class": kind.value,
+                    "entries": number,
+                    "for example": ", ".join(result.samples.get(kind, ())),
+                    "meaning": result.explanations.get(kind, ""),
+                }
+            )
+            for kind, number in result.counts.items()
+        ],
+        schema=dg.TableSchema(
+            columns=[
+                dg.TableColumn("class", "string"),
+                dg.TableColumn("entries", "int"),
+                dg.TableColumn("for example", "string"),
+                dg.TableColumn("meaning", "string"),
+            ]
+        ),
+    )
+    if result.repair is not None:
+        metadata["repair"] = dg.MetadataValue.json(result.repair.as_dict())
+    return metadata
+
+
+def _in_words(result: ReconcileResult) -> str:
+    found = ", ".join(f"{number} {kind.value}" for kind, number in result.counts.items() if number)
+    if not found:
+        return f"{result.totals['matched']} entries agree"
+    return f"{found}; repaired" if result.repair is not None and result.clean else found

@@ -1,0 +1,104 @@
+"""What assets, checks and sensors get from outside: the workers' adapters, wired from the settings."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.observability.logs import configure_logging
+from regworkers_core.observability.tracing import configure_tracing
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import Settings, load_settings
+
+
+class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Tables, queues and collections of the environment that CONFIG_ENV names (configs/<name>.config.yml,
+    overridden by REGWORKERS_*). Nothing connects before its first use.
+    """
+
+    call_seconds: float | None = Field(
+        default=None,
+        description="Longest wait for one answer of a service, in seconds, and no retries: what keeps a "
+        "sensor's tick short. Empty: time-outs and retries as the settings have them.",
+    )
+
+    @property
+    def runtime(self) -> Runtime:
+        """Raises UsageError for wrong settings."""
+        return _RUNTIMES.get(self.call_seconds)
+
+
+class _Runtimes:
+    """One Runtime per process and kind of use. Dagster makes a new resource object for every run and every
+    tick: clients of the object's own would be connected anew each time, and breakers would forget.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[float | None, tuple[Settings, Runtime]] = {}
+
+    def get(self, call_seconds: float | None) -> Runtime:
+        # Read again each time, for the embedded stack may have come back on other ports.
+        settings = load_settings()
+        with self._lock:
+            known = self._made.get(call_seconds)
+            if known is not None and known[0] == settings:
+                return known[1]
+            configure_logging(settings.observability.log_level)
+            configure_tracing("regworkers")
+            runtime = Runtime(settings) if call_seconds is None else _brief_runtime(settings, call_seconds)
+            self._made[call_seconds] = (settings, runtime)
+            return runtime
+
+
+_RUNTIMES = _Runtimes()
+
+
+class _BriefRuntime(Runtime):
+    @cached_property
+    def sqs(self) -> Any:
+        # No long polls here, so no read time-out above one.
+        return self.aws.client("sqs")
+
+
+def _brief_runtime(settings: Settings, call_seconds: float) -> Runtime:
+    def capped(section: Any, *fields: str) -> Any:
+        return section.model_copy(update={name: min(getattr(section, name), call_seconds) for name in fields})
+
+    return _BriefRuntime(
+        settings.model_copy(
+            update={
+                "aws": capped(settings.aws, "connect_timeout_seconds", "read_timeout_seconds"),
+                "mongo": capped(
+                    settings.mongo,
+                    "connect_timeout_seconds",
+                    "socket_timeout_seconds",
+                    "server_selection_timeout_seconds",
+                ),
+                "kafka": capped(settings.kafka, "timeout_seconds"),
+                "retry": settings.retry.model_copy(update={"attempts": 1, "total_seconds": call_seconds}),
+            }
+        )
+    )
+
+
+@contextmanager
+def plain_failures() -> Iterator[None]:
+    """A known trouble fails the run with one line that says what to do, without a stack trace. Wrong settings
+    and missing tables are not retried: a repeat cannot mend them.
+    """
+    try:
+        yield
+    except UsageError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from None
+    except TransientFailure as failure:
+        raise dg.Failure(
+            description=f"{failure}; nothing is lost: run it again when `regworkers status` is fine"
+        ) from None
