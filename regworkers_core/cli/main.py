@@ -11,7 +11,7 @@ import typer
 from regworkers_core.cli import basics, replication
 from regworkers_core.cli.output import TROUBLE
 from regworkers_core.domain.reasons import Failure, UsageError
-from regworkers_core.observability.logs import configure_logging
+from regworkers_core.observability.logs import configure_logging, describe
 from regworkers_core.observability.tracing import configure_tracing
 
 HELP = """Registration workers: replicate, reconcile and repair the entries of verified-fan campaigns.
@@ -44,6 +44,9 @@ def main() -> None:
         _leave(str(error))
     except Failure as failure:
         _leave(f"{failure}; check the address and `regworkers status`")
+    except Exception as error:
+        # Without the driver's text, which may print a fan's document.
+        _leave(f"unexpected {describe(error)}")
 
 
 def _leave(line: str) -> None:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -179,7 +180,9 @@ class _Drain(Generic[D]):
             report.ended, report.dependency = "dependency_down", away
             return self._finished(started)
         quit_beating = threading.Event()
-        beat = threading.Thread(target=self._beat, args=(quit_beating,), name=f"{report.name}-heartbeat")
+        beat = threading.Thread(
+            target=copy_context().run, args=(self._beat, quit_beating), name=f"{report.name}-heartbeat"
+        )
         beat.daemon = True
         beat.start()
         pool = ThreadPoolExecutor(self._limits.concurrency, thread_name_prefix=report.name)
@@ -226,7 +229,8 @@ class _Drain(Generic[D]):
             if batch:
                 idle_since = None
                 report.deliveries["received"] += len(batch)
-                self._flying.add(pool.submit(self._process, batch))
+                # With the caller's context: log lines of a worker thread carry its identifiers, too.
+                self._flying.add(pool.submit(copy_context().run, self._process, batch))
             elif self._flying or not self._source.may_idle():
                 idle_since = None
             else:
@@ -273,6 +277,9 @@ class _Drain(Generic[D]):
                 self._source.heartbeat()
             except TransientFailure as failure:
                 log.warning("heartbeat failed", dependency=failure.dependency, error=failure.error)
+            except Exception as error:
+                # Whatever it was, a drain without a heartbeat would lose all that it holds.
+                log.error("heartbeat failed", error=type(error).__name__, exc_info=True)
 
     def _close(self) -> None:
         try:

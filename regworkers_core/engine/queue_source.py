@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.ports import Queue, Received
 
 log = structlog.get_logger(__name__)
@@ -34,7 +35,13 @@ class QueueSource:
         while len(batch) < self._batch_messages:
             limit = min(_RECEIVE, self._batch_messages - len(batch))
             wait_seconds = 0.0 if batch else self._wait_seconds
-            messages = self._queue.receive(limit, wait_seconds, self._visibility_seconds)
+            try:
+                messages = self._queue.receive(limit, wait_seconds, self._visibility_seconds)
+            except TransientFailure:
+                # What came before is held already: it would stay hidden until the end of the drain.
+                if not batch:
+                    raise
+                break
             with self._lock:
                 self._held.update((message.receipt, message) for message in messages)
             batch.extend(messages)

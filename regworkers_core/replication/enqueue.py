@@ -18,7 +18,7 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import RetryPolicy
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.ports import Outgoing, Queue, SendFailure
-from regworkers_core.observability.tracing import inject
+from regworkers_core.observability.tracing import inject, span
 from regworkers_core.replication.stream_events import Change, change_of, decode_stream_event
 
 log = structlog.get_logger(__name__)
@@ -61,11 +61,12 @@ class EnqueueWork:
     def __call__(self, records: Sequence[StreamRecord]) -> Settlement[StreamRecord]:
         settlement = Settlement[StreamRecord]()
         settlement.counts["received"] = len(records)
-        messages = self._messages(self._last_of_each_key(records, settlement))
-        if messages:
-            failures = self._send(messages)
-            self._on_step("enqueue.after_send")
-            self._settle(messages, failures, settlement)
+        with span("enqueue", records=len(records)):
+            messages = self._messages(self._last_of_each_key(records, settlement))
+            if messages:
+                failures = self._send(messages)
+                self._on_step("enqueue.after_send")
+                self._settle(messages, failures, settlement)
         return settlement
 
     def _last_of_each_key(
