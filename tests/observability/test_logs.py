@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import orjson
 import pytest
 import structlog
@@ -14,8 +16,12 @@ from tests.support.entries import key, put
 
 
 @pytest.fixture(autouse=True)
-def _clean() -> None:
+def _clean() -> Iterator[None]:
     structlog.contextvars.clear_contextvars()
+    yield
+    structlog.contextvars.clear_contextvars()
+    # The stream that these tests captured is closed after them.
+    structlog.reset_defaults()
 
 
 def lines(captured: str) -> list[dict[str, str]]:
