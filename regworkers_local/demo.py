@@ -78,7 +78,7 @@ def dev() -> None:
         cleanup.callback(stack.down, console.print)
         cleanup.callback(dagster.stop)
         bring_up(stack, dagster)
-        console.print(f"Dagster at {dagster.url}; Ctrl-C stops everything. Some entries: `regworkers load`")
+        console.print("Ctrl-C stops everything. Some entries: `regworkers load`")
         while not stop.wait(PAUSE_SECONDS):
             if not dagster.running:
                 raise UsageError(f"Dagster ended by itself; see {dagster.log}")
