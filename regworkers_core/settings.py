@@ -90,10 +90,12 @@ class EnqueueSettings(Section):
 
 
 class SaveSettings(Section):
-    concurrency: int = Field(4, ge=1)
+    # A batch waits for one service after the other: others use those meanwhile.
+    concurrency: int = Field(8, ge=1)
     prefetch: int = Field(1, ge=0)
-    # One batch is at most so many messages of up to 100 items each.
-    batch_messages: int = Field(10, ge=1, le=100)
+    # One batch is at most so many messages of up to 100 items each; readers of the replica wait behind
+    # large writes.
+    batch_messages: int = Field(5, ge=1, le=100)
     receive_wait_seconds: float = Field(1.0, ge=0, le=20)
     visibility_seconds: int = Field(60, ge=1, le=43_200)
     # How often an item that fails alone is tried before it is a dead letter.

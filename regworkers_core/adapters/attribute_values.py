@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,9 +19,12 @@ def _number(text: str) -> int | float:
 
 
 def plain(value: Mapping[str, Any]) -> Any:
-    """One attribute value as str, int, float, bool, None, bytes, list or dict; sets become sorted lists."""
+    """One attribute value as str, int, float, bool, None, bytes, list or dict; sets become sorted lists.
+
+    Binary values may still be the base64 text of the wire.
+    """
     ((kind, content),) = value.items()
-    if kind == "S" or kind == "BOOL" or kind == "B":
+    if kind == "S" or kind == "BOOL":
         return content
     if kind == "N":
         return _number(content)
@@ -32,7 +36,13 @@ def plain(value: Mapping[str, Any]) -> Any:
         return None
     if kind == "NS":
         return sorted(_number(item) for item in content)
-    return sorted(content)
+    if kind == "SS":
+        return sorted(content)
+    return _binary(content) if kind == "B" else sorted(_binary(item) for item in content)
+
+
+def _binary(content: str | bytes) -> bytes:
+    return base64.b64decode(content) if isinstance(content, str) else content
 
 
 def plain_item(item: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

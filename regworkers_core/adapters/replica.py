@@ -17,6 +17,7 @@ from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DocumentTooLarge
 
+from regworkers_core.adapters.mongo import TRANSIENT_CODES
 from regworkers_core.domain.entry import REPLICA_FIELDS
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order
@@ -79,7 +80,7 @@ class Replica:
         operations = [_operation(write, at, run_id) for write in pending]
         while pending:
             try:
-                errors = self._bulk(operations)
+                errors, _ = self._bulk(operations)
                 break
             except (InvalidDocument, OverflowError, DocumentTooLarge):
                 # The driver names no culprit, so each document is tried by itself.
@@ -98,46 +99,59 @@ class Replica:
             error = errors.get(index)
             if error is None:
                 outcome[write.key] = Effect.APPLIED
-            elif error.get("code") != DUPLICATE_KEY:
-                outcome[write.key] = ItemFailure(f"MongoDB write error {error.get('code')}")
-            elif _on_id(error):
+            elif error.get("code") == DUPLICATE_KEY:
+                # Whichever index the server names first: a look at the document tells.
                 contested.append(write)
             else:
-                outcome[write.key] = PermanentFailure(
-                    Reason.DUPLICATE_KEY, "another entry holds the same value of a unique index"
-                )
+                outcome[write.key] = self._failure(error)
         if contested:
             outcome.update(self._settle(contested, at, run_id))
         return outcome
 
     def _settle(self, contested: Sequence[Write], at: str, run_id: str) -> dict[EntryKey, Effect | Failure]:
-        """A document stands under each of these ids, and the guard refused: look, judge, write exactly over
-        what was seen, and look again where somebody was faster.
+        """A unique index refused each of these, mostly because a document stands under the id that the guard
+        passed by: look, judge, write exactly over what was seen, and look again where somebody was faster.
         """
         outcome: dict[EntryKey, Effect | Failure] = {}
         for _ in range(_SETTLE_ROUNDS):
             stored = self.get([write.key for write in contested])
-            operations, again = [], []
+            tried: list[tuple[Write, Stored | None]] = []
             for write in contested:
                 seen = stored.get(write.key)
-                effect = None if seen is None else _judge(write, seen)
-                if effect is not None and effect not in (Effect.APPLIED, Effect.HEALED):
-                    outcome[write.key] = effect
+                if write.key in outcome and seen is not None and _is_ours(write, seen, at, run_id):
                     continue
-                again.append(write)
-                operations.append(
-                    _operation(write, at, run_id)
-                    if seen is None
-                    else UpdateOne(_exactly(write.key, seen), _update(write, at, run_id))
-                )
-                outcome[write.key] = effect or Effect.APPLIED
-            if not operations:
+                effect = Effect.APPLIED if seen is None else _judge(write, seen)
+                outcome[write.key] = effect
+                if effect in (Effect.APPLIED, Effect.HEALED):
+                    tried.append((write, seen))
+            if not tried:
                 return outcome
-            result = self._bulk_result(operations)
-            if result is not None and result == len(operations):
+            errors, touched = self._bulk([_over(write, seen, at, run_id) for write, seen in tried])
+            contested = []
+            for index, (write, seen) in enumerate(tried):
+                error = errors.get(index)
+                if error is None:
+                    # Without an error it is written, unless the server touched fewer: it does not say which.
+                    if touched < len(tried) - len(errors):
+                        contested.append(write)
+                elif error.get("code") == DUPLICATE_KEY and seen is None and _on_id(error):
+                    contested.append(write)
+                else:
+                    outcome[write.key] = self._failure(error)
+            if not contested:
                 return outcome
-            contested = again
         raise TransientFailure(self._dependency.name, "entries stay contested by other writers")
+
+    def _failure(self, error: Document) -> Failure:
+        """What a write error means that is not about the id."""
+        code = error.get("code")
+        if code == DUPLICATE_KEY:
+            return PermanentFailure(
+                Reason.DUPLICATE_KEY, "another entry holds the same value of a unique index"
+            )
+        if code in TRANSIENT_CODES:
+            return TransientFailure(self._dependency.name, f"code {code}")
+        return ItemFailure(f"MongoDB write error {code}")
 
     def get(self, keys: Sequence[EntryKey]) -> dict[EntryKey, Stored]:
         """What is stored under `keys`; absent ones are absent from the answer."""
@@ -184,25 +198,19 @@ class Replica:
         """One cheap call; raises TransientFailure or UsageError."""
         self._dependency.call(lambda: self._collection.database.command("ping"))
 
-    def _bulk(self, operations: Sequence[UpdateOne]) -> dict[int, Document]:
-        """Write errors by index."""
-        try:
-            self._dependency.call(lambda: self._collection.bulk_write(list(operations), ordered=False))
-        except BulkWriteError as error:
-            if error.details.get("writeConcernErrors"):
-                raise TransientFailure(self._dependency.name, "write concern not satisfied") from None
-            return {problem["index"]: problem for problem in error.details.get("writeErrors", ())}
-        return {}
-
-    def _bulk_result(self, operations: Sequence[UpdateOne]) -> int | None:
-        """How many operations matched or inserted; None when some failed."""
+    def _bulk(self, operations: Sequence[UpdateOne]) -> tuple[dict[int, Document], int]:
+        """Write errors by index, and how many operations matched or inserted a document."""
         try:
             answer = self._dependency.call(
                 lambda: self._collection.bulk_write(list(operations), ordered=False)
             )
-        except BulkWriteError:
-            return None
-        return answer.matched_count + answer.upserted_count
+        except BulkWriteError as error:
+            details = error.details
+            if details.get("writeConcernErrors"):
+                raise TransientFailure(self._dependency.name, "write concern not satisfied") from None
+            errors = {problem["index"]: problem for problem in details.get("writeErrors", ())}
+            return errors, details.get("nMatched", 0) + details.get("nUpserted", 0)
+        return {}, answer.matched_count + answer.upserted_count
 
 
 _UNSTORABLE = PermanentFailure(Reason.INVALID_ENTRY, "the entry cannot be stored as a MongoDB document")
@@ -235,13 +243,29 @@ def _exactly(key: EntryKey, seen: Stored) -> Document:
     }
 
 
+def _is_ours(write: Write, seen: Stored, at: str, run_id: str) -> bool:
+    """Whether the document is as this very attempt wrote it."""
+    custody = _custody(write, at, run_id)
+    return (seen.deleted_at is None) is (write.fields is not None) and dict(seen.custody) == custody
+
+
+def _over(write: Write, seen: Stored | None, at: str, run_id: str) -> UpdateOne:
+    if seen is None:
+        return _operation(write, at, run_id)
+    return UpdateOne(_exactly(write.key, seen), _update(write, at, run_id))
+
+
 def _operation(write: Write, at: str, run_id: str) -> UpdateOne:
     guard = _guard(write.key, write.order, or_equal=write.fields is None)
     return UpdateOne(guard, _update(write, at, run_id), upsert=True)
 
 
+def _custody(write: Write, at: str, run_id: str) -> Document:
+    return {**write.order.as_fields(), "replicatedAt": at, "messageId": write.message_id, "runId": run_id}
+
+
 def _update(write: Write, at: str, run_id: str) -> Document:
-    custody = {**write.order.as_fields(), "replicatedAt": at, "messageId": write.message_id, "runId": run_id}
+    custody = _custody(write, at, run_id)
     if write.fields is None:
         key = {"campaignId": write.key.campaign_id, "entryId": write.key.entry_id}
         return {

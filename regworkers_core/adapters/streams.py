@@ -14,6 +14,8 @@ from regworkers_core.engine.dependency import Dependency
 
 # What GetRecords gives at most (or 1 MB, whichever comes first).
 MAX_RECORDS = 1000
+# An answer of so many bytes ended because of the megabyte: its JSON is never smaller than what counts.
+_FULL_BYTES = 900 * 1024
 _VIEW = "NEW_AND_OLD_IMAGES"
 # TTL removals carry this principal.
 _TTL_PRINCIPAL = "dynamodb.amazonaws.com"
@@ -58,10 +60,13 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class StreamPage:
-    """Records in order; `next_iterator` is None when the shard was read to its end."""
+    """Records in order; `next_iterator` is None when the shard was read to its end. `full` tells a page that
+    its size in bytes cut short: more may be there at once.
+    """
 
     records: list[StreamRecord]
     next_iterator: str | None
+    full: bool = False
 
 
 class Streams(Protocol):
@@ -158,7 +163,7 @@ class DynamoStreams:
         except ClientError as error:
             raise _meaning(error) from error
         records = [stream_record(raw, shard_id) for raw in answer["Records"]]
-        return StreamPage(records, answer.get("NextShardIterator"))
+        return StreamPage(records, answer.get("NextShardIterator"), _bytes(answer) >= _FULL_BYTES)
 
 
 def stream_record(raw: Mapping[str, Any], shard_id: str) -> StreamRecord:
@@ -175,6 +180,12 @@ def stream_record(raw: Mapping[str, Any], shard_id: str) -> StreamRecord:
         expired=_principal(raw) == _TTL_PRINCIPAL,
         created_at=created.timestamp() if hasattr(created, "timestamp") else created,
     )
+
+
+def _bytes(answer: Mapping[str, Any]) -> int:
+    """Length of the answer; 0 where the service does not say."""
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return int(headers.get("content-length", 0))
 
 
 def _principal(raw: Mapping[str, Any]) -> object:

@@ -22,6 +22,9 @@ from regworkers_dagster.resources import Workers, plain_failures
 _DEFAULTS = DrainSettings()
 # A line in the run's log this often while a drain works: an event costs some milliseconds.
 _TELL_SECONDS = 30.0
+# Every drain brings the same thing further. Versions of their own would show whatever lies downstream as out
+# of date whenever a drain upstream ends.
+_VERSION = dg.DataVersion("continuous")
 _WORKER_NAMES: Mapping[DrainName, str] = {"enqueue": "enqueueEntries", "save": "saveEntries"}
 
 
@@ -44,7 +47,9 @@ def enqueue_entries(
     with plain_failures():
         report, calls = _drain(context, config, workers.runtime, "enqueue")
     return dg.MaterializeResult(
-        asset_key=REPLICATION_QUEUE.key, metadata=metadata.of_report("enqueue", report, calls)
+        asset_key=REPLICATION_QUEUE.key,
+        metadata=metadata.of_report("enqueue", report, calls),
+        data_version=_VERSION,
     )
 
 
@@ -59,6 +64,7 @@ def save_entries(
     yield dg.MaterializeResult(
         asset_key=ENTRIES.key,
         metadata=metadata.of_report("save", report, calls),
+        data_version=_VERSION,
         check_results=[lag_result(report, runtime.settings.replication.lag_objective_seconds)],
     )
 

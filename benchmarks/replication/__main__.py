@@ -1,0 +1,62 @@
+"""`python -m benchmarks.replication`: run the parts on an embedded stack of their own and print the figures."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from benchmarks.replication import lag, memory, report, throughput
+from regworkers_core.observability.logs import configure_logging
+from regworkers_core.settings import PROJECT_ROOT
+from regworkers_local.stack import Stack
+
+PARTS = ("throughput", "memory", "lag")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.replication", description=__doc__)
+    parser.add_argument("--entries", type=int, default=50_000, help="entries of the throughput part")
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.add_argument("--write", action="store_true", help="update the figures in benchmarks/README.md")
+    options = parser.parse_args()
+    configure_logging("WARNING")
+    os.environ.pop("CONFIG_ENV", None)
+    document: dict[str, Any] = {"conditions": report.conditions()}
+    if "throughput" in options.only:
+        with _stack("throughput") as stack:
+            found = throughput.measure(stack.state, options.entries, _say)
+        document["throughput"] = report.throughput_json(found)
+    if "lag" in options.only:
+        with _stack("lag") as stack:
+            document["lag"] = report.lag_json(lag.measure(stack, _say))
+    if "memory" in options.only:
+        document["memory"] = report.memory_json(memory.measure(_say))
+    text = report.markdown(document)
+    print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() if options.format == "json" else text)
+    if options.write:
+        report.write(text)
+
+
+class _Scratch(Stack):
+    """Leaves nothing behind."""
+
+    def __exit__(self, *failure: object) -> None:
+        self.reset()
+
+
+def _stack(part: str) -> _Scratch:
+    return _Scratch(Path(PROJECT_ROOT), f"bench-{part}-{os.getpid()}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

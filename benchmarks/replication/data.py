@@ -1,0 +1,76 @@
+"""The same entries for every contestant, each in a namespace of its own on the same servers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from benchmarks.replication.counting import CallCounter, counted
+from regworkers_core.adapters.attribute_values import attributes
+from regworkers_core.operations.provision import provision
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import Settings
+from regworkers_local.demo_data import CAMPAIGNS, DemoData
+from regworkers_local.state import StackState
+
+_BATCH = 25
+_WRITERS = 4
+
+Item = dict[str, Any]
+
+
+def settings(state: StackState, prefix: str) -> Settings:
+    """The product's own defaults for local-dev; only the addresses and the prefix are given."""
+    return Settings(
+        resource_prefix=prefix,
+        aws={
+            "endpoint_url": state.address("aws"),
+            "access_key_id": "test",
+            "secret_access_key": "test",
+        },
+        mongo={"uri": state.address("mongo")},
+        redis={"url": state.address("redis")},
+        kafka={"bootstrap": state.address("kafka"), "partitions": 1, "replication_factor": 1},
+        # A call at the end of a drain, outside of what is timed here.
+        observability={"cloudwatch_enabled": False},
+    )
+
+
+def namespace(state: StackState, name: str) -> tuple[Runtime, CallCounter]:
+    """A provisioned runtime whose calls are counted, with its campaigns written."""
+    runtime = Runtime(settings(state, f"bench-{name}-"))
+    counter = counted(runtime)
+    list(provision(runtime))
+    runtime.database["campaigns"].insert_many([campaign.document() for campaign in CAMPAIGNS])
+    return runtime, counter
+
+
+class Entries:
+    """Rounds of new entries, the same for whoever asks with the same seed."""
+
+    def __init__(self, seed: int = 7) -> None:
+        self._data = DemoData(seed)
+        self._number = 0
+
+    def round(self, count: int, now: float) -> list[Item]:
+        numbers = range(self._number, self._number + count)
+        self._number += count
+        return [
+            self._data.entry(CAMPAIGNS[number % len(CAMPAIGNS)].campaign_id, number, now)
+            for number in numbers
+        ]
+
+
+def write(runtime: Runtime, items: Sequence[Item]) -> None:
+    """Into the demand table, which puts each on the stream."""
+    table = runtime.names.demand_table
+
+    def put(start: int) -> None:
+        batch = [{"PutRequest": {"Item": attributes(item)}} for item in items[start : start + _BATCH]]
+        answer = runtime.dynamodb.batch_write_item(RequestItems={table: batch})
+        if answer.get("UnprocessedItems"):
+            raise RuntimeError("the embedded DynamoDB left items unprocessed")
+
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        list(pool.map(put, range(0, len(items), _BATCH)))

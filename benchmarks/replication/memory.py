@@ -1,0 +1,129 @@
+"""Peak memory of a drain: the same for 50,000 and for 500,000 entries. Each runs in a process of its own."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from benchmarks.replication.fakes import FakeCollection, FakeDynamo, FakeLeases, FakeSqs, FakeStreams
+from regworkers_core.adapters.aws import classify_aws
+from regworkers_core.adapters.campaigns import Campaigns
+from regworkers_core.adapters.dead_letter_log import DeadLetterLog
+from regworkers_core.adapters.demand_table import DemandTable
+from regworkers_core.adapters.replica import Replica
+from regworkers_core.adapters.sqs import SqsQueue
+from regworkers_core.engine.dependency import Dependency, RetryPolicy
+from regworkers_core.engine.drain import DrainReport, drain
+from regworkers_core.engine.queue_source import QueueSource
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.observability.logs import configure_logging
+from regworkers_core.replication.dead_letters import DeadLetterOffice
+from regworkers_core.replication.drains import drain_limits
+from regworkers_core.replication.enqueue import EnqueueWork
+from regworkers_core.replication.save import SaveWork
+from regworkers_core.replication.saver import Saver
+from regworkers_core.replication.stream_source import StreamLimits, StreamSource
+from regworkers_core.settings import Settings, load_settings
+
+SIZES = (50_000, 500_000)
+_MIB = 1024 * 1024
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """MiB of one drain: before it started, and at its peak."""
+
+    drain: str
+    entries: int
+    before: float
+    peak: float
+    seconds: float
+
+
+def measure(say: Callable[[str], None]) -> list[Peak]:
+    """Both drains at both sizes."""
+    peaks = []
+    for name in ("enqueue", "save"):
+        for entries in SIZES:
+            command = [sys.executable, "-m", "benchmarks.replication.memory", name, str(entries)]
+            answer = subprocess.run(command, cwd=_ROOT, check=True, capture_output=True)
+            peak = Peak(**orjson.loads(answer.stdout))
+            say(f"memory {name} {entries}: {peak.before:.0f} MiB before, {peak.peak:.0f} MiB at the peak")
+            peaks.append(peak)
+    return peaks
+
+
+def run(name: str, entries: int) -> Peak:
+    """In this process."""
+    settings = load_settings()
+    before = _peak_bytes()
+    report = (_enqueue if name == "enqueue" else _save)(settings, entries)
+    done = report.counts["sent"] + report.counts["applied"]
+    if done != entries or not report.adds_up:
+        raise RuntimeError(f"the drain did not do all: {report.as_dict()}")
+    return Peak(name, entries, before / _MIB, _peak_bytes() / _MIB, report.seconds)
+
+
+def _enqueue(settings: Settings, entries: int) -> DrainReport:
+    limits = StreamLimits(
+        batch_records=settings.enqueue.batch_records, max_unacknowledged=settings.enqueue.max_unacknowledged
+    )
+    source = StreamSource(FakeStreams(entries), FakeLeases(), limits, owner="bench")
+    return _drain(settings, "enqueue", source, EnqueueWork(_queue("fake", FakeSqs(0))))
+
+
+def _save(settings: Settings, entries: int) -> DrainReport:
+    queue, other = _queue("fake", FakeSqs(entries)), _queue("other", FakeSqs(0))
+    mongo = _dependency("mongo")
+    collection: Any = FakeCollection()
+    saver = Saver(
+        DemandTable(FakeDynamo(), _dependency("dynamodb"), "fake", policy=RetryPolicy()),
+        Replica(collection, mongo),
+        Campaigns(collection, mongo),
+        queue,
+        other,
+        run_id="bench",
+    )
+    office = DeadLetterOffice(queue, other, DeadLetterLog(collection, mongo), run_id="bench")
+    source = QueueSource(
+        queue, batch_messages=settings.save.batch_messages, wait_seconds=0, visibility_seconds=30
+    )
+    return _drain(settings, "save", source, SaveWork(saver, office, max_attempts=3))
+
+
+def _drain(settings: Settings, name: Any, source: Any, work: Any) -> DrainReport:
+    limits = drain_limits(settings, name, idle_seconds=0, max_seconds=600)
+    return drain(name, source, work, limits, probe=lambda: None, down=lambda: None, stop=StopSignal())
+
+
+def _queue(name: str, client: FakeSqs) -> SqsQueue:
+    return SqsQueue(client, _dependency("sqs"), name, batch_bytes=_MIB)
+
+
+def _dependency(name: str) -> Dependency:
+    return Dependency(name, classify_aws(name), policy=RetryPolicy())
+
+
+def _peak_bytes() -> int:
+    """Of this program; what the parent had before it became this program counts in getrusage, so Linux's
+    own record comes first.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, IndexError, ValueError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    configure_logging("ERROR")
+    peak = run(sys.argv[1], int(sys.argv[2]))
+    print(orjson.dumps(peak).decode())

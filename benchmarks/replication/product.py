@@ -1,0 +1,47 @@
+"""(b) The product: its two drains, as the terminal, the tests and Dagster run them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from benchmarks.replication.counting import CallCounter
+from benchmarks.replication.data import Item, write
+from benchmarks.replication.phases import Timed
+from regworkers_core.engine.drain import DrainReport
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.replication.drains import DrainName, drain_limits, run_drain
+from regworkers_core.runtime import Runtime
+
+
+class Product:
+    name = "product"
+
+    def __init__(self, runtime: Runtime, counter: CallCounter) -> None:
+        self._runtime, self.counter = runtime, counter
+        self._expected = 0
+
+    def load(self, items: Sequence[Item]) -> None:
+        write(self._runtime, items)
+        self._expected = len(items)
+
+    def run(self) -> Timed:
+        return Timed(self._drain("enqueue", "SendMessageBatch"), self._drain("save", "DeleteMessageBatch"))
+
+    def _drain(self, name: DrainName, last: str) -> float:
+        """Seconds from its start until the last call of this operation: afterwards a drain waits for more
+        work, which is no work.
+        """
+        stop = StopSignal()
+
+        def watch(report: DrainReport) -> None:
+            if report.counts["received"] >= self._expected:
+                stop.set()
+
+        limits = drain_limits(self._runtime.settings, name)
+        started = time.monotonic()
+        report = run_drain(self._runtime, name, limits, stop=stop, run_id="0" * 32, on_progress=watch)
+        done = report.counts["sent"] if name == "enqueue" else report.counts["applied"]
+        if done != self._expected or not report.adds_up:
+            raise RuntimeError(f"the drain did not replicate all: {report.as_dict()}")
+        return self.counter.last_call[last] - started

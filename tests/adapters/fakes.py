@@ -1,0 +1,49 @@
+"""Botocore clients in memory that answer as a script says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from regworkers_core.engine.breaker import CircuitBreaker
+from regworkers_core.engine.dependency import Classify, Dependency, RetryPolicy
+
+
+def client_error(code: str, status: int = 400) -> ClientError:
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "Call")
+
+
+def dependency(name: str, classify: Classify, attempts: int = 3) -> Dependency:
+    """Retries without waiting; its breaker never opens."""
+    policy = RetryPolicy(attempts=attempts, first_cap_seconds=0, last_cap_seconds=0)
+    breaker = CircuitBreaker(name, failures=10**9, reset_seconds=1, clock=lambda: 0.0)
+    return Dependency(name, classify, policy=policy, breaker=breaker)
+
+
+class FakeClient:
+    """Any method may be called; `answers[method]` makes the answer, or is a list of answers and errors to be
+    given one a call. `calls` has (method, arguments) in order.
+    """
+
+    def __init__(self, **answers: Callable[..., Any] | list[Any]) -> None:
+        self._answers = answers
+        self.calls: list[tuple[str, Mapping[str, Any]]] = []
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        def call(**arguments: Any) -> Any:
+            self.calls.append((method, arguments))
+            answer = self._answers[method]
+            if callable(answer):
+                return answer(**arguments)
+            given = answer.pop(0)
+            if isinstance(given, Exception):
+                raise given
+            return given(**arguments) if callable(given) else given
+
+        return call
+
+    def of(self, method: str) -> list[Mapping[str, Any]]:
+        """The arguments of each call of one method."""
+        return [arguments for called, arguments in self.calls if called == method]

@@ -1,0 +1,162 @@
+"""The demand table's adapter over a client that answers partly, late or not at all."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from botocore.exceptions import ReadTimeoutError
+
+from regworkers_core.adapters.attribute_values import attributes
+from regworkers_core.adapters.aws import classify_aws
+from regworkers_core.adapters.demand_table import DemandTable
+from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine.dependency import RetryPolicy
+from tests.adapters.fakes import FakeClient, client_error, dependency
+from tests.support.entries import item
+
+TABLE = "demand-table"
+KEYS = [EntryKey("c", f"e{number}") for number in range(250)]
+AT = "2026-11-25T08:00:00.000Z"
+
+
+class Sleeps:
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    def __call__(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+def table(client: FakeClient, sleep: Sleeps | None = None, attempts: int = 3) -> DemandTable:
+    policy = RetryPolicy(attempts=attempts, first_cap_seconds=1, last_cap_seconds=4)
+    made = dependency("dynamodb", classify_aws("dynamodb"))
+    return DemandTable(client, made, TABLE, policy=policy, sleep=sleep or Sleeps())
+
+
+def answer(keys: list[dict[str, Any]], processed: int) -> dict[str, Any]:
+    """The items of the first `processed` keys; the others stay unprocessed."""
+    responses = [
+        {**attributes(item(EntryKey.parse(k["PK"]["S"], k["SK"]["S"]))), **k} for k in keys[:processed]
+    ]  # type: ignore[arg-type]
+    left = {TABLE: {"Keys": keys[processed:]}} if keys[processed:] else {}
+    return {"Responses": {TABLE: responses}, "UnprocessedKeys": left}
+
+
+def entry(number: int) -> Entry:
+    key = KEYS[number]
+    return Entry.parse(key, item(key, version=number + 1))
+
+
+def test_a_hundred_keys_go_into_a_call_and_every_read_is_consistent() -> None:
+    client = FakeClient(batch_get_item=lambda RequestItems: answer(RequestItems[TABLE]["Keys"], 100))
+    found = table(client).get(KEYS)
+    assert set(found) == set(KEYS)
+    requests = [call["RequestItems"][TABLE] for call in client.of("batch_get_item")]
+    assert [len(request["Keys"]) for request in requests] == [100, 100, 50]
+    assert all(request["ConsistentRead"] is True for request in requests)
+
+
+def test_unprocessed_keys_are_asked_again_with_backoff_until_all_are_read() -> None:
+    processed = itertools.chain([40, 40], itertools.repeat(100))
+    client = FakeClient(
+        batch_get_item=lambda RequestItems: answer(RequestItems[TABLE]["Keys"], next(processed))
+    )
+    sleep = Sleeps()
+    assert set(table(client, sleep).get(KEYS[:100])) == set(KEYS[:100])
+    asked = [len(call["RequestItems"][TABLE]["Keys"]) for call in client.of("batch_get_item")]
+    assert asked == [100, 60, 20]
+    assert len(sleep.slept) == 2 and 0 <= sleep.slept[0] <= 1 and 0 <= sleep.slept[1] <= 2
+
+
+def test_keys_that_stay_unprocessed_are_a_transient_failure_and_not_an_absence() -> None:
+    client = FakeClient(batch_get_item=lambda RequestItems: answer(RequestItems[TABLE]["Keys"], 0))
+    with pytest.raises(TransientFailure, match="7 keys stayed unprocessed"):
+        table(client).get(KEYS[:7])
+    assert len(client.calls) == 3
+
+
+def test_an_absent_key_is_absent_from_the_answer() -> None:
+    client = FakeClient(batch_get_item=[{"Responses": {TABLE: []}, "UnprocessedKeys": {}}])
+    assert table(client).get(KEYS[:2]) == {}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [client_error("ProvisionedThroughputExceededException"), ReadTimeoutError(endpoint_url="http://x")],
+)
+def test_throttling_and_time_outs_are_retried_and_then_transient(error: Exception) -> None:
+    served = FakeClient(
+        batch_get_item=[error, error, lambda RequestItems: answer(RequestItems[TABLE]["Keys"], 1)]
+    )
+    assert set(table(served).get(KEYS[:1])) == set(KEYS[:1])
+    throttled = FakeClient(batch_get_item=[error] * 3)
+    with pytest.raises(TransientFailure) as caught:
+        table(throttled).get(KEYS[:1])
+    assert caught.value.dependency == "dynamodb"
+
+
+def test_a_missing_table_says_what_to_do() -> None:
+    client = FakeClient(describe_table=[client_error("ResourceNotFoundException")])
+    with pytest.raises(UsageError, match="regworkers provision"):
+        table(client).probe()
+
+
+# Clearing the flag
+
+
+def cleared(client: FakeClient, count: int) -> list[Entry]:
+    return table(client).clear_flags([entry(number) for number in range(count)], AT)
+
+
+def no_errors(Statements: list[Any]) -> dict[str, Any]:
+    return {"Responses": [{} for _ in Statements]}
+
+
+def test_flags_are_cleared_in_batches_of_25_under_the_condition_that_the_state_is_as_read() -> None:
+    client = FakeClient(batch_execute_statement=no_errors)
+    assert cleared(client, 60) == []
+    batches = [call["Statements"] for call in client.of("batch_execute_statement")]
+    assert [len(batch) for batch in batches] == [25, 25, 10]
+    statement = batches[0][3]
+    assert statement["Statement"].startswith(f'UPDATE "{TABLE}" SET needsReplication=false')
+    assert statement["Statement"].endswith(
+        'WHERE PK=? AND SK=? AND "createdAt"=? AND "version"=? AND "updatedAt"=?'
+    )
+    read = entry(3).order_as_read
+    assert statement["Parameters"][0] == {"N": "4"}
+    assert statement["Parameters"][-2] == {"N": str(read["version"])}
+
+
+def test_a_field_that_was_absent_must_still_be_absent() -> None:
+    client = FakeClient(batch_execute_statement=no_errors)
+    key = KEYS[0]
+    bare = Entry.parse(key, item(key, version=None, createdAt=None))
+    table(client).clear_flags([bare], AT)
+    (statement,) = client.of("batch_execute_statement")[0]["Statements"]
+    assert '"createdAt" IS MISSING AND "version" IS MISSING AND "updatedAt"=?' in statement["Statement"]
+
+
+@pytest.mark.parametrize("code", ["ConditionalCheckFailed", "ResourceNotFound"])
+def test_an_entry_that_changed_or_vanished_since_is_reported_and_the_others_are_cleared(code: str) -> None:
+    def one_changed(Statements: list[Any]) -> dict[str, Any]:
+        return {"Responses": [{"Error": {"Code": code}} if n == 1 else {} for n in range(len(Statements))]}
+
+    assert [each.key for each in cleared(FakeClient(batch_execute_statement=one_changed), 30)] == [
+        KEYS[1],
+        KEYS[26],
+    ]
+
+
+@pytest.mark.parametrize(
+    "code", ["ThrottlingError", "ProvisionedThroughputExceeded", "InternalServerError", "TransactionConflict"]
+)
+def test_any_other_error_of_a_statement_is_transient_because_nobody_knows_whether_it_was_cleared(
+    code: str,
+) -> None:
+    client = FakeClient(batch_execute_statement=[{"Responses": [{}, {"Error": {"Code": code}}]}])
+    with pytest.raises(TransientFailure, match=code):
+        cleared(client, 2)

@@ -1,0 +1,90 @@
+"""Answers that botocore does not walk by its model: the same content, and errors as ever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ClientError
+
+from regworkers_core.adapters.attribute_values import plain_item
+from regworkers_core.adapters.aws import AwsClients, classify_aws
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import AwsSettings
+from tests.support.entries import key
+
+KEY = {"PK": {"S": key("e1").pk}, "SK": {"S": key("e1").sk}}
+EVERY_TYPE: dict[str, Any] = {
+    **KEY,
+    "text": {"S": "Łukasz \U0001f3ab"},
+    "number": {"N": "-12.5"},
+    "yes": {"BOOL": True},
+    "nothing": {"NULL": True},
+    "bytes": {"B": b"\x00\xff"},
+    "list": {"L": [{"S": "a"}, {"N": "1"}, {"B": b"\x01"}]},
+    "map": {"M": {"inner": {"L": [{"BOOL": False}]}, "empty": {"M": {}}}},
+    "texts": {"SS": ["a", "b"]},
+    "numbers": {"NS": ["1", "2"]},
+    "blobs": {"BS": [b"\x01", b"\x02"]},
+}
+
+
+class Body:
+    """What an AWSResponse reads its content from."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def stream(self) -> Iterator[bytes]:
+        yield self._content
+
+
+def answering(status: int, content: bytes) -> Any:
+    """A client of DynamoDB whose service says just this."""
+    client = AwsClients(
+        AwsSettings(endpoint_url="http://127.0.0.1:9", access_key_id="test", secret_access_key="test")  # type: ignore[arg-type]
+    ).client("dynamodb")
+    client.meta.events.register(
+        "before-send.dynamodb", lambda request, **_: AWSResponse(request.url, status, {}, Body(content))
+    )
+    return client
+
+
+def test_every_type_of_attribute_reads_as_botocore_reads_it(runtime: Runtime) -> None:
+    runtime.dynamodb.put_item(TableName=runtime.names.demand_table, Item=EVERY_TYPE)
+    request = {runtime.names.demand_table: {"Keys": [KEY], "ConsistentRead": True}}
+    bare = boto3.client(
+        "dynamodb",
+        endpoint_url=runtime.settings.aws.endpoint_url,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    (ours,) = runtime.dynamodb.batch_get_item(RequestItems=request)["Responses"][runtime.names.demand_table]
+    (theirs,) = bare.batch_get_item(RequestItems=request)["Responses"][runtime.names.demand_table]
+    assert plain_item(ours) == plain_item(theirs)
+    assert plain_item(ours)["bytes"] == b"\x00\xff"
+
+
+def test_the_answer_keeps_its_metadata() -> None:
+    answer = answering(200, b'{"Responses": {"t": []}}').batch_get_item(RequestItems={"t": {"Keys": [KEY]}})
+    assert answer["Responses"] == {"t": []}
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 200
+
+
+def test_an_error_answer_is_still_an_error_with_its_code() -> None:
+    client = answering(400, b'{"__type": "x#ProvisionedThroughputExceededException", "message": "slow"}')
+    with pytest.raises(ClientError) as raised:
+        client.batch_get_item(RequestItems={"t": {"Keys": [KEY]}})
+    assert isinstance(classify_aws("dynamodb")(raised.value), TransientFailure)
+
+
+def test_text_that_only_botocore_can_read_is_left_to_botocore() -> None:
+    # A lone surrogate is no valid text for the fast reader.
+    content = b'{"Responses": {"t": [{"SK": {"S": "\\ud800"}}]}}'
+    answer = answering(200, content).batch_get_item(RequestItems={"t": {"Keys": [KEY]}})
+    assert answer["Responses"]["t"] == [{"SK": {"S": "\ud800"}}]

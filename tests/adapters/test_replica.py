@@ -1,0 +1,377 @@
+"""The guard of the replica on a real MongoDB: whatever comes in whatever order, the greatest order stays."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pymongo.errors import BulkWriteError, NetworkTimeout
+
+from regworkers_core.adapters import replica as replica_module
+from regworkers_core.adapters.mongo import classify_mongo
+from regworkers_core.adapters.replica import Effect, Replica, Stored, Write
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.order import Order
+from regworkers_core.domain.reasons import ItemFailure, PermanentFailure, Reason, TransientFailure
+from regworkers_core.runtime import Runtime
+from tests.adapters.fakes import dependency
+
+AT = "2026-11-25T08:00:00.000Z"
+_numbers = itertools.count()
+
+
+def order(created: int = 1, version: int = 1, updated: int = 1) -> Order:
+    return Order(f"2026-01-0{created}T00:00:00.000Z", version, f"2026-02-0{updated}T00:00:00.000Z")
+
+
+def live(key: EntryKey, at: Order, **fields: Any) -> Write:
+    """A live state whose content follows from its order, unless fields are given."""
+    content = {"ref": f"{at.created_at}/{at.version}/{at.updated_at}", "email": "a@example.com", **fields}
+    named = {"campaignId": key.campaign_id, "entryId": key.entry_id, **content, **at.as_fields()}
+    return Write(key, at, named, f"m-{at.version}")
+
+
+def tombstone(key: EntryKey, at: Order) -> Write:
+    return Write(key, at, None, f"m-{at.version}")
+
+
+def new_key() -> EntryKey:
+    return EntryKey("model", f"e{next(_numbers)}")
+
+
+def apply(replica: Replica, write: Write) -> Any:
+    return replica.apply([write], at=AT, run_id="r")[write.key]
+
+
+def over(collection: Any, attempts: int = 3) -> Replica:
+    return Replica(collection, dependency("mongo", classify_mongo, attempts))
+
+
+class CommitsAndThenTimesOut:
+    """A collection whose next bulk write is done and then seems to have failed."""
+
+    def __init__(self, collection: Any, times: int = 1) -> None:
+        self._collection = collection
+        self.left = times
+
+    def bulk_write(self, operations: Sequence[Any], **options: Any) -> Any:
+        result = self._collection.bulk_write(operations, **options)
+        if self.left:
+            self.left -= 1
+            raise NetworkTimeout("the answer got lost")
+        return result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._collection, name)
+
+
+# One entry, any history
+
+
+MOVES = st.tuples(st.booleans(), st.integers(1, 2), st.integers(0, 2), st.integers(1, 2))
+
+
+class Model:
+    """What the replica must hold of one entry, by the words of the design."""
+
+    def __init__(self) -> None:
+        self.order: Order | None = None
+        self.live = False
+
+    def expect(self, is_live: bool, at: Order) -> Effect:
+        """The effect of a write, which is noted."""
+        if self.order is None:
+            effect = Effect.APPLIED
+        elif is_live and not self.live and at <= self.order:
+            effect = Effect.RESURRECTED
+        elif at < self.order:
+            effect = Effect.STALE
+        elif at == self.order and is_live:
+            # An equal order writes over a live document, to heal drift.
+            effect = Effect.UNCHANGED
+        else:
+            effect = Effect.APPLIED
+        if effect is Effect.APPLIED:
+            self.order, self.live = at, is_live
+        return effect
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(moves=st.lists(MOVES, min_size=1, max_size=10))
+def test_any_history_in_any_order_with_repeats_ends_with_the_greatest_order(
+    runtime: Runtime, moves: list[tuple[bool, int, int, int]]
+) -> None:
+    assert history_goes_wrong(runtime.replica, moves) is None
+
+
+def history_goes_wrong(replica: Replica, moves: Sequence[tuple[bool, int, int, int]]) -> str | None:
+    """Plays a history on one entry; what differs from the model, or None."""
+    key, model = new_key(), Model()
+    for number, (is_live, *parts) in enumerate(moves):
+        at = order(*parts)
+        found = apply(replica, live(key, at) if is_live else tombstone(key, at))
+        wanted = model.expect(is_live, at)
+        # A tombstone over its equal is written again: the same state.
+        repeats = {Effect.APPLIED, Effect.UNCHANGED} if not is_live and at == model.order else {wanted}
+        if found not in repeats:
+            return f"move {number}: {found} instead of {wanted}"
+        stored = replica.get([key])[key]
+        if stored.order != model.order or (stored.deleted_at is None) is not model.live:
+            return f"move {number}: holds {stored.order}"
+        if model.live and stored.fields != live(key, stored.order).fields:
+            return f"move {number}: holds other content"
+    return None
+
+
+def test_without_the_guard_a_late_older_state_overwrites_a_newer_one(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = [(True, 1, 2, 1), (True, 1, 1, 1)]
+    assert history_goes_wrong(runtime.replica, late) is None
+    monkeypatch.setattr(replica_module, "_guard", lambda key, _order, or_equal: {"_id": key.document_id})
+    assert history_goes_wrong(runtime.replica, late) is not None
+
+
+# Many writers
+
+
+def race(replica: Replica, keys: Sequence[EntryKey], versions: Sequence[int]) -> list[Any]:
+    """Each version of all keys from a thread of its own, all at once; every effect, or what was raised."""
+    start, lock = threading.Barrier(len(versions)), threading.Lock()
+    seen: list[Any] = []
+
+    def write(version: int) -> None:
+        mine = list(keys)
+        random.Random(version).shuffle(mine)
+        start.wait()
+        for chunk in range(0, len(mine), 10):
+            try:
+                writes = [live(key, order(version=version)) for key in mine[chunk : chunk + 10]]
+                effects = list(replica.apply(writes, at=AT, run_id=f"r{version}").values())
+            except Exception as error:
+                effects = [error]
+            with lock:
+                seen.extend(effects)
+
+    threads = [threading.Thread(target=write, args=(version,)) for version in versions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return seen
+
+
+def test_of_racing_first_inserts_the_greatest_order_stays_and_every_loser_is_stale(runtime: Runtime) -> None:
+    versions = [3, 6, 1, 5, 2, 4]
+    keys = [new_key() for _ in range(60)]
+    seen = race(runtime.replica, keys, versions)
+    assert Counter(type(effect) for effect in seen) == {Effect: len(keys) * len(versions)}
+    assert set(seen) <= {Effect.APPLIED, Effect.STALE}
+    assert Effect.STALE in seen
+    stored = runtime.replica.get(keys)
+    assert {stored[key].order for key in keys} == {order(version=6)}
+    assert {tuple(stored[key].fields or ()) for key in keys} == {tuple(live(keys[0], order()).fields or ())}
+    assert runtime.database["entries"].count_documents({}) == len(keys)
+
+
+def test_racing_repeats_of_one_state_leave_one_document_and_no_failure(runtime: Runtime) -> None:
+    keys = [new_key() for _ in range(60)]
+    seen = race(runtime.replica, keys, [1] * 5)
+    assert Counter(seen)[Effect.APPLIED] >= len(keys)
+    assert set(seen) == {Effect.APPLIED, Effect.UNCHANGED}
+    assert runtime.database["entries"].count_documents({}) == len(keys)
+
+
+class Interrupted:
+    """A collection where somebody else is faster just before each bulk write from number `before` on."""
+
+    def __init__(self, collection: Any, before: int, other: Callable[[], Any]) -> None:
+        self._collection, self._before, self._other = collection, before, other
+        self._bulks = 0
+
+    def bulk_write(self, operations: Sequence[Any], **options: Any) -> Any:
+        self._bulks += 1
+        if self._bulks >= self._before:
+            self._other()
+        return self._collection.bulk_write(operations, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._collection, name)
+
+
+def test_of_two_healed_entries_the_one_that_somebody_else_moved_on_is_stale_and_the_other_healed(
+    runtime: Runtime,
+) -> None:
+    one, two = new_key(), new_key()
+    for key in (one, two):
+        apply(runtime.replica, live(key, order(), ref="drift"))
+    # The first bulk is refused by the guard, the second one writes over exactly what was seen.
+    newer = live(one, order(version=2))
+    collection = Interrupted(runtime.database["entries"], 2, lambda: apply(runtime.replica, newer))
+    found = outcomes(over(collection), [live(one, order()), live(two, order())])
+    assert found == {one: Effect.STALE, two: Effect.HEALED}
+    stored = runtime.replica.get([one, two])
+    assert stored[one].fields == newer.fields and stored[two].fields == live(two, order()).fields
+
+
+def test_an_entry_that_others_keep_moving_is_transient(runtime: Runtime) -> None:
+    key, versions = new_key(), itertools.count()
+    collection = runtime.database["entries"]
+    apply(runtime.replica, live(key, order()))
+
+    def move() -> None:
+        collection.update_one(
+            {"_id": key.document_id}, {"$set": {"_replication.updatedAt": str(next(versions))}}
+        )
+
+    with pytest.raises(TransientFailure, match="contested"):
+        apply(over(Interrupted(collection, 2, move)), live(key, order(), ref="drift"))
+
+
+# A server that commits and then does not answer
+
+
+def test_a_write_whose_answer_got_lost_is_unchanged_at_the_next_attempt(runtime: Runtime) -> None:
+    collection = CommitsAndThenTimesOut(runtime.database["entries"])
+    key = new_key()
+    with pytest.raises(TransientFailure):
+        apply(over(collection, attempts=1), live(key, order()))
+    assert apply(over(collection), live(key, order())) is Effect.UNCHANGED
+
+
+def test_a_repeat_within_the_call_is_unchanged_too(runtime: Runtime) -> None:
+    key = new_key()
+    collection = CommitsAndThenTimesOut(runtime.database["entries"])
+    assert apply(over(collection), live(key, order())) is Effect.UNCHANGED
+    assert collection.left == 0
+    assert apply(runtime.replica, live(key, order(version=2))) is Effect.APPLIED
+
+
+# Refusals that belong to one item
+
+
+@pytest.fixture
+def unique_mail(runtime: Runtime) -> Iterator[Runtime]:
+    """The store's owner added a unique index of its own."""
+    runtime.database["entries"].create_index([("email", 1)], unique=True)
+    yield runtime
+
+
+def outcomes(replica: Replica, writes: Sequence[Write]) -> Mapping[EntryKey, Any]:
+    return replica.apply(writes, at=AT, run_id="r")
+
+
+def test_a_duplicate_of_another_unique_value_is_permanent_and_its_neighbours_are_written(
+    unique_mail: Runtime,
+) -> None:
+    first, second, third = (new_key() for _ in range(3))
+    replica = unique_mail.replica
+    assert apply(replica, live(first, order(), email="same@example.com")) is Effect.APPLIED
+    found = outcomes(
+        replica,
+        [
+            live(second, order(), email="same@example.com"),
+            live(third, order(), email="other@example.com"),
+        ],
+    )
+    assert isinstance(found[second], PermanentFailure) and found[second].reason is Reason.DUPLICATE_KEY
+    assert "same@example.com" not in str(found[second])
+    assert found[third] is Effect.APPLIED
+    assert second not in replica.get([second])
+
+
+def test_a_repeat_under_another_unique_index_is_still_a_repeat(unique_mail: Runtime) -> None:
+    key, replica = new_key(), unique_mail.replica
+    assert apply(replica, live(key, order(version=2))) is Effect.APPLIED
+    assert apply(replica, live(key, order(version=2))) is Effect.UNCHANGED
+    assert apply(replica, live(key, order(version=1))) is Effect.STALE
+    assert apply(replica, live(key, order(version=3))) is Effect.APPLIED
+
+
+def test_healing_into_a_duplicate_of_another_unique_value_is_permanent_too(unique_mail: Runtime) -> None:
+    first, second, third = (new_key() for _ in range(3))
+    replica = unique_mail.replica
+    for number, key in enumerate((first, second, third)):
+        apply(replica, live(key, order(), email=f"{number}@example.com"))
+    found = outcomes(
+        replica,
+        [
+            live(second, order(), email="0@example.com"),
+            live(third, order(), email="new@example.com"),
+        ],
+    )
+    assert isinstance(found[second], PermanentFailure) and found[second].reason is Reason.DUPLICATE_KEY
+    assert found[third] is Effect.HEALED
+    assert (replica.get([third])[third].fields or {})["email"] == "new@example.com"
+
+
+class RefusesOne:
+    """A collection whose bulk write refuses its first operation with the given code."""
+
+    def __init__(self, code: int) -> None:
+        self._code = code
+
+    def bulk_write(self, operations: Sequence[Any], **options: Any) -> Any:
+        raise BulkWriteError({"writeErrors": [{"index": 0, "code": self._code, "errmsg": "no"}]})
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(2, ItemFailure), (10334, ItemFailure), (112, TransientFailure), (11600, TransientFailure)],
+)
+def test_another_write_error_belongs_to_its_item_unless_the_server_says_again(
+    code: int, kind: type[Exception]
+) -> None:
+    first, second = new_key(), new_key()
+    found = outcomes(over(RefusesOne(code)), [live(first, order()), live(second, order())])
+    assert isinstance(found[first], kind)
+    assert found[second] is Effect.APPLIED
+
+
+def test_an_unconfirmed_write_concern_is_transient() -> None:
+    class Unconfirmed:
+        def bulk_write(self, operations: Sequence[Any], **options: Any) -> Any:
+            raise BulkWriteError({"writeErrors": [], "writeConcernErrors": [{"code": 64}]})
+
+    with pytest.raises(TransientFailure):
+        apply(over(Unconfirmed()), live(new_key(), order()))
+
+
+# Reading and repairing
+
+
+def test_a_tombstone_is_deleted_only_as_it_was_seen(runtime: Runtime) -> None:
+    key, replica = new_key(), runtime.replica
+    apply(replica, tombstone(key, order(version=2)))
+    assert not replica.delete_tombstone(key, order(version=1))
+    assert replica.delete_tombstone(key, order(version=2))
+    apply(replica, live(key, order(version=2)))
+    assert not replica.delete_tombstone(key, order(version=2))
+    assert key in replica.get([key])
+
+
+def test_a_scan_reads_every_document_over_several_pages(runtime: Runtime) -> None:
+    keys = [new_key() for _ in range(25)]
+    outcomes(runtime.replica, [live(key, order()) for key in keys])
+    apply(runtime.replica, live(EntryKey("other", "x"), order()))
+    assert {key for key, _ in runtime.replica.scan("model", batch_size=10)} == set(keys)
+    assert len(list(runtime.replica.scan(None, batch_size=10))) == 26
+
+
+def test_a_document_of_others_without_custody_has_the_smallest_order_and_is_taken_over(
+    runtime: Runtime,
+) -> None:
+    key = new_key()
+    runtime.database["entries"].insert_one(
+        {"_id": key.document_id, "campaignId": key.campaign_id, "entryId": key.entry_id, "ref": "old"}
+    )
+    stored = runtime.replica.get([key])[key]
+    assert stored == Stored(Order(), {"campaignId": "model", "entryId": key.entry_id, "ref": "old"}, {}, None)
+    assert apply(runtime.replica, live(key, order())) is Effect.APPLIED

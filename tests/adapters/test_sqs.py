@@ -1,0 +1,209 @@
+"""The SQS adapter over a client that fails partly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+
+from regworkers_core.adapters.aws import classify_aws
+from regworkers_core.adapters.sqs import SqsQueue
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine.ports import Outgoing, QueueDepth, Received, SendFailure
+from tests.adapters.fakes import FakeClient, client_error, dependency
+
+AWAY = EndpointConnectionError(endpoint_url="http://x")
+LIMIT = 1000
+
+
+def queue(attempts: int = 1, **answers: Any) -> tuple[SqsQueue, FakeClient]:
+    client = FakeClient(get_queue_url=lambda QueueName: {"QueueUrl": f"http://sqs/{QueueName}"}, **answers)
+    made = dependency("sqs", classify_aws("sqs"), attempts)
+    return SqsQueue(client, made, "replication-queue", batch_bytes=LIMIT), client
+
+
+def received(count: int) -> list[Received]:
+    return [Received(f"m{n}", f"receipt-{n}", "{}", {}, 1, 0.0) for n in range(count)]
+
+
+def outgoing(count: int, size: int = 10, **attributes: str) -> list[Outgoing]:
+    return [Outgoing(b"x" * size, attributes) for _ in range(count)]
+
+
+def accepted(QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:
+    return {"Successful": Entries}
+
+
+def batches(client: FakeClient, method: str = "send_message_batch") -> list[int]:
+    return [len(call["Entries"]) for call in client.of(method)]
+
+
+# Sending
+
+
+def test_a_batch_is_cut_at_ten_messages() -> None:
+    made, client = queue(send_message_batch=accepted)
+    assert made.send(outgoing(25)) == []
+    assert batches(client) == [10, 10, 5]
+
+
+def test_a_batch_is_cut_at_the_byte_limit() -> None:
+    made, client = queue(send_message_batch=accepted)
+    made.send(outgoing(5, size=400))
+    made.send(outgoing(2, size=500))
+    made.send(outgoing(2, size=501))
+    assert batches(client) == [2, 2, 1, 2, 1, 1]
+
+
+def test_attributes_count_against_the_byte_limit_with_name_type_and_value() -> None:
+    made, client = queue(send_message_batch=accepted)
+    # 400 + len("é" in bytes) + len("a") + len("String") are 500 each, then one byte more.
+    made.send(outgoing(2, size=400, a="é" * 46 + "x"))
+    made.send(outgoing(2, size=401, a="é" * 46 + "x"))
+    assert batches(client) == [2, 1, 1]
+
+
+def test_a_message_above_the_limit_goes_alone_so_that_the_service_judges_it() -> None:
+    made, client = queue(send_message_batch=accepted)
+    made.send([*outgoing(1), *outgoing(1, size=LIMIT * 2), *outgoing(1)])
+    assert batches(client) == [1, 1, 1]
+
+
+def test_every_failed_message_is_reported_by_its_index_among_all() -> None:
+    def some_fail(QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:
+        failed = [
+            {"Id": each["Id"], "Code": "InternalError", "SenderFault": False}
+            if each["Id"] == "3"
+            else {"Id": each["Id"], "Code": "InvalidMessageContents", "SenderFault": True}
+            for each in Entries
+            if each["Id"] in ("3", "14")
+        ]
+        return {"Failed": failed}
+
+    made, _ = queue(send_message_batch=some_fail)
+    assert made.send(outgoing(25)) == [
+        SendFailure(3, "InternalError", False),
+        SendFailure(14, "InvalidMessageContents", True),
+    ]
+
+
+def test_a_call_that_fails_as_a_whole_fails_its_own_messages_only() -> None:
+    made, client = queue(send_message_batch=[{"Successful": []}, AWAY, {"Successful": []}])
+    failures = made.send(outgoing(25))
+    assert [failure.index for failure in failures] == list(range(10, 20))
+    assert not any(failure.permanent for failure in failures)
+    assert len(client.of("send_message_batch")) == 3
+
+
+def test_a_call_that_fails_once_is_repeated() -> None:
+    made, client = queue(attempts=2, send_message_batch=[client_error("RequestThrottled"), {}])
+    assert made.send(outgoing(1)) == []
+    assert len(client.of("send_message_batch")) == 2
+
+
+def test_empty_attributes_are_left_out_and_a_delay_is_passed_on() -> None:
+    made, client = queue(send_message_batch=accepted)
+    made.send([Outgoing(b"{}", {"correlationId": "", "attempt": "2"}, delay_seconds=7)])
+    (entry,) = client.of("send_message_batch")[0]["Entries"]
+    assert entry == {
+        "Id": "0",
+        "MessageBody": "{}",
+        "MessageAttributes": {"attempt": {"DataType": "String", "StringValue": "2"}},
+        "DelaySeconds": 7,
+    }
+
+
+# Deleting and hiding
+
+
+def test_a_message_that_could_not_be_deleted_is_returned() -> None:
+    def one_fails(QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:
+        return {"Failed": [{"Id": "1", "Code": "InternalError"}] if len(Entries) == 2 else []}
+
+    made, client = queue(delete_message_batch=one_fails)
+    messages = received(12)
+    assert made.delete(messages) == [messages[11]]
+    assert batches(client, "delete_message_batch") == [10, 2]
+
+
+@pytest.mark.parametrize("code", ["ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"])
+def test_a_stale_receipt_is_benign(code: str) -> None:
+    made, _ = queue(delete_message_batch=[{"Failed": [{"Id": "0", "Code": code, "SenderFault": True}]}])
+    assert made.delete(received(1)) == []
+
+
+def test_hiding_goes_in_batches_and_a_message_that_is_gone_is_fine() -> None:
+    def gone(QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:
+        return {"Failed": [{"Id": "0", "Code": "ReceiptHandleIsInvalid"}]}
+
+    made, client = queue(change_message_visibility_batch=gone)
+    made.change_visibility([(message, 30) for message in received(11)])
+    assert batches(client, "change_message_visibility_batch") == [10, 1]
+    assert client.of("change_message_visibility_batch")[0]["Entries"][4] == {
+        "Id": "4",
+        "ReceiptHandle": "receipt-4",
+        "VisibilityTimeout": 30,
+    }
+
+
+def test_deleting_from_a_queue_that_is_away_is_transient() -> None:
+    made, _ = queue(delete_message_batch=[AWAY])
+    with pytest.raises(TransientFailure):
+        made.delete(received(1))
+
+
+# Receiving
+
+
+def test_a_message_is_read_with_its_attributes_its_count_and_its_time() -> None:
+    raw = {
+        "MessageId": "m",
+        "ReceiptHandle": "r",
+        "Body": "{}",
+        "MessageAttributes": {"attempt": {"StringValue": "2"}, "blob": {"BinaryValue": b"x"}},
+        "Attributes": {"ApproximateReceiveCount": "3", "SentTimestamp": "1500"},
+    }
+    bare = {"MessageId": "n", "ReceiptHandle": "s", "Body": ""}
+    made, client = queue(receive_message=[{"Messages": [raw, bare]}, {}])
+    assert made.receive(50, 1.6, 30) == [
+        Received("m", "r", "{}", {"attempt": "2"}, 3, 1.5),
+        Received("n", "s", "", {}, 1, 0.0),
+    ]
+    assert made.receive(10, 0, 30) == []
+    call = client.of("receive_message")[0]
+    assert (call["MaxNumberOfMessages"], call["WaitTimeSeconds"], call["VisibilityTimeout"]) == (10, 2, 30)
+
+
+def test_the_depth_counts_what_is_visible_in_flight_and_delayed() -> None:
+    values = {
+        "ApproximateNumberOfMessages": "1",
+        "ApproximateNumberOfMessagesNotVisible": "2",
+        "ApproximateNumberOfMessagesDelayed": "4",
+    }
+    made, _ = queue(get_queue_attributes=[{"Attributes": values}])
+    depth = made.depth()
+    assert depth == QueueDepth(1, 2, 4) and depth.total == 7
+
+
+@pytest.mark.parametrize("code", ["AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"])
+def test_a_missing_queue_says_what_to_do(code: str) -> None:
+    made, _ = queue(receive_message=[client_error(code)])
+    with pytest.raises(UsageError, match="replication-queue does not exist: run `regworkers provision`"):
+        made.receive(1, 0, 1)
+
+
+def test_another_refusal_comes_out_as_it_is() -> None:
+    made, _ = queue(receive_message=[client_error("AccessDenied", 403)])
+    with pytest.raises(ClientError):
+        made.receive(1, 0, 1)
+
+
+def test_the_address_is_looked_up_once_and_again_if_that_failed() -> None:
+    client = FakeClient(get_queue_url=[AWAY, {"QueueUrl": "http://sqs/q"}], receive_message=lambda **_: {})
+    made = SqsQueue(client, dependency("sqs", classify_aws("sqs"), 1), "q", batch_bytes=LIMIT)
+    with pytest.raises(TransientFailure):
+        made.receive(1, 0, 1)
+    made.receive(1, 0, 1)
+    made.receive(1, 0, 1)
+    assert len(client.of("get_queue_url")) == 2

@@ -1,0 +1,201 @@
+"""Each job on the real servers, in this process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import Settings
+from regworkers_dagster.resources import plain_failures
+from tests.dagster.support import job, plain, use
+from tests.support.drains import replicate_all
+from tests.support.entries import document, key, put
+
+QUICK = {"idle_seconds": 0.3, "max_seconds": 20.0}
+_IMPATIENT = {
+    "REGWORKERS_MONGO__SERVER_SELECTION_TIMEOUT_SECONDS": "0.2",
+    "REGWORKERS_RETRY__TOTAL_SECONDS": "0.3",
+}
+
+
+def _run(name: str, op: str, **config: Any) -> dg.ExecuteInProcessResult:
+    return job(name).execute_in_process(run_config={"ops": {op: {"config": config}}}, raise_on_error=False)
+
+
+def _failure(result: dg.ExecuteInProcessResult) -> Any:
+    (failed,) = [event for event in result.all_events if event.is_step_failure]
+    return failed.step_failure_data
+
+
+def _evaluation(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
+    (evaluation,) = result.get_asset_check_evaluations()
+    return evaluation
+
+
+def test_the_two_drains_replicate_and_report_numbers(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+    for number in range(3):
+        put(runtime, key(f"e{number}"))
+
+    enqueued = _run("enqueue_entries", "enqueue", **QUICK)
+    saved = _run("save_entries", "save", **QUICK)
+
+    assert enqueued.success and saved.success
+    (queue,) = enqueued.asset_materializations_for_node("enqueue")
+    numbers = plain(queue.metadata)
+    assert (numbers["received"], numbers["sent"], numbers["ended"]) == (3, 3, "idle")
+    assert numbers["calls_streams"] > 0
+    assert numbers["lag_p95_seconds"] >= 0
+    (entries,) = saved.asset_materializations_for_node("save")
+    numbers = plain(entries.metadata)
+    assert (numbers["received"], numbers["applied"], numbers["dead_lettered"]) == (3, 3, 0)
+    assert numbers["adds_up"] is True
+    assert numbers["calls_mongo"] > 0
+    stored = document(runtime, key("e1"))
+    assert stored is not None
+    assert stored["_replication"]["runId"] == saved.run_id
+
+
+def test_calls_are_those_of_the_run_and_not_of_the_process(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+    put(runtime, key("e1"))
+    _run("enqueue_entries", "enqueue", **QUICK)
+    first = _run("save_entries", "save", **QUICK)
+    second = _run("save_entries", "save", **QUICK)
+    calls = [
+        plain(result.asset_materializations_for_node("save")[0].metadata)["calls_mongo"]
+        for result in (first, second)
+    ]
+    assert calls[0] > calls[1], "the second drain only probed"
+
+
+def test_a_lag_above_the_objective_fails_its_check_and_not_the_run(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+    put(runtime, key("old"), updatedAt="2020-01-01T00:00:00.000Z")
+    _run("enqueue_entries", "enqueue", **QUICK)
+    late = _run("save_entries", "save", **QUICK)
+    assert late.success
+    assert not _evaluation(late).passed
+    nothing = _run("save_entries", "save", **QUICK)
+    assert _evaluation(nothing).passed
+
+
+def test_a_missing_table_is_one_line_that_says_what_to_do(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime, REGWORKERS_RESOURCE_PREFIX="nobody-made-this-")
+    result = _run("save_entries", "save", **QUICK)
+    assert not result.success
+    failure = _failure(result)
+    assert "run `regworkers provision`" in failure.user_failure_data.description
+    assert "\n" not in failure.user_failure_data.description
+    assert failure.error.cause is None
+
+
+def test_wrong_settings_are_not_retried_and_a_dependency_away_may_be() -> None:
+    with pytest.raises(dg.Failure) as usage, plain_failures():
+        raise UsageError("run `regworkers provision`")
+    assert not usage.value.allow_retries
+    with pytest.raises(dg.Failure, match="sqs: timeout") as away, plain_failures():
+        raise TransientFailure("sqs", "timeout")
+    assert away.value.allow_retries
+
+
+def test_no_stack_is_one_line_too(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, runtime)
+    monkeypatch.delenv("REGWORKERS_AWS__ENDPOINT_URL")
+    failure = _failure(_run("enqueue_entries", "enqueue", **QUICK))
+    assert "regworkers local up" in failure.user_failure_data.description
+
+
+def test_a_dependency_away_ends_the_drain_and_the_run_is_fine(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime, REGWORKERS_MONGO__URI="mongodb://127.0.0.1:9/", **_IMPATIENT)
+    result = _run("save_entries", "save", **QUICK)
+    assert result.success
+    numbers = plain(result.asset_materializations_for_node("save")[0].metadata)
+    assert (numbers["ended"], numbers["away"]) == ("dependency_down", "mongo")
+
+
+def test_reconcile_judges_parity_with_a_sample_of_ids_and_repairs_on_demand(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+    for name in ("kept", "lost"):
+        put(runtime, key(name), updatedAt="2020-01-01T00:00:00.000Z")
+    replicate_all(runtime)
+    runtime.database["entries"].delete_one({"_id": key("lost").document_id})
+
+    found = _run("reconcile_entries", "reconcile")
+
+    assert found.success, "a difference fails the check, not the run"
+    evaluation = _evaluation(found)
+    assert not evaluation.passed
+    assert evaluation.asset_check_key.name == "parity"
+    assert evaluation.description == "1 missing"
+    rows = {row.data["class"]: row.data for row in evaluation.metadata["classes"].records}
+    assert rows["missing"]["entries"] == 1
+    assert rows["missing"]["for example"] == "summer:lost"
+    assert rows["stale"]["entries"] == 0
+    assert plain(evaluation.metadata)["matched"] == 1
+
+    _run("reconcile_entries", "reconcile", campaign_id="summer", repair=True)
+    replicate_all(runtime)
+
+    healed = _run("reconcile_entries", "reconcile")
+    assert _evaluation(healed).passed
+    assert _evaluation(healed).description == "2 entries agree"
+
+
+def test_backfill_queues_every_key_and_the_save_drain_rebuilds_the_replica(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+    names = [f"e{number}" for number in range(5)]
+    for name in names:
+        put(runtime, key(name))
+
+    counted = _run("backfill_entries", "backfill", dry_run=True)
+    assert counted.success
+    assert runtime.queue(runtime.names.replication_queue).depth().total == 0
+
+    sent = _run("backfill_entries", "backfill", campaign_id="summer", rate=1000.0)
+    assert sent.success
+    (observation,) = [event for event in sent.all_events if event.event_type_value == "ASSET_OBSERVATION"]
+    numbers = plain(observation.asset_observation_data.asset_observation.metadata)
+    assert numbers["backfill_sent_now"] == 5
+    assert numbers["backfill_ended"] == "finished"
+
+    _run("save_entries", "save", **QUICK)
+    assert all(document(runtime, key(name)) for name in names)
+
+
+def test_the_dead_letter_check_counts_messages(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    from regworkers_dagster.replication.checks import replication_dlq_empty
+    from regworkers_dagster.resources import Workers
+
+    use(monkeypatch, runtime)
+    assert replication_dlq_empty(workers=Workers()).passed
+    put(runtime, key("bad"), email=None)
+    replicate_all(runtime)
+    verdict = replication_dlq_empty(workers=Workers())
+    assert not verdict.passed
+    assert plain(verdict.metadata) == {"messages": 1}
+
+
+def test_launchpad_defaults_are_those_of_the_terminal() -> None:
+    from regworkers_dagster.replication.assets import DrainConfig
+
+    assert DrainConfig().idle_seconds == Settings.model_fields["drain"].default.idle_seconds == 10
+    assert DrainConfig().max_seconds == 120

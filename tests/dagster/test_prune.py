@@ -1,0 +1,112 @@
+"""Old runs are deleted, with their files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from regworkers_dagster.maintenance.pruning import Pruned, prune
+
+
+@dg.op
+def nothing() -> None:
+    """A run to delete."""
+    print("said something")
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def busy() -> None:
+    nothing()
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def quiet() -> None:
+    nothing()
+
+
+LATER = datetime.now(UTC) + timedelta(days=1)
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as made:
+        yield made
+
+
+def _prune(
+    instance: dg.DagsterInstance,
+    *,
+    before: datetime = LATER,
+    batch_runs: int = 2,
+    max_runs: int = 100,
+    dry_run: bool = False,
+) -> Pruned:
+    return prune(instance, before=before, batch_runs=batch_runs, max_runs=max_runs, dry_run=dry_run)
+
+
+def _record(instance: dg.DagsterInstance, number: int, job: dg.JobDefinition = busy) -> list[str]:
+    """Ended runs without events: quick to make."""
+    return [
+        instance.create_run_for_job(job, status=dg.DagsterRunStatus.SUCCESS).run_id for _ in range(number)
+    ]
+
+
+def _left(instance: dg.DagsterInstance) -> set[str]:
+    return {run.run_id for run in instance.get_runs()}
+
+
+def test_all_ended_runs_go_but_the_latest_of_each_job(instance: dg.DagsterInstance) -> None:
+    alone = _record(instance, 1, quiet)
+    runs = _record(instance, 7)
+    assert _prune(instance) == Pruned(6, False, False)
+    assert _left(instance) == {alone[0], runs[-1]}
+
+
+def test_a_run_that_has_not_ended_stays_however_old(instance: dg.DagsterInstance) -> None:
+    active = [
+        instance.create_run_for_job(busy, status=status).run_id
+        for status in (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
+    ]
+    runs = _record(instance, 3)
+    _prune(instance)
+    assert _left(instance) == {*active, runs[-1]}
+
+
+def test_younger_runs_stay(instance: dg.DagsterInstance) -> None:
+    runs = _record(instance, 3)
+    assert _prune(instance, before=datetime.now(UTC) - timedelta(days=1)).runs == 0
+    assert _left(instance) == set(runs)
+
+
+@pytest.mark.parametrize("batch_runs", [1, 2, 100])
+def test_a_cap_leaves_the_younger_ones_for_the_next_time(
+    instance: dg.DagsterInstance, batch_runs: int
+) -> None:
+    runs = _record(instance, 6)
+    assert _prune(instance, batch_runs=batch_runs, max_runs=3) == Pruned(3, True, False)
+    assert _left(instance) == set(runs[3:])
+    assert _prune(instance, batch_runs=batch_runs, max_runs=3) == Pruned(2, False, False)
+    assert _left(instance) == {runs[-1]}
+
+
+def test_a_dry_run_counts_what_would_go_and_deletes_nothing(instance: dg.DagsterInstance) -> None:
+    runs = _record(instance, 5)
+    assert _prune(instance, dry_run=True) == Pruned(4, False, True)
+    assert _prune(instance, max_runs=2, dry_run=True) == Pruned(2, True, True)
+    assert _left(instance) == set(runs)
+
+
+def test_events_and_output_of_a_run_leave_the_disk(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    gone = quiet.execute_in_process(instance=instance).run_id
+    kept = quiet.execute_in_process(instance=instance).run_id
+    assert list(tmp_path.rglob(f"*{gone}*")), "the test knows where a run leaves its traces"
+
+    _prune(instance)
+
+    assert not list(tmp_path.rglob(f"*{gone}*"))
+    assert list(tmp_path.rglob(f"*{kept}*"))
+    assert instance.all_logs(kept)

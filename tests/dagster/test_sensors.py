@@ -1,0 +1,256 @@
+"""What the sensors do with what they read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from regworkers_core.domain.messages import Op, ReplicationItem
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.engine.ports import Outgoing
+from regworkers_core.replication.send import send_keys
+from regworkers_core.runtime import Runtime
+from regworkers_dagster.replication import sensors
+from regworkers_dagster.replication.glance import BoundedStreams
+from regworkers_dagster.replication.observing import Recorded
+from regworkers_dagster.resources import Workers
+from tests.dagster.support import job, plain, use
+from tests.support.drains import run
+from tests.support.entries import key, put
+
+Tick = Any
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+@pytest.fixture
+def tick(runtime: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Tick:
+    """Evaluates a sensor's function once, as the daemon does."""
+    use(monkeypatch, runtime)
+
+    def evaluate(function: Any, cursor: str | None = None) -> Any:
+        context = dg.build_sensor_context(instance=instance, cursor=cursor, sensor_name="a_sensor")
+        return function(context, Workers(call_seconds=2.0))
+
+    return evaluate
+
+
+def _queue(runtime: Runtime, messages: int) -> None:
+    queue = runtime.queue(runtime.names.replication_queue)
+    for number in range(messages):
+        send_keys(queue, [ReplicationItem(key(f"e{number}"), Op.UPSERT)], "corr")
+
+
+def _reason(answer: Any) -> str:
+    assert isinstance(answer, dg.SkipReason), answer
+    return str(answer.skip_message)
+
+
+def _drain_is_active(
+    instance: dg.DagsterInstance, name: str, status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED
+) -> None:
+    definition = job(f"{name}_entries")
+    instance.create_run_for_job(definition, tags=dict(definition.tags), status=status)
+
+
+def test_an_idle_system_starts_nothing(tick: Tick) -> None:
+    assert "0 messages wait" in _reason(tick(sensors.save_tick))
+    assert "nothing is unread" in _reason(tick(sensors.enqueue_tick))
+
+
+def test_a_waiting_message_starts_one_resident_save_drain(tick: Tick, runtime: Runtime) -> None:
+    _queue(runtime, 3)
+    (request,) = tick(sensors.save_tick).run_requests
+    assert request.run_key is None
+    assert request.tags == {"regworkers/drain": "save"}
+    config = request.run_config["ops"]["save"]["config"]
+    assert config == {"idle_seconds": 30.0, "max_seconds": 300.0}
+    assert dg.validate_run_config(job(request.job_name), request.run_config)
+
+
+def test_depth_starts_more_of_them(tick: Tick, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGWORKERS_DRAIN__MESSAGES_PER_DRAIN", "2")
+    _queue(runtime, 5)
+    assert len(tick(sensors.save_tick).run_requests) == 3
+
+
+def test_a_tick_never_receives_a_message(tick: Tick, runtime: Runtime) -> None:
+    _queue(runtime, 2)
+    tick(sensors.save_tick)
+    (first, second) = runtime.queue(runtime.names.replication_queue).receive(10, 0, 30)
+    assert {first.receive_count, second.receive_count} == {1}
+
+
+def test_unread_records_start_a_reader_and_on_an_idle_system_the_save_drain_too(
+    tick: Tick, runtime: Runtime
+) -> None:
+    put(runtime, key("e1"))
+    requests = tick(sensors.enqueue_tick).run_requests
+    assert [request.job_name for request in requests] == ["enqueue_entries", "save_entries"]
+
+
+def test_the_save_drain_is_not_started_twice(
+    tick: Tick, runtime: Runtime, instance: dg.DagsterInstance
+) -> None:
+    _drain_is_active(instance, "save")
+    put(runtime, key("e1"))
+    (request,) = tick(sensors.enqueue_tick).run_requests
+    assert request.job_name == "enqueue_entries"
+
+
+def test_without_mongodb_the_stream_is_still_read(
+    tick: Tick, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGWORKERS_MONGO__URI", "mongodb://127.0.0.1:9/")
+    monkeypatch.setenv("REGWORKERS_MONGO__SERVER_SELECTION_TIMEOUT_SECONDS", "0.2")
+    put(runtime, key("e1"))
+    (request,) = tick(sensors.enqueue_tick).run_requests
+    assert request.job_name == "enqueue_entries"
+    _queue(runtime, 1)
+    assert "mongo does not answer" in _reason(tick(sensors.save_tick))
+
+
+def test_what_was_read_is_not_unread(tick: Tick, runtime: Runtime) -> None:
+    put(runtime, key("e1"))
+    run(runtime, "enqueue")
+    assert "nothing is unread" in _reason(tick(sensors.enqueue_tick))
+
+
+@pytest.mark.parametrize(
+    "status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+)
+def test_a_drain_that_is_active_in_any_way_is_enough_and_nobody_peeks_beside_it(
+    tick: Tick,
+    runtime: Runtime,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    status: dg.DagsterRunStatus,
+) -> None:
+    _drain_is_active(instance, "enqueue", status)
+    _drain_is_active(instance, "save", status)
+    put(runtime, key("e1"))
+    _queue(runtime, 1)
+
+    def peek(_runtime: Runtime) -> float:
+        raise AssertionError("the stream has a reader already")
+
+    monkeypatch.setattr(sensors, "oldest_unread", peek)
+    assert "1 drain active" in _reason(tick(sensors.enqueue_tick))
+    assert "1 drain active" in _reason(tick(sensors.save_tick))
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.SUCCESS])
+def test_a_drain_that_is_told_to_end_is_not_waited_for(
+    tick: Tick, runtime: Runtime, instance: dg.DagsterInstance, status: dg.DagsterRunStatus
+) -> None:
+    _drain_is_active(instance, "save", status)
+    _queue(runtime, 1)
+    assert len(tick(sensors.save_tick).run_requests) == 1
+
+
+def test_a_row_of_crashes_slows_the_sensor_down(
+    tick: Tick, runtime: Runtime, instance: dg.DagsterInstance
+) -> None:
+    _queue(runtime, 1)
+    for _ in range(2):
+        _drain_is_active(instance, "save", dg.DagsterRunStatus.FAILURE)
+    assert len(tick(sensors.save_tick).run_requests) == 1
+    _drain_is_active(instance, "save", dg.DagsterRunStatus.FAILURE)
+    assert "the last 3 runs failed" in _reason(tick(sensors.save_tick))
+
+
+@pytest.mark.parametrize("name", ["enqueue_tick", "save_tick"])
+def test_a_missing_table_or_queue_is_said_and_no_tick_fails(
+    tick: Tick, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("REGWORKERS_RESOURCE_PREFIX", "nobody-made-this-")
+    assert "run `regworkers provision`" in _reason(tick(getattr(sensors, name)))
+
+
+@pytest.mark.parametrize("name", ["enqueue_tick", "save_tick"])
+def test_aws_away_is_said_and_no_tick_fails(tick: Tick, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("REGWORKERS_AWS__ENDPOINT_URL", "http://127.0.0.1:9")
+    assert "EndpointConnectionError" in _reason(tick(getattr(sensors, name)))
+
+
+def test_a_defect_is_said_without_its_text(tick: Tick, monkeypatch: pytest.MonkeyPatch) -> None:
+    def defect(_runtime: Runtime) -> float:
+        raise ValueError("zoe@example.com")
+
+    monkeypatch.setattr(sensors, "oldest_unread", defect)
+    reason = _reason(tick(sensors.enqueue_tick))
+    assert "defect in the sensor: ValueError" in reason
+    assert "zoe@example.com" not in reason
+
+
+def test_a_slow_stream_ends_the_look_instead_of_the_tick() -> None:
+    class Slow:
+        table_name = "demand-table"
+
+        def latest_stream(self) -> str:
+            return "arn"
+
+    now = iter([0.0, 6.0])
+    streams = BoundedStreams(Slow(), deadline=5.0, clock=lambda: next(now))  # type: ignore[arg-type]
+    assert streams.latest_stream() == "arn"
+    with pytest.raises(TransientFailure, match="too slow"):
+        streams.latest_stream()
+
+
+def test_observations_tell_depth_lag_and_size_and_are_not_repeated_while_nothing_changes(
+    tick: Tick, runtime: Runtime
+) -> None:
+    put(runtime, key("e1"))
+    _queue(runtime, 2)
+    first = tick(sensors.observe_tick)
+    seen = {event.asset_key.to_user_string(): event for event in _observations(first)}
+    assert plain(seen["replication_queue"].metadata)["waiting"] == 2
+    assert plain(seen["replication_dlq"].metadata)["waiting"] == 0
+    assert plain(seen["entries"].metadata) == {"documents": 0}
+    assert plain(seen["demand_table"].metadata)["oldest_unread_seconds"] >= 0
+    assert set(seen) >= {"analytics_queue"}
+    (verdict,) = [event for event in first.asset_events if isinstance(event, dg.AssetCheckEvaluation)]
+    assert verdict.passed
+
+    second = tick(sensors.observe_tick, first.cursor)
+    assert [
+        event for event in _observations(second) if event.asset_key.to_user_string() != "demand_table"
+    ] == []
+
+
+def test_a_dead_letter_fails_its_check_at_the_next_look(tick: Tick, runtime: Runtime) -> None:
+    first = tick(sensors.observe_tick)
+    dead = runtime.queue(runtime.names.dead_letter_queue(runtime.names.replication_queue))
+    dead.send([Outgoing(b"{}")])
+    second = tick(sensors.observe_tick, first.cursor)
+    (verdict,) = [event for event in second.asset_events if isinstance(event, dg.AssetCheckEvaluation)]
+    assert not verdict.passed
+    assert plain(verdict.metadata) == {"messages": 1}
+
+
+def test_what_could_not_be_read_is_named_and_is_not_zero(tick: Tick, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGWORKERS_AWS__ENDPOINT_URL", "http://127.0.0.1:9")
+    answer = tick(sensors.observe_tick)
+    seen = {event.asset_key.to_user_string(): plain(event.metadata) for event in _observations(answer)}
+    assert seen["replication_queue"] == {"could_not_read": "in_flight, waiting"}
+    assert seen["demand_table"] == {"could_not_read": "oldest_unread_seconds"}
+    assert seen["entries"] == {"documents": 0}
+    assert not [event for event in answer.asset_events if isinstance(event, dg.AssetCheckEvaluation)]
+
+
+@pytest.mark.parametrize(
+    "cursor", [None, "", "not json", "[]", '{"at": 3}', '{"at": {"a": "x"}, "numbers": {}}']
+)
+def test_a_damaged_cursor_only_costs_a_repeat(cursor: str | None) -> None:
+    assert Recorded.parse(cursor) == Recorded({}, {})
+
+
+def _observations(answer: Any) -> list[dg.AssetObservation]:
+    return [event for event in answer.asset_events if isinstance(event, dg.AssetObservation)]

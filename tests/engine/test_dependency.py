@@ -1,0 +1,151 @@
+"""The one retry policy: what is tried again, how often, how long, and what the breaker makes of it."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regworkers_core.domain.reasons import DependencyDown, PermanentFailure, Reason, TransientFailure
+from regworkers_core.engine.breaker import CircuitBreaker
+from regworkers_core.engine.dependency import Dependency, RetryPolicy
+from tests.engine.fakes import Clock
+
+QUICK = RetryPolicy(attempts=4, total_seconds=5, first_cap_seconds=0, last_cap_seconds=0)
+
+
+def classify(error: Exception) -> Exception:
+    return TransientFailure("fake", type(error).__name__) if isinstance(error, OSError) else error
+
+
+def dependency(policy: RetryPolicy = QUICK, failures: int = 3, clock: Clock | None = None) -> Dependency:
+    breaker = CircuitBreaker("fake", failures=failures, reset_seconds=15, clock=clock or Clock())
+    return Dependency("fake", classify, policy=policy, breaker=breaker)
+
+
+class Service:
+    """Raises its `errors` one after the other, then answers."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self._errors = list(errors)
+        self.calls = 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        if self._errors:
+            raise self._errors.pop(0)
+        return "answer"
+
+
+@given(st.integers(1, 100), st.floats(0, 1), st.floats(0, 10), st.floats(0, 100))
+def test_the_backoff_is_a_full_jitter_under_a_growing_cap(
+    attempt: int, draw: float, first: float, last: float
+) -> None:
+    policy = RetryPolicy(first_cap_seconds=first, last_cap_seconds=last)
+    asked: list[tuple[float, float]] = []
+
+    def uniform(low: float, high: float) -> float:
+        asked.append((low, high))
+        return low + draw * (high - low)
+
+    seconds = policy.backoff(attempt, uniform)
+    assert asked == [(0.0, min(last, first * 2 ** min(attempt - 1, 30)))]
+    assert 0 <= seconds <= last
+
+
+def test_real_draws_fill_the_whole_range() -> None:
+    draws = [RetryPolicy(first_cap_seconds=1, last_cap_seconds=4).backoff(3) for _ in range(2000)]
+    assert min(draws) < 0.4 and max(draws) > 3.6 and max(draws) <= 4
+    assert 1.8 < sum(draws) / len(draws) < 2.2
+
+
+def test_a_transient_failure_is_tried_again_until_it_answers() -> None:
+    service = Service(OSError(), OSError())
+    made = dependency()
+    assert made.call(service) == "answer"
+    assert (service.calls, made.calls, made.breaker.is_open) == (3, 3, False)
+
+
+def test_attempts_are_capped() -> None:
+    service = Service(*[OSError() for _ in range(10)])
+    with pytest.raises(TransientFailure) as caught:
+        dependency().call(service)
+    assert service.calls == 4
+    assert (caught.value.dependency, caught.value.error) == ("fake", "OSError")
+
+
+def test_time_is_capped_although_attempts_are_left() -> None:
+    policy = RetryPolicy(
+        attempts=100_000, total_seconds=0.05, first_cap_seconds=0.002, last_cap_seconds=0.002
+    )
+    service = Service(*[OSError() for _ in range(100_000)])
+    with pytest.raises(TransientFailure):
+        dependency(policy).call(service)
+    assert 1 < service.calls < 10_000
+
+
+def test_a_call_that_must_not_be_repeated_is_made_once() -> None:
+    service = Service(OSError())
+    with pytest.raises(TransientFailure):
+        dependency().call(service, retry=False)
+    assert service.calls == 1
+
+
+def test_what_is_not_transient_is_not_tried_again_and_comes_out_as_it_is() -> None:
+    refused = ValueError("the item's fault")
+    service = Service(refused)
+    with pytest.raises(ValueError) as caught:
+        dependency().call(service)
+    assert caught.value is refused and service.calls == 1
+
+
+def test_a_permanent_failure_after_a_transient_one_ends_the_attempts() -> None:
+    service = Service(OSError(), PermanentFailure(Reason.INVALID_ENTRY, "no"))
+    with pytest.raises(PermanentFailure):
+        dependency().call(service)
+    assert service.calls == 2
+
+
+def test_the_breaker_opens_after_so_many_failed_calls_and_then_nothing_is_asked() -> None:
+    made = dependency(failures=2)
+    for _ in range(2):
+        with pytest.raises(TransientFailure):
+            made.call(Service(*[OSError() for _ in range(4)]))
+    service = Service()
+    with pytest.raises(DependencyDown):
+        made.call(service)
+    assert made.breaker.is_open and service.calls == 0
+
+
+def test_an_answer_that_refuses_the_item_keeps_the_breaker_closed_and_closes_it_after_a_probe() -> None:
+    clock = Clock()
+    made = dependency(failures=1, clock=clock)
+    for _ in range(5):
+        with pytest.raises(ValueError):
+            made.call(Service(ValueError()))
+    assert not made.breaker.is_open
+    with pytest.raises(TransientFailure):
+        made.call(Service(*[OSError() for _ in range(4)]))
+    assert made.breaker.is_open
+    clock.now += 15
+    with pytest.raises(ValueError):
+        made.call(Service(ValueError()))
+    assert not made.breaker.is_open
+
+
+def test_a_slow_call_does_not_hold_up_the_others() -> None:
+    made = dependency()
+    inside, leave = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        inside.set()
+        assert leave.wait(10)
+
+    thread = threading.Thread(target=lambda: made.call(slow))
+    thread.start()
+    assert inside.wait(10)
+    assert made.call(Service()) == "answer"
+    leave.set()
+    thread.join()

@@ -1,0 +1,103 @@
+"""A queue as a drain's source: what it holds, keeps hidden, releases and gives back."""
+
+from __future__ import annotations
+
+import pytest
+
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.engine.queue_source import QueueSource
+from tests.engine.fakes import FakeQueue, away
+
+
+def source(queue: FakeQueue, batch_messages: int = 10) -> QueueSource:
+    return QueueSource(queue, batch_messages=batch_messages, wait_seconds=2.0, visibility_seconds=30)
+
+
+def test_more_calls_follow_only_while_they_come_back_full_and_only_the_first_one_waits() -> None:
+    queue = FakeQueue(waiting=23)
+    assert len(source(queue, 100).receive()) == 23
+    assert queue.receive_calls == [(10, 2.0, 30), (10, 0.0, 30), (10, 0.0, 30)]
+
+
+def test_a_batch_is_never_larger_than_asked_for() -> None:
+    queue = FakeQueue(waiting=100)
+    assert len(source(queue, 25).receive()) == 25
+    assert [call[0] for call in queue.receive_calls] == [10, 10, 5]
+
+
+def test_what_was_received_before_a_call_failed_is_handed_out() -> None:
+    queue = FakeQueue(waiting=23)
+    queue.failing_receives = {2, 3}
+    made = source(queue, 100)
+    assert len(made.receive()) == 10
+    with pytest.raises(TransientFailure):
+        made.receive()
+    assert len(made.receive()) == 13
+
+
+def test_a_heartbeat_hides_what_is_held_for_another_visibility_time() -> None:
+    queue = FakeQueue(waiting=2)
+    made = source(queue)
+    made.receive()
+    made.heartbeat()
+    made.heartbeat()
+    assert queue.visibility == [("m0", 30), ("m1", 30)] * 2
+    assert made.counts()["visibility_extended"] == 4
+
+
+def test_what_is_settled_is_released() -> None:
+    queue = FakeQueue(waiting=3)
+    made = source(queue)
+    first, second, third = made.receive()
+    made.acknowledge([first])
+    made.give_back([(second, 7.4)])
+    assert (queue.deleted, queue.visibility) == ([first], [("m1", 7)])
+    queue.visibility.clear()
+    made.heartbeat()
+    assert queue.visibility == [(third.message_id, 30)]
+
+
+def test_closing_gives_back_the_rest_at_once_and_only_the_rest() -> None:
+    queue = FakeQueue(waiting=3)
+    made = source(queue)
+    first, second, _ = made.receive()
+    made.acknowledge([first])
+    made.give_back([(second, 5)])
+    queue.visibility.clear()
+    made.close()
+    assert queue.visibility == [("m2", 0)]
+    made.close()
+    made.heartbeat()
+    assert queue.visibility == [("m2", 0)]
+
+
+def test_a_message_that_could_not_be_deleted_is_let_go_so_that_it_comes_again() -> None:
+    queue = FakeQueue(waiting=2)
+    queue.undeletable = {"m1"}
+    made = source(queue)
+    made.acknowledge(made.receive())
+    made.heartbeat()
+    assert queue.visibility == []
+
+
+def test_a_failed_acknowledgement_lets_go_too() -> None:
+    queue = FakeQueue(waiting=1)
+    made = source(queue)
+    batch = made.receive()
+    queue.failure = away
+    with pytest.raises(TransientFailure):
+        made.acknowledge(batch)
+    queue.failure = None
+    made.heartbeat()
+    assert queue.visibility == []
+
+
+def test_an_empty_queue_is_idle_and_costs_no_call_to_settle() -> None:
+    queue = FakeQueue()
+    made = source(queue)
+    assert made.receive() == [] and made.may_idle()
+    made.acknowledge([])
+    made.give_back([])
+    made.heartbeat()
+    made.close()
+    assert queue.visibility == queue.deleted == []

@@ -1,0 +1,91 @@
+"""A drain that is killed at a named step, and the recovery after it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from regworkers_core.replication.drains import DrainName
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import PROJECT_ROOT
+from tests.faults.story import Story, Verdict
+from tests.support.drains import replicate_all, run
+from tests.support.waiting import wait_until
+
+# Small batches, so that a drain dies between others that are settled, waiting or in flight. The victim and
+# its successor run with the same settings.
+SECTIONS: dict[str, Any] = {
+    "enqueue": {"batch_records": 5, "concurrency": 2},
+    "save": {"batch_messages": 1, "concurrency": 2},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Kill the drain when it passes the step for the `occurrence`-th time. `variant`: see victim.py."""
+
+    step: str
+    occurrence: int = 1
+    variant: str = "good"
+
+    @property
+    def drain(self) -> DrainName:
+        return "enqueue" if self.step.startswith("enqueue.") else "save"
+
+
+# How often a drain of the story below passes each step, at least.
+PASSES = {
+    "enqueue.after_send": 3,
+    "enqueue.before_checkpoint": 1,
+    "save.after_write": 3,
+    "save.after_event": 3,
+    "save.after_clear": 3,
+    "save.before_delete": 3,
+}
+
+
+def crash_and_recover(runtime: Runtime, fault: Fault) -> Verdict:
+    """Changes of every kind, a drain that dies over them, fresh drains until nothing is left."""
+    story = Story(runtime)
+    for number in range(9):
+        story.put(f"old-{number}")
+    replicate_all(runtime)
+    story.saved()
+    for number in range(6):
+        story.put(f"old-{number}")
+        story.put(f"new-{number}")
+    for number in range(4, 9):
+        story.remove(f"old-{number}")
+    if fault.drain == "save":
+        run(runtime, "enqueue")
+    die(runtime, fault)
+    recover(runtime)
+    return story.judge()
+
+
+def die(runtime: Runtime, fault: Fault) -> None:
+    """Run the drain in a process of its own until it kills itself."""
+    command = [sys.executable, "-m", "tests.faults.victim", runtime.names.prefix, fault.step]
+    answer = subprocess.run(
+        [*command, str(fault.occurrence), fault.variant],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.returncode == -signal.SIGKILL, f"{fault} did not die: {answer.stdout}{answer.stderr}"
+
+
+def recover(runtime: Runtime, seconds: float = 60.0) -> None:
+    """Fresh drains until the queue is empty: visibility and leases of the dead one have to run out first."""
+    queue = runtime.queue(runtime.names.replication_queue)
+
+    def over() -> bool:
+        replicate_all(runtime)
+        return queue.depth().total == 0
+
+    wait_until(over, seconds=seconds, what="an empty queue")

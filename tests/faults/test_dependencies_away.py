@@ -1,0 +1,155 @@
+"""Each dependency away for longer than the visibility time-out: no dead letters, recovery by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from regworkers_core.engine.drain import DrainReport
+from regworkers_core.replication.drains import DrainName
+from regworkers_core.runtime import Runtime
+from regworkers_local.stack import Stack
+from tests.faults.crash import SECTIONS, recover
+from tests.faults.story import Story
+from tests.support.drains import replicate_all, run
+from tests.support.runtimes import ADDRESSES, new_runtime, test_settings
+from tests.support.waiting import wait_until
+
+VISIBILITY_SECONDS = 2
+# Drains that find out soon. Whoever provisions, recovers and judges is more patient.
+IMPATIENT: dict[str, Any] = {
+    **SECTIONS,
+    "save": {**SECTIONS["save"], "visibility_seconds": VISIBILITY_SECONDS},
+    "aws": {"connect_timeout_seconds": 0.5, "read_timeout_seconds": 0.7},
+    "mongo": {
+        "connect_timeout_seconds": 0.5,
+        "socket_timeout_seconds": 1.0,
+        "server_selection_timeout_seconds": 0.5,
+    },
+    "retry": {"attempts": 2, "total_seconds": 1.5, "breaker_failures": 2, "breaker_reset_seconds": 0.3},
+}
+
+
+@pytest.fixture(scope="module")
+def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Stack]]:
+    """One stack for the module, up at the first use and whole again at each."""
+    stack = Stack(tmp_path_factory.mktemp("away"), "away")
+
+    def whole() -> Stack:
+        stack.up()
+        return stack
+
+    yield whole
+    stack.reset()
+
+
+@pytest.fixture
+def stack(own_servers: None, stacks: Callable[[], Stack]) -> Stack:
+    return stacks()
+
+
+class Outage:
+    """A story under way on a stack of its own, with work on the queue and on the stream."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self._addresses = {name: stack.state.address(name) for name in ADDRESSES}
+        self.runtime = new_runtime(self._addresses, **SECTIONS)
+        self.story = Story(self.runtime)
+        for number in range(6):
+            self.story.put(f"old-{number}")
+        replicate_all(self.runtime)
+        self.story.saved()
+        for number in range(3):
+            self.story.put(f"old-{number}")
+            self.story.remove(f"old-{number + 3}")
+        for number in range(30):
+            self.story.put(f"new-{number}")
+
+    def drain(self, name: DrainName, on_step: Callable[[str], None] = lambda _step: None) -> DrainReport:
+        """One impatient drain in a fresh process' state."""
+        aws = {"endpoint_url": self._addresses["aws"], "access_key_id": "test", "secret_access_key": "test"}
+        sections = {
+            **IMPATIENT,
+            "aws": {**aws, **IMPATIENT["aws"]},
+            "mongo": {"uri": self._addresses["mongo"], **IMPATIENT["mongo"]},
+        }
+        runtime = Runtime(test_settings(self.runtime.names.prefix, self._addresses, **sections))
+        try:
+            return run(runtime, name, on_step=on_step)
+        finally:
+            runtime.mongo.close()
+
+    def drain_until_it_is_away(self, name: DrainName, step: str, strike: Callable[[], None]) -> DrainReport:
+        """The dependency goes away when the drain passes `step` for the second time."""
+        passed: list[str] = []
+
+        def on_step(name: str) -> None:
+            if name == step:
+                passed.append(name)
+                if len(passed) == 2:
+                    strike()
+
+        report = self.drain(name, on_step)
+        assert len(passed) >= 2, report.as_dict()
+        return report
+
+    def stays_away(self, name: DrainName, dependency: str) -> None:
+        """Drains that start meanwhile, as a sensor's would, for longer than a message stays hidden."""
+        over = time.monotonic() + VISIBILITY_SECONDS + 1.0
+        while time.monotonic() < over:
+            report = self.drain(name)
+            assert (report.ended, report.dependency) == ("dependency_down", dependency)
+            assert not report.deliveries and not report.counts["received"]
+
+    def ends_well(self) -> None:
+        recover(self.runtime)
+        verdict = self.story.judge()
+        assert verdict.clean, verdict
+
+
+def test_mongodb_killed_under_a_save_drain(stack: Stack) -> None:
+    outage = Outage(stack)
+    run(outage.runtime, "enqueue")
+    report = outage.drain_until_it_is_away("save", "save.after_write", lambda: stack.kill("mongo"))
+    assert (report.ended, report.dependency) == ("dependency_down", "mongo")
+    assert report.deliveries["returned"] and not report.counts["dead_lettered"]
+    outage.stays_away("save", "mongo")
+    stack.up()
+    outage.ends_well()
+
+
+@pytest.mark.parametrize(("name", "step"), [("enqueue", "enqueue.after_send"), ("save", "save.after_write")])
+def test_the_aws_endpoint_stopped_under_a_drain(stack: Stack, name: DrainName, step: str) -> None:
+    outage = Outage(stack)
+    if name == "save":
+        run(outage.runtime, "enqueue")
+    report = outage.drain_until_it_is_away(name, step, lambda: stack.pause("aws"))
+    assert report.ended == "dependency_down" and report.dependency in ("sqs", "dynamodb", "streams")
+    outage.stays_away(name, "dynamodb")
+    stack.resume("aws")
+    outage.ends_well()
+
+
+def test_kafka_and_redis_killed_concern_replication_not_at_all(stack: Stack) -> None:
+    outage = Outage(stack)
+    stack.kill("kafka")
+    stack.kill("redis")
+    for name in ("enqueue", "save"):
+        report = outage.drain(name)
+        assert report.ended == "idle" and not report.counts["returned"]
+    verdict = outage.story.judge()
+    assert verdict.clean and not verdict.repeats, verdict
+    states = stack.status()
+    assert (states["kafka"], states["redis"]) == ("dead", "dead")
+
+
+def test_the_outage_of_a_test_is_real(stack: Stack) -> None:
+    outage = Outage(stack)
+    stack.kill("mongo")
+    assert outage.runtime.probe("mongo") == "mongo"
+    stack.up()
+    wait_until(lambda: outage.runtime.probe("mongo") is None, what="MongoDB back")

@@ -1,0 +1,62 @@
+"""A drain that kills itself: `python -m tests.faults.victim <prefix> <step> <occurrence> <variant>`.
+
+The servers come from the same environment as the test's. Prints its report if it survives.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+from regworkers_core.engine.ports import Received
+from regworkers_core.engine.queue_source import QueueSource
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.replication import drains
+from regworkers_core.runtime import Runtime
+from tests.faults.crash import SECTIONS, Fault
+from tests.support.runtimes import test_settings
+
+
+class AcknowledgesFirst(QueueSource):
+    """The broken variant of a source: a message is deleted before its entries are written."""
+
+    def receive(self) -> list[Received]:
+        batch = super().receive()
+        self._queue.delete(batch)
+        return batch
+
+
+# What is broken on purpose.
+VARIANTS: dict[str, Callable[[], None]] = {
+    "good": lambda: None,
+    "acknowledges first": lambda: setattr(drains, "QueueSource", AcknowledgesFirst),
+}
+
+
+def main(prefix: str, step: str, occurrence: str, variant: str) -> None:
+    fault = Fault(step, int(occurrence), variant)
+    VARIANTS[variant]()
+    lock, passed = threading.Lock(), 0
+
+    def on_step(name: str) -> None:
+        nonlocal passed
+        if name != fault.step:
+            return
+        with lock:
+            passed += 1
+            if passed == fault.occurrence:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    runtime = Runtime(test_settings(prefix, **SECTIONS))
+    limits = drains.drain_limits(runtime.settings, fault.drain, idle_seconds=0.3, max_seconds=30)
+    report = drains.run_drain(
+        runtime, fault.drain, limits, stop=StopSignal(), run_id="victim", on_step=on_step
+    )
+    print(report.as_dict())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

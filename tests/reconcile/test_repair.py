@@ -1,0 +1,167 @@
+"""What a repair sends, what it leaves alone, and how it waits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from regworkers_core.adapters.replica import Stored
+from regworkers_core.domain.messages import Op
+from regworkers_core.domain.order import Order
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.engine.ports import SendFailure
+from regworkers_core.replication.reconcile.classify import Kind
+from regworkers_core.replication.reconcile.report import ReconcileResult, RepairReport
+from tests.reconcile.world import OBJECTIVE, Replication, World, entry_key
+
+KEY = entry_key(0)
+
+
+def world_with(kind: Kind) -> World:
+    """One entry that differs in this way for long enough."""
+    world = World(deliver_sent_after=1.0)
+    world.settle(KEY, version=2)
+    order = world.order(KEY)
+    if kind is Kind.MISSING:
+        del world.stored[KEY]
+    elif kind is Kind.STALE:
+        lower = order._replace(version=1)
+        world.stored[KEY] = replace(world.stored[KEY], order=lower)
+    elif kind is Kind.ORPHANED:
+        world.remove(KEY, lag=None)
+    elif kind is Kind.RESURRECTED:
+        world.stored[KEY] = Stored(order, None, {}, "2026-01-01T00:00:00.000Z")
+    elif kind is Kind.AHEAD:
+        world.stored[KEY] = replace(world.stored[KEY], order=order._replace(version=3))
+    elif kind is Kind.REJECTED:
+        world.items[KEY]["email"] = ""
+        del world.stored[KEY]
+        world.refused[KEY] = {order}
+    return world
+
+
+def repaired(world: World) -> tuple[ReconcileResult, RepairReport]:
+    result = world.reconcile(repair=True)
+    assert result.repair is not None
+    return result, result.repair
+
+
+@pytest.mark.parametrize("kind", [Kind.MISSING, Kind.STALE, Kind.ORPHANED, Kind.RESURRECTED])
+def test_what_a_key_can_heal_is_sent_and_watched_until_it_agrees(kind: Kind) -> None:
+    world = world_with(kind)
+    before = dict(world.items)
+    result, repair = repaired(world)
+    assert result.counts[kind] == 1, "counts are what was found"
+    assert repair.healed == repair.sent == 1 and result.clean
+    assert not any(repair.remaining.values()) and repair.advice == ""
+    assert world.items == before, "the demand table is never written"
+    assert world.reconcile().clean
+
+
+@pytest.mark.parametrize("kind", [Kind.AHEAD, Kind.REJECTED])
+def test_what_no_key_can_heal_is_left_alone_and_explained(kind: Kind) -> None:
+    world = world_with(kind)
+    result, repair = repaired(world)
+    assert world.sent == [] and repair.sent == 0
+    assert not result.clean and repair.remaining[kind] == 1
+    assert result.explanations[kind]
+
+
+def test_an_orphan_is_buried_under_the_order_that_is_stored() -> None:
+    world = world_with(Kind.ORPHANED)
+    order = world.order(KEY)
+    _, repair = repaired(world)
+    assert [(wish.op, wish.order) for wish in world.sent] == [(Op.REMOVE, order)]
+    assert repair.removals == 1
+
+
+def test_exactly_the_tombstone_in_the_way_is_deleted_and_then_the_key_is_sent() -> None:
+    world = world_with(Kind.RESURRECTED)
+    order = world.order(KEY)
+    _, repair = repaired(world)
+    assert world.deleted_tombstones == [(KEY, order)] and repair.tombstones_deleted == 1
+    assert [wish.op for wish in world.sent] == [Op.UPSERT]
+
+
+def test_what_healed_since_it_was_found_is_not_sent() -> None:
+    world = world_with(Kind.MISSING)
+    sound = world_with(Kind.NOT_YET).stored[KEY]
+
+    def heal(phase: str) -> None:
+        if phase.startswith("repairing"):
+            world.stored[KEY] = sound
+
+    result = world.reconcile(repair=True, on_phase=heal)
+    assert result.repair is not None
+    assert world.sent == [] and result.clean and result.repair.healed == 1
+
+
+def test_an_entry_that_was_removed_meanwhile_loses_no_tombstone() -> None:
+    world = world_with(Kind.RESURRECTED)
+
+    def remove(phase: str) -> None:
+        if phase.startswith("repairing"):
+            world.remove(KEY, lag=None)
+
+    result = world.reconcile(repair=True, on_phase=remove)
+    assert world.deleted_tombstones == [] and world.sent == [] and result.clean
+
+
+def test_keys_are_sent_no_faster_than_the_rate() -> None:
+    world = World(read_seconds=0.0, deliver_sent_after=0.0)
+    for number in range(40):
+        world.settle(entry_key(number))
+    world.stored.clear()
+    began = world.now
+    result = world.reconcile(repair=True, rate=2.0)
+    assert result.clean and len(world.sent) == 40
+    # Two seconds' worth may go at once.
+    assert world.now - began >= (40 - 2) / 2.0
+
+
+def test_without_a_drain_the_wait_ends_and_says_what_must_run() -> None:
+    world = world_with(Kind.MISSING)
+    world.deliver_sent_after = None
+    began = world.now
+    result, repair = repaired(world)
+    assert not result.clean and repair.remaining[Kind.MISSING] == 1
+    assert "regworkers drain save" in repair.advice
+    assert OBJECTIVE <= world.now - began <= 4 * OBJECTIVE
+
+
+def test_a_drain_that_is_slow_but_moving_is_waited_for() -> None:
+    world = World(read_seconds=0.0)
+    keys = [entry_key(number) for number in range(5)]
+    for key in keys:
+        world.settle(key)
+    sound = dict(world.stored)
+    world.stored.clear()
+    for number, key in enumerate(keys):
+        # Each on its own is within the patience, all together are far beyond it.
+        world.after(OBJECTIVE * 1.5 * (number + 1), lambda key=key: world.stored.update({key: sound[key]}))
+    assert world.reconcile(repair=True).clean
+
+
+def test_a_key_that_the_drain_refuses_after_all_ends_the_wait_as_rejected() -> None:
+    world = world_with(Kind.MISSING)
+    world.deliver_sent_after = None
+    world.after(100.0, lambda: world.refused.update({KEY: {Order(**_order(world))}}))
+    _, repair = repaired(world)
+    assert repair.remaining[Kind.REJECTED] == 1 and repair.remaining[Kind.MISSING] == 0
+
+
+def test_a_send_that_is_not_confirmed_ends_the_repair() -> None:
+    world = world_with(Kind.MISSING)
+
+    class Refusing(Replication):
+        def send(self, messages: object) -> list[SendFailure]:
+            return [SendFailure(0, "down", permanent=False)]
+
+    with pytest.raises(TransientFailure):
+        world.reconcile(repair=True, queue=Refusing(world))
+
+
+def _order(world: World) -> dict[str, object]:
+    item = world.items[KEY]
+    return {"created_at": item["createdAt"], "version": item["version"], "updated_at": item["updatedAt"]}

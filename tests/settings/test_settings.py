@@ -1,0 +1,232 @@
+"""Settings: where each value comes from, and an error that says which key, which value and where."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import PROJECT_ROOT, config_file, load_settings, masked, stack_state_file
+
+SECRETS = {
+    "REGWORKERS_AWS__ACCESS_KEY_ID": "AKIA-hidden",
+    "REGWORKERS_AWS__SECRET_ACCESS_KEY": "hidden-key",
+    "REGWORKERS_MONGO__URI": "mongodb://user:hidden@mongo.example.com/",
+    "REGWORKERS_REDIS__URL": "redis://:hidden@redis.example.com/0",
+    "REGWORKERS_KAFKA__OPTIONS": '{"sasl.password": "hidden"}',
+}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing set, and no embedded stack."""
+    for name in list(os.environ):
+        if name.startswith("REGWORKERS_") and not name.startswith("REGWORKERS_TEST_"):
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("CONFIG_ENV", raising=False)
+    monkeypatch.setenv("REGWORKERS_LOCAL_DIR", str(tmp_path / "local"))
+
+
+def use_config(monkeypatch: pytest.MonkeyPatch, folder: Path, document: Any) -> Path:
+    """A configuration of local-dev with this content (text is written as it is)."""
+    path = folder / "local-dev.config.yml"
+    path.write_text(document if isinstance(document, str) else yaml.safe_dump(document))
+    monkeypatch.setenv("REGWORKERS_CONFIG_DIR", str(folder))
+    return path
+
+
+def write_state(content: bytes) -> Path:
+    path = stack_state_file()
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    return path
+
+
+def complaint() -> str:
+    with pytest.raises(UsageError) as caught:
+        load_settings()
+    return str(caught.value)
+
+
+# Files
+
+
+@pytest.mark.parametrize("name", ["local-dev", "qa", "preprod", "prod"])
+def test_each_environment_has_a_file_that_loads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONFIG_ENV", name)
+    settings = load_settings()
+    assert settings.environment == name
+    assert settings.sensors_on is (name == "local-dev")
+    assert settings.resource_prefix == ("" if name == "local-dev" else f"{name}-")
+    assert settings.names.demand_table == f"{settings.resource_prefix}demand-table"
+    # A batch must be able to outlive two lost heartbeats of its visibility.
+    assert settings.save.visibility_seconds > settings.aws.read_timeout_seconds * 2
+
+
+def test_local_dev_is_the_default() -> None:
+    assert load_settings().environment == "local-dev"
+    assert config_file() == PROJECT_ROOT / "configs" / "local-dev.config.yml"
+
+
+def test_an_unknown_environment_is_refused_with_those_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONFIG_ENV", "production")
+    assert complaint() == (
+        "CONFIG_ENV=production is not an environment: choose one of local-dev, qa, preprod, prod"
+    )
+
+
+def test_a_missing_file_names_itself_and_the_variables(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("REGWORKERS_CONFIG_DIR", str(tmp_path))
+    line = complaint()
+    assert str(tmp_path / "local-dev.config.yml") in line
+    assert "CONFIG_ENV" in line and "REGWORKERS_CONFIG_DIR" in line
+
+
+@pytest.mark.parametrize(
+    ("document", "found"),
+    [("save: [1\nretry: {", "not valid YAML in line"), ("- a\n- b\n", "should hold a mapping")],
+)
+def test_a_file_that_is_no_configuration_names_itself(
+    document: str, found: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = use_config(monkeypatch, tmp_path, document)
+    assert complaint().startswith(f"{path}: {found}")
+
+
+# Wrong values
+
+
+WRONG = [
+    ({"save": {"visibilitySeconds": "soon"}}, "save.visibilitySeconds", "found 'soon'"),
+    ({"save": {"visibilitySeconds": 0}}, "save.visibilitySeconds", "found 0"),
+    ({"drain": {"maxSaveDrains": 1.5}}, "drain.maxSaveDrains", "found 1.5"),
+    ({"sensorsOn": "perhaps"}, "sensorsOn", "found 'perhaps'"),
+    ({"resourcePrefix": "a b"}, "resourcePrefix", "found 'a b'"),
+    ({"environment": "moon"}, "environment", "found 'moon'"),
+    ({"save": {"visibilitySecond": 3}}, "save.visibilitySecond", "is not a setting"),
+    ({"saves": {"visibilitySeconds": 3}}, "saves", "is not a setting"),
+    ({"save": 7}, "save", ""),
+]
+
+
+@pytest.mark.parametrize(("document", "key", "found"), WRONG, ids=[str(row[0]) for row in WRONG])
+def test_a_wrong_value_in_the_file_is_one_line_with_file_key_and_value(
+    document: dict[str, Any], key: str, found: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = use_config(monkeypatch, tmp_path, document)
+    line = complaint()
+    assert line.startswith(f"{path}: {key}") and found in line
+    assert "\n" not in line
+
+
+def test_a_wrong_value_in_the_environment_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGWORKERS_SAVE__VISIBILITY_SECONDS", "soon")
+    line = complaint()
+    assert line.startswith(
+        "environment variable REGWORKERS_SAVE__VISIBILITY_SECONDS: save.visibilitySeconds:"
+    )
+    assert "found 'soon'" in line
+
+
+def test_every_wrong_key_has_a_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    use_config(monkeypatch, tmp_path, {"save": {"concurrency": 0}, "retry": {"attempts": "many"}})
+    lines = complaint().splitlines()
+    assert ["save.concurrency" in line for line in lines] != ["retry.attempts" in line for line in lines]
+    assert len(lines) == 2
+
+
+def test_a_wrong_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    use_config(monkeypatch, tmp_path, {"aws": {"accessKeyId": 12345678}})
+    line = complaint()
+    assert "aws.accessKeyId" in line and "12345678" not in line
+
+
+# The environment
+
+
+def test_the_environment_wins_over_one_nested_key_and_leaves_its_neighbours(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_config(monkeypatch, tmp_path, {"save": {"visibilitySeconds": 11, "concurrency": 3}})
+    monkeypatch.setenv("REGWORKERS_SAVE__VISIBILITY_SECONDS", "7")
+    save = load_settings().save
+    assert (save.visibility_seconds, save.concurrency) == (7, 3)
+
+
+def test_the_environment_wins_over_the_file_and_the_file_over_the_embedded_stack(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_state(
+        orjson.dumps({"aws": "http://a", "mongo": "mongodb://m", "redis": "redis://r", "kafka": "k:1"})
+    )
+    assert load_settings().aws.endpoint_url == "http://a"
+    use_config(monkeypatch, tmp_path, {"aws": {"endpointUrl": "http://file"}})
+    settings = load_settings()
+    assert (settings.aws.endpoint_url, settings.kafka.bootstrap) == ("http://file", "k:1")
+    monkeypatch.setenv("REGWORKERS_AWS__ENDPOINT_URL", "http://environment")
+    assert load_settings().aws.endpoint_url == "http://environment"
+
+
+def test_the_embedded_stack_is_for_local_dev_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_state(orjson.dumps({"aws": "http://a", "mongo": "m", "redis": "r", "kafka": "k"}))
+    monkeypatch.setenv("CONFIG_ENV", "prod")
+    settings = load_settings()
+    assert settings.aws.endpoint_url is None and settings.mongo.uri is None
+
+
+# Secrets
+
+
+def test_secrets_are_masked_and_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert settings.mongo.uri is not None
+    assert settings.mongo.uri.get_secret_value() == SECRETS["REGWORKERS_MONGO__URI"]
+    shown = masked(settings)
+    assert shown["mongo"]["uri"] == shown["redis"]["url"] == shown["aws"]["secretAccessKey"] == "***"
+    assert shown["kafka"]["options"] == {"sasl.password": "***"}
+    for text in (orjson.dumps(shown).decode(), repr(settings), str(settings)):
+        assert "hidden" not in text
+    assert shown["save"]["visibilitySeconds"] == settings.save.visibility_seconds
+    assert shown["sensorsOn"] is True
+
+
+# The embedded stack
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"{}", orjson.dumps({"aws": "http://a", "mongo": "m"})]
+)
+def test_a_damaged_state_file_names_itself_and_the_way_out(content: bytes) -> None:
+    path = write_state(content)
+    line = complaint()
+    assert str(path) in line and "regworkers local up" in line and "\n" not in line
+
+
+def test_without_a_stack_local_dev_says_how_to_start_it_and_never_asks_the_real_aws() -> None:
+    with pytest.raises(UsageError, match="regworkers local up"):
+        Runtime.load().probe("dynamodb")
+
+
+def test_the_terminal_says_so_in_one_line_and_exits_with_2(tmp_path: Path) -> None:
+    answer = subprocess.run(
+        [Path(sys.executable).parent / "regworkers", "drain", "save", "--format", "json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": os.environ["PATH"], "REGWORKERS_LOCAL_DIR": str(tmp_path)},
+    )
+    assert (answer.returncode, answer.stdout) == (2, "")
+    (line,) = answer.stderr.splitlines()
+    assert "regworkers local up" in line
