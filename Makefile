@@ -7,7 +7,7 @@ STAMP := .venv/.built
 UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check soak bench-replication lock
+.PHONY: help setup demo dev test check format soak bench-replication lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ check: $(STAMP) ## lint, format, strict types, import rules, definitions load
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/dagster definitions validate -w workspace.yaml
+
+format: $(STAMP) ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 soak: $(STAMP) ## every kill point twenty times over, with a table of what was lost and doubled
 	$(BIN)/python -m tests.faults.soak

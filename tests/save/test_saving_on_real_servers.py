@@ -110,7 +110,13 @@ def test_a_tombstone_yields_only_to_a_greater_order_and_says_resurrected(runtime
 def test_an_older_state_never_overwrites_a_newer_one(runtime: Runtime) -> None:
     put(runtime, key("e1"), version=9, firstName="new")
     replicate_all(runtime)
-    put(runtime, key("e1"), version=8, firstName="old", createdAt=(source(runtime, key("e1")) or {})["createdAt"])
+    put(
+        runtime,
+        key("e1"),
+        version=8,
+        firstName="old",
+        createdAt=(source(runtime, key("e1")) or {})["createdAt"],
+    )
     _, saved = replicate_all(runtime)
     assert saved.counts["stale"] == 1
     assert (document(runtime, key("e1")) or {})["firstName"] == "new"
@@ -224,7 +230,9 @@ def test_numbers_as_strings_are_read_as_numbers_and_the_flag_is_still_cleared(ru
     assert (source(runtime, key("e1")) or {})["needsReplication"] is False
 
 
-@pytest.mark.parametrize("absent", [["version"], ["createdAt"], ["updatedAt"], ["version", "createdAt", "updatedAt"]])
+@pytest.mark.parametrize(
+    "absent", [["version"], ["createdAt"], ["updatedAt"], ["version", "createdAt", "updatedAt"]]
+)
 def test_an_entry_without_order_fields_is_saved_with_the_smallest_order(
     runtime: Runtime, absent: list[str]
 ) -> None:
@@ -262,7 +270,9 @@ def test_every_bad_message_is_a_dead_letter_at_once_with_its_reason_and_its_hist
     saved = run(runtime, "save")
     assert saved.counts["dead_lettered"] == len(BAD_BODIES)
     letters = dead(runtime)
-    assert sorted(letter.attributes["reason"] for letter in letters) == sorted(reason for _, reason in BAD_BODIES)
+    assert sorted(letter.attributes["reason"] for letter in letters) == sorted(
+        reason for _, reason in BAD_BODIES
+    )
     for letter in letters:
         assert {"error", "fingerprint", "firstFailedAt", "source", "attempt"} <= set(letter.attributes)
         assert letter.attributes["source"] == runtime.names.replication_queue
