@@ -109,6 +109,7 @@ def summary(
     lags: Percentiles,
     seconds_taken: float,
     dead_letters: int,
+    first_seconds: float,
 ) -> tuple[Table, bool]:
     """The table at the end, and whether its numbers add up.
 
@@ -142,6 +143,7 @@ def summary(
     rate = sum(changes.values()) / max(seconds_taken, 0.001)
     table.add_row("time", f"{seconds_taken:.1f} s", f"{rate:,.0f} changes/s, from first write to last")
     lag = lags.summary()
+    table.add_row("first entry, idle system", f"{first_seconds:.1f} s", "a tick and two runs start")
     table.add_row("lag", f"p50 {lag['p50']} s", f"p95 {lag['p95']} s, p99 {lag['p99']} s, max {lag['max']} s")
     return table, fine
 

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 from regworkers_core.adapters.attribute_values import attribute, attributes
+from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
@@ -63,12 +64,24 @@ class Loader:
         self._runtime, self._plan, self._campaigns = runtime, plan, campaigns
         self._table = runtime.names.demand_table
         self._lock = threading.Lock()
+        self._data = DemoData(plan.seed)
         self.loaded = Loaded()
+
+    def insert_first(self) -> EntryKey:
+        """The campaigns and the first entry, alone: `run` goes on from there."""
+        self._write_campaigns()
+        self._write([0])
+        pk, sk = self.loaded.live[0]
+        key = EntryKey.parse(pk, sk)
+        if key is None:
+            raise ValueError("demo data made a key that is not an entry's")
+        return key
 
     def run(self, stop: StopSignal, on_progress: Callable[[Loaded], None] = lambda _loaded: None) -> Loaded:
         """Insert, then update and remove. Raises TransientFailure when DynamoDB stops answering."""
         started = time.monotonic()
-        self._write_campaigns()
+        if not self.loaded.inserted:
+            self._write_campaigns()
         self._insert(stop, started, on_progress)
         self._change(stop, on_progress)
         self.loaded.seconds = time.monotonic() - started
@@ -86,34 +99,33 @@ class Loader:
 
     def _insert(self, stop: StopSignal, started: float, on_progress: Callable[[Loaded], None]) -> None:
         plan = self._plan
-        # One clock reading per batch: an entry is created when it is written.
-        data = DemoData(plan.seed)
 
         def batches() -> Iterator[list[int]]:
-            numbers = iter(range(plan.entries))
+            numbers = iter(range(self.loaded.inserted, plan.entries))
             while batch := list(islice(numbers, BATCH)):
                 yield batch
 
-        making = threading.Lock()
-
         def write(numbers: list[int]) -> None:
-            if stop.is_set:
-                return
-            with making:
+            if not stop.is_set:
                 self._pace(started, stop)
-                now = time.time()
-                items = [
-                    data.entry(self._campaigns[number % len(self._campaigns)].campaign_id, number, now)
-                    for number in numbers
-                ]
-            self._put([{"PutRequest": {"Item": attributes(item)}} for item in items])
-            with self._lock:
-                self.loaded.inserted += len(items)
-                self.loaded.live += [(item["PK"], item["SK"]) for item in items]
-            on_progress(self.loaded)
+                self._write(numbers)
+                on_progress(self.loaded)
 
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(write, batches()))
+
+    def _write(self, numbers: Sequence[int]) -> None:
+        with self._lock:
+            # One clock reading per batch: an entry is created when it is written.
+            now = time.time()
+            items = [
+                self._data.entry(self._campaigns[number % len(self._campaigns)].campaign_id, number, now)
+                for number in numbers
+            ]
+        self._put([{"PutRequest": {"Item": attributes(item)}} for item in items])
+        with self._lock:
+            self.loaded.inserted += len(items)
+            self.loaded.live += [(item["PK"], item["SK"]) for item in items]
 
     def _pace(self, started: float, stop: StopSignal) -> None:
         if self._plan.per_second:
