@@ -29,9 +29,6 @@ from regworkers_core.engine.breaker import CircuitBreaker
 from regworkers_core.engine.dependency import Classify, Dependency, RetryPolicy
 from regworkers_core.settings import Settings, load_settings
 
-# A long poll keeps the connection silent for its wait time; the read time-out must lie above it.
-_LONG_POLL_MARGIN_SECONDS = 10.0
-
 
 class Runtime:
     """Adapters by name. Raises UsageError when the settings lack an address that is asked for."""
@@ -76,8 +73,10 @@ class Runtime:
 
     @cached_property
     def sqs(self) -> Any:
-        wait = self.settings.save.receive_wait_seconds
-        return self.aws.client("sqs", read_timeout_seconds=wait + _LONG_POLL_MARGIN_SECONDS)
+        # A long poll keeps the connection silent for its wait time on top.
+        settings = self.settings
+        silent = settings.save.receive_wait_seconds + settings.aws.read_timeout_seconds
+        return self.aws.client("sqs", read_timeout_seconds=silent)
 
     @cached_property
     def demand_table(self) -> DemandTable:

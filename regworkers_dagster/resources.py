@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any
 
 import dagster as dg
@@ -53,7 +52,7 @@ class _Runtimes:
                 return known[1]
             configure_logging(settings.observability.log_level)
             configure_tracing("regworkers")
-            runtime = Runtime(settings) if call_seconds is None else _brief_runtime(settings, call_seconds)
+            runtime = Runtime(settings if call_seconds is None else _brief(settings, call_seconds))
             self._made[call_seconds] = (settings, runtime)
             return runtime
 
@@ -61,37 +60,30 @@ class _Runtimes:
 _RUNTIMES = _Runtimes()
 
 
-class _BriefRuntime(Runtime):
-    @cached_property
-    def sqs(self) -> Any:
-        # No long polls here, so no read time-out above one.
-        return self.aws.client("sqs")
-
-
-def _brief_runtime(settings: Settings, call_seconds: float) -> Runtime:
+def _brief(settings: Settings, call_seconds: float) -> Settings:
     def capped(section: Any, *fields: str) -> Any:
         return section.model_copy(update={name: min(getattr(section, name), call_seconds) for name in fields})
 
-    return _BriefRuntime(
-        settings.model_copy(
-            update={
-                "aws": capped(settings.aws, "connect_timeout_seconds", "read_timeout_seconds"),
-                "mongo": capped(
-                    settings.mongo,
-                    "connect_timeout_seconds",
-                    "socket_timeout_seconds",
-                    "server_selection_timeout_seconds",
-                ),
-                "kafka": capped(settings.kafka, "timeout_seconds"),
-                "retry": settings.retry.model_copy(update={"attempts": 1, "total_seconds": call_seconds}),
-            }
-        )
+    return settings.model_copy(
+        update={
+            "aws": capped(settings.aws, "connect_timeout_seconds", "read_timeout_seconds"),
+            "mongo": capped(
+                settings.mongo,
+                "connect_timeout_seconds",
+                "socket_timeout_seconds",
+                "server_selection_timeout_seconds",
+            ),
+            "kafka": capped(settings.kafka, "timeout_seconds"),
+            # No long polls here, and a read time-out that allows for none.
+            "save": settings.save.model_copy(update={"receive_wait_seconds": 0.0}),
+            "retry": settings.retry.model_copy(update={"attempts": 1, "total_seconds": call_seconds}),
+        }
     )
 
 
 @contextmanager
 def plain_failures() -> Iterator[None]:
-    """A known trouble fails the run with one line that says what to do, without a stack trace. Wrong settings
+    """A known trouble fails the run with one line that says what to do, and without its causes. Wrong settings
     and missing tables are not retried: a repeat cannot mend them.
     """
     try:

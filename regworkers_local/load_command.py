@@ -29,7 +29,7 @@ def load(
             f"demo data is for local-dev, not for {runtime.settings.environment}: unset CONFIG_ENV"
         )
     loader = Loader(runtime, LoadPlan(entries, updates, removals, rate, seed))
-    with progress("writing", "entries") as bar, StopSignal().on_signals() as stop:
-        task = bar.add_task("", total=entries)
+    with progress("entries") as bar, StopSignal().on_signals() as stop:
+        task = bar.add_task("writing", total=entries)
         loaded = loader.run(stop, lambda so_far: bar.update(task, completed=so_far.inserted))
     answer(loaded.as_dict(), form)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="update the figures in benchmarks/README.md")
     options = parser.parse_args()
     configure_logging("WARNING")
+    # So that the stack is taken down on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ.pop("CONFIG_ENV", None)
     document: dict[str, Any] = {"conditions": report.conditions()}
     if "throughput" in options.only:

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from typing import Any
 
 import bson
 from bson.errors import InvalidDocument
 from pymongo import UpdateOne
 from pymongo.collection import Collection
-from pymongo.errors import BulkWriteError, DocumentTooLarge
+from pymongo.cursor import Cursor
+from pymongo.errors import BulkWriteError, CursorNotFound, DocumentTooLarge
 
 from regworkers_core.adapters.mongo import TRANSIENT_CODES
 from regworkers_core.domain.entry import REPLICA_FIELDS
@@ -162,27 +164,39 @@ class Replica:
         return {key: by_id[key.document_id] for key in keys if key.document_id in by_id}
 
     def scan(self, campaign_id: str | None, batch_size: int = 1000) -> Iterator[tuple[EntryKey, Stored]]:
-        """Every document, tombstones included, of one campaign or of all, in no order.
+        """Every document, tombstones included, of one campaign or of all, by ascending `_id`.
 
-        Raises TransientFailure when the cursor breaks: the scan starts over, it is never silently short.
+        Raises TransientFailure when MongoDB stays away. A cursor that broke is opened again behind the last
+        document: the scan is never silently short.
         """
-        query = {} if campaign_id is None else {"campaignId": campaign_id}
-        last_id: str | None = None
-        while True:
-            # Pages by _id, not one long cursor: a page can be retried.
-            page_query = query if last_id is None else {**query, "_id": {"$gt": last_id}}
-            page = self._dependency.call(
-                lambda page_query=page_query: list(  # type: ignore[misc]
-                    self._collection.find(page_query).sort("_id", 1).limit(batch_size)
-                )
-            )
-            for document in page:
+        cursor, batch = self._dependency.call(lambda: self._open_scan(campaign_id, None, batch_size))
+        while batch:
+            for document in batch:
                 campaign, entry = document.get("campaignId"), document.get("entryId")
                 if isinstance(campaign, str) and isinstance(entry, str):
                     yield EntryKey(campaign, entry), _stored(document)
-            if len(page) < batch_size:
+            if len(batch) < batch_size:
                 return
-            last_id = page[-1]["_id"]
+            last_id = batch[-1]["_id"]
+            try:
+                # Not repeated: a cursor that failed once says that it is at its end.
+                batch = self._dependency.call(
+                    lambda cursor=cursor: list(islice(cursor, batch_size)),  # type: ignore[misc]
+                    retry=False,
+                )
+            except (TransientFailure, CursorNotFound):
+                cursor, batch = self._dependency.call(
+                    lambda last_id=last_id: self._open_scan(campaign_id, last_id, batch_size)  # type: ignore[misc]
+                )
+
+    def _open_scan(
+        self, campaign_id: str | None, after: str | None, batch_size: int
+    ) -> tuple[Cursor[Document], list[Document]]:
+        query: Document = {} if campaign_id is None else {"campaignId": campaign_id}
+        if after is not None:
+            query["_id"] = {"$gt": after}
+        cursor = self._collection.find(query).sort("_id", 1).batch_size(batch_size)
+        return cursor, list(islice(cursor, batch_size))
 
     def delete_tombstone(self, key: EntryKey, order: Order) -> bool:
         """Delete exactly this tombstone; False when it changed meanwhile."""
@@ -293,11 +307,16 @@ def _judge(write: Write, seen: Stored) -> Effect:
 
 def same_content(source: Mapping[str, Any], replica: Mapping[str, Any] | None) -> bool:
     """Whether the replica holds exactly the source's fields, types included (1, 1.0 and True differ)."""
-    return replica is not None and _canonical(source) == _canonical(replica)
+    return replica is not None and canonical(source) == canonical(replica)
 
 
-def _canonical(fields: Mapping[str, Any]) -> bytes:
-    return bson.encode({"fields": _ordered(fields)})
+def canonical(fields: Mapping[str, Any]) -> bytes:
+    """Equal for equal content: types count, the order of names does not.
+
+    Raises InvalidDocument or OverflowError for what MongoDB cannot hold.
+    """
+    encoded: bytes = bson.encode({"fields": _ordered(fields)})
+    return encoded
 
 
 def _ordered(value: Any) -> Any:

@@ -68,8 +68,8 @@ def _run(
     only_resume: bool = False,
 ) -> None:
     runtime = Runtime.load()
-    with progress("backfill", "keys") as bar, StopSignal().on_signals() as stop:
-        task = bar.add_task("", total=None)
+    with progress("keys") as bar, StopSignal().on_signals() as stop:
+        task = bar.add_task("backfill", total=None)
 
         def show(so_far: BackfillProgress) -> None:
             bar.update(task, completed=so_far.sent, total=so_far.estimate)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -33,7 +33,7 @@ class Format(StrEnum):
 FormatOption = Annotated[Format, typer.Option("--format", help="text for people, json for scripts")]
 
 
-def answer(document: Any, form: Format, text: Table | str | None = None) -> None:
+def answer(document: Any, form: Format, text: RenderableType | None = None) -> None:
     """Print `document` as JSON, or `text` (a two-column table of the document if there is none)."""
     if form is Format.JSON:
         sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str) + b"\n")
@@ -68,12 +68,12 @@ def _flat(prefix: str, document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]
 
 
 @contextmanager
-def progress(label: str, unit: str) -> Iterator[Progress]:
+def progress(unit: str) -> Iterator[Progress]:
     """A progress bar on stderr, which stays silent when stderr is not a terminal."""
     console = Console(stderr=True)
     with Progress(
         SpinnerColumn(),
-        TextColumn(label),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),

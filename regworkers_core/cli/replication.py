@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.console import Group, RenderableType
 
 from regworkers_core.cli import backfill
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
@@ -13,7 +14,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.engine.drain import DrainReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.drains import DrainName, drain_limits, run_drain
-from regworkers_core.replication.reconcile import reconcile
+from regworkers_core.replication.reconcile import ReconcileResult, reconcile
 from regworkers_core.replication.replicate import replicate
 from regworkers_core.replication.trace import trace_entry
 from regworkers_core.runtime import Runtime
@@ -48,8 +49,8 @@ def drain_save(idle: Idle = None, longest: Longest = None, form: FormatOption = 
 def _drain(name: DrainName, idle: float | None, longest: float | None, form: Format) -> None:
     runtime = Runtime.load()
     limits = drain_limits(runtime.settings, name, idle_seconds=idle, max_seconds=longest)
-    with progress(name, "items") as bar, StopSignal().on_signals() as stop:
-        task = bar.add_task("", total=None)
+    with progress("items") as bar, StopSignal().on_signals() as stop:
+        task = bar.add_task(name, total=None)
 
         def show(report: DrainReport) -> None:
             bar.update(task, completed=report.counts["received"])
@@ -69,18 +70,42 @@ def reconcile_command(
 ) -> None:
     """Compare the demand table with the replica, content and all. Exit code 1 when they differ."""
     runtime = Runtime.load()
-    with progress("reconcile", "entries") as bar:
-        task = bar.add_task("", total=None)
+    with progress("entries") as bar:
+        task = bar.add_task("reconcile", total=None)
         result = reconcile(
-            runtime, campaign, repair=repair, on_progress=lambda done: bar.update(task, completed=done)
+            runtime,
+            campaign,
+            repair=repair,
+            on_progress=lambda done: bar.update(task, completed=done),
+            on_phase=lambda phase: bar.update(task, description=phase),
         )
-    document = result.as_dict()
-    lines = [
-        (name, number, ", ".join(result.samples.get(name, ()))) for name, number in result.counts.items()
-    ]
-    answer(document, form, rows(("class", "entries", "for example"), lines))
+    answer(result.as_dict(), form, _comparison(result))
     if not result.clean:
         raise typer.Exit(FINDING)
+
+
+def _comparison(result: ReconcileResult) -> Group:
+    """What was compared, what differs and why, and what a repair did."""
+    left = result.repair.remaining if result.repair else {}
+    columns = ["", "entries", *(["left"] if result.repair else []), "for example", "which means"]
+    lines: list[list[object]] = [
+        ["equal", result.totals["matched"], *(["–"] if result.repair else []), "", ""]
+    ]
+    for kind, number in result.counts.items():
+        lines.append(
+            [
+                kind.value,
+                number,
+                *([left.get(kind, 0)] if result.repair else []),
+                "\n".join(result.samples.get(kind, ())[:3]),
+                result.explanations.get(kind, ""),
+            ]
+        )
+    title = f"{result.totals['source']} in the source, {result.totals['replica']} in the replica"
+    parts: list[RenderableType] = [rows(columns, lines, title=title)]
+    if result.repair and result.repair.advice:
+        parts.append(result.repair.advice)
+    return Group(*parts)
 
 
 def replicate_command(campaign_id: str, entry_id: str, form: FormatOption = Format.TEXT) -> None:

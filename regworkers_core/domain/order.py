@@ -21,15 +21,19 @@ class Order(NamedTuple):
         return {"createdAt": self.created_at, "version": self.version, "updatedAt": self.updated_at}
 
 
+# What the replica and a message can hold: 64 bits, signed.
+_LARGEST = 2**63 - 1
+_DIGITS = 19
+
+
 def whole_number(value: object) -> int | None:
-    """An integer from an integer or from a string of digits (old writers sent numbers as strings)."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        return int(value)
-    return None
+    """A 64-bit integer from an integer or from a string of digits (old writers sent numbers as strings)."""
+    number: int | None = None
+    if isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    elif isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _DIGITS:
+        number = int(value)
+    return number if number is not None and -_LARGEST <= number <= _LARGEST else None
 
 
 def lenient_order(fields: Mapping[str, Any]) -> Order:

@@ -13,13 +13,11 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.replication.drains import DrainName, drain_limits, run_drain
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import DrainSettings
 from regworkers_dagster.replication import metadata
 from regworkers_dagster.replication.checks import LAG_WITHIN_OBJECTIVE, lag_result
 from regworkers_dagster.replication.specs import ENTRIES, REPLICATION_QUEUE
 from regworkers_dagster.resources import Workers, plain_failures
 
-_DEFAULTS = DrainSettings()
 # A line in the run's log this often while a drain works: an event costs some milliseconds.
 _TELL_SECONDS = 30.0
 # Every drain brings the same thing further. Versions of their own would show whatever lies downstream as out
@@ -29,13 +27,13 @@ _WORKER_NAMES: Mapping[DrainName, str] = {"enqueue": "enqueueEntries", "save": "
 
 
 class DrainConfig(dg.Config):
-    """When the drain leaves."""
+    """When the drain leaves. Empty means as the settings say, which is right for a run by hand."""
 
-    idle_seconds: float = Field(
-        default=_DEFAULTS.idle_seconds, ge=0, description="Leave after so many seconds without work."
+    idle_seconds: float | None = Field(
+        default=None, ge=0, description="Leave after so many seconds without work. Empty: drain.idleSeconds."
     )
-    max_seconds: float = Field(
-        default=_DEFAULTS.max_seconds, gt=0, description="Leave after so many seconds in all."
+    max_seconds: float | None = Field(
+        default=None, gt=0, description="Leave after so many seconds in all. Empty: drain.maxSeconds."
     )
 
 

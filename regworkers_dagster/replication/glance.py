@@ -73,10 +73,12 @@ def oldest_unread(runtime: Runtime) -> float | None:
     return stream_lag(streams, runtime.leases, now=runtime.clock(), max_shards=MAX_SHARDS) or 0.0
 
 
-def active_drains(instance: dg.DagsterInstance, drain: DrainName, now: float) -> list[ActiveDrain]:
+def active_drains(
+    instance: dg.DagsterInstance, drain: DrainName, settings: DrainSettings, now: float
+) -> list[ActiveDrain]:
     """The runs of a drain, whoever asked for them, that have not ended; `now` in epoch seconds."""
     filters = dg.RunsFilter(tags={DRAIN_TAG: drain}, statuses=list(_ACTIVE))
-    return [_active(record, drain, now) for record in instance.get_run_records(filters)]
+    return [_active(record, drain, settings, now) for record in instance.get_run_records(filters)]
 
 
 def crashes_in_a_row(instance: dg.DagsterInstance, drain: DrainName, now: float) -> tuple[int, float]:
@@ -99,13 +101,17 @@ def bounded(streams: Streams) -> BoundedStreams:
     return BoundedStreams(streams, time.monotonic() + LOOK_SECONDS)
 
 
-def _active(record: dg.RunRecord, drain: DrainName, now: float) -> ActiveDrain:
+def _active(record: dg.RunRecord, drain: DrainName, settings: DrainSettings, now: float) -> ActiveDrain:
     config: Any = record.dagster_run.run_config
     for part in ("ops", drain, "config"):
         config = config.get(part, {}) if isinstance(config, dict) else {}
-    defaults = DrainSettings()
+
+    def limit(name: str, default: float) -> float:
+        value = config.get(name) if isinstance(config, dict) else None
+        return default if value is None else float(value)
+
     return ActiveDrain(
         seconds_running=None if record.start_time is None else now - record.start_time,
-        idle_seconds=float(config.get("idle_seconds", defaults.idle_seconds)),
-        max_seconds=float(config.get("max_seconds", defaults.max_seconds)),
+        idle_seconds=limit("idle_seconds", settings.idle_seconds),
+        max_seconds=limit("max_seconds", settings.max_seconds),
     )

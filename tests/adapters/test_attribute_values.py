@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from regworkers_core.adapters.attribute_values import attribute, attributes, plain, plain_item
@@ -46,6 +46,9 @@ def test_an_item_survives_the_way_there_and_back(item: dict[str, Any]) -> None:
     assert typed(plain_item(attributes(item))) == typed(item)
 
 
+@example(2**63 - 1)
+@example(2**63)
+@example(-(2**63) - 1)
 @given(st.integers())
 def test_a_number_beyond_64_bits_is_read_as_the_nearest_float_because_the_replica_holds_no_other(
     number: int,

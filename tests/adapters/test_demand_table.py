@@ -40,8 +40,9 @@ def table(client: FakeClient, sleep: Sleeps | None = None, attempts: int = 3) ->
 def answer(keys: list[dict[str, Any]], processed: int) -> dict[str, Any]:
     """The items of the first `processed` keys; the others stay unprocessed."""
     responses = [
-        {**attributes(item(EntryKey.parse(k["PK"]["S"], k["SK"]["S"]))), **k} for k in keys[:processed]
-    ]  # type: ignore[arg-type]
+        {**attributes(item(EntryKey("c", raw["SK"]["S"].removeprefix("ENTRY#")))), **raw}
+        for raw in keys[:processed]
+    ]
     left = {TABLE: {"Keys": keys[processed:]}} if keys[processed:] else {}
     return {"Responses": {TABLE: responses}, "UnprocessedKeys": left}
 

@@ -152,6 +152,7 @@ def race(replica: Replica, keys: Sequence[EntryKey], versions: Sequence[int]) ->
         random.Random(version).shuffle(mine)
         start.wait()
         for chunk in range(0, len(mine), 10):
+            effects: list[Any]
             try:
                 writes = [live(key, order(version=version)) for key in mine[chunk : chunk + 10]]
                 effects = list(replica.apply(writes, at=AT, run_id=f"r{version}").values())

@@ -9,7 +9,7 @@ import pytest
 
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import Settings
+from regworkers_core.settings import DrainSettings
 from regworkers_dagster.resources import plain_failures
 from tests.dagster.support import job, plain, use
 from tests.support.drains import replicate_all
@@ -194,8 +194,10 @@ def test_the_dead_letter_check_counts_messages(runtime: Runtime, monkeypatch: py
     assert plain(verdict.metadata) == {"messages": 1}
 
 
-def test_launchpad_defaults_are_those_of_the_terminal() -> None:
-    from regworkers_dagster.replication.assets import DrainConfig
-
-    assert DrainConfig().idle_seconds == Settings.model_fields["drain"].default.idle_seconds == 10
-    assert DrainConfig().max_seconds == 120
+def test_without_configuration_a_drain_keeps_to_the_settings_and_those_are_ten_seconds_and_two_minutes(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime, REGWORKERS_DRAIN__IDLE_SECONDS="60", REGWORKERS_DRAIN__MAX_SECONDS="0.2")
+    result = job("save_entries").execute_in_process()
+    assert plain(result.asset_materializations_for_node("save")[0].metadata)["ended"] == "time_limit"
+    assert (DrainSettings().idle_seconds, DrainSettings().max_seconds) == (10, 120)

@@ -14,7 +14,7 @@ from regworkers_core.engine.ports import Outgoing
 from regworkers_core.replication.send import send_keys
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.replication import sensors
-from regworkers_dagster.replication.glance import BoundedStreams
+from regworkers_dagster.replication.glance import BoundedStreams, active_drains
 from regworkers_dagster.replication.observing import Recorded
 from regworkers_dagster.resources import Workers
 from tests.dagster.support import job, plain, use
@@ -153,6 +153,28 @@ def test_a_drain_that_is_told_to_end_is_not_waited_for(
     _drain_is_active(instance, "save", status)
     _queue(runtime, 1)
     assert len(tick(sensors.save_tick).run_requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("run_config", "idle", "longest"),
+    [
+        ({}, 0.3, 30.0),
+        ({"ops": {"save": {"config": {"idle_seconds": 5, "max_seconds": 50}}}}, 5.0, 50.0),
+        ({"ops": {"save": {"config": {"idle_seconds": None}}}}, 0.3, 30.0),
+        ({"ops": {"save": {}}}, 0.3, 30.0),
+    ],
+)
+def test_the_limits_of_an_active_drain_are_those_it_was_started_with(
+    runtime: Runtime, instance: dg.DagsterInstance, run_config: dict[str, Any], idle: float, longest: float
+) -> None:
+    instance.create_run_for_job(
+        job("save_entries"),
+        run_config=run_config,
+        tags={"regworkers/drain": "save"},
+        status=dg.DagsterRunStatus.STARTED,
+    )
+    (drain,) = active_drains(instance, "save", runtime.settings.drain, now=0.0)
+    assert (drain.idle_seconds, drain.max_seconds) == (idle, longest)
 
 
 def test_a_row_of_crashes_slows_the_sensor_down(

@@ -100,4 +100,4 @@ def test_an_empty_queue_is_idle_and_costs_no_call_to_settle() -> None:
     made.give_back([])
     made.heartbeat()
     made.close()
-    assert queue.visibility == queue.deleted == []
+    assert not queue.visibility and not queue.deleted

@@ -44,6 +44,7 @@ class Story:
         self._states: dict[str, str] = {}
         self._last: dict[EntryKey, str] = {}
         self._saved: set[str] = set()
+        self._events: Counter[str] = Counter()
 
     def put(self, name: str) -> None:
         """A new entry, or the next version of one."""
@@ -95,7 +96,8 @@ class Story:
         return verdict
 
     def _judge_events(self, verdict: Verdict) -> None:
-        seen = Counter(event["id"] for event in take_events(self.runtime))
+        self._events.update(event["id"] for event in take_events(self.runtime))
+        seen = self._events
         owed = self._saved | set(self._last.values())
         verdict.lost += [f"{self._states[each]}: no event" for each in owed if each not in seen]
         strange = set(seen) - set(self._states)

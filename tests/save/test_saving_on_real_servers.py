@@ -321,3 +321,11 @@ def test_lag_is_measured_from_the_last_change_to_the_replica(runtime: Runtime) -
     _, saved = replicate_all(runtime)
     assert 59 < (saved.lag.at(50) or 0) < 90
     assert item(key("x"))["version"] == 1
+
+
+def test_a_version_above_64_bits_is_refused_and_stalls_nobody(runtime: Runtime) -> None:
+    put(runtime, key("good"))
+    put(runtime, key("huge"), version="9" * 30)
+    enqueue, saved = replicate_all(runtime)
+    assert enqueue.counts["sent"] == 2
+    assert saved.counts["applied"] == 1 and saved.counts["dead_lettered"] == 1

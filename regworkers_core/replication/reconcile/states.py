@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import bson
 from bson.errors import InvalidDocument
 
-from regworkers_core.adapters.replica import Stored
+from regworkers_core.adapters.replica import Stored, canonical
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order
@@ -21,7 +20,6 @@ from regworkers_core.domain.reasons import PermanentFailure
 from regworkers_core.domain.timestamps import seconds
 
 _DIGEST_BYTES = 16
-_INT64_MAX = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +44,9 @@ def of_source(key: EntryKey, item: Mapping[str, Any]) -> State:
     """From an item of the demand table."""
     try:
         entry = Entry.parse(key, item)
-        return State(key, _bounded(entry.order), content=digest(entry.fields))
+        return State(key, entry.order, content=digest(entry.fields))
     except (PermanentFailure, InvalidDocument, OverflowError):
-        return State(key, _bounded(lenient_order(item)), invalid=True)
+        return State(key, lenient_order(item), invalid=True)
 
 
 def of_replica(key: EntryKey, stored: Stored) -> State:
@@ -59,22 +57,5 @@ def of_replica(key: EntryKey, stored: Stored) -> State:
 
 
 def digest(fields: Mapping[str, Any]) -> bytes:
-    """Equal exactly where `adapters.replica.same_content` says so: types count, the order of names does not.
-
-    Raises InvalidDocument or OverflowError for what MongoDB cannot hold.
-    """
-    canonical: bytes = bson.encode({"fields": _sorted(fields)})
-    return hashlib.blake2b(canonical, digest_size=_DIGEST_BYTES).digest()
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _sorted(value[name]) for name in sorted(value)}
-    if isinstance(value, list):
-        return [_sorted(item) for item in value]
-    return value
-
-
-def _bounded(order: Order) -> Order:
-    """A version of more than 64 bits is refused by the replica; here it must only not break the comparison."""
-    return order if order.version <= _INT64_MAX else order._replace(version=_INT64_MAX)
+    """Equal exactly where `adapters.replica.same_content` says so; raises what `canonical` raises."""
+    return hashlib.blake2b(canonical(fields), digest_size=_DIGEST_BYTES).digest()

@@ -1,0 +1,149 @@
+"""Least privilege: what the flows do on AWS and what the policies allow, compared in both directions."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from regworkers_core.operations.provision import provision
+from regworkers_core.replication.backfill import backfill_status, start_backfill
+from regworkers_core.replication.reconcile import reconcile
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import PROJECT_ROOT
+from regworkers_dagster.replication import sensors
+from regworkers_dagster.resources import Workers
+from tests.dagster.support import use
+from tests.deploy.policies import ROLES, Recorder, actions, actions_of_methods, allows, methods_called, policy
+from tests.support.drains import replicate_all, run
+from tests.support.entries import key, put
+from tests.support.runtimes import new_runtime, remove_namespace, test_settings
+
+# Needed only when something goes wrong, which these runs do not stage.
+WHEN_IT_FAILS = {"save": {"sqs:ChangeMessageVisibility"}}
+
+
+@pytest.fixture
+def stocked() -> Iterator[Runtime]:
+    """Some entries in the table, and metrics on."""
+    made = new_runtime(observability={"cloudwatch_enabled": True})
+    for number in range(3):
+        put(made, key(f"e{number}"), updatedAt="2020-01-01T00:00:00.000Z")
+    yield made
+    remove_namespace(made)
+
+
+def _compare(role: str, recorder: Recorder) -> None:
+    refused = {call for call in recorder.calls if not allows(role, call)}
+    assert not refused, "calls that the policy does not allow"
+    unused = actions(role) - {call.action for call in recorder.calls} - WHEN_IT_FAILS.get(role, set())
+    assert not unused, "allowed and never needed"
+
+
+def test_an_enqueue_drain_needs_what_its_policy_allows(
+    stocked: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(monkeypatch, stocked.names.prefix)
+    run(Runtime(stocked.settings), "enqueue")
+    _compare("enqueue", recorder)
+
+
+def test_a_save_drain_needs_what_its_policy_allows(stocked: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(stocked, key("bad"), email=None)
+    run(stocked, "enqueue")
+    recorder = Recorder(monkeypatch, stocked.names.prefix)
+    report = run(Runtime(stocked.settings), "save")
+    assert report.counts["dead_lettered"] == 1
+    _compare("save", recorder)
+
+
+def test_reconcile_and_backfill_need_what_their_policy_allows(
+    stocked: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replicate_all(stocked)
+    stocked.database["entries"].delete_one({"_id": key("e1").document_id})
+    recorder = Recorder(monkeypatch, stocked.names.prefix)
+    runtime = Runtime(stocked.settings)
+    assert reconcile(runtime, repair=True).repair is not None
+    reconcile(runtime, "summer")
+    for campaign in (None, "summer"):
+        start_backfill(runtime, campaign)
+        backfill_status(runtime, campaign)
+    _compare("reconcile", recorder)
+
+
+def test_the_sensors_need_what_their_policy_allows(stocked: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, stocked)
+    recorder = Recorder(monkeypatch, stocked.names.prefix)
+    with dg.DagsterInstance.ephemeral() as instance:
+        for tick in (sensors.enqueue_tick, sensors.save_tick, sensors.observe_tick):
+            tick(dg.build_sensor_context(instance=instance, sensor_name="any"), Workers(call_seconds=2.0))
+    _compare("sensors", recorder)
+
+
+def test_provisioning_needs_what_its_policy_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {"prefix": f"t{uuid.uuid4().hex[:8]}-"}
+    recorder = Recorder(monkeypatch, settings["prefix"])
+    runtime = Runtime(test_settings(**settings))
+    _table_without_stream(runtime)
+    list(provision(runtime))
+    # Another visibility time-out is mended.
+    list(provision(Runtime(test_settings(**settings, save={"visibility_seconds": 7}))))
+    remove_namespace(runtime)
+    recorder.calls = {call for call in recorder.calls if ":Delete" not in call.action}
+    _compare("provision", recorder)
+
+
+def _table_without_stream(runtime: Runtime) -> None:
+    runtime.dynamodb.create_table(
+        TableName=runtime.names.demand_table,
+        KeySchema=[{"AttributeName": "PK", "KeyType": "HASH"}, {"AttributeName": "SK", "KeyType": "RANGE"}],
+        AttributeDefinitions=[
+            {"AttributeName": "PK", "AttributeType": "S"},
+            {"AttributeName": "SK", "AttributeType": "S"},
+        ],
+        BillingMode="PAY_PER_REQUEST",
+    )
+
+
+def test_every_operation_that_the_sources_name_is_allowed_to_someone() -> None:
+    core = PROJECT_ROOT / "regworkers_core"
+    sources = [*(core / "adapters").glob("*.py"), core / "operations" / "provision.py"]
+    needed = actions_of_methods(methods_called(*sources))
+    assert {"dynamodb:Scan", "dynamodb:PartiQLUpdate", "sqs:ReceiveMessage", "logs:CreateLogGroup"} <= needed
+    assert needed <= set().union(*(actions(role) for role in ROLES))
+
+
+@pytest.mark.parametrize("role", [*ROLES, "compute-logs"])
+def test_a_policy_names_its_actions_and_resources_one_by_one(role: str) -> None:
+    for statement in policy(role):
+        assert statement["Effect"] == "Allow"
+        assert not [action for action in statement["Action"] if "*" in action]
+        if "*" in statement["Resource"]:
+            # PutMetricData knows no resources; its namespace stands for one.
+            assert statement["Action"] == ["cloudwatch:PutMetricData"]
+            assert statement["Condition"]["StringEquals"]["cloudwatch:namespace"] == "regworkers"
+
+
+def test_only_provisioning_may_create_or_change_tables_and_queues() -> None:
+    changes = {
+        action for action in actions("provision") if not action.split(":")[1].startswith(("Describe", "Get"))
+    }
+    assert {"dynamodb:CreateTable", "dynamodb:UpdateTable", "sqs:CreateQueue"} <= changes
+    for role in set(ROLES) - {"provision"}:
+        assert not actions(role) & changes
+
+
+def test_the_sensors_change_nothing() -> None:
+    assert all(action.split(":")[1].startswith(("Describe", "Get", "Query")) for action in actions("sensors"))
+
+
+def test_nobody_may_put_or_delete_an_entry() -> None:
+    writes = {"dynamodb:PutItem", "dynamodb:DeleteItem", "dynamodb:UpdateItem"}
+    for role in ROLES:
+        for statement in policy(role):
+            if writes & set(statement["Action"]):
+                assert all(resource.endswith("worker-leases") for resource in statement["Resource"])
