@@ -19,6 +19,7 @@ from regworkers_core.adapters.dead_letter_log import DeadLetterLog
 from regworkers_core.adapters.demand_table import DemandTable
 from regworkers_core.adapters.replica import Replica
 from regworkers_core.adapters.sqs import SqsQueue
+from regworkers_core.engine.collector import seldom_collecting
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.engine.drain import DrainReport, drain
 from regworkers_core.engine.queue_source import QueueSource
@@ -65,7 +66,8 @@ def run(name: str, entries: int) -> Peak:
     """In this process."""
     settings = load_settings()
     before = _peak_bytes()
-    report = (_enqueue if name == "enqueue" else _save)(settings, entries)
+    with seldom_collecting():
+        report = (_enqueue if name == "enqueue" else _save)(settings, entries)
     done = report.counts["sent"] + report.counts["applied"]
     if done != entries or not report.adds_up:
         raise RuntimeError(f"the drain did not do all: {report.as_dict()}")

@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 
 import structlog
 
+from regworkers_core.engine.collector import seldom_collecting
 from regworkers_core.engine.drain import DrainLimits, DrainReport, Source, Work, drain
 from regworkers_core.engine.queue_source import QueueSource
 from regworkers_core.engine.stop import StopSignal
@@ -84,10 +85,11 @@ def run_drain(
             on_progress=on_progress,
         )
 
-    if name == "enqueue":
-        report = run(_enqueue(runtime, run_id, stop, on_step))
-    else:
-        report = run(_save(runtime, run_id, on_step))
+    with seldom_collecting():
+        if name == "enqueue":
+            report = run(_enqueue(runtime, run_id, stop, on_step))
+        else:
+            report = run(_save(runtime, run_id, on_step))
     log.info("drain ended", **report.as_dict())
     if runtime.settings.observability.cloudwatch_enabled and report.counts["received"]:
         runtime.metrics.publish(report)
