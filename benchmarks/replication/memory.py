@@ -25,12 +25,12 @@ from regworkers_core.engine.drain import DrainReport, drain
 from regworkers_core.engine.queue_source import QueueSource
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import configure_logging
-from regworkers_core.replication.dead_letters import DeadLetterOffice
 from regworkers_core.replication.drains import drain_limits
-from regworkers_core.replication.enqueue import EnqueueWork
-from regworkers_core.replication.save import SaveWork
-from regworkers_core.replication.saver import Saver
-from regworkers_core.replication.stream_source import StreamLimits, StreamSource
+from regworkers_core.replication.enqueue.source import StreamLimits, StreamSource
+from regworkers_core.replication.enqueue.work import EnqueueWork
+from regworkers_core.replication.save.dead_letters import DeadLetterOffice
+from regworkers_core.replication.save.saver import Saver
+from regworkers_core.replication.save.work import SaveWork
 from regworkers_core.settings import Settings, load_settings
 
 SIZES = (50_000, 500_000)

@@ -8,7 +8,7 @@ import typer
 
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication.backfill import (
+from regworkers_core.replication.backfill.flow import (
     BackfillProgress,
     backfill_status,
     pause_backfill,

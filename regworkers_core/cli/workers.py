@@ -10,8 +10,8 @@ import orjson
 
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.replication.drains import saver
-from regworkers_core.replication.enqueue import invoke_enqueue
-from regworkers_core.replication.save import invoke_save
+from regworkers_core.replication.enqueue.work import invoke_enqueue
+from regworkers_core.replication.save.work import invoke_save
 from regworkers_core.runtime import Runtime
 
 Worker = Callable[[Runtime, Any], Any]

@@ -12,7 +12,7 @@ import dagster as dg
 from regworkers_core.adapters.streams import Shard, StreamPage, Streams
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.replication.drains import DrainName
-from regworkers_core.replication.stream_peek import has_unread, stream_lag
+from regworkers_core.replication.enqueue.peek import has_unread, stream_lag
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import DrainSettings
 from regworkers_dagster.replication.decisions import ActiveDrain

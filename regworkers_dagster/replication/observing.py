@@ -10,7 +10,7 @@ import dagster as dg
 import orjson
 
 from regworkers_core.domain.reasons import Failure, UsageError
-from regworkers_core.replication.stream_peek import stream_lag
+from regworkers_core.replication.enqueue.peek import stream_lag
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.replication.decisions import worth_recording
 from regworkers_dagster.replication.glance import MAX_SHARDS, bounded

@@ -13,7 +13,7 @@ import pytest
 from regworkers_core.adapters.attribute_values import attributes
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication.backfill import (
+from regworkers_core.replication.backfill.flow import (
     BackfillReport,
     backfill_status,
     pause_backfill,

@@ -10,7 +10,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.leases import LeaseRow
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication.backfill_progress import BackfillRows, Segment, Superseded
+from regworkers_core.replication.backfill.progress import BackfillRows, Segment, Superseded
 from tests.backfill.fakes import INVITE, FakeTable, Site, keys
 from tests.support.waiting import wait_until
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from regworkers_core.replication import shards
+from regworkers_core.replication.enqueue import shards
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from tests.support.drains import run

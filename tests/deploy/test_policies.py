@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from regworkers_core.operations.provision import provision
-from regworkers_core.replication.backfill import backfill_status, start_backfill
+from regworkers_core.replication.backfill.flow import backfill_status, start_backfill
 from regworkers_core.replication.reconcile import reconcile
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from regworkers_core.replication.stream_source import StreamLimits, StreamSource
+from regworkers_core.replication.enqueue.source import StreamLimits, StreamSource
 from tests.enqueue.fakes import Clock, FakeLeaseTable, FakeStreamsService, streams_of
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from regworkers_core.adapters.streams import StreamRecord
 from regworkers_core.engine.checkpoint import ContiguousTracker
-from regworkers_core.replication import held_shard
-from regworkers_core.replication.stream_source import StreamLimits, StreamSource
+from regworkers_core.replication.enqueue import held_shard
+from regworkers_core.replication.enqueue.source import StreamLimits, StreamSource
 from tests.enqueue.test_checkpoint import MaximumTracker
 from tests.enqueue.world import LEASE_SECONDS, World
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.replication.stream_peek import has_unread, stream_lag
+from regworkers_core.replication.enqueue.peek import has_unread, stream_lag
 from tests.enqueue.world import World, work_off
 
 CREATED = 1_795_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.replication.stream_source import StreamLimits
+from regworkers_core.replication.enqueue.source import StreamLimits
 from tests.enqueue.fakes import refusal
 from tests.enqueue.world import LEASE_SECONDS, World, receive, sequences, work_off
 

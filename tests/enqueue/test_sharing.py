@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from regworkers_core.replication.shards import consumer_key, fair_share, shard_key
-from regworkers_core.replication.stream_source import StreamSource
+from regworkers_core.replication.enqueue.shards import consumer_key, fair_share, shard_key
+from regworkers_core.replication.enqueue.source import StreamSource
 from tests.enqueue.fakes import TABLE
 from tests.enqueue.world import LEASE_SECONDS, World, receive, sequences, work_off
 

@@ -13,7 +13,7 @@ from regworkers_core.domain.messages import MAX_BYTES
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.engine.drain import OUTCOMES, Settlement
-from regworkers_core.replication.enqueue import EnqueueWork, invoke_enqueue
+from regworkers_core.replication.enqueue.work import EnqueueWork, invoke_enqueue
 from tests.enqueue.fakes import FakeQueue, change, entry, insert
 
 UPDATED = "2026-11-25T08:00:00.000Z"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from regworkers_core.adapters.streams import StreamRecord
-from regworkers_core.replication.shards import checkpoint_of, is_finished, shard_key
-from regworkers_core.replication.stream_source import StreamLimits, StreamSource
+from regworkers_core.replication.enqueue.shards import checkpoint_of, is_finished, shard_key
+from regworkers_core.replication.enqueue.source import StreamLimits, StreamSource
 from tests.enqueue.fakes import TABLE, Clock, FakeLeaseTable, FakeStreamsService, streams_of
 
 LEASE_SECONDS = 10.0

@@ -19,7 +19,7 @@ from regworkers_core.engine.dependency import RetryPolicy
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.ports import Outgoing, Queue, SendFailure
 from regworkers_core.observability.tracing import inject, span
-from regworkers_core.replication.stream_events import Change, change_of, decode_stream_event
+from regworkers_core.replication.enqueue.events import Change, change_of, decode_stream_event
 
 log = structlog.get_logger(__name__)
 

@@ -19,8 +19,8 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.engine.rate import TokenBucket
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication.backfill_progress import BackfillRows, Parameters, Segment
-from regworkers_core.replication.backfill_run import (
+from regworkers_core.replication.backfill.progress import BackfillRows, Parameters, Segment
+from regworkers_core.replication.backfill.run import (
     BackfillProgress,
     BackfillRun,
     OnProgress,

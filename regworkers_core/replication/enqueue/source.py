@@ -15,9 +15,9 @@ import structlog
 from regworkers_core.adapters.streams import MAX_RECORDS, IteratorExpired, StreamRecord, Streams, Trimmed
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.leases import LeaseTable
-from regworkers_core.replication.held_shard import HeldShard
-from regworkers_core.replication.shard_leases import ShardLeases
-from regworkers_core.replication.shards import shard_of, state_of
+from regworkers_core.replication.enqueue.held_shard import HeldShard
+from regworkers_core.replication.enqueue.shard_leases import ShardLeases
+from regworkers_core.replication.enqueue.shards import shard_of, state_of
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from regworkers_core.adapters.streams import StreamPage, StreamRecord
 from regworkers_core.engine.checkpoint import ContiguousTracker
 from regworkers_core.engine.leases import Lease
-from regworkers_core.replication.shards import checkpoint_of, position_of
+from regworkers_core.replication.enqueue.shards import checkpoint_of, position_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from regworkers_core.adapters.streams import IteratorExpired, StreamRecord, Streams, Trimmed
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.leases import LeaseTable
-from regworkers_core.replication import shards
+from regworkers_core.replication.enqueue import shards
 
 # Chooses so many of the shards; at random, so that over some ticks each of many is looked at.
 Choose = Callable[[Sequence[str], int], Sequence[str]]

@@ -11,7 +11,7 @@ import structlog
 
 from regworkers_core.adapters.streams import Shard, Streams, Trimmed
 from regworkers_core.engine.leases import Lease, LeaseHolder, LeaseRow, LeaseTable
-from regworkers_core.replication import shards
+from regworkers_core.replication.enqueue import shards
 
 log = structlog.get_logger(__name__)
 

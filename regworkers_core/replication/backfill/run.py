@@ -20,7 +20,7 @@ from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.ports import Queue
 from regworkers_core.engine.rate import TokenBucket
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication.backfill_progress import (
+from regworkers_core.replication.backfill.progress import (
     BackfillRows,
     Parameters,
     RunState,
