@@ -16,7 +16,7 @@ import orjson
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.alias_generators import to_camel
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from regworkers_core.domain.reasons import UsageError
 
@@ -98,8 +98,9 @@ class SaveSettings(Section):
     batch_messages: int = Field(5, ge=1, le=100)
     receive_wait_seconds: float = Field(1.0, ge=0, le=20)
     visibility_seconds: int = Field(60, ge=1, le=43_200)
-    # How often an item that fails alone is tried before it is a dead letter.
-    max_attempts: int = Field(5, ge=1)
+    # How often an item that fails alone is tried before it is a dead letter. For a message of one item each
+    # receive is an attempt, also one in an outage, so this leaves room for some.
+    max_attempts: int = Field(20, ge=1)
 
 
 class DrainSettings(Section):
@@ -232,6 +233,11 @@ def load_settings() -> Settings:
     """Read, merge, validate. Raises UsageError: a line for each wrong key, with key, value and file."""
     try:
         return Settings()
+    except SettingsError as error:
+        # Its text names the section, and a section is JSON when it is given in one variable.
+        raise UsageError(
+            f"an environment variable REGWORKERS_* is not the JSON that it should be: {error}"
+        ) from None
     except ValidationError as error:
         raise UsageError("\n".join(_explain(problem) for problem in error.errors())) from None
 

@@ -11,7 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.observability.logs import configure_logging
+from regworkers_core.observability.logs import configure_logging, describe
 from regworkers_core.observability.tracing import configure_tracing
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings, load_settings
@@ -94,3 +94,8 @@ def plain_failures() -> Iterator[None]:
         raise dg.Failure(
             description=f"{failure}; nothing is lost: run it again when `regworkers status` is fine"
         ) from None
+    except dg.Failure:
+        raise
+    except Exception as error:
+        # Types and places only: a driver's text may print a fan's document, and the event log keeps it.
+        raise dg.Failure(description=f"unexpected {describe(error)}") from None

@@ -62,7 +62,7 @@ def demo(
         if keep:
             console.print(f"left running: Dagster at {dagster.url}; look around with")
             console.print(
-                f"  {command(instance, 'status')}\nand stop it with\n  {command(instance, 'local down')}"
+                f"  {command(instance, 'status')}\nstop and delete it with\n  {command(instance, 'local reset --yes')}"
             )
     if not clean:
         raise typer.Exit(1)
@@ -74,6 +74,11 @@ def dev() -> None:
     instance = os.environ.get("REGWORKERS_INSTANCE") or "default"
     use(instance)
     stack, dagster = Stack(PROJECT_ROOT, instance), DagsterProcess(PROJECT_ROOT, instance)
+    if dagster.running:
+        raise UsageError(
+            f"instance {instance} runs already, Dagster at {dagster.url}: stop it with "
+            f"`{command(instance, 'local down')}`, or choose another with REGWORKERS_INSTANCE=dev2 make dev"
+        )
     with ExitStack() as cleanup, StopSignal().on_signals() as stop:
         cleanup.callback(stack.down, console.print)
         cleanup.callback(dagster.stop)
@@ -188,7 +193,7 @@ def main() -> None:
     try:
         app()
     except (UsageError, Failure) as error:
-        console.print(f"demo: {error}", markup=False)
+        console.print(str(error), markup=False)
         sys.exit(2)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import typer
 
 from regworkers_core.cli.output import Format, FormatOption, answer, progress
+from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
@@ -17,7 +19,9 @@ def load(
     updates: Annotated[float, typer.Option(min=0, max=1, help="share that is updated afterwards")] = 0.1,
     removals: Annotated[float, typer.Option(min=0, max=1, help="share that is removed afterwards")] = 0.02,
     rate: Annotated[float, typer.Option(min=0, help="new entries a second; 0 is as fast as it goes")] = 0.0,
-    seed: Annotated[int, typer.Option(help="the same seed gives the same fans")] = 7,
+    seed: Annotated[
+        int | None, typer.Option(help="the same seed gives the same fans [default: new ones each time]")
+    ] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Write realistic entries, then update and remove a share of them. Only in local-dev."""
@@ -28,8 +32,11 @@ def load(
         raise UsageError(
             f"demo data is for local-dev, not for {runtime.settings.environment}: unset CONFIG_ENV"
         )
-    loader = Loader(runtime, LoadPlan(entries, updates, removals, rate, seed))
+    loader = Loader(
+        runtime, LoadPlan(entries, updates, removals, rate, int(time.time()) if seed is None else seed)
+    )
     with progress("entries") as bar, StopSignal().on_signals() as stop:
         task = bar.add_task("writing", total=entries)
         loaded = loader.run(stop, lambda so_far: bar.update(task, completed=so_far.inserted))
-    answer(loaded.as_dict(), form)
+    examples = [" ".join(key) for pk, sk in loaded.live[:2] if (key := EntryKey.parse(pk, sk))]
+    answer({**loaded.as_dict(), "forExample": ", ".join(examples)}, form)

@@ -49,6 +49,11 @@ class Measured:
         return 1000 * self.cpu[name] / (self.total / 1000)
 
     @property
+    def cpu_of_all(self) -> float:
+        """CPU seconds of all processes for an entry."""
+        return self.cpu.total() / self.total
+
+    @property
     def total(self) -> int:
         return self.entries * len(self.rounds)
 

@@ -19,6 +19,18 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Classify
 from regworkers_core.settings import AwsSettings
 
+_ACCESS_CODES = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "AuthFailure",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "UnrecognizedClientException",
+    }
+)
 _TRANSIENT_CODES = frozenset(
     {
         "ProvisionedThroughputExceededException",
@@ -104,8 +116,8 @@ def error_code(error: BaseException | None) -> str:
 
 
 def classify_aws(dependency: str) -> Classify:
-    """Connection errors, time-outs, throttling and 5xx are transient; missing credentials are the
-    operator's; everything else comes back as it is, for the caller to interpret.
+    """Connection errors, time-outs, throttling and 5xx are transient; missing credentials and
+    refused access are the operator's; everything else comes back as it is, for the caller to interpret.
     """
 
     def classify(error: Exception) -> Exception:
@@ -116,6 +128,10 @@ def classify_aws(dependency: str) -> Classify:
         if isinstance(error, ClientError):
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             code = error_code(error)
+            if code in _ACCESS_CODES:
+                return UsageError(
+                    f"AWS refuses {error.operation_name} ({code}): check the role and its policy"
+                )
             return TransientFailure(dependency, code) if code in _TRANSIENT_CODES or status >= 500 else error
         if isinstance(error, BotoCoreError) and not isinstance(error, ParamValidationError):
             return TransientFailure(dependency, type(error).__name__)

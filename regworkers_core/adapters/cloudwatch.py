@@ -7,9 +7,9 @@ from typing import Any
 
 import structlog
 
-from regworkers_core.domain.reasons import Failure
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.engine.drain import DrainReport
+from regworkers_core.observability.logs import describe
 
 log = structlog.get_logger(__name__)
 DONE = ("applied", "removed", "unchanged", "sent")
@@ -46,5 +46,5 @@ class DrainMetrics:
             self._dependency.call(
                 lambda: self._client.put_metric_data(Namespace=self._namespace, MetricData=data), retry=False
             )
-        except Failure as failure:
-            log.warning("metrics not published", error=str(failure))
+        except Exception as error:
+            log.warning("metrics not published", error=describe(error))

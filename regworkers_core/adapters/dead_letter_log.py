@@ -12,7 +12,7 @@ from pymongo.collection import Collection
 
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order
-from regworkers_core.domain.reasons import PermanentFailure
+from regworkers_core.domain.reasons import PermanentFailure, Reason
 from regworkers_core.engine.dependency import Dependency
 
 
@@ -82,13 +82,18 @@ class DeadLetterLog:
             self._dependency.call(lambda: self._collection.bulk_write(operations, ordered=False))
 
     def open_orders(self, keys: Sequence[EntryKey]) -> dict[EntryKey, set[Order]]:
-        """The orders of each entry under which an open dead letter stands."""
+        """The orders of each entry under which an open dead letter stands that says: this state cannot be saved.
+
+        Exhausted attempts do not say that: what caused them may be over.
+        """
         found: dict[EntryKey, set[Order]] = {}
         for campaign_id in {key.campaign_id for key in keys}:
             ids = [key.entry_id for key in keys if key.campaign_id == campaign_id]
             for document in self._find(
                 {"campaignId": campaign_id, "entryId": {"$in": ids}, "status": "open"}
             ):
+                if document.get("reason") == Reason.ATTEMPTS_EXHAUSTED:
+                    continue
                 key = EntryKey(campaign_id, document["entryId"])
                 found.setdefault(key, set()).add(lenient_order(document.get("entryOrder") or {}))
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
@@ -18,6 +18,8 @@ from regworkers_core.engine.dependency import Dependency, RetryPolicy
 
 MAX_GET = 100
 MAX_STATEMENTS = 25
+# Of a statement, when it is about the item itself (too large with the three fields, say).
+_ITEM_CODES = frozenset({"ValidationError", "ItemCollectionSizeLimitExceeded"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,13 @@ class Page:
     items: list[tuple[EntryKey, dict[str, Any]]]
     next_key: dict[str, Any] | None
     scanned: int
+
+
+class Cleared(NamedTuple):
+    """What was not cleared: entries that changed or vanished since the read, and refused ones with the code."""
+
+    changed: list[Entry]
+    refused: list[tuple[Entry, str]]
 
 
 class DemandTable:
@@ -72,13 +81,14 @@ class DemandTable:
                 raise TransientFailure(self._dependency.name, f"{len(pending)} keys stayed unprocessed")
         return found
 
-    def clear_flags(self, entries: Sequence[Entry], replicated_at: str) -> list[Entry]:
+    def clear_flags(self, entries: Sequence[Entry], replicated_at: str) -> Cleared:
         """Set `needsReplication=false`, `replicatedVersion` and `replicatedAt` on each entry whose
         `createdAt`, `version` and `updatedAt` are still as read; never creates an item.
 
-        Returns the entries whose condition did not hold: they changed or vanished since the read.
+        An item at the size limit may be refused for its own sake; throttling raises TransientFailure.
         """
         changed: list[Entry] = []
+        refused: list[tuple[Entry, str]] = []
         for start in range(0, len(entries), MAX_STATEMENTS):
             batch = entries[start : start + MAX_STATEMENTS]
             statements = [self._clear_statement(entry, replicated_at) for entry in batch]
@@ -89,10 +99,13 @@ class DemandTable:
                 code = response.get("Error", {}).get("Code")
                 if code is None:
                     continue
-                if code not in ("ConditionalCheckFailed", "ResourceNotFound"):
+                if code in ("ConditionalCheckFailed", "ResourceNotFound"):
+                    changed.append(entry)
+                elif code in _ITEM_CODES:
+                    refused.append((entry, code))
+                else:
                     raise TransientFailure(self._dependency.name, f"clearing the flag: {code}")
-                changed.append(entry)
-        return changed
+        return Cleared(changed, refused)
 
     def _clear_statement(self, entry: Entry, replicated_at: str) -> dict[str, Any]:
         conditions, values = [], [entry.order.version, replicated_at, entry.key.pk, entry.key.sk]

@@ -22,7 +22,7 @@ from regworkers_core.settings import MongoSettings
 
 DEPENDENCY = "mongo"
 # Interrupted by a step-down or shutdown, no primary, pool cleared: the server says "again".
-TRANSIENT_CODES = frozenset({6, 7, 89, 91, 112, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436})
+_TRANSIENT_CODES = frozenset({6, 7, 89, 91, 112, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436})
 _ACCESS_CODES = frozenset({13, 18})
 
 
@@ -56,7 +56,7 @@ def classify_mongo(error: Exception) -> Exception:
     if isinstance(error, OperationFailure):
         if error.code in _ACCESS_CODES:
             return UsageError("MongoDB refuses the login or the access: check REGWORKERS_MONGO__URI")
-        if error.code in TRANSIENT_CODES or error.has_error_label("RetryableWriteError"):
+        if error.code in _TRANSIENT_CODES or error.has_error_label("RetryableWriteError"):
             return TransientFailure(DEPENDENCY, f"code {error.code}")
         return error
     if isinstance(error, PyMongoError) and error.has_error_label("RetryableWriteError"):

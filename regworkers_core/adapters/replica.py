@@ -19,7 +19,6 @@ from pymongo.collection import Collection
 from pymongo.cursor import Cursor
 from pymongo.errors import BulkWriteError, CursorNotFound, DocumentTooLarge
 
-from regworkers_core.adapters.mongo import TRANSIENT_CODES
 from regworkers_core.domain.entry import REPLICA_FIELDS
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order
@@ -28,6 +27,8 @@ from regworkers_core.engine.dependency import Dependency
 
 Document = dict[str, Any]
 DUPLICATE_KEY = 11000
+# Write errors that are about the document itself: bad value, path, field name, size, key or validation rule.
+_ITEM_CODES = frozenset({2, 9, 28, 40, 52, 55, 56, 57, 59, 121, 10334, 16755, 17280, 17419})
 # Others may write a contested document between our read and our write, but each time a newer state.
 _SETTLE_ROUNDS = 4
 # MongoDB's 16 MiB less room for the envelope of the update.
@@ -151,9 +152,10 @@ class Replica:
             return PermanentFailure(
                 Reason.DUPLICATE_KEY, "another entry holds the same value of a unique index"
             )
-        if code in TRANSIENT_CODES:
-            return TransientFailure(self._dependency.name, f"code {code}")
-        return ItemFailure(f"MongoDB write error {code}")
+        if code in _ITEM_CODES:
+            return ItemFailure(f"MongoDB write error {code}")
+        # Disk full, quota, writes blocked, an election: whatever it is, it is not this one entry's fault.
+        return TransientFailure(self._dependency.name, f"code {code}")
 
     def get(self, keys: Sequence[EntryKey]) -> dict[EntryKey, Stored]:
         """What is stored under `keys`; absent ones are absent from the answer."""

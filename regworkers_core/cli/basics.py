@@ -35,7 +35,10 @@ def provision_command(form: FormatOption = Format.TEXT) -> None:
 
 
 def status_command(form: FormatOption = Format.TEXT) -> None:
-    """Ask every dependency, count queues, shards and the replica. Exit code 1 when something is away."""
+    """Ask every dependency; count messages in queues and documents in the replica (tombstones included).
+
+    Exit code 1 when something is away or a dead-letter queue is not empty.
+    """
     status = read_status(Runtime.load())
     answer(status.as_dict(), form)
     if not status.fine:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib.metadata import entry_points
 
@@ -13,6 +12,7 @@ from regworkers_core.cli.output import TROUBLE
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.observability.logs import configure_logging, describe
 from regworkers_core.observability.tracing import configure_tracing
+from regworkers_core.settings import load_settings
 
 HELP = """Registration workers: replicate, reconcile and repair the entries of verified-fan campaigns.
 
@@ -36,17 +36,32 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Run one command; every known trouble is one line and exit code 2."""
-    configure_logging(os.environ.get("REGWORKERS_LOG_LEVEL", "WARNING").upper(), human=sys.stderr.isatty())
     try:
+        configure_logging(_log_level(), human=sys.stderr.isatty())
         configure_tracing("regworkers")
         build()()
     except UsageError as error:
         _leave(str(error))
     except Failure as failure:
-        _leave(f"{failure}; check the address and `regworkers status`")
+        _leave(f"{failure}; {_way_out()}")
     except Exception as error:
         # Without the driver's text, which may print a fan's document.
         _leave(f"unexpected {describe(error)}")
+
+
+def _way_out() -> str:
+    """Where to look when a dependency does not answer."""
+    if load_settings().environment == "local-dev":
+        return "is the embedded stack running? `regworkers local up` starts what is not"
+    return "`regworkers status` tells who does not answer"
+
+
+def _log_level() -> str:
+    """The setting; with wrong settings the default, since `local` does without them and others will tell."""
+    try:
+        return load_settings().observability.log_level
+    except UsageError:
+        return "INFO"
 
 
 def _leave(line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from regworkers_core.cli import backfill
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.cli.workers import WORKERS, invoke
 from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.drain import DrainReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.drains import DrainName, drain_limits, run_drain
@@ -28,7 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command("reconcile")(reconcile_command)
     app.command("replicate")(replicate_command)
     app.command("trace")(trace_command)
-    app.command("invoke", help=f"Call a worker of old by its name: {', '.join(WORKERS)}.")(invoke_command)
+    app.command("invoke")(invoke_command)
     backfill.register(app)
 
 
@@ -57,7 +59,7 @@ def _drain(name: DrainName, idle: float | None, longest: float | None, form: For
 
         report = run_drain(runtime, name, limits, stop=stop, on_progress=show)
     answer({**report.as_dict(), "calls": runtime.calls}, form)
-    if report.ended == "dependency_down" or report.counts["dead_lettered"]:
+    if report.ended == "dependency_down" or report.counts["dead_lettered"] or report.counts["trimmed"]:
         raise typer.Exit(FINDING)
 
 
@@ -109,18 +111,46 @@ def _comparison(result: ReconcileResult) -> Group:
 
 
 def replicate_command(campaign_id: str, entry_id: str, form: FormatOption = Format.TEXT) -> None:
-    """Put one entry's key on the replication queue, whatever its flag says."""
-    answer(replicate(Runtime.load(), EntryKey(campaign_id, entry_id)), form)
+    """Put one entry's key on the replication queue, whatever its flag says. Exit code 1 if there is none."""
+    done = replicate(Runtime.load(), _key(campaign_id, entry_id))
+    answer(done, form)
+    if not done["sent"]:
+        raise typer.Exit(FINDING)
 
 
 def trace_command(campaign_id: str, entry_id: str, form: FormatOption = Format.TEXT) -> None:
     """Everything known about one entry, without a fan's data. Exit code 1 unless replica equals source."""
-    trace = trace_entry(Runtime.load(), EntryKey(campaign_id, entry_id))
+    trace = trace_entry(Runtime.load(), _key(campaign_id, entry_id))
     answer(trace, form)
     if trace["verdict"] not in ("in_sync", "gone"):
         raise typer.Exit(FINDING)
 
 
-def invoke_command(worker: str, payload: Annotated[str, typer.Argument(help="the event, as JSON")]) -> None:
-    """Answer one event and print the answer as JSON."""
-    answer(invoke(worker, payload), Format.JSON)
+def _key(campaign_id: str, entry_id: str) -> EntryKey:
+    if not campaign_id or not entry_id:
+        raise UsageError(
+            "campaignId and entryId must not be empty: `regworkers trace <campaignId> <entryId>`"
+        )
+    return EntryKey(campaign_id, entry_id)
+
+
+def invoke_command(
+    worker: Annotated[str, typer.Argument(help=" or ".join(WORKERS))],
+    payload: Annotated[str, typer.Argument(help="the event as JSON, or - to read it from stdin")],
+) -> None:
+    """Answer one event of old and print the answer as JSON. Exit code 1 when items failed.
+
+    saveEntries takes an SQS event:
+
+      {"Records": [{"messageId": "m1", "body": "{\\"type\\": \\"entries.replicate\\", \\"version\\": 1, \\"items\\":
+      [{\\"pk\\": \\"CAMPAIGN#<campaignId>\\", \\"sk\\": \\"ENTRY#<entryId>\\"}]}"}]}
+
+    enqueueEntries takes a DynamoDB stream event:
+
+      {"Records": [{"eventName": "MODIFY", "dynamodb": {"SequenceNumber": "1", "Keys": {"PK": {"S":
+      "CAMPAIGN#<campaignId>"}, "SK": {"S": "ENTRY#<entryId>"}}, "NewImage": {"needsReplication": {"BOOL": true}}}}]}
+    """
+    done = invoke(worker, sys.stdin.read() if payload == "-" else payload)
+    answer(done, Format.JSON)
+    if done["batchItemFailures"]:
+        raise typer.Exit(FINDING)

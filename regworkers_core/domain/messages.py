@@ -30,6 +30,12 @@ class Op(StrEnum):
     REMOVE = "remove"
 
 
+def fit_correlation_id(value: object) -> str:
+    """`value` if it may travel as a message attribute (short, printable ASCII), else an empty string."""
+    fit = isinstance(value, str) and len(value) <= 128 and value.isascii() and value.isprintable()
+    return str(value) if fit else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """A decoded body. `items` are raw: each is judged by itself, so that a bad one lands alone."""
@@ -61,12 +67,11 @@ def decode(body: str | bytes, expected: MessageType) -> Envelope:
         raise PermanentFailure(Reason.INVALID_BODY, "field version is missing")
     if version != VERSION or isinstance(version, bool):
         raise PermanentFailure(Reason.UNSUPPORTED_VERSION, f"field version should be {VERSION}")
-    correlation = document.get("correlationId")
-    return Envelope(expected, correlation if isinstance(correlation, str) else "", items)
+    return Envelope(expected, fit_correlation_id(document.get("correlationId")), items)
 
 
 def encode(kind: MessageType, correlation_id: str, items: Sequence[Any]) -> bytes:
-    """One body. The caller keeps to MAX_ITEMS and MAX_BYTES: see `encode_chunks`."""
+    """One body. The caller keeps to MAX_ITEMS and MAX_BYTES: see `chunks`."""
     return orjson.dumps(
         {"type": kind, "version": VERSION, "correlationId": correlation_id, "items": list(items)}
     )

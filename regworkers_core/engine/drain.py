@@ -19,7 +19,7 @@ from typing import Generic, Protocol, TypeVar
 
 import structlog
 
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.percentiles import Percentiles
 from regworkers_core.engine.stop import StopSignal
 
@@ -81,7 +81,10 @@ OUTCOMES = (
 )  # fmt: skip
 
 Work = Callable[[Sequence[D]], Settlement[D]]
-_DEFECT_PAUSE_SECONDS = 5.0
+# A batch that nobody could settle stays hidden for so long, and so many of them end the drain: every
+# receive counts on the queue, and whoever is on call must see a failed run, not a green one that went in circles.
+_DEFECT_PAUSE_SECONDS = 30.0
+_MAX_DEFECTS = 5
 # Returns the name of a dependency that is away, or None.
 Health = Callable[[], str | None]
 
@@ -149,7 +152,8 @@ def drain(
     """Run one drain to its end and report.
 
     `probe` asks the dependencies before the first receive; `down` names one whose breaker opened. A failure
-    that `work` raises instead of settling is a defect of the work: the batch is given back and it is logged.
+    that `work` raises instead of settling is a defect: the batch is given back, it is logged, and several of
+    them end the drain with the last one. A UsageError (access refused, a table that is gone) ends it at once.
     """
     return _Drain(name, source, work, limits, down, stop, clock, on_progress).run(probe)
 
@@ -170,6 +174,7 @@ class _Drain(Generic[D]):
         self._down, self._stop, self._clock = down, stop, clock
         self._on_progress = on_progress
         self._report = DrainReport(name)
+        self._defects: list[Exception] = []
         self._flying: set[Future[Settlement[D]]] = set()
 
     def run(self, probe: Health) -> DrainReport:
@@ -210,6 +215,7 @@ class _Drain(Generic[D]):
         idle_since: float | None = None
         while True:
             self._collect(until_empty=False)
+            self._raise_defects()
             if self._stop.is_set:
                 return "stopped"
             if self._clock() - started >= limits.max_seconds:
@@ -256,12 +262,21 @@ class _Drain(Generic[D]):
         self._report.deliveries["acknowledged"] += len(settlement.done)
         self._report.deliveries["returned"] += len(settlement.again)
 
+    def _raise_defects(self) -> None:
+        """What no retry and no dead letter can answer for: refused access at once, defects once they pile up."""
+        refused = next((error for error in self._defects if isinstance(error, UsageError)), None)
+        if refused is not None:
+            raise refused
+        if len(self._defects) >= _MAX_DEFECTS:
+            raise self._defects[-1]
+
     def _process(self, batch: Sequence[D]) -> Settlement[D]:
         """In a worker thread: do the work, then settle it with the source."""
         try:
             settlement = self._work(batch)
         except Exception as error:
             log.error("the work failed without settling its batch", error=type(error).__name__, exc_info=True)
+            self._defects.append(error)
             settlement = Settlement[D](again=[(delivery, _DEFECT_PAUSE_SECONDS) for delivery in batch])
             settlement.counts.update(received=len(batch), returned=len(batch))
         # A failed acknowledgement costs a repeat, never an item: the delivery comes again.

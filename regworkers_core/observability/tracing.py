@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from opentelemetry import trace
-from opentelemetry.trace import Link, Span
+from opentelemetry.trace import Link, Span, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from regworkers_core.observability.logs import describe
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _TRACER = trace.get_tracer("regworkers")
@@ -58,5 +60,16 @@ def span(name: str, *, sources: Sequence[Mapping[str, str]] = (), **attributes: 
         context = trace.get_current_span(_PROPAGATOR.extract(dict(attributes_of_message))).get_span_context()
         if context.is_valid:
             links.append(Link(context))
-    with _TRACER.start_as_current_span(name, links=links, attributes=dict(attributes)) as current:
-        yield current
+    # An exception's text may print a fan's document, so the SDK must not record it by itself.
+    with _TRACER.start_as_current_span(
+        name,
+        links=links,
+        attributes=dict(attributes),
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as current:
+        try:
+            yield current
+        except Exception as error:
+            current.set_status(StatusCode.ERROR, describe(error))
+            raise

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from pymongo import ASCENDING
 
 from regworkers_core.adapters.aws import error_code
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
 
 _DAY_SECONDS = 24 * 3600
@@ -91,6 +91,13 @@ def _table(runtime: Runtime, name: str, *, stream: bool) -> Provisioned:
         call(lambda: client.create_table(**arguments))
         outcome = Outcome.CREATED
     else:
+        view = table.get("StreamSpecification", {}).get("StreamViewType")
+        if stream and view not in (None, specification["StreamViewType"]):
+            # Switching it drops what nobody has read yet: a decision for a person.
+            raise UsageError(
+                f"the stream of {name} carries {view}: switch it off, run this again, then "
+                "`regworkers reconcile --repair`"
+            )
         if stream and not table.get("StreamSpecification", {}).get("StreamEnabled"):
             call(lambda: client.update_table(TableName=name, StreamSpecification=specification))
             outcome = Outcome.CHANGED

@@ -1,4 +1,4 @@
-"""One look at everything: which dependency answers, how deep the queues are, how far the stream lags."""
+"""One look at everything: which dependency answers, how deep the queues are, how large the replica is."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ RECONCILE_ENTRIES = dg.define_asset_job(
     tags={OPERATION_TAG: "reconcile"},
     executor_def=dg.in_process_executor,
     description="Compares demand table and replica, content and all. Differences fail the check `parity` of "
-    "`entries`; the run stays green, and so does the exit code of `dagster job execute`: for one that tells, "
-    "use `regworkers reconcile`. Set `repair` to mend what differs.",
+    "`entries` and then the run, so that the exit code of `dagster job execute` and a failed-run alert tell. "
+    "Set `repair` to mend what differs.",
 )
 
 

@@ -36,7 +36,7 @@ class ReconcileConfig(dg.Config):
 def parity(
     context: dg.AssetCheckExecutionContext, config: ReconcileConfig, workers: Workers
 ) -> Iterator[dg.AssetCheckResult]:
-    """Compares both sides; a difference fails the check, not the run."""
+    """Compares both sides; a difference fails the check and then the run, so that an exit code and an alert tell."""
     bind(runId=context.run.run_id, worker="reconcile")
     with plain_failures():
         result = reconcile(
@@ -51,6 +51,8 @@ def parity(
         description=_in_words(result),
         metadata=of_result(result),
     )
+    if not result.clean:
+        raise dg.Failure(description=_in_words(result), allow_retries=False)
 
 
 def of_result(result: ReconcileResult) -> Metadata:

@@ -129,7 +129,6 @@ AS_THEY_ARE: dict[str, tuple[Classify, list[Exception]]] = {
             client_error("ConditionalCheckFailedException"),
             client_error("ResourceNotFoundException"),
             client_error("ValidationException"),
-            client_error("AccessDeniedException"),
             ParamValidationError(report="a defect"),
             ValueError("a defect"),
         ],

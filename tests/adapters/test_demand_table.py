@@ -110,7 +110,7 @@ def test_a_missing_table_says_what_to_do() -> None:
 
 
 def cleared(client: FakeClient, count: int) -> list[Entry]:
-    return table(client).clear_flags([entry(number) for number in range(count)], AT)
+    return table(client).clear_flags([entry(number) for number in range(count)], AT).changed
 
 
 def no_errors(Statements: list[Any]) -> dict[str, Any]:

@@ -139,7 +139,8 @@ def test_reconcile_judges_parity_with_a_sample_of_ids_and_repairs_on_demand(
 
     found = _run("reconcile_entries", "reconcile")
 
-    assert found.success, "a difference fails the check, not the run"
+    assert not found.success, "an exit code and a run alert tell"
+    assert _failure(found).user_failure_data.description == "1 missing"
     evaluation = _evaluation(found)
     assert not evaluation.passed
     assert evaluation.asset_check_key.name == "parity"

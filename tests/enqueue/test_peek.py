@@ -49,7 +49,7 @@ def test_a_peek_looks_at_so_many_shards_at_most() -> None:
     world.service.calls.clear()
     has_unread(world.streams, world.table, max_shards=20)
     assert world.service.calls["get_shard_iterator"] == 20
-    assert world.service.calls.total() <= 2 + 20 * 3
+    assert world.service.calls.total() <= 2 + 20 * 6
 
 
 def test_which_shards_are_looked_at_changes_so_that_none_is_overlooked_for_ever() -> None:

@@ -274,3 +274,11 @@ BAD_EVENTS: list[tuple[Any, str]] = [
 def test_a_malformed_event_is_refused_with_the_name_of_the_field(event: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         invoke_enqueue(event, FakeQueue())
+
+
+def test_a_removal_that_is_handed_out_before_the_older_change_of_its_key_still_goes_out() -> None:
+    queue = FakeQueue()
+    older, removal = records(insert("e1", "100"), change("REMOVE", old=entry("e1"), sequence="200"))
+    settlement = run(queue, [removal, older])
+    assert settlement.counts["coalesced"] == 1 and settlement.counts["removals"] == 1
+    assert [item["op"] for item in items(queue)] == ["remove"]

@@ -14,7 +14,7 @@ from regworkers_core.replication.enqueue import shards
 # Chooses so many of the shards; at random, so that over some ticks each of many is looked at.
 Choose = Callable[[Sequence[str], int], Sequence[str]]
 # An open shard may answer with an empty page although records follow.
-_PAGES = 2
+_PAGES = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import structlog
 
 from regworkers_core.adapters.streams import StreamRecord
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.messages import MessageType, Op, chunks, encode
+from regworkers_core.domain.messages import MessageType, Op, chunks, encode, fit_correlation_id
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import RetryPolicy
 from regworkers_core.engine.drain import Settlement
@@ -73,7 +73,8 @@ class EnqueueWork:
         self, records: Sequence[StreamRecord], settlement: Settlement[StreamRecord]
     ) -> list[Pair]:
         last: dict[EntryKey, Pair] = {}
-        for record in records:
+        # In the order of the stream: records that were given back come again in the order of their delays.
+        for record in sorted(records, key=lambda record: int(record.sequence)):
             change = change_of(record)
             if change is None:
                 self._dropped(settlement, record, "filtered")
@@ -97,7 +98,7 @@ class EnqueueWork:
         for chunk in chunks(items):
             part = pairs[start : start + len(chunk)]
             start += len(chunk)
-            ids = {change.correlation_id for _, change in part}
+            ids = {fit_correlation_id(change.correlation_id) for _, change in part}
             correlation_id = (ids.pop() if len(ids) == 1 else "") or self._new_id()
             attributes = {"correlationId": correlation_id, "attempt": "1", **inject()}
             body = encode(MessageType.REPLICATE, correlation_id, chunk)

@@ -12,15 +12,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from regworkers_core.adapters.demand_table import Cleared
 from regworkers_core.adapters.replica import Effect, Write
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.events import entry_removed, entry_replicated
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, chunks, encode
+from regworkers_core.domain.messages import (
+    MessageType,
+    Op,
+    ReplicationItem,
+    chunks,
+    encode,
+    fit_correlation_id,
+)
 from regworkers_core.domain.order import Order, lenient_order
-from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure
+from regworkers_core.domain.reasons import Failure, ItemFailure, PermanentFailure, TransientFailure
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.engine.ports import Outgoing, Queue
+from regworkers_core.engine.ports import Outgoing, Queue, SendFailure
 from regworkers_core.observability.tracing import inject
 from regworkers_core.replication.send import send_keys
 
@@ -34,7 +42,7 @@ def no_step(_name: str) -> None:
 
 class DemandReads(Protocol):
     def get(self, keys: Sequence[EntryKey]) -> dict[EntryKey, dict[str, Any]]: ...
-    def clear_flags(self, entries: Sequence[Entry], replicated_at: str) -> list[Entry]: ...
+    def clear_flags(self, entries: Sequence[Entry], replicated_at: str) -> Cleared: ...
 
 
 class ReplicaWrites(Protocol):
@@ -71,6 +79,13 @@ class Saved:
     counts: Counter[str] = field(default_factory=Counter)
 
 
+def _not_confirmed(failure: SendFailure) -> Failure:
+    """What SQS refuses for good is about the events in that message, each of which then goes alone."""
+    if failure.permanent:
+        return ItemFailure(f"the event was refused: {failure.error}")
+    return TransientFailure("sqs", f"event not confirmed: {failure.error}")
+
+
 class Saver:
     """Shared by all threads of a drain. `run_id` goes into the custody fields."""
 
@@ -105,7 +120,7 @@ class Saver:
         effects = self._replica.apply(writes, at=at, run_id=self._run_id) if writes else {}
         self._on_step("save.after_write")
         for write in writes:
-            self._judge(write, effects[write.key], saved)
+            self._judge(write, effects[write.key], entries.get(write.key), saved)
         self._publish(writes, effects, entries, wanted, at, saved)
         self._on_step("save.after_event")
         self._clear(entries, effects, at, saved)
@@ -136,14 +151,16 @@ class Saver:
                 saved.outcomes[key] = "gone"
         return entries, writes
 
-    def _judge(self, write: Write, effect: Effect | Failure, saved: Saved) -> None:
+    def _judge(self, write: Write, effect: Effect | Failure, entry: Entry | None, saved: Saved) -> None:
         if isinstance(effect, Failure):
             saved.outcomes[write.key] = effect
         elif effect in (Effect.APPLIED, Effect.HEALED):
             saved.outcomes[write.key] = "applied" if write.fields is not None else "removed"
             saved.counts["healed"] += effect is Effect.HEALED
             updated_at = seconds(write.order.updated_at)
-            if effect is Effect.APPLIED and write.fields is not None and updated_at is not None:
+            # A repair or a backfill brings old states whose flag was cleared long ago: that is not lag.
+            fresh = effect is Effect.APPLIED and entry is not None and entry.needs_replication
+            if fresh and updated_at is not None:
                 saved.lags.append(self._clock() - updated_at)
         else:
             saved.outcomes[write.key] = effect.value
@@ -168,11 +185,14 @@ class Saver:
             if not (wrote or earlier):
                 continue
             correlation_id = wanted[write.key].correlation_id
+            own = "" if entry is None else fit_correlation_id(entry.fields.get("correlationId"))
             due.append(write.key)
             events.append(
                 entry_removed(write.key, write.order, at, correlation_id)
                 if entry is None
-                else entry_replicated(entry, at, str(entry.fields.get("correlationId") or correlation_id))
+                else entry_replicated(
+                    entry, at, fit_correlation_id(entry.fields.get("correlationId")) or correlation_id
+                )
             )
         if not events:
             return
@@ -185,14 +205,12 @@ class Saver:
             )
             for run in runs
         ]
-        unconfirmed = {failure.index: failure.error for failure in self._analytics.send(messages)}
+        unconfirmed = {failure.index: failure for failure in self._analytics.send(messages)}
         position = 0
         for index, run in enumerate(runs):
             for key in due[position : position + len(run)]:
                 if index in unconfirmed:
-                    saved.outcomes[key] = TransientFailure(
-                        "sqs", f"event not confirmed: {unconfirmed[index]}"
-                    )
+                    saved.outcomes[key] = _not_confirmed(unconfirmed[index])
             position += len(run)
         saved.counts["events"] += len(events)
 
@@ -213,12 +231,14 @@ class Saver:
             and effects[key] in (Effect.APPLIED, Effect.HEALED, Effect.UNCHANGED)
             and not isinstance(saved.outcomes[key], Failure)
         ]
-        changed = self._table.clear_flags(clearable, at) if clearable else []
+        changed, refused = self._table.clear_flags(clearable, at) if clearable else ([], [])
+        for entry, code in refused:
+            saved.outcomes[entry.key] = ItemFailure(f"the flag cannot be cleared: {code}")
         if changed:
             send_keys(
                 self._replication, [ReplicationItem(entry.key, Op.UPSERT, entry.order) for entry in changed]
             )
-        saved.counts["cleared"] += len(clearable) - len(changed)
+        saved.counts["cleared"] += len(clearable) - len(changed) - len(refused)
         saved.counts["changed_meanwhile"] += len(changed)
 
     def _count_unknown_campaigns(self, entries: Mapping[EntryKey, Entry], saved: Saved) -> None:
