@@ -190,9 +190,7 @@ class Saver:
             events.append(
                 entry_removed(write.key, write.order, at, correlation_id)
                 if entry is None
-                else entry_replicated(
-                    entry, at, fit_correlation_id(entry.fields.get("correlationId")) or correlation_id
-                )
+                else entry_replicated(entry, at, own or correlation_id)
             )
         if not events:
             return
