@@ -11,11 +11,12 @@ import structlog
 from regworkers_core.engine.collector import seldom_collecting
 from regworkers_core.engine.drain import DrainLimits, DrainReport, Source, Work, drain
 from regworkers_core.engine.queue_source import QueueSource
+from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.enqueue.source import StreamLimits, StreamSource
 from regworkers_core.replication.enqueue.work import EnqueueWork
 from regworkers_core.replication.save.dead_letters import DeadLetterOffice
-from regworkers_core.replication.save.saver import OnStep, Saver, no_step
+from regworkers_core.replication.save.saver import Saver
 from regworkers_core.replication.save.work import SaveWork
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings

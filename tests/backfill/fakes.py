@@ -13,9 +13,10 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.engine.leases import Lease, LeaseHolder
 from regworkers_core.engine.ports import Outgoing, QueueDepth, Received, SendFailure
 from regworkers_core.engine.rate import TokenBucket
+from regworkers_core.engine.steps import no_step
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.backfill.progress import BackfillRows, Parameters
-from regworkers_core.replication.backfill.run import BackfillRun, Ended, SegmentReader, no_step
+from regworkers_core.replication.backfill.run import BackfillRun, Ended, SegmentReader
 from tests.enqueue.fakes import FakeLeaseTable
 from tests.reconcile.messages import sent_items
 

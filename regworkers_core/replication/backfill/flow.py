@@ -18,16 +18,15 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.engine.rate import TokenBucket
+from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.backfill.progress import BackfillRows, Parameters, Segment
 from regworkers_core.replication.backfill.run import (
     BackfillProgress,
     BackfillRun,
     OnProgress,
-    OnStep,
     SegmentReader,
     no_progress,
-    no_step,
 )
 from regworkers_core.runtime import Runtime
 

@@ -19,6 +19,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.ports import Queue
 from regworkers_core.engine.rate import TokenBucket
+from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.backfill.progress import (
     BackfillRows,
@@ -37,7 +38,6 @@ _CHUNK_SECONDS = 0.5
 
 Ended = Literal["finished", "paused", "stopped", "superseded"]
 Item = tuple[EntryKey, dict[str, Any]]
-OnStep = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,6 @@ OnProgress = Callable[[BackfillProgress], None]
 
 def no_progress(_progress: BackfillProgress) -> None:
     """The default of `on_progress`."""
-
-
-def no_step(_name: str) -> None:
-    """The default of `on_step`; tests pass one that kills the process at a named step."""
 
 
 class TablePages(Protocol):

@@ -15,6 +15,7 @@ import structlog
 from regworkers_core.adapters.streams import MAX_RECORDS, IteratorExpired, StreamRecord, Streams, Trimmed
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.leases import LeaseTable
+from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.replication.enqueue.held_shard import HeldShard
 from regworkers_core.replication.enqueue.shard_leases import ShardLeases
 from regworkers_core.replication.enqueue.shards import shard_of, state_of
@@ -54,7 +55,7 @@ class StreamSource:
         owner: str,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
-        on_step: Callable[[str], None] = lambda _step: None,
+        on_step: OnStep = no_step,
     ) -> None:
         self._streams, self._limits = streams, limits
         self._clock, self._sleep, self._on_step = clock, sleep, on_step

@@ -18,6 +18,7 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import RetryPolicy
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.ports import Outgoing, Queue, SendFailure
+from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.observability.tracing import inject, span
 from regworkers_core.replication.enqueue.events import Change, change_of, decode_stream_event
 
@@ -51,7 +52,7 @@ class EnqueueWork:
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
         backoff: Callable[[int], float] = _BACKOFF.backoff,
-        on_step: Callable[[str], None] = lambda _step: None,
+        on_step: OnStep = no_step,
     ) -> None:
         self._queue, self._clock, self._new_id = queue, clock, new_id
         self._backoff, self._on_step = backoff, on_step

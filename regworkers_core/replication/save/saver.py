@@ -29,15 +29,11 @@ from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import Failure, ItemFailure, PermanentFailure, TransientFailure
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.ports import Outgoing, Queue, SendFailure
+from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.observability.tracing import inject
 from regworkers_core.replication.send import send_keys
 
-OnStep = Callable[[str], None]
 _CAMPAIGN_MEMORY_SECONDS = 60.0
-
-
-def no_step(_name: str) -> None:
-    """The default of `on_step`; tests pass one that kills the process at a named step."""
 
 
 class DemandReads(Protocol):

@@ -22,9 +22,10 @@ from regworkers_core.domain.reasons import (
 from regworkers_core.engine.dependency import RetryPolicy
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.ports import Received
+from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.observability.tracing import span
 from regworkers_core.replication.save.dead_letters import DeadLetterOffice, Letter
-from regworkers_core.replication.save.saver import OnStep, Saved, Saver, Wanted, no_step
+from regworkers_core.replication.save.saver import Saved, Saver, Wanted
 
 log = structlog.get_logger(__name__)
 # How long a message stays hidden after a failure, by the number of its receives. A dependency that is away
