@@ -127,6 +127,8 @@ def _units_asked(operation: str, params: Mapping[str, Any]) -> Counter[str]:
     match operation:
         case "SendMessageBatch":
             units["sqs"] = _sqs_units(params["Entries"], "MessageBody")
+        case "SendMessage":
+            units["sqs"] = _sqs_units([params], "MessageBody")
         case "DeleteMessageBatch" | "ChangeMessageVisibilityBatch" | "GetQueueAttributes":
             units["sqs"] = 1
         case "BatchGetItem":

@@ -1,8 +1,9 @@
 """(c) What the product replaces: a handler for each event of ten, get and update one by one.
 
+Each message is handled whole before the next: get, update, event, clear. The event comes before the flag is
+cleared, because a handler that dies between the two must not lose it; the product keeps the same order.
 Generous to it: records are read a thousand at a time, the ten messages go out, and are deleted, in one call
-each, and so do the ten analytics events; nothing is started or deployed, handlers run in as many threads
-as the product's.
+each; nothing is started or deployed, handlers run in as many threads as the product's.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ class Handlers:
         received = self._clients.sqs.receive_message(
             QueueUrl=self._replication, MaxNumberOfMessages=BATCH, WaitTimeSeconds=1
         )["Messages"]
-        events = [self._save_one(orjson.loads(message["Body"])) for message in received]
-        self._send(self._analytics, [orjson.dumps(event).decode() for event in events])
+        for message in received:
+            self._save_one(orjson.loads(message["Body"]))
         self._clients.sqs.delete_message_batch(
             QueueUrl=self._replication,
             Entries=[
@@ -79,12 +80,19 @@ class Handlers:
             ],
         )
 
-    def _save_one(self, key: dict[str, Any]) -> dict[str, Any]:
+    def _save_one(self, key: dict[str, Any]) -> None:
         dynamodb, table = self._clients.dynamodb, self._runtime.names.demand_table
         item = plain_item(dynamodb.get_item(TableName=table, Key=key, ConsistentRead=True)["Item"])
         fields = {name: value for name, value in item.items() if name not in ("PK", "SK")}
         document_id = f"{item['campaignId']}:{item['entryId']}"
         self._runtime.database["entries"].update_one({"_id": document_id}, {"$set": fields}, upsert=True)
+        event = {
+            "subject": document_id,
+            "type": "entry.replicated",
+            "time": _AT,
+            "markets": item["markets"],
+        }
+        self._clients.sqs.send_message(QueueUrl=self._analytics, MessageBody=orjson.dumps(event).decode())
         dynamodb.update_item(
             TableName=table,
             Key=key,
@@ -96,7 +104,6 @@ class Handlers:
                 ":at": {"S": _AT},
             },
         )
-        return {"subject": document_id, "type": "entry.replicated", "time": _AT, "markets": item["markets"]}
 
     def _send(self, url: str, bodies: Sequence[str]) -> None:
         entries = [{"Id": str(index), "MessageBody": body} for index, body in enumerate(bodies)]
