@@ -14,14 +14,24 @@ from pymongo import MongoClient
 
 from regworkers_core.adapters.aws import AwsClients, classify_aws
 from regworkers_core.adapters.campaigns import Campaigns
+from regworkers_core.adapters.chunks import Chunks
 from regworkers_core.adapters.cloudwatch import DrainMetrics
+from regworkers_core.adapters.code_claims import CodeClaims
+from regworkers_core.adapters.codes import Codes
 from regworkers_core.adapters.dead_letter_log import DeadLetterLog
 from regworkers_core.adapters.demand_table import DemandTable
+from regworkers_core.adapters.drand import DrandHttp, classify_drand
+from regworkers_core.adapters.draw_markets import DrawMarkets
+from regworkers_core.adapters.draws import Draws
 from regworkers_core.adapters.kafka_admin import KafkaAdmin, classify_kafka
 from regworkers_core.adapters.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.mongo import classify_mongo, mongo_client
+from regworkers_core.adapters.objects import ObjectStore, classify_objects
+from regworkers_core.adapters.outbox import Outbox
 from regworkers_core.adapters.redis_cache import RedisCache, classify_redis, redis_client
 from regworkers_core.adapters.replica import Replica
+from regworkers_core.adapters.secrets import SecretStore
+from regworkers_core.adapters.selections import Selections
 from regworkers_core.adapters.sqs import SqsQueue
 from regworkers_core.adapters.streams import DynamoStreams
 from regworkers_core.domain.reasons import TransientFailure, UsageError
@@ -101,6 +111,44 @@ class Runtime:
         return Campaigns(self.database["campaigns"], self.dependency("mongo"))
 
     @cached_property
+    def codes(self) -> Codes:
+        return Codes(self.database["codes"], self.dependency("mongo"))
+
+    @cached_property
+    def draws(self) -> Draws:
+        return Draws(self.database["draws"], self.dependency("mongo"))
+
+    @cached_property
+    def objects(self) -> ObjectStore:
+        return ObjectStore(self.aws.client("s3"), self.dependency("s3"), self.names.bucket)
+
+    @cached_property
+    def secrets(self) -> SecretStore:
+        client = self.aws.client("secretsmanager")
+        return SecretStore(client, self.dependency("secretsmanager"), self.names.prefix)
+
+    @cached_property
+    def chunks(self) -> Chunks:
+        return Chunks(self.database["selection_chunks"], self.dependency("mongo"))
+
+    @cached_property
+    def code_claims(self) -> CodeClaims:
+        return CodeClaims(self.database["codes"], self.dependency("mongo"))
+
+    @cached_property
+    def draw_markets(self) -> DrawMarkets:
+        database = self.database
+        return DrawMarkets(database["draws"], database["switches"], self.dependency("mongo"))
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        return Outbox(self.database["outbox"], self.dependency("mongo"))
+
+    @cached_property
+    def selections(self) -> Selections:
+        return Selections(self.database["selections"], self.dependency("mongo"))
+
+    @cached_property
     def dead_letters(self) -> DeadLetterLog:
         return DeadLetterLog(self.database["dead_letters"], self.dependency("mongo"))
 
@@ -111,6 +159,16 @@ class Runtime:
     @cached_property
     def kafka_admin(self) -> KafkaAdmin:
         return KafkaAdmin(self.settings.kafka, self.dependency("kafka"))
+
+    @cached_property
+    def beacon(self) -> DrandHttp:
+        selection = self.settings.selection
+        return DrandHttp(
+            self.dependency("drand"),
+            selection.drand_urls,
+            timeout_seconds=selection.drand_timeout_seconds,
+            clock=self.clock,
+        )
 
     @cached_property
     def metrics(self) -> DrainMetrics:
@@ -160,6 +218,7 @@ class Runtime:
             "streams": lambda: self.streams.latest_stream(),
             "sqs": lambda: self.queue(self.names.replication_queue).depth(),
             "mongo": lambda: self.replica.probe(),
+            "s3": lambda: self.objects.probe(),
             "redis": lambda: self.redis.probe(),
             "kafka": lambda: self.kafka_admin.probe(),
         }
@@ -176,5 +235,11 @@ class Runtime:
 
 
 def _classify(name: str) -> Classify:
-    special: dict[str, Classify] = {"mongo": classify_mongo, "redis": classify_redis, "kafka": classify_kafka}
+    special: dict[str, Classify] = {
+        "mongo": classify_mongo,
+        "redis": classify_redis,
+        "kafka": classify_kafka,
+        "s3": classify_objects,
+        "drand": classify_drand,
+    }
     return special.get(name) or classify_aws(name)

@@ -125,6 +125,39 @@ class ReplicationSettings(Section):
     compare_memory_mib: int = Field(512, ge=64)
 
 
+class SelectionSettings(Section):
+    """The draw, codes and notifications. Seconds unless the name says otherwise."""
+
+    # S3 bucket of the artefacts; empty: `<resourcePrefix>regworkers-artefacts`.
+    bucket: str | None = None
+    # Publish without a typed confirmation: for demos and tests.
+    auto_publish: bool = False
+    seed_source: Literal["drand", "commit-reveal"] = "drand"
+    # Tried in this order; any of them serves the same bytes, which are verified.
+    drand_urls: tuple[str, ...] = ("https://api.drand.sh", "https://drand.cloudflare.com")
+    drand_timeout_seconds: float = Field(5.0, gt=0)
+    # How long the round must lie after the commit.
+    seed_delay_seconds: int = Field(600, ge=600)
+    # How long a freeze waits for replication to catch up before it says what is open.
+    settle_seconds: float = Field(300.0, ge=0)
+    lease_seconds: float = Field(15.0, gt=0)
+    threads: int = Field(2, ge=1)
+    # DuckDB's own limit: it spills beyond; the process takes some 200 MiB more.
+    memory_mib: int = Field(600, ge=128)
+    chunk_winners: int = Field(500, ge=1, le=500)
+    concurrency: int = Field(4, ge=1)
+    prefetch: int = Field(1, ge=0)
+    batch_messages: int = Field(2, ge=1, le=10)
+    receive_wait_seconds: float = Field(1.0, ge=0, le=20)
+    visibility_seconds: int = Field(60, ge=1, le=43_200)
+    max_attempts: int = Field(20, ge=1)
+    # Sent before all others of a phase; the rest follows when they were held so long without a dead letter.
+    canary_messages: int = Field(100, ge=0)
+    canary_hold_seconds: float = Field(600.0, ge=0)
+    # `notBefore` of a message is its publication and so many seconds: the time to stop it.
+    notify_delay_seconds: float = Field(0.0, ge=0)
+
+
 class ObservabilitySettings(Section):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_retention_days: int = Field(14, ge=1)
@@ -153,11 +186,12 @@ class Settings(BaseSettings):
     enqueue: EnqueueSettings = EnqueueSettings()
     save: SaveSettings = SaveSettings()
     replication: ReplicationSettings = ReplicationSettings()
+    selection: SelectionSettings = SelectionSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
 
     @cached_property
     def names(self) -> Names:
-        return Names(self.resource_prefix)
+        return Names(self.resource_prefix, bucket=self.selection.bucket)
 
     @classmethod
     def settings_customise_sources(
@@ -179,11 +213,15 @@ class Settings(BaseSettings):
 class Names:
     """Names of the data contract under the environment's prefix."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, *, bucket: str | None = None) -> None:
         self.prefix = prefix
+        # S3 knows neither capitals nor underscores.
+        self.bucket = bucket or (prefix + "regworkers-artefacts").lower().replace("_", "-")
         self.demand_table = prefix + "demand-table"
         self.lease_table = prefix + "worker-leases"
         self.replication_queue = prefix + "replication-queue"
+        self.selection_queue = prefix + "selection-queue"
+        self.notification_queue = prefix + "notification-queue"
         self.analytics_queue = prefix + "analytics-queue"
         self.queues = tuple(
             prefix + name

@@ -8,6 +8,11 @@ from regworkers_core.settings import load_settings
 from regworkers_dagster.maintenance import jobs as maintenance
 from regworkers_dagster.replication import assets, checks, jobs, parity, schedules, sensors, specs
 from regworkers_dagster.resources import Workers
+from regworkers_dagster.selection import assets as selection
+from regworkers_dagster.selection import checks as selection_checks
+from regworkers_dagster.selection import jobs as selection_jobs
+from regworkers_dagster.selection import sensors as selection_sensors
+from regworkers_dagster.selection import specs as selection_specs
 
 # How long a sensor's tick waits for one answer.
 _TICK_CALL_SECONDS = 2.0
@@ -16,16 +21,30 @@ _TICK_CALL_SECONDS = 2.0
 _on = load_settings().sensors_on
 
 defs = dg.Definitions(
-    assets=[*specs.EXTERNAL, assets.enqueue_entries, assets.save_entries],
-    asset_checks=[checks.replication_dlq_empty, parity.parity],
+    assets=[
+        *specs.EXTERNAL,
+        assets.enqueue_entries,
+        assets.save_entries,
+        *selection_specs.EXTERNAL,
+        *selection.STEPS,
+        *selection.DRAINS,
+    ],
+    asset_checks=[
+        checks.replication_dlq_empty,
+        parity.parity,
+        *selection_checks.OF_A_DRAW,
+        *selection_checks.OF_QUEUES,
+        selection_checks.selections_kept,
+    ],
     jobs=[
         jobs.ENQUEUE_ENTRIES,
         jobs.SAVE_ENTRIES,
         jobs.RECONCILE_ENTRIES,
         jobs.backfill_entries,
         maintenance.prune_runs,
+        *selection_jobs.JOBS,
     ],
-    sensors=sensors.build_sensors(on=_on),
+    sensors=[*sensors.build_sensors(on=_on), *selection_sensors.build_sensors(on=_on)],
     schedules=[*schedules.build_schedules(on=_on), *maintenance.build_schedules(on=_on)],
     resources={"workers": Workers(), "tick_workers": Workers(call_seconds=_TICK_CALL_SECONDS)},
     executor=dg.in_process_executor,

@@ -14,6 +14,7 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.observability.logs import configure_logging, describe
 from regworkers_core.observability.tracing import configure_tracing
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.settings import Settings, load_settings
 
 
@@ -88,7 +89,7 @@ def plain_failures() -> Iterator[None]:
     """
     try:
         yield
-    except UsageError as error:
+    except (UsageError, DrawError) as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None
     except TransientFailure as failure:
         raise dg.Failure(

@@ -40,7 +40,7 @@ def up(instance: InstanceOption = None) -> None:
 
 @local_app.command()
 def status(instance: InstanceOption = None, form: FormatOption = Format.TEXT) -> None:
-    """Each server's address and state (running, dead or paused). Exit code 1 unless all are running."""
+    """Each server's address and state: running, paused, down (stopped) or dead. Exit code 1 unless all run."""
     stack = _stack(instance)
     states, document = stack.status(), stack.state.document()
     table = rows(
@@ -48,6 +48,9 @@ def status(instance: InstanceOption = None, form: FormatOption = Format.TEXT) ->
         [(name, state, document.get(name), document["pids"].get(name)) for name, state in states.items()],
     )
     answer({**document, "state": states}, form, table)
+    if not stack.known:
+        others = ", ".join(stack.instances()) or "none was ever started"
+        _say(f"no such instance: {stack.instance}; known ones: {others}")
     if set(states.values()) != {"running"}:
         raise typer.Exit(FINDING)
 
@@ -56,7 +59,8 @@ def status(instance: InstanceOption = None, form: FormatOption = Format.TEXT) ->
 def down(instance: InstanceOption = None) -> None:
     """Stop all servers, and Dagster if it was left running. Data and ports stay."""
     stack = _stack(instance)
-    _dagster(stack).stop()
+    if _dagster(stack).stop():
+        _say("dagster: stopped")
     stack.down(_say)
 
 
@@ -73,7 +77,8 @@ def reset(
         )
         if typed != stack.instance:
             raise UsageError("the name does not match: nothing was deleted")
-    _dagster(stack).stop()
+    if _dagster(stack).stop():
+        _say("dagster: stopped")
     stack.reset(_say)
 
 

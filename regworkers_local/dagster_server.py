@@ -135,23 +135,28 @@ class DagsterProcess:
                 raise StartFailed(f"Dagster was not ready within {seconds:g} s; see {self.log}")
             self._sleep(POLL_SECONDS)
 
-    def stop(self) -> None:
-        """SIGINT to both, SIGTERM to what they leave (runs, code servers), SIGKILL to the rest; all reaped."""
+    def stop(self) -> bool:
+        """SIGINT to both, SIGTERM to what they leave (runs, code servers), SIGKILL to the rest; all reaped.
+        Whether there was anything to stop.
+        """
         refs = self._refs()
         leaders = [process for ref in refs.values() if (process := ref.find())]
         for process in leaders:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGINT)
                 process.resume()
+        stopped = bool(leaders)
         psutil.wait_procs(leaders, timeout=STOP_SECONDS)
         for end, seconds in ((psutil.Process.terminate, RUN_STOP_SECONDS), (psutil.Process.kill, 10.0)):
             left = processes.family(refs.values())
+            stopped |= bool(left)
             for process in left:
                 with suppress(psutil.NoSuchProcess):
                     end(process)
             psutil.wait_procs(left, timeout=seconds)
         if refs:
             write_json(self._state_file, {"port": read_json(self._state_file).get("port")})
+        return stopped
 
     def _refs(self) -> dict[str, ProcessRef]:
         try:

@@ -1,7 +1,8 @@
 """`make demo` and `make dev`: the whole pipeline on this machine, seen working.
 
 The demo starts a stack and Dagster, writes two campaigns' entries while sensors and drains replicate them,
-waits until replica equals source, prints what happened, and leaves nothing behind (`KEEP=1` leaves all running).
+waits until replica equals source, closes one campaign, draws it, assigns codes and queues messages, verifies the
+draw, prints what happened, and leaves nothing behind (`KEEP=1` leaves all running).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.dagster_server import DagsterProcess
 from regworkers_local.demo_report import Progress, lag_of_replica, summary
+from regworkers_local.demo_selection import select
 from regworkers_local.drain_runs import DrainRuns
 from regworkers_local.load import Loader, LoadPlan
 from regworkers_local.stack import Stack, local_dir
@@ -45,19 +47,22 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 def demo(
     entries: Annotated[int, typer.Option(min=100, help="entries over two campaigns")] = 20_000,
 ) -> None:
-    """Replicate two campaigns end to end, with live progress, and print a summary."""
+    """Replicate two campaigns and draw one, end to end, with live progress; print what became of every entry."""
     keep = os.environ.get("KEEP", "") not in ("", "0")
     instance = choose_instance(PROJECT_ROOT)
     use(instance)
     os.environ.setdefault("REGWORKERS_DRAIN__RESIDENT_IDLE_SECONDS", IDLE_SECONDS)
-    stack, dagster = Stack(PROJECT_ROOT, instance), DagsterProcess(PROJECT_ROOT, instance)
+    # Nobody is there to type the campaign's id.
+    os.environ.setdefault("REGWORKERS_SELECTION__AUTO_PUBLISH", "true")
     started = time.monotonic()
     with ExitStack() as cleanup, StopSignal().on_signals() as stop:
+        stack, dagster = servers(instance, stop)
         if not keep:
             cleanup.callback(stack.reset)
             cleanup.callback(dagster.stop)
-        runtime = bring_up(stack, dagster)
+        runtime = bring_up(stack, dagster, stop)
         clean = replicate(runtime, dagster, LoadPlan(entries, per_second=ENTRIES_PER_SECOND), stop)
+        clean = clean and select(runtime, stop, console, GIVE_UP_SECONDS)
         console.print(f"{time.monotonic() - started:.0f} s in all")
         if keep:
             console.print(f"left running: Dagster at {dagster.url}; look around with")
@@ -73,16 +78,19 @@ def dev() -> None:
     """Stack and Dagster up, sensors on, until Ctrl-C."""
     instance = os.environ.get("REGWORKERS_INSTANCE") or "default"
     use(instance)
-    stack, dagster = Stack(PROJECT_ROOT, instance), DagsterProcess(PROJECT_ROOT, instance)
-    if dagster.running:
-        raise UsageError(
-            f"instance {instance} runs already, Dagster at {dagster.url}: stop it with "
-            f"`{command(instance, 'local down')}`, or choose another with REGWORKERS_INSTANCE=dev2 make dev"
-        )
     with ExitStack() as cleanup, StopSignal().on_signals() as stop:
+        stack, dagster = servers(instance, stop)
+        if dagster.running:
+            raise UsageError(
+                f"instance {instance} runs already, Dagster at {dagster.url}: stop it with "
+                f"`{command(instance, 'local down')}`, or choose another with REGWORKERS_INSTANCE=dev2 make dev"
+            )
         cleanup.callback(stack.down, console.print)
         cleanup.callback(dagster.stop)
-        bring_up(stack, dagster)
+        try:
+            bring_up(stack, dagster, stop)
+        except Stopped:
+            return
         console.print("Ctrl-C stops everything. Some entries: `regworkers load`")
         while not stop.wait(PAUSE_SECONDS):
             if not dagster.running:
@@ -108,12 +116,30 @@ def command(instance: str, words: str) -> str:
     return f"{prefix}.venv/bin/regworkers {words}"
 
 
-def bring_up(stack: Stack, dagster: DagsterProcess) -> Runtime:
-    """Servers, tables and topics, Dagster: in this order."""
+class Stopped(UsageError):
+    """Ctrl-C before all was up."""
+
+
+def servers(instance: str, stop: StopSignal) -> tuple[Stack, DagsterProcess]:
+    """Both of an instance; their start is over with Stopped as soon as the stop signal comes."""
+
+    def pause(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise Stopped("stopped")
+
+    return Stack(PROJECT_ROOT, instance, sleep=pause), DagsterProcess(PROJECT_ROOT, instance, sleep=pause)
+
+
+def bring_up(stack: Stack, dagster: DagsterProcess, stop: StopSignal) -> Runtime:
+    """Servers, tables and topics, Dagster: in this order. Raises Stopped."""
     began = time.monotonic()
     stack.up(console.print)
     runtime = Runtime.load()
-    created = sum(each.outcome == "created" for each in provision(runtime))
+    created = 0
+    for each in provision(runtime):
+        created += each.outcome == "created"
+        if stop.is_set:
+            raise Stopped("stopped")
     console.print(f"provisioned: {created} things created")
     dagster.start()
     dagster.wait_ready()

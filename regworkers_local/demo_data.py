@@ -19,27 +19,41 @@ MARKETS = ("berlin", "paris", "warsaw", "tokyo", "athens", "mexico-city", "new-y
 _POOL = 300
 
 
+# Seats of each market, and those that members of the loyalty programme get first.
+SEATS, LOYAL_SEATS = 500, 50
+
+
 @dataclass(frozen=True, slots=True)
 class DemoCampaign:
-    """A campaign as the `campaigns` collection holds it."""
+    """A campaign as the `campaigns` collection holds it; with `auto_draw` a sensor draws it once it is closed."""
 
     campaign_id: str
     name: str
+    auto_draw: bool = False
 
-    def document(self) -> dict[str, Any]:
+    def document(self, opens_at: str = "2026-01-01T00:00:00.000Z") -> dict[str, Any]:
         return {
             "_id": self.campaign_id,
             "slug": self.campaign_id,
             "name": self.name,
             "status": "OPEN",
-            "opensAt": "2026-01-01T00:00:00.000Z",
-            "closesAt": "2027-01-01T00:00:00.000Z",
-            "markets": [{"marketId": id_, "name": id_.title(), "capacity": 500} for id_ in MARKETS],
+            "opensAt": opens_at,
+            "closesAt": "2099-01-01T00:00:00.000Z",
+            "markets": [
+                {
+                    "marketId": id_,
+                    "name": id_.replace("-", " ").title(),
+                    "capacity": SEATS,
+                    "reserves": [{"segment": "loyal", "seats": LOYAL_SEATS}],
+                }
+                for id_ in MARKETS
+            ],
+            "autoDraw": self.auto_draw,
         }
 
 
 CAMPAIGNS = (
-    DemoCampaign("aurora-world-tour", "Aurora – World Tour"),
+    DemoCampaign("aurora-world-tour", "Aurora – World Tour", auto_draw=True),
     DemoCampaign("harbour-nights", "Harbour Nights – Été"),
 )
 

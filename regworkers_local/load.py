@@ -16,6 +16,7 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.secrets import make_secret
 from regworkers_local.demo_data import CAMPAIGNS, DemoCampaign, DemoData
 
 BATCH = 25
@@ -88,12 +89,18 @@ class Loader:
         return self.loaded
 
     def _write_campaigns(self) -> None:
+        """Those that are not there yet; one that was closed or drawn stays so. The commitment to the secret of
+        their draw comes before they open.
+        """
         collection = self._runtime.database["campaigns"]
         for campaign in self._campaigns:
-            document = campaign.document()
+            now = time.time()
+            document = campaign.document(opens_at=iso(now + 1))
+            commitment = make_secret(self._runtime, campaign.campaign_id)
+            document["draw"] = {"commitment": commitment, "committedAt": iso(now)}
             self._runtime.dependency("mongo").call(
                 lambda document=document: collection.update_one(  # type: ignore[misc]
-                    {"_id": document["_id"]}, {"$set": document}, upsert=True
+                    {"_id": document["_id"]}, {"$setOnInsert": document}, upsert=True
                 )
             )
 

@@ -13,7 +13,8 @@ from typing import Literal
 
 import psutil
 
-ProcessState = Literal["running", "paused", "dead"]
+# Down: stopped in an orderly way, or never started. Dead: it should run and does not.
+ProcessState = Literal["running", "paused", "dead", "down"]
 
 # A create time is computed from the time of boot, which moves a little when the clock is corrected.
 SAME_BIRTH_SECONDS = 2.0

@@ -109,7 +109,7 @@ class Stack:
 
     def down(self, progress: Progress = lambda line: None) -> None:
         """Stop all servers, those first that need others. Ports and data stay."""
-        if self.state_file.exists():
+        if self.known:
             with self._locked():
                 self._stop(self._servers, progress)
 
@@ -136,9 +136,18 @@ class Stack:
         """Each server's state by name."""
         refs = self.state.processes
         return {
-            server.name: refs[server.name].state() if server.name in refs else "dead"
+            server.name: refs[server.name].state() if server.name in refs else "down"
             for server in self._servers
         }
+
+    @property
+    def known(self) -> bool:
+        """Whether this instance was ever started (and not reset since)."""
+        return self.state_file.exists()
+
+    def instances(self) -> list[str]:
+        """All known instances of the project."""
+        return sorted(path.parent.name for path in self.folder.parent.glob("*/state.json"))
 
     def kill(self, name: str) -> None:
         """SIGKILL, as a crash would."""

@@ -19,18 +19,20 @@ from regworkers_core.adapters.dead_letter_log import DeadLetterLog
 from regworkers_core.adapters.demand_table import DemandTable
 from regworkers_core.adapters.replica import Replica
 from regworkers_core.adapters.sqs import SqsQueue
+from regworkers_core.drains import DrainSpec, drain_limits
 from regworkers_core.engine.collector import seldom_collecting
+from regworkers_core.engine.dead_letters import DeadLetterOffice
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.engine.drain import DrainReport, drain
+from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.queue_source import QueueSource
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import configure_logging
-from regworkers_core.replication.drains import drain_limits
+from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.replication.enqueue.source import StreamLimits, StreamSource
 from regworkers_core.replication.enqueue.work import EnqueueWork
-from regworkers_core.replication.save.dead_letters import DeadLetterOffice
 from regworkers_core.replication.save.saver import Saver
-from regworkers_core.replication.save.work import SaveWork
+from regworkers_core.replication.save.work import SaveHandler
 from regworkers_core.settings import Settings, load_settings
 
 SIZES = (50_000, 500_000)
@@ -79,7 +81,7 @@ def _enqueue(settings: Settings, entries: int) -> DrainReport:
         batch_records=settings.enqueue.batch_records, max_unacknowledged=settings.enqueue.max_unacknowledged
     )
     source = StreamSource(FakeStreams(entries), FakeLeases(), limits, owner="bench")
-    return _drain(settings, "enqueue", source, EnqueueWork(_queue("fake", FakeSqs(0))))
+    return _drain(settings, ENQUEUE, source, EnqueueWork(_queue("fake", FakeSqs(0))))
 
 
 def _save(settings: Settings, entries: int) -> DrainReport:
@@ -98,12 +100,12 @@ def _save(settings: Settings, entries: int) -> DrainReport:
     source = QueueSource(
         queue, batch_messages=settings.save.batch_messages, wait_seconds=0, visibility_seconds=30
     )
-    return _drain(settings, "save", source, SaveWork(saver, office, max_attempts=3))
+    return _drain(settings, SAVE, source, MessageWork("save", SaveHandler(saver), office, max_attempts=3))
 
 
-def _drain(settings: Settings, name: Any, source: Any, work: Any) -> DrainReport:
-    limits = drain_limits(settings, name, idle_seconds=0, max_seconds=600)
-    return drain(name, source, work, limits, probe=lambda: None, down=lambda: None, stop=StopSignal())
+def _drain(settings: Settings, spec: DrainSpec[Any], source: Any, work: Any) -> DrainReport:
+    limits = drain_limits(settings, spec, idle_seconds=0, max_seconds=600)
+    return drain(spec.name, source, work, limits, probe=lambda: None, down=lambda: None, stop=StopSignal())
 
 
 def _queue(name: str, client: FakeSqs) -> SqsQueue:

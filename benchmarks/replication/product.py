@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from benchmarks.replication.counting import CallCounter
 from benchmarks.replication.data import Item, write
 from benchmarks.replication.phases import Timed
+from regworkers_core.drains import DrainSpec, drain_limits, run_drain
 from regworkers_core.engine.drain import DrainReport
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication.drains import DrainName, drain_limits, run_drain
+from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.runtime import Runtime
 
 
@@ -26,9 +28,9 @@ class Product:
         self._expected = len(items)
 
     def run(self) -> Timed:
-        return Timed(self._drain("enqueue", "SendMessageBatch"), self._drain("save", "DeleteMessageBatch"))
+        return Timed(self._drain(ENQUEUE, "SendMessageBatch"), self._drain(SAVE, "DeleteMessageBatch"))
 
-    def _drain(self, name: DrainName, last: str) -> float:
+    def _drain(self, spec: DrainSpec[Any], last: str) -> float:
         """Seconds from its start until the last call of this operation: afterwards a drain waits for more
         work, which is no work.
         """
@@ -38,10 +40,10 @@ class Product:
             if report.counts["received"] >= self._expected:
                 stop.set()
 
-        limits = drain_limits(self._runtime.settings, name)
+        limits = drain_limits(self._runtime.settings, spec)
         started = time.monotonic()
-        report = run_drain(self._runtime, name, limits, stop=stop, run_id="0" * 32, on_progress=watch)
-        done = report.counts["sent"] if name == "enqueue" else report.counts["applied"]
+        report = run_drain(self._runtime, spec, limits, stop=stop, run_id="0" * 32, on_progress=watch)
+        done = report.counts["sent"] if spec is ENQUEUE else report.counts["applied"]
         if done != self._expected or not report.adds_up:
             raise RuntimeError(f"the drain did not replicate all: {report.as_dict()}")
         return self.counter.last_call[last] - started

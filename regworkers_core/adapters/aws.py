@@ -85,6 +85,8 @@ class AwsClients:
             parameter_validation=False,
             # Otherwise made up anew, from twenty parts, for every request.
             user_agent="regworkers",
+            # An emulator has no host name for each bucket.
+            s3={"addressing_style": "path"} if settings.endpoint_url else None,
         )
         client = self._session.client(service, endpoint_url=settings.endpoint_url, config=config)
         for operation in _LARGE_ANSWERS:

@@ -1,23 +1,119 @@
-"""The `campaigns` collection, as far as replication needs it: which campaigns are known."""
+"""The `campaigns` collection: what is known, and status changes that happen once."""
 
 from __future__ import annotations
 
 from collections.abc import Collection as Ids
 from typing import Any
 
+import structlog
 from pymongo.collection import Collection
+from pymongo.errors import DuplicateKeyError
 
+from regworkers_core.domain.campaign import Campaign, CampaignStatus, Transition
+from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.dependency import Dependency
+
+log = structlog.get_logger(__name__)
 
 
 class Campaigns:
+    """Every method raises TransientFailure when MongoDB cannot answer, and UsageError for a campaign whose
+    document breaks the contract.
+    """
+
     def __init__(self, collection: Collection[dict[str, Any]], dependency: Dependency) -> None:
         self._collection = collection
         self._dependency = dependency
 
     def known(self, ids: Ids[str]) -> set[str]:
-        """Those of `ids` that exist. Raises TransientFailure when MongoDB cannot answer."""
+        """Those of `ids` that exist."""
         query = {"_id": {"$in": sorted(ids)}}
         return self._dependency.call(
             lambda: {document["_id"] for document in self._collection.find(query, {"_id": 1})}
         )
+
+    def get(self, campaign_id: str) -> Campaign | None:
+        return self._one({"_id": campaign_id})
+
+    def find(self, slug_or_id: str) -> Campaign | None:
+        """By id, else by slug."""
+        return self.get(slug_or_id) or self._one({"slug": slug_or_id})
+
+    def list(self, status: CampaignStatus | None = None) -> list[Campaign]:
+        """All, or those of one status, by id. One that breaks the contract is logged and left out: it must not
+        hide the others.
+        """
+        query = {} if status is None else {"status": status.value}
+        documents = self._dependency.call(lambda: [*self._collection.find(query).sort("_id", 1)])
+        found = []
+        for document in documents:
+            try:
+                found.append(Campaign.parse(document))
+            except UsageError as error:
+                log.warning("campaign left out", error=str(error))
+        return found
+
+    def create(self, campaign: Campaign) -> None:
+        """Raises UsageError when the id or the slug is taken."""
+        document = campaign.as_document()
+        try:
+            # Repeated after a lost answer it would meet itself.
+            self._dependency.call(lambda: self._collection.insert_one(document))
+        except DuplicateKeyError:
+            stands = self._dependency.call(lambda: self._collection.find_one({"_id": campaign.campaign_id}))
+            if stands == document:
+                return
+            if stands is not None:
+                raise UsageError(
+                    f"campaign {campaign.campaign_id} exists already: `regworkers campaign show "
+                    f"{campaign.campaign_id}`, or choose another id"
+                ) from None
+            raise UsageError(
+                f"another campaign has the slug {campaign.slug!r}: choose another with --slug"
+            ) from None
+
+    def advance(
+        self,
+        campaign_id: str,
+        from_: CampaignStatus,
+        to: CampaignStatus,
+        *,
+        token: int,
+        at: str,
+        reason: str,
+        run_id: str,
+    ) -> bool:
+        """Change the status and keep the transition, in one update; False when the status is not `from_` or a
+        greater token than `token` has been here.
+        """
+        before = self.get(campaign_id)
+        if before is None or before.status is not from_ or before.fence > token:
+            return False
+        transition = Transition(from_, to, at, reason, run_id, token)
+        # Exactly over what was seen, so that whoever wrote between the two wins.
+        guard = {"_id": campaign_id, "status": from_.value, "fence": before.fence or {"$exists": False}}
+        # The whole list, since the fence in the guard says that it is the one that was read.
+        kept = [*before.transitions, transition]
+        update = {
+            "$set": {
+                "status": to.value,
+                "fence": token,
+                "transitions": [each.as_document() for each in kept],
+            }
+        }
+        answer = self._dependency.call(lambda: self._collection.update_one(guard, update))
+        if answer.matched_count:
+            return True
+        # A write whose answer got lost is refused when it is repeated, and yet it was ours.
+        now = self.get(campaign_id)
+        return now is not None and bool(now.transitions) and now.transitions[-1] == transition
+
+    def set_commitment(self, campaign_id: str, commitment: str, at: str) -> bool:
+        """Publish a commitment for a campaign that has none; False when it has one."""
+        guard = {"_id": campaign_id, "draw.commitment": None}
+        update = {"$set": {"draw.commitment": commitment, "draw.committedAt": at}}
+        return bool(self._dependency.call(lambda: self._collection.update_one(guard, update)).matched_count)
+
+    def _one(self, query: dict[str, Any]) -> Campaign | None:
+        document = self._dependency.call(lambda: self._collection.find_one(query))
+        return None if document is None else Campaign.parse(document)

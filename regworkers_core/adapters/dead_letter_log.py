@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pymongo import UpdateOne
 from pymongo.collection import Collection
 
+from regworkers_core.domain.dead_letter import DeadLetter
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order
-from regworkers_core.domain.reasons import PermanentFailure, Reason
+from regworkers_core.domain.reasons import Reason
 from regworkers_core.engine.dependency import Dependency
-
-
-def fingerprint(reason: str, error: str) -> str:
-    """Groups failures by cause: the first 16 hex digits of SHA-256 over reason and error."""
-    return hashlib.sha256(f"{reason}\n{error}".encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """One failure. `key` and `order` are None where the message was too broken to name an entry."""
-
-    queue: str
-    message_id: str
-    failure: PermanentFailure
-    correlation_id: str
-    first_failed_at: str
-    key: EntryKey | None = None
-    order: Order | None = None
-
-    @property
-    def id(self) -> str:
-        """The same failure of the same message keeps its id, so that a repeat is recorded once."""
-        item = self.key.document_id if self.key else ""
-        return hashlib.sha256(f"{self.queue}\n{self.message_id}\n{item}".encode()).hexdigest()
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.failure.reason, self.failure.error)
 
 
 class DeadLetterLog:
@@ -57,21 +28,9 @@ class DeadLetterLog:
             UpdateOne(
                 {"_id": letter.id},
                 {
-                    "$set": {
-                        "queue": letter.queue,
-                        "messageId": letter.message_id,
-                        "reason": letter.failure.reason.value,
-                        "error": letter.failure.error,
-                        "fingerprint": letter.fingerprint,
-                        "correlationId": letter.correlation_id,
-                        "campaignId": letter.key.campaign_id if letter.key else None,
-                        "entryId": letter.key.entry_id if letter.key else None,
-                        "entryOrder": letter.order.as_fields() if letter.order else None,
-                        "lastFailedAt": at,
-                        "runId": run_id,
-                        "status": "open",
-                    },
+                    "$set": _facts(letter) | {"lastFailedAt": at, "runId": run_id, "status": "open"},
                     "$setOnInsert": {"firstFailedAt": letter.first_failed_at},
+                    "$unset": {"resolvedAt": ""},
                     "$inc": {"count": 1},
                 },
                 upsert=True,
@@ -87,16 +46,44 @@ class DeadLetterLog:
         Exhausted attempts do not say that: what caused them may be over.
         """
         found: dict[EntryKey, set[Order]] = {}
+        for key, letter in self._open(keys):
+            if letter.get("reason") != Reason.ATTEMPTS_EXHAUSTED:
+                found.setdefault(key, set()).add(_order(letter))
+        return found
+
+    def open_entries(self, queue: str, limit: int) -> set[EntryKey] | None:
+        """The entries with an open dead letter of `queue`; None when there are more than `limit` letters."""
+        query = {"status": "open", "queue": queue, "entryId": {"$ne": None}}
+        fields = {"campaignId": 1, "entryId": 1}
+        found = self._dependency.call(lambda: list(self._collection.find(query, fields).limit(limit + 1)))
+        if len(found) > limit:
+            return None
+        return {EntryKey(letter["campaignId"], letter["entryId"]) for letter in found}
+
+    def resolve(self, queue: str, saved: Mapping[EntryKey, Order], *, at: str) -> int:
+        """Close the open letters of `queue` about states at or below the order that the entry is saved with;
+        how many. One that failed again meanwhile stays open.
+        """
+        operations = [
+            UpdateOne(
+                {"_id": letter["_id"], "status": "open", "lastFailedAt": letter["lastFailedAt"]},
+                {"$set": {"status": "resolved", "resolvedAt": at}},
+            )
+            for key, letter in self._open(list(saved))
+            if letter["queue"] == queue and _order(letter) <= saved[key]
+        ]
+        if not operations:
+            return 0
+        return self._dependency.call(
+            lambda: self._collection.bulk_write(operations, ordered=False)
+        ).modified_count
+
+    def _open(self, keys: Sequence[EntryKey]) -> Iterator[tuple[EntryKey, dict[str, Any]]]:
         for campaign_id in {key.campaign_id for key in keys}:
             ids = [key.entry_id for key in keys if key.campaign_id == campaign_id]
-            for document in self._find(
-                {"campaignId": campaign_id, "entryId": {"$in": ids}, "status": "open"}
-            ):
-                if document.get("reason") == Reason.ATTEMPTS_EXHAUSTED:
-                    continue
-                key = EntryKey(campaign_id, document["entryId"])
-                found.setdefault(key, set()).add(lenient_order(document.get("entryOrder") or {}))
-        return found
+            query = {"campaignId": campaign_id, "entryId": {"$in": ids}, "status": "open"}
+            for letter in self._find(query):
+                yield EntryKey(campaign_id, letter["entryId"]), letter
 
     def of_entry(self, key: EntryKey) -> list[dict[str, Any]]:
         """Every recorded failure of one entry, oldest first."""
@@ -105,3 +92,23 @@ class DeadLetterLog:
 
     def _find(self, query: dict[str, Any]) -> list[dict[str, Any]]:
         return self._dependency.call(lambda: list(self._collection.find(query)))
+
+
+def _order(letter: Mapping[str, Any]) -> Order:
+    return lenient_order(letter.get("entryOrder") or {})
+
+
+def _facts(letter: DeadLetter) -> dict[str, Any]:
+    subject = letter.subject
+    return {
+        "queue": letter.queue,
+        "messageId": letter.message_id,
+        "reason": letter.failure.reason.value,
+        "error": letter.failure.error,
+        "fingerprint": letter.fingerprint,
+        "correlationId": letter.correlation_id,
+        "campaignId": None,
+        "entryId": None,
+        "entryOrder": subject.order.as_fields() if subject and subject.order else None,
+        **(subject.ids if subject else {}),
+    }

@@ -18,6 +18,7 @@ from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.cursor import Cursor
 from pymongo.errors import BulkWriteError, CursorNotFound, DocumentTooLarge
+from pymongo.results import BulkWriteResult
 
 from regworkers_core.domain.entry import REPLICA_FIELDS
 from regworkers_core.domain.keys import EntryKey
@@ -67,6 +68,15 @@ class Stored:
     deleted_at: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Bulk:
+    """Write errors by index, how many operations matched or inserted a document, and whether it was sent again."""
+
+    errors: Mapping[int, Document]
+    touched: int
+    repeated: bool
+
+
 class Replica:
     """Every method raises TransientFailure when MongoDB cannot answer."""
 
@@ -81,12 +91,16 @@ class Replica:
         outcome: dict[EntryKey, Effect | Failure] = {}
         pending = list(writes)
         operations = [_operation(write, at, run_id) for write in pending]
+        repeated = False
         while pending:
             try:
-                errors, _ = self._bulk(operations)
+                bulk = self._bulk(operations)
+                repeated |= bulk.repeated
                 break
             except (InvalidDocument, OverflowError, DocumentTooLarge):
-                # The driver names no culprit, so each document is tried by itself.
+                # The driver names no culprit, so each document is tried by itself. Of a large bulk it may have
+                # sent a part before.
+                repeated = True
                 fit = [_fits(write) for write in pending]
                 outcome.update(
                     (write.key, _UNSTORABLE) for write, fits in zip(pending, fit, strict=True) if not fits
@@ -99,7 +113,7 @@ class Replica:
             return outcome
         contested = []
         for index, write in enumerate(pending):
-            error = errors.get(index)
+            error = bulk.errors.get(index)
             if error is None:
                 outcome[write.key] = Effect.APPLIED
             elif error.get("code") == DUPLICATE_KEY:
@@ -108,14 +122,21 @@ class Replica:
             else:
                 outcome[write.key] = self._failure(error)
         if contested:
-            outcome.update(self._settle(contested, at, run_id))
+            outcome.update(self._settle(contested, at, run_id, repeated=repeated))
         return outcome
 
-    def _settle(self, contested: Sequence[Write], at: str, run_id: str) -> dict[EntryKey, Effect | Failure]:
+    def _settle(
+        self, contested: Sequence[Write], at: str, run_id: str, *, repeated: bool
+    ) -> dict[EntryKey, Effect | Failure]:
         """A unique index refused each of these, mostly because a document stands under the id that the guard
         passed by: look, judge, write exactly over what was seen, and look again where somebody was faster.
+
+        `repeated`: the bulk was sent more than once, so that what stands may be what its first sending wrote
+        before the answer got lost. Such a write is APPLIED, or nobody would ever make an event of it.
         """
-        outcome: dict[EntryKey, Effect | Failure] = {}
+        outcome: dict[EntryKey, Effect | Failure] = (
+            {write.key: Effect.APPLIED for write in contested} if repeated else {}
+        )
         for _ in range(_SETTLE_ROUNDS):
             stored = self.get([write.key for write in contested])
             tried: list[tuple[Write, Stored | None]] = []
@@ -129,13 +150,13 @@ class Replica:
                     tried.append((write, seen))
             if not tried:
                 return outcome
-            errors, touched = self._bulk([_over(write, seen, at, run_id) for write, seen in tried])
+            bulk = self._bulk([_over(write, seen, at, run_id) for write, seen in tried])
             contested = []
             for index, (write, seen) in enumerate(tried):
-                error = errors.get(index)
+                error = bulk.errors.get(index)
                 if error is None:
                     # Without an error it is written, unless the server touched fewer: it does not say which.
-                    if touched < len(tried) - len(errors):
+                    if bulk.touched < len(tried) - len(bulk.errors):
                         contested.append(write)
                 elif error.get("code") == DUPLICATE_KEY and seen is None and _on_id(error):
                     contested.append(write)
@@ -191,6 +212,11 @@ class Replica:
                     lambda last_id=last_id: self._open_scan(campaign_id, last_id, batch_size)  # type: ignore[misc]
                 )
 
+    def has_campaign(self, campaign_id: str) -> bool:
+        """Whether any document, tombstones included, belongs to the campaign."""
+        query = {"campaignId": campaign_id}
+        return self._dependency.call(lambda: self._collection.find_one(query, {"_id": 1})) is not None
+
     def _open_scan(
         self, campaign_id: str | None, after: str | None, batch_size: int
     ) -> tuple[Cursor[Document], list[Document]]:
@@ -199,6 +225,11 @@ class Replica:
             query["_id"] = {"$gt": after}
         cursor = self._collection.find(query).sort("_id", 1).batch_size(batch_size)
         return cursor, list(islice(cursor, batch_size))
+
+    def count_campaign(self, campaign_id: str) -> int:
+        """Documents of one campaign, tombstones included: an index alone answers that."""
+        query = {"campaignId": campaign_id}
+        return self._dependency.call(lambda: self._collection.count_documents(query))
 
     def delete_tombstone(self, key: EntryKey, order: Order) -> bool:
         """Delete exactly this tombstone; False when it changed meanwhile."""
@@ -214,19 +245,23 @@ class Replica:
         """One cheap call; raises TransientFailure or UsageError."""
         self._dependency.call(lambda: self._collection.database.command("ping"))
 
-    def _bulk(self, operations: Sequence[UpdateOne]) -> tuple[dict[int, Document], int]:
-        """Write errors by index, and how many operations matched or inserted a document."""
+    def _bulk(self, operations: Sequence[UpdateOne]) -> _Bulk:
+        sent = 0
+
+        def send() -> BulkWriteResult:
+            nonlocal sent
+            sent += 1
+            return self._collection.bulk_write(list(operations), ordered=False)
+
         try:
-            answer = self._dependency.call(
-                lambda: self._collection.bulk_write(list(operations), ordered=False)
-            )
+            answer = self._dependency.call(send)
         except BulkWriteError as error:
             details = error.details
             if details.get("writeConcernErrors"):
                 raise TransientFailure(self._dependency.name, "write concern not satisfied") from None
             errors = {problem["index"]: problem for problem in details.get("writeErrors", ())}
-            return errors, details.get("nMatched", 0) + details.get("nUpserted", 0)
-        return {}, answer.matched_count + answer.upserted_count
+            return _Bulk(errors, details.get("nMatched", 0) + details.get("nUpserted", 0), sent > 1)
+        return _Bulk({}, answer.matched_count + answer.upserted_count, sent > 1)
 
 
 _UNSTORABLE = PermanentFailure(Reason.INVALID_ENTRY, "the entry cannot be stored as a MongoDB document")

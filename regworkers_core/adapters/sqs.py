@@ -71,7 +71,7 @@ class SqsQueue:
                 WaitTimeSeconds=round(wait_seconds),
                 VisibilityTimeout=visibility_seconds,
                 MessageAttributeNames=["All"],
-                AttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+                AttributeNames=["ApproximateReceiveCount"],
             )
         )
         return [
@@ -85,7 +85,6 @@ class SqsQueue:
                     if "StringValue" in value
                 },
                 receive_count=int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1)),
-                sent_at=int(message.get("Attributes", {}).get("SentTimestamp", 0)) / 1000,
             )
             for message in answer.get("Messages", ())
         ]
@@ -163,6 +162,4 @@ def _entry(index: int, message: Outgoing) -> dict[str, Any]:
     }
     if attributes:
         entry["MessageAttributes"] = attributes
-    if message.delay_seconds:
-        entry["DelaySeconds"] = message.delay_seconds
     return entry

@@ -6,7 +6,7 @@ import typer
 
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
 from regworkers_core.operations.provision import provision
-from regworkers_core.operations.status import read_status
+from regworkers_core.operations.status import impatient, read_status
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import config_file, load_settings, masked
 
@@ -39,7 +39,7 @@ def status_command(form: FormatOption = Format.TEXT) -> None:
 
     Exit code 1 when something is away or a dead-letter queue is not empty.
     """
-    status = read_status(Runtime.load())
+    status = read_status(Runtime(impatient(load_settings())))
     answer(status.as_dict(), form)
     if not status.fine:
         raise typer.Exit(FINDING)

@@ -7,14 +7,15 @@ from importlib.metadata import entry_points
 
 import typer
 
-from regworkers_core.cli import basics, replication
-from regworkers_core.cli.output import TROUBLE
+from regworkers_core.cli import basics, campaign, codes, drains, draw, notifications, replication
+from regworkers_core.cli.output import FINDING, TROUBLE
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.observability.logs import configure_logging, describe
 from regworkers_core.observability.tracing import configure_tracing
+from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.settings import load_settings
 
-HELP = """Registration workers: replicate, reconcile and repair the entries of verified-fan campaigns.
+HELP = """Registration workers: replicate the entries of verified-fan campaigns, draw winners, assign codes.
 
 stdout carries only the answer, logs go to stderr. Exit codes: 0 fine, 1 a finding, 2 a usage or environment error.
 """
@@ -24,7 +25,12 @@ def build() -> typer.Typer:
     """All commands. The embedded stack adds its own where it is installed."""
     app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
     basics.register(app)
+    drains.register(app)
     replication.register(app)
+    campaign.register(app)
+    codes.register(app)
+    draw.register(app)
+    notifications.register(app)
     for entry in sorted(entry_points(group="regworkers.commands"), key=lambda entry: entry.name):
         command = entry.load()
         if isinstance(command, typer.Typer):
@@ -42,6 +48,9 @@ def main() -> None:
         build()()
     except UsageError as error:
         _leave(str(error))
+    except DrawError as error:
+        # An artefact does not fit: a finding, not a wrong call.
+        _leave(str(error), FINDING)
     except Failure as failure:
         _leave(f"{failure}; {_way_out()}")
     except Exception as error:
@@ -64,6 +73,6 @@ def _log_level() -> str:
         return "INFO"
 
 
-def _leave(line: str) -> None:
+def _leave(line: str, code: int = TROUBLE) -> None:
     print(f"regworkers: {line}", file=sys.stderr)
-    sys.exit(TROUBLE)
+    sys.exit(code)

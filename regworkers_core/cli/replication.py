@@ -1,4 +1,4 @@
-"""Replication from the terminal: drains, reconcile and repair, backfill, single entries, the workers of old."""
+"""Replication from the terminal: reconcile and repair, backfill, single entries, the workers of old."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Group, RenderableType
+from rich.console import Group
+from rich.text import Text
 
 from regworkers_core.cli import backfill
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.cli.workers import WORKERS, invoke
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.engine.drain import DrainReport
-from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication.drains import DrainName, drain_limits, run_drain
 from regworkers_core.replication.reconcile import ReconcileResult, reconcile
 from regworkers_core.replication.replicate import replicate
 from regworkers_core.replication.trace import trace_entry
@@ -23,44 +21,11 @@ from regworkers_core.runtime import Runtime
 
 
 def register(app: typer.Typer) -> None:
-    drains = typer.Typer(help="Take work until idle, a time limit or Ctrl-C.", no_args_is_help=True)
-    drains.command("enqueue")(drain_enqueue)
-    drains.command("save")(drain_save)
-    app.add_typer(drains, name="drain")
     app.command("reconcile")(reconcile_command)
     app.command("replicate")(replicate_command)
     app.command("trace")(trace_command)
     app.command("invoke")(invoke_command)
     backfill.register(app)
-
-
-Idle = Annotated[float | None, typer.Option("--idle-seconds", min=0, help="leave after so long without work")]
-Longest = Annotated[float | None, typer.Option("--max-seconds", min=0.1, help="leave after so long in all")]
-
-
-def drain_enqueue(idle: Idle = None, longest: Longest = None, form: FormatOption = Format.TEXT) -> None:
-    """Read the stream of the demand table and queue the keys that changed."""
-    _drain("enqueue", idle, longest, form)
-
-
-def drain_save(idle: Idle = None, longest: Longest = None, form: FormatOption = Format.TEXT) -> None:
-    """Read the replication queue and save the entries' current state into the replica."""
-    _drain("save", idle, longest, form)
-
-
-def _drain(name: DrainName, idle: float | None, longest: float | None, form: Format) -> None:
-    runtime = Runtime.load()
-    limits = drain_limits(runtime.settings, name, idle_seconds=idle, max_seconds=longest)
-    with progress("items") as bar, StopSignal().on_signals() as stop:
-        task = bar.add_task(name, total=None)
-
-        def show(report: DrainReport) -> None:
-            bar.update(task, completed=report.counts["received"])
-
-        report = run_drain(runtime, name, limits, stop=stop, on_progress=show)
-    answer({**report.as_dict(), "calls": runtime.calls}, form)
-    if report.ended == "dependency_down" or report.counts["dead_lettered"] or report.counts["trimmed"]:
-        raise typer.Exit(FINDING)
 
 
 def reconcile_command(
@@ -88,26 +53,19 @@ def reconcile_command(
 
 def _comparison(result: ReconcileResult) -> Group:
     """What was compared, what differs and why, and what a repair did."""
-    left = result.repair.remaining if result.repair else {}
-    columns = ["", "entries", *(["left"] if result.repair else []), "for example", "which means"]
-    lines: list[list[object]] = [
-        ["equal", result.totals["matched"], *(["–"] if result.repair else []), "", ""]
-    ]
+    repair = result.repair
+    columns = ["", "entries", *(["left"] if repair else []), "for example"]
+    lines: list[list[object]] = [["equal", result.totals["matched"], *(["–"] if repair else []), ""]]
     for kind, number in result.counts.items():
-        lines.append(
-            [
-                kind.value,
-                number,
-                *([left.get(kind, 0)] if result.repair else []),
-                "\n".join(result.samples.get(kind, ())[:3]),
-                result.explanations.get(kind, ""),
-            ]
-        )
+        samples = "\n".join(result.samples.get(kind, ())[:3])
+        lines.append([kind.value, number, *([repair.remaining.get(kind, 0)] if repair else []), samples])
     title = f"{result.totals['source']} in the source, {result.totals['replica']} in the replica"
-    parts: list[RenderableType] = [rows(columns, lines, title=title)]
-    if result.repair and result.repair.advice:
-        parts.append(result.repair.advice)
-    return Group(*parts)
+    # Sentences stand below: a narrow terminal would leave them a column of a few letters.
+    below = [f"{kind.value}: {text}" for kind, text in result.explanations.items()]
+    if repair:
+        below.append(repair.in_words)
+        below.append(repair.advice)
+    return Group(rows(columns, lines, title=title), *(Text(line) for line in below if line))
 
 
 def replicate_command(campaign_id: str, entry_id: str, form: FormatOption = Format.TEXT) -> None:
@@ -149,8 +107,12 @@ def invoke_command(
 
       {"Records": [{"eventName": "MODIFY", "dynamodb": {"SequenceNumber": "1", "Keys": {"PK": {"S":
       "CAMPAIGN#<campaignId>"}, "SK": {"S": "ENTRY#<entryId>"}}, "NewImage": {"needsReplication": {"BOOL": true}}}}]}
+
+    enqueueMarketSelections takes a market to take up again (exit code 1 while it has too few codes):
+
+      {"campaignId": "<campaignId>", "marketId": "<marketId>"}
     """
     done = invoke(worker, sys.stdin.read() if payload == "-" else payload)
     answer(done, Format.JSON)
-    if done["batchItemFailures"]:
+    if done.get("batchItemFailures") or done.get("status") == "BLOCKED":
         raise typer.Exit(FINDING)

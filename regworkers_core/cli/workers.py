@@ -8,11 +8,13 @@ from typing import Any
 
 import orjson
 
+from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.replication.drains import saver
 from regworkers_core.replication.enqueue.work import invoke_enqueue
 from regworkers_core.replication.save.work import invoke_save
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.publish import retry_market
 
 Worker = Callable[[Runtime, Any], Any]
 
@@ -25,7 +27,24 @@ def _save_entries(runtime: Runtime, event: Any) -> Any:
     return invoke_save(event, saver(runtime, f"invoke-{uuid.uuid4().hex}"))
 
 
-WORKERS: Mapping[str, Worker] = {"enqueueEntries": _enqueue_entries, "saveEntries": _save_entries}
+def _enqueue_market_selections(runtime: Runtime, event: Any) -> Any:
+    """Take up one market of a draw again. The answer says what was done; `BLOCKED` is a finding."""
+    fields = event if isinstance(event, dict) else {}
+    for name in ("campaignId", "marketId"):
+        if not isinstance(fields.get(name), str) or not is_selection_id(fields[name]):
+            raise UsageError(
+                f'the event is {{"campaignId": "...", "marketId": "..."}}: {name} is missing or not an id'
+            )
+    return retry_market(
+        runtime, fields["campaignId"], fields["marketId"], run_id=f"invoke-{uuid.uuid4().hex}"
+    )
+
+
+WORKERS: Mapping[str, Worker] = {
+    "enqueueEntries": _enqueue_entries,
+    "saveEntries": _save_entries,
+    "enqueueMarketSelections": _enqueue_market_selections,
+}
 
 
 def invoke(worker: str, payload: str) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order, whole_number
+from regworkers_core.domain.order import LONGEST_TIME, Order, is_time, whole_number
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 
 Check = Callable[[object], bool]
@@ -99,8 +99,8 @@ def _strict_order(item: Mapping[str, Any]) -> Order:
     if number is None or number < 0:
         raise _invalid("version", "a whole number", version)
     for name, value in (("createdAt", created), ("updatedAt", updated)):
-        if value is not None and not isinstance(value, str):
-            raise _invalid(name, "an ISO-8601 string", value)
+        if value is not None and not is_time(value):
+            raise _invalid(name, f"an ISO-8601 string of at most {LONGEST_TIME} characters", value)
     return Order(created or "", number, updated or "")
 
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
+from regworkers_core.domain.selection import MarketPhase, Notice, Planned
 
 SOURCE = "regworkers/replication"
+SELECTION_SOURCE = "regworkers/selection"
 
 
 class EventType(StrEnum):
     ENTRY_REPLICATED = "entry.replicated"
     ENTRY_REMOVED = "entry.removed"
+    DRAW_COMMITTED = "draw.committed"
+    DRAW_DRAWN = "draw.drawn"
+    SELECTION_MADE = "selection.made"
+    NOTIFICATION_QUEUED = "notification.queued"
 
 
 def event_id(key: EntryKey, order: Order, kind: EventType) -> str:
@@ -37,6 +44,71 @@ def entry_replicated(entry: Entry, replicated_at: str, correlation_id: str) -> d
 def entry_removed(key: EntryKey, order: Order, replicated_at: str, correlation_id: str) -> dict[str, Any]:
     """The event of a tombstone; `order` is that of the removed image."""
     return _event(key, order, EventType.ENTRY_REMOVED, replicated_at, correlation_id, {})
+
+
+def draw_event(
+    campaign_id: str, phase: int, kind: EventType, data: Mapping[str, Any], at: str
+) -> dict[str, Any]:
+    """What a phase of a draw has published: `data` are hashes and counts. It concerns no single entry, so its
+    subject and key are `<campaignId>:draw`.
+    """
+    subject = f"{campaign_id}:draw"
+    parts = (subject, str(phase), kind.value)
+    return {
+        "specversion": "1.0",
+        "id": hashlib.sha256("\n".join(parts).encode()).hexdigest(),
+        "source": SELECTION_SOURCE,
+        "type": kind.value,
+        "subject": subject,
+        "time": at,
+        "datacontenttype": "application/json",
+        "partitionkey": subject,
+        "correlationid": f"draw-{campaign_id}-{phase}",
+        "data": {"campaignId": campaign_id, "phase": phase, **data},
+    }
+
+
+def selection_made(
+    market: MarketPhase, winner: Planned, result_hash: str, at: str, correlation_id: str
+) -> dict[str, Any]:
+    """The event of one winner. The code stays where it is kept."""
+    data = {"rank": winner.rank, "position": winner.position, "selectedAt": at}
+    named = (market, winner.ref, winner.entry_id, result_hash)
+    return _selection_event(*named, EventType.SELECTION_MADE, at, correlation_id, data)
+
+
+def notification_queued(notice: Notice, at: str, correlation_id: str) -> dict[str, Any]:
+    """The event of one message that the mailer's queue has confirmed."""
+    data = {"type": notice.type.value, "notBefore": notice.not_before, "queuedAt": at}
+    named = (notice.market, notice.ref, notice.entry_id, notice.result_hash)
+    return _selection_event(*named, EventType.NOTIFICATION_QUEUED, at, correlation_id, data)
+
+
+def _selection_event(
+    market: MarketPhase,
+    ref: str,
+    entry_id: str,
+    result_hash: str,
+    kind: EventType,
+    at: str,
+    correlation_id: str,
+    data: dict[str, Any],
+) -> dict[str, Any]:
+    """Its id is SHA-256 over (market, phase and ref; result; type): one event a winner or message, whoever repeats."""
+    subject = f"{market.campaign_id}:{entry_id}"
+    parts = (market.key(ref), result_hash, kind.value)
+    return {
+        "specversion": "1.0",
+        "id": hashlib.sha256("\n".join(parts).encode()).hexdigest(),
+        "source": SELECTION_SOURCE,
+        "type": kind.value,
+        "subject": subject,
+        "time": at,
+        "datacontenttype": "application/json",
+        "partitionkey": subject,
+        "correlationid": correlation_id,
+        "data": {**market.as_fields(), "entryId": entry_id, "ref": ref, "resultHash": result_hash, **data},
+    }
 
 
 def _event(

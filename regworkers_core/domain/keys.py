@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 CAMPAIGN_PREFIX = "CAMPAIGN#"
 ENTRY_PREFIX = "ENTRY#"
+# Every id that a draw hashes or names: refs, units, markets, segments, campaigns.
+SELECTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def is_selection_id(text: str) -> bool:
+    """Whether the whole text is such an id."""
+    return SELECTION_ID.fullmatch(text) is not None
 
 
 class EntryKey(NamedTuple):

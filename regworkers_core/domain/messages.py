@@ -72,9 +72,12 @@ def decode(body: str | bytes, expected: MessageType) -> Envelope:
 
 def encode(kind: MessageType, correlation_id: str, items: Sequence[Any]) -> bytes:
     """One body. The caller keeps to MAX_ITEMS and MAX_BYTES: see `chunks`."""
-    return orjson.dumps(
-        {"type": kind, "version": VERSION, "correlationId": correlation_id, "items": list(items)}
-    )
+    return _json({"type": kind, "version": VERSION, "correlationId": correlation_id, "items": list(items)})
+
+
+def _json(value: Any) -> bytes:
+    """JSON in which U+FFFE and U+FFFF are escaped: the only characters of a JSON text that SQS refuses."""
+    return orjson.dumps(value).replace(b"\xef\xbf\xbe", b"\\ufffe").replace(b"\xef\xbf\xbf", b"\\uffff")
 
 
 def chunks(
@@ -84,7 +87,7 @@ def chunks(
     # 512 bytes leave room for the envelope around the items.
     start, size = 0, 512
     for index, item in enumerate(items):
-        length = len(orjson.dumps(item)) + 1
+        length = len(_json(item)) + 1
         if index > start and (index - start >= max_items or size + length > max_bytes):
             yield items[start:index]
             start, size = index, 512

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 
 class Order(NamedTuple):
@@ -24,6 +24,8 @@ class Order(NamedTuple):
 # What the replica and a message can hold: 64 bits, signed.
 _LARGEST = 2**63 - 1
 _DIGITS = 19
+# Characters of a time. An ISO-8601 time has some 30: more is none, and would not fit into a message.
+LONGEST_TIME = 64
 
 
 def whole_number(value: object) -> int | None:
@@ -36,6 +38,11 @@ def whole_number(value: object) -> int | None:
     return number if number is not None and -_LARGEST <= number <= _LARGEST else None
 
 
+def is_time(value: object) -> TypeGuard[str]:
+    """Whether `value` may stand for a time in an order: a short string, compared as it is."""
+    return isinstance(value, str) and len(value) <= LONGEST_TIME
+
+
 def lenient_order(fields: Mapping[str, Any]) -> Order:
     """The order in `fields`, reading anything malformed as missing.
 
@@ -43,7 +50,7 @@ def lenient_order(fields: Mapping[str, Any]) -> Order:
     """
     created, version, updated = fields.get("createdAt"), fields.get("version"), fields.get("updatedAt")
     return Order(
-        created if isinstance(created, str) else "",
+        created if is_time(created) else "",
         whole_number(version) or 0,
-        updated if isinstance(updated, str) else "",
+        updated if is_time(updated) else "",
     )

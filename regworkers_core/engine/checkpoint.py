@@ -21,10 +21,6 @@ class ContiguousTracker:
         """How many were read and are not behind the checkpoint."""
         return len(self._order)
 
-    @property
-    def unacknowledged(self) -> int:
-        return len(self._open)
-
     def read(self, sequence: str) -> bool:
         """A record was read; False if it is already being worked on."""
         if sequence in self._open:

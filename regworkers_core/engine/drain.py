@@ -104,7 +104,9 @@ class DrainLimits:
 
 @dataclass(slots=True)
 class DrainReport:
-    """Numbers of one drain; `ended` is idle, time_limit, stopped or dependency_down."""
+    """Numbers of one drain; `ended` is idle, time_limit, stopped or dependency_down. `began` is False when a
+    dependency was away at the start already, so that nothing was even tried.
+    """
 
     name: str
     counts: Counter[str] = field(default_factory=Counter)
@@ -113,6 +115,7 @@ class DrainReport:
     seconds: float = 0.0
     ended: str = ""
     dependency: str | None = None
+    began: bool = False
 
     @property
     def adds_up(self) -> bool:
@@ -184,6 +187,7 @@ class _Drain(Generic[D]):
         if away is not None:
             report.ended, report.dependency = "dependency_down", away
             return self._finished(started)
+        report.began = True
         quit_beating = threading.Event()
         beat = threading.Thread(
             target=copy_context().run, args=(self._beat, quit_beating), name=f"{report.name}-heartbeat"

@@ -142,8 +142,13 @@ class LeaseHolder:
         """The lease of this name (its `token` fences), or None while another holds it: ask again later, this
         holder remembers since when the counter stands still.
         """
-        key = LeaseKey(f"LEASE#{name}", "LEASE")
+        key = self.key_of(name)
         return self.take(key, self.table.get(key))
+
+    @staticmethod
+    def key_of(name: str) -> LeaseKey:
+        """Where the lease of this name lies in the table."""
+        return LeaseKey(f"LEASE#{name}", "LEASE")
 
     def take(self, key: LeaseKey, seen: LeaseRow | None, scope: str = "") -> Lease | None:
         """The lease whose row was just read as `seen`, if it is free or expired; the state of another scope is

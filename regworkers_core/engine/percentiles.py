@@ -25,11 +25,6 @@ class Percentiles:
         self.count += 1
         self.largest = max(self.largest, seconds)
 
-    def merge(self, other: Percentiles) -> None:
-        self._buckets.update(other._buckets)
-        self.count += other.count
-        self.largest = max(self.largest, other.largest)
-
     def at(self, percent: float) -> float | None:
         """The value below which `percent` of the durations lie (at most 2 % too high); None without any."""
         if not self.count:

@@ -13,7 +13,6 @@ class Outgoing:
 
     body: bytes
     attributes: Mapping[str, str] = field(default_factory=dict)
-    delay_seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +26,13 @@ class SendFailure:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A received message. `receive_count` starts at 1; `sent_at` is epoch seconds."""
+    """A received message. `receive_count` starts at 1."""
 
     message_id: str
     receipt: str
     body: str
     attributes: Mapping[str, str]
     receive_count: int
-    sent_at: float
 
 
 @dataclass(frozen=True, slots=True)

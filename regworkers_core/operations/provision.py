@@ -1,4 +1,4 @@
-"""Creates what the workers need and mends what differs: tables, queues, indexes, topics, log groups.
+"""Creates what the workers need and mends what differs: tables, queues, the bucket, indexes, topics, log groups.
 
 Idempotent: it says of each thing whether it was created, changed or stood already.
 """
@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import orjson
@@ -17,6 +15,8 @@ from pymongo import ASCENDING
 
 from regworkers_core.adapters.aws import error_code
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.operations.provision_bucket import provision_bucket
+from regworkers_core.operations.provisioned import Outcome, Provisioned
 from regworkers_core.runtime import Runtime
 
 _DAY_SECONDS = 24 * 3600
@@ -28,27 +28,25 @@ _MAX_RECEIVES_ANALYTICS = 1000
 Index = tuple[list[tuple[str, int]], bool]
 INDEXES: Mapping[str, list[Index]] = {
     "entries": [([("campaignId", ASCENDING), ("entryId", ASCENDING)], False)],
-    "campaigns": [([("slug", ASCENDING)], True)],
+    "campaigns": [([("slug", ASCENDING)], True), ([("status", ASCENDING)], False)],
+    # The first is what keeps a position from being given twice, and what finds the highest.
+    "codes": [
+        ([("campaignId", ASCENDING), ("marketId", ASCENDING), ("position", ASCENDING)], True),
+        ([("campaignId", ASCENDING), ("marketId", ASCENDING), ("status", ASCENDING)], False),
+    ],
+    # Behind it, the open chunks of a market by number.
+    "selection_chunks": [
+        (
+            [("campaignId", ASCENDING), ("marketId", ASCENDING), ("phase", ASCENDING), ("chunk", ASCENDING)],
+            False,
+        )
+    ],
+    "outbox": [([("status", ASCENDING), ("notBefore", ASCENDING)], False)],
     "dead_letters": [
         ([("campaignId", ASCENDING), ("entryId", ASCENDING), ("status", ASCENDING)], False),
         ([("status", ASCENDING), ("fingerprint", ASCENDING)], False),
     ],
 }
-
-
-class Outcome(StrEnum):
-    CREATED = "created"
-    CHANGED = "changed"
-    STOOD = "stood"
-
-
-@dataclass(frozen=True, slots=True)
-class Provisioned:
-    """One thing: `kind` is table, queue, index, topic or log group."""
-
-    kind: str
-    name: str
-    outcome: Outcome
 
 
 def provision(runtime: Runtime) -> Iterator[Provisioned]:
@@ -58,6 +56,7 @@ def provision(runtime: Runtime) -> Iterator[Provisioned]:
     yield _table(runtime, names.lease_table, stream=False)
     for queue in names.queues:
         yield from _queue_pair(runtime, queue)
+    yield provision_bucket(runtime)
     yield from _indexes(runtime)
     created = set(runtime.kafka_admin.create(names.topics))
     for topic in names.topics:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.runtime import Runtime
+from regworkers_core.settings import Settings
 
+T = TypeVar("T")
 DEPENDENCIES = ("dynamodb", "streams", "sqs", "mongo", "redis", "kafka")
+UP = "up"
+# Somebody waits for the answer, and who is away mostly is so for all who ask.
+_ANSWER_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -23,7 +29,7 @@ class Status:
     @property
     def fine(self) -> bool:
         dead = [depth for name, depth in self.queues.items() if name.endswith("-dlq")]
-        return all(state == "up" for state in self.dependencies.values()) and not any(dead)
+        return all(state == UP for state in self.dependencies.values()) and not any(dead)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -34,22 +40,54 @@ class Status:
         }
 
 
+def impatient(settings: Settings) -> Settings:
+    """The same settings for a look at things: no retries, and no answer is waited for longer than 2 s."""
+
+    def capped(section: Any, *fields: str) -> Any:
+        return section.model_copy(
+            update={name: min(getattr(section, name), _ANSWER_SECONDS) for name in fields}
+        )
+
+    return settings.model_copy(
+        update={
+            "aws": capped(settings.aws, "connect_timeout_seconds", "read_timeout_seconds"),
+            "mongo": capped(settings.mongo, "socket_timeout_seconds", "server_selection_timeout_seconds"),
+            "kafka": capped(settings.kafka, "timeout_seconds"),
+            "save": settings.save.model_copy(update={"receive_wait_seconds": 0.0}),
+            "retry": settings.retry.model_copy(update={"attempts": 1}),
+        }
+    )
+
+
 def read_status(runtime: Runtime) -> Status:
-    """What is away is the answer; raises UsageError only when there is nobody to ask (no stack, no address)."""
-    status = Status()
-    replica = runtime.replica
-    for name in DEPENDENCIES:
-        try:
-            away = runtime.probe(name)
-        except UsageError as error:
-            status.dependencies[name] = str(error)
-        else:
-            status.dependencies[name] = "up" if away is None else "does not answer"
-    for name in runtime.names.queues:
-        for each in (name, runtime.names.dead_letter_queue(name)):
-            status.queues[each] = _read(lambda each=each: runtime.queue(each).depth().total)  # type: ignore[misc]
-    status.replica_documents = _read(replica.count)
+    """What is away is the answer; raises UsageError only when there is nobody to ask (no stack, no address).
+
+    All are asked at once, and those that are away are not asked for counts.
+    """
+    # Wired before any thread needs them.
+    _ = runtime.replica, runtime.demand_table, runtime.streams, runtime.sqs
+    status = Status(_at_once(DEPENDENCIES, lambda name: _state(runtime, name)))
+    queues = [each for name in runtime.names.queues for each in (name, runtime.names.dead_letter_queue(name))]
+    status.queues = dict.fromkeys(queues)
+    if status.dependencies["sqs"] == UP:
+        status.queues = _at_once(queues, lambda name: _read(lambda: runtime.queue(name).depth().total))
+    if status.dependencies["mongo"] == UP:
+        status.replica_documents = _read(runtime.replica.count)
     return status
+
+
+def _at_once(names: Iterable[str], read: Callable[[str], T]) -> dict[str, T]:
+    names = list(names)
+    with ThreadPoolExecutor(len(names), thread_name_prefix="status") as pool:
+        return dict(zip(names, pool.map(read, names), strict=True))
+
+
+def _state(runtime: Runtime, name: str) -> str:
+    try:
+        away = runtime.probe(name)
+    except UsageError as error:
+        return str(error)
+    return UP if away is None else "does not answer"
 
 
 def _read(count: Callable[[], int]) -> int | None:

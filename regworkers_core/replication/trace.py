@@ -6,6 +6,7 @@ Orders, times, flags and reasons only; no mail, no names, no ids of people.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 from regworkers_core.adapters.replica import Stored
@@ -95,9 +96,9 @@ def _explanation(
 
 def _command(verdict: str, key: EntryKey) -> str | None:
     if verdict in (Kind.MISSING, Kind.STALE, Kind.ORPHANED):
-        return f"regworkers replicate {key.campaign_id} {key.entry_id}"
+        return f"regworkers replicate {quote(key.campaign_id)} {quote(key.entry_id)}"
     if verdict == Kind.RESURRECTED:
-        return f"regworkers reconcile --campaign {key.campaign_id} --repair"
+        return f"regworkers reconcile --campaign {quote(key.campaign_id)} --repair"
     return None
 
 

@@ -54,8 +54,9 @@ ENTRIES = dg.AssetSpec(
 
 ANALYTICS_QUEUE = dg.AssetSpec(
     "analytics_queue",
-    deps=[ENTRIES],
-    description="SQS queue with one event (CloudEvents 1.0, without mail or names) per saved state of an entry. "
+    deps=[ENTRIES, "selections"],
+    description="SQS queue with one event (CloudEvents 1.0, without mail or names) per saved state of an "
+    "entry, per selection and per message to a fan. "
     "Observed: its depth.",
     kinds={"sqs"},
     group_name=GROUP,

@@ -62,11 +62,12 @@ class CommitsAndThenTimesOut:
         self.left = times
 
     def bulk_write(self, operations: Sequence[Any], **options: Any) -> Any:
-        result = self._collection.bulk_write(operations, **options)
-        if self.left:
-            self.left -= 1
-            raise NetworkTimeout("the answer got lost")
-        return result
+        try:
+            return self._collection.bulk_write(operations, **options)
+        finally:
+            if self.left:
+                self.left -= 1
+                raise NetworkTimeout("the answer got lost")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._collection, name)
@@ -247,12 +248,23 @@ def test_a_write_whose_answer_got_lost_is_unchanged_at_the_next_attempt(runtime:
     assert apply(over(collection), live(key, order())) is Effect.UNCHANGED
 
 
-def test_a_repeat_within_the_call_is_unchanged_too(runtime: Runtime) -> None:
-    key = new_key()
+def test_a_write_that_the_call_itself_repeated_is_applied_and_the_neighbour_that_stood_before_is_not(
+    runtime: Runtime,
+) -> None:
+    written, removed, stood, newer = (new_key() for _ in range(4))
+    apply(runtime.replica, live(stood, order()))
+    apply(runtime.replica, live(newer, order(version=3)))
     collection = CommitsAndThenTimesOut(runtime.database["entries"])
-    assert apply(over(collection), live(key, order())) is Effect.UNCHANGED
+    writes = [live(written, order()), tombstone(removed, order()), live(stood, order()), live(newer, order())]
+    found = over(collection).apply(writes, at="2026-11-25T09:00:00.000Z", run_id="r2")
     assert collection.left == 0
-    assert apply(runtime.replica, live(key, order(version=2))) is Effect.APPLIED
+    assert found == {
+        written: Effect.APPLIED,
+        removed: Effect.APPLIED,
+        stood: Effect.UNCHANGED,
+        newer: Effect.STALE,
+    }
+    assert apply(runtime.replica, live(written, order(version=2))) is Effect.APPLIED
 
 
 # Refusals that belong to one item

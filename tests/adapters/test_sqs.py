@@ -24,7 +24,7 @@ def queue(attempts: int = 1, **answers: Any) -> tuple[SqsQueue, FakeClient]:
 
 
 def received(count: int) -> list[Received]:
-    return [Received(f"m{n}", f"receipt-{n}", "{}", {}, 1, 0.0) for n in range(count)]
+    return [Received(f"m{n}", f"receipt-{n}", "{}", {}, 1) for n in range(count)]
 
 
 def outgoing(count: int, size: int = 10, **attributes: str) -> list[Outgoing]:
@@ -102,15 +102,14 @@ def test_a_call_that_fails_once_is_repeated() -> None:
     assert len(client.of("send_message_batch")) == 2
 
 
-def test_empty_attributes_are_left_out_and_a_delay_is_passed_on() -> None:
+def test_empty_attributes_are_left_out() -> None:
     made, client = queue(send_message_batch=accepted)
-    made.send([Outgoing(b"{}", {"correlationId": "", "attempt": "2"}, delay_seconds=7)])
+    made.send([Outgoing(b"{}", {"correlationId": "", "attempt": "2"})])
     (entry,) = client.of("send_message_batch")[0]["Entries"]
     assert entry == {
         "Id": "0",
         "MessageBody": "{}",
         "MessageAttributes": {"attempt": {"DataType": "String", "StringValue": "2"}},
-        "DelaySeconds": 7,
     }
 
 
@@ -156,19 +155,19 @@ def test_deleting_from_a_queue_that_is_away_is_transient() -> None:
 # Receiving
 
 
-def test_a_message_is_read_with_its_attributes_its_count_and_its_time() -> None:
+def test_a_message_is_read_with_its_attributes_and_its_count() -> None:
     raw = {
         "MessageId": "m",
         "ReceiptHandle": "r",
         "Body": "{}",
         "MessageAttributes": {"attempt": {"StringValue": "2"}, "blob": {"BinaryValue": b"x"}},
-        "Attributes": {"ApproximateReceiveCount": "3", "SentTimestamp": "1500"},
+        "Attributes": {"ApproximateReceiveCount": "3"},
     }
     bare = {"MessageId": "n", "ReceiptHandle": "s", "Body": ""}
     made, client = queue(receive_message=[{"Messages": [raw, bare]}, {}])
     assert made.receive(50, 1.6, 30) == [
-        Received("m", "r", "{}", {"attempt": "2"}, 3, 1.5),
-        Received("n", "s", "", {}, 1, 0.0),
+        Received("m", "r", "{}", {"attempt": "2"}, 3),
+        Received("n", "s", "", {}, 1),
     ]
     assert made.receive(10, 0, 30) == []
     call = client.of("receive_message")[0]

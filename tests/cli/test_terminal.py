@@ -5,9 +5,10 @@ from __future__ import annotations
 import orjson
 
 from regworkers_core.adapters.attribute_values import attributes
+from regworkers_core.replication.campaign import require_campaign
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all, run
-from tests.support.entries import document, item, key, put, source
+from tests.support.entries import document, item, key, put, remove, source
 from tests.support.terminal import regworkers
 
 
@@ -74,6 +75,7 @@ def test_a_drain_by_hand_prints_its_report_and_its_calls(runtime: Runtime) -> No
     assert save.document["calls"]["mongo"] > 0
     text = regworkers(runtime, "drain", "save", "--max-seconds", "1")
     assert text.code == 0 and "ended" in text.stdout
+    assert not {"{}", "–", "None"} & set(text.stdout.split()), "rows that say nothing"
 
 
 def test_a_drain_that_met_a_dead_letter_exits_with_1(runtime: Runtime) -> None:
@@ -95,6 +97,22 @@ def test_reconcile_finds_repairs_and_says_clean(runtime: Runtime) -> None:
     assert "example.com" not in found.stdout + found.stderr + clean.stdout + clean.stderr
 
 
+def test_a_campaign_that_nobody_knows_is_a_usage_error_and_one_with_entries_only_is_not(
+    runtime: Runtime,
+) -> None:
+    put(runtime, key("e1"))
+    replicate_all(runtime)
+    remove(runtime, key("e1"))
+    put(runtime, key("e2", "autumn"))
+    runtime.database["campaigns"].insert_one({"_id": "winter", "slug": "w"})
+    for campaign in ("summer", "autumn", "winter"):
+        require_campaign(runtime, campaign)
+    for command in (("reconcile",), ("backfill", "--dry-run"), ("backfill",)):
+        answer = regworkers(runtime, *command, "--campaign", "sumer")
+        assert (answer.code, answer.stdout) == (2, "")
+        assert "no campaign has the id 'sumer'" in answer.stderr.splitlines()[-1]
+
+
 def test_trace_and_replicate_follow_one_entry_without_its_personal_data(runtime: Runtime) -> None:
     put(runtime, key("e1"), updatedAt="2026-01-01T00:00:00.000Z", needsReplication=False)
     trace = regworkers(runtime, "trace", "summer", "e1", "--format", "json")
@@ -105,6 +123,26 @@ def test_trace_and_replicate_follow_one_entry_without_its_personal_data(runtime:
     assert trace.code == 0 and trace.document["verdict"] == "in_sync"
     assert "example.com" not in trace.stdout and "Zo" not in trace.stdout
     assert regworkers(runtime, "trace", "summer", "nobody").code in (0, 1)
+
+
+def test_on_a_narrow_terminal_commands_and_sentences_stay_in_one_piece(runtime: Runtime) -> None:
+    old = "2026-01-01T00:00:00.000Z"
+    campaign = "the-farewell-tour-of-the-loudest-band-2026"
+    entry = key("7f3c9a52-0d7e-4d0b-9a55-c6b1f4a1e0b7", campaign)
+    put(runtime, entry, updatedAt=old, createdAt=old, needsReplication=False)
+    put(runtime, key("e2", campaign), email=None)
+    replicate_all(runtime)
+    narrow = {"COLUMNS": "80"}
+    trace = regworkers(runtime, "trace", *entry, **narrow).stdout.splitlines()
+    assert trace[-1] == f"regworkers replicate {entry.campaign_id} {entry.entry_id}"
+    assert any("events.1.type" in line and "entry.replicated" in line for line in trace)
+    assert not any("{" in line for line in trace)
+    found = regworkers(runtime, "reconcile", "--repair", **narrow).stdout.splitlines()
+    assert "missing: The source has the entry, the replica does not." in found
+    assert any(line.startswith("repair: queued 1 keys (0 of them removals), deleted 0") for line in found)
+    assert any("`regworkers drain save`" in line for line in found)
+    backfill = regworkers(runtime, "backfill", "--campaign", campaign, **narrow).stdout.splitlines()
+    assert backfill[-1] == "the keys are on the replication queue: `regworkers drain save` saves them"
 
 
 def test_backfill_counts_first_then_rebuilds_an_emptied_replica(runtime: Runtime) -> None:

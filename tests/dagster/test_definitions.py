@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import dagster as dg
@@ -28,7 +29,43 @@ print(json.dumps({
     "schedules": {s.name: s.default_status.value for s in repository.schedule_defs},
 }))
 """
-JOBS = ["backfill_entries", "enqueue_entries", "prune_runs", "reconcile_entries", "save_entries"]
+JOBS = [
+    "backfill_entries",
+    "check_selection",
+    "draw",
+    "enqueue_entries",
+    "process_selections",
+    "prune_runs",
+    "reconcile_entries",
+    "retry_market_selection",
+    "save_entries",
+    "send_notifications",
+    "top_up",
+]
+SENSORS = {
+    "enqueue_entries_sensor",
+    "save_entries_sensor",
+    "observe_replication",
+    "campaigns_sensor",
+    "markets_sensor",
+    "process_selections_sensor",
+    "send_notifications_sensor",
+    "observe_selection",
+}
+REPLICATION = {"demand_table", "replication_queue", "replication_dlq", "entries", "analytics_queue"}
+# The steps of a campaign's draw, in order.
+DRAW = ["frozen_pool", "commitment", "seed", "ranking", "draw", "draw_report", "publication"]
+SELECTION = {
+    *DRAW,
+    "campaigns",
+    "codes",
+    "selection_queue",
+    "selection_dlq",
+    "selections",
+    "outbox",
+    "notifications",
+    "notification_dlq",
+}
 
 
 def _load(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -53,7 +90,7 @@ def test_all_load_in_a_fresh_interpreter_without_network_or_stack_and_run_by_the
     assert done.returncode == 0, done.stderr
     found = orjson.loads(done.stdout)
     assert set(JOBS) <= set(found["jobs"])
-    assert set(found["sensors"]) == {"enqueue_entries_sensor", "save_entries_sensor", "observe_replication"}
+    assert set(found["sensors"]) == SENSORS
     assert set(found["sensors"].values()) | set(found["schedules"].values()) == {status}
 
 
@@ -69,19 +106,14 @@ def test_every_asset_is_described_owned_grouped_and_tagged() -> None:
     from regworkers_dagster.definitions import defs
 
     specs = list(defs.resolve_asset_graph().asset_nodes)
-    assert {spec.key.to_user_string() for spec in specs} == {
-        "demand_table",
-        "replication_queue",
-        "replication_dlq",
-        "entries",
-        "analytics_queue",
-    }
+    assert {spec.key.to_user_string() for spec in specs} == REPLICATION | SELECTION
     for spec in specs:
         assert spec.description, spec.key
         assert spec.owners, spec.key
         assert spec.kinds, spec.key
-        assert spec.group_name == "replication", spec.key
-        assert spec.tags.get("regworkers/flow") == "replication", spec.key
+        flow = "replication" if spec.key.to_user_string() in REPLICATION else "selection"
+        assert spec.group_name == flow, spec.key
+        assert spec.tags.get("regworkers/flow") == flow, spec.key
 
 
 def test_the_graph_is_the_flow() -> None:
@@ -98,6 +130,18 @@ def test_the_graph_is_the_flow() -> None:
         ("replication_queue", "entries"),
         ("replication_queue", "replication_dlq"),
         ("entries", "analytics_queue"),
+        ("campaigns", "codes"),
+        ("campaigns", "frozen_pool"),
+        ("entries", "frozen_pool"),
+        *pairwise(DRAW),
+        ("codes", "publication"),
+        ("publication", "selection_queue"),
+        ("selection_queue", "selection_dlq"),
+        ("selection_queue", "selections"),
+        ("selections", "analytics_queue"),
+        ("selections", "outbox"),
+        ("outbox", "notifications"),
+        ("notifications", "notification_dlq"),
     }
 
 
@@ -113,8 +157,28 @@ def test_a_drain_run_has_no_other_step() -> None:
     # A check that takes minutes would keep the run active after its drain, and no other would be started.
     assert [node.name for node in job("save_entries").graph.nodes] == ["save"]
     assert [node.name for node in job("enqueue_entries").graph.nodes] == ["enqueue"]
+    assert [node.name for node in job("process_selections").graph.nodes] == ["selections"]
+    assert [node.name for node in job("send_notifications").graph.nodes] == ["notifications"]
 
 
 def test_drains_carry_the_tag_by_which_sensors_find_them() -> None:
     assert job("save_entries").tags["regworkers/drain"] == "save"
     assert job("enqueue_entries").tags["regworkers/drain"] == "enqueue"
+    assert job("process_selections").tags["regworkers/drain"] == "selections"
+    assert job("send_notifications").tags["regworkers/drain"] == "notifications"
+
+
+def test_everything_of_a_draw_is_partitioned_by_its_campaign_and_the_draw_job_with_it() -> None:
+    from regworkers_dagster.definitions import defs
+
+    graph = defs.resolve_asset_graph()
+    partitioned = {node.key.to_user_string() for node in graph.asset_nodes if node.partitions_def is not None}
+    assert partitioned == set(DRAW)
+    assert job("draw").partitions_def is not None
+
+
+def test_a_draw_whose_worker_died_is_followed_by_a_run_from_the_failure() -> None:
+    tags = job("draw").tags
+    assert tags["dagster/retry_strategy"] == "FROM_FAILURE"
+    assert int(tags["dagster/max_retries"]) > 0
+    assert tags["dagster/retry_on_asset_or_op_failure"] == "false", "a step that fails tells why"

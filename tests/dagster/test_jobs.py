@@ -118,10 +118,21 @@ def test_no_stack_is_one_line_too(runtime: Runtime, monkeypatch: pytest.MonkeyPa
     assert "regworkers local up" in failure.user_failure_data.description
 
 
-def test_a_dependency_away_ends_the_drain_and_the_run_is_fine(
+def test_a_dependency_away_at_the_start_fails_the_run_with_a_line_that_says_what_to_do(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, runtime, REGWORKERS_MONGO__URI="mongodb://127.0.0.1:9/", **_IMPATIENT)
+    failure = _failure(_run("save_entries", "save", **QUICK))
+    assert failure.user_failure_data.description == (
+        "mongo: does not answer, so nothing was done; nothing is lost: run it again when `regworkers status` is fine"
+    )
+
+
+def test_a_dependency_that_goes_away_later_ends_the_drain_and_the_run_is_fine(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+    monkeypatch.setattr(Runtime, "down", lambda _runtime, *_names: "mongo")
     result = _run("save_entries", "save", **QUICK)
     assert result.success
     numbers = plain(result.asset_materializations_for_node("save")[0].metadata)

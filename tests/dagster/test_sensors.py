@@ -13,9 +13,10 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.ports import Outgoing
 from regworkers_core.replication.send import send_keys
 from regworkers_core.runtime import Runtime
+from regworkers_dagster.draining.observing import Recorded
+from regworkers_dagster.draining.runs import active_drains
 from regworkers_dagster.replication import sensors
-from regworkers_dagster.replication.glance import BoundedStreams, active_drains
-from regworkers_dagster.replication.observing import Recorded
+from regworkers_dagster.replication.glance import BoundedStreams
 from regworkers_dagster.resources import Workers
 from tests.dagster.support import job, plain, use
 from tests.support.drains import run

@@ -19,16 +19,24 @@ from regworkers_core.adapters.aws import AwsClients
 from regworkers_core.settings import PROJECT_ROOT
 
 FOLDER = PROJECT_ROOT / "deploy" / "policies"
-ROLES = ("enqueue", "save", "reconcile", "sensors", "provision")
+ROLES = ("enqueue", "save", "reconcile", "campaigns", "sensors", "provision")
 # Services by the names that IAM gives their actions.
 _SERVICES = {"dynamodb": "dynamodb", "dynamodbstreams": "dynamodb", "sqs": "sqs", "logs": "logs"}
-_SERVICES |= {"cloudwatch": "cloudwatch"}
+_SERVICES |= {"cloudwatch": "cloudwatch", "s3": "s3", "secretsmanager": "secretsmanager"}
 # Operations that IAM knows under the name of another action.
 _ACTIONS = {
     "dynamodb:BatchExecuteStatement": "dynamodb:PartiQLUpdate",
     "sqs:SendMessageBatch": "sqs:SendMessage",
     "sqs:DeleteMessageBatch": "sqs:DeleteMessage",
     "sqs:ChangeMessageVisibilityBatch": "sqs:ChangeMessageVisibility",
+    "s3:HeadObject": "s3:GetObject",
+    "s3:HeadBucket": "s3:ListBucket",
+    "s3:ListObjectsV2": "s3:ListBucket",
+    "s3:CreateMultipartUpload": "s3:PutObject",
+    "s3:UploadPart": "s3:PutObject",
+    "s3:CompleteMultipartUpload": "s3:PutObject",
+    "s3:GetPublicAccessBlock": "s3:GetBucketPublicAccessBlock",
+    "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
 }
 
 
@@ -123,5 +131,10 @@ def _resources(service: str, params: dict[str, Any]) -> Iterator[str]:
         )
     elif service == "logs":
         yield f"arn:aws:logs:REGION:ACCOUNT:log-group:{params.get('logGroupName', '')}"
+    elif service == "s3":
+        yield f"arn:aws:s3:::{params['Bucket']}" + (f"/{params['Key']}" if "Key" in params else "")
+    elif service == "secretsmanager":
+        # A real ARN ends in six characters more.
+        yield f"arn:aws:secretsmanager:REGION:ACCOUNT:secret:{params.get('SecretId', params.get('Name'))}"
     else:
         yield "*"

@@ -126,7 +126,7 @@ def run_fake(
 
 
 def message(number: int) -> Received:
-    return Received(f"m{number}", f"receipt-{number}", "{}", {}, 1, 0.0)
+    return Received(f"m{number}", f"receipt-{number}", "{}", {}, 1)
 
 
 class FakeQueue:

@@ -295,6 +295,7 @@ def test_it_leaves_when_a_dependency_goes_down_and_names_it() -> None:
     report = run_fake(source, clock=clock, down=lambda: "mongo" if source.receives >= 3 else None)
     assert (report.ended, report.dependency) == ("dependency_down", "mongo")
     assert source.receives == 3 and sorted(source.of("acknowledged")) == [0, 1, 2]
+    assert report.began
 
 
 def test_it_receives_nothing_when_the_probe_finds_a_dependency_away() -> None:
@@ -302,7 +303,7 @@ def test_it_receives_nothing_when_the_probe_finds_a_dependency_away() -> None:
     source = FakeSource(clock, ENDLESS)
     report = run_fake(source, clock=clock, probe=lambda: "mongo")
     assert (report.ended, report.dependency, source.receives) == ("dependency_down", "mongo", 0)
-    assert report.adds_up
+    assert report.adds_up and not report.began
 
 
 def test_a_source_that_cannot_be_read_is_asked_again() -> None:

@@ -33,15 +33,6 @@ def test_a_percentile_is_that_of_a_sorted_list_or_at_most_two_percent_above(
     assert found <= max(exact, SMALLEST) * TOLERANCE
 
 
-@given(SECONDS, SECONDS)
-def test_merging_is_as_good_as_adding_all_to_one(left: list[float], right: list[float]) -> None:
-    merged = filled(left)
-    merged.merge(filled(right))
-    together = filled(left + right)
-    assert merged.summary() == together.summary()
-    assert merged.count == len(left) + len(right)
-
-
 @given(SECONDS)
 def test_the_summary_grows_from_median_to_maximum(values: list[float]) -> None:
     summary = filled(values).summary()

@@ -212,6 +212,17 @@ def test_shards_take_turns_so_that_a_busy_one_does_not_starve_the_others() -> No
     assert quiet[0] in work_off(source, rounds=3)
 
 
+def test_a_shard_whose_checkpoint_is_held_up_does_not_hold_up_the_others() -> None:
+    world = World("s1", "s2")
+    source = world.consumer(limits=StreamLimits(batch_records=10, max_unacknowledged=20))
+    stuck = world.service.write("s1", 100)
+    assert {record.sequence for record in receive(source)} == set(stuck[:10]), "its part of the twenty"
+    flowing = world.service.write("s2", 100)
+    assert work_off(source, rounds=40) == flowing
+    source.close()
+    assert (world.checkpoint("s1"), world.checkpoint("s2")) == (None, flowing[-1])
+
+
 def test_checkpoints_are_written_at_most_every_second() -> None:
     world = World("s1")
     source = world.consumer()

@@ -8,7 +8,6 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from regworkers_core.replication.drains import DrainName
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from tests.faults.story import Story, Verdict
@@ -32,7 +31,7 @@ class Fault:
     variant: str = "good"
 
     @property
-    def drain(self) -> DrainName:
+    def drain(self) -> str:
         return "enqueue" if self.step.startswith("enqueue.") else "save"
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from regworkers_core.engine.drain import DrainReport
-from regworkers_core.replication.drains import DrainName
 from regworkers_core.runtime import Runtime
 from regworkers_local.stack import Stack
 from tests.faults.crash import SECTIONS, recover
@@ -63,7 +62,7 @@ class Outage:
         for number in range(30):
             self.story.put(f"new-{number}")
 
-    def drain(self, name: DrainName, on_step: Callable[[str], None] = lambda _step: None) -> DrainReport:
+    def drain(self, name: str, on_step: Callable[[str], None] = lambda _step: None) -> DrainReport:
         """One impatient drain in a fresh process' state."""
         aws = {"endpoint_url": self._addresses["aws"], "access_key_id": "test", "secret_access_key": "test"}
         sections = {
@@ -77,7 +76,7 @@ class Outage:
         finally:
             runtime.mongo.close()
 
-    def drain_until_it_is_away(self, name: DrainName, step: str, strike: Callable[[], None]) -> DrainReport:
+    def drain_until_it_is_away(self, name: str, step: str, strike: Callable[[], None]) -> DrainReport:
         """The dependency goes away when the drain passes `step` for the second time."""
         passed: list[str] = []
 
@@ -91,7 +90,7 @@ class Outage:
         assert len(passed) >= 2, report.as_dict()
         return report
 
-    def stays_away(self, name: DrainName, dependency: str) -> None:
+    def stays_away(self, name: str, dependency: str) -> None:
         """Drains that start meanwhile, as a sensor's would, for longer than a message stays hidden."""
         over = time.monotonic() + VISIBILITY_SECONDS + 1.0
         while time.monotonic() < over:
@@ -123,7 +122,7 @@ def test_mongodb_killed_under_a_save_drain(outage: Outage) -> None:
 
 
 @pytest.mark.parametrize(("name", "step"), [("enqueue", "enqueue.after_send"), ("save", "save.after_write")])
-def test_the_aws_endpoint_stopped_under_a_drain(outage: Outage, name: DrainName, step: str) -> None:
+def test_the_aws_endpoint_stopped_under_a_drain(outage: Outage, name: str, step: str) -> None:
     if name == "save":
         run(outage.runtime, "enqueue")
     report = outage.drain_until_it_is_away(name, step, lambda: outage.stack.pause("aws"))

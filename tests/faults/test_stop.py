@@ -13,7 +13,6 @@ import pytest
 
 from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, encode
 from regworkers_core.engine.ports import Outgoing
-from regworkers_core.replication.drains import DrainName
 from regworkers_core.replication.enqueue.shards import partition, split_rows
 from regworkers_core.runtime import Runtime
 from tests.faults.crash import recover
@@ -25,7 +24,7 @@ from tests.support.waiting import wait_until
 ENTRIES = 150
 
 
-def terminal(runtime: Runtime, name: DrainName) -> subprocess.Popen[str]:
+def terminal(runtime: Runtime, name: str) -> subprocess.Popen[str]:
     """`regworkers drain <name>` in a process of its own, slow enough to be met at work."""
     prefix = "REGWORKERS_"
     environment = {

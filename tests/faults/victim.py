@@ -11,10 +11,11 @@ import sys
 import threading
 from collections.abc import Callable
 
+from regworkers_core import drains
+from regworkers_core.cli.drains import DRAINS
 from regworkers_core.engine.ports import Received
 from regworkers_core.engine.queue_source import QueueSource
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication import drains
 from regworkers_core.runtime import Runtime
 from tests.faults.crash import SECTIONS, Fault
 from tests.support.runtimes import test_settings
@@ -51,10 +52,9 @@ def main(prefix: str, step: str, occurrence: str, variant: str) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     runtime = Runtime(test_settings(prefix, **SECTIONS))
-    limits = drains.drain_limits(runtime.settings, fault.drain, idle_seconds=0.3, max_seconds=30)
-    report = drains.run_drain(
-        runtime, fault.drain, limits, stop=StopSignal(), run_id="victim", on_step=on_step
-    )
+    (spec,) = [spec for spec in DRAINS if spec.name == fault.drain]
+    limits = drains.drain_limits(runtime.settings, spec, idle_seconds=0.3, max_seconds=30)
+    report = drains.run_drain(runtime, spec, limits, stop=StopSignal(), run_id="victim", on_step=on_step)
     print(report.as_dict())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from typer.testing import CliRunner
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.settings import load_settings
 from regworkers_local.commands import local_app
+from regworkers_local.processes import spawn
 from regworkers_local.servers import SERVERS
 from regworkers_local.stack import Stack
+from regworkers_local.state import StackState, write_json
 
 INSTANCE = "commands-test"
 
@@ -38,7 +41,7 @@ def run(*arguments: str, typed: str = "") -> tuple[int, str]:
 
 def test_status_tells_dead_paused_and_running_by_exit_code_and_json(stack: Stack) -> None:
     code, text = run("status", "--format", "json")
-    assert (code, set(json.loads(text)["state"].values())) == (1, {"dead"})
+    assert (code, set(json.loads(text)["state"].values())) == (1, {"down"})
 
     code, text = run("up")
     assert code == 0
@@ -59,8 +62,33 @@ def test_status_tells_dead_paused_and_running_by_exit_code_and_json(stack: Stack
     code, text = run("status")
     assert code == 1
     assert "paused" in text
+    stack.kill("mongo")
+    assert json.loads(run("status", "--format", "json")[1])["state"]["mongo"] == "dead"
     assert run("down") == (0, "")
-    assert run("status")[0] == 1
+    code, text = run("status", "--format", "json")
+    assert (code, set(json.loads(text)["state"].values())) == (1, {"down"})
+
+
+def test_status_of_an_instance_that_was_never_started_says_so_and_names_the_others(stack: Stack) -> None:
+    StackState("demo").save(stack.folder.parent / "demo" / "state.json")
+    answer = CliRunner().invoke(local_app, ["status", "--instance", "dmeo"])
+    assert answer.exit_code == 1
+    assert answer.stderr == "no such instance: dmeo; known ones: demo\n"
+    assert not (stack.folder.parent / "dmeo").exists()
+    assert CliRunner().invoke(local_app, ["status", "--instance", "demo"]).stderr == ""
+
+
+def test_down_says_that_it_stopped_dagster_and_nothing_where_there_is_none(stack: Stack) -> None:
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+    stack.folder.mkdir(parents=True)
+    child = spawn(sleeper, cwd=stack.folder, env={}, log=stack.folder / "log", interruptible=True)
+    write_json(
+        stack.folder / "dagster.json",
+        {"port": 1, "pids": {"daemon": child.pid}, "started": {"daemon": child.started}},
+    )
+    assert CliRunner().invoke(local_app, ["down"]).stderr == "dagster: stopped\n"
+    assert child.find() is None
+    assert CliRunner().invoke(local_app, ["down"]).stderr == ""
 
 
 def test_logs_show_the_last_lines_of_one_server_or_of_all_with_their_names(stack: Stack) -> None:

@@ -106,7 +106,7 @@ def test_data_and_ports_survive_down_and_up_and_down_leaves_no_process(new_stack
     )
     stack.down()
     assert not [ref.pid for ref in before.processes.values() if psutil.pid_exists(ref.pid)]
-    assert set(stack.status().values()) == {"dead"}
+    assert set(stack.status().values()) == {"down"}
     after = stack.up()
     assert after.ports == before.ports
     assert document(after) is not None

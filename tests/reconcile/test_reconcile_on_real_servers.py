@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from regworkers_core.domain.keys import EntryKey
+from regworkers_core.drains import drain_limits, run_drain
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication.drains import drain_limits, run_drain
+from regworkers_core.replication.drains import SAVE
 from regworkers_core.replication.reconcile import Kind, ReconcileResult, reconcile
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all, run
@@ -24,8 +25,8 @@ AGED = {"createdAt": OLD, "updatedAt": OLD}
 def saving(runtime: Runtime) -> Iterator[None]:
     """A save drain beside, as the sensor would have it."""
     stop = StopSignal()
-    limits = drain_limits(runtime.settings, "save", idle_seconds=60, max_seconds=60)
-    thread = threading.Thread(target=run_drain, args=(runtime, "save", limits), kwargs={"stop": stop})
+    limits = drain_limits(runtime.settings, SAVE, idle_seconds=60, max_seconds=60)
+    thread = threading.Thread(target=run_drain, args=(runtime, SAVE, limits), kwargs={"stop": stop})
     thread.start()
     try:
         yield

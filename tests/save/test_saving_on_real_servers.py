@@ -281,6 +281,23 @@ def test_every_bad_message_is_a_dead_letter_at_once_with_its_reason_and_its_hist
     assert runtime.queue(runtime.names.replication_queue).depth().total == 0
 
 
+def test_a_dead_letter_is_closed_when_its_entry_is_saved_at_that_order_or_above(runtime: Runtime) -> None:
+    mended, broken, removed = key("mended"), key("broken"), key("removed")
+    created = iso(time.time())
+    for entry in (mended, broken, removed):
+        put(runtime, entry, version=2, createdAt=created, email=None)
+    replicate_all(runtime)
+    put(runtime, mended, version=3, createdAt=created)
+    put(runtime, broken, version=1, createdAt=created)
+    remove(runtime, removed)
+    _, saved = replicate_all(runtime)
+    assert saved.counts["letters_closed"] == 2
+    letters = {each["entryId"]: each for each in runtime.database["dead_letters"].find()}
+    status = {entry_id: letter["status"] for entry_id, letter in letters.items()}
+    assert status == {"mended": "resolved", "broken": "open", "removed": "resolved"}
+    assert letters["mended"]["resolvedAt"] and "resolvedAt" not in letters["broken"]
+
+
 def test_an_empty_message_is_a_no_op(runtime: Runtime) -> None:
     send(runtime, envelope())
     saved = run(runtime, "save")

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+from regworkers_core.cli.drains import DRAINS
+from regworkers_core.drains import DrainSpec, drain_limits, run_drain
 from regworkers_core.engine.drain import DrainReport
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication.drains import DrainName, drain_limits, run_drain
 from regworkers_core.runtime import Runtime
+
+_BY_NAME = {spec.name: spec for spec in DRAINS}
 
 
 def run(
     runtime: Runtime,
-    name: DrainName,
+    drain: str | DrainSpec[Any],
     *,
     idle_seconds: float = 0.3,
     max_seconds: float = 30.0,
     on_step: Callable[[str], None] = lambda _step: None,
 ) -> DrainReport:
-    """One drain to its end; its numbers must add up."""
-    limits = drain_limits(runtime.settings, name, idle_seconds=idle_seconds, max_seconds=max_seconds)
-    report = run_drain(runtime, name, limits, stop=StopSignal(), run_id="test-run", on_step=on_step)
+    """One drain, by its name or as it is declared, to its end; its numbers must add up."""
+    spec = _BY_NAME[drain] if isinstance(drain, str) else drain
+    limits = drain_limits(runtime.settings, spec, idle_seconds=idle_seconds, max_seconds=max_seconds)
+    report = run_drain(runtime, spec, limits, stop=StopSignal(), run_id="test-run", on_step=on_step)
     assert report.adds_up, report.as_dict()
     return report
 

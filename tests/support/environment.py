@@ -27,4 +27,6 @@ def _text(value: Any) -> str:
         return value.get_secret_value()
     if isinstance(value, dict):
         return orjson.dumps({name: _text(item) for name, item in value.items()}).decode()
+    if isinstance(value, list | tuple):
+        return orjson.dumps([_text(item) for item in value]).decode()
     return str(value)

@@ -9,6 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 from botocore.exceptions import ClientError
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 
 from regworkers_core.operations.provision import provision
 from regworkers_core.runtime import Runtime
@@ -37,6 +39,16 @@ def test_settings(prefix: str, addresses: dict[str, str] | None = None, **sectio
         "save": {"visibility_seconds": 2, "receive_wait_seconds": 0, "max_attempts": 3},
         "enqueue": {"lease_seconds": 1.0, "empty_read_pause_seconds": 0.02},
         "drain": {"idle_seconds": 0.3, "max_seconds": 30.0},
+        "selection": {
+            "seed_source": "commit-reveal",
+            "settle_seconds": 0,
+            "lease_seconds": 1.0,
+            "visibility_seconds": 2,
+            "receive_wait_seconds": 0,
+            "max_attempts": 3,
+            "canary_messages": 2,
+            "canary_hold_seconds": 0,
+        },
         "replication": {"lag_objective_seconds": 0.5},
         "observability": {"cloudwatch_enabled": False},
     }
@@ -69,6 +81,30 @@ def remove_namespace(runtime: Runtime) -> None:
                     QueueUrl=runtime.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
                 )
             )
+
+    if "REGWORKERS_TEST_GIVEN_SERVERS" in os.environ:
+        # An embedded stack takes these with it; deleting them one by one would slow every test down.
+        _remove_from_given_servers(runtime)
+
+
+def _remove_from_given_servers(runtime: Runtime) -> None:
+    names, kafka = runtime.names, runtime.settings.kafka
+    options = {name: secret.get_secret_value() for name, secret in kafka.options.items()}
+    admin = AdminClient({"bootstrap.servers": str(kafka.bootstrap), **options})
+    for deleted in admin.delete_topics([*names.topics], operation_timeout=10).values():
+        with suppress(KafkaException):
+            deleted.result(timeout=10)
+    logs, s3 = runtime.aws.client("logs"), runtime.aws.client("s3")
+    _quietly(lambda: logs.delete_log_group(logGroupName=f"/{names.prefix}regworkers"))
+    _quietly(lambda: _empty(s3, names.bucket))
+    _quietly(lambda: s3.delete_bucket(Bucket=names.bucket))
+
+
+def _empty(s3: Any, bucket: str) -> None:
+    """Every version of every object, and the markers of deleted ones."""
+    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+        for each in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
+            s3.delete_object(Bucket=bucket, Key=each["Key"], VersionId=each["VersionId"])
 
 
 def _quietly(delete: Callable[[], Any]) -> None:

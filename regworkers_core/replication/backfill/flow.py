@@ -28,6 +28,7 @@ from regworkers_core.replication.backfill.run import (
     SegmentReader,
     no_progress,
 )
+from regworkers_core.replication.campaign import require_campaign
 from regworkers_core.runtime import Runtime
 
 __all__ = ["BackfillProgress", "BackfillReport", "backfill_status", "pause_backfill", "start_backfill"]
@@ -100,8 +101,8 @@ def start_backfill(
     finished starts afresh, unless `only_resume`. `rate` is in items a second. A dry run counts and stores
     nothing.
 
-    Raises UsageError while the same backfill is running elsewhere or was started for something else, and
-    TransientFailure when a dependency stays away; the position is kept then, too.
+    Raises UsageError while the same backfill is running elsewhere or was started for something else and for a
+    campaign that nobody knows, TransientFailure when a dependency stays away; the position is kept then, too.
     """
     stop = stop or StopSignal()
     settings = runtime.settings
@@ -109,6 +110,8 @@ def start_backfill(
     if wanted <= 0:
         raise UsageError("the rate of a backfill is above 0 items a second")
     rows = BackfillRows(runtime.leases, _id(campaign_id, backfill_id))
+    if not only_resume:
+        require_campaign(runtime, campaign_id)
     reader = SegmentReader(runtime.demand_table)
     fresh = Parameters(
         campaign_id,

@@ -29,7 +29,9 @@ _SHORTEST_REST_SECONDS = 0.01
 
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
-    """`batch_records` a receive; `max_unacknowledged` read and not yet behind the checkpoint, in all."""
+    """`batch_records` a receive; `max_unacknowledged` read and not yet behind the checkpoint, in equal parts
+    for the shards held: one whose checkpoint is held up must not hold up the others.
+    """
 
     batch_records: int = 1000
     max_unacknowledged: int = 10_000
@@ -146,7 +148,7 @@ class StreamSource:
         started = self._clock()
         holdings = self._holdings()
         # What is given out again was counted when it was read.
-        room = min(self._limits.batch_records - len(batch), self._room())
+        room = self._limits.batch_records - len(batch)
         self._turn = (self._turn + 1) % max(1, len(holdings))
         for held in holdings[self._turn :] + holdings[: self._turn]:
             now = self._clock()
@@ -158,7 +160,10 @@ class StreamSource:
             if held.lease.lost and not held.lease.renew():
                 self._drop(held)
                 continue
-            fresh = self._read(held, min(MAX_RECORDS, room))
+            limit = min(MAX_RECORDS, room, self._room(held))
+            if limit <= 0:
+                continue
+            fresh = self._read(held, limit)
             room -= len(fresh)
             batch.extend(fresh)
 
@@ -213,18 +218,19 @@ class StreamSource:
                     batch.append(record)
         return batch
 
-    def _room(self) -> int:
+    def _room(self, held: HeldShard) -> int:
+        """How many more records of this shard may be unsettled."""
         with self._lock:
-            unsettled = sum(len(held.tracker) for held in self._held.values())
-        return self._limits.max_unacknowledged - unsettled
+            part = max(1, self._limits.max_unacknowledged // max(1, len(self._held)))
+            return part - len(held.tracker)
 
     def _rest(self) -> None:
         """Wait until something may be due, one empty read's pause at most."""
         longest = self._limits.empty_read_pause_seconds
-        due, full = [self._leases.balance_at], self._room() <= 0
+        due = [self._leases.balance_at]
+        due.extend(held.read_at for held in self._holdings() if held.readable and self._room(held) > 0)
         with self._lock:
             due.extend(at for at, _, _ in self._again[:1])
-            due.extend(held.read_at for held in self._held.values() if held.readable and not full)
         self._sleep(max(_SHORTEST_REST_SECONDS, min(longest, min(due) - self._clock())))
 
     # Holding

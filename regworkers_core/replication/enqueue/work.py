@@ -24,8 +24,10 @@ from regworkers_core.replication.enqueue.events import Change, change_of, decode
 
 log = structlog.get_logger(__name__)
 
-# A message that the queue refuses for good is kept, for the stream has no dead letters: it blocks the
-# checkpoint, which shows as lag, and is tried again this seldom.
+# No message of ours can be refused for what it says: keys and times are short, `encode` escapes what SQS does not
+# take, and the correlation id is printable ASCII. A refusal for good is about the queue (its key or its policy)
+# and meets every message, so nothing is dropped or dead-lettered: the shard's checkpoint stays, which shows as
+# lag, and it is tried again this seldom.
 _REFUSED_SECONDS = 30.0
 _BACKOFF = RetryPolicy(first_cap_seconds=0.5, last_cap_seconds=10.0)
 

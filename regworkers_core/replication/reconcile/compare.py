@@ -229,7 +229,10 @@ class Comparison:
 
     def _insert(self, table: str, rows: Sequence[Sequence[Any]], schema: pa.Schema) -> None:
         if rows:
-            columns = [list(column) for column in zip(*rows, strict=True)]
+            columns = [
+                pa.array(column, field.type)
+                for column, field in zip(zip(*rows, strict=True), schema, strict=True)
+            ]
             self._database.register("chunk", pa.table(columns, schema=schema))
             self._database.execute(f"INSERT INTO {table} SELECT * FROM chunk")
             self._database.unregister("chunk")

@@ -10,6 +10,7 @@ import structlog
 
 from regworkers_core.engine.ports import Queue
 from regworkers_core.engine.rate import TokenBucket
+from regworkers_core.replication.campaign import require_campaign
 from regworkers_core.replication.reconcile.classify import Kind
 from regworkers_core.replication.reconcile.compare import Comparison, Step
 from regworkers_core.replication.reconcile.judge import Judge
@@ -45,8 +46,9 @@ def reconcile(
     `on_progress` gets the number of entries looked at so far (both sides and each recheck count), from several
     threads but one at a time; `on_phase` a few words on what comes next. Takes as long as both scans, and the
     lag objective again for each recheck. Raises TransientFailure when a store cannot answer, UsageError
-    without tables, addresses or credentials.
+    without tables, addresses or credentials, and for a campaign that nobody knows.
     """
+    require_campaign(runtime, campaign_id)
     flow = Reconciliation(
         Sides(runtime.demand_table, runtime.replica, runtime.dead_letters),
         runtime.queue(runtime.names.replication_queue),

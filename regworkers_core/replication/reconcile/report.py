@@ -29,6 +29,15 @@ class RepairReport:
     seconds: float
 
     @property
+    def in_words(self) -> str:
+        """One line: what the repair did."""
+        left = sum(number for kind, number in self.remaining.items() if kind is not Kind.NOT_YET)
+        return (
+            f"repair: queued {self.sent} keys ({self.removals} of them removals), deleted"
+            f" {self.tombstones_deleted} tombstones; {self.healed} healed, {left} left after {self.seconds:.1f} s"
+        )
+
+    @property
     def advice(self) -> str:
         """What is left to do, empty when nothing is."""
         still = sum(self.remaining[kind] for kind in REPAIRABLE)

@@ -1,3 +1,1 @@
-"""From the queue to the replica: `work` settles messages, `saver` saves entries step by step,
-`dead_letters` takes what cannot be saved.
-"""
+"""From the queue to the replica: `work` says what is done with the items, `saver` saves entries step by step."""

@@ -31,6 +31,7 @@ from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.ports import Outgoing, Queue, SendFailure
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.observability.tracing import inject
+from regworkers_core.replication.save.open_letters import OpenLetters
 from regworkers_core.replication.send import send_keys
 
 _CAMPAIGN_MEMORY_SECONDS = 60.0
@@ -93,6 +94,7 @@ class Saver:
         replication: Queue,
         analytics: Queue,
         *,
+        letters: OpenLetters | None = None,
         run_id: str,
         clock: Callable[[], float] = time.time,
         on_step: OnStep = no_step,
@@ -102,6 +104,7 @@ class Saver:
         self._campaigns = campaigns
         self._replication = replication
         self._analytics = analytics
+        self._letters = letters
         self._run_id = run_id
         self._clock = clock
         self._on_step = on_step
@@ -121,6 +124,7 @@ class Saver:
         self._on_step("save.after_event")
         self._clear(entries, effects, at, saved)
         self._on_step("save.after_clear")
+        self._close_letters(writes, effects, saved)
         return saved
 
     def _read(
@@ -234,6 +238,22 @@ class Saver:
             )
         saved.counts["cleared"] += len(clearable) - len(changed) - len(refused)
         saved.counts["changed_meanwhile"] += len(changed)
+
+    def _close_letters(
+        self, writes: Sequence[Write], effects: Mapping[EntryKey, Effect | Failure], saved: Saved
+    ) -> None:
+        """What could not be saved before is saved now, or a newer state is."""
+        if self._letters is None:
+            return
+        failed = [key for key, outcome in saved.outcomes.items() if isinstance(outcome, Failure)]
+        stands = {
+            write.key: write.order
+            for write in writes
+            if effects[write.key] is not Effect.RESURRECTED
+            and not isinstance(saved.outcomes[write.key], Failure)
+        }
+        self._letters.expect(failed)
+        saved.counts["letters_closed"] += self._letters.close(stands)
 
     def _count_unknown_campaigns(self, entries: Mapping[EntryKey, Entry], saved: Saved) -> None:
         """Entries of a campaign that nobody knows are saved all the same, and counted."""

@@ -5,12 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from regworkers_core.adapters.dead_letter_log import DeadLetter
-from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.messages import MessageType, encode
-from regworkers_core.domain.order import Order
+from regworkers_core.domain.dead_letter import DeadLetter, Subject
 from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.ports import Outgoing, Queue, Received
@@ -25,8 +22,7 @@ class Letter:
     body: bytes
     failure: Failure
     attempt: int
-    key: EntryKey | None = None
-    order: Order | None = None
+    subject: Subject | None = None
 
 
 class History(Protocol):
@@ -51,11 +47,6 @@ class DeadLetterOffice:
         self._run_id = run_id
         self._clock = clock
 
-    @staticmethod
-    def body_of(raw: Any, correlation_id: str) -> bytes:
-        """A message of one item."""
-        return encode(MessageType.REPLICATE, correlation_id, [raw])
-
     def post(self, dead: Sequence[Letter], alone: Sequence[Letter]) -> None:
         """Raises TransientFailure unless everything is recorded and confirmed."""
         if not dead and not alone:
@@ -79,8 +70,7 @@ class DeadLetterOffice:
             failure=letter.failure,
             correlation_id=letter.message.attributes.get("correlationId", ""),
             first_failed_at=letter.message.attributes.get("firstFailedAt", at),
-            key=letter.key,
-            order=letter.order,
+            subject=letter.subject,
         )
 
     def _outgoing(self, letter: Letter, at: str, record: DeadLetter | None) -> Outgoing:

@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 
+from regworkers_core.drains import DrainSpec
 from regworkers_core.engine.drain import DrainReport
-from regworkers_core.replication.drains import DrainName
 
 Metadata = dict[str, dg.MetadataValue]
-# Reported also when zero, so that a plot has a point for every drain.
-_ALWAYS: Mapping[DrainName, tuple[str, ...]] = {
-    "enqueue": ("received", "sent", "dropped", "returned"),
-    "save": (
-        "received",
-        "applied",
-        "removed",
-        "unchanged",
-        "stale",
-        "gone",
-        "resurrected",
-        "dead_lettered",
-        "resent",
-        "returned",
-    ),
-}
 
 
-def of_report(name: DrainName, report: DrainReport, calls: Mapping[str, int]) -> Metadata:
+def of_report(spec: DrainSpec[Any], report: DrainReport, calls: Mapping[str, int]) -> Metadata:
     """Counts of items by outcome, `lag_p50|p95|p99|max_seconds` (absent without a change of order), `seconds`,
     `items_per_second`, `calls_<dependency>` made by this drain, and how it `ended`.
     """
-    counts = {key: report.counts[key] for key in _ALWAYS[name]}
+    # Some also when zero, so that a plot has a point for every drain.
+    counts = {key: report.counts[key] for key in spec.outcomes}
     counts |= {key: count for key, count in report.counts.items() if count}
     numbers: dict[str, float] = {"seconds": round(report.seconds, 3)}
     if report.seconds:

@@ -1,0 +1,131 @@
+"""The `codes` collection as the assignment sees it: codes by position, and the claim of a planned code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from pymongo import UpdateOne
+from pymongo.collection import Collection
+
+from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
+from regworkers_core.domain.selection import MarketPhase, Planned
+from regworkers_core.engine.dependency import Dependency
+
+Document = dict[str, Any]
+_TAKEN = ("ASSIGNED", "REDEEMED")
+
+
+class Position(NamedTuple):
+    """A code at its place in the order of import."""
+
+    position: int
+    code: str
+
+
+class CodeClaims:
+    """Every method raises TransientFailure when MongoDB cannot answer."""
+
+    def __init__(self, collection: Collection[Document], dependency: Dependency) -> None:
+        self._collection = collection
+        self._dependency = dependency
+
+    def behind(self, campaign_id: str, market_id: str, position: int, limit: int) -> list[Position]:
+        """Up to `limit` codes behind a position, by position, those that are VOID left out."""
+        if not limit:
+            return []
+        query = _not_void(campaign_id, market_id, position)
+        found = self._dependency.call(
+            lambda: list(self._collection.find(query, {"position": 1}).sort("position", 1).limit(limit))
+        )
+        return [Position(document["position"], document["_id"]) for document in found]
+
+    def count_behind(self, campaign_id: str, market_id: str, position: int, limit: int) -> int:
+        """How many there are, at most `limit`."""
+        query = _not_void(campaign_id, market_id, position)
+        return self._dependency.call(lambda: self._collection.count_documents(query, limit=limit))
+
+    def claim(self, market: MarketPhase, winners: Sequence[Planned], *, at: str, run_id: str) -> int:
+        """Give every winner the planned code: AVAILABLE becomes ASSIGNED. How many were given just now; the
+        others had theirs before.
+
+        Raises PermanentFailure CODE_CONFLICT when a code is neither available nor theirs.
+        """
+        operations = [_claim(market, winner, at, run_id) for winner in winners]
+        if not operations:
+            return 0
+        answer = self._dependency.call(lambda: self._collection.bulk_write(list(operations), ordered=False))
+        if answer.matched_count < len(winners):
+            # Repeats, other processors, or strangers: the bulk does not say which, a look does.
+            self._judge(market, winners)
+        return answer.matched_count
+
+    def _judge(self, market: MarketPhase, winners: Sequence[Planned]) -> None:
+        query = {"_id": {"$in": [winner.code for winner in winners]}}
+        found = self._dependency.call(lambda: list(self._collection.find(query)))
+        stored = {document["_id"]: document for document in found}
+        strange, free = [], 0
+        for winner in winners:
+            code = stored.get(winner.code)
+            if code is not None and code.get("status") == "AVAILABLE" and _belongs(code, market):
+                free += 1
+            elif code is None or not _is_theirs(code, market, winner):
+                strange.append((winner.position, _what(code, market)))
+        if strange:
+            position, what = min(strange)
+            raise PermanentFailure(
+                Reason.CODE_CONFLICT,
+                f"{len(strange)} of {len(winners)} planned codes of {market} cannot be given, "
+                f"first position {position}: {what}; set right what happened to it, then retry the market",
+            )
+        if free:
+            raise TransientFailure(self._dependency.name, "codes became available while they were claimed")
+
+    def of_campaign(self, campaign_id: str) -> list[Document]:
+        """Status, market and holder of every code that was given. For checks."""
+        query = {"campaignId": campaign_id, "status": {"$in": list(_TAKEN)}}
+        fields = {"marketId": 1, "position": 1, "status": 1, "ref": 1, "entryId": 1}
+        return self._dependency.call(lambda: list(self._collection.find(query, fields)))
+
+
+def _not_void(campaign_id: str, market_id: str, position: int) -> Document:
+    return {
+        "campaignId": campaign_id,
+        "marketId": market_id,
+        "position": {"$gt": position},
+        "status": {"$ne": "VOID"},
+    }
+
+
+def _claim(market: MarketPhase, winner: Planned, at: str, run_id: str) -> UpdateOne:
+    free = {
+        "_id": winner.code,
+        "status": "AVAILABLE",
+        "campaignId": market.campaign_id,
+        "marketId": market.market_id,
+    }
+    given = {
+        "status": "ASSIGNED",
+        "ref": winner.ref,
+        "entryId": winner.entry_id,
+        "phase": market.phase,
+        "assignedAt": at,
+        "runId": run_id,
+    }
+    return UpdateOne(free, {"$set": given})
+
+
+def _belongs(code: Document, market: MarketPhase) -> bool:
+    return (code.get("campaignId"), code.get("marketId")) == (market.campaign_id, market.market_id)
+
+
+def _is_theirs(code: Document, market: MarketPhase, winner: Planned) -> bool:
+    return code.get("status") in _TAKEN and _belongs(code, market) and code.get("ref") == winner.ref
+
+
+def _what(code: Document | None, market: MarketPhase) -> str:
+    if code is None:
+        return "it is gone"
+    if not _belongs(code, market):
+        return "it belongs to another market"
+    return "it is given to somebody else" if code.get("status") in _TAKEN else f"it is {code.get('status')}"

@@ -1,0 +1,136 @@
+"""The beacon's HTTP API: the signature of one round, from the first of several bases that has it.
+
+What a base says is only checked for its form here; whether the signature is the chain's is for the caller to
+judge, who hands in `accept`, so that one lying mirror does not stop a draw.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import httpx2
+import orjson
+
+from regworkers_core.domain.beacon import QUICKNET, Chain
+from regworkers_core.domain.reasons import Failure, TransientFailure
+from regworkers_core.engine.dependency import Dependency
+
+DEPENDENCY = "drand"
+# The API's own relays, of two operators.
+BASES = ("https://api.drand.sh", "https://drand.cloudflare.com")
+# A round is about 300 bytes; whoever sends more is not the API.
+MAX_BYTES = 16 * 1024
+_SIGNATURE = re.compile(r"[0-9a-f]{96}")
+_NOT_YET = frozenset({404, 425})
+
+
+class RoundNotYet(Failure):
+    """The beacon did not sign this round yet; it should in `seconds` from now. Wait for this same round."""
+
+    def __init__(self, round_number: int, seconds: float) -> None:
+        super().__init__(f"round {round_number} of the beacon is due in {seconds:.0f} s")
+        self.round_number = round_number
+        self.seconds = seconds
+
+
+class Beacon(Protocol):
+    """Where a draw gets the signature of its round from."""
+
+    def signature(self, round_number: int, *, accept: Callable[[str], bool] | None = None) -> str:
+        """The round's signature, 96 lower-case hex digits, for which `accept` (where given) is true.
+
+        Raises RoundNotYet before the round is signed, TransientFailure when no base has a fitting answer.
+        """
+        ...
+
+
+class DrandHttp:
+    """`Beacon` over HTTP. `timeout_seconds` bounds each step of a request, and the whole of one that drips."""
+
+    def __init__(
+        self,
+        dependency: Dependency,
+        bases: Sequence[str] = BASES,
+        *,
+        chain: Chain = QUICKNET,
+        timeout_seconds: float = 5.0,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._dependency = dependency
+        self._bases = tuple(base.rstrip("/") for base in bases)
+        self._chain = chain
+        self._timeout_seconds = timeout_seconds
+        self._clock = clock
+        self._monotonic = monotonic
+
+    def signature(self, round_number: int, *, accept: Callable[[str], bool] | None = None) -> str:
+        """See `Beacon.signature`. Makes no call before the round is due by our own clock."""
+        wait = self._chain.due(round_number) - self._clock()
+        if wait > 0:
+            raise RoundNotYet(round_number, wait)
+        return self._dependency.call(lambda: self._first(round_number, accept))
+
+    def _first(self, round_number: int, accept: Callable[[str], bool] | None) -> str:
+        problems: list[str] = []
+        not_yet = 0
+        with httpx2.Client(timeout=self._timeout_seconds, follow_redirects=False) as client:
+            for base in self._bases:
+                try:
+                    found = self._ask(client, base, round_number)
+                except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+                    problems.append(f"{base}: {type(error).__name__}")
+                    continue
+                except _Refused as refused:
+                    not_yet += refused.not_yet
+                    problems.append(f"{base}: {refused}")
+                    continue
+                if accept is None or accept(found):
+                    return found
+                problems.append(f"{base}: a signature that is not the chain's")
+        if not_yet and not_yet == len(problems):
+            raise RoundNotYet(round_number, float(self._chain.period))
+        raise TransientFailure(DEPENDENCY, "; ".join(problems) or "no base is configured")
+
+    def _ask(self, client: httpx2.Client, base: str, round_number: int) -> str:
+        deadline = self._monotonic() + self._timeout_seconds
+        with client.stream("GET", f"{base}/{self._chain.hash}/public/{round_number}") as response:
+            if response.status_code != 200:
+                raise _Refused(f"status {response.status_code}", not_yet=response.status_code in _NOT_YET)
+            body = b""
+            for piece in response.iter_bytes():
+                body += piece
+                if len(body) > MAX_BYTES:
+                    raise _Refused(f"more than {MAX_BYTES} bytes")
+                if self._monotonic() > deadline:
+                    raise _Refused(f"not done after {self._timeout_seconds:g} s")
+        return _signature(body, round_number)
+
+
+class _Refused(Exception):
+    """One base's answer is of no use."""
+
+    def __init__(self, text: str, *, not_yet: bool = False) -> None:
+        super().__init__(text)
+        self.not_yet = not_yet
+
+
+def _signature(body: bytes, round_number: int) -> str:
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise _Refused("not JSON") from None
+    if not isinstance(document, dict) or document.get("round") != round_number:
+        raise _Refused("not the round that was asked for")
+    signature = document.get("signature")
+    if not isinstance(signature, str) or not _SIGNATURE.fullmatch(signature):
+        raise _Refused("signature is not 96 hex digits")
+    return signature
+
+
+def classify_drand(error: Exception) -> Exception:
+    """`_first` has already told what is transient; anything else is a defect."""
+    return error

@@ -1,0 +1,180 @@
+"""The `draws` collection: one document a campaign, which is what a draw has decided so far.
+
+Every write of a draw carries the fencing token of its lease and is refused once a newer token wrote; what
+must be decided once (the pool, the manifest, the seed, the result) is written only where nothing stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pymongo.collection import Collection
+from pymongo.errors import DuplicateKeyError
+
+from regworkers_core.engine.dependency import Dependency
+
+Document = dict[str, Any]
+
+
+class PhaseStatus(StrEnum):
+    """How far a phase has come, forward only. OPENED: its terms are known, nothing is decided."""
+
+    OPENED = "OPENED"
+    FROZEN = "FROZEN"
+    COMMITTED = "COMMITTED"
+    SEEDED = "SEEDED"
+    RANKED = "RANKED"
+    DRAWN = "DRAWN"
+    PUBLISHED = "PUBLISHED"
+    COMPLETED = "COMPLETED"
+
+    @property
+    def step(self) -> int:
+        return list(PhaseStatus).index(self)
+
+
+class MarketStatus(StrEnum):
+    """BLOCKED: too few codes, none given yet. ASSIGNING: its chunks are on the queue or being worked on."""
+
+    PENDING = "PENDING"
+    BLOCKED = "BLOCKED"
+    ASSIGNING = "ASSIGNING"
+    COMPLETED = "COMPLETED"
+
+
+class Fenced(Exception):
+    """A newer token has written: this run lost its lease and must not decide anything any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseRecord:
+    """One phase. `fields` is the subdocument as stored; the properties name what others read most."""
+
+    phase: int
+    fields: Mapping[str, Any]
+
+    @property
+    def status(self) -> PhaseStatus:
+        return PhaseStatus(self.fields["status"])
+
+    def reached(self, status: PhaseStatus) -> bool:
+        """Whether the phase has come at least so far."""
+        return self.status.step >= status.step
+
+    @property
+    def as_of(self) -> str:
+        return str(self.fields["asOf"])
+
+    @property
+    def freeze(self) -> Mapping[str, Any]:
+        """`{prefix, entries, eligible, excluded {reason: n}, droppedPreferences, root, count, ...}`."""
+        return self.fields.get("freeze") or {}
+
+    @property
+    def manifest(self) -> bytes:
+        """Exactly the bytes that were hashed; empty before the commit."""
+        return str(self.fields.get("manifest") or "").encode("ascii")
+
+    @property
+    def manifest_hash(self) -> str:
+        return str(self.fields.get("manifestHash") or "")
+
+    @property
+    def result_hash(self) -> str:
+        return str(self.fields.get("resultHash") or "")
+
+    @property
+    def outcomes(self) -> Mapping[str, int]:
+        return self.fields.get("outcomes") or {}
+
+    @property
+    def markets(self) -> Mapping[str, Mapping[str, Any]]:
+        """By market id, `-` for the messages to those who did not win; empty before the publication."""
+        return self.fields.get("markets") or {}
+
+
+@dataclass(frozen=True, slots=True)
+class DrawRecord:
+    """The draw of one campaign with its phases in order."""
+
+    campaign_id: str
+    draw_id: str
+    token: int
+    phases: Mapping[int, PhaseRecord]
+    notifications: Mapping[str, Any]
+
+    @property
+    def latest(self) -> PhaseRecord:
+        return self.phases[max(self.phases)]
+
+
+class Draws:
+    """Every method raises TransientFailure when MongoDB cannot answer."""
+
+    def __init__(self, collection: Collection[Document], dependency: Dependency) -> None:
+        self._collection = collection
+        self._dependency = dependency
+
+    def get(self, campaign_id: str) -> DrawRecord | None:
+        """The draw of this campaign, or None when none was begun."""
+        found = self._dependency.call(lambda: self._collection.find_one({"_id": campaign_id}))
+        return None if found is None else _record(found)
+
+    def all(self) -> list[DrawRecord]:
+        """Every draw there is: one a campaign, so there are few."""
+        return [_record(found) for found in self._dependency.call(lambda: list(self._collection.find()))]
+
+    def open(self, campaign_id: str, phase: int, fields: Mapping[str, Any], *, token: int) -> None:
+        """Begin a phase with its terms; does nothing where it stands already. Raises Fenced."""
+        if phase == 1:
+            first = {"_id": campaign_id, "campaignId": campaign_id, "drawId": campaign_id, "token": token}
+            # It stands when an earlier run began it, or this one whose answer was lost.
+            with suppress(DuplicateKeyError):
+                self._dependency.call(lambda: self._collection.insert_one({**first, "phases": {}}))
+        opened = {"phase": phase, "status": PhaseStatus.OPENED.value, **fields}
+        self.decide(campaign_id, phase, {}, token=token, whole=opened)
+
+    def decide(
+        self,
+        campaign_id: str,
+        phase: int,
+        fields: Mapping[str, Any],
+        *,
+        token: int,
+        once: str = "",
+        whole: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Set fields of a phase; with `once` only where that field is absent; `whole` creates the phase where
+        it is absent. False when something stood there already: read it and go by that. Raises Fenced.
+        """
+        path = f"phases.{phase}"
+        guard: Document = {"_id": campaign_id, "$nor": [{"token": {"$gt": token}}]}
+        values: Document = {f"{path}.{name}": value for name, value in fields.items()}
+        if whole is not None:
+            guard[path] = {"$exists": False}
+            values = {path: dict(whole)}
+        elif once:
+            guard[f"{path}.{once}"] = {"$exists": False}
+        update = {"$set": {**values, "token": token}}
+        answer = self._dependency.call(lambda: self._collection.update_one(guard, update))
+        if answer.matched_count:
+            return True
+        stands = self._dependency.call(lambda: self._collection.find_one({"_id": campaign_id}, {"token": 1}))
+        if stands is None or stands["token"] > token:
+            raise Fenced(f"the draw of {campaign_id} went on in another run")
+        return False
+
+
+def _record(document: Mapping[str, Any]) -> DrawRecord:
+    phases = {int(number): PhaseRecord(int(number), fields) for number, fields in document["phases"].items()}
+    return DrawRecord(
+        campaign_id=document["_id"],
+        draw_id=document["drawId"],
+        token=document["token"],
+        phases=dict(sorted(phases.items())),
+        notifications=document.get("notifications") or {},
+    )

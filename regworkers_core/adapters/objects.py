@@ -1,0 +1,145 @@
+"""The artefacts' bucket on S3: whole objects in and out, and writes that happen once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from boto3.exceptions import S3UploadFailedError
+from boto3.s3.transfer import TransferConfig
+from botocore.exceptions import ClientError
+
+from regworkers_core.adapters.aws import classify_aws, error_code
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine.dependency import Dependency
+
+DEPENDENCY = "s3"
+_MIB = 1024 * 1024
+# Above this a file goes up in parts, so that a broken connection costs one part; two at a time bound memory.
+_TRANSFER = TransferConfig(
+    multipart_threshold=64 * _MIB, multipart_chunksize=32 * _MIB, max_concurrency=2, use_threads=True
+)
+_MISSING_KEY = frozenset({"NoSuchKey", "404", "NotFound"})
+# 409: another conditional write of the same key is under way.
+_CONTESTED = frozenset({"ConditionalRequestConflict", "OperationAborted"})
+T = TypeVar("T")
+
+
+class MissingObject(UsageError):
+    """There is no object under `key`."""
+
+    def __init__(self, bucket: str, key: str) -> None:
+        super().__init__(f"s3://{bucket}/{key} does not exist")
+        self.key = key
+
+
+def classify_objects(error: Exception) -> Exception:
+    """As for every AWS service; an upload in parts hides what happened behind an exception of its own."""
+    if isinstance(error, S3UploadFailedError):
+        hidden = error.__cause__ or error.__context__
+        return classify_objects(hidden) if isinstance(hidden, Exception) else error
+    if error_code(error) in _CONTESTED:
+        return TransientFailure(DEPENDENCY, error_code(error))
+    return classify_aws(DEPENDENCY)(error)
+
+
+class ObjectStore:
+    """Every method raises TransientFailure when S3 cannot answer, and UsageError for a missing bucket."""
+
+    def __init__(self, client: Any, dependency: Dependency, bucket: str) -> None:
+        self._client, self._dependency, self.bucket = client, dependency, bucket
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Store the file's bytes under `key`, over whatever stood there."""
+        self._call(
+            lambda: self._client.upload_file(str(path), self.bucket, key, Config=_TRANSFER),
+            key,
+        )
+
+    def put_bytes(self, key: str, data: bytes) -> None:
+        """Store `data` under `key`, over whatever stood there."""
+        self._call(lambda: self._client.put_object(Bucket=self.bucket, Key=key, Body=data), key)
+
+    def put_once(self, key: str, data: bytes) -> bytes:
+        """Store `data` unless something stands under `key`; returns the bytes that stand, ours or the earlier
+        ones: the caller compares.
+        """
+        try:
+            self._call(
+                lambda: self._client.put_object(Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*"), key
+            )
+        except ClientError as error:
+            # Also when our own write went through and only its answer was lost.
+            if error_code(error) not in ("PreconditionFailed", "412"):
+                raise
+            return self.get_bytes(key)
+        return data
+
+    def get_bytes(self, key: str) -> bytes:
+        """The whole object. Raises MissingObject."""
+
+        def read() -> bytes:
+            answer = self._client.get_object(Bucket=self.bucket, Key=key)
+            data: bytes = answer["Body"].read()
+            return data
+
+        return self._call(read, key)
+
+    def get_file(self, key: str, path: Path) -> None:
+        """Write the object to `path`, which appears only when it is whole. Raises MissingObject."""
+        part = path.with_name(path.name + ".part")
+
+        def read() -> None:
+            answer = self._client.get_object(Bucket=self.bucket, Key=key)
+            with part.open("wb") as file:
+                for piece in answer["Body"].iter_chunks(_MIB):
+                    file.write(piece)
+
+        try:
+            self._call(read, key)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def exists(self, key: str) -> bool:
+        try:
+            self._call(lambda: self._client.head_object(Bucket=self.bucket, Key=key), key)
+        except MissingObject:
+            return False
+        return True
+
+    def list(self, prefix: str) -> list[str]:
+        """All keys that begin with `prefix`, in byte order."""
+        keys: list[str] = []
+        query: dict[str, Any] = {"Bucket": self.bucket, "Prefix": prefix}
+        while True:
+            page = self._call(lambda: self._client.list_objects_v2(**query), prefix)
+            keys.extend(each["Key"] for each in page.get("Contents", ()))
+            if not page.get("IsTruncated"):
+                return sorted(keys)
+            query["ContinuationToken"] = page["NextContinuationToken"]
+
+    def probe(self) -> None:
+        """One cheap call; raises TransientFailure or UsageError."""
+        try:
+            self._call(lambda: self._client.head_bucket(Bucket=self.bucket), "")
+        except MissingObject:
+            raise self._no_bucket() from None
+
+    def _call(self, function: Callable[[], T], key: str) -> T:
+        try:
+            return self._dependency.call(function)
+        except ClientError as error:
+            code = error_code(error)
+            if code == "NoSuchBucket":
+                raise self._no_bucket() from None
+            if code in _MISSING_KEY:
+                raise MissingObject(self.bucket, key) from None
+            if code in ("403", "Forbidden"):
+                # A HEAD has no body that could say more.
+                raise UsageError(f"AWS refuses s3://{self.bucket}: check the role and its policy") from None
+            raise
+
+    def _no_bucket(self) -> UsageError:
+        return UsageError(f"bucket {self.bucket} does not exist: run `regworkers provision`")

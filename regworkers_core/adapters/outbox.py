@@ -1,0 +1,80 @@
+"""The `outbox` collection: every message that a draw owes to somebody, written once, sent by one sender."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pymongo.collection import Collection
+
+from regworkers_core.adapters.write_once import Inserted, insert_once
+from regworkers_core.domain.selection import MarketPhase, Notice
+from regworkers_core.engine.dependency import Dependency
+
+Document = dict[str, Any]
+_PARAMETERS = ("ref", "entryId", "type", "resultHash", "notBefore")
+PENDING = "PENDING"
+SENT = "SENT"
+
+
+class Outbox:
+    """Every method raises TransientFailure when MongoDB cannot answer."""
+
+    def __init__(self, collection: Collection[Document], dependency: Dependency) -> None:
+        self._collection = collection
+        self._dependency = dependency
+
+    def write(self, notices: Sequence[Notice], *, at: str, run_id: str) -> Inserted:
+        """One row per notice, PENDING. A row that stands keeps its status."""
+        documents = [
+            {
+                "_id": notice.key,
+                **notice.as_fields(),
+                "status": PENDING,
+                "enqueuedAt": at,
+                "runId": run_id,
+            }
+            for notice in notices
+        ]
+        return insert_once(self._collection, self._dependency, documents, _PARAMETERS)
+
+    def pending(self, market: MarketPhase, *, after: str, now: str, limit: int) -> list[Notice]:
+        """The next rows that may go, by key, behind the key `after` (empty: from the first)."""
+        start = {"$gt": after} if after else {"$gte": market.prefix}
+        query = {"_id": {**start, "$lt": market.end}, "status": PENDING, "notBefore": {"$lte": now}}
+        found = self._dependency.call(lambda: list(self._collection.find(query).sort("_id", 1).limit(limit)))
+        return [Notice.stored(document) for document in found]
+
+    def mark_sent(self, keys: Sequence[str], *, at: str, run_id: str) -> int:
+        """How many of them were PENDING until now."""
+        query = {"_id": {"$in": list(keys)}, "status": PENDING}
+        update = {"$set": {"status": SENT, "sentAt": at, "sentBy": run_id}}
+        answer = self._dependency.call(lambda: self._collection.update_many(query, update))
+        return answer.modified_count
+
+    def count(self, market: MarketPhase) -> int:
+        return self._dependency.call(lambda: self._collection.count_documents(_all(market)))
+
+    def count_sent(self, market: MarketPhase, limit: int) -> int:
+        """How many rows are SENT, at most `limit`."""
+        query = {**_all(market), "status": SENT}
+        return self._dependency.call(lambda: self._collection.count_documents(query, limit=limit))
+
+    def count_by(self, market: MarketPhase, field: Literal["type", "resultHash", "status"]) -> Counter[str]:
+        """How many rows there are by the value of one field."""
+        # One field at a time: not every server groups by several.
+        group = {"_id": f"${field}", "rows": {"$sum": 1}}
+        found = self._dependency.call(
+            lambda: list(self._collection.aggregate([{"$match": _all(market)}, {"$group": group}]))
+        )
+        return Counter({str(row["_id"]): int(row["rows"]) for row in found})
+
+    def due(self, now: str) -> bool:
+        """Whether any row may go by its time. Cheap: a sensor asks it often."""
+        query = {"status": PENDING, "notBefore": {"$lte": now}}
+        return self._dependency.call(lambda: self._collection.find_one(query, {"_id": 1})) is not None
+
+
+def _all(market: MarketPhase) -> Document:
+    return {"_id": {"$gte": market.prefix, "$lt": market.end}}

@@ -1,0 +1,60 @@
+"""Secrets Manager: secrets that are written once and read when they are due."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from regworkers_core.adapters.aws import error_code
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.engine.dependency import Dependency
+
+
+class SecretStore:
+    """Names come under the environment's `prefix`. Neither errors nor logs carry a value.
+
+    Every method raises TransientFailure when the service cannot answer.
+    """
+
+    def __init__(self, client: Any, dependency: Dependency, prefix: str = "") -> None:
+        self._client, self._dependency, self._prefix = client, dependency, prefix
+
+    def get(self, name: str) -> str | None:
+        """The value, or None when there is no such secret. Raises UsageError for one that is being deleted."""
+        secret_id = self._prefix + name
+        try:
+            answer = self._dependency.call(lambda: self._client.get_secret_value(SecretId=secret_id))
+        except ClientError as error:
+            code = error_code(error)
+            if code == "ResourceNotFoundException":
+                return None
+            if code == "InvalidRequestException":
+                raise UsageError(
+                    f"secret {secret_id} is marked for deletion: restore it with "
+                    f"`aws secretsmanager restore-secret --secret-id {secret_id}`"
+                ) from None
+            raise
+        value: str = answer["SecretString"]
+        return value
+
+    def create(self, name: str, value: str) -> str:
+        """Keep `value` unless the secret stands already; returns the value that stands."""
+        secret_id = self._prefix + name
+        try:
+            self._dependency.call(
+                lambda: self._client.create_secret(
+                    Name=secret_id,
+                    SecretString=value,
+                    Description="Seed of a draw: revealed after the commit, changed never.",
+                )
+            )
+        except ClientError as error:
+            if error_code(error) not in ("ResourceExistsException", "InvalidRequestException"):
+                raise
+            # Also when our own write went through and only its answer was lost.
+            stands = self.get(name)
+            if stands is None:
+                raise UsageError(f"secret {secret_id} can be neither created nor read") from None
+            return stands
+        return value

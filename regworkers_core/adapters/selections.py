@@ -1,0 +1,55 @@
+"""The `selections` collection: who won which code, one document a winner, written once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pymongo.collection import Collection
+
+from regworkers_core.adapters.write_once import Inserted, insert_once
+from regworkers_core.domain.selection import MarketPhase, Planned
+from regworkers_core.engine.dependency import Dependency
+
+Document = dict[str, Any]
+_PARAMETERS = ("entryId", "code", "position", "rank", "resultHash")
+
+
+class Selections:
+    """Every method raises TransientFailure when MongoDB cannot answer."""
+
+    def __init__(self, collection: Collection[Document], dependency: Dependency) -> None:
+        self._collection = collection
+        self._dependency = dependency
+
+    def write(
+        self, market: MarketPhase, winners: Sequence[Planned], result_hash: str, *, at: str, run_id: str
+    ) -> Inserted:
+        """One document per winner under the key (campaign, market, phase, ref)."""
+        documents = [
+            {
+                "_id": market.key(winner.ref),
+                **market.as_fields(),
+                "ref": winner.ref,
+                "entryId": winner.entry_id,
+                "code": winner.code,
+                "position": winner.position,
+                "rank": winner.rank,
+                "resultHash": result_hash,
+                "selectedAt": at,
+                "runId": run_id,
+            }
+            for winner in winners
+        ]
+        return insert_once(self._collection, self._dependency, documents, _PARAMETERS)
+
+    def count(self, market: MarketPhase) -> int:
+        query = {"_id": {"$gte": market.prefix, "$lt": market.end}}
+        return self._dependency.call(lambda: self._collection.count_documents(query))
+
+    def of_campaign(self, campaign_id: str) -> Iterator[Document]:
+        """Market, phase, ref, entry and code of every winner, in no order. For checks."""
+        # `:` and `;` as in MarketPhase.
+        query = {"_id": {"$gte": f"{campaign_id}:", "$lt": f"{campaign_id};"}}
+        fields = {"marketId": 1, "phase": 1, "ref": 1, "entryId": 1, "code": 1, "position": 1}
+        yield from self._dependency.call(lambda: list(self._collection.find(query, fields)))

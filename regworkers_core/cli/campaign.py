@@ -1,0 +1,223 @@
+"""`regworkers campaign ...`: create campaigns, move them on, see how they stand."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
+from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns import registry
+from regworkers_core.selection.campaigns.definition import from_options, read_definition
+from regworkers_core.selection.campaigns.lifecycle import advance
+from regworkers_core.selection.campaigns.status import CampaignReport, read_campaign_status
+
+CampaignArgument = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")]
+Reason = Annotated[str, typer.Option(help="kept with the change of status")]
+
+
+def register(app: typer.Typer) -> None:
+    campaign = typer.Typer(help="Campaigns: create, open, close, and how they stand.", no_args_is_help=True)
+    campaign.command("create")(create_command)
+    campaign.command("show")(show_command)
+    campaign.command("list")(list_command)
+    campaign.command("open")(open_command)
+    campaign.command("close")(close_command)
+    campaign.command("status")(status_command)
+    app.add_typer(campaign, name="campaign")
+
+
+def create_command(
+    campaign_id: Annotated[str | None, typer.Argument(metavar="[CAMPAIGN]", help="its id")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", help="YAML or JSON with the fields of the contract, campaignId too"),
+    ] = None,
+    name: Annotated[str | None, typer.Option()] = None,
+    slug: Annotated[str | None, typer.Option(help="[default: the id]")] = None,
+    opens_at: Annotated[str | None, typer.Option(help="ISO-8601, UTC unless it names a zone")] = None,
+    closes_at: Annotated[str | None, typer.Option(help="ISO-8601, UTC unless it names a zone")] = None,
+    market: Annotated[list[str] | None, typer.Option(help="MARKET=SEATS; may be repeated")] = None,
+    reserve: Annotated[
+        list[str] | None, typer.Option(help="MARKET:SEGMENT=SEATS in precedence order; may be repeated")
+    ] = None,
+    auto_draw: Annotated[bool, typer.Option("--auto-draw", help="close it when closesAt has passed")] = False,
+    wins_per_unit: Annotated[int | None, typer.Option(help="tickets that a household may win")] = None,
+    waitlist_size: Annotated[int | None, typer.Option(help="[default: everybody waits]")] = None,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Create a campaign in DRAFT, from a file or from options, with the commitment to its draw."""
+    options = (
+        name,
+        slug,
+        opens_at,
+        closes_at,
+        market,
+        reserve,
+        wins_per_unit,
+        waitlist_size,
+        auto_draw or None,
+    )
+    if file is not None:
+        if campaign_id is not None or any(option is not None for option in options):
+            raise UsageError("--file holds the whole campaign: leave the id and the other options out")
+        fields = read_definition(file)
+    elif campaign_id is None:
+        raise UsageError("give the campaign an id, or a whole definition with --file")
+    else:
+        draw = {"winsPerUnit": wins_per_unit, "waitlistSize": waitlist_size}
+        fields = from_options(
+            campaign_id,
+            markets=market or (),
+            reserves=reserve or (),
+            name=name,
+            slug=slug,
+            opensAt=opens_at,
+            closesAt=closes_at,
+            autoDraw=auto_draw or None,
+            draw={key: value for key, value in draw.items() if value is not None} or None,
+        )
+    created = registry.create(Runtime.load(), fields)
+    answer(_document(created), form, _described(created))
+
+
+def show_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -> None:
+    """What a campaign is: times, markets, reserves, rules, and every change of its status."""
+    found = registry.find(Runtime.load(), campaign)
+    answer(_document(found), form, _described(found))
+
+
+def list_command(
+    status: Annotated[CampaignStatus | None, typer.Option(help="only these")] = None,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """All campaigns by id."""
+    found = Runtime.load().campaigns.list(status)
+    document = [
+        {
+            "campaignId": each.campaign_id,
+            "name": each.name,
+            "status": each.status.value,
+            "opensAt": each.opens_at,
+            "closesAt": each.closes_at,
+            "markets": len(each.markets),
+            "capacity": sum(market.capacity for market in each.markets),
+            "autoDraw": each.auto_draw,
+        }
+        for each in found
+    ]
+    columns = ("campaign", "name", "status", "opens", "closes", "markets", "seats", "auto draw")
+    answer(document, form, rows(columns, [list(each.values()) for each in document]))
+
+
+def open_command(
+    campaign: CampaignArgument,
+    reason: Reason = "opened by hand",
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Let a draft begin. A campaign that is open already is left as it is."""
+    _advance(campaign, CampaignStatus.OPEN, reason, form)
+
+
+def close_command(
+    campaign: CampaignArgument,
+    reason: Reason = "closed by hand",
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """End the registration; the next step is the draw. A campaign that is closed already is left as it is."""
+    _advance(campaign, CampaignStatus.CLOSED, reason, form)
+
+
+def _advance(campaign: str, to: CampaignStatus, reason: str, form: Format) -> None:
+    runtime = Runtime.load()
+    found = registry.find(runtime, campaign)
+    run_id = f"cli-{uuid.uuid4().hex[:12]}"
+    done = advance(runtime, found.campaign_id, to, reason=reason, run_id=run_id)
+    answer(done.as_dict(), form)
+
+
+def status_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -> None:
+    """How a campaign stands: entries, codes, draw, messages. Exit code 1 when something needs a hand."""
+    runtime = Runtime.load()
+    report = read_campaign_status(runtime, registry.find(runtime, campaign))
+    answer(report.as_dict(), form, _standing(report))
+    if not report.fine:
+        raise typer.Exit(FINDING)
+
+
+def _document(campaign: Campaign) -> dict[str, Any]:
+    document = campaign.as_document()
+    return {"campaignId": document.pop("_id"), **document}
+
+
+def _described(campaign: Campaign) -> RenderableType:
+    document = _document(campaign)
+    markets, transitions = document.pop("markets"), document.pop("transitions", [])
+    document.pop("fence", None)
+    parts: list[RenderableType] = [
+        facts(document),
+        rows(
+            ("market", "name", "seats", "reserved"),
+            [
+                (
+                    each["marketId"],
+                    each["name"],
+                    each["capacity"],
+                    ", ".join(f"{reserve['segment']} {reserve['seats']}" for reserve in each["reserves"])
+                    or None,
+                )
+                for each in markets
+            ],
+        ),
+    ]
+    if transitions:
+        columns = ("from", "to", "at", "reason", "run")
+        lines = [[each[name] for name in ("from", "to", "at", "reason", "runId")] for each in transitions]
+        parts.append(rows(columns, lines))
+    return Group(*parts)
+
+
+def _standing(report: CampaignReport) -> RenderableType:
+    campaign = report.campaign
+    head = {
+        "campaign": f"{campaign.campaign_id} ({campaign.name})",
+        "status": campaign.status.value,
+        "since": report.since,
+        "open": f"{campaign.opens_at} to {campaign.closes_at}",
+        "entries in the replica": report.entries,
+        "notifications": "paused" if report.notifications.get("paused") else "on",
+    }
+    parts: list[RenderableType] = [facts(head), stock_table(report.as_dict()["codes"])]
+    if report.record is not None:
+        parts.append(_phases(report))
+    if report.findings:
+        lines = [(finding.text, finding.command) for finding in report.findings]
+        parts.append(rows(("needs a hand", "what helps"), lines))
+    return Group(*parts)
+
+
+def stock_table(codes: list[dict[str, Any]]) -> RenderableType:
+    """Codes of every market against its seats."""
+    names = ("marketId", "capacity", "available", "assigned", "redeemed", "void", "missing")
+    columns = ("market", "seats", "available", "assigned", "redeemed", "void", "missing")
+    return rows(columns, [[stock[name] for name in names] for stock in codes], title="codes")
+
+
+def _phases(report: CampaignReport) -> RenderableType:
+    lines: list[list[object]] = []
+    for number, phase in report.record.phases.items() if report.record else ():
+        lines.append([number, "", phase.status.value, "", "", ""])
+        for market_id, numbers in phase.markets.items():
+            sent = report.outbox.get(str(number), {}).get(market_id, {})
+            counts = [numbers.get(name) for name in ("planned", "written")]
+            lines.append(
+                ["", market_id, numbers["status"], *counts, f"{sent.get('SENT', 0)} of {sum(sent.values())}"]
+            )
+    columns = ("phase", "market", "status", "planned", "written", "messages sent")
+    return rows(columns, lines, title="draw")

@@ -1,0 +1,105 @@
+"""`regworkers codes ...`: import access codes, count them, void those that leaked."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from regworkers_core.cli.campaign import CampaignArgument, stock_table
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.publish import resume_blocked
+from regworkers_core.selection.campaigns.registry import find
+from regworkers_core.selection.codes.importing import ImportReport, import_codes
+from regworkers_core.selection.codes.stock import read_stock, void_codes
+
+
+def register(app: typer.Typer) -> None:
+    codes = typer.Typer(help="Access codes: import, count, void.", no_args_is_help=True)
+    codes.command("import")(import_command)
+    codes.command("status")(status_command)
+    codes.command("void")(void_command)
+    app.add_typer(codes, name="codes")
+
+
+def import_command(
+    csv: Annotated[Path, typer.Argument(help="header `code` or `code,marketId`; UTF-8")],
+    campaign: Annotated[str, typer.Option(help="id or slug")],
+    market: Annotated[
+        str | None, typer.Option(help="the market of rows that name none; others are rejected")
+    ] = None,
+    rejects: Annotated[
+        Path | None, typer.Option(help="where rejected rows are listed [default: <csv>.rejects.csv]")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="check and count, add nothing")] = False,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Add the codes of a file, in its order, behind those that are there; markets that waited go on.
+
+    A file that was imported before, whole or in part, adds what is missing. Exit code 1 when rows were rejected.
+    """
+    runtime = Runtime.load()
+    found = find(runtime, campaign)
+    run_id = _run_id()
+    with progress("lines") as bar, StopSignal().on_signals() as stop:
+        task = bar.add_task("import", total=None)
+
+        def show(so_far: ImportReport) -> None:
+            bar.update(task, completed=so_far.lines)
+
+        report = import_codes(
+            runtime,
+            csv,
+            found,
+            market_id=market,
+            rejects=rejects or csv.with_name(csv.name + ".rejects.csv"),
+            run_id=run_id,
+            dry_run=dry_run,
+            stop=stop,
+            on_progress=show,
+        )
+    document: dict[str, Any] = report.as_dict()
+    if not dry_run:
+        # Also after a repeat that added nothing: the import before may have died just here.
+        document["resumed"] = resume_blocked(runtime, found.campaign_id, run_id=run_id)
+    answer(document, form)
+    if not report.clean:
+        raise typer.Exit(FINDING)
+
+
+def status_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -> None:
+    """Codes of every market by status, against its seats. Exit code 1 when there are too few."""
+    runtime = Runtime.load()
+    found = find(runtime, campaign)
+    document = [stock.as_dict() for stock in read_stock(runtime, found)]
+    answer({"campaignId": found.campaign_id, "markets": document}, form, stock_table(document))
+    if any(stock["missing"] or stock["capacity"] is None for stock in document):
+        raise typer.Exit(FINDING)
+
+
+def void_command(
+    campaign: CampaignArgument,
+    codes: Annotated[list[str], typer.Argument(help="the codes themselves")],
+    yes: Annotated[bool, typer.Option("--yes", help="it cannot be undone")] = False,
+    reason: Annotated[str, typer.Option(help="kept with the codes")] = "voided by hand",
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Take codes out of use for good, after a leak say. Exit code 1 when one of them could not be."""
+    runtime = Runtime.load()
+    found = find(runtime, campaign)
+    if not yes:
+        raise UsageError(f"voiding {len(codes)} codes cannot be undone: say --yes to do it")
+    done = void_codes(runtime, found, codes, reason=reason, run_id=_run_id())
+    document = [{"code": each.code, "done": each.done, "outcome": each.outcome} for each in done]
+    answer(document, form, rows(("code", ""), [(each.code, each.outcome) for each in done]))
+    if not all(each.done for each in done):
+        raise typer.Exit(FINDING)
+
+
+def _run_id() -> str:
+    return f"cli-{uuid.uuid4().hex[:12]}"

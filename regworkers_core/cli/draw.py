@@ -1,0 +1,249 @@
+"""`regworkers draw ...`: run a draw and wait, top it up, bring its artefacts."""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from regworkers_core.adapters.draws import PhaseRecord, PhaseStatus
+from regworkers_core.cli import proof, simulate
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress
+from regworkers_core.domain.campaign import Reserve
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.drains import drain_limits, run_drain
+from regworkers_core.engine.drain import DrainReport
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.replication.settled import settled
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.drains import SELECTIONS
+from regworkers_core.selection.draw.artefacts import export
+from regworkers_core.selection.draw.run import DrawBusy, DrawRun, NotSettled, Step, lease_name
+from regworkers_core.selection.draw.terms import TopUp, parse_strikes
+from regworkers_core.selection.draw.top_up import open_phase
+
+Yes = Annotated[bool, typer.Option("--yes", help="publish without asking for the campaign's id")]
+Strikes = Annotated[Path | None, typer.Option(help="file with a line ref|REASON for each entry to strike")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="assign codes here until the markets complete")]
+
+
+def register(app: typer.Typer) -> None:
+    draw = typer.Typer(
+        help="The draw: run, top up, export, verify, receipts, simulation.", no_args_is_help=True
+    )
+    draw.command("run")(run_command)
+    draw.command("top-up")(top_up_command)
+    draw.command("export")(export_command)
+    proof.register(draw)
+    simulate.register(draw)
+    app.add_typer(draw, name="draw")
+
+
+def run_command(
+    campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN")],
+    yes: Yes = False,
+    strikes: Strikes = None,
+    wait: Wait = True,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Draw a closed campaign: freeze, commit, seed, rank, allocate, report, publish; then wait for its codes.
+
+    Goes on where an earlier run stopped, and does nothing that was done. Without --yes it asks for the
+    campaign's id before anything is published (exit code 1 where nobody can be asked).
+    """
+    runtime = Runtime.load()
+    struck = () if strikes is None else parse_strikes(_text(strikes))
+    _draw(runtime, campaign_id, None, struck, yes, wait, form)
+
+
+def top_up_command(
+    campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN")],
+    reason: Annotated[str, typer.Option(help="published with the phase")],
+    capacity: Annotated[
+        list[str] | None, typer.Option(help="MARKET=N, the new total of a market; may be repeated")
+    ] = None,
+    reserve: Annotated[
+        list[str] | None, typer.Option(help="MARKET:SEGMENT=N among the new seats; may be repeated")
+    ] = None,
+    strikes: Strikes = None,
+    waitlist: Annotated[int | None, typer.Option(min=0, help="a new size of the waiting list")] = None,
+    yes: Yes = False,
+    wait: Wait = True,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Draw a further phase: more seats, same order, everybody who has won keeps the seat.
+
+    A winner is not moved to a market that he would have liked better: true preferences are the best within a
+    phase, not over several. The reason is published so that everybody can see why seats came later.
+    """
+    runtime = Runtime.load()
+    request = TopUp(
+        capacities=numbers("--capacity", capacity or ()),
+        reserves=_reserves(reserve or ()),
+        strikes=() if strikes is None else parse_strikes(_text(strikes)),
+        reason=reason,
+        waitlist_size=waitlist,
+        keep_waitlist=waitlist is None,
+    )
+    phase = open_phase(runtime, campaign_id, request, run_id=_run_id(), lease=lease_name(campaign_id))
+    _draw(runtime, campaign_id, phase, (), yes, wait, form)
+
+
+def export_command(
+    campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN")],
+    folder: Path,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Copy the published artefacts of every phase to FOLDER/phase-<n>/, for `draw verify` and for auditors."""
+    runtime = Runtime.load()
+    record = runtime.draws.get(campaign_id)
+    if record is None:
+        raise UsageError(f"{campaign_id} was not drawn: `regworkers draw run {campaign_id}`")
+    written = export(runtime.objects, campaign_id, record.phases, folder)
+    document = {"campaignId": campaign_id, "folder": str(folder), "files": written}
+    answer(document, form, "\n".join([*(str(folder / name) for name in written), f"{len(written)} files"]))
+
+
+def _draw(
+    runtime: Runtime,
+    campaign_id: str,
+    phase: int | None,
+    strikes: tuple[tuple[str, str], ...],
+    yes: bool,
+    wait: bool,
+    form: Format,
+) -> None:
+    done: dict[str, Any] = {}
+    with StopSignal().on_signals() as stop:
+        with progress("") as bar:
+            task = bar.add_task("draw", total=7)
+            run = DrawRun(
+                runtime,
+                campaign_id,
+                run_id=_run_id(),
+                settled=lambda campaign: settled(
+                    runtime, campaign, on_phase=lambda text: bar.update(task, description=text)
+                ),
+                phase=phase,
+                strikes=strikes,
+                stop=stop,
+                on_progress=lambda text: bar.update(task, description=text),
+            )
+            try:
+                for step in run.steps(campaign_id if yes else None):
+                    bar.update(task, advance=1, description=step.name)
+                    done[step.name] = {"state": step.state, **step.facts}
+            except DrawBusy as busy:
+                answer({"campaignId": campaign_id, "state": "busy", "message": str(busy)}, form, str(busy))
+                return
+            except NotSettled as failure:
+                document = {"campaignId": campaign_id, "state": "not settled", "open": list(failure.findings)}
+                answer(
+                    document, form, "\n".join([f"{campaign_id} is not replicated yet:", *failure.findings])
+                )
+                raise typer.Exit(FINDING) from None
+        last = next(reversed(done.values()))
+        if last["state"] == "awaiting" and "publish" in done:
+            last = _ask(run, campaign_id, done)
+        if last["state"] == "awaiting" or stop.is_set:
+            answer({"campaignId": campaign_id, "steps": done}, form, _shown(done))
+            raise typer.Exit(FINDING)
+        record = _assigned(runtime, campaign_id, run.phase, stop) if wait else None
+    if record is not None:
+        done["publish"] |= {"status": record.status.value, "markets": dict(record.markets)}
+    answer({"campaignId": campaign_id, "steps": done}, form, _shown(done))
+    if wait and (record is None or not record.reached(PhaseStatus.COMPLETED)):
+        raise typer.Exit(FINDING)
+
+
+def _ask(run: DrawRun, campaign_id: str, done: dict[str, Any]) -> dict[str, Any]:
+    """Show what there is to confirm and ask for the campaign's id, where somebody can answer."""
+    awaiting: dict[str, Any] = done["publish"]
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        awaiting["message"] = f"nothing is published yet: `regworkers draw run {campaign_id} --yes` does"
+        return awaiting
+    typer.echo(f"report: {done['report']['page']}", err=True)
+    for line in (*done["report"]["findings"], *done["report"]["warnings"]):
+        typer.echo(f"  ! {line}", err=True)
+    typed = typer.prompt(f"type {campaign_id} to assign codes and queue messages", err=True)
+    step: Step = run.publish(typed)
+    done["publish"] = {"state": step.state, **step.facts}
+    published: dict[str, Any] = done["publish"]
+    return published
+
+
+def _assigned(runtime: Runtime, campaign_id: str, phase: int, stop: StopSignal) -> PhaseRecord | None:
+    """Work on the selection queue, beside whoever else does, until the phase's markets complete or stand still."""
+    limits = drain_limits(runtime.settings, SELECTIONS, idle_seconds=1.0, max_seconds=3600.0)
+    with progress("chunks") as bar:
+        task = bar.add_task("codes", total=None)
+        while True:
+            before = _phase(runtime, campaign_id, phase)
+            if before is None or before.reached(PhaseStatus.COMPLETED) or stop.is_set:
+                return before
+            report = run_drain(runtime, SELECTIONS, limits, stop=stop, on_progress=_teller(bar, task))
+            after = _phase(runtime, campaign_id, phase)
+            # Chunks that another drain holds come back by themselves; with nothing in flight nobody works.
+            idle = not runtime.queue(runtime.names.selection_queue).depth().total
+            if after is None or report.ended == "dependency_down":
+                return after
+            if idle and after.markets == before.markets:
+                return after
+            time.sleep(0.2)
+
+
+def _teller(bar: Any, task: Any) -> Callable[[DrainReport], None]:
+    return lambda report: bar.update(task, completed=report.counts["received"])
+
+
+def _phase(runtime: Runtime, campaign_id: str, phase: int) -> PhaseRecord | None:
+    record = runtime.draws.get(campaign_id)
+    return None if record is None else record.phases.get(phase)
+
+
+def _shown(done: dict[str, Any]) -> Any:
+    """The steps as a table, without the longest numbers."""
+    return facts({name: {key: _brief(value) for key, value in step.items()} for name, step in done.items()})
+
+
+def _brief(value: Any) -> Any:
+    return "; ".join(str(item) for item in value) or "none" if isinstance(value, list) else value
+
+
+def numbers(option: str, pairs: Sequence[str]) -> dict[str, int]:
+    """`NAME=N` pairs of an option. Raises UsageError naming the pair."""
+    found: dict[str, int] = {}
+    for pair in pairs:
+        name, equal, number = pair.partition("=")
+        if not equal or not name or not number.isdecimal():
+            raise UsageError(f"{option} takes NAME=N with a whole number, found {pair!r}")
+        if name in found:
+            raise UsageError(f"{option} names {name} twice")
+        found[name] = int(number)
+    return found
+
+
+def _reserves(pairs: Sequence[str]) -> dict[str, tuple[Reserve, ...]]:
+    found: dict[str, tuple[Reserve, ...]] = {}
+    for name, seats in numbers("--reserve", pairs).items():
+        market, colon, segment = name.partition(":")
+        if not colon or not segment:
+            raise UsageError(f"--reserve takes MARKET:SEGMENT=N, found {name}={seats}")
+        found[market] = (*found.get(market, ()), Reserve(segment, seats))
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _run_id() -> str:
+    return f"cli-{uuid.uuid4().hex[:12]}"

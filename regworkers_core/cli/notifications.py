@@ -1,0 +1,89 @@
+"""`regworkers notifications`: the stop switch of messages to fans, and how they stand."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Annotated, Any
+
+import typer
+
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.notify import switch
+
+Campaign = Annotated[str | None, typer.Argument(metavar="CAMPAIGN_ID", show_default=False)]
+Everything = Annotated[bool, typer.Option("--all", help="all campaigns, those to come included")]
+Reason = Annotated[str, typer.Option("--reason", help="why, for those who find it so")]
+By = Annotated[str, typer.Option("--by", help="who does it", default_factory=lambda: _who())]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `notifications pause|resume|status`."""
+    group = typer.Typer(help="Stop, start and follow the messages to fans.", no_args_is_help=True)
+    group.command("pause")(pause)
+    group.command("resume")(resume)
+    group.command("status")(status)
+    app.add_typer(group, name="notifications")
+
+
+def pause(
+    reason: Reason,
+    by: By,
+    campaign_id: Campaign = None,
+    everything: Everything = False,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Hand nothing more to the mailer. What it has got already, it sends."""
+    target = _target(campaign_id, everything)
+    answer(switch.pause(Runtime.load(), target, reason=reason, by=by), form)
+
+
+def resume(
+    reason: Reason,
+    by: By,
+    campaign_id: Campaign = None,
+    everything: Everything = False,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Go on where it stopped: nobody is told twice. A paused campaign stays paused when --all is resumed."""
+    target = _target(campaign_id, everything)
+    answer(switch.resume(Runtime.load(), target, reason=reason, by=by), form)
+
+
+def status(
+    campaign_id: Campaign = None, everything: Everything = False, form: FormatOption = Format.TEXT
+) -> None:
+    """How many messages wait and are sent, by market. Exit code 1 while something is paused."""
+    told = switch.status(Runtime.load(), None if everything or campaign_id is None else campaign_id)
+    lines: list[list[object]] = []
+    for name, campaign in told["campaigns"].items():
+        for phase, found in campaign["phases"].items():
+            for market, each in found["markets"].items():
+                numbers = [each[field] for field in ("status", "pending", "sent", "deliveredAt")]
+                lines.append([name, phase, market, *numbers, _why(told, name, each)])
+    columns = ["campaign", "phase", "market", "codes", "waiting", "sent", "delivered", "held up by"]
+    answer(told, form, rows(columns, lines))
+    if told["all"].get("paused") or any(each["switch"].get("paused") for each in told["campaigns"].values()):
+        raise typer.Exit(FINDING)
+
+
+def _why(told: dict[str, Any], campaign_id: str, market: dict[str, Any]) -> str:
+    for switch_of in (told["all"], told["campaigns"][campaign_id]["switch"]):
+        if switch_of.get("paused"):
+            return f"{switch_of['by']}: {switch_of['reason']}"
+    return f"canary until {market['heldUntil']}" if market["heldUntil"] else ""
+
+
+def _who() -> str:
+    """The user of this terminal; a container may have none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "operator"
+
+
+def _target(campaign_id: str | None, everything: bool) -> str | None:
+    if everything == (campaign_id is not None):
+        raise UsageError("name one campaign, or all of them with --all")
+    return campaign_id

@@ -1,0 +1,147 @@
+"""`regworkers draw verify|receipt|check-receipt`: proof of a draw, for auditors, support and entrants."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.proof.check import check_receipt
+from regworkers_core.selection.proof.html import page
+from regworkers_core.selection.proof.receipt import receipt_bytes
+from regworkers_core.selection.proof.source import (
+    artefacts_of,
+    cache_folder,
+    campaign_source,
+    folder_source,
+)
+from regworkers_core.selection.proof.text import checked_text, receipt_text
+from regworkers_core.selection.proof.verify import Verification, verify
+
+# What a replay asks of DuckDB where there are no settings to ask.
+_MEMORY_MIB = 700
+
+
+class ReceiptFormat(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+    HTML = "html"
+
+
+def register(draw: typer.Typer) -> None:
+    draw.command("verify")(verify_command)
+    draw.command("receipt")(receipt_command)
+    draw.command("check-receipt")(check_command)
+
+
+def verify_command(
+    target: Annotated[
+        str, typer.Argument(help="a folder with phase-1, ..., s3://bucket/prefix, or a campaign's id")
+    ],
+    published: Annotated[
+        list[str] | None,
+        typer.Option("--manifest-hash", help="as published before the draw; once for each phase, in order"),
+    ] = None,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Replay a draw from its artefacts, all phases, and compare every byte. Exit code 1 when one differs.
+
+    A folder is verified offline. For a campaign's id the manifest hashes of its record are compared as well.
+    """
+    with progress("steps") as bar, artefacts_of(target, Runtime.load) as found:
+        task = bar.add_task("verify", total=None)
+        with tempfile.TemporaryDirectory(prefix="regworkers-replay-") as scratch:
+            done = verify(
+                found.folder,
+                engine=Engine(Path(scratch), memory_mib=_MEMORY_MIB),
+                published=published or found.published,
+                on_progress=lambda phase, step: bar.update(
+                    task, advance=1, description=f"phase {phase}: {step}"
+                ),
+            )
+    answer(done.as_dict(), form, _verification(done))
+    if not done.passed:
+        raise typer.Exit(FINDING)
+
+
+def _verification(done: Verification) -> RenderableType:
+    parts: list[RenderableType] = []
+    if done.findings:
+        parts.append(Text(f"{len(done.findings)} finding(s): this draw does not hold", style="bold red"))
+        parts.extend(Text(f"  {finding}") for finding in done.findings)
+    else:
+        parts.append(Text(f"{done.campaign_id}: every byte follows from what was committed to", "bold green"))
+    for each in done.phases:
+        counts = ", ".join(f"{number:,} {outcome}" for outcome, number in each.outcomes.items() if number)
+        parts.append(Text(f"phase {each.phase}: {counts or 'no entries'}"))
+        parts.append(Text(f"  manifestHash {each.manifest_hash}"))
+        parts.append(Text(f"  resultHash   {each.result_hash}"))
+    parts.extend(Text(note) for note in done.notes)
+    return Group(*parts)
+
+
+def receipt_command(
+    campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN")],
+    ref: Annotated[str, typer.Argument(help="the reference that the confirmation gave")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="artefacts in this folder instead of the published ones")
+    ] = None,
+    form: Annotated[
+        ReceiptFormat, typer.Option("--format", help="text or a page for people, json to be checked")
+    ] = ReceiptFormat.TEXT,
+    output: Annotated[Path | None, typer.Option(help="write it to this file instead of stdout")] = None,
+) -> None:
+    """One entrant's receipt: leaf, proof, key, rank, cut-offs, outcome, and what that proves.
+
+    It may name others of the household: give it to the entrant only. Exit code 1 when it does not hold.
+    """
+    cache = cache_folder()
+    found = folder_source(source, cache) if source else campaign_source(Runtime.load(), campaign_id, cache)
+    receipt = found.receipt(ref)
+    if receipt["campaignId"] != campaign_id:
+        raise UsageError(f"{source} is the draw of {receipt['campaignId']}, not of {campaign_id}")
+    data = receipt_bytes(receipt)
+    checked = check_receipt(data)
+    if form is ReceiptFormat.HTML:
+        data = page(receipt, checked).encode()
+    elif form is ReceiptFormat.TEXT:
+        data = receipt_text(receipt, checked).encode()
+    if output is not None:
+        _write(output, data)
+    else:
+        sys.stdout.buffer.write(data + (b"" if data.endswith(b"\n") else b"\n"))
+        sys.stdout.flush()
+    if not checked.passed:
+        raise typer.Exit(FINDING)
+
+
+def check_command(
+    file: Annotated[Path, typer.Argument(help="a receipt as JSON, or - to read it from stdin")],
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Check a receipt with nothing else at hand. Exit code 1 when a check fails."""
+    try:
+        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}") from None
+    checked = check_receipt(data)
+    answer(checked.as_dict(), form, Text(checked_text(checked).rstrip()))
+    if not checked.passed:
+        raise typer.Exit(FINDING)
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None

@@ -1,0 +1,166 @@
+"""`regworkers draw simulate`: odds for weights, reserves and capacities before anything is published."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Group
+
+from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
+from regworkers_core.cli.pairs import numbers, seats_of_segments
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.pool import POOL, read_pool
+from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.report.scenario import Scenario
+from regworkers_core.selection.report.simulate import NOTICE, simulate, throw_away_seeds
+from regworkers_core.selection.report.synthetic import write_synthetic_pool
+
+_MEMORY_MIB = 700
+
+
+def register(draw: typer.Typer) -> None:
+    draw.command("simulate")(simulate_command)
+
+
+def simulate_command(
+    campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN")],
+    capacity: Annotated[
+        list[str] | None, typer.Option(help="MARKET=N, the seats of a market; may be repeated")
+    ] = None,
+    reserve: Annotated[
+        list[str] | None, typer.Option(help="MARKET:SEGMENT=N, 0 takes a reserve away; may be repeated")
+    ] = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(help="SEGMENT=W, tickets of a segment's members; may be repeated")
+    ] = None,
+    wins_per_unit: Annotated[int | None, typer.Option(min=1, help="winners of a household at most")] = None,
+    waitlist: Annotated[int | None, typer.Option(min=0, help="size of the waiting list")] = None,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="how many draws to try")] = 10,
+    entries: Annotated[
+        int | None, typer.Option(min=0, help="invent so many entries instead; needs --capacity and no server")
+    ] = None,
+    seed: Annotated[
+        str | None, typer.Option(help="a word that makes the rounds repeatable [default: new ones each time]")
+    ] = None,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Try out rules on the entries of a campaign as they are now: odds by market, segment and weight.
+
+    It reads the replica, writes nothing anywhere, and is not the draw: its seeds are thrown away, and it refuses
+    the real one. Figures are means over the rounds, with the lowest and highest.
+    """
+    capacities, seats = numbers("--capacity", capacity or ()), seats_of_segments("--reserve", reserve or ())
+    seeds = throw_away_seeds(seed, lambda: secrets.token_hex(32))
+    runtime = campaign = None
+    if entries is None:
+        runtime = Runtime.load()
+        campaign = runtime.campaigns.get(campaign_id)
+        if campaign is None:
+            raise UsageError(
+                f"campaign {campaign_id} is not known: `regworkers campaign list` shows all; --entries N with"
+                " --capacity MARKET=N invents one"
+            )
+    scenario = (Scenario.of(campaign) if campaign else Scenario.of_capacities(capacities)).changed(
+        capacities=capacities,
+        reserves=seats,
+        weights=numbers("--weights", weights or ()),
+        wins_per_unit=wins_per_unit,
+        waitlist_size=waitlist,
+    )
+    with tempfile.TemporaryDirectory(prefix="regworkers-simulate-") as name, progress("") as bar:
+        folder, task = Path(name), bar.add_task("entries", total=None)
+        if runtime is not None and campaign is not None:
+            read = read_pool(runtime, campaign, folder, lambda done: bar.update(task, completed=done))
+            pool: dict[str, Any] = read.as_dict()
+        else:
+            wanted = [market.market_id for market in scenario.markets]
+            rng = np.random.default_rng(int(next(seeds), 16))
+            write_synthetic_pool(folder, entries or 0, wanted, scenario.segments, rng)
+            pool = {"entries": entries, "eligible": entries, "invented": True}
+        bar.update(task, description="rounds", completed=0, total=rounds)
+        made = simulate(
+            folder / POOL,
+            scenario,
+            rounds=rounds,
+            seeds=seeds,
+            engine=Engine(scratch=folder / "scratch", memory_mib=_MEMORY_MIB),
+            on_round=lambda done: bar.update(task, completed=done),
+        )
+    document = {"campaignId": campaign_id, "pool": pool, **made.as_dict()}
+    answer(document, form, _text(document))
+
+
+def _text(document: Mapping[str, Any]) -> Group:
+    parts: list[Any] = [
+        f"{document['campaignId']}: {NOTICE}",
+        f"{document['entries']:,} entries take part, {document['rounds']} rounds;"
+        f" a chance is the mean of the rounds (lowest – highest)",
+        rows(
+            (
+                "market",
+                "seats",
+                "first choice of",
+                "any choice of",
+                "winners",
+                "chance",
+                "as first choice",
+                "last rank",
+            ),
+            [
+                (
+                    market["marketId"],
+                    f"{market['seats']:,}",
+                    f"{market['firstChoice']:,}",
+                    f"{market['anyChoice']:,}",
+                    _count(market["winners"]),
+                    _chance(market["odds"]),
+                    _chance(market["firstChoiceOdds"]),
+                    "not full" if market["lastRank"] is None else _count(market["lastRank"]),
+                )
+                for market in document["markets"]
+            ],
+            title="by market",
+        ),
+        _groups("segment", "segments", document),
+        _groups("weight", "weights", document),
+        rows(
+            ("choice", "entries with so many", "winners"),
+            [
+                (each["place"], f"{each['entries']:,}", _count(each["winners"]))
+                for each in document["choices"]
+            ],
+            title="which choice came true",
+        ),
+    ]
+    return Group(*parts)
+
+
+def _groups(name: str, key: str, document: Mapping[str, Any]) -> Any:
+    return rows(
+        (name, "entries", "winners", "chance to win"),
+        [
+            (group[name] or "none", f"{group['entries']:,}", _count(group["winners"]), _chance(group["odds"]))
+            for group in document[key]
+        ],
+        title=f"by {name}",
+    )
+
+
+def _count(spread: Mapping[str, float]) -> str:
+    if spread["low"] == spread["high"]:
+        return f"{spread['mean']:,.0f}"
+    return f"{spread['mean']:,.0f} ({spread['low']:,.0f} – {spread['high']:,.0f})"
+
+
+def _chance(spread: Mapping[str, float] | None) -> str | None:
+    if spread is None:
+        return None
+    mean, low, high = (f"{100 * spread[name]:.3g}" for name in ("mean", "low", "high"))
+    return f"{mean} %" if low == high else f"{mean} % ({low} – {high})"

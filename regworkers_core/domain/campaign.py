@@ -1,0 +1,311 @@
+"""A campaign: its markets with their seats, when it is open, the rules of its draw, and how far it has come."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from regworkers_core.domain.keys import is_selection_id
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.timestamps import iso, seconds
+
+# Far above any venue, and exact in every JSON reader.
+MAX_SEATS = 2**31 - 1
+_COMMITMENT = re.compile(r"[0-9a-f]{64}")
+_MISSING = object()
+
+
+class CampaignStatus(StrEnum):
+    """In this order and only forward, one step at a time."""
+
+    DRAFT = "DRAFT"
+    OPEN = "OPEN"
+    CLOSED = "CLOSED"
+    PROCESSING = "PROCESSING"
+    COMPLETED = "COMPLETED"
+
+    @property
+    def next(self) -> CampaignStatus | None:
+        """The one status that may follow."""
+        order = list(CampaignStatus)
+        position = order.index(self) + 1
+        return order[position] if position < len(order) else None
+
+    def is_before(self, other: CampaignStatus) -> bool:
+        order = list(CampaignStatus)
+        return order.index(self) < order.index(other)
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """`seats` of a market that entries of `segment` get first."""
+
+    segment: str
+    seats: int
+
+    def as_document(self) -> dict[str, Any]:
+        return {"segment": self.segment, "seats": self.seats}
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """`capacity` seats, some of them reserved, in precedence order."""
+
+    market_id: str
+    name: str
+    capacity: int
+    reserves: tuple[Reserve, ...] = ()
+
+    def as_document(self) -> dict[str, Any]:
+        return {
+            "marketId": self.market_id,
+            "name": self.name,
+            "capacity": self.capacity,
+            "reserves": [reserve.as_document() for reserve in self.reserves],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DrawRules:
+    """`waitlist_size` None keeps every non-winner waiting. `commitment` is the SHA-256 (hex) of the 32 secret
+    bytes of a commit-reveal seed, published at `committed_at` (None where somebody else published it).
+    """
+
+    wins_per_unit: int = 1
+    waitlist_size: int | None = None
+    commitment: str | None = None
+    committed_at: str | None = None
+
+    def as_document(self) -> dict[str, Any]:
+        document: dict[str, Any] = {"winsPerUnit": self.wins_per_unit, "waitlistSize": self.waitlist_size}
+        if self.commitment is not None:
+            document["commitment"] = self.commitment
+        if self.committed_at is not None:
+            document["committedAt"] = self.committed_at
+        return document
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One change of status; `token` is the fencing token of the lease under which it was made."""
+
+    from_: CampaignStatus
+    to: CampaignStatus
+    at: str
+    reason: str
+    run_id: str
+    token: int
+
+    def as_document(self) -> dict[str, Any]:
+        return {
+            "from": self.from_.value,
+            "to": self.to.value,
+            "at": self.at,
+            "reason": self.reason,
+            "runId": self.run_id,
+            "token": self.token,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """Times are ISO-8601 UTC with milliseconds. `fence` is the greatest token that changed the status."""
+
+    campaign_id: str
+    slug: str
+    name: str
+    status: CampaignStatus
+    opens_at: str
+    closes_at: str
+    markets: tuple[Market, ...]
+    auto_draw: bool = False
+    eligibility: Mapping[str, Any] = field(default_factory=dict)
+    draw: DrawRules = DrawRules()
+    transitions: tuple[Transition, ...] = ()
+    fence: int = 0
+
+    @property
+    def market_ids(self) -> tuple[str, ...]:
+        return tuple(market.market_id for market in self.markets)
+
+    def market(self, market_id: str) -> Market | None:
+        return next((market for market in self.markets if market.market_id == market_id), None)
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Campaign:
+        """A document of the `campaigns` collection; unknown fields are not ours and stay unread.
+
+        Raises UsageError with the campaign, the field, and what was found there.
+        """
+        return _Reader(document).campaign()
+
+    def as_document(self) -> dict[str, Any]:
+        """As the collection holds it; `parse` gives the same campaign back."""
+        document: dict[str, Any] = {
+            "_id": self.campaign_id,
+            "slug": self.slug,
+            "name": self.name,
+            "status": self.status.value,
+            "opensAt": self.opens_at,
+            "closesAt": self.closes_at,
+            "eligibility": dict(self.eligibility),
+            "markets": [market.as_document() for market in self.markets],
+            "autoDraw": self.auto_draw,
+            "draw": self.draw.as_document(),
+        }
+        if self.transitions:
+            document["transitions"] = [each.as_document() for each in self.transitions]
+        if self.fence:
+            document["fence"] = self.fence
+        return document
+
+
+class _Reader:
+    """Reads a document field by field and says where it is wrong."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self._document = document
+        found = document.get("_id")
+        self._name = f"campaign {found}" if isinstance(found, str) else "campaign"
+
+    def campaign(self) -> Campaign:
+        document = self._document
+        campaign_id = self._id(document.get("_id", _MISSING), "_id")
+        slug = self._text(document.get("slug", campaign_id), "slug")
+        opens_at = self._time(document.get("opensAt", _MISSING), "opensAt")
+        closes_at = self._time(document.get("closesAt", _MISSING), "closesAt")
+        if opens_at >= closes_at:
+            raise self._wrong("closesAt", f"must be after opensAt ({opens_at})", closes_at)
+        return Campaign(
+            campaign_id=campaign_id,
+            slug=slug,
+            name=self._text(document.get("name", slug), "name"),
+            status=self._status(document.get("status", _MISSING), "status"),
+            opens_at=opens_at,
+            closes_at=closes_at,
+            markets=self._markets(document.get("markets", _MISSING)),
+            auto_draw=self._flag(_or(document.get("autoDraw"), False), "autoDraw"),
+            eligibility=self._mapping(_or(document.get("eligibility"), {}), "eligibility"),
+            draw=self._draw(self._mapping(_or(document.get("draw"), {}), "draw")),
+            transitions=self._transitions(_or(document.get("transitions"), [])),
+            fence=self._integer(_or(document.get("fence"), 0), "fence", 0),
+        )
+
+    def _markets(self, value: Any) -> tuple[Market, ...]:
+        markets: list[Market] = []
+        for index, each in enumerate(self._list(value, "markets")):
+            where = f"markets[{index}]"
+            fields = self._mapping(each, where)
+            market_id = self._id(fields.get("marketId", _MISSING), f"{where}.marketId")
+            if market_id in {market.market_id for market in markets}:
+                raise self._wrong(f"{where}.marketId", "is there twice", market_id)
+            capacity = self._integer(fields.get("capacity", _MISSING), f"{where}.capacity", 0)
+            markets.append(
+                Market(
+                    market_id,
+                    self._text(fields.get("name", market_id), f"{where}.name"),
+                    capacity,
+                    self._reserves(_or(fields.get("reserves"), []), f"{where}.reserves", capacity),
+                )
+            )
+        if not markets:
+            raise self._wrong("markets", "must hold at least one market", [])
+        return tuple(markets)
+
+    def _reserves(self, value: Any, where: str, capacity: int) -> tuple[Reserve, ...]:
+        reserves: list[Reserve] = []
+        for index, each in enumerate(self._list(value, where)):
+            fields = self._mapping(each, f"{where}[{index}]")
+            segment = self._id(fields.get("segment", _MISSING), f"{where}[{index}].segment")
+            if segment in {reserve.segment for reserve in reserves}:
+                raise self._wrong(f"{where}[{index}].segment", "has a reserve already", segment)
+            seats = self._integer(fields.get("seats", _MISSING), f"{where}[{index}].seats", 1)
+            reserves.append(Reserve(segment, seats))
+        reserved = sum(reserve.seats for reserve in reserves)
+        if reserved > capacity:
+            raise self._wrong(where, f"must not exceed the capacity of {capacity} seats in all", reserved)
+        return tuple(reserves)
+
+    def _draw(self, fields: Mapping[str, Any]) -> DrawRules:
+        waitlist, commitment = fields.get("waitlistSize"), fields.get("commitment")
+        if commitment is not None and not (isinstance(commitment, str) and _COMMITMENT.fullmatch(commitment)):
+            raise self._wrong("draw.commitment", "must be 64 lowercase hex digits", commitment)
+        committed_at = fields.get("committedAt")
+        return DrawRules(
+            self._integer(_or(fields.get("winsPerUnit"), 1), "draw.winsPerUnit", 1),
+            None if waitlist is None else self._integer(waitlist, "draw.waitlistSize", 0),
+            commitment,
+            None if committed_at is None else self._time(committed_at, "draw.committedAt"),
+        )
+
+    def _transitions(self, value: Any) -> tuple[Transition, ...]:
+        found: list[Transition] = []
+        for index, each in enumerate(self._list(value, "transitions")):
+            where = f"transitions[{index}]"
+            fields = self._mapping(each, where)
+            found.append(
+                Transition(
+                    self._status(fields.get("from", _MISSING), f"{where}.from"),
+                    self._status(fields.get("to", _MISSING), f"{where}.to"),
+                    self._time(fields.get("at", _MISSING), f"{where}.at"),
+                    str(fields.get("reason") or ""),
+                    str(fields.get("runId") or ""),
+                    self._integer(_or(fields.get("token"), 0), f"{where}.token", 0),
+                )
+            )
+        return tuple(found)
+
+    def _id(self, value: Any, where: str) -> str:
+        if not isinstance(value, str) or not is_selection_id(value):
+            raise self._wrong(where, "must be 1 to 64 of the characters A-Z a-z 0-9 _ -", value)
+        return value
+
+    def _text(self, value: Any, where: str) -> str:
+        if not isinstance(value, str) or not value.strip():
+            raise self._wrong(where, "must be a text", value)
+        return value
+
+    def _status(self, value: Any, where: str) -> CampaignStatus:
+        try:
+            return CampaignStatus(value)
+        except ValueError:
+            raise self._wrong(where, f"must be one of {' '.join(CampaignStatus)}", value) from None
+
+    def _time(self, value: Any, where: str) -> str:
+        moment = seconds(value) if isinstance(value, str) else None
+        if moment is None:
+            raise self._wrong(where, "must be a time like 2026-11-25T08:15:00.000Z", value)
+        return iso(moment)
+
+    def _integer(self, value: Any, where: str, least: int) -> int:
+        # A flag is an integer to Python, and 3.0 seats may be 3.1 tomorrow.
+        if type(value) is not int or not least <= value <= MAX_SEATS:
+            raise self._wrong(where, f"must be a whole number of at least {least}", value)
+        return value
+
+    def _flag(self, value: Any, where: str) -> bool:
+        if not isinstance(value, bool):
+            raise self._wrong(where, "must be true or false", value)
+        return value
+
+    def _list(self, value: Any, where: str) -> Sequence[Any]:
+        if not isinstance(value, list | tuple):
+            raise self._wrong(where, "must be a list", value)
+        return value
+
+    def _mapping(self, value: Any, where: str) -> Mapping[str, Any]:
+        if not isinstance(value, Mapping):
+            raise self._wrong(where, "must hold named fields", value)
+        return value
+
+    def _wrong(self, where: str, rule: str, found: Any) -> UsageError:
+        shown = "nothing" if found is _MISSING else repr(found)[:80]
+        return UsageError(f"{self._name}: {where} {rule}, found {shown}")
+
+
+def _or(value: Any, default: Any) -> Any:
+    """Absent and null mean the default."""
+    return default if value is None else value

@@ -1,0 +1,193 @@
+"""What the assignment of codes and the notifications speak of: outcomes, keys, chunks, rows of the outbox.
+
+Everything here is a pure function of the committed result, so a repeat names the same things again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from regworkers_core.domain.keys import is_selection_id
+from regworkers_core.domain.reasons import PermanentFailure, Reason
+
+# The market id of what concerns no market: messages to those who did not win.
+NON_WINNERS = "-"
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+class Outcome(StrEnum):
+    """What a draw decides for every leaf."""
+
+    WINNER = "WINNER"
+    WAITLIST = "WAITLIST"
+    UNSELECTED = "UNSELECTED"
+    HOUSEHOLD_LIMIT = "HOUSEHOLD_LIMIT"
+    STRUCK = "STRUCK"
+
+
+class NoticeType(StrEnum):
+    """The three kinds of messages to fans."""
+
+    WINNER = "winner"
+    WAITLISTED = "waitlisted"
+    UNSELECTED = "unselected"
+
+
+# A struck entry is told nothing by a draw; who is kept out by the household's limit is told like the unselected.
+NOTICES: Mapping[Outcome, NoticeType] = {
+    Outcome.WINNER: NoticeType.WINNER,
+    Outcome.WAITLIST: NoticeType.WAITLISTED,
+    Outcome.UNSELECTED: NoticeType.UNSELECTED,
+    Outcome.HOUSEHOLD_LIMIT: NoticeType.UNSELECTED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MarketPhase:
+    """One market (or `-`) in one phase of a campaign's draw: what is planned, assigned and completed as one."""
+
+    campaign_id: str
+    market_id: str
+    phase: int
+
+    @property
+    def prefix(self) -> str:
+        """What the `_id` of its selections, outbox rows and chunks begins with."""
+        return f"{self.campaign_id}:{self.market_id}:{self.phase}:"
+
+    @property
+    def end(self) -> str:
+        """The smallest string behind all that begin with `prefix`: ids hold no colon, and `;` follows it."""
+        return self.prefix[:-1] + ";"
+
+    def key(self, ref: str) -> str:
+        """`<campaignId>:<marketId>:<phase>:<ref>`: of a selection and of its outbox row, never of an attempt."""
+        return self.prefix + ref
+
+    def as_fields(self) -> dict[str, Any]:
+        return {"campaignId": self.campaign_id, "marketId": self.market_id, "phase": self.phase}
+
+    def __str__(self) -> str:
+        return f"market {self.market_id} of campaign {self.campaign_id}, phase {self.phase}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A run of the plan of one market: rows `first` to `last`, counted from 1, of the result `result_hash`."""
+
+    market: MarketPhase
+    chunk: int
+    first: int
+    last: int
+    result_hash: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.market.prefix}{self.chunk}"
+
+    @property
+    def size(self) -> int:
+        return self.last - self.first + 1
+
+    def as_json(self) -> dict[str, Any]:
+        """The item of a `selections.assign` message."""
+        return {
+            **self.market.as_fields(),
+            "chunk": self.chunk,
+            "first": self.first,
+            "last": self.last,
+            "resultHash": self.result_hash,
+        }
+
+    @classmethod
+    def parse(cls, raw: object) -> Chunk:
+        """Read one raw item; raises PermanentFailure INVALID_BODY naming the field."""
+        if not isinstance(raw, Mapping):
+            raise PermanentFailure(
+                Reason.INVALID_BODY, f"an item should be an object, found {type(raw).__name__}"
+            )
+        for name in ("campaignId", "marketId"):
+            if not isinstance(raw.get(name), str) or not is_selection_id(raw[name]):
+                raise PermanentFailure(Reason.INVALID_BODY, f"field {name} is missing or not an id")
+        for name in ("phase", "chunk", "first", "last"):
+            value = raw.get(name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise PermanentFailure(Reason.INVALID_BODY, f"field {name} should be an integer from 1")
+        if raw["last"] < raw["first"]:
+            raise PermanentFailure(Reason.INVALID_BODY, "field last is smaller than field first")
+        if not isinstance(raw.get("resultHash"), str) or not _HASH.fullmatch(raw["resultHash"]):
+            raise PermanentFailure(Reason.INVALID_BODY, "field resultHash should be 64 lowercase hex digits")
+        market = MarketPhase(raw["campaignId"], raw["marketId"], raw["phase"])
+        return cls(market, raw["chunk"], raw["first"], raw["last"], raw["resultHash"])
+
+
+def cut(market: MarketPhase, planned: int, size: int, result_hash: str) -> list[Chunk]:
+    """The chunks of a plan of `planned` rows, at most `size` rows each."""
+    starts = range(1, planned + 1, size)
+    return [
+        Chunk(market, number, first, min(first + size - 1, planned), result_hash)
+        for number, first in enumerate(starts, 1)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One row of a plan. `code`, `position` and `rank` are empty and 0 in the plan of `-`."""
+
+    ref: str
+    entry_id: str
+    type: NoticeType
+    rank: int = 0
+    code: str = ""
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One message to one fan, as the outbox keeps it and the mailer gets it: who and what, no code, no mail."""
+
+    market: MarketPhase
+    ref: str
+    entry_id: str
+    type: NoticeType
+    result_hash: str
+    not_before: str
+
+    @property
+    def key(self) -> str:
+        """The mailer drops a second message with the same key."""
+        return self.market.key(self.ref)
+
+    def as_fields(self) -> dict[str, Any]:
+        return {
+            **self.market.as_fields(),
+            "ref": self.ref,
+            "entryId": self.entry_id,
+            "type": self.type.value,
+            "resultHash": self.result_hash,
+            "notBefore": self.not_before,
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """The item of a `notifications.send` message."""
+        return {"key": self.key, **self.as_fields()}
+
+    @classmethod
+    def of(cls, market: MarketPhase, planned: Planned, result_hash: str, not_before: str) -> Notice:
+        return cls(market, planned.ref, planned.entry_id, planned.type, result_hash, not_before)
+
+    @classmethod
+    def stored(cls, document: Mapping[str, Any]) -> Notice:
+        """As the outbox holds it."""
+        return cls(
+            MarketPhase(document["campaignId"], document["marketId"], document["phase"]),
+            document["ref"],
+            document["entryId"],
+            NoticeType(document["type"]),
+            document["resultHash"],
+            document["notBefore"],
+        )

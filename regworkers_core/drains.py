@@ -1,0 +1,142 @@
+"""Drains of all flows, run in one way: the same in a test, in the terminal and in a Dagster run."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import structlog
+
+from regworkers_core.engine.collector import seldom_collecting
+from regworkers_core.engine.dead_letters import DeadLetterOffice
+from regworkers_core.engine.drain import DrainLimits, DrainReport, Source, Work, drain
+from regworkers_core.engine.message_work import Handler, MessageWork
+from regworkers_core.engine.queue_source import QueueSource
+from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import Settings
+
+log = structlog.get_logger(__name__)
+D = TypeVar("D")
+I = TypeVar("I")  # noqa: E741 (an item)
+OnProgress = Callable[[DrainReport], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a drain works: batches at once, batches held beside them, and for how many seconds what it holds
+    (messages, leases) is kept without a heartbeat.
+    """
+
+    concurrency: int
+    prefetch: int
+    keep_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class DrainSpec(Generic[D]):
+    """One drain of a flow.
+
+    `worker` is its name in logs; `needs` are the dependencies that it cannot do without: probed before it
+    starts, and its end when a breaker opens. `parts` wires source and work for one run. `outcomes` are the
+    counts that every report shows, also when zero.
+    """
+
+    name: str
+    worker: str
+    summary: str
+    needs: tuple[str, ...]
+    outcomes: tuple[str, ...]
+    pace: Callable[[Settings], Pace]
+    parts: Callable[[Runtime, str, StopSignal, OnStep], tuple[Source[D], Work[D]]]
+
+
+def drain_limits(
+    settings: Settings,
+    spec: DrainSpec[D],
+    *,
+    resident: bool = False,
+    idle_seconds: float | None = None,
+    max_seconds: float | None = None,
+) -> DrainLimits:
+    """The limits of a drain: `resident` for runs that sensors start; explicit values win."""
+    drains = settings.drain
+    if resident:
+        idle, longest = drains.resident_idle_seconds, drains.resident_max_seconds
+    else:
+        idle, longest = drains.idle_seconds, drains.max_seconds
+    pace = spec.pace(settings)
+    return DrainLimits(
+        idle_seconds=idle if idle_seconds is None else idle_seconds,
+        max_seconds=longest if max_seconds is None else max_seconds,
+        concurrency=pace.concurrency,
+        prefetch=pace.prefetch,
+        # A third of what is kept alive: two beats may fail before it is lost.
+        heartbeat_seconds=pace.keep_seconds / 3,
+    )
+
+
+def run_drain(
+    runtime: Runtime,
+    spec: DrainSpec[D],
+    limits: DrainLimits,
+    *,
+    stop: StopSignal,
+    run_id: str = "",
+    on_progress: OnProgress | None = None,
+    on_step: OnStep = no_step,
+) -> DrainReport:
+    """Run one drain to its end, log one summary line and publish its metrics.
+
+    Raises UsageError when tables, queues, addresses or credentials are missing.
+    """
+    source, work = spec.parts(runtime, run_id or uuid.uuid4().hex, stop, on_step)
+    with seldom_collecting():
+        report = drain(
+            spec.name,
+            source,
+            work,
+            limits,
+            probe=lambda: runtime.probe(*spec.needs),
+            down=lambda: runtime.down(*spec.needs),
+            stop=stop,
+            on_progress=on_progress,
+        )
+    log.info("drain ended", **report.as_dict())
+    if runtime.settings.observability.cloudwatch_enabled and report.counts["received"]:
+        runtime.metrics.publish(report)
+    return report
+
+
+def queue_parts(
+    runtime: Runtime,
+    name: str,
+    queue_name: str,
+    handler: Handler[I],
+    *,
+    batch_messages: int,
+    receive_wait_seconds: float,
+    visibility_seconds: int,
+    max_attempts: int,
+    run_id: str,
+    on_step: OnStep,
+) -> tuple[QueueSource, MessageWork[I]]:
+    """Source and work of the drain `name` that takes messages from a queue and hands their items to `handler`."""
+    queue = runtime.queue(queue_name)
+    source = QueueSource(
+        queue,
+        batch_messages=batch_messages,
+        wait_seconds=receive_wait_seconds,
+        visibility_seconds=visibility_seconds,
+    )
+    office = DeadLetterOffice(
+        queue,
+        runtime.queue(runtime.names.dead_letter_queue(queue_name)),
+        runtime.dead_letters,
+        run_id=run_id,
+        clock=runtime.clock,
+    )
+    return source, MessageWork(name, handler, office, max_attempts=max_attempts, on_step=on_step)

@@ -1,0 +1,47 @@
+"""Whether the replica holds all that a campaign's writers wrote: what a draw waits for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from regworkers_core.replication.enqueue.peek import has_unread
+from regworkers_core.replication.reconcile import reconcile
+from regworkers_core.runtime import Runtime
+
+_LOOK_SECONDS = 2.0
+
+
+def settled(
+    runtime: Runtime,
+    campaign_id: str,
+    *,
+    on_phase: Callable[[str], None] = lambda _text: None,
+    sleep: Callable[[float], object] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[str]:
+    """What is still open, in words; empty when the campaign's entries are replicated to the last one.
+
+    Waits up to `selection.settleSeconds` for stream and queue to run dry. Other campaigns share them and may
+    keep them busy, so it is the comparison of this campaign, with nothing on its way, that decides.
+    Raises TransientFailure when a store cannot answer.
+    """
+    give_up = clock() + runtime.settings.selection.settle_seconds
+    queue = runtime.queue(runtime.names.replication_queue)
+    while True:
+        unread, depth = has_unread(runtime.streams, runtime.leases), queue.depth().total
+        if not unread and not depth:
+            break
+        if clock() >= give_up:
+            break
+        on_phase(f"replication is at work: {depth} messages wait{', the stream has more' if unread else ''}")
+        sleep(_LOOK_SECONDS)
+    result = reconcile(runtime, campaign_id, on_phase=on_phase)
+    if result.clean and not any(result.counts.values()):
+        return []
+    open_now = [f"{number} {kind.value}" for kind, number in result.counts.items() if number]
+    if depth:
+        open_now.append(f"{depth} messages wait on {queue.name}")
+    if unread:
+        open_now.append("the stream has unread records")
+    return [*open_now, f"`regworkers reconcile --campaign {campaign_id} --repair` mends and tells more"]

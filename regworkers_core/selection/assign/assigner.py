@@ -1,0 +1,190 @@
+"""One chunk of a plan: claim the codes, write the selections, write the outbox, tell the events, mark it done.
+
+Every step is keyed by (campaign, market, phase, ref) and repeats to the same end, so a crash between any two of
+them, or a second processor on the same chunk, costs a repeat and nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+
+import structlog
+
+from regworkers_core.adapters.draws import PhaseRecord, PhaseStatus
+from regworkers_core.adapters.objects import MissingObject
+from regworkers_core.domain.dead_letter import Subject
+from regworkers_core.domain.events import selection_made
+from regworkers_core.domain.messages import MessageType
+from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason
+from regworkers_core.domain.selection import NON_WINNERS, Chunk, MarketPhase, Notice, Planned
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.message_work import Asked, Handled
+from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.completion import finish_market, finish_phase
+from regworkers_core.selection.assign.plan import Plans
+from regworkers_core.selection.events import send_events
+
+log = structlog.get_logger(__name__)
+
+
+class Assigner:
+    """`engine.message_work.Handler[Chunk]`. Shared by all threads of a drain."""
+
+    kind = MessageType.ASSIGN
+
+    def __init__(self, runtime: Runtime, *, run_id: str, on_step: OnStep = no_step) -> None:
+        self._runtime, self._run_id, self._on_step = runtime, run_id, on_step
+        self._plans = Plans(runtime.objects)
+        # The chunk of each market that was last seen open: one look by id mostly answers "is any open?".
+        self._seen_open: dict[MarketPhase, str] = {}
+        self._lock = threading.Lock()
+
+    def parse(self, raw: object) -> Chunk:
+        return Chunk.parse(raw)
+
+    def key(self, item: Chunk) -> Hashable:
+        return item
+
+    def subject(self, item: Chunk) -> Subject:
+        return Subject(item.id, {**item.market.as_fields(), "chunk": item.chunk})
+
+    def handle(self, asked: Sequence[Asked[Chunk]]) -> Handled:
+        """Every chunk by itself: what stops one does not stop its neighbours."""
+        handled = Handled()
+        phases: dict[tuple[str, int], PhaseRecord] = {}
+        for each in asked:
+            if each.item in handled.outcomes:
+                continue
+            try:
+                phase = self._phase(each.item, phases)
+                handled.outcomes[each.item] = self._assign(
+                    each.item, phase, each.correlation_id, handled.counts
+                )
+            except Failure as failure:
+                self._failed(each.item, failure, handled)
+        self._complete(handled, phases)
+        self._on_step("selections.after_complete")
+        return handled
+
+    def _phase(self, chunk: Chunk, known: dict[tuple[str, int], PhaseRecord]) -> PhaseRecord:
+        """The record that the chunk belongs to. Raises PermanentFailure RESULT_MISMATCH unless it is of the
+        committed result.
+        """
+        market = chunk.market
+        at = (market.campaign_id, market.phase)
+        if at not in known:
+            record = self._runtime.draws.get(market.campaign_id)
+            phase = record.phases.get(market.phase) if record else None
+            if phase is None or not phase.reached(PhaseStatus.PUBLISHED):
+                raise PermanentFailure(
+                    Reason.RESULT_MISMATCH,
+                    f"phase {market.phase} of campaign {market.campaign_id} is not published",
+                )
+            known[at] = phase
+        phase = known[at]
+        if phase.result_hash != chunk.result_hash:
+            raise PermanentFailure(
+                Reason.RESULT_MISMATCH,
+                f"field resultHash is {chunk.result_hash[:12]}..., committed is {phase.result_hash[:12]}...",
+            )
+        if market.market_id not in phase.markets:
+            raise PermanentFailure(
+                Reason.RESULT_MISMATCH, f"field marketId: the draw has no market {market.market_id}"
+            )
+        return phase
+
+    def _assign(self, chunk: Chunk, phase: PhaseRecord, correlation_id: str, counts: Counter[str]) -> str:
+        runtime, market = self._runtime, chunk.market
+        row = runtime.chunks.get([chunk.id]).get(chunk.id)
+        if row is None or (row["first"], row["last"], row["resultHash"]) != (
+            chunk.first,
+            chunk.last,
+            chunk.result_hash,
+        ):
+            raise PermanentFailure(
+                Reason.KEY_CONFLICT, "fields first and last are not those of the chunk as it was planned"
+            )
+        if "doneAt" in row:
+            return "unchanged"
+        planned = self._planned(chunk)
+        at = iso(runtime.clock())
+        written = self._give(chunk, planned, at, counts) if market.market_id != NON_WINNERS else 0
+        notices = [Notice.of(market, each, chunk.result_hash, phase.fields["notBefore"]) for each in planned]
+        stored = runtime.outbox.write(notices, at=at, run_id=self._run_id)
+        stored.raise_conflicts("rows of the outbox")
+        counts["enqueued"] += stored.new
+        self._on_step("selections.after_outbox")
+        if market.market_id != NON_WINNERS:
+            events = [selection_made(market, each, chunk.result_hash, at, correlation_id) for each in planned]
+            send_events(runtime, events, correlation_id)
+            counts["events"] += len(events)
+        first = runtime.chunks.done(chunk, written=written, enqueued=len(planned), at=at, run_id=self._run_id)
+        return "applied" if first else "unchanged"
+
+    def _planned(self, chunk: Chunk) -> list[Planned]:
+        try:
+            return self._plans.rows(chunk.market, chunk.result_hash, chunk.first, chunk.last)
+        except MissingObject as missing:
+            # Chunks are cut from a plan that stands: somebody removed it.
+            raise PermanentFailure(Reason.KEY_CONFLICT, f"{missing}: restore the plan") from None
+
+    def _give(self, chunk: Chunk, winners: Sequence[Planned], at: str, counts: Counter[str]) -> int:
+        """Codes first: no selection is written that has none."""
+        runtime, market = self._runtime, chunk.market
+        counts["claimed"] += runtime.code_claims.claim(market, winners, at=at, run_id=self._run_id)
+        self._on_step("selections.after_claim")
+        stored = runtime.selections.write(market, winners, chunk.result_hash, at=at, run_id=self._run_id)
+        stored.raise_conflicts("selections")
+        counts["written"] += stored.new
+        self._on_step("selections.after_write")
+        return len(winners)
+
+    def _failed(self, chunk: Chunk, failure: Failure, handled: Handled) -> None:
+        handled.outcomes[chunk] = failure
+        log.warning("chunk not assigned", chunk=chunk.id, error=str(failure))
+        if isinstance(failure, PermanentFailure):
+            try:
+                self._runtime.chunks.failed(chunk, str(failure), iso(self._runtime.clock()))
+            except Failure as other:
+                # The note is for the one who sends it again by itself: without it the chunk comes again.
+                handled.outcomes[chunk] = other
+
+    def _complete(self, handled: Handled, phases: Mapping[tuple[str, int], PhaseRecord]) -> None:
+        """Complete what has no open chunk any more. Also for chunks that were done before: whoever did them may
+        have died right after.
+        """
+        touched: dict[MarketPhase, list[Chunk]] = {}
+        for chunk, outcome in handled.outcomes.items():
+            if isinstance(outcome, str):
+                touched.setdefault(chunk.market, []).append(chunk)
+        finished: dict[tuple[str, int], list[Chunk]] = {}
+        for market, chunks in touched.items():
+            at = (market.campaign_id, market.phase)
+            try:
+                if self._any_open(market):
+                    continue
+                handled.counts["markets_completed"] += finish_market(self._runtime, market, phases[at])
+                finished.setdefault(at, []).extend(chunks)
+            except Failure as failure:
+                handled.outcomes.update(dict.fromkeys(chunks, failure))
+        for at, chunks in finished.items():
+            try:
+                finish_phase(self._runtime, *at, run_id=self._run_id)
+            except Failure as failure:
+                handled.outcomes.update(dict.fromkeys(chunks, failure))
+
+    def _any_open(self, market: MarketPhase) -> bool:
+        with self._lock:
+            seen = self._seen_open.get(market)
+        if seen is not None and self._runtime.chunks.is_open(seen):
+            return True
+        found = self._runtime.chunks.last_open(market)
+        with self._lock:
+            if found is None:
+                self._seen_open.pop(market, None)
+            else:
+                self._seen_open[market] = found
+        return found is not None

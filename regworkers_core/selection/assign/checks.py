@@ -1,0 +1,111 @@
+"""The promises of the assignment, checked against the stores: codes and winners biject, counts match."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import orjson
+
+from regworkers_core.adapters.draws import PhaseRecord, PhaseStatus
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
+from regworkers_core.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check came to; `numbers` by name, `description` in one sentence without a fan's data."""
+
+    passed: bool
+    description: str
+    numbers: Mapping[str, int] = field(default_factory=dict)
+
+
+def codes_and_winners_biject(runtime: Runtime, campaign_id: str) -> Finding:
+    """Every selection has its code and every given code its selection, one to one, with the same ref and market."""
+    selections = list(runtime.selections.of_campaign(campaign_id))
+    codes = {code["_id"]: code for code in runtime.code_claims.of_campaign(campaign_id)}
+    by_code = Counter(each["code"] for each in selections)
+    differ = sum(
+        1
+        for each in selections
+        if each["code"] in codes
+        and any(each[name] != codes[each["code"]].get(name) for name in ("ref", "marketId", "position"))
+    )
+    numbers = {
+        "selections": len(selections),
+        "codesGiven": len(codes),
+        "codesTwice": sum(number - 1 for number in by_code.values()),
+        "selectionsWithoutCode": sum(1 for code in by_code if code not in codes),
+        "codesWithoutSelection": sum(1 for code in codes if code not in by_code),
+        "differ": differ,
+    }
+    wrong = {name: number for name, number in list(numbers.items())[2:] if number}
+    text = "codes and winners are one to one" if not wrong else f"not one to one: {_told(wrong)}"
+    return Finding(not wrong, text, numbers)
+
+
+def capacity_respected(runtime: Runtime, campaign_id: str) -> Finding:
+    """No market has more winners than the capacity that the latest published phase committed to, nor more
+    selections than all phases planned (one of a winner who was struck later stays: its code is given).
+    """
+    phases = _published(runtime, campaign_id)
+    summaries = [orjson.loads(phase.fields["summary"])["markets"] for phase in phases]
+    capacity = {
+        market["marketId"]: int(market["capacity"]) for market in orjson.loads(phases[-1].manifest)["markets"]
+    }
+    winners = {market: int(each["winners"]) for market, each in summaries[-1].items()}
+    planned = Counter[str]()
+    for summary in summaries:
+        planned.update({market: int(each["new"]) for market, each in summary.items()})
+    given = Counter(each["marketId"] for each in runtime.selections.of_campaign(campaign_id))
+    over = Counter({market: number - capacity.get(market, 0) for market, number in winners.items()})
+    beyond = given - planned
+    wrong = +over + beyond
+    numbers = {
+        "capacity": sum(capacity.values()),
+        "winners": sum(winners.values()),
+        "selections": given.total(),
+        "planned": planned.total(),
+        "over": wrong.total(),
+    }
+    text = "no market is above its capacity" if not wrong else f"above what they may hold: {_told(wrong)}"
+    return Finding(not wrong, text, numbers)
+
+
+def counts_match(runtime: Runtime, campaign_id: str) -> Finding:
+    """In every completed market planned = written = enqueued, and the winners are those of the result."""
+    numbers: Counter[str] = Counter()
+    wrong: list[str] = []
+    for phase in _published(runtime, campaign_id):
+        new = {
+            market: each["new"] for market, each in orjson.loads(phase.fields["summary"])["markets"].items()
+        }
+        for market_id, entry in phase.markets.items():
+            numbers["markets"] += 1
+            if "completedAt" not in entry and entry["planned"]:
+                numbers["open"] += 1
+                continue
+            market = MarketPhase(campaign_id, market_id, phase.phase)
+            planned, enqueued = entry["planned"], runtime.outbox.count(market)
+            written = planned if market_id == NON_WINNERS else runtime.selections.count(market)
+            numbers.update(planned=planned, written=written, enqueued=enqueued)
+            if not planned == written == enqueued == new.get(market_id, planned):
+                wrong.append(f"{market}: planned {planned}, written {written}, enqueued {enqueued}")
+    text = "; ".join(wrong) if wrong else "planned = written = enqueued in every completed market"
+    return Finding(not wrong, text, dict(numbers))
+
+
+def _published(runtime: Runtime, campaign_id: str) -> list[PhaseRecord]:
+    record = runtime.draws.get(campaign_id)
+    phases = [phase for phase in (record.phases if record else {}).values() if phase.markets]
+    phases = [phase for phase in phases if phase.reached(PhaseStatus.PUBLISHED)]
+    if not phases:
+        raise UsageError(f"the draw of {campaign_id} is not published: there is nothing to check")
+    return phases
+
+
+def _told(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in numbers.items())

@@ -1,0 +1,137 @@
+"""The committed result as the pipeline reads it: checked against its hash before anybody is given anything."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import orjson
+import pyarrow as pa
+
+from regworkers_core.domain.reasons import PermanentFailure, Reason
+from regworkers_core.domain.selection import NOTICES, NoticeType, Outcome
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.artefacts import pipeline_key
+from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.maths.files import OUTCOMES
+
+_BATCH_ROWS = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """One phase's result. `winners` counts the new winners by market, `notices` the messages to the others by
+    type. Its queries run on `connection`, from one thread.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    result_hash: str
+    winners: Mapping[str, int]
+    notices: Mapping[NoticeType, int]
+
+    def new_winners(self, market_id: str) -> list[tuple[str, str, int]]:
+        """(ref, entry id, rank) of the winners of this phase in a market, by rank."""
+        return self.connection.execute(
+            "SELECT ref, entry_id, rank FROM new_winners WHERE market = ? ORDER BY rank, ref", [market_id]
+        ).fetchall()
+
+    def others(self) -> Iterator[pa.RecordBatch]:
+        """(ref, entry_id, type) of everybody who is told something else than a seat, by ref."""
+        reader = self.connection.sql(
+            f"SELECT ref, entry_id, {_TYPE} AS type FROM outcomes WHERE {_TOLD} ORDER BY ref"
+        ).to_arrow_reader(_BATCH_ROWS)
+        yield from reader
+
+
+_TYPE = " ".join(
+    [
+        "CASE outcome",
+        *(f"WHEN '{outcome}' THEN '{kind}'" for outcome, kind in NOTICES.items()),
+        "END",
+    ]
+)
+# Later phases tell only those whose outcome changed; `previous` is empty in the first.
+_TOLD = f"outcome NOT IN ('{Outcome.WINNER}', '{Outcome.STRUCK}') AND outcome <> previous"
+
+
+@contextmanager
+def committed(
+    runtime: Runtime, campaign_id: str, phase: int, fields: Mapping[str, Any]
+) -> Iterator[Committed]:
+    """The result of a phase whose record is `fields`.
+
+    Raises PermanentFailure RESULT_MISMATCH when the file in the store is not the result that was committed,
+    COUNT_MISMATCH when its winners are not those that the summary counts.
+    """
+    settings = runtime.settings.selection
+    with tempfile.TemporaryDirectory(prefix="regworkers-assign-") as folder:
+        path = Path(folder) / OUTCOMES
+        runtime.objects.get_file(pipeline_key(campaign_id, phase, OUTCOMES), path)
+        engine = Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=Path(folder))
+        with engine.connection() as connection:
+            connection.execute(f"CREATE VIEW outcomes AS SELECT * FROM read_parquet('{path}')")
+            _check_hash(connection, Path(folder), fields["resultHash"], campaign_id, phase)
+            found = _read(connection, fields["resultHash"])
+            _check_counts(found, fields, campaign_id, phase)
+            yield found
+
+
+def _read(connection: duckdb.DuckDBPyConnection, result_hash: str) -> Committed:
+    connection.execute(
+        f"""
+        CREATE TEMP TABLE new_winners AS SELECT ref, entry_id, market, rank FROM outcomes
+        WHERE outcome = '{Outcome.WINNER}' AND previous <> '{Outcome.WINNER}'
+        """
+    )
+    winners = connection.execute("SELECT market, count(*) FROM new_winners GROUP BY market").fetchall()
+    notices = connection.execute(
+        f"SELECT {_TYPE} AS type, count(*) FROM outcomes WHERE {_TOLD} GROUP BY type"
+    ).fetchall()
+    return Committed(
+        connection,
+        result_hash,
+        dict(winners),
+        {NoticeType(kind): number for kind, number in notices},
+    )
+
+
+def _check_hash(
+    connection: duckdb.DuckDBPyConnection, folder: Path, expected: str, campaign_id: str, phase: int
+) -> None:
+    """The rows, written as `result.txt` is, must have its hash."""
+    text = folder / "result.txt"
+    # No id holds a comma or a quote, so the lines come out as they are.
+    connection.execute(
+        f"""
+        COPY (
+            SELECT ref || '|' || market || '|' || CASE rank WHEN 0 THEN '' ELSE rank::VARCHAR END || '|' || outcome
+            FROM outcomes ORDER BY ref
+        ) TO '{text}' (FORMAT csv, HEADER false)
+        """
+    )
+    with text.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    text.unlink()
+    if found != expected:
+        raise PermanentFailure(
+            Reason.RESULT_MISMATCH,
+            f"{OUTCOMES} of campaign {campaign_id}, phase {phase} has hash {found[:12]}, committed is"
+            f" {expected[:12]}: restore the file that the draw wrote",
+        )
+
+
+def _check_counts(found: Committed, fields: Mapping[str, Any], campaign_id: str, phase: int) -> None:
+    summary = orjson.loads(fields["summary"])
+    counted = {market: numbers["new"] for market, numbers in summary["markets"].items() if numbers["new"]}
+    if counted != dict(found.winners):
+        raise PermanentFailure(
+            Reason.COUNT_MISMATCH,
+            f"campaign {campaign_id}, phase {phase}: the summary counts {sum(counted.values())} new winners,"
+            f" the result has {sum(found.winners.values())}",
+        )

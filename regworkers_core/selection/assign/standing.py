@@ -1,0 +1,55 @@
+"""What of the assignment stands still and what would get it going again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from regworkers_core.adapters.draws import MarketStatus, PhaseRecord, PhaseStatus
+from regworkers_core.domain.selection import MarketPhase
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.publish import enough_codes
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A market that does not go on by itself. `retry_market` helps each of these.
+
+    `codes`: it waited for codes, and there are enough now. `chunks`: chunks were queued long ago, or never, and
+    are neither done nor dead letters. `completion`: all is done and nobody completed it.
+    """
+
+    market: MarketPhase
+    why: Literal["codes", "chunks", "completion"]
+
+
+def standing(runtime: Runtime, *, older_than_seconds: float) -> list[Standing]:
+    """Every market that stands still. Few cheap reads for each market that is not complete; changes nothing."""
+    before = iso(runtime.clock() - older_than_seconds)
+    found = []
+    for record in runtime.draws.all():
+        for number, phase in record.phases.items():
+            if phase.status is not PhaseStatus.PUBLISHED or phase.fields["publishedAt"] > before:
+                continue
+            for market_id in phase.markets:
+                market = MarketPhase(record.campaign_id, market_id, number)
+                why = _why(runtime, market, phase, before)
+                if why is not None:
+                    found.append(Standing(market, why))
+    return found
+
+
+def _why(
+    runtime: Runtime, market: MarketPhase, phase: PhaseRecord, before: str
+) -> Literal["codes", "chunks", "completion"] | None:
+    status = phase.markets[market.market_id]["status"]
+    if status == MarketStatus.BLOCKED:
+        return "codes" if enough_codes(runtime, market, phase) else None
+    if status == MarketStatus.PENDING:
+        return "chunks"
+    if status == MarketStatus.ASSIGNING:
+        if runtime.chunks.last_open(market) is None:
+            return "completion" if runtime.chunks.last_done_at(market) < before else None
+        return "chunks" if runtime.chunks.waits_since(market, before) else None
+    return None

@@ -1,0 +1,1 @@
+"""Campaigns: how they come to be, how their status moves, and how they stand."""

@@ -1,0 +1,145 @@
+"""What a campaign manager writes down: a YAML or JSON file with the fields of the contract, checked strictly.
+
+A document that stands in the collection may carry fields of other services; a file that is typed by hand may
+not, because there a field that nobody reads is a typing error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.reasons import UsageError
+
+INVITE_TYPES = ("email", "globalUserId", "memberId")
+_FIELDS = frozenset({"campaignId", "slug", "name", "opensAt", "closesAt", "eligibility"})
+_FIELDS |= {"markets", "autoDraw", "draw"}
+_DRAW = frozenset({"winsPerUnit", "waitlistSize"})
+_MARKET = frozenset({"marketId", "name", "capacity", "reserves"})
+_RESERVE = frozenset({"segment", "seats"})
+_ELIGIBILITY: Mapping[str, str] = {
+    "inviteOnly": "true or false",
+    "inviteTypes": f"a list of {', '.join(INVITE_TYPES)}",
+    "regions": "a list of texts",
+    "minAge": "a whole number of at least 0",
+    "requireVerifiedPhone": "true or false",
+    "maxPerUnit": "a whole number of at least 1",
+}
+
+
+def read_definition(path: Path) -> dict[str, Any]:
+    """The fields in a YAML or JSON file. Raises UsageError naming file and line."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: not UTF-8 text") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise UsageError(
+            f"{path}: not valid YAML or JSON{f' in line {mark.line + 1}' if mark else ''}"
+        ) from None
+    if not isinstance(document, dict):
+        raise UsageError(f"{path}: should hold the fields of one campaign (campaignId, name, ...)")
+    return document
+
+
+def draft(fields: Mapping[str, Any]) -> Campaign:
+    """A new campaign in DRAFT. Raises UsageError with the field, what was found, and what may stand there."""
+    fields = _plain(fields)
+    _only(fields, _FIELDS, "")
+    _only(_mapping(fields.get("draw")), _DRAW, "draw.")
+    for index, market in enumerate(_list(fields.get("markets"))):
+        _only(_mapping(market), _MARKET, f"markets[{index}].")
+        for number, reserve in enumerate(_list(_mapping(market).get("reserves"))):
+            _only(_mapping(reserve), _RESERVE, f"markets[{index}].reserves[{number}].")
+    _check_eligibility(_mapping(fields.get("eligibility")))
+    document = {name: value for name, value in fields.items() if name != "campaignId"}
+    # Absent, it is found missing under the name that it has in the file.
+    if "campaignId" not in fields:
+        raise UsageError("campaignId is missing: give the campaign an id")
+    return Campaign.parse({**document, "_id": fields["campaignId"], "status": CampaignStatus.DRAFT})
+
+
+def from_options(
+    campaign_id: str,
+    *,
+    markets: Sequence[str],
+    reserves: Sequence[str],
+    **fields: Any,
+) -> dict[str, Any]:
+    """The same fields from what was typed: markets as `berlin=500`, reserves as `berlin:loyal=50`; fields that
+    are None were not given. Raises UsageError naming the option.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for text in markets:
+        market_id, capacity = _assignment("--market", text, "berlin=500")
+        if market_id in found:
+            raise UsageError(f"--market {text}: {market_id} is there twice")
+        found[market_id] = {"marketId": market_id, "capacity": capacity, "reserves": []}
+    for text in reserves:
+        target, seats = _assignment("--reserve", text, "berlin:loyal=50")
+        market_id, _, segment = target.partition(":")
+        if market_id not in found or not segment:
+            raise UsageError(
+                f"--reserve {text}: should name a market that --market gives, as berlin:loyal=50"
+            )
+        found[market_id]["reserves"].append({"segment": segment, "seats": seats})
+    given = {name: value for name, value in fields.items() if value is not None}
+    return {"campaignId": campaign_id, "markets": list(found.values()), **given}
+
+
+def _assignment(option: str, text: str, example: str) -> tuple[str, int]:
+    name, equals, number = text.partition("=")
+    if not equals or not number.isascii() or not number.isdigit():
+        raise UsageError(f"{option} should look like {example}, found {text!r}")
+    return name, int(number)
+
+
+def _check_eligibility(rules: Mapping[str, Any]) -> None:
+    _only(rules, frozenset(_ELIGIBILITY), "eligibility.")
+    for name, value in rules.items():
+        if value is not None and not _fits(name, value):
+            raise UsageError(f"eligibility.{name} must be {_ELIGIBILITY[name]}, found {value!r}")
+
+
+def _fits(name: str, value: Any) -> bool:
+    if name in ("inviteOnly", "requireVerifiedPhone"):
+        return isinstance(value, bool)
+    if name == "inviteTypes":
+        return isinstance(value, list) and all(each in INVITE_TYPES for each in value)
+    if name == "regions":
+        return isinstance(value, list) and all(isinstance(each, str) and each for each in value)
+    return type(value) is int and value >= (1 if name == "maxPerUnit" else 0)
+
+
+def _only(fields: Mapping[str, Any], known: frozenset[str], where: str) -> None:
+    unknown = sorted(str(name) for name in fields if name not in known)
+    if unknown:
+        raise UsageError(f"{where}{unknown[0]} is not a field: there are {', '.join(sorted(known))}")
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """What is not a mapping is refused where the campaign is parsed."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()
+
+
+def _plain(value: Any) -> Any:
+    """YAML reads times as times, and dates as dates."""
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    return value

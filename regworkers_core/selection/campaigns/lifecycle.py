@@ -1,0 +1,152 @@
+"""The status of a campaign moves forward only, one step at a time, and each step is made once.
+
+DRAFT, OPEN, CLOSED, PROCESSING, COMPLETED. A step is made under the lease `campaign-<id>`, whose token fences:
+a run that lost the lease and wakes up later cannot move anything any more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.leasing import LeaseBusy, held_lease
+
+log = structlog.get_logger(__name__)
+# A lease table that was made anew counts its tokens from 1 again; each try raises them by one.
+_MAX_TRIES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """`changed` is False when the status stood already; then `at`, `reason` and `run_id` are those of the step
+    that was made before (empty when the campaign came with its status).
+    """
+
+    campaign_id: str
+    status: CampaignStatus
+    changed: bool
+    at: str
+    reason: str
+    run_id: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "campaignId": self.campaign_id,
+            "status": self.status.value,
+            "changed": self.changed,
+            "at": self.at or None,
+            "reason": self.reason or None,
+            "runId": self.run_id or None,
+        }
+
+
+def advance(
+    runtime: Runtime,
+    campaign_id: str,
+    to: CampaignStatus,
+    *,
+    reason: str,
+    run_id: str,
+    on_step: OnStep = no_step,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Advanced:
+    """Move the campaign on to `to`; a repeat finds it done and says so.
+
+    Of several at once one makes the step, the others find it made. Raises UsageError for a step backwards or
+    over another one and for an unknown campaign, TransientFailure while another run keeps the lease.
+    """
+    for _ in range(_MAX_TRIES):
+        campaign = get(runtime, campaign_id)
+        if not _allowed(campaign, to):
+            return _stood(campaign)
+        try:
+            with held_lease(
+                runtime.leases,
+                f"campaign-{campaign_id}",
+                run_id,
+                lease_seconds=runtime.settings.selection.lease_seconds,
+                sleep=sleep,
+            ) as lease:
+                on_step("campaigns.after_lease")
+                # Whoever held the lease before may have made this very step.
+                campaign = get(runtime, campaign_id)
+                if not _allowed(campaign, to):
+                    return _stood(campaign)
+                at = iso(runtime.clock())
+                if runtime.campaigns.advance(
+                    campaign_id, campaign.status, to, token=lease.token, at=at, reason=reason, run_id=run_id
+                ):
+                    return Advanced(campaign_id, to, True, at, reason, run_id)
+        except LeaseBusy as busy:
+            raise TransientFailure("leases", str(busy)) from None
+    raise UsageError(
+        f"campaign {campaign_id} was moved under token {campaign.fence}, and `{runtime.names.lease_table}` is "
+        "far behind: was another table restored? Wait for the right one, or clear the campaign's `fence`"
+    )
+
+
+def close_due(runtime: Runtime, *, run_id: str) -> list[Advanced]:
+    """Close every OPEN campaign with `autoDraw` whose `closesAt` has passed; returns those that this call closed.
+
+    What a sensor calls: one campaign in another's hands does not keep the others open.
+    """
+    closed = []
+    for campaign in due(runtime):
+        try:
+            done = advance(
+                runtime, campaign.campaign_id, CampaignStatus.CLOSED, reason="closesAt passed", run_id=run_id
+            )
+        except (TransientFailure, UsageError) as error:
+            # Held by somebody, or moved on between the two reads: the next look finds what is left.
+            log.warning("campaign not closed", campaign_id=campaign.campaign_id, error=str(error))
+            continue
+        if done.changed:
+            closed.append(done)
+    return closed
+
+
+def due(runtime: Runtime) -> list[Campaign]:
+    """OPEN campaigns with `autoDraw` whose `closesAt` has passed, by id. Makes one read and changes nothing."""
+    now = iso(runtime.clock())
+    open_ones = runtime.campaigns.list(CampaignStatus.OPEN)
+    return [campaign for campaign in open_ones if campaign.auto_draw and campaign.closes_at <= now]
+
+
+def get(runtime: Runtime, campaign_id: str) -> Campaign:
+    """The campaign of this id. Raises UsageError when there is none."""
+    campaign = runtime.campaigns.get(campaign_id)
+    if campaign is None:
+        raise UsageError(f"there is no campaign {campaign_id!r}: `regworkers campaign list` names them")
+    return campaign
+
+
+def _allowed(campaign: Campaign, to: CampaignStatus) -> bool:
+    """True when `to` is the next step, False when it stands. Raises UsageError for any other."""
+    if campaign.status is to:
+        return False
+    following = campaign.status.next
+    if following is to:
+        return True
+    rule = f"only {following} can follow" if following else "nothing follows"
+    raise UsageError(f"campaign {campaign.campaign_id} is {campaign.status} and cannot become {to}: {rule}")
+
+
+def _stood(campaign: Campaign) -> Advanced:
+    last = campaign.transitions[-1] if campaign.transitions else None
+    return Advanced(
+        campaign.campaign_id,
+        campaign.status,
+        False,
+        last.at if last else "",
+        last.reason if last else "",
+        last.run_id if last else "",
+    )

@@ -1,0 +1,102 @@
+"""The secret behind a commit-reveal seed: made once, kept in the secret store, revealed after the commit.
+
+Only its SHA-256, over the 32 raw bytes, is ever published before that: the commitment in the campaign's `draw`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets as randomness
+from collections.abc import Callable
+from typing import NamedTuple
+
+from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.runtime import Runtime
+
+SECRET_BYTES = 32
+_HEX = re.compile(r"[0-9a-f]{64}")
+Entropy = Callable[[int], bytes]
+
+
+class Commitment(NamedTuple):
+    """`late`: it was published only after the campaign had opened, so entrants could not see it before."""
+
+    commitment: str
+    late: bool
+
+
+def secret_name(campaign_id: str) -> str:
+    """In the secret store, behind the environment's prefix."""
+    return f"draw-secret/{campaign_id}"
+
+
+def commitment_of(secret: str) -> str:
+    """SHA-256 in hex over the bytes whose hex is `secret`."""
+    return hashlib.sha256(bytes.fromhex(secret)).hexdigest()
+
+
+def make_secret(runtime: Runtime, campaign_id: str, *, entropy: Entropy = randomness.token_bytes) -> str:
+    """Make the campaign's secret unless it stands, and return the commitment to what stands.
+
+    Raises UsageError for a secret that is not 64 hex digits.
+    """
+    stands = runtime.secrets.create(secret_name(campaign_id), entropy(SECRET_BYTES).hex())
+    return commitment_of(_checked(runtime, campaign_id, stands))
+
+
+def ensure_commitment(
+    runtime: Runtime, campaign: Campaign, *, entropy: Entropy = randomness.token_bytes
+) -> Commitment:
+    """The campaign's commitment; one that came without gets it now, which is late and is said to be.
+
+    Raises UsageError when the secret behind a published commitment is not in the store: nothing that was
+    committed to could ever be revealed.
+    """
+    if campaign.draw.commitment is None:
+        commitment = make_secret(runtime, campaign.campaign_id, entropy=entropy)
+        runtime.campaigns.set_commitment(campaign.campaign_id, commitment, iso(runtime.clock()))
+        again = runtime.campaigns.get(campaign.campaign_id)
+        if again is None or again.draw.commitment is None:
+            raise UsageError(f"campaign {campaign.campaign_id} is gone: `regworkers campaign list`")
+        campaign = again
+    reveal_of(runtime, campaign)
+    draw = campaign.draw
+    late = draw.committed_at is not None and draw.committed_at > campaign.opens_at
+    return Commitment(draw.commitment or "", late)
+
+
+def reveal(runtime: Runtime, campaign_id: str) -> str:
+    """The secret in hex: call it after the commit only. Raises UsageError as `ensure_commitment` does."""
+    campaign = runtime.campaigns.get(campaign_id)
+    if campaign is None:
+        raise UsageError(f"there is no campaign {campaign_id!r}: `regworkers campaign list` names them")
+    return reveal_of(runtime, campaign)
+
+
+def reveal_of(runtime: Runtime, campaign: Campaign) -> str:
+    """As `reveal`, for a campaign that was read just now."""
+    name = runtime.names.prefix + secret_name(campaign.campaign_id)
+    stands = runtime.secrets.get(secret_name(campaign.campaign_id))
+    if stands is None:
+        raise UsageError(
+            f"the secret behind the commitment of {campaign.campaign_id} is not in the secret store: put it "
+            f"under {name}, or draw with selection.seedSource drand"
+        )
+    if commitment_of(_checked(runtime, campaign.campaign_id, stands)) != campaign.draw.commitment:
+        raise UsageError(
+            f"secret {name} is not the one that {campaign.campaign_id} committed to: find out who changed "
+            "secret or commitment, restore the secret, or draw with selection.seedSource drand"
+        )
+    return stands
+
+
+def _checked(runtime: Runtime, campaign_id: str, secret: str) -> str:
+    if not _HEX.fullmatch(secret):
+        raise UsageError(
+            f"secret {runtime.names.prefix}{secret_name(campaign_id)} should be 64 lowercase hex digits, "
+            f"found {len(secret)} characters of another kind: restore it from its earlier version"
+        )
+    return secret

@@ -1,0 +1,229 @@
+"""How a campaign stands: status, entries, codes, draw and messages; and what needs a hand, with the command."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from regworkers_core.adapters.draws import DrawRecord, MarketStatus, PhaseRecord, PhaseStatus
+from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.selection import MarketPhase
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.leases import LeaseHolder
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.codes.stock import MarketStock, read_stock
+
+Sleep = Callable[[float], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that does not go on by itself, and the command that helps."""
+
+    text: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignReport:
+    """`entries` counts the replica's documents, removed ones included; `outbox` by phase, market and status."""
+
+    campaign: Campaign
+    entries: int
+    codes: list[MarketStock]
+    record: DrawRecord | None
+    outbox: Mapping[str, Mapping[str, Mapping[str, int]]]
+    notifications: Mapping[str, Any]
+    findings: list[Finding]
+
+    @property
+    def fine(self) -> bool:
+        return not self.findings
+
+    @property
+    def since(self) -> str | None:
+        """When the status was reached, if it was seen to change."""
+        transitions = self.campaign.transitions
+        return transitions[-1].at if transitions else None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "campaignId": self.campaign.campaign_id,
+            "fine": self.fine,
+            "status": self.campaign.status.value,
+            "since": self.since,
+            "opensAt": self.campaign.opens_at,
+            "closesAt": self.campaign.closes_at,
+            "autoDraw": self.campaign.auto_draw,
+            "entries": self.entries,
+            "codes": [stock.as_dict() for stock in self.codes],
+            "draw": _draw(self.record),
+            "outbox": self.outbox,
+            "notifications": dict(self.notifications),
+            "findings": [{"finding": each.text, "command": each.command} for each in self.findings],
+        }
+
+
+def read_campaign_status(
+    runtime: Runtime, campaign: Campaign, *, sleep: Sleep = time.sleep
+) -> CampaignReport:
+    """Reads only. `sleep` waits for a sign of life when a draw is half done. Raises TransientFailure."""
+    campaign_id = campaign.campaign_id
+    record = runtime.draws.get(campaign_id)
+    codes = read_stock(runtime, campaign)
+    outbox, notifications = _outbox(runtime, record), _notifications(runtime, record)
+    findings = [
+        *_of_status(runtime, campaign),
+        *_of_codes(campaign, codes, record),
+        *_of_draw(runtime, campaign, record, sleep),
+        *_of_notifications(campaign_id, notifications, outbox),
+    ]
+    entries = runtime.replica.count_campaign(campaign_id)
+    return CampaignReport(campaign, entries, codes, record, outbox, notifications, findings)
+
+
+def _of_status(runtime: Runtime, campaign: Campaign) -> Iterator[Finding]:
+    now, campaign_id = iso(runtime.clock()), campaign.campaign_id
+    if campaign.status is CampaignStatus.DRAFT and campaign.opens_at <= now:
+        yield Finding("opensAt has passed and it is a draft", f"regworkers campaign open {campaign_id}")
+    elif campaign.status is CampaignStatus.OPEN and campaign.closes_at <= now:
+        yield Finding("closesAt has passed and it is open", f"regworkers campaign close {campaign_id}")
+    elif campaign.status is CampaignStatus.CLOSED:
+        yield Finding("it is closed and not drawn yet", f"regworkers draw run {campaign_id}")
+
+
+def _of_codes(campaign: Campaign, codes: list[MarketStock], record: DrawRecord | None) -> Iterator[Finding]:
+    """Before the publication by capacity, which is all that is known; after it the draw says what is missing."""
+    load = f"regworkers codes import <csv> --campaign {campaign.campaign_id}"
+    for stock in codes:
+        if stock.capacity is None:
+            yield Finding(
+                f"codes stand for {stock.market_id}, which is no market of the campaign",
+                f"regworkers codes status {campaign.campaign_id}",
+            )
+    if campaign.status not in (CampaignStatus.CLOSED, CampaignStatus.PROCESSING):
+        return
+    if record is not None and record.phases and record.latest.reached(PhaseStatus.PUBLISHED):
+        return
+    for stock in codes:
+        if stock.missing:
+            text = f"market {stock.market_id} has {stock.capacity} seats and {stock.missing} codes too few"
+            yield Finding(text, f"{load} --market {stock.market_id}")
+
+
+def _of_draw(
+    runtime: Runtime, campaign: Campaign, record: DrawRecord | None, sleep: Sleep
+) -> Iterator[Finding]:
+    campaign_id = campaign.campaign_id
+    phases = record.phases if record else {}
+    if not phases or not record:
+        if campaign.status is CampaignStatus.PROCESSING and not _at_work(runtime, campaign_id, sleep):
+            yield Finding("it is in processing and no run works on it", f"regworkers draw run {campaign_id}")
+        return
+    latest = record.latest
+    if (
+        latest.status is PhaseStatus.DRAWN
+        and "report" in latest.fields
+        and "confirmedAt" not in latest.fields
+    ):
+        yield Finding(
+            f"phase {latest.phase} waits for the confirmation of its publication",
+            f"regworkers draw run {campaign_id}",
+        )
+    elif not latest.reached(PhaseStatus.PUBLISHED) and not _at_work(runtime, campaign_id, sleep):
+        yield Finding(
+            f"phase {latest.phase} is {latest.status} and no run works on it",
+            f"regworkers draw run {campaign_id}",
+        )
+    for phase in phases.values():
+        yield from _of_markets(runtime, campaign_id, phase)
+
+
+def _of_markets(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> Iterator[Finding]:
+    for market_id, numbers in phase.markets.items():
+        name = f"phase {phase.phase}, market {market_id}"
+        if numbers["status"] == MarketStatus.BLOCKED:
+            yield Finding(
+                f"{name} needs {numbers.get('needed')} codes and has {numbers.get('available')}",
+                f"regworkers codes import <csv> --campaign {campaign_id} --market {market_id}",
+            )
+        elif numbers["status"] == MarketStatus.ASSIGNING:
+            rows = runtime.chunks.open(MarketPhase(campaign_id, market_id, phase.phase))
+            failed = [row for row in rows if row.get("failedAt")]
+            if failed:
+                event = f'{{"campaignId": "{campaign_id}", "marketId": "{market_id}"}}'
+                yield Finding(
+                    f"{name}: {len(failed)} chunks failed, the first with: {failed[0].get('failure')}",
+                    f"regworkers invoke enqueueMarketSelections '{event}'",
+                )
+
+
+def _of_notifications(
+    campaign_id: str, switch: Mapping[str, Any], outbox: Mapping[str, Mapping[str, Mapping[str, int]]]
+) -> Iterator[Finding]:
+    waiting = sum(counts.get("PENDING", 0) for markets in outbox.values() for counts in markets.values())
+    if switch.get("paused") and waiting:
+        whose = "--all" if switch.get("all") else campaign_id
+        yield Finding(
+            f"{waiting} messages wait while notifications are paused: {switch.get('reason') or 'no reason given'}",
+            f"regworkers notifications resume {whose}",
+        )
+
+
+def _at_work(runtime: Runtime, campaign_id: str, sleep: Sleep) -> bool:
+    """Whether somebody holds the draw's lease and shows a sign of life: its counter moves every third of a
+    lease time.
+    """
+    key = LeaseHolder.key_of(f"draw-{campaign_id}")
+    before = runtime.leases.get(key)
+    if before is None or not before.owner:
+        return False
+    for _ in range(5):
+        sleep(runtime.settings.selection.lease_seconds / 10)
+        now = runtime.leases.get(key)
+        if now is not None and (now.token, now.counter) != (before.token, before.counter):
+            return True
+    return False
+
+
+def _outbox(runtime: Runtime, record: DrawRecord | None) -> dict[str, dict[str, dict[str, int]]]:
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    if record is None:
+        return found
+    for number, phase in record.phases.items():
+        for market_id in phase.markets:
+            market = MarketPhase(record.campaign_id, market_id, number)
+            rows = runtime.outbox.count(market)
+            sent = runtime.outbox.count_sent(market, rows) if rows else 0
+            found.setdefault(str(number), {})[market_id] = {"PENDING": rows - sent, "SENT": sent}
+    return found
+
+
+def _notifications(runtime: Runtime, record: DrawRecord | None) -> Mapping[str, Any]:
+    """The stop switch that is in force: that of all campaigns before the campaign's own."""
+    everyone = runtime.draw_markets.all_switch()
+    if everyone.get("paused"):
+        return {"paused": True, "all": True, "reason": everyone.get("reason"), "by": everyone.get("by")}
+    own = record.notifications if record else {}
+    return {
+        "paused": bool(own.get("paused")),
+        "all": False,
+        "reason": own.get("reason"),
+        "by": own.get("by"),
+    }
+
+
+def _draw(record: DrawRecord | None) -> dict[str, Any] | None:
+    if record is None:
+        return None
+    return {
+        str(number): {
+            "status": phase.status.value,
+            "outcomes": dict(phase.outcomes),
+            "resultHash": phase.result_hash or None,
+            "markets": {market_id: dict(numbers) for market_id, numbers in phase.markets.items()},
+        }
+        for number, phase in record.phases.items()
+    }

@@ -1,0 +1,284 @@
+"""`regworkers codes import`: from a file into positions, in the file's order, each code once.
+
+Batches are looked up, then appended: under a lease, because positions count on from the highest, and safe
+without it, because a unique index refuses a position that is taken. Killed at any moment, the first so many
+codes of the file are there without a gap; importing the file again finds them known and goes on behind them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from regworkers_core.adapters.codes import Code, NewCode
+from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.leases import Lease
+from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.codes.lines import (
+    Blank,
+    Line,
+    Reject,
+    Rejected,
+    Row,
+    masked,
+    read_columns,
+    read_lines,
+)
+from regworkers_core.selection.codes.rejects import RejectsFile
+from regworkers_core.selection.leasing import LeaseBusy, held_lease
+
+# Codes that are looked up and appended at once.
+_BATCH = 1000
+_SEEN_CACHE_KIB = 4096
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """`lines` = `added` + `known` + the sum of `rejected` + `blank`; in a dry run `added` would be."""
+
+    campaign_id: str
+    dry_run: bool
+    lines: int = 0
+    added: int = 0
+    known: int = 0
+    blank: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    added_by_market: Counter[str] = field(default_factory=Counter)
+    rejects_file: Path | None = None
+    stopped: bool = False
+
+    @property
+    def adds_up(self) -> bool:
+        return self.lines == self.added + self.known + self.blank + self.rejected.total()
+
+    @property
+    def clean(self) -> bool:
+        """Whether the whole file was read and nothing of it rejected."""
+        return not self.rejected and not self.stopped
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "campaignId": self.campaign_id,
+            "dryRun": self.dry_run,
+            "lines": self.lines,
+            "added": self.added,
+            "known": self.known,
+            "blank": self.blank,
+            "rejected": dict(sorted(self.rejected.items())),
+            "addedByMarket": dict(sorted(self.added_by_market.items())),
+            "rejectsFile": str(self.rejects_file) if self.rejects_file else None,
+            "stopped": self.stopped,
+        }
+
+
+def import_codes(
+    runtime: Runtime,
+    path: Path,
+    campaign: Campaign,
+    *,
+    market_id: str | None,
+    rejects: Path,
+    run_id: str,
+    dry_run: bool = False,
+    stop: StopSignal | None = None,
+    on_progress: Callable[[ImportReport], None] = lambda _report: None,
+    on_step: OnStep = no_step,
+    sleep: Callable[[float], object] = time.sleep,
+) -> ImportReport:
+    """Import every good row of the file and write the others, with line and reason, to `rejects`.
+
+    `market_id` is where rows go that name no market; a row that names another one is rejected. Raises
+    UsageError for a file that cannot be read, a market that is not the campaign's, or another import under
+    way; TransientFailure when a store stays away (import the file again, it goes on).
+    """
+    market_id = _market_for(campaign, market_id, read_columns(path))
+    report = ImportReport(campaign.campaign_id, dry_run)
+    with (
+        _lease(runtime, campaign.campaign_id, run_id, dry_run, sleep) as lease,
+        RejectsFile(rejects) as rejected,
+        _Seen() as seen,
+    ):
+        work = _Import(runtime, campaign, market_id, report, rejected, seen, run_id, lease, on_step)
+        for batch in _batches(path):
+            if stop is not None and stop.is_set:
+                report.stopped = True
+                break
+            work.take(batch)
+            on_progress(report)
+    report.rejects_file = rejected.written
+    return report
+
+
+class _Import:
+    """One import's work, batch by batch."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        campaign: Campaign,
+        market_id: str | None,
+        report: ImportReport,
+        rejects: RejectsFile,
+        seen: _Seen,
+        run_id: str,
+        lease: Lease | None,
+        on_step: OnStep,
+    ) -> None:
+        self._codes, self._clock = runtime.codes, runtime.clock
+        self._campaign, self._market_id = campaign, market_id
+        self._report, self._rejects, self._seen = report, rejects, seen
+        self._run_id, self._lease, self._on_step = run_id, lease, on_step
+        self._highest: dict[str, int] = {}
+
+    def take(self, lines: Sequence[Line]) -> None:
+        report = self._report
+        report.lines += len(lines)
+        wanted: dict[str, tuple[Row, NewCode]] = {}
+        for line in lines:
+            if isinstance(line, Blank):
+                report.blank += 1
+                continue
+            new = line if isinstance(line, Reject) else self._check(line)
+            if isinstance(new, Reject):
+                self._reject(new)
+            elif isinstance(line, Row):
+                wanted[new.code] = (line, new)
+        stands = self._codes.get(list(wanted)) if wanted else {}
+        fresh = [new for code, (_, new) in wanted.items() if code not in stands]
+        if fresh and not report.dry_run:
+            stands |= self._append(fresh)
+        for code, (row, new) in wanted.items():
+            self._settle(row, new, stands.get(code))
+        self._on_step("codes.after_batch")
+
+    def _append(self, fresh: Sequence[NewCode]) -> dict[str, Code]:
+        if self._lease is not None and self._lease.lost and not self._lease.renew():
+            raise UsageError(
+                f"the import for {self._campaign.campaign_id} lost its lease to another one: what it added "
+                "stays, import the file again when the other is done"
+            )
+        return self._codes.add(
+            self._campaign.campaign_id,
+            fresh,
+            import_id=self._run_id,
+            at=iso(self._clock()),
+            highest=self._highest,
+        )
+
+    def _check(self, row: Row) -> NewCode | Reject:
+        """What the row asks for, or why not."""
+        campaign = self._campaign
+        if row.campaign_id not in (None, campaign.campaign_id):
+            # Masked, too: with its columns mixed up this cell holds the code.
+            return Reject(row.number, Rejected.WRONG_CAMPAIGN, masked(row.campaign_id or ""))
+        market_id = self._market_id if row.market_id is None else row.market_id
+        if market_id is None or campaign.market(market_id) is None:
+            return Reject(row.number, Rejected.UNKNOWN_MARKET, masked(market_id or ""))
+        if self._market_id is not None and market_id != self._market_id:
+            return Reject(row.number, Rejected.WRONG_MARKET, market_id)
+        first = self._seen.first(row.code, row.number)
+        if first is not None:
+            return Reject(row.number, Rejected.DUPLICATE_IN_FILE, f"{masked(row.code)} as in line {first}")
+        return NewCode(row.code, market_id)
+
+    def _settle(self, row: Row, new: NewCode, stands: Code | None) -> None:
+        report = self._report
+        if stands is None:
+            report.added += 1
+            report.added_by_market[new.market_id] += 1
+        elif (stands.campaign_id, stands.market_id) == (self._campaign.campaign_id, new.market_id):
+            report.known += 1
+        else:
+            where = "another campaign"
+            if stands.campaign_id == self._campaign.campaign_id:
+                where = f"market {stands.market_id}"
+            self._reject(Reject(row.number, Rejected.TAKEN, f"{masked(row.code)} belongs to {where}"))
+
+    def _reject(self, reject: Reject) -> None:
+        self._report.rejected[reject.reason.value] += 1
+        self._rejects.add(reject)
+
+
+class _Seen:
+    """The codes of this file by their hash, in a private database that goes to disk beyond a few megabytes."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None)
+        self._database.execute(f"PRAGMA cache_size = -{_SEEN_CACHE_KIB}")
+        self._database.execute("PRAGMA synchronous = OFF")
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("CREATE TABLE seen (code BLOB PRIMARY KEY, line INT) WITHOUT ROWID")
+        self._database.execute("BEGIN")
+
+    def first(self, code: str, line: int) -> int | None:
+        """The line where the code was first, None when it is this one."""
+        key = hashlib.blake2b(code.encode(), digest_size=16).digest()
+        added = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, line)).rowcount
+        if added:
+            return None
+        found = self._database.execute("SELECT line FROM seen WHERE code = ?", (key,)).fetchone()
+        return int(found[0])
+
+    def __enter__(self) -> _Seen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+
+def _batches(path: Path) -> Iterator[list[Line]]:
+    batch: list[Line] = []
+    for line in read_lines(path):
+        batch.append(line)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _market_for(campaign: Campaign, market_id: str | None, columns: Sequence[str]) -> str | None:
+    """Where rows without a market go: None when every row has to name one."""
+    known = ", ".join(campaign.market_ids)
+    if market_id is None:
+        if "marketId" in columns:
+            return None
+        if len(campaign.markets) > 1:
+            raise UsageError(
+                f"campaign {campaign.campaign_id} has the markets {known}, and the file has no column marketId: "
+                "say with --market which one its codes are for"
+            )
+        return campaign.market_ids[0]
+    if campaign.market(market_id) is None:
+        raise UsageError(f"campaign {campaign.campaign_id} has no market {market_id!r}: there are {known}")
+    return market_id
+
+
+@contextmanager
+def _lease(
+    runtime: Runtime, campaign_id: str, run_id: str, dry_run: bool, sleep: Callable[[float], object]
+) -> Iterator[Lease | None]:
+    if dry_run:
+        yield None
+        return
+    seconds = runtime.settings.selection.lease_seconds
+    try:
+        with held_lease(
+            runtime.leases, f"codes-{campaign_id}", run_id, lease_seconds=seconds, sleep=sleep
+        ) as lease:
+            yield lease
+    except LeaseBusy:
+        raise UsageError(
+            f"another import of codes for {campaign_id} is under way: run this one again when it is done"
+        ) from None

@@ -1,0 +1,43 @@
+"""The file of what an import did not take: `line,reason,found`, written only when there is something."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TextIO
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.selection.codes.lines import Reject
+
+
+class RejectsFile:
+    """Holds no whole code, so that it can be sent back to whoever made the codes file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: TextIO | None = None
+        self.written: Path | None = None
+
+    def add(self, reject: Reject) -> None:
+        """Raises UsageError when the file cannot be written."""
+        try:
+            if self._file is None:
+                self._file = self._path.open("w", encoding="utf-8", newline="")
+                csv.writer(self._file, lineterminator="\n").writerow(("line", "reason", "found"))
+                self.written = self._path
+            row = (reject.number, reject.reason.value, _harmless(reject.found))
+            csv.writer(self._file, lineterminator="\n").writerow(row)
+        except OSError as error:
+            raise UsageError(f"{self._path}: {error.strerror}; choose another place with --rejects") from None
+
+    def __enter__(self) -> RejectsFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _harmless(text: str) -> str:
+    """A spreadsheet takes a cell that begins like this for a formula."""
+    return "'" + text if text.startswith(("=", "+", "-", "@")) else text

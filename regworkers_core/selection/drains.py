@@ -1,0 +1,84 @@
+"""The two drains of selection, wired."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from regworkers_core.domain.selection import Chunk
+from regworkers_core.drains import DrainSpec, Pace, queue_parts
+from regworkers_core.engine.message_work import MessageWork
+from regworkers_core.engine.ports import Received
+from regworkers_core.engine.queue_source import QueueSource
+from regworkers_core.engine.steps import OnStep
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.assigner import Assigner
+from regworkers_core.selection.notify.source import OutboxSource, Parcel
+from regworkers_core.selection.notify.work import NotifyWork
+from regworkers_core.settings import Settings
+
+
+def _pace(settings: Settings) -> Pace:
+    selection = settings.selection
+    return Pace(selection.concurrency, selection.prefetch, selection.visibility_seconds)
+
+
+def _sender_pace(settings: Settings) -> Pace:
+    return Pace(settings.selection.concurrency, settings.selection.prefetch, settings.selection.lease_seconds)
+
+
+def _selections(
+    runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnStep
+) -> tuple[QueueSource, MessageWork[Chunk]]:
+    settings = runtime.settings.selection
+    return queue_parts(
+        runtime,
+        "selections",
+        runtime.names.selection_queue,
+        Assigner(runtime, run_id=run_id, on_step=on_step),
+        batch_messages=settings.batch_messages,
+        receive_wait_seconds=settings.receive_wait_seconds,
+        visibility_seconds=settings.visibility_seconds,
+        max_attempts=settings.max_attempts,
+        run_id=run_id,
+        on_step=on_step,
+    )
+
+
+def _notifications(
+    runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnStep
+) -> tuple[OutboxSource, NotifyWork]:
+    # A run that is retried keeps its id, an owner must never come twice.
+    source = OutboxSource(runtime, owner=f"{run_id}-{uuid.uuid4().hex[:8]}", sleep=stop.wait)
+    return source, NotifyWork(runtime, run_id=run_id, on_step=on_step)
+
+
+SELECTIONS: DrainSpec[Received] = DrainSpec(
+    name="selections",
+    worker="processSelections",
+    summary="Take chunks of winners off the selection queue: claim codes, write selections and the outbox.",
+    needs=("sqs", "mongo", "s3", "dynamodb"),
+    outcomes=(
+        "received",
+        "applied",
+        "unchanged",
+        "dead_lettered",
+        "returned",
+        "claimed",
+        "written",
+        "enqueued",
+    ),
+    pace=_pace,
+    parts=_selections,
+)
+NOTIFICATIONS: DrainSpec[Parcel] = DrainSpec(
+    name="notifications",
+    worker="sendNotifications",
+    summary="Send what the outbox owes to the notification queue: canary first, one sender at a time.",
+    needs=("sqs", "mongo", "dynamodb"),
+    outcomes=("received", "sent", "returned", "markets_delivered", "campaigns_paused"),
+    pace=_sender_pace,
+    parts=_notifications,
+)
+DRAINS: tuple[DrainSpec[Any], ...] = (SELECTIONS, NOTIFICATIONS)

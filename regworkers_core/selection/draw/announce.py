@@ -1,0 +1,26 @@
+"""Tell Kafka's readers what a draw has published: hashes, never a fan's data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from regworkers_core.domain.events import EventType, draw_event
+from regworkers_core.domain.messages import MessageType, encode
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.engine.ports import Outgoing
+from regworkers_core.runtime import Runtime
+
+COMMITTED = EventType.DRAW_COMMITTED
+DRAWN = EventType.DRAW_DRAWN
+
+
+def announce(
+    runtime: Runtime, campaign_id: str, phase: int, kind: EventType, data: Mapping[str, Any], *, at: str
+) -> None:
+    """Queue one event. A repeat has the same id, so readers drop it. Raises TransientFailure."""
+    event = draw_event(campaign_id, phase, kind, data, at)
+    body = encode(MessageType.PUBLISH, event["correlationid"], [event])
+    queue = runtime.queue(runtime.names.analytics_queue)
+    if failed := queue.send([Outgoing(body, {"correlationId": event["correlationid"]})]):
+        raise TransientFailure("sqs", f"{queue.name} did not confirm: {failed[0].error}")

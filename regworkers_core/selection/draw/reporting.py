@@ -1,0 +1,80 @@
+"""Report: brings the files of a drawn phase to the report's maker and keeps what it made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from regworkers_core.adapters.codes import CodeStatus
+from regworkers_core.adapters.draws import DrawRecord, PhaseRecord
+from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw import freezing
+from regworkers_core.selection.draw.artefacts import Workbench, pipeline_key, report_key
+from regworkers_core.selection.draw.pool import EXCLUSIONS, POOL
+from regworkers_core.selection.draw.terms import Terms
+from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.maths.files import CUTOFFS, MANIFEST, OUTCOMES, SUMMARY
+from regworkers_core.selection.report.inputs import ReportContext, ReportFiles
+
+PAGE, NUMBERS = "report.html", "report.json"
+
+
+@dataclass(frozen=True, slots=True)
+class MadeReport:
+    """`record` goes into the `draws` document: where the report lies, `findings`, `warnings`, the funnel."""
+
+    record: Mapping[str, Any]
+    plots: Mapping[str, bytes]
+
+
+def report(
+    runtime: Runtime,
+    campaign: Campaign,
+    record: DrawRecord,
+    phase: PhaseRecord,
+    bench: Workbench,
+    engine: Engine,
+) -> MadeReport:
+    """Make the report of a drawn phase and put it into the store as page and as JSON."""
+    campaign_id, number = record.campaign_id, phase.phase
+    folder = bench.fetch_public(number, MANIFEST, CUTOFFS, SUMMARY)
+    first = record.phases[1]
+    files = ReportFiles(
+        artefacts=folder,
+        pool=bench.fetch(freezing.key_of(campaign_id, first, POOL), bench.root / POOL),
+        exclusions=bench.fetch(freezing.key_of(campaign_id, first, EXCLUSIONS), bench.root / EXCLUSIONS),
+        outcomes=bench.fetch(pipeline_key(campaign_id, number, OUTCOMES), bench.root / OUTCOMES),
+    )
+    context = ReportContext(
+        campaign_name=campaign.name,
+        market_names={market.market_id: market.name for market in campaign.markets},
+        codes={
+            market: counts.get(CodeStatus.AVAILABLE, 0)
+            for market, counts in runtime.codes.count(campaign_id).items()
+        },
+        commitment_late=bool(first.fields.get("commitmentLate")),
+        dropped_preferences=first.freeze["droppedPreferences"],
+        reason=Terms.parse(phase.fields["terms"]).reason,
+    )
+    # Imported here: plots and statistics cost every run and every command a second that only a report needs.
+    from regworkers_core.selection.report.build import build_report
+
+    made = build_report(files, context, memory_mib=engine.memory_mib, scratch=engine.scratch)
+    page = report_key(campaign_id, number, PAGE)
+    runtime.objects.put_bytes(page, made.html.encode())
+    runtime.objects.put_bytes(report_key(campaign_id, number, NUMBERS), orjson.dumps(made.numbers))
+    return MadeReport(
+        {
+            "page": f"s3://{runtime.names.bucket}/{page}",
+            "findings": list(made.findings),
+            "warnings": list(made.warnings),
+            "funnel": made.numbers["funnel"],
+            "at": iso(runtime.clock()),
+        },
+        made.plots,
+    )

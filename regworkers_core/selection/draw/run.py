@@ -1,0 +1,328 @@
+"""A draw, step by step: freeze, commit, seed, rank, allocate, report, publish.
+
+Each step reads what the steps before decided, decides its own part once, under the draw's lease and its
+fencing token, and publishes it. A repeat finds it decided and only makes sure that it is published: so a run
+that died is resumed by calling the steps again, from the first one on, and nothing is drawn twice.
+`on_step` names the moments between a decision and its publication, where a death would hurt most.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from regworkers_core.adapters.draws import DrawRecord, Fenced, PhaseRecord, PhaseStatus
+from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.leases import Lease
+from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.publish import publish_phase
+from regworkers_core.selection.campaigns import lifecycle
+from regworkers_core.selection.draw import allocation, commitment, freezing, reporting, seeding
+from regworkers_core.selection.draw.artefacts import Workbench, workbench
+from regworkers_core.selection.draw.terms import Terms
+from regworkers_core.selection.leasing import LeaseBusy, held_lease
+from regworkers_core.selection.maths.engine import Engine
+
+Settled = Callable[[str], Sequence[str]]
+
+
+def lease_name(campaign_id: str) -> str:
+    """The lease of a campaign's draw in `worker-leases`."""
+    return f"draw-{campaign_id}"
+
+
+class DrawBusy(Failure):
+    """Another run works on this draw. Nothing is wrong: it goes on there."""
+
+    def __init__(self, campaign_id: str) -> None:
+        super().__init__(f"another run works on the draw of {campaign_id}: nothing to do here")
+
+
+class NotSettled(Failure):
+    """Replication of the campaign has not caught up: `findings` say what is open and what helps."""
+
+    def __init__(self, campaign_id: str, findings: Sequence[str]) -> None:
+        super().__init__(f"{campaign_id} cannot be frozen yet: {'; '.join(findings)}")
+        self.findings = findings
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a step came to. `done` now, `stood` from an earlier run, or `awaiting` somebody's word; `facts` are
+    numbers and hashes, never a fan's data.
+    """
+
+    name: str
+    state: Literal["done", "stood", "awaiting"]
+    facts: Mapping[str, Any]
+    # Pictures by name (PNG), for those who show them.
+    plots: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class DrawRun:
+    """One run's work on a phase of a campaign's draw; without `phase` on the latest.
+
+    Every step raises DrawBusy while another run works on the draw, TransientFailure when a store cannot
+    answer, UsageError when the step before it is missing or the campaign cannot be drawn, DrawError for
+    artefacts that do not fit.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        campaign_id: str,
+        *,
+        run_id: str,
+        settled: Settled,
+        phase: int | None = None,
+        strikes: tuple[tuple[str, str], ...] = (),
+        stop: StopSignal | None = None,
+        on_step: OnStep = no_step,
+        on_progress: Callable[[str], None] = lambda _text: None,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._runtime, self.campaign_id, self._run_id = runtime, campaign_id, run_id
+        self._settled, self._wanted_phase, self._strikes = settled, phase, strikes
+        self._stop = stop or StopSignal()
+        self._on_step, self._tell, self._sleep = on_step, on_progress, sleep
+
+    @property
+    def phase(self) -> int:
+        """The phase that this run works on. Raises UsageError before the first freeze."""
+        return self._ready(PhaseStatus.OPENED, "freeze")[1].phase
+
+    def steps(self, confirm: str | None = None) -> Iterator[Step]:
+        """All steps in order. Ends after one that awaits somebody's word."""
+        for step in (self.freeze, self.commit, self.seed, self.rank, self.allocate, self.report):
+            yield step()
+            if self._stop.is_set:
+                return
+        yield self.publish(confirm)
+
+    def freeze(self) -> Step:
+        """Wait for replication, then judge every entry once and keep the pool. Raises NotSettled."""
+        campaign = self._campaign()
+        with self._lease() as lease:
+            record = self._runtime.draws.get(self.campaign_id)
+            if record is not None and record.phases[1].freeze:
+                return Step("freeze", "stood", freezing.facts(record.phases[1]))
+            if campaign.status not in (CampaignStatus.CLOSED, CampaignStatus.PROCESSING):
+                raise UsageError(
+                    f"campaign {self.campaign_id} is {campaign.status}, a draw needs it CLOSED:"
+                    f" `regworkers campaign close {self.campaign_id}`"
+                )
+            self._tell("waiting for replication")
+            if findings := self._settled(self.campaign_id):
+                raise NotSettled(self.campaign_id, findings)
+            lifecycle.advance(
+                self._runtime,
+                self.campaign_id,
+                CampaignStatus.PROCESSING,
+                reason="draw",
+                run_id=self._run_id,
+            )
+            opened = {
+                "terms": Terms.of(campaign, self._strikes).as_fields(),
+                "asOf": self._now(),
+                "runId": self._run_id,
+            }
+            self._runtime.draws.open(self.campaign_id, 1, opened, token=lease.token)
+            with self._bench() as bench:
+                frozen = freezing.freeze(
+                    self._runtime, campaign, bench, self._engine(bench), lease.token, self._tell
+                )
+            self._on_step("draw.after_freeze")
+            self._decide(lease, 1, {"freeze": frozen, "status": PhaseStatus.FROZEN.value}, once="freeze")
+        return Step("freeze", "done", freezing.facts(self._phase(1)))
+
+    def commit(self) -> Step:
+        """Fix the manifest and publish its hash, before the seed exists."""
+        with self._lease() as lease:
+            record, phase = self._ready(PhaseStatus.OPENED, "freeze")
+            if not record.phases[1].freeze:
+                raise self._missing("freeze")
+            state: Literal["done", "stood"] = "stood"
+            if not phase.manifest_hash:
+                decided = commitment.decide(self._runtime, self._campaign(), record, phase)
+                self._decide(
+                    lease,
+                    phase.phase,
+                    {**decided, "status": PhaseStatus.COMMITTED.value},
+                    once="manifestHash",
+                )
+                phase, state = self._phase(phase.phase), "done"
+                self._on_step("draw.after_commit")
+            commitment.publish(self._runtime, self.campaign_id, phase)
+        return Step("commit", state, commitment.facts(phase))
+
+    def seed(self) -> Step:
+        """Get the randomness that the manifest names, verify it, derive the seed. With a beacon this waits for
+        its round; a stop signal ends the waiting (state `awaiting`).
+        """
+        with self._lease() as lease:
+            record, phase = self._ready(PhaseStatus.COMMITTED, "commit")
+            state: Literal["done", "stood"] = "stood"
+            if not seeding.seed_bytes(phase):
+                found = seeding.obtain(self._runtime, record, phase, self._stop, self._tell)
+                if found is None:
+                    return Step("seed", "awaiting", {"seedSource": phase.fields["seedSource"]})
+                decided = {
+                    "seedFile": found.decode("ascii"),
+                    "seededAt": self._now(),
+                    "status": PhaseStatus.SEEDED.value,
+                }
+                self._decide(lease, phase.phase, decided, once="seedFile")
+                phase, state = self._phase(phase.phase), "done"
+                self._on_step("draw.after_seed")
+            seeding.publish(self._runtime, self.campaign_id, phase)
+        return Step("seed", state, seeding.facts(phase))
+
+    def rank(self) -> Step:
+        """Order every entry by its key. Later phases keep the order of the first."""
+        with self._lease() as lease:
+            record, phase = self._ready(PhaseStatus.SEEDED, "seed")
+            if phase.reached(PhaseStatus.RANKED):
+                return Step("rank", "stood", {"count": record.phases[1].freeze["count"]})
+            if phase.phase == 1:
+                with self._bench() as bench:
+                    allocation.rank(bench, record, self._engine(bench))
+            self._on_step("draw.after_rank")
+            self._decide(lease, phase.phase, {"rankedAt": self._now(), "status": PhaseStatus.RANKED.value})
+        return Step("rank", "done", {"count": record.phases[1].freeze["count"]})
+
+    def allocate(self) -> Step:
+        """Give seats in rank order, and publish result and hash before anyone sees a report."""
+        with self._lease() as lease:
+            record, phase = self._ready(PhaseStatus.RANKED, "rank")
+            state: Literal["done", "stood"] = "stood"
+            if not phase.result_hash:
+                with self._bench() as bench:
+                    decided = allocation.allocate(bench, record, phase, self._engine(bench))
+                self._on_step("draw.after_allocate")
+                decided |= {"drawnAt": self._now(), "status": PhaseStatus.DRAWN.value}
+                self._decide(lease, phase.phase, decided, once="resultHash")
+                phase, state = self._phase(phase.phase), "done"
+            allocation.announce_result(self._runtime, self.campaign_id, phase)
+        return Step("allocate", state, allocation.facts(phase))
+
+    def report(self) -> Step:
+        """Funnel, odds, bias audit, exclusions: what to look at before the publication is confirmed."""
+        with self._lease() as lease:
+            record, phase = self._ready(PhaseStatus.DRAWN, "allocate")
+            if phase.reached(PhaseStatus.PUBLISHED):
+                return Step("report", "stood", phase.fields["report"])
+            with self._bench() as bench:
+                made = reporting.report(
+                    self._runtime, self._campaign(), record, phase, bench, self._engine(bench)
+                )
+            self._decide(lease, phase.phase, {"report": made.record})
+        return Step("report", "done", made.record, made.plots)
+
+    def publish(self, confirm: str | None = None) -> Step:
+        """Plan codes and queue the work on them, once `confirm` is the campaign's id (or the settings say that
+        no word is needed). Raises UsageError for another word.
+        """
+        if confirm and confirm != self.campaign_id:
+            raise UsageError(
+                f"the confirmation should be the campaign's id {self.campaign_id}, found {confirm!r}"
+            )
+        with self._lease() as lease:
+            _, phase = self._ready(PhaseStatus.DRAWN, "allocate")
+            if phase.reached(PhaseStatus.COMPLETED):
+                return Step("publish", "stood", _markets(phase))
+            if "confirmedAt" not in phase.fields:
+                if not confirm and not self._runtime.settings.selection.auto_publish:
+                    return Step("publish", "awaiting", {"confirm": self.campaign_id})
+                if "report" not in phase.fields:
+                    raise self._missing("report")
+                said = {"confirmedAt": self._now(), "confirmedBy": self._run_id if confirm else "settings"}
+                self._decide(lease, phase.phase, said, once="confirmedAt")
+            stood = phase.reached(PhaseStatus.PUBLISHED)
+            publish_phase(
+                self._runtime,
+                self.campaign_id,
+                phase.phase,
+                token=lease.token,
+                run_id=self._run_id,
+                on_step=self._on_step,
+            )
+        if not stood:
+            self._on_step("draw.after_publish")
+        return Step("publish", "stood" if stood else "done", _markets(self._phase(phase.phase)))
+
+    @contextmanager
+    def _lease(self) -> Iterator[Lease]:
+        try:
+            with held_lease(
+                self._runtime.leases,
+                lease_name(self.campaign_id),
+                self._run_id,
+                lease_seconds=self._runtime.settings.selection.lease_seconds,
+                sleep=self._sleep,
+            ) as lease:
+                yield lease
+        except (LeaseBusy, Fenced):
+            raise DrawBusy(self.campaign_id) from None
+
+    @contextmanager
+    def _bench(self) -> Iterator[Workbench]:
+        with workbench(self._runtime.objects, self.campaign_id) as bench:
+            yield bench
+
+    def _engine(self, bench: Workbench) -> Engine:
+        settings = self._runtime.settings.selection
+        return Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=bench.scratch)
+
+    def _campaign(self) -> Campaign:
+        campaign = self._runtime.campaigns.get(self.campaign_id)
+        if campaign is None:
+            raise UsageError(f"no campaign {self.campaign_id}: `regworkers campaign list` names them")
+        return campaign
+
+    def _decide(self, lease: Lease, phase: int, fields: Mapping[str, Any], once: str = "") -> None:
+        self._runtime.draws.decide(self.campaign_id, phase, fields, token=lease.token, once=once)
+
+    def _phase(self, number: int) -> PhaseRecord:
+        record = self._runtime.draws.get(self.campaign_id)
+        if record is None:
+            raise self._missing("freeze")
+        return record.phases[number]
+
+    def _ready(self, needed: PhaseStatus, step: str) -> tuple[DrawRecord, PhaseRecord]:
+        """The record and the phase, which has come as far as `needed`, or UsageError naming `step`."""
+        record = self._runtime.draws.get(self.campaign_id)
+        if record is None or not record.phases:
+            raise self._missing("freeze")
+        number = self._wanted_phase or record.latest.phase
+        phase = record.phases.get(number)
+        if phase is None:
+            raise UsageError(f"the draw of {self.campaign_id} has no phase {number}")
+        if not phase.reached(needed):
+            raise self._missing(step)
+        return record, phase
+
+    def _missing(self, step: str) -> UsageError:
+        return UsageError(
+            f"the draw of {self.campaign_id} has not come to this step: `{step}` is first"
+            f" (`regworkers draw run {self.campaign_id}` does all in order)"
+        )
+
+    def _now(self) -> str:
+        return iso(self._runtime.clock())
+
+
+def _markets(phase: PhaseRecord) -> dict[str, Any]:
+    """Status and numbers of each market of the phase."""
+    return {
+        "phase": phase.phase,
+        "status": phase.status.value,
+        "resultHash": phase.result_hash,
+        "markets": {market: dict(numbers) for market, numbers in phase.markets.items()},
+    }

@@ -1,0 +1,154 @@
+"""The terms of a phase: what is drawn for, fixed before anything is decided by chance."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from regworkers_core.domain.campaign import Campaign, Market, Reserve
+from regworkers_core.domain.keys import is_selection_id
+from regworkers_core.domain.reasons import UsageError
+
+_REASON = re.compile(r"[A-Z_]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """`markets` by id, `strikes` as (ref, reason) by ref, cumulative over the phases; `waitlist_size` None
+    means all.
+    """
+
+    markets: tuple[Market, ...]
+    wins_per_unit: int
+    waitlist_size: int | None
+    strikes: tuple[tuple[str, str], ...] = ()
+    reason: str = ""
+
+    @classmethod
+    def of(cls, campaign: Campaign, strikes: Iterable[tuple[str, str]] = ()) -> Terms:
+        """The terms of phase 1, as the campaign states them."""
+        return cls(
+            markets=tuple(sorted(campaign.markets, key=lambda market: market.market_id)),
+            wins_per_unit=campaign.draw.wins_per_unit,
+            waitlist_size=campaign.draw.waitlist_size,
+            strikes=merged(strikes),
+        )
+
+    def as_fields(self) -> dict[str, Any]:
+        """For the `draws` document."""
+        return {
+            "markets": [
+                {
+                    "marketId": market.market_id,
+                    "capacity": market.capacity,
+                    "reserves": [
+                        {"segment": reserve.segment, "seats": reserve.seats} for reserve in market.reserves
+                    ],
+                }
+                for market in self.markets
+            ],
+            "winsPerUnit": self.wins_per_unit,
+            "waitlistSize": self.waitlist_size,
+            "strikes": [list(strike) for strike in self.strikes],
+            "reason": self.reason,
+        }
+
+    @classmethod
+    def parse(cls, fields: Mapping[str, Any]) -> Terms:
+        """What `as_fields` made."""
+        markets = tuple(
+            Market(
+                market["marketId"],
+                market["marketId"],
+                market["capacity"],
+                tuple(Reserve(reserve["segment"], reserve["seats"]) for reserve in market["reserves"]),
+            )
+            for market in fields["markets"]
+        )
+        return cls(
+            markets,
+            fields["winsPerUnit"],
+            fields["waitlistSize"],
+            tuple((ref, reason) for ref, reason in fields["strikes"]),
+            fields["reason"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TopUp:
+    """What a further phase changes. `capacities` are new totals by market id; `reserves` replace a market's
+    whole list; `strikes` come on top of the earlier ones.
+    """
+
+    capacities: Mapping[str, int]
+    reserves: Mapping[str, tuple[Reserve, ...]]
+    strikes: tuple[tuple[str, str], ...]
+    reason: str
+    waitlist_size: int | None = None
+    keep_waitlist: bool = True
+
+    def after(self, before: Terms, pinned: Mapping[str, int]) -> Terms:
+        """The next phase's terms. `pinned` are the winners who keep their seat, by market.
+
+        Raises UsageError for an unknown market, fewer seats than are taken, or reserves above what is offered.
+        """
+        known = {market.market_id for market in before.markets}
+        for market_id in (*self.capacities, *self.reserves):
+            if market_id not in known:
+                raise UsageError(
+                    f"market {market_id} is not in the draw: there are {', '.join(sorted(known))}"
+                )
+        if not self.reason.strip():
+            raise UsageError("a top-up needs a reason: it is published with the phase")
+        markets = []
+        for market in before.markets:
+            capacity = self.capacities.get(market.market_id, market.capacity)
+            # Reserves are among the seats that are newly offered, so those of the phase before are spent.
+            reserves = self.reserves.get(market.market_id, ())
+            offered = capacity - pinned.get(market.market_id, 0)
+            if offered < 0:
+                raise UsageError(
+                    f"market {market.market_id}: capacity is the new total and should be at least"
+                    f" {pinned.get(market.market_id, 0)}, which are taken; found {capacity}"
+                )
+            if (seats := sum(reserve.seats for reserve in reserves)) > offered:
+                raise UsageError(
+                    f"market {market.market_id}: reserves of {seats} seats exceed the {offered} on offer"
+                )
+            markets.append(replace(market, capacity=capacity, reserves=reserves))
+        return Terms(
+            markets=tuple(markets),
+            wins_per_unit=before.wins_per_unit,
+            waitlist_size=before.waitlist_size if self.keep_waitlist else self.waitlist_size,
+            strikes=merged((*before.strikes, *self.strikes)),
+            reason=self.reason.strip(),
+        )
+
+
+def merged(strikes: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Sorted by ref. Raises UsageError for a malformed line or a ref that is struck twice for two reasons."""
+    found: dict[str, str] = {}
+    for ref, reason in strikes:
+        if not is_selection_id(ref) or not _REASON.fullmatch(reason):
+            raise UsageError(f"a strike is `ref|REASON` with a reason of A-Z and _: found {ref!r}|{reason!r}")
+        if found.setdefault(ref, reason) != reason:
+            raise UsageError(f"{ref} is struck for {found[ref]} already: strikes are cumulative and stay")
+    return tuple(sorted(found.items()))
+
+
+def parse_strikes(text: str) -> tuple[tuple[str, str], ...]:
+    """Lines of `ref|REASON`; blank ones are skipped. Raises UsageError naming the line."""
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            ref, bar, reason = line.strip().partition("|")
+            if not bar:
+                raise UsageError(f"strikes, line {number}: should be `ref|REASON`")
+            found.append((ref, reason))
+    repeated = [ref for ref, times in Counter(ref for ref, _ in found).items() if times > 1]
+    if repeated:
+        raise UsageError(f"strikes: {repeated[0]} is listed twice")
+    return merged(found)

@@ -1,0 +1,85 @@
+"""A further phase: more seats later, in the same order, and those who have won keep what they have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from regworkers_core.adapters.draws import DrawRecord, PhaseStatus
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.artefacts import pipeline_key, workbench
+from regworkers_core.selection.draw.terms import Terms, TopUp
+from regworkers_core.selection.leasing import LeaseBusy, held_lease
+from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.maths.files import OUTCOMES
+
+LeaseName = Callable[[str], str]
+
+
+def open_phase(runtime: Runtime, campaign_id: str, request: TopUp, *, run_id: str, lease: str) -> int:
+    """Begin the next phase on the request's terms and return its number; a repeat of a request whose phase is
+    not complete yet returns that phase.
+
+    Raises UsageError when the phase before is not complete, for terms that cannot be met and for a ref that
+    is struck without being in the draw.
+    """
+    try:
+        with held_lease(
+            runtime.leases, lease, run_id, lease_seconds=runtime.settings.selection.lease_seconds
+        ) as held:
+            record = runtime.draws.get(campaign_id)
+            if record is None or not record.phases:
+                raise UsageError(f"{campaign_id} was not drawn yet: a top-up comes after its draw")
+            last = record.latest
+            if last.phase > 1 and not last.reached(PhaseStatus.COMPLETED):
+                again = _terms(runtime, record, last.phase - 1, request)
+                if again == Terms.parse(last.fields["terms"]):
+                    return last.phase
+            if not last.reached(PhaseStatus.COMPLETED):
+                raise UsageError(
+                    f"phase {last.phase} of {campaign_id} is {last.status}: a top-up waits until it is COMPLETED"
+                    f" (`regworkers campaign status {campaign_id}` tells what is open)"
+                )
+            terms = _terms(runtime, record, last.phase, request)
+            number = last.phase + 1
+            fields: dict[str, Any] = {
+                "terms": terms.as_fields(),
+                "asOf": record.phases[1].as_of,
+                "openedAt": iso(runtime.clock()),
+                "runId": run_id,
+            }
+            runtime.draws.open(campaign_id, number, fields, token=held.token)
+            return number
+    except LeaseBusy:
+        raise UsageError(
+            f"another run works on the draw of {campaign_id}: try again when it has ended"
+        ) from None
+
+
+def _terms(runtime: Runtime, record: DrawRecord, before: int, request: TopUp) -> Terms:
+    """The terms of the phase after `before`."""
+    settings = runtime.settings.selection
+    with workbench(runtime.objects, record.campaign_id) as bench:
+        outcomes = bench.fetch(
+            pipeline_key(record.campaign_id, before, OUTCOMES), bench.root / "before.parquet"
+        )
+        engine = Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=bench.scratch)
+        struck = [
+            ref for ref, _ in (*Terms.parse(record.phases[before].fields["terms"]).strikes, *request.strikes)
+        ]
+        with engine.connection() as connection:
+            table = f"read_parquet('{outcomes}')"
+            known = connection.execute(f"SELECT ref FROM {table} WHERE list_contains(?, ref)", [struck])
+            unknown = sorted(set(struck) - {row[0] for row in known.fetchall()})
+            if unknown:
+                raise UsageError(
+                    f"{unknown[0]} is not in the draw of {record.campaign_id}: nothing to strike"
+                )
+            rows = connection.execute(
+                f"SELECT market, count(*) FROM {table} WHERE outcome = 'WINNER' AND NOT list_contains(?, ref)"
+                " GROUP BY market",
+                [struck],
+            ).fetchall()
+    return request.after(Terms.parse(record.phases[before].fields["terms"]), dict(rows))

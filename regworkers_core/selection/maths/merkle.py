@@ -1,0 +1,252 @@
+"""The RFC 6962 Merkle tree over leaves.txt: root, inclusion proofs, and an index that makes proofs quick.
+
+Leaf hash SHA-256(0x00 + leaf), node SHA-256(0x01 + left + right), split at the largest power of two below n;
+the root over no leaves is SHA-256 of nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from regworkers_core.selection.maths.errors import DrawError
+from regworkers_core.selection.maths.files import LEAVES, is_hash
+
+# Leaves under one entry of the index: a power of two, so that each block is a complete subtree. A proof hashes
+# one block (about 1 ms) and the roots of all blocks once over (10 M leaves: 10,000 nodes, about 8 ms).
+BLOCK_LEAVES = 1024
+_ENTRY_BYTES = 40
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """`hashes` from the leaf's sibling up to the root's child, in hex. `leaf` is the line without its LF."""
+
+    index: int
+    count: int
+    leaf: str
+    hashes: tuple[str, ...]
+
+
+class TreeHash:
+    """The root of a growing list of subtrees of equal size, as a binary counter: one root for each bit set."""
+
+    def __init__(self) -> None:
+        self._stack: list[tuple[int, bytes]] = []
+
+    def add(self, subtree: bytes) -> None:
+        height = 0
+        stack = self._stack
+        while stack and stack[-1][0] == height:
+            subtree = hashlib.sha256(b"\x01" + stack.pop()[1] + subtree).digest()
+            height += 1
+        stack.append((height, subtree))
+
+    def root(self) -> bytes:
+        """Of what was added so far. The last subtree may have been an incomplete one."""
+        if not self._stack:
+            return hashlib.sha256(b"").digest()
+        root = self._stack[-1][1]
+        for _, left in reversed(self._stack[:-1]):
+            root = hashlib.sha256(b"\x01" + left + root).digest()
+        return root
+
+
+def leaf_hash(leaf: bytes) -> bytes:
+    return hashlib.sha256(b"\x00" + leaf).digest()
+
+
+def root_of(path: Path) -> tuple[str, int]:
+    """(root in hex, number of leaves) of a leaves.txt, at constant memory.
+
+    DrawError when the last line is not terminated.
+    """
+    tree, count = TreeHash(), 0
+    for block in _blocks(path):
+        tree.add(_block_root(block.leaves))
+        count += len(block.leaves)
+    return tree.root().hex(), count
+
+
+def write_index(path: Path, index: Path) -> tuple[str, int]:
+    """`root_of`, and on the way the index of blocks for `proof_of`: rebuildable from leaves.txt at any time.
+
+    One entry of 40 bytes a block: its byte offset in leaves.txt (8 bytes, big-endian), then its subtree's root.
+    """
+    tree, count = TreeHash(), 0
+    made = index.with_name(index.name + ".part")
+    with made.open("wb") as file:
+        for block in _blocks(path):
+            root = _block_root(block.leaves)
+            file.write(block.offset.to_bytes(8, "big") + root)
+            tree.add(root)
+            count += len(block.leaves)
+    made.replace(index)
+    return tree.root().hex(), count
+
+
+def proof_of(path: Path, leaf: int | str, *, index: Path | None = None) -> Proof:
+    """The inclusion proof of the leaf at this position (0-based) or with this ref.
+
+    `index` is a file by `write_index` (made here when missing); without one the whole of leaves.txt is hashed.
+    KeyError for a position or ref that is not there. DrawError when the index does not belong to leaves.txt.
+    """
+    entries = _entries(path, index)
+    with _mapped(path) as data:
+        number, leaves = _block_with(data, entries, leaf)
+        position = leaf if isinstance(leaf, int) else _position(leaves, number, leaf)
+        inside = position - number * BLOCK_LEAVES
+        if not 0 <= inside < len(leaves):
+            raise KeyError(leaf)
+        if _block_root(leaves) != entries[number][1]:
+            raise DrawError(
+                LEAVES, f"the leaves from {number * BLOCK_LEAVES} on do not fit their index: remake it"
+            )
+        count = (len(entries) - 1) * BLOCK_LEAVES + _lines_from(data, entries[-1][0])
+    path_up = _path(inside, [leaf_hash(each) for each in leaves])
+    path_up += _path(number, [root for _, root in entries])
+    return Proof(position, count, leaves[inside].decode("ascii"), tuple(each.hex() for each in path_up))
+
+
+def verify_proof(leaf: str, index: int, count: int, proof: Sequence[str], root: str) -> bool:
+    """Whether `leaf` stands at `index` (0-based) of the `count` leaves under `root` (RFC 9162, 2.1.3.2)."""
+    if not 0 <= index < count or not all(is_hash(each) for each in proof):
+        return False
+    node, last = index, count - 1
+    found = leaf_hash(leaf.encode())
+    for sibling in map(bytes.fromhex, proof):
+        if last == 0:
+            return False
+        if node & 1 or node == last:
+            found = hashlib.sha256(b"\x01" + sibling + found).digest()
+            while not node & 1 and node:
+                node >>= 1
+                last >>= 1
+        else:
+            found = hashlib.sha256(b"\x01" + found + sibling).digest()
+        node >>= 1
+        last >>= 1
+    return last == 0 and found.hex() == root
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    offset: int
+    leaves: list[bytes]
+
+
+def _blocks(path: Path) -> Iterator[_Block]:
+    with path.open("rb", buffering=_READ_BYTES) as file:
+        offset = 0
+        while lines := _lines(file):
+            if not lines[-1].endswith(b"\n"):
+                raise DrawError(LEAVES, "the last line has no line feed")
+            yield _Block(offset, [line[:-1] for line in lines])
+            offset += sum(map(len, lines))
+
+
+def _lines(file: BinaryIO) -> list[bytes]:
+    return list(islice(file, BLOCK_LEAVES))
+
+
+def _block_root(leaves: Sequence[bytes]) -> bytes:
+    sha256 = hashlib.sha256
+    nodes = [sha256(b"\x00" + leaf).digest() for leaf in leaves]
+    while len(nodes) > 1:
+        above = [sha256(b"\x01" + left + right).digest() for left, right in _pairs(nodes)]
+        # An odd one goes up as it is: the split at the largest power of two comes to just that.
+        if len(nodes) % 2:
+            above.append(nodes[-1])
+        nodes = above
+    return nodes[0]
+
+
+def _pairs(nodes: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    return zip(nodes[::2], nodes[1::2], strict=False)
+
+
+def _path(position: int, nodes: Sequence[bytes]) -> list[bytes]:
+    """Siblings from `position` up to the root over `nodes`."""
+    path = []
+    while len(nodes) > 1:
+        sibling = position ^ 1
+        if sibling < len(nodes):
+            path.append(nodes[sibling])
+        above = [hashlib.sha256(b"\x01" + left + right).digest() for left, right in _pairs(nodes)]
+        if len(nodes) % 2:
+            above.append(nodes[-1])
+        nodes, position = above, position // 2
+    return path
+
+
+def _entries(path: Path, index: Path | None) -> list[tuple[int, bytes]]:
+    if index is None:
+        return [(block.offset, _block_root(block.leaves)) for block in _blocks(path)]
+    if not index.exists():
+        write_index(path, index)
+    data = index.read_bytes()
+    if len(data) % _ENTRY_BYTES:
+        raise DrawError(LEAVES, "its index is cut off: remake it")
+    return [
+        (int.from_bytes(data[at : at + 8], "big"), data[at + 8 : at + _ENTRY_BYTES])
+        for at in range(0, len(data), _ENTRY_BYTES)
+    ]
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[mmap.mmap | bytes]:
+    with path.open("rb") as file:
+        if path.stat().st_size == 0:
+            yield b""
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+
+
+def _block_with(
+    data: mmap.mmap | bytes, entries: Sequence[tuple[int, bytes]], leaf: int | str
+) -> tuple[int, list[bytes]]:
+    """The number and the leaves of the block that holds the leaf, if any does."""
+    if isinstance(leaf, int):
+        number = leaf // BLOCK_LEAVES
+        if leaf < 0 or number >= len(entries):
+            raise KeyError(leaf)
+    else:
+        number = _last_block_from(data, entries, leaf.encode())
+        if number < 0:
+            raise KeyError(leaf)
+    start = entries[number][0]
+    end = entries[number + 1][0] if number + 1 < len(entries) else len(data)
+    return number, data[start:end].split(b"\n")[:-1]
+
+
+def _last_block_from(data: mmap.mmap | bytes, entries: Sequence[tuple[int, bytes]], ref: bytes) -> int:
+    """The last block whose first ref is at most `ref`; -1 when there is none."""
+    low, high = 0, len(entries)
+    while low < high:
+        middle = (low + high) // 2
+        start = entries[middle][0]
+        if data[start : data.find(b"|", start)] <= ref:
+            low = middle + 1
+        else:
+            high = middle
+    return low - 1
+
+
+def _position(leaves: Sequence[bytes], number: int, ref: str) -> int:
+    start = ref.encode() + b"|"
+    for inside, leaf in enumerate(leaves):
+        if leaf.startswith(start):
+            return number * BLOCK_LEAVES + inside
+    raise KeyError(ref)
+
+
+def _lines_from(data: mmap.mmap | bytes, offset: int) -> int:
+    return data[offset:].count(b"\n")

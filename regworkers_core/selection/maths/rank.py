@@ -1,0 +1,179 @@
+"""Rank: the order of all leaves by (key, unit, entryKey), and who of a unit is a candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from regworkers_core.selection.maths.arrow import Batch
+from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.maths.errors import DrawError
+from regworkers_core.selection.maths.files import LEAVES, MANIFEST, SEED
+from regworkers_core.selection.maths.manifest import Manifest
+from regworkers_core.selection.maths.reading import LEAST_LEAF_BYTES, read_leaves
+from regworkers_core.selection.maths.rules import entry_key_prefix, key_prefix
+from regworkers_core.selection.maths.seed import SeedFile
+
+RANKED_SCHEMA = pa.schema([pa.field("position", pa.int32()), pa.field("rank", pa.int32())])
+
+# The least over the unit's tickets. Most have one: only the others pay for the list.
+_KEY = """CASE WHEN weight = 1 THEN sha256($prefix || unit || '|0')
+    ELSE list_min(list_transform(range(weight), lambda j: sha256($prefix || unit || '|' || j))) END"""
+# Sorting on 8 bytes and a line number is what keeps ten million leaves small and quick.
+_ORDER = f"""
+SELECT position, ('0x' || left({_KEY}, 16))::UBIGINT AS head FROM leaves ORDER BY head
+"""
+_TIES = f"""
+SELECT position, row_number() OVER (PARTITION BY key, unit ORDER BY entry_key) <= $wins AS candidate
+FROM (SELECT position, unit, {_KEY} AS key, sha256($entry_prefix || ref) AS entry_key FROM leaves)
+ORDER BY key, unit, entry_key
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """`order`: line numbers of leaves.txt (from 0) in the order of the draw; `ranks`: beside each its rank from 1
+    among the candidates, 0 for HOUSEHOLD_LIMIT.
+    """
+
+    order: npt.NDArray[np.int32]
+    ranks: npt.NDArray[np.int32]
+
+    @staticmethod
+    def read(path: Path) -> Ranked:
+        table = pq.read_table(path, schema=RANKED_SCHEMA)
+        return Ranked(table["position"].to_numpy(), table["rank"].to_numpy())
+
+    def write(self, path: Path, rows: int) -> None:
+        """As Parquet: `position INT, rank INT`, in the order of the draw."""
+        # Shuffled numbers do not compress.
+        with pq.ParquetWriter(path, RANKED_SCHEMA, compression="none", use_dictionary=False) as writer:
+            for start in range(0, len(self.order), rows):
+                part = slice(start, start + rows)
+                writer.write_batch(
+                    pa.record_batch(
+                        [pa.array(self.order[part]), pa.array(self.ranks[part])], schema=RANKED_SCHEMA
+                    )
+                )
+
+
+def rank(folder: Path, ranked: Path, *, engine: Engine) -> None:
+    """Write ranked.parquet (see `Ranked`) from leaves.txt, manifest.json and seed.json of `folder`.
+
+    DrawError names the artefact at fault: malformed ones, leaves that are not as many as the manifest counts, and
+    in phase 1 a seed that does not follow from the manifest.
+    """
+    manifest = Manifest.parse((folder / MANIFEST).read_bytes())
+    seed = SeedFile.parse((folder / SEED).read_bytes())
+    if manifest.phase == 1:
+        seed.check(manifest.hash, manifest.seed_source)
+    order_leaves(folder / LEAVES, manifest, seed.seed, engine).write(ranked, engine.batch_rows)
+
+
+def order_leaves(leaves: Path, manifest: Manifest, seed: str, engine: Engine) -> Ranked:
+    """The order under any seed: a simulation brings a throw-away one."""
+    if leaves.stat().st_size < manifest.count * LEAST_LEAF_BYTES:
+        raise DrawError(LEAVES, f"{manifest.count} leaves were committed to, too few were found")
+    order = np.empty(manifest.count, np.int32)
+    # Whether the leaf at this place of the order shares the first 8 bytes of its key with the one before.
+    tied = np.zeros(manifest.count, np.bool_)
+    done, last = 0, None
+    parameters = {"prefix": key_prefix(seed, manifest.draw_id)}
+    for batch in _answer(engine, _ORDER, parameters, _positions(leaves, manifest.count)):
+        positions, heads = batch["position"].to_numpy(), batch["head"].to_numpy()
+        part = slice(done, done + len(positions))
+        order[part] = positions
+        tied[part][1:] = heads[1:] == heads[:-1]
+        tied[done] = last is not None and heads[0] == last
+        done, last = part.stop, heads[-1]
+    candidate = np.ones(manifest.count, np.bool_)
+    _untie(leaves, manifest, seed, engine, order, tied, candidate)
+    ranks = np.where(candidate, np.cumsum(candidate, dtype=np.int32), np.int32(0)).astype(
+        np.int32, copy=False
+    )
+    return Ranked(order, ranks)
+
+
+def _untie(
+    leaves: Path,
+    manifest: Manifest,
+    seed: str,
+    engine: Engine,
+    order: npt.NDArray[np.int32],
+    tied: npt.NDArray[np.bool_],
+    candidate: npt.NDArray[np.bool_],
+) -> None:
+    """Put what shares the first 8 bytes of a key, a household as a rule, in its exact order, in place."""
+    if not tied.any():
+        return
+    # The first of each run is not tied to the one before, but the one after is tied to it.
+    places = np.flatnonzero(tied | np.append(tied[1:], False))
+    wanted = np.zeros(len(order), np.bool_)
+    wanted[order[places]] = True
+    parameters = {
+        "prefix": key_prefix(seed, manifest.draw_id),
+        "entry_prefix": entry_key_prefix(seed),
+        "wins": manifest.wins_per_unit,
+    }
+    done = 0
+    for batch in _answer(engine, _TIES, parameters, _positions(leaves, manifest.count, wanted)):
+        part = places[done : done + batch.num_rows]
+        order[part] = batch["position"].to_numpy()
+        candidate[part] = batch["candidate"].to_numpy(zero_copy_only=False)
+        done += batch.num_rows
+
+
+def _positions(leaves: Path, count: int, wanted: npt.NDArray[np.bool_] | None = None) -> Iterator[Batch]:
+    """`position, unit, weight, ref` of the leaves, or of those that are `wanted`; DrawError unless there are
+    exactly `count`.
+    """
+    done = 0
+    for batch in read_leaves(leaves, ("ref", "unit", "weight")):
+        rows = range(done, done + batch.num_rows)
+        done = rows.stop
+        if done > count:
+            break
+        made = pa.record_batch(
+            [pa.array(np.arange(rows.start, rows.stop, dtype=np.int32)), *batch.columns],
+            schema=_LEAVES_SCHEMA,
+        )
+        yield made if wanted is None else made.filter(pa.array(wanted[rows.start : rows.stop]))
+    if done != count:
+        found = "more" if done > count else f"{done:,}"
+        raise DrawError(LEAVES, f"{count:,} leaves were committed to, {found} were found")
+
+
+_TYPES: Any = [("position", pa.int32()), ("ref", pa.string()), ("unit", pa.string()), ("weight", pa.uint8())]
+_LEAVES_SCHEMA = pa.schema(_TYPES)
+
+
+def _answer(
+    engine: Engine, query: str, parameters: dict[str, Any], batches: Iterator[Batch]
+) -> Iterator[Batch]:
+    """The rows of a query over table `leaves`, which is read batch by batch as the query wants them."""
+    failures: list[DrawError] = []
+
+    def watched() -> Iterator[Batch]:
+        # DuckDB reports what went wrong in here as an error of its own.
+        try:
+            yield from batches
+        except DrawError as failure:
+            failures.append(failure)
+            raise
+
+    with engine.connection() as connection:
+        connection.register("leaves", pa.RecordBatchReader.from_batches(_LEAVES_SCHEMA, watched()))
+        try:
+            found: Any = connection.sql(query, params=parameters)
+            yield from found.to_arrow_reader(engine.batch_rows)
+        except Exception:
+            if failures:
+                raise failures[0] from None
+            raise

@@ -1,0 +1,94 @@
+"""Send parcels: the message first, then its events, then the rows count as SENT.
+
+A crash in between repeats the message with the same keys, and the mailer drops what it knows by key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from regworkers_core.domain.events import notification_queued
+from regworkers_core.domain.messages import MessageType, encode
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.engine.dependency import RetryPolicy
+from regworkers_core.engine.drain import Settlement
+from regworkers_core.engine.ports import Outgoing, Queue
+from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.observability.tracing import inject, span
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.events import send_events
+from regworkers_core.selection.notify.source import Parcel
+
+log = structlog.get_logger(__name__)
+_AGAIN = RetryPolicy(first_cap_seconds=2.0, last_cap_seconds=30.0)
+
+
+class NotifyWork:
+    """`Work[Parcel]`. `counts` are of fans' messages, not of queue messages."""
+
+    def __init__(self, runtime: Runtime, *, run_id: str, on_step: OnStep = no_step) -> None:
+        self._runtime, self._run_id, self._on_step = runtime, run_id, on_step
+
+    def __call__(self, parcels: Sequence[Parcel]) -> Settlement[Parcel]:
+        settlement = Settlement[Parcel]()
+        with span("notifications", parcels=len(parcels)):
+            queue = self._runtime.queue(self._runtime.names.notification_queue)
+            confirmed = self._send(queue, parcels, settlement)
+            self._on_step("notifications.after_send")
+            try:
+                self._settle(confirmed, settlement)
+            except TransientFailure as failure:
+                log.warning("sent, not noted", dependency=failure.dependency, error=failure.error)
+                self._return(confirmed, settlement)
+        return settlement
+
+    def _send(self, queue: Queue, parcels: Sequence[Parcel], settlement: Settlement[Parcel]) -> list[Parcel]:
+        """Those that the queue has confirmed; the others are given back."""
+        failures = queue.send([_message(parcel) for parcel in parcels])
+        failed = {failure.index for failure in failures}
+        if failures:
+            log.warning("not confirmed", queue=queue.name, messages=len(failed), error=failures[0].error)
+            self._return([parcels[index] for index in sorted(failed)], settlement)
+        return [parcel for index, parcel in enumerate(parcels) if index not in failed]
+
+    def _settle(self, parcels: Sequence[Parcel], settlement: Settlement[Parcel]) -> None:
+        if not parcels:
+            return
+        now = self._runtime.clock()
+        notices = [notice for parcel in parcels for notice in parcel.notices]
+        for correlation_id in sorted({_correlation_id(parcel) for parcel in parcels}):
+            events = [
+                notification_queued(notice, iso(now), correlation_id)
+                for parcel in parcels
+                if _correlation_id(parcel) == correlation_id
+                for notice in parcel.notices
+            ]
+            send_events(self._runtime, events, correlation_id)
+        sent = self._runtime.outbox.mark_sent(
+            [notice.key for notice in notices], at=iso(now), run_id=self._run_id
+        )
+        settlement.done.extend(parcels)
+        settlement.counts["received"] += len(notices)
+        settlement.counts["sent"] += sent
+        # Another sender, whose lease had run out, was at the same rows.
+        settlement.counts["unchanged"] += len(notices) - sent
+        settlement.lags.extend(now - (seconds(notice.not_before) or now) for notice in notices)
+
+    def _return(self, parcels: Sequence[Parcel], settlement: Settlement[Parcel]) -> None:
+        settlement.again.extend((parcel, max(1.0, _AGAIN.backoff(1))) for parcel in parcels)
+        number = sum(len(parcel.notices) for parcel in parcels)
+        settlement.counts["received"] += number
+        settlement.counts["returned"] += number
+
+
+def _correlation_id(parcel: Parcel) -> str:
+    return f"draw-{parcel.market.campaign_id}-{parcel.market.phase}"
+
+
+def _message(parcel: Parcel) -> Outgoing:
+    correlation_id = _correlation_id(parcel)
+    body = encode(MessageType.NOTIFY, correlation_id, [notice.as_json() for notice in parcel.notices])
+    return Outgoing(body, {"correlationId": correlation_id, "attempt": "1", **inject()})

@@ -1,0 +1,82 @@
+"""The promises of a draw itself, judged before anything of it is sent: it replays, it keeps to the capacities,
+and nobody's rank depends on when they came, what they are called, or where their mail lies.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import orjson
+
+from regworkers_core.adapters.draws import PhaseRecord
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.checks import Finding
+from regworkers_core.selection.draw.artefacts import report_key
+from regworkers_core.selection.draw.reporting import NUMBERS
+from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.proof.source import artefacts_of
+from regworkers_core.selection.proof.verify import verify
+
+
+def draw_replays(runtime: Runtime, campaign_id: str) -> Finding:
+    """All phases, replayed from the published artefacts alone, come to the hashes that the `draws` document has.
+
+    Raises UsageError before there is a result, TransientFailure.
+    """
+    drawn = _drawn(runtime, campaign_id)
+    settings = runtime.settings.selection
+    with tempfile.TemporaryDirectory(prefix="regworkers-replay-") as scratch:
+        engine = Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=Path(scratch))
+        with artefacts_of(campaign_id, lambda: runtime) as artefacts:
+            found = verify(artefacts.folder, engine=engine, published=artefacts.published)
+    replayed = {each.phase: each.result_hash for each in found.phases}
+    wrong = [str(finding) for finding in found.findings]
+    wrong += [
+        f"phase {phase.phase} replays to another result than the committed one"
+        for phase in drawn
+        if not wrong and replayed.get(phase.phase) != phase.result_hash
+    ]
+    numbers = {"leaves": found.count, "phases": len(found.phases), "findings": len(wrong)}
+    return Finding(not wrong, "; ".join(wrong[:5]) or "every phase replays to its committed result", numbers)
+
+
+def capacity_respected(runtime: Runtime, campaign_id: str) -> Finding:
+    """No market of the latest result has more winners than its manifest has seats. Raises UsageError."""
+    phase = _drawn(runtime, campaign_id)[-1]
+    capacity = {
+        market["marketId"]: int(market["capacity"]) for market in orjson.loads(phase.manifest)["markets"]
+    }
+    winners = {
+        market: int(each["winners"])
+        for market, each in orjson.loads(phase.fields["summary"])["markets"].items()
+    }
+    over = {market: number for market, number in winners.items() if number > capacity.get(market, 0)}
+    numbers = {
+        "capacity": sum(capacity.values()),
+        "winners": sum(winners.values()),
+        "marketsOver": len(over),
+    }
+    told = ", ".join(f"{market}: {number} of {capacity.get(market, 0)}" for market, number in over.items())
+    return Finding(not over, f"above their capacity: {told}" if over else "no market is above it", numbers)
+
+
+def win_rates_uniform(runtime: Runtime, campaign_id: str) -> Finding:
+    """The bias audit of the latest report found nothing. Raises UsageError, TransientFailure."""
+    phase = _drawn(runtime, campaign_id)[-1]
+    report = orjson.loads(runtime.objects.get_bytes(report_key(campaign_id, phase.phase, NUMBERS)))
+    audit = report["audit"]
+    numbers = {"candidatesAudited": audit["audited"], "tests": audit["testsMade"]}
+    text = "ranks are uniform over time, ids and mail domains"
+    if not audit["passed"]:
+        text = "ranks are not uniform: the report's bias audit says where"
+    return Finding(bool(audit["passed"]), text, numbers)
+
+
+def _drawn(runtime: Runtime, campaign_id: str) -> list[PhaseRecord]:
+    record = runtime.draws.get(campaign_id)
+    phases = [phase for phase in record.phases.values() if phase.result_hash] if record else []
+    if not phases:
+        raise UsageError(f"{campaign_id} has no result yet: `regworkers draw run {campaign_id}` draws it")
+    return phases

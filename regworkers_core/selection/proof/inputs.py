@@ -1,0 +1,167 @@
+"""What a phase is drawn from, read from its folder, and how its parts vouch for each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from regworkers_core.selection.maths.canonical import parse_canonical
+from regworkers_core.selection.maths.errors import DrawError
+from regworkers_core.selection.maths.files import ARTEFACTS, MANIFEST, SEED, STRIKES, SUMMARY, sha256_hex
+from regworkers_core.selection.maths.manifest import DRAND, Manifest, SeedSource
+from regworkers_core.selection.maths.seed import SeedFile, derive_seed
+from regworkers_core.selection.maths.strikes import parse_strikes
+from regworkers_core.selection.proof.beacon import verify_beacon
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """One phase as read; None for what is missing or damaged, which `errors` tell."""
+
+    number: int
+    folder: Path
+    manifest: Manifest | None
+    manifest_hash: str
+    seed: SeedFile | None
+    strikes: Mapping[str, str] | None
+    summary: Mapping[str, Any] | None
+    errors: tuple[DrawError, ...]
+
+
+def read_inputs(folder: Path) -> Inputs:
+    """Read the small artefacts of `phase-<n>`; never raises for their content."""
+    errors: list[DrawError] = []
+    data: dict[str, bytes] = {}
+    for name in ARTEFACTS:
+        if not (folder / name).is_file():
+            errors.append(DrawError(name, "is missing"))
+        elif name in (MANIFEST, SEED, STRIKES, SUMMARY):
+            data[name] = (folder / name).read_bytes()
+
+    def parsed(name: str, parse: Any) -> Any:
+        try:
+            return parse(data[name]) if name in data else None
+        except DrawError as error:
+            errors.append(error)
+            return None
+
+    return Inputs(
+        number=int(folder.name.removeprefix("phase-")),
+        folder=folder,
+        manifest=parsed(MANIFEST, Manifest.parse),
+        manifest_hash=sha256_hex(data[MANIFEST]) if MANIFEST in data else "",
+        seed=parsed(SEED, SeedFile.parse),
+        strikes=parsed(STRIKES, parse_strikes),
+        summary=parsed(SUMMARY, lambda raw: parse_canonical(raw, SUMMARY)),
+        errors=tuple(errors),
+    )
+
+
+def check_manifest(phases: Sequence[Inputs], number: int, result_before: str | None) -> Iterator[DrawError]:
+    """What is wrong with the manifest of phase `number`, or with the file that contradicts it.
+
+    `result_before` is the hash of the phase before's result as it was replayed, None when it was not.
+    """
+    each, first = phases[number - 1], phases[0]
+    if each.manifest is None:
+        return
+    yield from _contradictions(phases, number)
+    if each.manifest.phase != number:
+        yield DrawError(MANIFEST, f"phase: {number} by its folder, found {each.manifest.phase}")
+    if number == 1 or first.manifest is None:
+        return
+    yield from changed_terms(first.manifest, each.manifest)
+    before = phases[number - 2]
+    previous = each.manifest.previous
+    if previous and result_before is not None:
+        # Replayed, so the phase before is as it was committed.
+        if previous["manifestHash"] != before.manifest_hash:
+            yield _wrong("previous.manifestHash", before.manifest_hash, previous["manifestHash"])
+        if previous["resultHash"] != result_before:
+            yield _wrong("previous.resultHash", result_before, previous["resultHash"])
+
+
+def check_seed(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]:
+    """What is wrong with the seed of phase `number`, whose manifest holds."""
+    each, first = phases[number - 1], phases[0]
+    if each.seed is None or each.manifest is None or first.manifest is None:
+        return
+    try:
+        check_randomness(each.manifest, each.seed)
+        each.seed.check(first.manifest_hash, each.manifest.seed_source)
+    except DrawError as error:
+        yield error
+
+
+def check_randomness(manifest: Manifest, seed: SeedFile) -> None:
+    """DrawError for `seed.json` unless the seed's signature is that of the round that was committed to."""
+    source = SeedSource.parse(manifest.seed_source)
+    if source.kind == DRAND:
+        verify_beacon(source.source, source.round, seed.signature or "")
+
+
+def _contradictions(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]:
+    """The manifest's hash stands in the summary, enters the seed (phase 1), and stands in the next manifest."""
+    each = phases[number - 1]
+    found, witnesses = each.manifest_hash, list(_witnesses(phases, number))
+    against = [witness for witness in witnesses if not witness[1]]
+    if not against:
+        return
+    if len(witnesses) == 1:
+        name = against[0][0]
+        yield DrawError(MANIFEST, f"SHA-256 is {found}, not what {name} says: one of the two was changed")
+        yield DrawError(
+            name, f"does not fit {MANIFEST}, whose SHA-256 is {found}: one of the two was changed"
+        )
+    elif len(against) * 2 > len(witnesses):
+        names = " and ".join(name for name, _ in against)
+        yield DrawError(MANIFEST, f"SHA-256 is {found}, which contradicts {names}")
+    else:
+        for name, _ in against:
+            # Of a later phase's file, that phase tells.
+            if name in ARTEFACTS:
+                yield DrawError(name, f"does not fit {MANIFEST}, whose SHA-256 is {found}")
+
+
+def _witnesses(phases: Sequence[Inputs], number: int) -> Iterator[tuple[str, bool]]:
+    each = phases[number - 1]
+    if each.summary is not None:
+        yield SUMMARY, each.summary.get("manifestHash") == each.manifest_hash
+    if number == 1 and each.seed is not None and each.manifest is not None:
+        source = SeedSource.parse(each.manifest.seed_source)
+        derived = derive_seed(each.manifest_hash, source.source, source.round, each.seed.randomness)
+        yield SEED, derived == each.seed.seed
+    after = phases[number] if number < len(phases) else None
+    if after is not None and after.manifest is not None and after.manifest.previous is not None:
+        follows = after.manifest.previous["manifestHash"] == each.manifest_hash
+        yield f"{after.folder.name}/{MANIFEST}", follows
+
+
+def changed_terms(first: Manifest, later: Manifest) -> Iterator[DrawError]:
+    """A later phase may change only phase, previous, strikes, waiting list, capacities and reserves."""
+    markets = [market.market_id for market in first.markets]
+    if [market.market_id for market in later.markets] != markets:
+        yield DrawError(MANIFEST, f"markets: those of phase 1 are {', '.join(markets)}, others were found")
+    same = replace(
+        later,
+        phase=first.phase,
+        previous=first.previous,
+        strikes_hash=first.strikes_hash,
+        waitlist_size=first.waitlist_size,
+        markets=first.markets,
+    )
+    before, now = first.as_document(), same.as_document()
+    for key, value in before.items():
+        if now[key] != value:
+            yield DrawError(MANIFEST, f"{key}: {value!r} in phase 1, found {now[key]!r}")
+
+
+def _wrong(field: str, expected: str, found: str) -> DrawError:
+    return DrawError(MANIFEST, f"{field}: the phase before has {expected}, found {found}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The canonical JSON object in a file. Raises DrawError."""
+    return parse_canonical(path.read_bytes(), path.name)

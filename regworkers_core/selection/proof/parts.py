@@ -1,0 +1,110 @@
+"""The parts of a receipt as a check reads them, and the way its steps are run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from regworkers_core.domain.keys import is_selection_id
+from regworkers_core.selection.maths.canonical import Fields, parse_canonical
+from regworkers_core.selection.maths.errors import DrawError
+from regworkers_core.selection.maths.files import CUTOFFS, STRIKES, is_hash, sha256_hex
+from regworkers_core.selection.maths.leaves import Leaf, parse_leaf
+from regworkers_core.selection.maths.manifest import Manifest
+from regworkers_core.selection.maths.merkle import verify_proof
+from regworkers_core.selection.maths.rules import MarketCutoffs, parse_cutoffs
+from regworkers_core.selection.maths.strikes import parse_strikes
+from regworkers_core.selection.proof import guarantee
+from regworkers_core.selection.proof.receipt import Position
+
+RECEIPT = "receipt"
+_PHASE = ("cutoffs", "manifest", "result", "resultHash", "strike")
+_INCLUSION = ("index", "leaf", "proof")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`detail` says what was compared, or what is wrong."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+Step = Callable[[], str]
+
+
+class Checker:
+    """Runs steps in order; one that needs what an earlier one could not establish fails with it."""
+
+    def __init__(self, fields: Fields) -> None:
+        self.checks: list[Check] = []
+        self.ref = fields.text("ref", is_selection_id, "a ref")
+        self._guarantee = fields.text("guarantee", bool, "a sentence")
+        self.campaign_id = fields.text("campaignId", is_selection_id, "a campaign's id")
+
+    def steps(self) -> list[tuple[str, Step]]:
+        raise NotImplementedError
+
+    def limits(self) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    def run(self, name: str, step: Step) -> None:
+        try:
+            self.checks.append(Check(name, True, step()))
+        except DrawError as error:
+            self.checks.append(Check(name, False, error.message))
+
+    def check_campaign(self, manifest: Manifest) -> None:
+        if manifest.campaign_id != self.campaign_id:
+            wrong(f"the manifest is of campaign {manifest.campaign_id}, the receipt of {self.campaign_id}")
+
+    def check_guarantee(self, manifest: Manifest) -> None:
+        if not guarantee.fits(self._guarantee, manifest.seed_source):
+            wrong("the guarantee that is stated is not that of the seed's source")
+
+
+class Inclusion:
+    """A leaf and its way up to the root."""
+
+    def __init__(self, path: str, document: object) -> None:
+        fields = Fields(RECEIPT, path, document, _INCLUSION)
+        self.line = fields.text("leaf", bool, "a leaf")
+        self.leaf: Leaf = parse_leaf(self.line)
+        self.index = fields.integer("index")
+        self.proof = [str(each) for each in fields.list("proof")]
+
+    def check(self, manifest: Manifest) -> None:
+        if not verify_proof(self.line, self.index, manifest.count, self.proof, manifest.root):
+            wrong(
+                f"the proof of leaf {self.index} of {manifest.count} ({self.leaf.ref}) does not lead to the root"
+                f" {manifest.root} of the manifest"
+            )
+
+
+class PhasePart:
+    """One phase as the receipt has it."""
+
+    def __init__(self, number: int, document: object, ref: str) -> None:
+        fields = Fields(RECEIPT, f"phases[{number - 1}]", document, _PHASE)
+        text = fields.text("manifest", str.isascii, "the text of manifest.json").encode()
+        self.number = number
+        self.manifest = Manifest.parse(text)
+        self.manifest_hash = sha256_hex(text)
+        self.result_hash = fields.text("resultHash", is_hash, "64 lower-case hex digits")
+        cutoffs = fields.text("cutoffs", str.isascii, "the text of cutoffs.json").encode()
+        self.cutoffs_hash = sha256_hex(cutoffs)
+        self.cutoffs: dict[str, MarketCutoffs] = parse_cutoffs(parse_canonical(cutoffs, CUTOFFS))
+        self.position = Position.parse(fields.text("result", bool, "a line of result.txt"), ref)
+        self.strike: str | None = None
+        if fields.raw("strike") is not None:
+            line = fields.text("strike", str.isascii, "a line of strikes.txt")
+            strikes = parse_strikes(line.encode() + b"\n")
+            if list(strikes) != [ref]:
+                raise DrawError(STRIKES, f"the strike {line!r} is not of {ref}")
+            self.strike = strikes[ref]
+
+
+def wrong(message: str) -> NoReturn:
+    raise DrawError(RECEIPT, message)

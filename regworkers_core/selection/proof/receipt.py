@@ -1,0 +1,180 @@
+"""A receipt: what one entrant needs to check an outcome, cut out of the artefacts of a draw.
+
+Lookups are searches in sorted files and one block of the Merkle tree, so a receipt out of ten million takes
+milliseconds; only HOUSEHOLD_LIMIT scans the leaves once for the others of the unit.
+
+A receipt names other entrants' leaves where it must (a household's, the neighbours of an absent ref): it is for
+the entrant and for support.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from regworkers_core.domain.keys import is_selection_id
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.selection.maths.canonical import canonical_bytes
+from regworkers_core.selection.maths.errors import DrawError
+from regworkers_core.selection.maths.files import CUTOFFS, LEAVES, MANIFEST, RESULT, SEED, STRIKES, SUMMARY
+from regworkers_core.selection.maths.leaves import Leaf, parse_leaf
+from regworkers_core.selection.maths.manifest import Manifest
+from regworkers_core.selection.maths.merkle import Proof, proof_of
+from regworkers_core.selection.maths.rules import LeafOutcome, entry_key, unit_key
+from regworkers_core.selection.maths.seed import SeedFile
+from regworkers_core.selection.proof import guarantee
+from regworkers_core.selection.proof.inputs import read_json
+from regworkers_core.selection.proof.sorted_file import SortedFile
+from regworkers_core.selection.proof.verify import phase_folders
+
+VERSION = 1
+DRAWN = "draw"
+EXCLUDED = "excluded"
+Receipt = dict[str, Any]
+# Why an entry was left out of the draw, by its ref; empty when it was not.
+Reasons = Callable[[str], Sequence[str]]
+
+
+def no_reasons(ref: str) -> Sequence[str]:
+    """For whoever has the published artefacts only: they do not list the excluded."""
+    return ()
+
+
+class NoReceipt(UsageError):
+    """The ref is neither in the draw nor among the excluded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """`rank` and `market` are empty text where there is none, as in result.txt."""
+
+    market: str
+    rank: str
+    outcome: str
+
+    @classmethod
+    def parse(cls, line: str, ref: str) -> Position:
+        """From `ref|market|rank|outcome`. Raises DrawError naming result.txt."""
+        parts = line.split("|")
+        if len(parts) != 4 or parts[0] != ref:
+            raise DrawError(RESULT, f"{line!r} is not a line `{ref}|market|rank|outcome`")
+        _, market, rank, outcome = parts
+        if outcome not in LeafOutcome.__members__:
+            raise DrawError(RESULT, f"outcome {outcome!r} is none of {', '.join(LeafOutcome)}")
+        if rank and (not rank.isascii() or not rank.isdigit() or rank.startswith("0")):
+            raise DrawError(RESULT, f"rank {rank!r} is not a whole number from 1 on")
+        return cls(market, rank, outcome)
+
+
+def receipt_bytes(receipt: Receipt) -> bytes:
+    """The canonical JSON of a receipt."""
+    return canonical_bytes(receipt)
+
+
+def build_receipt(
+    folder: Path,
+    ref: str,
+    *,
+    index: Path | None = None,
+    reasons: Reasons = no_reasons,
+    commitment_late: bool | None = None,
+) -> Receipt:
+    """The receipt of `ref` from the artefacts in `folder/phase-<n>`.
+
+    `index` is where the index of leaves.txt is kept (written when missing; without one each receipt hashes all
+    leaves). `reasons` is asked about a ref that has no leaf; `commitment_late` says whether the
+    secret's commitment came only at the freeze, None when that is not known.
+
+    Raises NoReceipt when the ref is in no list, UsageError when the folder holds no result, DrawError for an
+    artefact that is damaged where the receipt needs it.
+    """
+    if not is_selection_id(ref):
+        raise UsageError(f"a ref is 1 to 64 of A-Z a-z 0-9 _ -, found {ref!r}")
+    phases = [each for each in phase_folders(folder) if (each / RESULT).exists()]
+    if not phases:
+        raise UsageError(f"{folder} holds no result yet: a receipt comes with the draw")
+    manifests = [Manifest.parse((each / MANIFEST).read_bytes()) for each in phases]
+    first = manifests[0]
+    common: Receipt = {
+        "version": VERSION,
+        "campaignId": first.campaign_id,
+        "ref": ref,
+        "guarantee": guarantee.of_source(first.seed_source, commitment_late),
+    }
+    leaves = phases[0] / LEAVES
+    with SortedFile(leaves) as lines:
+        found = lines.find(ref)
+        if found is None:
+            if not (why := reasons(ref)):
+                raise NoReceipt(
+                    f"{ref} is neither in the draw of {first.campaign_id} nor among its excluded entries: check"
+                    " the reference that the confirmation gave"
+                )
+            before, after = (line and _inclusion(leaves, line.ref, index) for line in lines.around(ref))
+            absence = {"before": before, "after": after, "reasons": sorted(why)}
+            return {**common, "kind": EXCLUDED, "manifest": _text(phases[0] / MANIFEST), **absence}
+        leaf = parse_leaf(found.text)
+    last = _positions(phases[-1], ref)
+    seed = SeedFile.parse((phases[0] / SEED).read_bytes())
+    return {
+        **common,
+        "kind": DRAWN,
+        "inclusion": _inclusion(leaves, ref, index),
+        "seed": _text(phases[0] / SEED),
+        "key": unit_key(seed.seed, first.draw_id, leaf.unit, leaf.weight),
+        "entryKey": entry_key(seed.seed, ref),
+        "market": last.market,
+        "rank": int(last.rank) if last.rank else None,
+        "outcome": last.outcome,
+        "siblings": _siblings(leaves, leaf, seed.seed, first.wins_per_unit, index) if not last.rank else [],
+        "phases": [_phase(each, ref) for each in phases],
+    }
+
+
+def _phase(folder: Path, ref: str) -> Receipt:
+    summary = read_json(folder / SUMMARY)
+    return {
+        "manifest": _text(folder / MANIFEST),
+        "resultHash": summary.get("resultHash", ""),
+        "cutoffs": _text(folder / CUTOFFS),
+        "strike": _line(folder / STRIKES, ref),
+        "result": _line(folder / RESULT, ref),
+    }
+
+
+def _positions(folder: Path, ref: str) -> Position:
+    line = _line(folder / RESULT, ref)
+    if line is None:
+        raise DrawError(RESULT, f"{ref} has a leaf and no line here: `regworkers draw verify` tells more")
+    return Position.parse(line, ref)
+
+
+def _inclusion(leaves: Path, ref: str, index: Path | None) -> Receipt:
+    proof: Proof = proof_of(leaves, ref, index=index)
+    return {"leaf": proof.leaf, "index": proof.index, "proof": list(proof.hashes)}
+
+
+def _siblings(leaves: Path, leaf: Leaf, seed: str, wins: int, index: Path | None) -> list[Receipt]:
+    """The leaves of the unit that come before this one: as many as a unit may win."""
+    own = entry_key(seed, leaf.ref)
+    with SortedFile(leaves) as lines:
+        unit = [line.ref for line in lines.holding(f"|{leaf.unit}|{leaf.weight}|")]
+        # The needle could also be met in another leaf's lists.
+        unit = [ref for ref in unit if (line := lines.find(ref)) and parse_leaf(line.text).unit == leaf.unit]
+    ahead = sorted((entry_key(seed, ref), ref) for ref in unit if ref != leaf.ref)
+    return [_inclusion(leaves, ref, index) for key, ref in ahead[:wins] if key < own]
+
+
+def _line(path: Path, ref: str) -> str | None:
+    with SortedFile(path) as lines:
+        line = lines.find(ref)
+        return None if line is None else line.text
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("ascii")
+    except UnicodeDecodeError:
+        raise DrawError(path.name, "not ASCII") from None

@@ -1,0 +1,185 @@
+"""Where the artefacts of a draw come from: a folder, a prefix on S3, or the draw of a campaign."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from regworkers_core.adapters.draws import DrawRecord
+from regworkers_core.adapters.objects import ObjectStore
+from regworkers_core.domain.keys import is_selection_id
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.artefacts import public_key
+from regworkers_core.selection.draw.freezing import key_of
+from regworkers_core.selection.draw.pool import EXCLUSIONS
+from regworkers_core.selection.maths.files import (
+    ARTEFACTS,
+    CUTOFFS,
+    LEAVES,
+    MANIFEST,
+    RESULT,
+    SEED,
+    STRIKES,
+    SUMMARY,
+    is_hash,
+    sha256_hex,
+)
+from regworkers_core.selection.proof.receipt import Reasons, Receipt, build_receipt, no_reasons
+
+_S3 = re.compile(r"s3://([^/]+)/(.+)")
+_PHASE = re.compile(r"phase-([1-9][0-9]*)")
+# What a receipt reads of a phase; the leaves and the seed are those of phase 1.
+_LATER = (MANIFEST, STRIKES, RESULT, CUTOFFS, SUMMARY)
+_FIRST = (LEAVES, SEED, *_LATER)
+
+
+@dataclass(frozen=True, slots=True)
+class Artefacts:
+    """`folder` holds `phase-<n>`; `published` are the manifest hashes of the `draws` document, by phase, or
+    empty where there is none to ask.
+    """
+
+    folder: Path
+    published: tuple[str, ...] = ()
+
+
+@contextmanager
+def artefacts_of(target: str, load: Callable[[], Runtime]) -> Iterator[Artefacts]:
+    """The artefacts that `target` names: an existing folder, `s3://bucket/prefix`, or a campaign's id. What is
+    fetched goes away at the end; `load` is asked for a runtime only where something is fetched.
+
+    Raises UsageError for a target that is none of these or holds no artefacts, TransientFailure.
+    """
+    if Path(target).is_dir():
+        yield Artefacts(Path(target))
+        return
+    with tempfile.TemporaryDirectory(prefix="regworkers-verify-") as made:
+        folder = Path(made)
+        if (named := _S3.fullmatch(target)) is not None:
+            runtime = load()
+            client, dependency = runtime.aws.client("s3"), runtime.dependency("s3")
+            _fetch_all(ObjectStore(client, dependency, named[1]), named[2].rstrip("/"), folder)
+            yield Artefacts(folder)
+        elif is_selection_id(target):
+            runtime = load()
+            record = runtime.draws.get(target)
+            if record is None:
+                raise UsageError(f"{target} is no folder here, and no campaign of this id was drawn")
+            _fetch_all(runtime.objects, f"draws/{target}", folder)
+            hashes = (phase.manifest_hash for phase in record.phases.values() if phase.manifest_hash)
+            yield Artefacts(folder, tuple(hashes))
+        else:
+            raise UsageError(f"{target} is neither a folder, nor s3://bucket/prefix, nor a campaign's id")
+
+
+def _fetch_all(objects: ObjectStore, prefix: str, folder: Path) -> None:
+    found = 0
+    for key in objects.list(prefix + "/"):
+        phase, _, name = key.removeprefix(prefix + "/").partition("/")
+        if _PHASE.fullmatch(phase) and name in ARTEFACTS:
+            (folder / phase).mkdir(exist_ok=True)
+            objects.get_file(key, folder / phase / name)
+            found += 1
+    if not found:
+        raise UsageError(f"s3://{objects.bucket}/{prefix}/ holds no phase-1: give the prefix of a draw")
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptSource:
+    """What `build_receipt` takes."""
+
+    folder: Path
+    index: Path | None
+    reasons: Reasons = no_reasons
+    commitment_late: bool | None = None
+
+    def receipt(self, ref: str) -> Receipt:
+        """See `build_receipt`."""
+        return build_receipt(
+            self.folder,
+            ref,
+            index=self.index,
+            reasons=self.reasons,
+            commitment_late=self.commitment_late,
+        )
+
+
+def folder_source(folder: Path, cache: Path) -> ReceiptSource:
+    """From artefacts in a folder, which is left as it is: the index of its leaves goes to the cache."""
+    manifest = folder / "phase-1" / MANIFEST
+    if not manifest.is_file():
+        raise UsageError(f"{folder} holds no phase-1/{MANIFEST}: give the folder of a draw")
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return ReceiptSource(folder, cache / f"{sha256_hex(manifest.read_bytes())}.index")
+
+
+def campaign_source(runtime: Runtime, campaign_id: str, cache: Path) -> ReceiptSource:
+    """From the published artefacts of a campaign, kept in `cache` under the hash of the result, so that the next
+    receipt needs no download. Raises UsageError when the campaign has no result, TransientFailure.
+    """
+    record = runtime.draws.get(campaign_id) if is_selection_id(campaign_id) else None
+    drawn = [phase for phase in record.phases.values() if phase.result_hash] if record else []
+    if record is None or not drawn:
+        raise UsageError(f"{campaign_id} has no result yet: `regworkers draw run {campaign_id}` draws it")
+    folder = cache / campaign_id / drawn[-1].result_hash
+    if not folder.exists():
+        _fill(runtime.objects, campaign_id, len(drawn), folder)
+    return ReceiptSource(
+        folder,
+        folder / "leaves.index",
+        lambda ref: _reasons(runtime.objects, record, ref),
+        bool(record.phases[1].fields.get("commitmentLate")),
+    )
+
+
+def cache_folder() -> Path:
+    """This user's cache under the system's temporary folder, readable by nobody else. Raises UsageError when
+    somebody else has taken its name.
+    """
+    folder = Path(tempfile.gettempdir()) / f"regworkers-artefacts-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise UsageError(f"{folder} belongs to somebody else: set TMPDIR to a folder of your own")
+    return folder
+
+
+def _fill(objects: ObjectStore, campaign_id: str, phases: int, folder: Path) -> None:
+    """Download into a folder beside, which takes its name when it is whole; older results make way."""
+    folder.parent.mkdir(mode=0o700, exist_ok=True)
+    for older in folder.parent.iterdir():
+        if is_hash(older.name):
+            shutil.rmtree(older, ignore_errors=True)
+    part = Path(tempfile.mkdtemp(prefix="part-", dir=folder.parent))
+    try:
+        for number in range(1, phases + 1):
+            (part / f"phase-{number}").mkdir()
+            for name in _FIRST if number == 1 else _LATER:
+                objects.get_file(public_key(campaign_id, number, name), part / f"phase-{number}" / name)
+        part.rename(folder)
+    except OSError:
+        # Another command was quicker.
+        if not folder.exists():
+            raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _reasons(objects: ObjectStore, record: DrawRecord, ref: str) -> Sequence[str]:
+    """Why the freeze left the ref out; empty when it did not."""
+    first = record.phases[1]
+    if not sum((first.freeze.get("excluded") or {}).values()):
+        return ()
+    with tempfile.TemporaryDirectory(prefix="regworkers-receipt-") as made:
+        path = Path(made) / EXCLUSIONS
+        objects.get_file(key_of(record.campaign_id, first, EXCLUSIONS), path)
+        rows = pq.read_table(path, columns=["reason"], filters=[("ref", "==", ref)])
+    return tuple(sorted({str(reason) for reason in rows["reason"].to_pylist()}))

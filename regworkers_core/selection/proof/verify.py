@@ -1,0 +1,273 @@
+"""The replay of a whole draw from its artefacts alone, offline: every file is recomputed and compared.
+
+In each phase the inputs come first (manifest, seed, strikes, leaves), each against what commits to it, then the
+draw runs again on them and its result is compared byte for byte. Where two files contradict each other, a third
+that knows the same hash decides which one is at fault.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.selection.maths.compute import compute
+from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.maths.errors import DrawError
+from regworkers_core.selection.maths.files import (
+    ARTEFACTS,
+    CUTOFFS,
+    LEAVES,
+    MANIFEST,
+    RESULT,
+    SEED,
+    STRIKES,
+    SUMMARY,
+    file_hash,
+)
+from regworkers_core.selection.maths.merkle import root_of
+from regworkers_core.selection.maths.strikes import check_cumulative
+from regworkers_core.selection.proof import guarantee
+from regworkers_core.selection.proof.difference import difference, equal_files
+from regworkers_core.selection.proof.inputs import Inputs, check_manifest, check_seed, read_inputs
+
+# Told before each step: the phase and what is being checked.
+OnProgress = Callable[[int, str], None]
+_PHASE = re.compile(r"phase-([1-9][0-9]*)")
+_OUTPUTS = (RESULT, CUTOFFS, SUMMARY)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`artefact` is the file at fault (`phase-1/result.txt`), `message` what is wrong with it."""
+
+    artefact: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.artefact}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseVerified:
+    """What was replayed of a phase: to be compared with what the operator published."""
+
+    phase: int
+    manifest_hash: str
+    result_hash: str
+    outcomes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """`findings` is empty when the artefacts follow from each other; `notes` say what that proves and what not."""
+
+    campaign_id: str
+    count: int
+    phases: tuple[PhaseVerified, ...]
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        return not self.findings
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "campaignId": self.campaign_id,
+            "passed": self.passed,
+            "count": self.count,
+            "phases": [
+                {
+                    "phase": each.phase,
+                    "manifestHash": each.manifest_hash,
+                    "resultHash": each.result_hash,
+                    "outcomes": dict(each.outcomes),
+                }
+                for each in self.phases
+            ],
+            "findings": [
+                {"artefact": finding.artefact, "message": finding.message} for finding in self.findings
+            ],
+            "notes": list(self.notes),
+        }
+
+
+def verify(
+    folder: Path,
+    *,
+    engine: Engine,
+    published: Sequence[str] = (),
+    on_progress: OnProgress | None = None,
+) -> Verification:
+    """Replay `folder/phase-1`, `folder/phase-2`, ... `published` are manifest hashes that the operator made
+    public before the draw, in phase order: they are compared too.
+
+    Raises UsageError when the folder holds no draw. Everything else that is wrong is a finding.
+    """
+    folders = phase_folders(folder)
+    tell = on_progress or (lambda phase, step: None)
+    with engine.folder() as scratch:
+        return _Replay(folders, scratch, engine, published, tell).run()
+
+
+def phase_folders(folder: Path) -> list[Path]:
+    """The folders of a draw's phases, from 1 on without a gap. Raises UsageError."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder: give the one that holds phase-1, phase-2, ...")
+    numbers = sorted(int(found[1]) for each in folder.iterdir() if (found := _PHASE.fullmatch(each.name)))
+    if not numbers:
+        raise UsageError(f"{folder} holds no phase-1: give the folder of a draw (`regworkers draw export`)")
+    if numbers != list(range(1, len(numbers) + 1)):
+        missing = next(number for number in range(1, numbers[-1] + 1) if number not in numbers)
+        raise UsageError(f"{folder} holds phase-{numbers[-1]} and no phase-{missing}: all phases are needed")
+    return [folder / f"phase-{number}" for number in numbers]
+
+
+class _Replay:
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        scratch: Path,
+        engine: Engine,
+        published: Sequence[str],
+        tell: OnProgress,
+    ) -> None:
+        self._folders, self._scratch, self._engine = folders, scratch, engine
+        self._published, self._tell = published, tell
+        self._findings: dict[str, Finding] = {}
+        self._notes: list[str] = []
+        self._phases: list[PhaseVerified] = []
+
+    def run(self) -> Verification:
+        folders = self._drawn()
+        inputs = [read_inputs(folder) for folder in folders]
+        for each in inputs:
+            for error in each.errors:
+                self._blame(each.folder, error)
+        replayable = True
+        previous: Path | None = None
+        for number, each in enumerate(inputs, 1):
+            self._tell(number, "manifest, seed, strikes")
+            self._check_inputs(inputs, number, previous)
+            self._tell(number, "leaves")
+            self._check_leaves(inputs, number)
+            replayable = replayable and self._sound(each.folder)
+            if not replayable:
+                self._notes.append(f"phase {number} was not replayed: what it is drawn from does not hold")
+                continue
+            self._tell(number, "replay")
+            previous = self._replay(each, previous)
+            replayable = previous is not None
+        first = inputs[0].manifest
+        if len(self._published) > len(inputs):
+            self._add(
+                self._folders[-1],
+                MANIFEST,
+                f"{len(self._published)} manifest hashes were published, found {len(inputs)} drawn phases",
+            )
+        if first is not None:
+            self._notes.append(guarantee.of_source(first.seed_source))
+        if not self._findings:
+            self._notes.append(guarantee.OF_PUBLISHED_HASHES if self._published else guarantee.OF_A_REPLAY)
+        return Verification(
+            campaign_id=first.campaign_id if first else "",
+            count=first.count if first else 0,
+            phases=tuple(self._phases),
+            findings=tuple(self._findings.values()),
+            notes=tuple(self._notes),
+        )
+
+    def _drawn(self) -> list[Path]:
+        """The phases that have a result; the last one may be committed only."""
+        folders = list(self._folders)
+        if len(folders) > 1 and not any((folders[-1] / name).exists() for name in _OUTPUTS):
+            self._notes.append(f"{folders.pop().name} has no result yet: not drawn, not verified")
+        return folders
+
+    def _check_inputs(self, inputs: Sequence[Inputs], number: int, previous: Path | None) -> None:
+        each = inputs[number - 1]
+        result_hash = file_hash(previous / RESULT) if previous else None
+        for error in check_manifest(inputs, number, result_hash):
+            self._blame(each.folder, error)
+        if number <= len(self._published) and each.manifest_hash:
+            expected = self._published[number - 1]
+            if each.manifest_hash != expected:
+                self._add(each.folder, MANIFEST, f"SHA-256 is {each.manifest_hash}, published was {expected}")
+        if each.manifest is None:
+            return
+        if not self._blamed(each.folder, MANIFEST):
+            for error in check_seed(inputs, number):
+                self._blame(each.folder, error)
+            path = each.folder / STRIKES
+            if path.exists() and (found := file_hash(path)) != each.manifest.strikes_hash:
+                self._add(
+                    each.folder, STRIKES, f"SHA-256 is {found}, committed is {each.manifest.strikes_hash}"
+                )
+        before = inputs[number - 2].strikes if number > 1 else {}
+        if each.strikes is not None and before is not None and self._sound(inputs[max(0, number - 2)].folder):
+            try:
+                check_cumulative(before, each.strikes)
+            except DrawError as error:
+                self._blame(each.folder, error)
+
+    def _check_leaves(self, inputs: Sequence[Inputs], number: int) -> None:
+        each, first = inputs[number - 1], inputs[0]
+        if each.manifest is None or self._blamed(each.folder, MANIFEST) or self._blamed(each.folder, LEAVES):
+            return
+        path = each.folder / LEAVES
+        if number > 1 and not self._blamed(first.folder, LEAVES) and not self._blamed(first.folder, MANIFEST):
+            # The root of phase 1 was computed; equal bytes have the same one.
+            if not equal_files(path, first.folder / LEAVES):
+                where = difference(path, first.folder / LEAVES).replace("the replay gives", "phase 1 has")
+                self._add(each.folder, LEAVES, f"not the leaves of phase 1: {where}")
+            return
+        try:
+            root, count = root_of(path)
+        except DrawError as error:
+            self._blame(each.folder, error)
+            return
+        if (root, count) != (each.manifest.root, each.manifest.count):
+            committed = f"committed are {each.manifest.count} with {each.manifest.root}"
+            self._add(each.folder, LEAVES, f"{count} leaves with root {root}; {committed}")
+
+    def _replay(self, each: Inputs, previous: Path | None) -> Path | None:
+        """Draw again in a folder of its own and compare; returns that folder, or None when it cannot be done."""
+        again = self._scratch / each.folder.name
+        again.mkdir()
+        for name in (LEAVES, MANIFEST, STRIKES, SEED):
+            (again / name).symlink_to((each.folder / name).resolve())
+        try:
+            # The phase before as it was replayed: a damaged file there is told once, there.
+            compute(again, previous, again, engine=self._engine)
+        except DrawError as error:
+            self._blame(each.folder, error)
+            return None
+        for name in _OUTPUTS:
+            path = each.folder / name
+            if path.exists() and (what := difference(path, again / name)):
+                self._add(each.folder, name, what)
+        summary = read_inputs(again).summary or {}
+        self._phases.append(
+            PhaseVerified(
+                each.number, each.manifest_hash, summary.get("resultHash", ""), summary.get("outcomes", {})
+            )
+        )
+        return again
+
+    def _sound(self, folder: Path) -> bool:
+        return not any(self._blamed(folder, name) for name in (LEAVES, MANIFEST, STRIKES, SEED))
+
+    def _blamed(self, folder: Path, name: str) -> bool:
+        return f"{folder.name}/{name}" in self._findings
+
+    def _blame(self, folder: Path, error: DrawError) -> None:
+        self._add(folder, error.artefact if error.artefact in ARTEFACTS else MANIFEST, error.message)
+
+    def _add(self, folder: Path, name: str, message: str) -> None:
+        # The first thing wrong with a file is the nearest to its cause.
+        artefact = f"{folder.name}/{name}"
+        self._findings.setdefault(artefact, Finding(artefact, message))

@@ -1,0 +1,259 @@
+"""The bias audit (invariant 11): does anything decide over winning that must not?
+
+Two questions, for registration time, the first telling character of ref and entry id, and mail domain:
+- *order*: are the first ranks spread evenly over the groups? The lottery number alone decides the rank, so
+  this is exact whatever the preferences and reserves are. It finds a broken seed or sort.
+- *winners*: are the winners? Compared are candidates with the same preferences and segments only, among whom
+  nothing but the rank may decide. It finds an allocation or a result that was tampered with.
+Both look at units of weight 1, one candidate of each. Weights are tested in the order, against their promise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from regworkers_core.selection.report.statistics import Counted, chi_square, pooled
+from regworkers_core.selection.report.weights import weight_model
+from regworkers_core.selection.report.workspace import Workspace
+
+# A fair draw raises a false alarm once in 10,000 audits: rare enough to take each one seriously.
+ALPHA = 1e-4
+# Half-width of the band on plots, in standard deviations: 99.9 %.
+BAND = 3.29
+_TIME_BINS = 20
+_MOST_DAY_BINS = 30
+_DAY_MS = 86_400_000
+# More than half of the order tells nothing more, and less than this cannot fill the groups.
+_MOST_FIRST, _LEAST_FIRST = 0.5, 200
+
+_AUDITED = """
+CREATE TABLE audited AS
+SELECT rank, {time} AS time, {day} AS day, ref_class AS ref, entry_class AS entry, domain_class AS domain,
+       outcome <> 'STRUCK' AND previous <> 'WINNER' AS competes, outcome = 'WINNER' AS won, preferences, segments
+FROM leaf WHERE first AND weight = 1
+"""
+_COUNTED = """
+CREATE OR REPLACE TABLE counted AS
+SELECT {stratum}, {dimension}::VARCHAR AS g, count(*) AS n, count(*) FILTER (WHERE {hit}) AS hits
+FROM audited WHERE {among} GROUP BY ALL
+"""
+# Only strata that both won and lost can tell anything.
+_STRATA = """
+CREATE OR REPLACE TABLE telling AS
+SELECT c.stratum, c.g, c.n::DOUBLE AS n, c.hits, s.n::DOUBLE AS total, s.hits::DOUBLE AS k
+FROM counted c JOIN (SELECT stratum, sum(n) AS n, sum(hits) AS hits FROM counted GROUP BY stratum) s
+  ON s.stratum = c.stratum
+WHERE s.hits > 0 AND s.hits < s.n
+"""
+_EXPECTED = """
+SELECT g, sum(n), sum(hits), sum(n * k / total), sum(k * (total - k) / (total * (total - 1)) * n)
+FROM telling GROUP BY g
+"""
+_COVARIANCE = """
+SELECT a.g, b.g, sum(a.k * (a.total - a.k) / (a.total * a.total * (a.total - 1)) * a.n * b.n)
+FROM telling a JOIN telling b ON a.stratum = b.stratum GROUP BY ALL
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """`labels` name the groups for people, in the order of a plot."""
+
+    name: str
+    title: str
+    in_order: bool
+    labels: Mapping[str, str]
+
+
+def bias_audit(work: Workspace) -> dict[str, Any]:
+    """All tests as one document: `tests` (each with its groups), `alpha`, `threshold` = alpha / tests made
+    (Bonferroni), `passed`, and the `findings` as sentences.
+    """
+    dimensions = _prepare(work)
+    audited = work.number("SELECT count(*) FROM audited")
+    winners, candidates = work.row(
+        "SELECT count(*) FILTER (WHERE outcome = 'WINNER'), count(*) FROM leaf WHERE rank > 0"
+    )
+    tests = [_weights(work, winners, candidates)]
+    last = _last_rank("audited", _first(audited, winners, candidates), work)
+    for dimension in dimensions:
+        tests.append(_tested(work, dimension, "order", f"rank <= {last}", "true", "0 AS stratum"))
+        stratum = "(preferences::BIGINT << 32) + segments AS stratum"
+        tests.append(_tested(work, dimension, "winners", "won", "competes", stratum))
+    made = [test for test in tests if test["p"] is not None]
+    threshold = ALPHA / max(len(made), 1)
+    for test in tests:
+        test["passed"] = test["p"] is None or test["p"] >= threshold
+        test["adjustedP"] = None if test["p"] is None else min(1.0, test["p"] * len(made))
+    return {
+        "alpha": ALPHA,
+        "threshold": threshold,
+        "testsMade": len(made),
+        "audited": audited,
+        "passed": all(test["passed"] for test in tests),
+        "findings": [_sentence(test) for test in tests if not test["passed"]],
+        "tests": tests,
+    }
+
+
+def _prepare(work: Workspace) -> list[Dimension]:
+    """Table `audited`, with registration times as numbered bins."""
+    marks = [n / _TIME_BINS for n in range(1, _TIME_BINS)]
+    low, high, bounds = work.row(
+        f"SELECT min(created), max(created), quantile_disc(created, {marks}) FROM leaf WHERE first AND weight = 1"
+    )
+    bounds = sorted(set(bounds or ()))
+    time = " + ".join(f"(created > {bound})::INTEGER" for bound in bounds) or "0"
+    days = 0 if low is None else (high // _DAY_MS) - (low // _DAY_MS) + 1
+    width = max(1, -(-days // _MOST_DAY_BINS))
+    day = "0" if low is None else f"(created // {_DAY_MS} - {low // _DAY_MS}) // {width}"
+    work.execute(_AUDITED.format(time=time, day=day))
+    return [
+        Dimension("registrationTime", "registration time", True, _time_labels(low, high, bounds)),
+        Dimension("registrationDay", "registration day", True, _day_labels(low, days, width)),
+        Dimension("refPrefix", "first character of the ref", False, {}),
+        Dimension("entryIdPrefix", "first telling character of the entry id", False, {}),
+        Dimension("mailDomain", "mail domain", False, {"": "other domains"}),
+    ]
+
+
+_COLUMNS = {
+    "registrationTime": "time",
+    "registrationDay": "day",
+    "refPrefix": "ref",
+    "entryIdPrefix": "entry",
+    "mailDomain": "domain",
+}
+
+
+def _first(audited: int, winners: int, candidates: int) -> int:
+    """How many of the first ranks to look at: as many as win, within bounds."""
+    share = winners / candidates if candidates else 0.0
+    return min(int(audited * _MOST_FIRST), max(round(audited * share), _LEAST_FIRST))
+
+
+def _last_rank(table: str, first: int, work: Workspace) -> int:
+    """The rank of the `first`-th of a table."""
+    if first < 1:
+        return 0
+    return work.number(f"SELECT rank FROM {table} ORDER BY rank LIMIT 1 OFFSET {first - 1}")
+
+
+def _tested(
+    work: Workspace, dimension: Dimension, question: str, hit: str, among: str, stratum: str
+) -> dict[str, Any]:
+    column = _COLUMNS[dimension.name]
+    work.execute(_COUNTED.format(dimension=column, hit=hit, among=among, stratum=stratum))
+    work.execute(_STRATA)
+    counts = work.rows(_EXPECTED)
+    # A missing time (null) is a group of its own.
+    names = sorted({row[0] or "" for row in counts}, key=lambda name: _place(dimension, name))
+    index = {name: place for place, name in enumerate(names)}
+    size = len(names)
+    candidates, hits, expected, covariance = (
+        np.zeros(size),
+        np.zeros(size),
+        np.zeros(size),
+        np.zeros((size, size)),
+    )
+    for name, n, found, wanted, own in counts:
+        at = index[name or ""]
+        candidates[at], hits[at], expected[at], covariance[at, at] = n, found, wanted, own
+    for one, other, shared in work.rows(_COVARIANCE):
+        covariance[index[one or ""], index[other or ""]] -= shared
+    labels = tuple(dimension.labels.get(name, name or "unknown") for name in names)
+    counted = Counted(labels, candidates, hits, expected, covariance)
+    return _test(dimension.name, dimension.title, question, pooled(counted, in_order=dimension.in_order))
+
+
+def _place(dimension: Dimension, name: str) -> tuple[int, str]:
+    keys = list(dimension.labels)
+    return (keys.index(name), "") if name in dimension.labels else (len(keys), name)
+
+
+def _weights(work: Workspace, winners: int, candidates: int) -> dict[str, Any]:
+    units = work.number("SELECT count(*) FROM leaf WHERE first")
+    last = _last_rank("(SELECT rank FROM leaf WHERE first)", _first(units, winners, candidates), work)
+    rows = work.rows(
+        f"SELECT weight, count(*), count(*) FILTER (WHERE rank <= {last}) FROM leaf WHERE first"
+        " GROUP BY weight ORDER BY weight"
+    )
+    found = np.array([row[2] for row in rows], float)
+    numbers = np.array([row[1] for row in rows], float)
+    if len(rows) > 1 and 0 < found.sum() < numbers.sum():
+        model = weight_model([row[0] for row in rows], [row[1] for row in rows], int(found.sum()))
+        expected, covariance = model.expected, model.covariance
+    else:
+        expected, covariance = found, np.zeros((len(rows), len(rows)))
+    counted = Counted(tuple(str(row[0]) for row in rows), numbers, found, expected, covariance)
+    return _test("weight", "weight", "order", pooled(counted, in_order=True))
+
+
+def _test(name: str, title: str, question: str, counted: Counted) -> dict[str, Any]:
+    outcome = chi_square(counted)
+    deviations = (
+        np.sqrt(np.clip(np.diag(counted.covariance), 0, None)) if len(counted.labels) else np.zeros(0)
+    )
+    return {
+        "dimension": name,
+        "title": title,
+        "question": question,
+        "statistic": outcome.statistic,
+        "freedom": outcome.freedom,
+        "p": outcome.p,
+        "groups": [
+            {
+                "group": label,
+                "candidates": int(candidates),
+                "hits": int(hits),
+                "expected": float(expected),
+                "low": max(0.0, float(expected - BAND * deviation)),
+                "high": min(float(candidates), float(expected + BAND * deviation)),
+            }
+            for label, candidates, hits, expected, deviation in zip(
+                counted.labels, counted.candidates, counted.hits, counted.expected, deviations, strict=True
+            )
+        ],
+    }
+
+
+def _sentence(test: Mapping[str, Any]) -> str:
+    def surprise(group: Mapping[str, Any]) -> float:
+        return float(abs(group["hits"] - group["expected"]) / max(group["high"] - group["low"], 1.0))
+
+    worst = max(test["groups"], key=surprise)
+    what = "first ranks" if test["question"] == "order" else "winners"
+    return (
+        f"{test['title']}: {what} are not spread as chance would (p = {test['p']:.1e});"
+        f" {worst['group']} has {worst['hits']:,} of {what}, expected were {worst['expected']:,.0f}"
+        f" ({worst['low']:,.0f} to {worst['high']:,.0f})"
+    )
+
+
+def _time_labels(low: int | None, high: int | None, bounds: Sequence[int]) -> dict[str, str]:
+    if low is None or high is None:
+        return {}
+    edges = [low, *(bound for bound in bounds if bound < high), high]
+    return {str(n): f"{_stamp(start)} to {_stamp(end)}" for n, (start, end) in enumerate(pairwise(edges))}
+
+
+def _stamp(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M}"
+
+
+def _day_labels(low: int | None, days: int, width: int) -> dict[str, str]:
+    if low is None:
+        return {}
+    start = datetime.fromtimestamp(low / 1000, UTC).date()
+    labels = {}
+    for n in range(-(-days // width)):
+        first = start + timedelta(days=n * width)
+        last = min(first + timedelta(days=width - 1), start + timedelta(days=days - 1))
+        labels[str(n)] = f"{first}" if first == last else f"{first} to {last}"
+    return labels

@@ -1,0 +1,135 @@
+"""What a campaign manager should know before confirming, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from regworkers_core.selection.report.inputs import ReportContext, Terms
+
+
+class Level(StrEnum):
+    """A *finding* speaks against publishing, a *warning* wants a decision, a *note* is good to know."""
+
+    FINDING = "finding"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    level: Level
+    text: str
+
+    def as_dict(self) -> dict[str, str]:
+        return {"level": self.level.value, "text": self.text}
+
+
+def notes(numbers: Mapping[str, Any], terms: Terms, context: ReportContext) -> list[Note]:
+    """All that is worth saying, the gravest first."""
+    order = list(Level)
+    found = [
+        *_counts(numbers["funnel"], terms),
+        *_audit(numbers["audit"]),
+        *(note for market in numbers["markets"] for note in _market(market, context)),
+        *_source(numbers["seedSource"]),
+        *_phase(numbers, context),
+    ]
+    if context.dropped_preferences:
+        found.append(
+            Note(
+                Level.NOTE,
+                f"{context.dropped_preferences:,} preferences were left out: their market is not in the campaign,"
+                " or they repeat an earlier one",
+            )
+        )
+    return sorted(found, key=lambda note: order.index(note.level))
+
+
+def seed_source(terms: Terms, context: ReportContext) -> dict[str, Any]:
+    """Where chance comes from and what that guarantees."""
+    source = dict(terms.seed_source)
+    if source["kind"] == "drand":
+        return {
+            **source,
+            "guarantee": f"public randomness: nobody could know round {source['round']} of the drand beacon when"
+            " the entries were committed",
+        }
+    guarantee = (
+        "trust in the operator: the secret was committed before, so no entrant could aim at it and no entry could"
+        " be edited after the commit; whoever held the secret could still foresee the result before the commit"
+    )
+    if context.commitment_late:
+        guarantee += "; and the commitment was made only at the freeze, when all entries were known"
+    return {**source, "guarantee": guarantee, "commitmentLate": context.commitment_late}
+
+
+def _counts(funnel: Mapping[str, Any], terms: Terms) -> Iterator[Note]:
+    if not funnel["addsUp"]:
+        yield Note(Level.FINDING, "the funnel does not add up: an entry has no outcome, or more than one")
+    if funnel["eligible"] != terms.count:
+        yield Note(
+            Level.FINDING,
+            f"the manifest commits to {terms.count:,} entries, the result has {funnel['eligible']:,}",
+        )
+    if not funnel["eligible"]:
+        yield Note(Level.WARNING, "no entry is eligible: the draw is valid and has no winners")
+
+
+def _audit(audit: Mapping[str, Any]) -> Iterator[Note]:
+    for sentence in audit["findings"]:
+        yield Note(Level.FINDING, f"bias audit, {sentence}")
+    if not audit["testsMade"] and audit["audited"]:
+        yield Note(Level.NOTE, "bias audit: too few candidates for any test")
+
+
+def _market(market: Mapping[str, Any], context: ReportContext) -> Iterator[Note]:
+    name = context.market_names.get(market["marketId"]) or market["marketId"]
+    if market["offered"] < 0 or market["winners"] > market["seats"]:
+        yield Note(Level.FINDING, f"{name} has {market['winners']:,} winners for {market['seats']:,} seats")
+    elif market["unfilled"]:
+        yield Note(
+            Level.WARNING,
+            f"{name} is undersubscribed: {market['unfilled']:,} of {market['seats']:,} seats stay empty",
+        )
+    for reserve in market["reserves"]:
+        if reserve["admitted"] < reserve["seats"]:
+            yield Note(
+                Level.WARNING,
+                f"{name}: the reserve for {reserve['segment']} filled {reserve['admitted']:,} of its"
+                f" {reserve['seats']:,} seats; the rest went to the open seats",
+            )
+    if context.codes is not None:
+        codes = context.codes.get(market["marketId"], 0)
+        if codes < market["new"]:
+            yield Note(
+                Level.WARNING,
+                f"{name} has {codes:,} codes available for {market['new']:,} new winners: import"
+                f" {market['new'] - codes:,} more, or no code of this market is given out",
+            )
+
+
+def _source(source: Mapping[str, Any]) -> Iterator[Note]:
+    late = bool(source.get("commitmentLate"))
+    yield Note(Level.WARNING if late else Level.NOTE, f"seed source {source['kind']}: {source['guarantee']}")
+
+
+def _phase(numbers: Mapping[str, Any], context: ReportContext) -> Iterator[Note]:
+    changes = numbers["topUp"]
+    if changes is None:
+        return
+    if changes["moved"]:
+        yield Note(Level.FINDING, f"{changes['moved']:,} winners of the phase before changed their market")
+    if context.reason:
+        yield Note(Level.NOTE, f"reason of this phase: {context.reason}")
+    yield Note(
+        Level.NOTE,
+        "winners of the phase before keep their market and are not upgraded, so truthful preferences are the best"
+        " choice within a phase only",
+    )
+
+
+def shown_as(notes_: Sequence[Note]) -> list[dict[str, str]]:
+    return [note.as_dict() for note in notes_]

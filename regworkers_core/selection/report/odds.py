@@ -1,0 +1,169 @@
+"""Chances as they came out: per market, reserve, segment and preference.
+
+A *candidate* here holds a rank and is not struck. Rates are winners divided by candidates, None without any.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from regworkers_core.selection.report.inputs import Terms
+from regworkers_core.selection.report.workspace import Workspace
+
+# One pass over the leaves, then everything is made of counts by list: candidates share few lists.
+_BY_LISTS = """
+CREATE TABLE tally AS
+SELECT preferences, segments, outcome = 'WINNER' AS won, market, previous = 'WINNER' AS pinned, count(*) AS n
+FROM leaf WHERE rank > 0 AND outcome <> 'STRUCK' GROUP BY ALL
+"""
+_MARKETS = """
+WITH listed AS (
+  SELECT unnest(list) AS market, generate_subscripts(list, 1) AS place, t.n, t.won AND t.market = unnest(list) AS got
+  FROM (SELECT preferences, won, market, sum(n) AS n FROM tally GROUP BY ALL) t
+  JOIN preference_list l ON l.n = t.preferences)
+SELECT market, sum(n) FILTER (WHERE place = 1), sum(n), sum(n) FILTER (WHERE got AND place = 1),
+       sum(n) FILTER (WHERE got)
+FROM listed GROUP BY market
+"""
+# A reserve takes the best-ranked of its segment among those whom the market admits.
+_TAKE = """
+UPDATE admitted SET reserve = t.segment FROM (
+  SELECT a.rank, r.segment
+  FROM admitted a JOIN round r ON r.market = a.market JOIN segment_list s ON s.n = a.segments
+  WHERE a.reserve IS NULL AND list_contains(s.list, r.segment)
+  QUALIFY row_number() OVER (PARTITION BY a.market ORDER BY a.rank) <= max(r.seats) OVER (PARTITION BY a.market)
+) t WHERE t.rank = admitted.rank
+"""
+
+
+def prepare(work: Workspace, terms: Terms) -> None:
+    """Build the tables that the figures below are read from, once."""
+    work.execute(_BY_LISTS)
+    work.execute(
+        "CREATE TABLE admitted AS SELECT rank, market, segments, NULL::VARCHAR AS reserve FROM leaf"
+        " WHERE outcome = 'WINNER' AND previous <> 'WINNER'"
+    )
+    for place in range(max((len(market.reserves) for market in terms.markets), default=0)):
+        work.load(
+            "round",
+            "market VARCHAR, segment VARCHAR, seats BIGINT",
+            [
+                (market.market_id, market.reserves[place].segment, market.reserves[place].seats)
+                for market in terms.markets
+                if len(market.reserves) > place
+            ],
+        )
+        work.execute(_TAKE)
+
+
+def market_odds(work: Workspace, terms: Terms) -> list[dict[str, Any]]:
+    """Per market: `seats` (the total), `pinned` (winners of the phase before), `winners` in all and `new`;
+    candidates by `firstChoice` and `anyChoice`, their win rates, cut-off ranks (None: nobody turned away).
+    """
+    applicants = {market: counts for market, *counts in work.rows(_MARKETS)}
+    winners = {
+        market: (everyone, pinned)
+        for market, everyone, pinned in work.rows(
+            "SELECT market, sum(n), coalesce(sum(n) FILTER (WHERE pinned), 0) FROM tally WHERE won GROUP BY 1"
+        )
+    }
+    by_reserve = {
+        (market, reserve): n
+        for market, reserve, n in work.rows("SELECT market, reserve, count(*) FROM admitted GROUP BY ALL")
+    }
+    table = []
+    for market in terms.markets:
+        first, anywhere, won_first, _ = (int(n or 0) for n in applicants.get(market.market_id, (0,) * 4))
+        everyone, pinned = (int(n) for n in winners.get(market.market_id, (0, 0)))
+        table.append(
+            {
+                "marketId": market.market_id,
+                "seats": market.capacity,
+                "pinned": pinned,
+                "offered": market.capacity - pinned,
+                "winners": everyone,
+                "new": everyone - pinned,
+                "unfilled": market.capacity - everyone,
+                "firstChoice": first,
+                "anyChoice": anywhere,
+                "wonFirstChoice": won_first,
+                "winRate": rate(everyone, anywhere),
+                "firstChoiceWinRate": rate(won_first, first),
+                "openCutoffRank": market.open_cutoff_rank,
+                "admittedOpen": int(by_reserve.get((market.market_id, None), 0)),
+                "reserves": [
+                    {
+                        "segment": reserve.segment,
+                        "seats": reserve.seats,
+                        "admitted": int(by_reserve.get((market.market_id, reserve.segment), 0)),
+                        "cutoffRank": reserve.cutoff_rank,
+                    }
+                    for reserve in market.reserves
+                ],
+            }
+        )
+    return table
+
+
+def segment_odds(work: Workspace) -> list[dict[str, Any]]:
+    """Per segment, and for candidates of none (`segment` empty): candidates, winners, rate; new winners
+    `byReserve` of that segment and otherwise (`byOther`). A candidate of two segments counts in both.
+    """
+    counted = """
+        SELECT unnest(CASE WHEN len(s.list) = 0 THEN [''] ELSE s.list END) AS segment, {columns}
+        FROM {table} t JOIN segment_list s ON s.n = t.segments"""
+    new = {
+        segment: (by_reserve, other)
+        for segment, by_reserve, other in work.rows(
+            "SELECT segment, count(*) FILTER (WHERE reserve = segment),"
+            " count(*) FILTER (WHERE reserve IS DISTINCT FROM segment) FROM ("
+            + counted.format(columns="t.reserve", table="admitted")
+            + ") GROUP BY segment"
+        )
+    }
+    return [
+        {
+            "segment": segment,
+            "candidates": int(candidates),
+            "winners": int(won),
+            "winRate": rate(won, candidates),
+            "byReserve": int(new.get(segment, (0, 0))[0]),
+            "byOther": int(new.get(segment, (0, 0))[1]),
+        }
+        for segment, candidates, won in work.rows(
+            "SELECT segment, sum(n), coalesce(sum(n) FILTER (WHERE won), 0) FROM ("
+            + counted.format(columns="t.n, t.won", table="tally")
+            + ") GROUP BY segment ORDER BY segment"
+        )
+    ]
+
+
+def preferences_honoured(work: Workspace) -> list[dict[str, Any]]:
+    """How many winners got their first, second, ... choice, and how many candidates had so many choices:
+    `place` (from 1), `winners`, `share` of all winners, `candidates` who listed that many or more.
+    """
+    got = dict(
+        work.rows(
+            "SELECT list_position(l.list, t.market), sum(t.n)::BIGINT FROM tally t"
+            " JOIN preference_list l ON l.n = t.preferences WHERE t.won GROUP BY 1"
+        )
+    )
+    listed = dict(
+        work.rows(
+            "SELECT len(l.list), sum(t.n)::BIGINT FROM tally t JOIN preference_list l ON l.n = t.preferences GROUP BY 1"
+        )
+    )
+    winners = sum(got.values())
+    return [
+        {
+            "place": place,
+            "winners": got.get(place, 0),
+            "share": rate(got.get(place, 0), winners),
+            "candidates": sum(n for length, n in listed.items() if length >= place),
+        }
+        for place in range(1, max(listed, default=0) + 1)
+    ]
+
+
+def rate(part: float, whole: float) -> float | None:
+    return part / whole if whole else None

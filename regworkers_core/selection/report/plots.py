@@ -1,0 +1,285 @@
+"""The report's plots as PNG, each below 60 KB so that it also fits into an event of the orchestrator.
+
+Figures are objects of their own: no state is shared with whoever else draws in this process.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from PIL import Image
+
+INK, MUTED, GRID = "#1f2933", "#66727f", "#dde2e7"
+BLUE, ORANGE, GREEN, GREY, RED, BAND = "#2f6db5", "#d9822b", "#3c8d5a", "#a9b3bd", "#c0392b", "#cfe0f3"
+OUTCOME_COLOURS = {
+    "WINNER": GREEN,
+    "WAITLIST": BLUE,
+    "UNSELECTED": GREY,
+    "HOUSEHOLD_LIMIT": ORANGE,
+    "STRUCK": RED,
+}
+_WIDTH_INCHES = 8.4
+_DPI = 100
+# A bar chart stays readable up to here; the tables list all.
+_MOST_BARS = 30
+_MOST_TICKS = 16
+
+
+def plots(numbers: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, bytes]:
+    """PNG by name, for a report's numbers. `names` are markets' names by id. What has no data has no plot."""
+    made: dict[str, bytes] = {}
+    made["funnel"] = _plot(_funnel, numbers["funnel"], rows=4 + len(numbers["funnel"]["reasons"]) + 5)
+    if numbers["markets"]:
+        shown = sorted(numbers["markets"], key=lambda market: -market["anyChoice"])[:_MOST_BARS]
+        more = f" (the {_MOST_BARS} most wanted)" if len(numbers["markets"]) > _MOST_BARS else ""
+        labels = [_short(names.get(market["marketId"]) or market["marketId"]) for market in shown]
+        made["markets"] = _plot(_demand, shown, labels, more, rows=2 * len(shown))
+        made["win-rates"] = _plot(_win_rates, shown, labels, more, rows=2 * len(shown))
+    if sum(place["winners"] for place in numbers["preferences"]):
+        made["preferences"] = _plot(_preferences, numbers["preferences"][:_MOST_BARS], rows=8)
+    if len([row for row in numbers["segments"] if row["candidates"]]) > 1:
+        segments = sorted(numbers["segments"], key=lambda row: -row["candidates"])[:_MOST_BARS]
+        made["segments"] = _plot(_segments, segments, rows=2 * len(segments))
+    if len(numbers["weights"]) > 1:
+        made["weights"] = _plot(_weights, numbers["weights"], rows=8)
+    by_dimension: dict[str, list[Mapping[str, Any]]] = {}
+    for test in numbers["audit"]["tests"]:
+        if test["p"] is not None and test["dimension"] != "weight":
+            by_dimension.setdefault(test["dimension"], []).append(test)
+    for dimension, tests in by_dimension.items():
+        made[f"audit-{dimension}"] = _plot(_audited, tests, rows=9 * len(tests), panels=len(tests))
+    return made
+
+
+def figure(rows: float, panels: int = 1) -> tuple[Figure, Sequence[Axes]]:
+    """An empty figure with one or more panels below each other, high enough for `rows` lines of text."""
+    made = Figure(figsize=(_WIDTH_INCHES, 1.3 + 0.26 * max(rows, 6)), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(made)
+    axes = made.subplots(panels, 1, squeeze=False)[:, 0]
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.spines[["left", "bottom"]].set_color(GREY)
+        axis.tick_params(colors=INK, labelsize=9)
+        axis.set_axisbelow(True)
+    return made, list(axes)
+
+
+def png(made: Figure) -> bytes:
+    """With a palette of 64 colours, which a chart does not exceed visibly and which halves the size."""
+    raw = io.BytesIO()
+    made.savefig(raw, format="png", facecolor="white")
+    out = io.BytesIO()
+    with Image.open(raw) as image:
+        image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(out, format="PNG", optimize=True)
+    return out.getvalue()
+
+
+def _plot(draw: Callable[..., None], *values: Any, rows: float, panels: int = 1) -> bytes:
+    made, axes = figure(rows, panels)
+    draw(axes if panels > 1 or draw is _audited else axes[0], *values)
+    return png(made)
+
+
+def _funnel(axis: Axes, funnel: Mapping[str, Any]) -> None:
+    outcomes = funnel["outcomes"]
+    bars: list[tuple[str, int, str]] = [("registered", funnel["registered"], INK)]
+    bars += [(f"– {_words(reason)}", count, RED) for reason, count in funnel["reasons"].items()]
+    bars.append(("eligible", funnel["eligible"], INK))
+    bars += [
+        (f"– {_words(name)}", outcomes[name], OUTCOME_COLOURS[name]) for name in ("HOUSEHOLD_LIMIT", "STRUCK")
+    ]
+    bars.append(("candidates (with a rank)", funnel["candidates"], INK))
+    bars += [
+        (_words(name), outcomes[name], OUTCOME_COLOURS[name]) for name in ("WINNER", "WAITLIST", "UNSELECTED")
+    ]
+    _bars(axis, [label for label, _, _ in bars], [count for _, count, _ in bars], [c for *_, c in bars])
+    axis.set_title("From registered to winner", loc="left", color=INK)
+    axis.set_xlabel("entries", color=MUTED)
+
+
+def _demand(axis: Axes, markets: Sequence[Mapping[str, Any]], labels: Sequence[str], more: str) -> None:
+    places = range(len(markets))
+    series = (
+        ("any choice", [market["anyChoice"] for market in markets], BAND, 0.8),
+        ("first choice", [market["firstChoice"] for market in markets], BLUE, 0.5),
+    )
+    for name, values, colour, height in series:
+        axis.barh(places, values, height=height, color=colour, label=f"candidates, {name}")
+    axis.plot(
+        [market["seats"] for market in markets], places, "|", ms=16, mew=2.5, color=ORANGE, label="seats"
+    )
+    axis.set_yticks(places, labels)
+    axis.invert_yaxis()
+    axis.set_title(f"Demand and seats by market{more}", loc="left", color=INK)
+    axis.set_xlabel("candidates", color=MUTED)
+    axis.xaxis.set_major_formatter(_thousands())
+    axis.grid(axis="x", color=GRID)
+    _legend(axis, 3)
+
+
+def _win_rates(axis: Axes, markets: Sequence[Mapping[str, Any]], labels: Sequence[str], more: str) -> None:
+    rates = [100 * (market["winRate"] or 0) for market in markets]
+    texts = [
+        f"{rate:.3g} %  ({market['winners']:,} of {market['anyChoice']:,})"
+        for rate, market in zip(rates, markets, strict=True)
+    ]
+    _bars(axis, labels, rates, [GREEN] * len(rates), texts)
+    axis.set_title(f"Win rate by market{more}", loc="left", color=INK)
+    axis.set_xlabel("winners per 100 candidates who listed the market", color=MUTED)
+    axis.xaxis.set_major_formatter(_percents(rates))
+
+
+def _preferences(axis: Axes, places: Sequence[Mapping[str, Any]]) -> None:
+    values = [place["winners"] for place in places]
+    bars = axis.bar([str(place["place"]) for place in places], values, color=GREEN)
+    if len(places) <= _MOST_TICKS:
+        axis.bar_label(
+            bars,
+            [f"{place['winners']:,}\n{100 * (place['share'] or 0):.1f} %" for place in places],
+            padding=3,
+            fontsize=9,
+        )
+    axis.margins(y=0.22)
+    axis.set_title("Which of their choices winners got", loc="left", color=INK)
+    axis.set_xlabel("place in the fan's preferences", color=MUTED)
+    axis.set_ylabel("winners", color=MUTED)
+    axis.yaxis.set_major_formatter(_thousands())
+
+
+def _segments(axis: Axes, segments: Sequence[Mapping[str, Any]]) -> None:
+    rates = [100 * (row["winRate"] or 0) for row in segments]
+    texts = [
+        f"{rate:.3g} %  ({row['winners']:,} of {row['candidates']:,})"
+        for rate, row in zip(rates, segments, strict=True)
+    ]
+    labels = [_short(row["segment"] or "no segment") for row in segments]
+    _bars(axis, labels, rates, [BLUE] * len(rates), texts)
+    axis.set_title("Win rate by segment", loc="left", color=INK)
+    axis.set_xlabel("winners per 100 candidates", color=MUTED)
+    axis.xaxis.set_major_formatter(_percents(rates))
+
+
+def _weights(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    places = range(len(rows))
+    expected = [100 * row["expectedShare"] for row in rows]
+    found = [100 * row["firstShare"] for row in rows]
+    spread = [
+        [100 * (row["expectedShare"] - row["lowShare"]) for row in rows],
+        [100 * (row["highShare"] - row["expectedShare"]) for row in rows],
+    ]
+    axis.errorbar(
+        places,
+        expected,
+        yerr=spread,
+        fmt="_",
+        color=ORANGE,
+        ms=14,
+        capsize=4,
+        label="expected, with a 99.9 % band",
+    )
+    axis.plot(places, found, "o", color=BLUE, label="found")
+    ticks = range(0, len(rows), -(-len(rows) // _MOST_TICKS))
+    axis.set_xticks(ticks, [rows[n]["weight"] for n in ticks])
+    axis.set_title("Share of units among the first ranks, by weight", loc="left", color=INK)
+    axis.set_xlabel("weight (tickets of a unit)", color=MUTED)
+    axis.set_ylabel("share of the weight's units", color=MUTED)
+    axis.yaxis.set_major_formatter(_percents(expected))
+    axis.set_ylim(0, 1.1 * max([100 * row["highShare"] for row in rows] + found))
+    axis.grid(axis="y", color=GRID)
+    _legend(axis, 2)
+
+
+def _audited(axes: Sequence[Axes], tests: Sequence[Mapping[str, Any]]) -> None:
+    for axis, test in zip(axes, tests, strict=True):
+        groups = test["groups"]
+        places = range(len(groups))
+        expected = [group["expected"] or 1 for group in groups]
+        found = [group["hits"] / e for group, e in zip(groups, expected, strict=True)]
+        low = [group["low"] / e for group, e in zip(groups, expected, strict=True)]
+        high = [group["high"] / e for group, e in zip(groups, expected, strict=True)]
+        axis.bar(
+            places,
+            [h - lo for h, lo in zip(high, low, strict=True)],
+            bottom=low,
+            color=BAND,
+            width=0.9,
+            label="99.9 % of fair draws",
+        )
+        axis.axhline(1, color=MUTED, lw=1)
+        outside = [not lo <= value <= hi for lo, value, hi in zip(low, found, high, strict=True)]
+        axis.scatter(
+            places, found, c=[RED if out else BLUE for out in outside], s=26, zorder=3, label="found"
+        )
+        step = -(-len(groups) // _MOST_TICKS)
+        ticks = range(0, len(groups), step)
+        long = max(len(str(groups[n]["group"])) for n in ticks) > 4
+        axis.set_xticks(
+            ticks,
+            [_short(str(groups[n]["group"]).split(" to ")[0], 26) for n in ticks],
+            rotation=35 if long else 0,
+            ha="right" if long else "center",
+        )
+        what = "first ranks" if test["question"] == "order" else "winners among equal wishes"
+        verdict = "even" if test["passed"] else "NOT EVEN"
+        axis.set_title(
+            f"{test['title'].capitalize()}: {what} are {verdict} (p = {test['p']:.2g})",
+            loc="left",
+            color=INK if test["passed"] else RED,
+            fontsize=11,
+        )
+        axis.set_ylabel("found / expected", color=MUTED)
+        axis.set_ylim(bottom=0, top=max(1.3, 1.08 * max([*found, *high])))
+        axis.yaxis.set_major_locator(MaxNLocator(5))
+    _legend(axes[0], 2)
+
+
+def _bars(
+    axis: Axes,
+    labels: Sequence[str],
+    values: Sequence[float],
+    colours: Sequence[str],
+    texts: Sequence[str] | None = None,
+) -> None:
+    bars = axis.barh(range(len(values)), values, color=list(colours))
+    axis.bar_label(bars, texts or [f"{value:,}" for value in values], padding=4, fontsize=9, color=INK)
+    axis.set_yticks(range(len(values)), labels)
+    axis.invert_yaxis()
+    axis.margins(x=0.28)
+    axis.xaxis.set_major_formatter(_thousands())
+    axis.grid(axis="x", color=GRID)
+
+
+def _legend(axis: Axes, columns: int) -> None:
+    axis.legend(
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=columns,
+        frameon=False,
+        fontsize=8.5,
+        borderaxespad=0.1,
+    )
+
+
+def _thousands() -> FuncFormatter:
+    return FuncFormatter(lambda value, _place: f"{value:,.0f}" if value == int(value) else f"{value:,.2g}")
+
+
+def _percents(values: Sequence[float]) -> FuncFormatter:
+    largest = max(values, default=0)
+    decimals = 0 if largest >= 8 else 1 if largest >= 0.8 else 2
+    # An axis may reach beyond, to leave room for labels.
+    return FuncFormatter(lambda value, _place: f"{value:.{decimals}f} %" if value <= 100 else "")
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").lower()
+
+
+def _short(text: str, most: int = 28) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,325 @@
+"""What the odds would be: the draw's own maths on today's entries, with throw-away seeds.
+
+Nothing of it is kept or published, and it cannot foretell the draw: its draw id and its seeds belong to no draw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.selection.maths.canonical import canonical_bytes
+from regworkers_core.selection.maths.compute import compute
+from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.maths.files import LEAVES, MANIFEST, OUTCOMES, SEED, STRIKES
+from regworkers_core.selection.maths.leaves import write_leaves
+from regworkers_core.selection.maths.manifest import COMMIT_REVEAL, Manifest
+from regworkers_core.selection.maths.seed import derive_seed
+from regworkers_core.selection.report.quick import can_be_quick, quick_winners
+from regworkers_core.selection.report.scenario import Scenario
+
+# Keys are made from it, so they differ from those of every draw even under the same seed.
+DRAW_ID = "simulation"
+NOTICE = "a simulation with throw-away seeds: not the draw, and no hint of who will win it"
+_SECRET = re.compile(r"[0-9a-fA-F]{64}")
+
+# The weight that a scenario gives to a segment replaces the entry's own; the unit's greatest counts.
+_ENTRIES = """
+COPY (
+  SELECT p.* REPLACE (coalesce(s.weight, p.weight) AS weight)
+  FROM read_parquet($pool) p JOIN segment_list s ON s.list = p.segments
+) TO '{path}' (FORMAT parquet)
+"""
+_MEMBERS = """
+CREATE TABLE member AS
+SELECT e.ref, e.unit, w.n AS wishes, s.n AS segments, max(e.weight) OVER (PARTITION BY e.unit) AS weight
+FROM read_parquet($entries) e
+JOIN wish_list w ON w.list = e.preferences JOIN segment_list s ON s.list = e.segments
+"""
+_TALLY = """
+SELECT m.wishes, m.segments, m.weight, w.market, count(*), max(w.rank)
+FROM read_parquet($winners) w JOIN member m ON m.ref = w.ref GROUP BY ALL
+"""
+_WINNERS = """
+COPY (SELECT ref, market, rank FROM read_parquet($outcomes) WHERE outcome = 'WINNER') TO '{path}' (FORMAT parquet)
+"""
+
+# Of a group of entries: (what, which one), as in ("segment", "local").
+Group = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """`entries` by group and, for every round, `winners` by group; `last_ranks` of full markets (0: not full).
+
+    Groups are `all`, `segment` ("" none), `weight`, `first` and `any` (market among the wishes), `market` (that
+    admitted), `kept` (first choice that came true), `place` (of the wish that came true).
+    """
+
+    scenario: Scenario
+    quick: bool
+    entries: Mapping[Group, int]
+    winners: tuple[Mapping[Group, int], ...]
+    last_ranks: tuple[Mapping[str, int], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON document. Every figure is the `mean` of the rounds with the `low`est and `high`est."""
+        return {
+            "simulation": True,
+            "notice": NOTICE,
+            "scenario": self.scenario.as_dict(),
+            "rounds": len(self.winners),
+            "method": "the best below a bound (exact)" if self.quick else "the whole draw",
+            "entries": self.entries[("all", "")],
+            "winners": self._spread(("all", "")),
+            "odds": self._odds(("all", "")),
+            "markets": [self._market(market.market_id) for market in self.scenario.markets],
+            "segments": [
+                {"segment": name, **self._group("segment", name)} for name in self._names("segment")
+            ],
+            "weights": [
+                {"weight": int(name), **self._group("weight", name)} for name in self._names("weight")
+            ],
+            "choices": [
+                {
+                    "place": int(name),
+                    "entries": self.entries[("place", name)],
+                    "winners": self._spread(("place", name)),
+                }
+                for name in self._names("place")
+            ],
+        }
+
+    def _market(self, name: str) -> dict[str, Any]:
+        seats = next(market.capacity for market in self.scenario.markets if market.market_id == name)
+        full = [ranks[name] for ranks in self.last_ranks if ranks.get(name)]
+        return {
+            "marketId": name,
+            "seats": seats,
+            "firstChoice": self.entries.get(("first", name), 0),
+            "anyChoice": self.entries.get(("any", name), 0),
+            "winners": self._spread(("market", name)),
+            "odds": self._odds(("market", name), ("any", name)),
+            "firstChoiceOdds": self._odds(("kept", name), ("first", name)),
+            "full": len(full),
+            "lastRank": _spread(full) if full else None,
+        }
+
+    def _group(self, what: str, name: str) -> dict[str, Any]:
+        group = (what, name)
+        return {"entries": self.entries[group], "winners": self._spread(group), "odds": self._odds(group)}
+
+    def _names(self, what: str) -> list[str]:
+        names = [name for kind, name in self.entries if kind == what]
+        return sorted(names, key=int) if what in ("weight", "place") else sorted(names)
+
+    def _spread(self, group: Group) -> dict[str, float]:
+        return _spread([won.get(group, 0) for won in self.winners])
+
+    def _odds(self, group: Group, among: Group | None = None) -> dict[str, float] | None:
+        entries = self.entries.get(among or group, 0)
+        return _spread([won.get(group, 0) / entries for won in self.winners]) if entries else None
+
+
+def _spread(values: Iterable[float]) -> dict[str, float]:
+    found = np.array(list(values), float)
+    return {"mean": float(found.mean()), "low": float(found.min()), "high": float(found.max())}
+
+
+def throw_away_seeds(text: str | None, random_hex: Callable[[], str]) -> Iterator[str]:
+    """A secret (64 hex digits) for each round: random, or the same again for the same `text`.
+
+    Raises UsageError when `text` looks like a seed or secret: a simulation never runs with one of a draw.
+    """
+    if text is not None and _SECRET.fullmatch(text.strip()):
+        raise UsageError(
+            "--seed looks like the seed or the secret of a draw, and a simulation never runs with one: give a word"
+        )
+    return _secrets(text, random_hex)
+
+
+def _secrets(text: str | None, random_hex: Callable[[], str]) -> Iterator[str]:
+    number = 0
+    while True:
+        number += 1
+        yield (
+            random_hex()
+            if text is None
+            else hashlib.sha256(f"simulation|{text}|{number}".encode()).hexdigest()
+        )
+
+
+def simulate(
+    pool: Path,
+    scenario: Scenario,
+    *,
+    rounds: int,
+    seeds: Iterator[str],
+    engine: Engine,
+    on_round: Callable[[int], None] = lambda _done: None,
+    quick: bool | None = None,
+) -> Simulation:
+    """Draw `pool` (pool.parquet) so many times. `quick` None takes the short way where it is exact.
+
+    Raises DrawError for a pool that no draw would take, as for a repeated ref.
+    """
+    short = can_be_quick(scenario) if quick is None else quick
+    with (
+        engine.folder() as folder,
+        duckdb.connect(str(folder / "simulation.duckdb"), config=_config(engine)) as base,
+    ):
+        entries = folder / "entries.parquet"
+        _stage(base, pool, entries, scenario)
+        # Also where no leaf is read, so that both ways refuse the same pools.
+        count = write_leaves(entries, folder / LEAVES, engine=engine).leaves
+        groups = _Groups(base)
+        tickets = int(_one(base, "SELECT coalesce(sum(weight), 0) FROM member"))
+        winners, ranks = [], []
+        for number in range(1, rounds + 1):
+            seed = _begin(folder, scenario, count, next(seeds))
+            drawn = folder / "winners.parquet"
+            if short:
+                quick_winners(entries, tickets, scenario, DRAW_ID, seed, drawn, engine)
+            else:
+                compute(folder, None, folder / "out", engine=engine)
+                outcomes = {"outcomes": str(folder / "out" / OUTCOMES)}
+                base.execute(_WINNERS.format(path=_quoted(drawn)), outcomes)
+            won, last = groups.won(drawn)
+            winners.append(won)
+            ranks.append(
+                {m.market_id: last[m.market_id] for m in scenario.markets if _is_full(m.capacity, won, m)}
+            )
+            on_round(number)
+        return Simulation(scenario, short, groups.entries, tuple(winners), tuple(ranks))
+
+
+def _is_full(seats: int, won: Mapping[Group, int], market: Any) -> bool:
+    return 0 < seats == won.get(("market", market.market_id), 0)
+
+
+def _config(engine: Engine) -> dict[str, Any]:
+    return {"threads": engine.threads, "memory_limit": f"{max(engine.memory_mib // 2, 64)}MiB"}
+
+
+def _stage(base: duckdb.DuckDBPyConnection, pool: Path, entries: Path, scenario: Scenario) -> None:
+    """entries.parquet with the scenario's weights; `member` with one row for each, and the lists by number."""
+    values = {"pool": str(pool)}
+    base.execute("CREATE TABLE ticket (segment VARCHAR, weight INTEGER)")
+    for segment, weight in scenario.weights.items():
+        base.execute("INSERT INTO ticket VALUES (?, ?)", [segment, weight])
+    base.execute(
+        "CREATE TABLE segment_list AS SELECT n, list, (SELECT max(weight) FROM ticket"
+        " WHERE list_contains(list, segment)) AS weight FROM (SELECT row_number() OVER (ORDER BY list) AS n, list"
+        " FROM (SELECT DISTINCT segments AS list FROM read_parquet($pool)))",
+        values,
+    )
+    base.execute(
+        "CREATE TABLE wish_list AS SELECT row_number() OVER (ORDER BY list) AS n, list"
+        " FROM (SELECT DISTINCT preferences AS list FROM read_parquet($pool))",
+        values,
+    )
+    base.execute(_ENTRIES.format(path=_quoted(entries)), values)
+    base.execute(_MEMBERS, {"entries": str(entries)})
+    if _one(base, "SELECT count(*) FROM member WHERE weight > 1"):
+        # The short way needs the unit's weight in every row.
+        base.execute(
+            f"COPY (SELECT e.* REPLACE (m.weight AS weight) FROM read_parquet($entries) e JOIN member m USING (ref))"
+            f" TO '{_quoted(entries)}.heavy' (FORMAT parquet)",
+            {"entries": str(entries)},
+        )
+        entries.with_name(entries.name + ".heavy").replace(entries)
+
+
+def _begin(folder: Path, scenario: Scenario, count: int, secret: str) -> str:
+    """Write manifest, strikes and seed of a round that nobody publishes; the seed."""
+    commitment = {"commitment": hashlib.sha256(bytes.fromhex(secret)).hexdigest(), "kind": COMMIT_REVEAL}
+    document = {
+        "algorithm": "vf1",
+        "asOf": "1970-01-01T00:00:00.000Z",
+        "campaignId": DRAW_ID,
+        "count": count,
+        "drawId": DRAW_ID,
+        "markets": [
+            {
+                "capacity": market.capacity,
+                "marketId": market.market_id,
+                "reserves": [{"seats": each.seats, "segment": each.segment} for each in market.reserves],
+            }
+            for market in scenario.markets
+        ],
+        "phase": 1,
+        "previous": None,
+        # A root proves a pool to others; here nobody is shown anything.
+        "root": "0" * 64,
+        "seedSource": commitment,
+        "strikesHash": hashlib.sha256(b"").hexdigest(),
+        "waitlistSize": scenario.waitlist_size,
+        "winsPerUnit": scenario.wins_per_unit,
+    }
+    manifest = Manifest.parse(canonical_bytes(document))
+    (folder / MANIFEST).write_bytes(manifest.to_bytes())
+    (folder / STRIKES).write_bytes(b"")
+    seed = derive_seed(manifest.hash, COMMIT_REVEAL, 0, secret)
+    document = {"kind": COMMIT_REVEAL, "randomness": secret, "round": 0, "seed": seed, "signature": None}
+    (folder / SEED).write_bytes(canonical_bytes(document))
+    return seed
+
+
+class _Groups:
+    """Counts entries and winners by all groups at once, over the few distinct lists."""
+
+    def __init__(self, base: duckdb.DuckDBPyConnection) -> None:
+        self._base = base
+        self._wishes: dict[int, list[str]] = dict(base.execute("SELECT n, list FROM wish_list").fetchall())
+        self._segments: dict[int, list[str]] = dict(
+            base.execute("SELECT n, list FROM segment_list").fetchall()
+        )
+        self.entries: Counter[Group] = Counter({("all", ""): 0})
+        tally = base.execute("SELECT wishes, segments, weight, count(*) FROM member GROUP BY ALL")
+        for wishes, segments, weight, n in tally.fetchall():
+            self._add(self.entries, segments, weight, n)
+            listed = self._wishes[wishes]
+            self.entries["first", listed[0]] += n
+            for place, market in enumerate(listed, 1):
+                self.entries["any", market] += n
+                self.entries["place", str(place)] += n
+
+    def won(self, winners: Path) -> tuple[Counter[Group], dict[str, int]]:
+        """Winners by group, and the last rank that each market admitted."""
+        found: Counter[Group] = Counter()
+        last: dict[str, int] = defaultdict(int)
+        for wishes, segments, weight, market, n, rank in self._base.execute(
+            _TALLY, {"winners": str(winners)}
+        ).fetchall():
+            self._add(found, segments, weight, n)
+            place = self._wishes[wishes].index(market) + 1
+            found["market", market] += n
+            found["place", str(place)] += n
+            if place == 1:
+                found["kept", market] += n
+            last[market] = max(last[market], rank)
+        return found, last
+
+    def _add(self, counter: Counter[Group], segments: int, weight: int, n: int) -> None:
+        counter["all", ""] += n
+        counter["weight", str(weight)] += n
+        for segment in self._segments[segments] or [""]:
+            counter["segment", segment] += n
+
+
+def _one(base: duckdb.DuckDBPyConnection, statement: str) -> Any:
+    row = base.execute(statement).fetchone()
+    return None if row is None else row[0]
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

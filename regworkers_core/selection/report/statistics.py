@@ -1,0 +1,129 @@
+"""The chi-square test of the bias audit, as numbers in and numbers out.
+
+Within a stratum all candidates had the same chance, so its k hits among n candidates are a random subset:
+a group of n_g of them expects n_g k/n hits with the hypergeometric covariance. Sums over strata are compared
+at once (the generalised Cochran-Mantel-Haenszel test; with one stratum it is Pearson's chi-square).
+Source: A. Agresti, Categorical Data Analysis, section "Generalized Cochran-Mantel-Haenszel tests".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2
+
+Numbers = NDArray[np.float64]
+# Below, the chi-square distribution is no good approximation: such groups are pooled.
+LEAST_EXPECTED = 5.0
+POOLED = "pooled small groups"
+# Relative to the greatest variance: far above rounding, far below a group of five.
+_NO_VARIANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Groups in their order: how many `candidates`, `hits` and expected hits each has, and the covariance
+    (G x G) of hits - expected.
+    """
+
+    labels: tuple[str, ...]
+    candidates: Numbers
+    hits: Numbers
+    expected: Numbers
+    covariance: Numbers
+
+    def merged(self, groups: Sequence[Sequence[int]], labels: Sequence[str]) -> Counted:
+        """The groups given by their members' indexes, summed."""
+        matrix = np.zeros((len(groups), len(self.labels)))
+        for row, members in enumerate(groups):
+            matrix[row, list(members)] = 1
+        return Counted(
+            tuple(labels),
+            matrix @ self.candidates,
+            matrix @ self.hits,
+            matrix @ self.expected,
+            matrix @ self.covariance @ matrix.T,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`statistic` with its degrees of `freedom` and `p`; all None when there was nothing to compare."""
+
+    statistic: float | None
+    freedom: int
+    p: float | None
+
+
+def pooled(counted: Counted, *, in_order: bool) -> Counted:
+    """Merge groups with fewer than five expected hits or misses: with their neighbours where groups have an
+    order (times), else all of them into one.
+    """
+    small = [
+        min(expected, candidates - expected) < LEAST_EXPECTED
+        for expected, candidates in zip(counted.expected, counted.candidates, strict=True)
+    ]
+    if not any(small):
+        return counted
+    if in_order:
+        return _neighbours_pooled(counted)
+    kept = [index for index, is_small in enumerate(small) if not is_small]
+    rest = [index for index, is_small in enumerate(small) if is_small]
+    together = counted.merged(
+        [[index] for index in kept] + [rest], [*(counted.labels[i] for i in kept), POOLED]
+    )
+    if kept and _least(together, len(kept)) < LEAST_EXPECTED:
+        # Still too small: it joins the smallest of the others.
+        smallest = min(kept, key=lambda index: counted.expected[index])
+        groups = [[index, *(rest if index == smallest else [])] for index in kept]
+        labels = [
+            f"{counted.labels[index]} and {POOLED}" if index == smallest else counted.labels[index]
+            for index in kept
+        ]
+        return counted.merged(groups, labels)
+    return together
+
+
+def _least(counted: Counted, index: int) -> float:
+    return float(min(counted.expected[index], counted.candidates[index] - counted.expected[index]))
+
+
+def _neighbours_pooled(counted: Counted) -> Counted:
+    groups: list[list[int]] = []
+    waiting: list[int] = []
+    for index in range(len(counted.labels)):
+        waiting.append(index)
+        expected, candidates = counted.expected[waiting].sum(), counted.candidates[waiting].sum()
+        if min(expected, candidates - expected) >= LEAST_EXPECTED:
+            groups.append(waiting)
+            waiting = []
+    if waiting and groups:
+        groups[-1] += waiting
+    elif waiting:
+        groups.append(waiting)
+    return counted.merged(groups, [_span([counted.labels[index] for index in members]) for members in groups])
+
+
+def _span(labels: Sequence[str]) -> str:
+    """`a to b`, `b to c` joined: from where the first begins to where the last ends."""
+    if len(labels) == 1:
+        return labels[0]
+    return f"{labels[0].split(' to ')[0]} to {labels[-1].split(' to ')[-1]}"
+
+
+def chi_square(counted: Counted) -> Outcome:
+    """Whether hits deviate from expectation more than chance explains."""
+    if len(counted.labels) < 2:
+        return Outcome(None, 0, None)
+    variances, directions = np.linalg.eigh(counted.covariance)
+    # Sums are given, so some directions cannot vary; rounding leaves a trace there, which is no variance.
+    free = variances > _NO_VARIANCE * max(float(variances.max()), 0.0)
+    freedom = int(free.sum())
+    if freedom == 0:
+        return Outcome(None, 0, None)
+    difference = directions.T @ (counted.hits - counted.expected)
+    statistic = float(np.sum(difference[free] ** 2 / variances[free]))
+    return Outcome(statistic, freedom, float(chi2.sf(statistic, freedom)))

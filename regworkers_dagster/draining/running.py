@@ -1,0 +1,90 @@
+"""A drain as the body of an asset: config in, one call into the core, numbers out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.drains import DrainSpec, drain_limits, run_drain
+from regworkers_core.engine.drain import DrainReport
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.observability.logs import bind
+from regworkers_core.runtime import Runtime
+from regworkers_dagster.draining.metadata import Metadata, in_words, of_report
+
+# A line in the run's log this often while a drain works: an event costs some milliseconds.
+_TELL_SECONDS = 30.0
+# Every drain brings the same thing further. Versions of their own would show whatever lies downstream as out
+# of date whenever a drain upstream ends.
+CONTINUOUS = dg.DataVersion("continuous")
+
+
+class DrainConfig(dg.Config):
+    """When the drain leaves. Empty means as the settings say, which is right for a run by hand."""
+
+    idle_seconds: float | None = Field(
+        default=None, ge=0, description="Leave after so many seconds without work. Empty: drain.idleSeconds."
+    )
+    max_seconds: float | None = Field(
+        default=None, gt=0, description="Leave after so many seconds in all. Empty: drain.maxSeconds."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What a drain did: its report, and that as metadata of an asset."""
+
+    report: DrainReport
+    metadata: Metadata
+
+
+def drained(
+    context: dg.AssetExecutionContext, config: DrainConfig, runtime: Runtime, spec: DrainSpec[Any]
+) -> Drained:
+    """Run the drain to its end; calls are those that it made, not those of the process.
+
+    Raises TransientFailure when a dependency was away at the start: nothing was done, and an exit code has to
+    say so. Sensors ask before they start a drain. One that goes away later leaves a run that is fine.
+    """
+    bind(runId=context.run.run_id, worker=spec.worker)
+    limits = drain_limits(
+        runtime.settings, spec, idle_seconds=config.idle_seconds, max_seconds=config.max_seconds
+    )
+    before = runtime.calls
+    # Dagster's own handlers would raise in the midst of a step. Ours let the drain finish what is in flight,
+    # and the run ends green with what it did; a second signal meets Dagster's again.
+    with StopSignal().on_signals() as stop:
+        report = run_drain(
+            runtime,
+            spec,
+            limits,
+            stop=stop,
+            run_id=context.run.run_id,
+            on_progress=teller(context.log.info),
+        )
+    if not report.began:
+        raise TransientFailure(report.dependency or "a dependency", "does not answer, so nothing was done")
+    context.log.info(f"ended ({report.ended}): {in_words(report)}")
+    calls = {key: count - before.get(key, 0) for key, count in runtime.calls.items()}
+    return Drained(report, of_report(spec, report, calls))
+
+
+def teller(
+    tell: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+) -> Callable[[DrainReport], None]:
+    """Progress in words, now and then."""
+    told_at = clock()
+
+    def progress(report: DrainReport) -> None:
+        nonlocal told_at
+        if clock() - told_at >= _TELL_SECONDS:
+            told_at = clock()
+            tell(in_words(report))
+
+    return progress

@@ -1,0 +1,64 @@
+"""The runs of a drain, as the instance knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from regworkers_core.settings import DrainSettings
+from regworkers_dagster.draining.decisions import ActiveDrain
+from regworkers_dagster.tags import DRAIN_TAG
+
+_RECENT_RUNS = 10
+ACTIVE = (
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+)
+ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+
+
+def active_drains(
+    instance: dg.DagsterInstance, drain: str, settings: DrainSettings, now: float
+) -> list[ActiveDrain]:
+    """The runs of a drain, whoever asked for them, that have not ended; `now` in epoch seconds."""
+    filters = dg.RunsFilter(tags={DRAIN_TAG: drain}, statuses=list(ACTIVE))
+    return [_active(record, drain, settings, now) for record in instance.get_run_records(filters)]
+
+
+def crashes_in_a_row(
+    instance: dg.DagsterInstance, tags: Mapping[str, str], now: float, *, job_name: str | None = None
+) -> tuple[int, float]:
+    """How many of the latest runs with these tags failed one after the other, and seconds since the last of
+    them ended.
+    """
+    filters = dg.RunsFilter(job_name=job_name, tags=dict(tags), statuses=list(ENDED))
+    records = instance.get_run_records(filters, limit=_RECENT_RUNS)
+    failed = 0
+    for record in records:
+        if record.dagster_run.status is not dg.DagsterRunStatus.FAILURE:
+            break
+        failed += 1
+    if not failed:
+        return 0, 0.0
+    ended = max(record.end_time or record.update_timestamp.timestamp() for record in records[:failed])
+    return failed, now - ended
+
+
+def _active(record: dg.RunRecord, drain: str, settings: DrainSettings, now: float) -> ActiveDrain:
+    config: Any = record.dagster_run.run_config
+    for part in ("ops", drain, "config"):
+        config = config.get(part, {}) if isinstance(config, dict) else {}
+
+    def limit(name: str, default: float) -> float:
+        value = config.get(name) if isinstance(config, dict) else None
+        return default if value is None else float(value)
+
+    return ActiveDrain(
+        seconds_running=None if record.start_time is None else now - record.start_time,
+        idle_seconds=limit("idle_seconds", settings.idle_seconds),
+        max_seconds=limit("max_seconds", settings.max_seconds),
+    )

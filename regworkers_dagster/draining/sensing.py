@@ -1,0 +1,103 @@
+"""What the sensors of all drains do: they read, ask a pure function, and start drains. They never receive or
+delete a message.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+import structlog
+
+from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.drains import DrainSpec, drain_limits
+from regworkers_core.observability.logs import bind, describe
+from regworkers_core.runtime import Runtime
+from regworkers_dagster.draining.decisions import ActiveDrain, Decision, by_depth, pause_after_crashes
+from regworkers_dagster.draining.runs import active_drains, crashes_in_a_row
+from regworkers_dagster.tags import DRAIN_TAG
+
+log = structlog.get_logger(__name__)
+Answer = dg.SkipReason | dg.SensorResult
+# The daemon looks every 5 s. An interval of just that is missed by milliseconds every other time.
+DRAIN_INTERVAL_SECONDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Startable:
+    """A drain and the job that runs it."""
+
+    spec: DrainSpec[Any]
+    job_name: str
+
+    def active(self, context: dg.SensorEvaluationContext, runtime: Runtime) -> list[ActiveDrain]:
+        return active_drains(context.instance, self.spec.name, runtime.settings.drain, time.time())
+
+    def obstacle(
+        self, context: dg.SensorEvaluationContext, runtime: Runtime, decision: Decision
+    ) -> str | None:
+        """Why no drain is to be started now, or None. Raises UsageError when a table or queue is missing."""
+        if not decision.start:
+            return decision.reason
+        failed, since = crashes_in_a_row(context.instance, {DRAIN_TAG: self.spec.name}, time.time())
+        pause = pause_after_crashes(failed, since)
+        if pause:
+            return f"the last {failed} runs failed: look at one of them; the next start is in {pause:.0f} s"
+        away = runtime.probe(*self.spec.needs)
+        if away is not None:
+            return f"{away} does not answer, so no drain is started; {decision.reason}"
+        return None
+
+    def requests(self, runtime: Runtime, number: int) -> list[dg.RunRequest]:
+        # No run key: leases and visibility settle who does what, and the same work may need a second run.
+        limits = drain_limits(runtime.settings, self.spec, resident=True)
+        config = {"idle_seconds": limits.idle_seconds, "max_seconds": limits.max_seconds}
+        request = dg.RunRequest(
+            job_name=self.job_name,
+            run_config={"ops": {self.spec.name: {"config": config}}},
+            tags={DRAIN_TAG: self.spec.name},
+        )
+        return [request] * number
+
+    def answer(self, context: dg.SensorEvaluationContext, runtime: Runtime, decision: Decision) -> Answer:
+        """Start what was decided unless something stands against it."""
+        obstacle = self.obstacle(context, runtime, decision)
+        if obstacle is not None:
+            return dg.SkipReason(obstacle)
+        return dg.SensorResult(run_requests=self.requests(runtime, decision.start))
+
+
+def by_depth_of(
+    context: dg.SensorEvaluationContext,
+    runtime: Runtime,
+    drain: Startable,
+    queue_name: str,
+    *,
+    per_drain: int,
+    max_drains: int,
+) -> Answer:
+    """As many drains as the depth of their queue asks for."""
+    depth = runtime.queue(queue_name).depth()
+    decision = by_depth(
+        depth.visible,
+        depth.in_flight,
+        drain.active(context, runtime),
+        per_drain=per_drain,
+        max_drains=max_drains,
+    )
+    return drain.answer(context, runtime, decision)
+
+
+def safely(context: dg.SensorEvaluationContext, answer: Callable[[], Answer]) -> Answer:
+    """A tick that fails would drop its cursor and be repeated at once; one that is skipped says why."""
+    bind(worker=context.sensor_name)
+    try:
+        return answer()
+    except (UsageError, Failure) as error:
+        return dg.SkipReason(str(error))
+    except Exception as error:
+        log.error("the tick failed", exc_info=True)
+        return dg.SkipReason(f"defect in the sensor: {describe(error)}")

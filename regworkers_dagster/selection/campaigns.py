@@ -1,0 +1,221 @@
+"""The sensors that look after campaigns and their markets: they close, start, take up again, and have checked."""
+
+# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+import orjson
+import structlog
+
+from regworkers_core.adapters.draws import DrawRecord
+from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.timestamps import seconds
+from regworkers_core.engine.leases import LeaseHolder
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.standing import standing
+from regworkers_core.selection.campaigns import lifecycle
+from regworkers_core.selection.draw.run import lease_name
+from regworkers_dagster.draining.decisions import pause_after_crashes
+from regworkers_dagster.draining.runs import ACTIVE, ENDED, crashes_in_a_row
+from regworkers_dagster.draining.sensing import Answer, safely
+from regworkers_dagster.resources import Workers
+from regworkers_dagster.selection import decisions, specs
+from regworkers_dagster.selection.decisions import DrawRuns, LeaseMark
+from regworkers_dagster.tags import MARKET_TAG, PARTITION_TAG
+
+log = structlog.get_logger(__name__)
+# A tick asks for a few runs at most: the next one comes soon.
+_MAX_REQUESTS = 5
+# A chunk comes back by itself when its drain dies, one visibility time later; then it is worked on again.
+_STANDS_STILL_VISIBILITIES = 3
+_DRAW, _RETRY, _CHECK = "draw", "retry_market_selection", "check_selection"
+
+
+def campaigns_tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> Answer:
+    """Reads campaigns, draws and the leases of those that a draw is due for."""
+    return safely(context, lambda: _look_after_campaigns(context, tick_workers.runtime))
+
+
+def markets_tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> Answer:
+    """Reads the markets that are not complete, and the depth of their queue."""
+    return safely(context, lambda: _look_after_markets(context, tick_workers.runtime))
+
+
+def _look_after_campaigns(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
+    said = _close_due(runtime)
+    campaigns = [
+        campaign
+        for campaign in runtime.campaigns.list()
+        if not campaign.status.is_before(CampaignStatus.CLOSED)
+    ]
+    draws = {record.campaign_id: record for record in runtime.draws.all()}
+    requests, words, marks = _draws_to_start(context, runtime, campaigns, draws)
+    requests += _checks_to_run(draws.values(), time.time())
+    added = _new_partitions(context.instance, [campaign.campaign_id for campaign in campaigns])
+    words = [*said, *words] or [f"{len(campaigns)} campaigns are closed, no draw is due"]
+    if requests:
+        # The list of ticks shows the requests instead of a reason.
+        context.log.info("; ".join(words))
+    return dg.SensorResult(
+        run_requests=requests[:_MAX_REQUESTS],
+        dynamic_partitions_requests=[specs.CAMPAIGN_PARTITIONS.build_add_request(added)] if added else [],
+        cursor=_cursor(marks),
+        skip_reason=None if requests else "; ".join(words),
+    )
+
+
+def _close_due(runtime: Runtime) -> list[str]:
+    """Close what is due; a campaign in somebody's hands is left to the next tick."""
+
+    def impatient(_seconds: float) -> None:
+        raise TransientFailure("leases", "held by another run")
+
+    said = []
+    for campaign in lifecycle.due(runtime):
+        try:
+            done = lifecycle.advance(
+                runtime,
+                campaign.campaign_id,
+                CampaignStatus.CLOSED,
+                reason="closesAt passed",
+                run_id="campaigns_sensor",
+                sleep=impatient,
+            )
+        except (TransientFailure, UsageError) as failure:
+            said.append(f"{campaign.campaign_id} is not closed yet: {failure}")
+            continue
+        if done.changed:
+            log.info("campaign closed", campaignId=campaign.campaign_id)
+            said.append(f"{campaign.campaign_id} is closed")
+    return said
+
+
+def _draws_to_start(
+    context: dg.SensorEvaluationContext,
+    runtime: Runtime,
+    campaigns: Sequence[Campaign],
+    draws: dict[str, DrawRecord],
+) -> tuple[list[dg.RunRequest], list[str], dict[str, LeaseMark]]:
+    """Runs to request, what to say of each draw that is due, and the leases seen."""
+    settings, now = runtime.settings.selection, time.time()
+    known = lease_marks(context.cursor)
+    requests: list[dg.RunRequest] = []
+    words: list[str] = []
+    marks: dict[str, LeaseMark] = {}
+    for campaign in campaigns:
+        record = draws.get(campaign.campaign_id)
+        phase = record.latest if record is not None and record.phases else None
+        due = decisions.draw_due(campaign, phase, auto_publish=settings.auto_publish)
+        if due is None:
+            continue
+        alive, mark = decisions.observe_lease(
+            runtime.leases.get(LeaseHolder.key_of(lease_name(campaign.campaign_id))),
+            known.get(campaign.campaign_id),
+            now=now,
+            lease_seconds=settings.lease_seconds,
+        )
+        if mark is not None:
+            marks[campaign.campaign_id] = mark
+        runs = draw_runs(context.instance, campaign.campaign_id, now)
+        decision = decisions.start_draw(due, runs=runs, lease_alive=alive)
+        words.append(f"{campaign.campaign_id}: {decision.reason}")
+        if decision.start:
+            # No run key: a draw may need several runs, and its lease settles who works.
+            requests.append(
+                dg.RunRequest(
+                    job_name=_DRAW, partition_key=campaign.campaign_id, tags={"regworkers/draw": due}
+                )
+            )
+    return requests, words, marks
+
+
+def draw_runs(instance: dg.DagsterInstance, campaign_id: str, now: float) -> DrawRuns:
+    """What the instance knows of a campaign's draw; a run that materialises one of its steps counts as active."""
+    tags = {PARTITION_TAG: campaign_id}
+    active = instance.get_run_records(dg.RunsFilter(tags=tags, statuses=list(ACTIVE)), limit=1)
+    ended = dg.RunsFilter(job_name=_DRAW, tags=tags, statuses=list(ENDED))
+    last = instance.get_run_records(ended, limit=1)
+    failed, since = crashes_in_a_row(instance, tags, now, job_name=_DRAW)
+    return DrawRuns(
+        active=bool(active),
+        failed=failed,
+        seconds_since_failure=since,
+        terminated=bool(last) and last[0].dagster_run.status is dg.DagsterRunStatus.CANCELED,
+    )
+
+
+def _checks_to_run(draws: Any, now: float) -> list[dg.RunRequest]:
+    """One run for every phase that completed, whatever its check came to."""
+    phases = [
+        (record.campaign_id, phase, seconds(str(phase.fields.get("completedAt") or "")))
+        for record in draws
+        for phase in record.phases.values()
+    ]
+    return [
+        dg.RunRequest(
+            run_key=f"{campaign_id}:{phase}",
+            job_name=_CHECK,
+            run_config={"campaignId": campaign_id},
+        )
+        for campaign_id, phase in decisions.to_check(phases, now)
+    ]
+
+
+def _new_partitions(instance: dg.DagsterInstance, campaign_ids: Sequence[str]) -> list[str]:
+    known = set(instance.get_dynamic_partitions(str(specs.CAMPAIGN_PARTITIONS.name)))
+    return [campaign_id for campaign_id in campaign_ids if campaign_id not in known]
+
+
+def _look_after_markets(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
+    patience = _STANDS_STILL_VISIBILITIES * runtime.settings.selection.visibility_seconds
+    found = standing(runtime, older_than_seconds=patience)
+    if not found:
+        return dg.SkipReason("no market stands still")
+    now = time.time()
+    names = {each: each.market.prefix[:-1] for each in found}
+    wanted = decisions.retries(
+        found,
+        queued=runtime.queue(runtime.names.selection_queue).depth().total,
+        active=frozenset(name for name in names.values() if _retry_is_active(context.instance, name)),
+        pauses={
+            name: pause_after_crashes(*crashes_in_a_row(context.instance, {MARKET_TAG: name}, now))
+            for name in names.values()
+        },
+        limit=_MAX_REQUESTS,
+    )
+    if not wanted:
+        return dg.SkipReason(f"{len(found)} markets stand still; what is on the way is waited for")
+    return dg.SensorResult(
+        run_requests=[
+            dg.RunRequest(
+                job_name=_RETRY,
+                run_config={"campaignId": each.market.campaign_id, "marketId": each.market.market_id},
+                tags={MARKET_TAG: names[each], "regworkers/why": each.why},
+            )
+            for each in wanted
+        ]
+    )
+
+
+def _retry_is_active(instance: dg.DagsterInstance, market: str) -> bool:
+    filters = dg.RunsFilter(tags={MARKET_TAG: market}, statuses=list(ACTIVE))
+    return bool(instance.get_run_records(filters, limit=1))
+
+
+def lease_marks(cursor: str | None) -> dict[str, LeaseMark]:
+    """Leases as the tick before saw them; a lost cursor costs one lease time."""
+    try:
+        document: Any = orjson.loads(cursor or "{}")
+        return {
+            str(campaign): LeaseMark(str(mark), float(since)) for campaign, (mark, since) in document.items()
+        }
+    except (orjson.JSONDecodeError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _cursor(marks: dict[str, LeaseMark]) -> str:
+    return orjson.dumps({campaign: [mark.mark, mark.since] for campaign, mark in marks.items()}).decode()

@@ -1,0 +1,145 @@
+"""One call into the core per step, and what it came to as Dagster's events."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import dagster as dg
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.observability.logs import bind
+from regworkers_core.replication.settled import settled
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.run import DrawBusy, DrawRun, NotSettled, Step
+from regworkers_core.selection.maths.errors import DrawError
+from regworkers_dagster.draining.metadata import Metadata
+from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
+
+Context = dg.AssetExecutionContext
+# An event holds some hundred KB without trouble; the report keeps every plot well below.
+_PLOT_BYTES = 100_000
+
+
+@contextmanager
+def draw_failures() -> Iterator[None]:
+    """Known troubles of a draw fail the run with one line. An artefact that does not fit is not retried."""
+    with plain_failures():
+        try:
+            yield
+        except NotSettled as failure:
+            raise dg.Failure(description=str(failure)) from None
+        except DrawError as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from None
+
+
+def campaign_of(context: Context) -> str:
+    """The campaign whose partition is run; it becomes a partition if it was none. Raises UsageError."""
+    if not context.has_partition_key:
+        raise UsageError(
+            "a draw is of one campaign: choose its partition in the UI, or `dagster job execute ... --tags "
+            '\'{"dagster/partition": "<campaignId>"}\'`'
+        )
+    campaign_id = str(context.partition_key)
+    context.instance.add_dynamic_partitions(str(CAMPAIGN_PARTITIONS.name), [campaign_id])
+    return campaign_id
+
+
+def take(
+    context: Context, workers: Workers, spec: dg.AssetSpec, call: Callable[[DrawRun], Step]
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Materialises `spec` with what the step came to. Nothing while another run works on that draw, or when
+    the step awaits something: the steps after it are then skipped, and the log says who or what.
+    """
+    with draw_failures():
+        campaign_id = campaign_of(context)
+        bind(runId=context.run.run_id, worker="draw", campaignId=campaign_id)
+        try:
+            with StopSignal().on_signals() as stop:
+                step = call(
+                    draw_run(workers.runtime, campaign_id, context.run.run_id, context.log.info, stop)
+                )
+        except DrawBusy as busy:
+            context.log.info(str(busy))
+            return
+    if step.state == "awaiting":
+        context.log.warning(awaited(campaign_id, step))
+        context.log_event(awaiting(spec, campaign_id, step))
+        return
+    context.log.info(f"{step.name} of {campaign_id}: {step.state}")
+    yield dg.MaterializeResult(asset_key=spec.key, metadata=metadata_of(step))
+
+
+def draw_run(
+    runtime: Runtime,
+    campaign_id: str,
+    run_id: str,
+    tell: Callable[[str], None],
+    stop: StopSignal,
+) -> DrawRun:
+    """The latest phase of a campaign's draw, in the hands of this run."""
+    return DrawRun(
+        runtime,
+        campaign_id,
+        run_id=run_id,
+        settled=partial(settled, runtime, on_phase=tell),
+        stop=stop,
+        on_progress=tell,
+    )
+
+
+def awaited(campaign_id: str, step: Step) -> str:
+    """What a step waits for, and what brings it on."""
+    if step.name == "publish":
+        return (
+            f"nothing is published yet: look at the report, then launch `publication` of {campaign_id} with the "
+            f"config {confirmation(campaign_id)}, or `regworkers draw run {campaign_id} --yes`"
+        )
+    return f"{step.name} of {campaign_id} was stopped while it waited: launch the job again"
+
+
+def confirmation(campaign_id: str) -> str:
+    """The run config that confirms a publication."""
+    return f"{{ops: {{publication: {{config: {{confirm: {campaign_id}}}}}}}}}"
+
+
+def awaiting(spec: dg.AssetSpec, campaign_id: str, step: Step) -> dg.AssetObservation:
+    return dg.AssetObservation(
+        spec.key,
+        partition=campaign_id,
+        metadata={**facts_as_metadata(step.facts), "awaiting": awaited(campaign_id, step)},
+    )
+
+
+def metadata_of(step: Step) -> Metadata:
+    """State, facts and pictures of a step."""
+    metadata: Metadata = {"state": dg.MetadataValue.text(step.state), **facts_as_metadata(step.facts)}
+    for name, png in step.plots.items():
+        if len(png) <= _PLOT_BYTES:
+            picture = base64.b64encode(png).decode()
+            metadata[f"plot_{name}"] = dg.MetadataValue.md(f"![{name}](data:image/png;base64,{picture})")
+    return metadata
+
+
+def facts_as_metadata(facts: Mapping[str, Any]) -> Metadata:
+    """Numbers as numbers, so that the UI plots them over campaigns; what has a shape as JSON."""
+    metadata: Metadata = {}
+    for name, value in facts.items():
+        if isinstance(value, bool):
+            metadata[name] = dg.MetadataValue.bool(value)
+        elif isinstance(value, int):
+            metadata[name] = dg.MetadataValue.int(value)
+        elif isinstance(value, float):
+            metadata[name] = dg.MetadataValue.float(value)
+        elif isinstance(value, Mapping):
+            metadata[name] = dg.MetadataValue.json(dict(value))
+        elif isinstance(value, list | tuple):
+            metadata[name] = dg.MetadataValue.json(list(value))
+        elif value is not None:
+            metadata[name] = dg.MetadataValue.text(str(value))
+    return metadata

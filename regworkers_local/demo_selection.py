@@ -1,0 +1,175 @@
+"""The second half of the demo: a campaign is closed, and its draw runs to the last queued message."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from regworkers_core.adapters.draws import DrawRecord, PhaseRecord, PhaseStatus
+from regworkers_core.domain.campaign import CampaignStatus
+from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns import lifecycle
+from regworkers_core.selection.codes.importing import import_codes
+from regworkers_core.selection.draw.artefacts import export
+from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.proof.verify import Verification, verify
+from regworkers_local.demo_data import CAMPAIGNS, MARKETS, SEATS
+
+CAMPAIGN = CAMPAIGNS[0]
+# Some more codes than seats, as a code provider sends them.
+CODES = SEATS + 20
+_PAUSE_SECONDS = 0.5
+_LINE_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Selected:
+    """What the draw came to; `seconds` from the closing to the last queued message."""
+
+    record: DrawRecord
+    verification: Verification
+    seconds: float
+
+
+def select(runtime: Runtime, stop: StopSignal, console: Console, give_up_seconds: float) -> bool:
+    """Import codes, close the first campaign, watch sensors and runs do the rest, verify the draw offline.
+
+    True when the draw verifies and every number adds up. Raises UsageError when it does not come to its end.
+    """
+    _import_codes(runtime, console)
+    began = time.monotonic()
+    lifecycle.advance(
+        runtime, CAMPAIGN.campaign_id, CampaignStatus.CLOSED, reason="end of the demo's load", run_id="demo"
+    )
+    console.print(f"{CAMPAIGN.campaign_id} is closed; its sensor starts the draw")
+    record = _watch(runtime, stop, console, began, give_up_seconds)
+    taken = time.monotonic() - began
+    console.print("everything is assigned and queued; replaying the draw from its published files")
+    selected = Selected(record, _verify(runtime), taken)
+    table, fine = funnel(runtime, selected)
+    Console(soft_wrap=True).print(table)
+    for finding in selected.verification.findings:
+        console.print(f"the draw does not verify: {finding}")
+    if not fine:
+        console.print("the numbers do not add up")
+    return selected.verification.passed and fine
+
+
+def _import_codes(runtime: Runtime, console: Console) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "codes.csv"
+        rows = (f"{secrets.token_hex(6).upper()},{market}\n" for market in MARKETS for _ in range(CODES))
+        path.write_text("code,marketId\n" + "".join(rows))
+        report = import_codes(
+            runtime,
+            path,
+            lifecycle.get(runtime, CAMPAIGN.campaign_id),
+            market_id=None,
+            rejects=Path(folder) / "rejects.csv",
+            run_id="demo",
+        )
+    console.print(f"{report.added:,} access codes imported for {len(MARKETS)} markets")
+
+
+def _watch(
+    runtime: Runtime, stop: StopSignal, console: Console, began: float, give_up_seconds: float
+) -> DrawRecord:
+    told, told_at = "", 0.0
+    while not stop.wait(_PAUSE_SECONDS):
+        try:
+            record = runtime.draws.get(CAMPAIGN.campaign_id)
+        except Failure:
+            # A busy server may miss its time-out; the next look will tell.
+            continue
+        line = _line(record)
+        now = time.monotonic()
+        if line != told and (
+            now - told_at >= _LINE_SECONDS or line.partition(":")[0] != told.partition(":")[0]
+        ):
+            console.print(f"{now - began:4.0f} s  {line}")
+            told, told_at = line, now
+        if record is not None and _is_told(record):
+            return record
+        if now - began > give_up_seconds:
+            raise UsageError(f"the draw stands still ({line}); look at the runs in the Dagster UI")
+    raise UsageError("stopped")
+
+
+def _line(record: DrawRecord | None) -> str:
+    """Where the draw stands; what comes before the colon is the step."""
+    if record is None or not record.phases:
+        return "closed: waiting for the draw to start"
+    phase = record.latest
+    if not phase.reached(PhaseStatus.PUBLISHED):
+        return f"draw {phase.status.lower()}: {phase.freeze.get('eligible', 0):,} entries take part"
+    done = sum(1 for market in phase.markets.values() if market["status"] == "COMPLETED")
+    sent = _sent(phase)
+    return f"draw {phase.status.lower()}: {done} of {len(phase.markets)} markets assigned, {sent:,} messages queued"
+
+
+def _is_told(record: DrawRecord) -> bool:
+    """Whether every message of the phase is on the notification queue."""
+    phase = record.latest
+    planned = sum(market["planned"] for market in phase.markets.values())
+    return phase.reached(PhaseStatus.COMPLETED) and _sent(phase) == planned
+
+
+def _sent(phase: PhaseRecord) -> int:
+    return sum(int(market.get("sent", 0)) for market in phase.markets.values())
+
+
+def _verify(runtime: Runtime) -> Verification:
+    with tempfile.TemporaryDirectory(prefix="demo-draw-") as folder:
+        export(runtime.objects, CAMPAIGN.campaign_id, [1], Path(folder))
+        return verify(Path(folder), engine=Engine(scratch=Path(folder) / "scratch"))
+
+
+def funnel(runtime: Runtime, selected: Selected) -> tuple[Table, bool]:
+    """From registered to told, and whether it adds up."""
+    phase = selected.record.latest
+    freeze, outcomes = phase.freeze, phase.outcomes
+    winners = outcomes.get("WINNER", 0)
+    planned = {market: numbers["planned"] for market, numbers in phase.markets.items()}
+    told = sum(planned.values())
+    stored = {
+        "codes assigned": runtime.database["codes"].count_documents(
+            {"campaignId": CAMPAIGN.campaign_id, "status": "ASSIGNED"}
+        ),
+        "selections": runtime.database["selections"].count_documents({"campaignId": CAMPAIGN.campaign_id}),
+    }
+    table = Table("", "", "adds up to", title=f"Selection of {CAMPAIGN.campaign_id}")
+    fine = True
+
+    def row(name: str, value: int, parts: Mapping[str, int]) -> None:
+        nonlocal fine
+        equal = value == sum(parts.values())
+        fine = fine and equal
+        text = " + ".join(f"{part:,} {label}" for label, part in parts.items() if part) or "0"
+        table.add_row(name, f"{value:,}", f"{'=' if equal else '≠'} {text}")
+
+    row("registered", freeze["entries"], {"eligible": freeze["eligible"], **_words(freeze["excluded"])})
+    row("eligible", freeze["eligible"], _words(outcomes))
+    row("winners", winners, {f"in {name}": number for name, number in planned.items() if name != "-"})
+    for name, number in stored.items():
+        row(name, number, {"one a winner": winners})
+    row("messages queued", _sent(phase), {"winner": winners, "others": planned.get("-", 0)})
+    row("messages planned", told, {"eligible": freeze["eligible"]})
+    table.add_row(
+        "verified", "yes" if selected.verification.passed else "NO", f"result {phase.result_hash[:16]}…"
+    )
+    table.add_row("time", f"{selected.seconds:.1f} s", "from closing to the last queued message")
+    return table, fine
+
+
+def _words(counts: Mapping[str, Any]) -> dict[str, int]:
+    return {name.lower().replace("_", " "): int(number) for name, number in counts.items()}

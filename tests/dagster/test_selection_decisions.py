@@ -1,0 +1,147 @@
+"""When a sensor starts a draw, takes one up again, or leaves it alone; and which markets it retries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from regworkers_core.adapters.draws import PhaseRecord
+from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.selection import MarketPhase
+from regworkers_core.engine.leases import LeaseKey, LeaseRow
+from regworkers_core.selection.assign.standing import Standing
+from regworkers_dagster.selection.decisions import (
+    MAX_FAILURES,
+    DrawRuns,
+    LeaseMark,
+    draw_due,
+    observe_lease,
+    retries,
+    start_draw,
+    to_check,
+)
+
+
+def _campaign(status: str, auto_draw: bool = False) -> Campaign:
+    return Campaign.parse(
+        {
+            "_id": "summer",
+            "status": status,
+            "opensAt": "2026-01-01T00:00:00.000Z",
+            "closesAt": "2026-02-01T00:00:00.000Z",
+            "markets": [{"marketId": "berlin", "capacity": 1}],
+            "autoDraw": auto_draw,
+        }
+    )
+
+
+def _phase(status: str, number: int = 1, **fields: Any) -> PhaseRecord:
+    return PhaseRecord(number, {"status": status, **fields})
+
+
+REPORT = {"report": {"page": "s3://somewhere"}}
+
+
+@pytest.mark.parametrize(
+    ("status", "auto_draw", "phase", "due"),
+    [
+        ("DRAFT", True, None, None),
+        ("OPEN", True, None, None),
+        ("CLOSED", True, None, "draw"),
+        # Nobody asked for it: a campaign manager launches it.
+        ("CLOSED", False, None, None),
+        # From here on it was begun, by whomever: it is brought to its end.
+        ("PROCESSING", False, None, "resume"),
+        ("PROCESSING", False, _phase("OPENED"), "resume"),
+        ("PROCESSING", False, _phase("SEEDED"), "resume"),
+        ("PROCESSING", False, _phase("DRAWN"), "resume"),
+        ("PROCESSING", False, _phase("DRAWN", **REPORT), None),
+        ("PROCESSING", False, _phase("DRAWN", **REPORT, confirmedAt="now"), "resume"),
+        ("PROCESSING", False, _phase("PUBLISHED", **REPORT), None),
+        ("COMPLETED", False, _phase("COMPLETED", **REPORT), None),
+        ("COMPLETED", False, None, None),
+        # A top-up.
+        ("COMPLETED", False, _phase("COMMITTED", 2), "resume"),
+        ("COMPLETED", False, _phase("DRAWN", 2, **REPORT), None),
+    ],
+)
+def test_a_draw_is_due_when_it_was_asked_for_or_begun_and_needs_no_persons_word(
+    status: str, auto_draw: bool, phase: PhaseRecord | None, due: str | None
+) -> None:
+    assert draw_due(_campaign(status, auto_draw), phase, auto_publish=False) == due
+
+
+def test_where_no_confirmation_is_needed_a_drawn_phase_goes_on() -> None:
+    campaign, phase = _campaign("PROCESSING"), _phase("DRAWN", **REPORT)
+    assert draw_due(campaign, phase, auto_publish=True) == "resume"
+
+
+@pytest.mark.parametrize(
+    ("runs", "lease_alive", "start", "reason"),
+    [
+        (DrawRuns(), False, True, "its run died"),
+        (DrawRuns(active=True), False, False, "at work"),
+        (DrawRuns(), True, False, "holds its lease"),
+        (DrawRuns(terminated=True), False, False, "terminated"),
+        (DrawRuns(failed=1, seconds_since_failure=0.0), False, True, ""),
+        (DrawRuns(failed=3, seconds_since_failure=1.0), False, False, "the next start is in 14 s"),
+        (DrawRuns(failed=3, seconds_since_failure=16.0), False, True, ""),
+        (DrawRuns(failed=MAX_FAILURES, seconds_since_failure=1e6), False, False, "look at one of them"),
+    ],
+)
+def test_a_draw_is_taken_up_when_nobody_works_on_it_and_it_does_not_fail_for_ever(
+    runs: DrawRuns, lease_alive: bool, start: bool, reason: str
+) -> None:
+    decision = start_draw("resume", runs=runs, lease_alive=lease_alive)
+    assert decision.start is start
+    assert reason in decision.reason
+
+
+def _row(owner: str = "run-1", counter: int = 7) -> LeaseRow:
+    return LeaseRow(LeaseKey("LEASE#draw-summer", "LEASE"), owner=owner, token=3, counter=counter)
+
+
+def test_a_lease_counts_as_alive_until_it_stood_still_for_one_lease_time() -> None:
+    alive, mark = observe_lease(_row(), None, now=100.0, lease_seconds=15.0)
+    assert alive and mark == LeaseMark("run-1/3/7", 100.0)
+    alive, mark = observe_lease(_row(), mark, now=114.0, lease_seconds=15.0)
+    assert alive
+    assert observe_lease(_row(), mark, now=115.0, lease_seconds=15.0) == (False, mark)
+    moved, again = observe_lease(_row(counter=8), mark, now=115.0, lease_seconds=15.0)
+    assert moved and again == LeaseMark("run-1/3/8", 115.0)
+
+
+def test_a_lease_that_nobody_owns_is_not_alive() -> None:
+    assert observe_lease(None, None, now=0.0, lease_seconds=15.0) == (False, None)
+    assert observe_lease(_row(owner=""), None, now=0.0, lease_seconds=15.0) == (False, None)
+
+
+BLOCKED = Standing(MarketPhase("summer", "berlin", 1), "codes")
+LOST = Standing(MarketPhase("summer", "paris", 1), "chunks")
+DONE = Standing(MarketPhase("summer", "-", 1), "completion")
+
+
+def _retries(**changes: Any) -> list[Standing]:
+    options: dict[str, Any] = {"queued": 0, "active": frozenset(), "pauses": {}, "limit": 5}
+    return retries([BLOCKED, LOST, DONE], **{**options, **changes})
+
+
+def test_every_market_that_stands_still_is_retried_and_only_once_at_a_time() -> None:
+    assert _retries() == [BLOCKED, LOST, DONE]
+    assert _retries(active=frozenset({"summer:paris:1"})) == [BLOCKED, DONE]
+    assert _retries(limit=1) == [BLOCKED]
+
+
+def test_chunks_that_may_still_lie_on_the_queue_are_left_to_it() -> None:
+    assert _retries(queued=1) == [BLOCKED, DONE]
+
+
+def test_a_market_whose_retries_failed_waits() -> None:
+    assert _retries(pauses={"summer:berlin:1": 12.0, "summer:paris:1": 0.0}) == [LOST, DONE]
+
+
+def test_only_phases_that_completed_lately_are_checked() -> None:
+    phase = _phase("COMPLETED")
+    seen = [("new", phase, 9_000.0), ("old", phase, 100.0), ("open", _phase("PUBLISHED"), None)]
+    assert to_check(seen, now=9_100.0) == [("new", 1)]

@@ -1,0 +1,244 @@
+"""The draw of a campaign as Dagster runs it, on the real servers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+import orjson
+import pytest
+
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection import promises
+from regworkers_core.selection.assign.checks import Finding
+from regworkers_core.selection.draw.run import DrawRun, lease_name
+from regworkers_core.selection.leasing import held_lease
+from tests.dagster.selection_world import (
+    failure_of,
+    judged,
+    materialised,
+    observed,
+    registered,
+    run_draw,
+)
+from tests.dagster.support import job, plain, use
+from tests.selection.draw.world import CAMPAIGN
+from tests.support.draws import add_codes, confirmed, publish, result
+
+STEPS = ["frozen_pool", "commitment", "seed", "ranking", "draw", "draw_report", "publication"]
+QUICK = {"idle_seconds": 0.3, "max_seconds": 20.0}
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+@pytest.fixture
+def closed(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    use(monkeypatch, runtime)
+    registered(runtime)
+    return runtime
+
+
+def _status(runtime: Runtime) -> str:
+    return str(runtime.database["campaigns"].find_one({"_id": CAMPAIGN})["status"])
+
+
+def _drain(name: str, op: str) -> dict[str, object]:
+    result = job(name).execute_in_process(run_config={"ops": {op: {"config": QUICK}}})
+    (made,) = materialised(result).values()
+    return plain(made.metadata)
+
+
+def test_a_draw_stops_before_the_publication_and_goes_out_to_the_fans_once_it_is_confirmed(
+    closed: Runtime, instance: dg.DagsterInstance
+) -> None:
+    first = run_draw(instance)
+
+    assert first.success
+    made = materialised(first)
+    assert sorted(made) == sorted(STEPS[:-1])
+    assert {event.partition for event in made.values()} == {CAMPAIGN}
+    assert judged(first) == {"draw_replays": True, "capacity_respected": True, "win_rates_uniform": True}
+    record = closed.draws.get(CAMPAIGN)
+    assert record is not None
+    assert plain(made["commitment"].metadata)["manifestHash"] == record.latest.manifest_hash
+    drawn = plain(made["draw"].metadata)
+    assert drawn["resultHash"] == record.latest.result_hash
+    report = made["draw_report"].metadata
+    pictures = [name for name in report if name.startswith("plot_")]
+    assert pictures and all("data:image/png;base64," in str(report[name].value) for name in pictures)
+    waiting = plain(observed(first)["publication"].metadata)["awaiting"]
+    assert "confirm: summer" in waiting
+    assert closed.queue(closed.names.selection_queue).depth().total == 0
+
+    second = run_draw(instance, confirm=CAMPAIGN)
+
+    assert second.success
+    assert sorted(materialised(second)) == sorted(STEPS)
+    assert plain(materialised(second)["draw"].metadata)["state"] == "stood"
+    numbers = _drain("process_selections", "selections")
+    assert (numbers["written"], numbers["dead_lettered"], numbers["adds_up"]) == (7, 0, True)
+    assert _status(closed) == "COMPLETED"
+    assert _drain("send_notifications", "notifications")["sent"] == 12
+    checked = job("check_selection").execute_in_process(run_config={"campaignId": CAMPAIGN})
+    assert judged(checked) == {
+        "codes_and_winners_biject": True,
+        "codes_within_capacity": True,
+        "counts_match": True,
+    }
+
+
+def test_while_another_run_works_on_the_draw_a_run_does_nothing_and_is_fine(
+    closed: Runtime, instance: dg.DagsterInstance
+) -> None:
+    with held_lease(closed.leases, lease_name(CAMPAIGN), "other", lease_seconds=1.0):
+        result = run_draw(instance, confirm=CAMPAIGN)
+    assert result.success
+    assert materialised(result) == {}
+    assert _status(closed) == "CLOSED"
+
+
+def test_an_entry_that_is_not_replicated_fails_the_freeze_and_the_line_says_what_is_open(
+    closed: Runtime, instance: dg.DagsterInstance
+) -> None:
+    closed.database["entries"].delete_one({"_id": f"{CAMPAIGN}:e3"})
+    result = run_draw(instance)
+    assert not result.success
+    assert "cannot be frozen yet: 1 missing" in failure_of(result)
+    assert _status(closed) == "CLOSED"
+
+
+def test_without_a_partition_the_line_says_how_to_name_the_campaign(
+    runtime: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+    assert "dagster/partition" in failure_of(run_draw(instance, partition=None))
+
+
+@pytest.mark.parametrize(
+    ("promise", "made"),
+    [("draw_replays", STEPS[:5]), ("win_rates_uniform", STEPS[:6])],
+)
+def test_a_broken_promise_fails_the_run_before_anything_is_published(
+    closed: Runtime,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    promise: str,
+    made: list[str],
+) -> None:
+    monkeypatch.setattr(promises, promise, lambda _runtime, _campaign: Finding(False, "broken"))
+    result = run_draw(instance, confirm=CAMPAIGN)
+    assert not result.success
+    assert judged(result)[promise] is False
+    assert sorted(materialised(result)) == sorted(made)
+    assert closed.queue(closed.names.selection_queue).depth().total == 0
+
+
+def test_a_failed_step_is_executed_again_from_the_failure_and_nothing_is_drawn_twice(
+    closed: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags = {"dagster/partition": CAMPAIGN}
+
+    def broken(_run: DrawRun) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DrawRun, "rank", broken)
+        first = dg.execute_job(dg.reconstructable(draw_job), instance, tags=tags, raise_on_error=False)
+        assert not first.success
+    before = closed.objects.get_bytes(f"draws/{CAMPAIGN}/phase-1/manifest.json")
+
+    again = dg.execute_job(
+        dg.reconstructable(draw_job),
+        instance,
+        tags=tags,
+        reexecution_options=dg.ReexecutionOptions.from_failure(first.run_id, instance),
+    )
+
+    assert again.success
+    started = [event.step_key for event in again.all_events if event.event_type_value == "STEP_START"]
+    assert started[0] == "ranking", "the steps before it stand"
+    assert closed.objects.get_bytes(f"draws/{CAMPAIGN}/phase-1/manifest.json") == before
+
+
+def draw_job() -> dg.JobDefinition:
+    return job("draw")
+
+
+def test_a_top_up_draws_a_further_phase_in_the_same_order(
+    closed: Runtime, instance: dg.DagsterInstance
+) -> None:
+    run_draw(instance, confirm=CAMPAIGN)
+    _drain("process_selections", "selections")
+
+    result = job("top_up").execute_in_process(
+        instance=instance,
+        run_config={
+            "campaignId": CAMPAIGN,
+            "capacities": {"paris": 5},
+            "reason": "a larger hall",
+            "confirm": CAMPAIGN,
+        },
+    )
+
+    made = materialised(result)
+    assert sorted(made) == sorted(STEPS)
+    assert plain(made["draw"].metadata)["phase"] == 2
+    assert _drain("process_selections", "selections")["written"] == 2
+    record = closed.draws.get(CAMPAIGN)
+    assert record is not None
+    assert record.latest.status == "COMPLETED"
+    assert orjson.loads(record.latest.manifest)["phase"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"), [("retry_market_selection", "campaignId"), ("top_up", "campaignId")]
+)
+def test_a_job_without_its_config_says_which_field_is_missing(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, name: str, missing: str
+) -> None:
+    use(monkeypatch, runtime)
+    result = job(name).execute_in_process(raise_on_error=False)
+    assert f"{missing} is missing" in failure_of(result)
+
+
+def test_a_market_that_waited_for_codes_goes_on_when_it_is_retried(
+    runtime: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+    confirmed(runtime, result({"berlin": 4}), ["berlin"])
+    add_codes(runtime, "berlin", 3)
+    assert publish(runtime)["berlin"]["status"] == "BLOCKED"
+    add_codes(runtime, "berlin", 1, first=4)
+
+    retried = job("retry_market_selection").execute_in_process(
+        instance=instance, run_config={"campaignId": CAMPAIGN, "marketId": "berlin"}
+    )
+
+    assert plain(observed(retried)["publication"].metadata)["queued"] == 1
+    assert _drain("process_selections", "selections")["written"] == 4
+    assert _status(runtime) == "COMPLETED"
+
+
+def test_a_broken_promise_about_codes_fails_the_run_that_checks_it(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+    confirmed(runtime, result({"berlin": 2}), ["berlin"])
+    add_codes(runtime, "berlin", 2)
+    publish(runtime)
+    _drain("process_selections", "selections")
+    runtime.database["codes"].update_one({"position": 1}, {"$set": {"ref": "somebody-else"}})
+
+    checked = job("check_selection").execute_in_process(raise_on_error=False)
+
+    assert not checked.success, "an exit code and a run alert tell"
+    assert judged(checked) == {
+        "codes_and_winners_biject": False,
+        "codes_within_capacity": True,
+        "counts_match": True,
+    }
+    assert f"{CAMPAIGN}: not one to one: differ 1" in failure_of(checked)

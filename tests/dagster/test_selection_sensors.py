@@ -1,0 +1,260 @@
+"""What the sensors of the selection do with what they read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import orjson
+import pytest
+
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.ports import Outgoing
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.run import lease_name
+from regworkers_core.selection.leasing import held_lease
+from regworkers_dagster.resources import Workers
+from regworkers_dagster.selection import campaigns, sensors
+from tests.dagster.support import job, plain, use
+from tests.support.campaigns import create
+from tests.support.drains import run
+from tests.support.draws import CAMPAIGN, add_codes, confirmed, publish, result
+
+Tick = Any
+PAST, LONG_AGO = "2026-02-01T00:00:00.000Z", "2026-01-01T00:00:00.000Z"
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+@pytest.fixture
+def tick(runtime: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Tick:
+    """Evaluates a sensor's function once, as the daemon does."""
+    use(monkeypatch, runtime)
+
+    def evaluate(function: Any, cursor: str | None = None) -> Any:
+        context = dg.build_sensor_context(instance=instance, cursor=cursor, sensor_name="a_sensor")
+        return function(context, Workers(call_seconds=2.0))
+
+    return evaluate
+
+
+def _campaign(runtime: Runtime, status: str, **changes: Any) -> None:
+    create(runtime, CAMPAIGN, opensAt=LONG_AGO, closesAt=PAST, **changes)
+    runtime.database["campaigns"].update_one({"_id": CAMPAIGN}, {"$set": {"status": status}})
+
+
+def _said(answer: Any) -> str:
+    if isinstance(answer, dg.SkipReason):
+        return str(answer.skip_message)
+    return str(answer.skip_reason.skip_message) if answer.skip_reason else ""
+
+
+def _run_of(
+    instance: dg.DagsterInstance, status: dg.DagsterRunStatus, name: str = "draw", **tags: str
+) -> None:
+    tags = tags or {"dagster/partition": CAMPAIGN}
+    instance.create_run_for_job(job(name), tags={**job(name).tags, **tags}, status=status)
+
+
+def _added(answer: Any) -> list[str]:
+    return [key for request in answer.dynamic_partitions_requests for key in request.partition_keys]
+
+
+# Campaigns
+
+
+def test_a_campaign_past_its_time_is_closed_gets_its_partition_and_its_draw(
+    tick: Tick, runtime: Runtime
+) -> None:
+    _campaign(runtime, "OPEN", autoDraw=True)
+    answer = tick(campaigns.campaigns_tick)
+    found = runtime.campaigns.get(CAMPAIGN)
+    assert found is not None and found.status == "CLOSED"
+    assert found.transitions[-1].reason == "closesAt passed"
+    assert _added(answer) == [CAMPAIGN]
+    (request,) = answer.run_requests
+    assert (request.job_name, request.partition_key, request.run_key) == ("draw", CAMPAIGN, None)
+
+
+def test_without_auto_draw_a_campaign_is_left_to_its_manager(tick: Tick, runtime: Runtime) -> None:
+    _campaign(runtime, "OPEN")
+    answer = tick(campaigns.campaigns_tick)
+    found = runtime.campaigns.get(CAMPAIGN)
+    assert found is not None and found.status == "OPEN"
+    assert not answer.run_requests and not answer.dynamic_partitions_requests
+
+    runtime.database["campaigns"].update_one({"_id": CAMPAIGN}, {"$set": {"status": "CLOSED"}})
+    answer = tick(campaigns.campaigns_tick)
+    assert not answer.run_requests
+    assert _added(answer) == [CAMPAIGN], "so that it can be chosen in the UI"
+
+
+def test_a_campaign_whose_lease_is_held_is_closed_by_a_later_tick_and_no_tick_waits(
+    tick: Tick, runtime: Runtime
+) -> None:
+    _campaign(runtime, "OPEN", autoDraw=True)
+    with held_lease(runtime.leases, f"campaign-{CAMPAIGN}", "other", lease_seconds=30.0):
+        assert "is not closed yet" in _said(tick(campaigns.campaigns_tick))
+    assert [request.job_name for request in tick(campaigns.campaigns_tick).run_requests] == ["draw"]
+
+
+def test_a_partition_that_is_there_is_not_added_again(
+    tick: Tick, runtime: Runtime, instance: dg.DagsterInstance
+) -> None:
+    _campaign(runtime, "CLOSED")
+    instance.add_dynamic_partitions("campaigns", [CAMPAIGN])
+    assert not tick(campaigns.campaigns_tick).dynamic_partitions_requests
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED])
+def test_a_draw_with_a_run_at_work_is_not_started_again(
+    tick: Tick, runtime: Runtime, instance: dg.DagsterInstance, status: dg.DagsterRunStatus
+) -> None:
+    _campaign(runtime, "CLOSED", autoDraw=True)
+    _run_of(instance, status)
+    answer = tick(campaigns.campaigns_tick)
+    assert not answer.run_requests
+    assert "a run is at work" in _said(answer)
+
+
+def test_a_draw_that_somebody_terminated_waits_for_somebody(
+    tick: Tick, runtime: Runtime, instance: dg.DagsterInstance
+) -> None:
+    _campaign(runtime, "CLOSED", autoDraw=True)
+    _run_of(instance, dg.DagsterRunStatus.CANCELED)
+    assert "terminated" in _said(tick(campaigns.campaigns_tick))
+
+
+def test_a_campaign_stuck_in_processing_is_resumed_once_its_lease_stood_still(
+    tick: Tick, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _campaign(runtime, "PROCESSING")
+    with held_lease(runtime.leases, lease_name(CAMPAIGN), "dead", lease_seconds=1000.0):
+        first = tick(campaigns.campaigns_tick)
+        assert not first.run_requests and "holds its lease" in _said(first)
+        (marks,) = orjson.loads(first.cursor).values()
+        earlier = orjson.dumps({CAMPAIGN: [marks[0], marks[1] - 1000.0]}).decode()
+        (request,) = tick(campaigns.campaigns_tick, earlier).run_requests
+    assert (request.job_name, request.partition_key) == ("draw", CAMPAIGN)
+
+
+@pytest.mark.parametrize("cursor", [None, "not json", "[1]", '{"summer": 3}', '{"summer": ["a", "b"]}'])
+def test_a_damaged_cursor_costs_one_lease_time_at_most(cursor: str | None) -> None:
+    assert campaigns.lease_marks(cursor) == {}
+
+
+def test_a_phase_that_completed_is_checked_once(tick: Tick, runtime: Runtime) -> None:
+    _publish(runtime, codes=2)
+    run(runtime, "selections")
+    runtime.database["campaigns"].update_one({"_id": CAMPAIGN}, {"$set": {"status": "COMPLETED"}})
+    (request,) = tick(campaigns.campaigns_tick).run_requests
+    assert (request.job_name, request.run_key) == ("check_selection", f"{CAMPAIGN}:1")
+    assert dg.validate_run_config(job(request.job_name), request.run_config)
+
+
+def test_mongodb_away_is_said_and_no_tick_fails(tick: Tick, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGWORKERS_MONGO__URI", "mongodb://127.0.0.1:9/")
+    monkeypatch.setenv("REGWORKERS_MONGO__SERVER_SELECTION_TIMEOUT_SECONDS", "0.2")
+    for function in (campaigns.campaigns_tick, campaigns.markets_tick, sensors.notify_tick):
+        assert "mongo" in _said(tick(function))
+
+
+# Markets
+
+
+def _publish(runtime: Runtime, *, codes: int) -> None:
+    confirmed(runtime, result({"berlin": 2}), ["berlin"])
+    add_codes(runtime, "berlin", codes)
+    publish(runtime)
+
+
+def _age(runtime: Runtime) -> None:
+    """What was published and queued lies back longer than anybody waits."""
+    runtime.database["draws"].update_one({}, {"$set": {"phases.1.publishedAt": LONG_AGO}})
+    runtime.database["selection_chunks"].update_many({}, {"$set": {"queuedAt": LONG_AGO}})
+
+
+def test_a_market_whose_codes_came_in_is_retried(tick: Tick, runtime: Runtime) -> None:
+    _publish(runtime, codes=1)
+    _age(runtime)
+    assert "no market stands still" in _said(tick(campaigns.markets_tick))
+    add_codes(runtime, "berlin", 1, first=2)
+    (request,) = tick(campaigns.markets_tick).run_requests
+    assert request.run_config == {"campaignId": CAMPAIGN, "marketId": "berlin"}
+    assert request.tags["regworkers/market"] == f"{CAMPAIGN}:berlin:1"
+    assert dg.validate_run_config(job("retry_market_selection"), request.run_config)
+
+
+def test_chunks_that_got_lost_are_sent_again_but_not_while_they_wait_on_the_queue(
+    tick: Tick, runtime: Runtime, instance: dg.DagsterInstance
+) -> None:
+    _publish(runtime, codes=2)
+    _age(runtime)
+    assert "what is on the way is waited for" in _said(tick(campaigns.markets_tick))
+    queue = runtime.queue(runtime.names.selection_queue)
+    queue.delete(queue.receive(10, 0, 30))
+    (request,) = tick(campaigns.markets_tick).run_requests
+    assert request.tags["regworkers/why"] == "chunks"
+    _run_of(instance, dg.DagsterRunStatus.STARTED, "retry_market_selection", **request.tags)
+    assert not getattr(tick(campaigns.markets_tick), "run_requests", None)
+
+
+# Drains
+
+
+def test_chunks_on_the_queue_start_a_drain_of_them(tick: Tick, runtime: Runtime) -> None:
+    assert "0 messages wait" in _said(tick(sensors.process_tick))
+    _publish(runtime, codes=2)
+    (request,) = tick(sensors.process_tick).run_requests
+    assert (request.job_name, request.tags) == ("process_selections", {"regworkers/drain": "selections"})
+    assert dg.validate_run_config(job(request.job_name), request.run_config)
+
+
+def test_one_sender_is_started_while_messages_may_go(
+    tick: Tick, runtime: Runtime, instance: dg.DagsterInstance
+) -> None:
+    assert "nothing in the outbox may go" in _said(tick(sensors.notify_tick))
+    _publish(runtime, codes=2)
+    run(runtime, "selections")
+    (request,) = tick(sensors.notify_tick).run_requests
+    assert (request.job_name, request.tags) == ("send_notifications", {"regworkers/drain": "notifications"})
+    _run_of(instance, dg.DagsterRunStatus.STARTED, "send_notifications", **request.tags)
+    assert "1 drain active" in _said(tick(sensors.notify_tick))
+
+
+def test_what_is_paused_starts_no_sender(tick: Tick, runtime: Runtime) -> None:
+    _publish(runtime, codes=2)
+    run(runtime, "selections")
+    runtime.draw_markets.pause(CAMPAIGN, reason="wrong text", by="test", at=iso(runtime.clock()))
+    assert "nothing in the outbox may go" in _said(tick(sensors.notify_tick))
+
+
+# Observing
+
+
+def test_queues_and_outbox_are_observed_and_a_dead_letter_fails_its_check(
+    tick: Tick, runtime: Runtime
+) -> None:
+    _publish(runtime, codes=2)
+    runtime.queue(runtime.names.dead_letter_queue(runtime.names.selection_queue)).send([Outgoing(b"{}")])
+    answer = tick(sensors.observe_tick)
+    seen = {
+        event.asset_key.to_user_string(): plain(event.metadata)
+        for event in answer.asset_events
+        if isinstance(event, dg.AssetObservation)
+    }
+    # One chunk of berlin: nobody waits, so nobody else is told anything.
+    assert seen["selection_queue"]["waiting"] == 1
+    assert seen["outbox"] == {"markets_due": 1}
+    assert set(seen) == {"selection_queue", "selection_dlq", "outbox", "notifications", "notification_dlq"}
+    verdicts = {
+        event.check_name: event.passed
+        for event in answer.asset_events
+        if isinstance(event, dg.AssetCheckEvaluation)
+    }
+    assert verdicts == {"selection_dlq_empty": False, "notification_dlq_empty": True}

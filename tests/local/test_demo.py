@@ -1,0 +1,37 @@
+"""What `make dev` does when somebody is impatient."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from regworkers_core.engine.stop import StopSignal
+from regworkers_local import demo
+from regworkers_local.demo import Stopped, servers
+
+
+def test_ctrl_c_during_the_start_ends_it_at_once_and_leaves_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "PROJECT_ROOT", root)
+    stop = StopSignal()
+    stack, dagster = servers("default", stop)
+    lines: list[str] = []
+
+    def interrupt_after_the_first(line: str) -> None:
+        lines.append(line)
+        stop.set()
+
+    # The embedded AWS takes over a second to answer; the signal comes while it is waited for.
+    with pytest.raises(Stopped):
+        stack.up(interrupt_after_the_first)
+    assert not any(line.startswith("aws") for line in lines)
+    stack.down()
+    assert set(stack.status().values()) == {"down"}
+    (root / "workspace.yaml").write_text("load_from: []\n")
+    (root / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    with pytest.raises(Stopped):
+        dagster.start()
+        dagster.wait_ready()
+    assert dagster.stop()

@@ -1,0 +1,267 @@
+"""From a confirmed result to codes, selections and outbox rows, on the real servers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from regworkers_core.domain.messages import MessageType, encode
+from regworkers_core.domain.selection import NON_WINNERS
+from regworkers_core.engine.ports import Outgoing, Received
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.publish import publish_phase, retry_market
+from regworkers_core.selection.drains import SELECTIONS
+from tests.faults.story import take_events
+from tests.support.drains import run
+from tests.support.draws import (
+    CAMPAIGN,
+    add_codes,
+    all_completed,
+    code_at,
+    confirmed,
+    findings,
+    market,
+    market_status,
+    publish,
+    result,
+)
+
+ROWS = result({"berlin": 12, "paris": 7}, waiting=5, unselected=4, limited=3)
+MARKETS = ("berlin", "paris")
+
+
+@pytest.fixture
+def drawn(runtime: Runtime) -> Runtime:
+    """A confirmed draw with codes enough, nothing published."""
+    confirmed(runtime, ROWS, MARKETS)
+    add_codes(runtime, "berlin", 20)
+    add_codes(runtime, "paris", 20)
+    return runtime
+
+
+def send(runtime: Runtime, *items: dict[str, Any]) -> None:
+    queue = runtime.queue(runtime.names.selection_queue)
+    assert queue.send([Outgoing(encode(MessageType.ASSIGN, "test", [item])) for item in items]) == []
+
+
+def take(runtime: Runtime) -> list[Received]:
+    """All chunks off the queue."""
+    queue, found = runtime.queue(runtime.names.selection_queue), list[Received]()
+    while messages := queue.receive(10, 0, 30):
+        found += messages
+        queue.delete(messages)
+    return found
+
+
+def items(messages: list[Received]) -> list[dict[str, Any]]:
+    return [item for message in messages for item in orjson.loads(message.body)["items"]]
+
+
+def dead(runtime: Runtime) -> list[Received]:
+    return runtime.queue(runtime.names.dead_letter_queue(runtime.names.selection_queue)).receive(10, 0, 30)
+
+
+def test_every_winner_gets_the_code_at_its_place_in_rank_order(drawn: Runtime) -> None:
+    facts = publish(drawn)
+    assert {name: fact["planned"] for name, fact in facts.items()} == {"berlin": 12, "paris": 7, "-": 12}
+    report = run(drawn, SELECTIONS)
+    assert (report.counts["claimed"], report.counts["written"], report.counts["enqueued"]) == (19, 19, 31)
+    assert findings(drawn, ROWS) == []
+    paris = sorted(row.rank for row in ROWS if row.market == "paris")
+    for each in drawn.database["selections"].find({"marketId": "paris"}):
+        assert each["position"] == paris.index(each["rank"]) + 1
+        assert each["code"] == code_at("paris", each["position"])
+    assert market_status(drawn) == all_completed(*MARKETS)
+    assert drawn.campaigns.get(CAMPAIGN).status == "COMPLETED"  # type: ignore[union-attr]
+
+
+def test_the_outbox_has_three_types_and_no_code_and_no_mail(drawn: Runtime) -> None:
+    publish(drawn)
+    run(drawn, SELECTIONS)
+    rows = list(drawn.database["outbox"].find())
+    types = [row["type"] for row in rows]
+    assert {kind: types.count(kind) for kind in set(types)} == {
+        "winner": 19,
+        "waitlisted": 5,
+        "unselected": 7,
+    }
+    assert {row["marketId"] for row in rows if row["type"] != "winner"} == {NON_WINNERS}
+    assert all(row["notBefore"] == "2026-03-01T12:00:00.000Z" for row in rows)
+    assert not any("code" in row or "email" in row for row in rows)
+
+
+def test_there_is_one_event_for_each_winner_without_its_code(drawn: Runtime) -> None:
+    publish(drawn)
+    run(drawn, SELECTIONS)
+    events = take_events(drawn)
+    winners = {row.entry_id for row in ROWS if row.outcome == "WINNER"}
+    assert sorted(event["subject"] for event in events) == sorted(f"{CAMPAIGN}:{each}" for each in winners)
+    assert {event["type"] for event in events} == {"selection.made"}
+    text = orjson.dumps(events).decode()
+    assert "BERLIN" not in text and "@" not in text
+
+
+def test_nothing_is_given_before_the_publication_is_confirmed(drawn: Runtime) -> None:
+    drawn.database["draws"].update_one({"_id": CAMPAIGN}, {"$unset": {"phases.1.confirmedAt": ""}})
+    with pytest.raises(Exception, match="not confirmed"):
+        publish_phase(drawn, CAMPAIGN, 1, token=1, run_id="r")
+    assert take(drawn) == [] and market_status(drawn) == {"": "DRAWN"}
+
+
+def test_a_result_file_that_is_not_the_committed_result_gives_nobody_anything(drawn: Runtime) -> None:
+    other = "0" * 64
+    drawn.database["draws"].update_one({"_id": CAMPAIGN}, {"$set": {"phases.1.resultHash": other}})
+    with pytest.raises(Exception, match="RESULT_MISMATCH"):
+        publish(drawn)
+    assert take(drawn) == []
+
+
+def test_publishing_twice_queues_open_chunks_again_and_changes_no_plan(drawn: Runtime) -> None:
+    publish(drawn)
+    plan = drawn.objects.get_bytes(f"pipeline/{CAMPAIGN}/phase-1/plan/berlin.parquet")
+    first = items(take(drawn))
+    # A code that is void by now was planned before: a retry must land on it all the same.
+    drawn.database["codes"].update_one({"_id": code_at("berlin", 20)}, {"$set": {"status": "VOID"}})
+    publish(drawn)
+    assert sorted(map(str, items(take(drawn)))) == sorted(map(str, first))
+    assert drawn.objects.get_bytes(f"pipeline/{CAMPAIGN}/phase-1/plan/berlin.parquet") == plan
+
+
+def test_codes_void_at_plan_time_are_skipped(drawn: Runtime) -> None:
+    void = [code_at("berlin", position) for position in (1, 5)]
+    drawn.database["codes"].update_many({"_id": {"$in": void}}, {"$set": {"status": "VOID"}})
+    publish(drawn)
+    run(drawn, SELECTIONS)
+    assert findings(drawn, ROWS) == []
+    given = sorted(each["position"] for each in drawn.database["selections"].find({"marketId": "berlin"}))
+    assert given == [2, 3, 4, *range(6, 15)]
+
+
+def test_chunks_are_cut_by_size_and_assigned_in_any_order_and_number(drawn: Runtime) -> None:
+    small = Runtime(
+        drawn.settings.model_copy(
+            update={"selection": drawn.settings.selection.model_copy(update={"chunk_winners": 5})}
+        )
+    )
+    publish(small)
+    chunks = items(take(small))
+    assert sorted((each["marketId"], each["first"], each["last"]) for each in chunks) == [
+        ("-", 1, 5), ("-", 6, 10), ("-", 11, 12),
+        ("berlin", 1, 5), ("berlin", 6, 10), ("berlin", 11, 12),
+        ("paris", 1, 5), ("paris", 6, 7),
+    ]  # fmt: skip
+    send(drawn, *reversed(chunks), *chunks)
+    report = run(drawn, SELECTIONS)
+    assert report.counts["received"] == 16 and report.counts["applied"] == 8
+    assert findings(drawn, ROWS) == []
+    assert market_status(drawn) == all_completed(*MARKETS)
+    small.mongo.close()
+
+
+def test_two_processors_on_the_same_chunk_give_every_code_once(drawn: Runtime) -> None:
+    publish(drawn)
+    chunks = items(take(drawn))
+    send(drawn, *chunks)
+    again: list[str] = []
+
+    def second(step: str) -> None:
+        # Between the first one's claim and its selections, another processor does all of it.
+        if step == "selections.after_claim" and not again:
+            again.append(step)
+            send(drawn, *chunks)
+            run(drawn, SELECTIONS)
+
+    run(drawn, SELECTIONS, on_step=second)
+    assert again and findings(drawn, ROWS) == []
+    assert market_status(drawn) == all_completed(*MARKETS)
+
+
+@pytest.mark.parametrize("status", ["ASSIGNED", "REDEEMED"])
+def test_a_code_that_is_already_the_winners_is_no_conflict(drawn: Runtime, status: str) -> None:
+    publish(drawn)
+    first = min((row for row in ROWS if row.market == "berlin"), key=lambda row: row.rank)
+    drawn.database["codes"].update_one(
+        {"_id": code_at("berlin", 1)},
+        {"$set": {"status": status, "ref": first.ref, "entryId": first.entry_id, "phase": 1}},
+    )
+    report = run(drawn, SELECTIONS)
+    assert report.counts["dead_lettered"] == 0 and findings(drawn, ROWS) == []
+    assert drawn.database["codes"].find_one({"_id": code_at("berlin", 1)})["status"] == status
+
+
+@pytest.mark.parametrize(
+    "change", [{"status": "ASSIGNED", "ref": "stranger"}, {"status": "VOID"}, {"marketId": "paris"}]
+)
+def test_a_code_taken_by_a_stranger_stops_its_chunk_before_any_selection(
+    drawn: Runtime, change: dict[str, str]
+) -> None:
+    publish(drawn)
+    drawn.database["codes"].update_one({"_id": code_at("berlin", 3)}, {"$set": {**change, "position": 9003}})
+    report = run(drawn, SELECTIONS)
+    assert report.counts["dead_lettered"] == 1
+    (letter,) = dead(drawn)
+    assert letter.attributes["reason"] == "CODE_CONFLICT"
+    assert "position 3" in letter.attributes["error"] and "BERLIN" not in letter.attributes["error"]
+    assert drawn.selections.count(market("berlin")) == 0 and drawn.outbox.count(market("berlin")) == 0
+    assert market_status(drawn)["berlin"] == "ASSIGNING" and market_status(drawn)["paris"] == "COMPLETED"
+    # Set right, the market goes on.
+    fixed = {"$set": {"status": "AVAILABLE", "marketId": "berlin", "position": 3}, "$unset": {"ref": ""}}
+    drawn.database["codes"].update_one({"_id": code_at("berlin", 3)}, fixed)
+    assert retry_market(drawn, CAMPAIGN, "berlin")["queued"] == 1
+    run(drawn, SELECTIONS)
+    assert findings(drawn, ROWS) == [] and market_status(drawn) == all_completed(*MARKETS)
+
+
+def test_a_chunk_of_another_result_is_a_dead_letter(drawn: Runtime) -> None:
+    publish(drawn)
+    (chunk,) = [each for each in items(take(drawn)) if each["marketId"] == "berlin"]
+    send(drawn, {**chunk, "resultHash": "f" * 64})
+    assert run(drawn, SELECTIONS).counts["dead_lettered"] == 1
+    assert [letter.attributes["reason"] for letter in dead(drawn)] == ["RESULT_MISMATCH"]
+    assert drawn.database["selections"].find_one() is None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"last": 11}, "KEY_CONFLICT"),
+        ({"chunk": 7}, "KEY_CONFLICT"),
+        ({"marketId": "rome"}, "RESULT_MISMATCH"),
+        ({"campaignId": "winter"}, "RESULT_MISMATCH"),
+        ({"phase": 2}, "RESULT_MISMATCH"),
+        ({"first": 0}, "INVALID_BODY"),
+        ({"first": True}, "INVALID_BODY"),
+        ({"last": None}, "INVALID_BODY"),
+        ({"marketId": "a|b"}, "INVALID_BODY"),
+        ({"resultHash": "F" * 64}, "INVALID_BODY"),
+    ],
+)
+def test_a_chunk_that_was_never_planned_is_a_dead_letter_with_its_reason(
+    drawn: Runtime, change: dict[str, Any], reason: str
+) -> None:
+    publish(drawn)
+    (chunk,) = [each for each in items(take(drawn)) if each["marketId"] == "berlin"]
+    send(drawn, {**chunk, **change})
+    run(drawn, SELECTIONS)
+    assert [letter.attributes["reason"] for letter in dead(drawn)] == [reason]
+    assert drawn.database["selections"].find_one() is None
+
+
+@pytest.mark.parametrize(
+    ("collection", "change"),
+    [("selections", {"code": "OTHER"}), ("outbox", {"type": "unselected"}), ("outbox", {"resultHash": "0"})],
+)
+def test_the_same_key_with_other_parameters_is_an_error_and_not_a_replay(
+    drawn: Runtime, collection: str, change: dict[str, str]
+) -> None:
+    publish(drawn)
+    chunks = items(take(drawn))
+    send(drawn, *chunks)
+    run(drawn, SELECTIONS)
+    drawn.database[collection].update_one({"marketId": "berlin"}, {"$set": change})
+    drawn.chunks.reopen(market("berlin"))
+    send(drawn, *chunks)
+    run(drawn, SELECTIONS)
+    assert [letter.attributes["reason"] for letter in dead(drawn)] == ["KEY_CONFLICT"]

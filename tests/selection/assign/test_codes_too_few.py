@@ -1,0 +1,203 @@
+"""Markets that wait for codes, later phases, markets that are taken up again."""
+
+from __future__ import annotations
+
+import pytest
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.selection import Outcome
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.checks import (
+    capacity_respected,
+    codes_and_winners_biject,
+    counts_match,
+)
+from regworkers_core.selection.assign.publish import resume_blocked, retry_market
+from regworkers_core.selection.assign.standing import standing
+from regworkers_core.selection.drains import SELECTIONS
+from tests.selection.assign.test_assigning import dead, items, take
+from tests.support.drains import run
+from tests.support.draws import (
+    CAMPAIGN,
+    Row,
+    add_codes,
+    all_completed,
+    code_at,
+    confirmed,
+    findings,
+    market,
+    market_status,
+    next_phase,
+    publish,
+    result,
+)
+
+ROWS = result({"berlin": 6, "paris": 3}, waiting=4)
+MARKETS = ("berlin", "paris")
+
+
+def test_a_market_with_too_few_codes_gives_none_and_goes_on_after_an_import(runtime: Runtime) -> None:
+    confirmed(runtime, ROWS, MARKETS)
+    add_codes(runtime, "berlin", 5)
+    add_codes(runtime, "paris", 3)
+    facts = publish(runtime)
+    assert facts["berlin"]["status"] == "BLOCKED"
+    assert (facts["berlin"]["needed"], facts["berlin"]["available"]) == (6, 5)
+    run(runtime, SELECTIONS)
+    assert market_status(runtime) == {
+        "": "PUBLISHED",
+        "berlin": "BLOCKED",
+        "paris": "COMPLETED",
+        "-": "COMPLETED",
+    }
+    assert runtime.database["codes"].count_documents({"marketId": "berlin", "status": "AVAILABLE"}) == 5
+    assert runtime.campaigns.get(CAMPAIGN).status == "PROCESSING"  # type: ignore[union-attr]
+    # Not enough yet, then enough.
+    assert (
+        resume_blocked(runtime, CAMPAIGN) == {}
+        and retry_market(runtime, CAMPAIGN, "berlin")["available"] == 5
+    )
+    assert standing(runtime, older_than_seconds=0) == []
+    add_codes(runtime, "berlin", 1, first=6)
+    assert [(each.market.market_id, each.why) for each in standing(runtime, older_than_seconds=0)] == [
+        ("berlin", "codes")
+    ]
+    assert resume_blocked(runtime, CAMPAIGN)["berlin"]["queued"] == 1
+    assert resume_blocked(runtime, CAMPAIGN) == {}
+    run(runtime, SELECTIONS)
+    assert findings(runtime, ROWS) == [] and market_status(runtime) == all_completed(*MARKETS)
+    assert runtime.campaigns.get(CAMPAIGN).status == "COMPLETED"  # type: ignore[union-attr]
+
+
+def test_a_draw_without_winners_completes_at_once(runtime: Runtime) -> None:
+    confirmed(runtime, [], MARKETS)
+    facts = publish(runtime)
+    assert {fact["status"] for fact in facts.values()} == {"COMPLETED"}
+    assert take(runtime) == [] and market_status(runtime) == all_completed(*MARKETS)
+    assert runtime.campaigns.get(CAMPAIGN).status == "COMPLETED"  # type: ignore[union-attr]
+
+
+def test_a_market_of_capacity_0_completes_at_once_and_the_others_are_assigned(runtime: Runtime) -> None:
+    rows = result({"berlin": 2})
+    confirmed(runtime, rows, MARKETS)
+    add_codes(runtime, "berlin", 2)
+    assert publish(runtime)["paris"]["status"] == "COMPLETED"
+    run(runtime, SELECTIONS)
+    assert findings(runtime, rows) == [] and market_status(runtime) == all_completed(*MARKETS)
+
+
+def test_a_later_phase_continues_behind_all_positions_and_tells_only_what_changed(runtime: Runtime) -> None:
+    confirmed(runtime, ROWS, MARKETS)
+    for name in MARKETS:
+        add_codes(runtime, name, 10)
+    publish(runtime)
+    run(runtime, SELECTIONS)
+    struck = next(row for row in ROWS if row.market == "berlin")
+    waiting = [row for row in ROWS if row.outcome is Outcome.WAITLIST]
+    rows = next_phase(
+        ROWS,
+        {
+            struck.ref: Row(struck.ref, Outcome.STRUCK, "", struck.rank),
+            waiting[0].ref: Row(waiting[0].ref, Outcome.WINNER, "berlin", waiting[0].rank),
+            waiting[1].ref: Row(waiting[1].ref, Outcome.WINNER, "berlin", waiting[1].rank),
+            waiting[3].ref: Row(waiting[3].ref, Outcome.UNSELECTED, "", waiting[3].rank),
+        },
+    )
+    confirmed(runtime, rows, MARKETS, phase=2)
+    facts = publish(runtime, 2)
+    assert {name: fact["planned"] for name, fact in facts.items()} == {"berlin": 2, "paris": 0, "-": 1}
+    run(runtime, SELECTIONS)
+    assert findings(runtime, rows, phase=2) == [] and findings(runtime, ROWS) == []
+    positions = [each["position"] for each in runtime.database["selections"].find({"phase": 2})]
+    assert sorted(positions) == [7, 8]
+    assert [each["type"] for each in runtime.database["outbox"].find({"phase": 2, "marketId": "-"})] == [
+        "unselected"
+    ]
+    assert market_status(runtime, 2) == all_completed(*MARKETS)
+    # The struck winner of the first phase keeps the code that was given: nobody else gets it.
+    assert codes_and_winners_biject(runtime, CAMPAIGN).passed and counts_match(runtime, CAMPAIGN).passed
+
+
+def test_a_retry_sends_only_what_is_not_done(runtime: Runtime) -> None:
+    confirmed(runtime, ROWS, MARKETS)
+    for name in MARKETS:
+        add_codes(runtime, name, 6)
+    publish(runtime)
+    lost = take(runtime)
+    assert len(lost) == 3
+    assert [each.why for each in standing(runtime, older_than_seconds=-1)] == ["chunks"] * 3
+    assert standing(runtime, older_than_seconds=3600) == []
+    for name in (*MARKETS, "-"):
+        assert retry_market(runtime, CAMPAIGN, name)["queued"] == 1
+    assert sorted(map(str, items(take(runtime)))) == sorted(map(str, items(lost)))
+    for name in (*MARKETS, "-"):
+        retry_market(runtime, CAMPAIGN, name)
+    run(runtime, SELECTIONS)
+    again = retry_market(runtime, CAMPAIGN, "berlin")
+    assert (again["status"], again["queued"]) == ("COMPLETED", 0)
+    assert take(runtime) == [] and findings(runtime, ROWS) == []
+
+
+def test_a_market_that_nobody_completed_is_completed_by_a_retry(runtime: Runtime) -> None:
+    confirmed(runtime, ROWS, MARKETS)
+    for name in MARKETS:
+        add_codes(runtime, name, 6)
+    publish(runtime)
+    run(runtime, SELECTIONS)
+    undone = {"phases.1.markets.berlin.status": "ASSIGNING", "phases.1.status": "PUBLISHED"}
+    runtime.database["draws"].update_one({"_id": CAMPAIGN}, {"$set": undone})
+    assert [each.why for each in standing(runtime, older_than_seconds=-1)] == ["completion"]
+    assert retry_market(runtime, CAMPAIGN, "berlin")["phaseCompleted"] is True
+    assert market_status(runtime) == all_completed(*MARKETS)
+
+
+def test_a_market_does_not_complete_while_a_row_is_missing_and_a_retry_writes_it(runtime: Runtime) -> None:
+    confirmed(runtime, ROWS, MARKETS)
+    for name in MARKETS:
+        add_codes(runtime, name, 6)
+    publish(runtime)
+
+    def lose(step: str) -> None:
+        if step == "selections.after_outbox":
+            runtime.database["selections"].delete_one({"marketId": "berlin", "position": 2})
+
+    report = run(runtime, SELECTIONS, on_step=lose)
+    assert report.counts["dead_lettered"] >= 1
+    assert {letter.attributes["reason"] for letter in dead(runtime)} == {"COUNT_MISMATCH"}
+    assert market_status(runtime)["berlin"] == "ASSIGNING"
+    assert not codes_and_winners_biject(runtime, CAMPAIGN).passed
+    assert retry_market(runtime, CAMPAIGN, "berlin")["written"] == 5
+    run(runtime, SELECTIONS)
+    assert findings(runtime, ROWS) == [] and market_status(runtime) == all_completed(*MARKETS)
+
+
+def test_the_checks_find_what_is_wrong(runtime: Runtime) -> None:
+    confirmed(runtime, ROWS, MARKETS)
+    for name in MARKETS:
+        add_codes(runtime, name, 7)
+    publish(runtime)
+    run(runtime, SELECTIONS)
+    for check in (codes_and_winners_biject, capacity_respected, counts_match):
+        found = check(runtime, CAMPAIGN)
+        assert found.passed, found
+    stranger = {"status": "ASSIGNED", "ref": "stranger"}
+    runtime.database["codes"].update_one({"_id": code_at("paris", 7)}, {"$set": stranger})
+    found = codes_and_winners_biject(runtime, CAMPAIGN)
+    assert not found.passed and found.numbers["codesWithoutSelection"] == 1
+    extra = {"_id": f"{CAMPAIGN}:paris:1:x", "campaignId": CAMPAIGN, "marketId": "paris", "phase": 1}
+    runtime.database["selections"].insert_one(
+        {**extra, "ref": "x", "entryId": "x", "code": code_at("paris", 7), "position": 7}
+    )
+    assert not capacity_respected(runtime, CAMPAIGN).passed and not counts_match(runtime, CAMPAIGN).passed
+
+
+def test_what_cannot_be_retried_says_why(runtime: Runtime) -> None:
+    with pytest.raises(UsageError, match="has no draw"):
+        retry_market(runtime, CAMPAIGN, "berlin")
+    confirmed(runtime, ROWS, MARKETS)
+    with pytest.raises(UsageError, match="none before the publication"):
+        retry_market(runtime, CAMPAIGN, "berlin")
+    publish(runtime)
+    with pytest.raises(UsageError, match="no market rome"):
+        retry_market(runtime, CAMPAIGN, "rome")
+    assert runtime.outbox.count(market("berlin")) == 0

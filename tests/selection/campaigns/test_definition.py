@@ -1,0 +1,159 @@
+"""What may stand in a campaign's definition, and what a mistake in it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regworkers_core.domain.campaign import MAX_SEATS, Campaign, CampaignStatus, Market, Reserve
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.selection.campaigns.definition import draft, from_options, read_definition
+from tests.support.campaigns import definition
+
+
+def market(**changes: Any) -> dict[str, Any]:
+    return {"marketId": "berlin", "capacity": 10, **changes}
+
+
+def reserve(segment: Any = "loyal", seats: Any = 1) -> dict[str, Any]:
+    return {"segment": segment, "seats": seats}
+
+
+def test_a_definition_becomes_a_draft_and_its_document_gives_the_same_campaign_back() -> None:
+    campaign = draft(
+        definition(
+            slug="summer-2026",
+            markets=[market(reserves=[reserve("loyal", 4), reserve("local", 6)]), market(marketId="x-1_Y")],
+            autoDraw=True,
+            eligibility={"inviteOnly": True, "inviteTypes": ["email", "memberId"], "minAge": 18},
+            draw={"winsPerUnit": 2, "waitlistSize": 0},
+        )
+    )
+    assert campaign.status is CampaignStatus.DRAFT and campaign.slug == "summer-2026"
+    assert campaign.markets[0] == Market("berlin", "berlin", 10, (Reserve("loyal", 4), Reserve("local", 6)))
+    assert (campaign.draw.wins_per_unit, campaign.draw.waitlist_size) == (2, 0)
+    assert Campaign.parse(campaign.as_document()) == campaign
+
+
+def test_what_is_absent_or_null_means_none() -> None:
+    bare = {
+        "_id": "c",
+        "slug": "c",
+        "name": "C",
+        "status": "OPEN",
+        "opensAt": "2026-01-01T00:00:00.000Z",
+        "closesAt": "2026-02-01T00:00:00.000Z",
+        "markets": [{"marketId": "berlin", "name": "Berlin", "capacity": 0, "reserves": None}],
+        "draw": None,
+        "ownedBy": "another service",
+    }
+    campaign = Campaign.parse(bare)
+    assert (campaign.auto_draw, campaign.eligibility, campaign.markets[0].reserves) == (False, {}, ())
+    assert (campaign.draw.wins_per_unit, campaign.draw.waitlist_size) == (1, None)
+    assert campaign.draw.commitment is None and campaign.transitions == () and campaign.fence == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "found"),
+    [
+        ({"campaignId": "no spaces"}, "_id", "'no spaces'"),
+        ({"campaignId": "x" * 65}, "_id", "'xxx"),
+        ({"campaignId": 7}, "_id", "7"),
+        ({"slug": " "}, "slug", "' '"),
+        ({"opensAt": "soon"}, "opensAt", "'soon'"),
+        ({"closesAt": None}, "closesAt", "nothing"),
+        ({"closesAt": "2026-01-01T00:00:00Z"}, "closesAt must be after opensAt", "2026-01-01T00:00:00.000Z"),
+        ({"markets": None}, "markets", "nothing"),
+        ({"markets": []}, "markets must hold at least one", "[]"),
+        ({"markets": "berlin"}, "markets must be a list", "'berlin'"),
+        ({"markets": ["berlin"]}, "markets[0] must hold named fields", "'berlin'"),
+        ({"markets": [market(marketId="a|b")]}, "markets[0].marketId", "'a|b'"),
+        ({"markets": [market(), market()]}, "markets[1].marketId is there twice", "'berlin'"),
+        ({"markets": [market(capacity=-1)]}, "markets[0].capacity", "-1"),
+        ({"markets": [market(capacity=True)]}, "markets[0].capacity", "True"),
+        ({"markets": [market(capacity=1.5)]}, "markets[0].capacity", "1.5"),
+        ({"markets": [market(capacity=MAX_SEATS + 1)]}, "markets[0].capacity", str(MAX_SEATS + 1)),
+        ({"markets": [market(reserves=[reserve(seats=0)])]}, "markets[0].reserves[0].seats", "0"),
+        ({"markets": [market(reserves=[reserve("a b")])]}, "markets[0].reserves[0].segment", "'a b'"),
+        (
+            {"markets": [market(reserves=[reserve(), reserve()])]},
+            "markets[0].reserves[1].segment has a reserve already",
+            "'loyal'",
+        ),
+        ({"markets": [market(reserves=[reserve("a", 6), reserve("b", 5)])]}, "capacity of 10 seats", "11"),
+        ({"autoDraw": "yes"}, "autoDraw", "'yes'"),
+        ({"draw": {"winsPerUnit": 0}}, "draw.winsPerUnit", "0"),
+        ({"draw": {"waitlistSize": -1}}, "draw.waitlistSize", "-1"),
+        ({"draw": {"waitlist": 1}}, "draw.waitlist is not a field", "waitlistSize"),
+        ({"eligibility": {"minAge": "18"}}, "eligibility.minAge", "'18'"),
+        ({"eligibility": {"inviteTypes": ["phone"]}}, "eligibility.inviteTypes", "['phone']"),
+        ({"eligibility": {"age": 1}}, "eligibility.age is not a field", "minAge"),
+        ({"capacity": 3}, "capacity is not a field", "markets"),
+        ({"markets": [market(seats=3)]}, "markets[0].seats is not a field", "capacity"),
+        ({"campaignId": None}, "campaignId is missing", ""),
+    ],
+)
+def test_a_mistake_names_the_field_and_what_was_found(
+    changes: dict[str, Any], field: str, found: str
+) -> None:
+    with pytest.raises(UsageError) as error:
+        draft(definition(**changes))
+    assert field in str(error.value) and found in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("commitment", ["abc", "A" * 64, 7], ids=["too short", "capitals", "a number"])
+def test_a_commitment_that_is_no_hash_is_refused(commitment: Any) -> None:
+    document = draft(definition()).as_document()
+    with pytest.raises(UsageError, match=r"draw\.commitment must be 64 lowercase hex digits"):
+        Campaign.parse({**document, "draw": {"commitment": commitment}})
+
+
+def test_a_manager_may_write_yaml_with_times_as_yaml_has_them(tmp_path: Path) -> None:
+    file = tmp_path / "campaign.yml"
+    file.write_text(
+        "campaignId: summer\nopensAt: 2026-01-01\ncloses: 1\n".replace("closes: 1", "")
+        + "closesAt: 2026-02-01T10:00:00+02:00\nmarkets:\n  - {marketId: berlin, capacity: 3}\n",
+        encoding="utf-8-sig",
+    )
+    campaign = draft(read_definition(file))
+    assert (campaign.opens_at, campaign.closes_at) == ("2026-01-01T00:00:00.000Z", "2026-02-01T08:00:00.000Z")
+    assert campaign.name == campaign.slug == "summer"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a: [", "line 1"), ("- summer", "should hold the fields"), ("", "should hold the fields")],
+)
+def test_a_file_that_is_no_definition_says_where(tmp_path: Path, text: str, expected: str) -> None:
+    file = tmp_path / "campaign.yml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=expected):
+        read_definition(file)
+    with pytest.raises(UsageError, match="No such file"):
+        read_definition(tmp_path / "none.yml")
+
+
+def test_options_give_the_same_campaign_as_a_file() -> None:
+    fields = from_options(
+        "summer",
+        markets=["berlin=10", "paris=0"],
+        reserves=["berlin:loyal=4"],
+        opensAt="2026-01-01T00:00:00.000Z",
+        closesAt="2026-02-01T00:00:00.000Z",
+        name=None,
+    )
+    campaign = draft(fields)
+    assert [market.capacity for market in campaign.markets] == [10, 0]
+    assert campaign.markets[0].reserves == (Reserve("loyal", 4),)
+    for markets, reserves, expected in (
+        (["berlin"], [], "--market should look like"),
+        (["berlin=-1"], [], "--market should look like"),
+        (["a=1", "a=2"], [], "there twice"),
+        (["a=1"], ["b:x=1"], "name a market"),
+        (["a=1"], ["a=1"], "name a market"),
+    ):
+        with pytest.raises(UsageError, match=expected):
+            from_options("summer", markets=markets, reserves=reserves)

@@ -1,0 +1,116 @@
+"""Creating a campaign, and the secret that its draw is committed to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+
+import orjson
+import pytest
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns import registry
+from regworkers_core.selection.campaigns.secrets import ensure_commitment, make_secret, reveal
+from tests.support.campaigns import create, definition
+
+SECRET = bytes(range(32))
+
+
+def test_the_commitment_is_public_and_the_secret_is_only_in_the_store(runtime: Runtime) -> None:
+    campaign = registry.create(runtime, definition(), entropy=lambda _size: SECRET)
+    assert campaign.draw.commitment == hashlib.sha256(SECRET).hexdigest()
+    stored = runtime.campaigns.get("summer")
+    assert stored == campaign
+    raw = orjson.dumps(runtime.database["campaigns"].find_one({"_id": "summer"}))
+    assert SECRET.hex().encode() not in raw and campaign.draw.commitment.encode() in raw
+    assert runtime.secrets.get("draw-secret/summer") == SECRET.hex()
+    assert reveal(runtime, "summer") == SECRET.hex()
+    assert SECRET.hex() not in repr(campaign) + repr(runtime.secrets)
+
+
+def test_two_campaigns_get_secrets_of_32_bytes_that_differ(runtime: Runtime) -> None:
+    one, two = create(runtime, "one"), create(runtime, "two")
+    assert one.draw.commitment != two.draw.commitment
+    assert len(bytes.fromhex(reveal(runtime, "one"))) == 32
+
+
+def test_a_creation_that_died_half_way_is_repeated_with_the_secret_that_stands(runtime: Runtime) -> None:
+    before = make_secret(runtime, "summer", entropy=lambda _size: SECRET)
+    campaign = create(runtime)
+    assert campaign.draw.commitment == before
+    assert reveal(runtime, "summer") == SECRET.hex()
+
+
+def test_a_taken_id_or_slug_is_refused_and_nothing_changes(runtime: Runtime) -> None:
+    first = create(runtime, slug="hot-summer")
+    with pytest.raises(UsageError, match=r"summer has that id or slug already.*campaign show summer"):
+        create(runtime, name="Another")
+    with pytest.raises(UsageError, match="summer has that id or slug already"):
+        create(runtime, "other", slug="hot-summer")
+    assert runtime.campaigns.list() == [first]
+    assert runtime.secrets.get("draw-secret/other") is None
+
+
+def test_a_campaign_that_was_faster_by_a_moment_is_met_by_the_store(runtime: Runtime) -> None:
+    first = create(runtime)
+    with pytest.raises(UsageError, match="summer exists already"):
+        runtime.campaigns.create(replace(first, name="Another"))
+    with pytest.raises(UsageError, match="another campaign has the slug 'summer'"):
+        runtime.campaigns.create(replace(first, campaign_id="other"))
+    runtime.campaigns.create(first)
+
+
+def test_a_campaign_is_found_by_id_first_and_then_by_slug(runtime: Runtime) -> None:
+    create(runtime, "one", slug="first")
+    create(runtime, "two", slug="second")
+    assert registry.find(runtime, "two").campaign_id == registry.find(runtime, "second").campaign_id == "two"
+    with pytest.raises(UsageError, match="campaign list"):
+        registry.find(runtime, "third")
+
+
+def test_a_campaign_that_came_without_a_commitment_gets_one_late_and_keeps_it(runtime: Runtime) -> None:
+    document = create(runtime).as_document()
+    runtime.database["campaigns"].update_one({"_id": "summer"}, {"$unset": {"draw": ""}})
+    came = runtime.campaigns.get("summer")
+    assert came is not None and came.draw.commitment is None
+    given = ensure_commitment(runtime, came)
+    assert given.late and given.commitment == document["draw"]["commitment"]
+    # Asked again, with the campaign as it was read before and as it is now.
+    assert ensure_commitment(runtime, came) == given
+    now = runtime.campaigns.get("summer")
+    assert now is not None and ensure_commitment(runtime, now) == given
+    assert given.commitment == hashlib.sha256(bytes.fromhex(reveal(runtime, "summer"))).hexdigest()
+
+
+def test_a_commitment_is_in_time_only_when_it_came_before_the_opening(runtime: Runtime) -> None:
+    early = create(runtime, "early", opensAt="2998-01-01T00:00:00Z", closesAt="2999-01-01T00:00:00Z")
+    late = create(runtime, "late", opensAt="2026-01-01T00:00:00Z", closesAt="2999-01-01T00:00:00Z")
+    assert ensure_commitment(runtime, early).late is False
+    assert ensure_commitment(runtime, late).late is True
+
+
+def test_a_secret_that_is_gone_changed_or_malformed_is_found_before_anything_is_committed(
+    runtime: Runtime,
+) -> None:
+    campaign = create(runtime)
+    name = f"{runtime.names.prefix}draw-secret/summer"
+    client = runtime.aws.client("secretsmanager")
+    for value, expected in ((os.urandom(32).hex(), "not the one"), ("hunter2", "64 lowercase hex digits")):
+        client.put_secret_value(SecretId=name, SecretString=value)
+        with pytest.raises(UsageError, match=expected) as error:
+            ensure_commitment(runtime, campaign)
+        assert value not in str(error.value)
+    client.delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
+    with pytest.raises(UsageError, match=f"put it under {name}"):
+        ensure_commitment(runtime, campaign)
+    with pytest.raises(UsageError, match="not in the secret store"):
+        reveal(runtime, "summer")
+
+
+def test_a_secret_is_created_once_and_never_overwritten(runtime: Runtime) -> None:
+    assert runtime.secrets.get("draw-secret/x") is None
+    assert runtime.secrets.create("draw-secret/x", "first") == "first"
+    assert runtime.secrets.create("draw-secret/x", "second") == "first"
+    assert runtime.secrets.get("draw-secret/x") == "first"

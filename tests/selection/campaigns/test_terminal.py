@@ -1,0 +1,103 @@
+"""Campaigns and codes as a manager types them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from regworkers_core.runtime import Runtime
+from tests.support.terminal import Answer, regworkers
+from tests.support.typing_in import Typed
+
+Ask = Callable[..., Answer]
+
+OPTIONS = ("--opens-at", "2026-01-01", "--closes-at", "2026-02-01", "--market", "berlin=2")
+
+
+@pytest.fixture
+def typed(runtime: Runtime, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Typed:
+    return Typed(runtime, monkeypatch, capfd)
+
+
+@pytest.fixture
+def ask(typed: Typed) -> Ask:
+    """Ask for JSON."""
+    return lambda *words: typed(*words, "--format", "json")
+
+
+def test_a_campaign_from_its_creation_to_its_closing(runtime: Runtime, ask: Ask, typed: Typed) -> None:
+    created = ask("campaign", "create", "summer", "--name", "Summer – Été", *OPTIONS)
+    assert created.code == 0 and created.document["status"] == "DRAFT"
+    commitment = created.document["draw"]["commitment"]
+    secret = runtime.secrets.get("draw-secret/summer") or ""
+    assert len(commitment) == 64 and secret and secret not in created.stdout + created.stderr
+    again = ask("campaign", "create", "summer", *OPTIONS)
+    assert again.code == 2 and again.stdout == "" and "campaign show summer" in again.stderr
+    assert ask("campaign", "close", "summer").code == 2
+    assert ask("campaign", "open", "summer").document["changed"] is True
+    closed = ask("campaign", "close", "summer", "--reason", "sold out")
+    assert closed.code == 0 and closed.document["status"] == "CLOSED"
+    repeat = ask("campaign", "close", "summer")
+    assert repeat.code == 0 and repeat.document["changed"] is False
+    assert repeat.document["reason"] == "sold out"
+    (listed,) = ask("campaign", "list", "--status", "CLOSED").document
+    assert (listed["campaignId"], listed["capacity"]) == ("summer", 2)
+    status = ask("campaign", "status", "summer")
+    assert status.code == 1 and len(status.document["findings"]) == 2
+    for words in (("show", "summer"), ("status", "summer"), ("list",)):
+        text = typed("campaign", *words)
+        assert "CLOSED" in text.stdout and secret not in text.stdout
+
+
+def test_a_definition_in_a_file_is_the_whole_campaign(ask: Ask, tmp_path: Path) -> None:
+    file = tmp_path / "campaign.yml"
+    file.write_text(
+        "campaignId: winter\nopensAt: 2026-01-01\nclosesAt: 2026-02-01\n"
+        "markets: [{marketId: berlin, capacity: 1}]\n"
+    )
+    mixed = ask("campaign", "create", "--file", str(file), "--market", "paris=1")
+    assert mixed.code == 2 and "leave the id and the other options out" in mixed.stderr
+    assert ask("campaign", "create", "--file", str(file)).document["campaignId"] == "winter"
+    assert ask("campaign", "create").code == 2
+
+
+def test_codes_are_imported_counted_and_voided(ask: Ask, typed: Typed, tmp_path: Path) -> None:
+    assert ask("campaign", "create", "summer", "--slug", "hot", *OPTIONS).code == 0
+    file = tmp_path / "codes.csv"
+    file.write_bytes(b"\xef\xbb\xbfcode\r\nAAAA-1111\r\nBBBB-2222\r\n")
+    dry = ask("codes", "import", str(file), "--campaign", "hot", "--dry-run")
+    assert dry.code == 0 and dry.document["added"] == 2
+    short = ask("codes", "status", "summer")
+    assert short.code == 1 and short.document["markets"][0]["missing"] == 2
+    done = ask("codes", "import", str(file), "--campaign", "hot")
+    assert done.code == 0 and done.document["added"] == 2 and done.document["resumed"] == {}
+    assert ask("codes", "status", "hot").code == 0
+    file.write_text("code\nAAAA-1111\nAAAA-1111\n")
+    rejected = ask("codes", "import", str(file), "--campaign", "summer")
+    assert rejected.code == 1 and rejected.document["rejected"] == {"DUPLICATE_IN_FILE": 1}
+    assert Path(rejected.document["rejectsFile"]) == tmp_path / "codes.csv.rejects.csv"
+    assert ask("codes", "void", "summer", "AAAA-1111").code == 2
+    void = ask("codes", "void", "summer", "AAAA-1111", "--yes")
+    assert void.code == 0 and void.document == [{"code": "AAAA…", "done": True, "outcome": "is void now"}]
+    text = typed("codes", "status", "summer")
+    assert text.code == 1 and "berlin" in text.stdout
+    everything = "".join(each.stdout + each.stderr for each in (done, rejected, void, text))
+    assert "AAAA-1111" not in everything and "BBBB-2222" not in everything
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(runtime: Runtime, ask: Ask, tmp_path: Path) -> None:
+    for words, expected in (
+        (("campaign", "show", "nobody"), "no campaign 'nobody'"),
+        (("campaign", "status", "nobody"), "campaign list"),
+        (("campaign", "create", "a b", *OPTIONS), "found 'a b'"),
+        (("campaign", "create", "c", *OPTIONS, "--market", "berlin=3"), "there twice"),
+        (("campaign", "create", "c", "--market", "berlin=3"), "opensAt"),
+        (("codes", "import", str(tmp_path / "none.csv"), "--campaign", "nobody"), "no campaign 'nobody'"),
+    ):
+        answer = ask(*words)
+        assert answer.code == 2 and answer.stdout == "", words
+        assert expected in answer.stderr and len(answer.stderr.strip().splitlines()) == 1
+    answer = regworkers(runtime, "campaign", "show", "nobody")
+    assert answer.code == 2 and "regworkers: there is no campaign 'nobody'" in answer.stderr

@@ -1,0 +1,247 @@
+"""A draw from freeze to publication on the real servers: decided once, published, and never twice."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+
+import orjson
+import pytest
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.artefacts import export
+from regworkers_core.selection.draw.run import DrawBusy, DrawRun, NotSettled, lease_name
+from regworkers_core.selection.draw.terms import TopUp
+from regworkers_core.selection.draw.top_up import open_phase
+from regworkers_core.selection.leasing import held_lease
+from regworkers_core.selection.maths.errors import DrawError
+from regworkers_core.selection.maths.files import ARTEFACTS
+from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, entry, ref_of
+
+
+def status(runtime: Runtime) -> str:
+    return str(runtime.database["campaigns"].find_one({"_id": CAMPAIGN})["status"])
+
+
+def test_a_draw_publishes_every_artefact_and_its_hashes(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    steps = drawn(runtime)
+    assert {step.state for step in steps.values()} == {"done"}
+    manifest, result = artefact(runtime, "manifest.json"), artefact(runtime, "result.txt")
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None
+    assert record.latest.manifest_hash == hashlib.sha256(manifest).hexdigest()
+    assert record.latest.result_hash == hashlib.sha256(result).hexdigest()
+    for name in ARTEFACTS:
+        artefact(runtime, name)
+    assert sum(record.latest.outcomes.values()) == 20
+    assert record.latest.outcomes["WINNER"] == 7
+    assert status(runtime) == "PROCESSING"
+
+
+def test_a_repeated_draw_finds_everything_decided(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    drawn(runtime)
+    before = {name: artefact(runtime, name) for name in ARTEFACTS}
+    again = drawn(runtime, run_id="second-run")
+    assert {step.state for step in again.values()} == {"stood"}
+    assert {name: artefact(runtime, name) for name in ARTEFACTS} == before
+
+
+def test_the_leaves_stay_hidden_until_the_result_is_out(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    run = draw(runtime)
+    for step in (run.freeze, run.commit, run.seed, run.rank):
+        step()
+    key = f"draws/{CAMPAIGN}/phase-1/leaves.txt"
+    assert not runtime.objects.exists(key)
+    run.allocate()
+    assert runtime.objects.exists(key)
+
+
+def test_a_draw_without_entries_is_valid(runtime: Runtime) -> None:
+    close_campaign(runtime, entries=())
+    drawn(runtime)
+    assert artefact(runtime, "result.txt") == b""
+    manifest = orjson.loads(artefact(runtime, "manifest.json"))
+    assert manifest["root"] == hashlib.sha256(b"").hexdigest()
+
+
+def test_a_repeated_ref_aborts_before_anything_is_committed(runtime: Runtime) -> None:
+    close_campaign(runtime, entries=(entry(1), entry(2, ref=ref_of(1))))
+    with pytest.raises(DrawError, match=ref_of(1)):
+        draw(runtime).freeze()
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None
+    assert not record.latest.freeze
+
+
+def test_a_campaign_that_is_not_replicated_says_what_is_open(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    with pytest.raises(NotSettled, match="3 entries are missing"):
+        draw(runtime, settled=lambda _campaign: ["3 entries are missing"]).freeze()
+    assert status(runtime) == "CLOSED"
+
+
+def test_an_open_campaign_is_not_drawn(runtime: Runtime) -> None:
+    close_campaign(runtime, status="OPEN")
+    with pytest.raises(UsageError, match="campaign close"):
+        draw(runtime).freeze()
+
+
+def test_a_step_before_its_turn_names_the_one_that_is_missing(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    run = draw(runtime)
+    run.freeze()
+    with pytest.raises(UsageError, match="`commit` is first"):
+        run.seed()
+
+
+def test_nothing_is_published_without_the_campaigns_id(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    (*_, last) = draw(runtime).steps()
+    assert (last.name, last.state) == ("publish", "awaiting")
+    with pytest.raises(UsageError, match=CAMPAIGN):
+        draw(runtime).publish("sumer")
+    assert not runtime.queue(runtime.names.selection_queue).depth().total
+    assert draw(runtime).publish(CAMPAIGN).state == "done"
+
+
+def test_a_second_run_leaves_a_draw_alone_that_another_one_works_on(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    with (
+        held_lease(runtime.leases, lease_name(CAMPAIGN), "first", lease_seconds=1.0),
+        pytest.raises(DrawBusy),
+    ):
+        draw(runtime).freeze()
+
+
+def test_two_runs_at_once_make_one_draw(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    results: list[str] = []
+
+    def go(run: DrawRun) -> None:
+        try:
+            results.extend(step.state for step in run.steps(CAMPAIGN))
+        except DrawBusy:
+            results.append("busy")
+
+    runs = [threading.Thread(target=go, args=(draw(runtime, run_id=f"run-{n}"),)) for n in range(2)]
+    for each in runs:
+        each.start()
+    for each in runs:
+        each.join()
+    # Every step was done by one of them.
+    assert results.count("done") == 7
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None
+    assert record.latest.outcomes["WINNER"] == 7
+    assert record.latest.result_hash == hashlib.sha256(artefact(runtime, "result.txt")).hexdigest()
+
+
+def test_a_run_whose_lease_was_taken_over_decides_nothing(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    draw(runtime).freeze()
+    runtime.draws.decide(CAMPAIGN, 1, {"note": "a newer run was here"}, token=10**6)
+    with pytest.raises(DrawBusy):
+        draw(runtime).commit()
+
+
+def test_the_commitment_that_came_late_is_said_to_be_late(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    run = draw(runtime)
+    run.freeze()
+    assert run.commit().facts["commitmentLate"] is True
+
+
+def test_a_secret_that_was_changed_after_the_commit_is_not_used(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    run = draw(runtime)
+    run.freeze()
+    run.commit()
+    runtime.aws.client("secretsmanager").put_secret_value(
+        SecretId=f"{runtime.names.prefix}draw-secret/{CAMPAIGN}", SecretString="ab" * 32
+    )
+    with pytest.raises(UsageError, match="not the one"):
+        run.seed()
+
+
+def test_a_strike_before_the_commit_keeps_its_rank_and_wins_nothing(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    drawn(runtime, strikes=((ref_of(1), "FRAUD"),))
+    lines = artefact(runtime, "result.txt").decode().splitlines()
+    (struck,) = [line for line in lines if line.startswith(ref_of(1))]
+    assert struck.endswith("|STRUCK")
+    assert artefact(runtime, "strikes.txt") == f"{ref_of(1)}|FRAUD\n".encode()
+
+
+def test_a_top_up_waits_for_the_phase_before(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    drawn(runtime)
+    with pytest.raises(UsageError, match="waits until it is COMPLETED"):
+        _top_up(runtime)
+
+
+def test_a_top_up_keeps_earlier_winners_and_adds_the_next_in_order(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    drawn(runtime)
+    _complete(runtime)
+    assert _top_up(runtime) == 2
+    # Asked for again before it is complete, it is the same phase.
+    assert _top_up(runtime) == 2
+    steps = drawn(runtime, phase=2)
+    assert steps["allocate"].facts["outcomes"]["WINNER"] == 9
+    first, second = (_winners(runtime, phase) for phase in (1, 2))
+    assert first.items() <= second.items()
+    assert set(second.values()) == {"berlin", "paris"}
+    for name in ("leaves.txt", "seed.json"):
+        assert artefact(runtime, name, 1) == artefact(runtime, name, 2)
+
+
+def test_a_top_up_below_what_is_taken_is_refused(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    drawn(runtime)
+    _complete(runtime)
+    with pytest.raises(UsageError, match="at least 4"):
+        _top_up(runtime, berlin=3)
+
+
+def test_an_export_brings_every_phase(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> None:
+    close_campaign(runtime)
+    drawn(runtime)
+    folder = tmp_path_factory.mktemp("export")
+    written = export(runtime.objects, CAMPAIGN, [1], folder)
+    assert written == [f"phase-1/{name}" for name in ARTEFACTS]
+    assert (folder / "phase-1" / "result.txt").read_bytes() == artefact(runtime, "result.txt")
+
+
+def test_publishing_tells_the_readers_of_events_both_hashes(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    run = draw(runtime)
+    for step in (run.freeze, run.commit, run.seed, run.rank, run.allocate):
+        step()
+    queue = runtime.queue(runtime.names.analytics_queue)
+    events = [orjson.loads(message.body)["items"][0] for message in queue.receive(10, 0, 30)]
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None
+    found = {event["type"]: event["data"] for event in events}
+    assert found["draw.committed"]["manifestHash"] == record.latest.manifest_hash
+    assert found["draw.drawn"]["resultHash"] == record.latest.result_hash
+
+
+def _top_up(runtime: Runtime, berlin: int = 6) -> int:
+    request = TopUp({"berlin": berlin}, {}, (), "a second evening")
+    return open_phase(runtime, CAMPAIGN, request, run_id="top-up", lease=lease_name(CAMPAIGN))
+
+
+def _complete(runtime: Runtime) -> None:
+    """As if all codes of phase 1 were assigned."""
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None
+    runtime.draws.decide(CAMPAIGN, 1, {"status": "COMPLETED"}, token=record.token)
+
+
+def _winners(runtime: Runtime, phase: int) -> dict[str, str]:
+    rows = (line.split("|") for line in artefact(runtime, "result.txt", phase).decode().splitlines())
+    return {ref: market for ref, market, _rank, outcome in rows if outcome == "WINNER"}

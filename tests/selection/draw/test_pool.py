@@ -1,0 +1,73 @@
+"""Who takes part: every entry is judged once, and everybody left out has a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.selection.draw.pool import EXCLUSIONS, POOL, PoolCounts, write_pool
+from tests.selection.draw.world import CAMPAIGN, entry
+
+MARKETS = frozenset({"berlin", "paris"})
+
+
+def pooled(folder: Path, *entries: dict[str, Any]) -> tuple[PoolCounts, list[dict[str, Any]], dict[str, str]]:
+    """Counts, rows of the pool, and the reason of every excluded entry."""
+    keyed = [(EntryKey(CAMPAIGN, each["entryId"]), each) for each in entries]
+    counts = write_pool(keyed, MARKETS, folder)
+    excluded = pq.read_table(folder / EXCLUSIONS).to_pylist()
+    return (
+        counts,
+        pq.read_table(folder / POOL).to_pylist(),
+        {row["entry_id"]: row["reason"] for row in excluded},
+    )
+
+
+def test_an_entry_without_unit_and_weight_stands_for_itself_with_one_ticket(tmp_path: Path) -> None:
+    _, (row,), _ = pooled(tmp_path, entry(1, unit=None, weight=None))
+    assert (row["unit"], row["weight"]) == (row["ref"], 1)
+
+
+def test_segments_are_sorted_and_unique(tmp_path: Path) -> None:
+    _, (row,), _ = pooled(tmp_path, entry(1, segments=["vip", "loyal", "vip"]))
+    assert row["segments"] == ["loyal", "vip"]
+
+
+def test_unknown_and_repeated_markets_are_dropped_and_counted(tmp_path: Path) -> None:
+    counts, (row,), _ = pooled(tmp_path, entry(1, markets=["paris", "atlantis", "paris", "berlin"]))
+    assert row["preferences"] == ["paris", "berlin"]
+    assert counts.dropped_preferences == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"markets": ["atlantis"]}, "NO_MARKET"),
+        ({"markets": None}, "NO_MARKET"),
+        ({"ref": None}, "INVALID_REF"),
+        ({"ref": "a|b"}, "INVALID_REF"),
+        ({"ref": "a\nb"}, "INVALID_REF"),
+        ({"ref": "a" * 65}, "INVALID_REF"),
+        ({"unit": "house 7"}, "INVALID_UNIT"),
+        ({"weight": 0}, "INVALID_WEIGHT"),
+        ({"weight": 65}, "INVALID_WEIGHT"),
+        ({"segments": ["loyal|vip"]}, "INVALID_SEGMENT"),
+    ],
+)
+def test_an_entry_that_cannot_take_part_is_left_out_with_its_reason(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    counts, rows, excluded = pooled(tmp_path, entry(1, **changes), entry(2))
+    assert excluded == {"e1": reason}
+    assert [row["entry_id"] for row in rows] == ["e2"]
+    assert counts.entries == counts.eligible + sum(counts.excluded.values()) == 2
+
+
+def test_nothing_but_the_domain_of_a_mail_address_is_kept(tmp_path: Path) -> None:
+    _, (row,), _ = pooled(tmp_path, entry(1, email="Zoë.Łukasz@Example.COM"))
+    assert row["mail_domain"] == "example.com"
+    assert "Zo" not in str(row)

@@ -1,0 +1,65 @@
+"""The terms of a further phase, and what cannot be asked of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from regworkers_core.domain.campaign import Market, Reserve
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.selection.draw.terms import Terms, TopUp, parse_strikes
+
+BEFORE = Terms(
+    markets=(Market("berlin", "berlin", 10, (Reserve("loyal", 2),)), Market("paris", "paris", 5)),
+    wins_per_unit=1,
+    waitlist_size=None,
+    strikes=(("b", "FRAUD"),),
+)
+
+
+def top_up(**changes: Any) -> TopUp:
+    return TopUp(
+        **{"capacities": {"berlin": 12}, "reserves": {}, "strikes": (), "reason": "more seats", **changes}
+    )
+
+
+def test_more_seats_keep_everything_else_and_the_old_reserves_are_spent() -> None:
+    after = top_up().after(BEFORE, {"berlin": 10})
+    assert after.markets == (Market("berlin", "berlin", 12), Market("paris", "paris", 5))
+    assert (after.wins_per_unit, after.waitlist_size, after.strikes) == (1, None, BEFORE.strikes)
+
+
+def test_strikes_are_cumulative_and_sorted() -> None:
+    after = top_up(strikes=(("a", "REFUND"),)).after(BEFORE, {})
+    assert after.strikes == (("a", "REFUND"), ("b", "FRAUD"))
+
+
+def test_terms_survive_the_draws_document() -> None:
+    assert Terms.parse(BEFORE.as_fields()) == BEFORE
+
+
+@pytest.mark.parametrize(
+    ("request_", "pinned", "says"),
+    [
+        (top_up(capacities={"atlantis": 1}), {}, "atlantis"),
+        (top_up(capacities={"berlin": 9}), {"berlin": 10}, "at least 10"),
+        (top_up(reserves={"berlin": (Reserve("loyal", 3),)}), {"berlin": 10}, "exceed the 2 on offer"),
+        (top_up(reason=" "), {}, "reason"),
+        (top_up(strikes=(("b", "REFUND"),)), {}, "FRAUD already"),
+        (top_up(strikes=(("b", "no good"),)), {}, "REASON"),
+    ],
+)
+def test_terms_that_cannot_be_met_are_refused_with_the_numbers(
+    request_: TopUp, pinned: dict[str, int], says: str
+) -> None:
+    with pytest.raises(UsageError, match=says):
+        request_.after(BEFORE, pinned)
+
+
+def test_a_strikes_file_names_its_bad_line() -> None:
+    assert parse_strikes("b|FRAUD\r\n\na|REFUND\n") == (("a", "REFUND"), ("b", "FRAUD"))
+    with pytest.raises(UsageError, match="line 2"):
+        parse_strikes("a|FRAUD\nb\n")
+    with pytest.raises(UsageError, match="twice"):
+        parse_strikes("a|FRAUD\na|FRAUD\n")

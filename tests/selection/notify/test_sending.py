@@ -1,0 +1,238 @@
+"""From the outbox to the mailer's queue, on the real servers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import orjson
+import pytest
+
+from regworkers_core.domain.selection import NOTICES, MarketPhase, Notice, Outcome
+from regworkers_core.engine.leases import LeaseHolder
+from regworkers_core.engine.ports import Outgoing
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
+from regworkers_core.selection.notify import source, switch
+from regworkers_core.selection.notify.units import due_units
+from tests.faults.story import take_events
+from tests.support.drains import run
+from tests.support.draws import (
+    CAMPAIGN,
+    CONFIRMED_AT,
+    Row,
+    add_codes,
+    confirmed,
+    next_phase,
+    publish,
+    result,
+)
+
+ROWS = result({"berlin": 5, "paris": 3}, waiting=4, unselected=3, limited=2)
+MARKETS = ("berlin", "paris")
+
+
+@pytest.fixture
+def assigned(runtime: Runtime) -> Runtime:
+    """Everybody's row is in the outbox, nothing is sent, no event is left."""
+    confirmed(runtime, ROWS, MARKETS)
+    for name in MARKETS:
+        add_codes(runtime, name, 8)
+    publish(runtime)
+    run(runtime, SELECTIONS)
+    take_events(runtime)
+    return runtime
+
+
+def patient(runtime: Runtime, **changes: Any) -> Runtime:
+    """The same namespace with other settings of selection."""
+    selection = runtime.settings.selection.model_copy(update=changes)
+    return Runtime(runtime.settings.model_copy(update={"selection": selection}), clock=runtime.clock)
+
+
+def told(runtime: Runtime) -> list[dict[str, Any]]:
+    """All items off the mailer's queue in the order of their messages."""
+    queue, found = runtime.queue(runtime.names.notification_queue), list[dict[str, Any]]()
+    while messages := queue.receive(10, 0, 30):
+        found += [item for message in messages for item in orjson.loads(message.body)["items"]]
+        queue.delete(messages)
+    return found
+
+
+def expected(rows: list[Row], result_hash: str) -> list[dict[str, Any]]:
+    """From scratch: what the result alone says that everybody is told."""
+    notices = [
+        Notice(
+            MarketPhase(CAMPAIGN, row.market or "-", 1),
+            row.ref,
+            row.entry_id,
+            NOTICES[row.outcome],
+            result_hash,
+            CONFIRMED_AT,
+        ).as_json()
+        for row in rows
+        if row.outcome in NOTICES
+    ]
+    return sorted(notices, key=str)
+
+
+def test_everybody_is_told_once_what_the_committed_result_says(assigned: Runtime) -> None:
+    report = run(assigned, NOTIFICATIONS)
+    assert report.counts["sent"] == len(ROWS) and report.counts["markets_delivered"] == 3
+    items = told(assigned)
+    record = assigned.draws.get(CAMPAIGN)
+    assert record is not None
+    assert sorted(items, key=str) == expected(ROWS, record.phases[1].result_hash)
+    assert "BERLIN" not in str(items) and "@" not in str(items)
+    assert run(assigned, NOTIFICATIONS).counts["received"] == 0 and told(assigned) == []
+    assert all(entry["sent"] == entry["planned"] for entry in record_markets(assigned).values())
+
+
+def record_markets(runtime: Runtime) -> dict[str, Any]:
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None
+    return dict(record.phases[1].markets)
+
+
+def test_winners_are_told_before_the_others(assigned: Runtime) -> None:
+    run(patient(assigned, canary_messages=0, concurrency=1), NOTIFICATIONS)
+    kinds = [item["type"] == "winner" for item in told(assigned)]
+    assert kinds == sorted(kinds, reverse=True)
+
+
+def test_there_is_one_event_for_each_message_that_is_queued(assigned: Runtime) -> None:
+    run(assigned, NOTIFICATIONS)
+    events = take_events(assigned)
+    assert {event["type"] for event in events} == {"notification.queued"}
+    assert len({event["id"] for event in events}) == len(events) == len(ROWS)
+
+
+def test_nothing_goes_before_its_time(runtime: Runtime) -> None:
+    later = patient(runtime, notify_delay_seconds=10**9)
+    confirmed(later, ROWS, MARKETS)
+    for name in MARKETS:
+        add_codes(later, name, 8)
+    publish(later)
+    run(later, SELECTIONS)
+    assert run(later, NOTIFICATIONS).counts["received"] == 0 and due_units(later) == []
+    early = Runtime(later.settings, clock=lambda: later.clock() + 10**9)
+    assert due_units(early) and run(early, NOTIFICATIONS).counts["sent"] == len(ROWS)
+
+
+def test_the_canary_goes_first_and_holds_up_the_rest(assigned: Runtime) -> None:
+    holding = patient(assigned, canary_messages=3, canary_hold_seconds=3600)
+    assert run(holding, NOTIFICATIONS).counts["sent"] == 3
+    assert {item["type"] for item in told(assigned)} == {"winner"}
+    # Another sender finds the canary out already.
+    assert run(holding, NOTIFICATIONS).counts["received"] == 0 and due_units(holding) == []
+    assert switch.status(holding, CAMPAIGN)["campaigns"][CAMPAIGN]["phases"]["1"]["markets"]["-"]["heldUntil"]
+    after = Runtime(holding.settings, clock=lambda: assigned.clock() + 3600)
+    assert due_units(after) and run(after, NOTIFICATIONS).counts["sent"] == len(ROWS) - 3
+    assert len(told(assigned)) == len(ROWS) - 3
+
+
+def test_a_canary_larger_than_the_phase_is_the_whole_phase(assigned: Runtime) -> None:
+    holding = patient(assigned, canary_messages=1000, canary_hold_seconds=3600)
+    assert run(holding, NOTIFICATIONS).counts["sent"] == len(ROWS)
+
+
+def test_a_dead_letter_of_the_mailer_pauses_the_campaign_until_somebody_resumes_it(assigned: Runtime) -> None:
+    names = assigned.names
+    dead = assigned.queue(names.dead_letter_queue(names.notification_queue))
+    dead.send([Outgoing(b"{}")])
+    report = run(assigned, NOTIFICATIONS)
+    assert report.counts["sent"] == 2 and report.counts["campaigns_paused"] == 1
+    paused = assigned.draw_markets.switch(CAMPAIGN)
+    assert paused["paused"] and "1 dead letters" in paused["reason"] and due_units(assigned) == []
+    assert switch.resume(assigned, CAMPAIGN, reason="a typo, known", by="ann")["toleratedDeadLetters"] == 1
+    assert run(assigned, NOTIFICATIONS).counts["sent"] == len(ROWS) - 2
+
+
+@pytest.mark.parametrize("target", [CAMPAIGN, None])
+def test_the_stop_switch_halts_what_is_under_way_and_resume_goes_on_where_it_stopped(
+    assigned: Runtime, target: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "MAX_ITEMS", 1)
+    one_by_one = patient(assigned, concurrency=1, prefetch=0, canary_messages=0)
+    stopped: list[str] = []
+
+    def stop(step: str) -> None:
+        if not stopped:
+            stopped.append(step)
+            switch.pause(assigned, target, reason="wrong text", by="ann")
+
+    halted = run(one_by_one, NOTIFICATIONS, on_step=stop)
+    # One send of ten messages was under way.
+    assert halted.counts["sent"] == 5 and due_units(assigned) == []
+    assert run(one_by_one, NOTIFICATIONS).counts["received"] == 0
+    switch.resume(assigned, target, reason="text mended", by="ann")
+    assert run(one_by_one, NOTIFICATIONS).counts["sent"] == len(ROWS) - 5
+    keys = Counter(item["key"] for item in told(assigned))
+    assert len(keys) == len(ROWS) and set(keys.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("query", "change"),
+    [({"type": "unselected"}, {"type": "waitlisted"}), ({"type": "winner"}, {"resultHash": "0" * 64})],
+)
+def test_counts_that_differ_from_the_committed_result_stop_the_campaign_with_the_numbers(
+    assigned: Runtime, query: dict[str, str], change: dict[str, str]
+) -> None:
+    assigned.database["outbox"].update_one(query, {"$set": change})
+    report = run(assigned, NOTIFICATIONS)
+    assert report.counts["campaigns_paused"] == 1
+    reason = assigned.draw_markets.switch(CAMPAIGN)["reason"]
+    assert "counts locked" in reason
+    assert not any(item["marketId"] == "-" for item in told(assigned))
+
+
+def test_a_missing_row_stops_the_campaign_before_its_market_is_told_anything(assigned: Runtime) -> None:
+    assigned.database["outbox"].delete_one({"marketId": "berlin"})
+    assert run(assigned, NOTIFICATIONS).counts["sent"] == 0
+    assert "4 winner" in assigned.draw_markets.switch(CAMPAIGN)["reason"] and told(assigned) == []
+
+
+def test_a_later_phase_tells_only_what_changed(assigned: Runtime) -> None:
+    run(assigned, NOTIFICATIONS)
+    told(assigned)
+    waiting = [row for row in ROWS if row.outcome is Outcome.WAITLIST]
+    up = Row(waiting[0].ref, Outcome.WINNER, "paris", waiting[0].rank)
+    down = Row(waiting[1].ref, Outcome.UNSELECTED, "", waiting[1].rank)
+    struck = Row(waiting[2].ref, Outcome.STRUCK, "", waiting[2].rank)
+    confirmed(assigned, next_phase(ROWS, {row.ref: row for row in (up, down, struck)}), MARKETS, phase=2)
+    publish(assigned, 2)
+    run(assigned, SELECTIONS)
+    run(assigned, NOTIFICATIONS)
+    assert sorted((item["ref"], item["type"]) for item in told(assigned)) == sorted(
+        [(up.ref, "winner"), (down.ref, "unselected")]
+    )
+
+
+def test_only_one_sender_works_at_a_time(assigned: Runtime) -> None:
+    other = LeaseHolder(assigned.leases, "other", lease_seconds=60)
+    lease = other.acquire(source.LEASE)
+    assert lease is not None
+    beats: list[int] = []
+
+    def sleep(_seconds: float) -> None:
+        beats.append(1)
+        lease.renew()
+
+    outbox = source.OutboxSource(assigned, owner="me", sleep=sleep)
+    assert outbox.receive() == [] and beats and not outbox.may_idle()
+    lease.release()
+    assert outbox.receive() and outbox.may_idle()
+    outbox.close()
+
+
+def test_many_rows_are_read_page_by_page_and_sent_once(assigned: Runtime) -> None:
+    paged = source.OutboxSource(assigned, owner="me", sleep=lambda _seconds: None, page_rows=2)
+    seen: list[str] = []
+    while parcels := paged.receive():
+        keys = [notice.key for parcel in parcels for notice in parcel.notices]
+        assert len(keys) <= 2
+        seen += keys
+        assigned.outbox.mark_sent(keys, at="now", run_id="r")
+        paged.acknowledge(parcels)
+    paged.close()
+    assert len(seen) == len(set(seen)) <= 5

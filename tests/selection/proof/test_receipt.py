@@ -1,0 +1,307 @@
+"""Receipts: every entrant's holds, none of another outcome does, and each step that was tampered with is named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.selection.maths.errors import DrawError
+from regworkers_core.selection.maths.files import RESULT
+from regworkers_core.selection.proof.check import ReceiptChecked, check_receipt
+from regworkers_core.selection.proof.receipt import NoReceipt, build_receipt, receipt_bytes
+from tests.selection.proof.draws import FIRST, Terms, entrants, make, outcomes, refs
+
+
+def receipts(folder: Path) -> dict[str, dict[str, Any]]:
+    last = folder / ("phase-2" if (folder / "phase-2").exists() else "phase-1")
+    return {ref: build_receipt(folder, ref, index=folder / "leaves.index") for ref in outcomes(last)}
+
+
+def check(receipt: dict[str, Any]) -> ReceiptChecked:
+    return check_receipt(receipt_bytes(receipt))
+
+
+def failed(checked: ReceiptChecked) -> list[str]:
+    return [each.name for each in checked.checks if not each.passed]
+
+
+@pytest.fixture(scope="module")
+def all_receipts(revealed: Path) -> dict[str, dict[str, Any]]:
+    return receipts(revealed)
+
+
+def one_of(all_receipts: dict[str, dict[str, Any]], outcome: str) -> dict[str, Any]:
+    """A copy of the first receipt with this outcome (a winner's: in both phases), to be changed."""
+    found = next(
+        each
+        for each in all_receipts.values()
+        if each["outcome"] == outcome
+        and (outcome != "WINNER" or each["phases"][0]["result"].endswith("WINNER"))
+    )
+    return json.loads(receipt_bytes(found))  # type: ignore[no-any-return]
+
+
+def test_every_entrants_receipt_states_the_published_outcome_and_holds(
+    revealed: Path, all_receipts: dict[str, dict[str, Any]]
+) -> None:
+    published = outcomes(revealed / "phase-2")
+    assert {ref: each["outcome"] for ref, each in all_receipts.items()} == published
+    assert set(published.values()) == {"WINNER", "WAITLIST", "HOUSEHOLD_LIMIT", "STRUCK"}
+    for receipt in all_receipts.values():
+        checked = check(receipt)
+        assert checked.passed, failed(checked)
+
+
+def test_a_receipt_of_a_draw_from_the_beacon_checks_the_signature(beaconed: Path) -> None:
+    receipt = build_receipt(beaconed, refs(36)[3])
+    assert check(receipt).passed and "drand quicknet" in receipt["guarantee"]
+    seed = json.loads(receipt["seed"])
+    signature = "a" + seed["signature"][1:]
+    randomness = hashlib.sha256(bytes.fromhex(signature)).hexdigest()
+    forged = {**seed, "signature": signature, "randomness": randomness}
+    receipt["seed"] = receipt_bytes(forged).decode()
+    assert failed(check(receipt))[0] == "randomness"
+
+
+def test_unselected_is_told_from_waiting_where_the_waiting_list_ends(tmp_path: Path) -> None:
+    for size, expected in ((0, {"UNSELECTED"}), (3, {"WAITLIST", "UNSELECTED"}), (None, {"WAITLIST"})):
+        folder = make(tmp_path / str(size), entrants(), [Terms(FIRST, {}, waitlist_size=size)])
+        made = receipts(folder)
+        seen = {each["outcome"] for each in made.values()} - {"WINNER", "HOUSEHOLD_LIMIT"}
+        assert seen == expected
+        assert all(check(each).passed for each in made.values())
+
+
+def test_a_household_that_may_win_twice_names_two_siblings(tmp_path: Path) -> None:
+    leaves = entrants(12, households=0)
+    unit = [leaf for leaf in leaves if leaf.ref != leaves[0].ref][:5]
+    merged = [
+        type(leaf)(leaf.ref, "family" if leaf in unit else leaf.unit, 2 if leaf in unit else 1, (), ("west",))
+        for leaf in leaves
+    ]
+    folder = make(tmp_path / "draw", merged, [Terms(FIRST, {})], wins=2)
+    limited = [each for each in receipts(folder).values() if each["outcome"] == "HOUSEHOLD_LIMIT"]
+    assert len(limited) == 3
+    for receipt in limited:
+        assert check(receipt).passed and len(receipt["siblings"]) == 2
+        receipt["siblings"].pop()
+        assert failed(check(receipt)) == ["candidate"]
+
+
+def test_a_sibling_of_another_unit_or_behind_does_not_count(all_receipts: dict[str, dict[str, Any]]) -> None:
+    receipt = one_of(all_receipts, "HOUSEHOLD_LIMIT")
+    ahead = receipt["siblings"][0]["leaf"].split("|")[0]
+    stranger = next(
+        each
+        for ref, each in all_receipts.items()
+        if each["outcome"] != "HOUSEHOLD_LIMIT" and ref not in (ahead, receipt["ref"])
+    )
+    receipt["siblings"] = [stranger["inclusion"]]
+    assert failed(check(receipt)) == ["candidate"]
+    receipt["siblings"] = [receipt["inclusion"]]
+    assert failed(check(receipt)) == ["candidate"]
+    # The one ahead, told that it was behind.
+    first = json.loads(receipt_bytes(all_receipts[ahead]))
+    first["siblings"] = [one_of(all_receipts, "HOUSEHOLD_LIMIT")["inclusion"]]
+    first["phases"] = [
+        {**phase, "result": f"{ahead}|||HOUSEHOLD_LIMIT", "strike": None} for phase in first["phases"]
+    ]
+    first.update(rank=None, market="", outcome="HOUSEHOLD_LIMIT")
+    assert "candidate" in failed(check(first))
+
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def text_of(name: str, phase: int, **fields: Any) -> Change:
+    def change(receipt: dict[str, Any]) -> None:
+        document = json.loads(receipt["phases"][phase - 1][name])
+        receipt["phases"][phase - 1][name] = receipt_bytes({**document, **fields}).decode()
+
+    return change
+
+
+def seed_with(**fields: Any) -> Change:
+    def change(receipt: dict[str, Any]) -> None:
+        receipt["seed"] = receipt_bytes({**json.loads(receipt["seed"]), **fields}).decode()
+
+    return change
+
+
+def leaf_with(old: str, new: str) -> Change:
+    def change(receipt: dict[str, Any]) -> None:
+        receipt["inclusion"]["leaf"] = receipt["inclusion"]["leaf"].replace(old, new, 1)
+
+    return change
+
+
+def proof_hash(receipt: dict[str, Any]) -> None:
+    first = receipt["inclusion"]["proof"][0]
+    receipt["inclusion"]["proof"][0] = ("0" if first[0] != "0" else "1") + first[1:]
+
+
+def unmet_cutoffs(receipt: dict[str, Any]) -> None:
+    nobody = {"entryKey": "0" * 64, "key": "0" * 64, "rank": 0}
+    for phase in receipt["phases"]:
+        markets = json.loads(phase["cutoffs"])["markets"]
+        for groups in markets.values():
+            groups["open"] = nobody
+            groups["reserves"] = [{**each, "cutoff": nobody} for each in groups["reserves"]]
+        phase["cutoffs"] = receipt_bytes({"markets": markets}).decode()
+
+
+def outcome(value: str) -> Change:
+    def change(receipt: dict[str, Any]) -> None:
+        ref, market, rank, _ = receipt["phases"][-1]["result"].split("|")
+        market = market if value == "WINNER" else ""
+        receipt["phases"][-1]["result"] = (
+            f"{ref}|{market or ('east' if value == 'WINNER' else '')}|{rank}|{value}"
+        )
+        receipt.update(outcome=value, market=market)
+
+    return change
+
+
+ZEROS = "0" * 64
+TAMPERED: list[tuple[str, str, Change]] = [
+    ("WINNER", "inclusion", leaf_with("|1|", "|2|")),
+    ("WINNER", "inclusion", proof_hash),
+    (
+        "WINNER",
+        "inclusion",
+        lambda receipt: receipt["inclusion"].update(index=receipt["inclusion"]["index"] ^ 1),
+    ),
+    ("WINNER", "inclusion", lambda receipt: receipt["inclusion"]["proof"].pop()),
+    ("WINNER", "inclusion", text_of("manifest", 1, root=ZEROS)),
+    ("WINNER", "manifest", text_of("manifest", 2, winsPerUnit=2)),
+    ("WINNER", "manifest", text_of("manifest", 1, asOf="2026-11-26T08:00:00.000Z")),
+    ("WINNER", "manifest", lambda receipt: receipt["phases"][0].update(resultHash=ZEROS)),
+    ("WINNER", "manifest", lambda receipt: receipt["phases"].append(receipt["phases"][-1])),
+    ("WINNER", "manifest", lambda receipt: receipt.update(campaignId="winter")),
+    ("WINNER", "randomness", seed_with(randomness=ZEROS)),
+    ("WINNER", "randomness", lambda receipt: receipt.update(guarantee="nobody could have known")),
+    ("WINNER", "seed", seed_with(seed=ZEROS)),
+    ("WINNER", "key", lambda receipt: receipt.update(key=ZEROS)),
+    ("WINNER", "entryKey", lambda receipt: receipt.update(entryKey=ZEROS)),
+    ("WINNER", "outcome-1", unmet_cutoffs),
+    ("WINNER", "outcome-2", outcome("WAITLIST")),
+    ("WINNER", "stated", lambda receipt: receipt.update(rank=1_000)),
+    ("WINNER", "stated", lambda receipt: receipt.update(market="nowhere")),
+    ("WAITLIST", "outcome-2", outcome("WINNER")),
+    ("WAITLIST", "outcome-2", outcome("UNSELECTED")),
+    ("WAITLIST", "outcome-2", outcome("STRUCK")),
+    ("STRUCK", "outcome-2", outcome("WAITLIST")),
+    ("STRUCK", "outcome-2", lambda receipt: receipt["phases"][-1].update(strike=None)),
+    ("HOUSEHOLD_LIMIT", "outcome-2", outcome("WAITLIST")),
+]
+
+
+@pytest.mark.parametrize(("kind", "step", "change"), TAMPERED)
+def test_the_step_that_was_tampered_with_fails(
+    all_receipts: dict[str, dict[str, Any]], kind: str, step: str, change: Change
+) -> None:
+    receipt = one_of(all_receipts, kind)
+    change(receipt)
+    checked = check(receipt)
+    assert step in failed(checked), [(each.name, each.detail) for each in checked.checks]
+
+
+def test_a_rank_that_contradicts_a_cutoff_fails(all_receipts: dict[str, dict[str, Any]]) -> None:
+    receipt = one_of(all_receipts, "WINNER")
+    for phase in receipt["phases"]:
+        ref, market, _, result = phase["result"].split("|")
+        phase["result"] = f"{ref}|{market}|30|{result}"
+    receipt["rank"] = 30
+    assert failed(check(receipt)) == ["rank"]
+
+
+def test_another_entrants_leaf_is_no_receipt_of_mine(all_receipts: dict[str, dict[str, Any]]) -> None:
+    mine, other = one_of(all_receipts, "WAITLIST"), one_of(all_receipts, "WINNER")
+    mine["inclusion"] = other["inclusion"]
+    assert {"leaf", "key"} <= set(failed(check(mine)))
+
+
+def test_whatever_is_not_a_receipt_is_a_failed_check_and_no_crash(
+    all_receipts: dict[str, dict[str, Any]],
+) -> None:
+    good = one_of(all_receipts, "WINNER")
+    garbage: list[bytes] = [b"", b"[]", b"{", b"\xff", b"null", b'{"kind": "draw"}', b"[" * 100_000]
+    for key, value in good.items():
+        garbage.append(json.dumps({each: good[each] for each in good if each != key}).encode())
+        for wrong in (
+            (None, 7, [], {}, "x", "[/x]\x1b[31m") if not isinstance(value, list) else (None, 7, "x", [3])
+        ):
+            if wrong != value:
+                garbage.append(json.dumps({**good, key: wrong}).encode())
+    for key in good["phases"][0]:
+        for wrong in (7, [], "x", {}):
+            phases = [{**good["phases"][0], key: wrong}, *good["phases"][1:]]
+            garbage.append(json.dumps({**good, "phases": phases}).encode())
+    for data in garbage:
+        checked = check_receipt(data)
+        assert not checked.passed, data[:200]
+        assert all("\x1b" not in each.detail for each in checked.checks)
+
+
+def test_a_receipt_says_what_it_cannot_prove(all_receipts: dict[str, dict[str, Any]]) -> None:
+    checked = check(one_of(all_receipts, "WINNER"))
+    assert any("regworkers draw verify" in limit for limit in checked.limits)
+    assert any("manifestHash" in limit for limit in checked.limits)
+
+
+def test_trust_in_the_operator_is_said_and_a_late_commitment_too(revealed: Path) -> None:
+    for late, said in (
+        (True, "only at the freeze"),
+        (False, "before registration opened."),
+        (None, "compare"),
+    ):
+        text = build_receipt(revealed, refs(36)[0], commitment_late=late)["guarantee"]
+        assert "trust in the operator" in text and said in text
+
+
+def test_an_excluded_entry_gets_its_reasons_and_a_proof_that_it_was_not_in_the_draw(revealed: Path) -> None:
+    known = refs(36)
+    for ref in ("0" * 32, known[7][:-1] + "-", "z" * 32):
+        receipt = build_receipt(revealed, ref, reasons=lambda _: ["NO_MARKET"])
+        assert receipt["kind"] == "excluded" and receipt["reasons"] == ["NO_MARKET"]
+        assert check(receipt).passed
+    # Somebody who was in the draw, told that he was not.
+    receipt = build_receipt(revealed, known[7][:-1] + "-", reasons=lambda _: ["NO_MARKET"])
+    for side in ("before", "after"):
+        forged = {**receipt, side: build_receipt(revealed, known[12])["inclusion"]}
+        assert failed(check(forged)) == ["absence"]
+        assert failed(check({**receipt, side: None})) == ["absence"]
+    assert failed(check({**receipt, "ref": known[12]})) == ["absence"]
+    assert failed(check({**receipt, "reasons": []})) == ["reason"]
+
+
+def test_an_excluded_entry_of_a_draw_without_entries_has_no_neighbours(tmp_path: Path) -> None:
+    folder = make(tmp_path / "empty", [], [Terms(FIRST, {})])
+    receipt = build_receipt(folder, "somebody", reasons=lambda _: ["NO_MARKET"])
+    assert check(receipt).passed and receipt["before"] is receipt["after"] is None
+
+
+def test_an_unknown_ref_and_one_that_is_none_are_usage_errors(revealed: Path, tmp_path: Path) -> None:
+    with pytest.raises(NoReceipt, match="confirmation"):
+        build_receipt(revealed, "nobody")
+    for ref in ("", "a|b", "a\n", "x" * 65):
+        with pytest.raises(UsageError, match="a ref is"):
+            build_receipt(revealed, ref)
+    (tmp_path / "phase-1").mkdir()
+    with pytest.raises(UsageError, match="no result yet"):
+        build_receipt(tmp_path, "nobody")
+
+
+def test_a_result_without_the_entry_is_said_to_be_damaged(tmp_path: Path) -> None:
+    folder = make(tmp_path / "draw", entrants(10), [Terms(FIRST, {})])
+    path = folder / "phase-1" / RESULT
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[1:]))
+    with pytest.raises(DrawError, match=r"result\.txt"):
+        build_receipt(folder, lines[0].split("|")[0])

@@ -1,0 +1,146 @@
+"""`regworkers draw verify|receipt|check-receipt`, offline from a folder and from the published artefacts."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.artefacts import public_key
+from regworkers_core.selection.maths.files import ARTEFACTS, MANIFEST, RESULT, file_hash
+from regworkers_core.selection.proof.source import campaign_source
+from tests.selection.proof.draws import CAMPAIGN, outcomes
+from tests.support.terminal import Answer, regworkers
+
+
+def offline(folder: Path, *words: str) -> Answer:
+    """Without any server, and with a cache of its own."""
+    return regworkers(None, "draw", *words, TMPDIR=str(folder), REGWORKERS_LOCAL_DIR=str(folder / "none"))
+
+
+def ref_of(folder: Path, outcome: str) -> str:
+    return next(ref for ref, found in outcomes(folder / "phase-2").items() if found == outcome)
+
+
+def test_verify_replays_a_folder_offline_and_says_so_in_text_and_json(revealed: Path, tmp_path: Path) -> None:
+    text = offline(tmp_path, "verify", str(revealed))
+    assert text.code == 0 and "trust in the operator" in text.stdout
+    hashes = [file_hash(revealed / f"phase-{number}" / MANIFEST) for number in (1, 2)]
+    assert all(each in text.stdout for each in hashes)
+    words = ("--manifest-hash", hashes[0], "--manifest-hash", hashes[1], "--format", "json")
+    document = offline(tmp_path, "verify", str(revealed), *words).document
+    assert document["passed"] is True and document["findings"] == []
+    assert [each["manifestHash"] for each in document["phases"]] == hashes
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_verify_exits_with_1_and_names_the_file(beaconed: Path, tmp_path: Path) -> None:
+    answer = offline(tmp_path, "verify", str(beaconed), "--manifest-hash", "0" * 64)
+    assert answer.code == 1 and "phase-1/manifest.json" in answer.stdout
+    nowhere = offline(tmp_path, "verify", str(tmp_path / "nowhere"))
+    assert nowhere.code == 2 and "neither a folder" in nowhere.stderr
+
+
+def test_a_receipt_is_printed_kept_and_checked_offline(revealed: Path, tmp_path: Path) -> None:
+    ref = ref_of(revealed, "WINNER")
+    kept, page = tmp_path / "receipt.json", tmp_path / "receipt.html"
+    source = ("--from", str(revealed))
+    text = offline(tmp_path, "receipt", CAMPAIGN, ref, *source)
+    assert text.code == 0 and text.stdout.startswith("Selected: ") and "Every check holds" in text.stdout
+    assert (
+        offline(tmp_path, "receipt", CAMPAIGN, ref, *source, "--format", "json", "--output", str(kept)).code
+        == 0
+    )
+    assert (
+        offline(tmp_path, "receipt", CAMPAIGN, ref, *source, "--format", "html", "--output", str(page)).code
+        == 0
+    )
+    checked = offline(tmp_path, "check-receipt", str(kept), "--format", "json")
+    assert checked.code == 0 and checked.document["passed"] is True
+    html = page.read_text()
+    assert ref in html and "color-scheme: light dark" in html and "viewport" in html
+    assert not re.search(r"(src|href)=|url\(|@import|<script|https?://", html), "self-contained"
+    tampered = json.loads(kept.read_bytes())
+    tampered["rank"] = 1
+    tampered["phases"][-1]["result"] = f"{ref}|moon|1|WINNER"
+    kept.write_text(json.dumps(tampered))
+    failed = offline(tmp_path, "check-receipt", str(kept))
+    assert failed.code == 1 and "DOES NOT HOLD" in failed.stdout
+
+
+def test_what_is_no_receipt_and_no_ref_ends_with_a_line_that_says_so(revealed: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text("[/b] hello")
+    answer = offline(tmp_path, "check-receipt", str(tmp_path / "other.json"))
+    assert answer.code == 1 and "not a JSON document" in answer.stdout
+    for words, said in (
+        (("check-receipt", str(tmp_path / "nothing.json")), "No such file"),
+        (("receipt", CAMPAIGN, "nobody", "--from", str(revealed)), "neither in the draw"),
+        (("receipt", "winter", ref_of(revealed, "WINNER"), "--from", str(revealed)), "is the draw of summer"),
+        (("receipt", CAMPAIGN, "nobody", "--from", str(tmp_path)), "no phase-1"),
+    ):
+        answer = offline(tmp_path, *words)
+        assert answer.code == 2 and said in answer.stderr and len(answer.stderr.strip().splitlines()) == 1
+
+
+@pytest.fixture
+def published(runtime: Runtime, revealed: Path) -> Iterator[Runtime]:
+    """The draw in the bucket and in `draws`, as a run leaves it."""
+    phases: dict[str, Any] = {}
+    for number in (1, 2):
+        folder = revealed / f"phase-{number}"
+        for name in ARTEFACTS:
+            runtime.objects.put_file(public_key(CAMPAIGN, number, name), folder / name)
+        phases[str(number)] = {
+            "phase": number,
+            "status": "DRAWN",
+            "manifestHash": file_hash(folder / MANIFEST),
+            "resultHash": file_hash(folder / RESULT),
+            "commitmentLate": True,
+            "freeze": {"prefix": "freeze-1", "excluded": {"NO_MARKET": 1}},
+        }
+    runtime.database["draws"].insert_one(
+        {"_id": CAMPAIGN, "campaignId": CAMPAIGN, "drawId": CAMPAIGN, "token": 1, "phases": phases}
+    )
+    rows = pa.table({"entry_id": ["e1"], "ref": ["somebody"], "reason": ["NO_MARKET"]})
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink)
+    key = f"pipeline/{CAMPAIGN}/phase-1/freeze-1/exclusions.parquet"
+    runtime.objects.put_bytes(key, sink.getvalue().to_pybytes())
+    yield runtime
+
+
+def test_a_published_draw_is_verified_by_id_and_by_prefix(published: Runtime) -> None:
+    by_id = regworkers(published, "draw", "verify", CAMPAIGN, "--format", "json")
+    assert by_id.code == 0 and by_id.document["passed"] is True
+    prefix = f"s3://{published.names.bucket}/draws/{CAMPAIGN}"
+    assert regworkers(published, "draw", "verify", prefix).code == 0
+    published.database["draws"].update_one({"_id": CAMPAIGN}, {"$set": {"phases.1.manifestHash": "0" * 64}})
+    other = regworkers(published, "draw", "verify", CAMPAIGN)
+    assert other.code == 1 and "phase-1/manifest.json" in other.stdout
+    for target in ("winter", prefix + "/nothing"):
+        missing = regworkers(published, "draw", "verify", target)
+        assert missing.code == 2 and len(missing.stderr.strip().splitlines()) == 1
+
+
+def test_receipts_come_from_a_cache_that_follows_the_result(published: Runtime, tmp_path: Path) -> None:
+    source = campaign_source(published, CAMPAIGN, tmp_path)
+    result = published.draws.get(CAMPAIGN)
+    assert result is not None and source.folder == tmp_path / CAMPAIGN / result.latest.result_hash
+    winner = next(ref for ref, found in outcomes(source.folder / "phase-2").items() if found == "WINNER")
+    receipt = source.receipt(winner)
+    assert receipt["outcome"] == "WINNER" and "only at the freeze" in receipt["guarantee"]
+    for name in ARTEFACTS:
+        published.objects.put_bytes(public_key(CAMPAIGN, 1, name), b"gone")
+    assert campaign_source(published, CAMPAIGN, tmp_path).receipt(winner) == receipt
+    excluded = source.receipt("somebody")
+    assert excluded["kind"] == "excluded" and excluded["reasons"] == ["NO_MARKET"]
+    published.database["draws"].update_one({"_id": CAMPAIGN}, {"$unset": {"phases.2": ""}})
+    again = campaign_source(published, CAMPAIGN, tmp_path)
+    assert [path.name for path in (tmp_path / CAMPAIGN).iterdir()] == [again.folder.name]

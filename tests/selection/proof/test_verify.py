@@ -1,0 +1,185 @@
+"""The replay of a whole draw from its artefacts: what holds passes, and whatever was changed is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.selection.maths.canonical import canonical_bytes
+from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.maths.files import ARTEFACTS, MANIFEST, RESULT, SEED, SUMMARY, file_hash
+from regworkers_core.selection.proof.verify import Verification, verify
+from tests.selection.proof.draws import FIRST, Terms, entrants, make
+
+
+def replay(folder: Path, scratch: Path, *published: str) -> Verification:
+    engine = Engine(scratch / "scratch", threads=1, memory_mib=256)
+    return verify(folder, engine=engine, published=published)
+
+
+def named(done: Verification) -> list[str]:
+    return [finding.artefact for finding in done.findings]
+
+
+@pytest.fixture
+def copy(revealed: Path, tmp_path: Path) -> Path:
+    """A draw of two phases to be damaged."""
+    return shutil.copytree(revealed, tmp_path / "copy")
+
+
+def edit(path: Path, **fields: object) -> None:
+    path.write_bytes(canonical_bytes({**json.loads(path.read_bytes()), **fields}))
+
+
+def test_a_draw_that_was_made_by_the_rules_verifies(revealed: Path, tmp_path: Path) -> None:
+    steps: list[tuple[int, str]] = []
+    engine = Engine(tmp_path, threads=1, memory_mib=256)
+    done = verify(revealed, engine=engine, on_progress=lambda phase, step: steps.append((phase, step)))
+    assert done.passed and done.findings == ()
+    assert [each.phase for each in done.phases] == [1, 2]
+    assert [each.manifest_hash for each in done.phases] == [
+        file_hash(revealed / f"phase-{number}" / MANIFEST) for number in (1, 2)
+    ]
+    assert {phase for phase, _ in steps} == {1, 2}
+    assert any("trust in the operator" in note for note in done.notes)
+    assert list(tmp_path.iterdir()) == [], "nothing of the replay is left behind"
+
+
+def test_a_draw_from_the_beacon_verifies_and_a_seed_of_another_round_does_not(
+    beaconed: Path, tmp_path: Path
+) -> None:
+    assert replay(beaconed, tmp_path).passed
+    copy = shutil.copytree(beaconed, tmp_path / "copy")
+    for number in (1, 2):
+        seed = json.loads((copy / f"phase-{number}" / SEED).read_bytes())
+        forged = "a" + seed["signature"][1:]
+        edit(copy / f"phase-{number}" / SEED, signature=forged)
+    assert named(replay(copy, tmp_path)) == ["phase-1/seed.json", "phase-2/seed.json"]
+
+
+def flips(path: Path) -> Iterator[bytes]:
+    """The file with one bit flipped, at its ends and at some places between, a low and a high bit."""
+    data = path.read_bytes()
+    places = sorted({0, len(data) - 1, len(data) // 3, len(data) * 2 // 3}) if data else []
+    for number, place in enumerate(places):
+        changed = bytearray(data)
+        changed[place] ^= 1 << (0, 2, 5, 7)[number % 4]
+        yield bytes(changed)
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+@pytest.mark.parametrize("name", ARTEFACTS)
+def test_a_flipped_bit_in_any_artefact_of_any_phase_names_the_file(copy: Path, phase: int, name: str) -> None:
+    path = copy / f"phase-{phase}" / name
+    kept = path.read_bytes()
+    for changed in flips(path):
+        path.write_bytes(changed)
+        done = replay(copy, copy)
+        assert not done.passed
+        assert f"phase-{phase}/{name}" in named(done), (changed, named(done))
+    path.write_bytes(kept)
+    assert replay(copy, copy).passed
+
+
+@pytest.mark.parametrize(
+    ("name", "field"), [(MANIFEST, "manifestHash"), (MANIFEST, "resultHash"), (SUMMARY, "manifestHash")]
+)
+def test_a_flipped_bit_in_a_hash_that_links_the_phases_names_the_file(
+    copy: Path, name: str, field: str
+) -> None:
+    path = copy / "phase-2" / name
+    data = bytearray(path.read_bytes())
+    place = data.index(field.encode()) + len(field) + 3
+    # From one hex digit to another: still well-formed.
+    data[place] = ord("1") if data[place] != ord("1") else ord("2")
+    path.write_bytes(data)
+    assert f"phase-2/{name}" in named(replay(copy, copy))
+
+
+@pytest.mark.parametrize("name", ARTEFACTS)
+def test_a_missing_file_is_a_finding(copy: Path, name: str) -> None:
+    (copy / "phase-1" / name).unlink()
+    done = replay(copy, copy)
+    assert f"phase-1/{name}" in named(done)
+    assert "is missing" in str(next(each for each in done.findings if each.artefact == f"phase-1/{name}"))
+
+
+def test_one_damaged_result_does_not_blame_what_follows_from_it(copy: Path) -> None:
+    path = copy / "phase-1" / RESULT
+    lines = path.read_text().splitlines()
+    loser = next(number for number, line in enumerate(lines) if line.endswith("WAITLIST"))
+    ref, _, rank, _ = lines[loser].split("|")
+    lines[loser] = f"{ref}|east|{rank}|WINNER"
+    path.write_text("\n".join(lines) + "\n")
+    done = replay(copy, copy)
+    assert named(done) == ["phase-1/result.txt"]
+    message = done.findings[0].message
+    assert f"line {loser + 1}: the replay gives" in message and f"{ref}|east|{rank}|WINNER" in message
+    assert [each.phase for each in done.phases] == [1, 2]
+
+
+def test_a_term_that_may_not_change_between_phases_is_named(copy: Path) -> None:
+    for field, value in (("winsPerUnit", 2), ("asOf", "2026-11-26T08:00:00.000Z"), ("phase", 3)):
+        path = copy / "phase-2" / MANIFEST
+        kept = path.read_bytes()
+        edit(path, **{field: value})
+        edit(copy / "phase-2" / SUMMARY, manifestHash=file_hash(path))
+        finding = next(
+            each for each in replay(copy, copy).findings if each.artefact == "phase-2/manifest.json"
+        )
+        assert field in finding.message
+        path.write_bytes(kept)
+        edit(copy / "phase-2" / SUMMARY, manifestHash=file_hash(path))
+    assert replay(copy, copy).passed
+
+
+def test_a_strike_that_was_taken_back_is_named(copy: Path) -> None:
+    path = copy / "phase-2" / "strikes.txt"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:0]))
+    edit(copy / "phase-2" / MANIFEST, strikesHash=file_hash(path))
+    edit(copy / "phase-2" / SUMMARY, manifestHash=file_hash(copy / "phase-2" / MANIFEST))
+    done = replay(copy, copy)
+    assert named(done) == ["phase-2/strikes.txt"] and "struck" in done.findings[0].message
+
+
+def test_a_draw_that_was_made_up_from_the_start_shows_against_the_published_hashes(
+    revealed: Path, tmp_path: Path
+) -> None:
+    hashes = [file_hash(revealed / f"phase-{number}" / MANIFEST) for number in (1, 2)]
+    assert replay(revealed, tmp_path, *hashes).passed
+    other = make(tmp_path / "other", entrants(30), [Terms(FIRST, {})])
+    assert replay(other, tmp_path).passed
+    done = replay(other, tmp_path, *hashes)
+    assert "phase-1/manifest.json" in named(done) and hashes[0] in str(done.findings[0])
+    assert replay(revealed, tmp_path, hashes[0]).passed
+    shutil.copytree(revealed / "phase-1", tmp_path / "short" / "phase-1")
+    assert "2 manifest hashes" in str(replay(tmp_path / "short", tmp_path, *hashes).findings[0])
+
+
+def test_a_phase_that_is_committed_and_not_drawn_is_left_out_and_said_to_be(copy: Path) -> None:
+    for name in (RESULT, "cutoffs.json", SUMMARY):
+        (copy / "phase-2" / name).unlink()
+    done = replay(copy, copy)
+    assert done.passed and [each.phase for each in done.phases] == [1]
+    assert any("phase-2 has no result yet" in note for note in done.notes)
+
+
+def test_a_draw_without_entries_verifies(tmp_path: Path) -> None:
+    make(tmp_path / "empty", [], [Terms(FIRST, {}), Terms(FIRST, {})])
+    done = replay(tmp_path / "empty", tmp_path)
+    assert done.passed and done.count == 0
+
+
+def test_a_folder_without_a_draw_is_a_usage_error(revealed: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a folder"):
+        replay(tmp_path / "nowhere", tmp_path)
+    with pytest.raises(UsageError, match="no phase-1"):
+        replay(tmp_path, tmp_path)
+    shutil.copytree(revealed / "phase-2", tmp_path / "gap" / "phase-2")
+    with pytest.raises(UsageError, match="no phase-1"):
+        replay(tmp_path / "gap", tmp_path)

@@ -1,0 +1,345 @@
+"""The figures of a report against counting by hand, and what it says before somebody confirms."""
+
+from __future__ import annotations
+
+import io
+import random
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from PIL import Image
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.selection.maths.canonical import canonical_bytes
+from regworkers_core.selection.maths.manifest import Manifest
+from regworkers_core.selection.report.build import DrawReport, build_report, measured
+from regworkers_core.selection.report.checks import capacity_respected, win_rates_uniform
+from regworkers_core.selection.report.inputs import ReportContext, ReportFiles
+from regworkers_core.selection.report.markdown import PLOT_BYTES, images, overview
+from tests.selection.report.world import Fan, Seats, World, by_lot, fans
+
+MARKETS = {
+    "east": Seats(30, (("access", 4), ("local", 10))),
+    "north": Seats(40, (("local", 8),)),
+    "south": Seats(25),
+    "wide": Seats(90),
+}
+
+
+def crowd(count: int = 300) -> list[Fan]:
+    """Fans with wishes, segments, weights, and some households of two."""
+    rng = random.Random(7)
+    made = []
+    for n, fan in enumerate(fans(count, rng, list(MARKETS), choices=3)):
+        segments = tuple(sorted(rng.sample(["access", "local"], rng.choice([0, 1, 1, 2]))))
+        household = f"home{n // 2}" if n < 40 else ""
+        weight = 1 if household else rng.choice([1, 1, 2, 5])
+        wishes = tuple(market for market in fan.preferences if market != "wide" or n < 90)
+        made.append(
+            replace(
+                fan,
+                segments=segments,
+                unit=household,
+                weight=weight,
+                preferences=wishes or ("south",),
+            )
+        )
+    return made
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    members = crowd()
+    return World(
+        tmp_path / "1",
+        members,
+        MARKETS,
+        by_lot(3),
+        waitlist=50,
+        excluded={"NO_MARKET": 4, "INVALID_REF": 1},
+        strikes=frozenset({members[5].ref, members[100].ref}),
+    )
+
+
+def report(world: World, context: ReportContext | None = None) -> DrawReport:
+    return build_report(world.draw(), context, memory_mib=200)
+
+
+def read(files: ReportFiles, context: ReportContext | None = None) -> DrawReport:
+    """The report without the plots, which take the most time, and without the page."""
+    return DrawReport(*measured(files, context or ReportContext(), memory_mib=200), {}, "")
+
+
+def figures(world: World, context: ReportContext | None = None) -> DrawReport:
+    return read(world.draw(), context)
+
+
+def of_market(numbers: Any, market_id: str) -> dict[str, Any]:
+    return next(market for market in numbers["markets"] if market["marketId"] == market_id)
+
+
+def test_the_funnel_counts_every_entry_once(world: World) -> None:
+    funnel = figures(world).numbers["funnel"]
+    outcomes = Counter(outcome for _, _, outcome in world.result.values())
+    assert funnel["outcomes"] == {name: outcomes[name] for name in funnel["outcomes"]}
+    assert funnel["registered"] == 305 and funnel["eligible"] == 300
+    assert funnel["reasons"] == {"NO_MARKET": 4, "INVALID_REF": 1} and funnel["excluded"] == 5
+    assert funnel["candidates"] == sum(1 for _, rank, _ in world.result.values() if rank)
+    left_out = sum(1 for ref in world.strikes if world.result[ref][1] == 0)
+    assert outcomes["HOUSEHOLD_LIMIT"] == 20 - left_out and outcomes["STRUCK"] == 2
+    assert funnel["addsUp"]
+
+
+def test_a_result_with_an_entry_left_out_does_not_add_up(world: World) -> None:
+    files = world.draw()
+    loser = next(ref for ref, (_, _, outcome) in world.result.items() if outcome == "WAITLIST")
+    world.result[loser] = ("", 0, "WAITLIST")
+    world._tables()
+    assert any("does not add up" in text for text in read(files).findings)
+
+
+def test_markets_count_wishes_winners_and_cutoffs(world: World) -> None:
+    numbers = figures(world).numbers
+    candidates = [fan for fan in world.fans if world.result[fan.ref][1] and fan.ref not in world.strikes]
+    for market_id, seats in MARKETS.items():
+        market = of_market(numbers, market_id)
+        winners = [fan for fan in candidates if world.result[fan.ref][0] == market_id]
+        assert market["seats"] == seats.capacity and market["winners"] == market["new"] == len(winners)
+        assert market["firstChoice"] == sum(fan.preferences[0] == market_id for fan in candidates)
+        assert market["anyChoice"] == sum(market_id in fan.preferences for fan in candidates)
+        assert market["wonFirstChoice"] == sum(fan.preferences[0] == market_id for fan in winners)
+        assert market["winRate"] == pytest.approx(len(winners) / market["anyChoice"])
+    assert of_market(numbers, "wide")["openCutoffRank"] is None
+    assert of_market(numbers, "south")["openCutoffRank"] == max(
+        rank for market, rank, _ in world.result.values() if market == "south"
+    )
+
+
+def test_reserves_and_open_seats_are_told_apart_as_the_allocation_chose(world: World) -> None:
+    numbers = figures(world).numbers
+    fans_by_ref = {fan.ref: fan for fan in world.fans}
+    ranks = {ref: rank for ref, (_, rank, _) in world.result.items()}
+    by_reserve: Counter[str] = Counter()
+    for market_id, seats in MARKETS.items():
+        held = [ref for ref, (market, _, _) in world.result.items() if market == market_id]
+        chosen = world._choose(market_id, held, fans_by_ref, ranks, seats.capacity)
+        market = of_market(numbers, market_id)
+        assert market["admittedOpen"] == len(chosen[None])
+        assert {r["segment"]: r["admitted"] for r in market["reserves"]} == {
+            segment: len(refs) for segment, refs in chosen.items() if segment
+        }
+        by_reserve.update({segment: len(refs) for segment, refs in chosen.items() if segment})
+    for row in numbers["segments"]:
+        members = [
+            fan
+            for fan in world.fans
+            if ranks[fan.ref]
+            and fan.ref not in world.strikes
+            and (row["segment"] in fan.segments if row["segment"] else not fan.segments)
+        ]
+        assert row["candidates"] == len(members)
+        assert row["winners"] == sum(world.result[fan.ref][2] == "WINNER" for fan in members)
+        assert row["byReserve"] == by_reserve[row["segment"]]
+        assert row["byReserve"] + row["byOther"] == row["winners"]
+
+
+def test_preferences_tell_which_choice_winners_got(world: World) -> None:
+    places = figures(world).numbers["preferences"]
+    got = Counter(
+        fan.preferences.index(world.result[fan.ref][0]) + 1
+        for fan in world.fans
+        if world.result[fan.ref][2] == "WINNER"
+    )
+    assert {place["place"]: place["winners"] for place in places} == {n: got[n] for n in (1, 2, 3)}
+    assert sum(place["share"] for place in places) == pytest.approx(1)
+
+
+def test_a_household_has_its_greatest_weight_in_every_entry(tmp_path: Path) -> None:
+    made = [
+        replace(fan, unit=f"home{n // 2}", weight=4 if n % 2 else 1)
+        for n, fan in enumerate(fans(200, random.Random(1)))
+    ]
+    numbers = figures(World(tmp_path, made, {"north": Seats(20)}, by_lot(1), wins_per_unit=2)).numbers
+    assert [(row["weight"], row["units"], row["candidates"]) for row in numbers["weights"]] == [
+        ("4", 100, 200)
+    ]
+
+
+def test_a_top_up_is_told_against_the_phase_before(world: World, tmp_path: Path) -> None:
+    world.draw()
+    winners = [ref for ref, (_, _, outcome) in world.result.items() if outcome == "WINNER"]
+    struck = world.strikes | {winners[0], winners[1]}
+    more = {name: Seats(seats.capacity + 5) for name, seats in MARKETS.items()}
+    second = world.next_phase(tmp_path / "2", more, struck)
+    made = report(second, ReportContext(reason="a second night"))
+    changes = made.numbers["topUp"]
+    now = [ref for ref, (_, _, outcome) in second.result.items() if outcome == "WINNER"]
+    assert changes["keptWinners"] == len(winners) - 2 and changes["lostWinners"] == changes["struck"] == 2
+    assert changes["newWinners"] == len(set(now) - set(winners)) > 10
+    assert changes["moved"] == 0
+    assert sum(change["entries"] for change in changes["changes"]) == 300
+    for market in made.numbers["markets"]:
+        assert market["pinned"] + market["new"] == market["winners"]
+    assert any("a second night" in note.text for note in made.notes)
+    assert "Against the phase before" in made.html and "not upgraded" in made.html
+
+
+def test_a_winner_who_changed_the_market_is_a_finding(world: World, tmp_path: Path) -> None:
+    world.draw()
+    second = world.next_phase(tmp_path / "2", MARKETS, world.strikes)
+    files = second.draw()
+    ref = next(ref for ref, (market, _, _) in second.result.items() if market == "south")
+    second.result[ref] = ("wide", second.result[ref][1], "WINNER")
+    second._tables()
+    assert any("changed their market" in text for text in read(files).findings)
+
+
+def test_warnings_name_market_and_numbers(world: World) -> None:
+    context = ReportContext(
+        market_names={"north": "North Arena"}, codes={"east": 30, "north": 12, "south": 25}
+    )
+    made = figures(world, context)
+    warnings = "\n".join(made.warnings)
+    wide = of_market(made.numbers, "wide")
+    assert f"wide is undersubscribed: {wide['unfilled']} of 90 seats stay empty" in warnings
+    assert "North Arena has 12 codes available for 40 new winners: import 28 more" in warnings
+    assert f"wide has 0 codes available for {wide['winners']}" in warnings
+    assert "east has" not in warnings and "south has" not in warnings
+    assert made.findings == ()
+
+
+def test_an_unfilled_reserve_is_a_warning(tmp_path: Path) -> None:
+    made = figures(
+        World(tmp_path, fans(60, random.Random(1)), {"north": Seats(20, (("access", 5),))}, by_lot(1))
+    )
+    assert any("the reserve for access filled 0 of its 5 seats" in text for text in made.warnings)
+
+
+def test_more_winners_than_seats_is_a_finding(world: World) -> None:
+    files = world.draw()
+    document = orjson.loads((files.artefacts / "manifest.json").read_bytes())
+    document["markets"][2]["capacity"] = 24
+    (files.artefacts / "manifest.json").write_bytes(orjson.dumps(document))
+    assert "south has 25 winners for 24 seats" in read(files).findings
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_commit_reveal_says_trust_in_the_operator_and_whether_it_came_late(world: World, late: bool) -> None:
+    made = figures(world, ReportContext(commitment_late=late))
+    assert "trust in the operator" in made.numbers["seedSource"]["guarantee"]
+    assert any("only at the freeze" in text for text in made.warnings) is late
+
+
+def test_a_beacon_needs_no_trust(world: World) -> None:
+    world.seed_source = {"kind": "drand", "chain": "5" * 64, "round": 1234}
+    source = figures(world).numbers["seedSource"]
+    assert "public randomness" in source["guarantee"] and "1234" in source["guarantee"]
+
+
+def test_an_empty_campaign_has_a_report(tmp_path: Path) -> None:
+    made = report(World(tmp_path, [], {"north": Seats(10)}, by_lot(1)))
+    assert made.findings == () and made.numbers["funnel"]["registered"] == 0
+    assert any("no entry is eligible" in text for text in made.warnings)
+    assert of_market(made.numbers, "north")["winRate"] is None
+
+
+def test_a_market_without_seats_and_one_that_nobody_wants_are_in_the_report(tmp_path: Path) -> None:
+    made = figures(
+        World(tmp_path, fans(50, random.Random(1)), {"north": Seats(0), "void": Seats(3)}, by_lot(1))
+    )
+    assert of_market(made.numbers, "north")["openCutoffRank"] == 0
+    assert of_market(made.numbers, "void")["anyChoice"] == 0
+    assert any("void is undersubscribed" in text for text in made.warnings)
+
+
+def test_the_page_stands_alone_and_shows_no_fan(world: World) -> None:
+    name = "Tour <script>alert(1)</script>"
+    made = report(world, ReportContext(campaign_name=name, market_names={"north": "A & <b>B</b>"}))
+    assert not re.search(r'(?:src|href)="(?!data:image/png;base64,)', made.html)
+    assert "<script" not in made.html and "<b>B</b>" not in made.html and "url(" not in made.html
+    assert "prefers-color-scheme: dark" in made.html
+    for fan in world.fans:
+        assert fan.ref not in made.html and fan.entry_id not in made.html
+    for value in made.numbers["hashes"].values():
+        assert value in made.html
+    assert "exclusions.parquet" in made.html and "NO_MARKET" in made.html
+    numbers = orjson.dumps(made.numbers).decode()
+    assert not any(fan.ref in numbers or fan.entry_id in numbers for fan in world.fans)
+
+
+def test_every_plot_is_a_small_picture_and_fits_into_markdown(world: World) -> None:
+    made = report(world)
+    assert {"funnel", "markets", "win-rates", "preferences", "segments", "audit-registrationTime"} <= set(
+        made.plots
+    )
+    for name, png in made.plots.items():
+        assert len(png) < PLOT_BYTES, name
+        with Image.open(io.BytesIO(png)) as image:
+            assert image.width == 840
+    assert all(text.startswith("![") and "](data:image/png;base64," in text for text in images(made).values())
+    text = overview(made)
+    assert "| registered | 305 |" in text and "| south | 25 |" in text and "Bias audit **passed**" in text
+
+
+def test_many_markets_with_long_names_still_make_small_plots(tmp_path: Path) -> None:
+    markets = {f"market-{n:02d}": Seats(4) for n in range(50)}
+    made = report(
+        World(tmp_path, fans(800, random.Random(1), list(markets), choices=5), markets, by_lot(1)),
+        ReportContext(
+            market_names={name: f"The Great Hall of the Northern Riverside {name}" for name in markets}
+        ),
+    )
+    assert max(map(len, made.plots.values())) < PLOT_BYTES
+    assert "30 more in report.html" in overview(made)
+
+
+def test_files_of_two_draws_are_refused(world: World, tmp_path: Path) -> None:
+    files = world.draw()
+    other = World(tmp_path / "other", crowd(299), MARKETS, by_lot(1)).draw()
+    with pytest.raises(UsageError, match="not of the same draw"):
+        read(ReportFiles(files.artefacts, files.pool, None, other.outcomes))
+
+
+def test_missing_and_damaged_artefacts_are_named(world: World) -> None:
+    files = world.draw()
+    (files.artefacts / "cutoffs.json").write_bytes(b'{"markets": {}}')
+    with pytest.raises(UsageError, match="do not fit together"):
+        read(files)
+    (files.artefacts / "cutoffs.json").write_bytes(b"{")
+    with pytest.raises(UsageError, match=r"cutoffs\.json: not valid JSON"):
+        read(files)
+    (files.artefacts / "cutoffs.json").unlink()
+    with pytest.raises(UsageError, match=r"no such file"):
+        read(files)
+
+
+def manifest_of(world: World, capacities: dict[str, int]) -> Manifest:
+    markets = {name: Seats(seats) for name, seats in sorted(capacities.items())}
+    return Manifest.parse(canonical_bytes(replace(world, markets=markets).manifest()))
+
+
+def test_the_capacity_check_passes_a_draw_and_names_the_market_that_is_overfull(world: World) -> None:
+    outcomes = world.draw().outcomes
+    seats = {name: market.capacity for name, market in MARKETS.items()}
+    fine = capacity_respected(outcomes, manifest_of(world, seats))
+    assert fine.passed and fine.numbers["seats"] == 185
+    overfull = capacity_respected(outcomes, manifest_of(world, {**seats, "south": 24}))
+    assert not overfull.passed and overfull.description == "south has 25 winners for 24 seats"
+    unknown = capacity_respected(outcomes, manifest_of(world, {"east": 30, "north": 40, "wide": 90}))
+    assert not unknown.passed and unknown.numbers["overfull"] == 1
+
+
+def test_the_check_of_win_rates_tells_what_the_audit_found(tmp_path: Path) -> None:
+    made = fans(2000, random.Random(1))
+    fair = win_rates_uniform(figures(World(tmp_path / "a", made, {"north": Seats(300)}, by_lot(1))).numbers)
+    assert fair.passed and fair.numbers["tests"] == 10 and "found nothing" in fair.description
+    biased = World(tmp_path / "b", made, {"north": Seats(300)}, lambda fan: fan.created.timestamp())
+    verdict = win_rates_uniform(figures(biased).numbers)
+    assert not verdict.passed and "registration day" in verdict.description
+    empty = win_rates_uniform(figures(World(tmp_path / "c", [], {"north": Seats(3)}, by_lot(1))).numbers)
+    assert empty.passed and "too few" in empty.description

@@ -1,0 +1,42 @@
+"""The tests leave given servers as they found them."""
+
+from __future__ import annotations
+
+import pytest
+
+from regworkers_core.runtime import Runtime
+from tests.support.runtimes import new_runtime, remove_namespace
+
+
+def left_of(runtime: Runtime, watched: Runtime) -> dict[str, list[str]]:
+    """Everything on the servers that bears the prefix of `watched`."""
+    prefix = watched.names.prefix
+    logs, s3 = runtime.aws.client("logs"), runtime.aws.client("s3")
+    found = {
+        "topics": list(runtime.kafka_admin.topics()),
+        "tables": runtime.dynamodb.list_tables()["TableNames"],
+        "queues": [
+            url.rpartition("/")[2]
+            for url in runtime.sqs.list_queues(QueueNamePrefix=prefix).get("QueueUrls", ())
+        ],
+        "databases": runtime.mongo.list_database_names(),
+        "log groups": [
+            group["logGroupName"].removeprefix("/")
+            for group in logs.describe_log_groups(logGroupNamePrefix="/" + prefix)["logGroups"]
+        ],
+        "buckets": [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]],
+    }
+    mine = {kind: sorted(name for name in names if name.startswith(prefix)) for kind, names in found.items()}
+    return {kind: names for kind, names in mine.items() if names}
+
+
+def test_a_namespace_on_given_servers_is_removed_whole(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGWORKERS_TEST_GIVEN_SERVERS", "1")
+    other = new_runtime()
+    for body in (b"1", b"2"):
+        other.aws.client("s3").put_object(Bucket=other.names.bucket, Key="draws/x", Body=body)
+    assert {"topics", "tables", "queues", "log groups", "buckets"} <= set(left_of(runtime, other))
+    remove_namespace(other)
+    assert left_of(runtime, other) == {}
