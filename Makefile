@@ -7,7 +7,7 @@ STAMP := .venv/.built
 UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check format soak bench-replication lock
+.PHONY: help setup demo dev test check format soak bench-replication bench-selection lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ soak: $(STAMP) ## every kill point twenty times over, with a table of what was l
 
 bench-replication: $(STAMP) ## replication against its floor and against what it replaces
 	$(BIN)/python -m benchmarks.replication --write
+
+bench-selection: $(STAMP) ## the draw against bare DuckDB, its memory and growth, root and receipts
+	$(BIN)/python -m benchmarks.selection --write
 
 lock: ## resolve the dependencies anew into requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --all-extras --no-emit-index-url --no-annotate --no-header \

@@ -20,7 +20,7 @@ _POOL = 300
 
 
 # Seats of each market, and those that members of the loyalty programme get first.
-SEATS, LOYAL_SEATS = 500, 50
+SEATS, LOYAL_SEATS = 100, 20
 
 
 @dataclass(frozen=True, slots=True)

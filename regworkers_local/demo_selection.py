@@ -68,7 +68,8 @@ def select(runtime: Runtime, stop: StopSignal, console: Console, give_up_seconds
 def _import_codes(runtime: Runtime, console: Console) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "codes.csv"
-        rows = (f"{secrets.token_hex(6).upper()},{market}\n" for market in MARKETS for _ in range(CODES))
+        # A letter first: the embedded MongoDB takes an id like 12E345 for a number, and two of them for one.
+        rows = (f"AW{secrets.token_hex(6).upper()},{market}\n" for market in MARKETS for _ in range(CODES))
         path.write_text("code,marketId\n" + "".join(rows))
         report = import_codes(
             runtime,

@@ -53,6 +53,12 @@ class Shape:
         return f"{self.entries}-{'mixed' if self.mixed else 'plain'}"
 
 
+def shape_of(folder: Path) -> Shape:
+    """The inverse of `folder_name`."""
+    entries, _, kind = folder.name.partition("-")
+    return Shape(int(entries), kind == "mixed")
+
+
 def make_pool(shape: Shape, folder: Path) -> None:
     """pool.parquet and, for the bare contestant, the same refs alone."""
     folder.mkdir(parents=True)

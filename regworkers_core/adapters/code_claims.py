@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pymongo import UpdateOne
 from pymongo.collection import Collection
 
+from regworkers_core.adapters.counting import count
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
 from regworkers_core.domain.selection import MarketPhase, Planned
 from regworkers_core.engine.dependency import Dependency
@@ -42,8 +43,10 @@ class CodeClaims:
 
     def count_behind(self, campaign_id: str, market_id: str, position: int, limit: int) -> int:
         """How many there are, at most `limit`."""
+        if not limit:
+            return 0
         query = _not_void(campaign_id, market_id, position)
-        return self._dependency.call(lambda: self._collection.count_documents(query, limit=limit))
+        return count(self._collection, self._dependency, query, limit)
 
     def claim(self, market: MarketPhase, winners: Sequence[Planned], *, at: str, run_id: str) -> int:
         """Give every winner the planned code: AVAILABLE becomes ASSIGNED. How many were given just now; the

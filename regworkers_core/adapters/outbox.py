@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pymongo.collection import Collection
 
+from regworkers_core.adapters.counting import count
 from regworkers_core.adapters.write_once import Inserted, insert_once
 from regworkers_core.domain.selection import MarketPhase, Notice
 from regworkers_core.engine.dependency import Dependency
@@ -39,11 +40,10 @@ class Outbox:
         ]
         return insert_once(self._collection, self._dependency, documents, _PARAMETERS)
 
-    def pending(self, market: MarketPhase, *, after: str, now: str, limit: int) -> list[Notice]:
-        """The next rows that may go, by key, behind the key `after` (empty: from the first)."""
-        start = {"$gt": after} if after else {"$gte": market.prefix}
-        query = {"_id": {**start, "$lt": market.end}, "status": PENDING, "notBefore": {"$lte": now}}
-        found = self._dependency.call(lambda: list(self._collection.find(query).sort("_id", 1).limit(limit)))
+    def pending(self, market: MarketPhase, *, now: str, limit: int) -> list[Notice]:
+        """The first rows, by ref, that are not sent and may go by their time."""
+        query = {**market.as_fields(), "status": PENDING, "notBefore": {"$lte": now}}
+        found = self._dependency.call(lambda: list(self._collection.find(query).sort("ref", 1).limit(limit)))
         return [Notice.stored(document) for document in found]
 
     def mark_sent(self, keys: Sequence[str], *, at: str, run_id: str) -> int:
@@ -54,19 +54,19 @@ class Outbox:
         return answer.modified_count
 
     def count(self, market: MarketPhase) -> int:
-        return self._dependency.call(lambda: self._collection.count_documents(_all(market)))
+        return count(self._collection, self._dependency, market.as_fields())
 
     def count_sent(self, market: MarketPhase, limit: int) -> int:
-        """How many rows are SENT, at most `limit`."""
-        query = {**_all(market), "status": SENT}
-        return self._dependency.call(lambda: self._collection.count_documents(query, limit=limit))
+        """How many rows are SENT, at most `limit` (from 1)."""
+        query = {**market.as_fields(), "status": SENT}
+        return count(self._collection, self._dependency, query, limit)
 
     def count_by(self, market: MarketPhase, field: Literal["type", "resultHash", "status"]) -> Counter[str]:
         """How many rows there are by the value of one field."""
         # One field at a time: not every server groups by several.
         group = {"_id": f"${field}", "rows": {"$sum": 1}}
         found = self._dependency.call(
-            lambda: list(self._collection.aggregate([{"$match": _all(market)}, {"$group": group}]))
+            lambda: list(self._collection.aggregate([{"$match": market.as_fields()}, {"$group": group}]))
         )
         return Counter({str(row["_id"]): int(row["rows"]) for row in found})
 
@@ -74,7 +74,3 @@ class Outbox:
         """Whether any row may go by its time. Cheap: a sensor asks it often."""
         query = {"status": PENDING, "notBefore": {"$lte": now}}
         return self._dependency.call(lambda: self._collection.find_one(query, {"_id": 1})) is not None
-
-
-def _all(market: MarketPhase) -> Document:
-    return {"_id": {"$gte": market.prefix, "$lt": market.end}}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pymongo.collection import Collection
 
+from regworkers_core.adapters.counting import count
 from regworkers_core.adapters.write_once import Inserted, insert_once
 from regworkers_core.domain.selection import MarketPhase, Planned
 from regworkers_core.engine.dependency import Dependency
@@ -44,12 +45,10 @@ class Selections:
         return insert_once(self._collection, self._dependency, documents, _PARAMETERS)
 
     def count(self, market: MarketPhase) -> int:
-        query = {"_id": {"$gte": market.prefix, "$lt": market.end}}
-        return self._dependency.call(lambda: self._collection.count_documents(query))
+        return count(self._collection, self._dependency, market.as_fields())
 
-    def of_campaign(self, campaign_id: str) -> Iterator[Document]:
-        """Market, phase, ref, entry and code of every winner, in no order. For checks."""
-        # `:` and `;` as in MarketPhase.
-        query = {"_id": {"$gte": f"{campaign_id}:", "$lt": f"{campaign_id};"}}
+    def of_campaign(self, campaign_id: str) -> list[Document]:
+        """Market, phase, ref, entry, code and position of every winner, in no order. For checks."""
         fields = {"marketId": 1, "phase": 1, "ref": 1, "entryId": 1, "code": 1, "position": 1}
-        yield from self._dependency.call(lambda: list(self._collection.find(query, fields)))
+        query = {"campaignId": campaign_id}
+        return self._dependency.call(lambda: list(self._collection.find(query, fields)))

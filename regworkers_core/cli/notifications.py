@@ -6,6 +6,7 @@ import getpass
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group
 
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import UsageError
@@ -56,23 +57,33 @@ def status(
 ) -> None:
     """How many messages wait and are sent, by market. Exit code 1 while something is paused."""
     told = switch.status(Runtime.load(), None if everything or campaign_id is None else campaign_id)
-    lines: list[list[object]] = []
-    for name, campaign in told["campaigns"].items():
-        for phase, found in campaign["phases"].items():
-            for market, each in found["markets"].items():
-                numbers = [each[field] for field in ("status", "pending", "sent", "deliveredAt")]
-                lines.append([name, phase, market, *numbers, _why(told, name, each)])
-    columns = ["campaign", "phase", "market", "codes", "waiting", "sent", "delivered", "held up by"]
-    answer(told, form, rows(columns, lines))
+    answer(told, form, _told(told))
     if told["all"].get("paused") or any(each["switch"].get("paused") for each in told["campaigns"].values()):
         raise typer.Exit(FINDING)
 
 
-def _why(told: dict[str, Any], campaign_id: str, market: dict[str, Any]) -> str:
-    for switch_of in (told["all"], told["campaigns"][campaign_id]["switch"]):
-        if switch_of.get("paused"):
-            return f"{switch_of['by']}: {switch_of['reason']}"
-    return f"canary until {market['heldUntil']}" if market["heldUntil"] else ""
+def _told(told: dict[str, Any]) -> Group:
+    """The numbers by market, and below them what holds messages up."""
+    lines: list[list[object]] = []
+    held = [_paused("everything", told["all"])]
+    for name, campaign in told["campaigns"].items():
+        held.append(_paused(name, campaign["switch"]))
+        for phase, found in campaign["phases"].items():
+            until = {each["heldUntil"] for each in found["markets"].values()} - {None}
+            held += [f"{name}, phase {phase}: the canary holds the rest until {each}" for each in until]
+            for market, each in found["markets"].items():
+                numbers = [each[field] for field in ("status", "pending", "sent", "deliveredAt")]
+                lines.append([name, phase, market, *numbers])
+    columns = ["campaign", "phase", "market", "codes", "waiting", "sent", "delivered"]
+    return Group(rows(columns, lines), *(line for line in held if line))
+
+
+def _paused(what: str, state: dict[str, Any]) -> str:
+    return (
+        f"{what} is paused by {state['by']} since {state['at']}: {state['reason']}"
+        if state.get("paused")
+        else ""
+    )
 
 
 def _who() -> str:

@@ -59,11 +59,6 @@ class MarketPhase:
         """What the `_id` of its selections, outbox rows and chunks begins with."""
         return f"{self.campaign_id}:{self.market_id}:{self.phase}:"
 
-    @property
-    def end(self) -> str:
-        """The smallest string behind all that begin with `prefix`: ids hold no colon, and `;` follows it."""
-        return self.prefix[:-1] + ";"
-
     def key(self, ref: str) -> str:
         """`<campaignId>:<marketId>:<phase>:<ref>`: of a selection and of its outbox row, never of an attempt."""
         return self.prefix + ref

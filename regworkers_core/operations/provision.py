@@ -41,7 +41,23 @@ INDEXES: Mapping[str, list[Index]] = {
             False,
         )
     ],
-    "outbox": [([("status", ASCENDING), ("notBefore", ASCENDING)], False)],
+    "selections": [
+        ([("campaignId", ASCENDING), ("marketId", ASCENDING), ("phase", ASCENDING)], False),
+    ],
+    # What is due at all; and the next rows of a market, which leave this order when they are sent.
+    "outbox": [
+        ([("status", ASCENDING), ("notBefore", ASCENDING)], False),
+        (
+            [
+                ("campaignId", ASCENDING),
+                ("marketId", ASCENDING),
+                ("phase", ASCENDING),
+                ("status", ASCENDING),
+                ("ref", ASCENDING),
+            ],
+            False,
+        ),
+    ],
     "dead_letters": [
         ([("campaignId", ASCENDING), ("entryId", ASCENDING), ("status", ASCENDING)], False),
         ([("status", ASCENDING), ("fingerprint", ASCENDING)], False),

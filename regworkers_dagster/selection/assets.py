@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import dagster as dg
 from pydantic import Field
 
+from regworkers_core.selection.campaigns.lifecycle import close_if_due
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
-from regworkers_core.selection.draw.run import DrawRun
+from regworkers_core.selection.draw.run import DrawRun, Step
 from regworkers_dagster.draining.running import CONTINUOUS, DrainConfig, drained
 from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.selection import specs
@@ -29,8 +30,13 @@ class PublicationConfig(dg.Config):
 
 @dg.multi_asset(name="frozen_pool", specs=[specs.FROZEN_POOL])
 def frozen_pool(context: dg.AssetExecutionContext, workers: Workers) -> Taken:
-    """Freeze the pool."""
-    yield from take(context, workers, specs.FROZEN_POOL, DrawRun.freeze)
+    """Close the campaign if that is due, then freeze its pool."""
+
+    def freeze(run: DrawRun) -> Step:
+        close_if_due(workers.runtime, run.campaign_id, run_id=context.run.run_id)
+        return run.freeze()
+
+    yield from take(context, workers, specs.FROZEN_POOL, freeze)
 
 
 @dg.multi_asset(name="commitment", specs=[specs.COMMITMENT])

@@ -1,4 +1,6 @@
-"""The sensors that look after campaigns and their markets: they close, start, take up again, and have checked."""
+"""The sensors that look after campaigns and their markets: they start, take up again, and have things checked.
+They change nothing themselves.
+"""
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
@@ -8,16 +10,13 @@ from typing import Any
 
 import dagster as dg
 import orjson
-import structlog
 
 from regworkers_core.adapters.draws import DrawRecord
-from regworkers_core.domain.campaign import Campaign, CampaignStatus
-from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.domain.timestamps import seconds
+from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.standing import standing
-from regworkers_core.selection.campaigns import lifecycle
 from regworkers_core.selection.draw.run import lease_name
 from regworkers_dagster.draining.decisions import pause_after_crashes
 from regworkers_dagster.draining.runs import ACTIVE, ENDED, crashes_in_a_row
@@ -27,7 +26,6 @@ from regworkers_dagster.selection import decisions, specs
 from regworkers_dagster.selection.decisions import DrawRuns, LeaseMark
 from regworkers_dagster.tags import MARKET_TAG, PARTITION_TAG
 
-log = structlog.get_logger(__name__)
 # A tick asks for a few runs at most: the next one comes soon.
 _MAX_REQUESTS = 5
 # A chunk comes back by itself when its drain dies, one visibility time later; then it is worked on again.
@@ -46,52 +44,19 @@ def markets_tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> 
 
 
 def _look_after_campaigns(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
-    said = _close_due(runtime)
-    campaigns = [
-        campaign
-        for campaign in runtime.campaigns.list()
-        if not campaign.status.is_before(CampaignStatus.CLOSED)
-    ]
+    now = iso(time.time())
+    campaigns = [campaign for campaign in runtime.campaigns.list() if decisions.is_over(campaign, now)]
     draws = {record.campaign_id: record for record in runtime.draws.all()}
     requests, words, marks = _draws_to_start(context, runtime, campaigns, draws)
     requests += _checks_to_run(draws.values(), time.time())
     added = _new_partitions(context.instance, [campaign.campaign_id for campaign in campaigns])
-    words = [*said, *words] or [f"{len(campaigns)} campaigns are closed, no draw is due"]
-    if requests:
-        # The list of ticks shows the requests instead of a reason.
-        context.log.info("; ".join(words))
     return dg.SensorResult(
         run_requests=requests[:_MAX_REQUESTS],
         dynamic_partitions_requests=[specs.CAMPAIGN_PARTITIONS.build_add_request(added)] if added else [],
         cursor=_cursor(marks),
-        skip_reason=None if requests else "; ".join(words),
+        # Dagster takes either requests or a reason.
+        skip_reason=None if requests else "; ".join(words) or f"{len(campaigns)} are closed, no draw is due",
     )
-
-
-def _close_due(runtime: Runtime) -> list[str]:
-    """Close what is due; a campaign in somebody's hands is left to the next tick."""
-
-    def impatient(_seconds: float) -> None:
-        raise TransientFailure("leases", "held by another run")
-
-    said = []
-    for campaign in lifecycle.due(runtime):
-        try:
-            done = lifecycle.advance(
-                runtime,
-                campaign.campaign_id,
-                CampaignStatus.CLOSED,
-                reason="closesAt passed",
-                run_id="campaigns_sensor",
-                sleep=impatient,
-            )
-        except (TransientFailure, UsageError) as failure:
-            said.append(f"{campaign.campaign_id} is not closed yet: {failure}")
-            continue
-        if done.changed:
-            log.info("campaign closed", campaignId=campaign.campaign_id)
-            said.append(f"{campaign.campaign_id} is closed")
-    return said
 
 
 def _draws_to_start(

@@ -38,15 +38,25 @@ class DrawDecision:
     reason: str
 
 
+def is_over(campaign: Campaign, now: str) -> bool:
+    """Whether a campaign takes no entries any more: it is closed, or its time has passed and nobody needs to
+    close it by hand. `now` as the campaign writes its times.
+    """
+    if campaign.status is CampaignStatus.OPEN:
+        return campaign.auto_draw and campaign.closes_at <= now
+    return not campaign.status.is_before(CampaignStatus.CLOSED)
+
+
 def draw_due(
     campaign: Campaign, phase: PhaseRecord | None, *, auto_publish: bool
 ) -> Literal["draw", "resume"] | None:
-    """What a campaign's draw needs, if nobody works on it: its first run, to be taken up again, or nothing.
+    """What the draw of a campaign that is over needs, if nobody works on it: its first run, to be taken up
+    again, or nothing. A first run closes what is still open.
 
     `phase` is the latest one. A phase that waits for a confirmation needs a person and no run; from its
     publication on its markets are looked after by themselves.
     """
-    if campaign.status is CampaignStatus.CLOSED:
+    if campaign.status in (CampaignStatus.OPEN, CampaignStatus.CLOSED):
         return "draw" if campaign.auto_draw else None
     if campaign.status not in (CampaignStatus.PROCESSING, CampaignStatus.COMPLETED):
         return None
@@ -74,7 +84,7 @@ def start_draw(due: Literal["draw", "resume"], *, runs: DrawRuns, lease_alive: b
     pause = pause_after_crashes(runs.failed, runs.seconds_since_failure)
     if pause:
         return DrawDecision(False, f"its last {runs.failed} runs failed; the next start is in {pause:.0f} s")
-    return DrawDecision(True, "closed" if due == "draw" else "its run died")
+    return DrawDecision(True, "its time is over" if due == "draw" else "its run died")
 
 
 @dataclass(frozen=True, slots=True)

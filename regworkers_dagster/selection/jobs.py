@@ -10,7 +10,7 @@ from regworkers_dagster.selection.operations import retry_mapping, retry_market_
 from regworkers_dagster.tags import DRAIN_TAG, OPERATION_TAG
 
 # A worker that dies is followed by another, which goes on at the step that was not finished. A step that fails
-# tells why and is not repeated by itself: `campaigns_sensor` takes it up again after a pause.
+# tells why and is not repeated by itself: `watch_campaigns` takes it up again after a pause.
 _RESUMED = {
     "dagster/max_retries": "3",
     "dagster/retry_strategy": "FROM_FAILURE",
@@ -53,7 +53,7 @@ CHECK_SELECTION = dg.define_asset_job(
     tags={OPERATION_TAG: "check_selection"},
     executor_def=dg.in_process_executor,
     description="Judges the promises about codes and messages: codes and winners biject, capacity, counts match. A "
-    "broken one fails the run. Started by `campaigns_sensor` for every phase that completes. "
+    "broken one fails the run. Started by `watch_campaigns` for every phase that completes. "
     'Config: {"campaignId": "..."}; none: every published campaign.',
 )
 

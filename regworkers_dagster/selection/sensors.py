@@ -41,16 +41,16 @@ def build_sensors(*, on: bool) -> list[dg.SensorDefinition]:
     status = dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED
     return [
         dg.sensor(
-            name="campaigns_sensor",
+            name="watch_campaigns",
             jobs=[DRAW, CHECK_SELECTION],
             minimum_interval_seconds=_CAMPAIGNS_INTERVAL_SECONDS,
             default_status=status,
-            description="Gives every closed campaign its partition. Closes campaigns with `autoDraw` whose "
-            "`closesAt` has passed and starts their draw; takes a draw up again whose run died; has the promises "
-            "judged of every phase that completes.",
+            description="Gives every closed campaign its partition. Starts the draw of campaigns with `autoDraw` "
+            "once they are closed or their `closesAt` has passed; takes a draw up again whose run died; has the "
+            "promises judged of every phase that completes.",
         )(campaigns.campaigns_tick),
         dg.sensor(
-            name="markets_sensor",
+            name="watch_markets",
             job=retry_market_selection,
             minimum_interval_seconds=_CAMPAIGNS_INTERVAL_SECONDS,
             default_status=status,

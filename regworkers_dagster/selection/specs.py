@@ -10,7 +10,7 @@ import dagster as dg
 GROUP = "selection"
 OWNERS = ["team:selection"]
 TAGS = {"regworkers/flow": "selection"}
-# One partition a campaign, by its id. The sensor `campaigns` adds them, and so does a run of the first step.
+# One partition a campaign, by its id. The sensor `watch_campaigns` adds them, and so does a run of the first step.
 CAMPAIGN_PARTITIONS = dg.DynamicPartitionsDefinition(name="campaigns")
 
 CAMPAIGNS = dg.AssetSpec(
@@ -53,8 +53,9 @@ FROZEN_POOL = _step(
     "frozen_pool",
     [CAMPAIGNS, "entries"],
     {"s3", "parquet"},
-    "Every entry of the campaign at one moment, judged once: the eligible as leaves, the others with the reason. "
-    "Waits until replication has caught up, else says what is open.",
+    "Closes the campaign if it has `autoDraw` and its time has passed, and waits until replication has caught up, "
+    "else says what is open. Then every entry at one moment, judged once: the eligible as leaves, the others with "
+    "the reason.",
 )
 COMMITMENT = _step(
     "commitment",

@@ -1,11 +1,12 @@
-"""Botocore clients in memory that answer as a script says."""
+"""Clients that answer as a script says, and one that loses an answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from botocore.exceptions import ClientError
+from pymongo.errors import NetworkTimeout
 
 from regworkers_core.engine.breaker import CircuitBreaker
 from regworkers_core.engine.dependency import Classify, Dependency, RetryPolicy
@@ -47,3 +48,22 @@ class FakeClient:
     def of(self, method: str) -> list[Mapping[str, Any]]:
         """The arguments of each call of one method."""
         return [arguments for called, arguments in self.calls if called == method]
+
+
+class CommitsAndThenTimesOut:
+    """A collection whose next bulk write is done and then seems to have failed."""
+
+    def __init__(self, collection: Any, times: int = 1) -> None:
+        self._collection = collection
+        self.left = times
+
+    def bulk_write(self, operations: Sequence[Any], **options: Any) -> Any:
+        try:
+            return self._collection.bulk_write(operations, **options)
+        finally:
+            if self.left:
+                self.left -= 1
+                raise NetworkTimeout("the answer got lost")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._collection, name)

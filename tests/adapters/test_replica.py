@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pymongo.errors import BulkWriteError, NetworkTimeout
+from pymongo.errors import BulkWriteError
 
 from regworkers_core.adapters import replica as replica_module
 from regworkers_core.adapters.mongo import classify_mongo
@@ -21,7 +21,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import ItemFailure, PermanentFailure, Reason, TransientFailure
 from regworkers_core.runtime import Runtime
-from tests.adapters.fakes import dependency
+from tests.adapters.fakes import CommitsAndThenTimesOut, dependency
 
 AT = "2026-11-25T08:00:00.000Z"
 _numbers = itertools.count()
@@ -52,25 +52,6 @@ def apply(replica: Replica, write: Write) -> Any:
 
 def over(collection: Any, attempts: int = 3) -> Replica:
     return Replica(collection, dependency("mongo", classify_mongo, attempts))
-
-
-class CommitsAndThenTimesOut:
-    """A collection whose next bulk write is done and then seems to have failed."""
-
-    def __init__(self, collection: Any, times: int = 1) -> None:
-        self._collection = collection
-        self.left = times
-
-    def bulk_write(self, operations: Sequence[Any], **options: Any) -> Any:
-        try:
-            return self._collection.bulk_write(operations, **options)
-        finally:
-            if self.left:
-                self.left -= 1
-                raise NetworkTimeout("the answer got lost")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._collection, name)
 
 
 # One entry, any history

@@ -16,6 +16,7 @@ from regworkers_dagster.selection.decisions import (
     DrawRuns,
     LeaseMark,
     draw_due,
+    is_over,
     observe_lease,
     retries,
     start_draw,
@@ -46,8 +47,7 @@ REPORT = {"report": {"page": "s3://somewhere"}}
 @pytest.mark.parametrize(
     ("status", "auto_draw", "phase", "due"),
     [
-        ("DRAFT", True, None, None),
-        ("OPEN", True, None, None),
+        ("OPEN", True, None, "draw"),
         ("CLOSED", True, None, "draw"),
         # Nobody asked for it: a campaign manager launches it.
         ("CLOSED", False, None, None),
@@ -70,6 +70,23 @@ def test_a_draw_is_due_when_it_was_asked_for_or_begun_and_needs_no_persons_word(
     status: str, auto_draw: bool, phase: PhaseRecord | None, due: str | None
 ) -> None:
     assert draw_due(_campaign(status, auto_draw), phase, auto_publish=False) == due
+
+
+@pytest.mark.parametrize(
+    ("status", "auto_draw", "now", "over"),
+    [
+        ("DRAFT", True, "2027-01-01T00:00:00.000Z", False),
+        ("OPEN", True, "2026-01-31T23:59:59.999Z", False),
+        ("OPEN", True, "2026-02-01T00:00:00.000Z", True),
+        ("OPEN", False, "2027-01-01T00:00:00.000Z", False),
+        ("CLOSED", False, "2026-01-31T00:00:00.000Z", True),
+        ("COMPLETED", False, "2026-01-31T00:00:00.000Z", True),
+    ],
+)
+def test_a_campaign_is_over_when_it_is_closed_or_its_time_has_passed_and_it_may_be_closed(
+    status: str, auto_draw: bool, now: str, over: bool
+) -> None:
+    assert is_over(_campaign(status, auto_draw), now) is over
 
 
 def test_where_no_confirmation_is_needed_a_drawn_phase_goes_on() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 import orjson
@@ -22,7 +23,7 @@ from tests.dagster.selection_world import (
     run_draw,
 )
 from tests.dagster.support import job, plain, use
-from tests.selection.draw.world import CAMPAIGN
+from tests.selection.draw.world import CAMPAIGN, close_campaign
 from tests.support.draws import add_codes, confirmed, publish, result
 
 STEPS = ["frozen_pool", "commitment", "seed", "ranking", "draw", "draw_report", "publication"]
@@ -111,6 +112,33 @@ def test_an_entry_that_is_not_replicated_fails_the_freeze_and_the_line_says_what
     assert _status(closed) == "CLOSED"
 
 
+def test_a_run_closes_a_campaign_whose_time_has_passed_before_it_freezes_it(
+    runtime: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+    registered(runtime, 2, status="OPEN", autoDraw=True)
+    monkeypatch.setattr(DrawRun, "commit", _broken)
+    assert "frozen_pool" in materialised(run_draw(instance))
+    campaign = runtime.campaigns.get(CAMPAIGN)
+    assert campaign is not None
+    assert [(each.to, each.reason) for each in campaign.transitions] == [
+        ("CLOSED", "closesAt passed"),
+        ("PROCESSING", "draw"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "campaign", [{"autoDraw": False}, {"autoDraw": True, "closesAt": "2999-01-01T00:00:00.000Z"}]
+)
+def test_a_campaign_that_is_open_for_good_reason_is_not_closed_by_a_run(
+    runtime: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, campaign: dict[str, Any]
+) -> None:
+    use(monkeypatch, runtime)
+    close_campaign(runtime, entries=(), status="OPEN", **campaign)
+    assert "a draw needs it CLOSED" in failure_of(run_draw(instance))
+    assert _status(runtime) == "OPEN"
+
+
 def test_without_a_partition_the_line_says_how_to_name_the_campaign(
     runtime: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,11 +170,8 @@ def test_a_failed_step_is_executed_again_from_the_failure_and_nothing_is_drawn_t
 ) -> None:
     tags = {"dagster/partition": CAMPAIGN}
 
-    def broken(_run: DrawRun) -> None:
-        raise OSError("no space left")
-
     with monkeypatch.context() as patch:
-        patch.setattr(DrawRun, "rank", broken)
+        patch.setattr(DrawRun, "rank", _broken)
         first = dg.execute_job(dg.reconstructable(draw_job), instance, tags=tags, raise_on_error=False)
         assert not first.success
     before = closed.objects.get_bytes(f"draws/{CAMPAIGN}/phase-1/manifest.json")
@@ -162,6 +187,10 @@ def test_a_failed_step_is_executed_again_from_the_failure_and_nothing_is_drawn_t
     started = [event.step_key for event in again.all_events if event.event_type_value == "STEP_START"]
     assert started[0] == "ranking", "the steps before it stand"
     assert closed.objects.get_bytes(f"draws/{CAMPAIGN}/phase-1/manifest.json") == before
+
+
+def _broken(_run: DrawRun) -> None:
+    raise OSError("no space left")
 
 
 def draw_job() -> dg.JobDefinition:

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.operations.provision import provision
 from regworkers_core.replication.backfill.flow import backfill_status, start_backfill
 from regworkers_core.replication.reconcile import reconcile
@@ -16,14 +17,24 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_dagster.replication import sensors
 from regworkers_dagster.resources import Workers
+from regworkers_dagster.selection import campaigns
+from regworkers_dagster.selection import sensors as selection
 from tests.dagster.support import use
 from tests.deploy.policies import ROLES, Recorder, actions, actions_of_methods, allows, methods_called, policy
+from tests.selection.draw.world import close_campaign, drawn
+from tests.support.campaigns import advance_to, create
 from tests.support.drains import replicate_all, run
 from tests.support.entries import key, put
 from tests.support.runtimes import new_runtime, remove_namespace, test_settings
 
 # Needed only when something goes wrong, which these runs do not stage.
-WHEN_IT_FAILS = {"save": {"sqs:ChangeMessageVisibility"}}
+WHEN_IT_FAILS = {
+    "save": {"sqs:ChangeMessageVisibility"},
+    "selections": {"sqs:ChangeMessageVisibility"},
+    "draw": {"s3:AbortMultipartUpload", "s3:ListBucket"},
+    # Without this one, S3 answers a look for a missing object with a refusal.
+    "campaigns": {"s3:ListBucket"},
+}
 
 
 @pytest.fixture
@@ -36,7 +47,7 @@ def stocked() -> Iterator[Runtime]:
     remove_namespace(made)
 
 
-def _compare(role: str, recorder: Recorder) -> None:
+def compare(role: str, recorder: Recorder) -> None:
     refused = {call for call in recorder.calls if not allows(role, call)}
     assert not refused, "calls that the policy does not allow"
     unused = actions(role) - {call.action for call in recorder.calls} - WHEN_IT_FAILS.get(role, set())
@@ -48,7 +59,7 @@ def test_an_enqueue_drain_needs_what_its_policy_allows(
 ) -> None:
     recorder = Recorder(monkeypatch, stocked.names.prefix)
     run(Runtime(stocked.settings), "enqueue")
-    _compare("enqueue", recorder)
+    compare("enqueue", recorder)
 
 
 def test_a_save_drain_needs_what_its_policy_allows(stocked: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +68,7 @@ def test_a_save_drain_needs_what_its_policy_allows(stocked: Runtime, monkeypatch
     recorder = Recorder(monkeypatch, stocked.names.prefix)
     report = run(Runtime(stocked.settings), "save")
     assert report.counts["dead_lettered"] == 1
-    _compare("save", recorder)
+    compare("save", recorder)
 
 
 def test_reconcile_and_backfill_need_what_their_policy_allows(
@@ -72,16 +83,23 @@ def test_reconcile_and_backfill_need_what_their_policy_allows(
     for campaign in (None, "summer"):
         start_backfill(runtime, campaign)
         backfill_status(runtime, campaign)
-    _compare("reconcile", recorder)
+    compare("reconcile", recorder)
 
 
 def test_the_sensors_need_what_their_policy_allows(stocked: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    close_campaign(stocked)
+    drawn(stocked)
+    create(stocked, "due", autoDraw=True, closesAt="2026-02-01T00:00:00.000Z")
+    advance_to(stocked, "due", CampaignStatus.OPEN)
     use(monkeypatch, stocked)
     recorder = Recorder(monkeypatch, stocked.names.prefix)
+    ticks = (sensors.enqueue_tick, sensors.save_tick, sensors.observe_tick)
+    ticks += (campaigns.campaigns_tick, campaigns.markets_tick)
+    ticks += (selection.process_tick, selection.notify_tick, selection.observe_tick)
     with dg.DagsterInstance.ephemeral() as instance:
-        for tick in (sensors.enqueue_tick, sensors.save_tick, sensors.observe_tick):
+        for tick in ticks:
             tick(dg.build_sensor_context(instance=instance, sensor_name="any"), Workers(call_seconds=2.0))
-    _compare("sensors", recorder)
+    compare("sensors", recorder)
 
 
 def test_provisioning_needs_what_its_policy_allows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +113,7 @@ def test_provisioning_needs_what_its_policy_allows(monkeypatch: pytest.MonkeyPat
     needed = set(recorder.calls)
     remove_namespace(runtime)
     recorder.calls = needed
-    _compare("provision", recorder)
+    compare("provision", recorder)
 
 
 def _table_without_stream(runtime: Runtime) -> None:
@@ -131,7 +149,9 @@ def test_a_policy_names_its_actions_and_resources_one_by_one(role: str) -> None:
 
 def test_only_provisioning_may_create_or_change_tables_and_queues() -> None:
     changes = {
-        action for action in actions("provision") if not action.split(":")[1].startswith(("Describe", "Get"))
+        action
+        for action in actions("provision")
+        if not action.split(":")[1].startswith(("Describe", "Get", "List"))
     }
     assert {"dynamodb:CreateTable", "dynamodb:UpdateTable", "sqs:CreateQueue"} <= changes
     for role in set(ROLES) - {"provision"}:
@@ -139,7 +159,8 @@ def test_only_provisioning_may_create_or_change_tables_and_queues() -> None:
 
 
 def test_the_sensors_change_nothing() -> None:
-    assert all(action.split(":")[1].startswith(("Describe", "Get", "Query")) for action in actions("sensors"))
+    reads = ("Describe", "Get", "List", "Query")
+    assert all(action.split(":")[1].startswith(reads) for action in actions("sensors"))
 
 
 def test_nobody_may_put_or_delete_an_entry() -> None:

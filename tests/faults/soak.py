@@ -1,4 +1,6 @@
-"""Every kill point many times over, on one stack of its own: `python -m tests.faults.soak --repetitions 20`.
+"""Every kill point many times over, on one stack of its own: `python -m tests.faults.soak`.
+
+Replication's points twenty times each, those of a draw and of what follows it ten times (`--repetitions` for all).
 
 Prints a table of what was lost and doubled; exit code 1 if anything was.
 """
@@ -10,17 +12,21 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 from rich.console import Console
 from rich.table import Table
 
+from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
-from tests.faults.crash import PASSES, SECTIONS, Fault, crash_and_recover
+from tests.faults import crash as replication
 from tests.faults.story import Verdict
+from tests.selection.assign import crash as assign
+from tests.selection.draw import crash as draw
 from tests.support.runtimes import ADDRESSES, new_runtime, remove_namespace
 
 
@@ -45,26 +51,61 @@ class Row:
         self.findings += [*verdict.lost, *verdict.doubled]
 
 
-def soak(repetitions: int, steps: list[str], say: Callable[[str], None]) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A kill point: `passes` is how often a run passes it at least, `crash` kills at the n-th pass and recovers."""
+
+    repetitions: int
+    passes: int
+    sections: Mapping[str, Any]
+    crash: Callable[[Runtime, str, int], Verdict]
+
+
+def _replication(runtime: Runtime, step: str, occurrence: int) -> Verdict:
+    return replication.crash_and_recover(runtime, replication.Fault(step, occurrence))
+
+
+def _draw(runtime: Runtime, step: str, _occurrence: int) -> Verdict:
+    return Verdict(lost=draw.crash_and_resume(runtime, step))
+
+
+POINTS: Mapping[str, Point] = {
+    **{
+        step: Point(20, passes, replication.SECTIONS, _replication)
+        for step, passes in replication.PASSES.items()
+    },
+    **{step: Point(10, 1, {}, _draw) for step in draw.STEPS},
+    **{
+        step: Point(10, passes, assign.SECTIONS, assign.crash_and_recover)
+        for step, passes in assign.PASSES.items()
+    },
+}
+
+
+def soak(repetitions: int | None, steps: Sequence[str], say: Callable[[str], None]) -> list[Row]:
     """The servers come from the environment, as for a test run."""
     rows = [Row(step) for step in steps]
-    for repetition in range(repetitions):
+    wanted = {step: repetitions or POINTS[step].repetitions for step in steps}
+    for repetition in range(max(wanted.values())):
         # Round by round, so that an interrupted soak has seen every point.
         for row in rows:
-            fault = Fault(row.step, 1 + repetition % PASSES[row.step])
+            if repetition >= wanted[row.step]:
+                continue
+            occurrence = 1 + repetition % POINTS[row.step].passes
             started = time.monotonic()
-            verdict = once(fault)
+            verdict = once(row.step, occurrence)
             row.add(verdict, time.monotonic() - started)
             result = "clean" if verdict.clean else f"{verdict.lost + verdict.doubled}"
-            say(f"{repetition + 1}/{repetitions} kill at {fault.step}, pass {fault.occurrence}: {result}")
+            say(f"{repetition + 1}/{wanted[row.step]} kill at {row.step}, pass {occurrence}: {result}")
     return rows
 
 
-def once(fault: Fault) -> Verdict:
+def once(step: str, occurrence: int) -> Verdict:
     """One crash in a namespace of its own. What does not recover in time counts as lost."""
-    runtime = new_runtime(None, **SECTIONS)
+    point = POINTS[step]
+    runtime = new_runtime(None, **point.sections)
     try:
-        return crash_and_recover(runtime, fault)
+        return point.crash(runtime, step, occurrence)
     except AssertionError as failure:
         return Verdict(lost=[str(failure)])
     finally:
@@ -72,7 +113,7 @@ def once(fault: Fault) -> Verdict:
 
 
 def table(rows: list[Row]) -> Table:
-    made = Table(title="kill -9 of a drain (repeats: events that came again with the id they had)")
+    made = Table(title="kill -9 (repeats: events and messages that came again with the id they had)")
     made.add_column("at", no_wrap=True)
     for name in ("repetitions", "lost", "doubled", "repeats", "seconds"):
         made.add_column(name, justify="right")
@@ -84,9 +125,9 @@ def table(rows: list[Row]) -> Table:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="soak", description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=20)
+    parser.add_argument("--repetitions", type=int, help="default: 20 of replication, 10 of selection")
     parser.add_argument(
-        "--step", action="append", choices=list(PASSES), help="only this one (may be repeated)"
+        "--step", action="append", choices=list(POINTS), help="only this one (may be repeated)"
     )
     arguments = parser.parse_args()
     # Drains report at every end; here only troubles and the table are of interest.
@@ -102,7 +143,7 @@ def main() -> int:
     try:
         state = stack.up(say)
         os.environ.update({variable: state.address(name) for name, variable in ADDRESSES.items()})
-        rows = soak(arguments.repetitions, arguments.step or list(PASSES), say)
+        rows = soak(arguments.repetitions, arguments.step or list(POINTS), say)
     finally:
         stack.reset()
     Console().print(table(rows))

@@ -8,12 +8,14 @@ from typing import Any
 import orjson
 import pytest
 
+from regworkers_core.adapters.replica import Replica
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.ports import Outgoing, Received
 from regworkers_core.replication.send import send_keys
 from regworkers_core.runtime import Runtime
+from tests.adapters.fakes import CommitsAndThenTimesOut
 from tests.support.drains import replicate_all, run
 from tests.support.entries import document, item, key, put, remove, source
 
@@ -279,6 +281,18 @@ def test_every_bad_message_is_a_dead_letter_at_once_with_its_reason_and_its_hist
     history = list(runtime.database["dead_letters"].find())
     assert len(history) == len(BAD_BODIES) and {each["status"] for each in history} == {"open"}
     assert runtime.queue(runtime.names.replication_queue).depth().total == 0
+
+
+def test_a_repaired_entry_whose_write_lost_its_answer_has_its_event_although_no_flag_asks_for_it(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(runtime, key("e1"), needsReplication=False)
+    send(runtime, envelope(named("e1")))
+    collection = CommitsAndThenTimesOut(runtime.database["entries"])
+    monkeypatch.setitem(vars(runtime), "replica", Replica(collection, runtime.dependency("mongo")))
+    assert run(runtime, "save").counts["applied"] == 1
+    assert collection.left == 0
+    assert [event["type"] for event in events(runtime)] == ["entry.replicated"]
 
 
 def test_a_dead_letter_is_closed_when_its_entry_is_saved_at_that_order_or_above(runtime: Runtime) -> None:

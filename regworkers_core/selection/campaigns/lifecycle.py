@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
-
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
@@ -20,7 +18,6 @@ from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.leasing import LeaseBusy, held_lease
 
-log = structlog.get_logger(__name__)
 # A lease table that was made anew counts its tokens from 1 again; each try raises them by one.
 _MAX_TRIES = 200
 
@@ -94,31 +91,18 @@ def advance(
     )
 
 
-def close_due(runtime: Runtime, *, run_id: str) -> list[Advanced]:
-    """Close every OPEN campaign with `autoDraw` whose `closesAt` has passed; returns those that this call closed.
+def close_if_due(runtime: Runtime, campaign_id: str, *, run_id: str) -> bool:
+    """Close the campaign if it is OPEN with `autoDraw` and its `closesAt` has passed; whether this call did.
 
-    What a sensor calls: one campaign in another's hands does not keep the others open.
+    Raises what `advance` raises.
     """
-    closed = []
-    for campaign in due(runtime):
-        try:
-            done = advance(
-                runtime, campaign.campaign_id, CampaignStatus.CLOSED, reason="closesAt passed", run_id=run_id
-            )
-        except (TransientFailure, UsageError) as error:
-            # Held by somebody, or moved on between the two reads: the next look finds what is left.
-            log.warning("campaign not closed", campaign_id=campaign.campaign_id, error=str(error))
-            continue
-        if done.changed:
-            closed.append(done)
-    return closed
-
-
-def due(runtime: Runtime) -> list[Campaign]:
-    """OPEN campaigns with `autoDraw` whose `closesAt` has passed, by id. Makes one read and changes nothing."""
-    now = iso(runtime.clock())
-    open_ones = runtime.campaigns.list(CampaignStatus.OPEN)
-    return [campaign for campaign in open_ones if campaign.auto_draw and campaign.closes_at <= now]
+    campaign = get(runtime, campaign_id)
+    over = campaign.auto_draw and campaign.closes_at <= iso(runtime.clock())
+    if campaign.status is not CampaignStatus.OPEN or not over:
+        return False
+    return advance(
+        runtime, campaign_id, CampaignStatus.CLOSED, reason="closesAt passed", run_id=run_id
+    ).changed
 
 
 def get(runtime: Runtime, campaign_id: str) -> Campaign:

@@ -52,28 +52,33 @@ def allocate(folder: Path, previous: Path | None, ranked: Path, out: Path, *, en
 
 def allocate_phase(phase: Phase, order: Ranked, out: Path, *, engine: Engine) -> Summary:
     """The same from what has been read. Nothing here asks where the seed comes from."""
-    manifest, folder = phase.manifest, phase.folder
-    outcomes = Outcomes.before(manifest, folder / LEAVES, phase.previous)
-    segments = sorted({each.segment for market in manifest.markets for each in market.reserves})
+    outcomes = Outcomes.before(phase.manifest, phase.folder / LEAVES, phase.previous)
     candidates = order.order[order.ranks > 0]
     with engine.folder() as scratch:
-        wishes = Wishes.read(
-            folder / LEAVES,
-            manifest.count,
-            [market.market_id for market in manifest.markets],
-            segments,
-            tuple(phase.strikes),
-            scratch,
-        )
-        outcomes.strike(wishes.struck)
-        markets = _offered(manifest, outcomes.pin(), segments)
-        free = outcomes.undecided(candidates)
-        Allocation(markets, wishes, candidates, free, engine.batch_rows).run()
+        markets = _seat(phase, outcomes, candidates, scratch, engine.batch_rows)
     for number, market in enumerate(markets):
         for group in market.groups:
             outcomes.win(number, candidates[np.array(group.held, np.int64) * -1 - 1])
-    outcomes.close(candidates, manifest.waitlist_size)
+    outcomes.close(candidates, phase.manifest.waitlist_size)
+    del candidates
     return _write(phase, outcomes, order, markets, out)
+
+
+def _seat(
+    phase: Phase, outcomes: Outcomes, candidates: npt.NDArray[np.int32], scratch: Path, batch_rows: int
+) -> list[MarketGroups]:
+    """Strikes, then the seats of this phase. What everybody wishes is forgotten again before the result is
+    written: it is most of the memory.
+    """
+    manifest = phase.manifest
+    segments = sorted({each.segment for market in manifest.markets for each in market.reserves})
+    ids = [market.market_id for market in manifest.markets]
+    leaves = phase.folder / LEAVES
+    wishes = Wishes.read(leaves, manifest.count, ids, segments, tuple(phase.strikes), scratch)
+    outcomes.strike(wishes.struck)
+    markets = _offered(manifest, outcomes.pin(), segments)
+    Allocation(markets, wishes, candidates, outcomes.undecided(candidates), batch_rows).run()
+    return markets
 
 
 def _offered(manifest: Manifest, pinned: Sequence[int], segments: Sequence[str]) -> list[MarketGroups]:

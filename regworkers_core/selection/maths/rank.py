@@ -48,8 +48,14 @@ class Ranked:
 
     @staticmethod
     def read(path: Path) -> Ranked:
-        table = pq.read_table(path, schema=RANKED_SCHEMA)
-        return Ranked(table["position"].to_numpy(), table["rank"].to_numpy())
+        with pq.ParquetFile(path) as file:
+            made = Ranked(*(np.empty(file.metadata.num_rows, np.int32) for _ in range(2)))
+            done = 0
+            for batch in file.iter_batches(columns=RANKED_SCHEMA.names):
+                part = slice(done, done + batch.num_rows)
+                made.order[part], made.ranks[part] = (column.to_numpy() for column in batch.columns)
+                done = part.stop
+        return made
 
     def write(self, path: Path, rows: int) -> None:
         """As Parquet: `position INT, rank INT`, in the order of the draw."""

@@ -85,9 +85,9 @@ class Allocation:
         self._markets, self._wishes = markets, wishes
         self._candidates, self._free = candidates, free
         self._rows = min(batch_rows, _MOST_ROWS)
-        # By rank: how many preferences have been asked.
-        self._asked = array("H", bytes(2 * len(candidates)))
         self._with_reserves = any(market.reserves for market in markets)
+        # By rank: how many preferences have been asked, for those who may be displaced.
+        self._asked = array("H", bytes(2 * len(candidates) if self._with_reserves else 0))
 
     def run(self) -> None:
         for start in range(0, len(self._candidates), self._rows):

@@ -26,13 +26,16 @@ class Wishes:
     """`markets(position)`: indexes of the preferred markets in the fan's order; `rights(position)`: the number of
     the leaf's set of reserved segments, whose members are row `members[rights]` over `segments`.
 
-    Ten million leaves take 12 bytes each, and 2 for a preference, which lie in a file under `scratch`.
+    A leaf takes 4 bytes, as many again where there are reserves, and 2 for each preference, which lie in a file
+    under `scratch`.
     """
 
-    def __init__(self, count: int, segments: Sequence[str], scratch: Path) -> None:
+    def __init__(self, count: int, most: int, segments: Sequence[str], scratch: Path) -> None:
+        """`most`: a bound on the number of preferences."""
         self.segments = tuple(segments)
-        self.starts = np.zeros(count + 1, np.int64)
-        self.rights = np.zeros(count, np.int32)
+        self.starts = np.zeros(count + 1, np.uint32 if most < 2**32 else np.uint64)
+        nobody = np.zeros(1, np.int32)
+        self.rights = np.zeros(count, np.int32) if segments else np.broadcast_to(nobody, count)
         self.members = np.zeros((1, len(segments)), np.bool_)
         self.struck = np.zeros(0, np.int32)
         self.flat: npt.NDArray[np.int16] = np.zeros(0, np.int16)
@@ -47,8 +50,8 @@ class Wishes:
 
     def of(self, positions: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int16]]:
         """How many markets each of these leaves prefers, and all their indexes one after the other."""
-        starts = self.starts[positions]
-        lengths = self.starts[positions + 1] - starts
+        starts = self.starts[positions].astype(np.int64)
+        lengths = self.starts[positions + 1].astype(np.int64) - starts
         firsts = np.cumsum(lengths) - lengths
         return lengths, self.flat[np.repeat(starts - firsts, lengths) + np.arange(int(lengths.sum()))]
 
@@ -68,7 +71,8 @@ class Wishes:
             raise DrawError(
                 MANIFEST, f"{len(markets)} markets, at most {_MOST_MARKETS} can be drawn together"
             )
-        made = Wishes(count, segments, scratch)
+        # A preference is a byte at least, and a separator.
+        made = Wishes(count, leaves.stat().st_size // 2, segments, scratch)
         known, struck = pa.array(markets, pa.string()), pa.array(strikes, pa.string())
         done, hits = 0, []
         with made._file.open("wb") as file:
@@ -107,7 +111,8 @@ class Wishes:
         twice = np.flatnonzero(pairs[1:] == pairs[:-1])
         if len(twice):
             refuse_leaf(batch, int(pairs[twice[0]]) // len(known), "a preference stands twice")
-        self.starts[part.start + 1 : part.stop + 1] = self.starts[part.start] + np.cumsum(lengths)
+        start = int(self.starts[part.start])
+        self.starts[part.start + 1 : part.stop + 1] = start + np.cumsum(lengths, dtype=np.int64)
         return flat.astype(np.int16)
 
     def _take_segments(self, batch: Batch, part: slice) -> None:
@@ -118,7 +123,8 @@ class Wishes:
             np.int32,
             len(encoded.dictionary),
         )
-        self.rights[part] = numbers[encoded.indices.to_numpy()]
+        if self.segments:
+            self.rights[part] = numbers[encoded.indices.to_numpy()]
 
     def _rights_of(self, text: str, batch: Batch) -> int:
         number = self._known.get(text)

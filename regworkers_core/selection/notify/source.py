@@ -57,8 +57,7 @@ class OutboxSource:
         self._lock = threading.Lock()
         self._ready: deque[Parcel] = deque()
         self._in_flight = 0
-        # How far each market was handed out, and until when one whose rows came back is left alone.
-        self._after: dict[MarketPhase, str] = {}
+        # Until when a market whose rows came back is left alone.
         self._rest_until: dict[MarketPhase, float] = {}
         self._counts: Counter[str] = Counter()
 
@@ -73,7 +72,6 @@ class OutboxSource:
         elif self._stopped(self._ready[0].market.campaign_id):
             # What was read is read again when it may go.
             self._ready.clear()
-            self._after.clear()
             return self._nothing()
         batch = [self._ready.popleft() for _ in range(min(_PARCELS, len(self._ready)))]
         with self._lock:
@@ -83,7 +81,6 @@ class OutboxSource:
     def _leads(self) -> bool:
         if self._lease is None or self._lease.lost:
             self._ready.clear()
-            self._after.clear()
             self._lease = self._holder.acquire(LEASE)
         if self._lease is not None:
             self._refused_since = None
@@ -137,18 +134,12 @@ class OutboxSource:
         return True
 
     def _read(self, unit: Unit, now: float) -> bool:
-        market = unit.market
         left = canary_left(self._runtime, unit)
         limit = self._page_rows if left is None else min(left, self._page_rows)
-        after = self._after.get(market, "")
-        rows = self._runtime.outbox.pending(market, after=after, now=iso(now), limit=limit)
-        if not rows and after:
-            # The end: now for those that came back.
-            rows = self._runtime.outbox.pending(market, after="", now=iso(now), limit=limit)
+        rows = self._runtime.outbox.pending(unit.market, now=iso(now), limit=limit)
         if not rows:
             self._end(unit)
             return False
-        self._after[market] = rows[-1].key
         self._ready.extend(
             Parcel(tuple(rows[start : start + MAX_ITEMS])) for start in range(0, len(rows), MAX_ITEMS)
         )
@@ -182,7 +173,6 @@ class OutboxSource:
         with self._lock:
             self._in_flight -= len(again)
             for parcel, wait_seconds in again:
-                self._after.pop(parcel.market, None)
                 self._rest_until[parcel.market] = now + wait_seconds
 
     def heartbeat(self) -> None:

@@ -1,7 +1,7 @@
 """A receipt: what one entrant needs to check an outcome, cut out of the artefacts of a draw.
 
 Lookups are searches in sorted files and one block of the Merkle tree, so a receipt out of ten million takes
-milliseconds; only HOUSEHOLD_LIMIT scans the leaves once for the others of the unit.
+milliseconds once both indexes of the leaves are made (of the tree, and of the units that have several entries).
 
 A receipt names other entrants' leaves where it must (a household's, the neighbours of an absent ref): it is for
 the entrant and for support.
@@ -27,6 +27,7 @@ from regworkers_core.selection.maths.seed import SeedFile
 from regworkers_core.selection.proof import guarantee
 from regworkers_core.selection.proof.inputs import read_json
 from regworkers_core.selection.proof.sorted_file import SortedFile
+from regworkers_core.selection.proof.unit_index import starts_of, write_unit_index
 from regworkers_core.selection.proof.verify import phase_folders
 
 VERSION = 1
@@ -83,9 +84,9 @@ def build_receipt(
 ) -> Receipt:
     """The receipt of `ref` from the artefacts in `folder/phase-<n>`.
 
-    `index` is where the index of leaves.txt is kept (written when missing; without one each receipt hashes all
-    leaves). `reasons` is asked about a ref that has no leaf; `commitment_late` says whether the
-    secret's commitment came only at the freeze, None when that is not known.
+    `index` is where the index of leaves.txt is kept, with that of the units beside it (written when missing;
+    without one each receipt hashes all leaves). `reasons` is asked about a ref that has no leaf;
+    `commitment_late` says whether the secret's commitment came only at the freeze, None when that is not known.
 
     Raises NoReceipt when the ref is in no list, UsageError when the folder holds no result, DrawError for an
     artefact that is damaged where the receipt needs it.
@@ -160,9 +161,15 @@ def _siblings(leaves: Path, leaf: Leaf, seed: str, wins: int, index: Path | None
     """The leaves of the unit that come before this one: as many as a unit may win."""
     own = entry_key(seed, leaf.ref)
     with SortedFile(leaves) as lines:
-        unit = [line.ref for line in lines.holding(f"|{leaf.unit}|{leaf.weight}|")]
-        # The needle could also be met in another leaf's lists.
-        unit = [ref for ref in unit if (line := lines.find(ref)) and parse_leaf(line.text).unit == leaf.unit]
+        if index is None:
+            found = lines.holding(f"|{leaf.unit}|{leaf.weight}|")
+        else:
+            units = index.with_suffix(".units")
+            if not units.exists():
+                write_unit_index(leaves, units)
+            found = [lines.at(start) for start in starts_of(leaf.unit, units)]
+    # What was searched for could also be met in another leaf's lists, or be another unit's hash.
+    unit = [other.ref for other in (parse_leaf(line.text) for line in found) if other.unit == leaf.unit]
     ahead = sorted((entry_key(seed, ref), ref) for ref in unit if ref != leaf.ref)
     return [_inclusion(leaves, ref, index) for key, ref in ahead[:wins] if key < own]
 

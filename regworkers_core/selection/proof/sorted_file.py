@@ -52,6 +52,10 @@ class SortedFile:
         end = self._size if after is None else after.start
         return (None if end == 0 else self._line(self._start_before(end - 1))), after
 
+    def at(self, start: int) -> Line:
+        """The line that begins at this byte."""
+        return self._line(start)
+
     def holding(self, part: str) -> list[Line]:
         """Every line that contains `part`, by one scan at the speed of memory."""
         found: list[Line] = []

@@ -18,7 +18,6 @@ from regworkers_core.selection.report.odds import (
     prepare,
     segment_odds,
 )
-from regworkers_core.selection.report.plots import plots
 from regworkers_core.selection.report.workspace import Workspace
 
 MEMORY_MIB = 700
@@ -55,6 +54,9 @@ def build_report(
     """Read the files, count, audit, plot. Needs no server; ten million leaves within `memory_mib` for the
     process, spilling to a folder in `scratch`. Raises UsageError when the files are missing or not of one draw.
     """
+    # Matplotlib takes a second to load, which no other command should pay for.
+    from regworkers_core.selection.report.plots import plots
+
     context = context or ReportContext()
     numbers, found = measured(files, context, memory_mib=memory_mib, scratch=scratch)
     drawn = plots(numbers, context.market_names)

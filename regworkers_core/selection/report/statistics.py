@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 Numbers = NDArray[np.float64]
 # Below, the chi-square distribution is no good approximation: such groups are pooled.
@@ -126,4 +126,4 @@ def chi_square(counted: Counted) -> Outcome:
         return Outcome(None, 0, None)
     difference = directions.T @ (counted.hits - counted.expected)
     statistic = float(np.sum(difference[free] ** 2 / variances[free]))
-    return Outcome(statistic, freedom, float(chi2.sf(statistic, freedom)))
+    return Outcome(statistic, freedom, float(chdtrc(freedom, statistic)))

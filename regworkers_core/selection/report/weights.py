@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 Numbers = NDArray[np.float64]
+# Each halves the error: this many reach the last bit of a double.
+_HALVINGS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +30,22 @@ def weight_model(weights: Sequence[int], units: Sequence[int], first: int) -> We
     """`first` of all `units` (counted by weight) lead the order; 0 < `first` < all units."""
     w, n = np.asarray(weights, float), np.asarray(units, float)
 
-    def missing(threshold: float) -> float:
-        return float(np.sum(n * -np.expm1(w * np.log1p(-threshold))) - first)
-
-    threshold = float(brentq(missing, 0.0, 1 - 1e-12, xtol=1e-15))
+    threshold = _threshold(w, n, first)
     chance = -np.expm1(w * np.log1p(-threshold))
     # The threshold moves so that the sum is kept: each deviation is spread over all weights by how fast their
     # expectation grows with it.
     growth = n * w * (1 - threshold) ** (w - 1)
     keep = np.eye(len(w)) - np.outer(growth / growth.sum(), np.ones(len(w)))
     return WeightModel(n * chance, keep @ np.diag(n * chance * (1 - chance)) @ keep.T)
+
+
+def _threshold(weights: Numbers, units: Numbers, first: int) -> float:
+    """The t for which `first` units are expected, which grow with t."""
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if np.sum(units * -np.expm1(weights * np.log1p(-middle))) < first:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2

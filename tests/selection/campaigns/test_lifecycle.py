@@ -13,7 +13,7 @@ from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.lifecycle import Advanced, advance, close_due
+from regworkers_core.selection.campaigns.lifecycle import Advanced, advance, close_if_due
 from tests.support.campaigns import advance_to, create
 
 DRAFT, OPEN, CLOSED, PROCESSING, COMPLETED = CampaignStatus
@@ -146,7 +146,7 @@ def test_a_lease_table_that_was_made_anew_catches_up_with_the_stored_fence(runti
     assert stored is not None and stored.fence >= 4 and stored.status is OPEN
 
 
-def test_only_due_campaigns_that_say_autodraw_are_closed_and_only_once(runtime: Runtime) -> None:
+def test_only_an_open_campaign_that_says_autodraw_closes_when_its_time_has_passed(runtime: Runtime) -> None:
     past, future = "2026-02-01T00:00:00.000Z", "2999-01-01T00:00:00.000Z"
     for name, auto, closes in (
         ("due", True, past),
@@ -157,8 +157,12 @@ def test_only_due_campaigns_that_say_autodraw_are_closed_and_only_once(runtime: 
         create(runtime, name, autoDraw=auto, closesAt=closes)
         if name != "draft":
             advance_to(runtime, name, OPEN)
-    assert [done.campaign_id for done in close_due(runtime, run_id="sensor")] == ["due"]
-    assert close_due(runtime, run_id="sensor") == []
+    closed = {
+        each.campaign_id: close_if_due(runtime, each.campaign_id, run_id="r")
+        for each in runtime.campaigns.list()
+    }
+    assert closed == {"due": True, "by-hand": False, "not-yet": False, "draft": False}
+    assert not close_if_due(runtime, "due", run_id="r")
     status = {each.campaign_id: each.status for each in runtime.campaigns.list()}
     assert status == {"due": CLOSED, "by-hand": OPEN, "not-yet": OPEN, "draft": DRAFT}
 

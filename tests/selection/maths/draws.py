@@ -27,7 +27,7 @@ from regworkers_core.selection.maths.files import (
 from regworkers_core.selection.maths.manifest import Manifest, MarketTerms, ReserveTerms
 from regworkers_core.selection.maths.merkle import root_of
 from regworkers_core.selection.maths.phase import Phase
-from regworkers_core.selection.maths.rank import order_leaves
+from regworkers_core.selection.maths.rank import Ranked, order_leaves
 from regworkers_core.selection.maths.seed import SeedFile, commitment_of
 from regworkers_core.selection.maths.strikes import read_strikes, strikes_bytes
 from regworkers_core.selection.maths.summary import Summary
@@ -125,14 +125,18 @@ def compute_phase(folder: Path, engine: Engine, previous: Path | None = None) ->
     return compute(folder, previous, folder, engine=engine)
 
 
-def compute_with_any_seed(folder: Path, engine: Engine) -> Summary:
+def order_of(folder: Path, engine: Engine) -> Ranked:
+    """The order of a folder's leaves under its seed."""
+    manifest = Manifest.parse((folder / MANIFEST).read_bytes())
+    return order_leaves(folder / LEAVES, manifest, set_seed(folder), engine)
+
+
+def compute_with_any_seed(folder: Path, engine: Engine, order: Ranked | None = None) -> Summary:
     """A first phase, whatever its seed.json says."""
     manifest = Manifest.parse((folder / MANIFEST).read_bytes())
     seed = SeedFile.parse((folder / SEED).read_bytes())
     phase = Phase(folder, None, manifest, read_strikes(folder / STRIKES), seed)
-    return allocate_phase(
-        phase, order_leaves(folder / LEAVES, manifest, seed.seed, engine), folder, engine=engine
-    )
+    return allocate_phase(phase, order or order_of(folder, engine), folder, engine=engine)
 
 
 def taken_seats(folder: Path, strikes: Mapping[str, str]) -> dict[str, int]:

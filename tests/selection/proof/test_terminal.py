@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,82 +12,113 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from regworkers_core.cli import proof
+from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import public_key
 from regworkers_core.selection.maths.files import ARTEFACTS, MANIFEST, RESULT, file_hash
+from regworkers_core.selection.proof import html
+from regworkers_core.selection.proof.check import check_receipt
+from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
 from regworkers_core.selection.proof.source import campaign_source
 from tests.selection.proof.draws import CAMPAIGN, outcomes
 from tests.support.terminal import Answer, regworkers
 
 
-def offline(folder: Path, *words: str) -> Answer:
-    """Without any server, and with a cache of its own."""
+def alone(folder: Path, *words: str) -> Answer:
+    """In a process of its own, without any server, and with a cache of its own."""
     return regworkers(None, "draw", *words, TMPDIR=str(folder), REGWORKERS_LOCAL_DIR=str(folder / "none"))
+
+
+def here(*words: str) -> Answer:
+    """In this process, which saves the start of one; usage errors become what the terminal makes of them."""
+    app = typer.Typer(pretty_exceptions_enable=False)
+    proof.register(app)
+    done = CliRunner().invoke(app, words)
+    if isinstance(done.exception, UsageError):
+        return Answer(2, done.stdout, str(done.exception))
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return Answer(done.exit_code, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A temporary folder for what the commands keep."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
 
 
 def ref_of(folder: Path, outcome: str) -> str:
     return next(ref for ref, found in outcomes(folder / "phase-2").items() if found == outcome)
 
 
-def test_verify_replays_a_folder_offline_and_says_so_in_text_and_json(revealed: Path, tmp_path: Path) -> None:
-    text = offline(tmp_path, "verify", str(revealed))
+def test_verify_replays_a_folder_offline_and_leaves_nothing_behind(revealed: Path, tmp_path: Path) -> None:
+    text = alone(tmp_path, "verify", str(revealed))
     assert text.code == 0 and "trust in the operator" in text.stdout
     hashes = [file_hash(revealed / f"phase-{number}" / MANIFEST) for number in (1, 2)]
     assert all(each in text.stdout for each in hashes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_verify_compares_with_published_hashes_exits_with_1_and_names_the_file(
+    revealed: Path, cache: Path
+) -> None:
+    hashes = [file_hash(revealed / f"phase-{number}" / MANIFEST) for number in (1, 2)]
     words = ("--manifest-hash", hashes[0], "--manifest-hash", hashes[1], "--format", "json")
-    document = offline(tmp_path, "verify", str(revealed), *words).document
+    document = here("verify", str(revealed), *words).document
     assert document["passed"] is True and document["findings"] == []
     assert [each["manifestHash"] for each in document["phases"]] == hashes
-    assert not list(tmp_path.iterdir()), "nothing is left behind"
-
-
-def test_verify_exits_with_1_and_names_the_file(beaconed: Path, tmp_path: Path) -> None:
-    answer = offline(tmp_path, "verify", str(beaconed), "--manifest-hash", "0" * 64)
+    answer = here("verify", str(revealed), "--manifest-hash", "0" * 64)
     assert answer.code == 1 and "phase-1/manifest.json" in answer.stdout
-    nowhere = offline(tmp_path, "verify", str(tmp_path / "nowhere"))
+    nowhere = here("verify", str(cache / "nowhere"))
     assert nowhere.code == 2 and "neither a folder" in nowhere.stderr
 
 
-def test_a_receipt_is_printed_kept_and_checked_offline(revealed: Path, tmp_path: Path) -> None:
+def test_a_receipt_is_printed_kept_and_checked_offline(revealed: Path, cache: Path) -> None:
     ref = ref_of(revealed, "WINNER")
-    kept, page = tmp_path / "receipt.json", tmp_path / "receipt.html"
-    source = ("--from", str(revealed))
-    text = offline(tmp_path, "receipt", CAMPAIGN, ref, *source)
+    kept, page = cache / "receipt.json", cache / "receipt.html"
+    words = ("receipt", CAMPAIGN, ref, "--from", str(revealed))
+    text = here(*words)
     assert text.code == 0 and text.stdout.startswith("Selected: ") and "Every check holds" in text.stdout
-    assert (
-        offline(tmp_path, "receipt", CAMPAIGN, ref, *source, "--format", "json", "--output", str(kept)).code
-        == 0
-    )
-    assert (
-        offline(tmp_path, "receipt", CAMPAIGN, ref, *source, "--format", "html", "--output", str(page)).code
-        == 0
-    )
-    checked = offline(tmp_path, "check-receipt", str(kept), "--format", "json")
+    assert here(*words, "--format", "json", "--output", str(kept)).code == 0
+    assert here(*words, "--format", "html", "--output", str(page)).code == 0
+    checked = alone(cache, "check-receipt", str(kept), "--format", "json")
     assert checked.code == 0 and checked.document["passed"] is True
-    html = page.read_text()
-    assert ref in html and "color-scheme: light dark" in html and "viewport" in html
-    assert not re.search(r"(src|href)=|url\(|@import|<script|https?://", html), "self-contained"
+    shown = page.read_text()
+    assert ref in shown and "color-scheme: light dark" in shown and "viewport" in shown
+    assert not re.search(r"(src|href)=|url\(|@import|<script|https?://", shown), "self-contained"
     tampered = json.loads(kept.read_bytes())
-    tampered["rank"] = 1
     tampered["phases"][-1]["result"] = f"{ref}|moon|1|WINNER"
     kept.write_text(json.dumps(tampered))
-    failed = offline(tmp_path, "check-receipt", str(kept))
+    failed = here("check-receipt", str(kept))
     assert failed.code == 1 and "DOES NOT HOLD" in failed.stdout
 
 
-def test_what_is_no_receipt_and_no_ref_ends_with_a_line_that_says_so(revealed: Path, tmp_path: Path) -> None:
-    (tmp_path / "other.json").write_text("[/b] hello")
-    answer = offline(tmp_path, "check-receipt", str(tmp_path / "other.json"))
+def test_what_is_no_receipt_and_no_ref_ends_with_a_line_that_says_so(revealed: Path, cache: Path) -> None:
+    (cache / "other.json").write_text("[/b] hello")
+    answer = here("check-receipt", str(cache / "other.json"))
     assert answer.code == 1 and "not a JSON document" in answer.stdout
     for words, said in (
-        (("check-receipt", str(tmp_path / "nothing.json")), "No such file"),
+        (("check-receipt", str(cache / "nothing.json")), "No such file"),
         (("receipt", CAMPAIGN, "nobody", "--from", str(revealed)), "neither in the draw"),
         (("receipt", "winter", ref_of(revealed, "WINNER"), "--from", str(revealed)), "is the draw of summer"),
-        (("receipt", CAMPAIGN, "nobody", "--from", str(tmp_path)), "no phase-1"),
+        (("receipt", CAMPAIGN, "nobody", "--from", str(cache)), "no phase-1"),
     ):
-        answer = offline(tmp_path, *words)
-        assert answer.code == 2 and said in answer.stderr and len(answer.stderr.strip().splitlines()) == 1
+        answer = here(*words)
+        assert answer.code == 2 and said in answer.stderr and "\n" not in answer.stderr
+
+
+def test_a_page_shows_whatever_a_receipt_says_as_text(revealed: Path) -> None:
+    receipt = build_receipt(revealed, ref_of(revealed, "WAITLIST"))
+    receipt["guarantee"] = "<script>alert(1)</script>"
+    checked = check_receipt(receipt_bytes(receipt))
+    shown = html.page(receipt, checked)
+    assert "<script" not in shown and "&lt;script&gt;" in shown and "does not hold" in shown
 
 
 @pytest.fixture
@@ -116,17 +148,22 @@ def published(runtime: Runtime, revealed: Path) -> Iterator[Runtime]:
     yield runtime
 
 
-def test_a_published_draw_is_verified_by_id_and_by_prefix(published: Runtime) -> None:
-    by_id = regworkers(published, "draw", "verify", CAMPAIGN, "--format", "json")
+def test_a_published_draw_is_verified_by_id_and_by_prefix(
+    published: Runtime, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Runtime, "load", lambda: published)
+    by_id = here("verify", CAMPAIGN, "--format", "json")
     assert by_id.code == 0 and by_id.document["passed"] is True
     prefix = f"s3://{published.names.bucket}/draws/{CAMPAIGN}"
-    assert regworkers(published, "draw", "verify", prefix).code == 0
+    assert here("verify", prefix).code == 0
     published.database["draws"].update_one({"_id": CAMPAIGN}, {"$set": {"phases.1.manifestHash": "0" * 64}})
-    other = regworkers(published, "draw", "verify", CAMPAIGN)
+    other = here("verify", CAMPAIGN)
     assert other.code == 1 and "phase-1/manifest.json" in other.stdout
     for target in ("winter", prefix + "/nothing"):
-        missing = regworkers(published, "draw", "verify", target)
-        assert missing.code == 2 and len(missing.stderr.strip().splitlines()) == 1
+        missing = here("verify", target)
+        assert missing.code == 2 and target.rpartition("/")[2] in missing.stderr
+    assert here("receipt", CAMPAIGN, "somebody").stdout.startswith("Not in the draw")
+    assert not [path for path in cache.iterdir() if not path.name.startswith("regworkers-artefacts-")]
 
 
 def test_receipts_come_from_a_cache_that_follows_the_result(published: Runtime, tmp_path: Path) -> None:

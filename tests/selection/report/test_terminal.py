@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from regworkers_core.cli import simulate
 from regworkers_core.domain.campaign import Campaign, CampaignStatus, DrawRules, Market, Reserve
+from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from tests.support.terminal import regworkers
 
@@ -19,6 +24,14 @@ INVENTED = (
     "--capacity",
     "south=20",
 )
+
+
+def app() -> typer.Typer:
+    """The command alone, in this process."""
+    draw = typer.Typer()
+    draw.callback()(lambda: None)
+    simulate.register(draw)
+    return draw
 
 
 def campaign() -> Campaign:
@@ -95,15 +108,17 @@ def test_an_unknown_campaign_is_one_line_with_the_way_out(runtime: Runtime) -> N
     assert "campaign autumn is not known" in answer.stderr and "campaign list" in answer.stderr
 
 
-def test_invented_entries_need_no_server() -> None:
-    first, again = (
-        regworkers(None, *INVENTED, "--seed", "try", "--rounds", "2", "--format", "json") for _ in range(2)
-    )
+def test_invented_entries_need_no_server_and_a_word_repeats_them() -> None:
+    words = (*INVENTED, "--seed", "try", "--rounds", "2", "--format", "json")
+    first, again = regworkers(None, *words), CliRunner().invoke(app(), words[1:])
     assert first.code == 0, first.stderr
     assert first.document["winners"]["mean"] == 60 and first.document["pool"]["invented"] is True
-    assert first.document == again.document
-    text = regworkers(None, *INVENTED, "--rounds", "1", "--reserve", "north:local=10")
-    assert text.code == 0 and "not the draw" in text.stdout and "by segment" in text.stdout
+    assert first.document == orjson.loads(again.stdout)
+
+
+def test_the_text_says_that_it_is_not_the_draw() -> None:
+    text = CliRunner().invoke(app(), [*INVENTED[1:], "--rounds", "1", "--reserve", "north:local=10"])
+    assert text.exit_code == 0 and "not the draw" in text.stdout and "by segment" in text.stdout
 
 
 @pytest.mark.parametrize(
@@ -118,7 +133,6 @@ def test_invented_entries_need_no_server() -> None:
         (("--weights", "local=0"), "a weight is 1 to 64"),
     ],
 )
-def test_wrong_options_are_one_line_and_exit_code_2(words: tuple[str, str], expected: str) -> None:
-    answer = regworkers(None, *INVENTED, *words)
-    assert answer.code == 2 and answer.stdout == ""
-    assert expected in answer.stderr and len(answer.stderr.strip().splitlines()) == 1
+def test_wrong_options_are_refused_and_named(words: tuple[str, str], expected: str) -> None:
+    refused = CliRunner().invoke(app(), [*INVENTED[1:], *words])
+    assert isinstance(refused.exception, UsageError) and expected in str(refused.exception)

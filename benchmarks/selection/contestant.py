@@ -1,0 +1,118 @@
+"""One thing that is timed, in a process of its own: `python -m benchmarks.selection.contestant <name> <folder>`.
+
+Prints `{"seconds", "cpuSeconds", "peakMib"}`, for receipts also their milliseconds. Imports and the reading of
+arguments are not in the seconds; they are in the peak.
+"""
+
+from __future__ import annotations
+
+import random
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import orjson
+
+from benchmarks.selection.data import CAMPAIGN, IDS, leaves, make_pool, make_terms, shape_of
+from regworkers_core.selection.maths.compute import compute
+from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.maths.files import LEAVES, sha256_hex
+from regworkers_core.selection.maths.merkle import root_of
+from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
+
+PHASE = "phase-1"
+INDEX = "leaves.index"
+_ROOT = Path(__file__).resolve().parents[2]
+_RECEIPTS = 200
+_MIB = 1024 * 1024
+
+
+def _pool(folder: Path) -> None:
+    make_pool(shape_of(folder), folder / PHASE)
+
+
+def _leaves(folder: Path) -> None:
+    leaves(folder / PHASE, _engine(folder))
+
+
+def _merkle(folder: Path) -> None:
+    root, count = root_of(folder / PHASE / LEAVES)
+    make_terms(shape_of(folder), folder / PHASE, root, count)
+
+
+def _bare(folder: Path) -> None:
+    """DuckDB as it comes, hashing a ticket for each id and sorting by the hash."""
+    ticket = f"vf1|{sha256_hex(b'seed')}|{CAMPAIGN}|"
+    query = f"SELECT id, sha256('{ticket}' || id || '|0') AS key FROM '{folder / PHASE / IDS}' ORDER BY key"
+    with duckdb.connect() as connection:
+        connection.execute(f"COPY ({query}) TO '{folder / 'bare.parquet'}' (FORMAT parquet)")
+
+
+def _draw(folder: Path) -> None:
+    compute(folder / PHASE, None, folder / PHASE, engine=_engine(folder))
+
+
+def _receipts(folder: Path) -> list[float]:
+    """Milliseconds each; the indexes are there, as after the first receipt of a draw."""
+    refs = _some_refs(folder)
+    build_receipt(folder, refs[0], index=folder / INDEX)
+    found = []
+    for ref in refs:
+        started = time.perf_counter()
+        receipt_bytes(build_receipt(folder, ref, index=folder / INDEX))
+        found.append((time.perf_counter() - started) * 1000)
+    return sorted(found)
+
+
+def _some_refs(folder: Path) -> list[str]:
+    query = f"SELECT id FROM '{folder / PHASE / IDS}' USING SAMPLE reservoir({_RECEIPTS} ROWS) REPEATABLE (7)"
+    with duckdb.connect() as connection:
+        refs = [row[0] for row in connection.execute(query).fetchall()]
+    random.Random(7).shuffle(refs)
+    return refs
+
+
+def _engine(folder: Path) -> Engine:
+    return Engine(folder / "scratch")
+
+
+CONTESTANTS: dict[str, Callable[[Path], Any]] = {
+    "pool": _pool, "leaves": _leaves, "merkle": _merkle, "bare": _bare, "draw": _draw, "receipts": _receipts,
+}  # fmt: skip
+
+
+def run(name: str, folder: Path) -> dict[str, Any]:
+    """In a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.selection.contestant", name, str(folder)]
+    answer = subprocess.run(command, cwd=_ROOT, check=True, stdout=subprocess.PIPE)
+    found: dict[str, Any] = orjson.loads(answer.stdout)
+    return found
+
+
+def _timed(name: str, folder: Path) -> dict[str, Any]:
+    started, cpu = time.perf_counter(), time.process_time()
+    extra = CONTESTANTS[name](folder)
+    found = {
+        "seconds": time.perf_counter() - started,
+        "cpuSeconds": time.process_time() - cpu,
+        "peakMib": _peak_bytes() / _MIB,
+    }
+    return found if extra is None else {**found, "milliseconds": extra}
+
+
+def _peak_bytes() -> int:
+    """Of this program, by Linux's own record; getrusage may count what the parent had."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, IndexError, ValueError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    print(orjson.dumps(_timed(sys.argv[1], Path(sys.argv[2]))).decode())

@@ -1,0 +1,76 @@
+"""Least privilege in selection: what campaigns, draws and their drains do on AWS, compared with their policies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from regworkers_core.domain.campaign import CampaignStatus
+from regworkers_core.replication.settled import settled
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.publish import resume_blocked
+from regworkers_core.selection.campaigns.registry import find
+from regworkers_core.selection.campaigns.secrets import make_secret
+from regworkers_core.selection.codes.importing import import_codes
+from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
+from tests.deploy.policies import Recorder
+from tests.deploy.test_policies import compare
+from tests.selection.draw.world import CAMPAIGN, close_campaign, drawn
+from tests.support.campaigns import advance_to, create
+from tests.support.drains import run
+from tests.support.runtimes import new_runtime, remove_namespace
+
+
+@pytest.fixture
+def runtime() -> Iterator[Runtime]:
+    """With metrics on."""
+    made = new_runtime(observability={"cloudwatch_enabled": True})
+    yield made
+    remove_namespace(made)
+
+
+def import_for_berlin(runtime: Runtime, folder: Path) -> None:
+    """Enough codes for the market that waits, imported as the terminal does it."""
+    file = folder / "codes.csv"
+    file.write_text("\n".join(["code", *(f"CODE-{number}" for number in range(20))]))
+    campaign = find(runtime, CAMPAIGN)
+    import_codes(runtime, file, campaign, market_id="berlin", rejects=folder / "rejects.csv", run_id="import")
+    assert "berlin" in resume_blocked(runtime, CAMPAIGN, run_id="import")
+
+
+def draw_it(runtime: Runtime) -> None:
+    """As a run does it, which asks whether replication has settled, first."""
+    assert settled(runtime, CAMPAIGN), "nothing but the replica holds these entries"
+    drawn(runtime)
+
+
+def test_a_campaign_manager_needs_what_the_policy_allows(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    close_campaign(runtime, codes=0)
+    drawn(runtime)
+    recorder = Recorder(monkeypatch, runtime.names.prefix)
+    hers = Runtime(runtime.settings)
+    # Her first attempt died between the secret and the campaign.
+    make_secret(hers, "winter")
+    create(hers, "winter")
+    advance_to(hers, "winter", CampaignStatus.CLOSED)
+    import_for_berlin(hers, tmp_path)
+    compare("campaigns", recorder)
+
+
+def test_a_draw_and_its_drains_need_what_their_policies_allow(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close_campaign(runtime)
+    for role, work in (
+        ("draw", draw_it),
+        ("selections", lambda mine: run(mine, SELECTIONS)),
+        ("notifications", lambda mine: run(mine, NOTIFICATIONS)),
+    ):
+        recorder = Recorder(monkeypatch, runtime.names.prefix)
+        work(Runtime(runtime.settings))
+        compare(role, recorder)
+        monkeypatch.undo()

@@ -1,0 +1,139 @@
+"""A processor or a sender that is killed at a named step, and the recovery after it.
+
+`python -m tests.selection.assign.crash <prefix> <step> <occurrence>` is the one that dies.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from typing import Any
+
+import orjson
+
+from regworkers_core.drains import drain_limits, run_drain
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.publish import publish_phase
+from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
+from regworkers_core.settings import PROJECT_ROOT
+from tests.faults.story import Verdict
+from tests.support.drains import run
+from tests.support.draws import (
+    CAMPAIGN,
+    add_codes,
+    all_completed,
+    confirmed,
+    findings,
+    market_status,
+    publish,
+    result,
+)
+from tests.support.runtimes import test_settings
+from tests.support.waiting import wait_until
+
+# Small chunks, so that a drain dies between others that are done, waiting or in flight.
+SECTIONS: dict[str, Any] = {"selection": {"chunk_winners": 5, "batch_messages": 2, "concurrency": 2}}
+ROWS = result({"berlin": 12, "paris": 7}, waiting=5, unselected=4, limited=3)
+MARKETS = ("berlin", "paris")
+# How often a drain of the story below passes each step, at least.
+PASSES = {
+    "draw.after_register": 1,
+    "selections.after_claim": 5,
+    "selections.after_write": 5,
+    "selections.after_outbox": 8,
+    "selections.after_complete": 3,
+    "selections.before_delete": 3,
+    "notifications.after_send": 2,
+}
+
+
+def crash_and_recover(runtime: Runtime, step: str, occurrence: int = 1) -> Verdict:
+    """A confirmed result, one that dies over it, fresh drains until nothing is left."""
+    confirmed(runtime, ROWS, MARKETS)
+    for name in MARKETS:
+        add_codes(runtime, name, 15)
+    if not step.startswith("draw."):
+        publish(runtime)
+    if step.startswith("notifications."):
+        run(runtime, SELECTIONS)
+    die(runtime, step, occurrence)
+    publish(runtime)
+    wait_until(lambda: _assigned(runtime), what="every market complete")
+    wait_until(lambda: run(runtime, NOTIFICATIONS) and _delivered(runtime), what="every message sent")
+    return judge(runtime)
+
+
+def _assigned(runtime: Runtime) -> bool:
+    run(runtime, SELECTIONS)
+    empty = runtime.queue(runtime.names.selection_queue).depth().total == 0
+    return empty and market_status(runtime) == all_completed(*MARKETS)
+
+
+def _delivered(runtime: Runtime) -> bool:
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None
+    return all("deliveredAt" in entry for entry in record.phases[1].markets.values())
+
+
+def judge(runtime: Runtime) -> Verdict:
+    """`repeats` are fans' messages that came again with the key that they had: the mailer drops those."""
+    verdict = Verdict(lost=findings(runtime, ROWS))
+    queue = runtime.queue(runtime.names.notification_queue)
+    keys: Counter[str] = Counter()
+    while messages := queue.receive(10, 0, 30):
+        keys.update(item["key"] for message in messages for item in orjson.loads(message.body)["items"])
+        queue.delete(messages)
+    owed = {str(row["_id"]) for row in runtime.database["outbox"].find()}
+    verdict.lost += [f"{key}: not told" for key in owed - set(keys)]
+    verdict.doubled += [f"{key}: told and not owed" for key in set(keys) - owed]
+    verdict.repeats = keys.total() - len(keys)
+    for name in runtime.names.queues:
+        if dead := runtime.queue(runtime.names.dead_letter_queue(name)).depth().total:
+            verdict.lost.append(f"{dead} dead letters on {runtime.names.dead_letter_queue(name)}")
+    campaign = runtime.campaigns.get(CAMPAIGN)
+    if campaign is None or campaign.status != "COMPLETED":
+        verdict.lost.append("the campaign is not complete")
+    return verdict
+
+
+def die(runtime: Runtime, step: str, occurrence: int) -> None:
+    """Run the step's work in a process of its own until it kills itself."""
+    answer = subprocess.run(
+        [sys.executable, "-m", "tests.selection.assign.crash", runtime.names.prefix, step, str(occurrence)],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.returncode == -signal.SIGKILL, f"{step} did not die: {answer.stdout}{answer.stderr}"
+
+
+def _main(prefix: str, wanted: str, occurrence: str) -> None:
+    lock, passed = threading.Lock(), 0
+
+    def on_step(name: str) -> None:
+        nonlocal passed
+        if name != wanted:
+            return
+        with lock:
+            passed += 1
+            if passed == int(occurrence):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    runtime = Runtime(test_settings(prefix, **SECTIONS))
+    if wanted.startswith("draw."):
+        publish_phase(runtime, CAMPAIGN, 1, token=1, run_id="victim", on_step=on_step)
+        return
+    spec = SELECTIONS if wanted.startswith("selections.") else NOTIFICATIONS
+    limits = drain_limits(runtime.settings, spec, idle_seconds=0.3, max_seconds=30)
+    print(run_drain(runtime, spec, limits, stop=StopSignal(), run_id="victim", on_step=on_step).as_dict())
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,56 @@
+"""`regworkers notifications` and `regworkers invoke enqueueMarketSelections`, as their users see them."""
+
+from __future__ import annotations
+
+import orjson
+
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
+from tests.support.draws import CAMPAIGN, add_codes, confirmed, publish, result
+from tests.support.drains import run
+from tests.support.terminal import regworkers
+
+ROWS = result({"berlin": 3}, waiting=2)
+
+
+def test_an_operator_stops_follows_and_resumes_the_messages(runtime: Runtime) -> None:
+    confirmed(runtime, ROWS, ["berlin"])
+    add_codes(runtime, "berlin", 3)
+    publish(runtime)
+    run(runtime, SELECTIONS)
+    words = ("--reason", "wrong text", "--by", "ann", "--format", "json")
+    paused = regworkers(runtime, "notifications", "pause", CAMPAIGN, *words)
+    assert paused.code == 0 and paused.document["paused"] is True
+    assert run(runtime, NOTIFICATIONS).counts["received"] == 0
+    told = regworkers(runtime, "notifications", "status", CAMPAIGN)
+    assert (
+        told.code == 1
+        and "paused by ann" in told.stdout
+        and "wrong text" in told.stdout
+        and "berlin" in told.stdout
+    )
+    assert regworkers(runtime, "notifications", "resume", CAMPAIGN, *words).code == 0
+    assert run(runtime, NOTIFICATIONS).counts["sent"] == 5
+    after = regworkers(runtime, "notifications", "status", "--format", "json")
+    assert after.code == 0
+    assert after.document["campaigns"][CAMPAIGN]["phases"]["1"]["markets"]["berlin"]["sent"] == 3
+
+
+def test_a_switch_needs_one_campaign_or_all(runtime: Runtime) -> None:
+    words = ("--reason", "r", "--by", "ann")
+    for target in ([], [CAMPAIGN, "--all"], ["nowhere"]):
+        answer = regworkers(runtime, "notifications", "pause", *target, *words)
+        assert answer.code == 2 and "--all" in answer.stderr and answer.stdout == ""
+
+
+def test_a_market_is_taken_up_again_with_the_worker_of_old(runtime: Runtime) -> None:
+    confirmed(runtime, ROWS, ["berlin"])
+    publish(runtime)
+    event = orjson.dumps({"campaignId": CAMPAIGN, "marketId": "berlin"}).decode()
+    blocked = regworkers(runtime, "invoke", "enqueueMarketSelections", event)
+    assert blocked.code == 1 and (blocked.document["needed"], blocked.document["available"]) == (3, 0)
+    add_codes(runtime, "berlin", 3)
+    sent = regworkers(runtime, "invoke", "enqueueMarketSelections", event)
+    assert sent.code == 0 and (sent.document["status"], sent.document["queued"]) == ("ASSIGNING", 1)
+    wrong = regworkers(runtime, "invoke", "enqueueMarketSelections", '{"campaignId": "summer"}')
+    assert wrong.code == 2 and "marketId is missing" in wrong.stderr
