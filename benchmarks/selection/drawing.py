@@ -20,6 +20,8 @@ AIM_OF_BARE, AIM_MIB, AIM_RECEIPT_MS = 1.5, 1024, 50
 # Ten times the entries; what a draw does beside sorting is linear, and sorting nearly so.
 _GROWTH = 10
 
+_STEPS = ("leaves", "merkle")
+
 Say = Callable[[str], None]
 
 
@@ -77,8 +79,10 @@ def markdown(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     drawn = {name: each for name, each in found.items() if "draw" in each}
     if drawn:
         text += _draw_tables(drawn)
-    rows = [(_name(name), *(f"{each[step]['seconds']:.1f}" for step in ("leaves", "merkle")),
-             *(f"{each[step]['peakMib']:.0f}" for step in ("leaves", "merkle"))) for name, each in found.items()]  # fmt: skip
+    rows = [
+        (_name(name), *(f"{each[step][figure]:.1f}" for figure in ("seconds", "peakMib") for step in _STEPS))
+        for name, each in found.items()
+    ]
     text += [
         "### Leaves and Merkle root",
         table(("pool", "leaves, s", "root, s", "leaves, MiB", "root, MiB"), rows),
@@ -104,15 +108,11 @@ def _draw_tables(drawn: Mapping[str, Mapping[str, Any]]) -> list[str]:
         for name, each in drawn.items()
     ]
     small, large, _ = drawn.values()
+    peak = max(each["draw"]["peakMib"] for each in drawn.values())
     growth = large["draw"]["seconds"] / small["draw"]["seconds"]
     aims = [
         _aim("draw / bare DuckDB", large["ofBare"], AIM_OF_BARE, "{:.2f}"),
-        _aim(
-            "peak memory of the draw, MiB",
-            max(each["draw"]["peakMib"] for each in drawn.values()),
-            AIM_MIB,
-            "{:.0f}",
-        ),
+        _aim("peak memory of the draw, MiB", peak, AIM_MIB, "{:.0f}"),
     ]
     return [
         "### The draw",
@@ -128,10 +128,10 @@ def _draw_tables(drawn: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _receipt_table(receipts: Mapping[str, Mapping[str, float]]) -> str:
     rows = [
         (_name(name), f"{each['p50']:.1f}", f"{each['p95']:.1f}", f"{each['max']:.1f}",
-         f"{AIM_RECEIPT_MS}", "yes" if each["max"] < AIM_RECEIPT_MS else "no")
+         f"{AIM_RECEIPT_MS}", "yes" if each["p95"] < AIM_RECEIPT_MS else "no")
         for name, each in receipts.items()
     ]  # fmt: skip
-    return table(("pool", "p50, ms", "p95, ms", "max, ms", "aim: under", "met"), rows)
+    return table(("pool", "p50, ms", "p95, ms", "max, ms", "aim: p95 under", "met"), rows)
 
 
 def _aim(name: str, value: float, most: float, form: str) -> tuple[str, ...]:

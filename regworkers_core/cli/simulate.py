@@ -19,7 +19,8 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.pool import POOL, read_pool
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.report.scenario import Scenario
-from regworkers_core.selection.report.simulate import NOTICE, simulate, throw_away_seeds
+from regworkers_core.selection.report.simulate import simulate, throw_away_seeds
+from regworkers_core.selection.report.simulation import NOTICE
 from regworkers_core.selection.report.synthetic import write_synthetic_pool
 
 _MEMORY_MIB = 700

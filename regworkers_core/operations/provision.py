@@ -34,7 +34,7 @@ INDEXES: Mapping[str, list[Index]] = {
         ([("campaignId", ASCENDING), ("marketId", ASCENDING), ("position", ASCENDING)], True),
         ([("campaignId", ASCENDING), ("marketId", ASCENDING), ("status", ASCENDING)], False),
     ],
-    # Behind it, the open chunks of a market by number.
+    # The open chunks of a market, by number.
     "selection_chunks": [
         (
             [("campaignId", ASCENDING), ("marketId", ASCENDING), ("phase", ASCENDING), ("chunk", ASCENDING)],

@@ -30,6 +30,8 @@ from regworkers_dagster.tags import MARKET_TAG, PARTITION_TAG
 _MAX_REQUESTS = 5
 # A chunk comes back by itself when its drain dies, one visibility time later; then it is worked on again.
 _STANDS_STILL_VISIBILITIES = 3
+# So long a run that started is believed to be at work between two steps, when it holds no lease.
+_BELIEVED_SECONDS = 600.0
 _DRAW, _RETRY, _CHECK = "draw", "retry_market_selection", "check_selection"
 
 
@@ -99,14 +101,16 @@ def _draws_to_start(
 
 
 def draw_runs(instance: dg.DagsterInstance, campaign_id: str, now: float) -> DrawRuns:
-    """What the instance knows of a campaign's draw; a run that materialises one of its steps counts as active."""
+    """What the instance knows of a campaign's draw; a run that materialises one of its steps counts as active,
+    though not for ever: one that was killed in a terminal is never marked as ended. From then on the lease tells.
+    """
     tags = {PARTITION_TAG: campaign_id}
-    active = instance.get_run_records(dg.RunsFilter(tags=tags, statuses=list(ACTIVE)), limit=1)
+    active = instance.get_run_records(dg.RunsFilter(tags=tags, statuses=list(ACTIVE)), limit=_MAX_REQUESTS)
     ended = dg.RunsFilter(job_name=_DRAW, tags=tags, statuses=list(ENDED))
     last = instance.get_run_records(ended, limit=1)
     failed, since = crashes_in_a_row(instance, tags, now, job_name=_DRAW)
     return DrawRuns(
-        active=bool(active),
+        active=any(now - (record.start_time or now) < _BELIEVED_SECONDS for record in active),
         failed=failed,
         seconds_since_failure=since,
         terminated=bool(last) and last[0].dagster_run.status is dg.DagsterRunStatus.CANCELED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -109,6 +110,20 @@ def test_a_draw_with_a_run_at_work_is_not_started_again(
     answer = tick(campaigns.campaigns_tick)
     assert not answer.run_requests
     assert "a run is at work" in _said(answer)
+
+
+def test_a_run_that_was_killed_and_never_marked_as_ended_is_not_waited_for_for_ever(
+    tick: Tick, runtime: Runtime, instance: dg.DagsterInstance
+) -> None:
+    _campaign(runtime, "PROCESSING")
+    run = instance.create_run_for_job(
+        job("draw"), tags={"dagster/partition": CAMPAIGN}, status=dg.DagsterRunStatus.STARTING
+    )
+    instance.report_dagster_event(
+        dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, "draw"), run_id=run.run_id
+    )
+    assert campaigns.draw_runs(instance, CAMPAIGN, time.time()).active
+    assert not campaigns.draw_runs(instance, CAMPAIGN, time.time() + 700.0).active
 
 
 def test_a_draw_that_somebody_terminated_waits_for_somebody(

@@ -109,7 +109,9 @@ def _of_codes(campaign: Campaign, codes: list[MarketStock], record: DrawRecord |
         return
     for stock in codes:
         if stock.missing:
-            text = f"market {stock.market_id} has {stock.capacity} seats and {stock.missing} codes too few"
+            text = (
+                f"market {stock.market_id}: codes for {stock.missing} of {stock.capacity} seats are missing"
+            )
             yield Finding(text, f"{load} --market {stock.market_id}")
 
 
@@ -155,7 +157,7 @@ def _of_markets(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> Itera
             if failed:
                 event = f'{{"campaignId": "{campaign_id}", "marketId": "{market_id}"}}'
                 yield Finding(
-                    f"{name}: {len(failed)} chunks failed, the first with: {failed[0].get('failure')}",
+                    f"{name}: failed chunks {len(failed)}, the first with: {failed[0].get('failure')}",
                     f"regworkers invoke enqueueMarketSelections '{event}'",
                 )
 
@@ -195,9 +197,7 @@ def _outbox(runtime: Runtime, record: DrawRecord | None) -> dict[str, dict[str, 
     for number, phase in record.phases.items():
         for market_id in phase.markets:
             market = MarketPhase(record.campaign_id, market_id, number)
-            rows = runtime.outbox.count(market)
-            sent = runtime.outbox.count_sent(market, rows) if rows else 0
-            found.setdefault(str(number), {})[market_id] = {"PENDING": rows - sent, "SENT": sent}
+            found.setdefault(str(number), {})[market_id] = dict(runtime.outbox.count_by(market, "status"))
     return found
 
 

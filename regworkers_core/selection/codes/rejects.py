@@ -9,6 +9,8 @@ from typing import TextIO
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.codes.lines import Reject
 
+_HEADER = "line,reason,found\n"
+
 
 class RejectsFile:
     """Holds no whole code, so that it can be sent back to whoever made the codes file."""
@@ -23,7 +25,7 @@ class RejectsFile:
         try:
             if self._file is None:
                 self._file = self._path.open("w", encoding="utf-8", newline="")
-                csv.writer(self._file, lineterminator="\n").writerow(("line", "reason", "found"))
+                self._file.write(_HEADER)
                 self.written = self._path
             row = (reject.number, reject.reason.value, _harmless(reject.found))
             csv.writer(self._file, lineterminator="\n").writerow(row)
@@ -31,7 +33,18 @@ class RejectsFile:
             raise UsageError(f"{self._path}: {error.strerror}; choose another place with --rejects") from None
 
     def __enter__(self) -> RejectsFile:
+        # What an earlier import rejected is over; any other file of that name is somebody's.
+        if self._path.exists() and not self._is_ours():
+            raise UsageError(f"{self._path} is no list of rejects: choose another place with --rejects")
+        self._path.unlink(missing_ok=True)
         return self
+
+    def _is_ours(self) -> bool:
+        try:
+            with self._path.open("rb") as file:
+                return file.read(len(_HEADER)) in (b"", _HEADER.encode())
+        except OSError as error:
+            raise UsageError(f"{self._path}: {error.strerror}; choose another place with --rejects") from None
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,9 @@ from regworkers_core.selection.maths.files import (
     sha256_hex,
 )
 from regworkers_core.selection.maths.manifest import Manifest
-from regworkers_core.selection.maths.outcomes import Outcomes
+from regworkers_core.selection.maths.outcomes import Identity, Outcomes
 from regworkers_core.selection.maths.phase import Phase
 from regworkers_core.selection.maths.rank import Ranked
-from regworkers_core.selection.maths.reading import read_leaves
 from regworkers_core.selection.maths.rules import (
     NO_SEATS,
     Cutoff,
@@ -107,8 +106,9 @@ def _write(
     out.mkdir(parents=True, exist_ok=True)
     ranks = np.zeros(len(order.order), np.int32)
     ranks[order.order] = order.ranks
-    result_hash = outcomes.write(phase.folder / LEAVES, out, ranks)
-    cutoffs = canonical_bytes(cutoffs_document(_cutoffs(phase, markets, ranks)))
+    worst = {rank for market in markets for group in market.groups if (rank := group.cutoff_rank)}
+    result_hash, identities = outcomes.write(phase.folder / LEAVES, out, ranks, worst)
+    cutoffs = canonical_bytes(cutoffs_document(_cutoffs(phase, markets, identities)))
     (out / CUTOFFS).write_bytes(cutoffs)
     counts = zip(phase.manifest.markets, outcomes.new_winners(), outcomes.winners(), strict=True)
     summary = Summary(
@@ -123,11 +123,13 @@ def _write(
 
 
 def _cutoffs(
-    phase: Phase, markets: Sequence[MarketGroups], ranks: npt.NDArray[np.int32]
+    phase: Phase, markets: Sequence[MarketGroups], worst: Mapping[int, Identity]
 ) -> dict[str, MarketCutoffs]:
-    """Of every market: the keys of the worst admitted of each full group are made here, and only those."""
-    worst = {rank for market in markets for group in market.groups if (rank := group.cutoff_rank)}
-    made: dict[int, Cutoff] = {0: NO_SEATS} | _worst_admitted(phase, worst, ranks)
+    """Of every market. Only the worst admitted of a full group needs keys: they are made here."""
+    seed, draw_id = phase.seed.seed, phase.manifest.draw_id
+    made = {0: NO_SEATS}
+    for rank, (ref, unit, weight) in worst.items():
+        made[rank] = Cutoff(rank, unit_key(seed, draw_id, unit, weight), entry_key(seed, ref))
 
     def cutoff(group: Group) -> Cutoff | None:
         return None if group.cutoff_rank is None else made[group.cutoff_rank]
@@ -142,19 +144,3 @@ def _cutoffs(
         )
         for terms, market in zip(phase.manifest.markets, markets, strict=True)
     }
-
-
-def _worst_admitted(phase: Phase, wanted: set[int], ranks: npt.NDArray[np.int32]) -> dict[int, Cutoff]:
-    found: dict[int, Cutoff] = {}
-    if not wanted:
-        return found
-    seed, draw_id, done = phase.seed.seed, phase.manifest.draw_id, 0
-    sought = np.fromiter(wanted, np.int32)
-    for batch in read_leaves(phase.folder / LEAVES, ("ref", "unit", "weight")):
-        part = ranks[done : done + batch.num_rows]
-        for row in np.flatnonzero(np.isin(part, sought)).tolist():
-            ref, unit, weight = (batch[name][row].as_py() for name in ("ref", "unit", "weight"))
-            key = unit_key(seed, draw_id, unit, weight)
-            found[int(part[row])] = Cutoff(int(part[row]), key, entry_key(seed, ref))
-        done += batch.num_rows
-    return found

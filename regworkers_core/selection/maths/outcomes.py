@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from regworkers_core.selection.maths.arrow import Batch, Column, compute, termin
 from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.selection.maths.files import OUTCOMES, RESULT
 from regworkers_core.selection.maths.manifest import Manifest
-from regworkers_core.selection.maths.reading import read_leaves, read_result
+from regworkers_core.selection.maths.reading import ahead, read_leaves, read_result
 from regworkers_core.selection.maths.rules import LeafOutcome
 
 _NAME = pa.dictionary(pa.int16(), pa.string())
@@ -36,6 +37,14 @@ _WINNER, _STRUCK = _CODES[LeafOutcome.WINNER], _CODES[LeafOutcome.STRUCK]
 # One past the last name: none, or not yet.
 _NONE = len(_ORDER)
 _NAMES = pa.array([*_ORDER, ""], pa.string())
+
+
+class Identity(NamedTuple):
+    """What the keys of a leaf are made from."""
+
+    ref: str
+    unit: str
+    weight: int
 
 
 class Outcomes:
@@ -122,9 +131,15 @@ class Outcomes:
         """By market, without the pinned."""
         return [all_ - old for all_, old in zip(self.winners(), self._pinned, strict=True)]
 
-    def write(self, leaves: Path, out: Path, ranks: npt.NDArray[np.int32]) -> str:
-        """Write result.txt and its twin outcomes.parquet; `ranks` by line. Returns the hash of result.txt."""
+    def write(
+        self, leaves: Path, out: Path, ranks: npt.NDArray[np.int32], wanted: Collection[int]
+    ) -> tuple[str, dict[int, Identity]]:
+        """Write result.txt and its twin outcomes.parquet; `ranks` by line.
+
+        Returns the hash of result.txt, and of the `wanted` ranks what their keys are made from.
+        """
         digest, done = hashlib.sha256(), 0
+        sought, found = np.fromiter(wanted, np.int32), dict[int, Identity]()
         with (
             (out / RESULT).open("wb") as file,
             # Refs are random: neither a dictionary nor compression makes them smaller.
@@ -136,14 +151,18 @@ class Outcomes:
                 write_statistics=False,
             ) as twin,
         ):
-            for batch in read_leaves(leaves, ("ref",)):
-                rows = self._rows(batch["ref"], slice(done, done + batch.num_rows), ranks)
+            for batch in ahead(read_leaves(leaves, ("ref", "unit", "weight"))):
+                part = slice(done, done + batch.num_rows)
+                rows = self._rows(batch["ref"], part, ranks)
                 text = _lines(rows)
                 digest.update(text)
                 file.write(text)
                 twin.write_batch(rows)
-                done += batch.num_rows
-        return digest.hexdigest()
+                for row in np.flatnonzero(np.isin(ranks[part], sought)).tolist():
+                    columns = (batch[name][row].as_py() for name in Identity._fields)
+                    found[int(ranks[done + row])] = Identity(*columns)
+                done = part.stop
+        return digest.hexdigest(), found
 
     def _rows(self, refs: Column, part: slice, ranks: npt.NDArray[np.int32]) -> Batch:
         markets = pa.array([*self._markets, ""], pa.string())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, cast
 
@@ -103,6 +104,15 @@ def read_leaves(path: Path, wanted: Sequence[str] = LEAF_COLUMNS) -> Iterator[Ba
 def read_result(path: Path) -> Iterator[Batch]:
     """Batches of result.txt, all columns strings."""
     yield from read_columns(path, RESULT, RESULT_COLUMNS, RESULT_COLUMNS)
+
+
+def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, the next one being read while this one is worked on: Arrow leaves the interpreter free."""
+    with ThreadPoolExecutor(1, "leaves") as reader:
+        following = reader.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = reader.submit(next, batches, None)
+            yield batch
 
 
 def _check_ids(batch: Batch, name: str) -> None:

@@ -14,7 +14,7 @@ from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.selection.maths.arrow import Batch, Column, compute
 from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.selection.maths.files import LEAVES, MANIFEST, STRIKES
-from regworkers_core.selection.maths.reading import read_leaves, refuse_leaf
+from regworkers_core.selection.maths.reading import ahead, read_leaves, refuse_leaf
 
 # Texts of segment lists that are remembered as already looked at.
 _KNOWN_LISTS = 100_000
@@ -76,7 +76,7 @@ class Wishes:
         known, struck = pa.array(markets, pa.string()), pa.array(strikes, pa.string())
         done, hits = 0, []
         with made._file.open("wb") as file:
-            for batch in read_leaves(leaves):
+            for batch in ahead(read_leaves(leaves)):
                 part = slice(done, done + batch.num_rows)
                 if part.stop > count:
                     break

@@ -128,7 +128,7 @@ class Drawn(Checker):
         if self._phases[0].position.rank:
             return f"has a rank, so it is one of the {wins} of its unit that may win"
         refs = {each.leaf.ref for each in self._siblings}
-        if len(refs) != wins or len(self._siblings) != wins or self.ref in refs:
+        if len(refs) != wins or self.ref in refs:
             wrong(f"no rank, so {wins} other entries of the unit must come first: found {len(refs)}")
         for each in self._siblings:
             each.check(self._first)

@@ -159,7 +159,6 @@ def _inclusion(leaves: Path, ref: str, index: Path | None) -> Receipt:
 
 def _siblings(leaves: Path, leaf: Leaf, seed: str, wins: int, index: Path | None) -> list[Receipt]:
     """The leaves of the unit that come before this one: as many as a unit may win."""
-    own = entry_key(seed, leaf.ref)
     with SortedFile(leaves) as lines:
         if index is None:
             found = lines.holding(f"|{leaf.unit}|{leaf.weight}|")
@@ -171,7 +170,7 @@ def _siblings(leaves: Path, leaf: Leaf, seed: str, wins: int, index: Path | None
     # What was searched for could also be met in another leaf's lists, or be another unit's hash.
     unit = [other.ref for other in (parse_leaf(line.text) for line in found) if other.unit == leaf.unit]
     ahead = sorted((entry_key(seed, ref), ref) for ref in unit if ref != leaf.ref)
-    return [_inclusion(leaves, ref, index) for key, ref in ahead[:wins] if key < own]
+    return [_inclusion(leaves, ref, index) for _, ref in ahead[:wins]]
 
 
 def _line(path: Path, ref: str) -> str | None:

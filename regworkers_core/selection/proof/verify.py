@@ -152,7 +152,7 @@ class _Replay:
         previous: Path | None = None
         for number, each in enumerate(inputs, 1):
             self._tell(number, "manifest, seed, strikes")
-            self._check_inputs(inputs, number, previous)
+            self._check_inputs(inputs, number)
             self._tell(number, "leaves")
             self._check_leaves(inputs, number)
             replayable = replayable and self._sound(each.folder)
@@ -188,10 +188,9 @@ class _Replay:
             self._notes.append(f"{folders.pop().name} has no result yet: not drawn, not verified")
         return folders
 
-    def _check_inputs(self, inputs: Sequence[Inputs], number: int, previous: Path | None) -> None:
+    def _check_inputs(self, inputs: Sequence[Inputs], number: int) -> None:
         each = inputs[number - 1]
-        result_hash = file_hash(previous / RESULT) if previous else None
-        for error in check_manifest(inputs, number, result_hash):
+        for error in check_manifest(inputs, number):
             self._blame(each.folder, error)
         if number <= len(self._published) and each.manifest_hash:
             expected = self._published[number - 1]
@@ -207,12 +206,16 @@ class _Replay:
                 self._add(
                     each.folder, STRIKES, f"SHA-256 is {found}, committed is {each.manifest.strikes_hash}"
                 )
-        before = inputs[number - 2].strikes if number > 1 else {}
-        if each.strikes is not None and before is not None and self._sound(inputs[max(0, number - 2)].folder):
-            try:
-                check_cumulative(before, each.strikes)
-            except DrawError as error:
-                self._blame(each.folder, error)
+        if number > 1 and each.strikes is not None:
+            self._check_strikes(inputs[number - 2], each, each.strikes)
+
+    def _check_strikes(self, before: Inputs, each: Inputs, strikes: Mapping[str, str]) -> None:
+        if before.strikes is None or self._blamed(before.folder, STRIKES):
+            return
+        try:
+            check_cumulative(before.strikes, strikes)
+        except DrawError as error:
+            self._blame(each.folder, error)
 
     def _check_leaves(self, inputs: Sequence[Inputs], number: int) -> None:
         each, first = inputs[number - 1], inputs[0]

@@ -69,6 +69,21 @@ def test_a_market_with_too_few_codes_gives_none_and_goes_on_after_an_import(runt
     assert runtime.campaigns.get(CAMPAIGN).status == "COMPLETED"  # type: ignore[union-attr]
 
 
+def test_a_plan_that_stands_needs_no_other_codes_when_its_run_died_before_it_was_noted(
+    runtime: Runtime,
+) -> None:
+    rows = result({"berlin": 4})
+    confirmed(runtime, rows, ["berlin"])
+    add_codes(runtime, "berlin", 4)
+    publish(runtime)
+    planned = items(take(runtime))
+    died = {"phases.1.markets.berlin": {"planned": 4, "status": "PENDING"}}
+    runtime.database["draws"].update_one({"_id": CAMPAIGN}, {"$set": died})
+    runtime.database["codes"].update_one({"_id": code_at("berlin", 2)}, {"$set": {"status": "VOID"}})
+    assert publish(runtime)["berlin"]["status"] == "ASSIGNING"
+    assert items(take(runtime)) == planned
+
+
 def test_a_draw_without_winners_completes_at_once(runtime: Runtime) -> None:
     confirmed(runtime, [], MARKETS)
     facts = publish(runtime)

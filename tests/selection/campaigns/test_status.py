@@ -72,7 +72,7 @@ def test_a_closed_campaign_waits_for_its_draw_and_for_missing_codes(runtime: Run
         "regworkers draw run summer",
         "regworkers codes import <csv> --campaign summer --market paris",
     ]
-    assert "2 seats and 1 codes too few" in report.findings[1].text
+    assert "codes for 1 of 2 seats are missing" in report.findings[1].text
 
 
 def test_a_draw_that_nobody_works_on_is_told_from_one_that_is_alive(runtime: Runtime) -> None:
@@ -128,7 +128,7 @@ def test_markets_that_stand_still_name_their_command(runtime: Runtime) -> None:
         'regworkers invoke enqueueMarketSelections \'{"campaignId": "summer", "marketId": "paris"}\'',
     ]
     assert "needs 3 codes and has 1" in report.findings[0].text
-    assert "1 chunks failed, the first with: CODE_CONFLICT" in report.findings[1].text
+    assert "failed chunks 1, the first with: CODE_CONFLICT" in report.findings[1].text
     assert report.as_dict()["draw"]["1"]["markets"]["berlin"]["status"] == "BLOCKED"
 
 
@@ -139,7 +139,13 @@ def test_paused_messages_that_wait_are_counted(runtime: Runtime, everyone: bool)
     draw(runtime, "COMPLETED", {"berlin": {"status": "COMPLETED"}})
     for number, state in enumerate(("PENDING", "PENDING", "SENT")):
         runtime.database["outbox"].insert_one(
-            {"_id": f"summer:berlin:1:r{number}", "type": "winner", "resultHash": "h", "status": state}
+            {
+                "_id": f"summer:berlin:1:r{number}",
+                "campaignId": "summer",
+                "marketId": "berlin",
+                "phase": 1,
+                "status": state,
+            }
         )
     assert commands(status(runtime)) == []
     if everyone:

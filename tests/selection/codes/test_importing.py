@@ -155,6 +155,29 @@ def test_the_file_again_after_its_rejects_were_seen_says_the_same(importer: Impo
     assert first.rejected == again.rejected == {"DUPLICATE_IN_FILE": 1, "UNKNOWN_MARKET": 1}
 
 
+def test_the_rejects_of_an_earlier_import_are_over_and_any_other_file_is_left_alone(
+    importer: Importer,
+) -> None:
+    importer("code,marketId", "A001,rome")
+    again = import_codes(
+        importer.runtime,
+        importer.file,
+        find(importer.runtime, "summer"),
+        market_id=None,
+        rejects=importer.rejects,
+        run_id="again",
+    )
+    assert again.rejects_file == importer.rejects and len(importer.rejected) == 1
+    importer.file.write_text("code,marketId\nA001,berlin\n")
+    options: dict[str, Any] = {"market_id": None, "run_id": "clean"}
+    campaign = find(importer.runtime, "summer")
+    clean = import_codes(importer.runtime, importer.file, campaign, rejects=importer.rejects, **options)
+    assert clean.rejects_file is None and not importer.rejects.exists()
+    with pytest.raises(UsageError, match="is no list of rejects"):
+        import_codes(importer.runtime, importer.file, campaign, rejects=importer.file, **options)
+    assert importer.file.read_text().startswith("code,marketId")
+
+
 def test_a_row_for_another_market_than_the_one_that_was_said_is_rejected(importer: Importer) -> None:
     report = importer("code,marketId", "A001,berlin", "A002,paris", "A003,", market="berlin")
     assert report.added == 2 and report.rejected == {"WRONG_MARKET": 1}

@@ -71,6 +71,13 @@ def test_only_codes_that_nobody_holds_are_voided_and_they_keep_their_position(ru
     assert stored is not None and stored["voidReason"] == "leaked" and stored["voidedAt"]
 
 
+def test_a_code_that_was_given_between_look_and_write_is_not_voided(runtime: Runtime) -> None:
+    stocked(runtime, {"AAAA1111": "ASSIGNED"})
+    assert not runtime.codes.void("summer", "AAAA1111", at="now", reason="leaked", run_id="r")
+    assert not runtime.codes.void("winter", "AAAA1111", at="now", reason="leaked", run_id="r")
+    assert runtime.codes.get(["AAAA1111"])["AAAA1111"].status == "ASSIGNED"
+
+
 def test_voiding_twice_is_fine_and_says_so(runtime: Runtime) -> None:
     campaign = stocked(runtime, {"AAAA1111": "AVAILABLE"})
     assert outcomes(runtime, campaign, "AAAA1111", "AAAA1111") == [(True, "is void now")]

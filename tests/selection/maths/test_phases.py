@@ -21,7 +21,8 @@ from regworkers_core.selection.maths.files import (
     sha256_hex,
 )
 from regworkers_core.selection.maths.manifest import Manifest, MarketTerms, ReserveTerms
-from tests.selection.maths.draws import Terms, compute_phase, outcomes_of, write_phase
+from regworkers_core.selection.maths.seed import SeedFile
+from tests.selection.maths.draws import SECRET, Terms, compute_phase, outcomes_of, write_phase
 from tests.selection.maths.oracle import OracleLeaf
 
 LEAVES_OF_TEN: list[OracleLeaf] = [(f"r{number}", f"r{number}", 1, (), ("east",)) for number in range(10)]
@@ -172,9 +173,12 @@ def test_another_number_of_leaves_than_was_committed_to_is_refused(
 ) -> None:
     folder = write_phase(tmp_path / "phase-1", LEAVES_OF_TEN, TERMS)
     change_manifest(folder, count=count)
-    # The seed follows from the manifest, so it is made anew.
-    with pytest.raises(DrawError):
+    manifest_hash = Manifest.parse((folder / MANIFEST).read_bytes()).hash
+    seed = SeedFile.of(manifest_hash, "commit-reveal", "commit-reveal", 0, SECRET, None)
+    (folder / SEED).write_bytes(seed.to_bytes())
+    with pytest.raises(DrawError, match="were committed to") as caught:
         compute_phase(folder, engine)
+    assert caught.value.artefact == LEAVES
 
 
 def test_a_draw_without_leaves_is_valid(tmp_path: Path, engine: Engine) -> None:

@@ -6,8 +6,8 @@ import orjson
 
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
-from tests.support.draws import CAMPAIGN, add_codes, confirmed, publish, result
 from tests.support.drains import run
+from tests.support.draws import CAMPAIGN, add_codes, confirmed, publish, result
 from tests.support.terminal import regworkers
 
 ROWS = result({"berlin": 3}, waiting=2)

@@ -13,6 +13,7 @@ import pytest
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.selection.maths.files import RESULT
+from regworkers_core.selection.maths.rules import entry_key
 from regworkers_core.selection.proof.check import ReceiptChecked, check_receipt
 from regworkers_core.selection.proof.receipt import NoReceipt, build_receipt, receipt_bytes
 from tests.selection.proof.draws import FIRST, Terms, entrants, make, outcomes, refs
@@ -114,6 +115,35 @@ def test_a_sibling_of_another_unit_or_behind_does_not_count(all_receipts: dict[s
     ]
     first.update(rank=None, market="", outcome="HOUSEHOLD_LIMIT")
     assert "candidate" in failed(check(first))
+
+
+def test_a_sibling_that_was_made_up_does_not_count(all_receipts: dict[str, dict[str, Any]]) -> None:
+    receipt = one_of(all_receipts, "HOUSEHOLD_LIMIT")
+    seed = json.loads(receipt["seed"])["seed"]
+    ahead = next(ref for ref in refs(1_000)[36:] if entry_key(seed, ref) < receipt["entryKey"])
+    _, rest = receipt["siblings"][0]["leaf"].split("|", 1)
+    receipt["siblings"][0]["leaf"] = f"{ahead}|{rest}"
+    assert failed(check(receipt)) == ["candidate"]
+
+
+def test_a_strike_that_is_gone_in_a_later_phase_fails_whatever_comes_instead(
+    revealed: Path, all_receipts: dict[str, dict[str, Any]]
+) -> None:
+    struck = next(ref for ref, found in outcomes(revealed / "phase-1").items() if found == "STRUCK")
+    for market, value in (("", "WAITLIST"), ("", "UNSELECTED"), ("east", "WINNER"), ("west", "WINNER")):
+        receipt = json.loads(receipt_bytes(all_receipts[struck]))
+        rank = receipt["rank"] or ""
+        receipt["phases"][1].update(strike=None, result=f"{struck}|{market}|{rank}|{value}")
+        receipt.update(market=market, outcome=value)
+        assert "outcome-2" in failed(check(receipt))
+
+
+def test_a_rank_that_changes_between_phases_fails(all_receipts: dict[str, dict[str, Any]]) -> None:
+    receipt = max(all_receipts.values(), key=lambda each: each["rank"] or 0)
+    receipt = json.loads(receipt_bytes(receipt))
+    ref, market, rank, result = receipt["phases"][0]["result"].split("|")
+    receipt["phases"][0]["result"] = f"{ref}|{market}|{int(rank) + 1}|{result}"
+    assert failed(check(receipt)) == ["rank"]
 
 
 Change = Callable[[dict[str, Any]], None]
@@ -278,6 +308,9 @@ def test_an_excluded_entry_gets_its_reasons_and_a_proof_that_it_was_not_in_the_d
         assert failed(check(forged)) == ["absence"]
         assert failed(check({**receipt, side: None})) == ["absence"]
     assert failed(check({**receipt, "ref": known[12]})) == ["absence"]
+    before, after = (build_receipt(revealed, known[place])["inclusion"] for place in (6, 8))
+    missing = {**receipt, "ref": known[7], "before": before, "after": {**after, "index": 7}}
+    assert failed(check(missing)) == ["absence"]
     assert failed(check({**receipt, "reasons": []})) == ["reason"]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from regworkers_core.selection.maths.canonical import canonical_bytes
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import ARTEFACTS, MANIFEST, RESULT, SEED, SUMMARY, file_hash
 from regworkers_core.selection.proof.verify import Verification, verify
+from tests.selection.proof import draws
 from tests.selection.proof.draws import FIRST, Terms, entrants, make
+from tests.selection.proof.rounds import SIGNATURE
 
 
 def replay(folder: Path, scratch: Path, *published: str) -> Verification:
@@ -60,6 +63,46 @@ def test_a_draw_from_the_beacon_verifies_and_a_seed_of_another_round_does_not(
         forged = "a" + seed["signature"][1:]
         edit(copy / f"phase-{number}" / SEED, signature=forged)
     assert named(replay(copy, tmp_path)) == ["phase-1/seed.json", "phase-2/seed.json"]
+
+
+def test_a_seed_whose_signature_is_not_the_beacons_is_named_however_well_the_rest_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A point of the right group, and everything after it by the rules.
+    forged = f"{int(SIGNATURE, 16) ^ (1 << 381):096x}"
+    monkeypatch.setattr(draws, "SIGNATURE", forged)
+    monkeypatch.setattr(draws, "RANDOMNESS", hashlib.sha256(bytes.fromhex(forged)).hexdigest())
+    folder = make(tmp_path / "draw", entrants(10), [Terms(FIRST, {})], source=draws.BEACON)
+    done = replay(folder, tmp_path)
+    assert named(done) == ["phase-1/seed.json"] and "not the chain's" in str(done.findings[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("strikes.txt", lambda path: path.write_bytes(path.read_bytes() + b"zzz|FRAUD\n")),
+        ("strikes.txt", lambda path: takes_back(path)),
+        ("leaves.txt", lambda path: path.write_bytes(path.read_bytes() + b"zzz|zzz|1||west\n")),
+        (MANIFEST, lambda path: edit(path, winsPerUnit=2)),
+        (MANIFEST, lambda path: edit(path, phase=3)),
+    ],
+)
+def test_a_later_phase_is_looked_at_even_if_the_first_cannot_be_replayed(
+    copy: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    seed = copy / "phase-1" / SEED
+    seed.write_bytes(seed.read_bytes().replace(b'"seed":"', b'"seed":"z'))
+    damage(copy / "phase-2" / name)
+    edit(copy / "phase-2" / SUMMARY, manifestHash=file_hash(copy / "phase-2" / MANIFEST))
+    done = replay(copy, copy)
+    assert named(done) == ["phase-1/seed.json", f"phase-2/{name}"] and done.phases == ()
+    assert any("was not replayed" in note for note in done.notes)
+
+
+def takes_back(path: Path) -> None:
+    """All strikes, and the manifest says so."""
+    path.write_bytes(b"")
+    edit(path.with_name(MANIFEST), strikesHash=file_hash(path))
 
 
 def flips(path: Path) -> Iterator[bytes]:

@@ -126,6 +126,14 @@ def test_weights_that_do_not_count_are_found(tmp_path: Path) -> None:
     assert found(audited(forgotten)) == {("weight", "order")}
 
 
+def test_weights_that_go_with_a_domain_are_no_bias(tmp_path: Path) -> None:
+    made = [
+        replace(fan, weight=6 if fan.domain == "post.example" and n % 2 else 1)
+        for n, fan in enumerate(fans(FANS, random.Random(5)))
+    ]
+    assert audited(World(tmp_path, made, {"north": Seats(500)}, by_lot(5)))["passed"]
+
+
 def test_households_are_judged_by_their_best_entry_only(tmp_path: Path) -> None:
     # Four entries of one key follow each other: as four they would look like a crowd at the front.
     made = [

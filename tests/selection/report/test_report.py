@@ -259,7 +259,7 @@ def test_a_market_without_seats_and_one_that_nobody_wants_are_in_the_report(tmp_
 
 def test_the_page_stands_alone_and_shows_no_fan(world: World) -> None:
     name = "Tour <script>alert(1)</script>"
-    made = report(world, ReportContext(campaign_name=name, market_names={"north": "A & <b>B</b>"}))
+    made = report(world, ReportContext(campaign_name=name, market_names={"north": "A & <b>B</b>"}, codes={}))
     assert not re.search(r'(?:src|href)="(?!data:image/png;base64,)', made.html)
     assert "<script" not in made.html and "<b>B</b>" not in made.html and "url(" not in made.html
     assert "prefers-color-scheme: dark" in made.html

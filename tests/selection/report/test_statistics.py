@@ -73,6 +73,7 @@ def test_the_weight_model_adds_up_and_favours_heavier_units_less_than_in_proport
     assert model.expected.sum() == pytest.approx(400)
     one, two, ten = model.expected / np.array([1000, 500, 100])
     assert one < two < 2 * one and ten < 10 * one
+    assert np.allclose(model.covariance, model.covariance.T)
     # The sum is fixed, so it has no variance.
     assert model.covariance.sum() == pytest.approx(0, abs=1e-6)
 

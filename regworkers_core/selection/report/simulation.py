@@ -1,0 +1,93 @@
+"""What a simulation found, as the document that people and scripts read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from regworkers_core.selection.report.scenario import Scenario
+
+NOTICE = "a simulation with throw-away seeds: not the draw, and no hint of who will win it"
+# Of a group of entries: (what, which one), as in ("segment", "local").
+Group = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """`entries` by group and, for every round, `winners` by group; `last_ranks` of full markets (0: not full).
+
+    Groups are `all`, `segment` ("" none), `weight`, `first` and `any` (market among the wishes), `market` (that
+    admitted), `kept` (first choice that came true), `place` (of the wish that came true).
+    """
+
+    scenario: Scenario
+    quick: bool
+    entries: Mapping[Group, int]
+    winners: tuple[Mapping[Group, int], ...]
+    last_ranks: tuple[Mapping[str, int], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON document. Every figure is the `mean` of the rounds with the `low`est and `high`est."""
+        return {
+            "simulation": True,
+            "notice": NOTICE,
+            "scenario": self.scenario.as_dict(),
+            "rounds": len(self.winners),
+            "method": "the best below a bound (exact)" if self.quick else "the whole draw",
+            "entries": self.entries[("all", "")],
+            "winners": self._spread(("all", "")),
+            "odds": self._odds(("all", "")),
+            "markets": [self._market(market.market_id) for market in self.scenario.markets],
+            "segments": [
+                {"segment": name, **self._group("segment", name)} for name in self._names("segment")
+            ],
+            "weights": [
+                {"weight": int(name), **self._group("weight", name)} for name in self._names("weight")
+            ],
+            "choices": [
+                {
+                    "place": int(name),
+                    "entries": self.entries[("place", name)],
+                    "winners": self._spread(("place", name)),
+                }
+                for name in self._names("place")
+            ],
+        }
+
+    def _market(self, name: str) -> dict[str, Any]:
+        seats = next(market.capacity for market in self.scenario.markets if market.market_id == name)
+        full = [ranks[name] for ranks in self.last_ranks if ranks.get(name)]
+        return {
+            "marketId": name,
+            "seats": seats,
+            "firstChoice": self.entries.get(("first", name), 0),
+            "anyChoice": self.entries.get(("any", name), 0),
+            "winners": self._spread(("market", name)),
+            "odds": self._odds(("market", name), ("any", name)),
+            "firstChoiceOdds": self._odds(("kept", name), ("first", name)),
+            "full": len(full),
+            "lastRank": _spread(full) if full else None,
+        }
+
+    def _group(self, what: str, name: str) -> dict[str, Any]:
+        group = (what, name)
+        return {"entries": self.entries[group], "winners": self._spread(group), "odds": self._odds(group)}
+
+    def _names(self, what: str) -> list[str]:
+        names = [name for kind, name in self.entries if kind == what]
+        return sorted(names, key=int) if what in ("weight", "place") else sorted(names)
+
+    def _spread(self, group: Group) -> dict[str, float]:
+        return _spread([won.get(group, 0) for won in self.winners])
+
+    def _odds(self, group: Group, among: Group | None = None) -> dict[str, float] | None:
+        entries = self.entries.get(among or group, 0)
+        return _spread([won.get(group, 0) / entries for won in self.winners]) if entries else None
+
+
+def _spread(values: Iterable[float]) -> dict[str, float]:
+    found = np.array(list(values), float)
+    return {"mean": float(found.mean()), "low": float(found.min()), "high": float(found.max())}
