@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 import urllib.request
@@ -35,6 +36,13 @@ POLL_SECONDS = 0.1
 # A run that gets SIGTERM finishes what is in flight first.
 STOP_SECONDS = 20.0
 RUN_STOP_SECONDS = 30.0
+
+# Opening an instance creates what is missing of its three stores.
+CREATE_STORAGE = """from dagster import DagsterInstance
+with DagsterInstance.get() as instance:
+    instance.run_storage, instance.event_log_storage, instance.schedule_storage
+"""
+CREATE_SECONDS = 60.0
 
 LOCATIONS = """{ instance { daemonHealth { allDaemonStatuses { daemonType healthy } } } workspaceOrError { __typename
   ... on PythonError { message }
@@ -111,6 +119,8 @@ class DagsterProcess:
             "REGWORKERS_INSTANCE": self.instance,
             "REGWORKERS_LOCAL_DIR": str(self.folder.parent),
         }
+        if last is None:
+            self._create_storage(environment)
         shared = ["-w", str(workspace)]
         commands = {
             "webserver": ["-m", "dagster_webserver", "--host", HOST, "--port", str(port), *shared],
@@ -124,6 +134,23 @@ class DagsterProcess:
             pids = {each: ref.pid for each, ref in refs.items()}
             started = {each: ref.started for each, ref in refs.items()}
             write_json(self._state_file, {"port": port, "pids": pids, "started": started})
+
+    def _create_storage(self, environment: dict[str, str]) -> None:
+        """Both children create missing tables when they start; at the same time one of them fails."""
+        with self.log.open("ab") as out, suppress(subprocess.SubprocessError):
+            subprocess.run(
+                [sys.executable, "-c", CREATE_STORAGE],
+                cwd=self.root,
+                env=environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C is ours to answer.
+                start_new_session=True,
+                timeout=CREATE_SECONDS,
+                check=True,
+            )
+            return
+        raise StartFailed(f"Dagster cannot create its storage; see {self.log}")
 
     def wait_ready(self, seconds: float = READY_SECONDS) -> None:
         """Until sensors tick and every code location is loaded; StartFailed has the error of one that fails."""

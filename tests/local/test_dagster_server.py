@@ -51,6 +51,23 @@ def test_it_serves_the_project_from_a_home_of_the_instances_own_and_leaves_nothi
         assert not dagster.running
 
 
+def test_the_storage_of_a_first_start_stands_before_two_processes_could_create_it_at_once(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Spawning(Exception):
+        """Nothing is started here."""
+
+    def spawn_nothing(*_command: object, **_options: object) -> ProcessRef:
+        raise Spawning
+
+    monkeypatch.setattr(processes, "spawn", spawn_nothing)
+    with pytest.raises(Spawning):
+        DagsterProcess(project, "other").start()
+    storage = project / ".local/other/dagster_home/.dagster/storage"
+    created = {path.relative_to(storage).as_posix() for path in storage.rglob("*.db")}
+    assert {"history/runs.db", "history/runs/index.db", "schedules/schedules.db"} <= created
+
+
 def test_a_code_location_that_cannot_be_loaded_says_why(project: Path) -> None:
     (project / "location.py").write_text("raise ValueError('the market is closed')\n")
     with (
