@@ -13,7 +13,6 @@ from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, pr
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.publish import resume_blocked
 from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.codes.importing import ImportReport, import_codes
 from regworkers_core.selection.codes.stock import read_stock, void_codes
@@ -65,6 +64,9 @@ def import_command(
         )
     document: dict[str, Any] = report.as_dict()
     if not dry_run:
+        # Late, for it brings pyarrow and DuckDB.
+        from regworkers_core.selection.assign.publish import resume_blocked
+
         # Also after a repeat that added nothing: the import before may have died just here.
         document["resumed"] = resume_blocked(runtime, found.campaign_id, run_id=run_id)
     answer(document, form)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ import typer
 from regworkers_core.adapters.draws import PhaseRecord, PhaseStatus
 from regworkers_core.cli import proof, simulate
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress
+from regworkers_core.cli.pairs import numbers, seats_of_segments
 from regworkers_core.domain.campaign import Reserve
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.drains import drain_limits, run_drain
@@ -84,7 +85,10 @@ def top_up_command(
     runtime = Runtime.load()
     request = TopUp(
         capacities=numbers("--capacity", capacity or ()),
-        reserves=_reserves(reserve or ()),
+        reserves={
+            market: tuple(Reserve(segment, seats) for segment, seats in segments.items())
+            for market, segments in seats_of_segments("--reserve", reserve or ()).items()
+        },
         strikes=() if strikes is None else parse_strikes(_text(strikes)),
         reason=reason,
         waitlist_size=waitlist,
@@ -213,29 +217,6 @@ def _shown(done: dict[str, Any]) -> Any:
 
 def _brief(value: Any) -> Any:
     return "; ".join(str(item) for item in value) or "none" if isinstance(value, list) else value
-
-
-def numbers(option: str, pairs: Sequence[str]) -> dict[str, int]:
-    """`NAME=N` pairs of an option. Raises UsageError naming the pair."""
-    found: dict[str, int] = {}
-    for pair in pairs:
-        name, equal, number = pair.partition("=")
-        if not equal or not name or not number.isdecimal():
-            raise UsageError(f"{option} takes NAME=N with a whole number, found {pair!r}")
-        if name in found:
-            raise UsageError(f"{option} names {name} twice")
-        found[name] = int(number)
-    return found
-
-
-def _reserves(pairs: Sequence[str]) -> dict[str, tuple[Reserve, ...]]:
-    found: dict[str, tuple[Reserve, ...]] = {}
-    for name, seats in numbers("--reserve", pairs).items():
-        market, colon, segment = name.partition(":")
-        if not colon or not segment:
-            raise UsageError(f"--reserve takes MARKET:SEGMENT=N, found {name}={seats}")
-        found[market] = (*found.get(market, ()), Reserve(segment, seats))
-    return found
 
 
 def _text(path: Path) -> str:

@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 
 import typer
 
-from regworkers_core.cli import basics, campaign, codes, drains, draw, notifications, replication
+from regworkers_core.cli import basics, campaign, codes, drains, notifications, replication
 from regworkers_core.cli.output import FINDING, TROUBLE
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.observability.logs import configure_logging, describe
@@ -21,15 +21,16 @@ stdout carries only the answer, logs go to stderr. Exit codes: 0 fine, 1 a findi
 """
 
 
-def build() -> typer.Typer:
-    """All commands. The embedded stack adds its own where it is installed."""
+def build(called: str = "") -> typer.Typer:
+    """All commands; the draw's only where `called` may be it, for what they import takes a second. The embedded
+    stack adds its own where it is installed.
+    """
     app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
     basics.register(app)
     drains.register(app)
     replication.register(app)
     campaign.register(app)
     codes.register(app)
-    draw.register(app)
     notifications.register(app)
     for entry in sorted(entry_points(group="regworkers.commands"), key=lambda entry: entry.name):
         command = entry.load()
@@ -37,6 +38,12 @@ def build() -> typer.Typer:
             app.add_typer(command, name=entry.name)
         else:
             app.command(entry.name)(command)
+    named = {command.name for command in app.registered_commands}
+    named |= {group.name for group in app.registered_groups}
+    if called not in named:
+        from regworkers_core.cli import draw
+
+        draw.register(app)
     return app
 
 
@@ -45,7 +52,7 @@ def main() -> None:
     try:
         configure_logging(_log_level(), human=sys.stderr.isatty())
         configure_tracing("regworkers")
-        build()()
+        build(next((word for word in sys.argv[1:] if not word.startswith("-")), ""))()
     except UsageError as error:
         _leave(str(error))
     except DrawError as error:

@@ -14,7 +14,6 @@ from regworkers_core.replication.drains import saver
 from regworkers_core.replication.enqueue.work import invoke_enqueue
 from regworkers_core.replication.save.work import invoke_save
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.publish import retry_market
 
 Worker = Callable[[Runtime, Any], Any]
 
@@ -35,6 +34,9 @@ def _enqueue_market_selections(runtime: Runtime, event: Any) -> Any:
             raise UsageError(
                 f'the event is {{"campaignId": "...", "marketId": "..."}}: {name} is missing or not an id'
             )
+    # Late, for it brings pyarrow and DuckDB.
+    from regworkers_core.selection.assign.publish import retry_market
+
     return retry_market(
         runtime, fields["campaignId"], fields["marketId"], run_id=f"invoke-{uuid.uuid4().hex}"
     )

@@ -287,9 +287,10 @@ class _Reader:
         return value
 
     def _flag(self, value: Any, where: str) -> bool:
-        if not isinstance(value, bool):
+        # A server on SQLite gives a flag that was set by an update back as 0 or 1.
+        if value not in (True, False):
             raise self._wrong(where, "must be true or false", value)
-        return value
+        return bool(value)
 
     def _list(self, value: Any, where: str) -> Sequence[Any]:
         if not isinstance(value, list | tuple):

@@ -13,7 +13,6 @@ from regworkers_core.engine.queue_source import QueueSource
 from regworkers_core.engine.steps import OnStep
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.assigner import Assigner
 from regworkers_core.selection.notify.source import OutboxSource, Parcel
 from regworkers_core.selection.notify.work import NotifyWork
 from regworkers_core.settings import Settings
@@ -31,6 +30,9 @@ def _sender_pace(settings: Settings) -> Pace:
 def _selections(
     runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnStep
 ) -> tuple[QueueSource, MessageWork[Chunk]]:
+    # Late: it brings pyarrow and DuckDB, which whoever only names this drain does not need.
+    from regworkers_core.selection.assign.assigner import Assigner
+
     settings = runtime.settings.selection
     return queue_parts(
         runtime,

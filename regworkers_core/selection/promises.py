@@ -12,15 +12,18 @@ import orjson
 from regworkers_core.adapters.draws import PhaseRecord
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.checks import Finding
-from regworkers_core.selection.draw.artefacts import report_key
+from regworkers_core.selection.draw.artefacts import pipeline_key, report_key
 from regworkers_core.selection.draw.reporting import NUMBERS
 from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.maths.files import OUTCOMES
+from regworkers_core.selection.maths.manifest import Manifest
 from regworkers_core.selection.proof.source import artefacts_of
 from regworkers_core.selection.proof.verify import verify
+from regworkers_core.selection.report import checks
+from regworkers_core.selection.verdict import Verdict
 
 
-def draw_replays(runtime: Runtime, campaign_id: str) -> Finding:
+def draw_replays(runtime: Runtime, campaign_id: str) -> Verdict:
     """All phases, replayed from the published artefacts alone, come to the hashes that the `draws` document has.
 
     Raises UsageError before there is a result, TransientFailure.
@@ -39,39 +42,25 @@ def draw_replays(runtime: Runtime, campaign_id: str) -> Finding:
         if not wrong and replayed.get(phase.phase) != phase.result_hash
     ]
     numbers = {"leaves": found.count, "phases": len(found.phases), "findings": len(wrong)}
-    return Finding(not wrong, "; ".join(wrong[:5]) or "every phase replays to its committed result", numbers)
+    return Verdict(not wrong, "; ".join(wrong[:5]) or "every phase replays to its committed result", numbers)
 
 
-def capacity_respected(runtime: Runtime, campaign_id: str) -> Finding:
-    """No market of the latest result has more winners than its manifest has seats. Raises UsageError."""
+def capacity_respected(runtime: Runtime, campaign_id: str) -> Verdict:
+    """No market of the latest result has more winners than its manifest has seats: counted, not taken from the
+    summary. Raises UsageError, TransientFailure.
+    """
     phase = _drawn(runtime, campaign_id)[-1]
-    capacity = {
-        market["marketId"]: int(market["capacity"]) for market in orjson.loads(phase.manifest)["markets"]
-    }
-    winners = {
-        market: int(each["winners"])
-        for market, each in orjson.loads(phase.fields["summary"])["markets"].items()
-    }
-    over = {market: number for market, number in winners.items() if number > capacity.get(market, 0)}
-    numbers = {
-        "capacity": sum(capacity.values()),
-        "winners": sum(winners.values()),
-        "marketsOver": len(over),
-    }
-    told = ", ".join(f"{market}: {number} of {capacity.get(market, 0)}" for market, number in over.items())
-    return Finding(not over, f"above their capacity: {told}" if over else "no market is above it", numbers)
+    with tempfile.TemporaryDirectory(prefix="regworkers-check-") as folder:
+        outcomes = Path(folder) / OUTCOMES
+        runtime.objects.get_file(pipeline_key(campaign_id, phase.phase, OUTCOMES), outcomes)
+        return checks.capacity_respected(outcomes, Manifest.parse(phase.manifest))
 
 
-def win_rates_uniform(runtime: Runtime, campaign_id: str) -> Finding:
+def win_rates_uniform(runtime: Runtime, campaign_id: str) -> Verdict:
     """The bias audit of the latest report found nothing. Raises UsageError, TransientFailure."""
     phase = _drawn(runtime, campaign_id)[-1]
     report = orjson.loads(runtime.objects.get_bytes(report_key(campaign_id, phase.phase, NUMBERS)))
-    audit = report["audit"]
-    numbers = {"candidatesAudited": audit["audited"], "tests": audit["testsMade"]}
-    text = "ranks are uniform over time, ids and mail domains"
-    if not audit["passed"]:
-        text = "ranks are not uniform: the report's bias audit says where"
-    return Finding(bool(audit["passed"]), text, numbers)
+    return checks.win_rates_uniform(report)
 
 
 def _drawn(runtime: Runtime, campaign_id: str) -> list[PhaseRecord]:

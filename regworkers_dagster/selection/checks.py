@@ -12,6 +12,7 @@ from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection import promises
 from regworkers_core.selection.assign import checks as assigned
+from regworkers_core.selection.verdict import Verdict
 from regworkers_dagster.draining.metadata import Metadata
 from regworkers_dagster.draining.observing import Reading
 from regworkers_dagster.resources import Workers
@@ -19,9 +20,9 @@ from regworkers_dagster.selection import specs
 from regworkers_dagster.selection.steps import draw_failures, facts_as_metadata
 from regworkers_dagster.tags import PARTITION_TAG
 
-Judge = Callable[[Runtime, str], assigned.Finding]
+Judge = Callable[[Runtime, str], Verdict]
 # Findings by campaign.
-Found = Mapping[str, assigned.Finding]
+Found = Mapping[str, Verdict]
 
 
 def _judged(context: dg.AssetCheckExecutionContext, workers: Workers, judge: Judge) -> dg.AssetCheckResult:
@@ -73,7 +74,7 @@ _OF_SELECTIONS: Mapping[str, tuple[Judge, str]] = {
         assigned.codes_and_winners_biject,
         "Every winner has one code and every given code one winner, of the same market.",
     ),
-    "codes_within_capacity": (assigned.capacity_respected, "No market gave more codes than it has seats."),
+    "codes_within_capacity": (assigned.codes_within_capacity, "No market gave more codes than it has seats."),
     "counts_match": (
         assigned.counts_match,
         "Planned = written = enqueued in every completed market, as in the committed result.",

@@ -11,9 +11,9 @@ import pytest
 
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection import promises
-from regworkers_core.selection.assign.checks import Finding
 from regworkers_core.selection.draw.run import DrawRun, lease_name
 from regworkers_core.selection.leasing import held_lease
+from regworkers_core.selection.verdict import Verdict
 from tests.dagster.selection_world import (
     failure_of,
     judged,
@@ -157,7 +157,7 @@ def test_a_broken_promise_fails_the_run_before_anything_is_published(
     promise: str,
     made: list[str],
 ) -> None:
-    monkeypatch.setattr(promises, promise, lambda _runtime, _campaign: Finding(False, "broken"))
+    monkeypatch.setattr(promises, promise, lambda _runtime, _campaign: Verdict(False, "broken"))
     result = run_draw(instance, confirm=CAMPAIGN)
     assert not result.success
     assert judged(result)[promise] is False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import orjson
 
@@ -12,18 +11,10 @@ from regworkers_core.adapters.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.verdict import Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a check came to; `numbers` by name, `description` in one sentence without a fan's data."""
-
-    passed: bool
-    description: str
-    numbers: Mapping[str, int] = field(default_factory=dict)
-
-
-def codes_and_winners_biject(runtime: Runtime, campaign_id: str) -> Finding:
+def codes_and_winners_biject(runtime: Runtime, campaign_id: str) -> Verdict:
     """Every selection has its code and every given code its selection, one to one, with the same ref and market."""
     selections = list(runtime.selections.of_campaign(campaign_id))
     codes = {code["_id"]: code for code in runtime.code_claims.of_campaign(campaign_id)}
@@ -44,10 +35,10 @@ def codes_and_winners_biject(runtime: Runtime, campaign_id: str) -> Finding:
     }
     wrong = {name: number for name, number in list(numbers.items())[2:] if number}
     text = "codes and winners are one to one" if not wrong else f"not one to one: {_told(wrong)}"
-    return Finding(not wrong, text, numbers)
+    return Verdict(not wrong, text, numbers)
 
 
-def capacity_respected(runtime: Runtime, campaign_id: str) -> Finding:
+def codes_within_capacity(runtime: Runtime, campaign_id: str) -> Verdict:
     """No market has more winners than the capacity that the latest published phase committed to, nor more
     selections than all phases planned (one of a winner who was struck later stays: its code is given).
     """
@@ -72,10 +63,10 @@ def capacity_respected(runtime: Runtime, campaign_id: str) -> Finding:
         "over": wrong.total(),
     }
     text = "no market is above its capacity" if not wrong else f"above what they may hold: {_told(wrong)}"
-    return Finding(not wrong, text, numbers)
+    return Verdict(not wrong, text, numbers)
 
 
-def counts_match(runtime: Runtime, campaign_id: str) -> Finding:
+def counts_match(runtime: Runtime, campaign_id: str) -> Verdict:
     """In every completed market planned = written = enqueued, and the winners are those of the result."""
     numbers: Counter[str] = Counter()
     wrong: list[str] = []
@@ -95,7 +86,7 @@ def counts_match(runtime: Runtime, campaign_id: str) -> Finding:
             if not planned == written == enqueued == new.get(market_id, planned):
                 wrong.append(f"{market}: planned {planned}, written {written}, enqueued {enqueued}")
     text = "; ".join(wrong) if wrong else "planned = written = enqueued in every completed market"
-    return Finding(not wrong, text, dict(numbers))
+    return Verdict(not wrong, text, dict(numbers))
 
 
 def _published(runtime: Runtime, campaign_id: str) -> list[PhaseRecord]:

@@ -5,7 +5,6 @@ Only its SHA-256, over the 32 raw bytes, is ever published before that: the comm
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets as randomness
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.maths.seed import commitment_of
 
 SECRET_BYTES = 32
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -31,11 +31,6 @@ class Commitment(NamedTuple):
 def secret_name(campaign_id: str) -> str:
     """In the secret store, behind the environment's prefix."""
     return f"draw-secret/{campaign_id}"
-
-
-def commitment_of(secret: str) -> str:
-    """SHA-256 in hex over the bytes whose hex is `secret`."""
-    return hashlib.sha256(bytes.fromhex(secret)).hexdigest()
 
 
 def make_secret(runtime: Runtime, campaign_id: str, *, entropy: Entropy = randomness.token_bytes) -> str:

@@ -16,6 +16,7 @@ from regworkers_core.domain.selection import MarketPhase, Notice
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease, LeaseHolder
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.leasing import PATIENCE_LEASES
 from regworkers_core.selection.notify.units import Unit, canary_left, held_until, lock, undelivered
 
 log = structlog.get_logger(__name__)
@@ -26,8 +27,6 @@ _PAGE_ROWS = 5_000
 # One send of the queue: ten messages.
 _PARCELS = 10
 _PAUSE_SECONDS = 0.2
-# An observer needs to see the counter stand still for one lease time, and a little more.
-_PATIENCE_LEASES = 1.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class OutboxSource:
         self._runtime, self._sleep, self._page_rows = runtime, sleep, page_rows
         lease_seconds = runtime.settings.selection.lease_seconds
         self._holder = LeaseHolder(runtime.leases, owner, lease_seconds=lease_seconds)
-        self._patience_seconds = lease_seconds * _PATIENCE_LEASES
+        self._patience_seconds = lease_seconds * PATIENCE_LEASES
         self._lease: Lease | None = None
         # Since when (monotonic seconds) somebody else holds the lease before our eyes.
         self._refused_since: float | None = None

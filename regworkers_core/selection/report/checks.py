@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from regworkers_core.selection.maths.manifest import Manifest
+from regworkers_core.selection.verdict import Verdict
 
 _WINNERS = """
 SELECT market, count(*) FROM read_parquet($outcomes) WHERE outcome = 'WINNER' GROUP BY market
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """`numbers` are flat and hold no fan's data."""
-
-    passed: bool
-    description: str
-    numbers: Mapping[str, Any]
 
 
 def win_rates_uniform(numbers: Mapping[str, Any]) -> Verdict:

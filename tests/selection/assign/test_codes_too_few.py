@@ -8,8 +8,8 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import Outcome
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.checks import (
-    capacity_respected,
     codes_and_winners_biject,
+    codes_within_capacity,
     counts_match,
 )
 from regworkers_core.selection.assign.publish import resume_blocked, retry_market
@@ -192,7 +192,7 @@ def test_the_checks_find_what_is_wrong(runtime: Runtime) -> None:
         add_codes(runtime, name, 7)
     publish(runtime)
     run(runtime, SELECTIONS)
-    for check in (codes_and_winners_biject, capacity_respected, counts_match):
+    for check in (codes_and_winners_biject, codes_within_capacity, counts_match):
         found = check(runtime, CAMPAIGN)
         assert found.passed, found
     stranger = {"status": "ASSIGNED", "ref": "stranger"}
@@ -203,7 +203,7 @@ def test_the_checks_find_what_is_wrong(runtime: Runtime) -> None:
     runtime.database["selections"].insert_one(
         {**extra, "ref": "x", "entryId": "x", "code": code_at("paris", 7), "position": 7}
     )
-    assert not capacity_respected(runtime, CAMPAIGN).passed and not counts_match(runtime, CAMPAIGN).passed
+    assert not codes_within_capacity(runtime, CAMPAIGN).passed and not counts_match(runtime, CAMPAIGN).passed
 
 
 def test_what_cannot_be_retried_says_why(runtime: Runtime) -> None:
