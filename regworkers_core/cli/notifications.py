@@ -6,7 +6,7 @@ import getpass
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group
+from rich.console import Group, RenderableType
 
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import UsageError
@@ -63,19 +63,26 @@ def status(
 
 
 def _told(told: dict[str, Any]) -> Group:
-    """The numbers by market, and below them what holds messages up."""
-    lines: list[list[object]] = []
+    """The numbers by market, a table a phase, and below them what holds messages up."""
+    tables: list[RenderableType] = []
     held = [_paused("everything", told["all"])]
     for name, campaign in told["campaigns"].items():
         held.append(_paused(name, campaign["switch"]))
         for phase, found in campaign["phases"].items():
             until = {each["heldUntil"] for each in found["markets"].values()} - {None}
             held += [f"{name}, phase {phase}: the canary holds the rest until {each}" for each in until]
-            for market, each in found["markets"].items():
-                numbers = [each[field] for field in ("status", "pending", "sent", "deliveredAt")]
-                lines.append([name, phase, market, *numbers])
-    columns = ["campaign", "phase", "market", "codes", "waiting", "sent", "delivered"]
-    return Group(rows(columns, lines), *(line for line in held if line))
+            lines = [
+                [market, each["status"], each["pending"], each["sent"], _second(each["deliveredAt"])]
+                for market, each in found["markets"].items()
+            ]
+            columns = ["market", "codes", "waiting", "sent", "delivered"]
+            tables.append(rows(columns, lines, title=f"{name}, phase {phase}"))
+    return Group(*tables, *(line for line in held if line))
+
+
+def _second(at: str | None) -> str | None:
+    """A time as people read it."""
+    return None if at is None else at[:19].replace("T", " ")
 
 
 def _paused(what: str, state: dict[str, Any]) -> str:

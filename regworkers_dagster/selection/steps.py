@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -22,8 +21,6 @@ from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
 
 Context = dg.AssetExecutionContext
-# An event holds some hundred KB without trouble; the report keeps every plot well below.
-_PLOT_BYTES = 100_000
 
 
 @contextmanager
@@ -117,13 +114,9 @@ def awaiting(spec: dg.AssetSpec, campaign_id: str, step: Step) -> dg.AssetObserv
 
 
 def metadata_of(step: Step) -> Metadata:
-    """State, facts and pictures of a step."""
-    metadata: Metadata = {"state": dg.MetadataValue.text(step.state), **facts_as_metadata(step.facts)}
-    for name, png in step.plots.items():
-        if len(png) <= _PLOT_BYTES:
-            picture = base64.b64encode(png).decode()
-            metadata[f"plot_{name}"] = dg.MetadataValue.md(f"![{name}](data:image/png;base64,{picture})")
-    return metadata
+    """State, tables and pictures, facts of a step."""
+    shown = {name: dg.MetadataValue.md(text) for name, text in step.markdown.items()}
+    return {"state": dg.MetadataValue.text(step.state), **shown, **facts_as_metadata(step.facts)}
 
 
 def facts_as_metadata(facts: Mapping[str, Any]) -> Metadata:

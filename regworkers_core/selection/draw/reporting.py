@@ -26,10 +26,12 @@ PAGE, NUMBERS = "report.html", "report.json"
 
 @dataclass(frozen=True, slots=True)
 class MadeReport:
-    """`record` goes into the `draws` document: where the report lies, `findings`, `warnings`, the funnel."""
+    """`record` goes into the `draws` document: where the report lies, `findings`, `warnings`, the funnel;
+    `markdown` has the overview and each plot by name.
+    """
 
     record: Mapping[str, Any]
-    plots: Mapping[str, bytes]
+    markdown: Mapping[str, str]
 
 
 def report(
@@ -50,12 +52,13 @@ def report(
         exclusions=bench.fetch(freezing.key_of(campaign_id, first, EXCLUSIONS), bench.root / EXCLUSIONS),
         outcomes=bench.fetch(pipeline_key(campaign_id, number, OUTCOMES), bench.root / OUTCOMES),
     )
+    codes = runtime.codes.count(campaign_id)
     context = ReportContext(
         campaign_name=campaign.name,
         market_names={market.market_id: market.name for market in campaign.markets},
         codes={
-            market: counts.get(CodeStatus.AVAILABLE, 0)
-            for market, counts in runtime.codes.count(campaign_id).items()
+            market_id: codes.get(market_id, {}).get(CodeStatus.AVAILABLE, 0)
+            for market_id in campaign.market_ids
         },
         commitment_late=bool(first.fields.get("commitmentLate")),
         dropped_preferences=first.freeze["droppedPreferences"],
@@ -63,6 +66,7 @@ def report(
     )
     # Imported here: plots and statistics cost every run and every command a second that only a report needs.
     from regworkers_core.selection.report.build import build_report
+    from regworkers_core.selection.report.markdown import images, overview
 
     made = build_report(files, context, memory_mib=engine.memory_mib, scratch=engine.scratch)
     page = report_key(campaign_id, number, PAGE)
@@ -76,5 +80,5 @@ def report(
             "funnel": made.numbers["funnel"],
             "at": iso(runtime.clock()),
         },
-        made.plots,
+        {"overview": overview(made)} | {f"plot_{name}": plot for name, plot in images(made).items()},
     )

@@ -62,8 +62,8 @@ class Step:
     name: str
     state: Literal["done", "stood", "awaiting"]
     facts: Mapping[str, Any]
-    # Pictures by name (PNG), for those who show them.
-    plots: Mapping[str, bytes] = field(default_factory=dict)
+    # Tables and pictures by name, as markdown, for those who show them.
+    markdown: Mapping[str, str] = field(default_factory=dict)
 
 
 class DrawRun:
@@ -223,7 +223,7 @@ class DrawRun:
                     self._runtime, self._campaign(), record, phase, bench, self._engine(bench)
                 )
             self._decide(lease, phase.phase, {"report": made.record})
-        return Step("report", "done", made.record, made.plots)
+        return Step("report", "done", made.record, made.markdown)
 
     def publish(self, confirm: str | None = None) -> Step:
         """Plan codes and queue the work on them, once `confirm` is the campaign's id (or the settings say that
