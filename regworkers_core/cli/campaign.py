@@ -202,11 +202,11 @@ def _standing(report: CampaignReport) -> RenderableType:
     return Group(*parts)
 
 
-def stock_table(codes: list[dict[str, Any]]) -> RenderableType:
+def stock_table(codes: list[dict[str, Any]], title: str = "codes") -> RenderableType:
     """Codes of every market against its seats."""
     names = ("marketId", "capacity", "available", "assigned", "redeemed", "void", "missing")
     columns = ("market", "seats", "available", "assigned", "redeemed", "void", "missing")
-    return rows(columns, [[stock[name] for name in names] for stock in codes], title="codes")
+    return rows(columns, [[stock[name] for name in names] for stock in codes], title=title)
 
 
 def _phases(report: CampaignReport) -> RenderableType:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group
 
 from regworkers_core.cli.campaign import CampaignArgument, stock_table
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
@@ -15,6 +16,7 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.codes.importing import ImportReport, import_codes
+from regworkers_core.selection.codes.lines import named_campaign
 from regworkers_core.selection.codes.stock import read_stock, void_codes
 
 
@@ -27,8 +29,10 @@ def register(app: typer.Typer) -> None:
 
 
 def import_command(
-    csv: Annotated[Path, typer.Argument(help="header `code` or `code,marketId`; UTF-8")],
-    campaign: Annotated[str, typer.Option(help="id or slug")],
+    csv: Annotated[Path, typer.Argument(help="UTF-8; header `code`, with marketId and campaignId as needed")],
+    campaign: Annotated[
+        str | None, typer.Option(help="id or slug [default: the column campaignId of the first row]")
+    ] = None,
     market: Annotated[
         str | None, typer.Option(help="the market of rows that name none; others are rejected")
     ] = None,
@@ -43,7 +47,7 @@ def import_command(
     A file that was imported before, whole or in part, adds what is missing. Exit code 1 when rows were rejected.
     """
     runtime = Runtime.load()
-    found = find(runtime, campaign)
+    found = find(runtime, campaign or named_campaign(csv))
     run_id = _run_id()
     with progress("lines") as bar, StopSignal().on_signals() as stop:
         task = bar.add_task("import", total=None)
@@ -74,13 +78,25 @@ def import_command(
         raise typer.Exit(FINDING)
 
 
-def status_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -> None:
+def status_command(
+    campaign: Annotated[
+        str | None, typer.Argument(metavar="CAMPAIGN", help="id or slug [default: every campaign]")
+    ] = None,
+    form: FormatOption = Format.TEXT,
+) -> None:
     """Codes of every market by status, against its seats. Exit code 1 when there are too few."""
     runtime = Runtime.load()
-    found = find(runtime, campaign)
-    document = [stock.as_dict() for stock in read_stock(runtime, found)]
-    answer({"campaignId": found.campaign_id, "markets": document}, form, stock_table(document))
-    if any(stock["missing"] or stock["capacity"] is None for stock in document):
+    chosen = runtime.campaigns.list() if campaign is None else [find(runtime, campaign)]
+    document: list[dict[str, Any]] = [
+        {
+            "campaignId": each.campaign_id,
+            "markets": [stock.as_dict() for stock in read_stock(runtime, each)],
+        }
+        for each in chosen
+    ]
+    tables = [stock_table(each["markets"], title=f"codes of {each['campaignId']}") for each in document]
+    answer(document if campaign is None else document[0], form, Group(*tables))
+    if any(stock["missing"] or stock["capacity"] is None for each in document for stock in each["markets"]):
         raise typer.Exit(FINDING)
 
 

@@ -27,8 +27,7 @@ class EventType(StrEnum):
 
 def event_id(key: EntryKey, order: Order, kind: EventType) -> str:
     """SHA-256 over (entry, createdAt, version, updatedAt, type), so that a consumer drops repeats."""
-    parts = (key.document_id, order.created_at, str(order.version), order.updated_at, kind.value)
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return _digest(key.document_id, order.created_at, str(order.version), order.updated_at, kind.value)
 
 
 def entry_replicated(entry: Entry, replicated_at: str, correlation_id: str) -> dict[str, Any]:
@@ -53,19 +52,15 @@ def draw_event(
     subject and key are `<campaignId>:draw`.
     """
     subject = f"{campaign_id}:draw"
-    parts = (subject, str(phase), kind.value)
-    return {
-        "specversion": "1.0",
-        "id": hashlib.sha256("\n".join(parts).encode()).hexdigest(),
-        "source": SELECTION_SOURCE,
-        "type": kind.value,
-        "subject": subject,
-        "time": at,
-        "datacontenttype": "application/json",
-        "partitionkey": subject,
-        "correlationid": f"draw-{campaign_id}-{phase}",
-        "data": {"campaignId": campaign_id, "phase": phase, **data},
-    }
+    return _envelope(
+        _digest(subject, str(phase), kind.value),
+        SELECTION_SOURCE,
+        kind,
+        subject,
+        at,
+        f"draw-{campaign_id}-{phase}",
+        {"campaignId": campaign_id, "phase": phase, **data},
+    )
 
 
 def selection_made(
@@ -95,40 +90,60 @@ def _selection_event(
     data: dict[str, Any],
 ) -> dict[str, Any]:
     """Its id is SHA-256 over (market, phase and ref; result; type): one event a winner or message, whoever repeats."""
-    subject = f"{market.campaign_id}:{entry_id}"
-    parts = (market.key(ref), result_hash, kind.value)
-    return {
-        "specversion": "1.0",
-        "id": hashlib.sha256("\n".join(parts).encode()).hexdigest(),
-        "source": SELECTION_SOURCE,
-        "type": kind.value,
-        "subject": subject,
-        "time": at,
-        "datacontenttype": "application/json",
-        "partitionkey": subject,
-        "correlationid": correlation_id,
-        "data": {**market.as_fields(), "entryId": entry_id, "ref": ref, "resultHash": result_hash, **data},
-    }
+    return _envelope(
+        _digest(market.key(ref), result_hash, kind.value),
+        SELECTION_SOURCE,
+        kind,
+        f"{market.campaign_id}:{entry_id}",
+        at,
+        correlation_id,
+        {**market.as_fields(), "entryId": entry_id, "ref": ref, "resultHash": result_hash, **data},
+    )
 
 
 def _event(
     key: EntryKey, order: Order, kind: EventType, at: str, correlation_id: str, data: dict[str, Any]
 ) -> dict[str, Any]:
-    return {
-        "specversion": "1.0",
-        "id": event_id(key, order, kind),
-        "source": SOURCE,
-        "type": kind.value,
-        "subject": key.document_id,
-        "time": at,
-        "datacontenttype": "application/json",
-        "partitionkey": key.document_id,
-        "correlationid": correlation_id,
-        "data": {
+    return _envelope(
+        event_id(key, order, kind),
+        SOURCE,
+        kind,
+        key.document_id,
+        at,
+        correlation_id,
+        {
             "campaignId": key.campaign_id,
             "entryId": key.entry_id,
             **order.as_fields(),
             "replicatedAt": at,
             **data,
         },
+    )
+
+
+def _envelope(
+    id_: str,
+    source: str,
+    kind: EventType,
+    subject: str,
+    at: str,
+    correlation_id: str,
+    data: dict[str, Any],
+) -> dict[str, Any]:
+    """CloudEvents 1.0 around `data`; the subject is the key on Kafka, too."""
+    return {
+        "specversion": "1.0",
+        "id": id_,
+        "source": source,
+        "type": kind.value,
+        "subject": subject,
+        "time": at,
+        "datacontenttype": "application/json",
+        "partitionkey": subject,
+        "correlationid": correlation_id,
+        "data": data,
     }
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -95,6 +95,15 @@ def read_columns(path: Path) -> tuple[str, ...]:
         return _header(path, file).columns
 
 
+def named_campaign(path: Path) -> str:
+    """The campaign that the first row names in its column campaignId. Raises UsageError where none does."""
+    if "campaignId" in read_columns(path):
+        for line in read_lines(path):
+            if isinstance(line, Row) and line.campaign_id is not None:
+                return line.campaign_id
+    raise UsageError(f"{path} does not say which campaign: give --campaign, or a column campaignId")
+
+
 class _Header(NamedTuple):
     number: int
     columns: tuple[str, ...]

@@ -31,7 +31,7 @@ _POOL_FIELDS: list[pa.Field[Any]] = [
     pa.field("created_at", pa.string()),
     pa.field("mail_domain", pa.string()),
 ]
-_POOL_SCHEMA = pa.schema(_POOL_FIELDS)
+POOL_SCHEMA = pa.schema(_POOL_FIELDS)
 _EXCLUSION_SCHEMA = pa.schema({"entry_id": pa.string(), "ref": pa.string(), "reason": pa.string()})
 
 Fields = Mapping[str, Any]
@@ -85,7 +85,7 @@ def write_pool(
     """The same over any entries."""
     counts = PoolCounts()
     with (
-        pq.ParquetWriter(folder / POOL, _POOL_SCHEMA, compression="zstd") as pool,
+        pq.ParquetWriter(folder / POOL, POOL_SCHEMA, compression="zstd") as pool,
         pq.ParquetWriter(folder / EXCLUSIONS, _EXCLUSION_SCHEMA, compression="zstd") as exclusions,
     ):
         rows: list[dict[str, Any]] = []
@@ -102,10 +102,10 @@ def write_pool(
                 counts.excluded[reason] += 1
                 out.append({"entry_id": key.entry_id, "ref": fields.get("ref"), "reason": reason})
             if len(rows) + len(out) >= _ROWS:
-                _flush(pool, _POOL_SCHEMA, rows)
+                _flush(pool, POOL_SCHEMA, rows)
                 _flush(exclusions, _EXCLUSION_SCHEMA, out)
                 on_progress(counts.entries)
-        _flush(pool, _POOL_SCHEMA, rows)
+        _flush(pool, POOL_SCHEMA, rows)
         _flush(exclusions, _EXCLUSION_SCHEMA, out)
     on_progress(counts.entries)
     return counts

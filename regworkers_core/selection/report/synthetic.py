@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from regworkers_core.selection.draw.pool import POOL
+from regworkers_core.selection.draw.pool import POOL, POOL_SCHEMA
 
 MOST_CHOICES = 3
 # How many fans belong to each segment that a rule names.
@@ -28,23 +28,9 @@ def write_synthetic_pool(
     third, and so on; each fan lists up to three; one in five belongs to each segment, independently. Everybody
     is a household of one with weight 1.
     """
-    with pq.ParquetWriter(folder / POOL, _SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(folder / POOL, POOL_SCHEMA, compression="zstd") as writer:
         for start in range(0, entries, _ROWS):
             writer.write_table(_table(start, min(_ROWS, entries - start), markets, segments, rng))
-
-
-_TEXTS = pa.list_(pa.string())
-_FIELDS: list[pa.Field[Any]] = [
-    pa.field("ref", pa.string()),
-    pa.field("unit", pa.string()),
-    pa.field("weight", pa.int32()),
-    pa.field("segments", _TEXTS),
-    pa.field("preferences", _TEXTS),
-    pa.field("entry_id", pa.string()),
-    pa.field("created_at", pa.string()),
-    pa.field("mail_domain", pa.string()),
-]
-_SCHEMA = pa.schema(_FIELDS)
 
 
 def _table(
@@ -68,7 +54,7 @@ def _table(
         pa.array([""] * count),
         pa.array([""] * count),
     ]
-    return pa.Table.from_arrays(columns, schema=_SCHEMA)
+    return pa.Table.from_arrays(columns, schema=POOL_SCHEMA)
 
 
 def _lists(indexes: NDArray[np.int64], chosen: NDArray[np.bool_], names: Sequence[str]) -> pa.Array[Any]:
