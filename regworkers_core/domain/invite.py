@@ -1,0 +1,58 @@
+"""Invites of a campaign, as the demand table holds them (data contract v1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from regworkers_core.domain.keys import CAMPAIGN_PREFIX
+from regworkers_core.domain.mail import comparable
+
+INVITE_PREFIX = "INVITE#"
+
+
+class InviteType(StrEnum):
+    """By what somebody is invited. Listed in the order in which an entry's invites are looked for."""
+
+    EMAIL = "email"
+    GLOBAL_USER_ID = "globalUserId"
+    MEMBER_ID = "memberId"
+
+    def comparable(self, value: str) -> str:
+        """The form under which an invite is stored and looked for."""
+        return comparable(value) if self is InviteType.EMAIL else value.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Invite:
+    """`PK=CAMPAIGN#<campaign_id>`, `SK=INVITE#<type>#<value>`; `value` is comparable, `ttl` in epoch seconds."""
+
+    campaign_id: str
+    type: InviteType
+    value: str
+    ttl: int
+
+    @property
+    def table_key(self) -> tuple[str, str]:
+        return invite_key(self.campaign_id, self.type, self.value)
+
+    def is_valid(self, now: float) -> bool:
+        """Expired invites linger in the table for days before DynamoDB takes them away."""
+        return self.ttl > now
+
+    def as_item(self) -> dict[str, Any]:
+        pk, sk = self.table_key
+        return {
+            "PK": pk,
+            "SK": sk,
+            "entityType": "INVITE",
+            "campaignId": self.campaign_id,
+            "inviteType": self.type.value,
+            "ttl": self.ttl,
+        }
+
+
+def invite_key(campaign_id: str, type_: InviteType, value: str) -> tuple[str, str]:
+    """PK and SK of the invite for a value as somebody gave it."""
+    return CAMPAIGN_PREFIX + campaign_id, f"{INVITE_PREFIX}{type_.value}#{type_.comparable(value)}"
