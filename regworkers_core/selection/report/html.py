@@ -1,14 +1,13 @@
-"""The report as one self-contained page: no script, no font, no image from anywhere else; light and dark."""
+"""The page of a draw's report."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from regworkers_core.reporting.page import image, page, percent, said, table, tiles
 from regworkers_core.selection.report.inputs import ReportContext
-from regworkers_core.selection.report.style import CSS
 
 _TITLES = {
     "registrationTime": "Registration time",
@@ -29,10 +28,7 @@ def html_page(numbers: Mapping[str, Any], plots: Mapping[str, bytes], context: R
             f" {escape(numbers['asOf'])}. Look at this before you confirm the publication: codes and messages"
             " wait for it.</p>",
             _tiles(numbers["funnel"]),
-            *(
-                f'<p class="said {note["level"]}"><b>{note["level"].capitalize()}:</b> {escape(note["text"])}</p>'
-                for note in numbers["notes"]
-            ),
+            *(said(note["level"], note["text"]) for note in numbers["notes"]),
             *_funnel(numbers["funnel"], plots),
             *_top_up(numbers["topUp"]),
             *_markets(numbers["markets"], plots, context),
@@ -44,11 +40,7 @@ def html_page(numbers: Mapping[str, Any], plots: Mapping[str, bytes], context: R
             *_proof(numbers),
         ]
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{CSS}</style></head>\n<body><main>\n{body}\n</main></body></html>\n"
-    )
+    return page(title, body)
 
 
 def _tiles(funnel: Mapping[str, Any]) -> str:
@@ -59,19 +51,15 @@ def _tiles(funnel: Mapping[str, Any]) -> str:
         ("winners", funnel["outcomes"]["WINNER"]),
         ("on the waitlist", funnel["outcomes"]["WAITLIST"]),
     ]
-    return (
-        '<div class="tiles">'
-        + "".join(f'<div class="tile"><b>{count:,}</b>{name}</div>' for name, count in counts)
-        + "</div>"
-    )
+    return tiles(counts)
 
 
 def _funnel(funnel: Mapping[str, Any], plots: Mapping[str, bytes]) -> Iterable[str]:
     yield "<h2>Funnel</h2>"
-    yield _image(plots, "funnel", "From registered to winner")
+    yield image(plots, "funnel", "From registered to winner")
     if funnel["reasons"]:
         yield "<h3>Excluded</h3>"
-        yield _table(("reason", "entries"), [(reason, count) for reason, count in funnel["reasons"].items()])
+        yield table(("reason", "entries"), [(reason, count) for reason, count in funnel["reasons"].items()])
         yield (
             '<p class="muted">Which entries, and why each: <code>exclusions.parquet</code> among the pipeline\'s'
             " files of this phase.</p>"
@@ -86,7 +74,7 @@ def _top_up(changes: Mapping[str, Any] | None) -> Iterable[str]:
         f"<p>{changes['newWinners']:,} new winners, {changes['keptWinners']:,} keep their place,"
         f" {changes['struck']:,} entries were struck ({changes['lostWinners']:,} of them winners before).</p>"
     )
-    yield _table(
+    yield table(
         ("before", "now", "entries"),
         [(change["from"], change["to"], change["entries"]) for change in changes["changes"]],
     )
@@ -96,10 +84,10 @@ def _markets(
     markets: Sequence[Mapping[str, Any]], plots: Mapping[str, bytes], context: ReportContext
 ) -> Iterable[str]:
     yield "<h2>Odds by market</h2>"
-    yield _image(plots, "markets", "Demand and seats by market")
-    yield _image(plots, "win-rates", "Win rate by market")
+    yield image(plots, "markets", "Demand and seats by market")
+    yield image(plots, "win-rates", "Win rate by market")
     with_codes = context.codes is not None
-    yield _table(
+    yield table(
         (
             "market",
             "seats",
@@ -120,8 +108,8 @@ def _markets(
                 market["anyChoice"],
                 market["winners"],
                 market["new"],
-                _percent(market["winRate"]),
-                _percent(market["firstChoiceWinRate"]),
+                percent(market["winRate"]),
+                percent(market["firstChoiceWinRate"]),
                 _cutoff(market["openCutoffRank"]),
                 *(((context.codes or {}).get(market["marketId"], 0),) if with_codes else ()),
             )
@@ -149,7 +137,7 @@ def _reserves(markets: Sequence[Mapping[str, Any]], context: ReportContext) -> I
     ]
     if rows:
         yield "<h2>Reserves</h2>"
-        yield _table(
+        yield table(
             ("market", "reserve for", "seats", "admitted by it", "cut-off rank", "open seats of the market"),
             rows,
         )
@@ -159,15 +147,15 @@ def _segments(segments: Sequence[Mapping[str, Any]], plots: Mapping[str, bytes])
     if len(segments) < 2:
         return
     yield "<h2>Odds by segment</h2>"
-    yield _image(plots, "segments", "Win rate by segment")
-    yield _table(
+    yield image(plots, "segments", "Win rate by segment")
+    yield table(
         ("segment", "candidates", "winners", "win rate", "new by its reserves", "new otherwise"),
         [
             (
                 row["segment"] or "no segment",
                 row["candidates"],
                 row["winners"],
-                _percent(row["winRate"]),
+                percent(row["winRate"]),
                 row["byReserve"],
                 row["byOther"],
             )
@@ -179,10 +167,10 @@ def _segments(segments: Sequence[Mapping[str, Any]], plots: Mapping[str, bytes])
 def _preferences(places: Sequence[Mapping[str, Any]], plots: Mapping[str, bytes]) -> Iterable[str]:
     if "preferences" in plots:
         yield "<h2>Preferences</h2>"
-        yield _image(plots, "preferences", "Which of their choices winners got")
-        yield _table(
+        yield image(plots, "preferences", "Which of their choices winners got")
+        yield table(
             ("choice", "candidates with so many", "winners", "share of winners"),
-            [(row["place"], row["candidates"], row["winners"], _percent(row["share"])) for row in places],
+            [(row["place"], row["candidates"], row["winners"], percent(row["share"])) for row in places],
         )
 
 
@@ -190,17 +178,17 @@ def _weights(rows: Sequence[Mapping[str, Any]], plots: Mapping[str, bytes]) -> I
     if len(rows) < 2:
         return
     yield "<h2>Weights</h2>"
-    yield _image(plots, "weights", "Share among the first ranks by weight")
-    yield _table(
+    yield image(plots, "weights", "Share among the first ranks by weight")
+    yield table(
         ("weight", "units", "among the first ranks", "promised", "99.9 % of fair draws", "entries that win"),
         [
             (
                 row["weight"],
                 row["units"],
-                _percent(row["firstShare"]),
-                _percent(row["expectedShare"]),
-                f"{_percent(row['lowShare'])} – {_percent(row['highShare'])}",
-                f"{row['winners']:,} ({_percent(row['winRate'])})",
+                percent(row["firstShare"]),
+                percent(row["expectedShare"]),
+                f"{percent(row['lowShare'])} – {percent(row['highShare'])}",
+                f"{row['winners']:,} ({percent(row['winRate'])})",
             )
             for row in rows
         ],
@@ -220,7 +208,7 @@ def _audit(audit: Mapping[str, Any], plots: Mapping[str, bytes]) -> Iterable[str
         " candidates with the same preferences and segments? Neither may depend on when a fan registered, on ids,"
         " or on the mail provider.</p>"
     )
-    yield _table(
+    yield table(
         ("dimension", "question", "groups", "chi-square", "degrees of freedom", "p", "result"),
         [
             (
@@ -236,7 +224,7 @@ def _audit(audit: Mapping[str, Any], plots: Mapping[str, bytes]) -> Iterable[str
         ],
     )
     for dimension, title in _TITLES.items():
-        yield _image(plots, f"audit-{dimension}", title)
+        yield image(plots, f"audit-{dimension}", title)
 
 
 def _proof(numbers: Mapping[str, Any]) -> Iterable[str]:
@@ -252,27 +240,6 @@ def _proof(numbers: Mapping[str, Any]) -> Iterable[str]:
         shown = f"<code>{value}</code>" if name in numbers["hashes"] else escape(value)
         yield f"<dt>{escape(name)}</dt><dd>{shown}</dd>"
     yield "</dl><p>Anyone can replay the draw from its artefacts: <code>regworkers draw verify</code>.</p>"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    lines = "".join("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
-
-
-def _cell(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else escape(str(value))
-
-
-def _image(plots: Mapping[str, bytes], name: str, text: str) -> str:
-    if name not in plots:
-        return ""
-    data = base64.b64encode(plots[name]).decode()
-    return f'<figure><img alt="{escape(text)}" src="data:image/png;base64,{data}"></figure>'
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.3g} %"
 
 
 def _cutoff(rank: int | None) -> str:

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-
+from regworkers_core.reporting.markdown import image
 from regworkers_core.selection.report.build import DrawReport
 
-# An event holds some hundred KB without trouble; a plot of ours stays far below.
-PLOT_BYTES = 60_000
 _MARKETS_SHOWN = 20
-
-
-def image(name: str, png: bytes) -> str:
-    """A plot as markdown with the picture in it."""
-    return f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
 def images(report: DrawReport) -> dict[str, str]:

@@ -1,22 +1,33 @@
-"""The report's plots as PNG, each below 60 KB so that it also fits into an event of the orchestrator.
-
-Figures are objects of their own: no state is shared with whoever else draws in this process.
-"""
+"""The plots of a draw's report."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
-from PIL import Image
+from matplotlib.ticker import MaxNLocator
 
-INK, MUTED, GRID = "#1f2933", "#66727f", "#dde2e7"
-BLUE, ORANGE, GREEN, GREY, RED, BAND = "#2f6db5", "#d9822b", "#3c8d5a", "#a9b3bd", "#c0392b", "#cfe0f3"
+from regworkers_core.reporting.figures import (
+    BAND,
+    BLUE,
+    GREEN,
+    GREY,
+    GRID,
+    INK,
+    MUTED,
+    ORANGE,
+    RED,
+    figure,
+    horizontal_bars,
+    legend,
+    percents,
+    png,
+    short,
+    thousands,
+    words,
+)
+
 OUTCOME_COLOURS = {
     "WINNER": GREEN,
     "WAITLIST": BLUE,
@@ -24,8 +35,6 @@ OUTCOME_COLOURS = {
     "HOUSEHOLD_LIMIT": ORANGE,
     "STRUCK": RED,
 }
-_WIDTH_INCHES = 8.4
-_DPI = 100
 # A bar chart stays readable up to here; the tables list all.
 _MOST_BARS = 30
 _MOST_TICKS = 16
@@ -38,7 +47,7 @@ def plots(numbers: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, byt
     if numbers["markets"]:
         shown = sorted(numbers["markets"], key=lambda market: -market["anyChoice"])[:_MOST_BARS]
         more = f" (the {_MOST_BARS} most wanted)" if len(numbers["markets"]) > _MOST_BARS else ""
-        labels = [_short(names.get(market["marketId"]) or market["marketId"]) for market in shown]
+        labels = [short(names.get(market["marketId"]) or market["marketId"]) for market in shown]
         made["markets"] = _plot(_demand, shown, labels, more, rows=2 * len(shown))
         made["win-rates"] = _plot(_win_rates, shown, labels, more, rows=2 * len(shown))
     if sum(place["winners"] for place in numbers["preferences"]):
@@ -57,29 +66,6 @@ def plots(numbers: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, byt
     return made
 
 
-def figure(rows: float, panels: int = 1) -> tuple[Figure, Sequence[Axes]]:
-    """An empty figure with one or more panels below each other, high enough for `rows` lines of text."""
-    made = Figure(figsize=(_WIDTH_INCHES, 1.3 + 0.26 * max(rows, 6)), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(made)
-    axes = made.subplots(panels, 1, squeeze=False)[:, 0]
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.spines[["left", "bottom"]].set_color(GREY)
-        axis.tick_params(colors=INK, labelsize=9)
-        axis.set_axisbelow(True)
-    return made, list(axes)
-
-
-def png(made: Figure) -> bytes:
-    """With a palette of 64 colours, which a chart does not exceed visibly and which halves the size."""
-    raw = io.BytesIO()
-    made.savefig(raw, format="png", facecolor="white")
-    out = io.BytesIO()
-    with Image.open(raw) as image:
-        image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(out, format="PNG", optimize=True)
-    return out.getvalue()
-
-
 def _plot(draw: Callable[..., None], *values: Any, rows: float, panels: int = 1) -> bytes:
     made, axes = figure(rows, panels)
     draw(axes if panels > 1 or draw is _audited else axes[0], *values)
@@ -89,16 +75,18 @@ def _plot(draw: Callable[..., None], *values: Any, rows: float, panels: int = 1)
 def _funnel(axis: Axes, funnel: Mapping[str, Any]) -> None:
     outcomes = funnel["outcomes"]
     bars: list[tuple[str, int, str]] = [("registered", funnel["registered"], INK)]
-    bars += [(f"– {_words(reason)}", count, RED) for reason, count in funnel["reasons"].items()]
+    bars += [(f"– {words(reason)}", count, RED) for reason, count in funnel["reasons"].items()]
     bars.append(("eligible", funnel["eligible"], INK))
     bars += [
-        (f"– {_words(name)}", outcomes[name], OUTCOME_COLOURS[name]) for name in ("HOUSEHOLD_LIMIT", "STRUCK")
+        (f"– {words(name)}", outcomes[name], OUTCOME_COLOURS[name]) for name in ("HOUSEHOLD_LIMIT", "STRUCK")
     ]
     bars.append(("candidates (with a rank)", funnel["candidates"], INK))
     bars += [
-        (_words(name), outcomes[name], OUTCOME_COLOURS[name]) for name in ("WINNER", "WAITLIST", "UNSELECTED")
+        (words(name), outcomes[name], OUTCOME_COLOURS[name]) for name in ("WINNER", "WAITLIST", "UNSELECTED")
     ]
-    _bars(axis, [label for label, _, _ in bars], [count for _, count, _ in bars], [c for *_, c in bars])
+    horizontal_bars(
+        axis, [label for label, _, _ in bars], [count for _, count, _ in bars], [c for *_, c in bars]
+    )
     axis.set_title("From registered to winner", loc="left", color=INK)
     axis.set_xlabel("entries", color=MUTED)
 
@@ -118,9 +106,9 @@ def _demand(axis: Axes, markets: Sequence[Mapping[str, Any]], labels: Sequence[s
     axis.invert_yaxis()
     axis.set_title(f"Demand and seats by market{more}", loc="left", color=INK)
     axis.set_xlabel("candidates", color=MUTED)
-    axis.xaxis.set_major_formatter(_thousands())
+    axis.xaxis.set_major_formatter(thousands())
     axis.grid(axis="x", color=GRID)
-    _legend(axis, 3)
+    legend(axis, 3)
 
 
 def _win_rates(axis: Axes, markets: Sequence[Mapping[str, Any]], labels: Sequence[str], more: str) -> None:
@@ -129,10 +117,10 @@ def _win_rates(axis: Axes, markets: Sequence[Mapping[str, Any]], labels: Sequenc
         f"{rate:.3g} %  ({market['winners']:,} of {market['anyChoice']:,})"
         for rate, market in zip(rates, markets, strict=True)
     ]
-    _bars(axis, labels, rates, [GREEN] * len(rates), texts)
+    horizontal_bars(axis, labels, rates, [GREEN] * len(rates), texts)
     axis.set_title(f"Win rate by market{more}", loc="left", color=INK)
     axis.set_xlabel("winners per 100 candidates who listed the market", color=MUTED)
-    axis.xaxis.set_major_formatter(_percents(rates))
+    axis.xaxis.set_major_formatter(percents(rates))
 
 
 def _preferences(axis: Axes, places: Sequence[Mapping[str, Any]]) -> None:
@@ -149,7 +137,7 @@ def _preferences(axis: Axes, places: Sequence[Mapping[str, Any]]) -> None:
     axis.set_title("Which of their choices winners got", loc="left", color=INK)
     axis.set_xlabel("place in the fan's preferences", color=MUTED)
     axis.set_ylabel("winners", color=MUTED)
-    axis.yaxis.set_major_formatter(_thousands())
+    axis.yaxis.set_major_formatter(thousands())
 
 
 def _segments(axis: Axes, segments: Sequence[Mapping[str, Any]]) -> None:
@@ -158,11 +146,11 @@ def _segments(axis: Axes, segments: Sequence[Mapping[str, Any]]) -> None:
         f"{rate:.3g} %  ({row['winners']:,} of {row['candidates']:,})"
         for rate, row in zip(rates, segments, strict=True)
     ]
-    labels = [_short(row["segment"] or "no segment") for row in segments]
-    _bars(axis, labels, rates, [BLUE] * len(rates), texts)
+    labels = [short(row["segment"] or "no segment") for row in segments]
+    horizontal_bars(axis, labels, rates, [BLUE] * len(rates), texts)
     axis.set_title("Win rate by segment", loc="left", color=INK)
     axis.set_xlabel("winners per 100 candidates", color=MUTED)
-    axis.xaxis.set_major_formatter(_percents(rates))
+    axis.xaxis.set_major_formatter(percents(rates))
 
 
 def _weights(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -189,10 +177,10 @@ def _weights(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     axis.set_title("Share of units among the first ranks, by weight", loc="left", color=INK)
     axis.set_xlabel("weight (tickets of a unit)", color=MUTED)
     axis.set_ylabel("share of the weight's units", color=MUTED)
-    axis.yaxis.set_major_formatter(_percents(expected))
+    axis.yaxis.set_major_formatter(percents(expected))
     axis.set_ylim(0, 1.1 * max([100 * row["highShare"] for row in rows] + found))
     axis.grid(axis="y", color=GRID)
-    _legend(axis, 2)
+    legend(axis, 2)
 
 
 def _audited(axes: Sequence[Axes], tests: Sequence[Mapping[str, Any]]) -> None:
@@ -221,7 +209,7 @@ def _audited(axes: Sequence[Axes], tests: Sequence[Mapping[str, Any]]) -> None:
         long = max(len(str(groups[n]["group"])) for n in ticks) > 4
         axis.set_xticks(
             ticks,
-            [_short(str(groups[n]["group"]).split(" to ")[0], 26) for n in ticks],
+            [short(str(groups[n]["group"]).split(" to ")[0], 26) for n in ticks],
             rotation=35 if long else 0,
             ha="right" if long else "center",
         )
@@ -236,50 +224,4 @@ def _audited(axes: Sequence[Axes], tests: Sequence[Mapping[str, Any]]) -> None:
         axis.set_ylabel("found / expected", color=MUTED)
         axis.set_ylim(bottom=0, top=max(1.3, 1.08 * max([*found, *high])))
         axis.yaxis.set_major_locator(MaxNLocator(5))
-    _legend(axes[0], 2)
-
-
-def _bars(
-    axis: Axes,
-    labels: Sequence[str],
-    values: Sequence[float],
-    colours: Sequence[str],
-    texts: Sequence[str] | None = None,
-) -> None:
-    bars = axis.barh(range(len(values)), values, color=list(colours))
-    axis.bar_label(bars, texts or [f"{value:,}" for value in values], padding=4, fontsize=9, color=INK)
-    axis.set_yticks(range(len(values)), labels)
-    axis.invert_yaxis()
-    axis.margins(x=0.28)
-    axis.xaxis.set_major_formatter(_thousands())
-    axis.grid(axis="x", color=GRID)
-
-
-def _legend(axis: Axes, columns: int) -> None:
-    axis.legend(
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        ncols=columns,
-        frameon=False,
-        fontsize=8.5,
-        borderaxespad=0.1,
-    )
-
-
-def _thousands() -> FuncFormatter:
-    return FuncFormatter(lambda value, _place: f"{value:,.0f}" if value == int(value) else f"{value:,.2g}")
-
-
-def _percents(values: Sequence[float]) -> FuncFormatter:
-    largest = max(values, default=0)
-    decimals = 0 if largest >= 8 else 1 if largest >= 0.8 else 2
-    # An axis may reach beyond, to leave room for labels.
-    return FuncFormatter(lambda value, _place: f"{value:.{decimals}f} %" if value <= 100 else "")
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ").lower()
-
-
-def _short(text: str, most: int = 28) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+    legend(axes[0], 2)

@@ -15,12 +15,13 @@ import pytest
 from PIL import Image
 
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.reporting.markdown import PLOT_BYTES
 from regworkers_core.selection.maths.canonical import canonical_bytes
 from regworkers_core.selection.maths.manifest import Manifest
 from regworkers_core.selection.report.build import DrawReport, build_report, measured
 from regworkers_core.selection.report.checks import capacity_respected, win_rates_uniform
 from regworkers_core.selection.report.inputs import ReportContext, ReportFiles
-from regworkers_core.selection.report.markdown import PLOT_BYTES, images, overview
+from regworkers_core.selection.report.markdown import images, overview
 from tests.selection.report.world import Fan, Seats, World, by_lot, fans
 
 MARKETS = {

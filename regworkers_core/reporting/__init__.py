@@ -1,0 +1,1 @@
+"""What the reports of all flows look like."""

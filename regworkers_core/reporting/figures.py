@@ -1,0 +1,95 @@
+"""Plots of all reports: one look, each as a PNG below 60 KB so that it also fits into an event of the orchestrator.
+
+Figures are objects of their own: no state is shared with whoever else draws in this process.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from PIL import Image
+
+INK, MUTED, GRID = "#1f2933", "#66727f", "#dde2e7"
+BLUE, ORANGE, GREEN, GREY, RED, BAND = "#2f6db5", "#d9822b", "#3c8d5a", "#a9b3bd", "#c0392b", "#cfe0f3"
+_WIDTH_INCHES = 8.4
+_DPI = 100
+
+
+def figure(rows: float, panels: int = 1) -> tuple[Figure, Sequence[Axes]]:
+    """An empty figure with one or more panels below each other, high enough for `rows` lines of text."""
+    made = Figure(figsize=(_WIDTH_INCHES, 1.3 + 0.26 * max(rows, 6)), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(made)
+    axes = made.subplots(panels, 1, squeeze=False)[:, 0]
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.spines[["left", "bottom"]].set_color(GREY)
+        axis.tick_params(colors=INK, labelsize=9)
+        axis.set_axisbelow(True)
+    return made, list(axes)
+
+
+def png(made: Figure) -> bytes:
+    """With a palette of 64 colours, which a chart does not exceed visibly and which halves the size."""
+    raw = io.BytesIO()
+    made.savefig(raw, format="png", facecolor="white")
+    out = io.BytesIO()
+    with Image.open(raw) as image:
+        image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(out, format="PNG", optimize=True)
+    return out.getvalue()
+
+
+def horizontal_bars(
+    axis: Axes,
+    labels: Sequence[str],
+    values: Sequence[float],
+    colours: Sequence[str],
+    texts: Sequence[str] | None = None,
+) -> None:
+    """One bar a row, its text at the end, the first row on top. `texts` default to the values."""
+    bars = axis.barh(range(len(values)), values, color=list(colours))
+    axis.bar_label(bars, texts or [f"{value:,}" for value in values], padding=4, fontsize=9, color=INK)
+    axis.set_yticks(range(len(values)), labels)
+    axis.invert_yaxis()
+    axis.margins(x=0.28)
+    axis.xaxis.set_major_formatter(thousands())
+    axis.grid(axis="x", color=GRID)
+
+
+def legend(axis: Axes, columns: int) -> None:
+    """Above the panel, to the right."""
+    axis.legend(
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=columns,
+        frameon=False,
+        fontsize=8.5,
+        borderaxespad=0.1,
+    )
+
+
+def thousands() -> FuncFormatter:
+    """1,000 for whole numbers."""
+    return FuncFormatter(lambda value, _place: f"{value:,.0f}" if value == int(value) else f"{value:,.2g}")
+
+
+def percents(values: Sequence[float]) -> FuncFormatter:
+    """As many decimals as the largest of `values` (in percent) asks for."""
+    largest = max(values, default=0)
+    decimals = 0 if largest >= 8 else 1 if largest >= 0.8 else 2
+    # An axis may reach beyond, to leave room for labels.
+    return FuncFormatter(lambda value, _place: f"{value:.{decimals}f} %" if value <= 100 else "")
+
+
+def words(name: str) -> str:
+    """NO_MARKET as people read it."""
+    return name.replace("_", " ").lower()
+
+
+def short(text: str, most: int = 28) -> str:
+    """Cut to `most` characters, the last of which then says so."""
+    return text if len(text) <= most else text[: most - 1] + "…"
