@@ -13,6 +13,8 @@ from typing import Any
 from pymongo import MongoClient
 
 from regworkers_core.adapters.aws import AwsClients, classify_aws
+from regworkers_core.adapters.campaign_cache import CampaignCache
+from regworkers_core.adapters.campaign_sources import DatabaseSource
 from regworkers_core.adapters.campaigns import Campaigns
 from regworkers_core.adapters.chunks import Chunks
 from regworkers_core.adapters.cloudwatch import DrainMetrics
@@ -109,6 +111,10 @@ class Runtime:
     @cached_property
     def campaigns(self) -> Campaigns:
         return Campaigns(self.database["campaigns"], self.dependency("mongo"))
+
+    @cached_property
+    def campaign_cache(self) -> CampaignCache:
+        return CampaignCache(DatabaseSource(self.campaigns))
 
     @cached_property
     def codes(self) -> Codes:

@@ -1,0 +1,39 @@
+"""Who knows a campaign best: MongoDB, or the Campaign Service where an environment says so."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from regworkers_core.adapters.campaigns import Campaigns
+from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.eligibility import Source
+
+
+class CampaignSource(Protocol):
+    """`dependency` is who to name when there was no answer, `kind` what its answers are called."""
+
+    @property
+    def dependency(self) -> str: ...
+
+    @property
+    def kind(self) -> Source: ...
+
+    def find(self, slug_or_id: str) -> Campaign | None:
+        """By id, else by slug; None when there is none.
+
+        Raises a Failure when the source cannot answer, UsageError for a campaign that breaks the contract.
+        """
+        ...
+
+
+class DatabaseSource:
+    """The `campaigns` collection."""
+
+    dependency = "mongo"
+    kind = Source.DATABASE
+
+    def __init__(self, campaigns: Campaigns) -> None:
+        self._campaigns = campaigns
+
+    def find(self, slug_or_id: str) -> Campaign | None:
+        return self._campaigns.find(slug_or_id)
