@@ -9,10 +9,10 @@ import dagster as dg
 import orjson
 import pytest
 
+from regworkers_core.engine.held_lease import held_lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection import promises
 from regworkers_core.selection.draw.run import DrawRun, lease_name
-from regworkers_core.selection.leasing import held_lease
 from regworkers_core.selection.verdict import Verdict
 from tests.dagster.selection_world import (
     failure_of,

@@ -11,10 +11,10 @@ import orjson
 import pytest
 
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.held_lease import held_lease
 from regworkers_core.engine.ports import Outgoing
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.run import lease_name
-from regworkers_core.selection.leasing import held_lease
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import campaigns, sensors
 from tests.dagster.support import job, plain, use

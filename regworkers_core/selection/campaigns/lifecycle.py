@@ -14,9 +14,9 @@ from typing import Any
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.held_lease import LeaseBusy, held_lease
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.leasing import LeaseBusy, held_lease
 
 # A lease table that was made anew counts its tokens from 1 again; each try raises them by one.
 _MAX_TRIES = 200

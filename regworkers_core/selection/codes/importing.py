@@ -21,6 +21,7 @@ from regworkers_core.adapters.codes import Code, NewCode
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.held_lease import LeaseBusy, held_lease
 from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
@@ -36,7 +37,6 @@ from regworkers_core.selection.codes.lines import (
     read_lines,
 )
 from regworkers_core.selection.codes.rejects import RejectsFile
-from regworkers_core.selection.leasing import LeaseBusy, held_lease
 
 # Codes that are looked up and appended at once.
 _BATCH = 1000

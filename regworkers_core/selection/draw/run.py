@@ -18,6 +18,7 @@ from regworkers_core.adapters.draws import DrawRecord, Fenced, PhaseRecord, Phas
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.held_lease import LeaseBusy, held_lease
 from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
@@ -27,7 +28,6 @@ from regworkers_core.selection.campaigns import lifecycle
 from regworkers_core.selection.draw import allocation, commitment, freezing, reporting, seeding
 from regworkers_core.selection.draw.artefacts import Workbench, workbench
 from regworkers_core.selection.draw.terms import Terms
-from regworkers_core.selection.leasing import LeaseBusy, held_lease
 from regworkers_core.selection.maths.engine import Engine
 
 Settled = Callable[[str], Sequence[str]]

@@ -8,10 +8,10 @@ from typing import Any
 from regworkers_core.adapters.draws import DrawRecord, PhaseStatus
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.held_lease import LeaseBusy, held_lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import pipeline_key, workbench
 from regworkers_core.selection.draw.terms import Terms, TopUp
-from regworkers_core.selection.leasing import LeaseBusy, held_lease
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import OUTCOMES
 

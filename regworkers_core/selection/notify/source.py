@@ -14,9 +14,9 @@ from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.domain.reasons import PermanentFailure
 from regworkers_core.domain.selection import MarketPhase, Notice
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.held_lease import PATIENCE_LEASES
 from regworkers_core.engine.leases import Lease, LeaseHolder
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.leasing import PATIENCE_LEASES
 from regworkers_core.selection.notify.units import Unit, canary_left, held_until, lock, undelivered
 
 log = structlog.get_logger(__name__)

@@ -9,12 +9,12 @@ import orjson
 import pytest
 
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.engine.held_lease import held_lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export
 from regworkers_core.selection.draw.run import DrawBusy, DrawRun, NotSettled, lease_name
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
-from regworkers_core.selection.leasing import held_lease
 from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.selection.maths.files import ARTEFACTS
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, entry, ref_of
