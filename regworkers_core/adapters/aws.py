@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import boto3
+import botocore.session
 import orjson
 from botocore.config import Config
 from botocore.exceptions import (
@@ -14,6 +16,7 @@ from botocore.exceptions import (
     ParamValidationError,
     PartialCredentialsError,
 )
+from botocore.loaders import Loader, create_loader
 
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Classify
@@ -65,11 +68,14 @@ class AwsClients:
 
     def __init__(self, settings: AwsSettings) -> None:
         self._settings = settings
+        core = botocore.session.get_session()
         self._session = boto3.Session(
+            botocore_session=core,
             region_name=settings.region,
             aws_access_key_id=_revealed(settings.access_key_id),
             aws_secret_access_key=_revealed(settings.secret_access_key),
         )
+        core.register_component("data_loader", _descriptions(core.get_config_variable("data_path")))
 
     def client(self, service: str, *, read_timeout_seconds: float | None = None) -> Any:
         """A client of `service` without botocore's own retries: only `Dependency` retries."""
@@ -92,6 +98,14 @@ class AwsClients:
         for operation in _LARGE_ANSWERS:
             client.meta.events.register(f"before-parse.{operation}", _parse_large_answer)
         return client
+
+
+@cache
+def _descriptions(data_path: str | None) -> Loader:
+    """What botocore knows of the services. Reading it is six parts in seven of making a session's clients, and every
+    tick of a daemon makes a session; it is never changed after.
+    """
+    return create_loader(data_path)
 
 
 def _parse_large_answer(
