@@ -7,8 +7,6 @@ codes of the file are there without a gap; importing the file again finds them k
 
 from __future__ import annotations
 
-import hashlib
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,26 +19,18 @@ from regworkers_core.adapters.codes import Code, NewCode
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.csv_lines import Blank, Reject, in_batches, masked
+from regworkers_core.engine.first_seen import FirstSeen
 from regworkers_core.engine.held_lease import LeaseBusy, held_lease
 from regworkers_core.engine.leases import Lease
+from regworkers_core.engine.rejects_file import RejectsFile
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.codes.lines import (
-    Blank,
-    Line,
-    Reject,
-    Rejected,
-    Row,
-    masked,
-    read_columns,
-    read_lines,
-)
-from regworkers_core.selection.codes.rejects import RejectsFile
+from regworkers_core.selection.codes.lines import Line, Rejected, Row, read_columns, read_lines
 
 # Codes that are looked up and appended at once.
 _BATCH = 1000
-_SEEN_CACHE_KIB = 4096
 
 
 @dataclass(slots=True)
@@ -107,10 +97,10 @@ def import_codes(
     with (
         _lease(runtime, campaign.campaign_id, run_id, dry_run, sleep) as lease,
         RejectsFile(rejects) as rejected,
-        _Seen() as seen,
+        FirstSeen() as seen,
     ):
         work = _Import(runtime, campaign, market_id, report, rejected, seen, run_id, lease, on_step)
-        for batch in _batches(path):
+        for batch in in_batches(read_lines(path), _BATCH):
             if stop is not None and stop.is_set:
                 report.stopped = True
                 break
@@ -130,7 +120,7 @@ class _Import:
         market_id: str | None,
         report: ImportReport,
         rejects: RejectsFile,
-        seen: _Seen,
+        seen: FirstSeen,
         run_id: str,
         lease: Lease | None,
         on_step: OnStep,
@@ -208,44 +198,6 @@ class _Import:
     def _reject(self, reject: Reject) -> None:
         self._report.rejected[reject.reason.value] += 1
         self._rejects.add(reject)
-
-
-class _Seen:
-    """The codes of this file by their hash, in a private database that goes to disk beyond a few megabytes."""
-
-    def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None)
-        self._database.execute(f"PRAGMA cache_size = -{_SEEN_CACHE_KIB}")
-        self._database.execute("PRAGMA synchronous = OFF")
-        self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("CREATE TABLE seen (code BLOB PRIMARY KEY, line INT) WITHOUT ROWID")
-        self._database.execute("BEGIN")
-
-    def first(self, code: str, line: int) -> int | None:
-        """The line where the code was first, None when it is this one."""
-        key = hashlib.blake2b(code.encode(), digest_size=16).digest()
-        added = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, line)).rowcount
-        if added:
-            return None
-        found = self._database.execute("SELECT line FROM seen WHERE code = ?", (key,)).fetchone()
-        return int(found[0])
-
-    def __enter__(self) -> _Seen:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._database.close()
-
-
-def _batches(path: Path) -> Iterator[list[Line]]:
-    batch: list[Line] = []
-    for line in read_lines(path):
-        batch.append(line)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _market_for(campaign: Campaign, market_id: str | None, columns: Sequence[str]) -> str | None:

@@ -10,8 +10,8 @@ from regworkers_core.adapters.codes import Code, CodeStatus
 from regworkers_core.adapters.draws import MarketStatus
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.csv_lines import masked
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.codes.lines import masked
 
 # With markets in one of these a plan may name the code already, and a plan is never made twice.
 _PLANNED = frozenset({MarketStatus.PENDING, MarketStatus.ASSIGNING})

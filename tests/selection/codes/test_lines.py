@@ -7,15 +7,8 @@ from pathlib import Path
 import pytest
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.selection.codes.lines import (
-    Blank,
-    Reject,
-    Rejected,
-    Row,
-    masked,
-    read_columns,
-    read_lines,
-)
+from regworkers_core.engine.csv_lines import Blank, Malformed, Reject, masked
+from regworkers_core.selection.codes.lines import Rejected, Row, read_columns, read_lines
 
 
 def lines(folder: Path, content: bytes) -> list[Row | Reject | Blank]:
@@ -76,10 +69,10 @@ def test_wrong_rows_are_rejected_one_by_one_with_their_line(tmp_path: Path) -> N
         (7, Rejected.INVALID_CODE),
         (8, Rejected.INVALID_CODE),
         (9, Rejected.INVALID_CODE),
-        (10, Rejected.WRONG_COLUMNS),
-        (11, Rejected.WRONG_COLUMNS),
-        (12, Rejected.WRONG_COLUMNS),
-        (13, Rejected.LINE_TOO_LONG),
+        (10, Malformed.WRONG_COLUMNS),
+        (11, Malformed.WRONG_COLUMNS),
+        (12, Malformed.WRONG_COLUMNS),
+        (13, Malformed.LINE_TOO_LONG),
         (14, Rejected.INVALID_CODE),
     ]
 

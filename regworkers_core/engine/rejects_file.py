@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TextIO
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.selection.codes.lines import Reject
+from regworkers_core.engine.csv_lines import Reject
 
 _HEADER = "line,reason,found\n"
 
 
 class RejectsFile:
-    """Holds no whole code, so that it can be sent back to whoever made the codes file."""
+    """Holds no whole value, so that it can be sent back to whoever made the file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
