@@ -34,6 +34,9 @@ from regworkers_core.adapters.redis_cache import RedisCache, classify_redis, red
 from regworkers_core.adapters.replica import Replica
 from regworkers_core.adapters.secrets import SecretStore
 from regworkers_core.adapters.selections import Selections
+from regworkers_core.adapters.services.http import classify_service
+from regworkers_core.adapters.services.ports import Services
+from regworkers_core.adapters.services.wired import HttpServices
 from regworkers_core.adapters.sqs import SqsQueue
 from regworkers_core.adapters.streams import DynamoStreams
 from regworkers_core.domain.reasons import TransientFailure, UsageError
@@ -177,6 +180,16 @@ class Runtime:
         )
 
     @cached_property
+    def services(self) -> Services:
+        settings = self.settings
+        return HttpServices(
+            settings.services,
+            settings.environment,
+            dependency=self.dependency,
+            secrets=lambda: self.secrets,
+        )
+
+    @cached_property
     def metrics(self) -> DrainMetrics:
         return DrainMetrics(
             self.aws.client("cloudwatch"),
@@ -227,6 +240,10 @@ class Runtime:
             "s3": lambda: self.objects.probe(),
             "redis": lambda: self.redis.probe(),
             "kafka": lambda: self.kafka_admin.probe(),
+            "service-entry": lambda: self.services.entry.health(),
+            "service-user": lambda: self.services.user.health(),
+            "service-code": lambda: self.services.code.health(),
+            "service-campaign": lambda: self.services.campaign.health(),
         }
         for name in names:
             try:
@@ -248,4 +265,6 @@ def _classify(name: str) -> Classify:
         "s3": classify_objects,
         "drand": classify_drand,
     }
+    if name.startswith("service-"):
+        return classify_service(name)
     return special.get(name) or classify_aws(name)

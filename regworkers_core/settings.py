@@ -158,6 +158,33 @@ class SelectionSettings(Section):
     notify_delay_seconds: float = Field(0.0, ge=0)
 
 
+class ServiceSettings(Section):
+    """One of the four services; `baseUrl` empty: not configured. `token` goes before `tokenSecret`, which names a
+    secret under the environment's prefix.
+    """
+
+    # Without login, query or fragment: it is shown, and paths are appended.
+    base_url: str = Field("", pattern=r"^(https?://[^\s/?#@]+(/[^\s?#@]*)?)?$")
+    token_secret: str | None = None
+    token: SecretStr | None = None
+
+
+class ServicesSettings(Section):
+    """The four services over HTTP. `answerSeconds` bounds one answer as a whole, `userBudgetSeconds` all that is
+    waited for one fan's data, retries included.
+    """
+
+    entry: ServiceSettings = ServiceSettings()
+    user: ServiceSettings = ServiceSettings()
+    code: ServiceSettings = ServiceSettings()
+    campaign: ServiceSettings = ServiceSettings()
+    connect_timeout_seconds: float = Field(1.0, gt=0)
+    read_timeout_seconds: float = Field(2.0, gt=0)
+    answer_seconds: float = Field(5.0, gt=0)
+    max_connections: int = Field(32, gt=0)
+    user_budget_seconds: float = Field(1.5, gt=0)
+
+
 class ObservabilitySettings(Section):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_retention_days: int = Field(14, ge=1)
@@ -187,6 +214,7 @@ class Settings(BaseSettings):
     save: SaveSettings = SaveSettings()
     replication: ReplicationSettings = ReplicationSettings()
     selection: SelectionSettings = SelectionSettings()
+    services: ServicesSettings = ServicesSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
 
     @cached_property
@@ -305,11 +333,14 @@ def _config() -> dict[str, Any]:
         raise UsageError(f"{path}: not valid YAML{line}") from None
     if not isinstance(document, dict):
         raise UsageError(f"{path}: should hold a mapping of sections")
+    return _snaked(document)
+
+
+def _snaked(document: dict[Any, Any]) -> dict[str, Any]:
+    """The names of the code at every depth, so that the environment wins over single fields."""
     return {
-        _snake(str(section)): {_snake(str(key)): value for key, value in fields.items()}
-        if isinstance(fields, dict)
-        else fields
-        for section, fields in document.items()
+        _snake(str(key)): _snaked(value) if isinstance(value, dict) else value
+        for key, value in document.items()
     }
 
 
@@ -328,6 +359,7 @@ def _stack() -> dict[str, Any]:
             "mongo": {"uri": state["mongo"]},
             "redis": {"url": state["redis"]},
             "kafka": {"bootstrap": state["kafka"]},
+            "services": _local_services(state),
         }
     except FileNotFoundError:
         return {}
@@ -335,6 +367,14 @@ def _stack() -> dict[str, Any]:
         raise UsageError(
             f"{stack_state_file()} is damaged: run `regworkers local up` to write it again"
         ) from None
+
+
+def _local_services(state: dict[str, Any]) -> dict[str, Any]:
+    """All four are served under one address, each below its own name; a stack of before has none."""
+    if "services" not in state:
+        return {}
+    names = ("entry", "user", "code", "campaign")
+    return {name: {"base_url": f"{state['services']}/{name}", "token": "local"} for name in names}
 
 
 def _explain(problem: Any) -> str:
@@ -350,4 +390,4 @@ def _explain(problem: Any) -> str:
 
 
 def _secret(path: list[str]) -> bool:
-    return any(word in _snake(part) for part in path for word in ("uri", "url", "key", "options"))
+    return any(word in _snake(part) for part in path for word in ("uri", "url", "key", "options", "token"))

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     CODE_CONFLICT = "CODE_CONFLICT"
     KEY_CONFLICT = "KEY_CONFLICT"
     COUNT_MISMATCH = "COUNT_MISMATCH"
+    SERVICE_REFUSED = "SERVICE_REFUSED"
     ATTEMPTS_EXHAUSTED = "ATTEMPTS_EXHAUSTED"
 
 
@@ -32,12 +33,15 @@ class Failure(Exception):
 
 
 class TransientFailure(Failure):
-    """A dependency could not answer. Keep the work, back off, try again."""
+    """A dependency could not answer. Keep the work, back off, try again; where the dependency said so, not before
+    `retry_after_seconds`.
+    """
 
-    def __init__(self, dependency: str, error: str) -> None:
+    def __init__(self, dependency: str, error: str, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(f"{dependency}: {error}")
         self.dependency = dependency
         self.error = error
+        self.retry_after_seconds = retry_after_seconds
 
 
 class DependencyDown(TransientFailure):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -56,20 +57,33 @@ class Dependency:
         self.name = name
         self._classify = classify
         self._policy = policy
+        self._clock = clock
         self.breaker = breaker or CircuitBreaker(name, failures=3, reset_seconds=15.0, clock=clock)
         self.calls = 0
 
-    def call(self, function: Callable[[], T], *, retry: bool = True) -> T:
+    def call(
+        self, function: Callable[[], T], *, retry: bool = True, within_seconds: float | None = None
+    ) -> T:
         """Run `function`. Raises DependencyDown at once while the breaker is open, TransientFailure when
         the policy is used up, and whatever else `classify` makes of the driver's exception.
+
+        No attempt begins after `within_seconds`; how long one takes is for `function` to bound. A wait that the
+        dependency asks for is kept, but one above the policy's cap is not waited for: the call ends.
         """
         self.breaker.before_call()
         failures = 0
 
+        last_start = math.inf if within_seconds is None else self._clock() + within_seconds
+
         def transient(error: Exception) -> bool | float:
             nonlocal failures
             failures += 1
-            return self._policy.backoff(failures) if isinstance(error, TransientFailure) else False
+            if not isinstance(error, TransientFailure):
+                return False
+            asked = error.retry_after_seconds or 0.0
+            wait = max(asked, self._policy.backoff(failures))
+            in_time = asked <= self._policy.last_cap_seconds and self._clock() + wait <= last_start
+            return wait if in_time else False
 
         try:
             for attempt in stamina.retry_context(

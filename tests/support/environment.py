@@ -26,7 +26,7 @@ def _text(value: Any) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, dict):
-        return orjson.dumps({name: _text(item) for name, item in value.items()}).decode()
+        return orjson.dumps({name: _text(item) for name, item in value.items() if item is not None}).decode()
     if isinstance(value, list | tuple):
         return orjson.dumps([_text(item) for item in value]).decode()
     return str(value)
