@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.terms import Terms, WrongTerm
 from regworkers_core.domain.timestamps import iso, seconds
 
 # Far above any venue, and exact in every JSON reader.
@@ -122,7 +123,7 @@ class Campaign:
     closes_at: str
     markets: tuple[Market, ...]
     auto_draw: bool = False
-    eligibility: Mapping[str, Any] = field(default_factory=dict)
+    eligibility: Terms = Terms()
     draw: DrawRules = DrawRules()
     transitions: tuple[Transition, ...] = ()
     fence: int = 0
@@ -151,7 +152,7 @@ class Campaign:
             "status": self.status.value,
             "opensAt": self.opens_at,
             "closesAt": self.closes_at,
-            "eligibility": dict(self.eligibility),
+            "eligibility": self.eligibility.as_document(),
             "markets": [market.as_document() for market in self.markets],
             "autoDraw": self.auto_draw,
             "draw": self.draw.as_document(),
@@ -188,7 +189,7 @@ class _Reader:
             closes_at=closes_at,
             markets=self._markets(document.get("markets", _MISSING)),
             auto_draw=self._flag(_or(document.get("autoDraw"), False), "autoDraw"),
-            eligibility=self._mapping(_or(document.get("eligibility"), {}), "eligibility"),
+            eligibility=self._terms(document.get("eligibility")),
             draw=self._draw(self._mapping(_or(document.get("draw"), {}), "draw")),
             transitions=self._transitions(_or(document.get("transitions"), [])),
             fence=self._integer(_or(document.get("fence"), 0), "fence", 0),
@@ -228,6 +229,12 @@ class _Reader:
         if reserved > capacity:
             raise self._wrong(where, f"must not exceed the capacity of {capacity} seats in all", reserved)
         return tuple(reserves)
+
+    def _terms(self, value: Any) -> Terms:
+        try:
+            return Terms.parse(self._mapping(_or(value, {}), "eligibility"))
+        except WrongTerm as wrong:
+            raise self._wrong(f"eligibility.{wrong.field}", wrong.rule, wrong.found) from None
 
     def _draw(self, fields: Mapping[str, Any]) -> DrawRules:
         waitlist, commitment = fields.get("waitlistSize"), fields.get("commitment")

@@ -18,11 +18,14 @@ class Status(StrEnum):
 
 
 class Source(StrEnum):
-    """Where a fact came from: Redis, MongoDB, the demand table (both `database`), or one of the services."""
+    """Where a fact came from: Redis, MongoDB, the demand table (both `database`), one of the services, or the
+    request itself, which named nothing that could be looked up.
+    """
 
     CACHE = "cache"
     DATABASE = "database"
     SERVICE = "service"
+    REQUEST = "request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +46,5 @@ class Missing:
 
 
 Fact = Known[T] | Missing
+# Nobody looked, because no rule of this campaign wants to know. A rule that does says UNKNOWN, never a guess.
+NOT_ASKED = Missing("none", "not asked")

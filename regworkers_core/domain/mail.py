@@ -6,13 +6,23 @@ may be a signal for clusters of abuse, never a ground for granting an invite or 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 import idna
-from email_validator import EmailNotValidError, validate_email
+from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
 # RFC 5321 4.5.3.1.3 as corrected by its erratum 1690. Also what keeps a hostile text from costing time.
 MAX_LENGTH = 254
+# What nearly every address looks like, and what the library, a hundred times as slow, never refuses: atoms and plain
+# labels without repeated hyphens, a top-level domain of letters. Others are left to the library.
+_PLAIN = re.compile(
+    r"[a-z0-9_+-]+(?:\.[a-z0-9_+-]+){0,9}@(?:[a-z0-9](?:-?[a-z0-9]){0,31}\.){1,9}(?P<top>[a-z]{2,24})",
+    re.IGNORECASE,
+)
+# Characters before the @, RFC 5321 4.5.3.1.1.
+_MAX_LOCAL = 64
+_SPECIAL_TOPS = frozenset(name.rpartition(".")[2] for name in SPECIAL_USE_DOMAIN_NAMES)
 
 
 def is_mail(text: str) -> bool:
@@ -20,6 +30,9 @@ def is_mail(text: str) -> bool:
     trimmed = text.strip()
     if len(trimmed) > MAX_LENGTH:
         return False
+    plain = _PLAIN.fullmatch(trimmed)
+    if plain and plain["top"].lower() not in _SPECIAL_TOPS and trimmed.index("@") <= _MAX_LOCAL:
+        return True
     try:
         # `.test` is reserved for tests (RFC 2606), which is what qa is for.
         validate_email(trimmed, check_deliverability=False, test_environment=True)

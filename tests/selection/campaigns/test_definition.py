@@ -9,6 +9,7 @@ import pytest
 
 from regworkers_core.domain.campaign import MAX_SEATS, Campaign, CampaignStatus, Market, Reserve
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.terms import Terms
 from regworkers_core.selection.campaigns.definition import draft, from_options, read_definition
 from tests.support.campaigns import definition
 
@@ -50,7 +51,7 @@ def test_what_is_absent_or_null_means_none() -> None:
         "ownedBy": "another service",
     }
     campaign = Campaign.parse(bare)
-    assert (campaign.auto_draw, campaign.eligibility, campaign.markets[0].reserves) == (False, {}, ())
+    assert (campaign.auto_draw, campaign.eligibility, campaign.markets[0].reserves) == (False, Terms(), ())
     assert (campaign.draw.wins_per_unit, campaign.draw.waitlist_size) == (1, None)
     assert campaign.draw.commitment is None and campaign.transitions == () and campaign.fence == 0
 

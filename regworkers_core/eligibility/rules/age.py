@@ -1,0 +1,44 @@
+"""Campaigns for grown-ups."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from regworkers_core.eligibility.case import Case
+from regworkers_core.eligibility.rule import Rule
+
+
+def _judge(case: Case) -> str | None:
+    least = case.campaign.eligibility.min_age
+    if least is None:
+        return None
+    born = case.subject.birth_date
+    if born is None:
+        user = case.user
+        born = _date(user.birth_date) if user is not None else None
+    if born is None:
+        return "neither the entry nor a user's record gives a date of birth"
+    return None if _age(born, case.moment) >= least else f"younger than {least}"
+
+
+def _age(born: date, moment: str) -> int:
+    """Whole years on the day of the moment (UTC). Who was born on 29 February turns on 1 March in other years."""
+    today = date.fromisoformat(moment[:10])
+    return today.year - born.year - ((today.month, today.day) < (born.month, born.day))
+
+
+def _date(text: str | None) -> date | None:
+    try:
+        return date.fromisoformat(text or "")
+    except ValueError:
+        return None
+
+
+RULE = Rule(
+    position=120,
+    code="AGE",
+    fails_when="the campaign has `minAge` and the date of birth of the entry, else of the user's record, says younger",
+    needs=("campaign", "user"),
+    message="You are too young for this campaign.",
+    judge=_judge,
+)
