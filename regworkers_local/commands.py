@@ -84,7 +84,9 @@ def reset(
 
 @local_app.command()
 def logs(
-    server: Annotated[str | None, typer.Argument(help="aws, mongo, redis or kafka [default: all]")] = None,
+    server: Annotated[
+        str | None, typer.Argument(help="aws, mongo, redis, kafka or services [default: all]")
+    ] = None,
     instance: InstanceOption = None,
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="last lines of each")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until Ctrl-C")] = False,

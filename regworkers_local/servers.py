@@ -140,14 +140,32 @@ def _valkey_command(place: Place) -> list[str]:
     return [str(binary), *options]
 
 
-def _http_ready(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(
-            f"http://{HOST}:{port}/_ministack/ready", timeout=PROBE_SECONDS
-        ) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
+def _services_command(place: Place) -> list[str]:
+    _require("fastapi", "fastapi")
+    _require("uvicorn", "uvicorn")
+    return [sys.executable, "-m", "regworkers_local.services"]
+
+
+def _services_env(place: Place) -> dict[str, str]:
+    return {
+        "SERVICES_PORT": str(place.ports["services"]),
+        "SERVICES_MONGO_URI": f"mongodb://{HOST}:{place.ports['mongo']}",
+        # Of whoever starts it, as it stood then: the contract has no place for it in a request.
+        "SERVICES_PREFIX": os.environ.get("REGWORKERS_RESOURCE_PREFIX", ""),
+    }
+
+
+def _answers(path: str) -> Callable[[int], bool]:
+    """Whether GET of `path` has status 200."""
+
+    def ready(port: int) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=PROBE_SECONDS) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    return ready
 
 
 def _accepts(port: int) -> bool:
@@ -183,7 +201,7 @@ SERVERS: dict[str, Server] = {
             address=f"http://{HOST}:{{port}}",
             command=_ministack_command,
             env=_ministack_env,
-            ready=_http_ready,
+            ready=_answers("/_ministack/ready"),
             # All tables and queues are written out on SIGTERM.
             stop_seconds=60.0,
         ),
@@ -219,6 +237,17 @@ SERVERS: dict[str, Server] = {
             stop_seconds=1.0,
             needs=("aws",),
             prepare=_create_bucket,
+        ),
+        Server(
+            name="services",
+            program="uvicorn",
+            default_port=8480,
+            address=f"http://{HOST}:{{port}}",
+            command=_services_command,
+            env=_services_env,
+            ready=_answers("/health"),
+            stop_seconds=5.0,
+            needs=("mongo",),
         ),
     )
 }

@@ -55,8 +55,10 @@ def test_status_tells_dead_paused_and_running_by_exit_code_and_json(stack: Stack
     assert found["mongo"] == f"mongodb://127.0.0.1:{found['ports']['mongo']}"
     assert found["redis"] == f"redis://127.0.0.1:{found['ports']['redis']}/0"
     assert found["kafka"] == f"127.0.0.1:{found['ports']['kafka']}"
+    assert found["services"] == f"http://127.0.0.1:{found['ports']['services']}"
     assert found["pids"].keys() == SERVERS.keys()
     assert load_settings().aws.endpoint_url == found["aws"]
+    assert load_settings().services.user.base_url == found["services"] + "/user"
 
     stack.pause("redis")
     code, text = run("status")
@@ -111,6 +113,7 @@ def test_reset_deletes_only_after_the_typed_name(stack: Stack) -> None:
 
 def test_an_unknown_server_is_a_usage_error_of_one_line(stack: Stack) -> None:
     with pytest.raises(
-        UsageError, match=r"'mysql' is no server of the stack: choose one of aws, mongo, redis, kafka$"
+        UsageError,
+        match=r"'mysql' is no server of the stack: choose one of aws, mongo, redis, kafka, services$",
     ):
         run("logs", "mysql")

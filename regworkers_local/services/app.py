@@ -1,0 +1,176 @@
+"""The HTTP contract of the four services, as FastAPI describes and serves it: `/docs`, `/openapi.json`."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel, ConfigDict
+from pymongo.errors import PyMongoError
+
+from regworkers_local.services.faults import Fault, Faults, Front, Service
+from regworkers_local.services.stores import Stores
+
+TOKEN = "local"  # noqa: S105 - everybody's, on a server that only this machine reaches
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
+Id = Annotated[str, Path(min_length=1, max_length=1024)]
+
+
+class Problem(BaseModel):
+    detail: str
+
+
+class Health(BaseModel):
+    status: str
+
+
+class UserAnswer(BaseModel):
+    globalUserId: str
+    verifiedPhone: bool
+    blocked: bool
+    region: str | None = None
+    birthDate: str | None = None
+
+
+class CodesAnswer(BaseModel):
+    """Codes that are AVAILABLE, by market."""
+
+    campaignId: str
+    available: dict[str, int]
+
+
+class EntryAnswer(BaseModel):
+    """An entry's fields as in the data contract."""
+
+    model_config = ConfigDict(extra="allow")
+
+    campaignId: str
+    entryId: str
+
+
+class CampaignAnswer(BaseModel):
+    """A campaign's fields as in the data contract."""
+
+    model_config = ConfigDict(extra="allow")
+
+    campaignId: str
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problem, "description": "no token, or not ours"},
+    404: {"model": Problem, "description": "there is none"},
+    503: {"model": Problem, "description": "MongoDB does not answer"},
+}
+
+
+def make_app(stores: Stores, *, token: str = TOKEN, faults: Faults | None = None) -> FastAPI:
+    """The contract alone; `make_front` puts the switches in front of it."""
+    app = FastAPI(title="The four services", version="1", description=__doc__)
+    app.include_router(_contract(stores, token))
+    app.include_router(_switches(faults or Faults()))
+
+    @app.get("/health", responses={503: REFUSALS[503]})
+    def health() -> Health:
+        """Whether the service and its store answer."""
+        stores.users.database.command("ping")
+        return Health(status="up")
+
+    @app.exception_handler(PyMongoError)
+    def unavailable(_request: Request, error: PyMongoError) -> JSONResponse:
+        return JSONResponse({"detail": f"MongoDB: {type(error).__name__}"}, 503)
+
+    return app
+
+
+def make_front(stores: Stores, *, token: str = TOKEN) -> Front:
+    faults = Faults()
+    return Front(make_app(stores, token=token, faults=faults), faults)
+
+
+def _contract(stores: Stores, token: str) -> APIRouter:
+    def authorised(given: Credentials) -> None:
+        if given is None or not secrets.compare_digest(given.credentials.encode(), token.encode()):
+            raise HTTPException(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
+
+    router = APIRouter(dependencies=[Depends(authorised)], responses=REFUSALS)
+
+    @router.get("/users/{globalUserId:path}", tags=["user"])
+    def user(globalUserId: Id) -> UserAnswer:
+        """One fan."""
+        found = _found(stores.users.find_one({"_id": globalUserId}), "user")
+        return UserAnswer(
+            globalUserId=globalUserId,
+            # A flag that was set by an update comes back from SQLite as 0 or 1.
+            verifiedPhone=bool(found.get("verifiedPhone")),
+            blocked=bool(found.get("blocked")),
+            region=found.get("region"),
+            birthDate=found.get("birthDate"),
+        )
+
+    @router.get("/campaigns/{campaignId}/codes/available", tags=["code"])
+    def codes(campaignId: Id) -> CodesAnswer:
+        """What is left of a campaign's codes."""
+        campaign = _found(stores.campaigns.find_one({"_id": campaignId}), "campaign")
+        groups = stores.codes.aggregate(
+            [
+                {"$match": {"campaignId": campaignId, "status": "AVAILABLE"}},
+                {"$group": {"_id": "$marketId", "codes": {"$sum": 1}}},
+            ]
+        )
+        none = {str(market.get("marketId")): 0 for market in campaign.get("markets") or ()}
+        counted = {str(group["_id"]): int(group["codes"]) for group in groups}
+        return CodesAnswer(campaignId=campaignId, available={**none, **counted})
+
+    @router.get("/campaigns/{campaignId}", tags=["campaign"], response_model=CampaignAnswer)
+    def campaign(campaignId: Id) -> Response:
+        """One campaign, by id."""
+        found = _found(stores.campaigns.find_one({"_id": campaignId}), "campaign")
+        return _as_stored(found, campaignId=campaignId)
+
+    @router.get("/{campaignId}/entries/{entryId:path}", tags=["entry"], response_model=EntryAnswer)
+    def entry(campaignId: Id, entryId: Id) -> Response:
+        """One entry; a removed one is not there."""
+        found = stores.entries.find_one({"_id": f"{campaignId}:{entryId}"})
+        if found is not None and found.get("deletedAt"):
+            found = None
+        return _as_stored(_found(found, "entry"), campaignId=campaignId, entryId=entryId)
+
+    return router
+
+
+def _switches(faults: Faults) -> APIRouter:
+    router = APIRouter(prefix="/_faults", tags=["faults"])
+
+    @router.get("")
+    def show() -> dict[Service, Fault]:
+        """The switches that are on."""
+        return faults.on
+
+    @router.put("/{service}")
+    def put(service: Service, fault: Fault) -> Fault:
+        """Switch a fault of one service on, in place of the one before."""
+        faults.put(service, fault)
+        return fault
+
+    @router.delete("", status_code=204)
+    def clear() -> None:
+        """All switches off."""
+        faults.clear()
+
+    return router
+
+
+def _found(document: dict[str, Any] | None, kind: str) -> dict[str, Any]:
+    if document is None:
+        raise HTTPException(404, f"no such {kind}")
+    return document
+
+
+def _as_stored(document: dict[str, Any], **ids: str) -> Response:
+    """Without what is the store's own: its key, and our bookkeeping of the replication."""
+    fields = {name: value for name, value in document.items() if not name.startswith("_")}
+    return Response(orjson.dumps({**fields, **ids}, default=str), media_type="application/json")

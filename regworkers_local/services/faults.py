@@ -1,0 +1,192 @@
+"""Faults on request: what a service does to its callers while a switch is on, for tests and demonstrations."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections.abc import Awaitable, Callable, MutableMapping
+from enum import StrEnum
+from typing import Any, Self
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# What the body of a truncated or dripping answer is said to have.
+_PROMISED_BYTES = 200
+
+
+class Service(StrEnum):
+    ENTRY = "entry"
+    USER = "user"
+    CODE = "code"
+    CAMPAIGN = "campaign"
+
+
+# Which paths are whose. An id may hold what a path separates by, once it is decoded.
+PATHS: dict[Service, str] = {
+    Service.USER: r"/users/.+",
+    Service.CODE: r"/campaigns/[^/]+/codes/available",
+    Service.CAMPAIGN: r"/campaigns/[^/]+",
+    Service.ENTRY: r"/[^/]+/entries/.+",
+}
+
+
+class Fault(BaseModel):
+    """What happens to a request: `latencySeconds` first, then one of the others (or the true answer).
+
+    `halfOpen` takes the request and never answers; `dropConnection` closes it without a byte; `truncate` ends in the
+    middle of the body; `dripSeconds` sends a body of blanks, one every so often. `times` requests, or all.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+    )
+
+    latency_seconds: float = Field(0.0, ge=0, le=60)
+    status: int | None = Field(None, ge=300, le=599)
+    retry_after: str | None = Field(None, pattern=r"^[ -~]{1,40}$")
+    garbage: bool = False
+    half_open: bool = False
+    truncate: bool = False
+    drop_connection: bool = False
+    drip_seconds: float | None = Field(None, gt=0, le=10)
+    times: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        kinds = (self.status, self.garbage, self.half_open, self.truncate, self.drop_connection)
+        if sum(bool(kind) for kind in (*kinds, self.drip_seconds)) > 1:
+            raise ValueError("choose one of status, garbage, halfOpen, truncate, dropConnection, dripSeconds")
+        if self.retry_after and not self.status:
+            raise ValueError("retryAfter comes with a status")
+        return self
+
+
+class Faults:
+    """The switches that are on. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._on: dict[Service, Fault] = {}
+
+    def put(self, service: Service, fault: Fault) -> None:
+        with self._lock:
+            self._on[service] = fault
+
+    def clear(self) -> None:
+        with self._lock:
+            self._on.clear()
+
+    @property
+    def on(self) -> dict[Service, Fault]:
+        """`times` is what is left of it."""
+        with self._lock:
+            return dict(self._on)
+
+    def take(self, service: Service) -> Fault | None:
+        """The fault for one request, which it counts."""
+        with self._lock:
+            fault = self._on.get(service)
+            if fault is not None and fault.times is not None:
+                if fault.times > 1:
+                    self._on[service] = fault.model_copy(update={"times": fault.times - 1})
+                else:
+                    del self._on[service]
+            return fault
+
+
+class Front:
+    """The outermost application. Every service has an address of its own, `/<service>`, before its paths and its
+    `/health`; its paths alone work as well.
+    """
+
+    def __init__(self, app: App, faults: Faults) -> None:
+        self._app, self.faults = app, faults
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        fault = None
+        if scope["type"] == "http":
+            service, path = _addressed(scope["path"])
+            scope = {**scope, "path": path, "raw_path": path.encode()}
+            fault = self.faults.take(service) if service else None
+        if fault is None:
+            await self._app(scope, receive, send)
+            return
+        if not await _gone_within(receive, fault.latency_seconds):
+            await _misbehave(fault, self._app, scope, receive, send)
+
+
+def _addressed(path: str) -> tuple[Service | None, str]:
+    """Whose the path is, and the path without the service's own address."""
+    for service, pattern in PATHS.items():
+        if found := re.fullmatch(f"/{service.value}({pattern}|/health)", path):
+            return service, found[1]
+    return next((service for service, pattern in PATHS.items() if re.fullmatch(pattern, path)), None), path
+
+
+async def _misbehave(fault: Fault, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    if fault.status is not None:
+        await _answer(
+            send, fault.status, orjson.dumps({"detail": "a fault was asked for"}), fault.retry_after
+        )
+    elif fault.garbage:
+        await _answer(send, 200, b"<html>It works!</html>")
+    elif fault.half_open:
+        await _until_gone(receive)
+    elif fault.drop_connection:
+        _transport(send).abort()
+        await _until_gone(receive)
+    elif fault.truncate:
+        await _start(send, 200, _PROMISED_BYTES)
+        await send({"type": "http.response.body", "body": b'{"', "more_body": True})
+        _transport(send).close()
+        await _until_gone(receive)
+    elif fault.drip_seconds is not None:
+        await _start(send, 200, _PROMISED_BYTES)
+        for sent in range(1, _PROMISED_BYTES + 1):
+            await send({"type": "http.response.body", "body": b" ", "more_body": sent < _PROMISED_BYTES})
+            if await _gone_within(receive, fault.drip_seconds):
+                return
+    else:
+        await app(scope, receive, send)
+
+
+async def _answer(send: Send, status: int, body: bytes, retry_after: str | None = None) -> None:
+    headers = [(b"retry-after", retry_after.encode())] if retry_after else []
+    # A redirect that leads on would be a trap for a client that follows it.
+    headers += [(b"location", b"/health")] if status < 400 else []
+    await _start(send, status, len(body), *headers)
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _start(send: Send, status: int, length: int, *headers: tuple[bytes, bytes]) -> None:
+    known = [(b"content-type", b"application/json"), (b"content-length", str(length).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*known, *headers]})
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _gone_within(receive: Receive, seconds: float) -> bool:
+    """Wait so long, but not for a client that is gone."""
+    try:
+        async with asyncio.timeout(seconds):
+            await _until_gone(receive)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _transport(send: Send) -> Any:
+    """The connection below the request: ASGI has no word for closing it, but the server's `send` knows it."""
+    return send.__self__.transport  # type: ignore[attr-defined]
