@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import threading
 from typing import Any
 
@@ -21,7 +19,7 @@ from regworkers_core.replication.backfill.flow import (
 )
 from regworkers_core.replication.reconcile import Kind, reconcile
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import PROJECT_ROOT
+from tests.support.children import run_child
 from tests.support.drains import replicate_all, run
 from tests.support.entries import item, key, put
 from tests.support.waiting import wait_until
@@ -103,9 +101,8 @@ def test_paused_from_outside_it_says_how_to_go_on_and_goes_on(runtime: Runtime) 
 
 def test_a_killed_one_goes_on_at_its_position(runtime: Runtime) -> None:
     fill(runtime, 100)
-    program = [sys.executable, "-m", "tests.backfill.victim", runtime.names.prefix, "4"]
-    victim = subprocess.run(program, cwd=PROJECT_ROOT, capture_output=True, timeout=60, check=False)
-    assert victim.returncode == -signal.SIGKILL, victim.stderr.decode()
+    victim = run_child("tests.backfill.victim", runtime.names.prefix, "4", seconds=60)
+    assert victim.returncode == -signal.SIGKILL, victim.stderr
     confirmed = _sent(runtime)
     assert confirmed == 30, "three of four sends were stored"
     wait_until(lambda: backfill_status(runtime)["state"] == "interrupted")

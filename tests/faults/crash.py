@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from dataclasses import dataclass
 from typing import Any
 
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import PROJECT_ROOT
 from tests.faults.story import Story, Verdict
+from tests.support.children import run_child
 from tests.support.drains import replicate_all, run
 from tests.support.waiting import wait_until
 
@@ -67,15 +65,8 @@ def crash_and_recover(runtime: Runtime, fault: Fault) -> Verdict:
 
 def die(runtime: Runtime, fault: Fault) -> None:
     """Run the drain in a process of its own until it kills itself."""
-    command = [sys.executable, "-m", "tests.faults.victim", runtime.names.prefix, fault.step]
-    answer = subprocess.run(
-        [*command, str(fault.occurrence), fault.variant],
-        cwd=PROJECT_ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    words = (runtime.names.prefix, fault.step, str(fault.occurrence), fault.variant)
+    answer = run_child("tests.faults.victim", *words, seconds=60)
     assert answer.returncode == -signal.SIGKILL, f"{fault} did not die: {answer.stdout}{answer.stderr}"
 
 

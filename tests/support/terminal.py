@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import orjson
 
 from regworkers_core.runtime import Runtime
+from tests.support.children import run_child
 from tests.support.environment import environment_of
-
-PROGRAM = str(Path(sys.executable).with_name("regworkers"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +28,5 @@ class Answer:
 def regworkers(runtime: Runtime | None, *words: str, **environment: str) -> Answer:
     """Run one command in a process of its own, on the runtime's servers if one is given."""
     variables = {**os.environ, **(environment_of(runtime) if runtime else {}), **environment}
-    done = subprocess.run(
-        [PROGRAM, *words], env=variables, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = run_child("regworkers_core.cli.main:main", *words, program="regworkers", environment=variables)
     return Answer(done.returncode, done.stdout, done.stderr)

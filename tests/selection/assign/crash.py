@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections import Counter
@@ -20,8 +19,8 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.publish import publish_phase
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
-from regworkers_core.settings import PROJECT_ROOT
 from tests.faults.story import Verdict
+from tests.support.children import run_child
 from tests.support.drains import run
 from tests.support.draws import (
     CAMPAIGN,
@@ -103,14 +102,8 @@ def judge(runtime: Runtime) -> Verdict:
 
 def die(runtime: Runtime, step: str, occurrence: int) -> None:
     """Run the step's work in a process of its own until it kills itself."""
-    answer = subprocess.run(
-        [sys.executable, "-m", "tests.selection.assign.crash", runtime.names.prefix, step, str(occurrence)],
-        cwd=PROJECT_ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    words = (runtime.names.prefix, step, str(occurrence))
+    answer = run_child("tests.selection.assign.crash", *words, seconds=60)
     assert answer.returncode == -signal.SIGKILL, f"{step} did not die: {answer.stdout}{answer.stderr}"
 
 

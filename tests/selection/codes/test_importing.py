@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import signal
-import subprocess
-import sys
 import tracemalloc
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +19,8 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.codes.importing import ImportReport, import_codes
-from regworkers_core.settings import PROJECT_ROOT
 from tests.support.campaigns import create
+from tests.support.children import run_child
 from tests.support.waiting import wait_until
 
 
@@ -223,20 +221,8 @@ def test_a_stopped_import_says_so_and_the_next_one_adds_the_rest(importer: Impor
 def test_an_import_that_was_killed_leaves_no_gap_and_goes_on(importer: Importer) -> None:
     rows = ("code", *(f"CODE-{number:04}" for number in range(2500)))
     importer.file.write_text("\n".join(rows))
-    victim = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "tests.selection.codes.victim",
-            importer.runtime.names.prefix,
-            str(importer.file),
-        ],
-        cwd=PROJECT_ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    words = (importer.runtime.names.prefix, str(importer.file))
+    victim = run_child("tests.selection.codes.victim", *words, seconds=60)
     assert victim.returncode == -signal.SIGKILL, victim.stderr
     rest = importer(*rows, market="berlin")
     assert (rest.known, rest.added) == (1000, 1500)
