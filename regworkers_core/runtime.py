@@ -14,7 +14,8 @@ from pymongo import MongoClient
 
 from regworkers_core.adapters.aws import AwsClients, classify_aws
 from regworkers_core.adapters.campaign_cache import CampaignCache
-from regworkers_core.adapters.campaign_sources import DatabaseSource
+from regworkers_core.adapters.campaign_sources import CampaignSource, DatabaseSource, ServiceSource
+from regworkers_core.adapters.campaign_store import CampaignStore
 from regworkers_core.adapters.campaigns import Campaigns
 from regworkers_core.adapters.chunks import Chunks
 from regworkers_core.adapters.cloudwatch import DrainMetrics
@@ -117,7 +118,29 @@ class Runtime:
 
     @cached_property
     def campaign_cache(self) -> CampaignCache:
-        return CampaignCache(DatabaseSource(self.campaigns))
+        settings, source = self.settings.cache, self.campaign_source
+        return CampaignCache(source, self.campaign_store, wait_seconds=settings.wait_seconds)
+
+    @cached_property
+    def campaign_source(self) -> CampaignSource:
+        if self.settings.cache.campaign_source == "service":
+            return ServiceSource(self.services, self.campaigns)
+        return DatabaseSource(self.campaigns)
+
+    @cached_property
+    def campaign_store(self) -> CampaignStore | None:
+        """None when the cache is switched off or Redis has no address: nothing needs it."""
+        settings = self.settings.cache
+        if not settings.enabled or self.settings.redis.url is None:
+            return None
+        return CampaignStore(
+            self.redis_client,
+            self.dependency("redis"),
+            self.names.prefix,
+            ttl_seconds=settings.ttl_seconds,
+            stale_seconds=settings.stale_seconds,
+            negative_seconds=settings.negative_seconds,
+        )
 
     @cached_property
     def codes(self) -> Codes:
@@ -162,8 +185,12 @@ class Runtime:
         return DeadLetterLog(self.database["dead_letters"], self.dependency("mongo"))
 
     @cached_property
+    def redis_client(self) -> Any:
+        return redis_client(self.settings.redis)
+
+    @cached_property
     def redis(self) -> RedisCache:
-        return RedisCache(redis_client(self.settings.redis), self.dependency("redis"))
+        return RedisCache(self.redis_client, self.dependency("redis"))
 
     @cached_property
     def kafka_admin(self) -> KafkaAdmin:

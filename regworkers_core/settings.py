@@ -59,6 +59,21 @@ class RedisSettings(Section):
     timeout_seconds: float = Field(0.5, gt=0)
 
 
+class CacheSettings(Section):
+    """The campaigns in Redis. Without an address of Redis, or switched off, their source is asked each time."""
+
+    enabled: bool = True
+    campaign_source: Literal["database", "service"] = "database"
+    # Fresh for so long, ten per cent more or less.
+    ttl_seconds: float = Field(60.0, gt=0)
+    # So much longer it answers as stale while it is read anew, or while its source is away.
+    stale_seconds: float = Field(600.0, ge=0)
+    # How long it is believed that there is no such campaign.
+    negative_seconds: float = Field(5.0, gt=0)
+    # How long one question waits for the source.
+    wait_seconds: float = Field(5.0, gt=0)
+
+
 class KafkaSettings(Section):
     bootstrap: str | None = None
     # librdkafka settings passed through as they are (security.protocol, ssl.ca.location, ...).
@@ -185,6 +200,29 @@ class ServicesSettings(Section):
     user_budget_seconds: float = Field(1.5, gt=0)
 
 
+class EligibilitySettings(Section):
+    """The check of a fan who asks now. What is later than its time is a fact that is missing."""
+
+    # For the records of all fans of one call.
+    user_budget_seconds: float = Field(0.8, gt=0)
+    # For the demand table and the replica, each and for every hundred checks of a call.
+    read_seconds: float = Field(3.0, gt=0)
+    # Calls to one dependency at once.
+    threads: int = Field(16, ge=1, le=128)
+
+
+class InvitesSettings(Section):
+    """Uploads of invites."""
+
+    ttl_days: int = Field(30, ge=1, le=3650)
+    # Calls at once. More than this never made an upload faster.
+    concurrency: int = Field(8, ge=1, le=64)
+    # Invites lie beside the entries of their campaign, in one partition, which takes about 1,000 writes a second
+    # before DynamoDB splits it: what an upload takes, registrations lack. Empty: as fast as the table takes them.
+    items_per_second: float | None = Field(None, gt=0)
+    lease_seconds: float = Field(15.0, gt=0)
+
+
 class ObservabilitySettings(Section):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_retention_days: int = Field(14, ge=1)
@@ -207,6 +245,7 @@ class Settings(BaseSettings):
     aws: AwsSettings = AwsSettings()
     mongo: MongoSettings = MongoSettings()
     redis: RedisSettings = RedisSettings()
+    cache: CacheSettings = CacheSettings()
     kafka: KafkaSettings = KafkaSettings()
     retry: RetrySettings = RetrySettings()
     drain: DrainSettings = DrainSettings()
@@ -214,6 +253,8 @@ class Settings(BaseSettings):
     save: SaveSettings = SaveSettings()
     replication: ReplicationSettings = ReplicationSettings()
     selection: SelectionSettings = SelectionSettings()
+    invites: InvitesSettings = InvitesSettings()
+    eligibility: EligibilitySettings = EligibilitySettings()
     services: ServicesSettings = ServicesSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
 

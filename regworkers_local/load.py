@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 from regworkers_core.adapters.attribute_values import attribute, attributes
+from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
@@ -103,6 +104,7 @@ class Loader:
                     {"_id": document["_id"]}, {"$setOnInsert": document}, upsert=True
                 )
             )
+            self._runtime.campaign_cache.forget(Campaign.parse(document))
 
     def _insert(self, stop: StopSignal, started: float, on_progress: Callable[[Loaded], None]) -> None:
         plan = self._plan

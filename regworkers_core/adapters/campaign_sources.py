@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from regworkers_core.adapters.campaigns import Campaigns
+from regworkers_core.adapters.services.ports import Services
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.eligibility import Source
+from regworkers_core.domain.keys import is_selection_id
 
 
 class CampaignSource(Protocol):
@@ -37,3 +39,25 @@ class DatabaseSource:
 
     def find(self, slug_or_id: str) -> Campaign | None:
         return self._campaigns.find(slug_or_id)
+
+
+class ServiceSource:
+    """The Campaign Service. It knows ids only; MongoDB says which campaign a slug belongs to."""
+
+    dependency = "service-campaign"
+    kind = Source.SERVICE
+
+    def __init__(self, services: Services, campaigns: Campaigns) -> None:
+        self._services = services
+        self._campaigns = campaigns
+
+    def find(self, slug_or_id: str) -> Campaign | None:
+        service = self._services.campaign
+        if is_selection_id(slug_or_id):
+            campaign = service.get(slug_or_id)
+            if campaign is not None:
+                return campaign
+        known = self._campaigns.find(slug_or_id)
+        if known is None or known.campaign_id == slug_or_id:
+            return None
+        return service.get(known.campaign_id)

@@ -1,4 +1,4 @@
-"""The pooled Redis client. Replication does without Redis; it is only watched here."""
+"""The pooled Redis client, and whether it answers. Replication does without Redis; campaigns are cached there."""
 
 from __future__ import annotations
 
@@ -29,17 +29,19 @@ def redis_client(settings: RedisSettings) -> redis.Redis:
         socket_connect_timeout=settings.timeout_seconds,
         # `Dependency` is the only place that retries.
         retry=Retry(NoBackoff(), 0),
-        decode_responses=True,
     )
 
 
 def classify_redis(error: Exception) -> Exception:
-    """Every connection error and time-out is transient."""
+    """Connections, time-outs, a full server and one that just lost its writing role are transient; a refused login
+    or access is the operator's.
+    """
     from redis import exceptions
 
-    if isinstance(error, exceptions.AuthenticationError):
-        return UsageError("Redis refuses the login: check REGWORKERS_REDIS__URL")
-    if isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError):
+    if isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError):
+        return UsageError("Redis refuses the login or the access: check REGWORKERS_REDIS__URL")
+    away = exceptions.ConnectionError | exceptions.TimeoutError
+    if isinstance(error, away | exceptions.OutOfMemoryError | exceptions.ReadOnlyError):
         return TransientFailure(DEPENDENCY, type(error).__name__)
     return error
 

@@ -98,6 +98,8 @@ TRANSIENT: dict[str, tuple[Classify, list[Exception]]] = {
             redis.exceptions.ConnectionError("refused"),
             redis.exceptions.TimeoutError("slow"),
             redis.exceptions.BusyLoadingError("loading"),
+            redis.exceptions.OutOfMemoryError("full"),
+            redis.exceptions.ReadOnlyError("a replica now"),
         ],
     ),
 }
@@ -120,7 +122,11 @@ OPERATORS: dict[str, tuple[Classify, list[Exception], str]] = {
         ],
         "kafka.options",
     ),
-    "redis": (classify_redis, [redis.exceptions.AuthenticationError("no")], "REGWORKERS_REDIS__URL"),
+    "redis": (
+        classify_redis,
+        [redis.exceptions.AuthenticationError("no"), redis.exceptions.NoPermissionError("no")],
+        "REGWORKERS_REDIS__URL",
+    ),
 }
 AS_THEY_ARE: dict[str, tuple[Classify, list[Exception]]] = {
     "aws": (

@@ -64,7 +64,7 @@ def advance(
     for _ in range(_MAX_TRIES):
         campaign = get(runtime, campaign_id)
         if not _allowed(campaign, to):
-            return _stood(campaign)
+            return _stood(runtime, campaign)
         try:
             with held_lease(
                 runtime.leases,
@@ -77,11 +77,12 @@ def advance(
                 # Whoever held the lease before may have made this very step.
                 campaign = get(runtime, campaign_id)
                 if not _allowed(campaign, to):
-                    return _stood(campaign)
+                    return _stood(runtime, campaign)
                 at = iso(runtime.clock())
                 if runtime.campaigns.advance(
                     campaign_id, campaign.status, to, token=lease.token, at=at, reason=reason, run_id=run_id
                 ):
+                    runtime.campaign_cache.forget(campaign)
                     return Advanced(campaign_id, to, True, at, reason, run_id)
         except LeaseBusy as busy:
             raise TransientFailure("leases", str(busy)) from None
@@ -124,7 +125,9 @@ def _allowed(campaign: Campaign, to: CampaignStatus) -> bool:
     raise UsageError(f"campaign {campaign.campaign_id} is {campaign.status} and cannot become {to}: {rule}")
 
 
-def _stood(campaign: Campaign) -> Advanced:
+def _stood(runtime: Runtime, campaign: Campaign) -> Advanced:
+    # Whoever made the step may have died before the cache heard of it.
+    runtime.campaign_cache.forget(campaign)
     last = campaign.transitions[-1] if campaign.transitions else None
     return Advanced(
         campaign.campaign_id,

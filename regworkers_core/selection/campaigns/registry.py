@@ -34,6 +34,8 @@ def create(
     committed = replace(campaign.draw, commitment=commitment, committed_at=iso(runtime.clock()))
     campaign = replace(campaign, draw=committed)
     runtime.campaigns.create(campaign)
+    # Somebody may have asked too early and been told that there is none.
+    runtime.campaign_cache.forget(campaign)
     return campaign
 
 

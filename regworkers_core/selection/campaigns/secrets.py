@@ -53,6 +53,7 @@ def ensure_commitment(
     if campaign.draw.commitment is None:
         commitment = make_secret(runtime, campaign.campaign_id, entropy=entropy)
         runtime.campaigns.set_commitment(campaign.campaign_id, commitment, iso(runtime.clock()))
+        runtime.campaign_cache.forget(campaign)
         again = runtime.campaigns.get(campaign.campaign_id)
         if again is None or again.draw.commitment is None:
             raise UsageError(f"campaign {campaign.campaign_id} is gone: `regworkers campaign list`")
