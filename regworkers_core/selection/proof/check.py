@@ -65,7 +65,9 @@ def _parsed(data: bytes) -> Mapping[str, Any]:
         # It comes from a stranger: this parser refuses a nest that is too deep, the standard one may crash.
         document = orjson.loads(data)
     except orjson.JSONDecodeError:
-        raise DrawError(RECEIPT, "not a JSON document") from None
+        raise DrawError(
+            RECEIPT, "not a JSON document: what is checked is the receipt in its JSON form"
+        ) from None
     if not isinstance(document, dict):
         raise DrawError(RECEIPT, "a JSON object is needed")
     return document

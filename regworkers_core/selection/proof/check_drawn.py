@@ -56,8 +56,8 @@ class Drawn(Checker):
             "Only a replay of the whole draw (`regworkers draw verify`) shows that the rank counts everyone ahead,"
             " that the cut-offs are those of the last admitted, and that nobody was put in between.",
             "The same goes for who else belongs to the unit, and for who was struck.",
-            "Compare manifestHash with where it was published before the seed existed, and resultHash with the"
-            " published one: a receipt made up from beginning to end would have others.",
+            "Compare manifestHash with where it was published before the seed existed, resultHash and cutoffsHash"
+            " with the published ones: a receipt made up from beginning to end would have others.",
         )
 
     def _check_leaf(self) -> str:
@@ -73,6 +73,12 @@ class Drawn(Checker):
     def _check_manifests(self) -> str:
         for each in self._phases:
             self.check_campaign(each.manifest)
+            # Nothing follows from the manifest of a last phase, so that only this shows a change in it.
+            if each.manifest_hash != each.stated_manifest_hash:
+                wrong(
+                    f"phase {each.number}: the manifest has SHA-256 {each.manifest_hash}, the receipt states"
+                    f" {each.stated_manifest_hash}"
+                )
             if each.manifest.phase != each.number:
                 wrong(f"the manifest says phase {each.manifest.phase} where phase {each.number} is due")
             for error in changed_terms(self._first, each.manifest):
@@ -140,6 +146,11 @@ class Drawn(Checker):
 
     def _check_outcome(self, phase: PhasePart) -> str:
         position = phase.position
+        # A change that leaves this entrant's outcome as it is would show nowhere else.
+        if phase.cutoffs_hash != phase.stated_cutoffs_hash:
+            wrong(
+                f"the cut-offs have SHA-256 {phase.cutoffs_hash}, the receipt states {phase.stated_cutoffs_hash}"
+            )
         market, why = self._expected(phase)
         if why.startswith(LeafOutcome.WINNER):
             if (position.outcome, position.market) != (LeafOutcome.WINNER, market):

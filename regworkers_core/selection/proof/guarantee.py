@@ -15,7 +15,10 @@ _COMMIT_REVEAL = (
     " manifest could still change."
 )
 _EARLY = " The commitment was published before registration opened."
-_LATE = " The commitment was made only at the freeze, when the entries were already known."
+_LATE = (
+    " The commitment was made after registration had opened, perhaps only at the freeze, when the entries were"
+    " already known."
+)
 _UNKNOWN = (
     " Whether the commitment was published before registration opened is not in these artefacts: compare."
 )
@@ -36,8 +39,8 @@ OF_PUBLISHED_HASHES = (
 
 
 def of_source(source: Mapping[str, Any], commitment_late: bool | None = None) -> str:
-    """What the manifest's `seedSource` guarantees. `commitment_late`: whether a commitment came only at the
-    freeze; None when that is not known.
+    """What the manifest's `seedSource` guarantees. `commitment_late`: whether a commitment came after
+    the opening; None when that is not known.
     """
     if source["kind"] == COMMIT_REVEAL:
         return _COMMIT_REVEAL + (

@@ -19,7 +19,7 @@ from regworkers_core.selection.proof import guarantee
 from regworkers_core.selection.proof.receipt import Position
 
 RECEIPT = "receipt"
-_PHASE = ("cutoffs", "manifest", "result", "resultHash", "strike")
+_PHASE = ("cutoffs", "cutoffsHash", "manifest", "manifestHash", "result", "resultHash", "strike")
 _INCLUSION = ("index", "leaf", "proof")
 
 
@@ -92,9 +92,11 @@ class PhasePart:
         self.number = number
         self.manifest = Manifest.parse(text)
         self.manifest_hash = sha256_hex(text)
+        self.stated_manifest_hash = fields.text("manifestHash", is_hash, "64 lower-case hex digits")
         self.result_hash = fields.text("resultHash", is_hash, "64 lower-case hex digits")
         cutoffs = fields.text("cutoffs", str.isascii, "the text of cutoffs.json").encode()
         self.cutoffs_hash = sha256_hex(cutoffs)
+        self.stated_cutoffs_hash = fields.text("cutoffsHash", is_hash, "64 lower-case hex digits")
         self.cutoffs: dict[str, MarketCutoffs] = parse_cutoffs(parse_canonical(cutoffs, CUTOFFS))
         self.position = Position.parse(fields.text("result", bool, "a line of result.txt"), ref)
         self.strike: str | None = None

@@ -86,7 +86,7 @@ def build_receipt(
 
     `index` is where the index of leaves.txt is kept, with that of the units beside it (written when missing;
     without one each receipt hashes all leaves). `reasons` is asked about a ref that has no leaf;
-    `commitment_late` says whether the secret's commitment came only at the freeze, None when that is not known.
+    `commitment_late` says whether the secret's commitment came after the opening, None when that is not known.
 
     Raises NoReceipt when the ref is in no list, UsageError when the folder holds no result, DrawError for an
     artefact that is damaged where the receipt needs it.
@@ -138,8 +138,10 @@ def _phase(folder: Path, ref: str) -> Receipt:
     summary = read_json(folder / SUMMARY)
     return {
         "manifest": _text(folder / MANIFEST),
+        "manifestHash": summary.get("manifestHash", ""),
         "resultHash": summary.get("resultHash", ""),
         "cutoffs": _text(folder / CUTOFFS),
+        "cutoffsHash": summary.get("cutoffsHash", ""),
         "strike": _line(folder / STRIKES, ref),
         "result": _line(folder / RESULT, ref),
     }

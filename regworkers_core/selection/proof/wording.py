@@ -83,7 +83,9 @@ def values(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
     for number, phase in enumerate(receipt["phases"], 1):
         lines += [
             (f"phase {number} manifest", phase["manifest"]),
+            (f"phase {number} manifestHash", phase["manifestHash"]),
             (f"phase {number} resultHash", phase["resultHash"]),
+            (f"phase {number} cutoffsHash", phase["cutoffsHash"]),
             (f"phase {number} cut-offs", phase["cutoffs"]),
             (f"phase {number} strike", phase["strike"] or "none"),
             (f"phase {number} result", phase["result"] or "none"),

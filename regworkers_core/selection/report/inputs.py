@@ -28,7 +28,7 @@ class ReportFiles:
 @dataclass(frozen=True, slots=True)
 class ReportContext:
     """What the files do not tell: names for people, codes available by market (None: not counted), whether the
-    commitment of the secret came only at the freeze, preferences dropped because their market is unknown or
+    commitment of the secret came after the opening, preferences dropped because their market is unknown or
     repeated, the operator's reason for a top-up.
     """
 

@@ -62,7 +62,10 @@ def seed_source(terms: Terms, context: ReportContext) -> dict[str, Any]:
         " be edited after the commit; whoever held the secret could still foresee the result before the commit"
     )
     if context.commitment_late:
-        guarantee += "; and the commitment was made only at the freeze, when all entries were known"
+        guarantee += (
+            "; and the commitment was made after registration had opened, perhaps only at the freeze, when entries"
+            " were known"
+        )
     return {**source, "guarantee": guarantee, "commitmentLate": context.commitment_late}
 
 

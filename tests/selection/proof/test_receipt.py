@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.maths.errors import DrawError
@@ -219,7 +222,10 @@ TAMPERED: list[tuple[str, str, Change]] = [
     ("WINNER", "seed", seed_with(seed=ZEROS)),
     ("WINNER", "key", lambda receipt: receipt.update(key=ZEROS)),
     ("WINNER", "entryKey", lambda receipt: receipt.update(entryKey=ZEROS)),
+    ("WINNER", "manifest", text_of("manifest", 2, strikesHash=ZEROS)),
+    ("WINNER", "manifest", lambda receipt: receipt["phases"][1].update(manifestHash=ZEROS)),
     ("WINNER", "outcome-1", unmet_cutoffs),
+    ("WINNER", "outcome-1", lambda receipt: receipt["phases"][0].update(cutoffsHash=ZEROS)),
     ("WINNER", "outcome-2", outcome("WAITLIST")),
     ("WINNER", "stated", lambda receipt: receipt.update(rank=1_000)),
     ("WINNER", "stated", lambda receipt: receipt.update(market="nowhere")),
@@ -240,6 +246,46 @@ def test_the_step_that_was_tampered_with_fails(
     change(receipt)
     checked = check(receipt)
     assert step in failed(checked), [(each.name, each.detail) for each in checked.checks]
+
+
+def rehashed(receipt: dict[str, Any]) -> None:
+    """The hash of cut-offs that were changed, stated as if it had been published."""
+    for phase in receipt["phases"]:
+        phase["cutoffsHash"] = hashlib.sha256(phase["cutoffs"].encode()).hexdigest()
+
+
+def test_cutoffs_that_were_changed_along_with_their_hash_contradict_the_outcome(
+    all_receipts: dict[str, dict[str, Any]],
+) -> None:
+    receipt = one_of(all_receipts, "WINNER")
+    unmet_cutoffs(receipt)
+    rehashed(receipt)
+    assert "outcome-1" in failed(check(receipt))
+
+
+def only_to_compare(receipt: dict[str, Any], data: bytes) -> list[tuple[int, int]]:
+    """Where a receipt states what follows from the whole lists alone: the hash of the last phase's result, and
+    the reason of a strike.
+    """
+    start = data.rindex(receipt["phases"][-1]["resultHash"].encode())
+    spans = [(start, start + 64)]
+    for reason in {each["strike"].partition("|")[2] for each in receipt["phases"] if each["strike"]}:
+        spans += [found.span() for found in re.finditer(reason.encode(), data)]
+    return spans
+
+
+@pytest.mark.parametrize("kind", ["WINNER", "WAITLIST", "HOUSEHOLD_LIMIT", "STRUCK"])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_no_flipped_bit_of_a_receipt_goes_unnoticed(
+    all_receipts: dict[str, dict[str, Any]], kind: str, at: float, bit: int
+) -> None:
+    receipt = one_of(all_receipts, kind)
+    data = bytearray(receipt_bytes(receipt))
+    place = int(at * len(data))
+    assume(not any(start <= place < end for start, end in only_to_compare(receipt, bytes(data))))
+    data[place] ^= 1 << bit
+    assert not check_receipt(bytes(data)).passed, data[max(0, place - 40) : place + 40]
 
 
 def test_a_rank_that_contradicts_a_cutoff_fails(all_receipts: dict[str, dict[str, Any]]) -> None:
@@ -287,7 +333,7 @@ def test_a_receipt_says_what_it_cannot_prove(all_receipts: dict[str, dict[str, A
 
 def test_trust_in_the_operator_is_said_and_a_late_commitment_too(revealed: Path) -> None:
     for late, said in (
-        (True, "only at the freeze"),
+        (True, "after registration had opened"),
         (False, "before registration opened."),
         (None, "compare"),
     ):

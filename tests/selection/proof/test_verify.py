@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.maths.canonical import canonical_bytes
@@ -127,6 +129,26 @@ def test_a_flipped_bit_in_any_artefact_of_any_phase_names_the_file(copy: Path, p
         assert f"phase-{phase}/{name}" in named(done), (changed, named(done))
     path.write_bytes(kept)
     assert replay(copy, copy).passed
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(ARTEFACTS),
+    st.integers(1, 2),
+    st.floats(0, 1, exclude_max=True),
+    st.integers(0, 7),
+)
+def test_one_flipped_bit_anywhere_fails_the_verification_and_names_the_file(
+    copy: Path, name: str, phase: int, place: float, bit: int
+) -> None:
+    path = copy / f"phase-{phase}" / name
+    kept = path.read_bytes()
+    changed = bytearray(kept)
+    changed[int(place * len(kept))] ^= 1 << bit
+    path.write_bytes(changed)
+    done = replay(copy, copy)
+    path.write_bytes(kept)
+    assert not done.passed and f"phase-{phase}/{name}" in named(done)
 
 
 @pytest.mark.parametrize(

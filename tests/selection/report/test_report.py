@@ -233,7 +233,7 @@ def test_more_winners_than_seats_is_a_finding(world: World) -> None:
 def test_commit_reveal_says_trust_in_the_operator_and_whether_it_came_late(world: World, late: bool) -> None:
     made = figures(world, ReportContext(commitment_late=late))
     assert "trust in the operator" in made.numbers["seedSource"]["guarantee"]
-    assert any("only at the freeze" in text for text in made.warnings) is late
+    assert any("after registration had opened" in text for text in made.warnings) is late
 
 
 def test_a_beacon_needs_no_trust(world: World) -> None:
