@@ -26,6 +26,7 @@ from regworkers_core.adapters.demand_table import DemandTable
 from regworkers_core.adapters.drand import DrandHttp, classify_drand
 from regworkers_core.adapters.draw_markets import DrawMarkets
 from regworkers_core.adapters.draws import Draws
+from regworkers_core.adapters.invites import Invites
 from regworkers_core.adapters.kafka_admin import KafkaAdmin, classify_kafka
 from regworkers_core.adapters.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.mongo import classify_mongo, mongo_client
@@ -98,6 +99,11 @@ class Runtime:
     def demand_table(self) -> DemandTable:
         dependency = self.dependency("dynamodb")
         return DemandTable(self.dynamodb, dependency, self.names.demand_table, policy=self.policy)
+
+    @cached_property
+    def invites(self) -> Invites:
+        dependency = self.dependency("dynamodb")
+        return Invites(self.dynamodb, dependency, self.names.demand_table, policy=self.policy)
 
     @cached_property
     def streams(self) -> DynamoStreams:

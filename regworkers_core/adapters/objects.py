@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.aws import classify_aws, error_code
+from regworkers_core.adapters.object_stream import ObjectStream
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency
 
@@ -21,6 +23,7 @@ _TRANSFER = TransferConfig(
     multipart_threshold=64 * _MIB, multipart_chunksize=32 * _MIB, max_concurrency=2, use_threads=True
 )
 _MISSING_KEY = frozenset({"NoSuchKey", "404", "NotFound"})
+_REPLACED = frozenset({"PreconditionFailed", "412", "InvalidRange"})
 # 409: another conditional write of the same key is under way.
 _CONTESTED = frozenset({"ConditionalRequestConflict", "OperationAborted"})
 T = TypeVar("T")
@@ -101,6 +104,36 @@ class ObjectStore:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+    def open(self, key: str) -> io.BufferedReader:
+        """The object as a stream, constant memory whatever its size. Raises MissingObject; reading on raises
+        UsageError when the object was replaced meanwhile.
+        """
+        head = self._call(lambda: self._client.head_object(Bucket=self.bucket, Key=key), key)
+
+        def read(start: int, end: int) -> bytes:
+            def call() -> bytes:
+                span = f"bytes={start}-{end - 1}"
+                answer = self._client.get_object(
+                    Bucket=self.bucket, Key=key, Range=span, IfMatch=head["ETag"]
+                )
+                data: bytes = answer["Body"].read()
+                return data
+
+            try:
+                return self._call(call, key)
+            except ClientError as error:
+                if error_code(error) not in _REPLACED:
+                    raise
+                raise UsageError(
+                    f"s3://{self.bucket}/{key} was replaced while it was read: start again"
+                ) from None
+
+        return ObjectStream(read, head["ContentLength"]).buffered()
+
+    def in_bucket(self, bucket: str) -> ObjectStore:
+        """The same for another bucket."""
+        return ObjectStore(self._client, self._dependency, bucket)
 
     def exists(self, key: str) -> bool:
         try:

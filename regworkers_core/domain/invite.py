@@ -35,7 +35,7 @@ class Invite:
 
     @property
     def table_key(self) -> tuple[str, str]:
-        return invite_key(self.campaign_id, self.type, self.value)
+        return CAMPAIGN_PREFIX + self.campaign_id, f"{INVITE_PREFIX}{self.type.value}#{self.value}"
 
     def is_valid(self, now: float) -> bool:
         """Expired invites linger in the table for days before DynamoDB takes them away."""
@@ -55,4 +55,4 @@ class Invite:
 
 def invite_key(campaign_id: str, type_: InviteType, value: str) -> tuple[str, str]:
     """PK and SK of the invite for a value as somebody gave it."""
-    return CAMPAIGN_PREFIX + campaign_id, f"{INVITE_PREFIX}{type_.value}#{type_.comparable(value)}"
+    return Invite(campaign_id, type_, type_.comparable(value), 0).table_key

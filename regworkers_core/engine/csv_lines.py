@@ -137,7 +137,7 @@ class CsvFile:
                 raise UsageError(f"{self._name}: empty; its first line should be the header {expected}")
         delimiter = next((char for char in _DELIMITERS if char in line), ",")
         columns = tuple(name.strip().strip('"') for name in line.split(delimiter))
-        if len(set(columns)) != len(columns) or not self._shape.accepts(columns):
+        if not self._shape.accepts(columns):
             shown = [name if name in self._shape.words else masked(name) for name in columns[:_SHOWN_COLUMNS]]
             raise UsageError(
                 f"{self._name}: line {self._number} should be the header {self._shape.expected}, found "

@@ -49,6 +49,7 @@ def test_settings(prefix: str, addresses: dict[str, str] | None = None, **sectio
             "canary_messages": 2,
             "canary_hold_seconds": 0,
         },
+        "invites": {"lease_seconds": 1.0},
         "replication": {"lag_objective_seconds": 0.5},
         "observability": {"cloudwatch_enabled": False},
     }

@@ -68,7 +68,7 @@ def _codes_file(path: Path) -> CsvFile:
 
 
 def _accepts(columns: Sequence[str]) -> bool:
-    return "code" in columns and set(columns) <= _COLUMNS
+    return "code" in columns and set(columns) <= _COLUMNS and len(set(columns)) == len(columns)
 
 
 _SHAPE = Shape(

@@ -1,0 +1,211 @@
+"""`regworkers invites ...`: upload lists of who is invited, count, check, remove."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
+from regworkers_core.domain.invite import InviteType
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.eligibility.invites.lines import local_file, read_rows, read_values
+from regworkers_core.eligibility.invites.looking import check_invite, count_invites
+from regworkers_core.eligibility.invites.removing import remove_invites
+from regworkers_core.eligibility.invites.ttl import days_from, parse_ttl
+from regworkers_core.eligibility.invites.upload import upload_invites
+from regworkers_core.eligibility.invites.working import Hooks, ListReport
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.runtime import Runtime
+
+DEFAULT_FILE = Path("tools/uploadInvites/invites.csv")
+_COUNTED_BYTES = 1024 * 1024
+
+CampaignArgument = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")]
+TypeArgument = Annotated[InviteType, typer.Argument(metavar="TYPE", help="email, globalUserId or memberId")]
+RejectsOption = Annotated[
+    Path | None, typer.Option(help="where rejected lines are listed [default: <file>.rejects.csv]")
+]
+RateOption = Annotated[
+    float | None, typer.Option(min=1, help="writes a second at most [default: invites.itemsPerSecond]")
+]
+
+
+def register(app: typer.Typer) -> None:
+    invites = typer.Typer(help="Who is invited: upload, count, check, remove.", no_args_is_help=True)
+    invites.command("upload")(upload_command)
+    invites.command("count")(count_command)
+    invites.command("check")(check_command)
+    invites.command("remove")(remove_command)
+    app.add_typer(invites, name="invites")
+
+
+def upload_command(
+    campaign: CampaignArgument,
+    type_: TypeArgument,
+    file: Annotated[
+        Path, typer.Argument(metavar="[FILE]", help="CSV, UTF-8, with a header that has TYPE as a column")
+    ] = DEFAULT_FILE,
+    ttl: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TTL]",
+            help="until when: days (30), a date (2026-12-31), a time (2026-12-31T18:00:00Z) or epoch seconds "
+            "[default: invites.ttlDays]",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="read and count, write nothing")] = False,
+    force: Annotated[bool, typer.Option("--force", help="the campaign is yet to be created")] = False,
+    shorten: Annotated[
+        bool, typer.Option("--shorten", help="also where an invite holds longer than TTL")
+    ] = False,
+    rejects: RejectsOption = None,
+    rate: RateOption = None,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Invite everybody in FILE; they are invited the moment it is done.
+
+    The same file may be given again at any time, also after an interruption: what is done is found done, and what
+    holds longer already is left alone. Exit code 1 when lines were rejected.
+    """
+    runtime = Runtime.load()
+    until = _until(runtime, ttl)
+    with _working("upload", _lines_in(file)) as hooks:
+        report = upload_invites(
+            runtime,
+            campaign,
+            type_,
+            local_file(file),
+            name=str(file),
+            ttl=until,
+            rejects=rejects or _rejects_of(file),
+            run_id=_run_id(),
+            dry_run=dry_run,
+            force=force,
+            shorten=shorten,
+            rate=rate,
+            hooks=hooks,
+        )
+    _tell(report, file, form)
+
+
+def count_command(
+    campaign: CampaignArgument,
+    type_: Annotated[
+        InviteType | None, typer.Argument(metavar="[TYPE]", help="only this one", show_default=False)
+    ] = None,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Count the invites of a campaign: valid now, and expired ones that DynamoDB has not taken away yet."""
+    runtime = Runtime.load()
+    types = tuple(InviteType) if type_ is None else (type_,)
+    with progress("invites") as bar:
+        task = bar.add_task("count", total=None)
+        campaign_id, counts = count_invites(
+            runtime, campaign, types, lambda seen: bar.update(task, completed=seen)
+        )
+    document = {
+        "campaignId": campaign_id,
+        "types": {each.type.value: {"valid": each.valid, "expired": each.expired} for each in counts},
+    }
+    table = rows(
+        ("type", "valid", "expired"),
+        [(each.type, each.valid, each.expired) for each in counts],
+        title=f"invites of {campaign_id}",
+    )
+    answer(document, form, table)
+
+
+def check_command(
+    campaign: CampaignArgument,
+    type_: TypeArgument,
+    value: Annotated[str, typer.Argument(help="the address or id")],
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Whether somebody is invited, and until when. Exit code 1 when not."""
+    found = check_invite(Runtime.load(), campaign, type_, value)
+    answer(found.as_dict(), form)
+    if not found.invited:
+        raise typer.Exit(FINDING)
+
+
+def remove_command(
+    campaign: CampaignArgument,
+    type_: TypeArgument,
+    values: Annotated[
+        list[str] | None, typer.Argument(help="the addresses or ids themselves", show_default=False)
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="a list of them, as for upload")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="do it; without, it is only counted")] = False,
+    rejects: RejectsOption = None,
+    rate: RateOption = None,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Take invites back: by their values, or by a file. Who has entered by one keeps the entry.
+
+    Exit code 1 when lines were rejected.
+    """
+    if bool(values) == (file is not None):
+        raise UsageError("name the invites to remove, or a list of them with --file")
+    runtime = Runtime.load()
+    from_file = None if file is None else read_rows(local_file(file), str(file), type_)
+    lines = read_values(values or (), type_) if from_file is None else from_file
+    with _working("remove", len(values or ()) if file is None else _lines_in(file)) as hooks:
+        report = remove_invites(
+            runtime,
+            campaign,
+            type_,
+            lines,
+            rejects=rejects or _rejects_of(file or Path("removed-invites.csv")),
+            run_id=_run_id(),
+            dry_run=not yes,
+            rate=rate,
+            hooks=hooks,
+        )
+    if not yes:
+        report.advice = f"nothing is removed yet: {report.outcomes['removed']} would be with --yes"
+    _tell(report, file, form)
+
+
+def _until(runtime: Runtime, ttl: str | None) -> int:
+    now = runtime.clock()
+    return days_from(runtime.settings.invites.ttl_days, now) if ttl is None else parse_ttl(ttl, now)
+
+
+@contextmanager
+def _working(what: str, lines: int | None) -> Iterator[Hooks]:
+    """A progress bar, and a first Ctrl-C that lets what is in flight be done."""
+    with progress("lines") as bar, StopSignal().on_signals() as stop:
+        task = bar.add_task(what, total=lines)
+        yield Hooks(stop=stop, on_progress=lambda report: bar.update(task, completed=report.lines))
+
+
+def _lines_in(file: Path) -> int | None:
+    """Lines of the file without its header, for the bar; None when it cannot be read, which the reader tells."""
+    try:
+        with file.open("rb") as raw:
+            return sum(part.count(b"\n") for part in iter(lambda: raw.read(_COUNTED_BYTES), b""))
+    except OSError:
+        return None
+
+
+def _rejects_of(file: Path) -> Path:
+    return file.with_name(file.name + ".rejects.csv")
+
+
+def _tell(report: ListReport, file: Path | None, form: Format) -> None:
+    document: dict[str, Any] = {"file": None if file is None else str(file), **report.as_dict()}
+    if form is Format.TEXT:
+        document = {name: value for name, value in document.items() if value not in (None, {})}
+    answer(document, form)
+    if not report.clean:
+        raise typer.Exit(FINDING)
+
+
+def _run_id() -> str:
+    return f"cli-{uuid.uuid4().hex[:12]}"

@@ -1,0 +1,92 @@
+"""`regworkers invites count|check`: what stands in the table now, read consistently."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from regworkers_core.domain.invite import InviteType, invite_key
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.eligibility.invites.campaign import campaign_of_invites
+from regworkers_core.eligibility.invites.lines import read_value
+from regworkers_core.engine.csv_lines import Reject, masked
+from regworkers_core.runtime import Runtime
+
+
+@dataclass(slots=True)
+class TypeCount:
+    """Invites of one type. DynamoDB takes expired ones away within days; until then they are counted here."""
+
+    type: InviteType
+    valid: int = 0
+    expired: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One value's invite: `ttl` in epoch seconds, None when there is none; `value` is masked."""
+
+    campaign_id: str
+    type: InviteType
+    value: str
+    ttl: int | None
+    invited: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        # The end in two names, so that nobody takes one that has passed for one to come.
+        end = None if self.ttl is None else iso(self.ttl)
+        return {
+            "campaignId": self.campaign_id,
+            "type": self.type.value,
+            "value": self.value,
+            "invited": self.invited,
+            "validUntil": end if self.invited else None,
+            "expiredAt": None if self.invited else end,
+        }
+
+
+def count_invites(
+    runtime: Runtime,
+    slug_or_id: str,
+    types: Sequence[InviteType] = tuple(InviteType),
+    on_progress: Callable[[int], None] = lambda _seen: None,
+) -> tuple[str, list[TypeCount]]:
+    """The campaign's id, and how many invites of each type are valid and expired at this moment. Counted in the
+    table, page by page. Raises UsageError for a campaign that nobody knows.
+    """
+    campaign_id = campaign_of_invites(runtime, slug_or_id)
+    now, seen, counts = runtime.clock(), 0, []
+    for type_ in types:
+        total = TypeCount(type_)
+        for page in runtime.invites.count(campaign_id, type_, now):
+            total.valid += page.valid
+            total.expired += page.expired
+            seen += sum(page)
+            on_progress(seen)
+        counts.append(total)
+    return campaign_id, counts
+
+
+def check_invite(runtime: Runtime, slug_or_id: str, type_: InviteType, text: str) -> Found:
+    """Whether the value is invited at this moment. Raises UsageError for a value that nobody can be invited by and
+    for a campaign that nobody knows.
+    """
+    row = read_value(1, text.strip(), type_)
+    if isinstance(row, Reject):
+        raise UsageError(f"nobody can be invited by this {type_.value}: {row.reason}")
+    # First under the id as given: where that is right, nothing but the table has to answer.
+    ttl = _ttl(runtime, slug_or_id, type_, row.value)
+    campaign_id = slug_or_id
+    if ttl is None:
+        campaign_id = campaign_of_invites(runtime, slug_or_id)
+        if campaign_id != slug_or_id:
+            ttl = _ttl(runtime, campaign_id, type_, row.value)
+    invited = ttl is not None and ttl > runtime.clock()
+    return Found(campaign_id, type_, masked(text.strip()), ttl, invited)
+
+
+def _ttl(runtime: Runtime, campaign_id: str, type_: InviteType, value: str) -> int | None:
+    key = invite_key(campaign_id, type_, value)
+    return runtime.invites.ttls([key]).get(key)

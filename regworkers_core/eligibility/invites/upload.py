@@ -1,0 +1,119 @@
+"""`regworkers invites upload`: from a list into the demand table.
+
+A batch is read, then what is new or holds longer now is written; what holds long enough is left alone, so that the
+same list again costs reads only. BatchWriteItem knows no conditions: that no `ttl` is shortened rests on the lease.
+Conditional writes would do without it, but go one by one, or with PartiQL at half the rate.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from regworkers_core.adapters.invites import TableKey
+from regworkers_core.domain.invite import Invite, InviteType
+from regworkers_core.eligibility.invites.campaign import advice, campaign_to_invite_to
+from regworkers_core.eligibility.invites.lines import OpenFile, read_rows, require_header
+from regworkers_core.eligibility.invites.working import (
+    Hooks,
+    ListReport,
+    Work,
+    lease_name,
+    one_at_a_time,
+    work_off,
+    write_limit,
+)
+from regworkers_core.engine.leases import Lease, LeaseHolder
+from regworkers_core.runtime import Runtime
+
+ADDED, KNOWN, RENEWED, SHORTENED = OUTCOMES = ("added", "known", "renewed", "shortened")
+
+Stands = Callable[[Sequence[TableKey]], Mapping[TableKey, int]]
+
+
+def upload_invites(
+    runtime: Runtime,
+    slug_or_id: str,
+    type_: InviteType,
+    open_it: OpenFile,
+    *,
+    name: str,
+    ttl: int,
+    rejects: Path,
+    run_id: str,
+    dry_run: bool = False,
+    force: bool = False,
+    shorten: bool = False,
+    rate: float | None = None,
+    hooks: Hooks | None = None,
+) -> ListReport:
+    """Invite everybody in the list until `ttl` (epoch seconds); what cannot be read goes, with line and reason, to
+    `rejects`. `name` is what errors call the list; `rate` in writes a second (default: invites.itemsPerSecond).
+
+    An invite counts as *added* when none was there, *renewed* when it held less long (an expired one that lingers
+    included), *known* when it held as long or longer: that one is left as it is, unless `shorten`.
+
+    Raises UsageError for an unknown campaign without `force`, a list that cannot be read, or another list under
+    way; TransientFailure when a store stays away (upload the list again, it goes on).
+    """
+    hooks = hooks or Hooks()
+    campaign_id, campaign = campaign_to_invite_to(runtime, slug_or_id, force=force)
+    report = ListReport(campaign_id, type_, dry_run, OUTCOMES, ttl=ttl, advice=advice(campaign, type_))
+    # Before anybody waits for a lease.
+    require_header(open_it, name, type_)
+    with ExitStack() as held:
+        lease = None
+        if not dry_run:
+            lease = held.enter_context(one_at_a_time(runtime, campaign_id, type_, run_id, hooks.sleep))
+        stands = _stands(runtime, campaign_id, type_, lease)
+        work = _work(runtime, report, ttl, stands, write_limit(runtime, rate, hooks), shorten=shorten)
+        lines = read_rows(open_it, name, type_)
+        work_off(runtime, lines, work, report, rejects=rejects, lease=lease, hooks=hooks)
+    if campaign is not None and not dry_run:
+        # It may be known as absent still: invites are uploaded right after a campaign is created.
+        runtime.campaign_cache.forget(campaign)
+    return report
+
+
+def _stands(runtime: Runtime, campaign_id: str, type_: InviteType, lease: Lease | None) -> Stands:
+    """How a batch is looked up. Before the first list ever there is nothing, or little that an earlier tool left:
+    one page holds it, and then no batch has to be read.
+    """
+    if lease is not None:
+        is_first = lease.token == 1
+    else:
+        is_first = runtime.leases.get(LeaseHolder.key_of(lease_name(campaign_id, type_))) is None
+    few = runtime.invites.few(campaign_id, type_) if is_first else None
+    return runtime.invites.ttls if few is None else lambda _keys: few
+
+
+def _work(
+    runtime: Runtime,
+    report: ListReport,
+    ttl: int,
+    stands: Stands,
+    wait_to_write: Callable[[int], object],
+    *,
+    shorten: bool,
+) -> Work:
+    def work(values: Sequence[str]) -> Counter[str]:
+        invites = [Invite(report.campaign_id, report.type, value, ttl) for value in values]
+        standing = stands([invite.table_key for invite in invites])
+        outcomes = [_outcome(standing.get(invite.table_key), ttl, shorten=shorten) for invite in invites]
+        due = [invite for invite, outcome in zip(invites, outcomes, strict=True) if outcome != KNOWN]
+        if due and not report.dry_run:
+            wait_to_write(len(due))
+            runtime.invites.write(due)
+        return Counter(outcomes)
+
+    return work
+
+
+def _outcome(before: int | None, ttl: int, *, shorten: bool) -> str:
+    if before is None:
+        return ADDED
+    if before < ttl:
+        return RENEWED
+    return SHORTENED if before > ttl and shorten else KNOWN

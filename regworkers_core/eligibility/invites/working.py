@@ -1,0 +1,213 @@
+"""What uploading and removing have in common: a list of any size through batches, some of them at once, one list per
+campaign and type at a time. Killed at any moment it is simply given again: what is done is found done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from regworkers_core.adapters.invites import MAX_GET
+from regworkers_core.domain.invite import InviteType
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.eligibility.invites.lines import Line, Row
+from regworkers_core.engine.csv_lines import Blank, Reject
+from regworkers_core.engine.first_seen import FirstSeen
+from regworkers_core.engine.held_lease import LeaseBusy, held_lease
+from regworkers_core.engine.leases import Lease
+from regworkers_core.engine.rate import TokenBucket
+from regworkers_core.engine.rejects_file import RejectsFile
+from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.runtime import Runtime
+
+# Batches handed out for each thread: the next one is at hand when a thread is done, and memory stays bounded.
+_BATCHES_PER_THREAD = 2
+
+# From comparable values to what each came to; runs in threads.
+Work = Callable[[Sequence[str]], Counter[str]]
+
+
+@dataclass(slots=True)
+class ListReport:
+    """`lines` = the sum of `outcomes` and of `rejected` + `duplicates` + `blank`; in a dry run the outcomes would
+    be. `duplicates` are lines whose value stands further up already.
+    """
+
+    campaign_id: str
+    type: InviteType
+    dry_run: bool
+    # The outcomes that there can be, in the order in which they are told.
+    names: tuple[str, ...]
+    ttl: int | None = None
+    lines: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    duplicates: int = 0
+    blank: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    rejects_file: Path | None = None
+    stopped: bool = False
+    advice: str | None = None
+
+    @property
+    def adds_up(self) -> bool:
+        taken = self.outcomes.total() + self.duplicates + self.blank
+        return self.lines == taken + self.rejected.total()
+
+    @property
+    def clean(self) -> bool:
+        """Whether the whole list was read and nothing of it rejected."""
+        return not self.rejected and not self.stopped
+
+    def as_dict(self) -> dict[str, Any]:
+        document: dict[str, Any] = {
+            "campaignId": self.campaign_id,
+            "type": self.type.value,
+            "dryRun": self.dry_run,
+            "lines": self.lines,
+            **{name: self.outcomes[name] for name in self.names},
+            "duplicates": self.duplicates,
+            "blank": self.blank,
+            "invalid": self.rejected.total(),
+            "rejected": dict(sorted(self.rejected.items())),
+            "rejectsFile": str(self.rejects_file) if self.rejects_file else None,
+            "stopped": self.stopped,
+        }
+        if self.ttl is not None:
+            document["validUntil"] = iso(self.ttl)
+        if self.advice is not None:
+            document["advice"] = self.advice
+        return document
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the caller wants to be told, and how it ends the work early."""
+
+    stop: StopSignal | None = None
+    on_progress: Callable[[ListReport], None] = lambda _report: None
+    on_step: OnStep = no_step
+    sleep: Callable[[float], object] = time.sleep
+
+    @property
+    def stopped(self) -> bool:
+        return self.stop is not None and self.stop.is_set
+
+
+def work_off(
+    runtime: Runtime,
+    lines: Iterable[Line],
+    work: Work,
+    report: ListReport,
+    *,
+    rejects: Path,
+    lease: Lease | None,
+    hooks: Hooks,
+) -> None:
+    """Hand the values of all lines to `work`, up to 100 distinct ones at a time, and count into `report`.
+
+    Raises UsageError when the lease is lost, TransientFailure when DynamoDB stays away: either way what was
+    written stays, and the same list goes on behind it.
+    """
+    threads = runtime.settings.invites.concurrency
+    running: deque[Future[Counter[str]]] = deque()
+
+    def settle(most: int) -> None:
+        while len(running) > most:
+            report.outcomes += running.popleft().result()
+            hooks.on_progress(report)
+            hooks.on_step("invites.after_batch")
+
+    with RejectsFile(rejects) as rejected, FirstSeen() as seen, ThreadPoolExecutor(threads) as pool:
+        try:
+            for batch in _batches(lines, report, rejected, seen):
+                if hooks.stopped:
+                    report.stopped = True
+                    report.lines -= len(batch)
+                    break
+                _require(lease, report)
+                running.append(pool.submit(work, batch))
+                settle(threads * _BATCHES_PER_THREAD - 1)
+            settle(0)
+        except TransientFailure as failure:
+            raise TransientFailure(
+                failure.dependency,
+                f"{failure.error}; {report.outcomes.total()} invites are done, give the same list again and it "
+                "goes on",
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+    report.rejects_file = rejected.written
+
+
+def _batches(
+    lines: Iterable[Line], report: ListReport, rejects: RejectsFile, seen: FirstSeen
+) -> Iterator[list[str]]:
+    """Distinct values, 100 at a time; every other line is counted where it belongs."""
+    batch: list[str] = []
+    for line in lines:
+        report.lines += 1
+        if isinstance(line, Row):
+            if seen.first(line.value, line.number) is not None:
+                report.duplicates += 1
+                continue
+            batch.append(line.value)
+            if len(batch) == MAX_GET:
+                yield batch
+                batch = []
+        elif isinstance(line, Blank):
+            report.blank += 1
+        else:
+            _reject(line, report, rejects)
+    if batch:
+        yield batch
+
+
+def _reject(line: Reject, report: ListReport, rejects: RejectsFile) -> None:
+    report.rejected[line.reason.value] += 1
+    rejects.add(line)
+
+
+def _require(lease: Lease | None, report: ListReport) -> None:
+    if lease is not None and lease.lost and not lease.renew():
+        raise UsageError(
+            f"this list for {report.campaign_id} lost its lease to another one: what it wrote stays, give it again "
+            "when the other is done"
+        )
+
+
+def write_limit(runtime: Runtime, rate: float | None, hooks: Hooks) -> Callable[[int], object]:
+    """Waits until so many invites may be written. `rate` a second, else as the settings say."""
+    rate = rate or runtime.settings.invites.items_per_second
+    return (lambda _number: None) if rate is None else TokenBucket(rate, sleep=hooks.sleep).take
+
+
+def lease_name(campaign_id: str, type_: InviteType) -> str:
+    return f"invites-{campaign_id}-{type_.value}"
+
+
+@contextmanager
+def one_at_a_time(
+    runtime: Runtime, campaign_id: str, type_: InviteType, run_id: str, sleep: Callable[[float], object]
+) -> Iterator[Lease]:
+    """The lease of the campaign's invites of one type: between a batch's reading and its writing nobody else
+    writes them. Raises UsageError while another list is under way.
+    """
+    seconds = runtime.settings.invites.lease_seconds
+    try:
+        with held_lease(
+            runtime.leases, lease_name(campaign_id, type_), run_id, lease_seconds=seconds, sleep=sleep
+        ) as lease:
+            yield lease
+    except LeaseBusy:
+        raise UsageError(
+            f"another list of invites by {type_.value} for {campaign_id} is under way: give this one again when it "
+            "is done"
+        ) from None
