@@ -13,7 +13,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.notify import switch
 
-Campaign = Annotated[str | None, typer.Argument(metavar="CAMPAIGN_ID", show_default=False)]
+Campaign = Annotated[str | None, typer.Argument(metavar="CAMPAIGN", show_default=False, help="id or slug")]
 Everything = Annotated[bool, typer.Option("--all", help="all campaigns, those to come included")]
 Reason = Annotated[str, typer.Option("--reason", help="why, for those who find it so")]
 By = Annotated[str, typer.Option("--by", help="who does it", default_factory=lambda: _who())]
@@ -36,8 +36,8 @@ def pause(
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Hand nothing more to the mailer. What it has got already, it sends."""
-    target = _target(campaign_id, everything)
-    answer(switch.pause(Runtime.load(), target, reason=reason, by=by), form)
+    target, runtime = _target(campaign_id, everything), Runtime.load()
+    answer(switch.pause(runtime, _id(runtime, target), reason=reason, by=by), form)
 
 
 def resume(
@@ -48,15 +48,16 @@ def resume(
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Go on where it stopped: nobody is told twice. A paused campaign stays paused when --all is resumed."""
-    target = _target(campaign_id, everything)
-    answer(switch.resume(Runtime.load(), target, reason=reason, by=by), form)
+    target, runtime = _target(campaign_id, everything), Runtime.load()
+    answer(switch.resume(runtime, _id(runtime, target), reason=reason, by=by), form)
 
 
 def status(
     campaign_id: Campaign = None, everything: Everything = False, form: FormatOption = Format.TEXT
 ) -> None:
     """How many messages wait and are sent, by market. Exit code 1 while something is paused."""
-    told = switch.status(Runtime.load(), None if everything or campaign_id is None else campaign_id)
+    runtime = Runtime.load()
+    told = switch.status(runtime, None if everything else _id(runtime, campaign_id))
     answer(told, form, _told(told))
     if told["all"].get("paused") or any(each["switch"].get("paused") for each in told["campaigns"].values()):
         raise typer.Exit(FINDING)
@@ -77,7 +78,10 @@ def _told(told: dict[str, Any]) -> Group:
             ]
             columns = ["market", "codes", "waiting", "sent", "delivered"]
             tables.append(rows(columns, lines, title=f"{name}, phase {phase}"))
-    return Group(*tables, *(line for line in held if line))
+    held = [line for line in held if line]
+    if not tables and not held:
+        return Group("nothing is published yet: nobody is owed a message")
+    return Group(*tables, *held)
 
 
 def _second(at: str | None) -> str | None:
@@ -99,6 +103,12 @@ def _who() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "operator"
+
+
+def _id(runtime: Runtime, campaign: str | None) -> str | None:
+    """By slug too. A draw outlives its campaign's document: what is not found there is taken for an id."""
+    found = runtime.campaigns.find(campaign) if campaign else None
+    return found.campaign_id if found else campaign
 
 
 def _target(campaign_id: str | None, everything: bool) -> str | None:

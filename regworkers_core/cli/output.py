@@ -60,7 +60,7 @@ def facts(document: Mapping[str, Any], title: str | None = None) -> Table:
     """A table of names and values; what is nested becomes dotted names, lists of documents with a number."""
     table = Table("", "", title=title, show_header=False)
     for name, value in _flat("", document):
-        table.add_row(name, _cell(value))
+        table.add_row(Text(name, overflow="fold"), _cell(value))
     return table
 
 

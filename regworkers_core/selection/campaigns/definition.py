@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
 
 INVITE_TYPES = ("email", "globalUserId", "memberId")
@@ -61,10 +62,15 @@ def draft(fields: Mapping[str, Any]) -> Campaign:
             _only(_mapping(reserve), _RESERVE, f"markets[{index}].reserves[{number}].")
     _check_eligibility(_mapping(fields.get("eligibility")))
     document = {name: value for name, value in fields.items() if name != "campaignId"}
-    # Absent, it is found missing under the name that it has in the file.
+    # What is wrong with it is told under the name that it has in the file.
     if "campaignId" not in fields:
         raise UsageError("campaignId is missing: give the campaign an id")
-    return Campaign.parse({**document, "_id": fields["campaignId"], "status": CampaignStatus.DRAFT})
+    campaign_id = fields["campaignId"]
+    if not isinstance(campaign_id, str) or not is_selection_id(campaign_id):
+        raise UsageError(
+            f"campaignId must be 1 to 64 of the characters A-Z a-z 0-9 _ -, found {str(campaign_id)[:80]!r}"
+        )
+    return Campaign.parse({**document, "_id": campaign_id, "status": CampaignStatus.DRAFT})
 
 
 def from_options(

@@ -1,4 +1,4 @@
-"""MongoDB and SQS going away under a processor: nothing is lost, nothing is given twice, no dead letters."""
+"""MongoDB and AWS going away under a draw or a processor: nothing is lost, drawn or given twice, no dead letters."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
+from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.drain import DrainReport
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_local.stack import Stack
 from tests.faults.test_dependencies_away import IMPATIENT
 from tests.selection.assign.crash import MARKETS, ROWS, SECTIONS, judge
+from tests.selection.draw import world as draws
+from tests.selection.draw.replay import replay_of
 from tests.support.drains import run
 from tests.support.draws import add_codes, all_completed, confirmed, market_status, publish
 from tests.support.runtimes import ADDRESSES, new_runtime, test_settings
@@ -24,6 +27,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     made = Stack(tmp_path_factory.mktemp("away"), "away-selection")
     yield made
     made.reset()
+
+
+def impatient(runtime: Runtime, addresses: dict[str, str]) -> Runtime:
+    """On the same namespace, one that finds out soon that a server is away."""
+    aws: dict[str, Any] = {"endpoint_url": addresses["aws"], **IMPATIENT["aws"]}
+    sections: dict[str, Any] = {**IMPATIENT, **SECTIONS}
+    sections["aws"] = {**aws, "access_key_id": "test", "secret_access_key": "test"}
+    sections["mongo"] = {"uri": addresses["mongo"], **IMPATIENT["mongo"]}
+    return Runtime(test_settings(runtime.names.prefix, addresses, **sections))
 
 
 class Outage:
@@ -49,11 +61,7 @@ class Outage:
                 if len(passed) == 2:
                     strike()
 
-        aws: dict[str, Any] = {"endpoint_url": self._addresses["aws"], **IMPATIENT["aws"]}
-        sections: dict[str, Any] = {**IMPATIENT, **SECTIONS}
-        sections["aws"] = {**aws, "access_key_id": "test", "secret_access_key": "test"}
-        sections["mongo"] = {"uri": self._addresses["mongo"], **IMPATIENT["mongo"]}
-        runtime = Runtime(test_settings(self.runtime.names.prefix, self._addresses, **sections))
+        runtime = impatient(self.runtime, self._addresses)
         try:
             return run(runtime, SELECTIONS, on_step=on_step)
         finally:
@@ -69,6 +77,39 @@ class Outage:
         verdict = judge(self.runtime)
         assert verdict.clean and not verdict.repeats, verdict
         self.runtime.mongo.close()
+
+
+def test_a_draw_under_which_mongodb_and_then_s3_and_sqs_go_away_is_resumed_to_what_was_decided(
+    own_servers: None, stack: Stack
+) -> None:
+    stack.up()
+    addresses = {each: stack.state.address(each) for each in ADDRESSES}
+    runtime = new_runtime(addresses)
+    draws.close_campaign(runtime)
+    decided = []
+    for step, strike in (
+        ("draw.after_rank", lambda: stack.kill("mongo")),
+        ("draw.after_allocate", lambda: stack.pause("aws")),
+    ):
+        victim = impatient(runtime, addresses)
+
+        def away(passed: str, step: str = step, strike: Callable[[], None] = strike) -> None:
+            if passed == step:
+                strike()
+
+        with pytest.raises(TransientFailure):
+            draws.drawn(victim, run_id=f"victim-{step}", on_step=away)
+        victim.mongo.close()
+        stack.up()
+        record = runtime.draws.get(draws.CAMPAIGN)
+        assert record is not None
+        decided.append((record.latest.manifest, record.latest.fields["seedFile"]))
+    draws.drawn(runtime, run_id="resumed")
+    record = runtime.draws.get(draws.CAMPAIGN)
+    assert record is not None and record.latest.status == "PUBLISHED"
+    assert {*decided, (record.latest.manifest, record.latest.fields["seedFile"])} == {decided[0]}
+    assert replay_of(runtime).passed
+    runtime.mongo.close()
 
 
 def test_mongodb_killed_between_codes_and_selections(own_servers: None, stack: Stack) -> None:

@@ -59,9 +59,9 @@ def test_what_is_absent_or_null_means_none() -> None:
 @pytest.mark.parametrize(
     ("changes", "field", "found"),
     [
-        ({"campaignId": "no spaces"}, "_id", "'no spaces'"),
-        ({"campaignId": "x" * 65}, "_id", "'xxx"),
-        ({"campaignId": 7}, "_id", "7"),
+        ({"campaignId": "no spaces"}, "campaignId must be", "'no spaces'"),
+        ({"campaignId": "x" * 65}, "campaignId must be", "'xxx"),
+        ({"campaignId": 7}, "campaignId must be", "'7'"),
         ({"slug": " "}, "slug", "' '"),
         ({"opensAt": "soon"}, "opensAt", "'soon'"),
         ({"closesAt": None}, "closesAt", "nothing"),

@@ -36,6 +36,22 @@ def test_an_operator_stops_follows_and_resumes_the_messages(runtime: Runtime) ->
     assert after.document["campaigns"][CAMPAIGN]["phases"]["1"]["markets"]["berlin"]["sent"] == 3
 
 
+def test_the_switch_knows_a_campaign_by_its_slug_as_well(runtime: Runtime) -> None:
+    confirmed(runtime, ROWS, ["berlin"])
+    runtime.database["campaigns"].update_one({"_id": CAMPAIGN}, {"$set": {"slug": "summer-tour"}})
+    paused = regworkers(runtime, "notifications", "pause", "summer-tour", "--reason", "r", "--by", "ann")
+    assert paused.code == 0 and CAMPAIGN in paused.stdout
+    assert runtime.draws.get(CAMPAIGN).notifications["paused"]  # type: ignore[union-attr]
+    # The campaign's document is gone, its messages are not.
+    runtime.database["campaigns"].delete_many({})
+    assert regworkers(runtime, "notifications", "resume", CAMPAIGN, "--reason", "r").code == 0
+
+
+def test_without_any_message_the_status_says_so(runtime: Runtime) -> None:
+    told = regworkers(runtime, "notifications", "status")
+    assert told.code == 0 and "nobody is owed a message" in told.stdout
+
+
 def test_a_switch_needs_one_campaign_or_all(runtime: Runtime) -> None:
     words = ("--reason", "r", "--by", "ann")
     for target in ([], [CAMPAIGN, "--all"], ["nowhere"]):

@@ -1,0 +1,24 @@
+"""What an auditor finds in the artefacts that a draw has published."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.artefacts import export
+from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.proof.verify import Verification, verify
+from tests.selection.draw.world import CAMPAIGN
+
+
+def replay_of(runtime: Runtime) -> Verification:
+    """All phases, replayed from the files alone, against the hashes that were published."""
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "draw"
+        export(runtime.objects, CAMPAIGN, record.phases, folder)
+        published = [phase.manifest_hash for phase in record.phases.values()]
+        engine = Engine(Path(name) / "scratch", threads=1, memory_mib=256)
+        return verify(folder, engine=engine, published=published)
