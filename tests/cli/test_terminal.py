@@ -68,9 +68,9 @@ def test_garbage_given_to_a_worker_is_one_line_and_exit_code_2(runtime: Runtime)
 
 def test_a_drain_by_hand_prints_its_report_and_its_calls(runtime: Runtime) -> None:
     put(runtime, key("e1"))
-    enqueue = regworkers(runtime, "drain", "enqueue", "--idle-seconds", "0.3", "--format", "json")
+    enqueue = regworkers(runtime, "drain", "enqueue", "--idle-seconds", "0.1", "--format", "json")
     assert enqueue.code == 0 and enqueue.document["items"]["sent"] == 1
-    save = regworkers(runtime, "drain", "save", "--idle-seconds", "0.3", "--format", "json")
+    save = regworkers(runtime, "drain", "save", "--idle-seconds", "0.1", "--format", "json")
     assert save.document["items"]["applied"] == 1 and save.document["addsUp"] is True
     assert save.document["calls"]["mongo"] > 0
     text = regworkers(runtime, "drain", "save", "--max-seconds", "1")
@@ -81,7 +81,7 @@ def test_a_drain_by_hand_prints_its_report_and_its_calls(runtime: Runtime) -> No
 def test_a_drain_that_met_a_dead_letter_exits_with_1(runtime: Runtime) -> None:
     put(runtime, key("bad"), email=None)
     run(runtime, "enqueue")
-    answer = regworkers(runtime, "drain", "save", "--idle-seconds", "0.3", "--format", "json")
+    answer = regworkers(runtime, "drain", "save", "--idle-seconds", "0.1", "--format", "json")
     assert answer.code == 1 and answer.document["items"]["dead_lettered"] == 1
     assert regworkers(runtime, "status", "--format", "json").code == 1
 

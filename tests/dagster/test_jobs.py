@@ -15,7 +15,7 @@ from tests.dagster.support import job, plain, use
 from tests.support.drains import replicate_all
 from tests.support.entries import document, key, put
 
-QUICK = {"idle_seconds": 0.3, "max_seconds": 20.0}
+QUICK = {"idle_seconds": 0.1, "max_seconds": 20.0}
 _IMPATIENT = {
     "REGWORKERS_MONGO__SERVER_SELECTION_TIMEOUT_SECONDS": "0.2",
     "REGWORKERS_RETRY__TOTAL_SECONDS": "0.3",

@@ -27,7 +27,7 @@ from tests.selection.draw.world import CAMPAIGN, close_campaign
 from tests.support.draws import add_codes, confirmed, publish, result
 
 STEPS = ["frozen_pool", "commitment", "seed", "ranking", "draw", "draw_report", "publication"]
-QUICK = {"idle_seconds": 0.3, "max_seconds": 20.0}
+QUICK = {"idle_seconds": 0.1, "max_seconds": 20.0}
 
 
 @pytest.fixture

@@ -161,7 +161,7 @@ def test_a_drain_that_is_told_to_end_is_not_waited_for(
     [
         ({}, 0.3, 30.0),
         ({"ops": {"save": {"config": {"idle_seconds": 5, "max_seconds": 50}}}}, 5.0, 50.0),
-        ({"ops": {"save": {"config": {"idle_seconds": None}}}}, 0.3, 30.0),
+        ({"ops": {"save": {"config": {"idle_seconds": None}}}}, 0.1, 30.0),
         ({"ops": {"save": {}}}, 0.3, 30.0),
     ],
 )

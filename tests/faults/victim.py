@@ -53,7 +53,7 @@ def main(prefix: str, step: str, occurrence: str, variant: str) -> None:
 
     runtime = Runtime(test_settings(prefix, **SECTIONS))
     (spec,) = [spec for spec in DRAINS if spec.name == fault.drain]
-    limits = drains.drain_limits(runtime.settings, spec, idle_seconds=0.3, max_seconds=30)
+    limits = drains.drain_limits(runtime.settings, spec, idle_seconds=0.1, max_seconds=30)
     report = drains.run_drain(runtime, spec, limits, stop=StopSignal(), run_id="victim", on_step=on_step)
     print(report.as_dict())
 

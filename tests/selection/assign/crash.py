@@ -124,7 +124,7 @@ def _main(prefix: str, wanted: str, occurrence: str) -> None:
         publish_phase(runtime, CAMPAIGN, 1, token=1, run_id="victim", on_step=on_step)
         return
     spec = SELECTIONS if wanted.startswith("selections.") else NOTIFICATIONS
-    limits = drain_limits(runtime.settings, spec, idle_seconds=0.3, max_seconds=30)
+    limits = drain_limits(runtime.settings, spec, idle_seconds=0.1, max_seconds=30)
     print(run_drain(runtime, spec, limits, stop=StopSignal(), run_id="victim", on_step=on_step).as_dict())
 
 
