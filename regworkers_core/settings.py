@@ -209,6 +209,9 @@ class EligibilitySettings(Section):
     read_seconds: float = Field(3.0, gt=0)
     # Calls to one dependency at once.
     threads: int = Field(16, ge=1, le=128)
+    # Of whom the judgement of a whole campaign asks for a user's record: those whom the campaign requires one of
+    # (or whose region or age it needs and the entry does not tell), or everybody who has a globalUserId.
+    campaign_user_lookups: Literal["required", "always"] = "required"
 
 
 class InvitesSettings(Section):

@@ -22,12 +22,16 @@ from pymongo.results import BulkWriteResult
 
 from regworkers_core.domain.entry import REPLICA_FIELDS
 from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.mail import comparable
 from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import Failure, ItemFailure, PermanentFailure, Reason, TransientFailure
 from regworkers_core.engine.dependency import Dependency
 
 Document = dict[str, Any]
 DUPLICATE_KEY = 11000
+# Derived from `email` with every upsert, for whoever looks for entries of the same person; gone with a tombstone.
+IDENTITY_EMAIL = "_identity.email"
+_IDENTITY = "_identity"
 # Write errors that are about the document itself: bad value, path, field name, size, key or validation rule.
 _ITEM_CODES = frozenset({2, 9, 28, 40, 52, 55, 56, 57, 59, 121, 10334, 16755, 17280, 17419})
 # Others may write a contested document between our read and our write, but each time a newer state.
@@ -60,12 +64,13 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the replica holds of one entry; `fields` is None behind a tombstone."""
+    """What the replica holds of one entry; `fields` is None behind a tombstone. `identity` is what it derived."""
 
     order: Order
     fields: Mapping[str, Any] | None
     custody: Mapping[str, Any]
     deleted_at: str | None
+    identity: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,10 +326,17 @@ def _update(write: Write, at: str, run_id: str) -> Document:
         key = {"campaignId": write.key.campaign_id, "entryId": write.key.entry_id}
         return {
             "$set": {**key, "_replication": custody, "deletedAt": at},
-            "$unset": {name: "" for name in REPLICA_FIELDS if name not in key},
+            "$unset": {name: "" for name in (*REPLICA_FIELDS, _IDENTITY) if name not in key},
         }
     absent = {name: "" for name in REPLICA_FIELDS if name not in write.fields}
-    return {"$set": {**write.fields, "_replication": custody}, "$unset": {**absent, "deletedAt": ""}}
+    return {
+        "$set": {**write.fields, _IDENTITY: _identity(write.fields), "_replication": custody},
+        "$unset": {**absent, "deletedAt": ""},
+    }
+
+
+def _identity(fields: Mapping[str, Any]) -> Document:
+    return {"email": comparable(str(fields.get("email", "")))}
 
 
 def _judge(write: Write, seen: Stored) -> Effect:
@@ -339,7 +351,9 @@ def _judge(write: Write, seen: Stored) -> Effect:
         return Effect.RESURRECTED
     if write.order < seen.order:
         return Effect.STALE
-    return Effect.UNCHANGED if same_content(write.fields, seen.fields) else Effect.HEALED
+    # An entry that was saved before identities were derived gets its own from a backfill.
+    same = seen.identity == _identity(write.fields) and same_content(write.fields, seen.fields)
+    return Effect.UNCHANGED if same else Effect.HEALED
 
 
 def same_content(source: Mapping[str, Any], replica: Mapping[str, Any] | None) -> bool:
@@ -374,6 +388,7 @@ def _stored(document: Document) -> Stored:
         fields=None if deleted_at is not None else fields,
         custody=custody,
         deleted_at=deleted_at,
+        identity=document.get(_IDENTITY),
     )
 
 

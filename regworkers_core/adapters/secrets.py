@@ -38,7 +38,13 @@ class SecretStore:
         value: str = answer["SecretString"]
         return value
 
-    def create(self, name: str, value: str) -> str:
+    def create(
+        self,
+        name: str,
+        value: str,
+        *,
+        description: str = "Seed of a draw: revealed after the commit, changed never.",
+    ) -> str:
         """Keep `value` unless the secret stands already; returns the value that stands."""
         secret_id = self._prefix + name
         try:
@@ -46,7 +52,7 @@ class SecretStore:
                 lambda: self._client.create_secret(
                     Name=secret_id,
                     SecretString=value,
-                    Description="Seed of a draw: revealed after the commit, changed never.",
+                    Description=description,
                 )
             )
         except ClientError as error:

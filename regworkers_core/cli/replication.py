@@ -111,8 +111,13 @@ def invoke_command(
     enqueueMarketSelections takes a market to take up again (exit code 1 while it has too few codes):
 
       {"campaignId": "<campaignId>", "marketId": "<marketId>"}
+
+    checkEligibility takes a list of checks (exit code 0 when they are judged, whatever the verdicts):
+
+      [{"campaignSlug": "<slug or id>", "entry": {"email": "test@example.com", "firstName": "Test", "lastName":
+      "User"}, "doTransfer": false}]
     """
     done = invoke(worker, sys.stdin.read() if payload == "-" else payload)
     answer(done, Format.JSON)
-    if done.get("batchItemFailures") or done.get("status") == "BLOCKED":
+    if isinstance(done, dict) and (done.get("batchItemFailures") or done.get("status") == "BLOCKED"):
         raise typer.Exit(FINDING)

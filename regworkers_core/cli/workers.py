@@ -10,6 +10,7 @@ import orjson
 
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.eligibility import check_eligibility
 from regworkers_core.replication.drains import saver
 from regworkers_core.replication.enqueue.work import invoke_enqueue
 from regworkers_core.replication.save.work import invoke_save
@@ -42,10 +43,16 @@ def _enqueue_market_selections(runtime: Runtime, event: Any) -> Any:
     )
 
 
+def _check_eligibility(runtime: Runtime, event: Any) -> Any:
+    """Judged is fine, whatever the verdicts."""
+    return check_eligibility(runtime, event)
+
+
 WORKERS: Mapping[str, Worker] = {
     "enqueueEntries": _enqueue_entries,
     "saveEntries": _save_entries,
     "enqueueMarketSelections": _enqueue_market_selections,
+    "checkEligibility": _check_eligibility,
 }
 
 

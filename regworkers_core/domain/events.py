@@ -14,6 +14,7 @@ from regworkers_core.domain.selection import MarketPhase, Notice, Planned
 
 SOURCE = "regworkers/replication"
 SELECTION_SOURCE = "regworkers/selection"
+ELIGIBILITY_SOURCE = "regworkers/eligibility"
 
 
 class EventType(StrEnum):
@@ -23,6 +24,7 @@ class EventType(StrEnum):
     DRAW_DRAWN = "draw.drawn"
     SELECTION_MADE = "selection.made"
     NOTIFICATION_QUEUED = "notification.queued"
+    ELIGIBILITY_JUDGED = "eligibility.judged"
 
 
 def event_id(key: EntryKey, order: Order, kind: EventType) -> str:
@@ -43,6 +45,18 @@ def entry_replicated(entry: Entry, replicated_at: str, correlation_id: str) -> d
 def entry_removed(key: EntryKey, order: Order, replicated_at: str, correlation_id: str) -> dict[str, Any]:
     """The event of a tombstone; `order` is that of the removed image."""
     return _event(key, order, EventType.ENTRY_REMOVED, replicated_at, correlation_id, {})
+
+
+def eligibility_judged(
+    key: EntryKey, order: Order, verdict: Mapping[str, Any], correlation_id: str
+) -> dict[str, Any]:
+    """The event of an entry that was judged and written; `order` is the entry's. `verdict` holds `status`, `reasons`
+    (codes), `ruleSet` and `asOf`.
+    """
+    data = {"campaignId": key.campaign_id, "entryId": key.entry_id, **order.as_fields(), **verdict}
+    kind = EventType.ELIGIBILITY_JUDGED
+    id_ = event_id(key, order, kind)
+    return _envelope(id_, ELIGIBILITY_SOURCE, kind, key.document_id, order.updated_at, correlation_id, data)
 
 
 def draw_event(

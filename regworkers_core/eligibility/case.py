@@ -10,7 +10,8 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.eligibility import Fact, Missing, T
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.eligibility.facts import Facts, UserRecord
+from regworkers_core.domain.user import User
+from regworkers_core.eligibility.facts import Facts
 from regworkers_core.eligibility.subject import Identity, Subject
 
 
@@ -86,14 +87,14 @@ class Case:
         return _value("household", self.facts.household)
 
     @property
-    def user(self) -> UserRecord | None:
+    def user(self) -> User | None:
         """None when nobody is known under the id. Without an id there is nothing that could be looked up, so that
         is certain, too.
         """
         return _value("user", self.facts.user) if self.subject.global_user_id is not None else None
 
     @property
-    def user_if_known(self) -> UserRecord | None:
+    def user_if_known(self) -> User | None:
         """The same for a rule that does without."""
         fact = self.facts.user
         return None if isinstance(fact, Missing) or self.subject.global_user_id is None else fact.value

@@ -4,25 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.eligibility import NOT_ASKED, Fact, Known
 from regworkers_core.domain.invite import InviteType
+from regworkers_core.domain.user import User
 from regworkers_core.eligibility.subject import Identity
-
-
-class UserRecord(Protocol):
-    """What the User Service knows of somebody."""
-
-    @property
-    def verified_phone(self) -> bool: ...
-    @property
-    def blocked(self) -> bool: ...
-    @property
-    def region(self) -> str | None: ...
-    @property
-    def birth_date(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +34,7 @@ class Facts:
     invites: Fact[Mapping[InviteType, int]] = NOT_ASKED
     duplicates: Fact[frozenset[Identity]] = NOT_ASKED
     household: Fact[int] = NOT_ASKED
-    user: Fact[UserRecord | None] = NOT_ASKED
+    user: Fact[User | None] = NOT_ASKED
 
     def sources(self) -> dict[str, dict[str, Any]]:
         """Of every fact that is known: `{"source": "cache", "fresh": true}`."""

@@ -20,7 +20,8 @@ from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.eligibility import texts
 from regworkers_core.eligibility.subject import Problem, Subject
 
-_MAX_WEIGHT = 2**31 - 1
+# What a draw takes.
+_MAX_WEIGHT = 64
 # What is kept of an entry beside the mail address, when it is written: the contract's optional fields as read.
 Fields = Mapping[str, Any]
 
@@ -28,7 +29,8 @@ Fields = Mapping[str, Any]
 @dataclass(frozen=True, slots=True)
 class Check:
     """One question. `campaign_slug` (or id) is empty when there is none that could be looked up. `fields` are the
-    contract's fields of the entry to write, clean as far as `subject` has no complaint.
+    contract's fields of the entry to write, clean as far as `subject` has no complaint. `is_id_given`: the caller
+    named the entry, so that its id is not derived from who the fan is.
     """
 
     campaign_slug: str
@@ -36,6 +38,7 @@ class Check:
     fields: Fields = field(default_factory=dict)
     do_transfer: bool = False
     correlation_id: str = ""
+    is_id_given: bool = False
 
 
 def _new_id() -> str:
@@ -63,7 +66,7 @@ def read_check(raw: object, *, new_id: Callable[[], str] = _new_id) -> Check:
     if missing or invalid:
         subject = replace(subject, missing=(*missing, *subject.missing), invalid=(*subject.invalid, *invalid))
     correlation_id = fit_correlation_id(raw.get("correlationId")) or new_id()
-    return Check(slug, subject, fields, do_transfer is True, correlation_id)
+    return Check(slug, subject, fields, do_transfer is True, correlation_id, entry_id is not None)
 
 
 def subject_of(
@@ -238,11 +241,14 @@ def _fields(entry: Mapping[str, Any], subject: Subject, invalid: list[Problem]) 
         "markets": list(subject.markets),
     }
     if entry.get("segments") is not None:
-        fields["segments"] = list(_list_of_texts("segments", entry["segments"], invalid))
+        segments = _list_of_texts("segments", entry["segments"], invalid)
+        if not all(map(is_selection_id, segments)):
+            invalid.append(Problem("segments", "should hold 1 to 64 of the characters A-Z a-z 0-9 _ - each"))
+        fields["segments"] = list(segments)
     if entry.get("weight") is not None:
         weight = whole_number(entry["weight"])
-        if weight is None or not 0 <= weight <= _MAX_WEIGHT:
-            invalid.append(Problem("weight", f"should be a whole number from 0 to {_MAX_WEIGHT}"))
+        if weight is None or not 1 <= weight <= _MAX_WEIGHT:
+            invalid.append(Problem("weight", f"should be a whole number from 1 to {_MAX_WEIGHT}"))
         fields["weight"] = weight
     attributes = entry.get("attributes")
     if attributes is not None and not isinstance(attributes, Mapping):

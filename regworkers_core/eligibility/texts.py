@@ -79,7 +79,7 @@ def attributes_problem(value: Mapping[Any, Any]) -> str | None:
             if problem := text_problem(each.replace("\n", " ").replace("\t", " "), MAX_CHARACTERS):
                 return problem
         elif isinstance(each, float):
-            if not abs(each) < 1e125:
+            if each and not 1e-130 < abs(each) < 1e125:
                 return "holds a number that no table can hold"
         elif isinstance(each, int) and not -_INT64 <= each < _INT64:
             return "holds a number of more than 64 bits"

@@ -15,7 +15,7 @@ def _judge(case: Case) -> str | None:
     born = case.subject.birth_date
     if born is None:
         user = case.user
-        born = _date(user.birth_date) if user is not None else None
+        born = user.birth_date if user is not None else None
     if born is None:
         return "neither the entry nor a user's record gives a date of birth"
     return None if _age(born, case.moment) >= least else f"younger than {least}"
@@ -25,13 +25,6 @@ def _age(born: date, moment: str) -> int:
     """Whole years on the day of the moment (UTC). Who was born on 29 February turns on 1 March in other years."""
     today = date.fromisoformat(moment[:10])
     return today.year - born.year - ((today.month, today.day) < (born.month, born.day))
-
-
-def _date(text: str | None) -> date | None:
-    try:
-        return date.fromisoformat(text or "")
-    except ValueError:
-        return None
 
 
 RULE = Rule(

@@ -1,0 +1,118 @@
+"""Who has entered, as the replica knows it, whoever wrote the entry: looked up by identity and by unit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection as Ids
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pymongo.collection import Collection
+
+from regworkers_core.adapters.replica import IDENTITY_EMAIL
+from regworkers_core.domain.entry import ORDER_FIELDS
+from regworkers_core.engine.dependency import Dependency
+
+Document = dict[str, Any]
+# Up to so many values each has a branch of the query of its own, which every server answers from an index and stops
+# early. More go together in one branch for each field.
+_BRANCHES = 16
+# Entries of one value that are looked at, by default. More than a few are no person's and no household's.
+EACH = 64
+
+
+class Trace(NamedTuple):
+    """What to look for: entries of a campaign with `value` in `field` (a path of the replica's documents)."""
+
+    campaign_id: str
+    field: str
+    value: str
+
+
+EMAIL, GLOBAL_USER_ID, MEMBER_ID, UNIT = IDENTITY_EMAIL, "globalUserId", "memberId", "unit"
+FIELDS = (EMAIL, GLOBAL_USER_ID, MEMBER_ID, UNIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """A live entry, without its content. `values` are those of FIELDS that it has."""
+
+    campaign_id: str
+    entry_id: str
+    created_at: str
+    values: Mapping[str, str]
+
+
+class Found(NamedTuple):
+    """`whole` is False when there were more than were read: then what is not among them may exist all the same."""
+
+    entrants: list[Entrant]
+    whole: bool
+
+
+class Entrants:
+    """Raises TransientFailure when MongoDB cannot answer."""
+
+    def __init__(self, collection: Collection[Document], dependency: Dependency) -> None:
+        self._collection, self._dependency = collection, dependency
+
+    def find(self, traces: Ids[Trace], each: int = EACH) -> Found:
+        """Every live entry that has one of the traces, each once, in one query; up to `each` of one trace."""
+        branches = _branches(traces, each)
+        if not branches:
+            return Found([], True)
+        most = each * len(traces)
+        first, *others = branches
+        pipeline: list[Document] = list(first)
+        pipeline += [
+            {"$unionWith": {"coll": self._collection.name, "pipeline": list(other)}} for other in others
+        ]
+        pipeline.append({"$limit": most})
+        documents = self._dependency.call(lambda: list(self._collection.aggregate(pipeline)))
+        by_id = {document["_id"]: document for document in documents}
+        found = [_entrant(document) for document in by_id.values()]
+        return Found(found, len(documents) < most and not _is_cut(by_id, traces, each))
+
+
+def _branches(traces: Ids[Trace], most: int) -> list[list[Document]]:
+    wanted = sorted(set(traces))
+    if len(wanted) <= _BRANCHES:
+        return [_branch(each.campaign_id, each.field, each.value, most) for each in wanted]
+    together: dict[tuple[str, str], list[str]] = {}
+    for each in wanted:
+        together.setdefault((each.campaign_id, each.field), []).append(each.value)
+    return [
+        _branch(campaign_id, field, {"$in": values}, most * len(values))
+        for (campaign_id, field), values in together.items()
+    ]
+
+
+def _branch(campaign_id: str, field: str, value: Any, most: int) -> list[Document]:
+    # A tombstone has none of the fields, so what matches is live.
+    match = {field: value, "campaignId": campaign_id}
+    names = ("campaignId", "entryId", ORDER_FIELDS[0], *FIELDS)
+    return [{"$match": match}, {"$limit": most}, {"$project": dict.fromkeys(names, 1)}]
+
+
+def _is_cut(by_id: Mapping[str, Document], traces: Ids[Trace], most: int) -> bool:
+    """Whether a branch may have ended at its limit."""
+    if len(by_id) < most:
+        return False
+    counts: Counter[Trace] = Counter()
+    for entrant in map(_entrant, by_id.values()):
+        counts.update(Trace(entrant.campaign_id, *each) for each in entrant.values.items())
+    return any(counts[trace] >= most for trace in set(traces))
+
+
+def _entrant(document: Document) -> Entrant:
+    identity = document.get("_identity")
+    values = {name: document.get(name) for name in FIELDS if name != EMAIL}
+    values[EMAIL] = identity.get("email") if isinstance(identity, Mapping) else None
+    created_at = document.get("createdAt")
+    return Entrant(
+        document["campaignId"],
+        document["entryId"],
+        created_at if isinstance(created_at, str) else "",
+        {name: value for name, value in values.items() if isinstance(value, str)},
+    )

@@ -1,0 +1,91 @@
+"""What a check reads in the demand table at once, and the two conditional writes that put an entry there once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from regworkers_core.adapters.attribute_values import attribute, attributes, plain_item
+from regworkers_core.adapters.aws import error_code
+from regworkers_core.adapters.demand_table import MAX_GET
+from regworkers_core.domain.claim import Claim, TableKey
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine.dependency import Dependency, RetryPolicy
+
+Item = dict[str, Any]
+
+
+class EntryClaims:
+    """Every method raises TransientFailure when DynamoDB cannot answer, UsageError for a missing table."""
+
+    def __init__(
+        self,
+        client: Any,
+        dependency: Dependency,
+        table: str,
+        *,
+        policy: RetryPolicy,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._client, self._dependency, self._table = client, dependency, table
+        self._policy, self._sleep = policy, sleep
+
+    def read(self, keys: Sequence[TableKey]) -> dict[TableKey, Item]:
+        """Consistent reads of up to 100 distinct keys in one call, whatever they are; absent ones are absent."""
+        if len(keys) > MAX_GET:
+            raise ValueError(f"at most {MAX_GET} keys a call")
+        found: dict[TableKey, Item] = {}
+        pending: Sequence[Mapping[str, Any]] = [{"PK": {"S": pk}, "SK": {"S": sk}} for pk, sk in keys]
+        for attempt in range(1, self._policy.attempts + 1):
+            request = {self._table: {"Keys": pending, "ConsistentRead": True}}
+            answer = self._call(lambda request=request: self._client.batch_get_item(RequestItems=request))
+            for raw in answer.get("Responses", {}).get(self._table, ()):
+                item = plain_item(raw)
+                found[item["PK"], item["SK"]] = item
+            pending = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
+            if not pending:
+                return found
+            self._sleep(self._policy.backoff(attempt))
+        raise TransientFailure(self._dependency.name, f"{len(pending)} keys stayed unprocessed")
+
+    def claim(self, claim: Claim, over: Claim | None) -> bool:
+        """Write `claim` where nobody holds it, or exactly over what was read there; False when somebody was faster."""
+        if over is None:
+            return self._put(claim.as_item(), {"ConditionExpression": "attribute_not_exists(PK)"}, "token")
+        if not over.token:
+            # Damaged, so that there is nothing to compare but who holds it.
+            condition, value = "entryId = :seen AND attribute_not_exists(#token)", over.entry_id
+        else:
+            condition, value = "#token = :seen", over.token
+        names = {"ExpressionAttributeNames": {"#token": "token"}}
+        values = {"ExpressionAttributeValues": {":seen": attribute(value)}}
+        return self._put(claim.as_item(), {"ConditionExpression": condition, **names, **values}, "token")
+
+    def put_entry(self, item: Item) -> bool:
+        """Write an entry where there is none; False when there is one. `ref` tells whose it is."""
+        return self._put(item, {"ConditionExpression": "attribute_not_exists(PK)"}, "ref")
+
+    def _put(self, item: Item, condition: Mapping[str, Any], mark: str) -> bool:
+        """A put whose answer got lost is refused when it is repeated, and yet it was ours: `mark` is an attribute
+        that no other writer's item has alike.
+        """
+        raw = attributes(item)
+        try:
+            self._call(lambda: self._client.put_item(TableName=self._table, Item=raw, **condition))
+        except ClientError as error:
+            if error_code(error) != "ConditionalCheckFailedException":
+                raise
+            key = (item["PK"], item["SK"])
+            return bool(self.read([key]).get(key, {}).get(mark) == item[mark])
+        return True
+
+    def _call(self, function: Any) -> Any:
+        try:
+            return self._dependency.call(function)
+        except ClientError as error:
+            if error_code(error) == "ResourceNotFoundException":
+                raise UsageError(f"table {self._table} does not exist: run `regworkers provision`") from None
+            raise

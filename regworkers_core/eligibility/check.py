@@ -1,0 +1,211 @@
+"""`check_eligibility`: a list of checks in, a list of answers out, in the same order.
+
+Read each check, gather the facts of all, judge each, write those that are to be written, queue their events. Nothing
+that a check holds and nothing that a dependency does raises: the answer says it.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from regworkers_core.adapters.entrants import Entrants
+from regworkers_core.adapters.entry_claims import EntryClaims
+from regworkers_core.domain.eligibility import Known, Missing, Source, Status
+from regworkers_core.domain.events import eligibility_judged
+from regworkers_core.domain.messages import MessageType, chunks, encode
+from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
+from regworkers_core.eligibility.case import AsOf
+from regworkers_core.eligibility.gather import Gathered, Gatherer, Limits
+from regworkers_core.eligibility.identity import IdentitySecret
+from regworkers_core.eligibility.judge import Judgement, judge
+from regworkers_core.eligibility.request import read_check
+from regworkers_core.eligibility.rule import rule_set
+from regworkers_core.eligibility.subject import Problem
+from regworkers_core.eligibility.transfer import REFUSED, IdTaken, TakenBy, Transfer, Transferred
+from regworkers_core.engine.ports import Outgoing, Queue
+from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.observability.logs import describe
+from regworkers_core.observability.tracing import inject
+from regworkers_core.runtime import Runtime
+
+log = structlog.get_logger(__name__)
+# Checks that are gathered together: what bounds the memory of a call.
+_TOGETHER = 1_000
+EXAMPLE = '[{"campaignSlug": "...", "entry": {"email": "...", "firstName": "...", "lastName": "..."}}]'
+
+
+def check_eligibility(runtime: Runtime, items: object, *, on_step: OnStep = no_step) -> list[dict[str, Any]]:
+    """One answer document for each item; see docs/eligibility.md for both.
+
+    Raises UsageError when `items` is no list, and when the settings lack the address of a dependency.
+    """
+    if not isinstance(items, list | tuple):
+        raise UsageError(f"a list of checks is due, like {EXAMPLE}: found {_kind(items)}")
+    checker = _checker(runtime)
+    answers: list[dict[str, Any]] = []
+    for start in range(0, len(items), _TOGETHER):
+        answers += checker.check(items[start : start + _TOGETHER], on_step)
+    return answers
+
+
+class Checker:
+    """Everything that a check needs, wired once. Safe to share between threads."""
+
+    def __init__(self, gatherer: Gatherer, transfer: Transfer, analytics: Queue, runtime: Runtime) -> None:
+        self._gatherer, self._transfer, self._analytics = gatherer, transfer, analytics
+        self._clock = runtime.clock
+
+    @classmethod
+    def of(cls, runtime: Runtime) -> Checker:
+        """Raises UsageError when the settings lack an address."""
+        settings = runtime.settings.eligibility
+        table = EntryClaims(
+            runtime.dynamodb,
+            runtime.dependency("dynamodb"),
+            runtime.names.demand_table,
+            policy=runtime.policy,
+        )
+        gatherer = Gatherer(
+            runtime.campaign_cache,
+            table,
+            Entrants(runtime.database["entries"], runtime.dependency("mongo")),
+            lambda: runtime.services.user,
+            IdentitySecret(runtime.secrets),
+            limits=Limits(settings.user_budget_seconds, settings.read_seconds, settings.threads),
+            clock=runtime.clock,
+        )
+        transfer = Transfer(table, clock=runtime.clock)
+        return cls(gatherer, transfer, runtime.queue(runtime.names.analytics_queue), runtime)
+
+    def check(self, items: Sequence[object], on_step: OnStep) -> list[dict[str, Any]]:
+        gathered = self._gatherer.gather([read_check(item) for item in items])
+        as_of = AsOf.at(self._clock())
+        # Entries that this call has added to a household, which the replica cannot know yet.
+        added: Counter[tuple[str, str]] = Counter()
+        answers, events = [], []
+        for each in gathered:
+            answer, event = self._one(each, as_of, added, on_step)
+            answers.append(answer)
+            events += [event] if event else []
+        self._publish(events)
+        return answers
+
+    def _one(
+        self, gathered: Gathered, as_of: AsOf, added: Counter[tuple[str, str]], on_step: OnStep
+    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """The answer, and the event of an entry that stands at its first version."""
+        check = gathered.check
+        if not check.do_transfer:
+            judgement = judge(check.subject, gathered.facts, as_of)
+            return judgement.as_answer(gathered.facts, as_of, check.correlation_id), None
+        gathered = _with_household(gathered, added)
+        standing = gathered.standing
+        own = standing.own if standing else None
+        done: Transferred | TakenBy | IdTaken | None = None
+        if standing is not None:
+            done = self._transfer.existing(standing, check)
+            gathered = _with(gathered, done)
+        judgement = judge(gathered.check.subject, gathered.facts, as_of)
+        if done is None and own is not None and standing is not None and judgement.status is Status.ELIGIBLE:
+            try:
+                done = self._transfer.write(own, standing, check, on_step)
+            except TransientFailure as failure:
+                judgement = _not_written(judgement, failure.dependency, failure.error)
+            except (Failure, UsageError) as failure:
+                judgement = _not_written(judgement, "dynamodb", str(failure))
+            if isinstance(done, TakenBy | IdTaken):
+                gathered = _with(gathered, done)
+                judgement = judge(gathered.check.subject, gathered.facts, as_of)
+        answer = judgement.as_answer(gathered.facts, as_of, check.correlation_id)
+        if not isinstance(done, Transferred):
+            return {**answer, "transfer": dict(REFUSED)}, None
+        if done.created and check.subject.unit is not None:
+            added[done.key.campaign_id, check.subject.unit] += 1
+        return {**answer, "transfer": done.as_answer()}, _event(done, judgement, as_of, check.correlation_id)
+
+    def _publish(self, events: Sequence[dict[str, Any]]) -> None:
+        """Queue the events. The entries stand: what cannot be queued is logged, and the repeat of a call, which
+        finds its entry, queues it again.
+        """
+        if not events:
+            return
+        attributes = {"attempt": "1", **inject()}
+        messages = [
+            Outgoing(
+                encode(MessageType.PUBLISH, run[0]["correlationid"], run),
+                {"correlationId": run[0]["correlationid"], **attributes},
+            )
+            for run in chunks(events)
+        ]
+        try:
+            failed = self._analytics.send(messages)
+        except Exception as error:
+            log.warning("events not queued", events=len(events), error=describe(error))
+            return
+        if failed:
+            log.warning("events not queued", messages=len(failed), error=failed[0].error)
+
+
+_checkers: weakref.WeakKeyDictionary[Runtime, Checker] = weakref.WeakKeyDictionary()
+_checkers_lock = threading.Lock()
+
+
+def _checker(runtime: Runtime) -> Checker:
+    """One for each runtime: its threads and the secret are kept."""
+    with _checkers_lock:
+        if runtime not in _checkers:
+            _checkers[runtime] = Checker.of(runtime)
+        return _checkers[runtime]
+
+
+def _not_written(judgement: Judgement, dependency: str, error: str) -> Judgement:
+    """Whether the entry stands is as unknown as any other fact: a repeat finds out."""
+    log.warning("entry not written", dependency=dependency, error=error)
+    return replace(judgement, missing={"transfer": Missing(dependency, error)})
+
+
+def _with(gathered: Gathered, done: object) -> Gathered:
+    """With what a transfer has found out, for a judgement that says so."""
+    if isinstance(done, TakenBy):
+        by = Known(frozenset({done.identity}), Source.DATABASE)
+        return replace(gathered, facts=replace(gathered.facts, duplicates=by))
+    if isinstance(done, IdTaken):
+        subject = gathered.check.subject
+        invalid = (*subject.invalid, Problem("entryId", "is that of another person's entry"))
+        return replace(gathered, check=replace(gathered.check, subject=replace(subject, invalid=invalid)))
+    return gathered
+
+
+def _with_household(gathered: Gathered, added: Counter[tuple[str, str]]) -> Gathered:
+    household, unit = gathered.facts.household, gathered.check.subject.unit
+    if gathered.campaign is None or unit is None or isinstance(household, Missing):
+        return gathered
+    more = added[gathered.campaign.campaign_id, unit]
+    counted = replace(household, value=household.value + more)
+    return replace(gathered, facts=replace(gathered.facts, household=counted)) if more else gathered
+
+
+def _event(
+    done: Transferred, judgement: Judgement, as_of: AsOf, correlation_id: str
+) -> dict[str, Any] | None:
+    """Of an entry as it was written. One that changed since has had its event long ago."""
+    if done.order.version != 1:
+        return None
+    verdict = {
+        "status": judgement.status.value,
+        "reasons": [each.code for each in judgement.reasons],
+        "ruleSet": rule_set(),
+        "asOf": as_of.text,
+    }
+    return eligibility_judged(done.key, done.order, verdict, correlation_id)
+
+
+def _kind(value: Any) -> str:
+    return "an object" if isinstance(value, dict) else type(value).__name__

@@ -1,0 +1,255 @@
+"""The facts for all checks of one call, gathered together: nothing that could be shared is read twice.
+
+Each distinct campaign once; consistent reads of the demand table, a hundred keys a call; one query of the replica;
+each distinct user once. The table, the replica and the service are asked at the same time. Who does not answer in
+time leaves a fact missing: nothing in here raises for a dependency.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from regworkers_core.adapters.demand_table import MAX_GET
+from regworkers_core.adapters.entrants import EACH, Found, Trace
+from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.claim import TableKey
+from regworkers_core.domain.eligibility import NOT_ASKED, Fact, Known, Missing, Source
+from regworkers_core.domain.invite import InviteType, invite_key
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.user import User
+from regworkers_core.eligibility.facts import Facts
+from regworkers_core.eligibility.identity import IdentityHash, IdentitySecret
+from regworkers_core.eligibility.request import Check
+from regworkers_core.eligibility.standing import Candidates, Item, Read, Standing, traces_of
+from regworkers_core.eligibility.subject import Identity
+from regworkers_core.eligibility.timed import TimedCalls
+
+_CHECKS_A_PERIOD = 100
+
+
+class CampaignFacts(Protocol):
+    def find(self, slug_or_id: str) -> Fact[Campaign | None]: ...
+
+
+class TableReads(Protocol):
+    def read(self, keys: Sequence[TableKey]) -> dict[TableKey, Item]: ...
+
+
+class EntrantReads(Protocol):
+    def find(self, traces: set[Trace], each: int = EACH) -> Found: ...
+
+
+class Users(Protocol):
+    def get(self, global_user_id: str) -> User | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds, and calls at once to one dependency. See `EligibilitySettings`."""
+
+    user_budget_seconds: float = 0.8
+    read_seconds: float = 3.0
+    threads: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A check with its facts. `check.subject.entry_id` is the entry's own id, derived where a transfer names none.
+
+    `campaign` is None where there is none, or none that is known; `standing` tells what stands in the table.
+    """
+
+    check: Check
+    facts: Facts
+    campaign: Campaign | None = None
+    standing: Standing | None = None
+
+
+class Gatherer:
+    """Safe to share between threads."""
+
+    def __init__(
+        self,
+        campaigns: CampaignFacts,
+        table: TableReads,
+        entrants: EntrantReads,
+        users: Callable[[], Users],
+        secret: IdentitySecret,
+        *,
+        limits: Limits,
+        clock: Callable[[], float],
+    ) -> None:
+        self._campaigns, self._table, self._entrants, self._users = campaigns, table, entrants, users
+        self._secret, self._limits, self._clock = secret, limits, clock
+        self._table_calls = TimedCalls("dynamodb", limits.threads)
+        self._replica_calls = TimedCalls("mongo", limits.threads)
+        self._user_calls = TimedCalls("service-user", limits.threads)
+        self._secret_calls = TimedCalls("secretsmanager", 1)
+
+    def gather(self, checks: Sequence[Check]) -> list[Gathered]:
+        """One for each check, in their order."""
+        slugs = dict.fromkeys(check.campaign_slug for check in checks if check.campaign_slug)
+        campaigns = {slug: self._campaigns.find(slug) for slug in slugs}
+        known = [(check, _campaign(campaigns, check)) for check in checks]
+        began = time.monotonic()
+        periods = -(-len(checks) // _CHECKS_A_PERIOD)
+        deadline = began + self._limits.read_seconds * periods
+        users = self._start_users(known)
+        traces, each = _traces(known)
+        find = lambda: self._entrants.find(traces, each)  # noqa: E731
+        entrants = self._replica_calls.start(find) if traces else None
+        hashes = self._hash(deadline) if any(campaign is not None for _, campaign in known) else NOT_ASKED
+        asked = [_Asked.of(check, campaign, hashes) for check, campaign in known]
+        read = Read(hashes if isinstance(hashes, Missing) else None)
+        self._read(read, (key for each in asked for key in each.keys), deadline)
+        found: Found | Missing = Found([], True)
+        if entrants is not None:
+            found = self._replica_calls.result(entrants, deadline)
+        candidates = Candidates(found)
+        standings = [
+            None
+            if ask.campaign is None
+            else Standing(ask.campaign, ask.check.subject, ask.claim_keys, read, candidates, self._clock)
+            for ask in asked
+        ]
+        self._read(read, (key for each in standings if each for key in each.others()), deadline)
+        records = self._user_records(users, began + self._limits.user_budget_seconds)
+        return [
+            Gathered(
+                ask.check,
+                _facts(ask, campaigns, read, standing, records, self._clock()),
+                ask.campaign,
+                standing,
+            )
+            for ask, standing in zip(asked, standings, strict=True)
+        ]
+
+    def _start_users(self, known: Iterable[tuple[Check, Campaign | None]]) -> dict[str, Future[User | None]]:
+        ids = dict.fromkeys(check.subject.global_user_id for check, campaign in known if campaign)
+        return {id_: self._user_calls.start(self._get_user(id_)) for id_ in ids if id_ is not None}
+
+    def _get_user(self, global_user_id: str) -> Callable[[], User | None]:
+        return lambda: self._users().get(global_user_id)
+
+    def _user_records(
+        self, users: Mapping[str, Future[User | None]], deadline: float
+    ) -> dict[str, Fact[User | None]]:
+        records: dict[str, Fact[User | None]] = {}
+        for id_, future in users.items():
+            record = self._user_calls.result(future, deadline)
+            records[id_] = record if isinstance(record, Missing) else Known(record, Source.SERVICE)
+        return records
+
+    def _hash(self, deadline: float) -> IdentityHash | Missing:
+        known = self._secret.known
+        if known is not None:
+            return known
+        return self._secret_calls.result(self._secret_calls.start(self._secret.hash), deadline)
+
+    def _read(self, read: Read, keys: Iterable[TableKey], deadline: float) -> None:
+        """Into `read`, what it does not have."""
+        wanted = [key for key in dict.fromkeys(keys) if key not in read]
+        chunks = [wanted[start : start + MAX_GET] for start in range(0, len(wanted), MAX_GET)]
+        calls = [self._table_calls.start(lambda keys=chunk: self._table.read(keys)) for chunk in chunks]  # type: ignore[misc]
+        for chunk, call in zip(chunks, calls, strict=True):
+            answer: dict[TableKey, Item] | Missing = self._table_calls.result(call, deadline)
+            read.add(chunk, answer)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A check with the keys of what it wants from the table."""
+
+    check: Check
+    campaign: Campaign | None
+    claim_keys: Mapping[Identity, TableKey]
+    invite_keys: Mapping[InviteType, TableKey]
+
+    @classmethod
+    def of(cls, check: Check, campaign: Campaign | None, hashes: IdentityHash | Missing) -> _Asked:
+        if campaign is None:
+            return cls(check, None, {}, {})
+        subject, id_ = check.subject, campaign.campaign_id
+        claim_keys: dict[Identity, TableKey] = {}
+        if not isinstance(hashes, Missing):
+            if check.do_transfer and subject.entry_id is None and subject.mail is not None:
+                own = hashes.entry_id(id_, subject.mail)
+                check = replace(check, subject=replace(subject, entry_id=own))
+            claim_keys = {
+                kind: hashes.claim_key(id_, kind, value) for kind, value in subject.identities.items()
+            }
+        invite_keys: dict[InviteType, TableKey] = {}
+        if campaign.eligibility.invite_only:
+            given = {kind.value: value for kind, value in subject.identities.items()}
+            invite_keys = {
+                kind: invite_key(id_, kind, given[kind.value])
+                for kind in campaign.eligibility.invite_types
+                if kind.value in given
+            }
+        return cls(check, campaign, claim_keys, invite_keys)
+
+    @property
+    def keys(self) -> Iterable[TableKey]:
+        yield from self.claim_keys.values()
+        yield from self.invite_keys.values()
+        if self.campaign is not None and self.check.subject.entry_id is not None:
+            key = EntryKey(self.campaign.campaign_id, self.check.subject.entry_id)
+            yield key.pk, key.sk
+
+
+def _campaign(campaigns: Mapping[str, Fact[Campaign | None]], check: Check) -> Campaign | None:
+    fact = campaigns.get(check.campaign_slug, NOT_ASKED)
+    return None if isinstance(fact, Missing) else fact.value
+
+
+def _traces(known: Iterable[tuple[Check, Campaign | None]]) -> tuple[set[Trace], int]:
+    """What to look for in the replica, and how many entries of each."""
+    traces: set[Trace] = set()
+    each = EACH
+    for check, campaign in known:
+        if campaign is None:
+            continue
+        traces.update(traces_of(campaign, check.subject))
+        limit = campaign.eligibility.max_per_unit
+        if limit is not None and check.subject.unit is not None:
+            # So many, the subject's own, and one that says that there are more.
+            each = max(each, limit + 2)
+    return traces, each
+
+
+def _facts(
+    ask: _Asked,
+    campaigns: Mapping[str, Fact[Campaign | None]],
+    read: Read,
+    standing: Standing | None,
+    users: Mapping[str, Fact[User | None]],
+    now: float,
+) -> Facts:
+    if ask.campaign is None or standing is None:
+        return Facts(campaigns.get(ask.check.campaign_slug, Known(None, Source.REQUEST)))
+    return Facts(
+        campaigns[ask.check.campaign_slug],
+        _invites(ask, read, now) if ask.campaign.eligibility.invite_only else NOT_ASKED,
+        standing.duplicates(),
+        standing.household(),
+        users.get(ask.check.subject.global_user_id or "", NOT_ASKED),
+    )
+
+
+def _invites(ask: _Asked, read: Read, now: float) -> Fact[Mapping[InviteType, int]]:
+    found: dict[InviteType, int] = {}
+    missing: Missing | None = None
+    for kind, key in ask.invite_keys.items():
+        item = read[key]
+        if isinstance(item, Missing):
+            missing = item
+        elif item is not None and isinstance(ttl := item.get("ttl"), int | float):
+            found[kind] = int(ttl)
+    # One that counts is enough, whatever the others would say.
+    if missing is not None and not any(ttl > now for ttl in found.values()):
+        return missing
+    return Known(found, Source.DATABASE if ask.invite_keys else Source.REQUEST)
