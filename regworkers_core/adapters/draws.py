@@ -70,6 +70,11 @@ class PhaseRecord:
         return str(self.fields["asOf"])
 
     @property
+    def eligibility(self) -> Mapping[str, Any]:
+        """`{prefix, at, ...}`: where the judged entries lie, and the judge's numbers; fixed by the freeze."""
+        return self.fields.get("eligibility") or {}
+
+    @property
     def freeze(self) -> Mapping[str, Any]:
         """`{prefix, entries, eligible, excluded {reason: n}, droppedPreferences, root, count, ...}`."""
         return self.fields.get("freeze") or {}

@@ -6,6 +6,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,13 +19,15 @@ from regworkers_core.cli.pairs import numbers, seats_of_segments
 from regworkers_core.domain.campaign import Reserve
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.drains import drain_limits, run_drain
+from regworkers_core.eligibility.campaign.judging import judge_campaign
 from regworkers_core.engine.drain import DrainReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw.artefacts import export
-from regworkers_core.selection.draw.run import DrawBusy, DrawRun, NotSettled, Step, lease_name
+from regworkers_core.selection.draw.held import DrawBusy, lease_name
+from regworkers_core.selection.draw.run import DrawRun, NotSettled, Step
 from regworkers_core.selection.draw.terms import TopUp, parse_strikes
 from regworkers_core.selection.draw.top_up import open_phase
 
@@ -125,7 +128,7 @@ def _draw(
     done: dict[str, Any] = {}
     with StopSignal().on_signals() as stop:
         with progress("") as bar:
-            task = bar.add_task("draw", total=7)
+            task = bar.add_task("draw", total=8)
             run = DrawRun(
                 runtime,
                 campaign_id,
@@ -133,6 +136,7 @@ def _draw(
                 settled=lambda campaign: settled(
                     runtime, campaign, on_phase=lambda text: bar.update(task, description=text)
                 ),
+                judge=partial(judge_campaign, runtime),
                 phase=phase,
                 strikes=strikes,
                 stop=stop,

@@ -15,8 +15,11 @@ from rich.console import Group
 from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
 from regworkers_core.cli.pairs import numbers, seats_of_segments
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.eligibility.campaign.judging import judge_campaign
+from regworkers_core.judging import read_judged
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.pool import POOL, read_pool
+from regworkers_core.selection.draw.pool import POOL, write_pool
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.report.scenario import Scenario
 from regworkers_core.selection.report.simulate import simulate, throw_away_seeds
@@ -78,8 +81,15 @@ def simulate_command(
     with tempfile.TemporaryDirectory(prefix="regworkers-simulate-") as name, progress("") as bar:
         folder, task = Path(name), bar.add_task("entries", total=None)
         if runtime is not None and campaign is not None:
-            read = read_pool(runtime, campaign, folder, lambda done: bar.update(task, completed=done))
-            pool: dict[str, Any] = read.as_dict()
+            judge_campaign(
+                runtime,
+                campaign,
+                as_of=iso(runtime.clock()),
+                folder=folder,
+                tell=lambda text: bar.update(task, description=text),
+            )
+            markets = frozenset(campaign.market_ids)
+            pool: dict[str, Any] = write_pool(read_judged(folder), markets, folder).as_dict()
         else:
             wanted = [market.market_id for market in scenario.markets]
             rng = np.random.default_rng(int(next(seeds), 16))

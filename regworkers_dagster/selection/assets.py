@@ -18,6 +18,15 @@ from regworkers_dagster.selection.steps import take
 Taken = Iterator[dg.MaterializeResult[None]]
 
 
+class EligibilityConfig(dg.Config):
+    """Whether the judgement counts."""
+
+    preview: bool = Field(
+        default=False,
+        description="Judge the entries as they are now and decide nothing: for a campaign that is still open.",
+    )
+
+
 class PublicationConfig(dg.Config):
     """Who says that the result may go out."""
 
@@ -28,15 +37,27 @@ class PublicationConfig(dg.Config):
     )
 
 
+@dg.multi_asset(name="eligibility", specs=[specs.ELIGIBILITY_REPORT])
+def eligibility_report(
+    context: dg.AssetExecutionContext, config: EligibilityConfig, workers: Workers
+) -> Taken:
+    """Close the campaign if that is due, then judge its entries; or, as a preview, only look at them. A job has the
+    name of the asset, so the step cannot.
+    """
+
+    def judge(run: DrawRun) -> Step:
+        if config.preview:
+            return run.preview()
+        close_if_due(workers.runtime, run.campaign_id, run_id=context.run.run_id)
+        return run.judge()
+
+    yield from take(context, workers, specs.ELIGIBILITY_REPORT, judge)
+
+
 @dg.multi_asset(name="frozen_pool", specs=[specs.FROZEN_POOL])
 def frozen_pool(context: dg.AssetExecutionContext, workers: Workers) -> Taken:
-    """Close the campaign if that is due, then freeze its pool."""
-
-    def freeze(run: DrawRun) -> Step:
-        close_if_due(workers.runtime, run.campaign_id, run_id=context.run.run_id)
-        return run.freeze()
-
-    yield from take(context, workers, specs.FROZEN_POOL, freeze)
+    """Freeze the pool."""
+    yield from take(context, workers, specs.FROZEN_POOL, DrawRun.freeze)
 
 
 @dg.multi_asset(name="commitment", specs=[specs.COMMITMENT])
@@ -99,5 +120,5 @@ def send_notifications(
     )
 
 
-STEPS = (frozen_pool, commitment, seed, ranking, draw, draw_report, publication)
+STEPS = (eligibility_report, frozen_pool, commitment, seed, ranking, draw, draw_report, publication)
 DRAINS = (process_selections, send_notifications)

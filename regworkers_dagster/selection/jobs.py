@@ -28,6 +28,15 @@ DRAW = dg.define_asset_job(
     "`confirm` in the config of `publication`, or when `selection.autoPublish` says so.",
 )
 
+ELIGIBILITY_REPORT = dg.define_asset_job(
+    "eligibility_report",
+    selection=dg.AssetSelection.assets(assets.eligibility_report),
+    config={"ops": {"eligibility": {"config": {"preview": True}}}},
+    executor_def=dg.in_process_executor,
+    description="Judges every entry of one campaign as it is now and shows the reasons per market and day. A "
+    "preview: it decides nothing; the job `draw` judges for good.",
+)
+
 PROCESS_SELECTIONS = dg.define_asset_job(
     "process_selections",
     selection=dg.AssetSelection.assets(assets.process_selections).without_checks(),
@@ -85,4 +94,12 @@ def retry_market_selection() -> None:
     retry_market_op()
 
 
-JOBS = (DRAW, PROCESS_SELECTIONS, SEND_NOTIFICATIONS, CHECK_SELECTION, top_up, retry_market_selection)
+JOBS = (
+    DRAW,
+    ELIGIBILITY_REPORT,
+    PROCESS_SELECTIONS,
+    SEND_NOTIFICATIONS,
+    CHECK_SELECTION,
+    top_up,
+    retry_market_selection,
+)

@@ -12,7 +12,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.selection.assign.publish import retry_market
-from regworkers_core.selection.draw.run import DrawBusy, lease_name
+from regworkers_core.selection.draw.held import DrawBusy, lease_name
 from regworkers_core.selection.draw.terms import TopUp, parse_strikes
 from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_dagster.resources import Workers
@@ -28,7 +28,11 @@ from regworkers_dagster.selection.steps import (
 
 # The asset that each step of a draw brings forth.
 ASSET_OF: Mapping[str, dg.AssetSpec] = dict(
-    zip(("freeze", "commit", "seed", "rank", "allocate", "report", "publish"), specs.STEPS, strict=True)
+    zip(
+        ("judge", "freeze", "commit", "seed", "rank", "allocate", "report", "publish"),
+        specs.STEPS,
+        strict=True,
+    )
 )
 
 

@@ -49,13 +49,19 @@ def _step(name: str, deps: list[dg.AssetSpec | str], kinds: set[str], descriptio
     )
 
 
-FROZEN_POOL = _step(
-    "frozen_pool",
+ELIGIBILITY_REPORT = _step(
+    "eligibility_report",
     [CAMPAIGNS, "entries"],
     {"s3", "parquet"},
     "Closes the campaign if it has `autoDraw` and its time has passed, and waits until replication has caught up, "
-    "else says what is open. Then every entry at one moment, judged once: the eligible as leaves, the others with "
-    "the reason.",
+    "else says what is open. Then judges every entry once, at one moment: reasons per market and day. The draw "
+    "takes its pool from this file. The job `eligibility_report` previews it for a campaign that is still open.",
+)
+FROZEN_POOL = _step(
+    "frozen_pool",
+    [ELIGIBILITY_REPORT],
+    {"s3", "parquet"},
+    "The judged entries that can take part, as leaves, and their root; the others with the reason.",
 )
 COMMITMENT = _step(
     "commitment",
@@ -98,7 +104,7 @@ PUBLICATION = _step(
     "Codes planned for every winner, and one message per market and chunk on the selection queue. Needs "
     "somebody's word: `confirm` in its config is the campaign's id (or `selection.autoPublish`).",
 )
-STEPS = (FROZEN_POOL, COMMITMENT, SEED, RANKING, DRAW, DRAW_REPORT, PUBLICATION)
+STEPS = (ELIGIBILITY_REPORT, FROZEN_POOL, COMMITMENT, SEED, RANKING, DRAW, DRAW_REPORT, PUBLICATION)
 
 SELECTION_QUEUE = dg.AssetSpec(
     "selection_queue",

@@ -10,11 +10,13 @@ from typing import Any
 import dagster as dg
 
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.eligibility.campaign.judging import judge_campaign
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.run import DrawBusy, DrawRun, NotSettled, Step
+from regworkers_core.selection.draw.held import DrawBusy
+from regworkers_core.selection.draw.run import DrawRun, NotSettled, Step
 from regworkers_core.selection.maths.errors import DrawError
 from regworkers_dagster.draining.metadata import Metadata
 from regworkers_dagster.resources import Workers, plain_failures
@@ -85,6 +87,7 @@ def draw_run(
         campaign_id,
         run_id=run_id,
         settled=partial(settled, runtime, on_phase=tell),
+        judge=partial(judge_campaign, runtime),
         stop=stop,
         on_progress=tell,
     )

@@ -54,7 +54,16 @@ SENSORS = {
 }
 REPLICATION = {"demand_table", "replication_queue", "replication_dlq", "entries", "analytics_queue"}
 # The steps of a campaign's draw, in order.
-DRAW = ["frozen_pool", "commitment", "seed", "ranking", "draw", "draw_report", "publication"]
+DRAW = [
+    "eligibility_report",
+    "frozen_pool",
+    "commitment",
+    "seed",
+    "ranking",
+    "draw",
+    "draw_report",
+    "publication",
+]
 SELECTION = {
     *DRAW,
     "campaigns",
@@ -131,8 +140,9 @@ def test_the_graph_is_the_flow() -> None:
         ("replication_queue", "replication_dlq"),
         ("entries", "analytics_queue"),
         ("campaigns", "codes"),
-        ("campaigns", "frozen_pool"),
-        ("entries", "frozen_pool"),
+        ("campaigns", "eligibility_report"),
+        ("entries", "eligibility_report"),
+        ("eligibility_report", "frozen_pool"),
         *pairwise(DRAW),
         ("codes", "publication"),
         ("publication", "selection_queue"),

@@ -12,7 +12,8 @@ import pytest
 from regworkers_core.engine.held_lease import held_lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection import promises
-from regworkers_core.selection.draw.run import DrawRun, lease_name
+from regworkers_core.selection.draw.held import lease_name
+from regworkers_core.selection.draw.run import DrawRun
 from regworkers_core.selection.verdict import Verdict
 from tests.dagster.selection_world import (
     failure_of,
@@ -26,7 +27,16 @@ from tests.dagster.support import job, plain, use
 from tests.selection.draw.world import CAMPAIGN, close_campaign
 from tests.support.draws import add_codes, confirmed, publish, result
 
-STEPS = ["frozen_pool", "commitment", "seed", "ranking", "draw", "draw_report", "publication"]
+STEPS = [
+    "eligibility_report",
+    "frozen_pool",
+    "commitment",
+    "seed",
+    "ranking",
+    "draw",
+    "draw_report",
+    "publication",
+]
 QUICK = {"idle_seconds": 0.1, "max_seconds": 20.0}
 
 
@@ -148,7 +158,7 @@ def test_without_a_partition_the_line_says_how_to_name_the_campaign(
 
 @pytest.mark.parametrize(
     ("promise", "made"),
-    [("draw_replays", STEPS[:5]), ("win_rates_uniform", STEPS[:6])],
+    [("draw_replays", STEPS[:6]), ("win_rates_uniform", STEPS[:7])],
 )
 def test_a_broken_promise_fails_the_run_before_anything_is_published(
     closed: Runtime,

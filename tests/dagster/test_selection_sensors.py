@@ -14,7 +14,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.held_lease import held_lease
 from regworkers_core.engine.ports import Outgoing
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.run import lease_name
+from regworkers_core.selection.draw.held import lease_name
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import campaigns, sensors
 from tests.dagster.support import job, plain, use

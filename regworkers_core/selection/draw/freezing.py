@@ -1,44 +1,67 @@
-"""Freeze: the pool, its leaves and their root, kept under a name of this run's own.
+"""Judge and freeze: who is eligible, the pool of those, its leaves and their root, kept under names of this run's own.
 
 The files of a run that lost its lease in the midst stay behind unreferenced: only the `draws` document says
-which freeze is the draw's.
+which judgement and which freeze are the draw's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from regworkers_core.adapters.draws import PhaseRecord
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.judging import JUDGED, PAGE, Judge, Judgement, Tell, read_judged
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.artefacts import Workbench, pipeline_key
-from regworkers_core.selection.draw.pool import EXCLUSIONS, POOL, read_pool
+from regworkers_core.selection.draw.artefacts import Workbench, pipeline_key, report_key
+from regworkers_core.selection.draw.pool import EXCLUSIONS, POOL, write_pool
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import LEAVES
 from regworkers_core.selection.maths.leaves import write_leaves
 from regworkers_core.selection.maths.merkle import root_of
 
 
+def judge(
+    runtime: Runtime, campaign: Campaign, judge: Judge, as_of: str, bench: Workbench, token: int, tell: Tell
+) -> tuple[dict[str, Any], Judgement]:
+    """The `eligibility` part of phase 1, and what was told beside it."""
+    tell("judging the entries")
+    made = judge(campaign, as_of=as_of, folder=bench.root, tell=tell)
+    prefix = f"judged-{token}"
+    bench.put(pipeline_key(campaign.campaign_id, 1, f"{prefix}/{JUDGED}"), bench.root / JUDGED)
+    facts: dict[str, Any] = {"prefix": prefix, "at": iso(runtime.clock()), **made.facts}
+    if (bench.root / PAGE).exists():
+        key = report_key(campaign.campaign_id, 1, PAGE)
+        bench.put(key, bench.root / PAGE)
+        facts["page"] = f"s3://{runtime.names.bucket}/{key}"
+    return facts, made
+
+
 def freeze(
     runtime: Runtime,
     campaign: Campaign,
+    judged: Mapping[str, Any],
     bench: Workbench,
     engine: Engine,
     token: int,
-    tell: Callable[[str], None],
+    tell: Tell,
 ) -> dict[str, Any]:
-    """The `freeze` part of phase 1. Raises DrawError for a repeated ref."""
-    tell("reading the entries")
-    counts = read_pool(runtime, campaign, bench.root, lambda done: tell(f"{done:,} entries judged"))
+    """The `freeze` part of phase 1, from the judged entries alone. Raises DrawError for a repeated ref."""
+    bench.fetch(pipeline_key(campaign.campaign_id, 1, f"{judged['prefix']}/{JUDGED}"), bench.root / JUDGED)
+    counts = write_pool(
+        read_judged(bench.root),
+        frozenset(campaign.market_ids),
+        bench.root,
+        lambda done: tell(f"{done:,} entries taken up"),
+    )
     tell("writing the leaves")
     write_leaves(bench.root / POOL, bench.root / LEAVES, engine=engine)
     tell("hashing the leaves")
     root, count = root_of(bench.root / LEAVES)
     prefix = f"freeze-{token}"
     for name in (POOL, EXCLUSIONS, LEAVES):
-        runtime.objects.put_file(pipeline_key(campaign.campaign_id, 1, f"{prefix}/{name}"), bench.root / name)
+        bench.put(pipeline_key(campaign.campaign_id, 1, f"{prefix}/{name}"), bench.root / name)
     return {
         "prefix": prefix,
         **counts.as_dict(),

@@ -1,9 +1,9 @@
-"""The pool of a draw: every live entry of the campaign in the replica, judged once at one moment."""
+"""The pool of a draw: the entries that were judged eligible and can take part, and why the others do not."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.keys import EntryKey, is_selection_id
-from regworkers_core.runtime import Runtime
+from regworkers_core.domain.keys import is_selection_id
+from regworkers_core.judging import JudgedEntry
 
 POOL = "pool.parquet"
 EXCLUSIONS = "exclusions.parquet"
@@ -32,14 +31,14 @@ _POOL_FIELDS: list[pa.Field[Any]] = [
     pa.field("mail_domain", pa.string()),
 ]
 POOL_SCHEMA = pa.schema(_POOL_FIELDS)
-_EXCLUSION_SCHEMA = pa.schema({"entry_id": pa.string(), "ref": pa.string(), "reason": pa.string()})
-
-Fields = Mapping[str, Any]
+_EXCLUSION_SCHEMA = pa.schema(
+    {"entry_id": pa.string(), "ref": pa.string(), "reason": pa.string(), "reasons": _TEXTS}
+)
 
 
 @dataclass(slots=True)
 class PoolCounts:
-    """`entries` = `eligible` + the sum of `excluded` (reason: number). `dropped_preferences`: unknown or
+    """`entries` = `eligible` + the sum of `excluded` (primary reason: number). `dropped_preferences`: unknown or
     repeated markets that were left out of an entry's list.
     """
 
@@ -57,32 +56,13 @@ class PoolCounts:
         }
 
 
-def read_pool(
-    runtime: Runtime,
-    campaign: Campaign,
-    folder: Path,
-    on_progress: Callable[[int], None] = lambda _done: None,
-) -> PoolCounts:
-    """Write `pool.parquet` and `exclusions.parquet` into `folder`, at constant memory.
-
-    Raises TransientFailure when MongoDB cannot answer.
-    """
-    live = (
-        (key, stored.fields)
-        for key, stored in runtime.replica.scan(campaign.campaign_id)
-        if stored.fields is not None
-    )
-    markets = frozenset(market.market_id for market in campaign.markets)
-    return write_pool(live, markets, folder, on_progress)
-
-
 def write_pool(
-    entries: Iterable[tuple[EntryKey, Fields]],
+    judged: Iterable[JudgedEntry],
     markets: frozenset[str],
     folder: Path,
     on_progress: Callable[[int], None] = lambda _done: None,
 ) -> PoolCounts:
-    """The same over any entries."""
+    """Write `pool.parquet` and `exclusions.parquet` into `folder`, at constant memory."""
     counts = PoolCounts()
     with (
         pq.ParquetWriter(folder / POOL, POOL_SCHEMA, compression="zstd") as pool,
@@ -90,17 +70,24 @@ def write_pool(
     ):
         rows: list[dict[str, Any]] = []
         out: list[dict[str, Any]] = []
-        for key, fields in entries:
+        for entry in judged:
             counts.entries += 1
-            preferences = _preferences(fields.get("markets", ()), markets)
-            reason = excluded_for(fields, preferences)
-            if reason is None:
+            preferences = _preferences(entry.markets, markets)
+            reasons = [*entry.reasons, *_unfit(entry, preferences)]
+            if not reasons:
                 counts.eligible += 1
-                counts.dropped_preferences += len(fields["markets"]) - len(preferences)
-                rows.append(_row(key, fields, preferences))
+                counts.dropped_preferences += len(entry.markets) - len(preferences)
+                rows.append(_row(entry, preferences))
             else:
-                counts.excluded[reason] += 1
-                out.append({"entry_id": key.entry_id, "ref": fields.get("ref"), "reason": reason})
+                counts.excluded[reasons[0]] += 1
+                out.append(
+                    {
+                        "entry_id": entry.entry_id,
+                        "ref": entry.ref,
+                        "reason": reasons[0],
+                        "reasons": reasons,
+                    }
+                )
             if len(rows) + len(out) >= _ROWS:
                 _flush(pool, POOL_SCHEMA, rows)
                 _flush(exclusions, _EXCLUSION_SCHEMA, out)
@@ -111,18 +98,17 @@ def write_pool(
     return counts
 
 
-def excluded_for(fields: Fields, preferences: list[str]) -> str | None:
-    """Why an entry cannot take part, the first reason that holds, or None."""
-    ref = fields.get("ref")
-    if not isinstance(ref, str) or not is_selection_id(ref):
-        return "INVALID_REF"
-    if not is_selection_id(fields.get("unit", ref)):
-        return "INVALID_UNIT"
-    if not 1 <= fields.get("weight", 1) <= MAX_WEIGHT:
-        return "INVALID_WEIGHT"
-    if not all(is_selection_id(segment) for segment in fields.get("segments", ())):
-        return "INVALID_SEGMENT"
-    return None if preferences else "NO_MARKET"
+def _unfit(entry: JudgedEntry, preferences: list[str]) -> list[str]:
+    """Why an entry cannot be in a draw, whoever it belongs to."""
+    ref, unit = entry.ref, entry.unit
+    found = {
+        "INVALID_REF": ref is None or not is_selection_id(ref),
+        "INVALID_UNIT": unit is not None and not is_selection_id(unit),
+        "INVALID_WEIGHT": not 1 <= entry.weight <= MAX_WEIGHT,
+        "INVALID_SEGMENT": not all(is_selection_id(segment) for segment in entry.segments),
+        "NO_MARKET": not preferences,
+    }
+    return [reason for reason, holds in found.items() if holds]
 
 
 def _preferences(wanted: Iterable[str], markets: frozenset[str]) -> list[str]:
@@ -130,17 +116,17 @@ def _preferences(wanted: Iterable[str], markets: frozenset[str]) -> list[str]:
     return list(dict.fromkeys(market for market in wanted if market in markets))
 
 
-def _row(key: EntryKey, fields: Fields, preferences: list[str]) -> dict[str, Any]:
+def _row(entry: JudgedEntry, preferences: list[str]) -> dict[str, Any]:
     return {
-        "ref": fields["ref"],
-        "unit": fields.get("unit", fields["ref"]),
-        "weight": fields.get("weight", 1),
-        "segments": sorted(set(fields.get("segments", ()))),
+        "ref": entry.ref,
+        "unit": entry.ref if entry.unit is None else entry.unit,
+        "weight": entry.weight,
+        "segments": sorted(set(entry.segments)),
         "preferences": preferences,
-        "entry_id": key.entry_id,
-        "created_at": fields.get("createdAt", ""),
+        "entry_id": entry.entry_id,
+        "created_at": entry.created_at,
         # For the bias audit, which shows a domain only where many share it.
-        "mail_domain": str(fields.get("email", "")).rpartition("@")[2].lower(),
+        "mail_domain": entry.mail_domain,
     }
 
 

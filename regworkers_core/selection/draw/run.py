@@ -1,4 +1,4 @@
-"""A draw, step by step: freeze, commit, seed, rank, allocate, report, publish.
+"""A draw, step by step: judge, freeze, commit, seed, rank, allocate, report, publish.
 
 Each step reads what the steps before decided, decides its own part once, under the draw's lease and its
 fencing token, and publishes it. A repeat finds it decided and only makes sure that it is published: so a run
@@ -10,39 +10,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from regworkers_core.adapters.draws import DrawRecord, Fenced, PhaseRecord, PhaseStatus
-from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.adapters.draws import PhaseRecord, PhaseStatus
+from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import Failure, UsageError
-from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.held_lease import LeaseBusy, held_lease
-from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.judging import Judge, Tell
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.publish import publish_phase
 from regworkers_core.selection.campaigns import lifecycle
 from regworkers_core.selection.draw import allocation, commitment, freezing, reporting, seeding
-from regworkers_core.selection.draw.artefacts import Workbench, workbench
+from regworkers_core.selection.draw.held import HeldDraw
 from regworkers_core.selection.draw.terms import Terms
-from regworkers_core.selection.maths.engine import Engine
 
 Settled = Callable[[str], Sequence[str]]
-
-
-def lease_name(campaign_id: str) -> str:
-    """The lease of a campaign's draw in `worker-leases`."""
-    return f"draw-{campaign_id}"
-
-
-class DrawBusy(Failure):
-    """Another run works on this draw. Nothing is wrong: it goes on there."""
-
-    def __init__(self, campaign_id: str) -> None:
-        super().__init__(f"another run works on the draw of {campaign_id}: nothing to do here")
 
 
 class NotSettled(Failure):
@@ -55,18 +39,18 @@ class NotSettled(Failure):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a step came to. `done` now, `stood` from an earlier run, or `awaiting` somebody's word; `facts` are
-    numbers and hashes, never a fan's data.
+    """What a step came to. `done` now, `stood` from an earlier run, `awaiting` somebody's word, or a `preview` that
+    decides nothing; `facts` are numbers and hashes, never a fan's data.
     """
 
     name: str
-    state: Literal["done", "stood", "awaiting"]
+    state: Literal["done", "stood", "awaiting", "preview"]
     facts: Mapping[str, Any]
     # Tables and pictures by name, as markdown, for those who show them.
     markdown: Mapping[str, str] = field(default_factory=dict)
 
 
-class DrawRun:
+class DrawRun(HeldDraw):
     """One run's work on a phase of a campaign's draw; without `phase` on the latest.
 
     Every step raises DrawBusy while another run works on the draw, TransientFailure when a store cannot
@@ -81,38 +65,58 @@ class DrawRun:
         *,
         run_id: str,
         settled: Settled,
+        judge: Judge,
         phase: int | None = None,
         strikes: tuple[tuple[str, str], ...] = (),
         stop: StopSignal | None = None,
         on_step: OnStep = no_step,
-        on_progress: Callable[[str], None] = lambda _text: None,
+        on_progress: Tell = lambda _text: None,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        self._runtime, self.campaign_id, self._run_id = runtime, campaign_id, run_id
-        self._settled, self._wanted_phase, self._strikes = settled, phase, strikes
+        super().__init__(runtime, campaign_id, run_id=run_id, phase=phase, sleep=sleep)
+        self._settled, self._judge, self._strikes = settled, judge, strikes
         self._stop = stop or StopSignal()
-        self._on_step, self._tell, self._sleep = on_step, on_progress, sleep
+        self._on_step, self._tell = on_step, on_progress
 
     @property
     def phase(self) -> int:
-        """The phase that this run works on. Raises UsageError before the first freeze."""
-        return self._ready(PhaseStatus.OPENED, "freeze")[1].phase
+        """The phase that this run works on. Raises UsageError before the first one is opened."""
+        return self._ready(PhaseStatus.OPENED, "judge")[1].phase
 
     def steps(self, confirm: str | None = None) -> Iterator[Step]:
         """All steps in order. Ends after one that awaits somebody's word."""
-        for step in (self.freeze, self.commit, self.seed, self.rank, self.allocate, self.report):
+        for step in (
+            self.judge,
+            self.freeze,
+            self.commit,
+            self.seed,
+            self.rank,
+            self.allocate,
+            self.report,
+        ):
             yield step()
             if self._stop.is_set:
                 return
         yield self.publish(confirm)
 
-    def freeze(self) -> Step:
-        """Wait for replication, then judge every entry once and keep the pool. Raises NotSettled."""
+    def preview(self) -> Step:
+        """Judge the entries as they are now, whatever the campaign's status, and decide nothing."""
+        campaign = self._campaign()
+        with self._bench() as bench:
+            told = self._judge(campaign, as_of=self._now(), folder=bench.root, tell=self._tell)
+        return Step("judge", "preview", told.facts, told.markdown)
+
+    def judge(self) -> Step:
+        """Wait for replication, then judge every entry at one moment. Raises NotSettled.
+
+        What was judged counts once it is frozen. Until then it is judged anew, so that whatever made the freeze fail
+        can be mended in the entries.
+        """
         campaign = self._campaign()
         with self._lease() as lease:
             record = self._runtime.draws.get(self.campaign_id)
             if record is not None and record.phases[1].freeze:
-                return Step("freeze", "stood", freezing.facts(record.phases[1]))
+                return Step("judge", "stood", record.phases[1].eligibility)
             if campaign.status not in (CampaignStatus.CLOSED, CampaignStatus.PROCESSING):
                 raise UsageError(
                     f"campaign {self.campaign_id} is {campaign.status}, a draw needs it CLOSED:"
@@ -130,13 +134,37 @@ class DrawRun:
             )
             opened = {
                 "terms": Terms.of(campaign, self._strikes).as_fields(),
-                "asOf": self._now(),
                 "runId": self._run_id,
             }
             self._runtime.draws.open(self.campaign_id, 1, opened, token=lease.token)
+            as_of = self._now()
+            with self._bench() as bench:
+                judged, told = freezing.judge(
+                    self._runtime, campaign, self._judge, as_of, bench, lease.token, self._tell
+                )
+            self._on_step("draw.after_judge")
+            self._decide(lease, 1, {"eligibility": judged, "asOf": as_of})
+        return Step("judge", "done", judged, told.markdown)
+
+    def freeze(self) -> Step:
+        """Keep the pool: the judged entries that can take part, as leaves, and their root."""
+        campaign = self._campaign()
+        with self._lease() as lease:
+            _, phase = self._ready(PhaseStatus.OPENED, "judge")
+            first = self._phase(1)
+            if first.freeze:
+                return Step("freeze", "stood", freezing.facts(first))
+            if not phase.eligibility:
+                raise self._missing("judge")
             with self._bench() as bench:
                 frozen = freezing.freeze(
-                    self._runtime, campaign, bench, self._engine(bench), lease.token, self._tell
+                    self._runtime,
+                    campaign,
+                    phase.eligibility,
+                    bench,
+                    self._engine(bench),
+                    lease.token,
+                    self._tell,
                 )
             self._on_step("draw.after_freeze")
             self._decide(lease, 1, {"freeze": frozen, "status": PhaseStatus.FROZEN.value}, once="freeze")
@@ -256,66 +284,6 @@ class DrawRun:
         if not stood:
             self._on_step("draw.after_publish")
         return Step("publish", "stood" if stood else "done", _markets(self._phase(phase.phase)))
-
-    @contextmanager
-    def _lease(self) -> Iterator[Lease]:
-        try:
-            with held_lease(
-                self._runtime.leases,
-                lease_name(self.campaign_id),
-                self._run_id,
-                lease_seconds=self._runtime.settings.selection.lease_seconds,
-                sleep=self._sleep,
-            ) as lease:
-                yield lease
-        except (LeaseBusy, Fenced):
-            raise DrawBusy(self.campaign_id) from None
-
-    @contextmanager
-    def _bench(self) -> Iterator[Workbench]:
-        with workbench(self._runtime.objects, self.campaign_id) as bench:
-            yield bench
-
-    def _engine(self, bench: Workbench) -> Engine:
-        settings = self._runtime.settings.selection
-        return Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=bench.scratch)
-
-    def _campaign(self) -> Campaign:
-        campaign = self._runtime.campaigns.get(self.campaign_id)
-        if campaign is None:
-            raise UsageError(f"no campaign {self.campaign_id}: `regworkers campaign list` names them")
-        return campaign
-
-    def _decide(self, lease: Lease, phase: int, fields: Mapping[str, Any], once: str = "") -> None:
-        self._runtime.draws.decide(self.campaign_id, phase, fields, token=lease.token, once=once)
-
-    def _phase(self, number: int) -> PhaseRecord:
-        record = self._runtime.draws.get(self.campaign_id)
-        if record is None:
-            raise self._missing("freeze")
-        return record.phases[number]
-
-    def _ready(self, needed: PhaseStatus, step: str) -> tuple[DrawRecord, PhaseRecord]:
-        """The record and the phase, which has come as far as `needed`, or UsageError naming `step`."""
-        record = self._runtime.draws.get(self.campaign_id)
-        if record is None or not record.phases:
-            raise self._missing("freeze")
-        number = self._wanted_phase or record.latest.phase
-        phase = record.phases.get(number)
-        if phase is None:
-            raise UsageError(f"the draw of {self.campaign_id} has no phase {number}")
-        if not phase.reached(needed):
-            raise self._missing(step)
-        return record, phase
-
-    def _missing(self, step: str) -> UsageError:
-        return UsageError(
-            f"the draw of {self.campaign_id} has not come to this step: `{step}` is first"
-            f" (`regworkers draw run {self.campaign_id}` does all in order)"
-        )
-
-    def _now(self) -> str:
-        return iso(self._runtime.clock())
 
 
 def _markets(phase: PhaseRecord) -> dict[str, Any]:

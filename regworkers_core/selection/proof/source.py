@@ -181,5 +181,5 @@ def _reasons(objects: ObjectStore, record: DrawRecord, ref: str) -> Sequence[str
     with tempfile.TemporaryDirectory(prefix="regworkers-receipt-") as made:
         path = Path(made) / EXCLUSIONS
         objects.get_file(key_of(record.campaign_id, first, EXCLUSIONS), path)
-        rows = pq.read_table(path, columns=["reason"], filters=[("ref", "==", ref)])
-    return tuple(sorted({str(reason) for reason in rows["reason"].to_pylist()}))
+        rows = pq.read_table(path, columns=["reasons"], filters=[("ref", "==", ref)])
+    return tuple(dict.fromkeys(reason for reasons in rows["reasons"].to_pylist() for reason in reasons or ()))

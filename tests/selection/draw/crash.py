@@ -8,16 +8,16 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import subprocess
 import sys
 
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.maths.files import ARTEFACTS
-from regworkers_core.settings import PROJECT_ROOT
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, drawn
+from tests.support.children import run_child
 from tests.support.runtimes import test_settings
 
 STEPS = (
+    "draw.after_judge",
     "draw.after_freeze",
     "draw.after_commit",
     "draw.after_seed",
@@ -32,14 +32,7 @@ _DECIDED = ("freeze", "manifest", "seedFile", "resultHash", "outcomes", "confirm
 def crash_and_resume(runtime: Runtime, step: str) -> list[str]:
     """Findings in words; empty when the resumed draw is the one that was begun, and whole."""
     close_campaign(runtime)
-    answer = subprocess.run(
-        [sys.executable, "-m", "tests.selection.draw.crash", runtime.names.prefix, step],
-        cwd=PROJECT_ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    answer = run_child("tests.selection.draw.crash", runtime.names.prefix, step, seconds=60)
     assert answer.returncode == -signal.SIGKILL, f"{step} did not die: {answer.stdout}{answer.stderr}"
     before = _decided(runtime)
     drawn(runtime, run_id="resumed")
@@ -60,7 +53,8 @@ def crash_and_resume(runtime: Runtime, step: str) -> list[str]:
 def _decided(runtime: Runtime) -> dict[str, object]:
     record = runtime.draws.get(CAMPAIGN)
     fields = record.latest.fields if record else {}
-    return {name: fields[name] for name in _DECIDED if name in fields}
+    frozen = ("eligibility", "asOf") if "freeze" in fields else ()
+    return {name: fields[name] for name in (*_DECIDED, *frozen) if name in fields}
 
 
 def _is_published(runtime: Runtime, name: str) -> bool:

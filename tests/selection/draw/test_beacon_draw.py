@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import orjson
 import pytest
@@ -13,7 +14,7 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.run import DrawRun
-from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign
+from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, everybody
 from tests.selection.proof.rounds import ROUND, SIGNATURE
 from tests.support.runtimes import test_settings
 
@@ -42,6 +43,7 @@ def committed(runtime: Runtime) -> Runtime:
     settings = test_settings(runtime.names.prefix, selection={"seed_source": "drand"})
     early = Runtime(settings, clock=lambda: at)
     run = _draw(early)
+    run.judge()
     run.freeze()
     run.commit()
     return early
@@ -80,4 +82,11 @@ def test_a_run_that_is_stopped_while_it_waits_says_so_and_the_next_one_goes_on(c
 
 
 def _draw(runtime: Runtime, stop: StopSignal | None = None) -> DrawRun:
-    return DrawRun(runtime, CAMPAIGN, run_id="test-run", settled=lambda _campaign: (), stop=stop)
+    return DrawRun(
+        runtime,
+        CAMPAIGN,
+        run_id="test-run",
+        settled=lambda _campaign: (),
+        judge=partial(everybody, runtime),
+        stop=stop,
+    )

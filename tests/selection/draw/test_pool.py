@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from regworkers_core.domain.keys import EntryKey
+from regworkers_core.judging import JudgedEntry
 from regworkers_core.selection.draw.pool import EXCLUSIONS, POOL, PoolCounts, write_pool
 from tests.selection.draw.world import CAMPAIGN, entry
 
@@ -17,8 +18,8 @@ MARKETS = frozenset({"berlin", "paris"})
 
 def pooled(folder: Path, *entries: dict[str, Any]) -> tuple[PoolCounts, list[dict[str, Any]], dict[str, str]]:
     """Counts, rows of the pool, and the reason of every excluded entry."""
-    keyed = [(EntryKey(CAMPAIGN, each["entryId"]), each) for each in entries]
-    counts = write_pool(keyed, MARKETS, folder)
+    judged = [JudgedEntry.of(EntryKey(CAMPAIGN, each["entryId"]), each) for each in entries]
+    counts = write_pool(judged, MARKETS, folder)
     excluded = pq.read_table(folder / EXCLUSIONS).to_pylist()
     return (
         counts,

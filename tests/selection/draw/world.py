@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.judging import JudgedEntry, JudgedWriter, Judgement, Tell
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.run import DrawRun, Step
 
@@ -80,6 +84,15 @@ def close_campaign(
         runtime.database["codes"].insert_many(made)
 
 
+def everybody(runtime: Runtime, campaign: Campaign, *, as_of: str, folder: Path, tell: Tell) -> Judgement:
+    """A judge to whom every live entry is eligible."""
+    with JudgedWriter(folder) as writer:
+        for key, stored in runtime.replica.scan(campaign.campaign_id):
+            if stored.fields is not None:
+                writer.add(JudgedEntry.of(key, stored.fields))
+    return Judgement()
+
+
 def draw(
     runtime: Runtime,
     *,
@@ -89,9 +102,16 @@ def draw(
     settled: Callable[[str], Sequence[str]] = lambda _campaign: (),
     on_step: OnStep = no_step,
 ) -> DrawRun:
-    """A run over a campaign whose replication is taken for settled."""
+    """A run over a campaign whose replication is taken for settled, and whose entries are all eligible."""
     return DrawRun(
-        runtime, CAMPAIGN, run_id=run_id, settled=settled, phase=phase, strikes=strikes, on_step=on_step
+        runtime,
+        CAMPAIGN,
+        run_id=run_id,
+        settled=settled,
+        judge=partial(everybody, runtime),
+        phase=phase,
+        strikes=strikes,
+        on_step=on_step,
     )
 
 

@@ -140,7 +140,7 @@ def published(runtime: Runtime, revealed: Path) -> Iterator[Runtime]:
     runtime.database["draws"].insert_one(
         {"_id": CAMPAIGN, "campaignId": CAMPAIGN, "drawId": CAMPAIGN, "token": 1, "phases": phases}
     )
-    rows = pa.table({"entry_id": ["e1"], "ref": ["somebody"], "reason": ["NO_MARKET"]})
+    rows = pa.table({"entry_id": ["e1"], "ref": ["somebody"], "reasons": [["NO_MARKET"]]})
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink)
     key = f"pipeline/{CAMPAIGN}/phase-1/freeze-1/exclusions.parquet"

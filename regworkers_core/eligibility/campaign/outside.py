@@ -1,0 +1,111 @@
+"""What the judgement of a campaign asks others about its entries: invites, and records of users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+from regworkers_core.adapters.invites import MAX_GET, TableKey
+from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.eligibility import Fact, Known, Missing, Source
+from regworkers_core.domain.invite import InviteType, invite_key
+from regworkers_core.domain.reasons import PermanentFailure, TransientFailure
+from regworkers_core.domain.user import User
+from regworkers_core.eligibility.subject import Subject
+from regworkers_core.runtime import Runtime
+
+T = TypeVar("T")
+Invites = Mapping[InviteType, int]
+NO_INVITES: Fact[Invites] = Known({}, Source.REQUEST)
+NO_USER: Fact[User | None] = Known(None, Source.REQUEST)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Of one subject."""
+
+    invites: Fact[Invites]
+    user: Fact[User | None]
+
+
+class Outside:
+    """A record that did not come is Missing, which is for the rules to judge; where the settings want everybody's
+    it raises TransientFailure, as it does for invites.
+    """
+
+    def __init__(self, runtime: Runtime, campaign: Campaign, pool: ThreadPoolExecutor) -> None:
+        self._runtime, self._campaign, self._pool = runtime, campaign, pool
+        terms = campaign.eligibility
+        self._always = runtime.settings.eligibility.campaign_user_lookups == "always"
+        self._asks_everybody = terms.require_verified_phone or self._always
+
+    def ask(self, subjects: Sequence[Subject]) -> list[Asked]:
+        """In the order of `subjects`."""
+        return [
+            Asked(invites, user)
+            for invites, user in zip(self._invites(subjects), self._users(subjects), strict=True)
+        ]
+
+    def _invites(self, subjects: Sequence[Subject]) -> list[Fact[Invites]]:
+        terms = self._campaign.eligibility
+        if not terms.invite_only:
+            return [NO_INVITES] * len(subjects)
+        wanted: list[dict[InviteType, TableKey]] = []
+        for subject in subjects:
+            values = {InviteType(kind.value): value for kind, value in subject.identities.items()}
+            wanted.append(
+                {
+                    kind: invite_key(self._campaign.campaign_id, kind, value)
+                    for kind, value in values.items()
+                    if kind in terms.invite_types
+                }
+            )
+        keys = dict.fromkeys(key for each in wanted for key in each.values())
+        found: dict[TableKey, int] = {}
+        for part in self._pool.map(self._runtime.invites.ttls, _chunks(keys, MAX_GET)):
+            found |= part
+        return [
+            Known({kind: found[key] for kind, key in each.items() if key in found}, Source.DATABASE)
+            for each in wanted
+        ]
+
+    def _users(self, subjects: Sequence[Subject]) -> list[Fact[User | None]]:
+        ids = {each.global_user_id for each in subjects if each.global_user_id and self._is_asked_for(each)}
+        known = dict(zip(ids, self._pool.map(self._user, ids), strict=True))
+        return [
+            known.get(each.global_user_id, NO_USER) if each.global_user_id else NO_USER for each in subjects
+        ]
+
+    def _is_asked_for(self, subject: Subject) -> bool:
+        terms = self._campaign.eligibility
+        lacks_region = bool(terms.regions) and subject.region is None
+        lacks_age = terms.min_age is not None and subject.birth_date is None
+        return self._asks_everybody or lacks_region or lacks_age
+
+    def _user(self, global_user_id: str) -> Fact[User | None]:
+        try:
+            return Known(self._runtime.services.user.get(global_user_id), Source.SERVICE)
+        except PermanentFailure:
+            # An id that the service refuses is nobody's.
+            return Known(None, Source.SERVICE)
+        except TransientFailure as failure:
+            if self._always:
+                raise
+            return Missing(failure.dependency, failure.error)
+
+
+@contextmanager
+def outside(runtime: Runtime, campaign: Campaign) -> Iterator[Outside]:
+    """With threads of its own."""
+    with ThreadPoolExecutor(runtime.settings.eligibility.threads, "eligibility") as pool:
+        yield Outside(runtime, campaign, pool)
+
+
+def _chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(values)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

@@ -1,0 +1,147 @@
+"""A file of all entries of a campaign, and what they have to do with each other, found out of core.
+
+The file holds whole entries, so it lies in a folder that nobody else may read and goes with the judgement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import duckdb
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.eligibility.subject import Identity, Subject
+
+# Rows of one part of the file, and of one answer: some 10 MB.
+ROWS = 5_000
+# DuckDB spills beyond this.
+_MEMORY_MIB = 300
+_THREADS = 2
+_FIELDS: list[pa.Field[Any]] = [
+    pa.field("n", pa.int64()),
+    pa.field("entry_id", pa.string()),
+    pa.field("entered_at", pa.string()),
+    *(pa.field(identity.value, pa.string()) for identity in Identity),
+    pa.field("unit", pa.string()),
+    pa.field("codes", pa.list_(pa.string())),
+    pa.field("fields", pa.binary()),
+]
+_SCHEMA = pa.schema(_FIELDS)
+
+
+class Staged(NamedTuple):
+    """An entry as it was judged by itself (`codes`), and what stands before it: entries with which identities, and
+    how many of its unit.
+    """
+
+    entry_id: str
+    entered_at: str
+    fields: Mapping[str, Any]
+    codes: Sequence[str]
+    duplicates: frozenset[Identity]
+    household: int
+
+
+class Staging:
+    """A context manager; `add` every entry, then read them back once with `entries`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._path = folder, folder / "staged.parquet"
+        self._writer = pq.ParquetWriter(self._path, _SCHEMA, compression="zstd")
+        self._rows: list[tuple[object, ...]] = []
+        self.count = 0
+
+    def add(self, key: EntryKey, subject: Subject, fields: Mapping[str, Any], codes: Sequence[str]) -> None:
+        """`subject.entered_at` and the key give the order of the entries."""
+        identities = subject.identities
+        self._rows.append(
+            (
+                self.count,
+                key.entry_id,
+                subject.entered_at,
+                *(identities.get(identity) for identity in Identity),
+                subject.unit,
+                codes,
+                orjson.dumps(fields),
+            )
+        )
+        self.count += 1
+        if len(self._rows) == ROWS:
+            self._flush()
+
+    def entries(self) -> Iterator[list[Staged]]:
+        """Every entry, up to `ROWS` at a time, in no order."""
+        self._close()
+        with duckdb.connect(
+            config={
+                "threads": _THREADS,
+                "memory_limit": f"{_MEMORY_MIB}MiB",
+                "temp_directory": str(self._folder / "spill"),
+                "preserve_insertion_order": False,
+            }
+        ) as database:
+            database.execute(f"CREATE VIEW staged AS FROM read_parquet('{_quoted(self._path)}')")
+            database.execute(_BEFORE)
+            reader: Any = database.sql(_JOINED).to_arrow_reader(ROWS)
+            for batch in reader:
+                columns = [column.to_pylist() for column in batch.columns]
+                yield [_staged(*row) for row in zip(*columns, strict=True)]
+
+    def _flush(self) -> None:
+        if self._rows:
+            columns = zip(*self._rows, strict=True)
+            arrays = [pa.array(column, each.type) for column, each in zip(columns, _FIELDS, strict=True)]
+            self._writer.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA))
+            self._rows.clear()
+
+    def _close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
+
+
+def _places(column: str) -> str:
+    """The place of every entry among those with the same value, for values that more than one has."""
+    return f"""SELECT n, '{column}' AS what,
+    row_number() OVER (PARTITION BY "{column}" ORDER BY entered_at, entry_id) - 1 AS before
+FROM staged WHERE "{column}" IN (
+    SELECT "{column}" FROM staged WHERE "{column}" IS NOT NULL GROUP BY ALL HAVING count(*) > 1)"""
+
+
+# Texts compare by code points here as they do in Python, so both see the same order.
+_BEFORE = f"""CREATE TABLE before AS
+SELECT n, list(what) FILTER (WHERE what <> 'unit') AS identities, coalesce(max(before) FILTER (WHERE what = 'unit'), 0)
+    AS household
+FROM ({" UNION ALL ".join(_places(column) for column in (*(identity.value for identity in Identity), "unit"))})
+WHERE before > 0 GROUP BY n"""
+_JOINED = """SELECT entry_id, entered_at, fields, codes, identities, household
+FROM staged LEFT JOIN before USING (n)"""
+
+
+def _staged(
+    entry_id: str,
+    entered_at: str,
+    fields: bytes,
+    codes: list[str],
+    identities: list[str] | None,
+    household: int | None,
+) -> Staged:
+    duplicates = frozenset(map(Identity, identities or ()))
+    return Staged(entry_id, entered_at, orjson.loads(fields), codes, duplicates, household or 0)
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

@@ -1,0 +1,106 @@
+"""A draw in the hands of one run: its lease, its fencing token, what it has decided so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from regworkers_core.adapters.draws import DrawRecord, Fenced, PhaseRecord, PhaseStatus
+from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.held_lease import LeaseBusy, held_lease
+from regworkers_core.engine.leases import Lease
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.artefacts import Workbench, workbench
+from regworkers_core.selection.maths.engine import Engine
+
+
+def lease_name(campaign_id: str) -> str:
+    """The lease of a campaign's draw in `worker-leases`."""
+    return f"draw-{campaign_id}"
+
+
+class DrawBusy(Failure):
+    """Another run works on this draw. Nothing is wrong: it goes on there."""
+
+    def __init__(self, campaign_id: str) -> None:
+        super().__init__(f"another run works on the draw of {campaign_id}: nothing to do here")
+
+
+class HeldDraw:
+    """What every step of a draw needs; without `phase` it is about the latest one."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        campaign_id: str,
+        *,
+        run_id: str,
+        phase: int | None = None,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._runtime, self.campaign_id, self._run_id = runtime, campaign_id, run_id
+        self._wanted_phase, self._sleep = phase, sleep
+
+    @contextmanager
+    def _lease(self) -> Iterator[Lease]:
+        try:
+            with held_lease(
+                self._runtime.leases,
+                lease_name(self.campaign_id),
+                self._run_id,
+                lease_seconds=self._runtime.settings.selection.lease_seconds,
+                sleep=self._sleep,
+            ) as lease:
+                yield lease
+        except (LeaseBusy, Fenced):
+            raise DrawBusy(self.campaign_id) from None
+
+    @contextmanager
+    def _bench(self) -> Iterator[Workbench]:
+        with workbench(self._runtime.objects, self.campaign_id) as bench:
+            yield bench
+
+    def _engine(self, bench: Workbench) -> Engine:
+        settings = self._runtime.settings.selection
+        return Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=bench.scratch)
+
+    def _campaign(self) -> Campaign:
+        campaign = self._runtime.campaigns.get(self.campaign_id)
+        if campaign is None:
+            raise UsageError(f"no campaign {self.campaign_id}: `regworkers campaign list` names them")
+        return campaign
+
+    def _decide(self, lease: Lease, phase: int, fields: Mapping[str, Any], once: str = "") -> None:
+        self._runtime.draws.decide(self.campaign_id, phase, fields, token=lease.token, once=once)
+
+    def _phase(self, number: int) -> PhaseRecord:
+        record = self._runtime.draws.get(self.campaign_id)
+        if record is None:
+            raise self._missing("judge")
+        return record.phases[number]
+
+    def _ready(self, needed: PhaseStatus, step: str) -> tuple[DrawRecord, PhaseRecord]:
+        """The record and the phase, which has come as far as `needed`, or UsageError naming `step`."""
+        record = self._runtime.draws.get(self.campaign_id)
+        if record is None or not record.phases:
+            raise self._missing("judge")
+        number = self._wanted_phase or record.latest.phase
+        phase = record.phases.get(number)
+        if phase is None:
+            raise UsageError(f"the draw of {self.campaign_id} has no phase {number}")
+        if not phase.reached(needed):
+            raise self._missing(step)
+        return record, phase
+
+    def _missing(self, step: str) -> UsageError:
+        return UsageError(
+            f"the draw of {self.campaign_id} has not come to this step: `{step}` is first"
+            f" (`regworkers draw run {self.campaign_id}` does all in order)"
+        )
+
+    def _now(self) -> str:
+        return iso(self._runtime.clock())
