@@ -16,7 +16,7 @@ from regworkers_core.cli.output import Format, FormatOption, answer, progress, r
 from regworkers_core.cli.pairs import numbers, seats_of_segments
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.eligibility.campaign.judging import judge_campaign
+from regworkers_core.eligibility.campaign.judging import judge_entries
 from regworkers_core.judging import read_judged
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.pool import POOL, write_pool
@@ -81,7 +81,7 @@ def simulate_command(
     with tempfile.TemporaryDirectory(prefix="regworkers-simulate-") as name, progress("") as bar:
         folder, task = Path(name), bar.add_task("entries", total=None)
         if runtime is not None and campaign is not None:
-            judge_campaign(
+            judge_entries(
                 runtime,
                 campaign,
                 as_of=iso(runtime.clock()),

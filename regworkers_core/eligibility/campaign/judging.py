@@ -40,8 +40,12 @@ class _Read(NamedTuple):
 def judge_campaign(
     runtime: Runtime, campaign: Campaign, *, as_of: str, folder: Path, tell: Tell
 ) -> Judgement:
-    """`regworkers_core.judging.Judge`, by the rules of eligibility. Beside `judged.parquet` it writes
-    `eligibility.html`, the report for people.
+    """`regworkers_core.judging.Judge`, by the rules of eligibility, with a report for people."""
+    return judge_entries(runtime, campaign, as_of=as_of, folder=folder, tell=tell).judgement(folder)
+
+
+def judge_entries(runtime: Runtime, campaign: Campaign, *, as_of: str, folder: Path, tell: Tell) -> Tally:
+    """Write `folder/judged.parquet` and return the numbers.
 
     An entry without a time of its own is not refused for it: it counts as entered when the campaign opened. Raises
     TransientFailure when MongoDB, the demand table (invites) or a service that the campaign requires cannot answer.
@@ -63,7 +67,7 @@ def judge_campaign(
             for judged in work.together(entries):
                 writer.add(judged)
                 tally.add(judged)
-    return tally.judgement(folder)
+    return tally
 
 
 class _CampaignJudge:

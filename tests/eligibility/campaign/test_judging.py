@@ -1,0 +1,239 @@
+"""Every entry of a campaign, judged at one moment by the rules that judge a fan who asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from regworkers_core.domain.eligibility import Known, Source
+from regworkers_core.domain.invite import InviteType
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.timestamps import seconds
+from regworkers_core.domain.user import User
+from regworkers_core.eligibility.campaign import judging, staging
+from regworkers_core.eligibility.case import AsOf
+from regworkers_core.eligibility.facts import Facts, stands_before
+from regworkers_core.eligibility.judge import judge
+from regworkers_core.eligibility.request import subject_of
+from regworkers_core.judging import PAGE
+from tests.eligibility.campaign.world import AS_OF, CLOSES, World, closed, entry
+
+LATER = int(seconds("2026-06-01T00:00:00.000Z") or 0)
+
+
+def test_an_entry_of_the_campaigns_time_is_eligible(tmp_path: Path) -> None:
+    assert World([entry("a")]).judge(tmp_path) == {"a": []}
+
+
+def test_the_window_is_that_of_the_entrys_own_time(tmp_path: Path) -> None:
+    early = entry("early", createdAt="2025-12-31T23:59:59.999Z")
+    late = entry("late", createdAt=CLOSES)
+    assert World([early, late]).judge(tmp_path) == {
+        "early": ["CAMPAIGN_NOT_OPEN"],
+        "late": ["CAMPAIGN_CLOSED"],
+    }
+
+
+def test_what_came_after_somebody_closed_the_campaign_early_is_late(tmp_path: Path) -> None:
+    transition = {
+        "from": "OPEN",
+        "to": "CLOSED",
+        "at": "2026-01-15T00:00:00.000Z",
+        "reason": "sold out",
+        "runId": "r",
+        "token": 1,
+    }
+    judged = World([entry("before", day=14), entry("after", day=15)]).judge(
+        tmp_path, closed(transitions=[transition])
+    )
+    assert judged == {"before": [], "after": ["CAMPAIGN_CLOSED"]}
+
+
+def test_an_entry_without_a_time_of_its_own_is_not_refused_for_it(tmp_path: Path) -> None:
+    world = World([entry("a", createdAt=None), entry("b", createdAt="yesterday")])
+    assert world.judge(tmp_path) == {"a": [], "b": []}
+    assert world.tally.undated == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "first", "second"),
+    [
+        ("email", "Fan@Example.com", " fan@example.COM"),
+        ("globalUserId", "g-1", "g-1"),
+        ("memberId", "m-1", "m-1"),
+    ],
+)
+def test_of_one_persons_entries_the_earliest_stands(
+    tmp_path: Path, field: str, first: str, second: str
+) -> None:
+    entries = [entry("z", day=3, **{field: first}), entry("a", day=4, **{field: second})]
+    assert World(entries[::-1]).judge(tmp_path) == {"z": [], "a": ["ALREADY_ENTERED"]}
+
+
+def test_of_two_entries_of_one_moment_the_smaller_id_stands(tmp_path: Path) -> None:
+    entries = [entry("b", email="fan@example.com"), entry("a", email="fan@example.com")]
+    assert World(entries).judge(tmp_path) == {"a": [], "b": ["ALREADY_ENTERED"]}
+
+
+def test_dots_and_plus_tags_make_nobody_the_same_person(tmp_path: Path) -> None:
+    entries = [entry("a", email="jo.fan@example.com"), entry("b", email="jofan+x@example.com")]
+    assert World(entries).judge(tmp_path) == {"a": [], "b": []}
+
+
+def test_a_household_has_as_many_entries_as_it_may(tmp_path: Path) -> None:
+    entries = [entry(name, day=day, unit="flat-7") for name, day in (("c", 3), ("b", 2), ("a", 1))]
+    limited = closed(eligibility={"maxPerUnit": 2})
+    assert World(entries).judge(tmp_path, limited) == {"a": [], "b": [], "c": ["HOUSEHOLD_LIMIT"]}
+
+
+def test_an_unknown_market_is_left_to_the_draw(tmp_path: Path) -> None:
+    assert World([entry("a", markets=["atlantis"])]).judge(tmp_path) == {"a": []}
+
+
+def test_an_invite_counts_by_its_ttl_at_the_time_of_the_entry(tmp_path: Path) -> None:
+    world = World([entry("in"), entry("expired"), entry("none"), entry("member", memberId="m-1")])
+    world.invite("In@example.com", LATER)
+    world.invite("expired@example.com", int(seconds("2026-01-05T00:00:00.000Z") or 0))
+    world.invite("m-1", LATER, InviteType.MEMBER_ID)
+    judged = world.judge(tmp_path, closed(eligibility={"inviteOnly": True}))
+    assert judged == {"in": [], "expired": ["NOT_INVITED"], "none": ["NOT_INVITED"], "member": []}
+
+
+def test_invites_are_asked_for_a_hundred_at_a_time_and_only_where_the_campaign_wants_them(
+    tmp_path: Path,
+) -> None:
+    world = World([entry(f"e{number}") for number in range(250)])
+    world.judge(tmp_path)
+    assert world.asked == []
+    world.judge(tmp_path, closed(eligibility={"inviteOnly": True}))
+    assert sorted(world.asked) == [50, 100, 100]
+
+
+def test_nobody_is_left_out_because_a_service_that_the_campaign_needs_is_away(tmp_path: Path) -> None:
+    world = World([entry("a", globalUserId="g-1")])
+    with pytest.raises(TransientFailure, match="service-user"):
+        world.judge(tmp_path, closed(eligibility={"requireVerifiedPhone": True}))
+
+
+def test_records_are_asked_for_only_where_the_campaign_or_the_settings_want_them(tmp_path: Path) -> None:
+    world = World([entry("a", globalUserId="g-1")], users={"g-1": User(True, True)})
+    assert world.judge(tmp_path) == {"a": []}
+    assert world.asked_users == set()
+    world.lookups = "always"
+    assert world.judge(tmp_path) == {"a": ["BLOCKED"]}
+
+
+def test_records_that_the_settings_want_are_not_done_without(tmp_path: Path) -> None:
+    world = World([entry("a", globalUserId="g-1")], lookups="always")
+    with pytest.raises(TransientFailure):
+        world.judge(tmp_path)
+
+
+def test_a_record_tells_the_region_that_the_entry_does_not(tmp_path: Path) -> None:
+    users = {"g-1": User(True, False, region="de"), "g-2": User(True, False, region="FR")}
+    entries = [
+        entry("german", globalUserId="g-1"),
+        entry("french", globalUserId="g-2"),
+        entry("own", globalUserId="g-3", attributes={"region": "DE"}),
+    ]
+    world = World(entries, users=users)
+    assert world.judge(tmp_path, closed(eligibility={"regions": ["DE"]})) == {
+        "german": [],
+        "french": ["REGION"],
+        "own": [],
+    }
+    assert world.asked_users == {"g-1", "g-2"}
+
+
+def test_removed_entries_are_not_judged(tmp_path: Path) -> None:
+    gone = {"campaignId": "summer", "entryId": "gone"}
+    assert World([gone, entry("a")]).judge(tmp_path) == {"a": []}
+
+
+def test_the_numbers_add_up_by_reason_market_and_day_and_hold_nobodys_data(tmp_path: Path) -> None:
+    entries = [
+        entry("a", day=3, markets=["berlin", "paris"]),
+        entry("b", day=4, email="a@example.com"),
+        entry("c", day=4, email="nobody", lastName=None),
+        entry("d", day=4, markets=["atlantis"]),
+    ]
+    world = World(entries)
+    world.judge(tmp_path)
+    judgement = world.tally.judgement(tmp_path)
+    facts = judgement.facts
+    assert (facts["entries"], facts["eligible"], facts["ineligible"]) == (4, 2, 2)
+    assert facts["primaryReasons"] == {"MISSING_FIELD": 1, "ALREADY_ENTERED": 1}
+    assert facts["failedRules"] == {"MISSING_FIELD": 1, "INVALID_EMAIL": 1, "ALREADY_ENTERED": 1}
+    assert facts["markets"] == {
+        "berlin": {"ELIGIBLE": 1, "ALREADY_ENTERED": 1, "MISSING_FIELD": 1},
+        "paris": {"ELIGIBLE": 1},
+        "–": {"ELIGIBLE": 1},
+    }
+    page = (tmp_path / PAGE).read_text(encoding="utf-8")
+    assert "2026-01-04" in page and "ALREADY_ENTERED" in page
+    shown = page + "".join(judgement.markdown.values())
+    assert "a@example.com" not in shown and "Łukasz" not in shown
+    assert {"overview", "plot_markets", "plot_days"} == set(judgement.markdown)
+
+
+def test_a_campaign_without_entries_has_a_report(tmp_path: Path) -> None:
+    world = World()
+    assert world.judge(tmp_path) == {}
+    assert world.tally.judgement(tmp_path).facts["entries"] == 0
+
+
+_people = st.lists(
+    st.tuples(
+        st.integers(1, 5),
+        st.sampled_from(["x@example.com", "X@example.com", "y@example.com", "no mail"]),
+        st.sampled_from([None, "g-1", "g-2"]),
+        st.sampled_from([None, "flat-1", "flat-2"]),
+    ),
+    max_size=12,
+)
+
+
+@given(people=_people, rows=st.integers(1, 5))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_out_of_core_and_one_by_one_come_to_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, people: list[tuple[int, str, str, str]], rows: int
+) -> None:
+    """However the entries are cut into batches."""
+    monkeypatch.setattr(staging, "ROWS", rows)
+    monkeypatch.setattr(judging, "ROWS", rows + 1)
+    of = closed(eligibility={"maxPerUnit": 1})
+    entries = [
+        entry(f"e{number}", day=day, email=mail, globalUserId=user, unit=unit)
+        for number, (day, mail, user, unit) in enumerate(people)
+    ]
+    subjects = {
+        each["entryId"]: subject_of(each, entry_id=each["entryId"], created_at=each["createdAt"])
+        for each in entries
+    }
+    expected = {}
+    for name, subject in subjects.items():
+        own = (subject.entered_at, name)
+        before = [
+            other
+            for other_name, other in subjects.items()
+            if stands_before((other.entered_at or "", other_name), own)
+        ]
+        duplicates = frozenset(
+            kind
+            for kind, value in subject.identities.items()
+            if any(other.identities.get(kind) == value for other in before)
+        )
+        household = sum(other.unit is not None and other.unit == subject.unit for other in before)
+        facts = Facts(
+            Known(of, Source.DATABASE),
+            Known({}, Source.REQUEST),
+            Known(duplicates, Source.DATABASE),
+            Known(household, Source.DATABASE),
+            Known(None, Source.REQUEST),
+        )
+        judged = judge(subject, facts, AsOf(seconds(AS_OF) or 0.0, AS_OF))
+        expected[name] = [reason.code for reason in judged.reasons]
+    assert World(entries).judge(tmp_path, of) == expected
