@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ def classify(error: Exception) -> Exception:
 
 def dependency(policy: RetryPolicy = QUICK, failures: int = 3, clock: Clock | None = None) -> Dependency:
     breaker = CircuitBreaker("fake", failures=failures, reset_seconds=15, clock=clock or Clock())
-    return Dependency("fake", classify, policy=policy, breaker=breaker)
+    return Dependency("fake", classify, policy=policy, breaker=breaker, clock=clock or time.monotonic)
 
 
 class Service:
@@ -91,6 +92,37 @@ def test_a_call_that_must_not_be_repeated_is_made_once() -> None:
     with pytest.raises(TransientFailure):
         dependency().call(service, retry=False)
     assert service.calls == 1
+
+
+def test_a_wait_that_the_dependency_asks_for_is_kept_up_to_the_cap() -> None:
+    policy = RetryPolicy(attempts=4, total_seconds=5, first_cap_seconds=0, last_cap_seconds=0.1)
+
+    def busy(seconds: float) -> Service:
+        return Service(TransientFailure("fake", "busy", retry_after_seconds=seconds))
+
+    short, long = busy(0.1), busy(0.2)
+    started = time.monotonic()
+    assert dependency(policy).call(short) == "answer"
+    assert time.monotonic() - started >= 0.1
+    with pytest.raises(TransientFailure):
+        dependency(policy).call(long)
+    assert (short.calls, long.calls) == (2, 1)
+
+
+def test_no_attempt_begins_after_the_time_that_the_caller_gives() -> None:
+    clock = Clock()
+    service = Service(*[OSError() for _ in range(10)])
+
+    def slow() -> str:
+        clock.now += 1.0
+        return service()
+
+    with pytest.raises(TransientFailure):
+        dependency(clock=clock).call(slow, within_seconds=2.5)
+    assert service.calls == 3
+    with pytest.raises(TransientFailure):
+        dependency(clock=clock).call(slow)
+    assert service.calls == 7, "without one the policy alone decides"
 
 
 def test_what_is_not_transient_is_not_tried_again_and_comes_out_as_it_is() -> None:

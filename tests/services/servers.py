@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
@@ -34,13 +35,14 @@ class Scripted:
     sent one by one, with `pause_seconds` between them for as long as the client listens.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.asked: list[Asked] = []
         self.answers: list[Iterable[bytes]] = [answer()]
         self.pause_seconds = 0.0
         self._stopped = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._tls = tls
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._listener.getsockname()[1]}"
         self._threads: list[threading.Thread] = []
         self._connections: list[socket.socket] = []
         self._start(self._accept)
@@ -51,14 +53,18 @@ class Scripted:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self.close_connections()
+        for thread in self._threads:
+            thread.join(10)
+
+    def close_connections(self) -> None:
+        """As a server does with those that were idle for long."""
         for connection in self._connections:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
 
     def _start(self, target: object, *arguments: object) -> None:
-        thread = threading.Thread(target=target, args=arguments)  # type: ignore[arg-type]
+        thread = threading.Thread(target=target, args=arguments, daemon=True)  # type: ignore[arg-type]
         self._threads.append(thread)
         thread.start()
 
@@ -70,7 +76,16 @@ class Scripted:
                 self._start(self._serve, connection)
 
     def _serve(self, connection: socket.socket) -> None:
-        with suppress(OSError), connection, connection.makefile("rb") as lines:
+        with suppress(OSError):
+            if self._tls is None:
+                self._converse(connection)
+            else:
+                wrapped = self._tls.wrap_socket(connection, server_side=True)
+                self._connections.append(wrapped)
+                self._converse(wrapped)
+
+    def _converse(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as lines:
             while head := lines.readline():
                 headers = {}
                 while (line := lines.readline().decode().strip()) != "":
