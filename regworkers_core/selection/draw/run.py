@@ -22,6 +22,7 @@ from regworkers_core.judging import Judge, Tell
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.publish import publish_phase
 from regworkers_core.selection.campaigns import lifecycle
+from regworkers_core.selection.codes.precheck import check_codes
 from regworkers_core.selection.draw import allocation, commitment, freezing, reporting, seeding
 from regworkers_core.selection.draw.held import HeldDraw
 from regworkers_core.selection.draw.terms import Terms
@@ -107,7 +108,7 @@ class DrawRun(HeldDraw):
         return Step("judge", "preview", told.facts, told.markdown)
 
     def judge(self) -> Step:
-        """Wait for replication, then judge every entry at one moment. Raises NotSettled.
+        """Look whether there are codes, wait for replication, then judge every entry at one moment. Raises NotSettled.
 
         What was judged counts once it is frozen. Until then it is judged anew, so that whatever made the freeze fail
         can be mended in the entries.
@@ -122,6 +123,9 @@ class DrawRun(HeldDraw):
                     f"campaign {self.campaign_id} is {campaign.status}, a draw needs it CLOSED:"
                     f" `regworkers campaign close {self.campaign_id}`"
                 )
+            codes = check_codes(self._runtime, campaign)
+            for warning in codes.warnings:
+                self._tell(warning)
             self._tell("waiting for replication")
             if findings := self._settled(self.campaign_id):
                 raise NotSettled(self.campaign_id, findings)
@@ -144,7 +148,7 @@ class DrawRun(HeldDraw):
                 )
             self._on_step("draw.after_judge")
             self._decide(lease, 1, {"eligibility": judged, "asOf": as_of})
-        return Step("judge", "done", judged, told.markdown)
+        return Step("judge", "done", {**judged, **codes.as_facts()}, told.markdown)
 
     def freeze(self) -> Step:
         """Keep the pool: the judged entries that can take part, as leaves, and their root."""
