@@ -20,8 +20,6 @@ _PLAIN = re.compile(
     r"[a-z0-9_+-]+(?:\.[a-z0-9_+-]+){0,9}@(?:[a-z0-9](?:-?[a-z0-9]){0,31}\.){1,9}(?P<top>[a-z]{2,24})",
     re.IGNORECASE,
 )
-# Characters before the @, RFC 5321 4.5.3.1.1.
-_MAX_LOCAL = 64
 _SPECIAL_TOPS = frozenset(name.rpartition(".")[2] for name in SPECIAL_USE_DOMAIN_NAMES)
 
 
@@ -31,7 +29,7 @@ def is_mail(text: str) -> bool:
     if len(trimmed) > MAX_LENGTH:
         return False
     plain = _PLAIN.fullmatch(trimmed)
-    if plain and plain["top"].lower() not in _SPECIAL_TOPS and trimmed.index("@") <= _MAX_LOCAL:
+    if plain and plain["top"].lower() not in _SPECIAL_TOPS:
         return True
     try:
         # `.test` is reserved for tests (RFC 2606), which is what qa is for.

@@ -25,7 +25,8 @@ def _end(campaign: Campaign) -> str:
 RULE = Rule(
     position=60,
     code="CAMPAIGN_CLOSED",
-    fails_when="the moment lies at or after `closesAt`, or after somebody closed the campaign earlier",
+    fails_when="the moment lies at or after `closesAt`, or at or after an earlier closing by hand; for somebody who"
+    " asks now also when the status is past OPEN",
     needs=("campaign",),
     message="Registration has closed.",
     judge=_judge,

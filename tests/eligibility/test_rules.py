@@ -1,0 +1,299 @@
+"""Each rule: when it fails, when it passes, when it cannot tell."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import pytest
+
+from regworkers_core.domain.eligibility import NOT_ASKED, Known, Missing, Source, Status
+from regworkers_core.domain.invite import InviteType
+from regworkers_core.domain.user import User
+from regworkers_core.eligibility.case import AsOf
+from regworkers_core.eligibility.facts import Facts, stands_before
+from regworkers_core.eligibility.judge import Judgement, judge
+from regworkers_core.eligibility.request import subject_of
+from regworkers_core.eligibility.subject import Identity, Subject
+from tests.eligibility.world import campaign
+
+NOW = 1_782_864_000.0  # 2026-07-01
+AS_OF = AsOf.at(NOW)
+AWAY = Missing("somebody", "away")
+ENTRY = {"email": "fan@example.com", "firstName": "Zoë", "lastName": "Łukasz", "globalUserId": "g1"}
+
+
+def facts(**changes: Any) -> Facts:
+    """All known: nobody else has entered, nobody is invited, the user has nothing against it."""
+    terms = changes.pop("terms", {})
+    known = {
+        "campaign": campaign(eligibility=terms, **changes.pop("campaign", {})),
+        "invites": {},
+        "duplicates": frozenset(),
+        "household": 0,
+        "user": User(verified_phone=True, blocked=False, region="DE", birth_date=date(1990, 1, 1)),
+        **changes,
+    }
+    return Facts(
+        **{
+            name: value if isinstance(value, Missing) else Known(value, Source.DATABASE)
+            for name, value in known.items()
+        }
+    )
+
+
+def fan(**changes: Any) -> Subject:
+    entry = {name: value for name, value in {**ENTRY, **changes}.items() if value is not None}
+    return subject_of(entry)
+
+
+def stands(created_at: str, **changes: Any) -> Subject:
+    return subject_of({**ENTRY, **changes}, entry_id="e1", created_at=created_at)
+
+
+def said(judgement: Judgement) -> str:
+    """The one failed rule, `UNKNOWN <fact>`, or `ELIGIBLE`."""
+    if judgement.status is Status.UNKNOWN:
+        return f"UNKNOWN {' '.join(judgement.missing)}"
+    return " ".join(reason.code for reason in judgement.reasons) or "ELIGIBLE"
+
+
+def verdict(subject: Subject, facts: Facts) -> str:
+    return said(judge(subject, facts, AS_OF))
+
+
+def test_a_fan_against_whom_nothing_speaks_is_eligible() -> None:
+    assert verdict(fan(), facts()) == "ELIGIBLE"
+
+
+def test_all_required_fields_that_are_missing_are_named_at_once() -> None:
+    (reason,) = judge(fan(email=None, firstName=" ", lastName=None), facts(), AS_OF).reasons
+    assert (reason.code, reason.detail) == ("MISSING_FIELD", "missing: email, firstName, lastName")
+
+
+def test_wrong_fields_are_named_with_what_is_wrong() -> None:
+    (reason,) = judge(fan(firstName=5, unit="a b"), facts(), AS_OF).reasons
+    assert reason.code == "INVALID_FIELD"
+    assert reason.detail == (
+        "firstName should be a text, found int; unit should be 1 to 64 of the characters A-Z a-z 0-9 _ -"
+    )
+
+
+@pytest.mark.parametrize("email", ["fan", "fan@", 5, "a" * 300 + "@example.com", "\u202efan@example.com"])
+def test_what_is_no_mail_address_is_said_to_be_none(email: Any) -> None:
+    assert verdict(fan(email=email), facts()) == "INVALID_EMAIL"
+
+
+def test_a_campaign_that_nobody_knows_fails_alone() -> None:
+    nobody = Facts(Known(None, Source.DATABASE))
+    assert verdict(fan(markets=["x"]), nobody) == "CAMPAIGN_NOT_FOUND"
+
+
+def test_a_campaign_that_could_not_be_read_is_unknown() -> None:
+    assert verdict(fan(), Facts(AWAY)) == "UNKNOWN campaign"
+
+
+@pytest.mark.parametrize(
+    ("status", "opens_at", "closes_at", "expected"),
+    [
+        ("DRAFT", "2026-01-01", "2027-01-01", "CAMPAIGN_NOT_OPEN"),
+        ("OPEN", "2026-07-01T00:00:00.001Z", "2027-01-01", "CAMPAIGN_NOT_OPEN"),
+        ("OPEN", "2026-07-01T00:00:00.000Z", "2027-01-01", "ELIGIBLE"),
+        ("OPEN", "2026-01-01", "2026-07-01T00:00:00.001Z", "ELIGIBLE"),
+        ("OPEN", "2026-01-01", "2026-07-01T00:00:00.000Z", "CAMPAIGN_CLOSED"),
+        ("CLOSED", "2026-01-01", "2027-01-01", "CAMPAIGN_CLOSED"),
+        ("PROCESSING", "2026-01-01", "2027-01-01", "CAMPAIGN_CLOSED"),
+        ("COMPLETED", "2026-01-01", "2026-06-01", "CAMPAIGN_CLOSED"),
+    ],
+)
+def test_a_fan_who_asks_now_is_held_to_status_and_window(
+    status: str, opens_at: str, closes_at: str, expected: str
+) -> None:
+    window = {"status": status, "opensAt": opens_at, "closesAt": closes_at}
+    assert verdict(fan(), facts(campaign=window)) == expected
+
+
+CLOSED = {
+    "status": "PROCESSING",
+    "opensAt": "2026-02-01",
+    "closesAt": "2026-06-01",
+    "transitions": [
+        {
+            "from": "OPEN",
+            "to": "CLOSED",
+            "at": "2026-05-01T12:00:00.000Z",
+            "reason": "",
+            "runId": "",
+            "token": 1,
+        },
+        {"from": "CLOSED", "to": "PROCESSING", "at": "2026-05-02T00:00:00.000Z", "token": 2},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("created_at", "expected"),
+    [
+        ("2026-01-31T23:59:59.999Z", "CAMPAIGN_NOT_OPEN"),
+        ("2026-02-01T00:00:00.000Z", "ELIGIBLE"),
+        ("2026-02-01T01:00:00+01:00", "ELIGIBLE"),
+        ("2026-05-01T11:59:59.999Z", "ELIGIBLE"),
+        ("2026-05-01T12:00:00.000Z", "CAMPAIGN_CLOSED"),
+        ("2026-08-01T12:00:00.000Z", "CAMPAIGN_CLOSED"),
+        ("", "UNKNOWN createdAt"),
+        ("yesterday", "UNKNOWN createdAt"),
+    ],
+)
+def test_an_entry_that_stands_is_held_to_the_window_of_its_own_time(created_at: str, expected: str) -> None:
+    assert verdict(stands(created_at), facts(campaign=CLOSED)) == expected
+
+
+def test_closing_late_leaves_the_announced_end() -> None:
+    late = {**CLOSED, "closesAt": "2026-04-01"}
+    assert verdict(stands("2026-04-15T00:00:00.000Z"), facts(campaign=late)) == "CAMPAIGN_CLOSED"
+
+
+def test_an_unknown_market_is_pointed_at_and_none_is_fine() -> None:
+    (reason,) = judge(fan(markets=["berlin", "fan@example.com"]), facts(), AS_OF).reasons
+    assert (reason.code, reason.detail) == ("MARKET_UNKNOWN", "markets[1]: the campaign has berlin, paris")
+    assert verdict(fan(markets=["paris", "berlin"]), facts()) == "ELIGIBLE"
+    assert verdict(fan(markets=[]), facts()) == "ELIGIBLE"
+
+
+def test_the_wishes_of_an_entry_that_stands_are_left_to_the_draw() -> None:
+    at = "2026-03-01T00:00:00.000Z"
+    assert verdict(stands(at, markets=["gone", "berlin"]), facts()) == "ELIGIBLE"
+    assert verdict(stands(at, markets=["gone"]), facts()) == "ELIGIBLE"
+
+
+INVITED = {"inviteOnly": True}
+
+
+@pytest.mark.parametrize(
+    ("terms", "invites", "expected"),
+    [
+        ({}, {}, "ELIGIBLE"),
+        ({}, AWAY, "ELIGIBLE"),
+        ({}, NOT_ASKED, "ELIGIBLE"),
+        (INVITED, {}, "NOT_INVITED"),
+        (INVITED, AWAY, "UNKNOWN invites"),
+        (INVITED, {InviteType.EMAIL: NOW + 1}, "ELIGIBLE"),
+        (INVITED, {InviteType.MEMBER_ID: NOW + 1}, "ELIGIBLE"),
+        (INVITED, {InviteType.EMAIL: NOW}, "NOT_INVITED"),
+        (INVITED, {InviteType.EMAIL: NOW - 1, InviteType.GLOBAL_USER_ID: NOW + 1}, "ELIGIBLE"),
+        ({**INVITED, "inviteTypes": ["memberId"]}, {InviteType.EMAIL: NOW + 1}, "NOT_INVITED"),
+    ],
+)
+def test_invites_count_by_their_type_and_until_they_expire(
+    terms: dict[str, Any], invites: Any, expected: str
+) -> None:
+    assert verdict(fan(), facts(terms=terms, invites=invites)) == expected
+
+
+def test_an_entry_keeps_the_invite_that_it_had_when_it_entered() -> None:
+    invites = {InviteType.EMAIL: NOW - 1}
+    assert verdict(stands("2026-06-01T00:00:00.000Z"), facts(terms=INVITED, invites=invites)) == "ELIGIBLE"
+    assert verdict(stands("2026-07-01T00:00:00.000Z"), facts(terms=INVITED, invites=invites)) == "NOT_INVITED"
+
+
+def user(**changes: Any) -> User:
+    return User(**{"verified_phone": True, "blocked": False, **changes})
+
+
+PHONE = {"requireVerifiedPhone": True}
+
+
+@pytest.mark.parametrize(
+    ("terms", "known", "expected"),
+    [
+        ({}, user(blocked=True), "BLOCKED"),
+        ({}, AWAY, "ELIGIBLE"),
+        ({}, None, "ELIGIBLE"),
+        (PHONE, user(), "ELIGIBLE"),
+        (PHONE, user(verified_phone=False), "PHONE_NOT_VERIFIED"),
+        (PHONE, user(verified_phone=False, blocked=True), "BLOCKED PHONE_NOT_VERIFIED"),
+        (PHONE, AWAY, "UNKNOWN user"),
+        (PHONE, None, "PHONE_NOT_VERIFIED"),
+        ({"regions": ["DE"]}, user(region="de"), "ELIGIBLE"),
+        ({"regions": ["DE"]}, user(region="FR"), "REGION"),
+        ({"regions": ["DE"]}, user(), "REGION"),
+        ({"regions": ["DE"]}, AWAY, "UNKNOWN user"),
+        ({"minAge": 18}, user(birth_date=date(2008, 7, 1)), "ELIGIBLE"),
+        ({"minAge": 18}, user(birth_date=date(2008, 7, 2)), "AGE"),
+        ({"minAge": 18}, user(), "AGE"),
+        ({"minAge": 18}, AWAY, "UNKNOWN user"),
+    ],
+)
+def test_a_users_record_is_needed_where_the_campaign_asks(
+    terms: dict[str, Any], known: Any, expected: str
+) -> None:
+    assert verdict(fan(), facts(terms=terms, user=known)) == expected
+
+
+@pytest.mark.parametrize(
+    ("terms", "expected"),
+    [
+        (PHONE, "PHONE_NOT_VERIFIED"),
+        ({"regions": ["DE"]}, "REGION"),
+        ({"minAge": 1}, "AGE"),
+        ({}, "ELIGIBLE"),
+    ],
+)
+def test_without_an_id_there_is_nothing_to_look_up_so_what_is_required_is_missing_for_certain(
+    terms: dict[str, Any], expected: str
+) -> None:
+    assert verdict(fan(globalUserId=None), facts(terms=terms, user=AWAY)) == expected
+
+
+@pytest.mark.parametrize("where", [{}, {"attributes": {"region": "fr", "birthDate": "2010-01-01"}}])
+def test_what_the_entry_says_goes_before_the_users_record(where: dict[str, Any]) -> None:
+    terms = {"regions": ["FR"], "minAge": 18}
+    top = {} if where else {"region": " Fr ", "birthDate": "2010-01-01"}
+    assert verdict(fan(**top, **where), facts(terms=terms)) == "AGE"
+
+
+def test_who_was_born_on_a_leap_day_turns_on_the_first_of_march() -> None:
+    terms = {"minAge": 18}
+    born = "2008-02-29"
+    assert verdict(stands("2026-02-28T23:00:00.000Z", birthDate=born), facts(terms=terms)) == "AGE"
+    assert verdict(stands("2026-03-01T00:00:00.000Z", birthDate=born), facts(terms=terms)) == "ELIGIBLE"
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [
+        (frozenset(), "ELIGIBLE"),
+        (frozenset({Identity.MEMBER_ID, Identity.EMAIL}), "ALREADY_ENTERED"),
+        (AWAY, "UNKNOWN duplicates"),
+    ],
+)
+def test_an_earlier_entry_of_the_same_person_stands(by: Any, expected: str) -> None:
+    judgement = judge(fan(), facts(duplicates=by), AS_OF)
+    assert said(judgement) == expected
+    if judgement.reasons:
+        assert judgement.reasons[0].detail == "an earlier entry has the same email, memberId"
+
+
+@pytest.mark.parametrize(
+    ("unit", "others", "expected"),
+    [
+        ("u1", 1, "ELIGIBLE"),
+        ("u1", 2, "HOUSEHOLD_LIMIT"),
+        ("u1", AWAY, "UNKNOWN household"),
+        (None, AWAY, "ELIGIBLE"),
+    ],
+)
+def test_a_household_enters_as_often_as_the_campaign_says(
+    unit: str | None, others: Any, expected: str
+) -> None:
+    assert verdict(fan(unit=unit), facts(terms={"maxPerUnit": 2}, household=others)) == expected
+    assert verdict(fan(unit=unit), facts(household=AWAY)) == "ELIGIBLE"
+
+
+def test_who_stands_before_whom() -> None:
+    asks_now = (None, None)
+    assert stands_before(("2026", "a"), asks_now)
+    assert not stands_before(("2026", "a"), (None, "a")), "the entry's own"
+    entry = ("2026-03", "m")
+    assert stands_before(("2026-02", "z"), entry) and stands_before(("2026-03", "a"), entry)
+    assert not stands_before(("2026-03", "z"), entry) and not stands_before(entry, entry)
