@@ -7,7 +7,17 @@ from importlib.metadata import entry_points
 
 import typer
 
-from regworkers_core.cli import basics, campaign, codes, drains, invites, notifications, replication, service
+from regworkers_core.cli import (
+    basics,
+    campaign,
+    codes,
+    drains,
+    eligibility,
+    invites,
+    notifications,
+    replication,
+    service,
+)
 from regworkers_core.cli.output import FINDING, TROUBLE
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.observability.logs import configure_logging, describe
@@ -31,6 +41,7 @@ def build(called: str = "") -> typer.Typer:
     replication.register(app)
     campaign.register(app)
     codes.register(app)
+    eligibility.register(app)
     invites.register(app)
     notifications.register(app)
     service.register(app)

@@ -68,13 +68,13 @@ class Tally:
             "days": _sorted(self.by_day, sorted(self.by_day)),
         }
 
-    def judgement(self, folder: Path) -> Judgement:
-        """With the report's page in `folder`. Plots are made here, so a second goes for their library."""
+    def judgement(self, folder: Path, page: str = PAGE) -> Judgement:
+        """With the report as `page` in `folder`. Plots are made here, so a second goes for their library."""
         from regworkers_core.eligibility.campaign.report import made_report
 
         numbers = self.numbers()
         report = made_report(self.campaign, numbers, self.codes)
-        (folder / PAGE).write_text(report.html, encoding="utf-8")
+        (folder / page).write_text(report.html, encoding="utf-8")
         facts = {name: value for name, value in numbers.items() if name not in ("asOf", "days")}
         return Judgement(facts, report.markdown)
 
