@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from regworkers_core.adapters.draws import PhaseRecord, PhaseStatus
 from regworkers_core.cli import proof, simulate
+from regworkers_core.cli.naming import campaign_id_of
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress
 from regworkers_core.cli.pairs import numbers, seats_of_segments
 from regworkers_core.domain.campaign import Reserve
@@ -24,6 +27,7 @@ from regworkers_core.engine.drain import DrainReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.blocked import blocked_lines
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw.artefacts import export
 from regworkers_core.selection.draw.held import DrawBusy, lease_name
@@ -49,7 +53,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run_command(
-    campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN")],
+    campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")],
     yes: Yes = False,
     strikes: Strikes = None,
     wait: Wait = True,
@@ -62,11 +66,11 @@ def run_command(
     """
     runtime = Runtime.load()
     struck = () if strikes is None else parse_strikes(_text(strikes))
-    _draw(runtime, campaign_id, None, struck, yes, wait, form)
+    _draw(runtime, campaign_id_of(runtime, campaign_id), None, struck, yes, wait, form)
 
 
 def top_up_command(
-    campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN")],
+    campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")],
     reason: Annotated[str, typer.Option(help="published with the phase")],
     capacity: Annotated[
         list[str] | None, typer.Option(help="MARKET=N, the new total of a market; may be repeated")
@@ -97,17 +101,19 @@ def top_up_command(
         waitlist_size=waitlist,
         keep_waitlist=waitlist is None,
     )
+    campaign_id = campaign_id_of(runtime, campaign_id)
     phase = open_phase(runtime, campaign_id, request, run_id=_run_id(), lease=lease_name(campaign_id))
     _draw(runtime, campaign_id, phase, (), yes, wait, form)
 
 
 def export_command(
-    campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN")],
+    campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")],
     folder: Path,
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Copy the published artefacts of every phase to FOLDER/phase-<n>/, for `draw verify` and for auditors."""
     runtime = Runtime.load()
+    campaign_id = campaign_id_of(runtime, campaign_id)
     record = runtime.draws.get(campaign_id)
     if record is None:
         raise UsageError(f"{campaign_id} was not drawn: `regworkers draw run {campaign_id}`")
@@ -159,12 +165,13 @@ def _draw(
         if last["state"] == "awaiting" and "publish" in done:
             last = _ask(run, campaign_id, done)
         if last["state"] == "awaiting" or stop.is_set:
-            answer({"campaignId": campaign_id, "steps": done}, form, _shown(done))
+            message = last.pop("message", None)
+            _tell(campaign_id, done, [message] if message else [], form)
             raise typer.Exit(FINDING)
         record = _assigned(runtime, campaign_id, run.phase, stop) if wait else None
     if record is not None:
         done["publish"] |= {"status": record.status.value, "markets": dict(record.markets)}
-    answer({"campaignId": campaign_id, "steps": done}, form, _shown(done))
+    _tell(campaign_id, done, blocked_lines(campaign_id, record.markets if record else {}), form)
     if wait and (record is None or not record.reached(PhaseStatus.COMPLETED)):
         raise typer.Exit(FINDING)
 
@@ -214,9 +221,11 @@ def _phase(runtime: Runtime, campaign_id: str, phase: int) -> PhaseRecord | None
     return None if record is None else record.phases.get(phase)
 
 
-def _shown(done: dict[str, Any]) -> Any:
-    """The steps as a table, without the longest numbers."""
-    return facts({name: {key: _brief(value) for key, value in step.items()} for name, step in done.items()})
+def _tell(campaign_id: str, done: dict[str, Any], waiting: list[str], form: Format) -> None:
+    """The steps as a table, and below it what the draw waits for: in a table a command would be broken up."""
+    shown = {name: {key: _brief(value) for key, value in step.items()} for name, step in done.items()}
+    parts: list[RenderableType] = [facts(shown), *(Text(line) for line in waiting)]
+    answer({"campaignId": campaign_id, "steps": done, "waiting": waiting}, form, Group(*parts))
 
 
 def _brief(value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Group, RenderableType
 
+from regworkers_core.cli.naming import campaign_id_of
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
@@ -37,7 +38,7 @@ def pause(
 ) -> None:
     """Hand nothing more to the mailer. What it has got already, it sends."""
     target, runtime = _target(campaign_id, everything), Runtime.load()
-    answer(switch.pause(runtime, _id(runtime, target), reason=reason, by=by), form)
+    answer(switch.pause(runtime, target and campaign_id_of(runtime, target), reason=reason, by=by), form)
 
 
 def resume(
@@ -49,7 +50,7 @@ def resume(
 ) -> None:
     """Go on where it stopped: nobody is told twice. A paused campaign stays paused when --all is resumed."""
     target, runtime = _target(campaign_id, everything), Runtime.load()
-    answer(switch.resume(runtime, _id(runtime, target), reason=reason, by=by), form)
+    answer(switch.resume(runtime, target and campaign_id_of(runtime, target), reason=reason, by=by), form)
 
 
 def status(
@@ -57,7 +58,8 @@ def status(
 ) -> None:
     """How many messages wait and are sent, by market. Exit code 1 while something is paused."""
     runtime = Runtime.load()
-    told = switch.status(runtime, None if everything else _id(runtime, campaign_id))
+    target = None if everything or campaign_id is None else campaign_id_of(runtime, campaign_id)
+    told = switch.status(runtime, target)
     answer(told, form, _told(told))
     if told["all"].get("paused") or any(each["switch"].get("paused") for each in told["campaigns"].values()):
         raise typer.Exit(FINDING)
@@ -103,12 +105,6 @@ def _who() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "operator"
-
-
-def _id(runtime: Runtime, campaign: str | None) -> str | None:
-    """By slug too. A draw outlives its campaign's document: what is not found there is taken for an id."""
-    found = runtime.campaigns.find(campaign) if campaign else None
-    return found.campaign_id if found else campaign
 
 
 def _target(campaign_id: str | None, everything: bool) -> str | None:

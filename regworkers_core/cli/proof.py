@@ -12,6 +12,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from regworkers_core.cli.naming import campaign_id_of
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
@@ -91,7 +92,7 @@ def _verification(done: Verification) -> RenderableType:
 
 
 def receipt_command(
-    campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN")],
+    campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug; with --from its id")],
     ref: Annotated[str, typer.Argument(help="the reference that the confirmation gave")],
     source: Annotated[
         Path | None, typer.Option("--from", help="artefacts in this folder instead of the published ones")
@@ -106,7 +107,12 @@ def receipt_command(
     It may name others of the household: give it to the entrant only. Exit code 1 when it does not hold.
     """
     cache = cache_folder()
-    found = folder_source(source, cache) if source else campaign_source(Runtime.load(), campaign_id, cache)
+    if source is not None:
+        found = folder_source(source, cache)
+    else:
+        runtime = Runtime.load()
+        campaign_id = campaign_id_of(runtime, campaign_id)
+        found = campaign_source(runtime, campaign_id, cache)
     receipt = found.receipt(ref)
     if receipt["campaignId"] != campaign_id:
         raise UsageError(f"{source} is the draw of {receipt['campaignId']}, not of {campaign_id}")

@@ -34,7 +34,7 @@ def register(draw: typer.Typer) -> None:
 
 
 def simulate_command(
-    campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN")],
+    campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")],
     capacity: Annotated[
         list[str] | None, typer.Option(help="MARKET=N, the seats of a market; may be repeated")
     ] = None,
@@ -65,7 +65,7 @@ def simulate_command(
     runtime = campaign = None
     if entries is None:
         runtime = Runtime.load()
-        campaign = runtime.campaigns.get(campaign_id)
+        campaign = runtime.campaigns.find(campaign_id)
         if campaign is None:
             raise UsageError(
                 f"campaign {campaign_id} is not known: `regworkers campaign list` shows all; --entries N with"

@@ -11,6 +11,7 @@ from regworkers_core.domain.campaign import Reserve
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
+from regworkers_core.selection.assign.blocked import blocked_lines
 from regworkers_core.selection.assign.publish import retry_market
 from regworkers_core.selection.draw.held import DrawBusy, lease_name
 from regworkers_core.selection.draw.terms import TopUp, parse_strikes
@@ -24,6 +25,7 @@ from regworkers_dagster.selection.steps import (
     draw_run,
     facts_as_metadata,
     metadata_of,
+    warn_of_blocked,
 )
 
 # The asset that each step of a draw brings forth.
@@ -81,6 +83,7 @@ def top_up_op(context: dg.OpExecutionContext, config: TopUpConfig, workers: Work
                     context.log_event(awaiting(spec, campaign_id, step))
                 else:
                     context.log.info(f"{step.name} of {campaign_id}: {step.state}")
+                    warn_of_blocked(context, campaign_id, step)
                     context.log_event(
                         dg.AssetMaterialization(spec.key, partition=campaign_id, metadata=metadata_of(step))
                     )
@@ -114,6 +117,9 @@ def retry_market_op(context: dg.OpExecutionContext, config: RetryConfig, workers
             specs.PUBLICATION.key, partition=config.campaignId, metadata=facts_as_metadata(facts)
         )
     )
+    for line in blocked_lines(config.campaignId, {config.marketId: facts}):
+        # Nothing went on, so the run is not green; another try without codes would come to the same.
+        raise dg.Failure(description=line, allow_retries=False)
 
 
 def _require(**fields: str) -> None:

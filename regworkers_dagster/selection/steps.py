@@ -15,6 +15,7 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.blocked import blocked_lines
 from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_core.selection.draw.run import DrawRun, NotSettled, Step
 from regworkers_core.selection.maths.errors import DrawError
@@ -71,7 +72,16 @@ def take(
         context.log_event(awaiting(spec, campaign_id, step))
         return
     context.log.info(f"{step.name} of {campaign_id}: {step.state}")
+    warn_of_blocked(context, campaign_id, step)
     yield dg.MaterializeResult(asset_key=spec.key, metadata=metadata_of(step))
+
+
+def warn_of_blocked(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext, campaign_id: str, step: Step
+) -> None:
+    """A publication is done although markets wait for codes: the log says which, and what helps."""
+    for line in blocked_lines(campaign_id, step.facts.get("markets", {})):
+        context.log.warning(line)
 
 
 def draw_run(

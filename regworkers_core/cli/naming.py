@@ -1,0 +1,11 @@
+"""Campaigns as people name them."""
+
+from __future__ import annotations
+
+from regworkers_core.runtime import Runtime
+
+
+def campaign_id_of(runtime: Runtime, named: str) -> str:
+    """By id, else by slug. A draw outlives its campaign's document: what is not found is taken for an id."""
+    found = runtime.campaigns.find(named)
+    return found.campaign_id if found else named

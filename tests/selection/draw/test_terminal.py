@@ -1,0 +1,87 @@
+"""`regworkers draw run|top-up|export`, as a campaign manager types them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from regworkers_core.runtime import Runtime
+from tests.selection.draw.world import CAMPAIGN, close_campaign, ref_of
+from tests.support.drains import replicate_all
+from tests.support.entries import key, put
+from tests.support.terminal import regworkers
+
+SLUG = "summer-tour"
+STEPS = ("freeze", "commit", "seed", "rank", "allocate", "report")
+
+
+def registered(runtime: Runtime, *, codes: int) -> None:
+    """A closed campaign with ten fans in the demand table and in the replica."""
+    close_campaign(runtime, (), codes=codes, slug=SLUG)
+    for number in range(10):
+        put(runtime, key(f"e{number}"), ref=ref_of(number))
+    replicate_all(runtime)
+
+
+def test_a_draw_runs_from_the_terminal_to_its_last_code_and_is_topped_up_and_verified(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    registered(runtime, codes=10)
+    unsure = regworkers(runtime, "draw", "run", CAMPAIGN)
+    assert unsure.code == 1 and f"`regworkers draw run {CAMPAIGN} --yes`" in unsure.stdout
+    assert runtime.queue(runtime.names.selection_queue).depth().total == 0
+    sure = regworkers(runtime, "draw", "run", SLUG, "--yes", "--format", "json")
+    assert sure.code == 0, sure.stderr
+    steps = sure.document["steps"]
+    assert {name: steps[name]["state"] for name in STEPS[:-1]} == dict.fromkeys(STEPS[:-1], "stood")
+    assert steps["publish"]["status"] == "COMPLETED" and sure.document["waiting"] == []
+    assert runtime.database["codes"].count_documents({"status": "ASSIGNED"}) == 7
+    assert runtime.campaigns.get(CAMPAIGN).status == "COMPLETED"  # type: ignore[union-attr]
+
+    words = ("--capacity", "paris=4", "--reason", "a larger hall", "--yes", "--format", "json")
+    more = regworkers(runtime, "draw", "top-up", SLUG, *words)
+    assert more.code == 0 and more.document["steps"]["publish"]["phase"] == 2
+    assert runtime.database["codes"].count_documents({"status": "ASSIGNED"}) == 8
+    again = regworkers(runtime, "draw", "run", CAMPAIGN, "--yes", "--format", "json")
+    assert again.code == 0 and again.document["steps"]["publish"]["state"] == "stood"
+    assert runtime.database["codes"].count_documents({"status": "ASSIGNED"}) == 8
+
+    folder = tmp_path / "artefacts"
+    exported = regworkers(runtime, "draw", "export", SLUG, str(folder))
+    assert exported.code == 0 and "14 files" in exported.stdout
+    assert regworkers(None, "draw", "verify", str(folder)).code == 0
+
+
+def test_a_market_without_enough_codes_is_named_with_the_numbers_and_what_helps(runtime: Runtime) -> None:
+    registered(runtime, codes=3)
+    answer = regworkers(runtime, "draw", "run", CAMPAIGN, "--yes")
+    assert answer.code == 1
+    assert "market berlin waits for codes, 4 needed and 3 there: `regworkers codes import" in answer.stdout
+    assert "market paris waits" not in answer.stdout
+
+
+def test_a_campaign_that_is_not_replicated_is_not_drawn_and_the_line_says_what_is_open(
+    runtime: Runtime,
+) -> None:
+    close_campaign(runtime, ())
+    put(runtime, key("e1"), ref=ref_of(1))
+    answer = regworkers(runtime, "draw", "run", CAMPAIGN, "--yes", "--format", "json")
+    assert answer.code == 1 and answer.document["state"] == "not settled"
+    assert any("1 missing" in line for line in answer.document["open"])
+    assert runtime.draws.get(CAMPAIGN) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "nowhere", "--yes"), "regworkers campaign list"),
+        (("export", CAMPAIGN, "folder"), f"regworkers draw run {CAMPAIGN}"),
+        (("top-up", CAMPAIGN, "--reason", "r", "--capacity", "paris"), "NAME=N"),
+        (("run", CAMPAIGN, "--strikes", "/nowhere/strikes.txt"), "No such file"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(runtime: Runtime, words: tuple[str, ...], said: str) -> None:
+    answer = regworkers(runtime, "draw", *words)
+    assert answer.code == 2 and said in answer.stderr and answer.stdout == ""
+    assert answer.stderr.count("\n") == 1
