@@ -12,6 +12,7 @@ import sys
 
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.maths.files import ARTEFACTS
+from tests.selection.draw.replay import replay_of
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, drawn
 from tests.support.children import run_child
 from tests.support.runtimes import test_settings
@@ -43,6 +44,7 @@ def crash_and_resume(runtime: Runtime, step: str) -> list[str]:
         record = runtime.draws.get(CAMPAIGN)
         if record is None or hashlib.sha256(artefact(runtime, name)).hexdigest() != record.latest.fields[key]:
             found.append(f"{name} is not what {key} says")
+    found += [str(finding) for finding in replay_of(runtime).findings]
     planned = list(runtime.database["selection_chunks"].find())
     messages = runtime.queue(runtime.names.selection_queue).depth().total
     if messages < len(planned):

@@ -13,6 +13,8 @@ from tests.support.entries import key, put
 from tests.support.terminal import regworkers
 
 SLUG = "summer-tour"
+# While the campaign was open.
+REGISTERED = "2026-01-15T12:00:00.000Z"
 STEPS = ("freeze", "commit", "seed", "rank", "allocate", "report")
 
 
@@ -20,7 +22,7 @@ def registered(runtime: Runtime, *, codes: int) -> None:
     """A closed campaign with ten fans in the demand table and in the replica."""
     close_campaign(runtime, (), codes=codes, slug=SLUG)
     for number in range(10):
-        put(runtime, key(f"e{number}"), ref=ref_of(number))
+        put(runtime, key(f"e{number}"), ref=ref_of(number), createdAt=REGISTERED, updatedAt=REGISTERED)
     replicate_all(runtime)
 
 
