@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from regworkers_core.settings import load_settings
+from regworkers_dagster.eligibility import invites
 from regworkers_dagster.maintenance import jobs as maintenance
 from regworkers_dagster.replication import assets, checks, jobs, parity, schedules, sensors, specs
 from regworkers_dagster.resources import Workers
@@ -25,6 +26,7 @@ defs = dg.Definitions(
         *specs.EXTERNAL,
         assets.enqueue_entries,
         assets.save_entries,
+        invites.INVITES,
         *selection_specs.EXTERNAL,
         *selection.STEPS,
         *selection.DRAINS,
@@ -41,6 +43,7 @@ defs = dg.Definitions(
         jobs.SAVE_ENTRIES,
         jobs.RECONCILE_ENTRIES,
         jobs.backfill_entries,
+        invites.upload_invites,
         maintenance.prune_runs,
         *selection_jobs.JOBS,
     ],

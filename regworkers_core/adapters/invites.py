@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
+from regworkers_core.adapters.attribute_values import attributes
 from regworkers_core.adapters.aws import error_code
 from regworkers_core.domain.invite import INVITE_PREFIX, Invite, InviteType
 from regworkers_core.domain.keys import CAMPAIGN_PREFIX
@@ -54,14 +55,8 @@ class Invites:
         found: dict[TableKey, int] = {}
 
         def ask(pending: list[Request]) -> list[Request]:
-            request = {
-                self._table: {
-                    "Keys": pending,
-                    "ConsistentRead": True,
-                    "ProjectionExpression": "PK, SK, #ttl",
-                    "ExpressionAttributeNames": {"#ttl": "ttl"},
-                }
-            }
+            # Whole: an invite is small, a projection makes no read cheaper.
+            request = {self._table: {"Keys": pending, "ConsistentRead": True}}
             answer = self._call(lambda: self._client.batch_get_item(RequestItems=request))
             found.update(_ttls(answer.get("Responses", {}).get(self._table, ())))
             left: list[Request] = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
@@ -74,7 +69,7 @@ class Invites:
         """`ttl` by key of all invites of one type, expired ones included, when they fit into one page (1 MB);
         None when there are more.
         """
-        answer = self._query(campaign_id, type_, projection=True)
+        answer = self._query(campaign_id, type_)
         return None if answer.get("LastEvaluatedKey") else _ttls(answer.get("Items", ()))
 
     def are_there(self, campaign_id: str) -> bool:
@@ -101,7 +96,7 @@ class Invites:
 
     def write(self, invites: Sequence[Invite]) -> None:
         """Write distinct invites over whatever stands under their keys; a repeat does no harm."""
-        self._write([{"PutRequest": {"Item": _item(invite)}} for invite in invites])
+        self._write([{"PutRequest": {"Item": item}} for item in _items(invites)])
 
     def remove(self, keys: Sequence[TableKey]) -> None:
         """Remove invites by distinct keys; one that is not there does no harm."""
@@ -138,13 +133,10 @@ class Invites:
         campaign_id: str,
         type_: InviteType | None,
         *,
-        projection: bool = False,
         values: Mapping[str, Any] | None = None,
         **arguments: Any,
     ) -> dict[str, Any]:
         prefix = INVITE_PREFIX + (f"{type_.value}#" if type_ else "")
-        if projection:
-            arguments |= {"ProjectionExpression": "PK, SK, #ttl", "ExpressionAttributeNames": {"#ttl": "ttl"}}
         answer: dict[str, Any] = self._call(
             lambda: self._client.query(
                 TableName=self._table,
@@ -173,10 +165,14 @@ def _key(key: TableKey) -> Request:
     return {"PK": {"S": key[0]}, "SK": {"S": key[1]}}
 
 
-def _item(invite: Invite) -> Request:
-    return {
-        name: {"N": str(value)} if name == "ttl" else {"S": value} for name, value in invite.as_item().items()
-    }
+def _items(invites: Iterable[Invite]) -> Iterator[Request]:
+    """Those of one upload differ in their SK alone: the rest is made once."""
+    made: dict[tuple[str, InviteType, int], Request] = {}
+    for invite in invites:
+        of_upload = (invite.campaign_id, invite.type, invite.ttl)
+        if of_upload not in made:
+            made[of_upload] = attributes(invite.as_item())
+        yield {**made[of_upload], "SK": {"S": invite.table_key[1]}}
 
 
 def _ttls(items: Iterable[Mapping[str, Any]]) -> dict[TableKey, int]:

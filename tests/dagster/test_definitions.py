@@ -41,6 +41,7 @@ JOBS = [
     "save_entries",
     "send_notifications",
     "top_up",
+    "upload_invites",
 ]
 SENSORS = {
     "enqueue_entries_sensor",
@@ -75,6 +76,7 @@ SELECTION = {
     "notifications",
     "notification_dlq",
 }
+ELIGIBILITY = {"invites"}
 
 
 def _load(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -111,16 +113,21 @@ def test_a_wrong_setting_ends_the_load_with_a_line_that_names_it(tmp_path: Path)
     assert "drain.idleSeconds" in last
 
 
+def flow_of(asset: str) -> str:
+    flows = {"replication": REPLICATION, "selection": SELECTION, "eligibility": ELIGIBILITY}
+    return next(flow for flow, assets in flows.items() if asset in assets)
+
+
 def test_every_asset_is_described_owned_grouped_and_tagged() -> None:
     from regworkers_dagster.definitions import defs
 
     specs = list(defs.resolve_asset_graph().asset_nodes)
-    assert {spec.key.to_user_string() for spec in specs} == REPLICATION | SELECTION
+    assert {spec.key.to_user_string() for spec in specs} == REPLICATION | SELECTION | ELIGIBILITY
     for spec in specs:
         assert spec.description, spec.key
         assert spec.owners, spec.key
         assert spec.kinds, spec.key
-        flow = "replication" if spec.key.to_user_string() in REPLICATION else "selection"
+        flow = flow_of(spec.key.to_user_string())
         assert spec.group_name == flow, spec.key
         assert spec.tags.get("regworkers/flow") == flow, spec.key
 
@@ -140,6 +147,7 @@ def test_the_graph_is_the_flow() -> None:
         ("replication_queue", "replication_dlq"),
         ("entries", "analytics_queue"),
         ("campaigns", "codes"),
+        ("campaigns", "invites"),
         ("campaigns", "eligibility_report"),
         ("entries", "eligibility_report"),
         ("eligibility_report", "frozen_pool"),

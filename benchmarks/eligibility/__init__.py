@@ -1,0 +1,1 @@
+"""Eligibility against the bare calls that it cannot do without: `python -m benchmarks.eligibility`."""

@@ -1,0 +1,185 @@
+"""An upload of invites against bare BatchWriteItem calls, on a stack of its own:
+`python -m benchmarks.eligibility.invites --rows 100000`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import orjson
+import structlog
+
+from benchmarks.tables import table
+from regworkers_core.adapters.attribute_values import attributes
+from regworkers_core.adapters.invites import MAX_WRITE
+from regworkers_core.domain.invite import Invite, InviteType
+from regworkers_core.eligibility.invites.lines import local_file
+from regworkers_core.eligibility.invites.upload import upload_invites
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import PROJECT_ROOT
+from regworkers_local.stack import Stack
+from tests.support.runtimes import ADDRESSES, new_runtime, remove_namespace
+
+AIM_OF_BARE = 0.8
+_ROUNDS = 3
+_CAMPAIGN = "benchmark"
+_DAY_SECONDS = 86_400
+# How the product meets the list, in this order.
+_UPLOADS = ("first", "again", "renewed")
+
+Say = Callable[[str], None]
+
+
+def measure(rows: int, say: Say, rounds: int = _ROUNDS) -> dict[str, Any]:
+    """Rows a second of bare writes and of three uploads of one list: to an empty table, the same again (nothing to
+    write), and with a later `ttl` (everything read, then written). Bare and product in turn, in namespaces of their
+    own; medians, and the median of the rounds' ratios.
+    """
+    os.environ["REGWORKERS_INSTANCE"] = "none"
+    os.environ.pop("CONFIG_ENV", None)
+    stack = Stack(Path(PROJECT_ROOT), f"bench-invites-{os.getpid()}")
+    found: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        file = _list(Path(folder), rows)
+        try:
+            state = stack.up()
+            addresses = {name: state.address(name) for name in ADDRESSES}
+            for number in range(rounds):
+                once = _in_namespace(addresses, lambda runtime: {"bare": _bare(runtime, rows)})
+                once |= _in_namespace(addresses, lambda runtime: _product(runtime, file, rows))
+                found.append(once)
+                told = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in once.items())
+                say(f"invites, round {number + 1}: {told}")
+        finally:
+            stack.reset()
+    seconds = {name: median(once[name] for once in found) for name in ("bare", *_UPLOADS)}
+    return {
+        "rows": rows,
+        "rowsPerSecond": {name: rows / spent for name, spent in seconds.items()},
+        "ofBare": {name: median(once["bare"] / once[name] for once in found) for name in _UPLOADS},
+        "peakMiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def markdown(found: dict[str, Any]) -> list[str]:
+    """For benchmarks/README.md."""
+    names = {
+        "bare": "bare BatchWriteItem, requests made up before",
+        "first": "upload of a CSV to an empty table",
+        "again": "the same file again: read, nothing to write",
+        "renewed": "the same file with a later ttl: read and written",
+    }
+    lines = [
+        [
+            text,
+            f"{found['rowsPerSecond'][name]:,.0f}",
+            f"{found['ofBare'][name]:.2f}" if name != "bare" else "1",
+        ]
+        for name, text in names.items()
+    ]
+    return [
+        table([f"{found['rows']:,} invites", "rows/s", "of bare"], lines),
+        f"Aim for the first upload: at least {AIM_OF_BARE} of bare. Peak memory of the process, client of both: "
+        f"{found['peakMiB']:.0f} MiB.",
+    ]
+
+
+def _in_namespace(
+    addresses: dict[str, str], contestant: Callable[[Runtime], dict[str, float]]
+) -> dict[str, float]:
+    runtime = new_runtime(addresses)
+    try:
+        return contestant(runtime)
+    finally:
+        remove_namespace(runtime)
+
+
+def _list(folder: Path, rows: int) -> Path:
+    file = folder / "invites.csv"
+    with file.open("w") as out:
+        out.write("email\n")
+        out.writelines(f"{_address(number)}\n" for number in range(rows))
+    return file
+
+
+def _address(number: int) -> str:
+    return f"user{number}@example.com"
+
+
+def _product(runtime: Runtime, file: Path, rows: int) -> dict[str, float]:
+    ttl = int(time.time()) + 30 * _DAY_SECONDS
+    expected = {"first": "added", "again": "known", "renewed": "renewed"}
+    seconds: dict[str, float] = {}
+    for name in _UPLOADS:
+        started = time.monotonic()
+        report = upload_invites(
+            runtime,
+            _CAMPAIGN,
+            InviteType.EMAIL,
+            local_file(file),
+            name=str(file),
+            ttl=ttl + (_DAY_SECONDS if name == "renewed" else 0),
+            rejects=file.with_name("rejects.csv"),
+            run_id=name,
+            force=True,
+        )
+        seconds[name] = time.monotonic() - started
+        if report.outcomes != {expected[name]: rows}:
+            raise RuntimeError(f"the upload did something else: {report.as_dict()}")
+    return seconds
+
+
+def _bare(runtime: Runtime, rows: int) -> float:
+    """As many threads as the product has; 100,000 requests are made up at a time, off the clock."""
+    demand_table, spent = runtime.names.demand_table, 0.0
+    ttl = int(time.time()) + 30 * _DAY_SECONDS
+
+    def write(request: dict[str, Any]) -> None:
+        left = runtime.dynamodb.batch_write_item(RequestItems=request).get("UnprocessedItems")
+        if left:
+            raise RuntimeError("the bare calls met a limit")
+
+    with ThreadPoolExecutor(runtime.settings.invites.concurrency) as pool:
+        for start in range(0, rows, 100_000):
+            numbers = range(start, min(start + 100_000, rows))
+            items = [
+                attributes(Invite(_CAMPAIGN, InviteType.EMAIL, _address(number), ttl).as_item())
+                for number in numbers
+            ]
+            requests = [
+                {demand_table: [{"PutRequest": {"Item": item}} for item in items[at : at + MAX_WRITE]]}
+                for at in range(0, len(items), MAX_WRITE)
+            ]
+            started = time.monotonic()
+            list(pool.map(write, requests))
+            spent += time.monotonic() - started
+    return spent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.eligibility.invites", description=__doc__)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=_ROUNDS)
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    options = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    found = measure(options.rows, lambda line: print(line, file=sys.stderr, flush=True), options.rounds)
+    if options.format == "json":
+        print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+    else:
+        print("\n\n".join(markdown(found)))
+
+
+if __name__ == "__main__":
+    main()

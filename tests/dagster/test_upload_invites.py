@@ -1,0 +1,134 @@
+"""The job `upload_invites` over an object on the run's S3, in this process as the launchpad starts it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from regworkers_core.domain.invite import InviteType
+from regworkers_core.eligibility.invites.looking import check_invite
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.runtime import Runtime
+from regworkers_dagster.eligibility import invites
+from tests.dagster.selection_world import failure_of
+from tests.dagster.support import job, plain, use
+from tests.support.campaigns import create
+from tests.support.shared import emptied, shared_namespace
+
+KEY = "invites/summer.csv"
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Runtime]:
+    with shared_namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def runtime(shared: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
+    made = emptied(shared)
+    create(made, eligibility={"inviteOnly": True})
+    use(monkeypatch, made)
+    yield made
+    made.mongo.close()
+
+
+def upload(runtime: Runtime, content: bytes | None = None, **config: Any) -> dg.ExecuteInProcessResult:
+    if content is not None:
+        runtime.objects.put_bytes(KEY, content)
+    given = {"campaignId": "summer", "key": KEY, **config}
+    return job("upload_invites").execute_in_process(run_config=given, raise_on_error=False)
+
+
+def metadata(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    (event,) = result.get_asset_materialization_events()
+    return plain(event.materialization.metadata)
+
+
+def is_invited(runtime: Runtime, value: str, type_: InviteType = InviteType.EMAIL) -> bool:
+    return check_invite(runtime, "summer", type_, value).invited
+
+
+def test_everybody_in_the_object_is_invited_and_the_counts_are_metadata(runtime: Runtime) -> None:
+    names = [f"job{number}@example.com" for number in range(250)]
+    content = "\r\n".join(("\ufeffemail", *names, "JOB0@example.com", "")).encode()
+    result = upload(runtime, content, ttl="14")
+    assert result.success
+    numbers = metadata(result)
+    told = {name: numbers[name] for name in ("lines", "added", "known", "renewed", "duplicates", "invalid")}
+    assert told == {"lines": 251, "added": 250, "known": 0, "renewed": 0, "duplicates": 1, "invalid": 0}
+    assert numbers["rejects"].endswith(f"/{KEY}.rejects.csv")
+    assert is_invited(runtime, "job7@example.com")
+    again = metadata(upload(runtime, ttl="14"))
+    assert (again["added"], again["known"]) == (0, 250), "a repeat finds everything done"
+
+
+def test_rejected_lines_lie_beside_the_object_and_fail_the_run_after_all_others_are_invited(
+    runtime: Runtime,
+) -> None:
+    result = upload(runtime, b"email\nfine@example.com\nnobody.at.all\n")
+    assert not result.success
+    said = failure_of(result)
+    assert "1 of 2 lines are rejected" in said and f"{KEY}.rejects.csv" in said and "nobody.at" not in said
+    assert is_invited(runtime, "fine@example.com")
+    assert metadata(result)["invalid"] == 1
+    assert (
+        runtime.objects.get_bytes(KEY + ".rejects.csv")
+        == b"line,reason,found\n3,INVALID_EMAIL,nobo\xe2\x80\xa6\n"
+    )
+    assert upload(runtime, b"email\nfine@example.com\n").success
+    assert runtime.objects.get_bytes(KEY + ".rejects.csv") == b"", "what was rejected before is over"
+
+
+def test_a_dry_run_counts_and_invites_nobody(runtime: Runtime) -> None:
+    result = upload(runtime, b"memberId\nDRY-1\n", type="memberId", dryRun=True)
+    assert result.success and not result.get_asset_materialization_events()
+    assert not is_invited(runtime, "DRY-1", InviteType.MEMBER_ID)
+
+
+def test_another_bucket_is_named_by_its_address(runtime: Runtime) -> None:
+    runtime.objects.put_bytes("elsewhere.csv", b"email\nelsewhere@example.com\n")
+    result = upload(runtime, key=f"s3://{runtime.objects.bucket}/elsewhere.csv")
+    assert result.success and is_invited(runtime, "elsewhere@example.com")
+
+
+def test_a_terminated_run_is_not_green_and_the_next_one_goes_on(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminated(StopSignal):
+        is_set = True
+
+    content = b"email\n" + b"".join(b"term%d@example.com\n" % number for number in range(250))
+    with monkeypatch.context() as patch:
+        patch.setattr(invites, "StopSignal", Terminated)
+        stopped = upload(runtime, content)
+    assert not stopped.success and "launch it again, it goes on" in failure_of(stopped)
+    assert metadata(stopped)["stopped"] is True
+    assert upload(runtime).success and is_invited(runtime, "term249@example.com")
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"campaignId": ""}, "campaignId is missing"),
+        ({"key": " "}, "key is missing"),
+        ({"key": "invites/none.csv"}, "/invites/none.csv does not exist"),
+        ({"key": "s3://bucket-alone"}, "names no object"),
+        ({"type": "mail"}, "email, globalUserId, memberId"),
+        ({"ttl": "1798761600000"}, "milliseconds"),
+        ({"campaignId": "sumer"}, "there is no campaign 'sumer'"),
+        ({"type": "memberId"}, "should be the header `memberId`"),
+    ],
+)
+def test_what_is_wrong_is_one_line_that_no_retry_repeats(
+    runtime: Runtime, config: dict[str, str], said: str
+) -> None:
+    result = upload(runtime, b"email\nuser1@example.com\n", **config)
+    assert not result.success
+    (failed,) = [event for event in result.all_events if event.is_step_failure]
+    failure: Any = failed.step_failure_data
+    assert said in failure.user_failure_data.description
+    assert "\n" not in failure.user_failure_data.description and failure.error.cause is None
