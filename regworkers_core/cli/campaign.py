@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Group, RenderableType
 
+from regworkers_core.cli import campaign_cache
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import UsageError
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
     campaign.command("open")(open_command)
     campaign.command("close")(close_command)
     campaign.command("status")(status_command)
+    campaign_cache.register(campaign)
     app.add_typer(campaign, name="campaign")
 
 

@@ -1,0 +1,103 @@
+"""`regworkers campaign cache ...`: what the cache says of a campaign, and whether it is right."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
+from regworkers_core.operations.cached_campaign import CachedCampaign, clear_cached, read_cached
+from regworkers_core.operations.compare_campaign import Comparison, compare_campaign
+from regworkers_core.operations.status import impatient
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import load_settings
+
+CampaignArgument = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")]
+
+
+def register(campaign: typer.Typer) -> None:
+    cache = typer.Typer(help="The campaigns in Redis: show, clear, compare.", no_args_is_help=True)
+    cache.command("show")(show_command)
+    cache.command("clear")(clear_command)
+    cache.command("compare")(compare_command)
+    campaign.add_typer(cache, name="cache")
+
+
+def show_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -> None:
+    """The keys of a campaign in Redis: how long they live, whether they are fresh, what they say."""
+    found = read_cached(_runtime(), campaign)
+    answer(_document(campaign, found), form, _shown(found))
+
+
+def clear_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -> None:
+    """Delete the keys of a campaign in Redis, so that the next check reads its source. Does no harm."""
+    found = clear_cached(_runtime(), campaign)
+    document = {**_document(campaign, found), "cleared": found.stands}
+    words = "deleted; the next check reads the source" if found.stands else "there was nothing to delete"
+    answer(document, form, Group(_shown(found), Text(words)))
+
+
+def compare_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -> None:
+    """A campaign in Redis, MongoDB and the Campaign Service (where configured), side by side.
+
+    Exit code 1 when they differ or one does not answer. An empty cache differs from nothing.
+    """
+    comparison = compare_campaign(_runtime(), campaign)
+    answer(comparison.as_dict(), form, _side_by_side(comparison))
+    if not comparison.fine:
+        raise typer.Exit(FINDING)
+
+
+def _runtime() -> Runtime:
+    """Somebody waits in front of it."""
+    return Runtime(impatient(load_settings()))
+
+
+def _document(asked: str, found: CachedCampaign) -> dict[str, Any]:
+    return {"asked": asked, "keys": [each.as_dict() for each in found.keys]}
+
+
+def _shown(found: CachedCampaign) -> RenderableType:
+    lines = [
+        (
+            each.key,
+            each.state.value if each.error is None else f"{each.state.value}: {each.error}",
+            _left(each.left_seconds, each.state.value),
+            each.content if isinstance(each.content, str) else None,
+        )
+        for each in found.keys
+    ]
+    parts: list[RenderableType] = [rows(("key", "", "TTL left", "leads to"), lines)]
+    parts += [facts(each.content, title=each.key) for each in found.keys if isinstance(each.content, dict)]
+    return Group(*parts)
+
+
+def _left(seconds: float | None, state: str) -> str | None:
+    if state == "absent":
+        return None
+    return "none" if seconds is None else f"{seconds:.0f} s"
+
+
+def _side_by_side(comparison: Comparison) -> RenderableType:
+    names = list(comparison.sides)
+    heads = [
+        (name, side.state.value if side.error is None else f"{side.state.value}: {side.error}")
+        for name, side in comparison.sides.items()
+    ]
+    lines = [
+        ("≠" if differs else "", field, *(values.get(name) for name in names))
+        for field, values, differs in comparison.lines
+    ]
+    parts: list[RenderableType] = [
+        rows(("", f"cache source: {comparison.source}"), heads),
+        rows(("", "field", *names), lines),
+    ]
+    count = sum(differs for _, _, differs in comparison.lines)
+    words = "no difference" if not count else "1 difference" if count == 1 else f"{count} differences"
+    parts.append(Text(f"{words} among those that answered"))
+    if comparison.advice:
+        parts.append(Text(comparison.advice))
+    return Group(*parts)
