@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from pymongo import UpdateOne
+
 from regworkers_core.adapters.attribute_values import attribute, attributes
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import EntryKey
@@ -18,12 +20,15 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.secrets import make_secret
-from regworkers_local.demo_data import CAMPAIGNS, DemoCampaign, DemoData
+from regworkers_local.demo_data import CAMPAIGNS, DemoCampaign, DemoData, user_of
+from regworkers_local.services.stores import Stores
 
 BATCH = 25
 # The embedded server answers no faster with more.
 THREADS = 4
 _MAX_ROUNDS = 8
+# Fans of the first so many entries that the User Service knows: some to look at.
+USERS = 100
 
 
 @dataclass(slots=True)
@@ -132,9 +137,18 @@ class Loader:
                 for number in numbers
             ]
         self._put([{"PutRequest": {"Item": attributes(item)}} for item in items])
+        known = [user_of(item, number) for item, number in zip(items, numbers, strict=True) if number < USERS]
+        if known:
+            self._write_users(known)
         with self._lock:
             self.loaded.inserted += len(items)
             self.loaded.live += [(item["PK"], item["SK"]) for item in items]
+
+    def _write_users(self, users: Sequence[dict[str, Any]]) -> None:
+        """What the User Service on this machine knows."""
+        collection = Stores.of(self._runtime.mongo, self._runtime.names.prefix).users
+        writes = [UpdateOne({"_id": user["_id"]}, {"$set": user}, upsert=True) for user in users]
+        self._runtime.dependency("mongo").call(lambda: collection.bulk_write(writes, ordered=False))
 
     def _pace(self, started: float, stop: StopSignal) -> None:
         if self._plan.per_second:

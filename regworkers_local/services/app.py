@@ -150,10 +150,18 @@ def _switches(faults: Faults) -> APIRouter:
         """The switches that are on."""
         return faults.on
 
-    @router.put("/{service}")
+    refusals: dict[int | str, dict[str, Any]] = {
+        400: {"model": Problem, "description": "no JSON"},
+        409: {"model": Problem, "description": "it contradicts itself"},
+    }
+
+    @router.put("/{service}", responses=refusals)
     def put(service: Service, fault: Fault) -> Fault:
         """Switch a fault of one service on, in place of the one before."""
-        faults.put(service, fault)
+        try:
+            faults.put(service, fault)
+        except ValueError as error:
+            raise HTTPException(409, str(error)) from None
         return fault
 
     @router.delete("", status_code=204)

@@ -7,10 +7,10 @@ import re
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 Scope = MutableMapping[str, Any]
@@ -60,14 +60,13 @@ class Fault(BaseModel):
     drip_seconds: float | None = Field(None, gt=0, le=10)
     times: int | None = Field(None, ge=1)
 
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
+    @property
+    def contradiction(self) -> str | None:
+        """Why it cannot be, where it cannot."""
         kinds = (self.status, self.garbage, self.half_open, self.truncate, self.drop_connection)
         if sum(bool(kind) for kind in (*kinds, self.drip_seconds)) > 1:
-            raise ValueError("choose one of status, garbage, halfOpen, truncate, dropConnection, dripSeconds")
-        if self.retry_after and not self.status:
-            raise ValueError("retryAfter comes with a status")
-        return self
+            return "choose one of status, garbage, halfOpen, truncate, dropConnection, dripSeconds"
+        return "retryAfter comes with a status" if self.retry_after and not self.status else None
 
 
 class Faults:
@@ -78,6 +77,9 @@ class Faults:
         self._on: dict[Service, Fault] = {}
 
     def put(self, service: Service, fault: Fault) -> None:
+        """In place of the one before. Raises ValueError for one that contradicts itself."""
+        if fault.contradiction:
+            raise ValueError(fault.contradiction)
         with self._lock:
             self._on[service] = fault
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
+import orjson
 import psutil
 import pymongo
 import pytest
@@ -19,6 +21,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from regworkers_core.domain.reasons import UsageError
 from regworkers_local.processes import ProcessRef
 from regworkers_local.servers import SERVERS, Server
+from regworkers_local.services.stores import Stores
 from regworkers_local.stack import PortTaken, Stack, StartFailed
 from regworkers_local.state import StackState
 from tests.local.conftest import NewStack, stranger_on
@@ -137,6 +140,42 @@ def test_a_kill_of_the_broker_or_of_its_storage_loses_no_acknowledged_message(
     after = stack.up()
     assert after.ports == before.ports
     assert consumed(after) == list(range(MESSAGES))
+
+
+def test_the_services_are_served_over_the_embedded_database_and_come_back_after_a_kill(
+    new_stack: NewStack,
+) -> None:
+    stack = new_stack("services")
+    before = stack.up()
+    assert set(before.processes) == {"mongo", "services"}, "it brings what it needs"
+    with pymongo.MongoClient[Any](before.address("mongo")) as client:
+        Stores.of(client).users.insert_one({"_id": "gu-1", "verifiedPhone": True, "blocked": False})
+
+    def known(state: StackState) -> Any:
+        url = f"{state.address('services')}/user/users/gu-1"
+        request = urllib.request.Request(url, headers={"Authorization": "Bearer local"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return orjson.loads(answer.read())["verifiedPhone"]
+
+    assert known(before) is True
+    stack.kill("services")
+    assert stack.status() == {"mongo": "running", "services": "dead"}
+    after = stack.up()
+    assert (after.ports, known(after)) == (before.ports, True)
+    stack.down()
+    assert set(stack.status().values()) == {"down"}
+
+
+def test_the_services_know_the_prefix_of_whoever_starts_them(
+    new_stack: NewStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGWORKERS_RESOURCE_PREFIX", "mine-")
+    state = new_stack("services").up()
+    with pymongo.MongoClient[Any](state.address("mongo")) as client:
+        Stores.of(client, "mine-").users.insert_one({"_id": "gu-1"})
+    url = f"{state.address('services')}/users/gu-1"
+    request = urllib.request.Request(url, headers={"Authorization": "Bearer local"})
+    assert urllib.request.urlopen(request, timeout=10).status == 200
 
 
 def test_restart_keeps_port_and_data(new_stack: NewStack) -> None:

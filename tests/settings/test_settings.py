@@ -202,6 +202,62 @@ def test_secrets_are_masked_and_never_printed(monkeypatch: pytest.MonkeyPatch) -
     assert shown["sensorsOn"] is True
 
 
+# The four services
+
+
+def test_the_environment_wins_over_a_single_field_of_a_service(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_config(monkeypatch, tmp_path, {"services": {"user": {"tokenSecret": "a", "baseUrl": "http://file"}}})
+    monkeypatch.setenv("REGWORKERS_SERVICES__USER__BASE_URL", "https://environment/api")
+    user = load_settings().services.user
+    assert (user.base_url, user.token_secret) == ("https://environment/api", "a")
+
+
+def test_the_embedded_stack_serves_all_four_each_under_its_name() -> None:
+    state = {"aws": "http://a", "mongo": "m", "redis": "r", "kafka": "k"}
+    path = write_state(orjson.dumps({**state, "services": "http://s"}))
+    services = load_settings().services
+    assert [each.base_url for each in (services.entry, services.user, services.code, services.campaign)] == [
+        "http://s/entry",
+        "http://s/user",
+        "http://s/code",
+        "http://s/campaign",
+    ]
+    path.write_bytes(orjson.dumps(state))
+    assert load_settings().services.user.base_url == "", "a stack that was started before there were any"
+
+
+@pytest.mark.parametrize("environment", ["qa", "preprod", "prod"])
+def test_every_environment_names_the_secrets_of_its_tokens_and_no_address(
+    environment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONFIG_ENV", environment)
+    services = load_settings().services
+    for name in ("entry", "user", "code", "campaign"):
+        service = getattr(services, name)
+        assert (service.base_url, service.token_secret) == ("", f"service-token/{name}")
+
+
+def test_a_token_is_masked_and_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGWORKERS_SERVICES__USER__TOKEN", "hidden")
+    settings = load_settings()
+    assert settings.services.user.token is not None
+    assert masked(settings)["services"]["user"]["token"] == "***"
+    assert "hidden" not in orjson.dumps(masked(settings)).decode() + repr(settings)
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://host", "host:80", "http://user:hidden@host", "http://host?key=hidden", "http://"]
+)
+def test_an_address_is_a_plain_http_url_and_a_wrong_one_is_not_shown(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGWORKERS_SERVICES__USER__BASE_URL", url)
+    line = complaint()
+    assert "REGWORKERS_SERVICES__USER__BASE_URL: services.user.baseUrl" in line and "hidden" not in line
+
+
 # The embedded stack
 
 

@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 from regworkers_core.operations.provision import provision
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
+from regworkers_local.services.stores import USER_DATABASE
 
 # Where the suite finds its servers; tests/conftest.py starts the embedded stack when none are given.
 ADDRESSES = {
@@ -72,6 +73,7 @@ def remove_namespace(runtime: Runtime) -> None:
     """Delete all that `new_runtime` created."""
     names = runtime.names
     runtime.mongo.drop_database(runtime.database.name)
+    runtime.mongo.drop_database(names.prefix + USER_DATABASE)
     runtime.mongo.close()
     for table in (names.demand_table, names.lease_table):
         _quietly(lambda table=table: runtime.dynamodb.delete_table(TableName=table))

@@ -84,8 +84,6 @@ class ServiceHttp:
                 limits.read_seconds, connect=limits.connect_seconds, pool=limits.connect_seconds
             ),
             follow_redirects=False,
-            # Neither the proxy nor the netrc of whoever runs this: the services are the platform's own.
-            trust_env=False,
         )
 
     def get(self, *segments: str, read: Callable[[Any], T]) -> T | None:
