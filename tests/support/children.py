@@ -85,6 +85,7 @@ class _Ancestor:
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
             )
+        self.pid = self._process.pid
 
     def run(self, wanted: bytes, stdout: IO[bytes], stderr: IO[bytes], seconds: float) -> int | None:
         """The child's exit code as `subprocess` gives it; None if it took too long."""
