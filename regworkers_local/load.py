@@ -101,7 +101,8 @@ class Loader:
         collection = self._runtime.database["campaigns"]
         for campaign in self._campaigns:
             now = time.time()
-            document = campaign.document(opens_at=iso(now + 1))
+            # Open for the first entry already, and not before the commitment.
+            document = campaign.document(opens_at=iso(now + 0.001))
             commitment = make_secret(self._runtime, campaign.campaign_id)
             document["draw"] = {"commitment": commitment, "committedAt": iso(now)}
             self._runtime.dependency("mongo").call(
