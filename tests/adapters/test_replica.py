@@ -22,9 +22,24 @@ from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import ItemFailure, PermanentFailure, Reason, TransientFailure
 from regworkers_core.runtime import Runtime
 from tests.adapters.fakes import CommitsAndThenTimesOut, dependency
+from tests.support.shared import emptied, shared_namespace
 
 AT = "2026-11-25T08:00:00.000Z"
 _numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Runtime]:
+    with shared_namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def runtime(shared: Runtime) -> Iterator[Runtime]:
+    """Empty, as if it were provisioned for this test."""
+    made = emptied(shared)
+    yield made
+    made.mongo.close()
 
 
 def order(created: int = 1, version: int = 1, updated: int = 1) -> Order:
@@ -254,8 +269,9 @@ def test_a_write_that_the_call_itself_repeated_is_applied_and_the_neighbour_that
 @pytest.fixture
 def unique_mail(runtime: Runtime) -> Iterator[Runtime]:
     """The store's owner added a unique index of its own."""
-    runtime.database["entries"].create_index([("email", 1)], unique=True)
+    index = runtime.database["entries"].create_index([("email", 1)], unique=True)
     yield runtime
+    runtime.database["entries"].drop_index(index)
 
 
 def outcomes(replica: Replica, writes: Sequence[Write]) -> Mapping[EntryKey, Any]:
