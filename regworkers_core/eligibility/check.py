@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -29,7 +29,7 @@ from regworkers_core.eligibility.request import read_check
 from regworkers_core.eligibility.rule import rule_set
 from regworkers_core.eligibility.subject import Problem
 from regworkers_core.eligibility.transfer import REFUSED, IdTaken, TakenBy, Transfer, Transferred
-from regworkers_core.engine.ports import Outgoing, Queue
+from regworkers_core.engine.ports import Outgoing, SendFailure
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.observability.logs import describe
 from regworkers_core.observability.tracing import inject
@@ -55,12 +55,20 @@ def check_eligibility(runtime: Runtime, items: object, *, on_step: OnStep = no_s
     return answers
 
 
+class Events(Protocol):
+    """The analytics queue."""
+
+    def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]: ...
+
+
 class Checker:
     """Everything that a check needs, wired once. Safe to share between threads."""
 
-    def __init__(self, gatherer: Gatherer, transfer: Transfer, analytics: Queue, runtime: Runtime) -> None:
-        self._gatherer, self._transfer, self._analytics = gatherer, transfer, analytics
-        self._clock = runtime.clock
+    def __init__(
+        self, gatherer: Gatherer, transfer: Transfer, analytics: Events, *, clock: Callable[[], float]
+    ) -> None:
+        self._gatherer, self._transfer = gatherer, transfer
+        self._analytics, self._clock = analytics, clock
 
     @classmethod
     def of(cls, runtime: Runtime) -> Checker:
@@ -82,7 +90,7 @@ class Checker:
             clock=runtime.clock,
         )
         transfer = Transfer(table, clock=runtime.clock)
-        return cls(gatherer, transfer, runtime.queue(runtime.names.analytics_queue), runtime)
+        return cls(gatherer, transfer, runtime.queue(runtime.names.analytics_queue), clock=runtime.clock)
 
     def check(self, items: Sequence[object], on_step: OnStep) -> list[dict[str, Any]]:
         gathered = self._gatherer.gather([read_check(item) for item in items])

@@ -96,13 +96,13 @@ class Gatherer:
         campaigns = {slug: self._campaigns.find(slug) for slug in slugs}
         known = [(check, _campaign(campaigns, check)) for check in checks]
         began = time.monotonic()
-        periods = -(-len(checks) // _CHECKS_A_PERIOD)
-        deadline = began + self._limits.read_seconds * periods
         users = self._start_users(known)
         traces, each = _traces(known)
         find = lambda: self._entrants.find(traces, each)  # noqa: E731
         entrants = self._replica_calls.start(find) if traces else None
-        hashes = self._hash(deadline) if any(campaign is not None for _, campaign in known) else NOT_ASKED
+        hashes = self._hash() if any(campaign is not None for _, campaign in known) else NOT_ASKED
+        # From here, so that who asks for the secret in vain still gets what does without.
+        deadline = time.monotonic() + self._limits.read_seconds * -(-len(checks) // _CHECKS_A_PERIOD)
         asked = [_Asked.of(check, campaign, hashes) for check, campaign in known]
         read = Read(hashes if isinstance(hashes, Missing) else None)
         self._read(read, (key for each in asked for key in each.keys), deadline)
@@ -144,10 +144,11 @@ class Gatherer:
             records[id_] = record if isinstance(record, Missing) else Known(record, Source.SERVICE)
         return records
 
-    def _hash(self, deadline: float) -> IdentityHash | Missing:
+    def _hash(self) -> IdentityHash | Missing:
         known = self._secret.known
         if known is not None:
             return known
+        deadline = time.monotonic() + self._limits.read_seconds
         return self._secret_calls.result(self._secret_calls.start(self._secret.hash), deadline)
 
     def _read(self, read: Read, keys: Iterable[TableKey], deadline: float) -> None:

@@ -1,0 +1,146 @@
+"""What a check reads and writes on real servers: conditions of the table, the query of the replica."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from regworkers_core.adapters import entrants
+from regworkers_core.adapters.attribute_values import attributes
+from regworkers_core.adapters.entrants import Entrants, Trace
+from regworkers_core.adapters.entry_claims import EntryClaims
+from regworkers_core.domain.claim import Claim, claim_key
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine.dependency import Dependency, RetryPolicy
+from regworkers_core.runtime import Runtime
+from tests.support.drains import replicate_all
+from tests.support.entries import document, item, key, put, remove
+
+KEY = claim_key("summer", "email", "hash")
+
+
+def table(runtime: Runtime, name: str | None = None) -> EntryClaims:
+    name = name or runtime.names.demand_table
+    return EntryClaims(runtime.dynamodb, runtime.dependency("dynamodb"), name, policy=runtime.policy)
+
+
+def claim(entry_id: str, token: str) -> Claim:
+    return Claim(KEY, entry_id, 1_782_864_000.125, token)
+
+
+def find(runtime: Runtime, *traces: Trace) -> list[str]:
+    """Ids of the entries; each tells why it was found."""
+    found = Entrants(runtime.database["entries"], runtime.dependency("mongo")).find(set(traces))
+    for entrant in found.entrants:
+        assert {Trace(entrant.campaign_id, *each) for each in entrant.values.items()} & set(traces)
+    return sorted(entrant.entry_id for entrant in found.entrants)
+
+
+def test_a_claim_is_written_where_nobody_holds_it_and_exactly_over_what_was_read(servers: Runtime) -> None:
+    claims = table(servers)
+    first, second = claim("e1", "t1"), claim("e2", "t2")
+    assert claims.claim(first, None) and not claims.claim(second, None)
+    assert Claim.of(claims.read([KEY])[KEY]) == first
+    assert claims.claim(second, first) and not claims.claim(claim("e3", "t3"), first)
+    assert Claim.of(claims.read([KEY])[KEY]) == second
+
+
+def test_a_damaged_claim_is_written_over_once(servers: Runtime) -> None:
+    claims = table(servers)
+    damaged = {"PK": KEY[0], "SK": KEY[1], "entityType": "IDENTITY", "entryId": "e1"}
+    servers.dynamodb.put_item(TableName=servers.names.demand_table, Item=attributes(damaged))
+    seen = Claim.of(claims.read([KEY])[KEY])
+    assert (seen.entry_id, seen.claimed_at, seen.token) == ("e1", 0.0, "")
+    assert claims.claim(claim("e2", "t2"), seen) and not claims.claim(claim("e3", "t3"), seen)
+
+
+def test_a_write_whose_answer_got_lost_counts_as_ours(servers: Runtime) -> None:
+    claims = table(servers)
+    mine = claim("e1", "t1")
+    assert claims.claim(mine, None) and claims.claim(mine, None)
+    entry = item(key("e1"), ref="mine")
+    assert claims.put_entry(entry) and claims.put_entry(entry)
+    assert not claims.put_entry(item(key("e1"), ref="another's"))
+
+
+def test_a_missing_table_is_an_operators_matter(servers: Runtime) -> None:
+    with pytest.raises(UsageError, match="regworkers provision"):
+        table(servers, "nowhere").read([KEY])
+
+
+class Busy:
+    """Leaves every key unprocessed, `times` times."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def batch_get_item(self, RequestItems: dict[str, Any]) -> dict[str, Any]:
+        ((name, wanted),) = RequestItems.items()
+        self.times -= 1
+        if self.times >= 0:
+            return {"Responses": {}, "UnprocessedKeys": {name: {"Keys": wanted["Keys"]}}}
+        return {"Responses": {name: [{**each, "ref": {"S": "r"}} for each in wanted["Keys"]]}}
+
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_keys_that_stay_unprocessed_are_asked_again_and_never_taken_for_absent(times: int) -> None:
+    policy = RetryPolicy(attempts=3)
+    dependency = Dependency("dynamodb", lambda error: error, policy=policy)
+    claims = EntryClaims(Busy(times), dependency, "table", policy=policy, sleep=lambda _seconds: None)
+    if times < 3:
+        assert claims.read([KEY])[KEY]["ref"] == "r"
+    else:
+        with pytest.raises(TransientFailure, match="unprocessed"):
+            claims.read([KEY])
+
+
+def test_entries_of_other_writers_are_found_by_every_identity_and_by_unit(servers: Runtime) -> None:
+    put(servers, key("e1"), email=" Fan@Münch\u0065n.de", globalUserId="g1", memberId="m1", unit="u1")
+    put(servers, key("e2"), email="else@example.com", unit="u1")
+    put(servers, key("e1", "winter"), email="fan@xn--mnchen-3ya.de", globalUserId="g1")
+    replicate_all(servers)
+    mail = "fan@xn--mnchen-3ya.de"
+    for field, value in ((entrants.EMAIL, mail), (entrants.GLOBAL_USER_ID, "g1"), (entrants.MEMBER_ID, "m1")):
+        assert find(servers, Trace("summer", field, value)) == ["e1"]
+    unit = Trace("summer", entrants.UNIT, "u1")
+    assert find(servers, unit, Trace("summer", entrants.EMAIL, mail)) == ["e1", "e2"]
+    assert find(servers, Trace("autumn", entrants.EMAIL, mail)) == []
+    many = [Trace("summer", entrants.EMAIL, f"{number}@example.com") for number in range(40)]
+    assert find(servers, unit, Trace("winter", entrants.GLOBAL_USER_ID, "g1"), *many) == ["e1", "e1", "e2"]
+
+
+def test_more_than_are_looked_at_is_said(servers: Runtime) -> None:
+    documents = [
+        {"_id": f"summer:e{number}", "campaignId": "summer", "entryId": f"e{number}", "unit": "u1"}
+        for number in range(5)
+    ]
+    servers.database["entries"].insert_many(documents)
+    store = Entrants(servers.database["entries"], servers.dependency("mongo"))
+    trace = {Trace("summer", entrants.UNIT, "u1")}
+    assert not store.find(trace, each=5).whole and store.find(trace, each=6).whole
+
+
+def test_the_replica_keeps_the_comparable_address_for_as_long_as_the_entry_lives(servers: Runtime) -> None:
+    put(servers, key("e1"), email="Fan@Example.com")
+    replicate_all(servers)
+    stored = document(servers, key("e1"))
+    assert stored is not None
+    assert (stored["email"], stored["_identity"]) == ("Fan@Example.com", {"email": "fan@example.com"})
+    remove(servers, key("e1"))
+    replicate_all(servers)
+    buried = document(servers, key("e1"))
+    assert buried is not None and buried["deletedAt"] and "_identity" not in buried
+
+
+def test_an_entry_that_was_saved_without_one_gets_its_identity_when_it_is_saved_again(
+    servers: Runtime,
+) -> None:
+    written = put(servers, key("e1"))
+    replicate_all(servers)
+    servers.database["entries"].update_one({"_id": "summer:e1"}, {"$unset": {"_identity": ""}})
+    put(servers, key("e1"), **{name: written[name] for name in ("createdAt", "updatedAt", "ref")})
+    _, report = replicate_all(servers)
+    stored = document(servers, key("e1"))
+    assert stored is not None and stored["_identity"] == {"email": "e1@example.com"}
+    assert report.counts["healed"] == 1

@@ -1,0 +1,271 @@
+"""Gathering facts: what is shared is read once, and what does not answer is missing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from datetime import date
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regworkers_core.domain.eligibility import Known, Missing, Source
+from regworkers_core.domain.invite import Invite, InviteType
+from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
+from regworkers_core.domain.user import User
+from regworkers_core.eligibility.case import AsOf
+from regworkers_core.eligibility.gather import Gathered, Limits
+from regworkers_core.eligibility.judge import judge
+from regworkers_core.eligibility.request import read_check
+from regworkers_core.eligibility.subject import Identity
+from tests.eligibility.fakes import NOW, World, entrant
+from tests.eligibility.world import campaign, check
+from tests.support.entries import item, key
+
+AS_OF = AsOf.at(NOW)
+STRICT = {"inviteOnly": True, "requireVerifiedPhone": True, "minAge": 18, "maxPerUnit": 2}
+FAN = User(verified_phone=True, blocked=False, birth_date=date(1990, 1, 1))
+
+
+def gather(world: World, *checks: dict[str, Any]) -> list[Gathered]:
+    return world.gatherer.gather([read_check(each) for each in checks])
+
+
+def said(gathered: Gathered) -> str:
+    judgement = judge(gathered.check.subject, gathered.facts, AS_OF)
+    codes = [reason.code for reason in judgement.reasons]
+    return " ".join(codes or ["UNKNOWN", *judgement.missing] if codes or judgement.missing else ["ELIGIBLE"])
+
+
+def verdict(world: World, **entry: Any) -> str:
+    return said(gather(world, check(**entry))[0])
+
+
+def strict_world(limits: Limits | None = None) -> World:
+    """A fan whom a strict campaign admits: invited, verified, old enough, the second of a household."""
+    world = World(campaign(eligibility=STRICT), limits=limits)
+    world.users.records["g1"] = FAN
+    world.table.put(Invite("summer", InviteType.EMAIL, "fan@example.com", int(NOW) + 60).as_item())
+    world.replica.entrants = [entrant("other", unit="u1", email="other@example.com")]
+    world.table.put(item(key("other"), email="other@example.com", unit="u1"))
+    return world
+
+
+ADMITTED = {"globalUserId": "g1", "unit": "u1"}
+
+
+def test_a_thousand_checks_share_their_reads() -> None:
+    world = World(campaign(), campaign("winter"))
+    checks = [
+        check(
+            "winter" if number % 2 else "summer",
+            email=f"fan{number}@example.com",
+            globalUserId=f"g{number % 10}",
+        )
+        for number in range(1000)
+    ]
+    gathered = gather(world, *checks)
+    assert [each.check.subject.mail for each in gathered] == [each["entry"]["email"] for each in checks]
+    assert sorted(world.campaigns.asked) == ["summer", "winter"]
+    # A claim key each for a thousand addresses and ten ids (of one campaign each).
+    assert sum(world.table.reads) == 1010 and len(world.table.reads) == 11
+    assert len(world.replica.asked) == 1 and world.secrets.gets == 1
+    assert sorted(world.users.asked) == [f"g{number}" for number in range(10)]
+
+
+def test_a_single_check_costs_one_read_of_everything() -> None:
+    world = strict_world()
+    assert verdict(world, **ADMITTED) == "ELIGIBLE"
+    assert world.campaigns.asked == ["summer"] and world.users.asked == ["g1"]
+    # Claims on address and id, invites by both.
+    assert world.table.reads == [4] and world.replica.asked == [3]
+
+
+def test_what_no_rule_needs_is_not_read() -> None:
+    world = World(campaign())
+    gather(world, check(unit="u1"), check("nowhere"), check("", firstName=None))
+    assert world.table.reads == [1] and world.replica.asked == [1] and world.users.asked == []
+    assert sorted(world.campaigns.asked) == ["nowhere", "summer"]
+
+
+def away() -> None:
+    raise TransientFailure("it", "away")
+
+
+def open_circuit() -> None:
+    raise DependencyDown("it", "the circuit is open")
+
+
+def missing_table() -> None:
+    raise UsageError("it does not exist")
+
+
+def surprise() -> None:
+    raise ValueError("fan@example.com")
+
+
+@pytest.fixture
+def slow() -> Iterator[Callable[[], object]]:
+    """Waits until the test is over."""
+    over = threading.Event()
+    yield over.wait
+    over.set()
+
+
+TROUBLES = [away, open_circuit, missing_table, surprise]
+
+
+@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda each: each.__name__)
+@pytest.mark.parametrize(
+    ("who", "expected"),
+    [
+        ("table", "UNKNOWN invites duplicates"),
+        ("replica", "UNKNOWN duplicates household"),
+        ("users", "UNKNOWN user"),
+        ("secrets", "UNKNOWN duplicates"),
+    ],
+)
+def test_a_dependency_in_trouble_leaves_its_facts_missing(
+    who: str, expected: str, trouble: Callable[[], object]
+) -> None:
+    world = strict_world()
+    getattr(world, who).trouble = trouble
+    (gathered,) = gather(world, check(**ADMITTED))
+    assert said(gathered) == expected
+    facts = [getattr(gathered.facts, field.name) for field in fields(gathered.facts)]
+    assert "fan@" not in str([fact for fact in facts if isinstance(fact, Missing)])
+
+
+@pytest.mark.parametrize(
+    ("who", "expected"),
+    [
+        ("table", "UNKNOWN invites duplicates"),
+        ("replica", "UNKNOWN duplicates household"),
+        ("users", "UNKNOWN user"),
+        ("secrets", "UNKNOWN duplicates"),
+    ],
+)
+def test_a_slow_dependency_is_waited_for_so_long_and_no_longer(
+    who: str, expected: str, slow: Callable[[], object]
+) -> None:
+    world = strict_world(Limits(user_budget_seconds=0.05, read_seconds=0.05))
+    getattr(world, who).trouble = slow
+    assert verdict(world, **ADMITTED) == expected
+
+
+def test_a_slow_user_service_delays_nobody_who_does_without_it(slow: Callable[[], object]) -> None:
+    world = World(campaign(), limits=Limits(user_budget_seconds=0.05))
+    world.users.trouble = slow
+    assert verdict(world, globalUserId="g1") == "ELIGIBLE"
+
+
+def test_more_users_than_threads_queue_within_the_budget(slow: Callable[[], object]) -> None:
+    world = World(campaign(), limits=Limits(user_budget_seconds=0.05, threads=2))
+    world.users.trouble = slow
+    checks = [check(email=f"f{number}@example.com", globalUserId=f"g{number}") for number in range(50)]
+    gathered = gather(world, *checks)
+    assert all(isinstance(each.facts.user, Missing) for each in gathered) and len(world.users.asked) == 2
+
+
+def test_a_campaign_that_cannot_be_read_is_unknown_and_no_other_is() -> None:
+    world = World(campaign())
+    world.campaigns.missing = Missing("mongo", "away")
+    assert verdict(world) == "UNKNOWN campaign"
+    assert world.table.reads == []
+
+
+def test_evidence_outweighs_what_could_not_be_read() -> None:
+    world = World(campaign())
+    world.table.put(item(key("e1"), email="FAN@example.com"))
+    world.replica.entrants = [entrant("e1", email="fan@example.com")]
+    world.secrets.trouble = away
+    assert verdict(world) == "ALREADY_ENTERED"
+
+
+@pytest.mark.parametrize("kind", list(Identity))
+def test_an_entry_that_another_writer_put_is_found_in_the_replica(kind: Identity) -> None:
+    world = World(campaign())
+    value = {"email": "fan@example.com", "globalUserId": "g1", "memberId": "m1"}
+    world.replica.entrants = [entrant("e1", **{kind.value: value[kind.value]})]
+    world.table.put(item(key("e1"), **{"email": "else@example.com", kind.value: value[kind.value]}))
+    (gathered,) = gather(world, check(**value))
+    assert gathered.facts.duplicates == Known(frozenset({kind}), Source.DATABASE)
+
+
+@pytest.mark.parametrize("now", [None, {"email": "new@example.com"}], ids=["removed", "changed"])
+def test_the_table_has_the_last_word_over_a_replica_that_lags(now: dict[str, Any] | None) -> None:
+    world = World(campaign())
+    world.replica.entrants = [entrant("e1", email="fan@example.com")]
+    if now is not None:
+        world.table.put(item(key("e1"), **now))
+    assert verdict(world) == "ELIGIBLE"
+
+
+def test_an_entry_is_no_duplicate_of_itself_and_counts_not_for_its_household() -> None:
+    world = World(campaign(eligibility={"maxPerUnit": 1}))
+    world.table.put(item(key("e1"), email="fan@example.com", unit="u1"))
+    world.replica.entrants = [entrant("e1", email="fan@example.com", unit="u1")]
+    assert verdict(world, entryId="e1", unit="u1") == "ELIGIBLE"
+    assert verdict(world, entryId="e2", unit="u1") == "ALREADY_ENTERED HOUSEHOLD_LIMIT"
+
+
+def test_other_campaigns_do_not_count() -> None:
+    world = World(campaign(eligibility={"maxPerUnit": 1}), campaign("winter"))
+    world.table.put(item(key("e1", "winter"), email="fan@example.com", unit="u1"))
+    world.replica.entrants = [entrant("e1", campaign_id="winter", email="fan@example.com", unit="u1")]
+    answers = gather(world, check(unit="u1"), check("winter"))
+    assert list(map(said, answers)) == ["ELIGIBLE", "ALREADY_ENTERED"]
+
+
+def test_more_matches_than_are_looked_at_are_unknown_unless_one_of_them_tells() -> None:
+    world = World(campaign(eligibility={"maxPerUnit": 2}))
+    world.replica.whole = False
+    assert verdict(world, unit="u1") == "UNKNOWN duplicates household"
+    world.replica.entrants = [entrant(f"e{number}", unit="u1") for number in range(2)]
+    assert verdict(world, unit="u1") == "HOUSEHOLD_LIMIT"
+
+
+def test_one_invite_that_counts_is_enough_whatever_could_not_be_read() -> None:
+    world = World(campaign(eligibility={"inviteOnly": True}))
+    world.table.put(Invite("summer", InviteType.MEMBER_ID, "m1", int(NOW) + 60).as_item())
+    assert verdict(world, memberId=" m1 ") == "ELIGIBLE"
+    assert verdict(world, memberId="M1") == "NOT_INVITED"
+
+
+def strict_and(terms: dict[str, Any]) -> World:
+    world = strict_world()
+    made = (campaign(eligibility=terms), campaign("winter", status="CLOSED"))
+    world.campaigns.by_name = {each.campaign_id: each for each in made}
+    return world
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "campaign_slug": st.sampled_from(["summer", "winter", "nowhere"]),
+                "email": st.sampled_from(["fan@example.com", "else@example.com", "fan"]),
+                "unit": st.sampled_from([None, "u1"]),
+                "globalUserId": st.sampled_from([None, "g1", "g2"]),
+            }
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    st.sampled_from([{}, STRICT]),
+)
+@settings(max_examples=40, deadline=None)
+def test_where_a_campaign_came_from_changes_no_verdict(
+    checks: list[dict[str, Any]], terms: dict[str, Any]
+) -> None:
+    worlds = []
+    for source in (Source.CACHE, Source.DATABASE):
+        world = strict_and(terms)
+        world.campaigns.source = source
+        worlds.append([said(each) for each in gather(world, *(check(**each) for each in checks))])
+    assert worlds[0] == worlds[1]
+    alone = [said(gather(strict_and(terms), check(**each))[0]) for each in checks]
+    assert alone == worlds[0], "together they fare as each alone"

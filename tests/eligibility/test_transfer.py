@@ -1,0 +1,342 @@
+"""doTransfer: one entry for each person, whoever races, whatever crashes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import orjson
+import pytest
+
+from regworkers_core.domain.claim import Claim
+from regworkers_core.domain.keys import EntryKey, is_selection_id
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.eligibility.check import Checker
+from regworkers_core.eligibility.standing import CLAIM_LEASE_SECONDS
+from regworkers_core.eligibility.transfer import Transfer
+from regworkers_core.engine.ports import Outgoing, SendFailure
+from tests.eligibility.fakes import World
+from tests.eligibility.world import campaign, check, codes
+
+
+class Crash(Exception):
+    """The process ends here."""
+
+
+class Analytics:
+    def __init__(self) -> None:
+        self.sent: list[Outgoing] = []
+        self.failures: list[SendFailure] = []
+        self.error: Exception | None = None
+
+    def send(self, messages: list[Outgoing]) -> list[SendFailure]:
+        if self.error:
+            raise self.error
+        self.sent += messages
+        return self.failures
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [event for message in self.sent for event in orjson.loads(message.body)["items"]]
+
+
+class Desk:
+    """A checker over a world, and the ways to ask it."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.world = World(campaign(**changes))
+        self.analytics = Analytics()
+        transfer = Transfer(self.world.table, clock=lambda: self.world.now)
+        self.checker = Checker(self.world.gatherer, transfer, self.analytics, clock=lambda: self.world.now)
+
+    def ask(self, *checks: dict[str, Any], at: str = "") -> list[dict[str, Any]]:
+        """`at`: the step at which the process crashes."""
+
+        def step(name: str) -> None:
+            if name == at:
+                raise Crash
+
+        return self.checker.check(checks, step)
+
+    def enter(self, at: str = "", **entry: Any) -> dict[str, Any]:
+        (answer,) = self.ask(check(doTransfer=True, **entry), at=at)
+        return answer
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        return [item for item in self.world.table.items.values() if item["entityType"] == "ENTRY"]
+
+    @property
+    def claims(self) -> list[Claim]:
+        items = self.world.table.items.values()
+        return [Claim.of(item) for item in items if item["entityType"] == "IDENTITY"]
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def test_an_eligible_fan_gets_an_entry_that_flows_on(desk: Desk) -> None:
+    answer = desk.enter(globalUserId="g1", markets=["paris"], correlationId="corr")
+    (entry,) = desk.entries
+    assert answer["transfer"] == {"entryId": entry["entryId"], "state": "created", "version": 1}
+    assert {name: entry[name] for name in ("version", "needsReplication", "correlationId", "markets")} == {
+        "version": 1,
+        "needsReplication": True,
+        "correlationId": "corr",
+        "markets": ["paris"],
+    }
+    assert entry["createdAt"] == entry["updatedAt"] == answer["asOf"]
+    assert is_selection_id(entry["ref"]) and len(entry["ref"]) >= 22 and is_selection_id(entry["entryId"])
+    assert "fan" not in repr([claim.key for claim in desk.claims]), "keys tell nobody who"
+
+
+def test_a_check_alone_writes_nothing(desk: Desk) -> None:
+    (answer,) = desk.ask(check())
+    assert answer["status"] == "ELIGIBLE" and "transfer" not in answer
+    assert desk.world.table.items == {} and desk.analytics.sent == []
+
+
+def test_who_is_not_eligible_is_refused_and_leaves_no_trace(desk: Desk) -> None:
+    answer = desk.enter(markets=["nowhere"])
+    assert answer["transfer"] == {"entryId": None, "state": "refused", "version": None}
+    assert desk.world.table.items == {} and desk.analytics.sent == []
+
+
+def test_a_repeat_finds_its_entry_also_under_another_spelling_and_after_the_campaign_has_closed(
+    desk: Desk,
+) -> None:
+    first = desk.enter()["transfer"]
+    again = desk.enter(email=" FAN@Example.COM ")["transfer"]
+    assert again == {**first, "state": "existing"} and len(desk.entries) == 1
+    desk.world.campaigns.by_name["summer"] = campaign(status="CLOSED")
+    late = desk.enter()
+    assert codes(late) == ["CAMPAIGN_CLOSED"] and late["transfer"] == again
+
+
+def test_dots_and_tags_make_another_person(desk: Desk) -> None:
+    for email in ("fan@example.com", "f.an@example.com", "fan+x@example.com"):
+        assert desk.enter(email=email)["transfer"]["state"] == "created"
+
+
+@pytest.mark.parametrize("kind", ["email", "globalUserId", "memberId"])
+def test_another_entry_of_the_same_person_is_refused(desk: Desk, kind: str) -> None:
+    desk.enter(globalUserId="g1", memberId="m1")
+    other: dict[str, Any] = {"email": "else@example.com", "entryId": "another"}
+    same = {"email": "fan@example.com", "globalUserId": "g1", "memberId": "m1"}
+    answer = desk.enter(**{**other, kind: same[kind]})
+    assert codes(answer) == ["ALREADY_ENTERED"] and answer["transfer"]["state"] == "refused"
+    assert answer["reasons"][0]["detail"] == f"an earlier entry has the same {kind}"
+    assert len(desk.entries) == 1
+
+
+def test_an_entry_id_of_somebody_else_is_refused(desk: Desk) -> None:
+    desk.enter(entryId="e1")
+    answer = desk.enter(entryId="e1", email="else@example.com")
+    assert answer["reasons"][0]["detail"] == "entryId is that of another person's entry"
+    assert codes(answer) == ["INVALID_FIELD"] and answer["transfer"]["state"] == "refused"
+
+
+@pytest.mark.parametrize("step", ["transfer.after_claims", "transfer.after_entry"])
+def test_a_crash_between_any_two_steps_is_healed_by_the_repeat(desk: Desk, step: str) -> None:
+    with pytest.raises(Crash):
+        desk.enter(at=step, globalUserId="g1")
+    answer = desk.enter(globalUserId="g1")
+    assert answer["transfer"]["state"] == ("existing" if step == "transfer.after_entry" else "created")
+    assert len(desk.entries) == 1 and len(desk.claims) == 2
+    assert len(desk.analytics.events) == 1
+
+
+def test_a_claim_without_an_entry_holds_for_its_lease_and_no_longer(desk: Desk) -> None:
+    with pytest.raises(Crash):
+        desk.enter(at="transfer.after_claims")
+    assert codes(desk.enter(entryId="another")) == ["ALREADY_ENTERED"]
+    assert codes(desk.ask(check())[0]) == ["ALREADY_ENTERED"]
+    desk.world.now += CLAIM_LEASE_SECONDS
+    assert desk.enter(entryId="another")["transfer"]["state"] == "created"
+    assert [claim.entry_id for claim in desk.claims] == ["another"]
+
+
+def test_whoever_crashed_finds_out_that_another_entry_took_over(desk: Desk) -> None:
+    with pytest.raises(Crash):
+        desk.enter(at="transfer.after_claims")
+    desk.world.now += CLAIM_LEASE_SECONDS
+    desk.enter(entryId="another")
+    assert codes(desk.enter()) == ["ALREADY_ENTERED"] and len(desk.entries) == 1
+
+
+def test_a_removed_entry_blocks_nobody_and_comes_back_with_a_new_time(desk: Desk) -> None:
+    first = desk.enter()["transfer"]["entryId"]
+    key = EntryKey("summer", first)
+    before = desk.world.table.items.pop((key.pk, key.sk))
+    desk.world.now += CLAIM_LEASE_SECONDS
+    assert desk.ask(check())[0]["status"] == "ELIGIBLE"
+    assert desk.enter()["transfer"] == {"entryId": first, "state": "created", "version": 1}
+    assert desk.entries[0]["createdAt"] > before["createdAt"]
+    desk.world.table.items.pop((key.pk, key.sk))
+    desk.world.now += CLAIM_LEASE_SECONDS
+    assert desk.enter(entryId="another")["transfer"]["state"] == "created"
+
+
+def test_an_address_that_an_entry_has_let_go_is_free_again(desk: Desk) -> None:
+    first = desk.enter()["transfer"]["entryId"]
+    key = EntryKey("summer", first)
+    desk.world.table.items[key.pk, key.sk]["email"] = "new@example.com"
+    assert desk.enter(entryId="another")["transfer"]["state"] == "created"
+
+
+def test_a_damaged_claim_blocks_nobody(desk: Desk) -> None:
+    desk.enter()
+    key = EntryKey("summer", desk.entries[0]["entryId"])
+    del desk.world.table.items[key.pk, key.sk]
+    for claim in desk.claims:
+        desk.world.table.items[claim.key].update(entryId=None, claimedAt="soon")
+    assert desk.enter()["transfer"]["state"] == "created"
+
+
+@pytest.mark.parametrize("ids", [["same"] * 8, [f"e{number}" for number in range(8)], [None] * 8])
+def test_of_racing_transfers_of_one_person_one_entry_stands(desk: Desk, ids: list[str | None]) -> None:
+    start = threading.Barrier(len(ids))
+
+    def enter(entry_id: str | None) -> dict[str, Any]:
+        start.wait()
+        return desk.enter(**({} if entry_id is None else {"entryId": entry_id}))
+
+    with ThreadPoolExecutor(len(ids)) as pool:
+        answers = list(pool.map(enter, ids))
+    states = [answer["transfer"]["state"] for answer in answers]
+    assert states.count("created") == 1 and len(desk.entries) == 1
+    others = {"refused"} if len(set(ids)) > 1 else {"existing"}
+    assert set(states) - {"created"} <= others
+    for answer in answers:
+        assert codes(answer) == ([] if answer["transfer"]["state"] != "refused" else ["ALREADY_ENTERED"])
+
+
+def test_who_is_faster_between_the_reading_and_the_claim_wins(desk: Desk) -> None:
+    """The other one enters while this call has gathered and not yet claimed."""
+    claim, once = desk.world.table.claim, iter([True])
+
+    def overtaken(wanted: Claim, over: Claim | None) -> bool:
+        if next(once, False):
+            desk.world.table.claim = claim  # type: ignore[method-assign]
+            assert desk.enter(entryId="faster")["transfer"]["state"] == "created"
+        return claim(wanted, over)
+
+    desk.world.table.claim = overtaken  # type: ignore[method-assign]
+    assert codes(desk.enter(entryId="slower")) == ["ALREADY_ENTERED"]
+    assert [entry["entryId"] for entry in desk.entries] == ["faster"]
+
+
+def test_a_writer_that_claims_too_slowly_lets_go(desk: Desk) -> None:
+    ticks = iter([0.0, CLAIM_LEASE_SECONDS])
+    slow = Transfer(desk.world.table, clock=lambda: desk.world.now, monotonic=lambda: next(ticks))
+    desk.checker = Checker(desk.world.gatherer, slow, desk.analytics, clock=lambda: desk.world.now)
+    answer = desk.enter()
+    assert (answer["status"], answer["missing"]) == (
+        "UNKNOWN",
+        [{"fact": "transfer", "dependency": "dynamodb"}],
+    )
+    assert desk.entries == []
+
+
+def test_a_table_that_fails_while_it_is_written_leaves_it_unknown_whether_the_entry_stands(
+    desk: Desk,
+) -> None:
+    claim = desk.world.table.claim
+
+    def fail(*_: Any) -> bool:
+        raise TransientFailure("dynamodb", "away")
+
+    desk.world.table.claim = fail  # type: ignore[method-assign]
+    answer = desk.enter()
+    assert (answer["status"], answer["eligible"], answer["reasons"]) == ("UNKNOWN", None, [])
+    assert answer["missing"] == [{"fact": "transfer", "dependency": "dynamodb"}]
+    desk.world.table.claim = claim  # type: ignore[method-assign]
+    assert desk.enter()["transfer"]["state"] == "created"
+
+
+def test_within_one_call_the_first_of_a_person_and_of_a_household_wins() -> None:
+    desk = Desk(eligibility={"maxPerUnit": 1})
+    asked = [
+        check(doTransfer=True, entryId="e1", unit="u1"),
+        check(doTransfer=True, entryId="e2"),
+        check(doTransfer=True, entryId="e3", email="else@example.com", unit="u1"),
+        check(doTransfer=True, entryId="e4", email="else@example.com", unit="u2"),
+    ]
+    answers = desk.ask(*asked)
+    assert [codes(answer) for answer in answers] == [[], ["ALREADY_ENTERED"], ["HOUSEHOLD_LIMIT"], []]
+
+
+def test_the_event_tells_the_verdict_without_a_fans_data_and_under_the_same_id_again(desk: Desk) -> None:
+    desk.enter(globalUserId="g1")
+    desk.world.now += 5
+    desk.enter(globalUserId="g1")
+    first, second = desk.analytics.events
+    assert first["id"] == second["id"] and first["type"] == "eligibility.judged"
+    (entry,) = desk.entries
+    assert first["subject"] == f"summer:{entry['entryId']}"
+    assert first["data"] == {
+        "campaignId": "summer",
+        "entryId": entry["entryId"],
+        "createdAt": entry["createdAt"],
+        "version": 1,
+        "updatedAt": entry["updatedAt"],
+        "status": "ELIGIBLE",
+        "reasons": [],
+        "ruleSet": first["data"]["ruleSet"],
+        "asOf": entry["createdAt"],
+    }
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda analytics: replace_error(analytics, TransientFailure("sqs", "away")),
+        lambda analytics: analytics.failures.append(SendFailure(0, "busy", False)),
+    ],
+    ids=["away", "refused"],
+)
+def test_an_event_that_cannot_be_queued_loses_no_entry_and_is_made_up_for(
+    desk: Desk, fail: Callable[[Analytics], None]
+) -> None:
+    fail(desk.analytics)
+    assert desk.enter()["transfer"]["state"] == "created" and len(desk.entries) == 1
+    desk.analytics.error, desk.analytics.failures, desk.analytics.sent = None, [], []
+    assert desk.enter()["transfer"]["state"] == "existing"
+    assert len(desk.analytics.events) == 1
+
+
+def replace_error(analytics: Analytics, error: Exception) -> None:
+    analytics.error = error
+
+
+def test_an_entry_that_changed_since_has_had_its_event_long_ago(desk: Desk) -> None:
+    desk.enter()
+    desk.entries[0].update(version=2)
+    assert desk.enter()["transfer"]["version"] == 2
+    assert len(desk.analytics.events) == 1
+
+
+def test_the_secret_is_made_once_however_many_ask_first() -> None:
+    worlds = [World(campaign()) for _ in range(8)]
+    shared = worlds[0].secrets
+    start = threading.Barrier(len(worlds))
+
+    def ask(number: int) -> str:
+        world = worlds[number]
+        world.secret._secrets = shared
+        world.secret._entropy = lambda size: bytes([number]) * size
+        start.wait()
+        return world.secret.hash().entry_id("summer", "fan@example.com")
+
+    with ThreadPoolExecutor(len(worlds)) as pool:
+        assert len(set(pool.map(ask, range(len(worlds))))) == 1
+    assert len(shared.values) == 1
+
+
+def test_two_campaigns_keep_the_same_person_under_different_keys() -> None:
+    hashes = World(campaign()).secret.hash()
+    assert hashes.entry_id("summer", "fan@example.com") != hashes.entry_id("winter", "fan@example.com")
