@@ -40,6 +40,8 @@ class Loaded:
     removed: int = 0
     seconds: float = 0.0
     live: list[tuple[str, str]] = field(default_factory=list)
+    # A globalUserId that the User Service on this machine knows.
+    example_user: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -150,6 +152,7 @@ class Loader:
         collection = Stores.of(self._runtime.mongo, self._runtime.names.prefix).users
         writes = [UpdateOne({"_id": user["_id"]}, {"$set": user}, upsert=True) for user in users]
         self._runtime.dependency("mongo").call(lambda: collection.bulk_write(writes, ordered=False))
+        self.loaded.example_user = users[0]["_id"]
 
     def _pace(self, started: float, stop: StopSignal) -> None:
         if self._plan.per_second:

@@ -39,4 +39,5 @@ def load(
         task = bar.add_task("writing", total=entries)
         loaded = loader.run(stop, lambda so_far: bar.update(task, completed=so_far.inserted))
     examples = [" ".join(key) for pk, sk in loaded.live[:2] if (key := EntryKey.parse(pk, sk))]
-    answer({**loaded.as_dict(), "forExample": ", ".join(examples)}, form)
+    document = {**loaded.as_dict(), "forExample": ", ".join(examples), "userForExample": loaded.example_user}
+    answer(document, form)
