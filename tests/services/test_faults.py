@@ -5,10 +5,11 @@ from __future__ import annotations
 import gzip
 import logging
 import socket
+import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -21,6 +22,7 @@ from tests.services.conftest import QUICK
 from tests.services.servers import USER, Scripted, answer, nobody_listens
 from tests.services.test_answers import ask
 from tests.support.services import NAMES, Served, with_services
+from tests.support.waiting import wait_until
 
 SECRET_ID, SECRET_TOKEN = "gu-of-a-fan", "t0ken-of-ours"
 
@@ -155,6 +157,27 @@ def test_the_budget_for_one_fan_is_not_exceeded_by_retries(services: Served) -> 
     with pytest.raises(TransientFailure, match="ReadTimeout"):
         ask(runtime, "user")
     assert runtime.dependency("service-user").calls == 1
+
+
+def test_a_wait_for_a_free_connection_counts_too(services: Served, scripted: Scripted) -> None:
+    scripted.answers = [[b"HTTP/1.1 200 OK\r\n"]]
+    patient = {"connect_timeout_seconds": 30, "read_timeout_seconds": 30, "answer_seconds": 30}
+    section = {"user": {"base_url": scripted.url, "token": "x"}, "max_connections": 1}
+    user = with_services(
+        services.runtime, scripted.url, **section, **patient, user_budget_seconds=0.2
+    ).services.user
+    holder = threading.Thread(target=lambda: suppressed(user.health))
+    holder.start()
+    wait_until(lambda: scripted.asked, what="the only connection is taken")
+    with pytest.raises(TransientFailure, match="PoolTimeout"):
+        user.get("gu-1")
+    scripted.stop()
+    holder.join()
+
+
+def suppressed(call: Callable[[], object]) -> None:
+    with suppress(TransientFailure):
+        call()
 
 
 @pytest.mark.parametrize("status", [400, 405, 410, 414, 422])

@@ -80,9 +80,6 @@ class ServiceHttp:
         pool = httpx2.Limits(max_connections=limits.connections, max_keepalive_connections=limits.connections)
         self._client = httpx2.Client(
             transport=BoundedTransport(self._deadline, https=base_url.startswith("https:"), limits=pool),
-            timeout=httpx2.Timeout(
-                limits.read_seconds, connect=limits.connect_seconds, pool=limits.connect_seconds
-            ),
             follow_redirects=False,
         )
 
@@ -141,9 +138,14 @@ class ServiceHttp:
 
     def _once(self, path: str, token: str, end: float) -> bytes:
         """The body of a 200. Raises _NotFound, _Unauthorised, and what ends the attempt otherwise."""
-        name = self._dependency.name
+        name, limits = self._dependency.name, self._limits
+        # All else that takes time is cut by the deadline; waiting for a free connection is no traffic.
+        pool = max(0.0, min(limits.connect_seconds, end - self._monotonic()))
+        timeout = httpx2.Timeout(limits.read_seconds, connect=limits.connect_seconds, pool=pool)
         with span(f"{name} GET") as current, self._deadline.at(end):
-            with self._client.stream("GET", self._base + path, headers=_headers(token)) as response:
+            with self._client.stream(
+                "GET", self._base + path, headers=_headers(token), timeout=timeout
+            ) as response:
                 status = response.status_code
                 current.set_attribute("http.response.status_code", status)
                 if status != 200:
