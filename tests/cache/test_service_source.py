@@ -58,9 +58,11 @@ def test_a_service_without_an_address_is_missing_and_says_what_to_set(bare: Runt
 
 
 def test_a_campaign_that_only_mongodb_knows_is_not_the_services(bare: Runtime) -> None:
+    asked: list[str] = []
+
     class Empty:
-        def get(self, _campaign_id: str) -> None:
-            return None
+        def get(self, campaign_id: str) -> None:
+            asked.append(campaign_id)
 
     class Services:
         campaign = Empty()
@@ -68,6 +70,7 @@ def test_a_campaign_that_only_mongodb_knows_is_not_the_services(bare: Runtime) -
     bare.campaigns.create(OPEN)
     source = ServiceSource(Services(), bare.campaigns)  # type: ignore[arg-type]
     assert source.find("summer") is source.find("summer-tour") is None
+    assert asked == ["summer", "summer-tour", "summer"]
 
 
 def test_a_refresh_from_the_service_takes_the_place_of_the_stale_entry(bare: Runtime) -> None:

@@ -82,6 +82,18 @@ def test_clear_deletes_both_keys_and_says_what_was_there(bare: Runtime) -> None:
     assert again.code == 0 and again.document["cleared"] is False
 
 
+def test_clear_by_id_finds_the_key_of_the_slug_alone(bare: Runtime) -> None:
+    bare.campaigns.create(OPEN)
+    bare.campaign_cache.find("summer-tour")
+    bare.redis_client.delete(store_of(bare).key("summer"))
+    found = keys(cache(bare, "clear", "summer"))
+    assert {name: each["state"] for name, each in found.items()} == {
+        "summer": "absent",
+        "slug:summer-tour": "fresh",
+    }
+    assert not bare.redis_client.exists(store_of(bare).slug_key("summer-tour"))
+
+
 def test_clear_ends_a_negative_entry(bare: Runtime) -> None:
     bare.campaign_cache.find("winter")
     assert keys(cache(bare, "clear", "winter"))["slug:winter"]["state"] == "says there is none"
