@@ -159,10 +159,10 @@ def test_a_drain_that_is_told_to_end_is_not_waited_for(
 @pytest.mark.parametrize(
     ("run_config", "idle", "longest"),
     [
-        ({}, 0.3, 30.0),
+        ({}, 0.1, 30.0),
         ({"ops": {"save": {"config": {"idle_seconds": 5, "max_seconds": 50}}}}, 5.0, 50.0),
         ({"ops": {"save": {"config": {"idle_seconds": None}}}}, 0.1, 30.0),
-        ({"ops": {"save": {}}}, 0.3, 30.0),
+        ({"ops": {"save": {}}}, 0.1, 30.0),
     ],
 )
 def test_the_limits_of_an_active_drain_are_those_it_was_started_with(
