@@ -113,7 +113,7 @@ class Gatherer:
         standings = [
             None
             if ask.campaign is None
-            else Standing(ask.campaign, ask.check.subject, ask.claim_keys, read, candidates, self._clock)
+            else Standing(ask.campaign, ask.check.subject, ask.claim_keys, read, candidates)
             for ask in asked
         ]
         self._read(read, (key for each in standings if each for key in each.others()), deadline)

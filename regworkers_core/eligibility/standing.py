@@ -1,13 +1,12 @@
 """Who stands before a fan that asks: pure rules over what was read in the table and in the replica.
 
-An entry of the same person is one that the table holds *now* under the same identity. The replica only points at
-candidates, for entries that other writers put: it may lag, so the table has the last word. A claim (`transfer.py`)
-points at one, too; while it is young its entry may not be there yet, and it counts all the same.
+An entry of the same person is one that the table holds *now* under the same identity. A claim (`transfer.py`) points at
+one, and so does the replica, for entries that other writers put: it may lag, so the table has the last word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from regworkers_core.adapters.entrants import EMAIL, GLOBAL_USER_ID, MEMBER_ID, UNIT, Entrant, Found, Trace
@@ -91,10 +90,9 @@ class Standing:
         claim_keys: Mapping[Identity, TableKey],
         read: Read,
         candidates: Candidates,
-        clock: Callable[[], float],
     ) -> None:
         self._campaign, self.subject, self.claim_keys = campaign, subject, claim_keys
-        self._read, self._candidates, self._clock = read, candidates, clock
+        self._read, self._candidates = read, candidates
 
     @property
     def own(self) -> EntryKey | None:
@@ -121,15 +119,15 @@ class Standing:
         for entrant in self._entrants():
             yield self._key(entrant.entry_id)
 
-    def holds(self, claim: Claim, kind: Identity) -> bool | Missing:
-        """Whether somebody else's entry has the identity by right of this claim."""
+    def holds(self, claim: Claim, kind: Identity, *, if_absent: bool = False) -> bool | Missing:
+        """Whether somebody else's entry has the identity by right of this claim; `if_absent` where it is not there."""
         if claim.entry_id in ("", self.subject.entry_id):
             return False
         item = self._read[self._key(claim.entry_id)]
         if isinstance(item, Missing):
             return item
         if item is None:
-            return is_young(claim, self._clock())
+            return if_absent
         # An entry whose address was changed has let go of it.
         return identities_of(item).get(kind) == self.subject.identities[kind]
 

@@ -35,6 +35,7 @@ class TimedCalls:
         self._lock = threading.Lock()
         self._started = 0
         self._idle = 0
+        self._told: set[str] = set()
         self._calls: queue.SimpleQueue[tuple[Future[Any], contextvars.Context, Callable[[], Any]]]
         self._calls = queue.SimpleQueue()
 
@@ -61,12 +62,17 @@ class TimedCalls:
         except TransientFailure as failure:
             return Missing(failure.dependency, failure.error)
         except (Failure, UsageError) as failure:
-            log.warning("a fact is missing", dependency=self.dependency, error=str(failure))
-            return Missing(self.dependency, str(failure))
+            return self._missing(str(failure))
         except Exception as error:
             # Without the driver's text, which may print a fan's data.
-            log.warning("a fact is missing", dependency=self.dependency, error=describe(error))
-            return Missing(self.dependency, describe(error))
+            return self._missing(describe(error))
+
+    def _missing(self, error: str) -> Missing:
+        """Of what waiting does not mend: told once, not with every check."""
+        if error not in self._told:
+            self._told.add(error)
+            log.warning("a fact is missing", dependency=self.dependency, error=error)
+        return Missing(self.dependency, error)
 
     def _work(self) -> None:
         while True:

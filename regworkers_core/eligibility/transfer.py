@@ -130,7 +130,8 @@ class Transfer:
         """False when another entry of the same person holds the identity."""
         before = standing.claim(kind)
         stands = before if isinstance(before, Claim) else None
-        held = stands is not None and standing.holds(stands, kind) is not False
+        young = stands is not None and is_young(stands, self._clock())
+        held = stands is not None and standing.holds(stands, kind, if_absent=young) is not False
         for _ in range(_ROUNDS):
             if held:
                 return False
@@ -146,7 +147,7 @@ class Transfer:
         raise TransientFailure("dynamodb", "a claim stays contested by other writers")
 
     def _holds(self, claim: Claim, own: EntryKey, value: str, kind: Identity) -> bool:
-        """As `Standing.holds`, read anew."""
+        """As `Standing.holds`, read anew; the entry of a young claim may be on its way."""
         if claim.entry_id in ("", own.entry_id):
             return False
         other = EntryKey(own.campaign_id, claim.entry_id)

@@ -154,7 +154,7 @@ def test_a_claim_without_an_entry_holds_for_its_lease_and_no_longer(desk: Desk) 
     with pytest.raises(Crash):
         desk.enter(at="transfer.after_claims")
     assert codes(desk.enter(entryId="another")) == ["ALREADY_ENTERED"]
-    assert codes(desk.ask(check())[0]) == ["ALREADY_ENTERED"]
+    assert desk.ask(check())[0]["status"] == "ELIGIBLE", "nobody has entered"
     desk.world.now += CLAIM_LEASE_SECONDS
     assert desk.enter(entryId="another")["transfer"]["state"] == "created"
     assert [claim.entry_id for claim in desk.claims] == ["another"]
@@ -172,7 +172,7 @@ def test_a_removed_entry_blocks_nobody_and_comes_back_with_a_new_time(desk: Desk
     first = desk.enter()["transfer"]["entryId"]
     key = EntryKey("summer", first)
     before = desk.world.table.items.pop((key.pk, key.sk))
-    desk.world.now += CLAIM_LEASE_SECONDS
+    desk.world.now += 1
     assert desk.ask(check())[0]["status"] == "ELIGIBLE"
     assert desk.enter()["transfer"] == {"entryId": first, "state": "created", "version": 1}
     assert desk.entries[0]["createdAt"] > before["createdAt"]
