@@ -161,7 +161,7 @@ def test_the_budget_for_one_fan_is_not_exceeded_by_retries(services: Served) -> 
 
 def test_a_wait_for_a_free_connection_counts_too(services: Served, scripted: Scripted) -> None:
     scripted.answers = [[b"HTTP/1.1 200 OK\r\n"]]
-    patient = {"connect_timeout_seconds": 30, "read_timeout_seconds": 30, "answer_seconds": 30}
+    patient = {"connect_timeout_seconds": 30, "read_timeout_seconds": 30, "answer_seconds": 1}
     section = {"user": {"base_url": scripted.url, "token": "x"}, "max_connections": 1}
     user = with_services(
         services.runtime, scripted.url, **section, **patient, user_budget_seconds=0.2
