@@ -12,6 +12,7 @@ from typing import Any
 
 from pymongo import MongoClient
 
+from regworkers_core.adapters.alert_channels import classify_slack
 from regworkers_core.adapters.aws import AwsClients, classify_aws
 from regworkers_core.adapters.campaign_cache import CampaignCache
 from regworkers_core.adapters.campaign_sources import CampaignSource, DatabaseSource, ServiceSource
@@ -26,6 +27,7 @@ from regworkers_core.adapters.demand_table import DemandTable
 from regworkers_core.adapters.drand import DrandHttp, classify_drand
 from regworkers_core.adapters.draw_markets import DrawMarkets
 from regworkers_core.adapters.draws import Draws
+from regworkers_core.adapters.incidents import Incidents
 from regworkers_core.adapters.invites import Invites
 from regworkers_core.adapters.kafka_admin import KafkaAdmin, classify_kafka
 from regworkers_core.adapters.lease_table import DynamoLeaseTable
@@ -191,6 +193,10 @@ class Runtime:
         return DeadLetterLog(self.database["dead_letters"], self.dependency("mongo"))
 
     @cached_property
+    def incidents(self) -> Incidents:
+        return Incidents(self.database["alerts"], self.dependency("mongo"))
+
+    @cached_property
     def redis_client(self) -> Any:
         return redis_client(self.settings.redis)
 
@@ -297,6 +303,7 @@ def _classify(name: str) -> Classify:
         "kafka": classify_kafka,
         "s3": classify_objects,
         "drand": classify_drand,
+        "slack": classify_slack,
     }
     if name.startswith("service-"):
         return classify_service(name)

@@ -226,6 +226,17 @@ class InvitesSettings(Section):
     lease_seconds: float = Field(15.0, gt=0)
 
 
+class AlertSettings(Section):
+    """Where alerts go. Every channel that is set is told; the log always is."""
+
+    slack_webhook: SecretStr | None = None
+    # One JSON document a line; relative to the project's root.
+    file: str | None = None
+    # Where the pages of docs/ can be read, for links in messages.
+    docs_url: str = ""
+    timeout_seconds: float = Field(5.0, gt=0)
+
+
 class ObservabilitySettings(Section):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_retention_days: int = Field(14, ge=1)
@@ -259,6 +270,7 @@ class Settings(BaseSettings):
     invites: InvitesSettings = InvitesSettings()
     eligibility: EligibilitySettings = EligibilitySettings()
     services: ServicesSettings = ServicesSettings()
+    alerts: AlertSettings = AlertSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
 
     @cached_property

@@ -64,6 +64,7 @@ INDEXES: Mapping[str, list[Index]] = {
             False,
         ),
     ],
+    "alerts": [([("scope", ASCENDING)], False), ([("status", ASCENDING)], False)],
     "dead_letters": [
         ([("campaignId", ASCENDING), ("entryId", ASCENDING), ("status", ASCENDING)], False),
         ([("status", ASCENDING), ("fingerprint", ASCENDING)], False),

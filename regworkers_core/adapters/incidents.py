@@ -1,0 +1,114 @@
+"""The `alerts` collection: one document an incident, by the key of its alert, and what each channel was told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo.collection import Collection
+from pymongo.errors import DuplicateKeyError
+
+from regworkers_core.domain.alert import Alert, Change, Severity
+from regworkers_core.engine.dependency import Dependency
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """`serial` counts how often the trouble came: with the key it names one incident for good. `told` has, for each
+    channel, the last change that it has taken.
+    """
+
+    alert: Alert
+    open: bool
+    serial: int
+    opened_at: str
+    last_seen_at: str
+    resolved_at: str | None
+    told: Mapping[str, Change]
+
+    @property
+    def dedup_key(self) -> str:
+        """What a channel knows this incident by."""
+        return f"{self.alert.key}#{self.serial}"
+
+    def untold(self, channel: str) -> Change | None:
+        """What the channel has still to be told; one that never heard of it need not hear that it is over."""
+        last = self.told.get(channel)
+        if self.open:
+            return None if last is Change.OPENED else Change.OPENED
+        return Change.RESOLVED if last is Change.OPENED else None
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Incident:
+        alert = Alert(
+            document["_id"],
+            Severity(document["severity"]),
+            document["summary"],
+            document["runbook"],
+            dict(document.get("details") or {}),
+        )
+        return cls(
+            alert,
+            document["status"] == "open",
+            int(document["serial"]),
+            document["openedAt"],
+            document["lastSeenAt"],
+            document.get("resolvedAt"),
+            {channel: Change(change) for channel, change in (document.get("told") or {}).items()},
+        )
+
+
+class Incidents:
+    """Every method raises TransientFailure when MongoDB cannot answer."""
+
+    def __init__(self, collection: Collection[dict[str, Any]], dependency: Dependency) -> None:
+        self._collection, self._dependency = collection, dependency
+
+    def of(self, scope: str) -> list[Incident]:
+        """All incidents of a scope, closed ones included."""
+        return self._find({"scope": scope})
+
+    def all_open(self) -> list[Incident]:
+        return self._find({"status": "open"})
+
+    def holds(self, alert: Alert, at: str) -> None:
+        """The alert's condition holds at this time: open its incident, or keep it open."""
+        facts = {
+            "severity": alert.severity.value,
+            "summary": alert.summary,
+            "runbook": alert.runbook,
+            "details": alert.details,
+            "lastSeenAt": at,
+        }
+        seen = self._update({"_id": alert.key, "status": "open"}, {"$set": facts})
+        again = {**facts, "status": "open", "openedAt": at, "resolvedAt": None, "told": {}}
+        if seen or self._update(
+            {"_id": alert.key, "status": "resolved"}, {"$set": again, "$inc": {"serial": 1}}
+        ):
+            return
+        document = {"_id": alert.key, "scope": alert.scope, **again, "serial": 1}
+        try:
+            self._dependency.call(lambda: self._collection.insert_one(document))
+        except DuplicateKeyError:
+            # Somebody saw it in the same moment.
+            self._update({"_id": alert.key, "status": "open"}, {"$set": facts})
+
+    def is_over(self, incident: Incident, at: str) -> None:
+        """Close exactly this incident: one that was opened again meanwhile stays."""
+        guard = {"_id": incident.alert.key, "status": "open", "serial": incident.serial}
+        self._update(guard, {"$set": {"status": "resolved", "resolvedAt": at}})
+
+    def was_told(self, incident: Incident, channel: str, change: Change) -> None:
+        guard = {"_id": incident.alert.key, "serial": incident.serial}
+        self._update(guard, {"$set": {f"told.{channel}": change.value}})
+
+    def _update(self, guard: Mapping[str, Any], update: Mapping[str, Any]) -> bool:
+        answer = self._dependency.call(lambda: self._collection.update_one(guard, update))
+        return bool(answer.matched_count)
+
+    def _find(self, query: Mapping[str, Any]) -> list[Incident]:
+        found: Sequence[Mapping[str, Any]] = self._dependency.call(
+            lambda: list(self._collection.find(query).sort("_id", 1))
+        )
+        return [Incident.parse(document) for document in found]

@@ -1,0 +1,41 @@
+"""Alerts: what is wrong, how urgent it is, and where it says what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Severity(StrEnum):
+    """CRITICAL wakes somebody up; WARNING is read in the morning."""
+
+    CRITICAL = "critical"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A condition that holds now. `key` is the same as long as it is the same trouble: `<scope>:<what>`.
+
+    `summary` is one line with the numbers in it, `runbook` a path below docs/; `details` are numbers and ids of
+    ours. None of it holds a fan's data.
+    """
+
+    key: str
+    severity: Severity
+    summary: str
+    runbook: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def scope(self) -> str:
+        """Who watches over it: the part of the key before the first colon."""
+        return self.key.partition(":")[0]
+
+
+class Change(StrEnum):
+    """What a channel is told about an incident."""
+
+    OPENED = "opened"
+    RESOLVED = "resolved"
