@@ -17,7 +17,7 @@ from regworkers_core.adapters.invites import TableKey
 from regworkers_core.domain.invite import Invite, InviteType
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.eligibility.invites.looking import check_invite
-from regworkers_core.eligibility.invites.working import Hooks, lease_name
+from regworkers_core.eligibility.invites.working import Hooks, ListReport, lease_name
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.settings import PROJECT_ROOT
@@ -267,10 +267,16 @@ def test_a_hundred_thousand_lines_are_counted_and_the_first_list_ever_needs_no_r
 def test_a_list_of_any_length_takes_no_more_memory_than_a_few_batches(uploader: Uploader) -> None:
     uploader.runtime.__dict__["invites"] = Store(keeps=False)
     uploader.file.write_text("\n".join(("email", *addresses(20_000))))
+    ahead: list[int] = []
+
+    def look(report: ListReport) -> None:
+        ahead.append(report.lines - report.outcomes.total())
+
     tracemalloc.start()
-    uploader.again()
+    uploader.again(hooks=Hooks(on_progress=look))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
+    assert max(ahead) <= 2 * 8 * 100, "two batches for each thread"
     assert peak < 2 * 1024 * 1024, "the values alone are as large"
 
 
