@@ -7,7 +7,6 @@ that a check holds and nothing that a dependency does raises: the answer says it
 from __future__ import annotations
 
 import threading
-import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -161,16 +160,19 @@ class Checker:
             log.warning("events not queued", messages=len(failed), error=failed[0].error)
 
 
-_checkers: weakref.WeakKeyDictionary[Runtime, Checker] = weakref.WeakKeyDictionary()
-_checkers_lock = threading.Lock()
+_wiring = threading.Lock()
 
 
 def _checker(runtime: Runtime) -> Checker:
-    """One for each runtime: its threads and the secret are kept."""
-    with _checkers_lock:
-        if runtime not in _checkers:
-            _checkers[runtime] = Checker.of(runtime)
-        return _checkers[runtime]
+    """One for each runtime, so that its threads and the secret are kept. It lies where the runtime keeps its other
+    parts, and goes with it.
+    """
+    with _wiring:
+        parts = vars(runtime)
+        if "eligibility_checker" not in parts:
+            parts["eligibility_checker"] = Checker.of(runtime)
+        checker: Checker = parts["eligibility_checker"]
+        return checker
 
 
 def _not_written(judgement: Judgement, dependency: str, error: str) -> Judgement:

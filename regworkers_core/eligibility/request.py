@@ -129,7 +129,7 @@ def _mail(value: object, missing: list[str]) -> tuple[str | None, str | None]:
     if not isinstance(value, str):
         return None, texts.wrong_type("a text", value)
     # White space around it is the fan's keyboard, not the address.
-    trimmed = value.strip() if len(value) <= 2 * MAX_LENGTH else value
+    trimmed = value.strip()
     if not trimmed:
         missing.append("email")
         return None, None

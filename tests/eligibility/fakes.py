@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -88,7 +89,10 @@ class Replica:
             for entrant in self.entrants
             if any(Trace(entrant.campaign_id, *value) in traces for value in entrant.values.items())
         ]
-        return Found(found, self.whole)
+        counts = Counter(
+            Trace(entrant.campaign_id, *value) for entrant in found for value in entrant.values.items()
+        )
+        return Found(found, self.whole and all(counts[trace] < each for trace in traces))
 
 
 class Users:

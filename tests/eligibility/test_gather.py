@@ -21,7 +21,7 @@ from regworkers_core.eligibility.gather import Gathered, Limits
 from regworkers_core.eligibility.judge import judge
 from regworkers_core.eligibility.request import read_check
 from regworkers_core.eligibility.subject import Identity
-from tests.eligibility.fakes import NOW, World, entrant
+from tests.eligibility.fakes import NOW, World, entrant, no_trouble
 from tests.eligibility.world import campaign, check
 from tests.support.entries import item, key
 
@@ -168,6 +168,10 @@ def test_more_users_than_threads_queue_within_the_budget(slow: Callable[[], obje
     checks = [check(email=f"f{number}@example.com", globalUserId=f"g{number}") for number in range(50)]
     gathered = gather(world, *checks)
     assert all(isinstance(each.facts.user, Missing) for each in gathered) and len(world.users.asked) == 2
+    world.users.trouble = no_trouble
+    slow.__self__.set()  # type: ignore[attr-defined]
+    gather(world, check(globalUserId="later"))
+    assert world.users.asked[2:] == ["later"], "nobody waits for the others any more"
 
 
 def test_a_campaign_that_cannot_be_read_is_unknown_and_no_other_is() -> None:
@@ -226,6 +230,23 @@ def test_more_matches_than_are_looked_at_are_unknown_unless_one_of_them_tells() 
     assert verdict(world, unit="u1") == "UNKNOWN duplicates household"
     world.replica.entrants = [entrant(f"e{number}", unit="u1") for number in range(2)]
     assert verdict(world, unit="u1") == "HOUSEHOLD_LIMIT"
+
+
+def test_as_many_of_a_household_are_looked_at_as_its_limit_asks() -> None:
+    world = World(campaign(eligibility={"maxPerUnit": 100}))
+    world.replica.entrants = [entrant(f"e{number}", unit="u1") for number in range(99)]
+    assert verdict(world, unit="u1") == "ELIGIBLE"
+    world.replica.entrants.append(entrant("e99", unit="u1"))
+    assert verdict(world, unit="u1") == "HOUSEHOLD_LIMIT"
+
+
+def test_what_one_check_has_read_another_of_the_call_does_not_read_again() -> None:
+    world = World(campaign())
+    world.table.put(item(key("e1"), email="fan@example.com"))
+    world.replica.entrants = [entrant("e1", email="fan@example.com")]
+    answers = gather(world, check(entryId="e1"), check(entryId="e2"))
+    assert list(map(said, answers)) == ["ELIGIBLE", "ALREADY_ENTERED"]
+    assert len(world.table.reads) == 1
 
 
 def test_one_invite_that_counts_is_enough_whatever_could_not_be_read() -> None:

@@ -10,10 +10,11 @@ import pytest
 from regworkers_core.domain.eligibility import NOT_ASKED, Known, Missing, Source, Status
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.user import User
-from regworkers_core.eligibility.case import AsOf
+from regworkers_core.eligibility.case import AsOf, Case, FactMissing
 from regworkers_core.eligibility.facts import Facts, stands_before
 from regworkers_core.eligibility.judge import Judgement, judge
 from regworkers_core.eligibility.request import subject_of
+from regworkers_core.eligibility.rules.blocked import RULE as BLOCKED
 from regworkers_core.eligibility.subject import Identity, Subject
 from tests.eligibility.world import campaign
 
@@ -228,6 +229,12 @@ def test_a_users_record_is_needed_where_the_campaign_asks(
     terms: dict[str, Any], known: Any, expected: str
 ) -> None:
     assert verdict(fan(), facts(terms=terms, user=known)) == expected
+
+
+def test_a_record_that_is_required_and_missing_passes_nobody_as_not_blocked() -> None:
+    with pytest.raises(FactMissing):
+        BLOCKED.judge(Case(fan(), facts(terms=PHONE, user=AWAY), AS_OF))
+    assert BLOCKED.judge(Case(fan(), facts(user=AWAY), AS_OF)) is None
 
 
 @pytest.mark.parametrize(
