@@ -40,13 +40,17 @@ def clear_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) 
     answer(document, form, Group(_shown(found), Text(words)))
 
 
-def compare_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -> None:
-    """A campaign in Redis, MongoDB and the Campaign Service (where configured), side by side.
+def compare_command(
+    campaign: CampaignArgument,
+    every: Annotated[bool, typer.Option("--all", help="every field, also where all agree")] = False,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """A campaign in Redis, MongoDB and the Campaign Service (where configured), side by side: what differs.
 
     Exit code 1 when they differ or one does not answer. An empty cache differs from nothing.
     """
     comparison = compare_campaign(_runtime(), campaign)
-    answer(comparison.as_dict(), form, _side_by_side(comparison))
+    answer(comparison.as_dict(), form, _side_by_side(comparison, every))
     if not comparison.fine:
         raise typer.Exit(FINDING)
 
@@ -81,7 +85,7 @@ def _left(seconds: float | None, state: str) -> str | None:
     return "none" if seconds is None else f"{seconds:.0f} s"
 
 
-def _side_by_side(comparison: Comparison) -> RenderableType:
+def _side_by_side(comparison: Comparison, every: bool) -> RenderableType:
     names = list(comparison.sides)
     heads = [
         (name, side.state.value if side.error is None else f"{side.state.value}: {side.error}")
@@ -90,14 +94,14 @@ def _side_by_side(comparison: Comparison) -> RenderableType:
     lines = [
         ("≠" if differs else "", field, *(values.get(name) for name in names))
         for field, values, differs in comparison.lines
+        if differs or every
     ]
-    parts: list[RenderableType] = [
-        rows(("", f"cache source: {comparison.source}"), heads),
-        rows(("", "field", *names), lines),
-    ]
+    parts: list[RenderableType] = [rows(("", f"cache source: {comparison.source}"), heads)]
+    if lines:
+        parts.append(rows(("", "field", *names), lines))
     count = sum(differs for _, _, differs in comparison.lines)
     words = "no difference" if not count else "1 difference" if count == 1 else f"{count} differences"
-    parts.append(Text(f"{words} among those that answered"))
+    parts.append(Text(f"{words} in {len(comparison.lines)} fields, among those that answered"))
     if comparison.advice:
         parts.append(Text(comparison.advice))
     return Group(*parts)
