@@ -28,8 +28,10 @@ demo: $(STAMP) ## replicate 20,000 entries end to end on the embedded stack (KEE
 dev: $(STAMP) ## the stack and Dagster with sensors on, until Ctrl-C
 	@$(BIN)/python -m regworkers_local.demo dev
 
+# More workers than the two cores of a small machine: a third of a run is waiting for leases and time-outs. Stealing
+# leaves each worker its modules in one piece, whose tests share what is costly to set up.
 test: $(STAMP) ## the whole suite
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 check: $(STAMP) ## lint, format, strict types, import rules, definitions load
 	$(BIN)/ruff check .
