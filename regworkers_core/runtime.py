@@ -30,6 +30,7 @@ from regworkers_core.adapters.draws import Draws
 from regworkers_core.adapters.incidents import Incidents
 from regworkers_core.adapters.invites import Invites
 from regworkers_core.adapters.kafka_admin import KafkaAdmin, classify_kafka
+from regworkers_core.adapters.kafka_producer import KafkaProducer, RecordProducer
 from regworkers_core.adapters.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.mongo import classify_mongo, mongo_client
 from regworkers_core.adapters.objects import ObjectStore, classify_objects
@@ -207,6 +208,17 @@ class Runtime:
     @cached_property
     def kafka_admin(self) -> KafkaAdmin:
         return KafkaAdmin(self.settings.kafka, self.dependency("kafka"))
+
+    @cached_property
+    def events(self) -> RecordProducer:
+        """The producer of all flows of this process."""
+        kafka = self.settings.kafka
+        if kafka.bootstrap is None:
+            raise UsageError("no Kafka address: set REGWORKERS_KAFKA__BOOTSTRAP")
+        options = {name: secret.get_secret_value() for name, secret in kafka.options.items()}
+        return KafkaProducer(
+            {"bootstrap.servers": kafka.bootstrap, **options}, delivery_seconds=kafka.delivery_seconds
+        )
 
     @cached_property
     def beacon(self) -> DrandHttp:

@@ -79,6 +79,8 @@ class KafkaSettings(Section):
     # librdkafka settings passed through as they are (security.protocol, ssl.ca.location, ...).
     options: dict[str, SecretStr] = Field(default_factory=dict)
     timeout_seconds: float = Field(5.0, gt=0)
+    # How long the brokers may take to acknowledge an event before it counts as not delivered.
+    delivery_seconds: float = Field(10.0, ge=1)
     partitions: int = Field(6, gt=0)
     replication_factor: int = Field(3, gt=0)
 
