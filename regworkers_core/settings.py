@@ -8,14 +8,16 @@ and every Dagster process find the same servers.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import orjson
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from regworkers_core.domain.reasons import UsageError
@@ -74,8 +76,35 @@ class CacheSettings(Section):
     wait_seconds: float = Field(5.0, gt=0)
 
 
+class KafkaTlsSettings(Section):
+    """What this client shows to the brokers and whom it trusts, in PEM. Each in one place: the text itself goes before
+    a file, a file before a secret (by its name under the environment's prefix).
+
+    The certificate is followed by what leads to its issuer. A key in the same text needs no place of its own.
+    """
+
+    certificate: SecretStr | None = None
+    certificate_file: str | None = None
+    certificate_secret: str | None = None
+    key: SecretStr | None = None
+    key_file: str | None = None
+    key_secret: str | None = None
+    ca: SecretStr | None = None
+    ca_file: str | None = None
+    ca_secret: str | None = None
+    # How often files and secrets are looked at for others; a running producer takes them up.
+    check_seconds: float = Field(60.0, gt=0)
+
+    def places(self, part: Literal["certificate", "key", "ca"]) -> tuple[str | None, str | None, str | None]:
+        """Text, file and secret of a part; what is empty counts as not given."""
+        text: SecretStr | None = getattr(self, part)
+        inline = text.get_secret_value() if text else None
+        return inline or None, getattr(self, f"{part}_file") or None, getattr(self, f"{part}_secret") or None
+
+
 class KafkaSettings(Section):
     bootstrap: str | None = None
+    tls: KafkaTlsSettings = KafkaTlsSettings()
     # librdkafka settings passed through as they are (security.protocol, ssl.ca.location, ...).
     options: dict[str, SecretStr] = Field(default_factory=dict)
     timeout_seconds: float = Field(5.0, gt=0)
@@ -83,6 +112,16 @@ class KafkaSettings(Section):
     delivery_seconds: float = Field(10.0, ge=1)
     partitions: int = Field(6, gt=0)
     replication_factor: int = Field(3, gt=0)
+
+    @model_validator(mode="after")
+    def _a_key_belongs_to_a_certificate(self) -> Self:
+        named = any(name in self.options for name in ("ssl.certificate.pem", "ssl.certificate.location"))
+        if any(self.tls.places("key")) and not any(self.tls.places("certificate")) and not named:
+            raise PydanticCustomError(
+                "key_alone",
+                "tls names a key and no certificate: set certificateSecret, certificateFile or certificate there",
+            )
+        return self
 
 
 class RetrySettings(Section):
@@ -228,6 +267,22 @@ class InvitesSettings(Section):
     lease_seconds: float = Field(15.0, gt=0)
 
 
+class ArchiveSettings(Section):
+    """The events of Kafka as Parquet in the artefacts' bucket."""
+
+    lease_seconds: float = Field(15.0, gt=0)
+    # One batch: what is held in memory, and what a crash reads again.
+    batch_events: int = Field(20_000, ge=1, le=1_000_000)
+    batch_mib: int = Field(32, ge=1)
+    # So many small files of a day and type become one; a file of `compactMib` is no longer small.
+    compact_files: int = Field(8, ge=2)
+    compact_mib: int = Field(64, ge=1)
+    # Files that were replaced stay so long for those who are reading them.
+    keep_replaced_seconds: float = Field(900.0, ge=0)
+    # DuckDB's own limit in compaction, verification and the funnel: it spills beyond.
+    memory_mib: int = Field(300, ge=64)
+
+
 class AlertSettings(Section):
     """Where alerts go. Every channel that is set is told; the log always is."""
 
@@ -237,6 +292,32 @@ class AlertSettings(Section):
     # Where the pages of docs/ can be read, for links in messages.
     docs_url: str = ""
     timeout_seconds: float = Field(5.0, gt=0)
+
+
+class CertificatesSettings(Section):
+    """How many days before its end a certificate is worth a warning, and when somebody is woken up."""
+
+    warn_days: float = Field(20.0, gt=0)
+    critical_days: float = Field(5.0, ge=0)
+
+
+class VaultSettings(Section):
+    """Where `regworkers certs generate` has certificates issued: by the PKI engine at `mount`, in its role `role`."""
+
+    # Without login, query or fragment: it is shown.
+    address: str = Field("", pattern=r"^(https?://[^\s/?#@]+(/[^\s?#@]*)?)?$")
+    namespace: str | None = None
+    mount: str = "pki"
+    role: str = "regworkers"
+    # `{environment}` stands for qa, preprod or prod.
+    common_name: str = Field("regworkers-{environment}", pattern=r"^([^{}]|\{environment\})+$")
+    # As Vault writes it; the role may allow less.
+    ttl: str = Field("2160h", pattern=r"^\d+[smhd]?$")
+    user_mount: str = "userpass"
+    app_mount: str = "approle"
+    # Of Vault's own certificate; empty: what the machine trusts.
+    ca_file: str | None = None
+    timeout_seconds: float = Field(10.0, gt=0)
 
 
 class ObservabilitySettings(Section):
@@ -272,7 +353,10 @@ class Settings(BaseSettings):
     invites: InvitesSettings = InvitesSettings()
     eligibility: EligibilitySettings = EligibilitySettings()
     services: ServicesSettings = ServicesSettings()
+    archive: ArchiveSettings = ArchiveSettings()
     alerts: AlertSettings = AlertSettings()
+    certificates: CertificatesSettings = CertificatesSettings()
+    vault: VaultSettings = VaultSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
 
     @cached_property
@@ -314,9 +398,12 @@ class Names:
             for name in ("replication-queue", "selection-queue", "notification-queue", "analytics-queue")
         )
         self.topics = tuple(
-            f"{prefix}regworkers.{flow}.v1"
-            for flow in ("entries", "eligibility", "selections", "notifications")
+            self.topic(flow) for flow in ("entries", "eligibility", "selections", "notifications")
         )
+
+    def topic(self, flow: str) -> str:
+        """The Kafka topic of a flow's events."""
+        return f"{self.prefix}regworkers.{flow}.v1"
 
     @staticmethod
     def dead_letter_queue(queue: str) -> str:
@@ -337,9 +424,37 @@ class _Document(PydanticBaseSettingsSource):
         return self._document
 
 
-def config_file() -> Path:
-    """The file that CONFIG_ENV chooses; `REGWORKERS_CONFIG_DIR` moves the folder. Raises UsageError."""
-    environment = os.environ.get("CONFIG_ENV") or "local-dev"
+def settings_of(environment: Environment) -> Settings:
+    """The settings of any environment, as they are read here. Raises UsageError.
+
+    For the one that CONFIG_ENV names, those of `load_settings`. For another one its file; of the variables of this
+    process only those of the section `aws` count, since all others were set for their own environment.
+    """
+    if environment == (os.environ.get("CONFIG_ENV") or "local-dev"):
+        return load_settings()
+
+    class Elsewhere(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            access = {name: value for name, value in env_settings().items() if name == "aws"}
+            documents = (access, _config(environment), _stack(environment))
+            return tuple(_Document(settings_cls, document) for document in documents)
+
+    return _explained(Elsewhere, environment)
+
+
+def config_file(environment: str | None = None) -> Path:
+    """The file of an environment, by default that which CONFIG_ENV chooses; `REGWORKERS_CONFIG_DIR` moves the folder.
+    Raises UsageError.
+    """
+    environment = environment or os.environ.get("CONFIG_ENV") or "local-dev"
     if environment not in get_args(Environment):
         known = ", ".join(get_args(Environment))
         raise UsageError(f"CONFIG_ENV={environment} is not an environment: choose one of {known}")
@@ -355,15 +470,19 @@ def stack_state_file() -> Path:
 
 def load_settings() -> Settings:
     """Read, merge, validate. Raises UsageError: a line for each wrong key, with key, value and file."""
+    return _explained(Settings)
+
+
+def _explained(settings: Callable[[], Settings], environment: str | None = None) -> Settings:
     try:
-        return Settings()
+        return settings()
     except SettingsError as error:
         # Its text names the section, and a section is JSON when it is given in one variable.
         raise UsageError(
             f"an environment variable REGWORKERS_* is not the JSON that it should be: {error}"
         ) from None
     except ValidationError as error:
-        raise UsageError("\n".join(_explain(problem) for problem in error.errors())) from None
+        raise UsageError("\n".join(_explain(problem, environment) for problem in error.errors())) from None
 
 
 def masked(settings: Settings) -> dict[str, Any]:
@@ -379,8 +498,8 @@ def masked(settings: Settings) -> dict[str, Any]:
     return {to_camel(key): mask(value) for key, value in settings.model_dump(by_alias=True).items()}
 
 
-def _config() -> dict[str, Any]:
-    path = config_file()
+def _config(environment: str | None = None) -> dict[str, Any]:
+    path = config_file(environment)
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
@@ -406,9 +525,9 @@ def _snake(key: str) -> str:
     return "".join("_" + char.lower() if char.isupper() else char for char in key)
 
 
-def _stack() -> dict[str, Any]:
+def _stack(environment: str | None = None) -> dict[str, Any]:
     """Addresses of the embedded stack, in local-dev and when it is there."""
-    if (os.environ.get("CONFIG_ENV") or "local-dev") != "local-dev":
+    if (environment or os.environ.get("CONFIG_ENV") or "local-dev") != "local-dev":
         return {}
     try:
         state = orjson.loads(stack_state_file().read_bytes())
@@ -435,10 +554,10 @@ def _local_services(state: dict[str, Any]) -> dict[str, Any]:
     return {name: {"base_url": f"{state['services']}/{name}", "token": "local"} for name in names}
 
 
-def _explain(problem: Any) -> str:
+def _explain(problem: Any, environment: str | None) -> str:
     path = [str(part) for part in problem["loc"]]
     variable = ENV_PREFIX + "__".join(_snake(part).upper() for part in path)
-    origin = f"environment variable {variable}" if variable in os.environ else str(config_file())
+    origin = f"environment variable {variable}" if variable in os.environ else str(config_file(environment))
     key = ".".join(to_camel(part) for part in path)
     if problem["type"] == "extra_forbidden":
         return f"{origin}: {key} is not a setting; `regworkers config show` lists all"

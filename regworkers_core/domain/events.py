@@ -11,6 +11,7 @@ from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.selection import MarketPhase, Notice, Planned
+from regworkers_core.domain.timestamps import iso, seconds
 
 SOURCE = "regworkers/replication"
 SELECTION_SOURCE = "regworkers/selection"
@@ -56,7 +57,10 @@ def eligibility_judged(
     data = {"campaignId": key.campaign_id, "entryId": key.entry_id, **order.as_fields(), **verdict}
     kind = EventType.ELIGIBILITY_JUDGED
     id_ = event_id(key, order, kind)
-    return _envelope(id_, ELIGIBILITY_SOURCE, kind, key.document_id, order.updated_at, correlation_id, data)
+    written = seconds(order.updated_at)
+    # Another writer's entry may hold a time that is none.
+    at = verdict["asOf"] if written is None else iso(written)
+    return _envelope(id_, ELIGIBILITY_SOURCE, kind, key.document_id, at, correlation_id, data)
 
 
 def draw_event(
