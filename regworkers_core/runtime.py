@@ -6,7 +6,7 @@ One `Runtime` per process; all of it is safe to share between threads. Nothing c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -30,13 +30,16 @@ from regworkers_core.adapters.draws import Draws
 from regworkers_core.adapters.incidents import Incidents
 from regworkers_core.adapters.invites import Invites
 from regworkers_core.adapters.kafka_admin import KafkaAdmin, classify_kafka
+from regworkers_core.adapters.kafka_credentials import Credentials, try_out
 from regworkers_core.adapters.kafka_producer import KafkaProducer, RecordProducer
+from regworkers_core.adapters.kafka_security import KafkaSecurity
 from regworkers_core.adapters.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.mongo import classify_mongo, mongo_client
 from regworkers_core.adapters.objects import ObjectStore, classify_objects
 from regworkers_core.adapters.outbox import Outbox
 from regworkers_core.adapters.redis_cache import RedisCache, classify_redis, redis_client
 from regworkers_core.adapters.replica import Replica
+from regworkers_core.adapters.rotating_producer import RotatingProducer
 from regworkers_core.adapters.secrets import SecretStore
 from regworkers_core.adapters.selections import Selections
 from regworkers_core.adapters.services.http import classify_service
@@ -207,18 +210,33 @@ class Runtime:
 
     @cached_property
     def kafka_admin(self) -> KafkaAdmin:
-        return KafkaAdmin(self.settings.kafka, self.dependency("kafka"))
+        return KafkaAdmin(self.settings.kafka, self.dependency("kafka"), self.kafka_credentials)
 
     @cached_property
-    def events(self) -> RecordProducer:
-        """The producer of all flows of this process."""
+    def kafka_security(self) -> KafkaSecurity:
+        return KafkaSecurity(self.settings.kafka, lambda: self.secrets)
+
+    @cached_property
+    def kafka_credentials(self) -> Credentials:
+        """The certificate that every Kafka client of this process uses."""
         kafka = self.settings.kafka
         if kafka.bootstrap is None:
             raise UsageError("no Kafka address: set REGWORKERS_KAFKA__BOOTSTRAP")
-        options = {name: secret.get_secret_value() for name, secret in kafka.options.items()}
-        return KafkaProducer(
-            {"bootstrap.servers": kafka.bootstrap, **options}, delivery_seconds=kafka.delivery_seconds
-        )
+        attempt = try_out(kafka.bootstrap, timeout_seconds=kafka.timeout_seconds)
+        return Credentials(self.kafka_security, attempt, check_seconds=kafka.tls.check_seconds)
+
+    @cached_property
+    def events(self) -> RecordProducer:
+        """The producer of all flows of this process; it takes up a renewed certificate while it runs."""
+        kafka, credentials = self.settings.kafka, self.kafka_credentials
+
+        def make(options: Mapping[str, str]) -> RecordProducer:
+            return KafkaProducer(
+                {"bootstrap.servers": str(kafka.bootstrap), **options},
+                delivery_seconds=kafka.delivery_seconds,
+            )
+
+        return RotatingProducer(credentials, make, flush_seconds=kafka.timeout_seconds)
 
     @cached_property
     def beacon(self) -> DrandHttp:

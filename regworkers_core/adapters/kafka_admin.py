@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
+from regworkers_core.adapters.kafka_credentials import Credentials
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.settings import KafkaSettings
@@ -25,37 +27,57 @@ def classify_kafka(error: Exception) -> Exception:
         if not isinstance(kafka_error, KafkaError):
             return error
         if kafka_error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
-            return UsageError("Kafka refuses the login or the certificate: check kafka.options")
+            return UsageError(
+                "Kafka refuses the login or the certificate: check kafka.options and `regworkers certs check`"
+            )
         if kafka_error.retriable() or kafka_error.code() < 0:
             return TransientFailure(DEPENDENCY, kafka_error.name())
     return error
 
 
 class KafkaAdmin:
-    def __init__(self, settings: KafkaSettings, dependency: Dependency) -> None:
+    """A certificate that was renewed is taken up by the first call after `credentials` know of it."""
+
+    def __init__(self, settings: KafkaSettings, dependency: Dependency, credentials: Credentials) -> None:
         if settings.bootstrap is None:
             raise UsageError("no Kafka address: set REGWORKERS_KAFKA__BOOTSTRAP")
         self._settings = settings
         self._dependency = dependency
-        options = {name: secret.get_secret_value() for name, secret in settings.options.items()}
-        # librdkafka also logs connection errors; they reach us as exceptions.
-        self._client = AdminClient(
-            {"bootstrap.servers": settings.bootstrap, "log_level": 0, **options}, logger=_SILENT
-        )
+        self._credentials = credentials
+        self._connected: tuple[str, Any] | None = None
+
+    def _client(self) -> Any:
+        accepted = self._credentials.fresh()
+        connected = self._connected
+        if connected is None or connected[0] != accepted.fingerprint:
+            # librdkafka also logs connection errors; they reach us as exceptions.
+            options: dict[str, Any] = {
+                "bootstrap.servers": self._settings.bootstrap,
+                "log_level": 0,
+                **accepted.options,
+            }
+            try:
+                connected = accepted.fingerprint, AdminClient(options, logger=_SILENT)
+            except KafkaException:
+                raise UsageError(
+                    "Kafka's options or certificate cannot be used: check kafka.options and `regworkers certs check`"
+                ) from None
+            self._connected = connected
+        return connected[1]
 
     def topics(self) -> set[str]:
         """Names of the topics that exist."""
-        timeout = self._settings.timeout_seconds
-        return set(self._dependency.call(lambda: self._client.list_topics(timeout=timeout)).topics)
+        timeout, client = self._settings.timeout_seconds, self._client()
+        return set(self._dependency.call(lambda: client.list_topics(timeout=timeout)).topics)
 
     def create(self, names: Sequence[str]) -> list[str]:
         """Create those that are missing; returns their names. Somebody else's creation meanwhile is fine."""
         missing = sorted(set(names) - self.topics())
         if not missing:
             return []
-        settings = self._settings
+        settings, client = self._settings, self._client()
         futures = self._dependency.call(
-            lambda: self._client.create_topics(
+            lambda: client.create_topics(
                 [
                     NewTopic(
                         name,

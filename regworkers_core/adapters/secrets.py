@@ -1,4 +1,4 @@
-"""Secrets Manager: secrets that are written once and read when they are due."""
+"""Secrets Manager: secrets that are written once, or replaced by others, and read when they are due."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ class SecretStore:
     def __init__(self, client: Any, dependency: Dependency, prefix: str = "") -> None:
         self._client, self._dependency, self._prefix = client, dependency, prefix
 
-    def get(self, name: str) -> str | None:
-        """The value, or None when there is no such secret. Raises UsageError for one that is being deleted."""
+    def get(self, name: str, *, previous: bool = False) -> str | None:
+        """The value, or None when there is no such secret. Raises UsageError for one that is being deleted or holds
+        no text. `previous`: the one before it, or None when it was never replaced.
+        """
         secret_id = self._prefix + name
+        stage = {"VersionStage": "AWSPREVIOUS"} if previous else {}
         try:
-            answer = self._dependency.call(lambda: self._client.get_secret_value(SecretId=secret_id))
+            answer = self._dependency.call(lambda: self._client.get_secret_value(SecretId=secret_id, **stage))
         except ClientError as error:
             code = error_code(error)
             if code == "ResourceNotFoundException":
@@ -35,8 +38,26 @@ class SecretStore:
                     f"`aws secretsmanager restore-secret --secret-id {secret_id}`"
                 ) from None
             raise
-        value: str = answer["SecretString"]
+        value: str | None = answer.get("SecretString")
+        if value is None:
+            raise UsageError(f"secret {secret_id} holds binary data: store it as text")
         return value
+
+    def put(self, name: str, value: str, *, description: str) -> None:
+        """Make `value` the one that stands; the one before stays readable as the previous."""
+        secret_id = self._prefix + name
+        try:
+            self._dependency.call(
+                lambda: self._client.put_secret_value(SecretId=secret_id, SecretString=value)
+            )
+        except ClientError as error:
+            if error_code(error) != "ResourceNotFoundException":
+                raise
+            self._dependency.call(
+                lambda: self._client.create_secret(
+                    Name=secret_id, SecretString=value, Description=description
+                )
+            )
 
     def create(
         self,

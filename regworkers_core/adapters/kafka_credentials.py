@@ -1,0 +1,201 @@
+"""Which material is in use: the newest that the brokers take. A broken renewal never replaces what works."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from regworkers_core.adapters.kafka_security import KafkaSecurity, Material, Stage
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+
+log = structlog.get_logger(__name__)
+_SILENT = logging.getLogger("regworkers.librdkafka")
+# One look at the brokers is repeated within the time-out, for errors come between the repeats.
+_PIECE_SECONDS = 0.25
+
+
+class Answer(Enum):
+    """What trying to connect came to. SILENCE may be an outage, or brokers that hang up on us."""
+
+    CONNECTED = "connected"
+    REFUSED = "refused"
+    SILENCE = "silence"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Material in use, as librdkafka's settings. `verified`: brokers have taken it."""
+
+    options: Mapping[str, str] = field(repr=False)
+    fingerprint: str
+    verified: bool
+
+
+# Tries to connect with librdkafka's settings; says what came of it, and in words why not.
+Try = Callable[[Mapping[str, str]], tuple[Answer, str]]
+# Told at every look: why the newest material is not in use, or None.
+Watcher = Callable[[str | None], None]
+
+
+class Credentials:
+    """Safe to share between threads. Nothing is read before the first use."""
+
+    def __init__(
+        self,
+        security: KafkaSecurity,
+        try_out: Try,
+        *,
+        check_seconds: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._security, self._try = security, try_out
+        self.check_seconds = check_seconds
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._accepted: Accepted | None = None
+        self._looked_at = 0.0
+        # Why the newest material is not in use; None while it is.
+        self.refused: str | None = None
+        self.watcher: Watcher | None = None
+
+    @property
+    def may_change(self) -> bool:
+        return self._security.may_change
+
+    def accepted(self) -> Accepted:
+        """What is in use. Reads at its first use only. Raises UsageError and TransientFailure when there is none."""
+        known = self._accepted
+        return known if known is not None else self.look()
+
+    def fresh(self) -> Accepted:
+        """The same, after a look when the last one is `check_seconds` ago."""
+        known = self._accepted
+        due = self.may_change and self._monotonic() - self._looked_at >= self.check_seconds
+        return self.look() if known is None or due else known
+
+    def look(self) -> Accepted:
+        """Read what stands now, and take it up if it is other material and the brokers take it.
+
+        Raises UsageError and TransientFailure only while nothing is in use yet.
+        """
+        with self._lock:
+            self._looked_at = self._monotonic()
+            before, refused = self._accepted, self.refused
+            try:
+                accepted = self._chosen(before)
+            except TransientFailure as failure:
+                if before is None:
+                    raise
+                # Whoever keeps it cannot answer: that says nothing about what stands there.
+                log.warning("certificate not looked at", error=str(failure))
+                return before
+            self._accepted = accepted
+            if self.refused != refused:
+                _tell(self.refused)
+            if before is not None and accepted.fingerprint != before.fingerprint:
+                log.info("certificate taken up", fingerprint=accepted.fingerprint[:12])
+        if self.watcher is not None:
+            self.watcher(self.refused)
+        return accepted
+
+    def _chosen(self, before: Accepted | None) -> Accepted:
+        """Sets `refused` beside."""
+        try:
+            material = self._security.material()
+        except UsageError as error:
+            kept = before or self._previous(None)
+            if kept is None:
+                raise
+            self.refused = str(error)
+            return kept
+        newest = self._candidate(material)
+        if not self._security.shows_certificate or not self._security.may_change:
+            return newest
+        if before is not None and before.verified and newest.fingerprint == before.fingerprint:
+            self.refused = None
+            return before
+        answer, why = self._try(newest.options)
+        if answer is Answer.CONNECTED:
+            self.refused = None
+            return Accepted(newest.options, newest.fingerprint, verified=True)
+        kept = self._working(before) if before is not None and before.verified else None
+        kept = kept or self._previous(newest.fingerprint)
+        if kept is not None:
+            # Others are taken at the same time, so it is no outage.
+            self.refused = why
+            return kept
+        if answer is Answer.REFUSED:
+            self.refused = why
+        # In an outage what stands is as good as what was; once it is over, the next look decides.
+        return before or newest
+
+    def _working(self, accepted: Accepted) -> Accepted | None:
+        return accepted if self._try(accepted.options)[0] is Answer.CONNECTED else None
+
+    def _previous(self, newest: str | None) -> Accepted | None:
+        """The version before, if there is one and the brokers take it."""
+        if not self._security.has_stages:
+            return None
+        try:
+            candidate = self._candidate(self._security.material(Stage.PREVIOUS))
+        except UsageError:
+            return None
+        if candidate.fingerprint == newest or self._working(candidate) is None:
+            return None
+        return Accepted(candidate.options, candidate.fingerprint, verified=True)
+
+    def _candidate(self, material: Material) -> Accepted:
+        return Accepted(self._security.options(material), material.fingerprint, verified=False)
+
+
+def _tell(refused: str | None) -> None:
+    if refused is None:
+        log.info("newest certificate is in use")
+    else:
+        log.warning("newest certificate is not taken up: the one before stays in use", error=refused)
+
+
+def try_out(
+    bootstrap: str, *, timeout_seconds: float, monotonic: Callable[[], float] = time.monotonic
+) -> Try:
+    """Tries by asking the brokers who they are."""
+
+    def attempt(options: Mapping[str, str]) -> tuple[Answer, str]:
+        errors: list[int] = []
+        fixed: dict[str, Any] = {
+            "bootstrap.servers": bootstrap,
+            "log_level": 0,
+            "error_cb": lambda error: errors.append(error.code()),
+        }
+        try:
+            client = AdminClient({**options, **fixed}, logger=_SILENT)
+        except KafkaException:
+            return Answer.REFUSED, "the key does not belong to the certificate, or one of them is damaged"
+        give_up = monotonic() + timeout_seconds
+        while (left := give_up - monotonic()) > 0:
+            try:
+                client.list_topics(timeout=min(_PIECE_SECONDS, left))
+            except KafkaException:
+                # Serves the errors of the connections.
+                client.poll(0)
+                if KafkaError._SSL in errors or KafkaError._AUTHENTICATION in errors:
+                    return (
+                        Answer.REFUSED,
+                        "no TLS connection: brokers and this client do not trust each other",
+                    )
+                if KafkaError._ALL_BROKERS_DOWN in errors:
+                    break
+            else:
+                return Answer.CONNECTED, ""
+        return Answer.SILENCE, "the brokers hang up on it: it has expired, or they do not know who issued it"
+
+    return attempt

@@ -1,0 +1,159 @@
+"""What this client shows to the brokers and whom it trusts: certificate, key and CA, from wherever they lie."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from regworkers_core.adapters.secrets import SecretStore
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.settings import PROJECT_ROOT, KafkaSettings
+
+Part = Literal["certificate", "key", "ca"]
+PARTS: tuple[Part, ...] = ("certificate", "key", "ca")
+# librdkafka's own names, which may stand in `kafka.options`: text, and file.
+_OPTIONS: Mapping[Part, tuple[str, str]] = {
+    part: (f"ssl.{part}.pem", f"ssl.{part}.location") for part in PARTS
+}
+_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----\r?\n?", re.DOTALL)
+
+
+class Stage(StrEnum):
+    """Which version of a secret."""
+
+    CURRENT = "current"
+    PREVIOUS = "previous"
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """PEM texts, which are never printed. `certificate` is this client's own and then what leads to its issuer; None
+    where this client shows none, or trusts whom the machine trusts.
+    """
+
+    certificate: str | None = field(default=None, repr=False)
+    key: str | None = field(default=None, repr=False)
+    ca: str | None = field(default=None, repr=False)
+    key_password: str | None = field(default=None, repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells one material from another, and nothing about it."""
+        digest = hashlib.sha256()
+        for text in (self.certificate, self.key, self.ca):
+            digest.update(hashlib.sha256((text or "").encode()).digest())
+        return digest.hexdigest()
+
+
+class KafkaSecurity:
+    """Reads the material that the settings name. `secrets` is called for the first part that is in the secret store."""
+
+    def __init__(self, settings: KafkaSettings, secrets: Callable[[], SecretStore]) -> None:
+        self._tls, self._secrets = settings.tls, secrets
+        given = {name: secret.get_secret_value() for name, secret in settings.options.items()}
+        self._inline: dict[Part, str] = {}
+        self._files: dict[Part, str] = {}
+        self._names: dict[Part, str] = {}
+        for part in PARTS:
+            text, file, secret = self._tls.places(part)
+            pem, location = _OPTIONS[part]
+            if pem in given:
+                self._inline[part] = given.pop(pem)
+            # The CA's may be a folder or `probe`, which librdkafka reads itself.
+            elif location in given and (part != "ca" or Path(given[location]).is_file()):
+                self._files[part] = given.pop(location)
+            elif location in given:
+                continue
+            elif text:
+                self._inline[part] = text
+            elif file:
+                self._files[part] = file
+            elif secret:
+                self._names[part] = secret
+        self._password = given.get("ssl.key.password")
+        self._others = given
+
+    @property
+    def shows_certificate(self) -> bool:
+        return any("certificate" in places for places in (self._inline, self._files, self._names))
+
+    @property
+    def may_change(self) -> bool:
+        """Whether other material can come without other settings."""
+        return bool(self._files or self._names)
+
+    @property
+    def has_stages(self) -> bool:
+        """Whether there may be a previous version."""
+        return bool(self._names)
+
+    def place(self, part: Part) -> str | None:
+        """Where the part lies, for people."""
+        if part in self._files:
+            return f"file {self._files[part]}"
+        if part in self._names:
+            return f"secret {self._names[part]}"
+        return "settings" if part in self._inline else None
+
+    def material(self, stage: Stage = Stage.CURRENT) -> Material:
+        """Read it. Raises UsageError for what is named and not there, or is no PEM, and TransientFailure."""
+        texts = {part: self._text(part, stage) for part in PARTS}
+        shown, key = texts["certificate"], texts["key"]
+        if shown is None:
+            return Material(ca=texts["ca"])
+        certificate = pem_blocks(shown, "CERTIFICATE")
+        where = self.place("certificate")
+        if not certificate:
+            raise UsageError(f"{where}: holds no certificate in PEM: put the client's certificate there")
+        own = pem_blocks(shown, "PRIVATE KEY")
+        if not own and key is None:
+            raise UsageError(
+                f"{where}: holds no private key: add it there, or name its place under kafka.tls"
+            )
+        if not own and not pem_blocks(str(key), "PRIVATE KEY"):
+            raise UsageError(f"{self.place('key')}: holds no private key in PEM")
+        return Material(certificate, own or key, texts["ca"], self._password)
+
+    def options(self, material: Material) -> dict[str, str]:
+        """librdkafka's settings for this material, with all others that `kafka.options` has."""
+        found = dict(self._others)
+        texts = (material.certificate, material.key, material.ca)
+        found |= {_OPTIONS[part][0]: text for part, text in zip(PARTS, texts, strict=True) if text}
+        if material.certificate or material.ca:
+            found.setdefault("security.protocol", "ssl")
+        return found
+
+    def _text(self, part: Part, stage: Stage) -> str | None:
+        if part in self._inline:
+            return self._inline[part]
+        if part in self._files:
+            path = PROJECT_ROOT / self._files[part]
+            try:
+                return path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise UsageError(f"{path}: cannot be read ({type(error).__name__}): see kafka.tls") from None
+        if part not in self._names:
+            return None
+        name = self._names[part]
+        found = self._secrets().get(name, previous=stage is Stage.PREVIOUS)
+        if found is None and stage is Stage.PREVIOUS:
+            # Replaced less often than the others.
+            found = self._secrets().get(name)
+        if found is None:
+            raise UsageError(
+                f"secret {name} does not exist under this environment's prefix: `regworkers certs generate` "
+                "writes a client's certificate; kafka.tls names the secrets"
+            )
+        return found
+
+
+def pem_blocks(text: str, kind: str) -> str:
+    """The blocks of a PEM text whose type ends in `kind`, in their order, without what stands between them."""
+    return "".join(
+        match[0].rstrip("\r\n") + "\n" for match in _BLOCK.finditer(text) if match[1].endswith(kind)
+    )
