@@ -37,6 +37,7 @@ from regworkers_core.adapters.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.mongo import classify_mongo, mongo_client
 from regworkers_core.adapters.objects import ObjectStore, classify_objects
 from regworkers_core.adapters.outbox import Outbox
+from regworkers_core.adapters.queue_marks import QueueMarks
 from regworkers_core.adapters.redis_cache import RedisCache, classify_redis, redis_client
 from regworkers_core.adapters.replica import Replica
 from regworkers_core.adapters.rotating_producer import RotatingProducer
@@ -201,6 +202,10 @@ class Runtime:
         return Incidents(self.database["alerts"], self.dependency("mongo"))
 
     @cached_property
+    def queue_marks(self) -> QueueMarks:
+        return QueueMarks(self.database["queue_marks"], self.dependency("mongo"))
+
+    @cached_property
     def redis_client(self) -> Any:
         return redis_client(self.settings.redis)
 
@@ -308,7 +313,7 @@ class Runtime:
             "mongo": lambda: self.replica.probe(),
             "s3": lambda: self.objects.probe(),
             "redis": lambda: self.redis.probe(),
-            "kafka": lambda: self.kafka_admin.probe(),
+            "kafka": lambda: self.kafka_admin.probe(self.names.topics),
             "service-entry": lambda: self.services.entry.health(),
             "service-user": lambda: self.services.user.health(),
             "service-code": lambda: self.services.code.health(),

@@ -267,6 +267,23 @@ class InvitesSettings(Section):
     lease_seconds: float = Field(15.0, gt=0)
 
 
+class AnalyticsSettings(Section):
+    """Events from the queue to Kafka."""
+
+    concurrency: int = Field(4, ge=1)
+    prefetch: int = Field(1, ge=0)
+    batch_messages: int = Field(10, ge=1, le=100)
+    receive_wait_seconds: float = Field(1.0, ge=0, le=20)
+    visibility_seconds: int = Field(60, ge=1, le=43_200)
+    max_attempts: int = Field(20, ge=1)
+    # An event whose time lies further ahead carries a header that says so.
+    clock_tolerance_seconds: float = Field(300.0, ge=0)
+    max_drains: int = Field(4, ge=1)
+    # So long before the first message is lost (SQS keeps them for 14 days) somebody is told, and woken up.
+    warn_days_left: float = Field(10.0, gt=0, le=14)
+    critical_days_left: float = Field(4.0, gt=0, le=14)
+
+
 class ArchiveSettings(Section):
     """The events of Kafka as Parquet in the artefacts' bucket."""
 
@@ -353,6 +370,7 @@ class Settings(BaseSettings):
     invites: InvitesSettings = InvitesSettings()
     eligibility: EligibilitySettings = EligibilitySettings()
     services: ServicesSettings = ServicesSettings()
+    analytics: AnalyticsSettings = AnalyticsSettings()
     archive: ArchiveSettings = ArchiveSettings()
     alerts: AlertSettings = AlertSettings()
     certificates: CertificatesSettings = CertificatesSettings()

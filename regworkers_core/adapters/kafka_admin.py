@@ -99,6 +99,7 @@ class KafkaAdmin:
                     raise classify_kafka(error) from error
         return created
 
-    def probe(self) -> None:
-        """One cheap call; raises TransientFailure or UsageError."""
-        self.topics()
+    def probe(self, wanted: Sequence[str]) -> None:
+        """One cheap call; raises TransientFailure, or UsageError when one of the topics `wanted` is missing."""
+        if missing := set(wanted) - self.topics():
+            raise UsageError(f"topic {min(missing)} does not exist: run `regworkers provision`")

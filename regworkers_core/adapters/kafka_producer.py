@@ -212,7 +212,7 @@ class KafkaProducer:
         if code in _TOO_LARGE:
             return PermanentFailure(
                 Reason.INVALID_EVENT,
-                f"larger than the brokers take ({self._options['message.max.bytes']} bytes)",
+                f"larger than Kafka takes ({self._options['message.max.bytes']} bytes)",
             )
         if code in _NO_TOPIC:
             raise UsageError(f"topic {topic} does not exist: run `regworkers provision`")

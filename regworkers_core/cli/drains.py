@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from regworkers_core.analytics import drains as analytics
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress
 from regworkers_core.drains import DrainSpec, drain_limits, run_drain
 from regworkers_core.engine.drain import DrainReport
@@ -15,7 +16,7 @@ from regworkers_core.replication import drains as replication
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection import drains as selection
 
-DRAINS: tuple[DrainSpec[Any], ...] = (*replication.DRAINS, *selection.DRAINS)
+DRAINS: tuple[DrainSpec[Any], ...] = (*replication.DRAINS, *selection.DRAINS, *analytics.DRAINS)
 # Counts that somebody has to look at: items given up, records lost, messages stopped.
 _FINDINGS = ("dead_lettered", "trimmed", "campaigns_paused")
 

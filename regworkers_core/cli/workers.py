@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 
+from regworkers_core.analytics.drains import publisher
+from regworkers_core.analytics.publish import invoke_publish
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.eligibility import check_eligibility
@@ -25,6 +27,10 @@ def _enqueue_entries(runtime: Runtime, event: Any) -> Any:
 
 def _save_entries(runtime: Runtime, event: Any) -> Any:
     return invoke_save(event, saver(runtime, f"invoke-{uuid.uuid4().hex}"))
+
+
+def _send_data(runtime: Runtime, event: Any) -> Any:
+    return invoke_publish(event, publisher(runtime))
 
 
 def _enqueue_market_selections(runtime: Runtime, event: Any) -> Any:
@@ -52,6 +58,7 @@ WORKERS: Mapping[str, Worker] = {
     "enqueueEntries": _enqueue_entries,
     "saveEntries": _save_entries,
     "enqueueMarketSelections": _enqueue_market_selections,
+    "sendData": _send_data,
     "checkEligibility": _check_eligibility,
 }
 

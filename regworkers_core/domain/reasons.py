@@ -49,6 +49,12 @@ class DependencyDown(TransientFailure):
     """The dependency's circuit breaker is open: do not even try before it closes."""
 
 
+class LeftOver(TransientFailure):
+    """As TransientFailure, of one item; what was done for other items of its message shall not be done again, so the
+    message does not come back whole.
+    """
+
+
 class PermanentFailure(Failure):
     """The item is at fault. `error` names the field and what was found there, never a fan's value."""
 

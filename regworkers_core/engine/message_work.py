@@ -14,7 +14,14 @@ import structlog
 
 from regworkers_core.domain.dead_letter import Subject
 from regworkers_core.domain.messages import MessageType, decode, encode
-from regworkers_core.domain.reasons import Failure, ItemFailure, PermanentFailure, Reason, TransientFailure
+from regworkers_core.domain.reasons import (
+    Failure,
+    ItemFailure,
+    LeftOver,
+    PermanentFailure,
+    Reason,
+    TransientFailure,
+)
 from regworkers_core.engine.dead_letters import DeadLetterOffice, Letter
 from regworkers_core.engine.dependency import RetryPolicy
 from regworkers_core.engine.drain import Settlement
@@ -76,7 +83,7 @@ class Handler(Protocol[I]):
         may be none). Raises TransientFailure when a dependency failed for the batch as a whole: all is kept.
 
         An outcome TransientFailure keeps the message whole; PermanentFailure makes the item a dead letter
-        now; ItemFailure lets it go on alone, a capped number of times.
+        now; ItemFailure lets it go on alone, a capped number of times; what is LeftOver goes on together.
         """
         ...
 
@@ -170,7 +177,9 @@ class MessageWork(Generic[I]):
         settlement: Settlement[Received],
     ) -> None:
         outcomes = [self._outcome(item, handled) for _, item in decoded.items]
-        if any(isinstance(outcome, TransientFailure) for _, outcome in outcomes):
+        left = sum(isinstance(outcome, LeftOver) for _, outcome in outcomes)
+        transient = sum(isinstance(outcome, TransientFailure) for _, outcome in outcomes)
+        if transient > left or (left and left == len(outcomes)):
             # A dependency's failure keeps the message whole.
             self._return(decoded, settlement)
             return
@@ -180,7 +189,7 @@ class MessageWork(Generic[I]):
             self._return(decoded, settlement)
             return
         try:
-            self._office.post(letters, alone)
+            self._office.post(letters, [*alone, *self._rest(decoded, outcomes)])
         except TransientFailure as failure:
             log.warning("dead letters not confirmed", dependency=failure.dependency, error=failure.error)
             self._return(decoded, settlement)
@@ -188,7 +197,7 @@ class MessageWork(Generic[I]):
         settlement.done.append(decoded.message)
         settlement.counts["received"] += decoded.size
         settlement.counts["dead_lettered"] += len(letters)
-        settlement.counts["resent"] += len(alone)
+        settlement.counts["resent"] += len(alone) + left
         for key, outcome in outcomes:
             if isinstance(outcome, str):
                 # The second message that names a key had nothing left to do.
@@ -208,11 +217,13 @@ class MessageWork(Generic[I]):
         message = decoded.message
         attempt = _attempt(message)
         if decoded.refused:
-            return [Letter(message, message.body.encode(), decoded.refused, attempt)], []
+            # A queue carries nothing but UTF-8; who calls by hand may bring anything.
+            body = message.body.encode(errors="backslashreplace")
+            return [Letter(message, body, decoded.refused, attempt)], []
         letters, alone = [], []
         single = len(decoded.items) == 1
         for (raw, item), (key, outcome) in zip(decoded.items, outcomes, strict=True):
-            if not isinstance(outcome, Failure):
+            if not isinstance(outcome, Failure) or isinstance(outcome, LeftOver):
                 continue
             subject = (
                 None
@@ -229,6 +240,18 @@ class MessageWork(Generic[I]):
             elif isinstance(outcome, ItemFailure):
                 alone.append(Letter(message, body, outcome, attempts + 1, subject))
         return letters, alone
+
+    def _rest(self, decoded: Decoded[I], outcomes: Sequence[tuple[Hashable, str | Failure]]) -> list[Letter]:
+        """What is left over, as one message: nobody has received it yet, so its receives count from the start."""
+        left = [
+            (raw, outcome)
+            for (raw, _), (_, outcome) in zip(decoded.items, outcomes, strict=True)
+            if isinstance(outcome, LeftOver)
+        ]
+        if not left:
+            return []
+        body = encode(self._handler.kind, decoded.correlation_id, [raw for raw, _ in left])
+        return [Letter(decoded.message, body, left[0][1], _attempt(decoded.message))]
 
     def _return(self, decoded: Decoded[I], settlement: Settlement[Received]) -> None:
         seconds = max(1.0, REDELIVERY.backoff(decoded.message.receive_count))

@@ -13,6 +13,7 @@ from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.reasons import (
     Failure,
     ItemFailure,
+    LeftOver,
     PermanentFailure,
     Reason,
     TransientFailure,
@@ -27,6 +28,7 @@ Outcome = str | Failure
 REFUSED = PermanentFailure(Reason.INVALID_ENTRY, "field x is wrong")
 AWAY = TransientFailure("mongo", "away")
 AGAIN = ItemFailure("a repeat may cure it")
+LEFT = LeftOver("kafka", "away")
 
 
 class Handler:
@@ -176,6 +178,50 @@ def test_attempts_are_counted_over_messages_and_receives_and_have_an_end(
     settlement = world.settle(_message("b", receives=receives, attempt=attempt))
     assert settlement.counts["dead_lettered"] == dead
     assert [message.attributes["reason"] for message in world.dead.sent] == ["ATTEMPTS_EXHAUSTED"] * dead
+
+
+def test_what_is_left_over_goes_on_as_one_message_whose_receives_count_from_the_start() -> None:
+    world = World(b=LEFT, d=LEFT)
+    settlement = world.settle(_message("a", "b", "c", "d", receives=7, attempt="2"))
+    assert [message.message_id for message in settlement.done] == ["m1"]
+    assert _items(world.queue) == [["b", "d"]]
+    assert world.queue.sent[0].attributes["attempt"] == "2", "an outage is no attempt of an item"
+    assert (settlement.counts["applied"], settlement.counts["resent"]) == (2, 2)
+
+
+def test_a_message_of_which_all_is_left_over_is_kept_whole_however_often_it_came() -> None:
+    world = World(a=LEFT, b=LEFT)
+    settlement = world.settle(_message("a", "b", receives=500), _message("a", number=2, receives=500))
+    assert not settlement.done and not world.queue.sent and not world.dead.sent
+    assert settlement.counts["returned"] == 3
+
+
+def test_what_is_left_over_goes_on_beside_dead_letters_and_items_that_go_alone() -> None:
+    world = World(b=LEFT, c=REFUSED, d=AGAIN)
+    settlement = world.settle(_message("b", "c", "d"))
+    assert _items(world.queue) == [["d"], ["b"]] and _items(world.dead) == [["c"]]
+    assert (settlement.counts["resent"], settlement.counts["dead_lettered"]) == (2, 1)
+
+
+def test_a_failure_that_keeps_the_message_whole_wins_over_what_is_left_over() -> None:
+    world = World(b=LEFT, c=AWAY)
+    settlement = world.settle(_message("a", "b", "c"))
+    assert not settlement.done and not world.queue.sent
+
+
+def test_a_rest_that_is_not_confirmed_keeps_its_message() -> None:
+    world = World(b=LEFT)
+    world.queue.fail = {0: False}
+    settlement = world.settle(_message("a", "b"))
+    assert not settlement.done and settlement.counts["returned"] == 2
+
+
+def test_a_body_that_is_not_utf_8_is_a_dead_letter() -> None:
+    world = World()
+    settlement = world.settle(Received("m1", "r1", "\udcff{", {}, 1))
+    assert settlement.counts["dead_lettered"] == 1
+    assert world.dead.sent[0].attributes["reason"] == "INVALID_BODY"
+    assert world.dead.sent[0].body.decode() == "\\udcff{"
 
 
 def test_a_dead_letter_that_is_not_confirmed_keeps_its_message() -> None:

@@ -35,7 +35,12 @@ def test_settings(prefix: str, addresses: dict[str, str] | None = None, **sectio
         "aws": {"endpoint_url": found["aws"], "access_key_id": "test", "secret_access_key": "test"},
         "mongo": {"uri": found["mongo"]},
         "redis": {"url": found["redis"]},
-        "kafka": {"bootstrap": found["kafka"], "partitions": 1, "replication_factor": 1},
+        "kafka": {
+            "bootstrap": found["kafka"],
+            "partitions": 1,
+            "replication_factor": 1,
+            "delivery_seconds": 2,
+        },
         "retry": {"total_seconds": 3.0, "breaker_reset_seconds": 0.5},
         "save": {"visibility_seconds": 2, "receive_wait_seconds": 0, "max_attempts": 3},
         "enqueue": {"lease_seconds": 1.0, "empty_read_pause_seconds": 0.02},
@@ -51,6 +56,7 @@ def test_settings(prefix: str, addresses: dict[str, str] | None = None, **sectio
             "canary_hold_seconds": 0,
         },
         "invites": {"lease_seconds": 1.0},
+        "analytics": {"visibility_seconds": 2, "receive_wait_seconds": 0},
         "replication": {"lag_objective_seconds": 0.5},
         "observability": {"cloudwatch_enabled": False},
     }

@@ -1,0 +1,189 @@
+"""From the analytics queue to Kafka, on the real servers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+
+from regworkers_core.analytics.drains import PUBLISH, publisher
+from regworkers_core.analytics.publish import PublishHandler, invoke_publish
+from regworkers_core.domain.events import EventType
+from regworkers_core.domain.messages import MessageType, encode
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.drains import queue_parts
+from regworkers_core.engine.message_work import Asked
+from regworkers_core.engine.ports import Outgoing
+from regworkers_core.engine.steps import OnStep
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import Names
+from tests.analytics.world import dead_letters, of_every_type, queue_events, removed
+from tests.support.drains import run
+from tests.support.kafka import published
+from tests.support.shared import shared_namespace
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Runtime]:
+    """One producer for all tests: each finds its own events by their campaign."""
+    with shared_namespace() as made:
+        yield made
+
+
+def of_campaign(runtime: Runtime, campaign_id: str) -> list[str]:
+    """The ids of its events on Kafka, repeats included."""
+    return [each.event["id"] for each in published(runtime) if each.key.startswith(f"{campaign_id}:")]
+
+
+def test_an_event_of_every_type_comes_out_on_its_topic_under_its_key_and_with_its_headers(
+    servers: Runtime,
+) -> None:
+    events = of_every_type()
+    queue_events(servers, events)
+    report = run(servers, PUBLISH)
+    assert (report.counts["sent"], report.ended) == (7, "idle")
+    records = {each.event["type"]: each for each in published(servers)}
+    assert {kind: each.topic.removeprefix(servers.names.prefix) for kind, each in records.items()} == {
+        "entry.replicated": "regworkers.entries.v1",
+        "entry.removed": "regworkers.entries.v1",
+        "eligibility.judged": "regworkers.eligibility.v1",
+        "draw.committed": "regworkers.selections.v1",
+        "draw.drawn": "regworkers.selections.v1",
+        "selection.made": "regworkers.selections.v1",
+        "notification.queued": "regworkers.notifications.v1",
+    }
+    for event in events:
+        record = records[event["type"]]
+        assert record.event == event and record.key == event["partitionkey"]
+        assert record.headers == {
+            "content-type": "application/cloudevents+json",
+            "ce_id": event["id"],
+            "ce_type": event["type"],
+            "correlationId": event["correlationid"],
+        }
+    assert servers.queue(servers.names.analytics_queue).depth().total == 0
+
+
+def test_one_bad_event_of_a_hundred_lands_alone_and_the_others_are_published(servers: Runtime) -> None:
+    events = [removed(number, "hundred") for number in range(100)]
+    bad = {**events[41], "data": {**events[41]["data"], "email": "fan@example.com"}}
+    queue_events(servers, [*events[:41], bad, *events[42:]])
+    report = run(servers, PUBLISH)
+    assert (report.counts["sent"], report.counts["dead_lettered"], report.counts["resent"]) == (99, 1, 0)
+    assert set(of_campaign(servers, "hundred")) == {each["id"] for each in events} - {bad["id"]}
+    ((body, attributes),) = dead_letters(servers)
+    assert body["items"] == [bad]
+    assert attributes["reason"] == "INVALID_EVENT"
+    assert attributes["error"] == "/properties/data/additionalProperties"
+    history = servers.database["dead_letters"].find_one({"campaignId": "hundred", "entryId": "e41"})
+    assert history is not None and history["status"] == "open"
+
+
+def test_bad_events_of_one_message_are_each_recorded(servers: Runtime) -> None:
+    queue_events(servers, [{}, {"type": "entry.removed"}, 7])
+    assert run(servers, PUBLISH).counts["dead_lettered"] == 3
+    errors = {attributes["error"] for _, attributes in dead_letters(servers)}
+    assert errors == {
+        "/properties/type: no published type of event",
+        "/required: specversion is missing",
+        "an event should be an object, found int",
+    }
+    assert servers.database["dead_letters"].count_documents({"error": {"$in": sorted(errors)}}) == 3
+
+
+def test_a_message_of_another_version_is_a_dead_letter(servers: Runtime) -> None:
+    body = orjson.dumps({"type": "analytics.publish", "version": 2, "items": [removed(1, "version")]})
+    assert servers.queue(servers.names.analytics_queue).send([Outgoing(body)]) == []
+    assert run(servers, PUBLISH).counts["dead_lettered"] == 1
+    ((_, attributes),) = dead_letters(servers)
+    assert attributes["reason"] == "UNSUPPORTED_VERSION" and not of_campaign(servers, "version")
+
+
+def test_an_event_that_came_twice_is_published_once_per_batch_and_always_with_its_id(
+    servers: Runtime,
+) -> None:
+    queue_events(servers, [removed(1, "twice"), removed(1, "twice")])
+    report = run(servers, PUBLISH)
+    assert (report.counts["sent"], report.counts["dropped"]) == (1, 1)
+    queue_events(servers, [removed(1, "twice")])
+    run(servers, PUBLISH)
+    assert Counter(of_campaign(servers, "twice")) == {removed(1, "twice")["id"]: 2}
+
+
+def test_an_event_that_is_larger_than_kafka_takes_is_a_dead_letter_that_names_the_limit(
+    servers: Runtime,
+) -> None:
+    event = next(each for each in of_every_type() if each["type"] == "entry.replicated")
+    event["data"]["segments"] = ["x" * 2_000_000]
+    handler = publisher(servers)
+    body = encode(MessageType.PUBLISH, "c", [event]).decode()
+    answer = invoke_publish({"Records": [{"messageId": "large", "body": body}]}, handler)
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "large"}]}
+    candidate = handler.parse(event)
+    (outcome,) = handler.handle([Asked(candidate, "m", "c")]).outcomes.values()
+    assert str(outcome) == "INVALID_EVENT: larger than Kafka takes (1000000 bytes)"
+
+
+def test_send_data_answers_an_sqs_event_with_the_messages_that_failed(servers: Runtime) -> None:
+    def record(message_id: str, body: object) -> dict[str, object]:
+        return {"messageId": message_id, "body": body}
+
+    good = encode(MessageType.PUBLISH, "c", [removed(1, "invoked")]).decode()
+    mixed = encode(MessageType.PUBLISH, "c", [removed(2, "invoked"), {"id": "x"}]).decode()
+    event = {"Records": [record("good", good), record("mixed", mixed), record("not utf-8", "\udcff\udcfe")]}
+    answer = invoke_publish(event, publisher(servers))
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "mixed"}, {"itemIdentifier": "not utf-8"}]}
+    assert len(of_campaign(servers, "invoked")) == 2
+    with pytest.raises(UsageError, match="Records is missing"):
+        invoke_publish({}, publisher(servers))
+
+
+def test_a_missing_topic_ends_the_drain_before_it_has_received_anything(servers: Runtime) -> None:
+    queue_events(servers, [removed(1, "early")])
+    elsewhere = Runtime(servers.settings)
+    elsewhere.names = Names(servers.names.prefix)
+    elsewhere.names.topics += ("no-such-topic",)
+    with pytest.raises(UsageError, match=r"topic no-such-topic does not exist: run `regworkers provision`"):
+        run(elsewhere, PUBLISH)
+    (message,) = servers.queue(servers.names.analytics_queue).receive(1, 0, 0)
+    assert message.receive_count == 1
+    assert run(servers, PUBLISH).counts["sent"] == 1
+
+
+def test_a_topic_that_goes_away_under_a_drain_ends_it_and_nothing_is_given_up(servers: Runtime) -> None:
+    topics = dict.fromkeys(EventType, servers.names.prefix + "gone")
+    handler = PublishHandler(servers.events, servers.dependency("kafka"), topics, tolerance_seconds=300)
+    queue_events(servers, [removed(1, "gone")])
+    spec = replace(PUBLISH, parts=parts_with(handler))
+    with pytest.raises(UsageError, match=r"topic .*gone does not exist: run `regworkers provision`"):
+        run(servers, spec)
+    assert not dead_letters(servers)
+    depth = servers.queue(servers.names.analytics_queue).depth()
+    assert depth.total == 1
+    servers.sqs.purge_queue(
+        QueueUrl=servers.sqs.get_queue_url(QueueName=servers.names.analytics_queue)["QueueUrl"]
+    )
+
+
+def parts_with(handler: PublishHandler) -> Any:
+    """The drain with another handler."""
+
+    def parts(runtime: Runtime, run_id: str, _stop: object, on_step: OnStep) -> Any:
+        return queue_parts(
+            runtime,
+            PUBLISH.name,
+            runtime.names.analytics_queue,
+            handler,
+            batch_messages=1,
+            receive_wait_seconds=0,
+            visibility_seconds=5,
+            max_attempts=3,
+            run_id=run_id,
+            on_step=on_step,
+        )
+
+    return parts
