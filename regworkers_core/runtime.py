@@ -31,6 +31,7 @@ from regworkers_core.adapters.incidents import Incidents
 from regworkers_core.adapters.invites import Invites
 from regworkers_core.adapters.kafka_admin import KafkaAdmin, classify_kafka
 from regworkers_core.adapters.kafka_credentials import Credentials, try_out
+from regworkers_core.adapters.kafka_log import KafkaLog
 from regworkers_core.adapters.kafka_producer import KafkaProducer, RecordProducer
 from regworkers_core.adapters.kafka_security import KafkaSecurity
 from regworkers_core.adapters.lease_table import DynamoLeaseTable
@@ -242,6 +243,10 @@ class Runtime:
             )
 
         return RotatingProducer(credentials, make, flush_seconds=kafka.timeout_seconds)
+
+    def kafka_log(self, name: str) -> KafkaLog:
+        """A reader of its own, which its user closes; `name` tells the broker who reads."""
+        return KafkaLog(self.settings.kafka, self.dependency("kafka"), name=self.names.prefix + name)
 
     @cached_property
     def beacon(self) -> DrandHttp:

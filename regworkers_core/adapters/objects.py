@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from boto3.exceptions import S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
@@ -35,6 +35,13 @@ class MissingObject(UsageError):
     def __init__(self, bucket: str, key: str) -> None:
         super().__init__(f"s3://{bucket}/{key} does not exist")
         self.key = key
+
+
+class Tagged(NamedTuple):
+    """An object and the tag that changes with every write of it."""
+
+    data: bytes
+    tag: str
 
 
 def classify_objects(error: Exception) -> Exception:
@@ -78,6 +85,40 @@ class ObjectStore:
                 raise
             return self.get_bytes(key)
         return data
+
+    def get_tagged(self, key: str) -> Tagged | None:
+        """The whole object with its tag; None when there is none."""
+
+        def read() -> Tagged:
+            answer = self._client.get_object(Bucket=self.bucket, Key=key)
+            return Tagged(answer["Body"].read(), answer["ETag"])
+
+        try:
+            return self._call(read, key)
+        except MissingObject:
+            return None
+
+    def put_over(self, key: str, data: bytes, tag: str | None) -> str | None:
+        """Store `data` over what has this tag (None: where nothing stands); the new tag, or None where something
+        else stands by now. `data` must be like nobody else's: our own write whose answer got lost is known by it.
+        """
+        condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
+        try:
+            answer = self._call(
+                lambda: self._client.put_object(Bucket=self.bucket, Key=key, Body=data, **condition), key
+            )
+            return str(answer["ETag"])
+        except MissingObject:
+            return None
+        except ClientError as error:
+            if error_code(error) not in ("PreconditionFailed", "412"):
+                raise
+        stands = self.get_tagged(key)
+        return stands.tag if stands is not None and stands.data == data else None
+
+    def delete(self, key: str) -> None:
+        """Nothing stands under `key` afterwards; older versions of a versioned bucket stay."""
+        self._call(lambda: self._client.delete_object(Bucket=self.bucket, Key=key), key)
 
     def get_bytes(self, key: str) -> bytes:
         """The whole object. Raises MissingObject."""

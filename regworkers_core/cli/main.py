@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 import typer
 
 from regworkers_core.cli import (
+    archive,
     basics,
     campaign,
     codes,
@@ -45,6 +46,7 @@ def build(called: str = "") -> typer.Typer:
     invites.register(app)
     notifications.register(app)
     service.register(app)
+    archive.register(app)
     for entry in sorted(entry_points(group="regworkers.commands"), key=lambda entry: entry.name):
         command = entry.load()
         if isinstance(command, typer.Typer):

@@ -57,6 +57,7 @@ def test_settings(prefix: str, addresses: dict[str, str] | None = None, **sectio
         },
         "invites": {"lease_seconds": 1.0},
         "analytics": {"visibility_seconds": 2, "receive_wait_seconds": 0},
+        "archive": {"lease_seconds": 1.0},
         "replication": {"lag_objective_seconds": 0.5},
         "observability": {"cloudwatch_enabled": False},
     }

@@ -1,0 +1,201 @@
+"""Kafka topics read as logs: by partition and offset, in nobody's consumer group.
+
+Partitions are assigned and never subscribed to, and no offset is ever committed: who reads keeps its own place.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+
+from regworkers_core.adapters.kafka_admin import DEPENDENCY
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine.dependency import Dependency
+from regworkers_core.settings import KafkaSettings
+
+_SILENT = logging.getLogger("regworkers.librdkafka")
+# What librdkafka fetches ahead, whatever the backlog.
+_QUEUED_KIB = 16 * 1024
+# How long the broker may hold back an answer that has nothing new in it.
+_FETCH_WAIT_MS = 50
+_TAKEN = 500
+_POLL_SECONDS = 0.1
+# Connecting and finding the leaders comes before the first answer.
+_SILENT_TIMEOUTS = 2
+
+
+class Partition(NamedTuple):
+    topic: str
+    number: int
+
+
+class Span(NamedTuple):
+    """Offsets from `start` up to `end` (exclusive)."""
+
+    start: int
+    end: int
+
+
+class Record(NamedTuple):
+    """One record; `key` and `value` are None where it has none."""
+
+    partition: Partition
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Chunk(NamedTuple):
+    """Some records in the order of their partitions, and how far each of those has been read with them."""
+
+    records: list[Record]
+    positions: dict[Partition, int]
+
+
+class KafkaLog:
+    """Every method raises TransientFailure when the broker cannot answer. `connect` makes a consumer from a
+    configuration.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        dependency: Dependency,
+        *,
+        name: str,
+        connect: Callable[..., Any] = Consumer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if settings.bootstrap is None:
+            raise UsageError("no Kafka address: set REGWORKERS_KAFKA__BOOTSTRAP")
+        self._dependency, self._clock = dependency, clock
+        self._timeout = settings.timeout_seconds
+        options = {each: secret.get_secret_value() for each, secret in settings.options.items()}
+        self._consumer = connect(
+            {
+                "bootstrap.servers": settings.bootstrap,
+                "log_level": 0,
+                **options,
+                # The library wants a name; nobody joins the group, nothing is committed to it.
+                "group.id": name,
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "enable.partition.eof": True,
+                # Never silently on from somewhere else.
+                "auto.offset.reset": "error",
+                "fetch.wait.max.ms": _FETCH_WAIT_MS,
+                "queued.max.messages.kbytes": _QUEUED_KIB,
+            },
+            logger=_SILENT,
+        )
+
+    def partitions(self, topics: Sequence[str]) -> dict[str, list[Partition]]:
+        """The partitions of each topic that exists."""
+        known = self._dependency.call(lambda: self._consumer.list_topics(timeout=self._timeout)).topics
+        return {
+            topic: [Partition(topic, number) for number in sorted(known[topic].partitions)]
+            for topic in topics
+            if topic in known and known[topic].error is None
+        }
+
+    def bounds(self, partitions: Sequence[Partition]) -> dict[Partition, Span]:
+        """The oldest offset that is kept, and the one that the next record will get."""
+        if not partitions:
+            return {}
+        lows = {each: self._low(each) for each in partitions}
+        # The end as it comes with an answer to a fetch: not every broker lists one that covers its last batch.
+        self._assign(dict.fromkeys(partitions, OFFSET_END))
+        ends: dict[Partition, int] = {}
+        while len(ends) < len(lows):
+            for message in self._take(lambda: f"{len(lows) - len(ends)} partitions"):
+                partition = Partition(message.topic(), message.partition())
+                ends[partition] = self._end(partition, message)
+        self._consumer.unassign()
+        return {each: Span(lows[each], max(lows[each], ends[each])) for each in partitions}
+
+    def read(self, spans: Mapping[Partition, Span]) -> Iterator[Chunk]:
+        """Every record of the spans; partitions take turns as the broker has them."""
+        left = {partition: span for partition, span in spans.items() if span.start < span.end}
+        if not left:
+            return
+        self._assign({partition: span.start for partition, span in left.items()})
+        while left:
+            chunk = Chunk([], {})
+            for message in self._take(lambda: f"{len(left)} partitions"):
+                partition = Partition(message.topic(), message.partition())
+                if partition in left:
+                    self._add(chunk, left, partition, message)
+            if chunk.positions:
+                yield chunk
+        self._consumer.unassign()
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _low(self, partition: Partition) -> int:
+        place = TopicPartition(*partition)
+        found = self._dependency.call(
+            lambda: self._consumer.get_watermark_offsets(place, timeout=self._timeout)
+        )
+        if found is None:
+            raise TransientFailure(DEPENDENCY, "no offsets within the time")
+        return int(found[0])
+
+    def _end(self, partition: Partition, message: Any) -> int:
+        if message.error() is not None:
+            return int(message.offset())
+        cached = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+        return max(int(cached[1]), int(message.offset()) + 1)
+
+    def _add(self, chunk: Chunk, left: dict[Partition, Span], partition: Partition, message: Any) -> None:
+        offset, end = message.offset(), left[partition].end
+        done = message.error() is not None or offset >= end
+        if done:
+            # At the end of what can be read: what lies before it without being a record is for brokers only.
+            chunk.positions[partition] = min(offset, end)
+        else:
+            chunk.records.append(Record(partition, offset, message.key(), message.value()))
+            chunk.positions[partition] = offset + 1
+        if done or offset + 1 == end:
+            del left[partition]
+            self._consumer.pause([TopicPartition(*partition)])
+
+    def _assign(self, places: Mapping[Partition, int]) -> None:
+        wanted = [TopicPartition(*partition, offset) for partition, offset in places.items()]
+        self._dependency.call(lambda: self._consumer.assign(wanted))
+
+    def _take(self, awaited: Callable[[], str]) -> list[Any]:
+        """Messages and ends of partitions, at least one. Raises TransientFailure when none comes."""
+
+        def take() -> list[Any]:
+            give_up = self._clock() + _SILENT_TIMEOUTS * self._timeout
+            while not (messages := self._consumer.consume(_TAKEN, timeout=_POLL_SECONDS)):
+                if self._clock() >= give_up:
+                    raise TransientFailure(DEPENDENCY, f"nothing came of {awaited()}")
+            for message in messages:
+                error = message.error()
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    raise _meaning(error)
+            return list(messages)
+
+        return self._dependency.call(take, retry=False)
+
+
+def _meaning(error: KafkaError) -> Exception:
+    # The place was trimmed or lost since it was looked up: the next look finds out which.
+    if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+        return TransientFailure(DEPENDENCY, "the offsets changed while they were read")
+    return KafkaException(error)

@@ -1,0 +1,162 @@
+"""A record of Kafka as a row of the archive, or why it is none. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import orjson
+import pyarrow as pa
+
+from regworkers_core.adapters.kafka_log import Record
+from regworkers_core.domain.timestamps import seconds
+
+# Part of a path.
+_TYPE = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
+# Enough of SHA-256 that no two ids meet.
+DIGEST_BYTES = 16
+# What Parquet's days and everybody's readers of them agree on.
+_FIRST_SECOND, _LAST_SECOND = 0.0, datetime(2200, 1, 1, tzinfo=UTC).timestamp()
+_FIELDS: list[pa.Field[Any]] = [
+    pa.field("id", pa.string()),
+    pa.field("type", pa.string()),
+    # UTC, without a zone: no reader has to know one.
+    pa.field("time", pa.timestamp("us")),
+    pa.field("source", pa.string()),
+    pa.field("subject", pa.string()),
+    pa.field("correlationId", pa.string()),
+    pa.field("campaignId", pa.string()),
+    pa.field("entryId", pa.string()),
+    pa.field("data", pa.string()),
+    pa.field("kafkaKey", pa.string()),
+    pa.field("kafkaTopic", pa.string()),
+    pa.field("kafkaPartition", pa.int32()),
+    pa.field("kafkaOffset", pa.int64()),
+]
+SCHEMA = pa.schema(_FIELDS)
+_DAMAGED_FIELDS: list[pa.Field[Any]] = [
+    pa.field("reason", pa.string()),
+    pa.field("kafkaTopic", pa.string()),
+    pa.field("kafkaPartition", pa.int32()),
+    pa.field("kafkaOffset", pa.int64()),
+    pa.field("value", pa.binary()),
+]
+DAMAGED_SCHEMA = pa.schema(_DAMAGED_FIELDS)
+
+
+class Damage(StrEnum):
+    """Why a record is no event."""
+
+    EMPTY = "EMPTY"
+    NOT_JSON = "NOT_JSON"
+    NOT_AN_OBJECT = "NOT_AN_OBJECT"
+    INVALID_ID = "INVALID_ID"
+    INVALID_TYPE = "INVALID_TYPE"
+    INVALID_TIME = "INVALID_TIME"
+    INVALID_DATA = "INVALID_DATA"
+
+
+class Place(NamedTuple):
+    """The partition of the archive that a row belongs to: the day (UTC) and type of its event."""
+
+    date: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One event. `values` are in the order of SCHEMA."""
+
+    digest: bytes
+    place: Place
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A record that is no event; `values` are in the order of DAMAGED_SCHEMA."""
+
+    reason: Damage
+    values: tuple[Any, ...]
+
+
+def digest_of(event_id: str) -> bytes:
+    return hashlib.sha256(event_id.encode()).digest()[:DIGEST_BYTES]
+
+
+def parse(record: Record) -> Row | Damaged:
+    """Any type and version of event is a row: what its data mean is for those who read it."""
+    topic, number = record.partition
+    try:
+        event = _event(record.value)
+        moment = _moment(event.get("time"))
+        data = event.get("data")
+        if not isinstance(data, Mapping | None):
+            raise _NoEvent(Damage.INVALID_DATA)
+        text = _json(data or {})
+        place = Place(f"{moment:%Y-%m-%d}", event["type"])
+    except _NoEvent as problem:
+        return Damaged(problem.reason, (problem.reason.value, topic, number, record.offset, record.value))
+    values = (
+        event["id"],
+        place.type,
+        moment,
+        _text(event.get("source")),
+        _text(event.get("subject")),
+        _text(event.get("correlationid")),
+        _text((data or {}).get("campaignId")),
+        _text((data or {}).get("entryId")),
+        text,
+        None if record.key is None else record.key.decode(errors="replace"),
+        topic,
+        number,
+        record.offset,
+    )
+    return Row(digest_of(event["id"]), place, values)
+
+
+class _NoEvent(Exception):
+    def __init__(self, reason: Damage) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+def _event(value: bytes | None) -> Mapping[str, Any]:
+    """With an id and a type that can be used."""
+    if not value:
+        raise _NoEvent(Damage.EMPTY)
+    try:
+        event = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        raise _NoEvent(Damage.NOT_JSON) from None
+    if not isinstance(event, dict):
+        raise _NoEvent(Damage.NOT_AN_OBJECT)
+    if not isinstance(event.get("id"), str) or not event["id"]:
+        raise _NoEvent(Damage.INVALID_ID)
+    if not isinstance(event.get("type"), str) or not _TYPE.fullmatch(event["type"]):
+        raise _NoEvent(Damage.INVALID_TYPE)
+    return event
+
+
+def _moment(time: object) -> datetime:
+    moment = seconds(time) if isinstance(time, str) else None
+    if moment is None or not _FIRST_SECOND <= moment < _LAST_SECOND:
+        raise _NoEvent(Damage.INVALID_TIME)
+    return datetime.fromtimestamp(moment, UTC).replace(tzinfo=None)
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    try:
+        return orjson.dumps(data).decode()
+    except orjson.JSONEncodeError:
+        # Nested more deeply than can be written, though not than can be read.
+        raise _NoEvent(Damage.INVALID_DATA) from None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

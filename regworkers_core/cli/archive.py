@@ -1,0 +1,116 @@
+"""`regworkers archive ...`: the events of Kafka as Parquet in S3."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.runtime import Runtime
+
+
+def register(app: typer.Typer) -> None:
+    archive = typer.Typer(
+        help="Every event of Kafka as one row of Parquet in S3: bring it up to date, look at it, read it.",
+        no_args_is_help=True,
+    )
+    archive.command("run")(run_command)
+    archive.command("status")(status_command)
+    archive.command("verify")(verify_command)
+    archive.command("fetch")(fetch_command)
+    app.add_typer(archive, name="archive")
+
+
+def run_command(
+    longest: Annotated[
+        float | None, typer.Option("--max-seconds", min=0.1, help="leave after so long; the next run goes on")
+    ] = None,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Archive what the topics hold, from where the last run stopped. While another run is at work this does nothing.
+
+    Exit code 1 when a dependency did not answer, or when something was damaged, lost or missing.
+    """
+    # Late, for they bring DuckDB and pyarrow.
+    from regworkers_core.analytics.archive.report import ArchiveReport
+    from regworkers_core.analytics.archive.run import archive_events
+
+    runtime = Runtime.load()
+    with progress("events") as bar, StopSignal().on_signals() as stop:
+        task = bar.add_task("archive", total=None)
+
+        def show(so_far: ArchiveReport) -> None:
+            bar.update(task, completed=so_far.read)
+
+        run_id = f"cli-{uuid.uuid4().hex[:12]}"
+        report = archive_events(runtime, run_id=run_id, max_seconds=longest, stop=stop, on_progress=show)
+    answer(report.as_dict(), form)
+    if report.finding:
+        raise typer.Exit(FINDING)
+
+
+def status_command(form: FormatOption = Format.TEXT) -> None:
+    """What the archive holds, and how far each topic is ahead of it. Exit code 1 when somebody has to look."""
+    from regworkers_core.analytics.archive.status import archive_status, is_finding
+
+    status = archive_status(Runtime.load())
+    answer(status, form)
+    if is_finding(status):
+        raise typer.Exit(FINDING)
+
+
+def verify_command(form: FormatOption = Format.TEXT) -> None:
+    """Read every file and see that each event id has exactly one row. Exit code 1 if not."""
+    from regworkers_core.analytics.archive.verify import verify
+
+    runtime = Runtime.load()
+    with progress("files") as bar:
+        task = bar.add_task("verify", total=None)
+        found = verify(
+            runtime.objects,
+            memory_mib=runtime.settings.archive.memory_mib,
+            tell=lambda done, all_: bar.update(task, completed=done, total=all_),
+        )
+    answer(found.as_dict(), form)
+    if not found.holds:
+        raise typer.Exit(FINDING)
+
+
+def fetch_command(
+    folder: Annotated[
+        Path, typer.Argument(help="becomes a copy: what the archive no longer has goes from it")
+    ],
+    since: Annotated[str, typer.Option(help="first day, as 2026-11-25")] = "",
+    until: Annotated[str, typer.Option(help="last day")] = "",
+    type_: Annotated[list[str] | None, typer.Option("--type", help="only these, as entry.replicated")] = None,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Copy the archive, or some days and types of it, to read with DuckDB, pandas or anything else."""
+    from regworkers_core.analytics.archive.reading import Wanted, fetch
+
+    runtime = Runtime.load()
+    with progress("files") as bar:
+        task = bar.add_task("fetch", total=None)
+        paths = fetch(
+            runtime.objects,
+            folder,
+            Wanted(_day("since", since), _day("until", until), tuple(type_ or ())),
+            tell=lambda done, all_: bar.update(task, completed=done, total=all_),
+        )
+    answer(
+        {"folder": str(folder), "files": len(paths), "bytes": sum(path.stat().st_size for path in paths)},
+        form,
+    )
+
+
+def _day(name: str, text: str) -> str:
+    try:
+        return text and date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise UsageError(f"--{name} should be a day like 2026-11-25, found {text!r}") from None
