@@ -5,6 +5,11 @@ from __future__ import annotations
 import dagster as dg
 
 from regworkers_core.settings import load_settings
+from regworkers_dagster.analytics import assets as analytics
+from regworkers_dagster.analytics import checks as analytics_checks
+from regworkers_dagster.analytics import jobs as analytics_jobs
+from regworkers_dagster.analytics import sensors as analytics_sensors
+from regworkers_dagster.analytics import specs as analytics_specs
 from regworkers_dagster.eligibility import invites
 from regworkers_dagster.maintenance import jobs as maintenance
 from regworkers_dagster.replication import assets, checks, jobs, parity, schedules, sensors, specs
@@ -30,6 +35,8 @@ defs = dg.Definitions(
         *selection_specs.EXTERNAL,
         *selection.STEPS,
         *selection.DRAINS,
+        *analytics_specs.EXTERNAL,
+        analytics.publish_events,
     ],
     asset_checks=[
         checks.replication_dlq_empty,
@@ -37,6 +44,7 @@ defs = dg.Definitions(
         *selection_checks.OF_A_DRAW,
         *selection_checks.OF_QUEUES,
         selection_checks.selections_kept,
+        analytics_checks.analytics_dlq_empty,
     ],
     jobs=[
         jobs.ENQUEUE_ENTRIES,
@@ -46,8 +54,13 @@ defs = dg.Definitions(
         invites.upload_invites,
         maintenance.prune_runs,
         *selection_jobs.JOBS,
+        analytics_jobs.PUBLISH_EVENTS,
     ],
-    sensors=[*sensors.build_sensors(on=_on), *selection_sensors.build_sensors(on=_on)],
+    sensors=[
+        *sensors.build_sensors(on=_on),
+        *selection_sensors.build_sensors(on=_on),
+        *analytics_sensors.build_sensors(on=_on),
+    ],
     schedules=[*schedules.build_schedules(on=_on), *maintenance.build_schedules(on=_on)],
     resources={"workers": Workers(), "tick_workers": Workers(call_seconds=_TICK_CALL_SECONDS)},
     executor=dg.in_process_executor,

@@ -7,7 +7,6 @@ from regworkers_core.runtime import Runtime
 from regworkers_dagster.draining.observing import Reading, depth_of, or_none
 from regworkers_dagster.replication.glance import MAX_SHARDS, bounded
 from regworkers_dagster.replication.specs import (
-    ANALYTICS_QUEUE,
     DEMAND_TABLE,
     ENTRIES,
     REPLICATION_DLQ,
@@ -23,7 +22,6 @@ def read_all(runtime: Runtime) -> list[Reading]:
         Reading.of(REPLICATION_QUEUE, depth_of(runtime, names.replication_queue)),
         Reading.of(REPLICATION_DLQ, depth_of(runtime, names.dead_letter_queue(names.replication_queue))),
         Reading.of(ENTRIES, {"documents": or_none(runtime.replica.count)}),
-        Reading.of(ANALYTICS_QUEUE, depth_of(runtime, names.analytics_queue)),
     ]
 
 

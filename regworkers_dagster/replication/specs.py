@@ -52,16 +52,4 @@ ENTRIES = dg.AssetSpec(
     tags=TAGS | {"regworkers/contains": "personal-data"},
 )
 
-ANALYTICS_QUEUE = dg.AssetSpec(
-    "analytics_queue",
-    deps=[ENTRIES, "selections"],
-    description="SQS queue with one event (CloudEvents 1.0, without mail or names) per saved state of an "
-    "entry, per selection and per message to a fan. "
-    "Observed: its depth.",
-    kinds={"sqs"},
-    group_name=GROUP,
-    owners=OWNERS,
-    tags=TAGS,
-)
-
-EXTERNAL = (DEMAND_TABLE, REPLICATION_DLQ, ANALYTICS_QUEUE)
+EXTERNAL = (DEMAND_TABLE, REPLICATION_DLQ)

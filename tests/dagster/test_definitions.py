@@ -36,6 +36,7 @@ JOBS = [
     "enqueue_entries",
     "process_selections",
     "prune_runs",
+    "publish_events",
     "reconcile_entries",
     "retry_market_selection",
     "save_entries",
@@ -52,8 +53,10 @@ SENSORS = {
     "process_selections_sensor",
     "send_notifications_sensor",
     "observe_selection",
+    "publish_events_sensor",
+    "observe_analytics",
 }
-REPLICATION = {"demand_table", "replication_queue", "replication_dlq", "entries", "analytics_queue"}
+REPLICATION = {"demand_table", "replication_queue", "replication_dlq", "entries"}
 # The steps of a campaign's draw, in order.
 DRAW = [
     "eligibility_report",
@@ -77,6 +80,7 @@ SELECTION = {
     "notification_dlq",
 }
 ELIGIBILITY = {"invites"}
+ANALYTICS = {"analytics_queue", "analytics_dlq", "kafka_events"}
 
 
 def _load(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -115,6 +119,7 @@ def test_a_wrong_setting_ends_the_load_with_a_line_that_names_it(tmp_path: Path)
 
 def flow_of(asset: str) -> str:
     flows = {"replication": REPLICATION, "selection": SELECTION, "eligibility": ELIGIBILITY}
+    flows["analytics"] = ANALYTICS
     return next(flow for flow, assets in flows.items() if asset in assets)
 
 
@@ -122,7 +127,7 @@ def test_every_asset_is_described_owned_grouped_and_tagged() -> None:
     from regworkers_dagster.definitions import defs
 
     specs = list(defs.resolve_asset_graph().asset_nodes)
-    assert {spec.key.to_user_string() for spec in specs} == REPLICATION | SELECTION | ELIGIBILITY
+    assert {spec.key.to_user_string() for spec in specs} == REPLICATION | SELECTION | ELIGIBILITY | ANALYTICS
     for spec in specs:
         assert spec.description, spec.key
         assert spec.owners, spec.key
@@ -145,7 +150,10 @@ def test_the_graph_is_the_flow() -> None:
         ("demand_table", "replication_queue"),
         ("replication_queue", "entries"),
         ("replication_queue", "replication_dlq"),
-        ("entries", "analytics_queue"),
+        *((name, "analytics_queue") for name in ("demand_table", "entries", "commitment", "draw")),
+        *((name, "analytics_queue") for name in ("selections", "notifications")),
+        ("analytics_queue", "analytics_dlq"),
+        ("analytics_queue", "kafka_events"),
         ("campaigns", "codes"),
         ("campaigns", "invites"),
         ("campaigns", "eligibility_report"),
@@ -156,7 +164,6 @@ def test_the_graph_is_the_flow() -> None:
         ("publication", "selection_queue"),
         ("selection_queue", "selection_dlq"),
         ("selection_queue", "selections"),
-        ("selections", "analytics_queue"),
         ("selections", "outbox"),
         ("outbox", "notifications"),
         ("notifications", "notification_dlq"),
@@ -176,6 +183,7 @@ def test_a_drain_run_has_no_other_step() -> None:
     assert [node.name for node in job("save_entries").graph.nodes] == ["save"]
     assert [node.name for node in job("enqueue_entries").graph.nodes] == ["enqueue"]
     assert [node.name for node in job("process_selections").graph.nodes] == ["selections"]
+    assert [node.name for node in job("publish_events").graph.nodes] == ["publish"]
     assert [node.name for node in job("send_notifications").graph.nodes] == ["notifications"]
 
 
@@ -183,6 +191,7 @@ def test_drains_carry_the_tag_by_which_sensors_find_them() -> None:
     assert job("save_entries").tags["regworkers/drain"] == "save"
     assert job("enqueue_entries").tags["regworkers/drain"] == "enqueue"
     assert job("process_selections").tags["regworkers/drain"] == "selections"
+    assert job("publish_events").tags["regworkers/drain"] == "publish"
     assert job("send_notifications").tags["regworkers/drain"] == "notifications"
 
 

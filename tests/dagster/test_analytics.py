@@ -1,0 +1,122 @@
+"""The export in Dagster: the drain as a job, the sensors through a long outage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from regworkers_core.analytics.drains import PUBLISH
+from regworkers_core.runtime import Runtime
+from regworkers_dagster.analytics import sensors
+from regworkers_dagster.resources import Workers
+from tests.analytics.world import queue_events, removed
+from tests.dagster.support import job, plain, use
+from tests.support.drains import run
+from tests.support.kafka import published
+from tests.support.runtimes import new_runtime, remove_namespace
+
+Tick = Callable[..., Any]
+NOBODY = "127.0.0.1:9"
+
+
+@pytest.fixture
+def world() -> Iterator[Runtime]:
+    made = new_runtime(kafka={"timeout_seconds": 0.2}, alerts={"file": None})
+    yield made
+    remove_namespace(made)
+
+
+class Fixed(Workers):
+    """The workers over a runtime that the test has made, with its clock."""
+
+    @property
+    def runtime(self) -> Runtime:
+        return _FIXED[0]
+
+
+_FIXED: list[Runtime] = []
+
+
+@pytest.fixture
+def tick() -> Iterator[Tick]:
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def call(function: Any, runtime: Runtime, cursor: str | None = None) -> Any:
+            _FIXED[:] = [runtime]
+            context = dg.build_sensor_context(instance=instance, cursor=cursor, sensor_name="any")
+            return function(context, Fixed())
+
+        yield call
+    _FIXED.clear()
+
+
+def test_the_job_publishes_what_waits_and_shows_its_numbers(
+    world: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, world)
+    queue_events(world, [removed(number) for number in range(5)])
+    config = {"ops": {"publish": {"config": {"idle_seconds": 0.1}}}}
+    result = job("publish_events").execute_in_process(run_config=config)
+    (materialization,) = result.asset_materializations_for_node("publish")
+    numbers = plain(materialization.metadata)
+    assert (numbers["sent"], numbers["dead_lettered"], numbers["waiting"]) == (5, 0, 0.0)
+    assert numbers["lag_p95_seconds"] >= 0 and numbers["adds_up"] is True
+
+
+def test_a_drain_is_started_when_messages_wait(world: Runtime, tick: Tick) -> None:
+    assert isinstance(tick(sensors.publish_tick, world), dg.SkipReason)
+    queue_events(world, [removed(1)])
+    (request,) = tick(sensors.publish_tick, world).run_requests
+    assert (request.job_name, request.tags) == ("publish_events", {"regworkers/drain": "publish"})
+
+
+def test_kafka_away_for_a_hundred_ticks_costs_one_alert_and_nothing_else(world: Runtime, tick: Tick) -> None:
+    events = [removed(number) for number in range(30)]
+    queue_events(world, events, per_message=10)
+    now = world.clock()
+    kafka = world.settings.kafka.model_copy(update={"bootstrap": NOBODY})
+    retry = world.settings.retry.model_copy(update={"attempts": 1})
+    away = Runtime(world.settings.model_copy(update={"kafka": kafka, "retry": retry}), clock=lambda: now)
+    cursor = None
+    for _ in range(100):
+        skipped = tick(sensors.publish_tick, away)
+        assert "kafka does not answer" in str(skipped.skip_message)
+        now += 30
+        cursor = tick(sensors.observe_tick, away, cursor).cursor
+    (incident,) = away.incidents.of("analytics")
+    assert (incident.alert.key, incident.open, incident.serial) == ("analytics:kafka", True, 1)
+    assert incident.told == {"log": "opened"}
+    # Nobody has received anything: the messages come for the first time now.
+    messages = world.queue(world.names.analytics_queue).receive(10, 0, 0)
+    assert [message.receive_count for message in messages] == [1, 1, 1]
+    assert world.queue(world.names.dead_letter_queue(world.names.analytics_queue)).depth().total == 0
+
+    assert run(world, PUBLISH).counts["sent"] == 30
+    tick(sensors.observe_tick, world, cursor)
+    (incident,) = world.incidents.of("analytics")
+    assert (incident.open, incident.serial, incident.told) == (False, 1, {"log": "resolved"})
+    assert {each.event["id"] for each in published(world)} == {each["id"] for each in events}
+
+
+def test_the_watch_tells_how_old_the_oldest_message_is_at_least(world: Runtime, tick: Tick) -> None:
+    now = world.clock()
+    watched = Runtime(world.settings, clock=lambda: now)
+    tick(sensors.observe_tick, watched)
+    queue_events(world, [removed(1)])
+    now += 3600
+    answer = tick(sensors.observe_tick, watched)
+    seen = {
+        event.asset_key.to_user_string(): plain(event.metadata)
+        for event in answer.asset_events
+        if isinstance(event, dg.AssetObservation)
+    }
+    assert seen["analytics_queue"]["messages"] == 1
+    assert seen["analytics_queue"]["oldest_at_least_seconds"] == pytest.approx(3600, abs=1)
+    assert seen["analytics_queue"]["time_to_data_loss_seconds"] == pytest.approx(14 * 86400 - 3600, abs=1)
+    now += 11 * 86400
+    tick(sensors.observe_tick, watched)
+    keys = {each.alert.key for each in watched.incidents.of("analytics") if each.open}
+    assert keys == {"analytics:age", "analytics:data-loss"}
