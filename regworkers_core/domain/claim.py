@@ -9,6 +9,16 @@ from typing import Any
 from regworkers_core.domain.keys import CAMPAIGN_PREFIX
 
 IDENTITY_PREFIX = "IDENTITY#"
+# A claim without an entry is another writer's within this time: longer than any writer goes on trying.
+CLAIM_LEASE_SECONDS = 60.0
+# How long after its `createdAt` an entry may still land in the demand table. A writer takes `createdAt` right before
+# it judges; then come its claims and the put with its retries. It begins no attempt of the put later than
+# `CLOCKS_SECONDS` and the longest attempt (`aws.connectTimeoutSeconds` + `aws.readTimeoutSeconds`, 12 s unless set
+# otherwise) before the end of this time, and never puts an older entry: a repeat is judged anew at its own moment.
+# Whoever wants to see every entry that was let in before a moment waits so long after it.
+WRITE_GRACE_SECONDS = 30.0
+# What the clocks of two machines may differ by, and a request may linger on the wire when its sender has given up.
+CLOCKS_SECONDS = 3.0
 TableKey = tuple[str, str]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from regworkers_core.adapters.entrants import EMAIL, GLOBAL_USER_ID, MEMBER_ID, UNIT, Entrant, Found, Trace
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.claim import Claim, TableKey
+from regworkers_core.domain.claim import CLAIM_LEASE_SECONDS, Claim, TableKey
 from regworkers_core.domain.eligibility import NOT_ASKED, Fact, Known, Missing, Source
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.mail import comparable
@@ -19,8 +19,6 @@ from regworkers_core.eligibility.facts import stands_before
 from regworkers_core.eligibility.subject import Identity, Subject
 
 Item = dict[str, Any]
-# A claim without an entry is another writer's within this time: longer than any writer goes on trying.
-CLAIM_LEASE_SECONDS = 60.0
 _PATHS = {Identity.EMAIL: EMAIL, Identity.GLOBAL_USER_ID: GLOBAL_USER_ID, Identity.MEMBER_ID: MEMBER_ID}
 
 

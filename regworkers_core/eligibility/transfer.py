@@ -23,20 +23,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from regworkers_core.domain.claim import Claim, TableKey
+from regworkers_core.domain.claim import CLAIM_LEASE_SECONDS, Claim, TableKey
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.gather import TableReads
 from regworkers_core.eligibility.request import Check
-from regworkers_core.eligibility.standing import (
-    CLAIM_LEASE_SECONDS,
-    Item,
-    Standing,
-    identities_of,
-    is_young,
-)
+from regworkers_core.eligibility.standing import Item, Standing, identities_of, is_young
 from regworkers_core.eligibility.subject import Identity
 from regworkers_core.engine.steps import OnStep, no_step
 

@@ -10,11 +10,10 @@ from typing import Any
 import orjson
 import pytest
 
-from regworkers_core.domain.claim import Claim
+from regworkers_core.domain.claim import CLAIM_LEASE_SECONDS, Claim
 from regworkers_core.domain.keys import EntryKey, is_selection_id
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.eligibility.check import Checker
-from regworkers_core.eligibility.standing import CLAIM_LEASE_SECONDS
 from regworkers_core.eligibility.transfer import Transfer
 from regworkers_core.engine.ports import Outgoing, SendFailure
 from tests.eligibility.fakes import World
