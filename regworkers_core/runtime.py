@@ -49,6 +49,7 @@ from regworkers_core.adapters.services.ports import Services
 from regworkers_core.adapters.services.wired import HttpServices
 from regworkers_core.adapters.sqs import SqsQueue
 from regworkers_core.adapters.streams import DynamoStreams
+from regworkers_core.adapters.vault import Vault, classify_vault
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.breaker import CircuitBreaker
 from regworkers_core.engine.dependency import Classify, Dependency, RetryPolicy
@@ -219,6 +220,10 @@ class Runtime:
         return KafkaAdmin(self.settings.kafka, self.dependency("kafka"), self.kafka_credentials)
 
     @cached_property
+    def vault(self) -> Vault:
+        return Vault(self.settings.vault, self.dependency("vault"))
+
+    @cached_property
     def kafka_security(self) -> KafkaSecurity:
         return KafkaSecurity(self.settings.kafka, lambda: self.secrets)
 
@@ -344,6 +349,7 @@ def _classify(name: str) -> Classify:
         "s3": classify_objects,
         "drand": classify_drand,
         "slack": classify_slack,
+        "vault": classify_vault,
     }
     if name.startswith("service-"):
         return classify_service(name)

@@ -446,7 +446,8 @@ def settings_of(environment: Environment) -> Settings:
     """The settings of any environment, as they are read here. Raises UsageError.
 
     For the one that CONFIG_ENV names, those of `load_settings`. For another one its file; of the variables of this
-    process only those of the section `aws` count, since all others were set for their own environment.
+    process only those of the sections `aws` and `vault` count, which say how to get at things from here. All others
+    were set for their own environment.
     """
     if environment == (os.environ.get("CONFIG_ENV") or "local-dev"):
         return load_settings()
@@ -461,7 +462,7 @@ def settings_of(environment: Environment) -> Settings:
             dotenv_settings: PydanticBaseSettingsSource,
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            access = {name: value for name, value in env_settings().items() if name == "aws"}
+            access = {name: value for name, value in env_settings().items() if name in ("aws", "vault")}
             documents = (access, _config(environment), _stack(environment))
             return tuple(_Document(settings_cls, document) for document in documents)
 

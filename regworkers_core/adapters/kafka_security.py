@@ -119,6 +119,10 @@ class KafkaSecurity:
             raise UsageError(f"{self.place('key')}: holds no private key in PEM")
         return Material(certificate, own or key, texts["ca"], self._password)
 
+    def ca(self) -> str | None:
+        """The CA alone. Raises as `material` does."""
+        return self._text("ca", Stage.CURRENT)
+
     def options(self, material: Material) -> dict[str, str]:
         """librdkafka's settings for this material, with all others that `kafka.options` has."""
         found = dict(self._others)

@@ -11,12 +11,14 @@ from regworkers_core.cli import (
     archive,
     basics,
     campaign,
+    certs,
     codes,
     drains,
     eligibility,
     invites,
     notifications,
     replication,
+    report,
     service,
 )
 from regworkers_core.cli.output import FINDING, TROUBLE
@@ -41,12 +43,14 @@ def build(called: str = "") -> typer.Typer:
     drains.register(app)
     replication.register(app)
     campaign.register(app)
+    certs.register(app)
     codes.register(app)
     eligibility.register(app)
     invites.register(app)
     notifications.register(app)
     service.register(app)
     archive.register(app)
+    report.register(app)
     for entry in sorted(entry_points(group="regworkers.commands"), key=lambda entry: entry.name):
         command = entry.load()
         if isinstance(command, typer.Typer):

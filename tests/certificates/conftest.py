@@ -1,13 +1,18 @@
-"""A CA and a Kafka that takes its clients only, for all tests of this folder that need one."""
+"""A Kafka that takes clients of one CA only, and a company with environments, for the tests of this folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from regworkers_core.cli.main import build
+from regworkers_core.cli.output import TROUBLE
+from regworkers_core.domain.reasons import UsageError
+from tests.certificates.world import Company
 from tests.support.certificates import Authority
+from tests.support.terminal import Answer
 from tests.support.tls_proxy import SecureKafka, kafka_over_tls
 
 
@@ -30,5 +35,23 @@ def kafka(_kafka: SecureKafka) -> SecureKafka:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Path:
-    return tmp_path
+def company(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Company:
+    return Company(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def typed(company: Company, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """`regworkers certs ...` in one of the company's environments, without a process of its own."""
+    app = build("certs")
+
+    def run(*words: str) -> Answer:
+        capsys.readouterr()
+        trouble = ""
+        try:
+            code = app(args=["certs", *words], standalone_mode=False) or 0
+        except UsageError as error:
+            code, trouble = TROUBLE, f"regworkers: {error}\n"
+        said = capsys.readouterr()
+        return Answer(code, said.out, said.err + trouble)
+
+    return run

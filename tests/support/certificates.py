@@ -38,7 +38,7 @@ class Authority:
     ) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self._parent = parent
+        self.parent = parent
         signer = parent or self
         now = datetime.now(UTC)
         self._certificate = (
@@ -64,7 +64,7 @@ class Authority:
     @property
     def chain(self) -> str:
         """From this one to below its root."""
-        return "" if self._parent is None else self.pem + self._parent.chain
+        return "" if self.parent is None else self.pem + self.parent.chain
 
     def client(
         self,

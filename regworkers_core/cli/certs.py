@@ -1,0 +1,234 @@
+"""`regworkers certs ...`: what Kafka's client certificates are worth, and others in their place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.text import Text
+
+from regworkers_core.adapters.vault import Vault
+from regworkers_core.cli.hidden import asked
+from regworkers_core.cli.output import FINDING, TROUBLE, Format, FormatOption, answer, rows
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import Environment, load_settings, settings_of
+
+
+class Method(StrEnum):
+    USER = "user"
+    APP = "app"
+
+
+class Target(StrEnum):
+    STORE = "secret-store"
+    CI = "ci"
+
+
+_ENVIRONMENTS = "local-dev, qa, preprod or prod"
+_CHOICES = "qa/dev, preprod or prod"
+
+
+def register(app: typer.Typer) -> None:
+    certs = typer.Typer(help="Kafka's client certificates: check, renew.", no_args_is_help=True)
+    certs.command("check")(check_command)
+    certs.command("generate")(generate_command)
+    app.add_typer(certs, name="certs")
+
+
+def check_command(
+    environments: Annotated[
+        list[str] | None,
+        typer.Option("--env", help=f"{_ENVIRONMENTS}; may be repeated [default: all]", show_default=False),
+    ] = None,
+    days: Annotated[
+        float | None,
+        typer.Option(min=0, help="fewer are a finding [default: certificates.warnDays]", show_default=False),
+    ] = None,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Days left, chain, key and subject of every environment whose certificate can be read from here.
+
+    Exit code 1 with any finding. Without one, 2 when an environment could not be read that was named, or is that of
+    CONFIG_ENV, or when none could be.
+    """
+    # Imported here: the library of certificates is for these two commands only.
+    from regworkers_core.operations.certificates.checking import ENVIRONMENTS, State, check_environments
+
+    named = [_environment(each) for each in environments or ()]
+    reports = check_environments(named or ENVIRONMENTS, warn_days=days)
+    answer([each.as_dict() for each in reports], form, _table(reports))
+    if any(each.state is State.FINDING for each in reports):
+        raise typer.Exit(FINDING)
+    required = {*named, load_settings().environment}
+    unread = [each for each in reports if each.state is State.UNREADABLE]
+    checked = [each for each in reports if each.state is State.FINE]
+    if any(each.environment in required for each in unread) or (unread and not checked):
+        raise typer.Exit(TROUBLE)
+
+
+def generate_command(
+    environment: Annotated[
+        str | None,
+        typer.Option(
+            "--env", envvar="REGWORKERS_CERTS_ENV", help=f"{_CHOICES}; asked for", show_default=False
+        ),
+    ] = None,
+    method: Annotated[
+        Method | None,
+        typer.Option(
+            envvar="REGWORKERS_CERTS_METHOD", help="how to log in to Vault; asked for", show_default=False
+        ),
+    ] = None,
+    target: Annotated[
+        Target, typer.Option("--to", help="the environment's secret store, or PEM for a CI variable")
+    ] = Target.STORE,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="with --to ci: a new file [default: stdout]", show_default=False),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask before it is done")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what would be asked for, ask nobody")
+    ] = False,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Have Vault issue another certificate, verify it, then write it to the secret store or print it for CI.
+
+    Asks for what is missing, without showing what is typed. Without a terminal: VAULT_USERNAME and VAULT_PASSWORD, or
+    VAULT_ROLE_ID and VAULT_SECRET_ID.
+    """
+    from regworkers_core.operations.certificates import renewing
+
+    if output is not None and target is not Target.CI:
+        raise UsageError("--output goes with --to ci")
+    if output is not None and output.exists():
+        raise UsageError(f"{output} exists already: name a new file")
+    chosen = renewing.CHOICES.get(_choice(environment))
+    if chosen is None:
+        raise UsageError(f"--env {environment} is none of {_CHOICES}")
+    runtime = Runtime(settings_of(chosen))
+    plan = renewing.plan(runtime, chosen)
+    told: dict[str, Any] = {**plan.as_dict(), "to": _where(runtime, chosen, target, output)}
+    if dry_run:
+        answer({**told, "advice": "nothing was asked for: this is what would be"}, form)
+        return
+    if not yes:
+        _confirm(told)
+    with _vault(runtime) as vault:
+        _log_in(vault, method)
+        issued = vault.issue(plan.common_name)
+    inspection = renewing.verified(runtime, issued)
+    if target is Target.CI and output is None:
+        variable = renewing.CI_VARIABLES[chosen]
+        answer({"variable": variable, "pem": issued.bundle}, form, Text(issued.bundle, end=""))
+        return
+    if output is not None:
+        _write(output, issued.bundle)
+    else:
+        renewing.store(runtime, issued)
+    answer({**told, **inspection.as_dict(), "advice": _advice(chosen, target)}, form)
+
+
+def _environment(name: str) -> Environment:
+    from regworkers_core.operations.certificates.checking import ENVIRONMENTS
+
+    for each in ENVIRONMENTS:
+        if each == name:
+            return each
+    raise UsageError(f"--env {name} is none of {_ENVIRONMENTS}")
+
+
+def _choice(environment: str | None) -> str:
+    found = environment or asked(f"environment ({_CHOICES})", "REGWORKERS_CERTS_ENV", hidden=False)
+    return "qa/dev" if found in ("qa", "dev") else found
+
+
+@contextmanager
+def _vault(runtime: Runtime) -> Iterator[Vault]:
+    """Its token is given back at the end. That it cannot answer says nothing of our own servers."""
+    vault = runtime.vault
+    try:
+        yield vault
+    except TransientFailure as failure:
+        raise UsageError(str(failure)) from None
+    finally:
+        vault.close()
+
+
+def _log_in(vault: Vault, method: Method | None) -> None:
+    found = method
+    if found is None:
+        typed = asked("log in as (user or app)", "REGWORKERS_CERTS_METHOD", hidden=False)
+        with suppress(ValueError):
+            found = Method(typed)
+    if found is Method.USER:
+        vault.login_user(asked("name", "VAULT_USERNAME"), asked("password", "VAULT_PASSWORD"))
+    elif found is Method.APP:
+        vault.login_app(asked("role id", "VAULT_ROLE_ID"), asked("secret id", "VAULT_SECRET_ID"))
+    else:
+        raise UsageError("the method is none of user, app")
+
+
+def _where(runtime: Runtime, environment: Environment, target: Target, output: Path | None) -> str:
+    from regworkers_core.operations.certificates import renewing
+
+    if target is Target.CI:
+        where = "stdout" if output is None else f"file {output}"
+        return f"{where}, for the CI variable {renewing.CI_VARIABLES[environment]}"
+    secrets = [runtime.names.prefix + each for each in renewing.secrets_of(runtime) if each]
+    return "secret " + " and ".join(secrets)
+
+
+def _confirm(told: dict[str, Any]) -> None:
+    """On stderr, so that stdout has the answer alone."""
+    for name, value in told.items():
+        typer.echo(f"{name}: {value}", err=True)
+    if asked("have it issued? (yes/no)", None, hidden=False) not in ("y", "yes"):
+        raise UsageError("nothing was done")
+
+
+def _write(path: Path, text: str) -> None:
+    """For its owner only. Raises UsageError."""
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({type(error).__name__})") from None
+
+
+def _advice(environment: Environment, target: Target) -> str:
+    from regworkers_core.operations.certificates import renewing
+
+    if target is Target.CI:
+        return f"store the file as {renewing.CI_VARIABLES[environment]} in CI, then delete it"
+    return "workers take it up within kafka.tls.checkSeconds; the one before is kept as the previous version"
+
+
+def _table(reports: list[Any]) -> Group:
+    """A row for each environment, and below what is wrong with each."""
+    lines, said = [], []
+    for each in reports:
+        found = each.inspection
+        lines.append(
+            (
+                each.environment,
+                each.state.value,
+                found.days_left if found else None,
+                found.subject if found else None,
+                " < ".join(found.chain[1:]) or None if found else None,
+                {True: "matches", False: "does not match", None: None}[found.key_matches if found else None],
+            )
+        )
+        wrong = [finding.text for finding in found.findings] if found else []
+        said += [
+            Text(f"{each.environment}: {text}") for text in (*wrong, *([each.error] if each.error else ()))
+        ]
+    columns = ("environment", "state", "days left", "subject", "issued by", "key")
+    return Group(rows(columns, lines, title="Kafka client certificates"), *said)
