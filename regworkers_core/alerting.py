@@ -14,8 +14,8 @@ import structlog
 from regworkers_core.adapters.alert_channels import FileChannel, LogChannel, SlackChannel
 from regworkers_core.adapters.incidents import Incident, Incidents
 from regworkers_core.domain.alert import Alert, Change, Severity
-from regworkers_core.domain.reasons import Failure
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.observability.logs import describe
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 
@@ -34,7 +34,7 @@ class Channel(Protocol):
         ...
 
     def tell(self, incident: Incident, change: Change) -> None:
-        """Raises TransientFailure when it could not be told."""
+        """Raises when it could not be told: TransientFailure, or whatever else is wrong with it."""
         ...
 
 
@@ -51,13 +51,13 @@ class Alerting:
 
         Raises TransientFailure when MongoDB cannot answer: the next look does it.
         """
-        at = iso(self._clock())
+        at, channels = iso(self._clock()), [channel.name for channel in self._channels]
         keys = set()
         for alert in holding:
             if alert.scope != scope:
                 raise ValueError(f"alert {alert.key} is not of the scope {scope}")
             keys.add(alert.key)
-            self._incidents.holds(alert, at)
+            self._incidents.holds(alert, at, channels)
         for incident in self._incidents.of(scope):
             if incident.open and incident.alert.key not in keys:
                 self._incidents.is_over(incident, at)
@@ -69,15 +69,21 @@ class Alerting:
         for channel in self._channels:
             for incident in incidents:
                 change = incident.untold(channel.name)
-                if change is None or incident.alert.severity not in channel.severities:
+                if change is None or not _wants(channel, incident, change):
                     continue
                 try:
                     channel.tell(incident, change)
-                except Failure as failure:
-                    log.warning("alert not delivered", channel=channel.name, error=str(failure))
+                except Exception as error:
+                    # Whatever it is: a channel with a defect must not keep the others silent.
+                    log.warning("alert not delivered", channel=channel.name, error=describe(error))
                     break
                 # A death between the two tells it twice, under the same key.
                 self._incidents.was_told(incident, channel.name, change)
+
+
+def _wants(channel: Channel, incident: Incident, change: Change) -> bool:
+    """What a channel was told of is told to its end there, whatever became of its severity."""
+    return change is Change.RESOLVED or incident.alert.severity in channel.severities
 
 
 def alerting(runtime: Runtime) -> Alerting:

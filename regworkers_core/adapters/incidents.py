@@ -15,8 +15,9 @@ from regworkers_core.engine.dependency import Dependency
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """`serial` counts how often the trouble came: with the key it names one incident for good. `told` has, for each
-    channel, the last change that it has taken.
+    """`serial` counts how often the trouble came: with the key it names one incident for good. It stays the same
+    when the trouble comes back before every channel has heard that it was over. `told` has, for each channel, the
+    last change that it has taken.
     """
 
     alert: Alert
@@ -72,8 +73,12 @@ class Incidents:
     def all_open(self) -> list[Incident]:
         return self._find({"status": "open"})
 
-    def holds(self, alert: Alert, at: str) -> None:
-        """The alert's condition holds at this time: open its incident, or keep it open."""
+    def holds(self, alert: Alert, at: str, channels: Sequence[str]) -> None:
+        """The alert's condition holds at this time: open its incident, or keep it open.
+
+        While one of `channels` has not taken yet that the incident before is over, that one is opened again: under
+        a new serial nobody would ever close the old one there.
+        """
         facts = {
             "severity": alert.severity.value,
             "summary": alert.summary,
@@ -82,12 +87,17 @@ class Incidents:
             "lastSeenAt": at,
         }
         seen = self._update({"_id": alert.key, "status": "open"}, {"$set": facts})
-        again = {**facts, "status": "open", "openedAt": at, "resolvedAt": None, "told": {}}
-        if seen or self._update(
-            {"_id": alert.key, "status": "resolved"}, {"$set": again, "$inc": {"serial": 1}}
+        again = {**facts, "status": "open", "openedAt": at, "resolvedAt": None}
+        anew: dict[str, Any] = {**again, "told": {}}
+        over = {"_id": alert.key, "status": "resolved"}
+        owed = [{f"told.{channel}": Change.OPENED.value} for channel in channels]
+        if (
+            seen
+            or (owed and self._update({**over, "$or": owed}, {"$set": again}))
+            or self._update(over, {"$set": anew, "$inc": {"serial": 1}})
         ):
             return
-        document = {"_id": alert.key, "scope": alert.scope, **again, "serial": 1}
+        document = {"_id": alert.key, "scope": alert.scope, **anew, "serial": 1}
         try:
             self._dependency.call(lambda: self._collection.insert_one(document))
         except DuplicateKeyError:
@@ -96,7 +106,12 @@ class Incidents:
 
     def is_over(self, incident: Incident, at: str) -> None:
         """Close exactly this incident: one that was opened again meanwhile stays."""
-        guard = {"_id": incident.alert.key, "status": "open", "serial": incident.serial}
+        guard = {
+            "_id": incident.alert.key,
+            "status": "open",
+            "serial": incident.serial,
+            "openedAt": incident.opened_at,
+        }
         self._update(guard, {"$set": {"status": "resolved", "resolvedAt": at}})
 
     def was_told(self, incident: Incident, channel: str, change: Change) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from structlog.testing import capture_logs
 
 from regworkers_core.adapters.incidents import Incident
 from regworkers_core.alerting import Alerting
@@ -90,6 +91,75 @@ def test_what_was_over_before_a_channel_heard_of_it_is_not_told(alerting: Alerti
     channel.away = False
     alerting.settle("analytics", [])
     assert channel.heard == []
+
+
+def test_trouble_that_comes_back_before_its_end_was_told_stays_the_same_incident(
+    runtime: Runtime, channel: Told
+) -> None:
+    other, now = Told("other"), iter(float(second) for second in range(100))
+    alerting = Alerting(runtime.incidents, [channel, other], clock=lambda: next(now))
+    alerting.settle("analytics", [KAFKA])
+    channel.away = True
+    alerting.settle("analytics", [])
+    (incident,) = alerting.settle("analytics", [KAFKA])
+    channel.away = False
+    alerting.settle("analytics", [KAFKA])
+    alerting.settle("analytics", [])
+    # It knew of it all the time, and it is closed there.
+    assert channel.heard == [("analytics:kafka#1", Change.OPENED), ("analytics:kafka#1", Change.RESOLVED)]
+    assert [change for _, change in other.heard] == [Change.OPENED, Change.RESOLVED] * 2
+    assert incident.serial == 1
+    (incident,) = alerting.settle("analytics", [KAFKA])
+    assert incident.serial == 2
+
+
+def test_a_channel_that_is_no_more_does_not_keep_an_incident_from_being_another_one(
+    runtime: Runtime, channel: Told
+) -> None:
+    removed = Told("removed")
+    Alerting(runtime.incidents, [channel, removed], clock=lambda: 0.0).settle("analytics", [KAFKA])
+    left = Alerting(runtime.incidents, [channel], clock=lambda: 1.0)
+    left.settle("analytics", [])
+    (incident,) = left.settle("analytics", [KAFKA])
+    assert incident.serial == 2
+
+
+def test_an_old_look_does_not_close_the_same_incident_that_was_opened_again(
+    runtime: Runtime, channel: Told
+) -> None:
+    now = iter(float(second) for second in range(100))
+    alerting = Alerting(runtime.incidents, [channel], clock=lambda: next(now))
+    (seen,) = alerting.settle("analytics", [KAFKA])
+    channel.away = True
+    alerting.settle("analytics", [])
+    (again,) = alerting.settle("analytics", [KAFKA])
+    assert again.serial == seen.serial
+    runtime.incidents.is_over(seen, "2026-11-25T00:00:00.000Z")
+    assert runtime.incidents.all_open()
+
+
+def test_a_channel_with_a_defect_does_not_keep_the_others_silent(runtime: Runtime, channel: Told) -> None:
+    class Defect(Told):
+        def tell(self, incident: Incident, change: Change) -> None:
+            raise ValueError("a summary that it cannot take")
+
+    channels = [Defect("defect"), channel]
+    with capture_logs() as logs:
+        Alerting(runtime.incidents, channels, clock=lambda: 0.0).settle("analytics", [KAFKA])
+    assert channel.heard == [("analytics:kafka#1", Change.OPENED)]
+    (line,) = [each for each in logs if each["event"] == "alert not delivered"]
+    assert (
+        line["channel"] == "defect" and "ValueError at " in line["error"] and "summary" not in line["error"]
+    )
+
+
+def test_a_channel_is_told_the_end_of_what_became_less_severe(runtime: Runtime) -> None:
+    pager = Told("pager", frozenset({Severity.CRITICAL}))
+    alerting = Alerting(runtime.incidents, [pager], clock=lambda: 0.0)
+    alerting.settle("analytics", [KAFKA])
+    alerting.settle("analytics", [Alert(KAFKA.key, Severity.WARNING, "slow", KAFKA.runbook)])
+    alerting.settle("analytics", [])
+    assert pager.heard == [("analytics:kafka#1", Change.OPENED), ("analytics:kafka#1", Change.RESOLVED)]
 
 
 def test_a_channel_hears_only_of_the_severities_that_it_wants(runtime: Runtime) -> None:
