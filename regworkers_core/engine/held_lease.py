@@ -10,8 +10,9 @@ from contextlib import contextmanager
 
 import structlog
 
-from regworkers_core.domain.reasons import Failure, TransientFailure
+from regworkers_core.domain.reasons import Failure
 from regworkers_core.engine.leases import Lease, LeaseHolder, LeaseTable
+from regworkers_core.observability.logs import describe
 
 log = structlog.get_logger(__name__)
 # An observer needs to see the counter stand still for one lease time, and a little more.
@@ -61,9 +62,9 @@ def held_lease(
         beat.join()
         try:
             lease.release()
-        except TransientFailure as failure:
-            # It runs out by itself, and the work inside came to its own end.
-            log.warning("lease not released", lease=name, dependency=failure.dependency, error=failure.error)
+        except Exception as error:
+            # It runs out by itself, and the work inside came to its own end, which must not be covered up.
+            log.warning("lease not released", lease=name, error=describe(error))
 
 
 def _beat(lease: Lease, done: threading.Event, every_seconds: float) -> None:
@@ -71,5 +72,6 @@ def _beat(lease: Lease, done: threading.Event, every_seconds: float) -> None:
         try:
             if not lease.renew():
                 return
-        except TransientFailure as failure:
-            log.warning("lease not renewed", dependency=failure.dependency, error=failure.error)
+        except Exception as error:
+            # Whatever it is, the next beat may get through; a lease that is lost says so by itself.
+            log.warning("lease not renewed", error=describe(error))
