@@ -36,6 +36,15 @@ def counts(runtime: Runtime, market: MarketPhase, phase: PhaseRecord) -> tuple[i
     return planned, written, runtime.outbox.count(market)
 
 
+def waits_to_finish(phase: PhaseRecord) -> bool:
+    """Whether all markets of a published phase are complete and the phase itself is not: whoever completed the last
+    one ended before it came to that.
+    """
+    return phase.status is PhaseStatus.PUBLISHED and all(
+        entry["status"] == MarketStatus.COMPLETED for entry in phase.markets.values()
+    )
+
+
 def finish_phase(runtime: Runtime, campaign_id: str, phase_number: int, *, run_id: str) -> bool:
     """Complete the phase, and with the first one the campaign, once all its markets are complete.
 
@@ -47,7 +56,7 @@ def finish_phase(runtime: Runtime, campaign_id: str, phase_number: int, *, run_i
         return False
     if phase.reached(PhaseStatus.COMPLETED):
         return True
-    if any(entry["status"] != MarketStatus.COMPLETED for entry in phase.markets.values()):
+    if not waits_to_finish(phase):
         return False
     if phase_number == 1:
         _complete_campaign(runtime, campaign_id, run_id)

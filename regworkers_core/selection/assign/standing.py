@@ -9,6 +9,7 @@ from regworkers_core.adapters.draws import MarketStatus, PhaseRecord, PhaseStatu
 from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.completion import waits_to_finish
 from regworkers_core.selection.assign.publish import enough_codes
 
 
@@ -17,7 +18,8 @@ class Standing:
     """A market that does not go on by itself. `retry_market` helps each of these.
 
     `codes`: it waited for codes, and there are enough now. `chunks`: chunks were queued long ago, or never, and
-    are neither done nor dead letters. `completion`: all is done and nobody completed it.
+    are neither done nor dead letters. `completion`: all is done and nobody completed it, or nobody completed the
+    phase after its markets (then this is one of them).
     """
 
     market: MarketPhase
@@ -32,12 +34,21 @@ def standing(runtime: Runtime, *, older_than_seconds: float) -> list[Standing]:
         for number, phase in record.phases.items():
             if phase.status is not PhaseStatus.PUBLISHED or phase.fields["publishedAt"] > before:
                 continue
+            if waits_to_finish(phase):
+                if phase.markets and _last_completed(phase) < before:
+                    market = MarketPhase(record.campaign_id, next(iter(phase.markets)), number)
+                    found.append(Standing(market, "completion"))
+                continue
             for market_id in phase.markets:
                 market = MarketPhase(record.campaign_id, market_id, number)
                 why = _why(runtime, market, phase, before)
                 if why is not None:
                     found.append(Standing(market, why))
     return found
+
+
+def _last_completed(phase: PhaseRecord) -> str:
+    return max(str(entry.get("completedAt") or "") for entry in phase.markets.values())
 
 
 def _why(

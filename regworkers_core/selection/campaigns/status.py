@@ -13,6 +13,7 @@ from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.completion import waits_to_finish
 from regworkers_core.selection.codes.stock import MarketStock, read_stock
 
 Sleep = Callable[[float], object]
@@ -141,6 +142,11 @@ def _of_draw(
         )
     for phase in phases.values():
         yield from _of_markets(runtime, campaign_id, phase)
+        if phase.markets and waits_to_finish(phase):
+            yield Finding(
+                f"phase {phase.phase}: all its markets are complete, and nobody completed the phase",
+                _retry(campaign_id, next(iter(phase.markets))),
+            )
 
 
 def _of_markets(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> Iterator[Finding]:
@@ -155,11 +161,15 @@ def _of_markets(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> Itera
             rows = runtime.chunks.open(MarketPhase(campaign_id, market_id, phase.phase))
             failed = [row for row in rows if row.get("failedAt")]
             if failed:
-                event = f'{{"campaignId": "{campaign_id}", "marketId": "{market_id}"}}'
                 yield Finding(
                     f"{name}: failed chunks {len(failed)}, the first with: {failed[0].get('failure')}",
-                    f"regworkers invoke enqueueMarketSelections '{event}'",
+                    _retry(campaign_id, market_id),
                 )
+
+
+def _retry(campaign_id: str, market_id: str) -> str:
+    event = f'{{"campaignId": "{campaign_id}", "marketId": "{market_id}"}}'
+    return f"regworkers invoke enqueueMarketSelections '{event}'"
 
 
 def _of_notifications(

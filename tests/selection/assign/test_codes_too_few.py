@@ -14,6 +14,8 @@ from regworkers_core.selection.assign.checks import (
 )
 from regworkers_core.selection.assign.publish import resume_blocked, retry_market
 from regworkers_core.selection.assign.standing import standing
+from regworkers_core.selection.campaigns.registry import find
+from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.drains import SELECTIONS
 from tests.selection.assign.test_assigning import dead, items, take
 from tests.support.drains import run
@@ -164,6 +166,32 @@ def test_a_market_that_nobody_completed_is_completed_by_a_retry(runtime: Runtime
     assert [each.why for each in standing(runtime, older_than_seconds=-1)] == ["completion"]
     assert retry_market(runtime, CAMPAIGN, "berlin")["phaseCompleted"] is True
     assert market_status(runtime) == all_completed(*MARKETS)
+
+
+def test_a_phase_that_nobody_completed_after_its_last_market_is_found_and_healed(runtime: Runtime) -> None:
+    confirmed(runtime, result({"berlin": 0}), ["berlin"])
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    # Every market is empty, so the publication completes them all: no message will ever bring anybody back.
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("regworkers_core.selection.assign.publish.finish_phase", die)
+        with pytest.raises(KeyboardInterrupt):
+            publish(runtime)
+    assert market_status(runtime) == {**all_completed("berlin"), "": "PUBLISHED"}
+    assert standing(runtime, older_than_seconds=60) == []
+    (found,) = standing(runtime, older_than_seconds=-1)
+    assert found.why == "completion"
+    campaign = find(runtime, CAMPAIGN)
+    report = read_campaign_status(runtime, campaign, sleep=lambda _seconds: None)
+    assert [each.text for each in report.findings] == [
+        "phase 1: all its markets are complete, and nobody completed the phase"
+    ]
+    assert f'"marketId": "{found.market.market_id}"' in report.findings[0].command
+    assert retry_market(runtime, CAMPAIGN, found.market.market_id)["phaseCompleted"] is True
+    assert market_status(runtime) == all_completed("berlin")
+    assert standing(runtime, older_than_seconds=-1) == []
 
 
 def test_a_market_does_not_complete_while_a_row_is_missing_and_a_retry_writes_it(runtime: Runtime) -> None:
