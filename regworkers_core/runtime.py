@@ -251,7 +251,12 @@ class Runtime:
 
     def kafka_log(self, name: str) -> KafkaLog:
         """A reader of its own, which its user closes; `name` tells the broker who reads."""
-        return KafkaLog(self.settings.kafka, self.dependency("kafka"), name=self.names.prefix + name)
+        return KafkaLog(
+            self.settings.kafka,
+            self.dependency("kafka"),
+            name=self.names.prefix + name,
+            security=self.kafka_credentials.fresh().options,
+        )
 
     @cached_property
     def beacon(self) -> DrandHttp:

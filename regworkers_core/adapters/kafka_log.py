@@ -58,8 +58,8 @@ class Chunk(NamedTuple):
 
 
 class KafkaLog:
-    """Every method raises TransientFailure when the broker cannot answer. `connect` makes a consumer from a
-    configuration.
+    """Every method raises TransientFailure when the broker cannot answer. `security` are librdkafka's settings of the
+    connection; `connect` makes a consumer from a configuration.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class KafkaLog:
         dependency: Dependency,
         *,
         name: str,
+        security: Mapping[str, str],
         connect: Callable[..., Any] = Consumer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -75,12 +76,11 @@ class KafkaLog:
             raise UsageError("no Kafka address: set REGWORKERS_KAFKA__BOOTSTRAP")
         self._dependency, self._clock = dependency, clock
         self._timeout = settings.timeout_seconds
-        options = {each: secret.get_secret_value() for each, secret in settings.options.items()}
         self._consumer = connect(
             {
                 "bootstrap.servers": settings.bootstrap,
                 "log_level": 0,
-                **options,
+                **security,
                 # The library wants a name; nobody joins the group, nothing is committed to it.
                 "group.id": name,
                 "enable.auto.commit": False,

@@ -6,6 +6,7 @@ import dagster as dg
 
 from regworkers_core.analytics.drains import PUBLISH
 from regworkers_core.analytics.watch import look
+from regworkers_core.operations.certificates.alerts import watch_renewals
 from regworkers_dagster.analytics.specs import KAFKA_EVENTS
 from regworkers_dagster.draining.running import CONTINUOUS, DrainConfig, drained
 from regworkers_dagster.resources import Workers, plain_failures
@@ -18,6 +19,7 @@ def publish_events(
     """Take events off the analytics queue and publish them to Kafka."""
     with plain_failures():
         runtime = workers.runtime
+        watch_renewals(runtime)
         done = drained(context, config, runtime, PUBLISH)
         left = look(runtime)
     numbers = {"waiting": left.waiting, "time_to_data_loss_seconds": left.age.seconds_left}
