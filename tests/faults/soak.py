@@ -1,6 +1,7 @@
 """Every kill point many times over, on one stack of its own: `python -m tests.faults.soak`.
 
-Replication's points twenty times each, those of a draw and of what follows it ten times (`--repetitions` for all).
+The points of replication and of the export twenty times each, those of a draw and of what follows it ten times
+(`--repetitions` for all).
 
 Prints a table of what was lost and doubled; exit code 1 if anything was.
 """
@@ -23,6 +24,7 @@ from rich.table import Table
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
+from tests.analytics import crash as analytics
 from tests.faults import crash as replication
 from tests.faults.story import Verdict
 from tests.selection.assign import crash as assign
@@ -69,6 +71,15 @@ def _draw(runtime: Runtime, step: str, _occurrence: int) -> Verdict:
     return Verdict(lost=draw.crash_and_resume(runtime, step))
 
 
+def _broker(runtime: Runtime, _step: str, occurrence: int) -> Verdict:
+    return analytics.broker_dies_and_returns(runtime, _stack(), occurrence)[1]
+
+
+def _stack() -> Stack:
+    """The one of this soak."""
+    return Stack(PROJECT_ROOT, f"soak-{os.getpid()}")
+
+
 POINTS: Mapping[str, Point] = {
     **{
         step: Point(20, passes, replication.SECTIONS, _replication)
@@ -79,6 +90,11 @@ POINTS: Mapping[str, Point] = {
         step: Point(10, passes, assign.SECTIONS, assign.crash_and_recover)
         for step, passes in assign.PASSES.items()
     },
+    **{
+        step: Point(20, passes, analytics.SECTIONS, analytics.crash_and_recover)
+        for step, passes in analytics.PASSES.items()
+    },
+    analytics.BROKER: Point(20, 3, analytics.SECTIONS, _broker),
 }
 
 
@@ -125,7 +141,9 @@ def table(rows: list[Row]) -> Table:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="soak", description=__doc__)
-    parser.add_argument("--repetitions", type=int, help="default: 20 of replication, 10 of selection")
+    parser.add_argument(
+        "--repetitions", type=int, help="default: 20 of replication and the export, 10 of selection"
+    )
     parser.add_argument(
         "--step", action="append", choices=list(POINTS), help="only this one (may be repeated)"
     )
@@ -139,7 +157,7 @@ def main() -> int:
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    stack = Stack(PROJECT_ROOT, f"soak-{os.getpid()}")
+    stack = _stack()
     try:
         state = stack.up(say)
         os.environ.update({variable: state.address(name) for name, variable in ADDRESSES.items()})

@@ -1,0 +1,199 @@
+"""The producer on a client that plays the brokers: what each report means, and when a client is replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from regworkers_core.adapters.kafka_producer import KafkaProducer, Record
+from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason, TransientFailure, UsageError
+
+# What becomes of a record: delivered, refused, or nobody ever hears.
+Fate = KafkaError | None | str
+Report = Callable[[KafkaError | None, object], None]
+SILENT = "silent"
+
+
+class Clock:
+    """Every look takes a tenth of a second."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 0.1
+        return self.now
+
+
+class Client:
+    """Reports at the next poll what `fates` says of the record's value. Holds at most `room` records."""
+
+    def __init__(self, fates: Mapping[str, Fate], room: int = 1000) -> None:
+        self.fates, self.room = fates, room
+        self.taken: list[str] = []
+        self.waiting: list[tuple[Fate, Report]] = []
+        self.purged = False
+
+    def produce(self, topic: str, value: bytes, key: str, *, headers: object, on_delivery: Report) -> None:
+        if len(self.waiting) >= self.room:
+            raise BufferError("queue full")
+        fate = self.fates.get(value.decode())
+        if isinstance(fate, KafkaError) and fate.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            raise KafkaException(fate)
+        self.taken.append(value.decode())
+        self.waiting.append((fate, on_delivery))
+
+    def poll(self, _seconds: float) -> int:
+        waiting, self.waiting = self.waiting, []
+        for fate, report in waiting:
+            if not isinstance(fate, str):
+                report(fate, None)
+        return len(waiting)
+
+    def flush(self, _seconds: float) -> int:
+        return len(self.waiting)
+
+    def purge(self) -> None:
+        self.purged = True
+
+
+class Brokers:
+    """Hands out the clients in order and keeps their options."""
+
+    def __init__(self, *clients: Client) -> None:
+        self.clients, self.made = list(clients), list[dict[str, Any]]()
+
+    def __call__(self, options: dict[str, Any], *, logger: object) -> Client:
+        self.made.append(options)
+        return self.clients[len(self.made) - 1]
+
+
+def records(*values: str) -> list[Record]:
+    return [Record("topic", "key", value.encode()) for value in values]
+
+
+def send(brokers: Brokers, *values: str) -> Sequence[Failure | None]:
+    producer = KafkaProducer({"bootstrap.servers": "b"}, delivery_seconds=2, make=brokers, clock=Clock())
+    return producer.send(records(*values))
+
+
+def error(code: int, *, fatal: bool = False) -> KafkaError:
+    return KafkaError(code, fatal=fatal)
+
+
+def test_each_record_has_its_own_outcome_in_their_order() -> None:
+    refused, busy = error(KafkaError.MSG_SIZE_TOO_LARGE), error(KafkaError.NOT_ENOUGH_REPLICAS)
+    first, second, third = send(Brokers(Client({"b": refused, "c": busy})), "a", "b", "c")
+    assert first is None
+    assert isinstance(second, PermanentFailure) and second.reason is Reason.INVALID_EVENT
+    assert second.error == "larger than Kafka takes (1000000 bytes)"
+    assert isinstance(third, TransientFailure) and third.dependency == "kafka"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        KafkaError._MSG_TIMED_OUT,
+        KafkaError._TRANSPORT,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        # Nobody foresaw it: no reason to give an event up.
+        KafkaError.UNKNOWN,
+    ],
+)
+def test_what_a_repeat_may_cure_is_transient(code: int) -> None:
+    (outcome,) = send(Brokers(Client({"a": error(code)})), "a")
+    assert isinstance(outcome, TransientFailure)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (KafkaError.UNKNOWN_TOPIC_OR_PART, "topic topic does not exist: run `regworkers provision`"),
+        (KafkaError._UNKNOWN_TOPIC, "topic topic does not exist"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "check the rights of this client"),
+        (KafkaError._AUTHENTICATION, "refuses the login or the certificate"),
+    ],
+)
+def test_what_somebody_has_to_mend_is_said_once_all_reports_are_there(code: int, said: str) -> None:
+    client = Client({"a": error(code)})
+    with pytest.raises(UsageError, match=said):
+        send(Brokers(client), "a", "b")
+    assert client.taken == ["a", "b"] and not client.waiting
+
+
+@pytest.mark.parametrize(
+    "fence",
+    [
+        error(KafkaError.PRODUCER_FENCED),
+        error(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER),
+        error(KafkaError.UNKNOWN_PRODUCER_ID),
+        error(KafkaError._FATAL),
+        error(KafkaError.CLUSTER_AUTHORIZATION_FAILED, fatal=True),
+    ],
+)
+def test_a_fenced_client_is_replaced_and_only_what_it_left_is_sent_again(fence: KafkaError) -> None:
+    first, second = Client({"b": fence}), Client({})
+    assert send(Brokers(first, second), "a", "b", "c") == [None, None, None]
+    assert second.taken == ["b"]
+
+
+def test_a_client_that_is_fenced_again_at_once_leaves_it_to_the_next_send() -> None:
+    fence = error(KafkaError.PRODUCER_FENCED)
+    brokers = Brokers(Client({"a": fence}), Client({"a": fence}))
+    (outcome,) = send(brokers, "a")
+    assert isinstance(outcome, TransientFailure) and len(brokers.made) == 2
+
+
+def test_a_report_that_never_comes_is_not_waited_for_longer_than_the_delivery_takes() -> None:
+    clock = Clock()
+    producer = KafkaProducer({}, delivery_seconds=2, make=Brokers(Client({"a": SILENT})), clock=clock)
+    failed, fine = producer.send(records("a", "b"))
+    assert isinstance(failed, TransientFailure) and "no report" in failed.error
+    assert fine is None and clock.now < 4
+
+
+def test_a_full_queue_is_waited_for_and_not_grown() -> None:
+    assert send(Brokers(Client({}, room=2)), *"abcdefg") == [None] * 7
+
+
+def test_a_queue_that_stays_full_ends_the_send_in_time() -> None:
+    clock = Clock()
+    producer = KafkaProducer({}, delivery_seconds=2, make=Brokers(Client({}, room=0)), clock=clock)
+    assert [type(each) for each in producer.send(records("a", "b"))] == [TransientFailure] * 2
+    assert clock.now < 4
+
+
+def test_neither_order_nor_durability_nor_topics_are_left_to_the_options() -> None:
+    brokers = Brokers(Client({}))
+    options = {"acks": "0", "enable.idempotence": False, "compression.type": "zstd", "ssl.ca.location": "x"}
+    KafkaProducer(options, delivery_seconds=2, make=brokers, clock=Clock()).send(records("a"))
+    (made,) = brokers.made
+    assert (made["acks"], made["enable.idempotence"], made["allow.auto.create.topics"]) == (
+        "all",
+        True,
+        False,
+    )
+    assert (made["compression.type"], made["ssl.ca.location"]) == ("zstd", "x")
+    assert made["delivery.timeout.ms"] == 2000
+
+
+def test_options_that_librdkafka_refuses_are_wrong_settings_and_never_printed() -> None:
+    producer = KafkaProducer({"bootstrap.servers": "b", "security.protocol": "secret-value"})
+    with pytest.raises(UsageError, match=r"check kafka\.options") as raised:
+        producer.send(records("a"))
+    assert "secret-value" not in str(raised.value)
+
+
+def test_a_closed_producer_lets_go_and_a_later_send_connects_anew() -> None:
+    first, second = Client({}), Client({})
+    brokers = Brokers(first, second)
+    producer = KafkaProducer({}, make=brokers, clock=Clock())
+    producer.close()
+    assert producer.flush(0) == 0 and not brokers.made
+    producer.send(records("a"))
+    producer.close()
+    assert first.purged
+    assert producer.send(records("b")) == [None] and second.taken == ["b"]

@@ -1,0 +1,59 @@
+"""Which events are refused, and in which words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from regworkers_core.analytics.candidates import Candidate, refusal
+from regworkers_core.domain.reasons import Reason
+from tests.analytics.world import of_every_type, removed
+
+EVENT = removed(1)
+DATA = EVENT["data"]
+MAIL = "fan@example.com"
+
+
+@pytest.mark.parametrize("event", of_every_type(), ids=lambda event: event["type"])
+def test_events_keep_to_their_schema_as_the_flows_make_them(event: dict[str, Any]) -> None:
+    assert refusal(event) is None
+
+
+@pytest.mark.parametrize(
+    ("event", "error"),
+    [
+        (None, "an event should be an object, found NoneType"),
+        ([MAIL], "an event should be an object, found list"),
+        ({**EVENT, "type": "entry.bought"}, "/properties/type: no published type of event"),
+        ({**EVENT, "type": [MAIL]}, "/properties/type: no published type of event"),
+        ({name: EVENT[name] for name in EVENT if name != "id"}, "/required: id is missing"),
+        (
+            {name: EVENT[name] for name in EVENT if name != "type"},
+            "/properties/type: no published type of event",
+        ),
+        ({**EVENT, "id": MAIL}, "/properties/id/pattern"),
+        ({**EVENT, "specversion": "0.3"}, "/properties/specversion/const"),
+        ({**EVENT, "specversion": 1.0}, "/properties/specversion/type"),
+        ({**EVENT, "time": "yesterday"}, "/properties/time/pattern"),
+        ({**EVENT, "source": MAIL}, "/properties/source/const"),
+        ({**EVENT, "partitionkey": ""}, "/properties/partitionkey/minLength"),
+        ({**EVENT, "email": MAIL}, "/additionalProperties"),
+        ({**EVENT, "data": {**DATA, "firstName": MAIL}}, "/properties/data/additionalProperties"),
+        ({**EVENT, "data": {**DATA, "version": MAIL}}, "/properties/data/properties/version/type"),
+        ({**EVENT, "data": {**DATA, "version": -1}}, "/properties/data/properties/version/minimum"),
+        ({**EVENT, "data": MAIL}, "/properties/data/type"),
+    ],
+)
+def test_a_refusal_names_the_path_of_the_schema_and_never_a_value(event: Any, error: str) -> None:
+    failure = refusal(event)
+    assert failure is not None
+    assert (failure.reason, failure.error) == (Reason.INVALID_EVENT, error)
+
+
+def test_a_refused_event_is_known_by_what_it_is_about_and_not_by_an_id_that_may_be_anothers() -> None:
+    good, bad = Candidate.of(EVENT), Candidate.of({**EVENT, "specversion": "0.3"})
+    assert good.key == EVENT["id"] and bad.key.startswith("refused-")
+    assert good.subject.ids == bad.subject.ids == {"campaignId": "summer", "entryId": "e1"}
+    assert Candidate.of({"data": {"entryId": [MAIL]}}).subject.ids == {}
+    assert Candidate.of({}).key != Candidate.of([]).key
