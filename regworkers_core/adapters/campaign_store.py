@@ -17,6 +17,7 @@ import random
 import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -37,6 +38,8 @@ JITTER = 0.1
 _TOKEN_SECONDS = 3600
 # What PTTL answers for a key without one, and what stands for a value that is no text at all.
 _NO_TTL, _NO_TEXT = -1, b"\0"
+# Campaigns that are asked for at the same time are few.
+_MOST_GUESSES, _MOST_PARSED = 1_000, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,8 @@ class CampaignStore:
         self._uniform = uniform
         self._new_token = new_token
         self._token_key = f"{prefix}campaign:cache:changed"
+        # Where slugs led to: what to ask for in the same round trip. What Redis says of the slug then decides.
+        self._led_to: dict[str, str] = {}
 
     def key(self, campaign_id: str) -> str:
         return f"{self._prefix}campaign:{campaign_id}"
@@ -96,26 +101,29 @@ class CampaignStore:
         return f"{self._prefix}campaign:slug:{slug}"
 
     def look(self, slug_or_id: str) -> Held:
-        """One round trip by id; by slug a second one for the campaign that it leads to."""
-        token, slug_value, value, left = self._read(
-            lambda pipe: (
-                pipe.get(self._token_key)
-                .get(self.slug_key(slug_or_id))
-                .get(self._key_or_none(slug_or_id))
-                .pttl(self._key_or_none(slug_or_id))
-            )
-        )
+        """One round trip by id; by slug a second one for the campaign that it leads to, the first time."""
+        key, guess = self._key_or_none(slug_or_id), self._led_to.get(slug_or_id)
+        guessed_key = None if guess is None else self._key_or_none(guess)
+
+        def ask(pipe: Any) -> None:
+            pipe.get(self._token_key).get(self.slug_key(slug_or_id)).get(key).pttl(key)
+            if guessed_key is not None:
+                pipe.get(guessed_key).pttl(guessed_key)
+
+        token, slug_value, value, left, *guessed = self._read(ask)
         token = token or b""
         campaign = self._parse(slug_or_id, value)
         if campaign is None and slug_value == b"":
             return Held(token, known=True, fresh=True)
         if campaign is None and slug_value is not None:
             campaign_id = slug_value.decode(errors="replace")
-            value, left = self._get(self._key_or_none(campaign_id))
+            value, left = guessed if campaign_id == guess else self._get(self._key_or_none(campaign_id))
             campaign = self._parse(campaign_id, value)
             # The slug of one campaign may have gone to another, of which this key knows nothing.
             if campaign is not None and campaign.slug != slug_or_id:
                 campaign = None
+            if campaign is not None:
+                self._remember(slug_or_id, campaign_id)
         if campaign is None:
             return Held(token)
         return Held(token, known=True, campaign=campaign, fresh=self._is_fresh(left))
@@ -160,6 +168,11 @@ class CampaignStore:
         return StoredKey(
             key, value, None if no_ttl else left / 1000, value is not None and self._is_fresh(left)
         )
+
+    def _remember(self, slug: str, campaign_id: str) -> None:
+        if len(self._led_to) >= _MOST_GUESSES:
+            self._led_to.clear()
+        self._led_to[slug] = campaign_id
 
     def _key_or_none(self, text: str) -> str:
         """The key of the campaign with this id; for what cannot be an id the key of one that cannot be either, so
@@ -224,8 +237,12 @@ def as_cached(campaign: Campaign) -> dict[str, Any]:
     return {"campaignId": document.pop("_id"), **document}
 
 
+@lru_cache(maxsize=_MOST_PARSED)
 def parse_cached(campaign_id: str, value: bytes) -> Campaign:
-    """Raises UsageError that says what is wrong with the value, without showing it."""
+    """Raises UsageError that says what is wrong with the value, without showing it.
+
+    Kept by its bytes, which every look reads anew: equal ones make equal campaigns, and nothing can change one.
+    """
     try:
         document = orjson.loads(value)
     except orjson.JSONDecodeError:

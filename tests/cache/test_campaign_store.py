@@ -110,6 +110,54 @@ def test_asked_by_id_an_entry_renews_the_key_of_its_slug_and_makes_none(bare: Ru
     assert lives(bare, key) > bare.settings.cache.stale_seconds
 
 
+class Counting:
+    """A client that counts round trips."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.round_trips = 0
+
+    def pipeline(self, **options: Any) -> Any:
+        self.round_trips += 1
+        return self._client.pipeline(**options)
+
+
+def test_a_slug_takes_one_round_trip_once_it_is_known_where_it_leads(bare: Runtime) -> None:
+    store, each = store_of(bare), campaign()
+    store.write("summer-tour", each, b"")
+    store._client = client = Counting(bare.redis_client)
+    trips = []
+    for _ in range(3):
+        before = client.round_trips
+        assert store.look("summer-tour").campaign == each
+        trips.append(client.round_trips - before)
+    assert trips == [2, 1, 1]
+
+
+def test_where_a_slug_led_before_never_decides_what_it_means_now(bare: Runtime) -> None:
+    store, first, second = store_of(bare), campaign("summer"), campaign("other", status="CLOSED")
+    store.write("summer-tour", first, b"")
+    assert store.look("summer-tour").campaign == first
+    store.write("summer-tour", second, b"")
+    assert store.look("summer-tour").campaign == second
+    bare.redis_client.delete(store.key("other"))
+    assert not store.look("summer-tour").known
+    store.write("summer-tour", None, b"")
+    held = store.look("summer-tour")
+    assert held.known and held.campaign is None
+    bare.redis_client.delete(store.slug_key("summer-tour"))
+    assert not store.look("summer-tour").known, "the first campaign's own key still stands"
+
+
+def test_a_change_of_the_stored_text_is_seen_at_once(bare: Runtime) -> None:
+    store, open_, closed = store_of(bare), campaign(), campaign(status="CLOSED")
+    for each in (open_, closed, open_):
+        store.write("summer", each, b"")
+        assert store.look("summer").campaign == each
+    bare.redis_client.set(store.key("summer"), b"{")
+    assert not store.look("summer").known
+
+
 @pytest.fixture(scope="module")
 def one() -> Iterator[Runtime]:
     """For hypothesis, whose examples share it."""

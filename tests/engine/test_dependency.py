@@ -13,6 +13,7 @@ from regworkers_core.domain.reasons import DependencyDown, PermanentFailure, Rea
 from regworkers_core.engine.breaker import CircuitBreaker
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from tests.engine.fakes import Clock
+from tests.support.waiting import wait_until
 
 QUICK = RetryPolicy(attempts=4, total_seconds=5, first_cap_seconds=0, last_cap_seconds=0)
 
@@ -85,6 +86,36 @@ def test_time_is_capped_although_attempts_are_left() -> None:
     with pytest.raises(TransientFailure):
         dependency(policy).call(service)
     assert 1 < service.calls < 10_000
+
+
+def test_the_first_attempt_counts_in_the_time_that_all_of_them_have() -> None:
+    policy = RetryPolicy(attempts=4, total_seconds=0.02, first_cap_seconds=0, last_cap_seconds=0)
+    service = Service(*[OSError() for _ in range(4)])
+
+    def slow() -> str:
+        over = time.monotonic() + 0.02
+        wait_until(lambda: time.monotonic() >= over)
+        return service()
+
+    with pytest.raises(TransientFailure):
+        dependency(policy).call(slow)
+    assert service.calls == 1
+
+
+def test_what_ends_the_process_is_neither_an_answer_nor_a_failure() -> None:
+    clock = Clock()
+    made = dependency(failures=1, clock=clock)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(TransientFailure):
+        made.call(Service(*[OSError() for _ in range(4)]), retry=False)
+    assert made.breaker.is_open
+    clock.now += 15
+    with pytest.raises(KeyboardInterrupt):
+        made.call(interrupted)
+    assert made.breaker.is_open
 
 
 def test_a_call_that_must_not_be_repeated_is_made_once() -> None:
