@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from pymongo.collection import Collection
 
+from regworkers_core.adapters.by_prefix import read_by_prefix
 from regworkers_core.adapters.counting import count
 from regworkers_core.adapters.write_once import Inserted, insert_once
 from regworkers_core.domain.selection import MarketPhase, Notice
@@ -74,3 +75,8 @@ class Outbox:
         """Whether any row may go by its time. Cheap: a sensor asks it often."""
         query = {"status": PENDING, "notBefore": {"$lte": now}}
         return self._dependency.call(lambda: self._collection.find_one(query, {"_id": 1})) is not None
+
+    def entries(self, campaign_id: str) -> Iterator[Document]:
+        """Entry, market, phase, type and status of every row, at constant memory."""
+        fields = ("entryId", "marketId", "phase", "type", "status")
+        return read_by_prefix(self._collection, self._dependency, f"{campaign_id}:", fields)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pymongo.collection import Collection
 
+from regworkers_core.adapters.by_prefix import read_by_prefix
 from regworkers_core.adapters.counting import count
 from regworkers_core.adapters.write_once import Inserted, insert_once
 from regworkers_core.domain.selection import MarketPhase, Planned
@@ -52,3 +53,8 @@ class Selections:
         fields = {"marketId": 1, "phase": 1, "ref": 1, "entryId": 1, "code": 1, "position": 1}
         query = {"campaignId": campaign_id}
         return self._dependency.call(lambda: list(self._collection.find(query, fields)))
+
+    def entries(self, campaign_id: str) -> Iterator[Document]:
+        """Entry, market and phase of every winner that has a code, at constant memory."""
+        fields = ("entryId", "marketId", "phase")
+        return read_by_prefix(self._collection, self._dependency, f"{campaign_id}:", fields)

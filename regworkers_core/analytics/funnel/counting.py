@@ -1,0 +1,155 @@
+"""The numbers of the funnel: every entry once, in DuckDB, which spills; pandas gets the aggregates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import duckdb
+import pandas as pd
+
+from regworkers_core.analytics.funnel.stages import NONE, STAGES, WISHED, Stage
+from regworkers_core.analytics.funnel.staging import CODED, OUTCOMES, POOL, REPLICA, SOURCE, TOLD, Staged
+from regworkers_core.domain.selection import NoticeType, Outcome
+
+# What an entry wishes for is told by the frozen pool, which is what was drawn from; before that by the source, and of
+# an entry that is only in the replica by that. What it won, by the row of its latest phase.
+_ENTRIES = """CREATE TABLE entry AS
+SELECT coalesce(p.preferences, s.markets, r.markets, []) AS markets,
+    coalesce(p.segments, s.segments, r.segments, []) AS segments,
+    coalesce(strftime(try_cast(coalesce(p.created_at, s.created_at, r.created_at) AS TIMESTAMP), '%Y-%m-%d'), $none)
+        AS day,
+    s.entry_id IS NOT NULL AS registered, r.entry_id IS NOT NULL AS replicated, p.entry_id IS NOT NULL AS eligible,
+    w.entry_id IS NOT NULL AS won, c.entry_id IS NOT NULL AS coded, t.entry_id IS NOT NULL AS notified,
+    w.market AS won_market, c.market AS coded_market, t.market AS notified_market
+FROM source s
+FULL JOIN replica r USING (entry_id)
+FULL JOIN pool p USING (entry_id)
+FULL JOIN winner w USING (entry_id)
+FULL JOIN coded c USING (entry_id)
+FULL JOIN told t USING (entry_id)"""
+_EMPTY = {
+    POOL: "SELECT NULL::VARCHAR AS entry_id, NULL::VARCHAR[] AS preferences, NULL::VARCHAR[] AS segments,"
+    " NULL::VARCHAR AS created_at WHERE false",
+    OUTCOMES: "SELECT NULL::VARCHAR AS entry_id, NULL::VARCHAR AS market, NULL::VARCHAR AS outcome WHERE false",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """`totals` by stage. `without` counts, for a stage and one before it, the entries that are in the first and not in
+    the second. `elsewhere` are codes of another market than the one won. `told` counts messages that were sent, by
+    type. The frames have a row a market, segment or day (UTC, of the entry's creation), and a column a stage.
+    """
+
+    totals: Mapping[Stage, int]
+    without: Mapping[tuple[Stage, Stage], int]
+    elsewhere: int
+    told: Mapping[str, int]
+    markets: pd.DataFrame
+    segments: pd.DataFrame
+    days: pd.DataFrame
+
+
+class Counting:
+    """A context manager over a DuckDB file in `folder`."""
+
+    def __init__(self, folder: Path, memory_mib: int) -> None:
+        config: dict[str, Any] = {
+            "memory_limit": f"{memory_mib}MiB",
+            "threads": 2,
+            "temp_directory": str(folder / "spill"),
+            "preserve_insertion_order": False,
+        }
+        self._database = duckdb.connect(str(folder / "funnel.duckdb"), config=config)
+
+    def count(self, staged: Staged, markets: Sequence[str]) -> Counts:
+        """`markets` are those of the campaign, in its order."""
+        names = {"source": SOURCE, "replica": REPLICA, "pool": POOL, "outcome": OUTCOMES}
+        for name, file in {**names, "selection": CODED, "message": TOLD}.items():
+            path = staged.path(file)
+            made = _EMPTY[file] if path is None else f"FROM read_parquet({_quoted(path)})"
+            self._database.execute(f"CREATE VIEW {name} AS {made}")
+        latest = "entry_id, arg_max(market, phase) AS market"
+        for name, select in {
+            "winner": f"entry_id, market FROM outcome WHERE outcome = '{Outcome.WINNER}'",
+            "coded": f"{latest} FROM selection GROUP BY entry_id",
+            "told": f"{latest} FROM message WHERE sent AND type = '{NoticeType.WINNER}' GROUP BY entry_id",
+        }.items():
+            self._database.execute(f"CREATE VIEW {name} AS SELECT {select}")
+        self._database.execute(_ENTRIES, {"none": NONE})
+        pairs = [(later, earlier) for at, later in enumerate(STAGES) for earlier in STAGES[:at]]
+        numbers = self._row([*map(_count, STAGES), *(_count_without(*pair) for pair in pairs), _ELSEWHERE])
+        told = self._database.execute(
+            "SELECT type, count(*) FROM message WHERE sent GROUP BY type"
+        ).fetchall()
+        return Counts(
+            dict(zip(STAGES, numbers, strict=False)),
+            dict(zip(pairs, numbers[len(STAGES) :], strict=False)),
+            numbers[-1],
+            dict(told),
+            self._markets(markets),
+            self._frame(
+                "segment", "unnest(CASE WHEN segments = [] THEN [$none] ELSE list_distinct(segments) END)"
+            ),
+            self._frame("day", "day"),
+        )
+
+    def _row(self, expressions: Sequence[str]) -> list[int]:
+        found = self._database.execute(f"SELECT {', '.join(expressions)} FROM entry").fetchone()
+        return [int(each) for each in found or ()]
+
+    def _frame(self, name: str, key: str, stages: Sequence[Stage] = STAGES) -> pd.DataFrame:
+        flags = ", ".join(stages)
+        counts = ", ".join(f"{_count(stage)} AS {stage}" for stage in stages)
+        statement = (
+            f"SELECT {name}, {counts} FROM (SELECT {key} AS {name}, {flags} FROM entry) GROUP BY 1 ORDER BY 1"
+        )
+        values = {"none": NONE} if "$none" in key else {}
+        found: pd.DataFrame = self._database.execute(statement, values).df().set_index(name)
+        return found
+
+    def _markets(self, markets: Sequence[str]) -> pd.DataFrame:
+        self._database.execute("CREATE TABLE market (id VARCHAR)")
+        if markets:
+            self._database.executemany("INSERT INTO market VALUES (?)", [[each] for each in markets])
+        known = "list_intersect(list_distinct(markets), (SELECT coalesce(list(id), []) FROM market))"
+        parts = [
+            self._frame("market", f"unnest(CASE WHEN {known} = [] THEN [$none] ELSE {known} END)", WISHED)
+        ]
+        for stage in STAGES[len(WISHED) :]:
+            parts.append(self._frame("market", f"{stage}_market", (stage,)).query("index.notna()"))
+        found = pd.concat(parts, axis=1).reindex([*markets, *_others(parts, markets)])
+        return found.fillna(0).astype(int).rename_axis("market")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._database.close()
+
+
+_ELSEWHERE = "count(*) FILTER (WHERE won AND coded AND won_market <> coded_market)"
+
+
+def _count(stage: Stage) -> str:
+    return f"count(*) FILTER (WHERE {stage})"
+
+
+def _count_without(later: Stage, earlier: Stage) -> str:
+    return f"count(*) FILTER (WHERE {later} AND NOT {earlier})"
+
+
+def _others(parts: Sequence[pd.DataFrame], markets: Sequence[str]) -> list[str]:
+    """What is counted under another name than a market's."""
+    found = {str(name) for part in parts for name in part.index}
+    return sorted(found - set(markets))
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"

@@ -1,0 +1,128 @@
+"""Every source of the funnel as a narrow Parquet file: ids, markets, segments, a day. No mail, no name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from regworkers_core.adapters.draws import DrawRecord, PhaseRecord, PhaseStatus
+from regworkers_core.domain.selection import NoticeType
+from regworkers_core.runtime import Runtime
+
+# The draw's files of a phase, as it leaves them in the store.
+POOL, OUTCOMES = "pool.parquet", "outcomes.parquet"
+SOURCE, REPLICA, CODED, TOLD = "source.parquet", "replica.parquet", "coded.parquet", "told.parquet"
+SENT = "SENT"
+# Rows that are held before they are written: some 10 MB.
+_ROWS = 50_000
+_TEXT: pa.DataType = pa.string()
+_TEXTS: pa.DataType = pa.list_(pa.string())
+_ENTRY = {"entry_id": _TEXT, "markets": _TEXTS, "segments": _TEXTS, "created_at": _TEXT}
+_CODED = {"entry_id": _TEXT, "market": _TEXT, "phase": pa.int32()}
+_TOLD = {**_CODED, "type": _TEXT, "sent": pa.bool_()}
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Files by name in `folder`; those of the draw only as far as it has come. `removed` counts tombstones."""
+
+    folder: Path
+    draw: DrawRecord | None
+    frozen: PhaseRecord | None
+    drawn: PhaseRecord | None
+    removed: int
+
+    def path(self, name: str) -> Path | None:
+        """None where the draw has not come so far."""
+        there = {POOL: self.frozen is not None, OUTCOMES: self.drawn is not None}
+        return self.folder / name if there.get(name, True) else None
+
+
+def stage(
+    runtime: Runtime, campaign_id: str, folder: Path, tell: Callable[[str], None] = lambda _text: None
+) -> Staged:
+    """Read from the last stage to the first: what passes on meanwhile is then missing where it comes to, never where
+    it comes from. Raises TransientFailure.
+    """
+    tell("messages")
+    _write(folder / TOLD, _TOLD, map(_told, runtime.outbox.entries(campaign_id)))
+    tell("codes")
+    _write(folder / CODED, _CODED, map(_coded, runtime.selections.entries(campaign_id)))
+    tell("draw")
+    record = runtime.draws.get(campaign_id)
+    phases = [] if record is None else list(record.phases.values())
+    frozen = next((phase for phase in phases if phase.freeze), None)
+    drawn = next((phase for phase in reversed(phases) if phase.reached(PhaseStatus.DRAWN)), None)
+    if frozen is not None:
+        key = f"pipeline/{campaign_id}/phase-{frozen.phase}/{frozen.freeze['prefix']}/{POOL}"
+        runtime.objects.get_file(key, folder / POOL)
+    if drawn is not None:
+        key = f"pipeline/{campaign_id}/phase-{drawn.phase}/{OUTCOMES}"
+        runtime.objects.get_file(key, folder / OUTCOMES)
+    removed = 0
+
+    def replicated() -> Iterator[tuple[Any, ...]]:
+        nonlocal removed
+        for key, stored in runtime.replica.scan(campaign_id):
+            if stored.fields is None:
+                removed += 1
+            else:
+                yield _entry(key.entry_id, stored.fields)
+
+    tell("entries of the replica")
+    _write(folder / REPLICA, _ENTRY, replicated())
+    tell("entries of the demand table")
+    pages = runtime.demand_table.pages(campaign_id)
+    _write(
+        folder / SOURCE, _ENTRY, (_entry(key.entry_id, item) for page in pages for key, item in page.items)
+    )
+    return Staged(folder, record, frozen, drawn, removed)
+
+
+def _entry(entry_id: str, fields: Mapping[str, Any]) -> tuple[Any, ...]:
+    created = fields.get("createdAt")
+    return (
+        entry_id,
+        _texts(fields.get("markets")),
+        _texts(fields.get("segments")),
+        created if isinstance(created, str) else "",
+    )
+
+
+def _texts(value: object) -> list[str]:
+    """The demand table may hold anything."""
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
+
+
+def _coded(document: Mapping[str, Any]) -> tuple[Any, ...]:
+    return document["entryId"], document["marketId"], document["phase"]
+
+
+def _told(document: Mapping[str, Any]) -> tuple[Any, ...]:
+    return *_coded(document), NoticeType(document["type"]).value, document["status"] == SENT
+
+
+def _write(path: Path, columns: Mapping[str, Any], rows: Iterable[tuple[Any, ...]]) -> None:
+    fields: list[pa.Field[Any]] = [pa.field(name, kind) for name, kind in columns.items()]
+    schema, held = pa.schema(fields), list[tuple[Any, ...]]()
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+
+        def flush() -> None:
+            if held:
+                arrays = [
+                    pa.array(column, kind)
+                    for column, kind in zip(zip(*held, strict=True), columns.values(), strict=True)
+                ]
+                writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+                held.clear()
+
+        for row in rows:
+            held.append(row)
+            if len(held) == _ROWS:
+                flush()
+        flush()
