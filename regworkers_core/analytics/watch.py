@@ -73,6 +73,7 @@ def look(runtime: Runtime) -> Snapshot:
     marks = _or_none(lambda: runtime.queue_marks.of(queue)) or Marks()
     if marks.watched_at is None:
         _or_none(lambda: runtime.queue_marks.watched(queue, now))
+        marks = Marks(watched_at=now)
     measured = _or_none(lambda: runtime.metrics.oldest_message_seconds(queue, now))
     return Snapshot(depth.total, trouble, age_of(marks, measured, now))
 

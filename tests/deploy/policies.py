@@ -20,7 +20,7 @@ from regworkers_core.settings import PROJECT_ROOT
 
 FOLDER = PROJECT_ROOT / "deploy" / "policies"
 ROLES = ("enqueue", "save", "reconcile", "campaigns", "draw", "selections", "notifications")
-ROLES += ("invites", "services", "eligibility", "sensors", "provision")
+ROLES += ("invites", "services", "eligibility", "publish", "sensors", "provision")
 # Services by the names that IAM gives their actions.
 _SERVICES = {"dynamodb": "dynamodb", "dynamodbstreams": "dynamodb", "sqs": "sqs", "logs": "logs"}
 _SERVICES |= {"cloudwatch": "cloudwatch", "s3": "s3", "secretsmanager": "secretsmanager"}

@@ -9,16 +9,19 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from regworkers_core.analytics.watch import look, tell
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.operations.provision import provision
 from regworkers_core.replication.backfill.flow import backfill_status, start_backfill
 from regworkers_core.replication.reconcile import reconcile
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
+from regworkers_dagster.analytics import sensors as analytics
 from regworkers_dagster.replication import sensors
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import campaigns
 from regworkers_dagster.selection import sensors as selection
+from tests.analytics.world import queue_events, removed
 from tests.dagster.support import use
 from tests.deploy.policies import ROLES, Recorder, actions, actions_of_methods, allows, methods_called, policy
 from tests.selection.draw.world import close_campaign, drawn
@@ -30,6 +33,7 @@ from tests.support.runtimes import new_runtime, remove_namespace, test_settings
 # Needed only when something goes wrong, which these runs do not stage.
 WHEN_IT_FAILS = {
     "save": {"sqs:ChangeMessageVisibility"},
+    "publish": {"sqs:ChangeMessageVisibility"},
     "selections": {"sqs:ChangeMessageVisibility"},
     "draw": {"s3:AbortMultipartUpload", "s3:ListBucket"},
     # Without this one, S3 answers a look for a missing object with a refusal.
@@ -72,6 +76,19 @@ def test_a_save_drain_needs_what_its_policy_allows(stocked: Runtime, monkeypatch
     compare("save", recorder)
 
 
+def test_a_publish_drain_needs_what_its_policy_allows(
+    stocked: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue_events(stocked, [removed(1), {"id": "not an event"}])
+    recorder = Recorder(monkeypatch, stocked.names.prefix)
+    runtime = Runtime(stocked.settings)
+    assert run(runtime, "publish").counts["dead_lettered"] == 1
+    queue_events(stocked, [removed(2)])
+    # What is left is looked at when the run ends.
+    tell(runtime, look(runtime))
+    compare("publish", recorder)
+
+
 def test_reconcile_and_backfill_need_what_their_policy_allows(
     stocked: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +114,7 @@ def test_the_sensors_need_what_their_policy_allows(stocked: Runtime, monkeypatch
     ticks = (sensors.enqueue_tick, sensors.save_tick, sensors.observe_tick)
     ticks += (campaigns.campaigns_tick, campaigns.markets_tick)
     ticks += (selection.process_tick, selection.notify_tick, selection.observe_tick)
+    ticks += (analytics.publish_tick, analytics.observe_tick)
     with dg.DagsterInstance.ephemeral() as instance:
         for tick in ticks:
             tick(dg.build_sensor_context(instance=instance, sensor_name="any"), Workers(call_seconds=2.0))
@@ -142,7 +160,10 @@ def test_a_policy_names_its_actions_and_resources_one_by_one(role: str) -> None:
     for statement in policy(role):
         assert statement["Effect"] == "Allow"
         assert not [action for action in statement["Action"] if "*" in action]
-        if "*" in statement["Resource"]:
+        if statement["Action"] == ["cloudwatch:GetMetricStatistics"]:
+            # It knows neither resources nor namespaces.
+            assert statement["Resource"] == ["*"]
+        elif "*" in statement["Resource"]:
             # PutMetricData knows no resources; its namespace stands for one.
             assert statement["Action"] == ["cloudwatch:PutMetricData"]
             assert statement["Condition"]["StringEquals"]["cloudwatch:namespace"] == "regworkers"
@@ -159,9 +180,10 @@ def test_only_provisioning_may_create_or_change_tables_and_queues() -> None:
         assert not actions(role) & changes
 
 
-def test_the_sensors_change_nothing() -> None:
+def test_the_sensors_change_nothing_and_only_put_metrics() -> None:
     reads = ("Describe", "Get", "List", "Query")
-    assert all(action.split(":")[1].startswith(reads) for action in actions("sensors"))
+    changes = {action for action in actions("sensors") if not action.split(":")[1].startswith(reads)}
+    assert changes == {"cloudwatch:PutMetricData"}
 
 
 def test_nobody_may_put_or_delete_an_entry() -> None:
