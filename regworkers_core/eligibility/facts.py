@@ -24,10 +24,14 @@ class Facts:
     `household`: how many entries of the subject's unit *stand before* it.
     `user`: None when the service knows nobody of that id, or the subject has none.
 
-    An entry stands before the subject when it is live, is not the subject's own (`entry_id`), and was entered
-    earlier: for somebody who asks now that is every such entry, for an entry those with a smaller (`createdAt`,
-    `entryId`): see `stands_before`. So a run over a whole campaign needs one sorted pass: for each of the three
-    identities, whether the value was seen before; for each unit, the number of its entries so far.
+    An entry stands before the subject when it is live, is not the subject's own (`entry_id`), and
+
+    - for somebody who asks now: always. Whether it will be in the draw is not known yet, and one entry a person is
+      what the table promises.
+    - for an entry in the judgement of its campaign: when no other rule excludes it (judged as if it were alone, it
+      has no reasons), and it was entered earlier, see `was_entered_before`. Otherwise an entry that is out itself
+      would take its owner's other entry along. So a run over a whole campaign needs one sorted pass: for each of the
+      three identities, whether such an entry had the value before; for each unit, how many did.
     """
 
     campaign: Fact[Campaign | None]
@@ -52,11 +56,12 @@ class Facts:
         yield "user", self.user
 
 
-def stands_before(other: tuple[str, str], own: tuple[str | None, str | None]) -> bool:
-    """Whether the live entry `other` (`createdAt`, `entryId`) stands before the subject `own` (`entered_at`,
-    `entry_id`).
+def was_entered_before(other: tuple[str, str], own: tuple[str, str]) -> bool:
+    """Whether the entry `other` (`createdAt`, `entryId`) comes before `own`. One without a time of its own (empty)
+    comes after all that have one: nobody gets ahead by it.
     """
-    entered_at, entry_id = own
-    if other[1] == entry_id:
-        return False
-    return entered_at is None or other < (entered_at, entry_id or "")
+    return _place(*other) < _place(*own)
+
+
+def _place(created_at: str, entry_id: str) -> tuple[bool, str, str]:
+    return not created_at, created_at, entry_id

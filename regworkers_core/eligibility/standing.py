@@ -15,7 +15,6 @@ from regworkers_core.domain.claim import CLAIM_LEASE_SECONDS, Claim, TableKey
 from regworkers_core.domain.eligibility import NOT_ASKED, Fact, Known, Missing, Source
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.mail import comparable
-from regworkers_core.eligibility.facts import stands_before
 from regworkers_core.eligibility.subject import Identity, Subject
 
 Item = dict[str, Any]
@@ -174,8 +173,8 @@ class Standing:
             yield from filter(self._stands_before, self._candidates.of(trace))
 
     def _stands_before(self, entrant: Entrant) -> bool:
-        own = self.subject.entered_at, self.subject.entry_id
-        return stands_before((entrant.created_at, entrant.entry_id), own)
+        """See `Facts`: for somebody who asks now, every entry but the own one."""
+        return entrant.entry_id != self.subject.entry_id
 
     def _key(self, entry_id: str) -> TableKey:
         key = EntryKey(self._campaign.campaign_id, entry_id)

@@ -11,7 +11,7 @@ from regworkers_core.domain.eligibility import NOT_ASKED, Known, Missing, Source
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.user import User
 from regworkers_core.eligibility.case import AsOf, Case, FactMissing
-from regworkers_core.eligibility.facts import Facts, stands_before
+from regworkers_core.eligibility.facts import Facts, was_entered_before
 from regworkers_core.eligibility.judge import Judgement, judge
 from regworkers_core.eligibility.request import subject_of
 from regworkers_core.eligibility.rules.blocked import RULE as BLOCKED
@@ -297,10 +297,8 @@ def test_a_household_enters_as_often_as_the_campaign_says(
     assert verdict(fan(unit=unit), facts(household=AWAY)) == "ELIGIBLE"
 
 
-def test_who_stands_before_whom() -> None:
-    asks_now = (None, None)
-    assert stands_before(("2026", "a"), asks_now)
-    assert not stands_before(("2026", "a"), (None, "a")), "the entry's own"
+def test_who_was_entered_before_whom() -> None:
     entry = ("2026-03", "m")
-    assert stands_before(("2026-02", "z"), entry) and stands_before(("2026-03", "a"), entry)
-    assert not stands_before(("2026-03", "z"), entry) and not stands_before(entry, entry)
+    assert was_entered_before(("2026-02", "z"), entry) and was_entered_before(("2026-03", "a"), entry)
+    assert not was_entered_before(("2026-03", "z"), entry) and not was_entered_before(entry, entry)
+    assert not was_entered_before(("", "a"), entry) and was_entered_before(entry, ("", "a"))

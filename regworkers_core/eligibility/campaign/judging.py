@@ -35,6 +35,7 @@ class _Read(NamedTuple):
     key: EntryKey
     fields: Mapping[str, Any]
     subject: Subject
+    is_dated: bool
 
 
 def judge_campaign(
@@ -47,7 +48,8 @@ def judge_campaign(
 def judge_entries(runtime: Runtime, campaign: Campaign, *, as_of: str, folder: Path, tell: Tell) -> Tally:
     """Write `folder/judged.parquet` and return the numbers.
 
-    An entry without a time of its own is not refused for it: it counts as entered when the campaign opened. Raises
+    An entry without a time of its own is not refused for it: it counts as entered when the campaign opened, but
+    comes after all others of the same person or household. Raises
     TransientFailure when MongoDB, the demand table (invites) or a service that the campaign requires cannot answer.
     """
     tally = Tally(campaign, as_of)
@@ -60,7 +62,7 @@ def judge_entries(runtime: Runtime, campaign: Campaign, *, as_of: str, folder: P
         work = _CampaignJudge(campaign, as_of, asked)
         for batch in _read(runtime, campaign, tally):
             for read, codes in zip(batch, work.alone(batch), strict=True):
-                staging.add(read.key, read.subject, read.fields, codes)
+                staging.add(read.key, read.subject, read.fields, codes, is_dated=read.is_dated)
             tell(f"{staging.count:,} entries judged")
         tell("comparing the entries with each other")
         for entries in staging.entries():
@@ -125,10 +127,11 @@ def _read(runtime: Runtime, campaign: Campaign, tally: Tally) -> Iterator[list[_
         subject = subject_of(
             stored.fields, entry_id=key.entry_id, created_at=str(stored.fields.get("createdAt") or "")
         )
-        if not subject.entered_at:
+        is_dated = bool(subject.entered_at)
+        if not is_dated:
             tally.undated += 1
             subject = subject_of(stored.fields, entry_id=key.entry_id, created_at=campaign.opens_at)
-        batch.append(_Read(key, stored.fields, subject))
+        batch.append(_Read(key, stored.fields, subject, is_dated))
         if len(batch) == ROWS:
             yield batch
             batch = []

@@ -27,6 +27,7 @@ _FIELDS: list[pa.Field[Any]] = [
     pa.field("n", pa.int64()),
     pa.field("entry_id", pa.string()),
     pa.field("entered_at", pa.string()),
+    pa.field("is_dated", pa.bool_()),
     *(pa.field(identity.value, pa.string()) for identity in Identity),
     pa.field("unit", pa.string()),
     pa.field("codes", pa.list_(pa.string())),
@@ -36,8 +37,8 @@ _SCHEMA = pa.schema(_FIELDS)
 
 
 class Staged(NamedTuple):
-    """An entry as it was judged by itself (`codes`), and what stands before it: entries with which identities, and
-    how many of its unit.
+    """An entry as it was judged by itself (`codes`), and what stands before it (see `Facts`): entries with which
+    identities, and how many of its unit.
     """
 
     entry_id: str
@@ -57,14 +58,25 @@ class Staging:
         self._rows: list[tuple[object, ...]] = []
         self.count = 0
 
-    def add(self, key: EntryKey, subject: Subject, fields: Mapping[str, Any], codes: Sequence[str]) -> None:
-        """`subject.entered_at` and the key give the order of the entries."""
+    def add(
+        self,
+        key: EntryKey,
+        subject: Subject,
+        fields: Mapping[str, Any],
+        codes: Sequence[str],
+        *,
+        is_dated: bool = True,
+    ) -> None:
+        """`subject.entered_at` and the key give the order of the entries; those whose time is not their own
+        (`is_dated` False) come last.
+        """
         identities = subject.identities
         self._rows.append(
             (
                 self.count,
                 key.entry_id,
                 subject.entered_at,
+                is_dated,
                 *(identities.get(identity) for identity in Identity),
                 subject.unit,
                 codes,
@@ -114,9 +126,13 @@ class Staging:
 
 
 def _places(column: str) -> str:
-    """The place of every entry among those with the same value, for values that more than one has."""
+    """How many entries with the same value stand before each entry, for values that more than one has: see `Facts`,
+    and `was_entered_before` for the order.
+    """
     return f"""SELECT n, '{column}' AS what,
-    row_number() OVER (PARTITION BY "{column}" ORDER BY entered_at, entry_id) - 1 AS before
+    count(*) FILTER (WHERE len(codes) = 0) OVER (
+        PARTITION BY "{column}" ORDER BY is_dated DESC, entered_at, entry_id
+        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
 FROM staged WHERE "{column}" IN (
     SELECT "{column}" FROM staged WHERE "{column}" IS NOT NULL GROUP BY ALL HAVING count(*) > 1)"""
 

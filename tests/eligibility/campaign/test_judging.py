@@ -15,9 +15,10 @@ from regworkers_core.domain.timestamps import seconds
 from regworkers_core.domain.user import User
 from regworkers_core.eligibility.campaign import judging, staging
 from regworkers_core.eligibility.case import AsOf
-from regworkers_core.eligibility.facts import Facts, stands_before
+from regworkers_core.eligibility.facts import Facts, was_entered_before
 from regworkers_core.eligibility.judge import judge
 from regworkers_core.eligibility.request import subject_of
+from regworkers_core.eligibility.subject import Subject
 from regworkers_core.judging import PAGE
 from tests.eligibility.campaign.world import AS_OF, CLOSES, World, closed, entry
 
@@ -76,6 +77,31 @@ def test_of_one_persons_entries_the_earliest_stands(
 def test_of_two_entries_of_one_moment_the_smaller_id_stands(tmp_path: Path) -> None:
     entries = [entry("b", email="fan@example.com"), entry("a", email="fan@example.com")]
     assert World(entries).judge(tmp_path) == {"a": [], "b": ["ALREADY_ENTERED"]}
+
+
+def test_an_entry_that_is_out_itself_takes_nobody_else_along(tmp_path: Path) -> None:
+    early = {"createdAt": "2025-12-31T23:59:59.999Z", "unit": "flat-7"}
+    entries = [
+        entry("early", email="fan@example.com", **early),
+        entry("in-time", email="fan@example.com", unit="flat-7"),
+        entry("again", day=11, email="fan@example.com", unit="flat-7"),
+        entry("no-mail", day=1, email="nobody", globalUserId="g-1"),
+        entry("mail", globalUserId="g-1"),
+    ]
+    assert World(entries).judge(tmp_path, closed(eligibility={"maxPerUnit": 1})) == {
+        "early": ["CAMPAIGN_NOT_OPEN"],
+        "in-time": [],
+        "again": ["ALREADY_ENTERED", "HOUSEHOLD_LIMIT"],
+        "no-mail": ["INVALID_EMAIL"],
+        "mail": [],
+    }
+
+
+@pytest.mark.parametrize("created_at", [None, "yesterday"])
+def test_nobody_gets_ahead_by_an_entry_without_a_time(tmp_path: Path, created_at: str | None) -> None:
+    undated = entry("a", createdAt=created_at, email="fan@example.com")
+    world = World([undated, entry("b", email="fan@example.com")])
+    assert world.judge(tmp_path) == {"a": ["ALREADY_ENTERED"], "b": []}
 
 
 def test_dots_and_plus_tags_make_nobody_the_same_person(tmp_path: Path) -> None:
@@ -185,9 +211,11 @@ def test_a_campaign_without_entries_has_a_report(tmp_path: Path) -> None:
     assert world.tally.judgement(tmp_path).facts["entries"] == 0
 
 
+UNDATED = {"createdAt": None}
 _people = st.lists(
     st.tuples(
-        st.integers(1, 5),
+        # None: without a time of its own. The 31st is after the closing.
+        st.sampled_from([None, 1, 2, 3, 31]),
         st.sampled_from(["x@example.com", "X@example.com", "y@example.com", "no mail"]),
         st.sampled_from([None, "g-1", "g-2"]),
         st.sampled_from([None, "flat-1", "flat-2"]),
@@ -199,28 +227,25 @@ _people = st.lists(
 @given(people=_people, rows=st.integers(1, 5))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_out_of_core_and_one_by_one_come_to_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, people: list[tuple[int, str, str, str]], rows: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, people: list[tuple[int | None, str, str, str]], rows: int
 ) -> None:
     """However the entries are cut into batches."""
     monkeypatch.setattr(staging, "ROWS", rows)
     monkeypatch.setattr(judging, "ROWS", rows + 1)
-    of = closed(eligibility={"maxPerUnit": 1})
+    of = closed(closesAt="2026-01-31T00:00:00.000Z", eligibility={"maxPerUnit": 1})
     entries = [
-        entry(f"e{number}", day=day, email=mail, globalUserId=user, unit=unit)
+        entry(f"e{number}", email=mail, globalUserId=user, unit=unit, **({"day": day} if day else UNDATED))
         for number, (day, mail, user, unit) in enumerate(people)
     ]
+    times = {each["entryId"]: each.get("createdAt", "") for each in entries}
     subjects = {
-        each["entryId"]: subject_of(each, entry_id=each["entryId"], created_at=each["createdAt"])
+        each["entryId"]: subject_of(
+            each, entry_id=each["entryId"], created_at=times[each["entryId"]] or of.opens_at
+        )
         for each in entries
     }
-    expected = {}
-    for name, subject in subjects.items():
-        own = (subject.entered_at, name)
-        before = [
-            other
-            for other_name, other in subjects.items()
-            if stands_before((other.entered_at or "", other_name), own)
-        ]
+
+    def judged(subject: Subject, before: list[Subject]) -> list[str]:
         duplicates = frozenset(
             kind
             for kind, value in subject.identities.items()
@@ -234,6 +259,19 @@ def test_out_of_core_and_one_by_one_come_to_the_same(
             Known(household, Source.DATABASE),
             Known(None, Source.REQUEST),
         )
-        judged = judge(subject, facts, AsOf(seconds(AS_OF) or 0.0, AS_OF))
-        expected[name] = [reason.code for reason in judged.reasons]
+        found = judge(subject, facts, AsOf(seconds(AS_OF) or 0.0, AS_OF))
+        return [reason.code for reason in found.reasons]
+
+    counting = {name: subject for name, subject in subjects.items() if not judged(subject, [])}
+    expected = {
+        name: judged(
+            subject,
+            [
+                other
+                for other_name, other in counting.items()
+                if was_entered_before((times[other_name], other_name), (times[name], name))
+            ],
+        )
+        for name, subject in subjects.items()
+    }
     assert World(entries).judge(tmp_path, of) == expected
