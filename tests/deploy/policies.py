@@ -21,6 +21,8 @@ from regworkers_core.settings import PROJECT_ROOT
 FOLDER = PROJECT_ROOT / "deploy" / "policies"
 ROLES = ("enqueue", "save", "reconcile", "campaigns", "draw", "selections", "notifications")
 ROLES += ("invites", "services", "eligibility", "publish", "sensors", "provision")
+ROLES += ("archive", "funnel")
+ROLES += ("kafka-certificate", "certificates")
 # Services by the names that IAM gives their actions.
 _SERVICES = {"dynamodb": "dynamodb", "dynamodbstreams": "dynamodb", "sqs": "sqs", "logs": "logs"}
 _SERVICES |= {"cloudwatch": "cloudwatch", "s3": "s3", "secretsmanager": "secretsmanager"}

@@ -86,7 +86,7 @@ def archive_events(
     limits = Limits(began + (max_seconds or settings.drain.max_seconds), clock, stop or StopSignal())
     connect = open_log or (lambda: runtime.kafka_log(LEASE))
     try:
-        away = runtime.probe("s3", "dynamodb", *(() if open_log else ("kafka",)))
+        away = runtime.probe("s3", *(() if open_log else ("kafka",)))
         if away is not None:
             raise TransientFailure(away, "does not answer")
         with (
