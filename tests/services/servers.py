@@ -22,10 +22,12 @@ class Asked:
     headers: dict[str, str]
 
 
-def answer(status: int = 200, document: object = USER, **headers: str) -> list[bytes]:
+def answer(
+    status: int = 200, document: object = USER, *, content_type: str = "application/json", **headers: str
+) -> list[bytes]:
     """One whole answer; `Some_Header="x"` gives `Some-Header: x`."""
     body = document if isinstance(document, bytes) else orjson.dumps(document)
-    lines = [f"HTTP/1.1 {status} Any", f"Content-Length: {len(body)}", "Content-Type: application/json"]
+    lines = [f"HTTP/1.1 {status} Any", f"Content-Length: {len(body)}", f"Content-Type: {content_type}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return ["\r\n".join(lines).encode() + b"\r\n\r\n" + body]
 

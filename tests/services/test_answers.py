@@ -102,6 +102,38 @@ def test_what_does_not_exist_is_none(services: Served) -> None:
     assert asked.campaign.get("summer") is None
 
 
+NOT_THE_SERVICE: dict[str, tuple[object, str]] = {
+    "a default page": (b"default backend - 404", "text/plain"),
+    "a page": (b"<html>Not here</html>", "text/html; charset=utf-8"),
+    "a gateway's JSON": ({"message": "no Route matched with those values"}, "application/json"),
+    "a framework without the path": ({"detail": "Not Found"}, "application/json"),
+    "an empty text": ({"detail": " "}, "application/json"),
+    "the right words in a page": ({"detail": "no such user"}, "text/html"),
+    "broken JSON": (b'{"detail": "no su', "application/json"),
+    "a list": ([], "application/json"),
+    "nothing": (b"", "application/json"),
+}
+
+
+@pytest.mark.parametrize("status", [404, 400])
+@pytest.mark.parametrize(("body", "content_type"), NOT_THE_SERVICE.values(), ids=NOT_THE_SERVICE)
+def test_a_refusal_that_is_not_in_the_services_words_says_nothing_about_a_fan(
+    services: Served, scripted: Scripted, body: object, content_type: str, status: int
+) -> None:
+    if status == 400 and body == {"detail": "Not Found"}:
+        body = {"detail": "Bad Request"}
+    scripted.answers = [answer(status, body, content_type=content_type)]
+    runtime = with_services(services.runtime, scripted.url)
+    with pytest.raises(TransientFailure, match=rf"status {status} .*services\.user\.baseUrl"):
+        runtime.services.user.get("gu-1")
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/problem+json"])
+def test_the_services_own_404_is_an_answer(services: Served, scripted: Scripted, content_type: str) -> None:
+    scripted.answers = [answer(404, {"detail": "no such user"}, content_type=content_type)]
+    assert with_services(services.runtime, scripted.url).services.user.get("gu-1") is None
+
+
 def test_every_service_has_its_own_health(services: Served) -> None:
     assert services.runtime.probe(*(f"service-{name}" for name in NAMES)) is None
 

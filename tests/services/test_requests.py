@@ -57,7 +57,7 @@ def sent_tokens(scripted: Scripted) -> list[str]:
 
 
 def test_each_client_asks_the_path_of_the_contract(services: Served, scripted: Scripted) -> None:
-    scripted.answers = [answer(404)]
+    scripted.answers = [answer(404, {"detail": "no such thing"})]
     runtime = with_services(services.runtime, scripted.url)
     for name in NAMES:
         assert ask(runtime, name) is None

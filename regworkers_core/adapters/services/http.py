@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
 
 import httpx2
@@ -21,6 +21,7 @@ import orjson
 from structlog.contextvars import get_contextvars
 
 from regworkers_core.adapters.services.deadline import BoundedTransport, Deadline
+from regworkers_core.adapters.services.problem import is_problem
 from regworkers_core.adapters.services.token import BearerToken
 from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure, UsageError
@@ -84,7 +85,8 @@ class ServiceHttp:
         )
 
     def get(self, *segments: str, read: Callable[[Any], T]) -> T | None:
-        """What `read` makes of the document under the path of `segments`; None where the service has none (404).
+        """What `read` makes of the document under the path of `segments`; None where the service itself says that
+        it has none (404, see `problem.py`).
 
         `read` raises Malformed for a document that is not the contract's. Raises as `ports` says.
         """
@@ -142,33 +144,31 @@ class ServiceHttp:
         # All else that takes time is cut by the deadline; waiting for a free connection is no traffic.
         pool = max(0.0, min(limits.connect_seconds, end - self._monotonic()))
         timeout = httpx2.Timeout(limits.read_seconds, connect=limits.connect_seconds, pool=pool)
-        with span(f"{name} GET") as current, self._deadline.at(end):
-            with self._client.stream(
+        with (
+            span(f"{name} GET") as current,
+            self._deadline.at(end),
+            self._client.stream(
                 "GET", self._base + path, headers=_headers(token), timeout=timeout
-            ) as response:
-                status = response.status_code
-                current.set_attribute("http.response.status_code", status)
-                if status != 200:
-                    self._refuse(status, response.headers.get("Retry-After"))
-                body = bytearray()
-                # As sent: packed, a small answer may unfold to any size.
-                for piece in response.iter_raw():
-                    body += piece
-                    if len(body) > MAX_BYTES:
-                        raise Malformed(f"more than {MAX_BYTES} bytes")
-            return bytes(body)
+            ) as response,
+        ):
+            status = response.status_code
+            current.set_attribute("http.response.status_code", status)
+            if status != 200:
+                self._refuse(response)
+            return _body(response)
 
-    def _refuse(self, status: int, retry_after: str | None) -> None:
-        name = self._dependency.name
-        if status == 404:
-            raise _NotFound
+    def _refuse(self, response: httpx2.Response) -> NoReturn:
+        name, status = self._dependency.name, response.status_code
         if status in _UNAUTHORISED:
             raise _Unauthorised(status)
         if status >= 500 or status in _BUSY:
-            raise TransientFailure(
-                name, f"status {status}", retry_after_seconds=_seconds(retry_after, self._clock())
-            )
+            retry_after = _seconds(response.headers.get("Retry-After"), self._clock())
+            raise TransientFailure(name, f"status {status}", retry_after_seconds=retry_after)
         if status >= 400:
+            if not is_problem(status, response.headers.get("Content-Type", ""), _body(response)):
+                raise _NotTheService(status, self._name)
+            if status == 404:
+                raise _NotFound
             raise PermanentFailure(Reason.SERVICE_REFUSED, f"{name} refuses the id with status {status}")
         # Followed, it might lead our token to a stranger.
         raise TransientFailure(
@@ -178,6 +178,16 @@ class ServiceHttp:
 
 class _NotFound(Exception):
     """Status 404."""
+
+
+class _NotTheService(Exception):
+    """Status 4xx, but not in the words of the service: a gateway's page, or another server's."""
+
+    def __init__(self, status: int, service: str) -> None:
+        super().__init__(
+            f"status {status} without the service's own `detail`: is services.{service}.baseUrl right, and does"
+            " nothing answer in its place?"
+        )
 
 
 class _Unauthorised(Exception):
@@ -195,6 +205,8 @@ def classify_service(name: str) -> Classify:
     def classify(error: Exception) -> Exception:
         if isinstance(error, Malformed):
             return TransientFailure(name, f"an answer that is not the contract's: {error}")
+        if isinstance(error, _NotTheService):
+            return TransientFailure(name, str(error))
         if isinstance(error, httpx2.LocalProtocolError | httpx2.InvalidURL):
             return UsageError(f"{name}: its baseUrl or its token cannot be sent ({type(error).__name__})")
         if isinstance(error, httpx2.HTTPError):
@@ -202,6 +214,16 @@ def classify_service(name: str) -> Classify:
         return error
 
     return classify
+
+
+def _body(response: httpx2.Response) -> bytes:
+    """As sent: packed, a small answer may unfold to any size. Raises Malformed for one that is too large."""
+    body = bytearray()
+    for piece in response.iter_raw():
+        body += piece
+        if len(body) > MAX_BYTES:
+            raise Malformed(f"more than {MAX_BYTES} bytes")
+    return bytes(body)
 
 
 def _headers(token: str) -> dict[str, str]:

@@ -50,7 +50,8 @@ def judge_entries(runtime: Runtime, campaign: Campaign, *, as_of: str, folder: P
 
     An entry without a time of its own is not refused for it: it counts as entered when the campaign opened, but
     comes after all others of the same person or household. Raises
-    TransientFailure when MongoDB, the demand table (invites) or a service that the campaign requires cannot answer.
+    TransientFailure when MongoDB, the demand table (invites) or a service that the campaign requires cannot answer,
+    or knows nobody of many.
     """
     tally = Tally(campaign, as_of)
     with (
@@ -64,6 +65,7 @@ def judge_entries(runtime: Runtime, campaign: Campaign, *, as_of: str, folder: P
             for read, codes in zip(batch, work.alone(batch), strict=True):
                 staging.add(read.key, read.subject, read.fields, codes, is_dated=read.is_dated)
             tell(f"{staging.count:,} entries judged")
+        asked.require_that_somebody_is_known()
         tell("comparing the entries with each other")
         for entries in staging.entries():
             for judged in work.together(entries):

@@ -22,6 +22,8 @@ T = TypeVar("T")
 Invites = Mapping[InviteType, int]
 NO_INVITES: Fact[Invites] = Known({}, Source.REQUEST)
 NO_USER: Fact[User | None] = Known(None, Source.REQUEST)
+# Some fans have deleted their account. A service that knows nobody of more than so many is broken or empty.
+MOST_STRANGERS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,9 @@ class Outside:
         terms = campaign.eligibility
         self._always = runtime.settings.eligibility.campaign_user_lookups == "always"
         self._asks_everybody = terms.require_verified_phone or self._always
+        # Ids that nobody is known under, as long as nobody is known at all; no more than are needed to tell.
+        self._strangers: set[str] = set()
+        self._knows_somebody = False
 
     def ask(self, subjects: Sequence[Subject]) -> list[Asked]:
         """In the order of `subjects`."""
@@ -49,6 +54,14 @@ class Outside:
             Asked(invites, user)
             for invites, user in zip(self._invites(subjects), self._users(subjects), strict=True)
         ]
+
+    def require_that_somebody_is_known(self) -> None:
+        """Raises TransientFailure when the User Service knew none of many: that is no campaign of strangers."""
+        if len(self._strangers) > MOST_STRANGERS and not self._knows_somebody:
+            raise TransientFailure(
+                "service-user",
+                f"it knows none of more than {MOST_STRANGERS} fans: is it the right one, and are its records there?",
+            )
 
     def _invites(self, subjects: Sequence[Subject]) -> list[Fact[Invites]]:
         terms = self._campaign.eligibility
@@ -76,9 +89,18 @@ class Outside:
     def _users(self, subjects: Sequence[Subject]) -> list[Fact[User | None]]:
         ids = {each.global_user_id for each in subjects if each.global_user_id and self._is_asked_for(each)}
         known = dict(zip(ids, self._pool.map(self._user, ids), strict=True))
+        for id_, fact in known.items():
+            self._note(id_, fact)
         return [
             known.get(each.global_user_id, NO_USER) if each.global_user_id else NO_USER for each in subjects
         ]
+
+    def _note(self, global_user_id: str, fact: Fact[User | None]) -> None:
+        if isinstance(fact, Missing):
+            return
+        self._knows_somebody = self._knows_somebody or fact.value is not None
+        if not self._knows_somebody and len(self._strangers) <= MOST_STRANGERS:
+            self._strangers.add(global_user_id)
 
     def _is_asked_for(self, subject: Subject) -> bool:
         terms = self._campaign.eligibility
@@ -90,7 +112,7 @@ class Outside:
         try:
             return Known(self._runtime.services.user.get(global_user_id), Source.SERVICE)
         except PermanentFailure:
-            # An id that the service refuses is nobody's.
+            # An id that the service itself refuses, or that no request can carry, is nobody's.
             return Known(None, Source.SERVICE)
         except TransientFailure as failure:
             if self._always:

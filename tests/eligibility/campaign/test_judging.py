@@ -14,6 +14,7 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.domain.user import User
 from regworkers_core.eligibility.campaign import judging, staging
+from regworkers_core.eligibility.campaign.outside import MOST_STRANGERS
 from regworkers_core.eligibility.case import AsOf
 from regworkers_core.eligibility.facts import Facts, was_entered_before
 from regworkers_core.eligibility.judge import judge
@@ -156,6 +157,23 @@ def test_records_that_the_settings_want_are_not_done_without(tmp_path: Path) -> 
     world = World([entry("a", globalUserId="g-1")], lookups="always")
     with pytest.raises(TransientFailure):
         world.judge(tmp_path)
+
+
+def test_a_service_that_knows_nobody_of_many_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "ROWS", 8)
+    demanding = closed(eligibility={"requireVerifiedPhone": True})
+    # Entries of one fan say no more than one of them.
+    few = [entry(f"e{n}", globalUserId=f"g-{n % MOST_STRANGERS}") for n in range(MOST_STRANGERS + 5)]
+    judged = World(few, users={}).judge(tmp_path, demanding)
+    assert {codes[0] for codes in judged.values()} == {"PHONE_NOT_VERIFIED"}
+    many = [entry(f"e{n}", globalUserId=f"g-{n}") for n in range(MOST_STRANGERS + 1)]
+    with pytest.raises(TransientFailure, match="service-user: it knows none of more than 20"):
+        World(many, users={}).judge(tmp_path, demanding)
+    known = World(many, users={"g-20": User(True, False)}).judge(tmp_path, demanding)
+    assert [name for name, codes in known.items() if not codes] == ["e20"]
+    assert len(World(many, users={}).judge(tmp_path)) == len(many), "nobody was asked for"
 
 
 def test_a_record_tells_the_region_that_the_entry_does_not(tmp_path: Path) -> None:
