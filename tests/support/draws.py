@@ -81,6 +81,7 @@ def confirmed(
     ordered = sorted(rows, key=lambda row: row.ref)
     lines = [f"{row.ref}|{row.market}|{row.rank or ''}|{row.outcome}\n" for row in ordered]
     result_hash = hashlib.sha256("".join(lines).encode()).hexdigest()
+    named = [f"{row.ref}|{row.entry_id}|{row.previous}|{row.previous_market}\n" for row in ordered]
     _put_outcomes(runtime, ordered, f"pipeline/{campaign_id}/phase-{phase}/outcomes.parquet")
     new = Counter(row.market for row in rows if _is_new(row))
     kept = Counter(row.market for row in rows if row.outcome is Outcome.WINNER)
@@ -90,6 +91,7 @@ def confirmed(
         "phase": phase,
         "status": "DRAWN",
         "resultHash": result_hash,
+        "entriesHash": hashlib.sha256("".join(named).encode()).hexdigest(),
         "outcomes": dict(Counter(row.outcome.value for row in rows)),
         "summary": orjson.dumps(summary).decode(),
         "manifest": orjson.dumps({"markets": terms}).decode(),

@@ -1,8 +1,7 @@
-"""The committed result as the pipeline reads it: checked against its hash before anybody is given anything."""
+"""The committed result as the pipeline reads it: checked against its hashes before anybody is given anything."""
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from regworkers_core.domain.reasons import PermanentFailure, Reason
 from regworkers_core.domain.selection import NOTICES, NoticeType, Outcome
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import pipeline_key
+from regworkers_core.selection.draw.sealing import entries_hash, result_hash
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import OUTCOMES
 
@@ -66,8 +66,8 @@ def committed(
 ) -> Iterator[Committed]:
     """The result of a phase whose record is `fields`.
 
-    Raises PermanentFailure RESULT_MISMATCH when the file in the store is not the result that was committed,
-    COUNT_MISMATCH when its winners are not those that the summary counts.
+    Raises PermanentFailure RESULT_MISMATCH when the file in the store is not the result that was committed, or names
+    other entries than the draw wrote; COUNT_MISMATCH when its winners are not those that the summary counts.
     """
     settings = runtime.settings.selection
     with tempfile.TemporaryDirectory(prefix="regworkers-assign-") as folder:
@@ -76,7 +76,7 @@ def committed(
         engine = Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=Path(folder))
         with engine.connection() as connection:
             connection.execute(f"CREATE VIEW outcomes AS SELECT * FROM read_parquet('{path}')")
-            _check_hash(connection, Path(folder), fields["resultHash"], campaign_id, phase)
+            _check_hashes(connection, Path(folder), fields, campaign_id, phase)
             found = _read(connection, fields["resultHash"])
             _check_counts(found, fields, campaign_id, phase)
             yield found
@@ -101,29 +101,23 @@ def _read(connection: duckdb.DuckDBPyConnection, result_hash: str) -> Committed:
     )
 
 
-def _check_hash(
-    connection: duckdb.DuckDBPyConnection, folder: Path, expected: str, campaign_id: str, phase: int
+def _check_hashes(
+    connection: duckdb.DuckDBPyConnection,
+    folder: Path,
+    fields: Mapping[str, Any],
+    campaign_id: str,
+    phase: int,
 ) -> None:
-    """The rows, written as `result.txt` is, must have its hash."""
-    text = folder / "result.txt"
-    # No id holds a comma or a quote, so the lines come out as they are.
-    connection.execute(
-        f"""
-        COPY (
-            SELECT ref || '|' || market || '|' || CASE rank WHEN 0 THEN '' ELSE rank::VARCHAR END || '|' || outcome
-            FROM outcomes ORDER BY ref
-        ) TO '{text}' (FORMAT csv, HEADER false)
-        """
-    )
-    with text.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    text.unlink()
-    if found != expected:
-        raise PermanentFailure(
-            Reason.RESULT_MISMATCH,
-            f"{OUTCOMES} of campaign {campaign_id}, phase {phase} has hash {found[:12]}, committed is"
-            f" {expected[:12]}: restore the file that the draw wrote",
-        )
+    for what, found, expected in (
+        ("hash", result_hash(connection, "outcomes", folder), fields["resultHash"]),
+        ("entries with hash", entries_hash(connection, "outcomes", folder), fields["entriesHash"]),
+    ):
+        if found != expected:
+            raise PermanentFailure(
+                Reason.RESULT_MISMATCH,
+                f"{OUTCOMES} of campaign {campaign_id}, phase {phase} has {what} {found[:12]}, committed is"
+                f" {expected[:12]}: restore the file that the draw wrote",
+            )
 
 
 def _check_counts(found: Committed, fields: Mapping[str, Any], campaign_id: str, phase: int) -> None:

@@ -11,6 +11,7 @@ from regworkers_core.selection.draw import freezing
 from regworkers_core.selection.draw.announce import DRAWN, announce
 from regworkers_core.selection.draw.artefacts import RANKED, Workbench, pipeline_key
 from regworkers_core.selection.draw.pool import POOL
+from regworkers_core.selection.draw.sealing import entries_hash
 from regworkers_core.selection.maths.allocate import allocate as allocate_seats
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import (
@@ -35,7 +36,8 @@ def rank(bench: Workbench, record: DrawRecord, engine: Engine) -> None:
 
 
 def allocate(bench: Workbench, record: DrawRecord, phase: PhaseRecord, engine: Engine) -> dict[str, Any]:
-    """Publish result, cut-offs, summary and leaves; returns `resultHash`, `outcomes` and `summary`.
+    """Publish result, cut-offs, summary and leaves; returns `resultHash`, `entriesHash`, `outcomes` and
+    `summary`.
 
     Raises DrawError for artefacts that do not fit.
     """
@@ -44,10 +46,11 @@ def allocate(bench: Workbench, record: DrawRecord, phase: PhaseRecord, engine: E
     previous = bench.fetch_public(number - 1, *ARTEFACTS) if number > 1 else None
     ranked = bench.fetch(pipeline_key(record.campaign_id, 1, RANKED), bench.root / RANKED)
     summary = allocate_seats(folder, previous, ranked, folder, engine=engine)
-    _with_entries(bench, record, number, folder / OUTCOMES, engine)
+    entries = _with_entries(bench, record, number, folder / OUTCOMES, engine)
     bench.put_public(number, RESULT, CUTOFFS, SUMMARY, LEAVES)
     return {
         "resultHash": summary.result_hash,
+        "entriesHash": entries,
         "outcomes": dict(summary.outcomes),
         "summary": (folder / SUMMARY).read_text("ascii"),
     }
@@ -60,8 +63,10 @@ def _inputs(bench: Workbench, record: DrawRecord, phase: PhaseRecord) -> Path:
     return folder
 
 
-def _with_entries(bench: Workbench, record: DrawRecord, number: int, outcomes: Path, engine: Engine) -> None:
-    """Put `outcomes.parquet`: the maths' outcomes with the entry of each ref and its outcome before."""
+def _with_entries(bench: Workbench, record: DrawRecord, number: int, outcomes: Path, engine: Engine) -> str:
+    """Put `outcomes.parquet`: the maths' outcomes with the entry of each ref and its outcome before, whose hash is
+    returned. It is a hash of rows: a repeat may write them into other bytes.
+    """
     campaign_id = record.campaign_id
     pool = bench.fetch(freezing.key_of(campaign_id, record.phases[1], POOL), bench.root / POOL)
     target = bench.scratch / OUTCOMES
@@ -82,7 +87,9 @@ def _with_entries(bench: Workbench, record: DrawRecord, number: int, outcomes: P
             ) TO '{target}' (FORMAT parquet, COMPRESSION zstd)
             """
         )
+        entries = entries_hash(connection, f"read_parquet('{target}')", bench.scratch)
     bench.put(pipeline_key(campaign_id, number, OUTCOMES), target)
+    return entries
 
 
 def announce_result(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from regworkers_core.domain.messages import MessageType, encode
@@ -114,6 +117,22 @@ def test_a_result_file_that_is_not_the_committed_result_gives_nobody_anything(dr
     other = "0" * 64
     drawn.database["draws"].update_one({"_id": CAMPAIGN}, {"$set": {"phases.1.resultHash": other}})
     with pytest.raises(Exception, match="RESULT_MISMATCH"):
+        publish(drawn)
+    assert take(drawn) == []
+
+
+@pytest.mark.parametrize("column", ["entry_id", "previous"])
+def test_a_result_file_that_names_other_entries_gives_nobody_anything(drawn: Runtime, column: str) -> None:
+    key = f"pipeline/{CAMPAIGN}/phase-1/outcomes.parquet"
+    table = pq.read_table(io.BytesIO(drawn.objects.get_bytes(key)))
+    values = table.column(column).to_pylist()
+    # Refs, markets and ranks stay; two entries change places, or one winner is said to have won before.
+    values[0], values[1] = (values[1], values[0]) if column == "entry_id" else ("WINNER", values[1])
+    changed = table.set_column(table.column_names.index(column), column, pa.array(values))
+    written = io.BytesIO()
+    pq.write_table(changed, written)
+    drawn.objects.put_bytes(key, written.getvalue())
+    with pytest.raises(Exception, match=r"RESULT_MISMATCH.*entries"):
         publish(drawn)
     assert take(drawn) == []
 
