@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from pymongo import UpdateOne
 from pymongo.collection import Collection
 
+from regworkers_core.adapters.batches import in_batches_of
 from regworkers_core.adapters.counting import count
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
 from regworkers_core.domain.selection import MarketPhase, Planned
@@ -84,11 +85,11 @@ class CodeClaims:
         if free:
             raise TransientFailure(self._dependency.name, "codes became available while they were claimed")
 
-    def of_campaign(self, campaign_id: str) -> list[Document]:
-        """Status, market and holder of every code that was given. For checks."""
+    def of_campaign(self, campaign_id: str, size: int = 10_000) -> Iterator[list[Document]]:
+        """Market, position and holder of every code that was given, in no order, `size` at a time. For checks."""
         query = {"campaignId": campaign_id, "status": {"$in": list(_TAKEN)}}
-        fields = {"marketId": 1, "position": 1, "status": 1, "ref": 1, "entryId": 1}
-        return self._dependency.call(lambda: list(self._collection.find(query, fields)))
+        fields = {"marketId": 1, "position": 1, "ref": 1}
+        return in_batches_of(self._dependency, lambda: self._collection.find(query, fields), size)
 
 
 def _not_void(campaign_id: str, market_id: str, position: int) -> Document:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pymongo.collection import Collection
 
+from regworkers_core.adapters.batches import in_batches_of
 from regworkers_core.adapters.by_prefix import read_by_prefix
 from regworkers_core.adapters.counting import count
 from regworkers_core.adapters.write_once import Inserted, insert_once
@@ -48,11 +50,20 @@ class Selections:
     def count(self, market: MarketPhase) -> int:
         return count(self._collection, self._dependency, market.as_fields())
 
-    def of_campaign(self, campaign_id: str) -> list[Document]:
-        """Market, phase, ref, entry, code and position of every winner, in no order. For checks."""
-        fields = {"marketId": 1, "phase": 1, "ref": 1, "entryId": 1, "code": 1, "position": 1}
+    def count_by_market(self, campaign_id: str) -> Counter[str]:
+        """Over all phases."""
+        pipeline: list[Mapping[str, Any]] = [
+            {"$match": {"campaignId": campaign_id}},
+            {"$group": {"_id": "$marketId", "selections": {"$sum": 1}}},
+        ]
+        groups = self._dependency.call(lambda: list(self._collection.aggregate(pipeline)))
+        return Counter({group["_id"]: group["selections"] for group in groups})
+
+    def of_campaign(self, campaign_id: str, size: int = 10_000) -> Iterator[list[Document]]:
+        """Market, ref, code and position of every winner, in no order, `size` at a time. For checks."""
+        fields = {"marketId": 1, "ref": 1, "code": 1, "position": 1}
         query = {"campaignId": campaign_id}
-        return self._dependency.call(lambda: list(self._collection.find(query, fields)))
+        return in_batches_of(self._dependency, lambda: self._collection.find(query, fields), size)
 
     def entries(self, campaign_id: str) -> Iterator[Document]:
         """Entry, market and phase of every winner that has a code, at constant memory."""

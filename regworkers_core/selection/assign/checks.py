@@ -11,28 +11,13 @@ from regworkers_core.adapters.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.pairing import count_pairs
 from regworkers_core.selection.verdict import Verdict
 
 
 def codes_and_winners_biject(runtime: Runtime, campaign_id: str) -> Verdict:
     """Every selection has its code and every given code its selection, one to one, with the same ref and market."""
-    selections = list(runtime.selections.of_campaign(campaign_id))
-    codes = {code["_id"]: code for code in runtime.code_claims.of_campaign(campaign_id)}
-    by_code = Counter(each["code"] for each in selections)
-    differ = sum(
-        1
-        for each in selections
-        if each["code"] in codes
-        and any(each[name] != codes[each["code"]].get(name) for name in ("ref", "marketId", "position"))
-    )
-    numbers = {
-        "selections": len(selections),
-        "codesGiven": len(codes),
-        "codesTwice": sum(number - 1 for number in by_code.values()),
-        "selectionsWithoutCode": sum(1 for code in by_code if code not in codes),
-        "codesWithoutSelection": sum(1 for code in codes if code not in by_code),
-        "differ": differ,
-    }
+    numbers = count_pairs(runtime, campaign_id)
     wrong = {name: number for name, number in list(numbers.items())[2:] if number}
     text = "codes and winners are one to one" if not wrong else f"not one to one: {_told(wrong)}"
     return Verdict(not wrong, text, numbers)
@@ -51,7 +36,7 @@ def codes_within_capacity(runtime: Runtime, campaign_id: str) -> Verdict:
     planned = Counter[str]()
     for summary in summaries:
         planned.update({market: int(each["new"]) for market, each in summary.items()})
-    given = Counter(each["marketId"] for each in runtime.selections.of_campaign(campaign_id))
+    given = runtime.selections.count_by_market(campaign_id)
     over = Counter({market: number - capacity.get(market, 0) for market, number in winners.items()})
     beyond = given - planned
     wrong = +over + beyond
