@@ -10,6 +10,7 @@ from regworkers_dagster.analytics import checks as analytics_checks
 from regworkers_dagster.analytics import jobs as analytics_jobs
 from regworkers_dagster.analytics import sensors as analytics_sensors
 from regworkers_dagster.analytics import specs as analytics_specs
+from regworkers_dagster.certificates import daily as certificates
 from regworkers_dagster.eligibility import invites
 from regworkers_dagster.maintenance import jobs as maintenance
 from regworkers_dagster.replication import assets, checks, jobs, parity, schedules, sensors, specs
@@ -37,6 +38,7 @@ defs = dg.Definitions(
         *selection.DRAINS,
         *analytics_specs.EXTERNAL,
         analytics.publish_events,
+        certificates.look_at_certificate,
     ],
     asset_checks=[
         checks.replication_dlq_empty,
@@ -55,13 +57,18 @@ defs = dg.Definitions(
         maintenance.prune_runs,
         *selection_jobs.JOBS,
         analytics_jobs.PUBLISH_EVENTS,
+        certificates.CHECK_CERTIFICATE,
     ],
     sensors=[
         *sensors.build_sensors(on=_on),
         *selection_sensors.build_sensors(on=_on),
         *analytics_sensors.build_sensors(on=_on),
     ],
-    schedules=[*schedules.build_schedules(on=_on), *maintenance.build_schedules(on=_on)],
+    schedules=[
+        *schedules.build_schedules(on=_on),
+        *maintenance.build_schedules(on=_on),
+        *certificates.build_schedules(on=_on),
+    ],
     resources={"workers": Workers(), "tick_workers": Workers(call_seconds=_TICK_CALL_SECONDS)},
     executor=dg.in_process_executor,
 )

@@ -102,22 +102,21 @@ class KafkaSecurity:
 
     def material(self, stage: Stage = Stage.CURRENT) -> Material:
         """Read it. Raises UsageError for what is named and not there, or is no PEM, and TransientFailure."""
-        texts = {part: self._text(part, stage) for part in PARTS}
-        shown, key = texts["certificate"], texts["key"]
+        shown, ca = self._text("certificate", stage), self._text("ca", stage)
         if shown is None:
-            return Material(ca=texts["ca"])
+            return Material(ca=ca)
         certificate = pem_blocks(shown, "CERTIFICATE")
         where = self.place("certificate")
         if not certificate:
             raise UsageError(f"{where}: holds no certificate in PEM: put the client's certificate there")
-        own = pem_blocks(shown, "PRIVATE KEY")
-        if not own and key is None:
+        key = pem_blocks(shown, "PRIVATE KEY") or self._text("key", stage)
+        if key is None:
             raise UsageError(
                 f"{where}: holds no private key: add it there, or name its place under kafka.tls"
             )
-        if not own and not pem_blocks(str(key), "PRIVATE KEY"):
+        if not pem_blocks(key, "PRIVATE KEY"):
             raise UsageError(f"{self.place('key')}: holds no private key in PEM")
-        return Material(certificate, own or key, texts["ca"], self._password)
+        return Material(certificate, key, ca, self._password)
 
     def ca(self) -> str | None:
         """The CA alone. Raises as `material` does."""

@@ -31,6 +31,7 @@ print(json.dumps({
 """
 JOBS = [
     "backfill_entries",
+    "check_certificate",
     "check_selection",
     "draw",
     "enqueue_entries",
@@ -80,6 +81,7 @@ SELECTION = {
     "notification_dlq",
 }
 ELIGIBILITY = {"invites"}
+CERTIFICATES = {"kafka_certificate"}
 ANALYTICS = {"analytics_queue", "analytics_dlq", "kafka_events"}
 
 
@@ -119,7 +121,7 @@ def test_a_wrong_setting_ends_the_load_with_a_line_that_names_it(tmp_path: Path)
 
 def flow_of(asset: str) -> str:
     flows = {"replication": REPLICATION, "selection": SELECTION, "eligibility": ELIGIBILITY}
-    flows["analytics"] = ANALYTICS
+    flows |= {"analytics": ANALYTICS, "certificates": CERTIFICATES}
     return next(flow for flow, assets in flows.items() if asset in assets)
 
 
@@ -127,7 +129,8 @@ def test_every_asset_is_described_owned_grouped_and_tagged() -> None:
     from regworkers_dagster.definitions import defs
 
     specs = list(defs.resolve_asset_graph().asset_nodes)
-    assert {spec.key.to_user_string() for spec in specs} == REPLICATION | SELECTION | ELIGIBILITY | ANALYTICS
+    known = REPLICATION | SELECTION | ELIGIBILITY | ANALYTICS | CERTIFICATES
+    assert {spec.key.to_user_string() for spec in specs} == known
     for spec in specs:
         assert spec.description, spec.key
         assert spec.owners, spec.key

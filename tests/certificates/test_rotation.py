@@ -1,0 +1,208 @@
+"""The swap of two producers, step by step on fakes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from regworkers_core.adapters.kafka_credentials import Accepted
+from regworkers_core.adapters.kafka_producer import Record
+from regworkers_core.adapters.rotating_producer import RotatingProducer
+from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
+from tests.support.waiting import wait_until
+
+RECORDS = [Record("t", "k", b"v", [])]
+
+
+class FakeProducer:
+    """Notes what is done to it; `hold` keeps its sends from ending."""
+
+    def __init__(self, name: str, notes: list[str]) -> None:
+        self.name, self._notes = name, notes
+        self.go = threading.Event()
+        self.go.set()
+        self.closed = False
+
+    def send(self, records: Sequence[Record]) -> list[Failure | None]:
+        assert not self.closed, "a send through a producer that was closed"
+        self._notes.append(f"send {self.name}")
+        self.go.wait(20)
+        assert not self.closed, "closed under a send"
+        return [None] * len(records)
+
+    def flush(self, seconds: float) -> int:
+        self._notes.append(f"flush {self.name}")
+        return 0
+
+    def close(self) -> None:
+        self._notes.append(f"close {self.name}")
+        self.closed = True
+
+
+class FakeCredentials:
+    """Material is a name."""
+
+    check_seconds = 0.01
+    may_change = False
+
+    def __init__(self) -> None:
+        self.name = "old"
+        self.error: Exception | None = None
+        self.looks = 0
+
+    def accepted(self) -> Accepted:
+        return Accepted({"name": self.name}, self.name, verified=True)
+
+    def look(self) -> Accepted:
+        self.looks += 1
+        if self.error is not None:
+            raise self.error
+        return self.accepted()
+
+
+class World:
+    def __init__(self, flush_seconds: float = 20.0) -> None:
+        self.notes: list[str] = []
+        self.made: dict[str, FakeProducer] = {}
+        self.credentials = FakeCredentials()
+        credentials: Any = self.credentials
+        self.events = RotatingProducer(credentials, self._make, flush_seconds=flush_seconds)
+
+    def _make(self, options: Mapping[str, str]) -> FakeProducer:
+        made = self.made[options["name"]] = FakeProducer(options["name"], self.notes)
+        return made
+
+
+def in_background(what: Callable[[], Any]) -> threading.Thread:
+    thread = threading.Thread(target=what)
+    thread.start()
+    return thread
+
+
+def test_the_old_one_is_flushed_before_the_swap_and_closed_after_it() -> None:
+    world = World()
+    world.events.send(RECORDS)
+    world.credentials.name = "new"
+    assert world.events.look() is True
+    world.events.send(RECORDS)
+    assert world.notes == ["send old", "flush old", "close old", "send new"]
+
+
+def test_without_other_material_nothing_happens() -> None:
+    world = World()
+    world.events.send(RECORDS)
+    assert world.events.look() is False and world.notes == ["send old"]
+
+
+def test_before_the_first_send_there_is_nothing_to_swap() -> None:
+    world = World()
+    world.credentials.name = "new"
+    assert world.events.look() is False
+    world.events.send(RECORDS)
+    assert world.notes == ["send new"]
+
+
+def test_a_batch_in_flight_ends_on_the_old_one_and_the_next_waits_for_the_new_one() -> None:
+    world = World()
+    world.events.send(RECORDS)
+    old = world.made["old"]
+    old.go.clear()
+    under_way = in_background(lambda: world.events.send(RECORDS))
+    wait_until(lambda: world.notes.count("send old") == 2)
+    world.credentials.name = "new"
+    swap = in_background(world.events.look)
+    wait_until(lambda: "new" in world.made)
+    waiting = in_background(lambda: world.events.send(RECORDS))
+    assert "flush old" not in world.notes and "send new" not in world.notes
+    old.go.set()
+    for thread in (under_way, swap, waiting):
+        thread.join()
+    assert world.notes == ["send old", "send old", "flush old", *world.notes[3:]]
+    assert sorted(world.notes[3:]) == ["close old", "send new"]
+
+
+def test_a_batch_that_does_not_end_keeps_its_producer_and_nobody_else_waits_for_it() -> None:
+    world = World(flush_seconds=0.05)
+    world.events.send(RECORDS)
+    old = world.made["old"]
+    old.go.clear()
+    stuck = in_background(lambda: world.events.send(RECORDS))
+    wait_until(lambda: world.notes.count("send old") == 2)
+    world.credentials.name = "new"
+    assert world.events.look() is True
+    world.events.send(RECORDS)
+    assert world.notes[-1] == "send new" and not old.closed
+    old.go.set()
+    stuck.join()
+    assert old.closed
+
+
+def test_a_flush_that_fails_leaves_nobody_waiting() -> None:
+    world = World()
+    world.events.send(RECORDS)
+
+    def fail(seconds: float) -> int:
+        raise TransientFailure("kafka", "x")
+
+    world.made["old"].flush = fail  # type: ignore[method-assign]
+    world.credentials.name = "new"
+    with pytest.raises(TransientFailure):
+        world.events.look()
+    assert world.events.send(RECORDS) == [None] and world.notes[-1] == "send new"
+
+
+def test_many_senders_and_many_swaps_lose_no_batch() -> None:
+    world = World()
+    stop = threading.Event()
+    outcomes: list[Failure | None] = []
+
+    def send() -> None:
+        while not stop.is_set():
+            outcomes.extend(world.events.send(RECORDS))
+
+    threads = [in_background(send) for _ in range(4)]
+    for number in range(20):
+        done = len(outcomes)
+        wait_until(lambda done=done: len(outcomes) > done)
+        world.credentials.name = f"n{number}"
+        world.events.look()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert set(outcomes) == {None}
+    assert sum(producer.closed for producer in world.made.values()) == len(world.made) - 1
+
+
+def test_closed_it_lets_go_and_a_later_send_builds_another_one() -> None:
+    world = World()
+    world.events.send(RECORDS)
+    world.events.close()
+    world.events.close()
+    world.events.send(RECORDS)
+    assert world.notes == ["send old", "close old", "send old"]
+
+
+def test_a_thread_looks_on_through_errors_and_ends_with_a_close() -> None:
+    world = World()
+    world.credentials.may_change = True
+    world.credentials.error = UsageError("gone")
+    world.events.send(RECORDS)
+    wait_until(lambda: world.credentials.looks > 2)
+    world.credentials.error = RuntimeError("a defect")
+    looks = world.credentials.looks
+    wait_until(lambda: world.credentials.looks > looks + 1)
+    world.credentials.error, world.credentials.name = None, "new"
+    wait_until(lambda: "close old" in world.notes)
+    world.events.close()
+    wait_until(lambda: not [each for each in threading.enumerate() if each.name == "certificates"])
+
+
+def test_flush_is_passed_on() -> None:
+    world = World()
+    assert world.events.flush(1.0) == 0 and world.notes == []
+    world.events.send(RECORDS)
+    world.events.flush(1.0)
+    assert world.notes[-1] == "flush old"
