@@ -1,0 +1,175 @@
+"""The archive of events: an asset that a schedule brings up to date, and its promise, checked every night."""
+
+# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
+
+from collections.abc import Iterator
+
+import dagster as dg
+from pydantic import Field
+
+from regworkers_core.analytics.archive.report import ArchiveReport
+from regworkers_core.analytics.archive.run import archive_events as archive
+from regworkers_core.analytics.archive.verify import verify
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.observability.logs import bind
+from regworkers_dagster.analytics.specs import GROUP, KAFKA_EVENTS, OWNERS, TAGS
+from regworkers_dagster.draining.metadata import Metadata
+from regworkers_dagster.draining.running import CONTINUOUS
+from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.tags import OPERATION_TAG
+
+# Every so many minutes: how old the archive may be. A run that finds nothing new ends within a second.
+_EVERY_MINUTES = 5
+# A scheduled run goes on until shortly before the next one.
+_SCHEDULED_SECONDS = 240.0
+
+EVENT_ARCHIVE = dg.AssetSpec(
+    "event_archive",
+    deps=[KAFKA_EVENTS],
+    description="Every event of the Kafka topics as one row of Parquet on S3, by day and type. Read from Kafka with "
+    "offsets of its own, in no consumer group. `regworkers archive fetch` copies it; docs/archive.md says how analysts "
+    "read it. One materialisation per run that found something.",
+    kinds={"s3", "parquet"},
+    group_name=GROUP,
+    owners=OWNERS,
+    tags=TAGS,
+    skippable=True,
+)
+
+
+class ArchiveConfig(dg.Config):
+    """When the run leaves."""
+
+    max_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="Leave after so many seconds; the next run goes on. Empty: drain.maxSeconds.",
+    )
+
+
+@dg.multi_asset(name="archive", specs=[EVENT_ARCHIVE])
+def archive_events(
+    context: dg.AssetExecutionContext, config: ArchiveConfig, workers: Workers
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Nothing is materialised while another run is at work, nor when Kafka or S3 is away: the next run goes on."""
+    bind(runId=context.run.run_id, worker="archive_events")
+    with plain_failures(), StopSignal().on_signals() as stop:
+        report = archive(
+            workers.runtime, run_id=context.run.run_id, max_seconds=config.max_seconds, stop=stop
+        )
+    if not report.began or (report.ended in ("dependency_down", "superseded") and not report.batches):
+        away = f" ({report.dependency})" if report.dependency else ""
+        tell = context.log.info if report.ended == "busy" else context.log.warning
+        tell(f"nothing archived: {report.ended}{away}")
+        return
+    context.log.info(f"ended ({report.ended}): {report.written} of {report.read} events written")
+    for line in troubles(report):
+        context.log.warning(line)
+    yield dg.MaterializeResult(
+        asset_key=EVENT_ARCHIVE.key, metadata=of_report(report), data_version=CONTINUOUS
+    )
+
+
+def troubles(report: ArchiveReport) -> list[str]:
+    """What somebody has to look at, in words."""
+    lines = {
+        f"{report.lost} offsets were gone before they were read": report.lost,
+        f"{report.damaged} records are no events; they are kept under archive/damaged/": report.damaged,
+        f"topics that do not exist: {', '.join(report.missing_topics)}": report.missing_topics,
+        f"made anew and read from their beginning: {', '.join(report.restarted)}": report.restarted,
+    }
+    return [line for line, holds in lines.items() if holds]
+
+
+def of_report(report: ArchiveReport) -> Metadata:
+    """Numbers of this run, `rows` of the whole archive, `lag` in all and by topic."""
+    lag = report.lag or {}
+    numbers = {
+        "read": report.read,
+        "written": report.written,
+        "repeats": report.repeats,
+        "damaged": report.damaged,
+        "lost": report.lost,
+        "files": report.files,
+        "merged_files": report.merged_files,
+        "rows": report.rows or 0,
+        "lag": sum(lag.values()),
+    }
+    metadata: Metadata = {name: dg.MetadataValue.int(number) for name, number in numbers.items()}
+    metadata["lag_by_topic"] = dg.MetadataValue.json(lag)
+    metadata["ended"] = dg.MetadataValue.text(report.ended)
+    metadata["seconds"] = dg.MetadataValue.float(round(report.seconds, 3))
+    metadata["adds_up"] = dg.MetadataValue.bool(report.adds_up)
+    return metadata
+
+
+@dg.multi_asset_check(
+    name="verify_archive",
+    specs=[
+        dg.AssetCheckSpec(
+            "one_row_per_id",
+            asset=EVENT_ARCHIVE.key,
+            description="Every event id has exactly one row, in the partition of its day and type; no file is missing. "
+            "Reads the whole archive.",
+        )
+    ],
+)
+def one_row_per_id(context: dg.AssetCheckExecutionContext, workers: Workers) -> Iterator[dg.AssetCheckResult]:
+    """A broken promise fails the check and then the run, so that an exit code and an alert tell."""
+    bind(runId=context.run.run_id, worker="check_archive")
+    with plain_failures():
+        runtime = workers.runtime
+        found = verify(runtime.objects, memory_mib=runtime.settings.archive.memory_mib)
+    numbers = {name: value for name, value in found.as_dict().items() if name != "holds"}
+    said = ", ".join(f"{name} {number}" for name, number in numbers.items())
+    yield dg.AssetCheckResult(
+        check_name="one_row_per_id",
+        asset_key=EVENT_ARCHIVE.key,
+        passed=found.holds,
+        description=said,
+        metadata={name: dg.MetadataValue.int(number) for name, number in numbers.items()},
+    )
+    if not found.holds:
+        raise dg.Failure(description=f"the archive does not hold one row per id: {said}", allow_retries=False)
+
+
+ARCHIVE_EVENTS = dg.define_asset_job(
+    "archive_events",
+    selection=dg.AssetSelection.assets(archive_events).without_checks(),
+    tags={OPERATION_TAG: "archive_events"},
+    executor_def=dg.in_process_executor,
+    description="Brings the archive up to what the topics hold now, and compacts it. Goes on where the last run "
+    "stopped; killed at any point it loses and doubles nothing.",
+)
+
+CHECK_ARCHIVE = dg.define_asset_job(
+    "check_archive",
+    selection=dg.AssetSelection.checks(one_row_per_id),
+    tags={OPERATION_TAG: "check_archive"},
+    executor_def=dg.in_process_executor,
+    description="Reads the whole archive and fails unless every event id has exactly one row.",
+)
+
+
+def build_schedules(*, on: bool) -> list[dg.ScheduleDefinition]:
+    """`on` makes them run without being switched on in the UI."""
+    status = dg.DefaultScheduleStatus.RUNNING if on else dg.DefaultScheduleStatus.STOPPED
+    return [
+        dg.ScheduleDefinition(
+            name="archive_events_often",
+            job=ARCHIVE_EVENTS,
+            cron_schedule=f"*/{_EVERY_MINUTES} * * * *",
+            execution_timezone="UTC",
+            run_config={"ops": {"archive": {"config": {"max_seconds": _SCHEDULED_SECONDS}}}},
+            default_status=status,
+            description="Keeps the archive a few minutes behind Kafka.",
+        ),
+        dg.ScheduleDefinition(
+            name="check_archive_nightly",
+            job=CHECK_ARCHIVE,
+            cron_schedule="20 3 * * *",
+            execution_timezone="UTC",
+            default_status=status,
+            description="Sees every night that each event id has exactly one row.",
+        ),
+    ]

@@ -1,0 +1,74 @@
+"""The funnel of a campaign as an asset: a partition a campaign, made when somebody wants to see it."""
+
+# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.observability.logs import bind
+from regworkers_dagster.analytics.specs import GROUP, OWNERS, TAGS
+from regworkers_dagster.draining.metadata import Metadata
+from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
+from regworkers_dagster.selection.steps import campaign_of
+
+if TYPE_CHECKING:
+    from regworkers_core.analytics.funnel.publish import Published
+
+CAMPAIGN_FUNNEL = dg.AssetSpec(
+    "campaign_funnel",
+    deps=["demand_table", "entries", "frozen_pool", "draw", "selections", "notifications"],
+    description="Registered, replicated, eligible, won, coded, notified: per market, segment and day, with plots, and "
+    "which numbers do not fit and why. Works at any time of a campaign; what it has not come to yet has no number. As "
+    "a page under `reports/<campaignId>/funnel.html`; in the terminal `regworkers report funnel <campaignId>`.",
+    kinds={"s3", "html", "pandas"},
+    group_name=GROUP,
+    owners=OWNERS,
+    tags=TAGS,
+    partitions_def=CAMPAIGN_PARTITIONS,
+)
+
+
+@dg.multi_asset(name="funnel", specs=[CAMPAIGN_FUNNEL])
+def campaign_funnel(context: dg.AssetExecutionContext, workers: Workers) -> dg.MaterializeResult[None]:
+    """Numbers that do not fit make the run warn, not fail: the report is there to show them."""
+    # Late, for pandas and matplotlib would cost every run of every job two seconds.
+    from regworkers_core.analytics.funnel.publish import publish_funnel
+
+    with plain_failures():
+        campaign_id = campaign_of(context)
+        bind(runId=context.run.run_id, worker="campaign_funnel", campaignId=campaign_id)
+        runtime = workers.runtime
+        campaign = runtime.campaigns.get(campaign_id)
+        if campaign is None:
+            raise UsageError(f"no campaign {campaign_id}: `regworkers campaign list` names them")
+        made = publish_funnel(runtime, campaign, context.log.info)
+    for remark in made.funnel.remarks:
+        tell = context.log.info if remark.level == "note" else context.log.warning
+        tell(f"{remark.level}: {remark.text}")
+    return dg.MaterializeResult(asset_key=CAMPAIGN_FUNNEL.key, metadata=of_funnel(made))
+
+
+def of_funnel(made: "Published") -> Metadata:
+    """A number for each stage that was reached, the tables and plots, where the page lies."""
+    document = made.funnel.as_dict()
+    metadata: Metadata = {name: dg.MetadataValue.md(text) for name, text in made.shown.markdown.items()}
+    for name, number in document["stages"].items():
+        if number is not None:
+            metadata[name] = dg.MetadataValue.int(number)
+    metadata |= {
+        name: dg.MetadataValue.json(document[name]) for name in ("pending", "markets", "segments", "days")
+    }
+    metadata["page"] = dg.MetadataValue.text(made.where)
+    metadata["adds_up"] = dg.MetadataValue.bool(made.funnel.adds_up)
+    return metadata
+
+
+CAMPAIGN_FUNNEL_JOB = dg.define_asset_job(
+    "campaign_funnel",
+    selection=dg.AssetSelection.assets(campaign_funnel),
+    executor_def=dg.in_process_executor,
+    description="The funnel of one campaign, the partition, as it is now. Reads every source once and writes a page.",
+)

@@ -1,0 +1,76 @@
+"""The archive and the funnel as Dagster runs them."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from regworkers_core.runtime import Runtime
+from regworkers_dagster.analytics.archive import build_schedules
+from tests.analytics.archive.world import event, manifest_of, produce
+from tests.dagster.selection_world import failure_of, judged, materialised, registered
+from tests.dagster.support import job, plain, use
+from tests.selection.draw.world import CAMPAIGN
+
+
+def run(name: str, instance: dg.DagsterInstance, **options: object) -> dg.ExecuteInProcessResult:
+    return job(name).execute_in_process(instance=instance, raise_on_error=False, **options)  # type: ignore[arg-type]
+
+
+def test_the_archive_is_brought_up_to_date_with_numbers_and_its_promise_is_checked(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+    produce(runtime, event(1), event(2), event(1), b"broken")
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = run("archive_events", instance)
+        assert done.success
+        metadata = plain(materialised(done)["event_archive"].metadata)
+        numbers = ("read", "written", "repeats", "damaged", "lost", "rows", "lag")
+        assert [metadata[name] for name in numbers] == [4, 2, 1, 1, 0, 2, 0]
+        assert metadata["adds_up"] and metadata["ended"] == "caught_up"
+        checked = run("check_archive", instance)
+        assert checked.success and judged(checked) == {"one_row_per_id": True}
+
+        runtime.objects.delete(manifest_of(runtime).files[0].key)
+        checked = run("check_archive", instance)
+        assert not checked.success and judged(checked) == {"one_row_per_id": False}
+        assert "missingFiles 1" in failure_of(checked)
+
+        use(
+            monkeypatch,
+            runtime,
+            REGWORKERS_KAFKA__BOOTSTRAP="127.0.0.1:1",
+            REGWORKERS_KAFKA__TIMEOUT_SECONDS="0.2",
+        )
+        away = run("archive_events", instance)
+        assert away.success and not materialised(away), "an outage of Kafka is no alarm of the archive"
+
+
+def test_the_schedules_run_by_themselves_where_they_are_told_to() -> None:
+    for on, status in ((True, "RUNNING"), (False, "STOPPED")):
+        assert {each.default_status.value for each in build_schedules(on=on)} == {status}
+    often, _ = build_schedules(on=True)
+    context = dg.build_schedule_context()
+    (request,) = often.evaluate_tick(context).run_requests or ()
+    assert dg.validate_run_config(job("archive_events"), dict(request.run_config))
+
+
+def test_a_funnel_shows_a_campaign_before_its_draw_without_a_fans_data(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+    registered(runtime, 3)
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = run("campaign_funnel", instance, tags={"dagster/partition": CAMPAIGN})
+        assert done.success
+        made = materialised(done)["campaign_funnel"]
+        metadata = plain(made.metadata)
+        assert made.partition == CAMPAIGN
+        assert (metadata["registered"], metadata["replicated"], metadata["adds_up"]) == (3, 3, True)
+        assert "eligible" not in metadata and "won" in metadata["pending"]
+        assert "data:image/png;base64," in metadata["plot_days"]
+        assert not [word for word in ("@example.com", "Zoë", "Łukasz") if word in str(metadata)]
+        assert runtime.objects.exists(f"reports/{CAMPAIGN}/funnel.html")
+        nowhere = run("campaign_funnel", instance, tags={"dagster/partition": "nowhere"})
+        assert not nowhere.success and "regworkers campaign list" in failure_of(nowhere)
