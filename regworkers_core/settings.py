@@ -258,7 +258,10 @@ class EligibilitySettings(Section):
 class InvitesSettings(Section):
     """Uploads of invites."""
 
+    # Without a time of their own, invites hold for so many days, and no shorter than ...
     ttl_days: int = Field(30, ge=1, le=3650)
+    # ... so many days after the campaign closes: the draw and top-ups look for them until then.
+    after_close_days: int = Field(14, ge=0, le=3650)
     # Calls at once. More than this never made an upload faster.
     concurrency: int = Field(8, ge=1, le=64)
     # Invites lie beside the entries of their campaign, in one partition, which takes about 1,000 writes a second

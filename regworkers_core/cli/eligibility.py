@@ -64,6 +64,7 @@ def _text(document: dict[str, Any], codes: list[str]) -> Group:
         f"{document['campaignId']} as of {document['asOf']}, rules {document['ruleSet']}: "
         f"{document['entries']:,} entries, {document['eligible']:,} eligible, {document['ineligible']:,} not"
     ]
+    parts += document["notes"]
     if failed:
         parts.append(
             rows(

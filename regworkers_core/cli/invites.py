@@ -16,7 +16,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.eligibility.invites.lines import local_file, read_rows, read_values
 from regworkers_core.eligibility.invites.looking import check_invite, count_invites
 from regworkers_core.eligibility.invites.removing import remove_invites
-from regworkers_core.eligibility.invites.ttl import days_from, parse_ttl
+from regworkers_core.eligibility.invites.ttl import parse_ttl
 from regworkers_core.eligibility.invites.upload import upload_invites
 from regworkers_core.eligibility.invites.working import Hooks, ListReport
 from regworkers_core.engine.stop import StopSignal
@@ -55,7 +55,8 @@ def upload_command(
         typer.Argument(
             metavar="[TTL]",
             help="until when: days (30), a date (2026-12-31), a time (2026-12-31T18:00:00Z) or epoch seconds "
-            "[default: invites.ttlDays]",
+            "[default: invites.ttlDays (30) days, or until invites.afterCloseDays (14) days after the campaign closes "
+            "if that is later]",
             show_default=False,
         ),
     ] = None,
@@ -172,9 +173,8 @@ def remove_command(
     _tell(report, file, form)
 
 
-def _until(runtime: Runtime, ttl: str | None) -> int:
-    now = runtime.clock()
-    return days_from(runtime.settings.invites.ttl_days, now) if ttl is None else parse_ttl(ttl, now)
+def _until(runtime: Runtime, ttl: str | None) -> int | None:
+    return None if ttl is None else parse_ttl(ttl, runtime.clock())
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pydantic import Field
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.eligibility.invites.object_list import upload_object
-from regworkers_core.eligibility.invites.ttl import days_from, parse_ttl
+from regworkers_core.eligibility.invites.ttl import parse_ttl
 from regworkers_core.eligibility.invites.working import Hooks, ListReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
@@ -48,7 +48,8 @@ class UploadConfig(dg.Config):
     ttl: str = Field(
         default="",
         description="Until when: days (30), a date (2026-12-31), a time (2026-12-31T18:00:00Z) or epoch seconds. "
-        "Empty: invites.ttlDays.",
+        "Empty: invites.ttlDays (30) days, or until invites.afterCloseDays (14) days after the campaign closes if that "
+        "is later. Invites that end before the draw exclude who entered by them.",
     )
     dryRun: bool = Field(default=False, description="Read and count, invite nobody.")
     force: bool = Field(default=False, description="The campaign is yet to be created.")
@@ -120,9 +121,8 @@ def _type(text: str) -> InviteType:
         raise UsageError(f"type {text!r} is none of {known}") from None
 
 
-def _until(runtime: Runtime, ttl: str) -> int:
-    now = runtime.clock()
-    return parse_ttl(ttl, now) if ttl else days_from(runtime.settings.invites.ttl_days, now)
+def _until(runtime: Runtime, ttl: str) -> int | None:
+    return parse_ttl(ttl, runtime.clock()) if ttl else None
 
 
 def _metadata(report: ListReport, rejects: str) -> dict[str, str | int | bool]:

@@ -42,6 +42,9 @@ def test_without_a_file_the_one_at_the_old_place_is_taken_and_30_days(
     sample = (PROJECT_ROOT / "tools" / "uploadInvites" / "invites.csv").read_bytes()
     (folder / "invites.csv").write_bytes(sample)
     before = days_from(30, time.time())
+    campaign = {"_id": uploader.campaign_id}
+    soon = {"$set": {"closesAt": iso(time.time() + 86_400)}}
+    uploader.runtime.database["campaigns"].update_one(campaign, soon)
     answer = typed("invites", "upload", uploader.campaign_id, "email", "--format", "json")
     assert (answer.code, answer.document["added"]) == (0, 2)
     assert answer.document["validUntil"] in {iso(before), iso(days_from(30, time.time()))}

@@ -16,7 +16,9 @@ import pytest
 from regworkers_core.adapters.invites import TableKey
 from regworkers_core.domain.invite import Invite, InviteType
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.invites.looking import check_invite
+from regworkers_core.eligibility.invites.ttl import days_from
 from regworkers_core.eligibility.invites.working import Hooks, ListReport, lease_name
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.engine.stop import StopSignal
@@ -168,13 +170,43 @@ def test_an_unknown_campaign_is_refused_unless_it_is_yet_to_come(uploader: Uploa
 
 def test_invites_that_will_not_count_are_uploaded_and_told(uploader: Uploader) -> None:
     collection, one = uploader.runtime.database["campaigns"], {"_id": uploader.campaign_id}
-    assert uploader("email", "user1@example.com").advice is None
+    assert uploader("email", "user1@example.com", ttl=in_days(900)).advice is None
     collection.update_one(one, {"$set": {"eligibility": {"inviteOnly": True, "inviteTypes": ["memberId"]}}})
     told = uploader("email", "user1@example.com").advice
     assert told is not None and "goes by memberId alone" in told
     collection.update_one(one, {"$set": {"eligibility": {}}})
     told = uploader("email", "user1@example.com").advice
     assert told is not None and "not `inviteOnly`" in told
+
+
+def closing(uploader: Uploader, days: float) -> None:
+    """Let the campaign close in so many days."""
+    uploader.runtime.database["campaigns"].update_one(
+        {"_id": uploader.campaign_id}, {"$set": {"closesAt": iso(in_days(days))}}
+    )
+
+
+@pytest.mark.parametrize(("closes_in", "holds"), [(60, 60 + 14), (10, 30), (-5, 30), (17, 17 + 14)])
+def test_without_a_time_invites_hold_until_the_draw_no_longer_needs_them(
+    uploader: Uploader, closes_in: int, holds: int
+) -> None:
+    before = time.time()
+    closing(uploader, closes_in)
+    report = uploader("email", "user1@example.com", ttl=0)
+    assert report.ttl in {days_from(holds, before), days_from(holds, time.time())}
+    assert uploader.ttl_of("user1@example.com") == report.ttl and report.advice is None
+
+
+def test_invites_that_end_before_the_draw_are_told_with_both_dates(uploader: Uploader) -> None:
+    closing(uploader, 60)
+    ttl = in_days(70)
+    told = uploader("email", "user1@example.com", ttl=ttl).advice or ""
+    campaign = uploader.runtime.campaigns.get(uploader.campaign_id)
+    assert campaign is not None and iso(ttl) in told and campaign.closes_at in told and "NOT_INVITED" in told
+    assert uploader("email", "user1@example.com", ttl=in_days(76)).advice is None
+    early = f"{uploader.campaign_id}-early"
+    report = uploader("email", "user1@example.com", ttl=0, campaign=early, force=True)
+    assert report.ttl is not None and report.ttl <= in_days(31)
 
 
 def test_the_rejects_of_an_earlier_upload_are_over(uploader: Uploader) -> None:

@@ -36,7 +36,7 @@ class Uploader:
         return self.again(type_=type_, ttl=ttl, **options)
 
     def again(self, *, type_: InviteType = EMAIL, ttl: int | None = None, **options: Any) -> ListReport:
-        """The file as it is."""
+        """The file as it is; `ttl` 0 leaves the time to the upload."""
         options = {"run_id": "test", "rejects": self.rejects, **options}
         report = upload_invites(
             self.runtime,
@@ -44,7 +44,7 @@ class Uploader:
             type_,
             local_file(self.file),
             name=str(self.file),
-            ttl=in_days(30) if ttl is None else ttl,
+            ttl=in_days(30) if ttl is None else ttl or None,
             **options,
         )
         assert report.adds_up, report.as_dict()

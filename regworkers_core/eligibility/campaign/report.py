@@ -115,13 +115,9 @@ def _overview(numbers: Mapping[str, Any]) -> str:
     ]
     for code, count in numbers["failedRules"].items():
         lines.append(f"| {code} | {numbers['primaryReasons'].get(code, 0):,} | {count:,} |")
-    if numbers["undated"]:
-        lines += ["", _undated(numbers["undated"])]
+    for note in numbers["notes"]:
+        lines += ["", note]
     return "\n".join(lines)
-
-
-def _undated(count: int) -> str:
-    return f"{count:,} entries have no createdAt that can be read: they count as entered when the campaign opened."
 
 
 def _page(
@@ -134,7 +130,7 @@ def _page(
         f'<p class="muted">campaign <code>{escape(campaign.campaign_id)}</code>, judged as of'
         f" {escape(numbers['asOf'])}, rules {escape(numbers['ruleSet'])}.</p>",
         tiles([(name, numbers[name]) for name in ("entries", "eligible", "ineligible")]),
-        *([said("note", _undated(numbers["undated"]))] if numbers["undated"] else []),
+        *(said("note", note) for note in numbers["notes"]),
         "<h2>Why not</h2>",
         table(
             ("reason", "as the first one", "at all"),

@@ -11,6 +11,7 @@ from typing import Any
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.eligibility.rule import all_rules, rule_set
+from regworkers_core.eligibility.rules.not_invited import RULE as NOT_INVITED
 from regworkers_core.judging import PAGE, JudgedEntry, Judgement
 
 ELIGIBLE = "ELIGIBLE"
@@ -50,6 +51,21 @@ class Tally:
         """ELIGIBLE, then the primary reasons that occurred, in the order of the rules."""
         return [code for code in (ELIGIBLE, *(rule.code for rule in all_rules())) if self.primary[code]]
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the numbers must know."""
+        notes = []
+        if self.undated:
+            notes.append(
+                f"{self.undated:,} entries have no createdAt that can be read: they count as entered when the campaign"
+                " opened, after all others."
+            )
+        if uninvited := self.failed[NOT_INVITED.code]:
+            notes.append(
+                f"NOT_INVITED ({uninvited:,}): invites that have expired since can not be told from none."
+            )
+        return notes
+
     def numbers(self) -> dict[str, Any]:
         """A JSON document: `entries` = `eligible` + `ineligible` = the sum of `primaryReasons` and `eligible`."""
         eligible = self.primary[ELIGIBLE]
@@ -60,6 +76,7 @@ class Tally:
             "eligible": eligible,
             "ineligible": self.entries - eligible,
             "undated": self.undated,
+            "notes": self.notes,
             "primaryReasons": {code: self.primary[code] for code in self.codes if code != ELIGIBLE},
             "failedRules": {
                 rule.code: self.failed[rule.code] for rule in all_rules() if self.failed[rule.code]
@@ -75,7 +92,7 @@ class Tally:
         numbers = self.numbers()
         report = made_report(self.campaign, numbers, self.codes)
         (folder / page).write_text(report.html, encoding="utf-8")
-        facts = {name: value for name, value in numbers.items() if name not in ("asOf", "days")}
+        facts = {name: value for name, value in numbers.items() if name not in ("asOf", "days", "notes")}
         return Judgement(facts, report.markdown)
 
 

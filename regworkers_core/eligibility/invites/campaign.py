@@ -6,7 +6,10 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.eligibility.invites.ttl import needed_until
 from regworkers_core.runtime import Runtime
+from regworkers_core.settings import InvitesSettings
 
 
 def campaign_to_invite_to(runtime: Runtime, slug_or_id: str, *, force: bool) -> tuple[str, Campaign | None]:
@@ -41,8 +44,8 @@ def campaign_of_invites(runtime: Runtime, slug_or_id: str) -> str:
     )
 
 
-def advice(campaign: Campaign | None, type_: InviteType) -> str | None:
-    """What keeps the invites from counting, in words."""
+def advice(campaign: Campaign | None, type_: InviteType, ttl: int, settings: InvitesSettings) -> str | None:
+    """What keeps the invites from counting, in words; `ttl` is until when they hold."""
     if campaign is None:
         return "the campaign does not exist yet: nothing asks for these invites before it does"
     terms = campaign.eligibility
@@ -52,5 +55,11 @@ def advice(campaign: Campaign | None, type_: InviteType) -> str | None:
         wanted = ", ".join(each.value for each in terms.invite_types)
         return (
             f"campaign {campaign.campaign_id} goes by {wanted} alone: invites by {type_.value} do not count"
+        )
+    if ttl < (needed := needed_until(campaign, settings)):
+        return (
+            f"these invites end at {iso(ttl)} and campaign {campaign.campaign_id} closes at {campaign.closes_at}: what"
+            " has ended is taken away, and a draw after that excludes who entered by it as NOT_INVITED; let them hold"
+            f" until {iso(needed)}, or give no ttl"
         )
     return None

@@ -22,7 +22,7 @@ def upload_object(
     type_: InviteType,
     location: str,
     *,
-    ttl: int,
+    ttl: int | None,
     run_id: str,
     dry_run: bool = False,
     force: bool = False,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
+from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.timestamps import iso
+from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.settings import InvitesSettings
 
 MAX_DAYS = 3650
 _DAY_SECONDS = 86_400
@@ -42,6 +44,19 @@ def parse_ttl(text: str, now: float) -> int:
 def days_from(days: int, now: float) -> int:
     """The end of the day (UTC) `days` from now."""
     return _end_of(datetime.fromtimestamp(now, UTC) + timedelta(days=days))
+
+
+def default_ttl(campaign: Campaign | None, settings: InvitesSettings, now: float) -> int:
+    """Where nothing was typed: `ttlDays` from now, or until the draw no longer needs the invites if that is later."""
+    ttl = days_from(settings.ttl_days, now)
+    return ttl if campaign is None else max(ttl, needed_until(campaign, settings))
+
+
+def needed_until(campaign: Campaign, settings: InvitesSettings) -> int:
+    """The end of the day (UTC) `afterCloseDays` after the campaign closes. Until then somebody may ask whether who
+    entered was invited, and DynamoDB takes expired invites away.
+    """
+    return days_from(settings.after_close_days, seconds(campaign.closes_at) or 0.0)
 
 
 def _from_number(number: int, *, text: str, in_days: bool, now: float) -> int:

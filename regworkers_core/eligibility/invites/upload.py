@@ -16,6 +16,7 @@ from regworkers_core.adapters.invites import TableKey
 from regworkers_core.domain.invite import Invite, InviteType
 from regworkers_core.eligibility.invites.campaign import advice, campaign_to_invite_to
 from regworkers_core.eligibility.invites.lines import OpenFile, read_rows, require_header
+from regworkers_core.eligibility.invites.ttl import default_ttl
 from regworkers_core.eligibility.invites.working import (
     Hooks,
     ListReport,
@@ -40,7 +41,7 @@ def upload_invites(
     open_it: OpenFile,
     *,
     name: str,
-    ttl: int,
+    ttl: int | None,
     rejects: Path,
     run_id: str,
     dry_run: bool = False,
@@ -49,8 +50,9 @@ def upload_invites(
     rate: float | None = None,
     hooks: Hooks | None = None,
 ) -> ListReport:
-    """Invite everybody in the list until `ttl` (epoch seconds); what cannot be read goes, with line and reason, to
-    `rejects`. `name` is what errors call the list; `rate` in writes a second (default: invites.itemsPerSecond).
+    """Invite everybody in the list until `ttl` (epoch seconds; None: see `default_ttl`). What cannot be read goes, with
+    line and reason, to `rejects`. `name` is what errors call the list; `rate` in writes a second (default:
+    invites.itemsPerSecond).
 
     An invite counts as *added* when none was there, *renewed* when it held less long (an expired one that lingers
     included), *known* when it held as long or longer: that one is left as it is, unless `shorten`.
@@ -60,7 +62,11 @@ def upload_invites(
     """
     hooks = hooks or Hooks()
     campaign_id, campaign = campaign_to_invite_to(runtime, slug_or_id, force=force)
-    report = ListReport(campaign_id, type_, dry_run, OUTCOMES, ttl=ttl, advice=advice(campaign, type_))
+    settings = runtime.settings.invites
+    if ttl is None:
+        ttl = default_ttl(campaign, settings, runtime.clock())
+    told = advice(campaign, type_, ttl, settings)
+    report = ListReport(campaign_id, type_, dry_run, OUTCOMES, ttl=ttl, advice=told)
     # Before anybody waits for a lease.
     require_header(open_it, name, type_)
     with ExitStack() as held:

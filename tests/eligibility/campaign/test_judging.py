@@ -129,6 +129,18 @@ def test_an_invite_counts_by_its_ttl_at_the_time_of_the_entry(tmp_path: Path) ->
     assert judged == {"in": [], "expired": ["NOT_INVITED"], "none": ["NOT_INVITED"], "member": []}
 
 
+def test_the_report_says_that_an_invite_that_has_ended_may_be_gone(tmp_path: Path) -> None:
+    world = World([entry("in"), entry("out")])
+    world.invite("in@example.com", LATER)
+    world.judge(tmp_path, closed(eligibility={"inviteOnly": True}))
+    said = "NOT_INVITED (1): invites that have expired since can not be told from none"
+    report = world.tally.judgement(tmp_path)
+    assert said in report.markdown["overview"] and said in (tmp_path / PAGE).read_text(encoding="utf-8")
+    world.invite("out@example.com", LATER)
+    world.judge(tmp_path, closed(eligibility={"inviteOnly": True}))
+    assert world.tally.numbers()["notes"] == []
+
+
 def test_invites_are_asked_for_a_hundred_at_a_time_and_only_where_the_campaign_wants_them(
     tmp_path: Path,
 ) -> None:
