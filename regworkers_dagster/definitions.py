@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from regworkers_core.settings import load_settings
+from regworkers_dagster.analytics import archive, funnel
 from regworkers_dagster.analytics import assets as analytics
 from regworkers_dagster.analytics import checks as analytics_checks
 from regworkers_dagster.analytics import jobs as analytics_jobs
@@ -38,6 +39,8 @@ defs = dg.Definitions(
         *selection.DRAINS,
         *analytics_specs.EXTERNAL,
         analytics.publish_events,
+        archive.archive_events,
+        funnel.campaign_funnel,
         certificates.look_at_certificate,
     ],
     asset_checks=[
@@ -46,6 +49,7 @@ defs = dg.Definitions(
         *selection_checks.OF_A_DRAW,
         *selection_checks.OF_QUEUES,
         selection_checks.selections_kept,
+        archive.one_row_per_id,
         analytics_checks.analytics_dlq_empty,
     ],
     jobs=[
@@ -57,6 +61,9 @@ defs = dg.Definitions(
         maintenance.prune_runs,
         *selection_jobs.JOBS,
         analytics_jobs.PUBLISH_EVENTS,
+        archive.ARCHIVE_EVENTS,
+        archive.CHECK_ARCHIVE,
+        funnel.CAMPAIGN_FUNNEL_JOB,
         certificates.CHECK_CERTIFICATE,
     ],
     sensors=[
@@ -68,6 +75,7 @@ defs = dg.Definitions(
         *schedules.build_schedules(on=_on),
         *maintenance.build_schedules(on=_on),
         *certificates.build_schedules(on=_on),
+        *archive.build_schedules(on=_on),
     ],
     resources={"workers": Workers(), "tick_workers": Workers(call_seconds=_TICK_CALL_SECONDS)},
     executor=dg.in_process_executor,

@@ -30,7 +30,10 @@ print(json.dumps({
 }))
 """
 JOBS = [
+    "archive_events",
     "backfill_entries",
+    "campaign_funnel",
+    "check_archive",
     "check_certificate",
     "check_selection",
     "draw",
@@ -82,7 +85,7 @@ SELECTION = {
 }
 ELIGIBILITY = {"invites"}
 CERTIFICATES = {"kafka_certificate"}
-ANALYTICS = {"analytics_queue", "analytics_dlq", "kafka_events"}
+ANALYTICS = {"analytics_queue", "analytics_dlq", "kafka_events", "event_archive", "campaign_funnel"}
 
 
 def _load(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -157,6 +160,13 @@ def test_the_graph_is_the_flow() -> None:
         *((name, "analytics_queue") for name in ("selections", "notifications")),
         ("analytics_queue", "analytics_dlq"),
         ("analytics_queue", "kafka_events"),
+        ("kafka_events", "event_archive"),
+        ("demand_table", "campaign_funnel"),
+        ("entries", "campaign_funnel"),
+        ("frozen_pool", "campaign_funnel"),
+        ("draw", "campaign_funnel"),
+        ("selections", "campaign_funnel"),
+        ("notifications", "campaign_funnel"),
         ("campaigns", "codes"),
         ("campaigns", "invites"),
         ("campaigns", "eligibility_report"),
@@ -203,7 +213,7 @@ def test_everything_of_a_draw_is_partitioned_by_its_campaign_and_the_draw_job_wi
 
     graph = defs.resolve_asset_graph()
     partitioned = {node.key.to_user_string() for node in graph.asset_nodes if node.partitions_def is not None}
-    assert partitioned == set(DRAW)
+    assert partitioned == {*DRAW, "campaign_funnel"}
     assert job("draw").partitions_def is not None
 
 
