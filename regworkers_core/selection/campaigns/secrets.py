@@ -22,10 +22,12 @@ Entropy = Callable[[int], bytes]
 
 
 class Commitment(NamedTuple):
-    """`late`: it was published only after the campaign had opened, so entrants could not see it before."""
+    """`late`: it was published only after the campaign had opened, so entrants could not see it before; None where
+    somebody else published it, and did not say when.
+    """
 
     commitment: str
-    late: bool
+    late: bool | None
 
 
 def secret_name(campaign_id: str) -> str:
@@ -60,7 +62,7 @@ def ensure_commitment(
         campaign = again
     reveal_of(runtime, campaign)
     draw = campaign.draw
-    late = draw.committed_at is not None and draw.committed_at > campaign.opens_at
+    late = None if draw.committed_at is None else draw.committed_at > campaign.opens_at
     return Commitment(draw.commitment or "", late)
 
 

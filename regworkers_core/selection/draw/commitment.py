@@ -32,7 +32,7 @@ def decide(runtime: Runtime, campaign: Campaign, record: DrawRecord, phase: Phas
     """`manifest`, `manifestHash`, `seedSource` and `committedAt` of a phase."""
     terms = Terms.parse(phase.fields["terms"])
     first = record.phases[1]
-    late = False
+    late: bool | None = False
     previous = None
     if phase.phase == 1:
         source, late = _source(runtime, campaign)
@@ -70,8 +70,8 @@ def decide(runtime: Runtime, campaign: Campaign, record: DrawRecord, phase: Phas
     }
 
 
-def _source(runtime: Runtime, campaign: Campaign) -> tuple[dict[str, Any], bool]:
-    """Where the seed will come from, and whether its commitment came only now."""
+def _source(runtime: Runtime, campaign: Campaign) -> tuple[dict[str, Any], bool | None]:
+    """Where the seed will come from, and whether its commitment came late (None: nobody knows)."""
     settings = runtime.settings.selection
     if settings.seed_source == "drand":
         number = round_after(runtime.clock() + _WRITE_SECONDS, settings.seed_delay_seconds)
@@ -104,5 +104,5 @@ def facts(phase: PhaseRecord) -> dict[str, Any]:
         "manifestHash": phase.manifest_hash,
         "seedSource": phase.fields["seedSource"],
         "committedAt": phase.fields["committedAt"],
-        "commitmentLate": bool(phase.fields.get("commitmentLate")),
+        "commitmentLate": phase.fields.get("commitmentLate"),
     }

@@ -2,60 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from regworkers_core.adapters.draws import DrawRecord, PhaseStatus
+from regworkers_core.adapters.draws import DrawRecord, Fenced, PhaseStatus
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.held_lease import LeaseBusy, held_lease
+from regworkers_core.engine.leases import Lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import pipeline_key, workbench
+from regworkers_core.selection.draw.fencing import table_behind
 from regworkers_core.selection.draw.terms import Terms, TopUp
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import OUTCOMES
-
-LeaseName = Callable[[str], str]
 
 
 def open_phase(runtime: Runtime, campaign_id: str, request: TopUp, *, run_id: str, lease: str) -> int:
     """Begin the next phase on the request's terms and return its number; a repeat of a request whose phase is
     not complete yet returns that phase.
 
-    Raises UsageError when the phase before is not complete, for terms that cannot be met and for a ref that
-    is struck without being in the draw.
+    Raises UsageError when the phase before is not complete, for terms that cannot be met, for a ref that is struck
+    without being in the draw, and when another run works on the draw.
     """
+    busy = UsageError(f"another run works on the draw of {campaign_id}: try again when it has ended")
     try:
         with held_lease(
             runtime.leases, lease, run_id, lease_seconds=runtime.settings.selection.lease_seconds
         ) as held:
-            record = runtime.draws.get(campaign_id)
-            if record is None or not record.phases:
-                raise UsageError(f"{campaign_id} was not drawn yet: a top-up comes after its draw")
-            last = record.latest
-            if last.phase > 1 and not last.reached(PhaseStatus.COMPLETED):
-                again = _terms(runtime, record, last.phase - 1, request)
-                if again == Terms.parse(last.fields["terms"]):
-                    return last.phase
-            if not last.reached(PhaseStatus.COMPLETED):
-                raise UsageError(
-                    f"phase {last.phase} of {campaign_id} is {last.status}: a top-up waits until it is COMPLETED"
-                    f" (`regworkers campaign status {campaign_id}` tells what is open)"
-                )
-            terms = _terms(runtime, record, last.phase, request)
-            number = last.phase + 1
-            fields: dict[str, Any] = {
-                "terms": terms.as_fields(),
-                "asOf": record.phases[1].as_of,
-                "openedAt": iso(runtime.clock()),
-                "runId": run_id,
-            }
-            runtime.draws.open(campaign_id, number, fields, token=held.token)
-            return number
+            try:
+                return _open(runtime, campaign_id, request, run_id, held)
+            except Fenced:
+                raise table_behind(runtime, campaign_id, held) or busy from None
     except LeaseBusy:
+        raise busy from None
+
+
+def _open(runtime: Runtime, campaign_id: str, request: TopUp, run_id: str, held: Lease) -> int:
+    record = runtime.draws.get(campaign_id)
+    if record is None or not record.phases:
+        raise UsageError(f"{campaign_id} was not drawn yet: a top-up comes after its draw")
+    last = record.latest
+    if last.phase > 1 and not last.reached(PhaseStatus.COMPLETED):
+        again = _terms(runtime, record, last.phase - 1, request)
+        if again == Terms.parse(last.fields["terms"]):
+            return last.phase
+    if not last.reached(PhaseStatus.COMPLETED):
         raise UsageError(
-            f"another run works on the draw of {campaign_id}: try again when it has ended"
-        ) from None
+            f"phase {last.phase} of {campaign_id} is {last.status}: a top-up waits until it is COMPLETED"
+            f" (`regworkers campaign status {campaign_id}` tells what is open)"
+        )
+    terms = _terms(runtime, record, last.phase, request)
+    number = last.phase + 1
+    fields: dict[str, Any] = {
+        "terms": terms.as_fields(),
+        "asOf": record.phases[1].as_of,
+        "openedAt": iso(runtime.clock()),
+        "runId": run_id,
+    }
+    runtime.draws.open(campaign_id, number, fields, token=held.token)
+    return number
 
 
 def _terms(runtime: Runtime, record: DrawRecord, before: int, request: TopUp) -> Terms:

@@ -10,9 +10,6 @@ import rfc8785
 
 from regworkers_core.selection.maths.errors import DrawError
 
-# What every reader of JSON holds exactly (RFC 8785 refuses more).
-LARGEST_INTEGER = 2**53 - 1
-
 
 def canonical_bytes(document: Any) -> bytes:
     """RFC 8785 bytes of `document`. ValueError for a float or an integer beyond 2^53-1."""

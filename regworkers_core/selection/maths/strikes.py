@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.selection.maths.errors import DrawError
@@ -37,11 +36,6 @@ def parse_strikes(data: bytes, artefact: str = STRIKES) -> dict[str, str]:
         strikes[ref] = reason
         before = ref
     return strikes
-
-
-def read_strikes(path: Path, artefact: str = STRIKES) -> dict[str, str]:
-    """`parse_strikes` of a file."""
-    return parse_strikes(path.read_bytes(), artefact)
 
 
 def check_cumulative(before: Mapping[str, str], now: Mapping[str, str], artefact: str = STRIKES) -> None:

@@ -7,8 +7,6 @@ from typing import Any
 
 from regworkers_core.selection.maths.manifest import COMMIT_REVEAL
 
-TRUST = "trust in the operator"
-
 _COMMIT_REVEAL = (
     "The randomness is the operator's own secret, whose hash was committed to: trust in the operator. It protects"
     " against entrants and against changes after the commit, not against whoever held the secret while the"

@@ -28,14 +28,14 @@ class ReportFiles:
 @dataclass(frozen=True, slots=True)
 class ReportContext:
     """What the files do not tell: names for people, codes available by market (None: not counted), whether the
-    commitment of the secret came after the opening, preferences dropped because their market is unknown or
-    repeated, the operator's reason for a top-up.
+    commitment of the secret came after the opening (None: nobody knows), preferences dropped because their market
+    is unknown or repeated, the operator's reason for a top-up.
     """
 
     campaign_name: str = ""
     market_names: Mapping[str, str] = field(default_factory=dict)
     codes: Mapping[str, int] | None = None
-    commitment_late: bool = False
+    commitment_late: bool | None = False
     dropped_preferences: int = 0
     reason: str = ""
 

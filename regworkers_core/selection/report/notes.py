@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -66,6 +66,11 @@ def seed_source(terms: Terms, context: ReportContext) -> dict[str, Any]:
             "; and the commitment was made after registration had opened, perhaps only at the freeze, when entries"
             " were known"
         )
+    elif context.commitment_late is None:
+        guarantee += (
+            "; whether the commitment was published before registration opened is not known here: compare with the"
+            " place where it was published"
+        )
     return {**source, "guarantee": guarantee, "commitmentLate": context.commitment_late}
 
 
@@ -115,8 +120,11 @@ def _market(market: Mapping[str, Any], context: ReportContext) -> Iterator[Note]
 
 
 def _source(source: Mapping[str, Any]) -> Iterator[Note]:
-    late = bool(source.get("commitmentLate"))
-    yield Note(Level.WARNING if late else Level.NOTE, f"seed source {source['kind']}: {source['guarantee']}")
+    # One that nobody knows the time of is no better than a late one.
+    in_time = source.get("commitmentLate", False) is False
+    yield Note(
+        Level.NOTE if in_time else Level.WARNING, f"seed source {source['kind']}: {source['guarantee']}"
+    )
 
 
 def _phase(numbers: Mapping[str, Any], context: ReportContext) -> Iterator[Note]:
@@ -132,7 +140,3 @@ def _phase(numbers: Mapping[str, Any], context: ReportContext) -> Iterator[Note]
         "winners of the phase before keep their market and are not upgraded, so truthful preferences are the best"
         " choice within a phase only",
     )
-
-
-def shown_as(notes_: Sequence[Note]) -> list[dict[str, str]]:
-    return [note.as_dict() for note in notes_]

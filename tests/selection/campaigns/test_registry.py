@@ -91,6 +91,13 @@ def test_a_commitment_is_in_time_only_when_it_came_before_the_opening(runtime: R
     assert ensure_commitment(runtime, late).late is True
 
 
+def test_when_a_commitment_was_published_that_came_with_the_campaign_nobody_knows(runtime: Runtime) -> None:
+    create(runtime)
+    runtime.database["campaigns"].update_one({"_id": "summer"}, {"$unset": {"draw.committedAt": ""}})
+    came = registry.find(runtime, "summer")
+    assert came.draw.commitment and ensure_commitment(runtime, came).late is None
+
+
 def test_a_secret_that_is_gone_changed_or_malformed_is_found_before_anything_is_committed(
     runtime: Runtime,
 ) -> None:

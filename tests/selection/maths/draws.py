@@ -29,7 +29,7 @@ from regworkers_core.selection.maths.merkle import root_of
 from regworkers_core.selection.maths.phase import Phase
 from regworkers_core.selection.maths.rank import Ranked, order_leaves
 from regworkers_core.selection.maths.seed import SeedFile, commitment_of
-from regworkers_core.selection.maths.strikes import read_strikes, strikes_bytes
+from regworkers_core.selection.maths.strikes import parse_strikes, strikes_bytes
 from regworkers_core.selection.maths.summary import Summary
 from tests.selection.maths import oracle
 from tests.selection.maths.oracle import OracleLeaf, OracleMarket
@@ -135,7 +135,7 @@ def compute_with_any_seed(folder: Path, engine: Engine, order: Ranked | None = N
     """A first phase, whatever its seed.json says."""
     manifest = Manifest.parse((folder / MANIFEST).read_bytes())
     seed = SeedFile.parse((folder / SEED).read_bytes())
-    phase = Phase(folder, None, manifest, read_strikes(folder / STRIKES), seed)
+    phase = Phase(folder, None, manifest, parse_strikes((folder / STRIKES).read_bytes()), seed)
     return allocate_phase(phase, order or order_of(folder, engine), folder, engine=engine)
 
 

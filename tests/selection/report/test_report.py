@@ -229,11 +229,14 @@ def test_more_winners_than_seats_is_a_finding(world: World) -> None:
     assert "south has 25 winners for 24 seats" in read(files).findings
 
 
-@pytest.mark.parametrize("late", [False, True])
-def test_commit_reveal_says_trust_in_the_operator_and_whether_it_came_late(world: World, late: bool) -> None:
+@pytest.mark.parametrize("late", [False, True, None])
+def test_commit_reveal_says_trust_in_the_operator_and_whether_it_came_late(
+    world: World, late: bool | None
+) -> None:
     made = figures(world, ReportContext(commitment_late=late))
     assert "trust in the operator" in made.numbers["seedSource"]["guarantee"]
-    assert any("after registration had opened" in text for text in made.warnings) is late
+    assert any("after registration had opened" in text for text in made.warnings) is (late is True)
+    assert any("is not known here" in text for text in made.warnings) is (late is None)
 
 
 def test_a_beacon_needs_no_trust(world: World) -> None:
