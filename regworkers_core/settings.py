@@ -194,7 +194,10 @@ class SelectionSettings(Section):
     drand_timeout_seconds: float = Field(5.0, gt=0)
     # How long the round must lie after the commit.
     seed_delay_seconds: int = Field(600, ge=600)
-    # How long a freeze waits for replication to catch up before it says what is open.
+    # An entry made before the closing may be written so much later: the draw waits for it before it judges. Not
+    # below domain.claim.WRITE_GRACE_SECONDS where fans register.
+    write_grace_seconds: float = Field(60.0, ge=0)
+    # How long a judgement waits for replication to catch up before it says what is open.
     settle_seconds: float = Field(300.0, ge=0)
     lease_seconds: float = Field(15.0, gt=0)
     threads: int = Field(2, ge=1)
@@ -244,6 +247,8 @@ class ServicesSettings(Section):
 class EligibilitySettings(Section):
     """The check of a fan who asks now. What is later than its time is a fact that is missing."""
 
+    # For a whole call, its entries and their events included; AppSync gives up on a Lambda function after 30 s.
+    call_seconds: float = Field(24.0, gt=0)
     # For the records of all fans of one call.
     user_budget_seconds: float = Field(0.8, gt=0)
     # For the demand table and the replica, each and for every hundred checks of a call.

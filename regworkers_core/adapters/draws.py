@@ -80,6 +80,13 @@ class PhaseRecord:
         return self.fields.get("freeze") or {}
 
     @property
+    def commitment_late(self) -> bool | None:
+        """Whether the commitment of a commit-reveal seed came after registration had opened; None: nobody knows."""
+        value = self.fields.get("commitmentLate")
+        # A server on SQLite gives a flag that was set by an update back as 0 or 1.
+        return None if value is None else bool(value)
+
+    @property
     def manifest(self) -> bytes:
         """Exactly the bytes that were hashed; empty before the commit."""
         return str(self.fields.get("manifest") or "").encode("ascii")
@@ -135,12 +142,12 @@ class Draws:
 
     def open(self, campaign_id: str, phase: int, fields: Mapping[str, Any], *, token: int) -> None:
         """Begin a phase with its terms; does nothing where it stands already. Raises Fenced."""
+        opened = {"phase": phase, "status": PhaseStatus.OPENED.value, **fields}
         if phase == 1:
             first = {"_id": campaign_id, "campaignId": campaign_id, "drawId": campaign_id, "token": token}
             # It stands when an earlier run began it, or this one whose answer was lost.
             with suppress(DuplicateKeyError):
-                self._dependency.call(lambda: self._collection.insert_one({**first, "phases": {}}))
-        opened = {"phase": phase, "status": PhaseStatus.OPENED.value, **fields}
+                self._dependency.call(lambda: self._collection.insert_one({**first, "phases": {"1": opened}}))
         self.decide(campaign_id, phase, {}, token=token, whole=opened)
 
     def decide(

@@ -185,7 +185,7 @@ def _ask(run: DrawRun, campaign_id: str, done: dict[str, Any]) -> dict[str, Any]
     typer.echo(f"report: {done['report']['page']}", err=True)
     for line in (*done["report"]["findings"], *done["report"]["warnings"]):
         typer.echo(f"  ! {line}", err=True)
-    typed = typer.prompt(f"type {campaign_id} to assign codes and queue messages", err=True)
+    typed = typer.prompt(f"type {awaiting['confirm']} to assign codes and queue messages", err=True)
     step: Step = run.publish(typed)
     done["publish"] = {"state": step.state, **step.facts}
     published: dict[str, Any] = done["publish"]

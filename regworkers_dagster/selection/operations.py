@@ -74,7 +74,7 @@ def top_up_op(context: dg.OpExecutionContext, config: TopUpConfig, workers: Work
             runtime, campaign_id, _request(config), run_id=context.run_id, lease=lease_name(campaign_id)
         )
         context.log.info(f"phase {phase} of {campaign_id}")
-        run = draw_run(runtime, campaign_id, context.run_id, context.log.info, stop)
+        run = draw_run(runtime, campaign_id, context.run_id, context.log.info, stop, phase=phase)
         try:
             for step in run.steps(config.confirm or None):
                 spec = ASSET_OF[step.name]

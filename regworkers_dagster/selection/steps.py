@@ -90,14 +90,16 @@ def draw_run(
     run_id: str,
     tell: Callable[[str], None],
     stop: StopSignal,
+    phase: int | None = None,
 ) -> DrawRun:
-    """The latest phase of a campaign's draw, in the hands of this run."""
+    """A phase of a campaign's draw, by default the latest one, in the hands of this run."""
     return DrawRun(
         runtime,
         campaign_id,
         run_id=run_id,
         settled=partial(settled, runtime, on_phase=tell),
         judge=partial(judge_campaign, runtime),
+        phase=phase,
         stop=stop,
         on_progress=tell,
     )
@@ -108,14 +110,14 @@ def awaited(campaign_id: str, step: Step) -> str:
     if step.name == "publish":
         return (
             f"nothing is published yet: look at the report, then launch `publication` of {campaign_id} with the "
-            f"config {confirmation(campaign_id)}, or `regworkers draw run {campaign_id} --yes`"
+            f"config {confirmation(str(step.facts['confirm']))}, or `regworkers draw run {campaign_id} --yes`"
         )
     return f"{step.name} of {campaign_id} was stopped while it waited: launch the job again"
 
 
-def confirmation(campaign_id: str) -> str:
+def confirmation(word: str) -> str:
     """The run config that confirms a publication."""
-    return f"{{ops: {{publication: {{config: {{confirm: {campaign_id}}}}}}}}}"
+    return f"{{ops: {{publication: {{config: {{confirm: {word}}}}}}}}}"
 
 
 def awaiting(spec: dg.AssetSpec, campaign_id: str, step: Step) -> dg.AssetObservation:

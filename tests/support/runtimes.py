@@ -48,6 +48,7 @@ def test_settings(prefix: str, addresses: dict[str, str] | None = None, **sectio
         "selection": {
             "seed_source": "commit-reveal",
             "settle_seconds": 0,
+            "write_grace_seconds": 0,
             "lease_seconds": 1.0,
             "visibility_seconds": 2,
             "receive_wait_seconds": 0,

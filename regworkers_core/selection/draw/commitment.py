@@ -104,5 +104,5 @@ def facts(phase: PhaseRecord) -> dict[str, Any]:
         "manifestHash": phase.manifest_hash,
         "seedSource": phase.fields["seedSource"],
         "committedAt": phase.fields["committedAt"],
-        "commitmentLate": phase.fields.get("commitmentLate"),
+        "commitmentLate": phase.commitment_late,
     }

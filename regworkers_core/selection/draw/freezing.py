@@ -17,6 +17,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import Workbench, pipeline_key, report_key
 from regworkers_core.selection.draw.pool import EXCLUSIONS, POOL, write_pool
 from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.selection.maths.files import LEAVES
 from regworkers_core.selection.maths.leaves import write_leaves
 from regworkers_core.selection.maths.merkle import root_of
@@ -56,7 +57,12 @@ def freeze(
         lambda done: tell(f"{done:,} entries taken up"),
     )
     tell("writing the leaves")
-    write_leaves(bench.root / POOL, bench.root / LEAVES, engine=engine)
+    try:
+        write_leaves(bench.root / POOL, bench.root / LEAVES, engine=engine)
+    except DrawError as error:
+        # Nothing reads the entries again but a judgement.
+        advice = "mend the entries, then launch the draw anew (executed again from the failure it would find the same)"
+        raise DrawError(error.artefact, f"{error.message}; {advice}") from None
     tell("hashing the leaves")
     root, count = root_of(bench.root / LEAVES)
     prefix = f"freeze-{token}"

@@ -60,7 +60,7 @@ def report(
             market_id: codes.get(market_id, {}).get(CodeStatus.AVAILABLE, 0)
             for market_id in campaign.market_ids
         },
-        commitment_late=first.fields.get("commitmentLate"),
+        commitment_late=first.commitment_late,
         dropped_preferences=first.freeze["droppedPreferences"],
         reason=Terms.parse(phase.fields["terms"]).reason,
     )

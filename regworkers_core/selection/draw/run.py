@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from regworkers_core.adapters.draws import PhaseRecord, PhaseStatus
-from regworkers_core.domain.campaign import CampaignStatus
+from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.judging import Judge, Tell
@@ -25,7 +26,7 @@ from regworkers_core.selection.campaigns import lifecycle
 from regworkers_core.selection.codes.precheck import check_codes
 from regworkers_core.selection.draw import allocation, commitment, freezing, reporting, seeding
 from regworkers_core.selection.draw.held import HeldDraw
-from regworkers_core.selection.draw.terms import Terms
+from regworkers_core.selection.draw.opening import await_writers, refuse_late_strikes, terms_of_first
 
 Settled = Callable[[str], Sequence[str]]
 
@@ -84,8 +85,18 @@ class DrawRun(HeldDraw):
         """The phase that this run works on. Raises UsageError before the first one is opened."""
         return self._ready(PhaseStatus.OPENED, "judge")[1].phase
 
+    @property
+    def word(self) -> str:
+        """What confirms the publication of this run's phase. That of a top-up names it, so that a run that is
+        executed again cannot confirm a phase that nobody has looked at.
+        """
+        phase = self.phase
+        return self.campaign_id if phase == 1 else f"{self.campaign_id}:{phase}"
+
     def steps(self, confirm: str | None = None) -> Iterator[Step]:
-        """All steps in order. Ends after one that awaits somebody's word."""
+        """All steps in order; `confirm`, the campaign's id, confirms the phase that they came to. Ends after one
+        that awaits somebody's word.
+        """
         for step in (
             self.judge,
             self.freeze,
@@ -98,7 +109,7 @@ class DrawRun(HeldDraw):
             yield step()
             if self._stop.is_set:
                 return
-        yield self.publish(confirm)
+        yield self.publish(self.word if confirm == self.campaign_id else confirm)
 
     def preview(self) -> Step:
         """Judge the entries as they are now, whatever the campaign's status, and decide nothing."""
@@ -116,8 +127,11 @@ class DrawRun(HeldDraw):
         campaign = self._campaign()
         with self._lease() as lease:
             record = self._runtime.draws.get(self.campaign_id)
-            if record is not None and record.phases[1].freeze:
-                return Step("judge", "stood", record.phases[1].eligibility)
+            # A run that died early may have left a draw without a phase.
+            first = record.phases.get(1) if record is not None else None
+            if first is not None and first.freeze:
+                self._strike(lease, campaign, first)
+                return Step("judge", "stood", first.eligibility)
             if campaign.status not in (CampaignStatus.CLOSED, CampaignStatus.PROCESSING):
                 raise UsageError(
                     f"campaign {self.campaign_id} is {campaign.status}, a draw needs it CLOSED:"
@@ -126,6 +140,11 @@ class DrawRun(HeldDraw):
             codes = check_codes(self._runtime, campaign)
             for warning in codes.warnings:
                 self._tell(warning)
+            grace = self._runtime.settings.selection.write_grace_seconds
+            if not await_writers(
+                campaign, grace, clock=self._runtime.clock, wait=self._stop.wait, tell=self._tell
+            ):
+                return Step("judge", "awaiting", {"campaignId": self.campaign_id})
             self._tell("waiting for replication")
             if findings := self._settled(self.campaign_id):
                 raise NotSettled(self.campaign_id, findings)
@@ -136,10 +155,8 @@ class DrawRun(HeldDraw):
                 reason="draw",
                 run_id=self._run_id,
             )
-            opened = {
-                "terms": Terms.of(campaign, self._strikes).as_fields(),
-                "runId": self._run_id,
-            }
+            terms = terms_of_first(campaign, self._strikes, first).as_fields()
+            opened = {"terms": terms, "runId": self._run_id}
             self._runtime.draws.open(self.campaign_id, 1, opened, token=lease.token)
             as_of = self._now()
             with self._bench() as bench:
@@ -147,31 +164,40 @@ class DrawRun(HeldDraw):
                     self._runtime, campaign, self._judge, as_of, bench, lease.token, self._tell
                 )
             self._on_step("draw.after_judge")
-            self._decide(lease, 1, {"eligibility": judged, "asOf": as_of})
+            self._decide(lease, 1, {"eligibility": judged, "asOf": as_of, "terms": terms})
         return Step("judge", "done", {**judged, **codes.as_facts()}, told.markdown)
+
+    def _strike(self, lease: Lease, campaign: Campaign, first: PhaseRecord) -> None:
+        """Strikes that come after the freeze still count, as long as no manifest stands."""
+        if first.manifest_hash:
+            refuse_late_strikes(self.campaign_id, first, self._strikes)
+        elif self._strikes:
+            self._decide(lease, 1, {"terms": terms_of_first(campaign, self._strikes, first).as_fields()})
 
     def freeze(self) -> Step:
         """Keep the pool: the judged entries that can take part, as leaves, and their root."""
         campaign = self._campaign()
         with self._lease() as lease:
-            _, phase = self._ready(PhaseStatus.OPENED, "judge")
-            first = self._phase(1)
+            record, _ = self._ready(PhaseStatus.OPENED, "judge")
+            first = record.phases[1]
             if first.freeze:
                 return Step("freeze", "stood", freezing.facts(first))
-            if not phase.eligibility:
+            if not first.eligibility:
                 raise self._missing("judge")
             with self._bench() as bench:
                 frozen = freezing.freeze(
                     self._runtime,
                     campaign,
-                    phase.eligibility,
+                    first.eligibility,
                     bench,
                     self._engine(bench),
                     lease.token,
                     self._tell,
                 )
             self._on_step("draw.after_freeze")
-            self._decide(lease, 1, {"freeze": frozen, "status": PhaseStatus.FROZEN.value}, once="freeze")
+            # With the judgement that it was made from: a judge that lost its lease may have written another since.
+            decided = {"freeze": frozen, "eligibility": first.eligibility, "asOf": first.as_of}
+            self._decide(lease, 1, {**decided, "status": PhaseStatus.FROZEN.value}, once="freeze")
         return Step("freeze", "done", freezing.facts(self._phase(1)))
 
     def commit(self) -> Step:
@@ -258,20 +284,18 @@ class DrawRun(HeldDraw):
         return Step("report", "done", made.record, made.markdown)
 
     def publish(self, confirm: str | None = None) -> Step:
-        """Plan codes and queue the work on them, once `confirm` is the campaign's id (or the settings say that
-        no word is needed). Raises UsageError for another word.
+        """Plan codes and queue the work on them, once `confirm` is `word` (or the settings say that none is needed).
+        Raises UsageError for another one.
         """
-        if confirm and confirm != self.campaign_id:
-            raise UsageError(
-                f"the confirmation should be the campaign's id {self.campaign_id}, found {confirm!r}"
-            )
+        if confirm and confirm != self.word:
+            raise UsageError(f"the confirmation should be {self.word}, found {confirm!r}")
         with self._lease() as lease:
             _, phase = self._ready(PhaseStatus.DRAWN, "allocate")
             if phase.reached(PhaseStatus.COMPLETED):
                 return Step("publish", "stood", _markets(phase))
             if "confirmedAt" not in phase.fields:
                 if not confirm and not self._runtime.settings.selection.auto_publish:
-                    return Step("publish", "awaiting", {"confirm": self.campaign_id})
+                    return Step("publish", "awaiting", {"confirm": self.word})
                 if "report" not in phase.fields:
                     raise self._missing("report")
                 said = {"confirmedAt": self._now(), "confirmedBy": self._run_id if confirm else "settings"}

@@ -137,7 +137,7 @@ def campaign_source(runtime: Runtime, campaign_id: str, cache: Path) -> ReceiptS
         folder,
         folder / "leaves.index",
         lambda ref: _reasons(runtime.objects, record, ref),
-        record.phases[1].fields.get("commitmentLate"),
+        record.phases[1].commitment_late,
     )
 
 

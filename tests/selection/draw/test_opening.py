@@ -1,0 +1,147 @@
+"""Before and around the judgement: strikes, writers who are still at work, runs that die or come back too late."""
+
+from __future__ import annotations
+
+import pytest
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.timestamps import seconds
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.held import lease_name
+from regworkers_core.selection.draw.opening import await_writers
+from regworkers_core.selection.draw.terms import Terms, TopUp
+from regworkers_core.selection.draw.top_up import open_phase
+from tests.eligibility.campaign.world import CLOSES, closed
+from tests.selection.draw.world import CAMPAIGN, close_campaign, draw, drawn, ref_of
+
+STRIKE = ((ref_of(3), "FRAUD"),)
+CLOSED_AT = seconds(CLOSES) or 0.0
+
+
+@pytest.fixture
+def closed_campaign(runtime: Runtime) -> Runtime:
+    close_campaign(runtime)
+    return runtime
+
+
+def strikes_of(runtime: Runtime) -> tuple[tuple[str, str], ...]:
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None
+    return Terms.parse(record.phases[1].fields["terms"]).strikes
+
+
+def test_strikes_that_come_after_the_commit_are_refused_and_never_dropped(closed_campaign: Runtime) -> None:
+    list(draw(closed_campaign).steps())
+    with pytest.raises(UsageError, match="draw top-up summer --strikes"):
+        list(draw(closed_campaign, strikes=STRIKE).steps(CAMPAIGN))
+    record = closed_campaign.draws.get(CAMPAIGN)
+    assert record is not None and "confirmedAt" not in record.latest.fields
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_strikes_that_come_before_the_commit_count(closed_campaign: Runtime, steps: int) -> None:
+    begun = draw(closed_campaign).steps()
+    for _ in range(steps):
+        next(begun)
+    drawn(closed_campaign, strikes=STRIKE)
+    record = closed_campaign.draws.get(CAMPAIGN)
+    assert record is not None and record.latest.outcomes["STRUCK"] == 1
+
+
+def test_a_run_that_knows_of_no_strikes_keeps_those_of_the_one_before(closed_campaign: Runtime) -> None:
+    draw(closed_campaign, strikes=STRIKE).judge()
+    draw(closed_campaign).judge()
+    assert strikes_of(closed_campaign) == STRIKE
+    drawn(closed_campaign)
+    list(draw(closed_campaign, strikes=STRIKE).steps(CAMPAIGN))
+    assert strikes_of(closed_campaign) == STRIKE
+
+
+def test_a_draw_that_was_left_without_a_phase_goes_on(closed_campaign: Runtime) -> None:
+    closed_campaign.database["draws"].insert_one(
+        {"_id": CAMPAIGN, "campaignId": CAMPAIGN, "drawId": CAMPAIGN, "token": 0, "phases": {}}
+    )
+    assert drawn(closed_campaign)["publish"].state == "done"
+
+
+def test_a_freeze_keeps_the_judgement_that_it_was_made_from(closed_campaign: Runtime) -> None:
+    """A judge that lost its lease in its sleep wakes up while another run freezes."""
+    late = {"eligibility": {"prefix": "judged-late"}, "asOf": "2026-03-01T00:00:00.000Z"}
+
+    def wake_up(step: str) -> None:
+        if step == "draw.after_freeze":
+            closed_campaign.database["draws"].update_one(
+                {"_id": CAMPAIGN}, {"$set": {f"phases.1.{name}": value for name, value in late.items()}}
+            )
+
+    run = draw(closed_campaign, on_step=wake_up)
+    judged = run.judge().facts
+    run.freeze()
+    record = closed_campaign.draws.get(CAMPAIGN)
+    assert record is not None
+    assert record.phases[1].eligibility["prefix"] == judged["prefix"]
+    assert record.phases[1].as_of != late["asOf"]
+
+
+def test_a_word_for_the_draw_does_not_confirm_a_top_up(closed_campaign: Runtime) -> None:
+    drawn(closed_campaign)
+    record = closed_campaign.draws.get(CAMPAIGN)
+    assert record is not None
+    closed_campaign.draws.decide(CAMPAIGN, 1, {"status": "COMPLETED"}, token=record.token)
+    more = TopUp({"berlin": 6}, {}, (), "a second evening")
+    open_phase(closed_campaign, CAMPAIGN, more, run_id="top-up", lease=lease_name(CAMPAIGN))
+    run = draw(closed_campaign)
+    *_, awaiting = run.steps()
+    assert awaiting.facts["confirm"] == f"{CAMPAIGN}:2"
+    with pytest.raises(UsageError, match="summer:2"):
+        run.publish(CAMPAIGN)
+    assert run.publish(f"{CAMPAIGN}:2").state == "done"
+
+
+def waits(now: float, *, cut_short: bool = False) -> tuple[bool, float]:
+    """Whether it waited to the end, and until when."""
+    moment = [now]
+
+    def wait(asked: float) -> bool:
+        moment[0] += asked
+        return cut_short
+
+    done = await_writers(closed(), 60.0, clock=lambda: moment[0], wait=wait, tell=lambda _text: None)
+    return done, moment[0]
+
+
+def test_entries_under_way_at_the_closing_are_waited_for() -> None:
+    assert waits(CLOSED_AT + 10) == (True, CLOSED_AT + 60)
+
+
+def test_long_after_the_closing_nobody_is_waited_for() -> None:
+    assert waits(CLOSED_AT + 60) == (True, CLOSED_AT + 60)
+
+
+def test_a_stop_signal_ends_the_waiting() -> None:
+    done, until = waits(CLOSED_AT, cut_short=True)
+    assert not done and until < CLOSED_AT + 60
+
+
+def test_a_campaign_that_closed_before_its_time_and_does_not_say_when_closed_just_now() -> None:
+    assert waits(CLOSED_AT - 86_400) == (True, CLOSED_AT - 86_400 + 60)
+
+
+def test_a_closing_by_hand_is_the_one_that_counts() -> None:
+    early = {
+        "from": "OPEN",
+        "to": "CLOSED",
+        "at": "2026-01-15T00:00:00.000Z",
+        "reason": "sold out",
+        "runId": "r",
+        "token": 1,
+    }
+    asked: list[float] = []
+    await_writers(
+        closed(transitions=[early]),
+        60.0,
+        clock=lambda: (seconds(early["at"]) or 0.0) + 61,
+        wait=lambda seconds_: bool(asked.append(seconds_)),
+        tell=lambda _text: None,
+    )
+    assert asked == []
