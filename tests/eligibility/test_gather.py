@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import date
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.domain.eligibility import Known, Missing, Source
-from regworkers_core.domain.invite import Invite, InviteType
+from regworkers_core.domain.invite import Invite, InviteType, invite_key
 from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
 from regworkers_core.domain.user import User
 from regworkers_core.eligibility.case import AsOf
@@ -31,7 +32,8 @@ FAN = User(verified_phone=True, blocked=False, birth_date=date(1990, 1, 1))
 
 
 def gather(world: World, *checks: dict[str, Any]) -> list[Gathered]:
-    return world.gatherer.gather([read_check(each) for each in checks])
+    gathered = world.gatherer.gather([read_check(each) for each in checks])
+    return [each.at(world.now) for each in gathered]
 
 
 def said(gathered: Gathered) -> str:
@@ -151,7 +153,14 @@ def test_a_dependency_in_trouble_leaves_its_facts_missing(
 def test_a_slow_dependency_is_waited_for_so_long_and_no_longer(
     who: str, expected: str, slow: Callable[[], object]
 ) -> None:
-    world = strict_world(Limits(user_budget_seconds=0.05, read_seconds=0.05))
+    # Whoever is not slow gets time enough on a busy machine.
+    short, long = 0.05, 10.0
+    world = strict_world(
+        Limits(
+            user_budget_seconds=short if who == "users" else long,
+            read_seconds=long if who == "users" else short,
+        )
+    )
     getattr(world, who).trouble = slow
     assert verdict(world, **ADMITTED) == expected
 
@@ -179,6 +188,40 @@ def test_a_campaign_that_cannot_be_read_is_unknown_and_no_other_is() -> None:
     world.campaigns.missing = Missing("mongo", "away")
     assert verdict(world) == "UNKNOWN campaign"
     assert world.table.reads == []
+
+
+def test_campaigns_are_looked_up_at_the_same_time() -> None:
+    names = [f"c{number}" for number in range(12)]
+    world = World(*map(campaign, names), limits=Limits(threads=12))
+    # Nobody gets an answer before all have asked.
+    world.campaigns.trouble = threading.Barrier(len(names), timeout=10).wait
+    assert {said(each) for each in gather(world, *map(check, names))} == {"ELIGIBLE"}
+
+
+def test_campaigns_are_waited_for_together_and_no_longer_than_for_one(slow: Callable[[], object]) -> None:
+    world = World(campaign(), limits=Limits(threads=2, campaign_seconds=0.05))
+    world.campaigns.trouble = slow
+    gathered = gather(world, *(check(f"c{number}") for number in range(12)))
+    assert {said(each) for each in gathered} == {"UNKNOWN campaign"}
+    assert len(world.campaigns.asked) == 2, "the others gave up before they began"
+
+
+@pytest.mark.parametrize("who", ["campaigns", "table", "replica", "users", "secrets"])
+def test_nothing_is_waited_for_beyond_the_end_of_the_call(who: str, slow: Callable[[], object]) -> None:
+    world = strict_world(Limits(600.0, 600.0, 4, 600.0))
+    getattr(world, who).trouble = slow
+    (gathered,) = world.gatherer.gather([read_check(check(**ADMITTED))], time.monotonic() + 0.05)
+    assert said(gathered.at(world.now)).startswith("UNKNOWN")
+
+
+def test_an_invite_that_could_not_be_read_is_missing_once_the_others_have_ended() -> None:
+    world = World(campaign(eligibility={"inviteOnly": True}))
+    pk, sk = invite_key("summer", InviteType.EMAIL, "fan@example.com")
+    world.table.put({"PK": pk, "SK": sk, "ttl": int(NOW) + 5})
+    (gathered,) = gather(world, check())
+    half_read = replace(gathered, unread_invites=Missing("dynamodb", "away"))
+    assert isinstance(half_read.at(NOW + 4).facts.invites, Known)
+    assert isinstance(half_read.at(NOW + 5).facts.invites, Missing)
 
 
 def test_evidence_outweighs_what_could_not_be_read() -> None:
