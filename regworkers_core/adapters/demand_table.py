@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from botocore.exceptions import ClientError
-
 from regworkers_core.adapters.attribute_values import attribute, plain_item
-from regworkers_core.adapters.aws import error_code
+from regworkers_core.adapters.tables import known_table
 from regworkers_core.domain.entry import ORDER_FIELDS, Entry
 from regworkers_core.domain.keys import ENTRY_PREFIX, EntryKey
-from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 
 MAX_GET = 100
@@ -180,9 +178,5 @@ class DemandTable:
         self._call(lambda: self._client.describe_table(TableName=self.table))
 
     def _call(self, function: Any) -> Any:
-        try:
+        with known_table(self.table):
             return self._dependency.call(function)
-        except ClientError as error:
-            if error_code(error) == "ResourceNotFoundException":
-                raise UsageError(f"table {self.table} does not exist: run `regworkers provision`") from None
-            raise

@@ -8,19 +8,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from botocore.exceptions import ClientError
-
 from regworkers_core.adapters.attribute_values import attributes
-from regworkers_core.adapters.aws import error_code
+from regworkers_core.adapters.tables import known_table
+from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.invite import INVITE_PREFIX, Invite, InviteType
 from regworkers_core.domain.keys import CAMPAIGN_PREFIX
-from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 
-MAX_GET = 100
-MAX_WRITE = 25
+_MAX_WRITE = 25
 
-TableKey = tuple[str, str]
 Request = dict[str, Any]
 
 
@@ -109,8 +106,8 @@ class Invites:
             left: list[Request] = answer.get("UnprocessedItems", {}).get(self._table, [])
             return left
 
-        for start in range(0, len(requests), MAX_WRITE):
-            self._until_all_are_done(list(requests[start : start + MAX_WRITE]), ask)
+        for start in range(0, len(requests), _MAX_WRITE):
+            self._until_all_are_done(list(requests[start : start + _MAX_WRITE]), ask)
 
     def _until_all_are_done(
         self, pending: list[Request], ask: Callable[[list[Request]], list[Request]]
@@ -153,12 +150,8 @@ class Invites:
         return answer
 
     def _call(self, function: Callable[[], Any]) -> Any:
-        try:
+        with known_table(self._table):
             return self._dependency.call(function)
-        except ClientError as error:
-            if error_code(error) == "ResourceNotFoundException":
-                raise UsageError(f"table {self._table} does not exist: run `regworkers provision`") from None
-            raise
 
 
 def _key(key: TableKey) -> Request:

@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.attribute_values import attributes, plain_item
 from regworkers_core.adapters.aws import error_code
-from regworkers_core.domain.reasons import UsageError
+from regworkers_core.adapters.tables import known_table
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
 
@@ -111,12 +111,8 @@ class DynamoLeaseTable:
         return True
 
     def _call(self, function: Callable[[], Any]) -> Any:
-        try:
+        with known_table(self._table):
             return self._dependency.call(function)
-        except ClientError as error:
-            if error_code(error) == "ResourceNotFoundException":
-                raise UsageError(f"table {self._table} does not exist: run `regworkers provision`") from None
-            raise
 
 
 def _as_seen(seen: LeaseRow) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.invites import TableKey
+from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.invite import Invite, InviteType
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
-from typing import TypeVar
 
-from regworkers_core.adapters.invites import MAX_GET, TableKey
+from regworkers_core.adapters.demand_table import MAX_GET
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.eligibility import Fact, Known, Missing, Source
 from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure
 from regworkers_core.domain.user import User
 from regworkers_core.eligibility.subject import Subject
+from regworkers_core.engine.csv_lines import in_batches
 from regworkers_core.runtime import Runtime
 
-T = TypeVar("T")
 Invites = Mapping[InviteType, int]
 NO_INVITES: Fact[Invites] = Known({}, Source.REQUEST)
 NO_USER: Fact[User | None] = Known(None, Source.REQUEST)
@@ -79,7 +78,7 @@ class Outside:
             )
         keys = dict.fromkeys(key for each in wanted for key in each.values())
         found: dict[TableKey, int] = {}
-        for part in self._pool.map(self._runtime.invites.ttls, _chunks(keys, MAX_GET)):
+        for part in self._pool.map(self._runtime.invites.ttls, in_batches(keys, MAX_GET)):
             found |= part
         return [
             Known({kind: found[key] for kind, key in each.items() if key in found}, Source.DATABASE)
@@ -125,9 +124,3 @@ def outside(runtime: Runtime, campaign: Campaign) -> Iterator[Outside]:
     """With threads of its own."""
     with ThreadPoolExecutor(runtime.settings.eligibility.threads, "eligibility") as pool:
         yield Outside(runtime, campaign, pool)
-
-
-def _chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(values)
-    while chunk := list(islice(iterator, size)):
-        yield chunk

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from regworkers_core.adapters.invites import TableKey
+from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.invite import Invite, InviteType
 from regworkers_core.eligibility.invites.campaign import advice, campaign_to_invite_to
 from regworkers_core.eligibility.invites.lines import OpenFile, read_rows, require_header

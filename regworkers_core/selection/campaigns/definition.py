@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
 
-INVITE_TYPES = ("email", "globalUserId", "memberId")
 _FIELDS = frozenset({"campaignId", "slug", "name", "opensAt", "closesAt", "eligibility"})
 _FIELDS |= {"markets", "autoDraw", "draw"}
 _DRAW = frozenset({"winsPerUnit", "waitlistSize"})
@@ -25,7 +25,7 @@ _MARKET = frozenset({"marketId", "name", "capacity", "reserves"})
 _RESERVE = frozenset({"segment", "seats"})
 _ELIGIBILITY: Mapping[str, str] = {
     "inviteOnly": "true or false",
-    "inviteTypes": f"a list of {', '.join(INVITE_TYPES)}",
+    "inviteTypes": f"a list of {', '.join(InviteType)}",
     "regions": "a list of texts",
     "minAge": "a whole number of at least 0",
     "requireVerifiedPhone": "true or false",
@@ -119,7 +119,7 @@ def _fits(name: str, value: Any) -> bool:
     if name in ("inviteOnly", "requireVerifiedPhone"):
         return isinstance(value, bool)
     if name == "inviteTypes":
-        return isinstance(value, list) and all(each in INVITE_TYPES for each in value)
+        return isinstance(value, list) and all(each in list(InviteType) for each in value)
     if name == "regions":
         return isinstance(value, list) and all(isinstance(each, str) and each for each in value)
     return type(value) is int and value >= (1 if name == "maxPerUnit" else 0)

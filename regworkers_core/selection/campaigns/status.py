@@ -188,7 +188,10 @@ def _at_work(runtime: Runtime, campaign_id: str, sleep: Sleep) -> bool:
     """Whether somebody holds the draw's lease and shows a sign of life: its counter moves every third of a
     lease time.
     """
-    key = LeaseHolder.key_of(f"draw-{campaign_id}")
+    # Late, for it brings pyarrow and DuckDB.
+    from regworkers_core.selection.draw.held import lease_name
+
+    key = LeaseHolder.key_of(lease_name(campaign_id))
     before = runtime.leases.get(key)
     if before is None or not before.owner:
         return False
