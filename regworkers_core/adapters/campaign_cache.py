@@ -43,6 +43,11 @@ class CampaignCache:
         self._flights: Flights[Known[Campaign | None]] = Flights("campaigns", threads=_THREADS)
         self._told: set[str] = set()
 
+    @property
+    def dependency(self) -> str:
+        """Who is missing when there is no answer."""
+        return self._source.dependency
+
     def find(self, slug_or_id: str) -> Fact[Campaign | None]:
         """By id, else by slug. The value is None when there is none; Missing names who should have told and did
         not within `wait_seconds`. Never raises for a dependency's failure.

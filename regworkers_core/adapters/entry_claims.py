@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,15 +12,18 @@ from botocore.exceptions import ClientError
 from regworkers_core.adapters.attribute_values import attribute, attributes, plain_item
 from regworkers_core.adapters.aws import error_code
 from regworkers_core.adapters.demand_table import MAX_GET
+from regworkers_core.adapters.tables import known_table
 from regworkers_core.domain.claim import Claim, TableKey
-from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 
 Item = dict[str, Any]
 
 
 class EntryClaims:
-    """Every method raises TransientFailure when DynamoDB cannot answer, UsageError for a missing table."""
+    """Every method raises TransientFailure when DynamoDB cannot answer, UsageError for a missing table. No attempt
+    begins after `within_seconds`, but for the first.
+    """
 
     def __init__(
         self,
@@ -29,32 +33,42 @@ class EntryClaims:
         *,
         policy: RetryPolicy,
         sleep: Callable[[float], object] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client, self._dependency, self._table = client, dependency, table
-        self._policy, self._sleep = policy, sleep
+        self._policy, self._sleep, self._monotonic = policy, sleep, monotonic
 
-    def read(self, keys: Sequence[TableKey]) -> dict[TableKey, Item]:
+    def read(self, keys: Sequence[TableKey], *, within_seconds: float | None = None) -> dict[TableKey, Item]:
         """Consistent reads of up to 100 distinct keys in one call, whatever they are; absent ones are absent."""
         if len(keys) > MAX_GET:
             raise ValueError(f"at most {MAX_GET} keys a call")
+        end = self._end(within_seconds)
         found: dict[TableKey, Item] = {}
         pending: Sequence[Mapping[str, Any]] = [{"PK": {"S": pk}, "SK": {"S": sk}} for pk, sk in keys]
         for attempt in range(1, self._policy.attempts + 1):
             request = {self._table: {"Keys": pending, "ConsistentRead": True}}
-            answer = self._call(lambda request=request: self._client.batch_get_item(RequestItems=request))
+            answer = self._call(
+                lambda request=request: self._client.batch_get_item(RequestItems=request), end
+            )
             for raw in answer.get("Responses", {}).get(self._table, ()):
                 item = plain_item(raw)
                 found[item["PK"], item["SK"]] = item
             pending = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
             if not pending:
                 return found
-            self._sleep(self._policy.backoff(attempt))
+            wait = self._policy.backoff(attempt)
+            if self._monotonic() + wait > end:
+                break
+            self._sleep(wait)
         raise TransientFailure(self._dependency.name, f"{len(pending)} keys stayed unprocessed")
 
-    def claim(self, claim: Claim, over: Claim | None) -> bool:
+    def claim(self, claim: Claim, over: Claim | None, *, within_seconds: float | None = None) -> bool:
         """Write `claim` where nobody holds it, or exactly over what was read there; False when somebody was faster."""
+        end = self._end(within_seconds)
         if over is None:
-            return self._put(claim.as_item(), {"ConditionExpression": "attribute_not_exists(PK)"}, "token")
+            return self._put(
+                claim.as_item(), {"ConditionExpression": "attribute_not_exists(PK)"}, "token", end
+            )
         if not over.token:
             # Damaged, so that there is nothing to compare but who holds it.
             condition, value = "entryId = :seen AND attribute_not_exists(#token)", over.entry_id
@@ -62,30 +76,32 @@ class EntryClaims:
             condition, value = "#token = :seen", over.token
         names = {"ExpressionAttributeNames": {"#token": "token"}}
         values = {"ExpressionAttributeValues": {":seen": attribute(value)}}
-        return self._put(claim.as_item(), {"ConditionExpression": condition, **names, **values}, "token")
+        return self._put(claim.as_item(), {"ConditionExpression": condition, **names, **values}, "token", end)
 
-    def put_entry(self, item: Item) -> bool:
+    def put_entry(self, item: Item, *, within_seconds: float | None = None) -> bool:
         """Write an entry where there is none; False when there is one. `ref` tells whose it is."""
-        return self._put(item, {"ConditionExpression": "attribute_not_exists(PK)"}, "ref")
+        end = self._end(within_seconds)
+        return self._put(item, {"ConditionExpression": "attribute_not_exists(PK)"}, "ref", end)
 
-    def _put(self, item: Item, condition: Mapping[str, Any], mark: str) -> bool:
+    def _put(self, item: Item, condition: Mapping[str, Any], mark: str, end: float) -> bool:
         """A put whose answer got lost is refused when it is repeated, and yet it was ours: `mark` is an attribute
         that no other writer's item has alike.
         """
         raw = attributes(item)
         try:
-            self._call(lambda: self._client.put_item(TableName=self._table, Item=raw, **condition))
+            self._call(lambda: self._client.put_item(TableName=self._table, Item=raw, **condition), end)
         except ClientError as error:
             if error_code(error) != "ConditionalCheckFailedException":
                 raise
             key = (item["PK"], item["SK"])
-            return bool(self.read([key]).get(key, {}).get(mark) == item[mark])
+            left = None if end == math.inf else max(0.0, end - self._monotonic())
+            return bool(self.read([key], within_seconds=left).get(key, {}).get(mark) == item[mark])
         return True
 
-    def _call(self, function: Any) -> Any:
-        try:
-            return self._dependency.call(function)
-        except ClientError as error:
-            if error_code(error) == "ResourceNotFoundException":
-                raise UsageError(f"table {self._table} does not exist: run `regworkers provision`") from None
-            raise
+    def _end(self, within_seconds: float | None) -> float:
+        return math.inf if within_seconds is None else self._monotonic() + within_seconds
+
+    def _call(self, function: Any, end: float) -> Any:
+        within = None if end == math.inf else end - self._monotonic()
+        with known_table(self._table):
+            return self._dependency.call(function, within_seconds=within)

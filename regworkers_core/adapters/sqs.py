@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,18 +30,24 @@ class SqsQueue:
         self._batch_bytes = batch_bytes
         self._url = ""
 
-    def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]:
+    def send(self, messages: Sequence[Outgoing], *, within_seconds: float | None = None) -> list[SendFailure]:
         """See `Queue.send`. A call that fails as a whole reports each of its messages as a transient failure,
-        so that what other calls sent still counts.
+        so that what other calls sent still counts. No attempt begins after `within_seconds`, but for the first.
         """
         failures: list[SendFailure] = []
-        for batch in self._batches(messages):
+        end = math.inf if within_seconds is None else time.monotonic() + within_seconds
+        for number, batch in enumerate(self._batches(messages)):
+            left = None if within_seconds is None else end - time.monotonic()
+            if number and left is not None and left <= 0:
+                failures.extend(SendFailure(index, "no time left to send it", False) for index, _ in batch)
+                continue
             entries = [_entry(index, message) for index, message in batch]
             try:
                 answer = self._call(
                     lambda entries=entries: self._client.send_message_batch(
                         QueueUrl=self._queue_url(), Entries=entries
-                    )
+                    ),
+                    within_seconds=left,
                 )
             except TransientFailure as failure:
                 failures.extend(SendFailure(index, failure.error, False) for index, _ in batch)
@@ -132,9 +140,9 @@ class SqsQueue:
         )
         return QueueDepth(*(int(answer["Attributes"].get(name, 0)) for name in names))
 
-    def _call(self, function: Any) -> Any:
+    def _call(self, function: Any, *, within_seconds: float | None = None) -> Any:
         try:
-            return self._dependency.call(function)
+            return self._dependency.call(function, within_seconds=within_seconds)
         except ClientError as error:
             if error_code(error) in _MISSING:
                 raise UsageError(f"queue {self.name} does not exist: run `regworkers provision`") from None

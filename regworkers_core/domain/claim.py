@@ -13,7 +13,7 @@ IDENTITY_PREFIX = "IDENTITY#"
 CLAIM_LEASE_SECONDS = 60.0
 # How long after its `createdAt` an entry may still land in the demand table. A writer takes `createdAt` right before
 # it judges; then come its claims and the put with its retries. It begins no attempt of the put later than
-# `CLOCKS_SECONDS` and the longest attempt (`aws.connectTimeoutSeconds` + `aws.readTimeoutSeconds`, 12 s unless set
+# `CLOCKS_SECONDS` and the longest attempt (`aws.connectTimeoutSeconds` + `eligibility.readSeconds`, 5 s unless set
 # otherwise) before the end of this time, and never puts an older entry: a repeat is judged anew at its own moment.
 # Whoever wants to see every entry that was let in before a moment waits so long after it.
 WRITE_GRACE_SECONDS = 30.0

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.eligibility import Fact, Missing, T
 from regworkers_core.domain.invite import InviteType
-from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.domain.timestamps import seconds as moment_of
 from regworkers_core.domain.user import User
 from regworkers_core.eligibility.facts import Facts
 from regworkers_core.eligibility.subject import Identity, Subject
@@ -28,14 +29,18 @@ class NoCampaign(Exception):
 
 
 class AsOf(NamedTuple):
-    """The moment of a judgement, in both forms: made once for all subjects that are judged together."""
+    """The moment of a judgement, in both forms: made once for all subjects that are judged together. Where an entry
+    is written, it is the entry's `createdAt`, so that whoever judges the entry later sees the very same moment.
+    """
 
     seconds: float
     text: str
 
     @classmethod
     def at(cls, seconds: float) -> AsOf:
-        return cls(seconds, iso(seconds))
+        """To the millisecond, which is what a text holds."""
+        text = iso(seconds)
+        return cls(moment_of(text) or 0.0, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ class Case:
         """The same in seconds since the epoch."""
         if self.subject.entered_at is None:
             return self.as_of.seconds
-        return seconds(self.moment) or 0.0
+        return moment_of(self.moment) or 0.0
 
     @property
     def invites(self) -> Mapping[InviteType, int]:

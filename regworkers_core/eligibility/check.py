@@ -1,12 +1,15 @@
 """`check_eligibility`: a list of checks in, a list of answers out, in the same order.
 
 Read each check, gather the facts of all, judge each, write those that are to be written, queue their events. Nothing
-that a check holds and nothing that a dependency does raises: the answer says it.
+that a check holds and nothing that a dependency does raises: the answer says it. What is not done when the time of the
+call is over is missing in the answer, so that whoever waits for it gets one.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,6 +19,8 @@ import structlog
 
 from regworkers_core.adapters.entrants import Entrants
 from regworkers_core.adapters.entry_claims import EntryClaims
+from regworkers_core.adapters.sqs import SqsQueue
+from regworkers_core.domain.claim import CLOCKS_SECONDS, WRITE_GRACE_SECONDS
 from regworkers_core.domain.eligibility import Known, Missing, Source, Status
 from regworkers_core.domain.events import eligibility_judged
 from regworkers_core.domain.messages import MessageType, chunks, encode
@@ -27,7 +32,7 @@ from regworkers_core.eligibility.judge import Judgement, judge
 from regworkers_core.eligibility.request import read_check
 from regworkers_core.eligibility.rule import rule_set
 from regworkers_core.eligibility.subject import Problem
-from regworkers_core.eligibility.transfer import REFUSED, IdTaken, TakenBy, Transfer, Transferred
+from regworkers_core.eligibility.transfer import REFUSED, IdTaken, TakenBy, TooOld, Transfer, Transferred
 from regworkers_core.engine.ports import Outgoing, SendFailure
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.observability.logs import describe
@@ -37,6 +42,12 @@ from regworkers_core.runtime import Runtime
 log = structlog.get_logger(__name__)
 # Checks that are gathered together: what bounds the memory of a call.
 _TOGETHER = 1_000
+# How often a transfer is judged before it is left to a repeat of the call.
+_JUDGEMENTS = 2
+# For another attempt at queueing the events, not for a long retry: the entries stand, and their callers wait.
+_QUEUE_AGAIN_SECONDS = 1.0
+# A campaign is looked up in the cache before its source is waited for.
+_CACHE_SECONDS = 1.0
 EXAMPLE = '[{"campaignSlug": "...", "entry": {"email": "...", "firstName": "...", "lastName": "..."}}]'
 
 
@@ -47,34 +58,50 @@ def check_eligibility(runtime: Runtime, items: object, *, on_step: OnStep = no_s
     """
     if not isinstance(items, list | tuple):
         raise UsageError(f"a list of checks is due, like {EXAMPLE}: found {_kind(items)}")
+    end = time.monotonic() + runtime.settings.eligibility.call_seconds
     checker = _checker(runtime)
     answers: list[dict[str, Any]] = []
     for start in range(0, len(items), _TOGETHER):
-        answers += checker.check(items[start : start + _TOGETHER], on_step)
+        answers += checker.check(items[start : start + _TOGETHER], on_step, end)
     return answers
 
 
 class Events(Protocol):
     """The analytics queue."""
 
-    def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]: ...
+    def send(
+        self, messages: Sequence[Outgoing], *, within_seconds: float | None = None
+    ) -> list[SendFailure]: ...
 
 
 class Checker:
-    """Everything that a check needs, wired once. Safe to share between threads."""
+    """Everything that a check needs, wired once. Safe to share between threads. `attempt_seconds` is what one attempt
+    at the table or the queue can take.
+    """
 
     def __init__(
-        self, gatherer: Gatherer, transfer: Transfer, analytics: Events, *, clock: Callable[[], float]
+        self,
+        gatherer: Gatherer,
+        transfer: Transfer,
+        analytics: Events,
+        *,
+        clock: Callable[[], float],
+        attempt_seconds: float = 0.0,
     ) -> None:
         self._gatherer, self._transfer = gatherer, transfer
         self._analytics, self._clock = analytics, clock
+        self._attempt_seconds = attempt_seconds
 
     @classmethod
     def of(cls, runtime: Runtime) -> Checker:
-        """Raises UsageError when the settings lack an address."""
-        settings = runtime.settings.eligibility
+        """Raises UsageError when the settings lack an address, or give a call too little time."""
+        settings, aws = runtime.settings.eligibility, runtime.settings.aws
+        # Clients of its own, since somebody waits: those of the drains are more patient than a whole call may be.
+        patience = min(settings.read_seconds, aws.read_timeout_seconds)
+        attempt = aws.connect_timeout_seconds + patience
+        _require_time(settings.call_seconds, attempt)
         table = EntryClaims(
-            runtime.dynamodb,
+            runtime.aws.client("dynamodb", read_timeout_seconds=patience),
             runtime.dependency("dynamodb"),
             runtime.names.demand_table,
             policy=runtime.policy,
@@ -85,51 +112,74 @@ class Checker:
             Entrants(runtime.database["entries"], runtime.dependency("mongo")),
             lambda: runtime.services.user,
             IdentitySecret(runtime.secrets),
-            limits=Limits(settings.user_budget_seconds, settings.read_seconds, settings.threads),
-            clock=runtime.clock,
+            limits=Limits(
+                settings.user_budget_seconds,
+                settings.read_seconds,
+                settings.threads,
+                runtime.settings.cache.wait_seconds + _CACHE_SECONDS,
+            ),
         )
-        transfer = Transfer(table, clock=runtime.clock)
-        return cls(gatherer, transfer, runtime.queue(runtime.names.analytics_queue), clock=runtime.clock)
+        analytics = SqsQueue(
+            runtime.aws.client("sqs", read_timeout_seconds=patience),
+            runtime.dependency("sqs"),
+            runtime.names.analytics_queue,
+            batch_bytes=aws.sqs_batch_bytes,
+        )
+        transfer = Transfer(table, attempt_seconds=attempt, clock=runtime.clock)
+        return cls(gatherer, transfer, analytics, clock=runtime.clock, attempt_seconds=attempt)
 
-    def check(self, items: Sequence[object], on_step: OnStep) -> list[dict[str, Any]]:
-        gathered = self._gatherer.gather([read_check(item) for item in items])
+    def check(self, items: Sequence[object], on_step: OnStep, end: float = math.inf) -> list[dict[str, Any]]:
+        """Everything is over by `end` (monotonic seconds): the last attempt at the table leaves the time for one at
+        the queue.
+        """
+        last_write = end - 2 * self._attempt_seconds
+        gathered = self._gatherer.gather([read_check(item) for item in items], last_write)
         as_of = AsOf.at(self._clock())
         # Entries that this call has added to a household, which the replica cannot know yet.
         added: Counter[tuple[str, str]] = Counter()
         answers, events = [], []
         for each in gathered:
-            answer, event = self._one(each, as_of, added, on_step)
+            if not each.check.do_transfer:
+                answers.append(_told(each, as_of))
+                continue
+            answer, event = self._transferred(each, added, last_write, on_step)
             answers.append(answer)
             events += [event] if event else []
-        self._publish(events)
+        self._publish(events, end - self._attempt_seconds)
         return answers
 
-    def _one(
-        self, gathered: Gathered, as_of: AsOf, added: Counter[tuple[str, str]], on_step: OnStep
+    def _transferred(
+        self, gathered: Gathered, added: Counter[tuple[str, str]], end: float, on_step: OnStep
     ) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """The answer, and the event of an entry that stands at its first version."""
         check = gathered.check
-        if not check.do_transfer:
-            judgement = judge(check.subject, gathered.facts, as_of)
-            return judgement.as_answer(gathered.facts, as_of, check.correlation_id), None
         gathered = _with_household(gathered, added)
         standing = gathered.standing
-        own = standing.own if standing else None
-        done: Transferred | TakenBy | IdTaken | None = None
+        done: Transferred | TakenBy | IdTaken | TooOld | None = None
         if standing is not None:
             done = self._transfer.existing(standing, check)
             gathered = _with(gathered, done)
-        judgement = judge(gathered.check.subject, gathered.facts, as_of)
-        if done is None and own is not None and standing is not None and judgement.status is Status.ELIGIBLE:
-            try:
-                done = self._transfer.write(own, standing, check, on_step)
-            except TransientFailure as failure:
-                judgement = _not_written(judgement, failure.dependency, failure.error)
-            except (Failure, UsageError) as failure:
-                judgement = _not_written(judgement, "dynamodb", str(failure))
-            if isinstance(done, TakenBy | IdTaken):
-                gathered = _with(gathered, done)
-                judgement = judge(gathered.check.subject, gathered.facts, as_of)
+        gathered, as_of, judgement = self._judge(gathered)
+        if done is None and standing is not None and standing.own is not None:
+            for _ in range(_JUDGEMENTS):
+                if judgement.status is not Status.ELIGIBLE:
+                    break
+                try:
+                    done = self._transfer.write(
+                        standing.own, standing, check, as_of, end=end, on_step=on_step
+                    )
+                except TransientFailure as failure:
+                    judgement = _not_written(judgement, failure.dependency, failure.error)
+                except (Failure, UsageError) as failure:
+                    judgement = _not_written(judgement, "dynamodb", str(failure))
+                if isinstance(done, TakenBy | IdTaken):
+                    gathered = _with(gathered, done)
+                    judgement = judge(gathered.check.subject, gathered.facts, as_of)
+                if not isinstance(done, TooOld):
+                    break
+                gathered, as_of, judgement = self._judge(gathered)
+            else:
+                judgement = _not_written(judgement, "dynamodb", "claiming took too long to go on safely")
         answer = judgement.as_answer(gathered.facts, as_of, check.correlation_id)
         if not isinstance(done, Transferred):
             return {**answer, "transfer": dict(REFUSED)}, None
@@ -137,7 +187,15 @@ class Checker:
             added[done.key.campaign_id, check.subject.unit] += 1
         return {**answer, "transfer": done.as_answer()}, _event(done, judgement, as_of, check.correlation_id)
 
-    def _publish(self, events: Sequence[dict[str, Any]]) -> None:
+    def _judge(self, gathered: Gathered) -> tuple[Gathered, AsOf, Judgement]:
+        """At a moment of its own, which becomes the entry's: with that of others, an entry could be let in before the
+        closing and be created after it.
+        """
+        as_of = AsOf.at(self._clock())
+        gathered = gathered.at(as_of.seconds)
+        return gathered, as_of, judge(gathered.check.subject, gathered.facts, as_of)
+
+    def _publish(self, events: Sequence[dict[str, Any]], end: float) -> None:
         """Queue the events. The entries stand: what cannot be queued is logged, and the repeat of a call, which
         finds its entry, queues it again.
         """
@@ -152,12 +210,23 @@ class Checker:
             for run in chunks(events)
         ]
         try:
-            failed = self._analytics.send(messages)
+            left = max(0.0, min(_QUEUE_AGAIN_SECONDS, end - time.monotonic()))
+            failed = self._analytics.send(messages, within_seconds=left)
         except Exception as error:
             log.warning("events not queued", events=len(events), error=describe(error))
             return
         if failed:
             log.warning("events not queued", messages=len(failed), error=failed[0].error)
+
+
+def _require_time(call_seconds: float, attempt_seconds: float) -> None:
+    """For two attempts in a call (see `check`), and for one that begins and ends while its entry may be put."""
+    if call_seconds <= 2 * attempt_seconds or attempt_seconds >= WRITE_GRACE_SECONDS - CLOCKS_SECONDS:
+        raise UsageError(
+            f"eligibility.callSeconds ({call_seconds:g}) leaves no time to write an entry: it must be above twice"
+            " aws.connectTimeoutSeconds and eligibility.readSeconds together, which must be below"
+            f" {WRITE_GRACE_SECONDS - CLOCKS_SECONDS:g}"
+        )
 
 
 _wiring = threading.Lock()
@@ -173,6 +242,12 @@ def _checker(runtime: Runtime) -> Checker:
             parts["eligibility_checker"] = Checker.of(runtime)
         checker: Checker = parts["eligibility_checker"]
         return checker
+
+
+def _told(gathered: Gathered, as_of: AsOf) -> dict[str, Any]:
+    gathered = gathered.at(as_of.seconds)
+    judgement = judge(gathered.check.subject, gathered.facts, as_of)
+    return judgement.as_answer(gathered.facts, as_of, gathered.check.correlation_id)
 
 
 def _not_written(judgement: Judgement, dependency: str, error: str) -> Judgement:

@@ -1,12 +1,13 @@
 """The facts for all checks of one call, gathered together: nothing that could be shared is read twice.
 
-Each distinct campaign once; consistent reads of the demand table, a hundred keys a call; one query of the replica;
-each distinct user once. The table, the replica and the service are asked at the same time. Who does not answer in
-time leaves a fact missing: nothing in here raises for a dependency.
+Each distinct campaign once, all at the same time; consistent reads of the demand table, a hundred keys a call; one
+query of the replica; each distinct user once. The table, the replica and the service are asked at the same time. Who
+does not answer in time leaves a fact missing: nothing in here raises for a dependency.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -32,11 +33,15 @@ _CHECKS_A_PERIOD = 100
 
 
 class CampaignFacts(Protocol):
+    @property
+    def dependency(self) -> str: ...
     def find(self, slug_or_id: str) -> Fact[Campaign | None]: ...
 
 
 class TableReads(Protocol):
-    def read(self, keys: Sequence[TableKey]) -> dict[TableKey, Item]: ...
+    def read(
+        self, keys: Sequence[TableKey], *, within_seconds: float | None = None
+    ) -> dict[TableKey, Item]: ...
 
 
 class EntrantReads(Protocol):
@@ -54,19 +59,33 @@ class Limits:
     user_budget_seconds: float = 0.8
     read_seconds: float = 3.0
     threads: int = 16
+    campaign_seconds: float = 6.0
 
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
     """A check with its facts. `check.subject.entry_id` is the entry's own id, derived where a transfer names none.
 
-    `campaign` is None where there is none, or none that is known; `standing` tells what stands in the table.
+    `campaign` is None where there is none, or none that is known; `standing` tells what stands in the table;
+    `unread_invites`: some of the invites could not be read.
     """
 
     check: Check
     facts: Facts
     campaign: Campaign | None = None
     standing: Standing | None = None
+    unread_invites: Missing | None = None
+
+    def at(self, moment: float) -> Gathered:
+        """With the invites as a judgement at `moment` (epoch seconds) must see them: one that counts is enough,
+        whatever the others would say.
+        """
+        invites = self.facts.invites
+        if self.unread_invites is None or isinstance(invites, Missing):
+            return self
+        if any(ttl > moment for ttl in invites.value.values()):
+            return self
+        return replace(self, facts=replace(self.facts, invites=self.unread_invites))
 
 
 class Gatherer:
@@ -81,28 +100,29 @@ class Gatherer:
         secret: IdentitySecret,
         *,
         limits: Limits,
-        clock: Callable[[], float],
     ) -> None:
         self._campaigns, self._table, self._entrants, self._users = campaigns, table, entrants, users
-        self._secret, self._limits, self._clock = secret, limits, clock
+        self._secret, self._limits = secret, limits
+        self._campaign_calls = TimedCalls(campaigns.dependency, limits.threads)
         self._table_calls = TimedCalls("dynamodb", limits.threads)
         self._replica_calls = TimedCalls("mongo", limits.threads)
         self._user_calls = TimedCalls("service-user", limits.threads)
         self._secret_calls = TimedCalls("secretsmanager", 1)
 
-    def gather(self, checks: Sequence[Check]) -> list[Gathered]:
-        """One for each check, in their order."""
+    def gather(self, checks: Sequence[Check], end: float = math.inf) -> list[Gathered]:
+        """One for each check, in their order. Nothing is waited for beyond `end` (monotonic seconds)."""
         slugs = dict.fromkeys(check.campaign_slug for check in checks if check.campaign_slug)
-        campaigns = {slug: self._campaigns.find(slug) for slug in slugs}
+        campaigns = self._find_campaigns(slugs, end)
         known = [(check, _campaign(campaigns, check)) for check in checks]
         began = time.monotonic()
         users = self._start_users(known)
         traces, each = _traces(known)
         find = lambda: self._entrants.find(traces, each)  # noqa: E731
         entrants = self._replica_calls.start(find) if traces else None
-        hashes = self._hash() if any(campaign is not None for _, campaign in known) else NOT_ASKED
+        hashes = self._hash(end) if any(campaign is not None for _, campaign in known) else NOT_ASKED
         # From here, so that who asks for the secret in vain still gets what does without.
-        deadline = time.monotonic() + self._limits.read_seconds * -(-len(checks) // _CHECKS_A_PERIOD)
+        periods = -(-len(checks) // _CHECKS_A_PERIOD)
+        deadline = min(end, time.monotonic() + self._limits.read_seconds * periods)
         asked = [_Asked.of(check, campaign, hashes) for check, campaign in known]
         read = Read(hashes if isinstance(hashes, Missing) else None)
         self._read(read, (key for each in asked for key in each.keys), deadline)
@@ -117,16 +137,20 @@ class Gatherer:
             for ask in asked
         ]
         self._read(read, (key for each in standings if each for key in each.others()), deadline)
-        records = self._user_records(users, began + self._limits.user_budget_seconds)
+        records = self._user_records(users, min(end, began + self._limits.user_budget_seconds))
         return [
-            Gathered(
-                ask.check,
-                _facts(ask, campaigns, read, standing, records, self._clock()),
-                ask.campaign,
-                standing,
-            )
+            _gathered(ask, campaigns, read, standing, records)
             for ask, standing in zip(asked, standings, strict=True)
         ]
+
+    def _find_campaigns(self, slugs: Iterable[str], end: float) -> dict[str, Fact[Campaign | None]]:
+        """All are started, then waited for together."""
+        deadline = min(end, time.monotonic() + self._limits.campaign_seconds)
+        calls = {slug: self._campaign_calls.start(self._find_campaign(slug)) for slug in slugs}
+        return {slug: self._campaign_calls.result(call, deadline) for slug, call in calls.items()}
+
+    def _find_campaign(self, slug: str) -> Callable[[], Fact[Campaign | None]]:
+        return lambda: self._campaigns.find(slug)
 
     def _start_users(self, known: Iterable[tuple[Check, Campaign | None]]) -> dict[str, Future[User | None]]:
         ids = dict.fromkeys(check.subject.global_user_id for check, campaign in known if campaign)
@@ -144,11 +168,11 @@ class Gatherer:
             records[id_] = record if isinstance(record, Missing) else Known(record, Source.SERVICE)
         return records
 
-    def _hash(self) -> IdentityHash | Missing:
+    def _hash(self, end: float) -> IdentityHash | Missing:
         known = self._secret.known
         if known is not None:
             return known
-        deadline = time.monotonic() + self._limits.read_seconds
+        deadline = min(end, time.monotonic() + self._limits.read_seconds)
         return self._secret_calls.result(self._secret_calls.start(self._secret.hash), deadline)
 
     def _read(self, read: Read, keys: Iterable[TableKey], deadline: float) -> None:
@@ -222,26 +246,29 @@ def _traces(known: Iterable[tuple[Check, Campaign | None]]) -> tuple[set[Trace],
     return traces, each
 
 
-def _facts(
+def _gathered(
     ask: _Asked,
     campaigns: Mapping[str, Fact[Campaign | None]],
     read: Read,
     standing: Standing | None,
     users: Mapping[str, Fact[User | None]],
-    now: float,
-) -> Facts:
+) -> Gathered:
+    campaign = campaigns.get(ask.check.campaign_slug, Known(None, Source.REQUEST))
     if ask.campaign is None or standing is None:
-        return Facts(campaigns.get(ask.check.campaign_slug, Known(None, Source.REQUEST)))
-    return Facts(
-        campaigns[ask.check.campaign_slug],
-        _invites(ask, read, now) if ask.campaign.eligibility.invite_only else NOT_ASKED,
+        return Gathered(ask.check, Facts(campaign))
+    invites, unread = _invites(ask, read) if ask.campaign.eligibility.invite_only else (NOT_ASKED, None)
+    facts = Facts(
+        campaign,
+        invites,
         standing.duplicates(),
         standing.household(),
         users.get(ask.check.subject.global_user_id or "", NOT_ASKED),
     )
+    return Gathered(ask.check, facts, ask.campaign, standing, unread)
 
 
-def _invites(ask: _Asked, read: Read, now: float) -> Fact[Mapping[InviteType, int]]:
+def _invites(ask: _Asked, read: Read) -> tuple[Fact[Mapping[InviteType, int]], Missing | None]:
+    """Those that were read, and what is missing of the others."""
     found: dict[InviteType, int] = {}
     missing: Missing | None = None
     for kind, key in ask.invite_keys.items():
@@ -250,7 +277,4 @@ def _invites(ask: _Asked, read: Read, now: float) -> Fact[Mapping[InviteType, in
             missing = item
         elif item is not None and isinstance(ttl := item.get("ttl"), int | float):
             found[kind] = int(ttl)
-    # One that counts is enough, whatever the others would say.
-    if missing is not None and not any(ttl > now for ttl in found.values()):
-        return missing
-    return Known(found, Source.DATABASE if ask.invite_keys else Source.REQUEST)
+    return Known(found, Source.DATABASE if ask.invite_keys else Source.REQUEST), missing

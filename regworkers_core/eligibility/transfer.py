@@ -9,13 +9,18 @@
 
 A crash between 1 and 2 leaves claims without an entry. The repeat derives the same entry id, finds the claims its own,
 and goes on. Another entry of the same person takes them over once they are older than `CLAIM_LEASE_SECONDS` and their
-entry is not there, by a condition on exactly what was read. A writer that is slow gives up before its claims get that
-old. Claims are never taken back, since another call for the same entry may rely on them. So a removed entry blocks
-nobody, and the person may enter again under any id.
+entry is not there, by a condition on exactly what was read.
+
+An entry's `createdAt` is the moment at which it was judged, to the millisecond, and it lands within
+`WRITE_GRACE_SECONDS` of it or never: whoever judges the closed campaign waits so long and then misses nobody who was
+told ELIGIBLE. A writer that is slower than that is told so, and judges anew; its claims are younger than their lease
+all the time. Claims are never taken back, since another call for the same entry may rely on them. So a removed entry
+blocks nobody, and the person may enter again under any id.
 """
 
 from __future__ import annotations
 
+import math
 import secrets as randomness
 import time
 import uuid
@@ -23,11 +28,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from regworkers_core.domain.claim import CLAIM_LEASE_SECONDS, Claim, TableKey
+from regworkers_core.domain.claim import (
+    CLAIM_LEASE_SECONDS,
+    CLOCKS_SECONDS,
+    WRITE_GRACE_SECONDS,
+    Claim,
+    TableKey,
+)
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.domain.timestamps import iso
+from regworkers_core.eligibility.case import AsOf
 from regworkers_core.eligibility.gather import TableReads
 from regworkers_core.eligibility.request import Check
 from regworkers_core.eligibility.standing import Item, Standing, identities_of, is_young
@@ -37,13 +48,14 @@ from regworkers_core.engine.steps import OnStep, no_step
 # Others may claim and let go while we look; then somebody else is at it.
 _ROUNDS = 4
 _REF_BYTES = 16
-# A third of the lease for a claim's age, a third for claiming; the last is more than writing the entry can take.
-_SAFE_SECONDS = CLAIM_LEASE_SECONDS / 3
+# The age up to which a claim of ours is left as it is: the entry follows within WRITE_GRACE_SECONDS, which leaves it
+# younger than its lease.
+_SAFE_SECONDS = (CLAIM_LEASE_SECONDS - WRITE_GRACE_SECONDS) * 2 / 3
 
 
 class TableWrites(TableReads, Protocol):
-    def claim(self, claim: Claim, over: Claim | None) -> bool: ...
-    def put_entry(self, item: dict[str, Any]) -> bool: ...
+    def claim(self, claim: Claim, over: Claim | None, *, within_seconds: float | None = None) -> bool: ...
+    def put_entry(self, item: dict[str, Any], *, within_seconds: float | None = None) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +85,21 @@ class IdTaken:
     """The entry id that the caller named is an entry of somebody else."""
 
 
+class TooOld:
+    """The judgement: nothing was put, and the entry has to be judged anew."""
+
+
 REFUSED = {"entryId": None, "state": "refused", "version": None}
 
 
 class Transfer:
-    """Safe to share between threads."""
+    """Safe to share between threads. `attempt_seconds` is what one attempt at the table can take."""
 
     def __init__(
         self,
         table: TableWrites,
         *,
+        attempt_seconds: float = 5.0,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         new_ref: Callable[[], str] = lambda: randomness.token_urlsafe(_REF_BYTES),
@@ -90,6 +107,7 @@ class Transfer:
     ) -> None:
         self._table, self._clock, self._monotonic = table, clock, monotonic
         self._new_ref, self._new_token = new_ref, new_token
+        self._put_begins_seconds = WRITE_GRACE_SECONDS - CLOCKS_SECONDS - attempt_seconds
 
     def existing(self, standing: Standing, check: Check) -> Transferred | IdTaken | None:
         """The entry that stands under the subject's own id, as it was read; None when there is none."""
@@ -97,30 +115,49 @@ class Transfer:
         return None if own is None or item is None else _standing(own, item, check)
 
     def write(
-        self, own: EntryKey, standing: Standing, check: Check, on_step: OnStep = no_step
-    ) -> Transferred | TakenBy | IdTaken:
-        """Write the entry `own` of a subject that was found eligible.
+        self,
+        own: EntryKey,
+        standing: Standing,
+        check: Check,
+        as_of: AsOf,
+        *,
+        end: float = math.inf,
+        on_step: OnStep = no_step,
+    ) -> Transferred | TakenBy | IdTaken | TooOld:
+        """Write the entry `own` of a subject that was found eligible at `as_of`. No attempt begins after `end`
+        (monotonic seconds).
 
         Raises TransientFailure when DynamoDB does not answer, or answers too slowly: then the entry may stand or not,
         and a repeat finds out.
         """
         began = self._monotonic()
         for kind, table_key in standing.claim_keys.items():
-            if not self._claim(own, standing, kind, table_key):
+            if not self._claim(own, standing, kind, table_key, end):
                 return TakenBy(kind)
         on_step("transfer.after_claims")
-        if self._monotonic() - began > _SAFE_SECONDS:
-            raise TransientFailure("dynamodb", "claiming took too long to go on safely")
-        item = self._item(own, check)
-        if self._table.put_entry(item):
+        # By both clocks: one may be set, the other may stand still while the machine does.
+        age = max(self._monotonic() - began, self._clock() - as_of.seconds)
+        if age > self._put_begins_seconds:
+            return TooOld()
+        item = self._item(own, check, as_of)
+        if self._table.put_entry(item, within_seconds=min(self._left(end), self._put_begins_seconds - age)):
             on_step("transfer.after_entry")
             return Transferred(own, lenient_order(item), True)
-        stands = self._read((own.pk, own.sk))
+        stands = self._read((own.pk, own.sk), end)
         if stands is None:
             raise TransientFailure("dynamodb", "the entry came and went while it was written")
         return _standing(own, stands, check)
 
-    def _claim(self, own: EntryKey, standing: Standing, kind: Identity, table_key: TableKey) -> bool:
+    def _left(self, end: float) -> float:
+        """Seconds. Raises TransientFailure when there are none."""
+        left = end - self._monotonic()
+        if left <= 0:
+            raise TransientFailure("dynamodb", "no time is left in this call")
+        return left
+
+    def _claim(
+        self, own: EntryKey, standing: Standing, kind: Identity, table_key: TableKey, end: float
+    ) -> bool:
         """False when another entry of the same person holds the identity."""
         before = standing.claim(kind)
         stands = before if isinstance(before, Claim) else None
@@ -133,26 +170,27 @@ class Transfer:
             if stands and stands.entry_id == own.entry_id and abs(now - stands.claimed_at) < _SAFE_SECONDS:
                 return True
             wanted = Claim(table_key, own.entry_id, round(now, 3), self._new_token())
-            if self._table.claim(wanted, stands):
+            if self._table.claim(wanted, stands, within_seconds=self._left(end)):
                 return True
-            item = self._read(table_key)
+            item = self._read(table_key, end)
             stands = None if item is None else Claim.of(item)
-            held = stands is not None and self._holds(stands, own, standing.subject.identities[kind], kind)
+            held = stands is not None and self._holds(
+                stands, own, standing.subject.identities[kind], kind, end
+            )
         raise TransientFailure("dynamodb", "a claim stays contested by other writers")
 
-    def _holds(self, claim: Claim, own: EntryKey, value: str, kind: Identity) -> bool:
+    def _holds(self, claim: Claim, own: EntryKey, value: str, kind: Identity, end: float) -> bool:
         """As `Standing.holds`, read anew; the entry of a young claim may be on its way."""
         if claim.entry_id in ("", own.entry_id):
             return False
         other = EntryKey(own.campaign_id, claim.entry_id)
-        item = self._read((other.pk, other.sk))
+        item = self._read((other.pk, other.sk), end)
         return is_young(claim, self._clock()) if item is None else identities_of(item).get(kind) == value
 
-    def _read(self, key: TableKey) -> Item | None:
-        return self._table.read([key]).get(key)
+    def _read(self, key: TableKey, end: float) -> Item | None:
+        return self._table.read([key], within_seconds=self._left(end)).get(key)
 
-    def _item(self, own: EntryKey, check: Check) -> dict[str, Any]:
-        now = iso(self._clock())
+    def _item(self, own: EntryKey, check: Check, as_of: AsOf) -> dict[str, Any]:
         return {
             **check.fields,
             "PK": own.pk,
@@ -162,8 +200,8 @@ class Transfer:
             "entryId": own.entry_id,
             "ref": self._new_ref(),
             "version": 1,
-            "createdAt": now,
-            "updatedAt": now,
+            "createdAt": as_of.text,
+            "updatedAt": as_of.text,
             "correlationId": check.correlation_id,
             "needsReplication": True,
         }

@@ -28,10 +28,13 @@ class Campaigns:
         self.by_name = {name: each for each in campaigns for name in (each.campaign_id, each.slug)}
         self.asked: list[str] = []
         self.missing: Missing | None = None
+        self.trouble: Trouble = no_trouble
+        self.dependency = "mongo"
         self.source = Source.DATABASE
 
     def find(self, slug_or_id: str) -> Fact[Campaign | None]:
         self.asked.append(slug_or_id)
+        self.trouble()
         return self.missing or Known(self.by_name.get(slug_or_id), self.source)
 
 
@@ -41,20 +44,23 @@ class Table:
     def __init__(self) -> None:
         self.items: dict[TableKey, dict[str, Any]] = {}
         self.reads: list[int] = []
+        self.put_within: list[float | None] = []
         self.trouble: Trouble = no_trouble
         self._lock = threading.Lock()
 
     def put(self, item: dict[str, Any]) -> None:
         self.items[item["PK"], item["SK"]] = item
 
-    def read(self, keys: Sequence[TableKey]) -> dict[TableKey, dict[str, Any]]:
+    def read(
+        self, keys: Sequence[TableKey], *, within_seconds: float | None = None
+    ) -> dict[TableKey, dict[str, Any]]:
         self.trouble()
         with self._lock:
             self.reads.append(len(keys))
             assert len(keys) == len(set(keys)) <= 100
             return {key: dict(self.items[key]) for key in keys if key in self.items}
 
-    def claim(self, claim: Claim, over: Claim | None) -> bool:
+    def claim(self, claim: Claim, over: Claim | None, *, within_seconds: float | None = None) -> bool:
         self.trouble()
         with self._lock:
             stands = self.items.get(claim.key)
@@ -63,7 +69,8 @@ class Table:
             self.put(claim.as_item())
             return True
 
-    def put_entry(self, item: dict[str, Any]) -> bool:
+    def put_entry(self, item: dict[str, Any], *, within_seconds: float | None = None) -> bool:
+        self.put_within.append(within_seconds)
         self.trouble()
         with self._lock:
             if (item["PK"], item["SK"]) in self.items:
@@ -136,7 +143,6 @@ class World:
             lambda: self.users,
             self.secret,
             limits=limits or Limits(),
-            clock=lambda: self.now,
         )
 
 

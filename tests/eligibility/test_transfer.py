@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from regworkers_core.domain.claim import CLAIM_LEASE_SECONDS, Claim
+from regworkers_core.domain.claim import CLAIM_LEASE_SECONDS, CLOCKS_SECONDS, WRITE_GRACE_SECONDS, Claim
+from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.keys import EntryKey, is_selection_id
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.check import Checker
 from regworkers_core.eligibility.transfer import Transfer
 from regworkers_core.engine.ports import Outgoing, SendFailure
-from tests.eligibility.fakes import World
+from tests.eligibility.campaign.world import OPENS, closed
+from tests.eligibility.campaign.world import World as Judged
+from tests.eligibility.fakes import NOW, World
 from tests.eligibility.world import campaign, check, codes
 
 
@@ -27,10 +33,12 @@ class Crash(Exception):
 class Analytics:
     def __init__(self) -> None:
         self.sent: list[Outgoing] = []
+        self.within: list[float | None] = []
         self.failures: list[SendFailure] = []
         self.error: Exception | None = None
 
-    def send(self, messages: list[Outgoing]) -> list[SendFailure]:
+    def send(self, messages: Sequence[Outgoing], *, within_seconds: float | None = None) -> list[SendFailure]:
+        self.within.append(within_seconds)
         if self.error:
             raise self.error
         self.sent += messages
@@ -218,7 +226,7 @@ def test_who_is_faster_between_the_reading_and_the_claim_wins(desk: Desk) -> Non
     """The other one enters while this call has gathered and not yet claimed."""
     claim, once = desk.world.table.claim, iter([True])
 
-    def overtaken(wanted: Claim, over: Claim | None) -> bool:
+    def overtaken(wanted: Claim, over: Claim | None, **_time: Any) -> bool:
         if next(once, False):
             desk.world.table.claim = claim  # type: ignore[method-assign]
             assert desk.enter(entryId="faster")["transfer"]["state"] == "created"
@@ -229,16 +237,107 @@ def test_who_is_faster_between_the_reading_and_the_claim_wins(desk: Desk) -> Non
     assert [entry["entryId"] for entry in desk.entries] == ["faster"]
 
 
-def test_a_writer_that_claims_too_slowly_lets_go(desk: Desk) -> None:
-    ticks = iter([0.0, CLAIM_LEASE_SECONDS])
-    slow = Transfer(desk.world.table, clock=lambda: desk.world.now, monotonic=lambda: next(ticks))
-    desk.checker = Checker(desk.world.gatherer, slow, desk.analytics, clock=lambda: desk.world.now)
+def test_a_transfer_is_judged_at_its_own_moment_which_is_the_entrys(tmp_path: Path) -> None:
+    """Of a call that takes longer than the campaign is open, the later ones are late."""
+    desk = Desk(opensAt=OPENS, closesAt=iso(NOW + 1))
+
+    def slow() -> None:
+        desk.world.now += 0.1
+
+    desk.world.table.trouble = slow
+    answers = desk.ask(*(check(doTransfer=True, email=f"{number}@example.com") for number in range(10)))
+    written = {entry["entryId"]: entry for entry in desk.entries}
+    assert {codes(answer)[0] for answer in answers if codes(answer)} == {"CAMPAIGN_CLOSED"}
+    for answer in answers:
+        if not codes(answer):
+            entry = written.pop(answer["transfer"]["entryId"])
+            assert entry["createdAt"] == entry["updatedAt"] == answer["asOf"]
+    assert written == {} and 2 < len(desk.entries) < 8
+    judged = Judged(desk.entries).judge(tmp_path, closed(opensAt=OPENS, closesAt=iso(NOW + 1)))
+    assert all(reasons == [] for reasons in judged.values()), "who was let in is in the draw"
+
+
+def test_an_invite_is_good_at_the_entrys_moment_or_not_at_all() -> None:
+    desk = Desk(eligibility={"inviteOnly": True})
+    pk, sk = invite_key("summer", InviteType.EMAIL, "fan@example.com")
+    desk.world.table.put({"PK": pk, "SK": sk, "entityType": "INVITE", "ttl": int(NOW) + 1})
+
+    def late() -> None:
+        desk.world.now = NOW + 1
+
+    desk.world.table.trouble = late
     answer = desk.enter()
+    assert codes(answer) == ["NOT_INVITED"] and desk.entries == []
+
+
+@pytest.mark.parametrize("clock", ["wall", "monotonic"])
+def test_a_judgement_that_is_too_old_when_its_claims_are_made_is_made_anew(clock: str) -> None:
+    """Whichever clock tells: the other one may be set, or may have stood still."""
+    desk, ticks = Desk(), [0.0]
+    transfer = Transfer(desk.world.table, clock=lambda: desk.world.now, monotonic=lambda: ticks[0])
+    desk.checker = Checker(desk.world.gatherer, transfer, desk.analytics, clock=lambda: desk.world.now)
+    delays = [WRITE_GRACE_SECONDS]
+
+    def step(name: str) -> None:
+        if name == "transfer.after_claims" and delays:
+            by = delays.pop()
+            desk.world.now += by if clock == "wall" else 0.001
+            ticks[0] += by if clock == "monotonic" else 0.0
+
+    (answer,) = desk.checker.check([check(doTransfer=True)], step)
+    (entry,) = desk.entries
+    assert answer["transfer"]["state"] == "created" and answer["asOf"] == entry["createdAt"]
+    assert entry["createdAt"] == iso(desk.world.now)
+    (within,) = desk.world.table.put_within
+    assert within == WRITE_GRACE_SECONDS - CLOCKS_SECONDS - 5.0, "a retry of the put would come too late"
+
+
+def test_a_campaign_that_closed_while_a_writer_claimed_lets_nobody_in() -> None:
+    desk = Desk(closesAt=iso(NOW + WRITE_GRACE_SECONDS))
+
+    def step(name: str) -> None:
+        desk.world.now += WRITE_GRACE_SECONDS
+
+    (answer,) = desk.checker.check([check(doTransfer=True)], step)
+    assert codes(answer) == ["CAMPAIGN_CLOSED"] and answer["transfer"]["state"] == "refused"
+    assert desk.entries == []
+
+
+def test_a_writer_that_claims_too_slowly_again_and_again_lets_go(desk: Desk) -> None:
+    def step(name: str) -> None:
+        desk.world.now += WRITE_GRACE_SECONDS
+
+    (answer,) = desk.checker.check([check(doTransfer=True)], step)
     assert (answer["status"], answer["missing"]) == (
         "UNKNOWN",
         [{"fact": "transfer", "dependency": "dynamodb"}],
     )
-    assert desk.entries == []
+    assert desk.entries == [] and desk.analytics.sent == []
+
+
+def test_what_is_not_written_when_the_call_is_over_is_left_to_a_repeat(desk: Desk) -> None:
+    def step(name: str) -> None:
+        """The first of three is slow, by the clock that bounds the call."""
+        if name == "transfer.after_entry":
+            ticks[0] += 100.0
+
+    ticks = [0.0]
+    transfer = Transfer(desk.world.table, clock=lambda: desk.world.now, monotonic=lambda: ticks[0])
+    desk.checker = Checker(desk.world.gatherer, transfer, desk.analytics, clock=lambda: desk.world.now)
+    end = time.monotonic() + 50
+    asked = [check(doTransfer=True, email=f"{number}@example.com") for number in range(3)]
+    ticks[0] = end - 50
+    answers = desk.checker.check(asked, step, end)
+    assert [answer["status"] for answer in answers] == ["ELIGIBLE", "UNKNOWN", "UNKNOWN"]
+    assert len(desk.entries) == 1 and len(desk.analytics.events) == 1
+    again = desk.ask(*asked)
+    assert [answer["transfer"]["state"] for answer in again] == ["existing", "created", "created"]
+
+
+def test_the_event_is_not_retried_for_long(desk: Desk) -> None:
+    desk.enter()
+    (within,) = desk.analytics.within
+    assert within is not None and 0 < within <= 1
 
 
 def test_a_table_that_fails_while_it_is_written_leaves_it_unknown_whether_the_entry_stands(
@@ -246,7 +345,7 @@ def test_a_table_that_fails_while_it_is_written_leaves_it_unknown_whether_the_en
 ) -> None:
     claim = desk.world.table.claim
 
-    def fail(*_: Any) -> bool:
+    def fail(*_: Any, **_more: Any) -> bool:
         raise TransientFailure("dynamodb", "away")
 
     desk.world.table.claim = fail  # type: ignore[method-assign]
