@@ -105,10 +105,9 @@ def test_one_in_between_may_be_trusted_itself() -> None:
 
 def test_a_client_cannot_issue_for_others() -> None:
     pair = ROOT.client("middle")
-    child = Authority("middle", ROOT).client()
-    assert problems(judged(Pair(child.certificate, child.key, child.serial, pair.certificate))) == [
-        Problem.BROKEN_CHAIN
-    ]
+    child = Authority("middle", key=pair.key).client()
+    shown = Pair(child.certificate, child.key, child.serial, pair.certificate)
+    assert problems(judged(shown)) == [Problem.BROKEN_CHAIN]
 
 
 def test_an_issuer_that_ends_before_it_is_told() -> None:

@@ -23,7 +23,6 @@ ROLES = ("enqueue", "save", "reconcile", "campaigns", "draw", "selections", "not
 ROLES += ("invites", "services", "eligibility", "publish", "sensors", "provision")
 ROLES += ("archive", "funnel")
 ROLES += ("kafka-certificate", "certificates")
-ROLES += ("kafka-certificate", "certificates")
 # Services by the names that IAM gives their actions.
 _SERVICES = {"dynamodb": "dynamodb", "dynamodbstreams": "dynamodb", "sqs": "sqs", "logs": "logs"}
 _SERVICES |= {"cloudwatch": "cloudwatch", "s3": "s3", "secretsmanager": "secretsmanager"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -31,12 +32,21 @@ class Pair:
 
 
 class Authority:
-    """A root, or one that `parent` signed."""
+    """A root, or one that `parent` signed. `key` is somebody else's, who signs without being one."""
 
     def __init__(
-        self, name: str = "Test Root", parent: Authority | None = None, *, days: float = 3650
+        self,
+        name: str = "Test Root",
+        parent: Authority | None = None,
+        *,
+        days: float = 3650,
+        key: str | None = None,
     ) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._key: Any = (
+            serialization.load_pem_private_key(key.encode(), None)
+            if key
+            else ec.generate_private_key(ec.SECP256R1())
+        )
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.parent = parent
         signer = parent or self
