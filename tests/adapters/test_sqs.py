@@ -70,6 +70,15 @@ def test_a_message_above_the_limit_goes_alone_so_that_the_service_judges_it() ->
     assert batches(client) == [1, 1, 1]
 
 
+def test_who_has_no_time_gets_one_attempt_and_no_second_call() -> None:
+    made, client = queue(attempts=3, send_message_batch=[AWAY] * 9)
+    failures = made.send(outgoing(25), within_seconds=0.0)
+    assert batches(client) == [10]
+    assert [(each.index, each.permanent) for each in failures] == [(index, False) for index in range(25)]
+    again, client = queue(attempts=3, send_message_batch=[AWAY, accepted, accepted, accepted])
+    assert again.send(outgoing(25), within_seconds=60.0) == [] and batches(client) == [10, 10, 10, 5]
+
+
 def test_every_failed_message_is_reported_by_its_index_among_all() -> None:
     def some_fail(QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:
         failed = [

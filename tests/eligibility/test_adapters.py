@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from regworkers_core.adapters import entrants
 from regworkers_core.adapters.attribute_values import attributes
+from regworkers_core.adapters.aws import classify_aws
 from regworkers_core.adapters.entrants import Entrants, Trace
 from regworkers_core.adapters.entry_claims import EntryClaims
 from regworkers_core.domain.claim import Claim, claim_key
@@ -93,6 +95,46 @@ def test_keys_that_stay_unprocessed_are_asked_again_and_never_taken_for_absent(t
     else:
         with pytest.raises(TransientFailure, match="unprocessed"):
             claims.read([KEY])
+
+
+class Away:
+    """Notes what it is asked, and does not answer."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __getattr__(self, method: str) -> Any:
+        def call(**_: Any) -> Any:
+            self.asked.append(method)
+            raise EndpointConnectionError(endpoint_url="http://x")
+
+        return call
+
+
+@pytest.mark.parametrize(("within", "attempts"), [(0.0, 1), (None, 3)])
+def test_no_attempt_at_the_table_begins_when_its_time_is_over(within: float | None, attempts: int) -> None:
+    policy = RetryPolicy(attempts=3, first_cap_seconds=0.001)
+    for ask in (
+        lambda claims: claims.put_entry({"PK": "a", "SK": "b", "ref": "r"}, within_seconds=within),
+        lambda claims: claims.claim(claim("e1", "t1"), None, within_seconds=within),
+        lambda claims: claims.read([KEY], within_seconds=within),
+    ):
+        client = Away()
+        dependency = Dependency("dynamodb", classify_aws("dynamodb"), policy=policy)
+        with pytest.raises(TransientFailure):
+            ask(EntryClaims(client, dependency, "table", policy=policy))
+        assert len(client.asked) == attempts
+
+
+def test_keys_that_stay_unprocessed_are_not_asked_again_when_the_time_is_over() -> None:
+    policy, waited = RetryPolicy(attempts=9, first_cap_seconds=1.0), []
+    dependency = Dependency("dynamodb", lambda error: error, policy=policy)
+    claims = EntryClaims(
+        Busy(5), dependency, "table", policy=policy, sleep=waited.append, monotonic=lambda: 0.0
+    )
+    with pytest.raises(TransientFailure, match="unprocessed"):
+        claims.read([KEY], within_seconds=0.0)
+    assert waited == []
 
 
 def test_entries_of_other_writers_are_found_by_every_identity_and_by_unit(servers: Runtime) -> None:

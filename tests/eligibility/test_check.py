@@ -208,6 +208,12 @@ def test_a_replica_that_is_away_gives_unknown(servers: Runtime) -> None:
     assert answer["sources"]["campaign"]["source"] == "cache"
 
 
+def test_a_call_without_time_to_write_is_an_operators_matter(servers: Runtime) -> None:
+    create(servers)
+    with pytest.raises(UsageError, match=r"eligibility\.callSeconds \(4\) leaves no time"):
+        one(elsewhere(servers, eligibility={"call_seconds": 4.0}, aws={"connect_timeout_seconds": 2.0}))
+
+
 def test_a_cache_that_is_away_changes_no_verdict(servers: Runtime) -> None:
     create(servers)
     away = elsewhere(servers, redis={"url": f"redis://{nobody()}", "timeout_seconds": 0.2})
