@@ -12,16 +12,15 @@ import duckdb
 import pandas as pd
 
 from regworkers_core.analytics.funnel.stages import NONE, STAGES, WISHED, Stage
-from regworkers_core.analytics.funnel.staging import CODED, OUTCOMES, POOL, REPLICA, SOURCE, TOLD, Staged
+from regworkers_core.analytics.funnel.staging import CODED, FROZEN, OUTCOMES, REPLICA, SOURCE, TOLD, Staged
 from regworkers_core.domain.selection import NoticeType, Outcome
 
 # What an entry wishes for is told by the frozen pool, which is what was drawn from; before that by the source, and of
 # an entry that is only in the replica by that. What it won, by the row of its latest phase.
 _ENTRIES = """CREATE TABLE entry AS
-SELECT coalesce(p.preferences, s.markets, r.markets, []) AS markets,
+SELECT coalesce(p.markets, s.markets, r.markets, []) AS markets,
     coalesce(p.segments, s.segments, r.segments, []) AS segments,
-    coalesce(strftime(try_cast(coalesce(p.created_at, s.created_at, r.created_at) AS TIMESTAMP), '%Y-%m-%d'), $none)
-        AS day,
+    coalesce(p.day, s.day, r.day, $none) AS day,
     s.entry_id IS NOT NULL AS registered, r.entry_id IS NOT NULL AS replicated, p.entry_id IS NOT NULL AS eligible,
     w.entry_id IS NOT NULL AS won, c.entry_id IS NOT NULL AS coded, t.entry_id IS NOT NULL AS notified,
     w.market AS won_market, c.market AS coded_market, t.market AS notified_market
@@ -32,8 +31,8 @@ FULL JOIN winner w USING (entry_id)
 FULL JOIN coded c USING (entry_id)
 FULL JOIN told t USING (entry_id)"""
 _EMPTY = {
-    POOL: "SELECT NULL::VARCHAR AS entry_id, NULL::VARCHAR[] AS preferences, NULL::VARCHAR[] AS segments,"
-    " NULL::VARCHAR AS created_at WHERE false",
+    FROZEN: "SELECT NULL::VARCHAR AS entry_id, NULL::VARCHAR[] AS markets, NULL::VARCHAR[] AS segments,"
+    " NULL::VARCHAR AS day WHERE false",
     OUTCOMES: "SELECT NULL::VARCHAR AS entry_id, NULL::VARCHAR AS market, NULL::VARCHAR AS outcome WHERE false",
 }
 
@@ -68,7 +67,7 @@ class Counting:
 
     def count(self, staged: Staged, markets: Sequence[str]) -> Counts:
         """`markets` are those of the campaign, in its order."""
-        names = {"source": SOURCE, "replica": REPLICA, "pool": POOL, "outcome": OUTCOMES}
+        names = {"source": SOURCE, "replica": REPLICA, "pool": FROZEN, "outcome": OUTCOMES}
         for name, file in {**names, "selection": CODED, "message": TOLD}.items():
             path = staged.path(file)
             made = _EMPTY[file] if path is None else f"FROM read_parquet({_quoted(path)})"

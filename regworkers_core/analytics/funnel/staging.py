@@ -11,18 +11,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regworkers_core.adapters.draws import DrawRecord, PhaseRecord, PhaseStatus
+from regworkers_core.adapters.outbox import SENT
+from regworkers_core.analytics.funnel.stages import NONE
 from regworkers_core.domain.selection import NoticeType
+from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.runtime import Runtime
 
 # The draw's files of a phase, as it leaves them in the store.
-POOL, OUTCOMES = "pool.parquet", "outcomes.parquet"
-SOURCE, REPLICA, CODED, TOLD = "source.parquet", "replica.parquet", "coded.parquet", "told.parquet"
-SENT = "SENT"
+_POOL, OUTCOMES = "pool.parquet", "outcomes.parquet"
+SOURCE, REPLICA, FROZEN = "source.parquet", "replica.parquet", "frozen.parquet"
+CODED, TOLD = "coded.parquet", "told.parquet"
+_POOL_COLUMNS = ["entry_id", "preferences", "segments", "created_at"]
 # Rows that are held before they are written: some 10 MB.
 _ROWS = 50_000
 _TEXT: pa.DataType = pa.string()
 _TEXTS: pa.DataType = pa.list_(pa.string())
-_ENTRY = {"entry_id": _TEXT, "markets": _TEXTS, "segments": _TEXTS, "created_at": _TEXT}
+_ENTRY = {"entry_id": _TEXT, "markets": _TEXTS, "segments": _TEXTS, "day": _TEXT}
 _CODED = {"entry_id": _TEXT, "market": _TEXT, "phase": pa.int32()}
 _TOLD = {**_CODED, "type": _TEXT, "sent": pa.bool_()}
 
@@ -39,7 +43,7 @@ class Staged:
 
     def path(self, name: str) -> Path | None:
         """None where the draw has not come so far."""
-        there = {POOL: self.frozen is not None, OUTCOMES: self.drawn is not None}
+        there = {FROZEN: self.frozen is not None, OUTCOMES: self.drawn is not None}
         return self.folder / name if there.get(name, True) else None
 
 
@@ -59,8 +63,9 @@ def stage(
     frozen = next((phase for phase in phases if phase.freeze), None)
     drawn = next((phase for phase in reversed(phases) if phase.reached(PhaseStatus.DRAWN)), None)
     if frozen is not None:
-        key = f"pipeline/{campaign_id}/phase-{frozen.phase}/{frozen.freeze['prefix']}/{POOL}"
-        runtime.objects.get_file(key, folder / POOL)
+        key = f"pipeline/{campaign_id}/phase-{frozen.phase}/{frozen.freeze['prefix']}/{_POOL}"
+        runtime.objects.get_file(key, folder / _POOL)
+        _write(folder / FROZEN, _ENTRY, _of_the_pool(folder / _POOL))
     if drawn is not None:
         key = f"pipeline/{campaign_id}/phase-{drawn.phase}/{OUTCOMES}"
         runtime.objects.get_file(key, folder / OUTCOMES)
@@ -84,14 +89,27 @@ def stage(
     return Staged(folder, record, frozen, drawn, removed)
 
 
+def _of_the_pool(path: Path) -> Iterator[tuple[Any, ...]]:
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_ROWS, columns=_POOL_COLUMNS):
+            columns = [column.to_pylist() for column in batch.select(_POOL_COLUMNS).columns]
+            for entry_id, preferences, segments, created_at in zip(*columns, strict=True):
+                yield entry_id, preferences, segments, _day(created_at)
+
+
 def _entry(entry_id: str, fields: Mapping[str, Any]) -> tuple[Any, ...]:
-    created = fields.get("createdAt")
     return (
         entry_id,
         _texts(fields.get("markets")),
         _texts(fields.get("segments")),
-        created if isinstance(created, str) else "",
+        _day(fields.get("createdAt")),
     )
+
+
+def _day(created_at: object) -> str:
+    """Of UTC, as the eligibility report counts it."""
+    moment = seconds(created_at) if isinstance(created_at, str) else None
+    return NONE if moment is None else iso(moment)[:10]
 
 
 def _texts(value: object) -> list[str]:

@@ -18,6 +18,8 @@ from tests.support.entries import key, put, remove
 from tests.support.typing_in import Typed
 
 DAYS = ("2026-01-14", "2026-01-15")
+# The first in another zone, where it is a day later already.
+TIMES = ("2026-01-15T00:30:00+02:00", "2026-01-15T10:00:00.000Z")
 ENTRIES = 12
 
 
@@ -36,7 +38,7 @@ def remarks(funnel: Funnel) -> list[tuple[str, str]]:
 
 
 def registered(runtime: Runtime, number: int, **changes: Any) -> None:
-    at = f"{DAYS[number % 2]}T10:00:00.000Z"
+    at = TIMES[number % 2]
     put(
         runtime,
         key(f"e{number}"),

@@ -1,0 +1,221 @@
+"""The numbers of the funnel on files as the sources leave them, and what is said of those that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regworkers_core.adapters.draws import DrawRecord, PhaseRecord
+from regworkers_core.analytics.funnel.counting import Counting, Counts
+from regworkers_core.analytics.funnel.findings import Told, judge
+from regworkers_core.analytics.funnel.stages import NONE, STAGES, Stage
+from regworkers_core.analytics.funnel.staging import CODED, FROZEN, OUTCOMES, REPLICA, SOURCE, TOLD, Staged
+
+MARKETS = ("berlin", "paris")
+DAY, AS_OF = "2026-01-15", "2026-02-01T00:00:00.000Z"
+_TEXT, _TEXTS = pa.string(), pa.list_(pa.string())
+_ENTRY = {"entry_id": _TEXT, "markets": _TEXTS, "segments": _TEXTS, "day": _TEXT}
+_COLUMNS: Mapping[str, Mapping[str, Any]] = {
+    SOURCE: _ENTRY,
+    REPLICA: _ENTRY,
+    FROZEN: _ENTRY,
+    OUTCOMES: {"entry_id": _TEXT, "market": _TEXT, "outcome": _TEXT},
+    CODED: {"entry_id": _TEXT, "market": _TEXT, "phase": pa.int32()},
+    TOLD: {"entry_id": _TEXT, "market": _TEXT, "phase": pa.int32(), "type": _TEXT, "sent": pa.bool_()},
+}
+
+
+def staged(folder: Path, files: Mapping[str, Sequence[tuple[Any, ...]]], **phase: Any) -> Staged:
+    """Files with these rows; the draw has come as far as there are files of it. `phase` are fields of its record."""
+    for name, columns in _COLUMNS.items():
+        rows = [dict(zip(columns, row, strict=True)) for row in files.get(name, ())]
+        schema = pa.schema([pa.field(column, kind) for column, kind in columns.items()])
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / name)
+    number = phase.pop("number", 1)
+    pool, outcomes = files.get(FROZEN, ()), files.get(OUTCOMES, ())
+    fields = {
+        "status": "COMPLETED" if OUTCOMES in files else "FROZEN",
+        "asOf": AS_OF,
+        "freeze": {"count": len(pool), "entries": len(pool)},
+        "outcomes": {"WINNER": sum(row[2] == "WINNER" for row in outcomes)},
+        **phase,
+    }
+    record = PhaseRecord(number, fields)
+    draw = DrawRecord("summer", "summer", 1, {number: record}, {})
+    has_pool, has_result = FROZEN in files, OUTCOMES in files
+    return Staged(
+        folder,
+        draw if has_pool else None,
+        record if has_pool else None,
+        record if has_result else None,
+        removed=0,
+    )
+
+
+def entry(number: int, markets: Sequence[str] = MARKETS, segments: Sequence[str] = ()) -> tuple[Any, ...]:
+    return f"e{number}", list(markets), list(segments), DAY
+
+
+def counted(files: Staged, markets: Sequence[str] = MARKETS) -> Counts:
+    (files.folder / "funnel.duckdb").unlink(missing_ok=True)
+    with Counting(files.folder, 64) as counting:
+        return counting.count(files, markets)
+
+
+def told(files: Staged) -> Told:
+    return judge("summer", counted(files), files)
+
+
+def said(files: Staged) -> list[tuple[str, str]]:
+    return [(remark.level, remark.text) for remark in told(files).remarks]
+
+
+def drawn(number: int = 2, market: str = "paris") -> dict[str, list[tuple[Any, ...]]]:
+    """So many entries, all of them winners of one market, coded and told."""
+    entries = [entry(each) for each in range(number)]
+    return {
+        SOURCE: entries,
+        REPLICA: entries,
+        FROZEN: entries,
+        OUTCOMES: [(each[0], market, "WINNER") for each in entries],
+        CODED: [(each[0], market, 1) for each in entries],
+        TOLD: [(each[0], market, 1, "winner", True) for each in entries],
+    }
+
+
+def test_a_campaign_that_was_followed_to_its_end_has_nothing_to_say(tmp_path: Path) -> None:
+    files = staged(tmp_path, drawn())
+    assert counted(files).totals == dict.fromkeys(STAGES, 2)
+    assert told(files) == Told({}, ())
+
+
+def test_up_to_eligible_an_entry_counts_in_each_wish_and_from_won_on_where_it_won(tmp_path: Path) -> None:
+    rows = drawn(3)
+    rows[OUTCOMES][0] = ("e0", "berlin", "WINNER")
+    rows[OUTCOMES][2] = ("e2", "", "WAITLIST")
+    markets = counted(staged(tmp_path, rows)).markets
+    assert markets["eligible"].to_dict() == {"berlin": 3, "paris": 3}
+    assert markets["won"].to_dict() == {"berlin": 1, "paris": 1}
+
+
+def test_what_is_no_market_no_segment_and_no_day_counts_as_none(tmp_path: Path) -> None:
+    rows = [("e1", ["atlantis"], [], NONE), ("e2", ["paris", "paris", "x"], ["a", "a", "b"], DAY)]
+    counts = counted(staged(tmp_path, {SOURCE: rows}))
+    assert counts.markets["registered"].to_dict() == {"berlin": 0, "paris": 1, NONE: 1}
+    assert counts.segments["registered"].to_dict() == {"a": 1, "b": 1, NONE: 1}
+    assert counts.days["registered"].to_dict() == {"2026-01-15": 1, NONE: 1}
+
+
+def test_a_campaign_without_markets_or_entries_has_numbers_all_the_same(tmp_path: Path) -> None:
+    counts = counted(staged(tmp_path, {}), ())
+    assert counts.totals == dict.fromkeys(STAGES, 0)
+    assert counts.markets.empty and counts.days.empty
+
+
+def test_what_an_entry_wishes_for_is_told_by_the_pool_once_there_is_one(tmp_path: Path) -> None:
+    now, frozen = entry(1, ["berlin"]), entry(1, ["paris"], ["loyal"])
+    counts = counted(staged(tmp_path, {SOURCE: [now], REPLICA: [now], FROZEN: [frozen]}))
+    assert counts.markets["registered"].to_dict() == {"berlin": 0, "paris": 1}
+    assert list(counts.segments.index) == ["loyal"]
+
+
+def test_an_entry_of_two_phases_counts_once_where_it_is_in_the_later_one(tmp_path: Path) -> None:
+    rows = drawn(1)
+    rows[CODED].append(("e0", "berlin", 2))
+    counts = counted(staged(tmp_path, rows))
+    assert counts.totals[Stage.CODED] == 1
+    assert counts.markets["coded"].to_dict() == {"berlin": 1, "paris": 0}
+
+
+def test_messages_that_were_not_sent_and_those_of_others_are_no_winners_told(tmp_path: Path) -> None:
+    rows = drawn(2)
+    rows[TOLD] = [("e0", "paris", 1, "winner", False), ("e1", "-", 1, "waitlisted", True)]
+    files = staged(tmp_path, rows)
+    assert counted(files).told == {"waitlisted": 1}
+    assert told(files).pending == {Stage.NOTIFIED: "no winner's message was sent so far"}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({SOURCE: [entry(0)]}, "warning: 1 entry of the replica not in the demand table"),
+        ({REPLICA: [entry(0)]}, "warning: 1 entry not replicated"),
+        ({FROZEN: [entry(0)]}, "finding: 1 entry won without being in the pool"),
+        ({OUTCOMES: [("e0", "paris", "WINNER")]}, "finding: 1 entry with a code and no seat in phase 1"),
+        ({CODED: [("e0", "paris", 1)]}, "finding: 1 entry told of a win and without a code"),
+        (
+            {CODED: [("e0", "berlin", 1), ("e1", "paris", 1)]},
+            "finding: 1 entry with a code of another market",
+        ),
+        ({TOLD: [("e0", "paris", 1, "winner", True)]}, "note: 1 entry with a code and not told yet"),
+    ],
+)
+def test_a_number_that_does_not_fit_is_told_with_its_reason(
+    tmp_path: Path, change: dict[str, Any], expected: str
+) -> None:
+    assert [
+        line
+        for level, text in said(staged(tmp_path, {**drawn(), **change}))
+        if (line := f"{level}: {text}").startswith(expected)
+    ]
+
+
+def test_files_of_the_draw_that_are_not_what_it_recorded_are_findings(tmp_path: Path) -> None:
+    files = staged(tmp_path, drawn(), freeze={"count": 3}, outcomes={"WINNER": 5})
+    assert said(files) == [
+        ("finding", "the draw froze 3 entries, its file has 2"),
+        ("finding", "the draw recorded 5 winners, its file has 2"),
+    ]
+
+
+def test_who_lost_a_seat_in_a_later_phase_is_a_warning_and_a_market_without_codes_is_named(
+    tmp_path: Path,
+) -> None:
+    rows = drawn(3)
+    rows[OUTCOMES][0] = ("e0", "", "STRUCK")
+    rows[CODED] = rows[CODED][:2]
+    rows[TOLD] = rows[TOLD][:2]
+    blocked = {"paris": {"status": "BLOCKED"}, "berlin": {"status": "COMPLETED"}}
+    files = staged(tmp_path, rows, number=2, status="PUBLISHED", markets=blocked)
+    assert said(files) == [
+        ("warning", "1 entry with a code and no seat in phase 2"),
+        ("warning", "1 entry won and without a code; too few codes in paris"),
+    ]
+
+
+STEPS = st.lists(st.sets(st.sampled_from(range(6))), max_size=12)
+
+
+@settings(max_examples=10, deadline=None)
+@given(passed=STEPS)
+def test_whatever_the_sources_hold_every_day_column_adds_up_to_its_stage(
+    tmp_path_factory: pytest.TempPathFactory, passed: list[set[int]]
+) -> None:
+    rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in _COLUMNS}
+    for number, reached in enumerate(passed):
+        made = {
+            SOURCE: entry(number),
+            REPLICA: entry(number),
+            FROZEN: entry(number),
+            OUTCOMES: (f"e{number}", "paris", "WINNER"),
+            CODED: (f"e{number}", "paris", 1),
+            TOLD: (f"e{number}", "paris", 1, "winner", True),
+        }
+        for at, (name, row) in enumerate(made.items()):
+            if at in reached:
+                rows[name].append(row)
+    files = staged(tmp_path_factory.mktemp("funnel"), rows)
+    counts = counted(files)
+    for at, stage in enumerate(STAGES):
+        assert counts.totals[stage] == sum(at in reached for reached in passed)
+        assert int(counts.days[stage.value].sum()) == counts.totals[stage]
+    clean = all(reached == set(range(len(reached))) for reached in passed)
+    if clean and not any(len(reached) == 4 for reached in passed):
+        assert not [level for level, _ in said(files) if level == "finding"]
