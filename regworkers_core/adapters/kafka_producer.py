@@ -153,34 +153,25 @@ class KafkaProducer:
     ) -> dict[int, KafkaError | None]:
         """Hand over and wait for the reports. The failed ones by their number; None: no report came."""
         reports = _Reports()
-        for index, record in records.items():
-            self._hand_over(client, index, record, reports, give_up)
+        produce, report = client.produce, reports.report
+        for index, (topic, key, value, headers) in records.items():
+            while True:
+                try:
+                    produce(topic, value, key, headers=headers, on_delivery=partial(report, index))
+                except BufferError:
+                    # The local queue is full: what is in flight makes room.
+                    if self._clock() < give_up:
+                        client.poll(_POLL_SECONDS)
+                        continue
+                except KafkaException as error:
+                    report(index, error.args[0], None)
+                break
         while len(reports.arrived) < len(records) and self._clock() < give_up:
             client.poll(_POLL_SECONDS)
         errors: dict[int, KafkaError | None] = dict(reports.errors)
         if len(reports.arrived) < len(records):
             errors |= dict.fromkeys(records.keys() - set(reports.arrived))
         return errors
-
-    def _hand_over(self, client: Any, index: int, record: Record, reports: _Reports, give_up: float) -> None:
-        while True:
-            try:
-                client.produce(
-                    record.topic,
-                    record.value,
-                    record.key,
-                    headers=record.headers,
-                    on_delivery=partial(reports.report, index),
-                )
-                return
-            except BufferError:
-                # The local queue is full: what is in flight makes room.
-                if self._clock() >= give_up:
-                    return
-                client.poll(_POLL_SECONDS)
-            except KafkaException as error:
-                reports.report(index, error.args[0], None)
-                return
 
     def _connected(self) -> Any:
         with self._lock:

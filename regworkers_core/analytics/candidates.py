@@ -17,7 +17,8 @@ from regworkers_core.domain.events import EventType
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: one is made for every event, and that would triple what it costs.
+@dataclass(slots=True)
 class Candidate:
     """One item. `key` is the event's id; one that is refused has a key of its own, for its id may be anything."""
 

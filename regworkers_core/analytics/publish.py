@@ -63,39 +63,25 @@ class PublishHandler:
     def handle(self, asked: Sequence[Asked[Candidate]]) -> Handled:
         """Raises TransientFailure while Kafka's breaker is open, UsageError for a topic that is missing."""
         handled = Handled()
-        trace = [(name, value.encode()) for name, value in inject().items()]
+        headers = _Headers(inject(), self._clock(), self._tolerance_seconds)
         records: dict[str, Record] = {}
         for each in asked:
             candidate = each.item
             if candidate.problem is not None:
                 handled.outcomes[candidate.key] = candidate.problem
             elif candidate.key not in records:
-                records[candidate.key] = self._record(candidate.event, trace, handled)
+                event = candidate.event
+                records[candidate.key] = Record(
+                    self._topics[event["type"]],
+                    event["partitionkey"],
+                    orjson.dumps(event),
+                    headers.of(event, handled),
+                )
         outcomes = self._send(list(records.values()))
         self._on_step("publish.after_send")
         for key, failure in zip(records, outcomes, strict=True):
             handled.outcomes[key] = "sent" if failure is None else _kept(failure)
         return handled
-
-    def _record(
-        self, event: Mapping[str, Any], trace: Sequence[tuple[str, bytes]], handled: Handled
-    ) -> Record:
-        headers = [
-            ("content-type", CONTENT_TYPE.encode()),
-            ("ce_id", event["id"].encode()),
-            ("ce_type", event["type"].encode()),
-            ("correlationId", event["correlationid"].encode()),
-            *trace,
-        ]
-        happened = seconds(event["time"])
-        if happened is not None:
-            behind = self._clock() - happened
-            if behind < -self._tolerance_seconds:
-                headers.append(("clockAheadSeconds", str(round(-behind)).encode()))
-                handled.counts["clock_ahead"] += 1
-            else:
-                handled.lags.append(max(0.0, behind))
-        return Record(self._topics[event["type"]], event["partitionkey"], orjson.dumps(event), headers)
 
     def _send(self, records: Sequence[Record]) -> Sequence[Failure | None]:
         def send() -> Sequence[Failure | None]:
@@ -111,6 +97,39 @@ class PublishHandler:
             return self._dependency.call(send, retry=False)
         except _NotAll as partly:
             return partly.outcomes
+
+
+class _Headers:
+    """The headers of a batch's records, and how late its events come. Most share what is made here once."""
+
+    def __init__(self, trace: Mapping[str, str], now: float, tolerance_seconds: float) -> None:
+        self._trace = [(name, value.encode()) for name, value in trace.items()]
+        self._now, self._tolerance_seconds = now, tolerance_seconds
+        self._shared: dict[tuple[str, str], list[tuple[str, bytes]]] = {}
+        self._behind: dict[str, float] = {}
+
+    def of(self, event: Mapping[str, Any], handled: Handled) -> list[tuple[str, bytes]]:
+        """Counts the event among those that are late or ahead of the clock, too."""
+        about = (event["type"], event["correlationid"])
+        shared = self._shared.get(about)
+        if shared is None:
+            shared = self._shared[about] = [
+                ("content-type", CONTENT_TYPE.encode()),
+                ("ce_type", about[0].encode()),
+                ("correlationId", about[1].encode()),
+                *self._trace,
+            ]
+        made = [("ce_id", event["id"].encode()), *shared]
+        behind = self._behind.get(event["time"])
+        if behind is None:
+            happened = seconds(event["time"])
+            behind = self._behind[event["time"]] = 0.0 if happened is None else self._now - happened
+        if behind < -self._tolerance_seconds:
+            made.append(("clockAheadSeconds", str(round(-behind)).encode()))
+            handled.counts["clock_ahead"] += 1
+        else:
+            handled.lags.append(max(0.0, behind))
+        return made
 
 
 class _NotAll(TransientFailure):
