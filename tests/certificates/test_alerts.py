@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import orjson
 import pytest
 
 from regworkers_core.domain.alert import Severity
@@ -17,6 +20,7 @@ from regworkers_core.operations.certificates.alerts import (
 )
 from regworkers_core.operations.certificates.checking import CertificateReport, State, check_certificate
 from regworkers_core.runtime import Runtime
+from regworkers_core.settings import AlertSettings
 from tests.support.certificates import Authority
 from tests.support.runtimes import test_settings
 from tests.support.shared import emptied, shared_namespace
@@ -91,6 +95,35 @@ def test_alerts_open_get_worse_and_close_by_themselves(runtime: Runtime) -> None
         assert len(open_now) == expected
     (soon,) = [each for each in runtime.incidents.of(SCOPE) if each.alert.key.endswith("soon")]
     assert soon.serial == 1, "it was one incident all the time"
+
+
+def test_slack_is_told_under_twenty_days_once_and_when_it_is_over(runtime: Runtime) -> None:
+    heard: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(orjson.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        alerts = AlertSettings.model_validate(
+            {"slack_webhook": f"http://127.0.0.1:{server.server_port}/hook"}
+        )
+        telling = Runtime(runtime.settings.model_copy(update={"alerts": alerts}))
+        for days in (12.5, 12.4, 90):
+            settle(telling, report(days))
+        server.shutdown()
+        thread.join()
+    opened, resolved = heard
+    assert "WARNING" in opened and "days left, under 20" in opened and "certs generate" in opened
+    assert "resolved" in resolved
 
 
 class FakeCredentials:
