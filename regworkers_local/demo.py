@@ -25,6 +25,7 @@ from regworkers_core.operations.provision import provision
 from regworkers_core.replication.reconcile import reconcile
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
+from regworkers_local import processes
 from regworkers_local.dagster_server import DagsterProcess
 from regworkers_local.demo_report import Progress, lag_of_replica, summary
 from regworkers_local.demo_selection import select
@@ -217,7 +218,8 @@ def main() -> None:
     os.chdir(PROJECT_ROOT)
     configure_logging("ERROR", human=sys.stderr.isatty())
     try:
-        app()
+        with processes.reaping():
+            app()
     except (UsageError, Failure) as error:
         console.print(str(error), markup=False)
         sys.exit(2)

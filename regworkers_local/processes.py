@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,8 @@ ProcessState = Literal["running", "paused", "dead", "down"]
 SAME_BIRTH_SECONDS = 2.0
 # SIGKILL needs no consent, but the kernel may be busy.
 KILL_SECONDS = 10.0
+# Pids of children that were let go of and not reaped yet.
+_children: set[int] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,45 @@ def spawn(
         )
     # From here on it is watched by its pid; without this, Popen complains that it is still running.
     child.returncode = 0
-    return ProcessRef(child.pid, psutil.Process(child.pid).create_time())
+    ref = ProcessRef(child.pid, psutil.Process(child.pid).create_time())
+    _children.add(child.pid)
+    # It may have died before it was known, when the signal of its death found nothing to do.
+    _reap()
+    return ref
+
+
+@contextmanager
+def reaping() -> Iterator[None]:
+    """Inside, a child of `spawn` that dies leaves no zombie. For the main thread of a program that outlives its
+    servers: who starts one again must not take the zombie of the last one for a living process.
+    """
+    before = signal.signal(signal.SIGCHLD, lambda _number, _frame: _reap())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def _reap() -> None:
+    # Only those: the exit codes of other children are awaited by whoever started them.
+    for pid in tuple(_children):
+        try:
+            gone = os.waitpid(pid, os.WNOHANG)[0] != 0
+        except ChildProcessError:
+            gone = True
+        if gone:
+            _children.discard(pid)
+
+
+def drop_stale_pid_file(path: Path) -> None:
+    """Delete a server's pid file unless its pid is a living process that was started with this very file."""
+    try:
+        process = psutil.Process(int(path.read_text()))
+        if process.status() != psutil.STATUS_ZOMBIE and str(path) in process.cmdline():
+            return
+    except (FileNotFoundError, ValueError, psutil.Error):
+        pass
+    path.unlink(missing_ok=True)
 
 
 def stop(process: psutil.Process, grace_seconds: float) -> None:

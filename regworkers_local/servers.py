@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regworkers_core.domain.reasons import UsageError
+from regworkers_local.processes import drop_stale_pid_file
 
 HOST = "127.0.0.1"
 KAFKA_BUCKET = "embedded-kafka"
@@ -107,13 +108,22 @@ def _create_bucket(place: Place) -> None:
             raise UsageError(f"kafka: cannot create its bucket in the embedded S3: {error}") from None
 
 
+def _nx_pid_file(place: Place) -> Path:
+    return place.folder / "nx.pid"
+
+
+def _forget_the_dead_nx(place: Place) -> None:
+    # It refuses to start while the pid in its file exists, be it a zombie or a stranger by now.
+    drop_stale_pid_file(_nx_pid_file(place))
+
+
 def _nx_command(place: Place) -> list[str]:
     _require("nx-27017", "nx_27017")
     options = {
         "host": HOST,
         "port": str(place.ports["mongo"]),
         "data-dir": str(place.folder / "data"),
-        "pid-file": str(place.folder / "nx.pid"),
+        "pid-file": str(_nx_pid_file(place)),
         # It logs to standard output as well, which is kept.
         "log-file": os.devnull,
     }
@@ -214,6 +224,7 @@ SERVERS: dict[str, Server] = {
             env=_no_env,
             ready=_accepts,
             stop_seconds=10.0,
+            prepare=_forget_the_dead_nx,
         ),
         Server(
             name="redis",

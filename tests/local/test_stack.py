@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ import redis
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_local.processes import ProcessRef
+from regworkers_local.processes import ProcessRef, drop_stale_pid_file, reaping, spawn
 from regworkers_local.servers import SERVERS, Server
 from regworkers_local.services.stores import Stores
 from regworkers_local.stack import PortTaken, Stack, StartFailed
@@ -314,3 +315,59 @@ def test_instances_live_side_by_side(root: Path) -> None:
 def test_an_instance_name_cannot_leave_the_folder(root: Path) -> None:
     with pytest.raises(UsageError, match="letters, digits"):
         Stack(root, "../elsewhere")
+
+
+# What `make dev` was before it reaped: it starts the servers and outlives them.
+PARENT = """
+import sys
+from pathlib import Path
+from regworkers_local.stack import Stack
+Stack(Path(sys.argv[1])).up()
+print("up", flush=True)
+input()
+"""
+
+
+def test_every_server_comes_back_below_a_parent_that_does_not_reap_the_killed_one(
+    root: Path, new_stack: NewStack
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
+        try:
+            assert parent.stdout is not None
+            assert parent.stdout.readline() == b"up\n"
+            stack = new_stack()
+            before = stack.state
+            for ref in before.processes.values():
+                killed = psutil.Process(ref.pid)
+                killed.kill()
+                wait_until(lambda killed=killed: killed.status() == psutil.STATUS_ZOMBIE, what="a zombie")
+            assert set(stack.status().values()) == {"dead"}
+            after = stack.up()
+            assert set(stack.status().values()) == {"running"}
+            assert after.ports == before.ports
+        finally:
+            parent.kill()
+
+
+def test_a_pid_file_of_a_living_server_is_kept(new_stack: NewStack, root: Path) -> None:
+    stack = new_stack("mongo")
+    stack.up()
+    file = stack.folder / "mongo" / "nx.pid"
+    drop_stale_pid_file(file)
+    assert file.exists()
+    other = root / "nx.pid"
+    other.write_text(file.read_text())
+    drop_stale_pid_file(other)
+    assert not other.exists(), "that process runs, and is not the server of this file"
+
+
+def test_whoever_outlives_its_servers_reaps_them_and_leaves_other_children_alone(
+    root: Path, stranger: subprocess.Popen[bytes]
+) -> None:
+    with reaping():
+        ref = spawn(["true"], cwd=root, env={}, log=root / "log")
+        wait_until(lambda: not psutil.pid_exists(ref.pid), what="the child reaped")
+        stranger.kill()
+        assert stranger.wait() == -signal.SIGKILL
