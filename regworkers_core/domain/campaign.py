@@ -135,6 +135,12 @@ class Campaign:
     def market(self, market_id: str) -> Market | None:
         return next((market for market in self.markets if market.market_id == market_id), None)
 
+    @property
+    def takes_entries_from(self) -> str:
+        """`opens_at`, or the opening itself where that was seen and came later: a draft takes no entries."""
+        opened = [each.at for each in self.transitions if each.to is CampaignStatus.OPEN]
+        return max([self.opens_at, *opened[:1]])
+
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Campaign:
         """A document of the `campaigns` collection; unknown fields are not ours and stay unread.

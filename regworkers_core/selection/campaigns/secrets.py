@@ -22,8 +22,8 @@ Entropy = Callable[[int], bytes]
 
 
 class Commitment(NamedTuple):
-    """`late`: it was published only after the campaign had opened, so entrants could not see it before; None where
-    somebody else published it, and did not say when.
+    """`late`: it was published only when the campaign could take entries already, so entrants could not see it
+    before; None where somebody else published it, and did not say when.
     """
 
     commitment: str
@@ -62,7 +62,7 @@ def ensure_commitment(
         campaign = again
     reveal_of(runtime, campaign)
     draw = campaign.draw
-    late = None if draw.committed_at is None else draw.committed_at > campaign.opens_at
+    late = None if draw.committed_at is None else draw.committed_at > campaign.takes_entries_from
     return Commitment(draw.commitment or "", late)
 
 

@@ -18,6 +18,22 @@ class Level(StrEnum):
     NOTE = "note"
 
 
+# What the commitment to an own secret is worth, by the time when it was made.
+_EARLY = (
+    "the hash of the secret was published before registration opened, so nobody could choose the secret to suit the"
+    " entries"
+)
+_LATE = (
+    "the hash of the secret was published only after registration had opened, perhaps only at the freeze, so whoever"
+    " chose the secret may have known entries"
+)
+_UNKNOWN = (
+    "whether the hash of the secret was published before registration opened is not known here: compare with the"
+    " place where it was published"
+)
+_HOLDER = "no entry could be changed after the commit, and whoever held the secret could foresee the result before it"
+
+
 @dataclass(frozen=True, slots=True)
 class Note:
     level: Level
@@ -57,21 +73,9 @@ def seed_source(terms: Terms, context: ReportContext) -> dict[str, Any]:
             "guarantee": f"public randomness: nobody could know round {source['round']} of the drand beacon when"
             " the entries were committed",
         }
-    guarantee = (
-        "trust in the operator: the secret was committed before, so no entrant could aim at it and no entry could"
-        " be edited after the commit; whoever held the secret could still foresee the result before the commit"
-    )
-    if context.commitment_late:
-        guarantee += (
-            "; and the commitment was made after registration had opened, perhaps only at the freeze, when entries"
-            " were known"
-        )
-    elif context.commitment_late is None:
-        guarantee += (
-            "; whether the commitment was published before registration opened is not known here: compare with the"
-            " place where it was published"
-        )
-    return {**source, "guarantee": guarantee, "commitmentLate": context.commitment_late}
+    late = context.commitment_late
+    guarantee = f"trust in the operator: {_UNKNOWN if late is None else _LATE if late else _EARLY}; {_HOLDER}"
+    return {**source, "guarantee": guarantee, "commitmentLate": late}
 
 
 def _counts(funnel: Mapping[str, Any], terms: Terms) -> Iterator[Note]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
+from regworkers_core.domain.campaign import CampaignStatus, Transition
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns import registry
@@ -89,6 +90,25 @@ def test_a_commitment_is_in_time_only_when_it_came_before_the_opening(runtime: R
     late = create(runtime, "late", opensAt="2026-01-01T00:00:00Z", closesAt="2999-01-01T00:00:00Z")
     assert ensure_commitment(runtime, early).late is False
     assert ensure_commitment(runtime, late).late is True
+
+
+@pytest.mark.parametrize(
+    ("opens_at", "opened_at", "late"),
+    [
+        ("2026-03-01T00:00:00.000Z", "2026-03-05T00:00:00.000Z", False),
+        ("2026-03-01T00:00:00.000Z", "2026-03-03T00:00:00.000Z", True),
+        ("2026-03-05T00:00:00.000Z", "2026-03-02T00:00:00.000Z", False),
+        ("2026-03-01T00:00:00.000Z", None, True),
+    ],
+)
+def test_a_draft_takes_no_entries_so_its_commitment_is_in_time_until_it_opens(
+    runtime: Runtime, opens_at: str, opened_at: str | None, late: bool
+) -> None:
+    campaign = create(runtime, opensAt=opens_at, closesAt="2999-01-01T00:00:00Z")
+    draw = replace(campaign.draw, committed_at="2026-03-04T00:00:00.000Z")
+    opening = Transition(CampaignStatus.DRAFT, CampaignStatus.OPEN, opened_at or "", "by hand", "run", 1)
+    campaign = replace(campaign, draw=draw, transitions=(opening,) if opened_at else ())
+    assert ensure_commitment(runtime, campaign).late is late
 
 
 def test_when_a_commitment_was_published_that_came_with_the_campaign_nobody_knows(runtime: Runtime) -> None:

@@ -237,6 +237,8 @@ def test_commit_reveal_says_trust_in_the_operator_and_whether_it_came_late(
     assert "trust in the operator" in made.numbers["seedSource"]["guarantee"]
     assert any("after registration had opened" in text for text in made.warnings) is (late is True)
     assert any("is not known here" in text for text in made.warnings) is (late is None)
+    guarantee = made.numbers["seedSource"]["guarantee"]
+    assert ("was published before registration opened, so" in guarantee) is (late is False)
 
 
 def test_a_beacon_needs_no_trust(world: World) -> None:
