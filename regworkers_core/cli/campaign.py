@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,9 @@ from rich.console import Group, RenderableType
 from regworkers_core.cli import campaign_cache
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns import registry
 from regworkers_core.selection.campaigns.definition import from_options, read_definition
@@ -50,11 +53,21 @@ def create_command(
         list[str] | None, typer.Option(help="MARKET:SEGMENT=SEATS in precedence order; may be repeated")
     ] = None,
     auto_draw: Annotated[bool, typer.Option("--auto-draw", help="close it when closesAt has passed")] = False,
+    invite_only: Annotated[
+        bool, typer.Option("--invite-only", help="only who is invited may enter: `regworkers invites upload`")
+    ] = False,
+    invite_type: Annotated[
+        list[InviteType] | None,
+        typer.Option(help="invites that count, with --invite-only; may be repeated [default: all]"),
+    ] = None,
     wins_per_unit: Annotated[int | None, typer.Option(help="tickets that a household may win")] = None,
     waitlist_size: Annotated[int | None, typer.Option(help="[default: everybody waits]")] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Create a campaign in DRAFT, from a file or from options, with the commitment to its draw."""
+    """Create a campaign in DRAFT, from a file or from options, with the commitment to its draw.
+
+    Options know the most common fields; docs/examples/campaign.yml shows all of them, for --file.
+    """
     options = (
         name,
         slug,
@@ -65,6 +78,8 @@ def create_command(
         wins_per_unit,
         waitlist_size,
         auto_draw or None,
+        invite_only or None,
+        invite_type,
     )
     if file is not None:
         if campaign_id is not None or any(option is not None for option in options):
@@ -72,6 +87,8 @@ def create_command(
         fields = read_definition(file)
     elif campaign_id is None:
         raise UsageError("give the campaign an id, or a whole definition with --file")
+    elif invite_type and not invite_only:
+        raise UsageError("--invite-type goes with --invite-only: without that, everybody may enter")
     else:
         draw = {"winsPerUnit": wins_per_unit, "waitlistSize": waitlist_size}
         fields = from_options(
@@ -83,10 +100,22 @@ def create_command(
             opensAt=opens_at,
             closesAt=closes_at,
             autoDraw=auto_draw or None,
+            eligibility=_eligibility(invite_type or ()) if invite_only else None,
             draw={key: value for key, value in draw.items() if value is not None} or None,
         )
-    created = registry.create(Runtime.load(), fields)
+    runtime = Runtime.load()
+    created = registry.create(runtime, fields)
     answer(_document(created), form, _described(created))
+    if created.opens_at <= iso(runtime.clock()):
+        typer.echo(
+            f"opensAt ({created.opens_at}) has passed: the registration begins with "
+            f"`regworkers campaign open {created.campaign_id}`",
+            err=True,
+        )
+
+
+def _eligibility(types: Sequence[InviteType]) -> dict[str, Any]:
+    return {"inviteOnly": True, **({"inviteTypes": [each.value for each in types]} if types else {})}
 
 
 def show_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -> None:

@@ -13,6 +13,16 @@ from tests.support.typing_in import Typed
 
 Ask = Callable[..., Answer]
 
+DOCS = Path(__file__).parents[3] / "docs"
+EXAMPLE = DOCS / "examples" / "campaign.yml"
+ELIGIBILITY_FIELDS = {
+    "inviteOnly",
+    "inviteTypes",
+    "regions",
+    "minAge",
+    "requireVerifiedPhone",
+    "maxPerUnit",
+}
 OPTIONS = ("--opens-at", "2026-01-01", "--closes-at", "2026-02-01", "--market", "berlin=2")
 
 
@@ -61,6 +71,35 @@ def test_a_definition_in_a_file_is_the_whole_campaign(ask: Ask, tmp_path: Path) 
     assert mixed.code == 2 and "leave the id and the other options out" in mixed.stderr
     assert ask("campaign", "create", "--file", str(file)).document["campaignId"] == "winter"
     assert ask("campaign", "create").code == 2
+
+
+def test_the_example_of_a_definition_is_complete_and_makes_a_campaign(ask: Ask) -> None:
+    created = ask("campaign", "create", "--file", str(EXAMPLE))
+    assert created.code == 0, created.stderr
+    campaign = created.document
+    assert set(campaign["eligibility"]) == ELIGIBILITY_FIELDS
+    assert campaign["autoDraw"] is True and {"winsPerUnit", "waitlistSize"} <= set(campaign["draw"])
+    assert [each["marketId"] for each in campaign["markets"]] == ["berlin", "vienna"]
+    assert campaign["markets"][0]["reserves"]
+    # The page shows the file as it is.
+    assert f"```yaml\n{EXAMPLE.read_text('utf-8')}```" in (DOCS / "selection.md").read_text("utf-8")
+
+
+def test_a_campaign_for_invited_fans_is_created_from_options(ask: Ask) -> None:
+    created = ask("campaign", "create", "all", *OPTIONS, "--invite-only")
+    assert created.document["eligibility"] == {"inviteOnly": True}
+    some = ("--invite-type", "email", "--invite-type", "memberId")
+    created = ask("campaign", "create", "some", *OPTIONS, "--invite-only", *some)
+    assert created.document["eligibility"] == {"inviteOnly": True, "inviteTypes": ["email", "memberId"]}
+    refused = ask("campaign", "create", "c", *OPTIONS, *some)
+    assert refused.code == 2 and "--invite-only" in refused.stderr
+
+
+def test_who_creates_a_campaign_whose_opening_has_passed_is_told_what_begins_it(ask: Ask) -> None:
+    past = ask("campaign", "create", "past", *OPTIONS)
+    assert past.code == 0 and "campaign open past" in past.stderr
+    ahead = ("--opens-at", "2998-01-01", "--closes-at", "2999-01-01", "--market", "berlin=2")
+    assert ask("campaign", "create", "ahead", *ahead).stderr == ""
 
 
 def test_codes_are_imported_counted_and_voided(ask: Ask, typed: Typed, tmp_path: Path) -> None:
