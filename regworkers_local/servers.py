@@ -18,6 +18,7 @@ from regworkers_local.processes import drop_stale_pid_file
 HOST = "127.0.0.1"
 KAFKA_BUCKET = "embedded-kafka"
 PROBE_SECONDS = 1.0
+_AWS_STATE = "state"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Server:
     # How long it may take to save its state after SIGTERM.
     stop_seconds: float
     needs: tuple[str, ...] = ()
+    # The folder below its own that it writes its data to when it stops, and only then: a crash loses the rest.
+    saved_on_stop: str | None = None
     prepare: Callable[[Place], None] = lambda place: None
 
 
@@ -69,7 +72,7 @@ def _ministack_env(place: Place) -> dict[str, str]:
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",
         "PERSIST_STATE": "1",
-        "STATE_DIR": str(place.folder / "state"),
+        "STATE_DIR": str(place.folder / _AWS_STATE),
         "S3_PERSIST": "1",
         "S3_DATA_DIR": str(place.folder / "s3"),
         "LOG_LEVEL": "WARNING",
@@ -214,6 +217,7 @@ SERVERS: dict[str, Server] = {
             ready=_answers("/_ministack/ready"),
             # All tables and queues are written out on SIGTERM.
             stop_seconds=60.0,
+            saved_on_stop=_AWS_STATE,
         ),
         Server(
             name="mongo",

@@ -32,6 +32,8 @@ Progress = Callable[[str], None]
 # A cold start compiles ministack's modules first, and other builds may keep the machine busy.
 START_SECONDS = 60.0
 POLL_SECONDS = 0.02
+# Touched whenever a server has become ready.
+READY_MARK = "ready"
 # Lost races for a port in a row before giving up.
 PORT_ATTEMPTS = 3
 
@@ -201,7 +203,11 @@ class Stack:
                 if need in started:
                     started[need].result()
             if server in dead:
+                loss = self._loss(server)
                 self._start(server, state, keep_port=server.name in remembered)
+                (self.folder / server.name / READY_MARK).touch()
+                if loss:
+                    progress(loss)
                 progress(f"{server.name}: {server.program} listens on {state.address(server.name)}")
             elif process := state.processes[server.name].find():
                 process.resume()
@@ -213,6 +219,21 @@ class Stack:
         for future in started.values():
             future.result()
         return state
+
+    def _loss(self, server: Server) -> str | None:
+        """What a start after a crash has to say loudly: the server was ready, and saved nothing since."""
+        folder = self.folder / server.name
+        if server.saved_on_stop is None or not (folder / READY_MARK).exists():
+            return None
+        # Both are times of files: a process's own time of birth may be off by a second.
+        saved_at = [file.stat().st_mtime for file in (folder / server.saved_on_stop).glob("*.json")]
+        if max(saved_at, default=0.0) >= (folder / READY_MARK).stat().st_mtime:
+            return None
+        what = "WENT BACK TO ITS LAST CLEAN STOP" if saved_at else "STARTED EMPTY"
+        return (
+            f"{server.name}: {what} after a crash, for it keeps tables and queues in memory: "
+            "`regworkers provision`, then `regworkers load`"
+        )
 
     def _start(self, server: Server, state: StackState, *, keep_port: bool) -> None:
         folder = self.folder / server.name

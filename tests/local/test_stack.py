@@ -143,6 +143,31 @@ def test_a_kill_of_the_broker_or_of_its_storage_loses_no_acknowledged_message(
     assert consumed(after) == list(range(MESSAGES))
 
 
+def test_a_start_after_a_crash_says_what_the_tables_went_back_to_and_one_after_a_clean_stop_says_nothing(
+    new_stack: NewStack,
+) -> None:
+    stack = new_stack("redis", "aws")
+
+    def said() -> list[str]:
+        lines: list[str] = []
+        stack.up(lines.append)
+        return [line for line in lines if "after a crash" in line]
+
+    assert said() == []
+    stack.kill("redis")
+    stack.kill("aws")
+    (line,) = said()
+    assert line.startswith("aws: STARTED EMPTY")
+    assert "`regworkers provision`, then `regworkers load`" in line
+    stack.down()
+    assert said() == []
+    stack.kill("aws")
+    (line,) = said()
+    assert line.startswith("aws: WENT BACK TO ITS LAST CLEAN STOP")
+    stack.restart("aws")
+    assert said() == []
+
+
 def test_the_services_are_served_over_the_embedded_database_and_come_back_after_a_kill(
     new_stack: NewStack,
 ) -> None:
