@@ -103,6 +103,8 @@ def invoke_command(
       {"Records": [{"messageId": "m1", "body": "{\\"type\\": \\"entries.replicate\\", \\"version\\": 1, \\"items\\":
       [{\\"pk\\": \\"CAMPAIGN#<campaignId>\\", \\"sk\\": \\"ENTRY#<entryId>\\"}]}"}]}
 
+    sendData takes one, too; a body has the type analytics.publish, and its items are CloudEvents.
+
     enqueueEntries takes a DynamoDB stream event:
 
       {"Records": [{"eventName": "MODIFY", "dynamodb": {"SequenceNumber": "1", "Keys": {"PK": {"S":
@@ -117,7 +119,9 @@ def invoke_command(
       [{"campaignSlug": "<slug or id>", "entry": {"email": "test@example.com", "firstName": "Test", "lastName":
       "User"}, "doTransfer": false}]
     """
-    done = invoke(worker, sys.stdin.read() if payload == "-" else payload)
+    # As words of a command come: what is not UTF-8 is no JSON, and is said so.
+    piped = sys.stdin.buffer.read().decode(errors="surrogateescape") if payload == "-" else payload
+    done = invoke(worker, piped)
     answer(done, Format.JSON)
     if isinstance(done, dict) and (done.get("batchItemFailures") or done.get("status") == "BLOCKED"):
         raise typer.Exit(FINDING)

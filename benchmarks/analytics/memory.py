@@ -1,0 +1,107 @@
+"""Peak memory of the drain with 10 thousand and with a million events on its queue, each in a process of its own.
+
+The queue is made up (the embedded SQS gets slow with its backlog), the broker is real.
+"""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from benchmarks.analytics.data import PER_MESSAGE, message, namespace, settings
+from benchmarks.peak import peak_bytes
+from regworkers_core.adapters.sqs import SqsQueue
+from regworkers_core.analytics.drains import PUBLISH
+from regworkers_core.drains import drain_limits, run_drain
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.observability.logs import configure_logging
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import PROJECT_ROOT
+from regworkers_local.stack import Stack
+
+SIZES = (10_000, 1_000_000)
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """MiB of one drain: before it started, and at its peak."""
+
+    events: int
+    before: float
+    peak: float
+    seconds: float
+
+
+class FakeSqs:
+    """A queue with so many messages in it, made up when they are received."""
+
+    def __init__(self, messages: int) -> None:
+        self._numbers = iter(range(messages))
+
+    def get_queue_url(self, **_: Any) -> dict[str, str]:
+        return {"QueueUrl": "fake"}
+
+    def receive_message(self, MaxNumberOfMessages: int, **_: Any) -> dict[str, Any]:
+        numbers = itertools.islice(self._numbers, MaxNumberOfMessages)
+        return {"Messages": [self._message(number) for number in numbers]}
+
+    def _message(self, number: int) -> dict[str, Any]:
+        name = uuid.uuid4().hex
+        return {"MessageId": name, "ReceiptHandle": name, "Body": message(number).body.decode()}
+
+    def delete_message_batch(self, **_: Any) -> dict[str, Any]:
+        return {}
+
+    def change_message_visibility_batch(self, **_: Any) -> dict[str, Any]:
+        return {}
+
+
+class Faked(Runtime):
+    """The product over a made-up queue."""
+
+    def __init__(self, runtime: Runtime, messages: int) -> None:
+        super().__init__(runtime.settings)
+        self._fake: Any = FakeSqs(messages)
+
+    def queue(self, name: str) -> SqsQueue:
+        if name != self.names.analytics_queue:
+            return super().queue(name)
+        return SqsQueue(self._fake, self.dependency("sqs"), name, batch_bytes=_MIB)
+
+
+def measure(stack: Stack, say: Callable[[str], None]) -> list[Peak]:
+    """Both sizes."""
+    namespace(stack.state, "memory")
+    peaks = []
+    for events in SIZES:
+        command = [sys.executable, "-m", __name__, stack.instance, str(events)]
+        answer = subprocess.run(command, cwd=PROJECT_ROOT, check=True, capture_output=True)
+        peak = Peak(**orjson.loads(answer.stdout))
+        say(f"memory {events}: {peak.before:.0f} MiB before, {peak.peak:.0f} MiB at the peak")
+        peaks.append(peak)
+    return peaks
+
+
+def run(instance: str, events: int) -> Peak:
+    """In this process."""
+    state = Stack(PROJECT_ROOT, instance).state
+    runtime = Faked(Runtime(settings(state, "bench-memory-")), events // PER_MESSAGE)
+    limits = drain_limits(runtime.settings, PUBLISH, idle_seconds=0, max_seconds=3600)
+    before = peak_bytes()
+    report = run_drain(runtime, PUBLISH, limits, stop=StopSignal())
+    if report.counts["sent"] != events or not report.adds_up:
+        raise RuntimeError(f"the drain did not do all: {report.as_dict()}")
+    return Peak(events, before / _MIB, peak_bytes() / _MIB, report.seconds)
+
+
+if __name__ == "__main__":
+    configure_logging("ERROR")
+    print(orjson.dumps(run(sys.argv[1], int(sys.argv[2]))).decode())

@@ -1,0 +1,44 @@
+"""The export from the terminal: the drain by hand, and the sendData of old."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+
+from regworkers_core.domain.messages import MessageType, encode
+from regworkers_core.runtime import Runtime
+from tests.analytics.world import queue_events, removed
+from tests.support.environment import environment_of
+from tests.support.kafka import published
+from tests.support.terminal import regworkers
+
+
+def test_events_are_published_by_hand_and_by_the_worker_of_old(runtime: Runtime) -> None:
+    queue_events(runtime, [removed(1), {"id": "not an event"}])
+    drain = regworkers(runtime, "drain", "publish", "--idle-seconds", "0.1", "--format", "json")
+    assert drain.code == 1, "a dead letter is a finding"
+    assert (drain.document["items"]["sent"], drain.document["items"]["dead_lettered"]) == (1, 1)
+    good = {"messageId": "m1", "body": encode(MessageType.PUBLISH, "c", [removed(2)]).decode()}
+    bad = {"messageId": "m2", "body": "{}"}
+    answer = regworkers(runtime, "invoke", "sendData", orjson.dumps({"Records": [good, bad]}).decode())
+    assert (answer.code, answer.document) == (1, {"batchItemFailures": [{"itemIdentifier": "m2"}]})
+    assert {each.event["id"] for each in published(runtime)} == {removed(1)["id"], removed(2)["id"]}
+
+
+def test_an_event_that_is_not_utf_8_is_a_usage_error_in_one_line(runtime: Runtime) -> None:
+    command = [str(Path(sys.executable).parent / "regworkers"), "invoke", "sendData", "-"]
+    done = subprocess.run(
+        command,
+        input=b'{"Records": [{"messageId": "m", "body": "\xff\xfe"}]}',
+        capture_output=True,
+        env={**os.environ, **environment_of(runtime)},
+        timeout=60,
+        check=False,
+    )
+    complaint = done.stderr.decode().strip()
+    assert (done.returncode, done.stdout) == (2, b"") and "the event is not JSON" in complaint
+    assert len(complaint.splitlines()) == 1
