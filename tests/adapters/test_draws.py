@@ -1,0 +1,45 @@
+"""What a look at every draw brings: what sensors read, and nothing that is large."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from regworkers_core.runtime import Runtime
+from tests.support.shared import emptied, shared_namespace
+
+_LARGE = ("manifest", "terms", "seedFile", "summary", "freeze", "eligibility")
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Runtime]:
+    with shared_namespace() as made:
+        yield made
+
+
+def test_a_look_at_all_draws_leaves_out_what_is_large(shared: Runtime) -> None:
+    runtime = emptied(shared)
+    kept = {
+        "status": "PUBLISHED",
+        "publishedAt": "2026-03-01T12:00:00.000Z",
+        "notBefore": "2026-03-01T12:00:00.000Z",
+        "confirmedAt": "2026-03-01T12:00:00.000Z",
+        "resultHash": "a" * 64,
+        "outcomes": {"WINNER": 3},
+        "markets": {"berlin": {"status": "PENDING", "planned": 3}},
+    }
+    large = {name: {"strikes": ["x"] * 10} for name in _LARGE}
+    report = {"page": "s3://bucket/page", "findings": ["x"], "warnings": ["x"], "funnel": {"x": 1}}
+    phases = {str(number): {**kept, **large, "report": report} for number in (1, 2, 10)}
+    runtime.database["draws"].insert_one(
+        {"_id": "summer", "drawId": "summer", "token": 7, "phases": phases, "notifications": {"paused": True}}
+    )
+    (record,) = runtime.draws.all()
+    assert (record.campaign_id, record.token, list(record.phases)) == ("summer", 7, [1, 2, 10])
+    assert record.notifications == {"paused": True}
+    for phase in record.phases.values():
+        # That there is a report is what the decision about a confirmation asks.
+        assert phase.fields == {**kept, "report": {"page": "s3://bucket/page"}}
+    whole = runtime.draws.get("summer")
+    assert whole is not None and whole.latest.fields == phases["10"]
