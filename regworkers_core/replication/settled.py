@@ -24,18 +24,22 @@ def settled(
 
     Waits up to `selection.settleSeconds` for stream and queue to run dry. Other campaigns share them and may
     keep them busy, so it is the comparison of this campaign, with nothing on its way, that decides.
-    Raises TransientFailure when a store cannot answer.
+    What did not move at all in that time needs a drain, and the last line names it. Raises TransientFailure when a
+    store cannot answer.
     """
     give_up = clock() + runtime.settings.selection.settle_seconds
     queue = runtime.queue(runtime.names.replication_queue)
+    looks: set[tuple[bool, int]] = set()
     while True:
         unread, depth = has_unread(runtime.streams, runtime.leases), queue.depth().total
+        looks.add((unread, depth))
         if not unread and not depth:
             break
         if clock() >= give_up:
             break
         on_phase(f"replication is at work: {depth} messages wait{', the stream has more' if unread else ''}")
         sleep(_LOOK_SECONDS)
+    stuck = (unread or depth) and len(looks) == 1
     result = reconcile(runtime, campaign_id, on_phase=on_phase)
     if result.clean and not any(result.counts.values()):
         return []
@@ -44,4 +48,8 @@ def settled(
         open_now.append(f"{depth} messages wait on {queue.name}")
     if unread:
         open_now.append("the stream has unread records")
+    if stuck:
+        # A repair would queue the same entries once more, behind those that nobody takes.
+        drains = [*(["`regworkers drain enqueue`"] if unread else []), "`regworkers drain save`"]
+        return [*open_now, f"nothing moved meanwhile: is no drain running? By hand: {', then '.join(drains)}"]
     return [*open_now, f"`regworkers reconcile --campaign {campaign_id} --repair` mends and tells more"]

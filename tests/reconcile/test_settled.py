@@ -5,7 +5,7 @@ from __future__ import annotations
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
 from tests.support import entries
-from tests.support.drains import replicate_all
+from tests.support.drains import replicate_all, run
 
 
 def look(runtime: Runtime) -> list[str]:
@@ -23,6 +23,33 @@ def test_an_entry_that_is_on_its_way_keeps_the_campaign_open(runtime: Runtime) -
     found = look(runtime)
     assert found[0] == "1 missing"
     assert "the stream has unread records" in found
+    assert found[-1] == (
+        "nothing moved meanwhile: is no drain running? By hand: `regworkers drain enqueue`, then"
+        " `regworkers drain save`"
+    )
+
+
+def test_entries_that_wait_on_the_queue_alone_need_the_second_drain_alone(runtime: Runtime) -> None:
+    entries.put(runtime, entries.key("one"))
+    run(runtime, "enqueue")
+    assert (
+        look(runtime)[-1] == "nothing moved meanwhile: is no drain running? By hand: `regworkers drain save`"
+    )
+
+
+def test_while_replication_moves_a_repair_is_what_helps(runtime: Runtime) -> None:
+    entries.put(runtime, entries.key("one"))
+    selection = runtime.settings.selection.model_copy(update={"settle_seconds": 60.0})
+    patient = Runtime(runtime.settings.model_copy(update={"selection": selection}))
+    times = iter([0.0, 1.0, 61.0])
+    found = settled(
+        patient,
+        "summer",
+        sleep=lambda _seconds: run(runtime, "enqueue"),
+        clock=lambda: next(times),
+    )
+    patient.mongo.close()
+    assert "1 messages wait on" in found[1] and "drain" not in found[-1]
     assert "reconcile --campaign summer --repair" in found[-1]
 
 
