@@ -143,8 +143,25 @@ def list_command(
         }
         for each in found
     ]
-    columns = ("campaign", "name", "status", "opens", "closes", "markets", "seats", "auto draw")
-    answer(document, form, rows(columns, [list(each.values()) for each in document]))
+    # Days alone, so that it fits into a terminal: `show` and JSON have the rest.
+    columns = ("campaign", "name", "status", "opens", "closes", "seats")
+    lines = [
+        (
+            each.campaign_id,
+            each.name,
+            each.status.value,
+            _day(each.opens_at),
+            _day(each.closes_at),
+            sum(market.capacity for market in each.markets),
+        )
+        for each in found
+    ]
+    answer(document, form, rows(columns, lines))
+
+
+def _day(time: str) -> str:
+    """In UTC, as campaigns have their times."""
+    return time.partition("T")[0]
 
 
 def open_command(

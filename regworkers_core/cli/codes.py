@@ -44,7 +44,8 @@ def import_command(
 ) -> None:
     """Add the codes of a file, in its order, behind those that are there; markets that waited go on.
 
-    A file that was imported before, whole or in part, adds what is missing. Exit code 1 when rows were rejected.
+    A file that was imported before, whole or in part, adds what is missing. Exit code 1 when rows were rejected, and
+    when there are none.
     """
     runtime = Runtime.load()
     found = find(runtime, campaign or named_campaign(csv))

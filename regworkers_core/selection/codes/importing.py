@@ -54,8 +54,13 @@ class ImportReport:
 
     @property
     def clean(self) -> bool:
-        """Whether the whole file was read and nothing of it rejected."""
-        return not self.rejected and not self.stopped
+        """Whether the whole file was read, nothing of it rejected, and there was something in it."""
+        return not self.rejected and not self.stopped and not self.empty
+
+    @property
+    def empty(self) -> bool:
+        """Whether the file, which was read whole, has no row behind its header."""
+        return not self.stopped and self.lines == self.blank
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -69,6 +74,7 @@ class ImportReport:
             "addedByMarket": dict(sorted(self.added_by_market.items())),
             "rejectsFile": str(self.rejects_file) if self.rejects_file else None,
             "stopped": self.stopped,
+            "advice": "nothing to import: no row is behind the header" if self.empty else None,
         }
 
 
@@ -173,8 +179,10 @@ class _Import:
             # Masked, too: with its columns mixed up this cell holds the code.
             return Reject(row.number, Rejected.WRONG_CAMPAIGN, masked(row.campaign_id or ""))
         market_id = self._market_id if row.market_id is None else row.market_id
-        if market_id is None or campaign.market(market_id) is None:
-            return Reject(row.number, Rejected.UNKNOWN_MARKET, masked(market_id or ""))
+        if market_id is None:
+            return Reject(row.number, Rejected.MISSING_MARKET, "")
+        if campaign.market(market_id) is None:
+            return Reject(row.number, Rejected.UNKNOWN_MARKET, masked(market_id))
         if self._market_id is not None and market_id != self._market_id:
             return Reject(row.number, Rejected.WRONG_MARKET, market_id)
         first = self._seen.first(row.code, row.number)

@@ -61,6 +61,18 @@ def test_a_campaign_from_its_creation_to_its_closing(runtime: Runtime, ask: Ask,
         assert "CLOSED" in text.stdout and secret not in text.stdout
 
 
+def test_the_list_has_one_line_for_a_campaign_on_a_narrow_terminal(
+    ask: Ask, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask("campaign", "create", "summer-2026", "--name", "Summer tour", *OPTIONS)
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = typed("campaign", "list").stdout.splitlines()
+    (line,) = [line for line in lines if "summer-2026" in line]
+    assert len(line) <= 80
+    for text in ("Summer tour", "DRAFT", "2026-01-01", "2026-02-01", "2"):
+        assert text in line
+
+
 def test_a_definition_in_a_file_is_the_whole_campaign(ask: Ask, tmp_path: Path) -> None:
     file = tmp_path / "campaign.yml"
     file.write_text(
@@ -113,6 +125,9 @@ def test_codes_are_imported_counted_and_voided(ask: Ask, typed: Typed, tmp_path:
     done = ask("codes", "import", str(file), "--campaign", "hot")
     assert done.code == 0 and done.document["added"] == 2 and done.document["resumed"] == {}
     assert ask("codes", "status", "hot").code == 0
+    file.write_text("code\n")
+    empty = ask("codes", "import", str(file), "--campaign", "hot")
+    assert empty.code == 1 and "nothing to import" in empty.document["advice"]
     file.write_text("code\nAAAA-1111\nAAAA-1111\n")
     rejected = ask("codes", "import", str(file), "--campaign", "summer")
     assert rejected.code == 1 and rejected.document["rejected"] == {"DUPLICATE_IN_FILE": 1}

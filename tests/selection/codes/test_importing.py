@@ -132,7 +132,7 @@ def test_every_wrong_row_is_rejected_with_line_and_reason_and_the_others_are_add
     assert sorted(importer.rejected, key=lambda row: int(row[0])) == [
         ("3", "WRONG_CAMPAIGN", "win…"),
         ("4", "UNKNOWN_MARKET", "ro…"),
-        ("5", "UNKNOWN_MARKET", "…"),
+        ("5", "MISSING_MARKET", ""),
         ("6", "INVALID_CODE", "BAD …"),
         ("8", "DUPLICATE_IN_FILE", "GOOD… as in line 2"),
         ("9", "TAKEN", "PARI… belongs to market paris"),
@@ -143,6 +143,16 @@ def test_every_wrong_row_is_rejected_with_line_and_reason_and_the_others_are_add
     assert report.rejects_file == importer.rejects and not report.clean
     text = importer.rejects.read_text()
     assert not any(code in text for code in ("GOOD-000", "PARIS-0001", "ELSEWHERE"))
+
+
+@pytest.mark.parametrize("rows", [(), ("", "")])
+def test_a_file_with_nothing_behind_its_header_is_a_finding(
+    importer: Importer, rows: tuple[str, ...]
+) -> None:
+    report = importer("code", *rows, market="berlin")
+    assert (report.added, report.blank, report.clean) == (0, len(rows), False)
+    assert report.as_dict()["advice"] == "nothing to import: no row is behind the header"
+    assert importer("code", "A001", market="berlin").as_dict()["advice"] is None
 
 
 def test_the_file_again_after_its_rejects_were_seen_says_the_same(importer: Importer) -> None:
