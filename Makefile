@@ -7,7 +7,7 @@ STAMP := .venv/.built
 UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check format soak bench-replication bench-selection bench-analytics lock
+.PHONY: help setup demo dev test check format soak bench-replication bench-selection bench-analytics bench-eligibility lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench-replication: $(STAMP) ## replication against its floor and against what it
 
 bench-selection: $(STAMP) ## the draw against bare DuckDB, its memory and growth, root and receipts
 	$(BIN)/python -m benchmarks.selection --write
+
+bench-eligibility: $(STAMP) ## checks, a campaign's judgement and invites against their bare calls
+	$(BIN)/python -m benchmarks.eligibility --write
 
 bench-analytics: $(STAMP) ## the export against bare SQS and a bare producer, its memory
 	$(BIN)/python -m benchmarks.analytics --write

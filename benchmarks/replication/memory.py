@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from benchmarks.peak import peak_bytes
 from benchmarks.replication.fakes import FakeCollection, FakeDynamo, FakeLeases, FakeSqs, FakeStreams
 from regworkers_core.adapters.aws import classify_aws
 from regworkers_core.adapters.campaigns import Campaigns
@@ -67,13 +67,13 @@ def measure(say: Callable[[str], None]) -> list[Peak]:
 def run(name: str, entries: int) -> Peak:
     """In this process."""
     settings = load_settings()
-    before = _peak_bytes()
+    before = peak_bytes()
     with seldom_collecting():
         report = (_enqueue if name == "enqueue" else _save)(settings, entries)
     done = report.counts["sent"] + report.counts["applied"]
     if done != entries or not report.adds_up:
         raise RuntimeError(f"the drain did not do all: {report.as_dict()}")
-    return Peak(name, entries, before / _MIB, _peak_bytes() / _MIB, report.seconds)
+    return Peak(name, entries, before / _MIB, peak_bytes() / _MIB, report.seconds)
 
 
 def _enqueue(settings: Settings, entries: int) -> DrainReport:
@@ -114,17 +114,6 @@ def _queue(name: str, client: FakeSqs) -> SqsQueue:
 
 def _dependency(name: str) -> Dependency:
     return Dependency(name, classify_aws(name), policy=RetryPolicy())
-
-
-def _peak_bytes() -> int:
-    """Of this program; what the parent had before it became this program counts in getrusage, so Linux's
-    own record comes first.
-    """
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-    except (OSError, IndexError, ValueError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 if __name__ == "__main__":

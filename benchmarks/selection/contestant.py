@@ -7,7 +7,6 @@ arguments are not in the seconds; they are in the peak.
 from __future__ import annotations
 
 import random
-import resource
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any
 import duckdb
 import orjson
 
+from benchmarks.peak import peak_bytes
 from benchmarks.selection.data import CAMPAIGN, IDS, leaves, make_pool, make_terms, shape_of
 from regworkers_core.selection.maths.compute import compute
 from regworkers_core.selection.maths.engine import Engine
@@ -100,18 +100,9 @@ def _timed(name: str, folder: Path) -> dict[str, Any]:
     found = {
         "seconds": time.perf_counter() - started,
         "cpuSeconds": time.process_time() - cpu,
-        "peakMib": _peak_bytes() / _MIB,
+        "peakMib": peak_bytes() / _MIB,
     }
     return found if extra is None else {**found, "milliseconds": extra}
-
-
-def _peak_bytes() -> int:
-    """Of this program, by Linux's own record; getrusage may count what the parent had."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-    except (OSError, IndexError, ValueError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 if __name__ == "__main__":

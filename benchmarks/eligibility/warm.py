@@ -1,0 +1,217 @@
+"""What one warm check costs this process beside the calls that it cannot do without, and which part takes what."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from statistics import median
+from typing import Any
+
+from benchmarks.eligibility.world import INVITE_ONLY, OPEN, World, world
+from benchmarks.tables import table
+from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.eligibility import Known, Source
+from regworkers_core.domain.invite import InviteType
+from regworkers_core.eligibility.case import AsOf
+from regworkers_core.eligibility.check import Checker
+from regworkers_core.eligibility.facts import Facts
+from regworkers_core.eligibility.judge import judge
+from regworkers_core.eligibility.request import read_check
+from regworkers_core.engine.steps import no_step
+from regworkers_local.state import StackState
+
+AIM_OWN_MICROSECONDS = 300
+_ROUNDS = 9
+_CALLS = 200
+_CHECKS = [(kind, by) for kind in (OPEN, INVITE_ONLY) for by in ("slug", "id")]
+
+Say = Callable[[str], None]
+Call = Callable[[int], object]
+
+
+def measure(state: StackState, say: Say, rounds: int = _ROUNDS) -> dict[str, Any]:
+    """Microseconds of CPU a call, of the whole process (a check has threads); medians of the rounds, and of what each
+    round says a check takes more than the bare calls of that round.
+    """
+    with world(state) as made:
+        contestants = _contestants(made)
+        for call in contestants.values():
+            _cpu(call)
+        per_round = []
+        for number in range(rounds):
+            per_round.append(_round(contestants))
+            own = per_round[-1]["open by slug"] - per_round[-1]["open bare"]
+            say(f"warm, round {number + 1}: a check by slug takes {own:.0f} us of its own")
+
+    def middle(name: str, *less: str) -> float:
+        return round(median(each[name] - sum(each[other] for other in less) for each in per_round), 1)
+
+    found: dict[str, Any] = {"rounds": rounds, "calls": _CALLS, "checks": {}}
+    for kind, by in _CHECKS:
+        check, bare, inside = f"{kind} by {by}", f"{kind} bare", f"{kind} by {by} inside"
+        parts = {
+            "campaign": middle(f"{inside} campaign", f"{bare} inside get"),
+            "table": middle(f"{inside} table", f"{bare} inside batch get"),
+            "replica": middle(f"{inside} replica"),
+            "request": middle(f"{kind} request"),
+            "judgement": middle(f"{kind} judgement"),
+        }
+        own = middle(check, bare)
+        found["checks"][check] = {
+            "check": middle(check),
+            "bare": middle(bare),
+            "own": own,
+            "ownOfThree": middle(check, f"{bare} of three"),
+            "parts": parts | {"rest": round(own - sum(parts.values()), 1)},
+        }
+    return found
+
+
+class _Inside:
+    """A call that counts the CPU of its parts where they happen: in a loop of its own each would find the processor's
+    caches as it left them, which no part of a check does.
+    """
+
+    def __init__(self) -> None:
+        self.spent: Counter[str] = Counter()
+        self.call: Call = lambda number: None
+
+    def part(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """In whatever thread; the parts of one name follow each other."""
+
+        def timed(*args: Any) -> Any:
+            before = time.thread_time()
+            try:
+                return function(*args)
+            finally:
+                self.spent[name] += time.thread_time() - before
+
+        return timed
+
+
+class _Part:
+    """A collaborator of a check with another method under its name."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self.find = self.read = call
+
+
+def _inside_check(made: World, kind: str, by: str) -> _Inside:
+    inside, checker = _Inside(), Checker.of(made.runtime)
+    gatherer = checker._gatherer
+    gatherer._campaigns = _Part(inside.part("campaign", gatherer._campaigns.find))
+    gatherer._table = _Part(inside.part("table", gatherer._table.read))
+    gatherer._entrants = _Part(inside.part("replica", gatherer._entrants.find))
+    items = [made.asked(kind, by, fan) for fan in range(_CALLS)]
+    inside.call = lambda number: checker.check([items[number]], no_step)
+    return inside
+
+
+def _inside_bare(made: World, kind: str) -> _Inside:
+    inside = _Inside()
+    get = inside.part("get", made.bare_get(kind))
+    batch_get = inside.part("batch get", made.bare_batch_get(kind))
+    inside.call = lambda number: (get(number), batch_get(number))
+    return inside
+
+
+def _contestants(made: World) -> dict[str, Call | _Inside]:
+    """By name, in the order in which they take turns."""
+    found: dict[str, Call | _Inside] = {}
+    for kind in (OPEN, INVITE_ONLY):
+        found |= {
+            f"{kind} bare": made.bare(kind),
+            f"{kind} by slug": made.check(kind, "slug"),
+            f"{kind} by id": made.check(kind, "id"),
+            f"{kind} bare of three": made.bare_of_three(kind),
+            f"{kind} bare inside": _inside_bare(made, kind),
+            f"{kind} by slug inside": _inside_check(made, kind, "slug"),
+            f"{kind} by id inside": _inside_check(made, kind, "id"),
+            **_in_memory(made, kind),
+        }
+    return found
+
+
+def _in_memory(made: World, kind: str) -> dict[str, Call]:
+    """The parts that ask nobody."""
+    items = [made.asked(kind, "id", fan) for fan in range(_CALLS)]
+    checks = [read_check(item) for item in items]
+    now = time.time()
+    as_of, facts = AsOf.at(now), _facts(made.campaigns[kind], now)
+
+    def judged(number: int) -> object:
+        return judge(checks[number].subject, facts, as_of).as_answer(facts, as_of, "")
+
+    return {f"{kind} request": lambda number: read_check(items[number]), f"{kind} judgement": judged}
+
+
+def _facts(campaign: Campaign, now: float) -> Facts:
+    """Of any fan here: all may enter, none has."""
+    invites = {InviteType.EMAIL: int(now) + 1_000} if campaign.eligibility.invite_only else {}
+    return Facts(
+        Known(campaign, Source.CACHE),
+        Known(invites, Source.DATABASE),
+        Known(frozenset(), Source.DATABASE),
+    )
+
+
+def _round(contestants: Mapping[str, Call | _Inside]) -> dict[str, float]:
+    """Microseconds a call by contestant; of one that looks inside also by part."""
+    found: dict[str, float] = {}
+    for name, call in contestants.items():
+        if isinstance(call, _Inside):
+            call.spent.clear()
+        found[name] = _cpu(call)
+        if isinstance(call, _Inside):
+            found |= {f"{name} {part}": spent / _CALLS * 1e6 for part, spent in call.spent.items()}
+    return found
+
+
+def _cpu(contestant: Call | _Inside) -> float:
+    """Microseconds a call."""
+    call = contestant.call if isinstance(contestant, _Inside) else contestant
+    before = time.process_time()
+    for number in range(_CALLS):
+        call(number)
+    return (time.process_time() - before) / _CALLS * 1e6
+
+
+def markdown(found: Mapping[str, Any]) -> list[str]:
+    """For benchmarks/README.md."""
+    rows = [
+        [
+            _NAMES[name],
+            f"{each['check']:,.0f}",
+            f"{each['bare']:,.0f}",
+            f"**{each['own']:,.0f}**",
+            f"{each['ownOfThree']:,.0f}",
+            *(f"{value:,.0f}" for value in each["parts"].values()),
+        ]
+        for name, each in found["checks"].items()
+    ]
+    head = ["CPU of a warm check, µs", "check", "bare", "own", "own of three"]
+    most = max(each["own"] for each in found["checks"].values())
+    of_three = max(each["ownOfThree"] for each in found["checks"].values())
+    return [
+        "### A warm check",
+        table([*head, "campaign", "table", "replica", "request", "judgement", "rest"], rows),
+        table(
+            ["", "found", "aim", "met"],
+            [
+                _aim("own CPU, µs, beside one GET and one BatchGet", most),
+                _aim("the same where one query of the replica is a bare call too", of_three),
+            ],
+        ),
+    ]
+
+
+def _aim(name: str, found: float) -> list[str]:
+    met = "yes" if found < AIM_OWN_MICROSECONDS else "no"
+    return [name, f"{found:,.0f}", f"under {AIM_OWN_MICROSECONDS}", met]
+
+
+_NAMES = {
+    f"{kind} by {by}": f"{'an invite-only' if kind == INVITE_ONLY else 'an open'} campaign by {by}"
+    for kind, by in _CHECKS
+}
