@@ -18,15 +18,6 @@ from regworkers_dagster.selection.steps import take
 Taken = Iterator[dg.MaterializeResult[None]]
 
 
-class EligibilityConfig(dg.Config):
-    """Whether the judgement counts."""
-
-    preview: bool = Field(
-        default=False,
-        description="Judge the entries as they are now and decide nothing: for a campaign that is still open.",
-    )
-
-
 class PublicationConfig(dg.Config):
     """Who says that the result may go out."""
 
@@ -39,20 +30,24 @@ class PublicationConfig(dg.Config):
 
 
 @dg.multi_asset(name="eligibility", specs=[specs.ELIGIBILITY_REPORT])
-def eligibility_report(
-    context: dg.AssetExecutionContext, config: EligibilityConfig, workers: Workers
-) -> Taken:
-    """Close the campaign if that is due, then judge its entries; or, as a preview, only look at them. A job has the
-    name of the asset, so the step cannot.
+def eligibility_report(context: dg.AssetExecutionContext, workers: Workers) -> Taken:
+    """In a run that freezes the pool next: close the campaign if that is due, then judge its entries for good. In every
+    other run only look at them, so that nobody has to say which of the two is meant. A job has the name of the
+    asset, so the step cannot.
     """
 
     def judge(run: DrawRun) -> Step:
-        if config.preview:
+        if not _goes_on_to_the_freeze(context.run):
             return run.preview()
         close_if_due(workers.runtime, run.campaign_id, run_id=context.run.run_id)
         return run.judge()
 
     yield from take(context, workers, specs.ELIGIBILITY_REPORT, judge)
+
+
+def _goes_on_to_the_freeze(run: dg.DagsterRun) -> bool:
+    """Also a run that executes some steps of a draw again keeps the draw's name."""
+    return run.job_name == specs.DRAW_JOB or specs.FROZEN_POOL.key in (run.asset_selection or ())
 
 
 @dg.multi_asset(name="frozen_pool", specs=[specs.FROZEN_POOL])

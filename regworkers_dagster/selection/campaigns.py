@@ -32,7 +32,7 @@ _MAX_REQUESTS = 5
 _STANDS_STILL_VISIBILITIES = 3
 # So long a run that started is believed to be at work between two steps, when it holds no lease.
 _BELIEVED_SECONDS = 600.0
-_DRAW, _RETRY, _CHECK = "draw", "retry_market_selection", "check_selection"
+_DRAW, _RETRY, _CHECK = specs.DRAW_JOB, "retry_market_selection", "check_selection"
 
 
 def campaigns_tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> Answer:

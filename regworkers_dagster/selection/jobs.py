@@ -7,6 +7,7 @@ import dagster as dg
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_dagster.selection import assets, checks
 from regworkers_dagster.selection.operations import retry_mapping, retry_market_op, top_up_mapping, top_up_op
+from regworkers_dagster.selection.specs import DRAW_JOB
 from regworkers_dagster.tags import DRAIN_TAG, OPERATION_TAG
 
 # A worker that dies is followed by another, which goes on at the step that was not finished. A step that fails
@@ -18,7 +19,7 @@ _RESUMED = {
 }
 
 DRAW = dg.define_asset_job(
-    "draw",
+    DRAW_JOB,
     selection=dg.AssetSelection.assets(*assets.STEPS).without_checks()
     | dg.AssetSelection.checks(*checks.OF_A_DRAW),
     tags={**_RESUMED},
@@ -31,10 +32,10 @@ DRAW = dg.define_asset_job(
 ELIGIBILITY_REPORT = dg.define_asset_job(
     "eligibility_report",
     selection=dg.AssetSelection.assets(assets.eligibility_report),
-    config={"ops": {"eligibility": {"config": {"preview": True}}}},
     executor_def=dg.in_process_executor,
-    description="Judges every entry of one campaign as it is now and shows the reasons per market and day. A "
-    "preview: it decides nothing; the job `draw` judges for good.",
+    description="Judges every entry of one campaign as it is now, whatever its status, and shows the reasons per "
+    "market and day. Always a preview: it needs the campaign's partition and no config, and decides nothing; the job "
+    "`draw` judges for good.",
 )
 
 PROCESS_SELECTIONS = dg.define_asset_job(

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dagster as dg
 
 GROUP = "selection"
+# The job that makes all steps of a draw.
+DRAW_JOB = "draw"
 OWNERS = ["team:selection"]
 TAGS = {"regworkers/flow": "selection"}
 # One partition a campaign, by its id. The sensor `watch_campaigns` adds them, and so does a run of the first step.
@@ -34,16 +36,18 @@ CODES = dg.AssetSpec(
 )
 
 
-def _step(name: str, deps: list[dg.AssetSpec | str], kinds: set[str], description: str) -> dg.AssetSpec:
+def _step(
+    name: str, deps: list[dg.AssetSpec | str], kinds: set[str], description: str, *, group: str = GROUP
+) -> dg.AssetSpec:
     """A step of a campaign's draw. It yields nothing while another run works on that draw."""
     return dg.AssetSpec(
         name,
         deps=deps,
         description=description,
         kinds=kinds,
-        group_name=GROUP,
-        owners=OWNERS,
-        tags=TAGS,
+        group_name=group,
+        owners=[f"team:{group}"],
+        tags={"regworkers/flow": group},
         partitions_def=CAMPAIGN_PARTITIONS,
         skippable=True,
     )
@@ -53,9 +57,11 @@ ELIGIBILITY_REPORT = _step(
     "eligibility_report",
     [CAMPAIGNS, "entries"],
     {"s3", "parquet"},
-    "Closes the campaign if it has `autoDraw` and its time has passed, and waits until replication has caught up, "
-    "else says what is open. Then judges every entry once, at one moment: reasons per market and day. The draw "
-    "takes its pool from this file. The job `eligibility_report` previews it for a campaign that is still open.",
+    "By itself, or with the job `eligibility_report`, a preview at any time: judges every entry as it is now, shows "
+    "reasons per market and day, and decides nothing. In a run that goes on to `frozen_pool` (the job `draw`) it "
+    "closes the campaign if it has `autoDraw` and its time has passed, waits until replication has caught up, else "
+    "says what is open, and judges every entry for good, at one moment: the draw takes its pool from that.",
+    group="eligibility",
 )
 FROZEN_POOL = _step(
     "frozen_pool",

@@ -73,7 +73,7 @@ DRAW = [
     "publication",
 ]
 SELECTION = {
-    *DRAW,
+    *DRAW[1:],
     "campaigns",
     "codes",
     "selection_queue",
@@ -83,7 +83,7 @@ SELECTION = {
     "notifications",
     "notification_dlq",
 }
-ELIGIBILITY = {"invites"}
+ELIGIBILITY = {"invites", "eligibility_report"}
 CERTIFICATES = {"kafka_certificate"}
 ANALYTICS = {"analytics_queue", "analytics_dlq", "kafka_events", "event_archive", "campaign_funnel"}
 

@@ -102,6 +102,53 @@ def test_a_draw_stops_before_the_publication_and_goes_out_to_the_fans_once_it_is
     }
 
 
+def _previewed(runtime: Runtime, result: dg.ExecuteInProcessResult) -> None:
+    assert result.success, failure_of(result)
+    (made,) = materialised(result).values()
+    metadata = plain(made.metadata)
+    assert (metadata["state"], metadata["entries"], made.partition) == ("preview", 12, CAMPAIGN)
+    assert runtime.draws.get(CAMPAIGN) is None
+
+
+def test_the_job_eligibility_report_is_a_preview_without_any_config_also_while_the_campaign_is_open(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+) -> None:
+    use(monkeypatch, runtime)
+    # Its time is over and it draws by itself: a preview does not close it.
+    registered(runtime, status="OPEN", autoDraw=True)
+    # As `dagster job execute` does it, which takes no config from the job.
+    _previewed(
+        runtime,
+        job("eligibility_report").execute_in_process(
+            instance=instance, tags={"dagster/partition": CAMPAIGN}, run_config={}, raise_on_error=False
+        ),
+    )
+    assert _status(runtime) == "OPEN"
+
+
+def test_the_asset_by_itself_is_a_preview_and_followed_by_the_freeze_it_is_the_draws_judgement(
+    closed: Runtime, instance: dg.DagsterInstance
+) -> None:
+    from regworkers_dagster.definitions import defs
+
+    def materialise(*names: str) -> dg.ExecuteInProcessResult:
+        return defs.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=instance,
+            partition_key=CAMPAIGN,
+            asset_selection=[dg.AssetKey(name) for name in names],
+            raise_on_error=False,
+        )
+
+    instance.add_dynamic_partitions("campaigns", [CAMPAIGN])
+    _previewed(closed, materialise("eligibility_report"))
+    assert _status(closed) == "CLOSED"
+    result = materialise("eligibility_report", "frozen_pool")
+    assert result.success, failure_of(result)
+    assert plain(materialised(result)["eligibility_report"].metadata)["state"] == "done"
+    record = closed.draws.get(CAMPAIGN)
+    assert record is not None and record.phases[1].freeze["count"] == 12
+
+
 def test_while_another_run_works_on_the_draw_a_run_does_nothing_and_is_fine(
     closed: Runtime, instance: dg.DagsterInstance
 ) -> None:
