@@ -175,6 +175,9 @@ class DrainSettings(Section):
 class ReplicationSettings(Section):
     lag_objective_seconds: float = Field(60.0, gt=0)
     repair_items_per_second: float = Field(500.0, gt=0)
+    # A repair refuses more removals than both unless they are confirmed: the source may be the wrong table.
+    repair_removals: int = Field(100, ge=0)
+    repair_removal_share: float = Field(0.1, ge=0, le=1)
     backfill_items_per_second: float = Field(1000.0, gt=0)
     scan_segments: int = Field(4, ge=1, le=64)
     # Out of core beyond this; spills to a temporary folder.
@@ -280,7 +283,7 @@ class AnalyticsSettings(Section):
 
     concurrency: int = Field(4, ge=1)
     prefetch: int = Field(1, ge=0)
-    batch_messages: int = Field(10, ge=1, le=100)
+    batch_messages: int = Field(20, ge=1, le=100)
     receive_wait_seconds: float = Field(1.0, ge=0, le=20)
     visibility_seconds: int = Field(60, ge=1, le=43_200)
     max_attempts: int = Field(20, ge=1)

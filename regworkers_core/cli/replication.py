@@ -33,9 +33,20 @@ def reconcile_command(
     repair: Annotated[
         bool, typer.Option("--repair", help="queue what differs and wait until it heals")
     ] = False,
+    yes_remove: Annotated[
+        int | None,
+        typer.Option(
+            "--yes-remove", min=0, metavar="N", help="up to N removals, where a repair refuses so many"
+        ),
+    ] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Compare the demand table with the replica, content and all. Exit code 1 when they differ."""
+    """Compare the demand table with the replica, content and all. Exit code 1 when they differ.
+
+    A repair removes nothing when the source holds no entry of a campaign, or when too much of the replica would go.
+    """
+    if yes_remove is not None and not repair:
+        raise UsageError("--yes-remove goes with --repair: nothing is removed without it")
     runtime = Runtime.load()
     with progress("entries") as bar:
         task = bar.add_task("reconcile", total=None)
@@ -43,6 +54,7 @@ def reconcile_command(
             runtime,
             campaign,
             repair=repair,
+            yes_remove=yes_remove,
             on_progress=lambda done: bar.update(task, completed=done),
             on_phase=lambda phase: bar.update(task, description=phase),
         )

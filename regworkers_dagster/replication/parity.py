@@ -30,6 +30,12 @@ class ReconcileConfig(dg.Config):
         description="Put the keys of what differs on the replication queue and wait until it heals. The demand "
         "table is never written.",
     )
+    yes_remove: int | None = Field(
+        default=None,
+        ge=0,
+        description="A repair removes nothing when the source holds no entry of a campaign, or when too much of the "
+        "replica would go. So many removals are right all the same.",
+    )
 
 
 @dg.multi_asset_check(name="reconcile", specs=[PARITY])
@@ -40,7 +46,11 @@ def parity(
     bind(runId=context.run.run_id, worker="reconcile")
     with plain_failures():
         result = reconcile(
-            workers.runtime, config.campaign_id, repair=config.repair, on_phase=context.log.info
+            workers.runtime,
+            config.campaign_id,
+            repair=config.repair,
+            yes_remove=config.yes_remove,
+            on_phase=context.log.info,
         )
     if result.repair is not None and result.repair.advice:
         context.log.warning(result.repair.advice)
@@ -91,4 +101,7 @@ def _in_words(result: ReconcileResult) -> str:
     found = ", ".join(f"{number} {kind.value}" for kind, number in result.counts.items() if number)
     if not found:
         return f"{result.totals['matched']} entries agree"
-    return f"{found}; repaired" if result.repair is not None and result.clean else found
+    if result.repair is None:
+        return found
+    outcome = "repaired" if result.clean else result.repair.advice
+    return f"{found}; {outcome}" if outcome else found

@@ -97,6 +97,22 @@ def test_reconcile_finds_repairs_and_says_clean(runtime: Runtime) -> None:
     assert "example.com" not in found.stdout + found.stderr + clean.stdout + clean.stderr
 
 
+def test_a_repair_from_an_empty_source_removes_nothing_and_says_what_to_type(runtime: Runtime) -> None:
+    for name in ("e1", "e2"):
+        put(runtime, key(name), updatedAt="2026-01-01T00:00:00.000Z")
+    replicate_all(runtime)
+    for name in ("e1", "e2"):
+        remove(runtime, key(name))
+    answer = regworkers(runtime, "reconcile", "--repair")
+    assert answer.code == 1
+    (line,) = [line for line in answer.stdout.splitlines() if "refused" in line]
+    assert "the source holds no entry of summer" in line and "`--yes-remove 2`" in line
+    assert runtime.queue(runtime.names.replication_queue).depth().total == 0
+    assert regworkers(runtime, "reconcile", "--yes-remove", "2").code == 2
+    confirmed = regworkers(runtime, "reconcile", "--repair", "--yes-remove", "2", "--format", "json")
+    assert (confirmed.document["repair"]["removals"], confirmed.document["repair"]["withheld"]) == (2, 0)
+
+
 def test_a_campaign_that_nobody_knows_is_a_usage_error_and_one_with_entries_only_is_not(
     runtime: Runtime,
 ) -> None:

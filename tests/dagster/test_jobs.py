@@ -13,7 +13,7 @@ from regworkers_core.settings import DrainSettings
 from regworkers_dagster.resources import plain_failures
 from tests.dagster.support import job, plain, use
 from tests.support.drains import replicate_all
-from tests.support.entries import document, key, put
+from tests.support.entries import document, key, put, remove
 
 QUICK = {"idle_seconds": 0.1, "max_seconds": 20.0}
 _IMPATIENT = {
@@ -168,6 +168,23 @@ def test_reconcile_judges_parity_with_a_sample_of_ids_and_repairs_on_demand(
     healed = _run("reconcile_entries", "reconcile")
     assert _evaluation(healed).passed
     assert _evaluation(healed).description == "2 entries agree"
+
+
+def test_a_repair_from_an_empty_source_removes_nothing_until_its_config_says_how_many(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+    put(runtime, key("lost"), updatedAt="2020-01-01T00:00:00.000Z")
+    replicate_all(runtime)
+    remove(runtime, key("lost"))
+
+    refused = _run("reconcile_entries", "reconcile", repair=True)
+    assert "1 removals refused" in str(_failure(refused).user_failure_data.description)
+    assert "`yes_remove: 1`" in str(_evaluation(refused).description)
+    assert plain(_evaluation(refused).metadata)["repair"]["removals"] == 0
+
+    confirmed = _run("reconcile_entries", "reconcile", repair=True, yes_remove=1)
+    assert plain(_evaluation(confirmed).metadata)["repair"]["removals"] == 1
 
 
 def test_backfill_queues_every_key_and_the_save_drain_rebuilds_the_replica(

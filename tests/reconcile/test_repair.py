@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 
 from regworkers_core.adapters.replica import Stored
+from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.ports import SendFailure
 from regworkers_core.replication.reconcile.classify import Kind
+from regworkers_core.replication.reconcile.removals import Orphans, judge_removals
 from regworkers_core.replication.reconcile.report import ReconcileResult, RepairReport
 from tests.reconcile.world import OBJECTIVE, Replication, World, entry_key
 
@@ -29,6 +31,8 @@ def world_with(kind: Kind) -> World:
         lower = order._replace(version=1)
         world.stored[KEY] = replace(world.stored[KEY], order=lower)
     elif kind is Kind.ORPHANED:
+        # A source without any entry of the campaign would be taken for the wrong one.
+        world.settle(entry_key(1))
         world.remove(KEY, lag=None)
     elif kind is Kind.RESURRECTED:
         world.stored[KEY] = Stored(order, None, {}, "2026-01-01T00:00:00.000Z")
@@ -160,6 +164,83 @@ def test_a_send_that_is_not_confirmed_ends_the_repair() -> None:
 
     with pytest.raises(TransientFailure):
         world.reconcile(repair=True, queue=Refusing(world))
+
+
+def orphaned(orphans: int, kept: int) -> World:
+    """So many entries that the source lost, and so many that both sides have."""
+    world = World(read_seconds=0.0, deliver_sent_after=0.0)
+    for number in range(orphans + kept):
+        world.settle(entry_key(number))
+    for number in range(orphans):
+        world.remove(entry_key(number), lag=None)
+    return world
+
+
+def live(world: World) -> int:
+    return sum(stored.fields is not None for stored in world.stored.values())
+
+
+def test_an_empty_source_removes_nothing_until_the_number_is_typed() -> None:
+    world = orphaned(orphans=3, kept=0)
+    result, repair = repaired(world)
+    assert live(world) == 3 and world.sent == []
+    assert not result.clean and (repair.withheld, repair.removals) == (3, 0)
+    assert "the source holds no entry of summer" in repair.advice and "--yes-remove 3" in repair.advice
+    assert "drain save" not in repair.advice
+    assert not world.reconcile(repair=True, yes_remove=2).clean and live(world) == 3
+    assert world.reconcile(repair=True, yes_remove=3).clean and live(world) == 0
+
+
+def test_what_else_differs_is_repaired_while_removals_are_refused() -> None:
+    world = orphaned(orphans=0, kept=1)
+    del world.stored[entry_key(0)]
+    elsewhere = EntryKey("winter", "e0")
+    world.settle(elsewhere)
+    world.remove(elsewhere, lag=None)
+    _, repair = repaired(world)
+    assert entry_key(0) in world.stored and world.stored[elsewhere].fields is not None
+    assert (repair.healed, repair.withheld) == (1, 1) and "winter" in repair.advice
+
+
+def test_a_source_that_empties_during_a_repair_costs_no_more_than_what_needs_no_confirmation() -> None:
+    world = orphaned(orphans=0, kept=120)
+    for number in range(120):
+        world.stored[entry_key(number)] = replace(
+            world.stored[entry_key(number)], order=world.order(entry_key(number))._replace(version=0)
+        )
+
+    def recreate(phase: str) -> None:
+        if phase.startswith("repairing"):
+            world.items.clear()
+
+    result = world.reconcile(repair=True, on_phase=recreate)
+    assert live(world) == 20 and result.repair is not None and result.repair.withheld == 20
+    assert "while they were repaired" in result.repair.advice
+
+
+CAMPAIGN = [Orphans("summer", 101, True)]
+
+
+@pytest.mark.parametrize(
+    ("orphans", "replica", "confirmed", "allowed"),
+    [
+        ([], 0, None, 100),
+        ([Orphans("summer", 100, True)], 100, None, 100),
+        (CAMPAIGN, 1009, None, 0),
+        (CAMPAIGN, 1010, None, 101),
+        (CAMPAIGN, 200, 100, 0),
+        (CAMPAIGN, 200, 101, 101),
+        ([Orphans("summer", 5, True)], 1000, 4, 0),
+        ([Orphans("summer", 1, True), Orphans("winter", 1, False)], 10_000, None, 0),
+        ([Orphans("winter", 1, False)], 10_000, 1, 1),
+    ],
+)
+def test_removals_are_refused_beyond_a_share_and_a_number_or_without_a_source_unless_confirmed(
+    orphans: list[Orphans], replica: int, confirmed: int | None, allowed: int
+) -> None:
+    judged = judge_removals(orphans, replica=replica, share=0.1, always=100, confirmed=confirmed)
+    assert judged.allowed == allowed
+    assert (judged.reason is None) == bool(allowed)
 
 
 def _order(world: World) -> dict[str, object]:

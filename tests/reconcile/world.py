@@ -112,7 +112,9 @@ class World:
         self.write(key, lag=None, **{"createdAt": long_ago, "updatedAt": long_ago, **changes})
         self.replicate(ReplicationItem(key, Op.UPSERT))
 
-    def reconcile(self, *, repair: bool = False, **options: Any) -> ReconcileResult:
+    def reconcile(
+        self, *, repair: bool = False, yes_remove: int | None = None, **options: Any
+    ) -> ReconcileResult:
         settings = ReplicationSettings(
             lag_objective_seconds=options.pop("objective", OBJECTIVE),
             repair_items_per_second=options.pop("rate", 1000.0),
@@ -129,7 +131,7 @@ class World:
             sleep=self.sleep,
             **options,
         )
-        return flow.run(repair=repair)
+        return flow.run(repair=repair, yes_remove=yes_remove)
 
     def order(self, key: EntryKey) -> Order:
         return self.stored[key].order

@@ -20,6 +20,7 @@ import pyarrow as pa
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.replication.reconcile.classify import Kind
+from regworkers_core.replication.reconcile.removals import Orphans
 from regworkers_core.replication.reconcile.sides import Pair
 from regworkers_core.replication.reconcile.states import State
 
@@ -150,6 +151,7 @@ class Comparison:
             source - differing.source,
             0,
         )
+        self._database.execute("CREATE TABLE populated AS SELECT DISTINCT campaign FROM source")
         self._database.execute("DROP TABLE source")
         self._database.execute("DROP TABLE replica")
         return self._number("SELECT count(*) FROM difference")
@@ -200,6 +202,15 @@ class Comparison:
             ).fetchall()
         )
         return {kind: found.get(kind.value, 0) for kind in Kind}
+
+    def orphans(self) -> list[Orphans]:
+        """By campaign, those with the most first."""
+        rows = self._database.execute(
+            "SELECT r_campaign, count(*) AS entries, r_campaign IN (SELECT campaign FROM populated) FROM difference"
+            " WHERE kind = ? GROUP BY r_campaign ORDER BY entries DESC, r_campaign",
+            [Kind.ORPHANED],
+        ).fetchall()
+        return [Orphans(*row) for row in rows]
 
     def samples(self, kind: Kind, limit: int) -> tuple[str, ...]:
         """The first ids (`campaignId:entryId`) of a kind."""

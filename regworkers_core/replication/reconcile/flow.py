@@ -14,6 +14,7 @@ from regworkers_core.replication.campaign import require_campaign
 from regworkers_core.replication.reconcile.classify import Kind
 from regworkers_core.replication.reconcile.compare import Comparison, Step
 from regworkers_core.replication.reconcile.judge import Judge
+from regworkers_core.replication.reconcile.removals import Removals, judge_removals
 from regworkers_core.replication.reconcile.repair import Repair
 from regworkers_core.replication.reconcile.report import ReconcileResult, RepairReport
 from regworkers_core.replication.reconcile.scan import load_replica, load_source
@@ -37,11 +38,13 @@ def reconcile(
     campaign_id: str | None = None,
     *,
     repair: bool = False,
+    yes_remove: int | None = None,
     on_progress: OnProgress | None = None,
     on_phase: OnPhase | None = None,
     samples: int = SAMPLES,
 ) -> ReconcileResult:
-    """Compare the demand table with the replica, content and all, and queue what differs if `repair`.
+    """Compare the demand table with the replica, content and all, and queue what differs if `repair`; up to
+    `yes_remove` removals also where the repair would refuse so many.
 
     `on_progress` gets the number of entries looked at so far (both sides and each recheck count), from several
     threads but one at a time; `on_phase` a few words on what comes next. Takes as long as both scans, and the
@@ -58,7 +61,7 @@ def reconcile(
         on_phase=on_phase,
         samples=samples,
     )
-    result = flow.run(campaign_id, repair=repair)
+    result = flow.run(campaign_id, repair=repair, yes_remove=yes_remove)
     log.info(
         "reconcile ended", **{name: value for name, value in result.as_dict().items() if name != "samples"}
     )
@@ -89,7 +92,9 @@ class Reconciliation:
         self._done = 0
         self._lock = threading.Lock()
 
-    def run(self, campaign_id: str | None = None, *, repair: bool = False) -> ReconcileResult:
+    def run(
+        self, campaign_id: str | None = None, *, repair: bool = False, yes_remove: int | None = None
+    ) -> ReconcileResult:
         began = self._clock()
         with Comparison(self._settings.compare_memory_mib) as comparison:
             self._phase("reading the demand table")
@@ -115,7 +120,16 @@ class Reconciliation:
             samples = {
                 kind: comparison.samples(kind, self._samples) for kind, number in counts.items() if number
             }
-            repaired = self._repair(comparison, judge) if repair else None
+            repaired = None
+            if repair:
+                removals = judge_removals(
+                    comparison.orphans(),
+                    replica=totals.replica,
+                    share=self._settings.repair_removal_share,
+                    always=self._settings.repair_removals,
+                    confirmed=yes_remove,
+                )
+                repaired = self._repair(comparison, judge, removals)
         return ReconcileResult(
             campaign_id=campaign_id,
             counts=counts,
@@ -126,7 +140,7 @@ class Reconciliation:
             repair=repaired,
         )
 
-    def _repair(self, comparison: Comparison, judge: Judge) -> RepairReport:
+    def _repair(self, comparison: Comparison, judge: Judge, removals: Removals) -> RepairReport:
         findings = sum(number for kind, number in comparison.counts().items() if kind is not Kind.NOT_YET)
         self._phase(f"repairing {findings} findings")
         rate = self._settings.repair_items_per_second
@@ -136,6 +150,7 @@ class Reconciliation:
             judge,
             self._queue,
             TokenBucket(rate, clock=self._clock, sleep=self._sleep),
+            removals,
             patience_seconds=_PATIENCE_OBJECTIVES * self._settings.lag_objective_seconds,
             clock=self._clock,
             sleep=self._sleep,

@@ -17,6 +17,7 @@ from regworkers_core.engine.rate import TokenBucket
 from regworkers_core.replication.reconcile.classify import REPAIRABLE, Kind, classify
 from regworkers_core.replication.reconcile.compare import Comparison, Difference, Step
 from regworkers_core.replication.reconcile.judge import Judge
+from regworkers_core.replication.reconcile.removals import Removals
 from regworkers_core.replication.reconcile.report import RepairReport
 from regworkers_core.replication.reconcile.scan import Tick
 from regworkers_core.replication.reconcile.sides import Sides
@@ -36,6 +37,7 @@ class Repair:
         judge: Judge,
         queue: Queue,
         rate: TokenBucket,
+        removals: Removals,
         *,
         patience_seconds: float,
         clock: Callable[[], float],
@@ -43,11 +45,11 @@ class Repair:
         tick: Tick,
     ) -> None:
         self._comparison, self._sides, self._judge = comparison, sides, judge
-        self._queue, self._rate = queue, rate
+        self._queue, self._rate, self._allowed = queue, rate, removals
         self._patience = patience_seconds
         self._clock, self._sleep, self._tick = clock, sleep, tick
         self._correlation_id = uuid.uuid4().hex
-        self._sent = self._removals = self._tombstones = 0
+        self._sent = self._removals = self._withheld = self._tombstones = 0
 
     def run(self) -> RepairReport:
         """Queue what differs, then wait until it agrees or nothing moves any more. Raises TransientFailure."""
@@ -60,6 +62,8 @@ class Repair:
         return RepairReport(
             sent=self._sent,
             removals=self._removals,
+            withheld=self._withheld,
+            withheld_because=self._allowed.reason or "the source lost entries while they were repaired",
             tombstones_deleted=self._tombstones,
             healed=sum(before.values()) - sum(remaining.values()),
             remaining=remaining,
@@ -71,9 +75,13 @@ class Repair:
         self._rate.take(len(page))
         looked = self._look(page)
         items = []
+        withheld: set[int] = set()
         for difference in looked:
             source, replica = difference.pair
             if difference.kind is Kind.ORPHANED and replica is not None:
+                if self._removals >= self._allowed.allowed:
+                    withheld.add(difference.n)
+                    continue
                 items.append(ReplicationItem(difference.key, Op.REMOVE, replica.order))
                 self._removals += 1
             elif difference.kind in REPAIRABLE:
@@ -84,9 +92,12 @@ class Repair:
         if items:
             send_keys(self._queue, items, self._correlation_id)
         self._sent += len(items)
+        self._withheld += len(withheld)
         self._comparison.put(
             [
-                replace(difference, step=Step.SENT) if difference.kind in REPAIRABLE else difference
+                replace(difference, step=Step.SENT)
+                if difference.kind in REPAIRABLE and difference.n not in withheld
+                else difference
                 for difference in looked
             ]
         )

@@ -17,8 +17,9 @@ def _is_clean(counts: Counts) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """`sent` keys were queued (`removals` of them to bury orphans), `tombstones_deleted` before that;
-    `healed` agree again, `remaining` is what differs at the end, by kind, beyond repair included.
+    """`sent` keys were queued (`removals` of them to bury orphans), `tombstones_deleted` before that; `withheld`
+    orphans were left alone, for they would be too many; `healed` agree again, `remaining` is what differs at the
+    end, by kind, beyond repair included.
     """
 
     sent: int
@@ -27,6 +28,8 @@ class RepairReport:
     healed: int
     remaining: Counts
     seconds: float
+    withheld: int = 0
+    withheld_because: str = ""
 
     @property
     def in_words(self) -> str:
@@ -40,18 +43,25 @@ class RepairReport:
     @property
     def advice(self) -> str:
         """What is left to do, empty when nothing is."""
-        still = sum(self.remaining[kind] for kind in REPAIRABLE)
-        if not still:
-            return ""
-        return (
-            f"{still} entries were queued and did not arrive yet: run `regworkers drain save` (or see that its"
-            " sensor is on), then `regworkers reconcile` once more"
-        )
+        still = sum(self.remaining[kind] for kind in REPAIRABLE) - self.withheld
+        parts = []
+        if self.withheld:
+            parts.append(
+                f"{self.withheld} removals refused: {self.withheld_because}; if the source is the right one,"
+                f" repeat with `--yes-remove {self.withheld}` (in Dagster `yes_remove: {self.withheld}`)"
+            )
+        if still:
+            parts.append(
+                f"{still} entries were queued and did not arrive yet: run `regworkers drain save` (or see that its"
+                " sensor is on), then `regworkers reconcile` once more"
+            )
+        return "; ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "sent": self.sent,
             "removals": self.removals,
+            "withheld": self.withheld,
             "tombstonesDeleted": self.tombstones_deleted,
             "healed": self.healed,
             "remaining": {kind.value: number for kind, number in self.remaining.items()},
