@@ -35,7 +35,8 @@ def provision_command(form: FormatOption = Format.TEXT) -> None:
 
 
 def status_command(form: FormatOption = Format.TEXT) -> None:
-    """Ask every dependency; count messages in queues and documents in the replica (tombstones included).
+    """Ask every dependency and those of the platform's services that are configured; count messages in queues and
+    documents in the replica (tombstones included).
 
     Exit code 1 when something is away or a dead-letter queue is not empty.
     """

@@ -12,6 +12,8 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 
 T = TypeVar("T")
+# The platform's own services are asked as well, where they are configured.
+SERVICES = ("entry", "user", "code", "campaign")
 DEPENDENCIES = ("dynamodb", "streams", "sqs", "mongo", "redis", "kafka")
 UP = "up"
 # Somebody waits for the answer, and who is away mostly is so for all who ask.
@@ -53,6 +55,9 @@ def impatient(settings: Settings) -> Settings:
             "aws": capped(settings.aws, "connect_timeout_seconds", "read_timeout_seconds"),
             "mongo": capped(settings.mongo, "socket_timeout_seconds", "server_selection_timeout_seconds"),
             "kafka": capped(settings.kafka, "timeout_seconds"),
+            "services": capped(
+                settings.services, "connect_timeout_seconds", "read_timeout_seconds", "answer_seconds"
+            ),
             "save": settings.save.model_copy(update={"receive_wait_seconds": 0.0}),
             "retry": settings.retry.model_copy(update={"attempts": 1}),
         }
@@ -65,8 +70,9 @@ def read_status(runtime: Runtime) -> Status:
     All are asked at once, and those that are away are not asked for counts.
     """
     # Wired before any thread needs them.
-    _ = runtime.replica, runtime.demand_table, runtime.streams, runtime.sqs
-    status = Status(_at_once(DEPENDENCIES, lambda name: _state(runtime, name)))
+    _ = runtime.replica, runtime.demand_table, runtime.streams, runtime.sqs, runtime.services
+    services = [f"service-{name}" for name in SERVICES if getattr(runtime.settings.services, name).base_url]
+    status = Status(_at_once([*DEPENDENCIES, *services], lambda name: _state(runtime, name)))
     queues = [each for name in runtime.names.queues for each in (name, runtime.names.dead_letter_queue(name))]
     status.queues = dict.fromkeys(queues)
     if status.dependencies["sqs"] == UP:
@@ -85,7 +91,7 @@ def _at_once(names: Iterable[str], read: Callable[[str], T]) -> dict[str, T]:
 def _state(runtime: Runtime, name: str) -> str:
     try:
         away = runtime.probe(name)
-    except UsageError as error:
+    except (Failure, UsageError) as error:
         return str(error)
     return UP if away is None else "does not answer"
 
