@@ -93,7 +93,12 @@ def _verification(done: Verification) -> RenderableType:
 
 def receipt_command(
     campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug; with --from its id")],
-    ref: Annotated[str, typer.Argument(help="the reference that the confirmation gave")],
+    ref: Annotated[
+        str,
+        typer.Argument(
+            metavar="REF", help="the reference that the confirmation gave, or an entryId (not with --from)"
+        ),
+    ],
     source: Annotated[
         Path | None, typer.Option("--from", help="artefacts in this folder instead of the published ones")
     ] = None,

@@ -1,6 +1,6 @@
 """Everything that is known about one entry: both stores, its failures, its events, and what would help.
 
-Orders, times, flags and reasons only; no mail, no names, no ids of people.
+Orders, times, flags, reasons and the entry's random ref only; no mail, no names, no ids of people.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from regworkers_core.adapters.replica import Stored
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.events import EventType, event_id
-from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.keys import EntryKey, is_selection_id
 from regworkers_core.domain.order import lenient_order
 from regworkers_core.domain.reasons import PermanentFailure
 from regworkers_core.domain.timestamps import seconds
@@ -31,7 +31,8 @@ def trace_entry(runtime: Runtime, key: EntryKey) -> dict[str, Any]:
 
     `verdict` is in_sync, gone (removed, with a tombstone), unknown (on neither side), missing, stale, orphaned,
     resurrected, rejected or ahead; `explanation` says it in words, `command` is what helps or None, `young`
-    whether the difference may still be on its way. `lagSeconds` is None unless in sync.
+    whether the difference may still be on its way; `ref` is what `regworkers draw receipt` takes.
+    `lagSeconds` is None unless in sync.
     """
     stored = runtime.replica.get([key]).get(key)
     item = runtime.demand_table.get([key]).get(key)
@@ -44,6 +45,7 @@ def trace_entry(runtime: Runtime, key: EntryKey) -> dict[str, Any]:
     young = verdict in REPAIRABLE and updated_at is not None and runtime.clock() - updated_at <= objective
     return {
         "id": key.document_id,
+        "ref": _ref(item, stored),
         "verdict": str(verdict),
         "explanation": _explanation(verdict, source, letters, objective if young else None),
         "command": _command(verdict, key),
@@ -54,6 +56,13 @@ def trace_entry(runtime: Runtime, key: EntryKey) -> dict[str, Any]:
         "deadLetters": [_letter(letter) for letter in letters],
         "events": _events(source, replica),
     }
+
+
+def _ref(item: Item | None, stored: Stored | None) -> str | None:
+    """None also for something else than a ref, which nobody knows to be random."""
+    fields = item if item is not None else stored.fields if stored is not None else None
+    ref = (fields or {}).get("ref")
+    return ref if isinstance(ref, str) and is_selection_id(ref) else None
 
 
 def _verdict(source: State | None, replica: State | None, letters: Sequence[Item]) -> str:

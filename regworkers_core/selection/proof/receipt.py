@@ -44,7 +44,7 @@ def no_reasons(ref: str) -> Sequence[str]:
 
 
 class NoReceipt(UsageError):
-    """The ref is neither in the draw nor among the excluded."""
+    """What was given is no ref, or one that is neither in the draw nor among the excluded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +88,12 @@ def build_receipt(
     without one each receipt hashes all leaves). `reasons` is asked about a ref that has no leaf;
     `commitment_late` says whether the secret's commitment came after the opening, None when that is not known.
 
-    Raises NoReceipt when the ref is in no list, UsageError when the folder holds no result, DrawError for an
+    Raises NoReceipt when the ref is in no list or is none, UsageError when the folder holds no result, DrawError for an
     artefact that is damaged where the receipt needs it.
     """
     if not is_selection_id(ref):
-        raise UsageError(f"a ref is 1 to 64 of A-Z a-z 0-9 _ -, found {ref!r}")
+        # Perhaps a mail address was typed, which is not repeated.
+        raise NoReceipt("a ref is 1 to 64 of A-Z a-z 0-9 _ -, and what was given is none")
     phases = [each for each in phase_folders(folder) if (each / RESULT).exists()]
     if not phases:
         raise UsageError(f"{folder} holds no result yet: a receipt comes with the draw")
@@ -111,7 +112,8 @@ def build_receipt(
             if not (why := reasons(ref)):
                 raise NoReceipt(
                     f"{ref} is neither in the draw of {first.campaign_id} nor among its excluded entries: check"
-                    " the reference that the confirmation gave"
+                    f" the reference that the confirmation gave, or let `regworkers trace {first.campaign_id}"
+                    " <entryId>` show it"
                 )
             before, after = (line and _inclusion(leaves, line.ref, index) for line in lines.around(ref))
             absence = {"before": before, "after": after, "reasons": sorted(why)}

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from regworkers_core.adapters.draws import DrawRecord
 from regworkers_core.adapters.objects import ObjectStore
-from regworkers_core.domain.keys import is_selection_id
+from regworkers_core.domain.keys import EntryKey, is_selection_id
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import public_key
@@ -33,7 +33,7 @@ from regworkers_core.selection.maths.files import (
     is_hash,
     sha256_hex,
 )
-from regworkers_core.selection.proof.receipt import Reasons, Receipt, build_receipt, no_reasons
+from regworkers_core.selection.proof.receipt import NoReceipt, Reasons, Receipt, build_receipt, no_reasons
 
 _S3 = re.compile(r"s3://([^/]+)/(.+)")
 _PHASE = re.compile(r"phase-([1-9][0-9]*)")
@@ -93,17 +93,32 @@ def _fetch_all(objects: ObjectStore, prefix: str, folder: Path) -> None:
         raise UsageError(f"s3://{objects.bucket}/{prefix}/ holds no phase-1: give the prefix of a draw")
 
 
+def no_entries(_entry_id: str) -> str | None:
+    """For whoever has the published artefacts only: they name no entry."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class ReceiptSource:
-    """What `build_receipt` takes."""
+    """What `build_receipt` takes; `ref_of` finds the ref of an entry by the entry's id."""
 
     folder: Path
     index: Path | None
     reasons: Reasons = no_reasons
     commitment_late: bool | None = None
+    ref_of: Callable[[str], str | None] = no_entries
 
-    def receipt(self, ref: str) -> Receipt:
-        """See `build_receipt`."""
+    def receipt(self, named: str) -> Receipt:
+        """Of a ref, else of the entry with this id. Raises as `build_receipt` does."""
+        try:
+            return self._build(named)
+        except NoReceipt:
+            ref = self.ref_of(named)
+            if ref is None:
+                raise
+        return self._build(ref)
+
+    def _build(self, ref: str) -> Receipt:
         return build_receipt(
             self.folder,
             ref,
@@ -138,6 +153,7 @@ def campaign_source(runtime: Runtime, campaign_id: str, cache: Path) -> ReceiptS
         folder / "leaves.index",
         lambda ref: _reasons(runtime.objects, record, ref),
         record.phases[1].commitment_late,
+        lambda entry_id: _ref_of(runtime, EntryKey(campaign_id, entry_id)),
     )
 
 
@@ -171,6 +187,17 @@ def _fill(objects: ObjectStore, campaign_id: str, phases: int, folder: Path) -> 
             raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _ref_of(runtime: Runtime, key: EntryKey) -> str | None:
+    """The ref of an entry, None when the replica has no such entry. Raises UsageError for an entry without one."""
+    stored = runtime.replica.get([key]).get(key)
+    if stored is None or stored.fields is None:
+        return None
+    ref = stored.fields.get("ref")
+    if not isinstance(ref, str) or not is_selection_id(ref):
+        raise UsageError("this entry has no valid ref, so the draw left it out with INVALID_REF")
+    return ref
 
 
 def _reasons(objects: ObjectStore, record: DrawRecord, ref: str) -> Sequence[str]:

@@ -166,6 +166,33 @@ def test_a_published_draw_is_verified_by_id_and_by_prefix(
     assert not [path for path in cache.iterdir() if not path.name.startswith("regworkers-artefacts-")]
 
 
+def test_a_receipt_is_found_by_the_id_of_an_entry_too(
+    published: Runtime, revealed: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Runtime, "load", lambda: published)
+    winner = ref_of(revealed, "WINNER")
+    for entry_id, ref in (
+        ("e-won", winner),
+        ("e-out", "somebody"),
+        ("e-none", None),
+        ("fan@example.com", "x y"),
+    ):
+        published.database["entries"].insert_one(
+            {"_id": f"{CAMPAIGN}:{entry_id}", "campaignId": CAMPAIGN, "entryId": entry_id, "ref": ref}
+        )
+    by_entry, by_ref = (here("receipt", CAMPAIGN, each, "--format", "json") for each in ("e-won", winner))
+    assert by_entry.code == 0 and by_entry.stdout == by_ref.stdout
+    assert here("receipt", CAMPAIGN, "e-out").stdout.startswith("Not in the draw")
+    for named, said in (
+        ("e-none", "INVALID_REF"),
+        ("fan@example.com", "INVALID_REF"),
+        ("other@example.com", "a ref is 1 to 64"),
+        ("e-nobody", "regworkers trace summer <entryId>"),
+    ):
+        answer = here("receipt", CAMPAIGN, named)
+        assert answer.code == 2 and said in answer.stderr and "@" not in answer.stderr
+
+
 def test_receipts_come_from_a_cache_that_follows_the_result(published: Runtime, tmp_path: Path) -> None:
     source = campaign_source(published, CAMPAIGN, tmp_path)
     result = published.draws.get(CAMPAIGN)
