@@ -17,7 +17,8 @@ from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, pr
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.proof.check import check_receipt
+from regworkers_core.selection.maths.files import is_hash
+from regworkers_core.selection.proof.check import check_receipt, require_receipt
 from regworkers_core.selection.proof.html import page
 from regworkers_core.selection.proof.receipt import receipt_bytes
 from regworkers_core.selection.proof.source import (
@@ -57,15 +58,20 @@ def verify_command(
 ) -> None:
     """Replay a draw from its artefacts, all phases, and compare every byte. Exit code 1 when one differs.
 
-    A folder is verified offline. For a campaign's id the manifest hashes of its record are compared as well.
+    A folder is verified offline. For a campaign's id and without --manifest-hash the hashes of its record are compared
+    as well, which proves less.
     """
+    for each in published or ():
+        if not is_hash(each):
+            raise UsageError(f"--manifest-hash should be 64 of 0-9 a-f, found {each[:80]!r}")
     with progress("steps") as bar, artefacts_of(target, Runtime.load) as found:
         task = bar.add_task("verify", total=None)
         with tempfile.TemporaryDirectory(prefix="regworkers-replay-") as scratch:
             done = verify(
                 found.folder,
                 engine=Engine(Path(scratch), memory_mib=_MEMORY_MIB),
-                published=published or found.published,
+                published=published or (),
+                recorded=found.recorded,
                 on_progress=lambda phase, step: bar.update(
                     task, advance=1, description=f"phase {phase}: {step}"
                 ),
@@ -140,11 +146,12 @@ def check_command(
     file: Annotated[Path, typer.Argument(help="a receipt as JSON, or - to read it from stdin")],
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Check a receipt with nothing else at hand. Exit code 1 when a check fails."""
+    """Check a receipt with nothing else at hand. Exit code 1 when a check fails, 2 for what is no receipt at all."""
     try:
         data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from None
+    require_receipt(data)
     checked = check_receipt(data)
     answer(checked.as_dict(), form, Text(checked_text(checked).rstrip()))
     if not checked.passed:

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.maths.canonical import Fields
 from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.selection.proof.check_drawn import Drawn
@@ -60,13 +61,21 @@ def check_receipt(data: bytes) -> ReceiptChecked:
     return ReceiptChecked(tuple(checker.checks), checker.limits())
 
 
+def require_receipt(data: bytes) -> None:
+    """Raises UsageError for what is no receipt at all: then there is nothing that could be false."""
+    try:
+        _parsed(data)
+    except DrawError as error:
+        raise UsageError(f"this is not a receipt: {error.message}") from None
+
+
 def _parsed(data: bytes) -> Mapping[str, Any]:
     try:
         # It comes from a stranger: this parser refuses a nest that is too deep, the standard one may crash.
         document = orjson.loads(data)
     except orjson.JSONDecodeError:
         raise DrawError(
-            RECEIPT, "not a JSON document: what is checked is the receipt in its JSON form"
+            RECEIPT, "not a JSON document, and what is checked is the receipt in its JSON form"
         ) from None
     if not isinstance(document, dict):
         raise DrawError(RECEIPT, "a JSON object is needed")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from regworkers_core.selection.maths.manifest import COMMIT_REVEAL
 
@@ -34,6 +34,11 @@ OF_PUBLISHED_HASHES = (
     "The artefacts follow from each other, and the manifests have the hashes that were given as published: compare"
     " those with a place where the operator could not change them."
 )
+OF_RECORDED_HASHES = (
+    "The artefacts follow from each other, and the manifests have the hashes that the operator's own record of the"
+    " draw names; no published hash was given. Whoever can change the files may be able to change the record: compare"
+    " manifestHash with where it was published (`--manifest-hash`)."
+)
 
 
 def of_source(source: Mapping[str, Any], commitment_late: bool | None = None) -> str:
@@ -45,6 +50,11 @@ def of_source(source: Mapping[str, Any], commitment_late: bool | None = None) ->
             _UNKNOWN if commitment_late is None else _LATE if commitment_late else _EARLY
         )
     return _DRAND.format(round=source["round"])
+
+
+def of_hashes(whence: Literal["published", "recorded"]) -> str:
+    """What it proves that the manifests have hashes that were known before."""
+    return OF_PUBLISHED_HASHES if whence == "published" else OF_RECORDED_HASHES
 
 
 def fits(text: str, source: Mapping[str, Any]) -> bool:

@@ -44,12 +44,12 @@ _FIRST = (LEAVES, SEED, *_LATER)
 
 @dataclass(frozen=True, slots=True)
 class Artefacts:
-    """`folder` holds `phase-<n>`; `published` are the manifest hashes of the `draws` document, by phase, or
+    """`folder` holds `phase-<n>`; `recorded` are the manifest hashes of the `draws` document, by phase, or
     empty where there is none to ask.
     """
 
     folder: Path
-    published: tuple[str, ...] = ()
+    recorded: tuple[str, ...] = ()
 
 
 @contextmanager

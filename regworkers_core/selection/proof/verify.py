@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.maths.compute import compute
@@ -101,17 +101,19 @@ def verify(
     *,
     engine: Engine,
     published: Sequence[str] = (),
+    recorded: Sequence[str] = (),
     on_progress: OnProgress | None = None,
 ) -> Verification:
     """Replay `folder/phase-1`, `folder/phase-2`, ... `published` are manifest hashes that the operator made
-    public before the draw, in phase order: they are compared too.
+    public before the draw, in phase order: they are compared too, or without them those that the operator's
+    record of the draw names (`recorded`), which proves less.
 
     Raises UsageError when the folder holds no draw. Everything else that is wrong is a finding.
     """
     folders = phase_folders(folder)
     tell = on_progress or (lambda phase, step: None)
     with engine.folder() as scratch:
-        return _Replay(folders, scratch, engine, published, tell).run()
+        return _Replay(folders, scratch, engine, published, recorded, tell).run()
 
 
 def phase_folders(folder: Path) -> list[Path]:
@@ -134,10 +136,12 @@ class _Replay:
         scratch: Path,
         engine: Engine,
         published: Sequence[str],
+        recorded: Sequence[str],
         tell: OnProgress,
     ) -> None:
         self._folders, self._scratch, self._engine = folders, scratch, engine
-        self._published, self._tell = published, tell
+        self._known, self._tell = published or recorded, tell
+        self._whence: Literal["published", "recorded"] = "published" if published else "recorded"
         self._findings: dict[str, Finding] = {}
         self._notes: list[str] = []
         self._phases: list[PhaseVerified] = []
@@ -163,16 +167,16 @@ class _Replay:
             previous = self._replay(each, previous)
             replayable = previous is not None
         first = inputs[0].manifest
-        if len(self._published) > len(inputs):
+        if len(self._known) > len(inputs):
             self._add(
                 self._folders[-1],
                 MANIFEST,
-                f"{len(self._published)} manifest hashes were published, found {len(inputs)} drawn phases",
+                f"{len(self._known)} manifest hashes were {self._whence}, found {len(inputs)} drawn phases",
             )
         if first is not None:
             self._notes.append(guarantee.of_source(first.seed_source))
         if not self._findings:
-            self._notes.append(guarantee.OF_PUBLISHED_HASHES if self._published else guarantee.OF_A_REPLAY)
+            self._notes.append(guarantee.of_hashes(self._whence) if self._known else guarantee.OF_A_REPLAY)
         return Verification(
             campaign_id=first.campaign_id if first else "",
             count=first.count if first else 0,
@@ -192,10 +196,12 @@ class _Replay:
         each = inputs[number - 1]
         for error in check_manifest(inputs, number):
             self._blame(each.folder, error)
-        if number <= len(self._published) and each.manifest_hash:
-            expected = self._published[number - 1]
+        if number <= len(self._known) and each.manifest_hash:
+            expected = self._known[number - 1]
             if each.manifest_hash != expected:
-                self._add(each.folder, MANIFEST, f"SHA-256 is {each.manifest_hash}, published was {expected}")
+                self._add(
+                    each.folder, MANIFEST, f"SHA-256 is {each.manifest_hash}, {self._whence} was {expected}"
+                )
         if each.manifest is None:
             return
         if not self._blamed(each.folder, MANIFEST):

@@ -101,10 +101,12 @@ def test_a_receipt_is_printed_kept_and_checked_offline(revealed: Path, cache: Pa
 
 def test_what_is_no_receipt_and_no_ref_ends_with_a_line_that_says_so(revealed: Path, cache: Path) -> None:
     (cache / "other.json").write_text("[/b] hello")
-    answer = here("check-receipt", str(cache / "other.json"))
-    assert answer.code == 1 and "not a JSON document" in answer.stdout
+    mail = here("receipt", CAMPAIGN, "fan@example.com", "--from", str(revealed))
+    assert mail.code == 2 and "a ref is 1 to 64" in mail.stderr and "fan" not in mail.stderr
     for words, said in (
+        (("check-receipt", str(cache / "other.json")), "not a receipt: not a JSON document"),
         (("check-receipt", str(cache / "nothing.json")), "No such file"),
+        (("verify", str(revealed), "--manifest-hash", "12ab"), "64 of 0-9 a-f, found '12ab'"),
         (("receipt", CAMPAIGN, "nobody", "--from", str(revealed)), "neither in the draw"),
         (("receipt", "winter", ref_of(revealed, "WINNER"), "--from", str(revealed)), "is the draw of summer"),
         (("receipt", CAMPAIGN, "nobody", "--from", str(cache)), "no phase-1"),
@@ -154,6 +156,7 @@ def test_a_published_draw_is_verified_by_id_and_by_prefix(
     monkeypatch.setattr(Runtime, "load", lambda: published)
     by_id = here("verify", CAMPAIGN, "--format", "json")
     assert by_id.code == 0 and by_id.document["passed"] is True
+    assert any("the operator's own record" in note for note in by_id.document["notes"])
     prefix = f"s3://{published.names.bucket}/draws/{CAMPAIGN}"
     assert here("verify", prefix).code == 0
     published.database["draws"].update_one({"_id": CAMPAIGN}, {"$set": {"phases.1.manifestHash": "0" * 64}})
