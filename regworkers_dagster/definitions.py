@@ -45,6 +45,7 @@ defs = dg.Definitions(
     ],
     asset_checks=[
         checks.replication_dlq_empty,
+        checks.dependencies_answer,
         parity.parity,
         *selection_checks.OF_A_DRAW,
         *selection_checks.OF_QUEUES,

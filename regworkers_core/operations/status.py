@@ -69,10 +69,8 @@ def read_status(runtime: Runtime) -> Status:
 
     All are asked at once, and those that are away are not asked for counts.
     """
-    # Wired before any thread needs them.
-    _ = runtime.replica, runtime.demand_table, runtime.streams, runtime.sqs, runtime.services
     services = [f"service-{name}" for name in SERVICES if getattr(runtime.settings.services, name).base_url]
-    status = Status(_at_once([*DEPENDENCIES, *services], lambda name: _state(runtime, name)))
+    status = Status(ask(runtime, [*DEPENDENCIES, *services]))
     queues = [each for name in runtime.names.queues for each in (name, runtime.names.dead_letter_queue(name))]
     status.queues = dict.fromkeys(queues)
     if status.dependencies["sqs"] == UP:
@@ -80,6 +78,13 @@ def read_status(runtime: Runtime) -> Status:
     if status.dependencies["mongo"] == UP:
         status.replica_documents = _read(runtime.replica.count)
     return status
+
+
+def ask(runtime: Runtime, names: Iterable[str]) -> dict[str, str]:
+    """Of each dependency `up` or what is wrong; all at once. Raises UsageError when there is nobody to ask."""
+    # Wired before any thread needs them.
+    _ = runtime.replica, runtime.demand_table, runtime.streams, runtime.sqs, runtime.services
+    return _at_once(names, lambda name: _state(runtime, name))
 
 
 def _at_once(names: Iterable[str], read: Callable[[str], T]) -> dict[str, T]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,10 +11,13 @@ import dagster as dg
 import orjson
 
 from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.operations.status import UP
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.draining.decisions import worth_recording
 
 T = TypeVar("T")
+# One look may meet no more than a restart.
+SILENT_LOOKS = 3
 # None where a number could not be read.
 Numbers = dict[str, float | None]
 
@@ -65,10 +68,14 @@ def in_words(readings: Sequence[Reading]) -> str:
 
 @dataclass(slots=True)
 class Recorded:
-    """What was last written to the event log, kept in the sensor's cursor; a lost cursor costs a repeat."""
+    """What was last written to the event log, kept in the sensor's cursor; a lost cursor costs a repeat.
+
+    `silent` has for each dependency that does not answer how many looks in a row found it so; None: nobody looked.
+    """
 
     at: dict[str, float]
     numbers: dict[str, Numbers]
+    silent: dict[str, int] | None = None
 
     @classmethod
     def parse(cls, cursor: str | None) -> Recorded:
@@ -77,12 +84,13 @@ class Recorded:
             return cls(
                 {str(asset): float(at) for asset, at in document["at"].items()},
                 {str(asset): dict(numbers) for asset, numbers in document["numbers"].items()},
+                _looks(document.get("silent")),
             )
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
             return cls({}, {})
 
     def cursor(self) -> str:
-        return orjson.dumps({"at": self.at, "numbers": self.numbers}).decode()
+        return orjson.dumps({"at": self.at, "numbers": self.numbers, "silent": self.silent}).decode()
 
     def take(self, reading: Reading, now: float) -> bool:
         """Whether the reading is to be written now; if so it is taken for written."""
@@ -95,13 +103,53 @@ class Recorded:
         self.at[reading.asset], self.numbers[reading.asset] = now, reading.numbers
         return True
 
+    def listen(self, away: Collection[str]) -> set[str] | None:
+        """Who did not answer for some looks in a row, when that is to be written: it changed, or nobody looked before
+        and all answer.
+        """
+        before, known = self.silent is None, self.silent or {}
+        self.silent = {name: known.get(name, 0) + 1 for name in away}
+        lost = {name for name, looks in self.silent.items() if looks >= SILENT_LOOKS}
+        changed = lost != {name for name, looks in known.items() if looks >= SILENT_LOOKS}
+        return lost if changed or (before and not away) else None
+
+
+def _looks(silent: Any) -> dict[str, int] | None:
+    return None if silent is None else {str(name): int(looks) for name, looks in silent.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """What dependencies say of themselves (`up` or what is wrong), and the check that judges it."""
+
+    states: Mapping[str, str]
+    check: str
+    asset: dg.AssetKey
+
+    @property
+    def away(self) -> dict[str, str]:
+        return {name: state for name, state in self.states.items() if state != UP}
+
+    def evaluation(self, lost: Collection[str]) -> dg.AssetCheckEvaluation:
+        wrong = "; ".join(f"{name}: {self.states[name]}" for name in sorted(lost))
+        return dg.AssetCheckEvaluation(
+            check_name=self.check,
+            asset_key=self.asset,
+            passed=not lost,
+            description=wrong or "all answer",
+            metadata={name: dg.MetadataValue.text(state) for name, state in self.states.items()},
+        )
+
 
 def observed(
     cursor: str | None,
     readings: Sequence[Reading],
     judge: Callable[[Reading], dg.AssetCheckEvaluation | None],
+    answering: Answering | None = None,
 ) -> dg.SensorResult:
-    """Writes what changed enough since it was last written, with what `judge` makes of it."""
+    """Writes what changed enough since it was last written, with what `judge` makes of it, and who has not been
+    answering for a while: nobody opens the list of ticks of a sensor that merely starts nothing.
+    """
     now = time.time()
     recorded = Recorded.parse(cursor)
     events: list[dg.AssetObservation | dg.AssetCheckEvaluation] = []
@@ -112,6 +160,10 @@ def observed(
         verdict = judge(reading)
         if verdict is not None:
             events.append(verdict)
+    if answering is not None:
+        lost = recorded.listen(answering.away)
+        if lost is not None:
+            events.append(answering.evaluation(lost))
     return dg.SensorResult(asset_events=events, cursor=recorded.cursor(), skip_reason=in_words(readings))
 
 

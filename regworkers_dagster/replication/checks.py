@@ -5,6 +5,10 @@
 import dagster as dg
 
 from regworkers_core.engine.drain import DrainReport
+from regworkers_core.operations.status import ask
+from regworkers_core.replication.drains import ENQUEUE, SAVE
+from regworkers_core.runtime import Runtime
+from regworkers_dagster.draining.observing import SILENT_LOOKS, Answering
 from regworkers_dagster.replication.specs import ENTRIES, REPLICATION_DLQ
 from regworkers_dagster.resources import Workers, plain_failures
 
@@ -15,6 +19,8 @@ LAG_WITHIN_OBJECTIVE = dg.AssetCheckSpec(
     "`replication.lagObjectiveSeconds` of their `updatedAt`.",
 )
 DLQ_EMPTY = "replication_dlq_empty"
+DEPENDENCIES_ANSWER = "dependencies_answer"
+_NEEDED = sorted({*ENQUEUE.needs, *SAVE.needs})
 
 
 def lag_result(report: DrainReport, objective_seconds: float) -> dg.AssetCheckResult:
@@ -45,6 +51,27 @@ def replication_dlq_empty(workers: Workers) -> dg.AssetCheckResult:
         queue = runtime.queue(runtime.names.dead_letter_queue(runtime.names.replication_queue))
         depth = queue.depth().total
     return dg.AssetCheckResult(passed=depth == 0, metadata={"messages": depth})
+
+
+@dg.asset_check(
+    asset=ENTRIES.key,
+    name=DEPENDENCIES_ANSWER,
+    description="Whatever replication cannot do without answers. The sensor `observe_replication` judges this every "
+    f"half minute, and fails it when somebody is silent for {SILENT_LOOKS} looks; a run of the check asks now.",
+)
+def dependencies_answer(tick_workers: Workers) -> dg.AssetCheckResult:
+    """Asks all of them at once, without retries."""
+    with plain_failures():
+        found = answering(tick_workers.runtime)
+    evaluation = found.evaluation(found.away)
+    return dg.AssetCheckResult(
+        passed=evaluation.passed, description=evaluation.description, metadata=evaluation.metadata
+    )
+
+
+def answering(runtime: Runtime) -> Answering:
+    """One look. Raises UsageError when there is nobody to ask."""
+    return Answering(ask(runtime, _NEEDED), DEPENDENCIES_ANSWER, ENTRIES.key)
 
 
 def dlq_evaluation(depth: int) -> dg.AssetCheckEvaluation:

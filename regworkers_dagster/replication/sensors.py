@@ -14,7 +14,7 @@ from regworkers_dagster.draining.sensing import (
     by_depth_of,
     safely,
 )
-from regworkers_dagster.replication.checks import dlq_evaluation
+from regworkers_dagster.replication.checks import answering, dlq_evaluation
 from regworkers_dagster.replication.glance import oldest_unread
 from regworkers_dagster.replication.jobs import ENQUEUE_ENTRIES, SAVE_ENTRIES
 from regworkers_dagster.replication.observing import read_all
@@ -52,7 +52,7 @@ def build_sensors(*, on: bool) -> list[dg.SensorDefinition]:
             minimum_interval_seconds=_OBSERVE_INTERVAL_SECONDS,
             default_status=status,
             description="Records depth, lag and size of everything that replication flows through when they "
-            "changed, and judges `replication_dlq_empty`.",
+            "changed, and judges `replication_dlq_empty` and `dependencies_answer`.",
         )(observe_tick),
     ]
 
@@ -101,7 +101,14 @@ def save_tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> Ans
 
 def observe_tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> Answer:
     """Writes what changed enough since it was last written."""
-    return safely(context, lambda: observed(context.cursor, read_all(tick_workers.runtime), _judge))
+
+    def answer() -> Answer:
+        runtime = tick_workers.runtime
+        # Asked first: an open breaker then spares the readings their wait for whoever is away.
+        found = answering(runtime)
+        return observed(context.cursor, read_all(runtime), _judge, found)
+
+    return safely(context, answer)
 
 
 def _judge(reading: Reading) -> dg.AssetCheckEvaluation | None:

@@ -238,8 +238,10 @@ def test_observations_tell_depth_lag_and_size_and_are_not_repeated_while_nothing
     assert plain(seen["replication_dlq"].metadata)["waiting"] == 0
     assert plain(seen["entries"].metadata) == {"documents": 0}
     assert plain(seen["demand_table"].metadata)["oldest_unread_seconds"] >= 0
-    (verdict,) = [event for event in first.asset_events if isinstance(event, dg.AssetCheckEvaluation)]
-    assert verdict.passed
+    assert {name: verdict.passed for name, verdict in _verdicts(first).items()} == {
+        "replication_dlq_empty": True,
+        "dependencies_answer": True,
+    }
 
     second = tick(sensors.observe_tick, first.cursor)
     assert [
@@ -252,7 +254,7 @@ def test_a_dead_letter_fails_its_check_at_the_next_look(tick: Tick, runtime: Run
     dead = runtime.queue(runtime.names.dead_letter_queue(runtime.names.replication_queue))
     dead.send([Outgoing(b"{}")])
     second = tick(sensors.observe_tick, first.cursor)
-    (verdict,) = [event for event in second.asset_events if isinstance(event, dg.AssetCheckEvaluation)]
+    (verdict,) = _verdicts(second).values()
     assert not verdict.passed
     assert plain(verdict.metadata) == {"messages": 1}
 
@@ -264,14 +266,50 @@ def test_what_could_not_be_read_is_named_and_is_not_zero(tick: Tick, monkeypatch
     assert seen["replication_queue"] == {"could_not_read": "in_flight, waiting"}
     assert seen["demand_table"] == {"could_not_read": "oldest_unread_seconds"}
     assert seen["entries"] == {"documents": 0}
-    assert not [event for event in answer.asset_events if isinstance(event, dg.AssetCheckEvaluation)]
+    assert _verdicts(answer) == {}
+
+
+def test_who_does_not_answer_for_three_looks_fails_a_check_until_it_is_back(
+    tick: Tick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cursor = tick(sensors.observe_tick).cursor
+
+    def look() -> dict[str, dg.AssetCheckEvaluation]:
+        nonlocal cursor
+        answer = tick(sensors.observe_tick, cursor)
+        cursor = answer.cursor
+        return _verdicts(answer)
+
+    with monkeypatch.context() as outage:
+        outage.setenv("REGWORKERS_MONGO__URI", "mongodb://127.0.0.1:9/")
+        outage.setenv("REGWORKERS_MONGO__SERVER_SELECTION_TIMEOUT_SECONDS", "0.05")
+        assert look() == {} and look() == {}, "it may only be restarted"
+        failed = look()["dependencies_answer"]
+        assert (failed.passed, failed.description) == (False, "mongo: does not answer")
+        assert look() == {}, "an event for each look would fill the event log"
+    assert look()["dependencies_answer"].passed
 
 
 @pytest.mark.parametrize(
-    "cursor", [None, "", "not json", "[]", '{"at": 3}', '{"at": {"a": "x"}, "numbers": {}}']
+    "cursor",
+    [
+        None,
+        "",
+        "not json",
+        "[]",
+        '{"at": 3}',
+        '{"at": {"a": "x"}, "numbers": {}}',
+        '{"at": {}, "numbers": {}, "silent": 3}',
+    ],
 )
 def test_a_damaged_cursor_only_costs_a_repeat(cursor: str | None) -> None:
     assert Recorded.parse(cursor) == Recorded({}, {})
+
+
+def _verdicts(answer: Any) -> dict[str, dg.AssetCheckEvaluation]:
+    return {
+        event.check_name: event for event in answer.asset_events if isinstance(event, dg.AssetCheckEvaluation)
+    }
 
 
 def _observations(answer: Any) -> list[dg.AssetObservation]:
