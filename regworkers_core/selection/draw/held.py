@@ -15,6 +15,7 @@ from regworkers_core.engine.held_lease import LeaseBusy, held_lease
 from regworkers_core.engine.leases import Lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import Workbench, workbench
+from regworkers_core.selection.draw.fencing import table_behind
 from regworkers_core.selection.maths.engine import Engine
 
 
@@ -55,8 +56,12 @@ class HeldDraw:
                 lease_seconds=self._runtime.settings.selection.lease_seconds,
                 sleep=self._sleep,
             ) as lease:
-                yield lease
-        except (LeaseBusy, Fenced):
+                try:
+                    yield lease
+                except Fenced:
+                    busy = DrawBusy(self.campaign_id)
+                    raise table_behind(self._runtime, self.campaign_id, lease) or busy from None
+        except LeaseBusy:
             raise DrawBusy(self.campaign_id) from None
 
     @contextmanager

@@ -8,8 +8,10 @@ import threading
 import orjson
 import pytest
 
+from regworkers_core.adapters.attribute_values import attributes
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.held_lease import held_lease
+from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export
 from regworkers_core.selection.draw.held import DrawBusy, lease_name
@@ -162,8 +164,28 @@ def test_a_run_whose_lease_was_taken_over_decides_nothing(runtime: Runtime) -> N
     run = draw(runtime)
     run.judge()
     run.freeze()
-    runtime.draws.decide(CAMPAIGN, 1, {"note": "a newer run was here"}, token=10**6)
+    taken = runtime.names.lease_table
+    key = LeaseHolder.key_of(lease_name(CAMPAIGN))
+
+    def take_over(step: str) -> None:
+        if step == "draw.after_rank":
+            runtime.dynamodb.delete_item(TableName=taken, Key=attributes({"PK": key.pk, "SK": key.sk}))
+            runtime.draws.decide(CAMPAIGN, 1, {"note": "a newer run was here"}, token=10**6)
+
+    run = draw(runtime, on_step=take_over)
+    run.commit()
+    run.seed()
     with pytest.raises(DrawBusy):
+        run.rank()
+
+
+def test_a_lease_table_that_was_made_anew_is_said_and_not_taken_for_another_run(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    run = draw(runtime)
+    run.judge()
+    run.freeze()
+    runtime.draws.decide(CAMPAIGN, 1, {"note": "of the table before"}, token=10**6)
+    with pytest.raises(UsageError, match="token 1000000"):
         draw(runtime).commit()
 
 
