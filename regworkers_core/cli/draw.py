@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from regworkers_core.adapters.draws import PhaseRecord, PhaseStatus
-from regworkers_core.cli import proof, simulate
+from regworkers_core.cli import draw_report, proof, simulate
+from regworkers_core.cli.draw_report import read_outline
+from regworkers_core.cli.draw_steps import steps_table
 from regworkers_core.cli.naming import campaign_id_of
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
 from regworkers_core.cli.pairs import numbers, seats_of_segments
 from regworkers_core.domain.campaign import Reserve
 from regworkers_core.domain.reasons import UsageError
@@ -42,11 +44,12 @@ Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="assign codes here 
 
 def register(app: typer.Typer) -> None:
     draw = typer.Typer(
-        help="The draw: run, top up, export, verify, receipts, simulation.", no_args_is_help=True
+        help="The draw: run, top up, report, export, verify, receipts, simulation.", no_args_is_help=True
     )
     draw.command("run")(run_command)
     draw.command("top-up")(top_up_command)
     draw.command("export")(export_command)
+    draw_report.register(draw)
     proof.register(draw)
     simulate.register(draw)
     app.add_typer(draw, name="draw")
@@ -162,30 +165,43 @@ def _draw(
                 )
                 raise typer.Exit(FINDING) from None
         last = next(reversed(done.values()))
-        if last["state"] == "awaiting" and "publish" in done:
-            last = _ask(run, campaign_id, done)
+        asked = (
+            last["state"] == "awaiting" and "publish" in done and sys.stdin.isatty() and sys.stderr.isatty()
+        )
+        outline = None
+        if "report" in done and not asked and form is Format.TEXT:
+            outline = read_outline(runtime, campaign_id, run.phase)
+        if asked:
+            last = _ask(runtime, run, done)
+        elif last["state"] == "awaiting" and "publish" in done:
+            last["message"] = f"nothing is published yet: `regworkers draw run {campaign_id} --yes` does"
         if last["state"] == "awaiting" or stop.is_set:
             message = last.pop("message", None)
-            _tell(campaign_id, done, [message] if message else [], form)
+            _tell(campaign_id, done, outline, [message] if message else [], form)
             raise typer.Exit(FINDING)
         record = _assigned(runtime, campaign_id, run.phase, stop) if wait else None
     if record is not None:
         done["publish"] |= {"status": record.status.value, "markets": dict(record.markets)}
-    _tell(campaign_id, done, blocked_lines(campaign_id, record.markets if record else {}), form)
+    waiting = blocked_lines(campaign_id, record.markets if record else {})
+    _tell(campaign_id, done, outline, waiting, form)
     if wait and (record is None or not record.reached(PhaseStatus.COMPLETED)):
         raise typer.Exit(FINDING)
 
 
-def _ask(run: DrawRun, campaign_id: str, done: dict[str, Any]) -> dict[str, Any]:
-    """Show what there is to confirm and ask for the campaign's id, where somebody can answer."""
-    awaiting: dict[str, Any] = done["publish"]
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        awaiting["message"] = f"nothing is published yet: `regworkers draw run {campaign_id} --yes` does"
-        return awaiting
-    typer.echo(f"report: {done['report']['page']}", err=True)
-    for line in (*done["report"]["findings"], *done["report"]["warnings"]):
-        typer.echo(f"  ! {line}", err=True)
-    typed = typer.prompt(f"type {awaiting['confirm']} to assign codes and queue messages", err=True)
+def _ask(runtime: Runtime, run: DrawRun, done: dict[str, Any]) -> dict[str, Any]:
+    """Show what there is to confirm and ask for the word that does it."""
+    campaign_id, awaiting = run.campaign_id, done["publish"]
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(read_outline(runtime, campaign_id, run.phase))
+    console.print(Text(f"with plots: `regworkers draw report {campaign_id} --page report.html`"))
+    expected = awaiting["confirm"]
+    typed = typer.prompt(f"type {expected} to assign codes and queue messages", err=True).strip()
+    if typed != expected:
+        again = f"`regworkers draw run {campaign_id}` asks again, nothing is drawn anew"
+        return {
+            **awaiting,
+            "message": f"nothing is published: {expected} was expected, not {typed!r}; {again}",
+        }
     step: Step = run.publish(typed)
     done["publish"] = {"state": step.state, **step.facts}
     published: dict[str, Any] = done["publish"]
@@ -221,15 +237,20 @@ def _phase(runtime: Runtime, campaign_id: str, phase: int) -> PhaseRecord | None
     return None if record is None else record.phases.get(phase)
 
 
-def _tell(campaign_id: str, done: dict[str, Any], waiting: list[str], form: Format) -> None:
-    """The steps as a table, and below it what the draw waits for: in a table a command would be broken up."""
-    shown = {name: {key: _brief(value) for key, value in step.items()} for name, step in done.items()}
-    parts: list[RenderableType] = [facts(shown), *(Text(line) for line in waiting)]
+def _tell(
+    campaign_id: str,
+    done: dict[str, Any],
+    outline: RenderableType | None,
+    waiting: list[str],
+    form: Format,
+) -> None:
+    """The steps and the report in short, and below them what the draw waits for: in a table a command would be
+    broken up.
+    """
+    parts: list[RenderableType] = [steps_table(campaign_id, done)]
+    parts += [outline] if outline is not None else []
+    parts += [Text(line) for line in waiting]
     answer({"campaignId": campaign_id, "steps": done, "waiting": waiting}, form, Group(*parts))
-
-
-def _brief(value: Any) -> Any:
-    return "; ".join(str(item) for item in value) or "none" if isinstance(value, list) else value
 
 
 def _text(path: Path) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import typer
 
+from regworkers_core.cli import draw
 from regworkers_core.runtime import Runtime
 from tests.selection.draw.world import CAMPAIGN, close_campaign, ref_of
 from tests.support.drains import replicate_all
 from tests.support.entries import key, put
 from tests.support.terminal import regworkers
+from tests.support.typing_in import Typed
 
 SLUG = "summer-tour"
 # While the campaign was open.
@@ -32,6 +36,9 @@ def test_a_draw_runs_from_the_terminal_to_its_last_code_and_is_topped_up_and_ver
     registered(runtime, codes=10)
     unsure = regworkers(runtime, "draw", "run", CAMPAIGN)
     assert unsure.code == 1 and f"`regworkers draw run {CAMPAIGN} --yes`" in unsure.stdout
+    for text in ("registered", "winners", "manifestHash", "waits for summer"):
+        assert text in unsure.stdout
+    assert "steps." not in unsure.stdout and "reasons." not in unsure.stdout
     assert runtime.queue(runtime.names.selection_queue).depth().total == 0
     sure = regworkers(runtime, "draw", "run", SLUG, "--yes", "--format", "json")
     assert sure.code == 0, sure.stderr
@@ -53,6 +60,41 @@ def test_a_draw_runs_from_the_terminal_to_its_last_code_and_is_topped_up_and_ver
     exported = regworkers(runtime, "draw", "export", SLUG, str(folder))
     assert exported.code == 0 and "14 files" in exported.stdout
     assert regworkers(None, "draw", "verify", str(folder)).code == 0
+
+
+def test_who_is_asked_sees_the_report_first_and_a_wrong_word_says_what_was_expected(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    registered(runtime, codes=10)
+    typed = Typed(runtime, monkeypatch, capfd)
+    assert "no report yet" in typed("draw", "report", SLUG).stderr
+    terminal = SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr(draw, "sys", SimpleNamespace(stdin=terminal, stderr=terminal))
+    words = iter([SLUG, f"  {CAMPAIGN} "])
+    monkeypatch.setattr(typer, "prompt", lambda *_asked, **_options: next(words))
+    wrong = typed("draw", "run", CAMPAIGN)
+    assert wrong.code == 1 and f"{CAMPAIGN} was expected, not '{SLUG}'" in wrong.stdout
+    for text in ("registered", "WINNER", "berlin", "codes", "seed source", "regworkers draw report"):
+        assert text in wrong.stderr
+    assert runtime.queue(runtime.names.selection_queue).depth().total == 0
+
+    page = tmp_path / "report.html"
+    report = typed("draw", "report", SLUG, "--page", str(page), "--format", "json")
+    assert report.code == 0 and report.document["funnel"]["registered"] == 10
+    assert "<html" in page.read_text("utf-8")
+    shown = typed("draw", "report", CAMPAIGN, "--phase", "1").stdout
+    (berlin,) = [line for line in shown.splitlines() if "berlin" in line and "seed" not in line]
+    assert [cell.strip() for cell in berlin.split("│")[1:-1]] == ["berlin", "4", "4", "10"]
+    for wrong_words, said in (
+        (("--phase", "2"), "no report of phase 2: there are 1"),
+        (("--page", str(tmp_path / "none" / "report.html")), "there is no folder"),
+    ):
+        answer = typed("draw", "report", CAMPAIGN, *wrong_words)
+        assert answer.code == 2 and said in answer.stderr
+
+    right = typed("draw", "run", CAMPAIGN, "--no-wait", "--format", "json")
+    assert right.code == 0 and right.document["steps"]["publish"]["state"] == "done"
+    assert runtime.queue(runtime.names.selection_queue).depth().total > 0
 
 
 def test_a_market_without_enough_codes_is_named_with_the_numbers_and_what_helps(runtime: Runtime) -> None:
