@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
-from regworkers_core.operations.cached_campaign import CachedCampaign, clear_cached, read_cached
+from regworkers_core.operations.cached_campaign import CachedCampaign, KeyState, clear_cached, read_cached
 from regworkers_core.operations.compare_campaign import Comparison, compare_campaign
 from regworkers_core.operations.status import impatient
 from regworkers_core.runtime import Runtime
@@ -28,7 +28,11 @@ def register(campaign: typer.Typer) -> None:
 
 def show_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -> None:
     """The keys of a campaign in Redis: how long they live, whether they are fresh, what they say."""
-    found = read_cached(_runtime(), campaign)
+    runtime = _runtime()
+    found = read_cached(runtime, campaign)
+    if not found.stands:
+        # Nothing is kept of a campaign, or there is no such campaign: the others tell, and refuse a typo.
+        compare_campaign(runtime, campaign)
     answer(_document(campaign, found), form, _shown(found))
 
 
@@ -36,8 +40,9 @@ def clear_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) 
     """Delete the keys of a campaign in Redis, so that the next check reads its source. Does no harm."""
     found = clear_cached(_runtime(), campaign)
     document = {**_document(campaign, found), "cleared": found.stands}
-    words = "deleted; the next check reads the source" if found.stands else "there was nothing to delete"
-    answer(document, form, Group(_shown(found), Text(words)))
+    gone = ", ".join(each.key for each in found.keys if each.state is not KeyState.ABSENT)
+    words = f"deleted {gone}; the next check reads the source" if gone else "there was nothing to delete"
+    answer(document, form, Text(words))
 
 
 def compare_command(
@@ -101,7 +106,10 @@ def _side_by_side(comparison: Comparison, every: bool) -> RenderableType:
         parts.append(rows(("", "field", *names), lines))
     count = sum(differs for _, _, differs in comparison.lines)
     words = "no difference" if not count else "1 difference" if count == 1 else f"{count} differences"
-    parts.append(Text(f"{words} in {len(comparison.lines)} fields, among those that answered"))
+    if comparison.lines:
+        parts.append(Text(f"{words} in {len(comparison.lines)} fields, among those that answered"))
+    else:
+        parts.append(Text("nobody answered who may have it: nothing was compared"))
     if comparison.advice:
         parts.append(Text(comparison.advice))
     return Group(*parts)

@@ -82,6 +82,28 @@ def test_clear_deletes_both_keys_and_says_what_was_there(bare: Runtime) -> None:
     assert again.code == 0 and again.document["cleared"] is False
 
 
+def test_clear_as_text_names_the_keys_and_not_what_was_in_them(bare: Runtime) -> None:
+    bare.campaigns.create(OPEN)
+    bare.campaign_cache.find("summer-tour")
+    text = regworkers(bare, "campaign", "cache", "clear", "summer").stdout
+    assert "Berlin" not in text
+    (line,) = text.splitlines()
+    assert line.startswith("deleted ") and line.endswith("; the next check reads the source")
+    assert store_of(bare).key("summer") in line and store_of(bare).slug_key("summer-tour") in line
+    again = regworkers(bare, "campaign", "cache", "clear", "summer")
+    assert (again.code, again.stdout) == (0, "there was nothing to delete\n")
+
+
+def test_compare_says_when_nobody_answered(bare: Runtime) -> None:
+    settings = test_settings(
+        bare.names.prefix, mongo={"uri": "mongodb://127.0.0.1:1", "server_selection_timeout_seconds": 0.05}
+    )
+    for redis in ({}, {"REGWORKERS_REDIS__URL": "redis://127.0.0.1:1/0"}):
+        answer = regworkers(Runtime(settings), "campaign", "cache", "compare", "summer", **redis)
+        assert answer.code == 1
+        assert "nobody answered" in answer.stdout and "no difference" not in answer.stdout
+
+
 def test_clear_by_id_finds_the_key_of_the_slug_alone(bare: Runtime) -> None:
     bare.campaigns.create(OPEN)
     bare.campaign_cache.find("summer-tour")
@@ -178,8 +200,10 @@ def test_compare_says_which_place_holds_something_unusable(bare: Runtime) -> Non
 
 
 def test_a_campaign_of_nowhere_and_a_cache_that_is_off_are_usage_errors(bare: Runtime) -> None:
-    answer = cache(bare, "compare", "winter")
-    assert (answer.code, answer.stdout) == (2, "") and "no campaign 'winter' in redis, mongo" in answer.stderr
+    for word in ("compare", "show"):
+        answer = cache(bare, word, "winter")
+        assert (answer.code, answer.stdout) == (2, "")
+        assert "no campaign 'winter' in redis, mongo" in answer.stderr
     for word in ("show", "clear"):
         answer = cache(bare, word, "winter", REGWORKERS_CACHE__ENABLED="false")
         assert (answer.code, answer.stdout) == (2, "") and "cache.enabled" in answer.stderr
