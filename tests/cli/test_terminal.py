@@ -161,6 +161,16 @@ def test_on_a_narrow_terminal_commands_and_sentences_stay_in_one_piece(runtime: 
     assert backfill[-1] == "the keys are on the replication queue: `regworkers drain save` saves them"
 
 
+def test_the_status_of_backfills_when_none_has_run_is_fine_and_a_named_one_that_has_not_is_refused(
+    runtime: Runtime,
+) -> None:
+    answer = regworkers(runtime, "backfill", "status", "--format", "json")
+    assert (answer.code, answer.document) == (0, {"state": "none has run", "sent": 0, "known": []})
+    assert "none has run" in regworkers(runtime, "backfill", "status").stdout
+    assert regworkers(runtime, "backfill", "status", "--id", "x").code == 2
+    assert regworkers(runtime, "backfill", "pause").code == 2
+
+
 def test_backfill_counts_first_then_rebuilds_an_emptied_replica(runtime: Runtime) -> None:
     for number in range(5):
         put(runtime, key(f"e{number}"), needsReplication=False)

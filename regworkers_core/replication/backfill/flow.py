@@ -159,7 +159,9 @@ def pause_backfill(
     """
     rows = BackfillRows(runtime.leases, _id(campaign_id, backfill_id))
     row = rows.run()
-    if row is not None and row.state.get("state") == "finished":
+    if row is None:
+        raise _unknown(rows)
+    if row.state.get("state") == "finished":
         raise UsageError(f"backfill {rows.id} is finished: there is nothing to pause")
     status = backfill_status(runtime, campaign_id, backfill_id=backfill_id)
     rows.want("paused")
@@ -170,13 +172,15 @@ def backfill_status(
     runtime: Runtime, campaign_id: str | None = None, *, backfill_id: str | None = None
 ) -> dict[str, Any]:
     """A JSON document: `state` (running, paused, finished, or interrupted when it says running and gave no
-    sign of life for three lease times), counts, and the segments. Raises UsageError for an unknown one.
+    sign of life for three lease times), counts, and the segments. Raises UsageError for an unknown one that was
+    named; where none was and none of the whole table has run, `state` says so and `known` has those of campaigns.
     """
     rows = BackfillRows(runtime.leases, _id(campaign_id, backfill_id))
     row = rows.run()
     if row is None:
-        known = ", ".join(rows.known()) or "none was ever started"
-        raise UsageError(f"no backfill is called {rows.id}; known ones: {known}")
+        if campaign_id is None and backfill_id is None:
+            return {"state": "none has run", "sent": 0, "known": rows.known()}
+        raise _unknown(rows)
     parameters = Parameters.of(row.state)
     found = rows.segments(parameters.segments)
     state = row.state.get("state", "")
@@ -292,3 +296,8 @@ def _report(
         sum(segment.finished for segment in segments),
         took,
     )
+
+
+def _unknown(rows: BackfillRows) -> UsageError:
+    known = ", ".join(rows.known()) or "none was ever started"
+    return UsageError(f"no backfill is called {rows.id}; known ones: {known}")
