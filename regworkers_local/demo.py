@@ -60,7 +60,7 @@ def demo(
         stack, dagster = servers(instance, stop)
         if not keep:
             cleanup.callback(stack.reset)
-            cleanup.callback(dagster.stop)
+            cleanup.callback(stop_dagster, dagster)
         runtime = bring_up(stack, dagster, stop)
         clean = replicate(runtime, dagster, LoadPlan(entries, per_second=ENTRIES_PER_SECOND), stop)
         clean = clean and select(runtime, stop, console, GIVE_UP_SECONDS)
@@ -87,7 +87,7 @@ def dev() -> None:
                 f"`{command(instance, 'local down')}`, or choose another with REGWORKERS_INSTANCE=dev2 make dev"
             )
         cleanup.callback(stack.down, console.print)
-        cleanup.callback(dagster.stop)
+        cleanup.callback(stop_dagster, dagster)
         try:
             bring_up(stack, dagster, stop)
         except Stopped:
@@ -129,6 +129,13 @@ def servers(instance: str, stop: StopSignal) -> tuple[Stack, DagsterProcess]:
             raise Stopped("stopped")
 
     return Stack(PROJECT_ROOT, instance, sleep=pause), DagsterProcess(PROJECT_ROOT, instance, sleep=pause)
+
+
+def stop_dagster(dagster: DagsterProcess) -> None:
+    """Says so first: runs finish what is in flight, and nobody should take the silence for a hang."""
+    console.print("stopping: Dagster and its runs, which finish what is in flight, then the servers")
+    if dagster.stop():
+        console.print("dagster: stopped")
 
 
 def bring_up(stack: Stack, dagster: DagsterProcess, stop: StopSignal) -> Runtime:

@@ -35,3 +35,34 @@ def test_ctrl_c_during_the_start_ends_it_at_once_and_leaves_nothing(
         dagster.start()
         dagster.wait_ready()
     assert dagster.stop()
+
+
+def test_ctrl_c_says_at_once_what_is_being_stopped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said_before: dict[str, str] = {}
+
+    class Half:
+        """Of a running instance: notes what was said when its end was asked for."""
+
+        running = False
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def stop(self) -> bool:
+            said_before[self.name] = capsys.readouterr().err
+            return True
+
+        def down(self, progress: object) -> None:
+            self.stop()
+
+    def interrupted(*_: object) -> None:
+        raise Stopped("stopped")
+
+    monkeypatch.setenv("REGWORKERS_INSTANCE", "default")
+    monkeypatch.setattr(demo, "servers", lambda *_: (Half("stack"), Half("dagster")))
+    monkeypatch.setattr(demo, "bring_up", interrupted)
+    demo.dev()
+    assert said_before["dagster"].startswith("stopping: Dagster")
+    assert said_before["stack"] == "dagster: stopped\n"
