@@ -51,7 +51,7 @@ def main() -> None:
             **document["conditions"]
         )
     ]
-    stack = Stack(PROJECT_ROOT, f"bench-analytics-{os.getpid()}", servers=("aws", "mongo", "redis", "kafka"))
+    stack = Stack(PROJECT_ROOT, f"bench-analytics-{os.getpid()}")
     try:
         stack.up()
         if "throughput" in options.only:
