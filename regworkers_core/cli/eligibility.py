@@ -12,6 +12,7 @@ import typer
 from rich.console import Group
 
 from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
+from regworkers_core.cli.pages import require_writable
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
@@ -36,6 +37,7 @@ def report_command(
 
     The draw judges in the same way once the campaign is closed, and takes its pool from that judgement.
     """
+    require_writable(page)
     # Late, for they bring DuckDB, pyarrow and matplotlib.
     from regworkers_core.eligibility.campaign.judging import judge_entries
 

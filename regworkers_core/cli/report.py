@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
+from regworkers_core.cli.pages import require_writable
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 
@@ -36,6 +37,7 @@ def funnel_command(
 
     Works at any time; what a campaign has not come to yet is told as such. Exit code 1 when numbers do not fit.
     """
+    require_writable(page)
     # Late, for they bring DuckDB, pandas and matplotlib.
     from regworkers_core.analytics.funnel.report import make_funnel
 

@@ -29,5 +29,7 @@ def test_a_report_shows_reasons_writes_a_page_and_decides_nothing(
     text = typed("eligibility", "report", "summer")
     assert "2 entries, 1 eligible" in text.stdout and "2026-01-10" in text.stdout
     assert runtime.draws.get("summer") is None
+    nowhere = typed("eligibility", "report", "winter", "--page", str(tmp_path / "none" / "report.html"))
+    assert nowhere.code == 2 and "there is no folder" in nowhere.stderr, "said before anything is looked for"
     unknown = typed("eligibility", "report", "winter")
     assert unknown.code == 2 and "campaign list" in unknown.stderr
