@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import bson
 from bson.errors import InvalidDocument
@@ -71,6 +71,13 @@ class Stored:
     custody: Mapping[str, Any]
     deleted_at: str | None
     identity: Mapping[str, Any] | None = None
+
+
+class Counted(NamedTuple):
+    """Entries of a campaign that live, and those that were removed."""
+
+    live: int
+    tombstones: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,10 +238,16 @@ class Replica:
         cursor = self._collection.find(query).sort("_id", 1).batch_size(batch_size)
         return cursor, list(islice(cursor, batch_size))
 
-    def count_campaign(self, campaign_id: str) -> int:
-        """Documents of one campaign, tombstones included: an index alone answers that."""
-        query = {"campaignId": campaign_id}
-        return self._dependency.call(lambda: self._collection.count_documents(query))
+    def count_campaign(self, campaign_id: str) -> Counted:
+        """Documents of one campaign. Indexes answer that: one has all of them, the other one tombstones only."""
+        query: Document = {"campaignId": campaign_id}
+        removed: Document = {**query, "deletedAt": {"$exists": True}}
+        documents, tombstones = (
+            self._dependency.call(lambda each=each: self._collection.count_documents(each))  # type: ignore[misc]
+            for each in (query, removed)
+        )
+        # An entry may be removed between the two.
+        return Counted(max(0, documents - tombstones), tombstones)
 
     def delete_tombstone(self, key: EntryKey, order: Order) -> bool:
         """Delete exactly this tombstone; False when it changed meanwhile."""

@@ -11,6 +11,7 @@ import typer
 from rich.console import Group, RenderableType
 
 from regworkers_core.cli import campaign_cache
+from regworkers_core.cli.naming import market_in_words
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.invite import InviteType
@@ -238,7 +239,7 @@ def _standing(report: CampaignReport) -> RenderableType:
         "status": campaign.status.value,
         "since": report.since,
         "open": f"{campaign.opens_at} to {campaign.closes_at}",
-        "entries in the replica": report.entries,
+        "entries in the replica": f"{report.entries:,}, and {report.tombstones:,} removed",
         "notifications": "paused" if report.notifications.get("paused") else "on",
     }
     parts: list[RenderableType] = [facts(head), stock_table(report.as_dict()["codes"])]
@@ -265,7 +266,13 @@ def _phases(report: CampaignReport) -> RenderableType:
             sent = report.outbox.get(str(number), {}).get(market_id, {})
             counts = [numbers.get(name) for name in ("planned", "written")]
             lines.append(
-                ["", market_id, numbers["status"], *counts, f"{sent.get('SENT', 0)} of {sum(sent.values())}"]
+                [
+                    "",
+                    market_in_words(market_id),
+                    numbers["status"],
+                    *counts,
+                    f"{sent.get('SENT', 0)} of {sum(sent.values())}",
+                ]
             )
     columns = ("phase", "market", "status", "planned", "written", "messages sent")
     return rows(columns, lines, title="draw")

@@ -85,13 +85,18 @@ def status_command(
     ] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Codes of every market by status, against its seats. Exit code 1 when there are too few."""
+    """Codes of every market by status, against its seats, after a draw against its winners.
+
+    Exit code 1 when there are too few.
+    """
     runtime = Runtime.load()
     chosen = runtime.campaigns.list() if campaign is None else [find(runtime, campaign)]
     document: list[dict[str, Any]] = [
         {
             "campaignId": each.campaign_id,
-            "markets": [stock.as_dict() for stock in read_stock(runtime, each)],
+            "markets": [
+                stock.as_dict() for stock in read_stock(runtime, each, runtime.draws.get(each.campaign_id))
+            ],
         }
         for each in chosen
     ]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Group, RenderableType
 
-from regworkers_core.cli.naming import campaign_id_of
+from regworkers_core.cli.naming import campaign_id_of, market_in_words
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
@@ -75,7 +75,13 @@ def _told(told: dict[str, Any]) -> Group:
             until = {each["heldUntil"] for each in found["markets"].values()} - {None}
             held += [f"{name}, phase {phase}: the canary holds the rest until {each}" for each in until]
             lines = [
-                [market, each["status"], each["pending"], each["sent"], _second(each["deliveredAt"])]
+                [
+                    market_in_words(market),
+                    each["status"],
+                    each["pending"],
+                    each["sent"],
+                    _second(each["deliveredAt"]),
+                ]
                 for market, each in found["markets"].items()
             ]
             columns = ["market", "codes", "waiting", "sent", "delivered"]

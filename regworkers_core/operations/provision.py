@@ -33,6 +33,8 @@ INDEXES: Mapping[str, list[Index]] = {
         # Who has entered already. Each value is one person's or household's, so it is selective without the campaign,
         # and a server without compound lookups finds it as fast.
         *(([(field, ASCENDING)], False) for field in ENTRANT_FIELDS),
+        # Tombstones alone: how many of a campaign there are.
+        ([("deletedAt", ASCENDING)], False),
     ],
     "campaigns": [([("slug", ASCENDING)], True), ([("status", ASCENDING)], False)],
     # The first is what keeps a position from being given twice, and what finds the highest.
@@ -203,7 +205,7 @@ def _indexes(runtime: Runtime) -> Iterator[Provisioned]:
         before = [list(index["key"]) for index in stands.values()]
         for keys, unique in indexes:
             # Optional fields: entries without one cost its index nothing.
-            sparse = [name for name, _ in keys] in [[field] for field in ENTRANT_FIELDS]
+            sparse = [name for name, _ in keys] in [[field] for field in (*ENTRANT_FIELDS, "deletedAt")]
             made = call(
                 lambda collection=collection, keys=keys, unique=unique, sparse=sparse: (  # type: ignore[misc]
                     collection.create_index(keys, unique=unique, sparse=sparse)

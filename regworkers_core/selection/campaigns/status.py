@@ -9,7 +9,7 @@ from typing import Any
 
 from regworkers_core.adapters.draws import DrawRecord, MarketStatus, PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
-from regworkers_core.domain.selection import MarketPhase
+from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
@@ -29,10 +29,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class CampaignReport:
-    """`entries` counts the replica's documents, removed ones included; `outbox` by phase, market and status."""
+    """`entries` counts those that live in the replica, `tombstones` those that were removed; `outbox` by phase,
+    market and status.
+    """
 
     campaign: Campaign
     entries: int
+    tombstones: int
     codes: list[MarketStock]
     record: DrawRecord | None
     outbox: Mapping[str, Mapping[str, Mapping[str, int]]]
@@ -59,6 +62,7 @@ class CampaignReport:
             "closesAt": self.campaign.closes_at,
             "autoDraw": self.campaign.auto_draw,
             "entries": self.entries,
+            "tombstones": self.tombstones,
             "codes": [stock.as_dict() for stock in self.codes],
             "draw": _draw(self.record),
             "outbox": self.outbox,
@@ -73,7 +77,7 @@ def read_campaign_status(
     """Reads only. `sleep` waits for a sign of life when a draw is half done. Raises TransientFailure."""
     campaign_id = campaign.campaign_id
     record = runtime.draws.get(campaign_id)
-    codes = read_stock(runtime, campaign)
+    codes = read_stock(runtime, campaign, record)
     outbox, notifications = _outbox(runtime, record), _notifications(runtime, record)
     findings = [
         *_of_status(runtime, campaign),
@@ -81,8 +85,10 @@ def read_campaign_status(
         *_of_draw(runtime, campaign, record, sleep),
         *_of_notifications(campaign_id, notifications, outbox),
     ]
-    entries = runtime.replica.count_campaign(campaign_id)
-    return CampaignReport(campaign, entries, codes, record, outbox, notifications, findings)
+    counted = runtime.replica.count_campaign(campaign_id)
+    return CampaignReport(
+        campaign, counted.live, counted.tombstones, codes, record, outbox, notifications, findings
+    )
 
 
 def _of_status(runtime: Runtime, campaign: Campaign) -> Iterator[Finding]:
@@ -96,7 +102,7 @@ def _of_status(runtime: Runtime, campaign: Campaign) -> Iterator[Finding]:
 
 
 def _of_codes(campaign: Campaign, codes: list[MarketStock], record: DrawRecord | None) -> Iterator[Finding]:
-    """Before the publication by capacity, which is all that is known; after it the draw says what is missing."""
+    """Before a draw by capacity, then by its winners; once they are published the draw says what is missing."""
     load = f"regworkers codes import <csv> --campaign {campaign.campaign_id}"
     for stock in codes:
         if stock.capacity is None:
@@ -110,9 +116,8 @@ def _of_codes(campaign: Campaign, codes: list[MarketStock], record: DrawRecord |
         return
     for stock in codes:
         if stock.missing:
-            text = (
-                f"market {stock.market_id}: codes for {stock.missing} of {stock.capacity} seats are missing"
-            )
+            of = f"{stock.capacity} seats" if stock.wanted is None else f"{stock.wanted} winners"
+            text = f"market {stock.market_id}: codes for {stock.missing} of {of} are missing"
             yield Finding(text, f"{load} --market {stock.market_id}")
 
 
@@ -151,7 +156,7 @@ def _of_draw(
 
 def _of_markets(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> Iterator[Finding]:
     for market_id, numbers in phase.markets.items():
-        name = f"phase {phase.phase}, market {market_id}"
+        name = f"phase {phase.phase}, market {'others' if market_id == NON_WINNERS else market_id}"
         if numbers["status"] == MarketStatus.BLOCKED:
             yield Finding(
                 f"{name} needs {numbers.get('needed')} codes and has {numbers.get('available')}",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from regworkers_core.adapters.codes import Code, CodeStatus
-from regworkers_core.adapters.draws import MarketStatus
+from regworkers_core.adapters.draws import DrawRecord, MarketStatus, PhaseStatus
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.csv_lines import masked
@@ -19,7 +20,10 @@ _PLANNED = frozenset({MarketStatus.PENDING, MarketStatus.ASSIGNING})
 
 @dataclass(frozen=True, slots=True)
 class MarketStock:
-    """Codes of one market by status against its capacity (None: a market that the campaign does not have)."""
+    """Codes of one market by status against its capacity (None: a market that the campaign does not have).
+
+    `wanted` is how many codes its winners still wait for, None before a draw: then all seats may be won.
+    """
 
     market_id: str
     capacity: int | None
@@ -27,10 +31,13 @@ class MarketStock:
     assigned: int = 0
     redeemed: int = 0
     void: int = 0
+    wanted: int | None = None
 
     @property
     def missing(self) -> int:
-        """Codes that are wanting should every seat be won."""
+        """Codes that are wanting: for the winners once they are known, before that should every seat be won."""
+        if self.wanted is not None:
+            return max(0, self.wanted - self.available)
         return max(0, (self.capacity or 0) - self.available - self.assigned - self.redeemed)
 
     def as_dict(self) -> dict[str, Any]:
@@ -41,6 +48,7 @@ class MarketStock:
             "assigned": self.assigned,
             "redeemed": self.redeemed,
             "void": self.void,
+            "wanted": self.wanted,
             "missing": self.missing,
         }
 
@@ -54,9 +62,12 @@ class Voided:
     outcome: str
 
 
-def read_stock(runtime: Runtime, campaign: Campaign) -> list[MarketStock]:
-    """Every market of the campaign, then those that only codes name."""
+def read_stock(runtime: Runtime, campaign: Campaign, record: DrawRecord | None = None) -> list[MarketStock]:
+    """Every market of the campaign, then those that only codes name. `record` is the campaign's draw, None before
+    there is one.
+    """
     counts = runtime.codes.count(campaign.campaign_id)
+    wanted = _wanted(record)
     strays = sorted(counts.keys() - set(campaign.market_ids))
     found = []
     for market_id in (*campaign.market_ids, *strays):
@@ -69,9 +80,27 @@ def read_stock(runtime: Runtime, campaign: Campaign) -> list[MarketStock]:
                 assigned=of.get(CodeStatus.ASSIGNED, 0),
                 redeemed=of.get(CodeStatus.REDEEMED, 0),
                 void=of.get(CodeStatus.VOID, 0),
+                wanted=None if wanted is None or market is None else wanted[market_id],
             )
         )
     return found
+
+
+def _wanted(record: DrawRecord | None) -> Counter[str] | None:
+    """By market, codes that the winners of a draw wait for: those of a blocked market, and those of a result that
+    is not published yet. A market that is being assigned has all that it needs. None as long as nobody has won.
+    """
+    reported = [phase for phase in record.phases.values() if "report" in phase.fields] if record else []
+    if not reported:
+        return None
+    wanted: Counter[str] = Counter()
+    for phase in reported:
+        if not phase.reached(PhaseStatus.PUBLISHED):
+            wanted.update(phase.fields["report"].get("newWinners", {}))
+        for market_id, numbers in phase.markets.items():
+            if numbers.get("status") == MarketStatus.BLOCKED:
+                wanted[market_id] += int(numbers["needed"])
+    return wanted
 
 
 def void_codes(

@@ -26,7 +26,8 @@ PAGE, NUMBERS = "report.html", "report.json"
 
 @dataclass(frozen=True, slots=True)
 class MadeReport:
-    """`record` goes into the `draws` document: where the report lies, `findings`, `warnings`, the funnel;
+    """`record` goes into the `draws` document: where the report lies, `findings`, `warnings`, the funnel, new
+    winners by market;
     `markdown` has the overview and each plot by name.
     """
 
@@ -78,6 +79,7 @@ def report(
             "findings": list(made.findings),
             "warnings": list(made.warnings),
             "funnel": made.numbers["funnel"],
+            "newWinners": {market["marketId"]: market["new"] for market in made.numbers["markets"]},
             "at": iso(runtime.clock()),
         },
         {"overview": overview(made)} | {f"plot_{name}": plot for name, plot in images(made).items()},

@@ -48,11 +48,14 @@ def test_a_campaign_that_runs_needs_no_hand(runtime: Runtime) -> None:
         runtime.database["entries"].insert_one(
             {"_id": f"summer:{number}", "campaignId": "summer", "entryId": str(number)}
         )
+    gone = {"_id": "summer:gone", "campaignId": "summer", "entryId": "gone", "deletedAt": PAST}
+    runtime.database["entries"].insert_one(gone)
     runtime.database["entries"].insert_one({"_id": "w:1", "campaignId": "w", "entryId": "1"})
     report = status(runtime)
     assert commands(report) == []
     document = report.as_dict()
     assert (document["status"], document["entries"], document["draw"]) == ("OPEN", 3, None)
+    assert document["tombstones"] == 1
     assert document["since"] == find(runtime, "summer").transitions[-1].at
 
 

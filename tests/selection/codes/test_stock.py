@@ -42,6 +42,7 @@ def test_codes_are_counted_by_market_and_status_against_the_seats(runtime: Runti
         "assigned": 1,
         "redeemed": 1,
         "void": 1,
+        "wanted": None,
         "missing": 0,
     }
     assert (paris.market_id, paris.available, paris.missing) == ("paris", 0, 2)
@@ -51,6 +52,32 @@ def test_codes_are_counted_by_market_and_status_against_the_seats(runtime: Runti
 def test_a_void_code_makes_room_for_a_missing_one(runtime: Runtime) -> None:
     campaign = stocked(runtime, {"A1": "AVAILABLE", "A2": "VOID", "A3": "AVAILABLE"})
     assert read_stock(runtime, campaign)[0].missing == 1
+
+
+def test_after_the_draw_codes_are_missing_for_winners_not_for_seats_that_nobody_wanted(
+    runtime: Runtime,
+) -> None:
+    campaign = stocked(runtime, {"A1": "ASSIGNED"})
+
+    def missing(*phases: dict[str, Any]) -> list[int]:
+        stored = {str(number): {"phase": number, **each} for number, each in enumerate(phases, 1)}
+        runtime.database["draws"].delete_many({})
+        runtime.database["draws"].insert_one(
+            {"_id": "summer", "campaignId": "summer", "drawId": "summer", "token": 1, "phases": stored}
+        )
+        record = runtime.draws.get("summer")
+        return [stock.missing for stock in read_stock(runtime, campaign, record)]
+
+    first: dict[str, Any] = {"status": "RANKED", "markets": {}}
+    assert missing(first) == [2, 2], "nobody has won yet: all three and two seats may be"
+    first |= {"status": "DRAWN", "report": {"newWinners": {"berlin": 1, "paris": 1}}}
+    assert missing(first) == [1, 1]
+    published = {"berlin": {"status": "COMPLETED"}, "paris": {"status": "BLOCKED", "needed": 1}}
+    first |= {"status": "PUBLISHED", "markets": published}
+    assert missing(first) == [0, 1]
+    published["paris"] = {"status": "ASSIGNING"}
+    second = {"status": "DRAWN", "markets": {}, "report": {"newWinners": {"berlin": 2, "paris": 0}}}
+    assert missing(first) == [0, 0] and missing(first, second) == [2, 0]
 
 
 def test_only_codes_that_nobody_holds_are_voided_and_they_keep_their_position(runtime: Runtime) -> None:

@@ -94,6 +94,8 @@ def test_who_is_asked_sees_the_report_first_and_a_wrong_word_says_what_was_expec
 
     right = typed("draw", "run", CAMPAIGN, "--no-wait", "--format", "json")
     assert right.code == 0 and right.document["steps"]["publish"]["state"] == "done"
+    # By which the stock of codes is compared from here on.
+    assert right.document["steps"]["report"]["newWinners"] == {"berlin": 4, "paris": 3}
     assert runtime.queue(runtime.names.selection_queue).depth().total > 0
 
 
