@@ -21,6 +21,7 @@ from structlog.contextvars import bound_contextvars
 from regworkers_core.adapters.services.token import BearerToken
 from regworkers_core.adapters.services.wired import HttpServices
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.observability import tracing as spans
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import ServicesSettings
 from tests.services.servers import Scripted, answer
@@ -188,7 +189,11 @@ def test_the_trace_goes_on_at_the_service(
     assert int(span_id, 16) != context.span_id, "the call is a span of its own"
 
 
-def test_no_trace_means_no_header(services: Served, scripted: Scripted) -> None:
+def test_no_trace_means_no_header(
+    services: Served, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Another test of this process may have switched tracing on, and nothing switches it off.
+    monkeypatch.setattr(spans, "_TRACER", trace.NoOpTracer())
     ask(with_services(services.runtime, scripted.url), "user")
     assert "traceparent" not in scripted.asked[0].headers
     assert scripted.asked[0].headers["user-agent"] == "regworkers"
