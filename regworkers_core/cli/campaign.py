@@ -157,7 +157,7 @@ def list_command(
         )
         for each in found
     ]
-    answer(document, form, rows(columns, lines))
+    answer(document, form, rows(columns, lines, whole=columns[:1]))
 
 
 def _day(time: str) -> str:

@@ -202,6 +202,8 @@ def _tell(report: ListReport, file: Path | None, form: Format) -> None:
     document: dict[str, Any] = {"file": None if file is None else str(file), **report.as_dict()}
     if form is Format.TEXT:
         document = {name: value for name, value in document.items() if value not in (None, {})}
+        if report.dry_run and "removed" in document:
+            document = {"would remove" if name == "removed" else name: document[name] for name in document}
     answer(document, form)
     if not report.clean:
         raise typer.Exit(FINDING)

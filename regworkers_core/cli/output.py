@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 FINDING = 1
@@ -64,9 +64,17 @@ def facts(document: Mapping[str, Any], title: str | None = None) -> Table:
     return table
 
 
-def rows(columns: Sequence[str], lines: Sequence[Sequence[object]], title: str | None = None) -> Table:
-    """A table with a header."""
-    table = Table(*columns, title=title)
+def rows(
+    columns: Sequence[str],
+    lines: Sequence[Sequence[object]],
+    title: str | None = None,
+    *,
+    whole: Collection[str] = (),
+) -> Table:
+    """A table with a header. On a narrow terminal the columns of `whole` keep their width at the others' cost: what
+    is copied from them must not be broken up.
+    """
+    table = Table(*(Column(name, no_wrap=name in whole) for name in columns), title=title)
     for line in lines:
         table.add_row(*(_cell(value) for value in line))
     return table

@@ -9,9 +9,10 @@ import io
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
 INK, MUTED, GRID = "#1f2933", "#66727f", "#dde2e7"
@@ -50,13 +51,16 @@ def horizontal_bars(
     colours: Sequence[str],
     texts: Sequence[str] | None = None,
 ) -> None:
-    """One bar a row, its text at the end, the first row on top. `texts` default to the values."""
+    """One bar a row, its text at the end, the first row on top. `texts` default to the values. Values that are no
+    whole numbers want a formatter of their own.
+    """
     bars = axis.barh(range(len(values)), values, color=list(colours))
     axis.bar_label(bars, texts or [f"{value:,}" for value in values], padding=4, fontsize=9, color=INK)
     axis.set_yticks(range(len(values)), labels)
     axis.invert_yaxis()
     axis.margins(x=0.28)
-    axis.xaxis.set_major_formatter(thousands())
+    if all(isinstance(value, int) for value in values):
+        whole_numbers(axis.xaxis)
     axis.grid(axis="x", color=GRID)
 
 
@@ -72,9 +76,10 @@ def legend(axis: Axes, columns: int) -> None:
     )
 
 
-def thousands() -> FuncFormatter:
-    """1,000 for whole numbers."""
-    return FuncFormatter(lambda value, _place: f"{value:,.0f}" if value == int(value) else f"{value:,.2g}")
+def whole_numbers(axis: Axis) -> None:
+    """An axis of numbers of something: there is no half of an entry."""
+    axis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:,.0f}"))
 
 
 def percents(values: Sequence[float]) -> FuncFormatter:

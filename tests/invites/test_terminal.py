@@ -103,6 +103,7 @@ def test_count_check_and_remove_by_hand(uploader: Uploader, typed: Typed) -> Non
     remove = ("invites", "remove", campaign_id, "email", "user1@example.com")
     dry = typed(*remove)
     assert dry.code == 0 and "with --yes" in dry.stdout
+    assert "would remove" in dry.stdout and "│ removed" not in dry.stdout
     assert typed(*check).code == 0
     done = typed(*remove, "--yes", "--format", "json")
     assert (done.code, done.document["removed"], done.document["dryRun"]) == (0, 1, False)

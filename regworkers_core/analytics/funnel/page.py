@@ -25,7 +25,7 @@ from regworkers_core.reporting.figures import (
     legend,
     png,
     short,
-    thousands,
+    whole_numbers,
 )
 from regworkers_core.reporting.markdown import image as markdown_image
 from regworkers_core.reporting.page import image, page, percent, said, table
@@ -89,7 +89,7 @@ def _groups(funnel: Funnel, frame: pd.DataFrame, title: str, names: Mapping[str,
         )
     axis.set_yticks(range(len(drawn)), [short(names.get(str(key)) or str(key)) for key in drawn.index])
     axis.invert_yaxis()
-    axis.xaxis.set_major_formatter(thousands())
+    whole_numbers(axis.xaxis)
     more = f" (the {_MOST_ROWS} largest)" if len(frame) > len(drawn) else ""
     _finish(axis, title + more, "x", len(stages))
     return png(made)
@@ -109,7 +109,7 @@ def _days(funnel: Funnel) -> bytes:
     ticks = range(0, len(frame), -(-len(frame) // _MOST_TICKS))
     axis.set_xticks(ticks, [str(frame.index[at]) for at in ticks], rotation=35, ha="right")
     axis.set_ylim(bottom=0)
-    axis.yaxis.set_major_formatter(thousands())
+    whole_numbers(axis.yaxis)
     _finish(axis, "By day of registration (UTC)", "y", len(_reached(funnel)))
     return png(made)
 

@@ -22,7 +22,7 @@ from regworkers_core.reporting.figures import (
     legend,
     png,
     short,
-    thousands,
+    whole_numbers,
     words,
 )
 from regworkers_core.reporting.markdown import image as markdown_image
@@ -68,7 +68,7 @@ def _markets(
         left = [before + value for before, value in zip(left, values, strict=True)]
     axis.set_yticks(range(len(shown)), [short(names.get(market) or market) for market in shown])
     axis.invert_yaxis()
-    axis.xaxis.set_major_formatter(thousands())
+    whole_numbers(axis.xaxis)
     more = f" (the {_MOST_MARKETS} most wanted)" if len(counts) > len(shown) else ""
     _finish(axis, f"By market{more}", "x", codes)
     return png(made)
@@ -84,7 +84,7 @@ def _days(counts: Mapping[str, Mapping[str, int]], codes: Sequence[str]) -> byte
         bottom = [before + value for before, value in zip(bottom, values, strict=True)]
     ticks = range(0, len(days), -(-len(days) // _MOST_TICKS))
     axis.set_xticks(ticks, [days[n] for n in ticks], rotation=35, ha="right")
-    axis.yaxis.set_major_formatter(thousands())
+    whole_numbers(axis.yaxis)
     _finish(axis, "By day of entry (UTC)", "y", codes)
     return png(made)
 
@@ -131,14 +131,7 @@ def _page(
         f" {escape(numbers['asOf'])}, rules {escape(numbers['ruleSet'])}.</p>",
         tiles([(name, numbers[name]) for name in ("entries", "eligible", "ineligible")]),
         *(said("note", note) for note in numbers["notes"]),
-        "<h2>Why not</h2>",
-        table(
-            ("reason", "as the first one", "at all"),
-            [
-                (code, numbers["primaryReasons"].get(code, 0), count)
-                for code, count in numbers["failedRules"].items()
-            ],
-        ),
+        *_why_not(numbers),
         "<h2>By market</h2>",
         '<p class="muted">An entry counts in every market that it lists, by its first reason.</p>',
         image(plots, "markets", "Entries by market and first reason"),
@@ -148,6 +141,18 @@ def _page(
         _counts("day", numbers["days"], shown),
     ]
     return page(f"Eligibility: {campaign.name}", "\n".join(parts))
+
+
+def _why_not(numbers: Mapping[str, Any]) -> Iterable[str]:
+    if numbers["failedRules"]:
+        yield "<h2>Why not</h2>"
+        yield table(
+            ("reason", "as the first one", "at all"),
+            [
+                (code, numbers["primaryReasons"].get(code, 0), count)
+                for code, count in numbers["failedRules"].items()
+            ],
+        )
 
 
 def _counts(what: str, counts: Mapping[str, Mapping[str, int]], codes: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from regworkers_core.reporting.page import image, page, percent, said, table, tiles
 from regworkers_core.selection.report.inputs import ReportContext
+from regworkers_core.selection.report.notes import verdict
 
 _TITLES = {
     "registrationTime": "Registration time",
@@ -197,10 +198,9 @@ def _weights(rows: Sequence[Mapping[str, Any]], plots: Mapping[str, bytes]) -> I
 
 def _audit(audit: Mapping[str, Any], plots: Mapping[str, bytes]) -> Iterable[str]:
     yield "<h2>Bias audit</h2>"
-    verdict = "passed" if audit["passed"] else "FAILED"
     yield (
-        f"<p><b>{verdict}</b>: {audit['testsMade']} tests over {audit['audited']:,} candidates of weight 1, one per"
-        f" unit. A test fails below p = {audit['threshold']:.1e}, so that a fair draw raises a false alarm once in"
+        f"<p><b>{verdict(audit)}</b>: {audit['testsMade']} tests over {audit['audited']:,} candidates of weight 1, one"
+        f" per unit. A test fails below p = {audit['threshold']:.1e}, so that a fair draw raises a false alarm once in"
         f" {1 / audit['alpha']:,.0f} audits.</p>"
     )
     yield (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from regworkers_core.reporting.markdown import image
 from regworkers_core.selection.report.build import DrawReport
+from regworkers_core.selection.report.notes import verdict
 
 _MARKETS_SHOWN = 20
 
@@ -36,8 +37,7 @@ def overview(report: DrawReport) -> str:
     if (more := len(numbers["markets"]) - _MARKETS_SHOWN) > 0:
         lines.append(f"\n… and {more} more in report.html")
     audit = numbers["audit"]
-    verdict = "passed" if audit["passed"] else "FAILED"
     lines.append(
-        f"\nBias audit **{verdict}**: {audit['testsMade']} tests over {audit['audited']:,} candidates."
+        f"\nBias audit **{verdict(audit)}**: {audit['testsMade']} tests over {audit['audited']:,} candidates."
     )
     return "\n".join(lines)

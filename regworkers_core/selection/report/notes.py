@@ -78,6 +78,13 @@ def seed_source(terms: Terms, context: ReportContext) -> dict[str, Any]:
     return {**source, "guarantee": guarantee, "commitmentLate": late}
 
 
+def verdict(audit: Mapping[str, Any]) -> str:
+    """Of the bias audit, in a word or two."""
+    if not audit["testsMade"]:
+        return "nothing to compare"
+    return "passed" if audit["passed"] else "FAILED"
+
+
 def _counts(funnel: Mapping[str, Any], terms: Terms) -> Iterator[Note]:
     if not funnel["addsUp"]:
         yield Note(Level.FINDING, "the funnel does not add up: an entry has no outcome, or more than one")

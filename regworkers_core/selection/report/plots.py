@@ -24,7 +24,7 @@ from regworkers_core.reporting.figures import (
     percents,
     png,
     short,
-    thousands,
+    whole_numbers,
     words,
 )
 
@@ -106,7 +106,7 @@ def _demand(axis: Axes, markets: Sequence[Mapping[str, Any]], labels: Sequence[s
     axis.invert_yaxis()
     axis.set_title(f"Demand and seats by market{more}", loc="left", color=INK)
     axis.set_xlabel("candidates", color=MUTED)
-    axis.xaxis.set_major_formatter(thousands())
+    whole_numbers(axis.xaxis)
     axis.grid(axis="x", color=GRID)
     legend(axis, 3)
 
@@ -137,7 +137,7 @@ def _preferences(axis: Axes, places: Sequence[Mapping[str, Any]]) -> None:
     axis.set_title("Which of their choices winners got", loc="left", color=INK)
     axis.set_xlabel("place in the fan's preferences", color=MUTED)
     axis.set_ylabel("winners", color=MUTED)
-    axis.yaxis.set_major_formatter(thousands())
+    whole_numbers(axis.yaxis)
 
 
 def _segments(axis: Axes, segments: Sequence[Mapping[str, Any]]) -> None:

@@ -73,6 +73,16 @@ def test_the_list_has_one_line_for_a_campaign_on_a_narrow_terminal(
         assert text in line
 
 
+def test_the_list_keeps_ids_whole_however_long_the_names(
+    ask: Ask, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = "a-campaign-with-an-id-of-36-letters"
+    ask("campaign", "create", long, "--name", "A Tour Whose Name Is Longer Than Anybody Reads", *OPTIONS)
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = typed("campaign", "list").stdout
+    assert long in shown and max(map(len, shown.splitlines())) <= 80
+
+
 def test_a_definition_in_a_file_is_the_whole_campaign(ask: Ask, tmp_path: Path) -> None:
     file = tmp_path / "campaign.yml"
     file.write_text(

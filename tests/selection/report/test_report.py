@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.reporting.figures import INK, figure, horizontal_bars
 from regworkers_core.reporting.markdown import PLOT_BYTES
 from regworkers_core.selection.maths.canonical import canonical_bytes
 from regworkers_core.selection.maths.manifest import Manifest
@@ -290,6 +291,21 @@ def test_every_plot_is_a_small_picture_and_fits_into_markdown(world: World) -> N
     assert all(text.startswith("![") and "](data:image/png;base64," in text for text in images(made).values())
     text = overview(made)
     assert "| registered | 305 |" in text and "| south | 25 |" in text and "Bias audit **passed**" in text
+
+
+def test_an_audit_without_a_test_has_not_passed_it_had_nothing_to_compare(tmp_path: Path) -> None:
+    made = report(World(tmp_path, fans(3, random.Random(1)), {"north": Seats(2)}, by_lot(1)))
+    assert made.numbers["audit"]["testsMade"] == 0
+    for text in (made.html, overview(made)):
+        assert "nothing to compare" in text and "passed" not in text
+
+
+def test_an_axis_of_few_entries_has_whole_numbers_only() -> None:
+    made, (axis,) = figure(rows=2)
+    horizontal_bars(axis, ["a", "b"], [1, 2], [INK, INK])
+    made.canvas.draw()
+    ticks = [float(tick) for tick in axis.get_xticks()]
+    assert len(ticks) > 1 and all(tick == int(tick) for tick in ticks)
 
 
 def test_many_markets_with_long_names_still_make_small_plots(tmp_path: Path) -> None:
