@@ -141,6 +141,12 @@ class Campaign:
         opened = [each.at for each in self.transitions if each.to is CampaignStatus.OPEN]
         return max([self.opens_at, *opened[:1]])
 
+    @property
+    def takes_entries_until(self) -> str:
+        """`closes_at`, or when somebody closed it before that."""
+        closed = [each.at for each in self.transitions if each.to is CampaignStatus.CLOSED]
+        return min([self.closes_at, *closed])
+
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Campaign:
         """A document of the `campaigns` collection; unknown fields are not ours and stay unread.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import duckdb
 import pandas as pd
@@ -14,6 +14,7 @@ import pandas as pd
 from regworkers_core.analytics.funnel.stages import NONE, STAGES, WISHED, Stage
 from regworkers_core.analytics.funnel.staging import CODED, FROZEN, OUTCOMES, REPLICA, SOURCE, TOLD, Staged
 from regworkers_core.domain.selection import NoticeType, Outcome
+from regworkers_core.engine.spilling import spilling
 
 # What an entry wishes for is told by the frozen pool, which is what was drawn from; before that by the source, and of
 # an entry that is only in the replica by that. What it won, by the row of its latest phase.
@@ -57,13 +58,7 @@ class Counting:
     """A context manager over a DuckDB file in `folder`."""
 
     def __init__(self, folder: Path, memory_mib: int) -> None:
-        config: dict[str, Any] = {
-            "memory_limit": f"{memory_mib}MiB",
-            "threads": 2,
-            "temp_directory": str(folder / "spill"),
-            "preserve_insertion_order": False,
-        }
-        self._database = duckdb.connect(str(folder / "funnel.duckdb"), config=config)
+        self._database = duckdb.connect(str(folder / "funnel.duckdb"), config=spilling(folder, memory_mib))
 
     def count(self, staged: Staged, markets: Sequence[str]) -> Counts:
         """`markets` are those of the campaign, in its order."""

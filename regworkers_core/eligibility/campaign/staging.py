@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.eligibility.subject import Identity, Subject
+from regworkers_core.engine.spilling import spilling
 
 # Rows of one part of the file, and of one answer: some 10 MB.
 ROWS = 5_000
 # DuckDB spills beyond this.
 _MEMORY_MIB = 300
-_THREADS = 2
 _FIELDS: list[pa.Field[Any]] = [
     pa.field("n", pa.int64()),
     pa.field("entry_id", pa.string()),
@@ -90,14 +90,7 @@ class Staging:
     def entries(self) -> Iterator[list[Staged]]:
         """Every entry, up to `ROWS` at a time, in no order."""
         self._close()
-        with duckdb.connect(
-            config={
-                "threads": _THREADS,
-                "memory_limit": f"{_MEMORY_MIB}MiB",
-                "temp_directory": str(self._folder / "spill"),
-                "preserve_insertion_order": False,
-            }
-        ) as database:
+        with duckdb.connect(config=spilling(self._folder, _MEMORY_MIB)) as database:
             database.execute(f"CREATE VIEW staged AS FROM read_parquet('{_quoted(self._path)}')")
             database.execute(_BEFORE)
             reader: Any = database.sql(_JOINED).to_arrow_reader(ROWS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.eligibility.case import Case
 from regworkers_core.eligibility.rule import Rule
 
@@ -12,14 +12,8 @@ def _judge(case: Case) -> str | None:
     asks_now = case.subject.entered_at is None
     if asks_now and CampaignStatus.OPEN.is_before(campaign.status):
         return f"the campaign is {campaign.status}"
-    end = _end(campaign)
+    end = campaign.takes_entries_until
     return f"it closed at {end}" if case.moment >= end else None
-
-
-def _end(campaign: Campaign) -> str:
-    """`closesAt`, or when somebody closed it before that."""
-    closed = [each.at for each in campaign.transitions if each.to is CampaignStatus.CLOSED]
-    return min([campaign.closes_at, *closed])
 
 
 RULE = Rule(

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
+from regworkers_core.engine.spilling import spilling
 from regworkers_core.replication.reconcile.classify import Kind
 from regworkers_core.replication.reconcile.removals import Orphans
 from regworkers_core.replication.reconcile.sides import Pair
@@ -27,8 +28,6 @@ from regworkers_core.replication.reconcile.states import State
 PAGE = 1000
 # A commit takes as long as inserting some thousand rows, and one transaction for all would hold all in memory.
 _LOAD_ROWS = 20_000
-# The memory limit is shared by threads, and a join that spills needs some for each of them.
-_THREADS = 2
 
 # name, type in Arrow, type in DuckDB
 _STATE: tuple[tuple[str, pa.DataType, str], ...] = (
@@ -107,16 +106,8 @@ class Comparison:
 
     def __init__(self, memory_mib: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="regworkers-reconcile-")
-        spill = Path(self._folder.name)
-        self._database = duckdb.connect(
-            str(spill / "compare.duckdb"),
-            config={
-                "memory_limit": f"{memory_mib}MiB",
-                "temp_directory": str(spill / "spill"),
-                "threads": _THREADS,
-                "preserve_insertion_order": False,
-            },
-        )
+        folder = Path(self._folder.name)
+        self._database = duckdb.connect(str(folder / "compare.duckdb"), config=spilling(folder, memory_mib))
         self._lock = threading.Lock()
         self._loading: dict[str, list[Sequence[Any]]] = {"source": [], "replica": []}
         self._base = Totals(0, 0, 0, 0, 0)

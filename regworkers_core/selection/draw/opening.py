@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from regworkers_core.adapters.draws import PhaseRecord
-from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.selection.draw.terms import Terms, merged
@@ -44,8 +44,7 @@ def await_writers(
 
     A campaign that is closed and does not say since when is taken for closed just now.
     """
-    closed = [each.at for each in campaign.transitions if each.to is CampaignStatus.CLOSED]
-    since = seconds(min([campaign.closes_at, *closed])) or 0.0
+    since = seconds(campaign.takes_entries_until) or 0.0
     ends = min(since, clock()) + grace_seconds
     while (left := ends - clock()) > 0:
         tell(f"waiting {left:.0f} s for entries that were under way when registration closed")

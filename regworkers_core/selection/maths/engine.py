@@ -10,6 +10,8 @@ from pathlib import Path
 
 import duckdb
 
+from regworkers_core.engine.spilling import spilling
+
 
 @dataclass(frozen=True, slots=True)
 class Engine:
@@ -29,15 +31,7 @@ class Engine:
     def connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection of its own; what it spilled goes with it."""
         with self.folder() as folder:
-            connection = duckdb.connect(
-                config={
-                    "threads": self.threads,
-                    "memory_limit": f"{max(self.memory_mib // 2, 64)}MiB",
-                    "temp_directory": str(folder / "spill"),
-                    # Parallel scans may hand over rows in any order: every query that needs one says so.
-                    "preserve_insertion_order": False,
-                }
-            )
+            connection = duckdb.connect(config=spilling(folder, max(self.memory_mib // 2, 64), self.threads))
             try:
                 yield connection
             finally:

@@ -16,6 +16,7 @@ from typing import Any, Self
 import duckdb
 
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.engine.spilling import spilling
 from regworkers_core.selection.report.inputs import ReportFiles
 
 # A mail domain is shown from so many entries on: below, it could point at one fan.
@@ -24,8 +25,6 @@ _DOMAINS_SHOWN = 30
 OUTCOMES = ("WINNER", "WAITLIST", "UNSELECTED", "HOUSEHOLD_LIMIT", "STRUCK")
 # What Python, plots and statistics take beside DuckDB.
 _LIBRARIES_MIB = 250
-# The memory limit is shared by threads, and a join that spills needs some for each of them.
-_THREADS = 2
 
 # `first` marks the best-ranked candidate of a unit: a household's entries share one key, so only one of them
 # says something about the order. Preference and segment lists are kept once, under a number.
@@ -79,12 +78,7 @@ class Workspace:
         folder = Path(self._folder.name)
         self._database = duckdb.connect(
             str(folder / "report.duckdb"),
-            config={
-                "memory_limit": f"{max(memory_mib - _LIBRARIES_MIB, 64)}MiB",
-                "temp_directory": str(folder / "spill"),
-                "threads": _THREADS,
-                "preserve_insertion_order": False,
-            },
+            config=spilling(folder, max(memory_mib - _LIBRARIES_MIB, 64)),
         )
         try:
             self._stage()
