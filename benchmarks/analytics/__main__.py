@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -16,14 +15,13 @@ import orjson
 from benchmarks.analytics import memory, throughput
 from benchmarks.analytics.memory import Peak
 from benchmarks.analytics.throughput import PROCESSES, Measured
-from benchmarks.replication.report import conditions
+from benchmarks.readme import conditions, say, told, write
 from benchmarks.tables import table
 from regworkers_core.observability.logs import configure_logging
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
 
 PARTS = ("throughput", "memory")
-README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- figures of analytics: begin -->", "<!-- figures of analytics: end -->"
 NAMES = {
     "sqs": "bare SQS: receive and delete",
@@ -46,20 +44,16 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ.pop("CONFIG_ENV", None)
     document: dict[str, Any] = {"conditions": conditions()}
-    text = [
-        "{at}, {cores} cores, Python {python}, load {loadBefore} before the start.".format(
-            **document["conditions"]
-        )
-    ]
+    text = [told(document["conditions"])]
     stack = Stack(PROJECT_ROOT, f"bench-analytics-{os.getpid()}")
     try:
         stack.up()
         if "throughput" in options.only:
-            found = throughput.measure(stack.state, options.messages, _say)
+            found = throughput.measure(stack.state, options.messages, say)
             document["throughput"] = _json(found)
             text += _throughput(found, document["throughput"])
         if "memory" in options.only:
-            peaks = memory.measure(stack, _say)
+            peaks = memory.measure(stack, say)
             document["memory"] = [asdict(peak) for peak in peaks]
             text += _memory(peaks)
     finally:
@@ -67,7 +61,7 @@ def main() -> None:
     joined = "\n\n".join(text)
     print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() if options.format == "json" else joined)
     if options.write:
-        _write(joined)
+        write(joined, BEGIN, END)
 
 
 def _json(found: Mapping[str, Measured]) -> dict[str, Any]:
@@ -119,17 +113,6 @@ def _memory(peaks: Sequence[Peak]) -> list[str]:
         f"A hundred times the events take {times:.2f} times the memory (aim: the same; "
         f"{'met' if times <= AIM_MEMORY else 'missed'}).",
     ]
-
-
-def _write(text: str) -> None:
-    """Put the figures between the markers of the README."""
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    README.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import platform
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +14,12 @@ import orjson
 import structlog
 
 from benchmarks.eligibility import bulk, invites, rates, warm
+from benchmarks.readme import conditions, say, told, write
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
 from regworkers_local.state import StackState
 
 PARTS = ("warm", "rates", "bulk", "invites")
-README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- figures of eligibility: begin -->", "<!-- figures of eligibility: end -->"
 
 
@@ -41,12 +39,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ["REGWORKERS_INSTANCE"] = "none"
     os.environ.pop("CONFIG_ENV", None)
-    document: dict[str, Any] = {"conditions": _conditions()}
-    text = [
-        "{at}, {cores} cores, Python {python}, load {loadBefore} before the start.".format(
-            **document["conditions"]
-        )
-    ]
+    document: dict[str, Any] = {"conditions": conditions()}
+    text = [told(document["conditions"])]
     if set(options.only) - {"invites"}:
         stack = Stack(Path(PROJECT_ROOT), f"bench-eligibility-{os.getpid()}")
         try:
@@ -54,49 +48,27 @@ def main() -> None:
         finally:
             stack.reset()
     if "invites" in options.only:
-        document["invites"] = invites.measure(options.rows, _say)
+        document["invites"] = invites.measure(options.rows, say)
         text += ["### An upload of invites", *invites.markdown(document["invites"])]
     joined = "\n\n".join(text)
     print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() if options.format == "json" else joined)
     if options.write:
-        _write(joined)
+        write(joined, BEGIN, END)
 
 
 def _on_a_stack(state: StackState, options: argparse.Namespace, document: dict[str, Any]) -> list[str]:
     """Measure into `document`; the text of what was measured."""
     text: list[str] = []
     if "warm" in options.only:
-        document["warm"] = warm.measure(state, _say)
+        document["warm"] = warm.measure(state, say)
         text += warm.markdown(document["warm"])
     if "rates" in options.only:
-        document["rates"] = rates.measure(state, _say)
+        document["rates"] = rates.measure(state, say)
         text += rates.markdown(document["rates"])
     if "bulk" in options.only:
-        document["bulk"] = bulk.measure(state, options.entries, options.stored, _say)
+        document["bulk"] = bulk.measure(state, options.entries, options.stored, say)
         text += bulk.markdown(document["bulk"])
     return text
-
-
-def _conditions() -> dict[str, Any]:
-    """When and on what."""
-    return {
-        "at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        # Of other programs: what the machine did in the minute before.
-        "loadBefore": round(os.getloadavg()[0], 2),
-    }
-
-
-def _write(text: str) -> None:
-    """Put the figures between the markers of the README."""
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    README.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from benchmarks.readme import conditions, say, write
 from benchmarks.replication import lag, memory, report, throughput
 from regworkers_core.observability.logs import configure_logging
 from regworkers_core.settings import PROJECT_ROOT
@@ -30,20 +31,20 @@ def main() -> None:
     # So that the stack is taken down on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ.pop("CONFIG_ENV", None)
-    document: dict[str, Any] = {"conditions": report.conditions()}
+    document: dict[str, Any] = {"conditions": conditions()}
     if "throughput" in options.only:
         with _stack("throughput") as stack:
-            found = throughput.measure(stack.state, options.entries, _say)
+            found = throughput.measure(stack.state, options.entries, say)
         document["throughput"] = report.throughput_json(found)
     if "lag" in options.only:
         with _stack("lag") as stack:
-            document["lag"] = report.lag_json(lag.measure(stack, _say))
+            document["lag"] = report.lag_json(lag.measure(stack, say))
     if "memory" in options.only:
-        document["memory"] = report.memory_json(memory.measure(_say))
+        document["memory"] = report.memory_json(memory.measure(say))
     text = report.markdown(document)
     print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() if options.format == "json" else text)
     if options.write:
-        report.write(text)
+        write(text, report.BEGIN, report.END)
 
 
 class _Scratch(Stack):
@@ -55,10 +56,6 @@ class _Scratch(Stack):
 
 def _stack(part: str) -> _Scratch:
     return _Scratch(Path(PROJECT_ROOT), f"bench-{part}-{os.getpid()}")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

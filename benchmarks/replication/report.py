@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from benchmarks.replication import cost
@@ -15,22 +11,10 @@ from benchmarks.replication.lag import Lag
 from benchmarks.replication.memory import Peak
 from benchmarks.replication.throughput import Measured
 
-README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 NAMES = {"floor": "(a) floor", "product": "(b) product", "handlers": "(c) handlers"}
 # The aims of the project, as (text, least ratio).
 AIM_FLOOR, AIM_HANDLERS, AIM_CALLS, AIM_LAG_SECONDS, AIM_MEMORY = 0.8, 8.0, 0.1, 2.0, 1.15
-
-
-def conditions() -> dict[str, Any]:
-    """When and on what."""
-    return {
-        "at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        # Of other programs: what the machine did in the minute before.
-        "loadBefore": round(os.getloadavg()[0], 2),
-    }
 
 
 def throughput_json(found: Mapping[str, Measured]) -> dict[str, Any]:
@@ -198,10 +182,3 @@ def _lag(lag: Mapping[str, Any]) -> list[str]:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def write(text: str) -> None:
-    """Put the figures between the markers of the README."""
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    README.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
-import platform
 import signal
 import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import orjson
 import structlog
 
+from benchmarks.readme import conditions, say, told, write
 from benchmarks.selection import assigning, drawing
 
 PARTS = (*drawing.PARTS, *assigning.PARTS)
-README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- figures of selection: begin -->", "<!-- figures of selection: end -->"
 
 
@@ -34,44 +30,18 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     # So that scratch files go on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    document: dict[str, Any] = {"conditions": _conditions()}
-    text = [
-        "{at}, {cores} cores, Python {python}, load {loadBefore} before the start.".format(
-            **document["conditions"]
-        )
-    ]
+    document: dict[str, Any] = {"conditions": conditions()}
+    text = [told(document["conditions"])]
     if set(options.only) & set(drawing.PARTS):
-        document["drawing"] = drawing.measure(options.entries, options.only, _say)
+        document["drawing"] = drawing.measure(options.entries, options.only, say)
         text += drawing.markdown(document["drawing"])
     if set(options.only) & set(assigning.PARTS):
-        document["assigning"] = assigning.measure(options.winners, _say)
+        document["assigning"] = assigning.measure(options.winners, say)
         text += assigning.markdown(document["assigning"])
     joined = "\n\n".join(text)
     print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() if options.format == "json" else joined)
     if options.write:
-        _write(joined)
-
-
-def _conditions() -> dict[str, Any]:
-    """When and on what."""
-    return {
-        "at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        # Of other programs: what the machine did in the minute before.
-        "loadBefore": round(os.getloadavg()[0], 2),
-    }
-
-
-def _write(text: str) -> None:
-    """Put the figures between the markers of the README."""
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    README.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+        write(joined, BEGIN, END)
 
 
 if __name__ == "__main__":

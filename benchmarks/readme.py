@@ -1,0 +1,43 @@
+"""What every benchmark says of its conditions, and where its figures go in the README."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+README = Path(__file__).resolve().parent / "README.md"
+
+
+def conditions() -> dict[str, Any]:
+    """When and on what."""
+    return {
+        "at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        # Of other programs: what the machine did in the minute before.
+        "loadBefore": round(os.getloadavg()[0], 2),
+    }
+
+
+def told(where: dict[str, Any]) -> str:
+    """The conditions as a sentence."""
+    return (
+        f"{where['at']}, {where['cores']} cores, Python {where['python']}, load {where['loadBefore']} before the"
+        " start."
+    )
+
+
+def write(text: str, begin: str, end: str) -> None:
+    """Put the figures between two markers of the README."""
+    before, _, rest = README.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    README.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+
+
+def say(line: str) -> None:
+    """Progress, apart from the figures."""
+    print(line, file=sys.stderr, flush=True)
