@@ -20,8 +20,10 @@ ME = "tests.support.test_children"
 
 
 def shows_itself() -> None:
-    threading.Thread(target=lambda: print("later", flush=True)).start()
+    printed = threading.Event()
+    threading.Thread(target=lambda: (printed.wait(), print("later"))).start()
     print(*sys.argv, os.environ.get("WORD"), Path.cwd(), tempfile.gettempdir())
+    printed.set()
     print("trouble", file=sys.stderr)
     sys.exit(3)
 
@@ -43,7 +45,7 @@ def test_a_child_has_words_environment_folder_streams_and_an_exit_code_of_its_ow
     environment = {**os.environ, "WORD": "own", "TMPDIR": str(folder)}
     done = run_child(f"{ME}:shows_itself", "a", "b c", program="me", environment=environment, folder=folder)
     assert (done.returncode, done.stderr) == (3, "trouble\n")
-    assert sorted(done.stdout.splitlines()) == ["later", f"me a b c own {folder} {folder}"]
+    assert done.stdout.splitlines() == [f"me a b c own {folder} {folder}", "later"]
     assert "WORD" not in os.environ
 
 
