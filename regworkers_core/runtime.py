@@ -24,6 +24,7 @@ from regworkers_core.adapters.code_claims import CodeClaims
 from regworkers_core.adapters.codes import Codes
 from regworkers_core.adapters.dead_letter_log import DeadLetterLog
 from regworkers_core.adapters.demand_table import DemandTable
+from regworkers_core.adapters.drain_log import DrainLog
 from regworkers_core.adapters.drand import DrandHttp, classify_drand
 from regworkers_core.adapters.draw_markets import DrawMarkets
 from regworkers_core.adapters.draws import Draws
@@ -37,6 +38,7 @@ from regworkers_core.adapters.kafka_security import KafkaSecurity
 from regworkers_core.adapters.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.mongo import classify_mongo, mongo_client
 from regworkers_core.adapters.objects import ObjectStore, classify_objects
+from regworkers_core.adapters.operator_actions import OperatorActions
 from regworkers_core.adapters.outbox import Outbox
 from regworkers_core.adapters.queue_marks import QueueMarks
 from regworkers_core.adapters.redis_cache import RedisCache, classify_redis, redis_client
@@ -202,6 +204,14 @@ class Runtime:
     @cached_property
     def incidents(self) -> Incidents:
         return Incidents(self.database["alerts"], self.dependency("mongo"))
+
+    @cached_property
+    def operator_actions(self) -> OperatorActions:
+        return OperatorActions(self.database["operator_actions"], self.dependency("mongo"), clock=self.clock)
+
+    @cached_property
+    def drain_log(self) -> DrainLog:
+        return DrainLog(self.database["drain_log"], self.dependency("mongo"))
 
     @cached_property
     def queue_marks(self) -> QueueMarks:

@@ -67,6 +67,7 @@ INDEXES: Mapping[str, list[Index]] = {
         ),
     ],
     "alerts": [([("scope", ASCENDING)], False), ([("status", ASCENDING)], False)],
+    "operator_actions": [([("startedAt", ASCENDING)], False)],
     "dead_letters": [
         ([("campaignId", ASCENDING), ("entryId", ASCENDING), ("status", ASCENDING)], False),
         ([("status", ASCENDING), ("fingerprint", ASCENDING)], False),

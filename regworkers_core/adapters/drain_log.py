@@ -1,0 +1,96 @@
+"""The `drain_log` collection: what each drain did in each minute, kept for some weeks.
+
+One document a run and minute: whoever is on call sees an error rate while the drain still runs, and reviews see trends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pymongo.collection import Collection
+
+from regworkers_core.engine.dependency import Dependency
+
+KEEP_DAYS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class DrainMinute:
+    """`minute` is an ISO time without seconds; counts are of items, by outcome (`received` among them).
+
+    `batch_p95_seconds` is over the batches of this minute, `lag_p95_seconds` over the drain so far. `calls` and
+    `waited_seconds` (time within them) are by dependency.
+    """
+
+    drain: str
+    run_id: str
+    minute: str
+    counts: Mapping[str, int]
+    batches: int
+    batch_p95_seconds: float | None
+    batch_max_seconds: float | None
+    batch_limit_seconds: float
+    lag_p95_seconds: float | None = None
+    calls: Mapping[str, int] = field(default_factory=dict)
+    waited_seconds: Mapping[str, float] = field(default_factory=dict)
+    ended: str = ""
+
+    @property
+    def failed(self) -> int:
+        return self.counts.get("dead_lettered", 0) + self.counts.get("returned", 0)
+
+
+class DrainLog:
+    """Raises TransientFailure when MongoDB cannot answer."""
+
+    def __init__(self, collection: Collection[dict[str, Any]], dependency: Dependency) -> None:
+        self._collection, self._dependency = collection, dependency
+
+    def put(self, entry: DrainMinute) -> None:
+        """Idempotent: the numbers of a minute replace those that were put before."""
+        facts = {
+            "drain": entry.drain,
+            "runId": entry.run_id,
+            "minute": entry.minute,
+            "at": datetime.fromisoformat(entry.minute).astimezone(UTC),
+            "counts": dict(entry.counts),
+            "batches": entry.batches,
+            "batchP95Seconds": entry.batch_p95_seconds,
+            "batchMaxSeconds": entry.batch_max_seconds,
+            "batchLimitSeconds": entry.batch_limit_seconds,
+            "lagP95Seconds": entry.lag_p95_seconds,
+            "calls": dict(entry.calls),
+            "waitedSeconds": dict(entry.waited_seconds),
+            "ended": entry.ended,
+        }
+        key = f"{entry.minute}:{entry.drain}:{entry.run_id}"
+        self._dependency.call(
+            lambda: self._collection.update_one({"_id": key}, {"$set": facts}, upsert=True), retry=False
+        )
+
+    def since(self, minute: str) -> list[DrainMinute]:
+        """All from that minute on, oldest first. Keys begin with the minute, so the primary index serves."""
+        found = self._dependency.call(
+            lambda: list(self._collection.find({"_id": {"$gte": minute}}).sort("_id", 1))
+        )
+        return [_parsed(document) for document in found]
+
+
+def _parsed(document: Mapping[str, Any]) -> DrainMinute:
+    return DrainMinute(
+        document["drain"],
+        document["runId"],
+        document["minute"],
+        document["counts"],
+        document["batches"],
+        document["batchP95Seconds"],
+        document["batchMaxSeconds"],
+        document["batchLimitSeconds"],
+        document["lagP95Seconds"],
+        document["calls"],
+        document["waitedSeconds"],
+        document["ended"],
+    )

@@ -1,0 +1,165 @@
+"""One look at the whole system, as plain values: what the doctor prints and what alert conditions judge.
+
+Whatever could not be read is `Unread` and says why: it is never taken for empty, so that an alert neither opens nor
+closes on a blind eye.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """`why` is one line: who did not answer."""
+
+    why: str
+
+
+Reading: TypeAlias = T | Unread
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """Messages by their state; `is_dead_letter` for a `-dlq`. Ages and retention in seconds.
+
+    `oldest_seconds` is at least the age of the oldest message; None: not known.
+    """
+
+    name: str
+    visible: int
+    in_flight: int
+    delayed: int
+    is_dead_letter: bool
+    retention_seconds: float
+    oldest_seconds: float | None = None
+
+    @property
+    def waiting(self) -> int:
+        return self.visible + self.in_flight + self.delayed
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """Of the demand table's stream: its open and closed shards, and the age in seconds of the oldest record that no
+    checkpoint covers; 0 when all is read, None when that is not known.
+    """
+
+    shards: int
+    iterator_age_seconds: float | None
+    retention_seconds: float = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseState:
+    """A lease of `worker-leases`: `owner` is empty when nobody holds it."""
+
+    scope: str
+    name: str
+    owner: str
+    token: int
+    position: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainState:
+    """What the runs of one drain did within the last `window_seconds`; `last_seen_at` is an ISO time, None: never.
+
+    `failed` counts items that became dead letters or went back; `batch_p95_seconds` is of a batch from its receive
+    to its acknowledgement, and `batch_limit_seconds` how long a batch is its own without a heartbeat.
+    """
+
+    name: str
+    window_seconds: float
+    received: int
+    failed: int
+    last_seen_at: str | None
+    active_runs: int | None = None
+    batch_p95_seconds: float | None = None
+    batch_limit_seconds: float | None = None
+    lag_p95_seconds: float | None = None
+
+    @property
+    def error_rate(self) -> float | None:
+        """Failed of received; None without any."""
+        return self.failed / self.received if self.received else None
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignState:
+    """`since` is when it came into its status, `lease_owner` who works on its draw, empty: nobody."""
+
+    campaign_id: str
+    status: str
+    since: str | None
+    closes_at: str | None
+    lease_owner: str = ""
+    open_markets: int = 0
+    failed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateState:
+    """Of one environment; `trouble` is what is wrong besides its age, empty: nothing."""
+
+    environment: str
+    days_left: float | None
+    subject: str = ""
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TickState:
+    """A sensor or schedule that is switched on: ISO time of its last tick, None: never. `error` of that tick."""
+
+    name: str
+    interval_seconds: float
+    last_tick_at: str | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRun:
+    run_id: str
+    job: str
+    ended_at: str
+    partition: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerState:
+    """Of Dagster: `daemons` maps each required daemon to its last heartbeat (ISO), None: never seen."""
+
+    daemons: Mapping[str, str | None]
+    ticks: tuple[TickState, ...] = ()
+    failed_runs: tuple[FailedRun, ...] = ()
+    queued_runs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ParityState:
+    """What the last reconcile found, `differences` by class; `at` is its ISO time."""
+
+    at: str
+    differences: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """`at` is an ISO time. `dependencies` maps each to None when it answers, else to what is wrong in one line."""
+
+    at: str
+    environment: str
+    dependencies: Mapping[str, str | None]
+    queues: Reading[tuple[QueueState, ...]]
+    stream: Reading[StreamState]
+    leases: Reading[tuple[LeaseState, ...]]
+    drains: Reading[tuple[DrainState, ...]]
+    campaigns: Reading[tuple[CampaignState, ...]]
+    certificates: Reading[tuple[CertificateState, ...]]
+    scheduler: Reading[SchedulerState]
+    parity: Reading[ParityState | None]
