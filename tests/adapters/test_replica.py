@@ -132,7 +132,7 @@ def test_without_the_guard_a_late_older_state_overwrites_a_newer_one(
 ) -> None:
     late = [(True, 1, 2, 1), (True, 1, 1, 1)]
     assert history_goes_wrong(runtime.replica, late) is None
-    monkeypatch.setattr(replica_module, "_guard", lambda key, _order, or_equal: {"_id": key.document_id})
+    monkeypatch.setattr(replica_module, "_guard", lambda write: {"_id": write.key.document_id})
     assert history_goes_wrong(runtime.replica, late) is not None
 
 

@@ -108,7 +108,7 @@ def test_a_saver_that_was_overtaken_does_not_overwrite_the_newer_state(runtime: 
 
 
 def test_without_the_version_guard_it_would(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replica_module, "_guard", lambda key, _order, or_equal: {"_id": key.document_id})
+    monkeypatch.setattr(replica_module, "_guard", lambda write: {"_id": write.key.document_id})
     assert a_slow_saver_is_overtaken(runtime) == "first"
 
 
