@@ -182,6 +182,8 @@ class ReplicationSettings(Section):
     scan_segments: int = Field(4, ge=1, le=64)
     # Out of core beyond this; spills to a temporary folder.
     compare_memory_mib: int = Field(512, ge=64)
+    # A lost replica is whole again within this: what the recovery drill is judged by.
+    recovery_objective_seconds: float = Field(3600.0, gt=0)
 
 
 class SelectionSettings(Section):

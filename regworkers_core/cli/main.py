@@ -15,6 +15,7 @@ from regworkers_core.cli import (
     codes,
     drains,
     eligibility,
+    drill,
     invites,
     notifications,
     replication,
@@ -43,6 +44,7 @@ def build(called: str = "") -> typer.Typer:
     drains.register(app)
     replication.register(app)
     campaign.register(app)
+    drill.register(app)
     certs.register(app)
     codes.register(app)
     eligibility.register(app)

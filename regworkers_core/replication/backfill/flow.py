@@ -117,7 +117,7 @@ def start_backfill(
         campaign_id,
         1 if campaign_id is not None else segments or settings.replication.scan_segments,
         iso(runtime.clock()),
-        None if campaign_id is not None else _estimate(runtime),
+        None if campaign_id is not None else estimate_items(runtime),
     )
     if dry_run:
         return _count(rows.id, fresh, reader, stop, on_progress)
@@ -228,7 +228,7 @@ def _parameters(
     return stored, False
 
 
-def _estimate(runtime: Runtime) -> int | None:
+def estimate_items(runtime: Runtime) -> int | None:
     """Items in the table as its description says (a few hours old on AWS, invites included)."""
     answer = runtime.dependency("dynamodb").call(
         lambda: runtime.dynamodb.describe_table(TableName=runtime.names.demand_table)

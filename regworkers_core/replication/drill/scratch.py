@@ -1,0 +1,93 @@
+"""The scratch database: beside the real one, under a name that nothing else has, gone when the drill is over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pymongo.collection import Collection
+
+from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.engine.dependency import Dependency
+from regworkers_core.runtime import Runtime
+
+_STAMP = "%Y%m%d%H%M%S"
+_OF_A_DRILL = re.compile(r"drill-(\d{14})")
+_ENTRIES = "entries"
+
+
+class Scratch:
+    """One scratch database of this environment. Every method raises TransientFailure when MongoDB cannot answer."""
+
+    def __init__(self, runtime: Runtime, name: str = "") -> None:
+        """`name` is for one that an earlier drill left behind. Raises UsageError for a name that is no drill's."""
+        self._runtime = runtime
+        self.name = (
+            name or f"{runtime.names.prefix}drill-{datetime.fromtimestamp(runtime.clock(), UTC):{_STAMP}}"
+        )
+        if _made_at(runtime, self.name) is None or self.name == runtime.database.name:
+            raise UsageError(
+                f"{self.name} is no scratch database of a drill: it is neither filled nor dropped"
+            )
+
+    def make(self) -> Collection[dict[str, Any]]:
+        """The empty collection of entries, with the indexes that the real one has. Raises UsageError when the
+        database is there already.
+        """
+        if self.name in _databases(self._runtime):
+            raise UsageError(f"the scratch database {self.name} exists: another drill is at work")
+        real, scratch = self._runtime.database[_ENTRIES], self._runtime.mongo[self.name][_ENTRIES]
+        indexes = self._call(real.index_information)
+        for index in indexes.values():
+            keys: Sequence[tuple[str, int]] = list(index["key"])
+            if [name for name, _ in keys] != ["_id"]:
+                options = {name: index[name] for name in ("unique", "sparse") if index.get(name)}
+                self._call(
+                    lambda keys=keys, options=options: scratch.create_index(keys, **options)  # type: ignore[misc]
+                )
+        return scratch
+
+    def drop(self) -> None:
+        """Idempotent."""
+        self._call(lambda: self._runtime.mongo.drop_database(self.name))
+
+    def drop_quietly(self) -> bool:
+        """False when it could not be dropped: the housekeeping finds it."""
+        try:
+            self.drop()
+        except Failure:
+            return False
+        return True
+
+    def _call(self, function: Callable[[], Any]) -> Any:
+        return _dependency(self._runtime).call(function)
+
+
+def left_behind(runtime: Runtime, *, older_than_seconds: float) -> Iterator[Scratch]:
+    """Scratch databases of drills that were killed. Raises TransientFailure."""
+    for name in sorted(_databases(runtime)):
+        made_at = _made_at(runtime, name)
+        if made_at is not None and made_at <= runtime.clock() - older_than_seconds:
+            yield Scratch(runtime, name)
+
+
+def _made_at(runtime: Runtime, name: str) -> float | None:
+    """Epoch seconds; None for a database that is no drill's of this environment."""
+    found = _OF_A_DRILL.fullmatch(name.removeprefix(runtime.names.prefix))
+    if not name.startswith(runtime.names.prefix) or found is None:
+        return None
+    try:
+        return datetime.strptime(found[1], _STAMP).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+
+
+def _databases(runtime: Runtime) -> list[str]:
+    names: list[str] = _dependency(runtime).call(runtime.mongo.list_database_names)
+    return names
+
+
+def _dependency(runtime: Runtime) -> Dependency:
+    return runtime.dependency("mongo")
