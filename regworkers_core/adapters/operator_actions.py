@@ -10,10 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
 from pymongo.collection import Collection
 
+from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import Dependency
+
+log = structlog.get_logger()
 
 
 def operator() -> str:
@@ -87,17 +91,30 @@ class OperatorActions:
         try:
             yield result
         except BaseException as error:
-            self.ends(action_id, "failed", {**result, "error": type(error).__name__})
+            self._last_words(action_id, what, "failed", {**result, "error": type(error).__name__})
             raise
-        self.ends(action_id, "done", result)
+        self._last_words(action_id, what, "done", result)
 
-    def history(self, *, what: str = "", limit: int = 50) -> list[Action]:
-        """The latest first; `what` is the beginning of the command's name (`dlq`), empty: all."""
+    def history(self, *, what: str = "", since: str = "", limit: int = 50) -> list[Action]:
+        """The latest first; `what` is the beginning of the command's name (`dlq`), empty: all. `since` is a time of
+        the contract, or the beginning of one.
+        """
         query: dict[str, Any] = {"what": {"$gte": what, "$lt": what + "\uffff"}} if what else {}
+        if since:
+            query["startedAt"] = {"$gte": since}
         found = self._dependency.call(
             lambda: list(self._collection.find(query).sort("startedAt", -1).limit(limit))
         )
         return [_parsed(document) for document in found]
+
+    def _last_words(self, action_id: str, what: str, outcome: str, result: Mapping[str, Any]) -> None:
+        """What was done is done: that its end could not be kept makes it no failure, and hides none."""
+        try:
+            self.ends(action_id, outcome, result)
+        except TransientFailure as failure:
+            log.warning(
+                "the end of an action was not recorded", action=what, outcome=outcome, error=str(failure)
+            )
 
     def _set(self, action_id: str, facts: Mapping[str, Any]) -> None:
         self._dependency.call(lambda: self._collection.update_one({"_id": action_id}, {"$set": dict(facts)}))

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.backfill.flow import (
@@ -68,7 +69,14 @@ def _run(
     only_resume: bool = False,
 ) -> None:
     runtime = Runtime.load()
-    with progress("keys") as bar, StopSignal().on_signals() as stop:
+    target, arguments = _target(campaign, backfill_id), {"rate": rate, "segments": segments}
+    with (
+        by_hand(
+            runtime, "backfill resume" if only_resume else "backfill", target, arguments, dry_run=dry_run
+        ) as result,
+        progress("keys") as bar,
+        StopSignal().on_signals() as stop,
+    ):
         task = bar.add_task("backfill", total=None)
 
         def show(so_far: BackfillProgress) -> None:
@@ -85,6 +93,7 @@ def _run(
             stop=stop,
             on_progress=show,
         )
+        result |= {"ended": report.ended, "sent": report.sent_now}
     answer(report.as_dict(), form)
     if not report.finished:
         raise typer.Exit(FINDING)
@@ -96,7 +105,10 @@ def pause(
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Ask a running backfill, wherever it runs, to stop; `resume` goes on."""
-    answer(pause_backfill(Runtime.load(), campaign_id=campaign, backfill_id=backfill_id), form)
+    runtime = Runtime.load()
+    with by_hand(runtime, "backfill pause", _target(campaign, backfill_id)):
+        paused = pause_backfill(runtime, campaign_id=campaign, backfill_id=backfill_id)
+    answer(paused, form)
 
 
 def status(
@@ -106,3 +118,7 @@ def status(
 ) -> None:
     """How far each segment is."""
     answer(backfill_status(Runtime.load(), campaign_id=campaign, backfill_id=backfill_id), form)
+
+
+def _target(campaign: str | None, backfill_id: str | None) -> str:
+    return backfill_id or campaign or "all campaigns"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import typer
 
+from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
 from regworkers_core.operations.provision import provision
 from regworkers_core.operations.status import impatient, read_status
@@ -27,7 +30,10 @@ def show_config(form: FormatOption = Format.TEXT) -> None:
 
 def provision_command(form: FormatOption = Format.TEXT) -> None:
     """Create tables, queues, indexes, topics and log groups that are missing; mend those that differ."""
-    done = list(provision(Runtime.load()))
+    runtime = Runtime.load()
+    with by_hand(runtime, "provision", runtime.names.prefix or "everything") as result:
+        done = list(provision(runtime))
+        result.update(Counter(each.outcome.value for each in done))
     document = [{"kind": each.kind, "name": each.name, "outcome": each.outcome.value} for each in done]
     answer(
         document, form, rows(("kind", "name", ""), [(each.kind, each.name, each.outcome) for each in done])

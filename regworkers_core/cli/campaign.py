@@ -11,6 +11,7 @@ import typer
 from rich.console import Group, RenderableType
 
 from regworkers_core.cli import campaign_cache
+from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.naming import market_in_words
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
@@ -105,7 +106,8 @@ def create_command(
             draw={key: value for key, value in draw.items() if value is not None} or None,
         )
     runtime = Runtime.load()
-    created = registry.create(runtime, fields)
+    with by_hand(runtime, "campaign create", str(fields.get("campaignId"))):
+        created = registry.create(runtime, fields)
     answer(_document(created), form, _described(created))
     if created.opens_at <= iso(runtime.clock()):
         typer.echo(
@@ -171,7 +173,7 @@ def open_command(
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Let a draft begin. A campaign that is open already is left as it is."""
-    _advance(campaign, CampaignStatus.OPEN, reason, form)
+    _advance("campaign open", campaign, CampaignStatus.OPEN, reason, form)
 
 
 def close_command(
@@ -180,14 +182,16 @@ def close_command(
     form: FormatOption = Format.TEXT,
 ) -> None:
     """End the registration; the next step is the draw. A campaign that is closed already is left as it is."""
-    _advance(campaign, CampaignStatus.CLOSED, reason, form)
+    _advance("campaign close", campaign, CampaignStatus.CLOSED, reason, form)
 
 
-def _advance(campaign: str, to: CampaignStatus, reason: str, form: Format) -> None:
+def _advance(what: str, campaign: str, to: CampaignStatus, reason: str, form: Format) -> None:
     runtime = Runtime.load()
     found = registry.find(runtime, campaign)
     run_id = f"cli-{uuid.uuid4().hex[:12]}"
-    done = advance(runtime, found.campaign_id, to, reason=reason, run_id=run_id)
+    with by_hand(runtime, what, found.campaign_id, {"reason": reason, "runId": run_id}) as result:
+        done = advance(runtime, found.campaign_id, to, reason=reason, run_id=run_id)
+        result |= done.as_dict()
     answer(done.as_dict(), form)
 
 

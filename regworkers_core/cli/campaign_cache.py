@@ -8,6 +8,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
 from regworkers_core.operations.cached_campaign import CachedCampaign, KeyState, clear_cached, read_cached
 from regworkers_core.operations.compare_campaign import Comparison, compare_campaign
@@ -38,7 +39,10 @@ def show_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -
 
 def clear_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -> None:
     """Delete the keys of a campaign in Redis, so that the next check reads its source. Does no harm."""
-    found = clear_cached(_runtime(), campaign)
+    runtime = _runtime()
+    with by_hand(runtime, "campaign cache clear", campaign) as result:
+        found = clear_cached(runtime, campaign)
+        result["keys"] = sum(each.state is not KeyState.ABSENT for each in found.keys)
     document = {**_document(campaign, found), "cleared": found.stands}
     gone = ", ".join(each.key for each in found.keys if each.state is not KeyState.ABSENT)
     words = f"deleted {gone}; the next check reads the source" if gone else "there was nothing to delete"

@@ -14,6 +14,7 @@ from rich.console import Group
 from rich.text import Text
 
 from regworkers_core.adapters.vault import Vault
+from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.hidden import asked
 from regworkers_core.cli.output import FINDING, TROUBLE, Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import TransientFailure, UsageError
@@ -121,18 +122,23 @@ def generate_command(
         return
     if not yes:
         _confirm(told)
-    with _vault(runtime) as vault:
-        _log_in(vault, method)
-        issued = vault.issue(plan.common_name)
-    inspection = renewing.verified(runtime, issued)
+    # A laptop often reaches Vault and the secret store of an environment, but not its MongoDB: both keep a log of
+    # their own.
+    away = runtime.settings.mongo.uri is None
+    arguments = {"to": target.value, "commonName": plan.common_name}
+    with by_hand(runtime, "certs generate", chosen, arguments, dry_run=away):
+        with _vault(runtime) as vault:
+            _log_in(vault, method)
+            issued = vault.issue(plan.common_name)
+        inspection = renewing.verified(runtime, issued)
+        if target is Target.STORE:
+            renewing.store(runtime, issued)
     if target is Target.CI and output is None:
         variable = renewing.CI_VARIABLES[chosen]
         answer({"variable": variable, "pem": issued.bundle}, form, Text(issued.bundle, end=""))
         return
     if output is not None:
         _write(output, issued.bundle)
-    else:
-        renewing.store(runtime, issued)
     answer({**told, **inspection.as_dict(), "advice": _advice(chosen, target)}, form)
 
 

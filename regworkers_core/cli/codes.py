@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Group
 
+from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.campaign import CampaignArgument, stock_table
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.reasons import UsageError
@@ -50,7 +51,12 @@ def import_command(
     runtime = Runtime.load()
     found = find(runtime, campaign or named_campaign(csv))
     run_id = _run_id()
-    with progress("lines") as bar, StopSignal().on_signals() as stop:
+    arguments = {"file": csv.name, "marketId": market, "runId": run_id}
+    with (
+        by_hand(runtime, "codes import", found.campaign_id, arguments, dry_run=dry_run) as result,
+        progress("lines") as bar,
+        StopSignal().on_signals() as stop,
+    ):
         task = bar.add_task("import", total=None)
 
         def show(so_far: ImportReport) -> None:
@@ -67,13 +73,14 @@ def import_command(
             stop=stop,
             on_progress=show,
         )
-    document: dict[str, Any] = report.as_dict()
-    if not dry_run:
-        # Late, for it brings pyarrow and DuckDB.
-        from regworkers_core.selection.assign.publish import resume_blocked
+        document: dict[str, Any] = report.as_dict()
+        result |= {"lines": report.lines, "added": report.added}
+        if not dry_run:
+            # Late, for it brings pyarrow and DuckDB.
+            from regworkers_core.selection.assign.publish import resume_blocked
 
-        # Also after a repeat that added nothing: the import before may have died just here.
-        document["resumed"] = resume_blocked(runtime, found.campaign_id, run_id=run_id)
+            # Also after a repeat that added nothing: the import before may have died just here.
+            document["resumed"] = resume_blocked(runtime, found.campaign_id, run_id=run_id)
     answer(document, form)
     if not report.clean:
         raise typer.Exit(FINDING)
@@ -118,7 +125,12 @@ def void_command(
     found = find(runtime, campaign)
     if not yes:
         raise UsageError(f"voiding {len(codes)} codes cannot be undone: say --yes to do it")
-    done = void_codes(runtime, found, codes, reason=reason, run_id=_run_id())
+    run_id = _run_id()
+    # Without the codes: until they are void, they are worth a seat to whoever reads them.
+    arguments = {"codes": len(codes), "reason": reason, "runId": run_id}
+    with by_hand(runtime, "codes void", found.campaign_id, arguments) as result:
+        done = void_codes(runtime, found, codes, reason=reason, run_id=run_id)
+        result["voided"] = sum(each.done for each in done)
     document = [{"code": each.code, "done": each.done, "outcome": each.outcome} for each in done]
     answer(document, form, rows(("code", ""), [(each.code, each.outcome) for each in done]))
     if not all(each.done for each in done):

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from regworkers_core.adapters.draws import PhaseRecord, PhaseStatus
 from regworkers_core.cli import draw_report, proof, simulate
+from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.draw_report import read_outline
 from regworkers_core.cli.draw_steps import steps_table
 from regworkers_core.cli.naming import campaign_id_of
@@ -69,7 +70,9 @@ def run_command(
     """
     runtime = Runtime.load()
     struck = () if strikes is None else parse_strikes(_text(strikes))
-    _draw(runtime, campaign_id_of(runtime, campaign_id), None, struck, yes, wait, form)
+    campaign_id = campaign_id_of(runtime, campaign_id)
+    with by_hand(runtime, "draw run", campaign_id, {"yes": yes, "strikes": len(struck)}) as result:
+        _draw(runtime, campaign_id, None, struck, yes, wait, form, result)
 
 
 def top_up_command(
@@ -105,8 +108,16 @@ def top_up_command(
         keep_waitlist=waitlist is None,
     )
     campaign_id = campaign_id_of(runtime, campaign_id)
-    phase = open_phase(runtime, campaign_id, request, run_id=_run_id(), lease=lease_name(campaign_id))
-    _draw(runtime, campaign_id, phase, (), yes, wait, form)
+    arguments = {
+        "capacities": dict(request.capacities),
+        "strikes": len(request.strikes),
+        "reason": reason,
+        "yes": yes,
+    }
+    with by_hand(runtime, "draw top-up", campaign_id, arguments) as result:
+        phase = open_phase(runtime, campaign_id, request, run_id=_run_id(), lease=lease_name(campaign_id))
+        result["phase"] = phase
+        _draw(runtime, campaign_id, phase, (), yes, wait, form, result)
 
 
 def export_command(
@@ -133,7 +144,9 @@ def _draw(
     yes: bool,
     wait: bool,
     form: Format,
+    result: dict[str, Any],
 ) -> None:
+    """`result` gets the state of each step, for the audit log."""
     done: dict[str, Any] = {}
     with StopSignal().on_signals() as stop:
         with progress("") as bar:
@@ -155,6 +168,7 @@ def _draw(
                 for step in run.steps(campaign_id if yes else None):
                     bar.update(task, advance=1, description=step.name)
                     done[step.name] = {"state": step.state, **step.facts}
+                    result[step.name] = step.state
             except DrawBusy as busy:
                 answer({"campaignId": campaign_id, "state": "busy", "message": str(busy)}, form, str(busy))
                 return
@@ -173,6 +187,7 @@ def _draw(
             outline = read_outline(runtime, campaign_id, run.phase)
         if asked:
             last = _ask(runtime, run, done)
+            result["publish"] = done["publish"]["state"]
         elif last["state"] == "awaiting" and "publish" in done:
             last["message"] = f"nothing is published yet: `regworkers draw run {campaign_id} --yes` does"
         if last["state"] == "awaiting" or stop.is_set:

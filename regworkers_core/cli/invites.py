@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
@@ -75,8 +76,12 @@ def upload_command(
     holds longer already is left alone. Exit code 1 when lines were rejected.
     """
     runtime = Runtime.load()
-    until = _until(runtime, ttl)
-    with _working("upload", _lines_in(file)) as hooks:
+    until, run_id = _until(runtime, ttl), _run_id()
+    arguments = {"type": type_.value, "file": file.name, "ttl": ttl, "shorten": shorten, "runId": run_id}
+    with (
+        by_hand(runtime, "invites upload", campaign, arguments, dry_run=dry_run) as result,
+        _working("upload", _lines_in(file)) as hooks,
+    ):
         report = upload_invites(
             runtime,
             campaign,
@@ -85,13 +90,14 @@ def upload_command(
             name=str(file),
             ttl=until,
             rejects=rejects or _rejects_of(file),
-            run_id=_run_id(),
+            run_id=run_id,
             dry_run=dry_run,
             force=force,
             shorten=shorten,
             rate=rate,
             hooks=hooks,
         )
+        result |= _counts(report)
     _tell(report, file, form)
 
 
@@ -156,18 +162,30 @@ def remove_command(
     runtime = Runtime.load()
     from_file = None if file is None else read_rows(local_file(file), str(file), type_)
     lines = read_values(values or (), type_) if from_file is None else from_file
-    with _working("remove", len(values or ()) if file is None else _lines_in(file)) as hooks:
+    run_id = _run_id()
+    # Of values that are given by hand only how many: they are fans' own.
+    arguments = {
+        "type": type_.value,
+        "file": file and file.name,
+        "values": len(values or ()),
+        "runId": run_id,
+    }
+    with (
+        by_hand(runtime, "invites remove", campaign, arguments, dry_run=not yes) as result,
+        _working("remove", len(values or ()) if file is None else _lines_in(file)) as hooks,
+    ):
         report = remove_invites(
             runtime,
             campaign,
             type_,
             lines,
             rejects=rejects or _rejects_of(file or Path("removed-invites.csv")),
-            run_id=_run_id(),
+            run_id=run_id,
             dry_run=not yes,
             rate=rate,
             hooks=hooks,
         )
+        result |= _counts(report)
     if not yes:
         report.advice = f"nothing is removed yet: {report.outcomes['removed']} would be with --yes"
     _tell(report, file, form)
@@ -207,6 +225,10 @@ def _tell(report: ListReport, file: Path | None, form: Format) -> None:
     answer(document, form)
     if not report.clean:
         raise typer.Exit(FINDING)
+
+
+def _counts(report: ListReport) -> dict[str, Any]:
+    return {"lines": report.lines, **report.outcomes, "rejected": report.rejected.total()}
 
 
 def _run_id() -> str:

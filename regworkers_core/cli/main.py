@@ -9,13 +9,14 @@ import typer
 
 from regworkers_core.cli import (
     archive,
+    audit,
     basics,
     campaign,
     certs,
     codes,
     drains,
-    eligibility,
     drill,
+    eligibility,
     invites,
     notifications,
     replication,
@@ -41,10 +42,11 @@ def build(called: str = "") -> typer.Typer:
     """
     app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
     basics.register(app)
+    audit.register(app)
     drains.register(app)
+    drill.register(app)
     replication.register(app)
     campaign.register(app)
-    drill.register(app)
     certs.register(app)
     codes.register(app)
     eligibility.register(app)

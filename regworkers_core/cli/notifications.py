@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Group, RenderableType
 
+from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.naming import campaign_id_of, market_in_words
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import UsageError
@@ -38,7 +39,10 @@ def pause(
 ) -> None:
     """Hand nothing more to the mailer. What it has got already, it sends."""
     target, runtime = _target(campaign_id, everything), Runtime.load()
-    answer(switch.pause(runtime, target and campaign_id_of(runtime, target), reason=reason, by=by), form)
+    campaign = target and campaign_id_of(runtime, target)
+    with by_hand(runtime, "notifications pause", campaign or "all campaigns", {"reason": reason}, who=by):
+        done = switch.pause(runtime, campaign, reason=reason, by=by)
+    answer(done, form)
 
 
 def resume(
@@ -50,7 +54,10 @@ def resume(
 ) -> None:
     """Go on where it stopped: nobody is told twice. A paused campaign stays paused when --all is resumed."""
     target, runtime = _target(campaign_id, everything), Runtime.load()
-    answer(switch.resume(runtime, target and campaign_id_of(runtime, target), reason=reason, by=by), form)
+    campaign = target and campaign_id_of(runtime, target)
+    with by_hand(runtime, "notifications resume", campaign or "all campaigns", {"reason": reason}, who=by):
+        done = switch.resume(runtime, campaign, reason=reason, by=by)
+    answer(done, form)
 
 
 def status(

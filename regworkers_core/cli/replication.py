@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from regworkers_core.cli import backfill
+from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.cli.workers import WORKERS, invoke
 from regworkers_core.domain.keys import EntryKey
@@ -48,7 +49,11 @@ def reconcile_command(
     if yes_remove is not None and not repair:
         raise UsageError("--yes-remove goes with --repair: nothing is removed without it")
     runtime = Runtime.load()
-    with progress("entries") as bar:
+    arguments = {"repair": repair, "yesRemove": yes_remove}
+    with (
+        by_hand(runtime, "reconcile", campaign or "all campaigns", arguments, dry_run=not repair) as came_to,
+        progress("entries") as bar,
+    ):
         task = bar.add_task("reconcile", total=None)
         result = reconcile(
             runtime,
@@ -58,6 +63,9 @@ def reconcile_command(
             on_progress=lambda done: bar.update(task, completed=done),
             on_phase=lambda phase: bar.update(task, description=phase),
         )
+        if result.repair is not None:
+            numbers = result.repair
+            came_to |= {"sent": numbers.sent, "removals": numbers.removals, "healed": numbers.healed}
     answer(result.as_dict(), form, _comparison(result))
     if not result.clean:
         raise typer.Exit(FINDING)
@@ -82,7 +90,10 @@ def _comparison(result: ReconcileResult) -> Group:
 
 def replicate_command(campaign_id: str, entry_id: str, form: FormatOption = Format.TEXT) -> None:
     """Put one entry's key on the replication queue, whatever its flag says. Exit code 1 if there is none."""
-    done = replicate(Runtime.load(), _key(campaign_id, entry_id))
+    key, runtime = _key(campaign_id, entry_id), Runtime.load()
+    with by_hand(runtime, "replicate", f"{campaign_id}:{entry_id}") as result:
+        done = replicate(runtime, key)
+        result["sent"] = done["sent"]
     answer(done, form)
     if not done["sent"]:
         raise typer.Exit(FINDING)

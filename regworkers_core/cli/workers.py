@@ -10,6 +10,7 @@ import orjson
 
 from regworkers_core.analytics.drains import publisher
 from regworkers_core.analytics.publish import invoke_publish
+from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.eligibility import check_eligibility
@@ -44,9 +45,12 @@ def _enqueue_market_selections(runtime: Runtime, event: Any) -> Any:
     # Late, for it brings pyarrow and DuckDB.
     from regworkers_core.selection.assign.publish import retry_market
 
-    return retry_market(
-        runtime, fields["campaignId"], fields["marketId"], run_id=f"invoke-{uuid.uuid4().hex}"
-    )
+    # The one worker of old that an operator calls to decide something; the others do what they do with every event.
+    target, run_id = f"{fields['campaignId']}:{fields['marketId']}", f"invoke-{uuid.uuid4().hex}"
+    with by_hand(runtime, "invoke enqueueMarketSelections", target, {"runId": run_id}) as result:
+        done = retry_market(runtime, fields["campaignId"], fields["marketId"], run_id=run_id)
+        result["status"] = done.get("status")
+    return done
 
 
 def _check_eligibility(runtime: Runtime, event: Any) -> Any:

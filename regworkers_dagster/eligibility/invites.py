@@ -16,6 +16,7 @@ from regworkers_core.eligibility.invites.working import Hooks, ListReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
+from regworkers_dagster.operations.audit import launched_by_hand
 from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.selection.specs import CAMPAIGNS
 
@@ -81,18 +82,23 @@ def upload_op(
         for name in ("campaignId", "key"):
             if not getattr(config, name).strip():
                 raise UsageError(f"{name} is missing in the config: the job's description shows one")
-        report, rejects = upload_object(
-            runtime,
-            config.campaignId,
-            _type(config.type),
-            config.key,
-            ttl=_until(runtime, config.ttl),
-            run_id=context.run_id,
-            dry_run=config.dryRun,
-            force=config.force,
-            shorten=config.shorten,
-            hooks=Hooks(stop=stop, on_progress=tell),
-        )
+        arguments = {"type": config.type, "key": config.key, "ttl": config.ttl, "shorten": config.shorten}
+        with launched_by_hand(
+            context.run, runtime, "upload_invites", config.campaignId, arguments, dry_run=config.dryRun
+        ) as result:
+            report, rejects = upload_object(
+                runtime,
+                config.campaignId,
+                _type(config.type),
+                config.key,
+                ttl=_until(runtime, config.ttl),
+                run_id=context.run_id,
+                dry_run=config.dryRun,
+                force=config.force,
+                shorten=config.shorten,
+                hooks=Hooks(stop=stop, on_progress=tell),
+            )
+            result |= {"lines": report.lines, **report.outcomes, "rejected": report.rejected.total()}
     metadata = _metadata(report, rejects)
     context.log.info(", ".join(f"{name} {value}" for name, value in metadata.items()))
     if report.advice is not None:

@@ -8,6 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from regworkers_dagster.maintenance.pruning import prune
+from regworkers_dagster.operations.audit import launched_by_hand
 from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.tags import OPERATION_TAG
 
@@ -29,14 +30,19 @@ class PruneConfig(dg.Config):
 def prune_op(context: dg.OpExecutionContext, config: PruneConfig, workers: Workers) -> None:
     """Active runs and the latest run of each job stay."""
     with plain_failures():
-        days = config.older_than_days or workers.runtime.settings.observability.run_retention_days
-    pruned = prune(
-        context.instance,
-        before=datetime.now(UTC) - timedelta(days=days),
-        batch_runs=config.batch_runs,
-        max_runs=config.max_runs,
-        dry_run=config.dry_run,
-    )
+        runtime = workers.runtime
+        days = config.older_than_days or runtime.settings.observability.run_retention_days
+        with launched_by_hand(
+            context.run, runtime, "prune_runs", f"runs older than {days} days", dry_run=config.dry_run
+        ) as result:
+            pruned = prune(
+                context.instance,
+                before=datetime.now(UTC) - timedelta(days=days),
+                batch_runs=config.batch_runs,
+                max_runs=config.max_runs,
+                dry_run=config.dry_run,
+            )
+            result["runs"] = pruned.runs
     done = "would be deleted" if pruned.dry_run else "deleted"
     more = "; more are left for the next time" if pruned.more else ""
     context.log.info(f"{pruned.runs} runs older than {days} days {done}{more}")

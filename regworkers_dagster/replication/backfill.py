@@ -10,6 +10,7 @@ from pydantic import Field
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.replication.backfill.flow import BackfillProgress, BackfillReport, start_backfill
+from regworkers_dagster.operations.audit import launched_by_hand
 from regworkers_dagster.replication.specs import REPLICATION_QUEUE
 from regworkers_dagster.resources import Workers, plain_failures
 
@@ -44,16 +45,22 @@ def backfill_op(context: dg.OpExecutionContext, config: BackfillConfig, workers:
             expected = "" if progress.estimate is None else f" of about {progress.estimate}"
             context.log.info(f"{progress.sent}{expected} keys queued")
 
+    target = config.backfill_id or config.campaign_id or "all campaigns"
     with plain_failures(), StopSignal().on_signals() as stop:
-        report = start_backfill(
-            workers.runtime,
-            config.campaign_id,
-            rate=config.rate,
-            backfill_id=config.backfill_id,
-            dry_run=config.dry_run,
-            stop=stop,
-            on_progress=tell,
-        )
+        runtime = workers.runtime
+        with launched_by_hand(
+            context.run, runtime, "backfill_entries", target, {"rate": config.rate}, dry_run=config.dry_run
+        ) as result:
+            report = start_backfill(
+                runtime,
+                config.campaign_id,
+                rate=config.rate,
+                backfill_id=config.backfill_id,
+                dry_run=config.dry_run,
+                stop=stop,
+                on_progress=tell,
+            )
+            result |= {"ended": report.ended, "sent": report.sent_now}
     context.log.info(f"{report.ended}: {report.sent} keys; {report.advice}")
     context.add_output_metadata(_metadata(report))
     if report.sent_now:

@@ -10,6 +10,7 @@ from pydantic import Field
 from regworkers_core.observability.logs import bind
 from regworkers_core.replication.reconcile import ReconcileResult, reconcile
 from regworkers_dagster.draining.metadata import Metadata
+from regworkers_dagster.operations.audit import launched_by_hand
 from regworkers_dagster.replication.specs import ENTRIES
 from regworkers_dagster.resources import Workers, plain_failures
 
@@ -44,14 +45,22 @@ def parity(
 ) -> Iterator[dg.AssetCheckResult]:
     """Compares both sides; a difference fails the check and then the run, so that an exit code and an alert tell."""
     bind(runId=context.run.run_id, worker="reconcile")
+    target = config.campaign_id or "all campaigns"
     with plain_failures():
-        result = reconcile(
-            workers.runtime,
-            config.campaign_id,
-            repair=config.repair,
-            yes_remove=config.yes_remove,
-            on_phase=context.log.info,
-        )
+        runtime = workers.runtime
+        with launched_by_hand(
+            context.run, runtime, "reconcile_entries", target, {"repair": True}, dry_run=not config.repair
+        ) as came_to:
+            result = reconcile(
+                runtime,
+                config.campaign_id,
+                repair=config.repair,
+                yes_remove=config.yes_remove,
+                on_phase=context.log.info,
+            )
+            if result.repair is not None:
+                numbers = result.repair
+                came_to |= {"sent": numbers.sent, "removals": numbers.removals, "healed": numbers.healed}
     if result.repair is not None and result.repair.advice:
         context.log.warning(result.repair.advice)
     yield dg.AssetCheckResult(

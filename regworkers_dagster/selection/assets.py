@@ -42,7 +42,8 @@ def eligibility_report(context: dg.AssetExecutionContext, workers: Workers) -> T
         close_if_due(workers.runtime, run.campaign_id, run_id=context.run.run_id)
         return run.judge()
 
-    yield from take(context, workers, specs.ELIGIBILITY_REPORT, judge)
+    for_good = _goes_on_to_the_freeze(context.run)
+    yield from take(context, workers, specs.ELIGIBILITY_REPORT, judge, decides=for_good)
 
 
 def _goes_on_to_the_freeze(run: dg.DagsterRun) -> bool:

@@ -3,6 +3,7 @@
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 
 import dagster as dg
 from pydantic import Field
@@ -16,6 +17,7 @@ from regworkers_core.selection.assign.publish import retry_market
 from regworkers_core.selection.draw.held import DrawBusy, lease_name
 from regworkers_core.selection.draw.terms import TopUp, parse_strikes
 from regworkers_core.selection.draw.top_up import open_phase
+from regworkers_dagster.operations.audit import launched_by_hand
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import specs
 from regworkers_dagster.selection.steps import (
@@ -66,18 +68,31 @@ def top_up_op(context: dg.OpExecutionContext, config: TopUpConfig, workers: Work
     """A repeat with the same terms goes on where the run before it stopped."""
     campaign_id = config.campaignId
     bind(runId=context.run_id, worker="top_up", campaignId=campaign_id)
-    with draw_failures(), StopSignal().on_signals() as stop:
+    arguments = {
+        "capacities": config.capacities,
+        "strikes": len(config.strikes),
+        "reason": config.reason,
+        "confirm": bool(config.confirm),
+    }
+    with ExitStack() as around:
+        around.enter_context(draw_failures())
+        stop = around.enter_context(StopSignal().on_signals())
         _require(campaignId=campaign_id, reason=config.reason)
         runtime = workers.runtime
+        result = around.enter_context(
+            launched_by_hand(context.run, runtime, "top_up", campaign_id, arguments)
+        )
         context.instance.add_dynamic_partitions(str(specs.CAMPAIGN_PARTITIONS.name), [campaign_id])
         phase = open_phase(
             runtime, campaign_id, _request(config), run_id=context.run_id, lease=lease_name(campaign_id)
         )
         context.log.info(f"phase {phase} of {campaign_id}")
+        result["phase"] = phase
         run = draw_run(runtime, campaign_id, context.run_id, context.log.info, stop, phase=phase)
         try:
             for step in run.steps(config.confirm or None):
                 spec = ASSET_OF[step.name]
+                result[step.name] = step.state
                 if step.state == "awaiting":
                     context.log.warning(awaited(campaign_id, step))
                     context.log_event(awaiting(spec, campaign_id, step))
@@ -109,7 +124,10 @@ def retry_market_op(context: dg.OpExecutionContext, config: RetryConfig, workers
     bind(runId=context.run_id, worker="enqueueMarketSelections", campaignId=config.campaignId)
     with draw_failures():
         _require(campaignId=config.campaignId, marketId=config.marketId)
-        facts = retry_market(workers.runtime, config.campaignId, config.marketId, run_id=context.run_id)
+        target, runtime = f"{config.campaignId}:{config.marketId}", workers.runtime
+        with launched_by_hand(context.run, runtime, "retry_market_selection", target) as result:
+            facts = retry_market(runtime, config.campaignId, config.marketId, run_id=context.run_id)
+            result["status"] = facts.get("status")
     context.log.info(", ".join(f"{name} {value}" for name, value in facts.items()))
     context.add_output_metadata(facts_as_metadata(facts))
     context.log_event(

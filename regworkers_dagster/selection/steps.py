@@ -20,6 +20,7 @@ from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_core.selection.draw.run import DrawRun, NotSettled, Step
 from regworkers_core.selection.maths.errors import DrawError
 from regworkers_dagster.draining.metadata import Metadata
+from regworkers_dagster.operations.audit import launched_by_hand
 from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
 
@@ -51,19 +52,30 @@ def campaign_of(context: Context) -> str:
 
 
 def take(
-    context: Context, workers: Workers, spec: dg.AssetSpec, call: Callable[[DrawRun], Step]
+    context: Context,
+    workers: Workers,
+    spec: dg.AssetSpec,
+    call: Callable[[DrawRun], Step],
+    *,
+    decides: bool = True,
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Materialises `spec` with what the step came to. Nothing while another run works on that draw, or when
-    the step awaits something: the steps after it are then skipped, and the log says who or what.
+    the step awaits something: the steps after it are then skipped, and the log says who or what. What decides
+    nothing is not kept in the audit log.
     """
     with draw_failures():
         campaign_id = campaign_of(context)
         bind(runId=context.run.run_id, worker="draw", campaignId=campaign_id)
+        run, runtime, name = context.run, workers.runtime, spec.key.path[-1]
         try:
-            with StopSignal().on_signals() as stop:
-                step = call(
-                    draw_run(workers.runtime, campaign_id, context.run.run_id, context.log.info, stop)
-                )
+            with (
+                launched_by_hand(
+                    run, runtime, "draw", campaign_id, {"asset": name}, dry_run=not decides
+                ) as result,
+                StopSignal().on_signals() as stop,
+            ):
+                step = call(draw_run(runtime, campaign_id, run.run_id, context.log.info, stop))
+                result["state"] = step.state
         except DrawBusy as busy:
             context.log.info(str(busy))
             return

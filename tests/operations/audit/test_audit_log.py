@@ -1,0 +1,165 @@
+"""What an operator changes is written down before it is done, and `regworkers audit` tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from regworkers_core.cli.audit import audit_command, parse_since
+from regworkers_core.cli.by_hand import by_hand
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.runtime import Runtime
+from tests.dagster.support import job, use
+from tests.support.entries import key, put
+from tests.support.runtimes import test_settings
+from tests.support.shared import emptied, shared_namespace
+from tests.support.terminal import regworkers
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Runtime]:
+    with shared_namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def runtime(shared: Runtime) -> Runtime:
+    return emptied(shared)
+
+
+def away() -> Runtime:
+    return Runtime(
+        test_settings(
+            "away-",
+            mongo={"uri": "mongodb://127.0.0.1:1", "server_selection_timeout_seconds": 0.1},
+            retry={"attempts": 1},
+        )
+    )
+
+
+def test_an_action_stands_there_while_it_runs_and_with_its_counts_after(runtime: Runtime) -> None:
+    with by_hand(runtime, "codes void", "summer", {"codes": 2, "reason": "", "force": False}) as result:
+        (running,) = runtime.operator_actions.history()
+        assert (running.outcome, running.ended_at) == ("running", None)
+        result["voided"] = 2
+    (done,) = runtime.operator_actions.history(what="codes")
+    assert (done.outcome, done.target, dict(done.result)) == ("done", "summer", {"voided": 2})
+    assert dict(done.arguments) == {"codes": 2}, "what was not given says nothing"
+    assert done.who and done.ended_at
+
+
+def test_a_failure_is_kept_by_its_type_alone_and_a_finding_is_no_failure(runtime: Runtime) -> None:
+    with pytest.raises(UsageError), by_hand(runtime, "campaign open", "summer"):
+        raise UsageError("no campaign has the address fan@example.com")
+    with pytest.raises(typer.Exit) as left, by_hand(runtime, "draw run", "summer"):
+        raise typer.Exit(1)
+    assert left.value.exit_code == 1
+    found = {each.what: each for each in runtime.operator_actions.history()}
+    assert (found["campaign open"].outcome, dict(found["campaign open"].result)) == (
+        "failed",
+        {"error": "UsageError"},
+    )
+    assert (found["draw run"].outcome, dict(found["draw run"].result)) == ("done", {"exitCode": 1})
+
+
+def test_a_dry_run_leaves_no_trace(runtime: Runtime) -> None:
+    with by_hand(runtime, "invites remove", "summer", dry_run=True) as result:
+        result["removed"] = 1
+    assert runtime.operator_actions.history() == []
+
+
+def test_without_mongodb_nothing_is_done_that_nobody_could_write_down() -> None:
+    done: list[str] = []
+    with pytest.raises(TransientFailure), by_hand(away(), "replicate", "summer:e1"):
+        done.append("replicated")
+    assert done == []
+    with by_hand(away(), "replicate", "summer:e1", dry_run=True):
+        done.append("looked")
+    assert done == ["looked"]
+
+
+def test_what_was_done_is_no_failure_when_only_its_end_could_not_be_kept(
+    runtime: Runtime, capfd: pytest.CaptureFixture[str]
+) -> None:
+    actions = runtime.operator_actions
+
+    def gone(*_: Any) -> None:
+        raise TransientFailure("mongo", "does not answer")
+
+    actions.ends = gone  # type: ignore[method-assign]
+    with actions.recorded("replicate", "summer:e1"):
+        pass
+    with pytest.raises(UsageError), actions.recorded("replicate", "summer:e2"):
+        raise UsageError("the real reason")
+    assert {each.outcome for each in runtime.operator_actions.history()} == {"running"}
+    assert "was not recorded" in "".join(capfd.readouterr())
+
+
+def test_the_terminal_tells_who_did_what_filtered_by_command_and_time(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(runtime, key("e1"))
+    assert regworkers(runtime, "replicate", "summer", "e1", REGWORKERS_OPERATOR="dana").code == 0
+    (told,) = regworkers(runtime, "audit", "--what", "repl", "--since", "1h", "--format", "json").document
+    assert (told["who"], told["what"], told["target"]) == ("dana", "replicate", "summer:e1")
+    assert told["outcome"] == "done" and told["result"] == {"sent": True}
+    use(monkeypatch, runtime)
+    audit_command()
+    assert "dana" in capsys.readouterr().out
+    audit_command(what="dlq")
+    assert capsys.readouterr().out.strip() == "nothing was changed by hand"
+
+
+def test_a_list_of_invites_is_recorded_without_the_values_that_were_typed(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    words = ("invites", "remove", "summer", "email", "planted.fan@example.com", "--format", "json")
+    runtime.database["campaigns"].insert_one({"_id": "summer", "slug": "summer"})
+    for yes in ((), ("--yes",)):
+        regworkers(runtime, *words, "--rejects", str(tmp_path / "rejects.csv"), *yes)
+    (told,) = runtime.operator_actions.history()
+    assert told.what == "invites remove" and told.arguments["values"] == 1
+    assert "planted" not in str(told)
+
+
+@pytest.mark.parametrize(
+    ("tags", "recorded"),
+    [({}, True), ({"dagster/sensor_name": "s"}, False), ({"dagster/schedule_name": "s"}, False)],
+)
+def test_a_run_is_recorded_when_a_person_launched_it(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tags: dict[str, str], recorded: bool
+) -> None:
+    use(monkeypatch, runtime)
+    done = job("backfill_entries").execute_in_process(tags=tags)
+    assert done.success
+    found = runtime.operator_actions.history()
+    assert [(each.who, each.what) for each in found] == (
+        [(f"dagster {done.run_id}", "backfill_entries")] if recorded else []
+    )
+
+
+def test_a_comparison_in_dagster_is_recorded_when_it_repairs(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+    runtime.database["campaigns"].insert_one({"_id": "winter", "slug": "winter"})
+    for repair in (False, True):
+        config = {"ops": {"reconcile": {"config": {"campaign_id": "winter", "repair": repair}}}}
+        assert job("reconcile_entries").execute_in_process(run_config=config).success
+    (told,) = runtime.operator_actions.history()
+    assert (told.what, told.target, told.result["sent"]) == ("reconcile_entries", "winter", 0)
+
+
+def test_times_are_days_moments_or_how_long_ago() -> None:
+    now = 1_780_000_000.0
+    assert parse_since("", now) == ""
+    assert parse_since("2026-11-25", now) == "2026-11-25T00:00:00.000Z"
+    assert parse_since("2026-11-25T20:00:00+02:00", now) == "2026-11-25T18:00:00.000Z"
+    assert parse_since("90m", now) == parse_since("2026-05-28T18:56:40Z", now)
+    for wrong in ("7", "d", "-1d", "soon", "2026-13-01"):
+        with pytest.raises(UsageError, match="--since"):
+            parse_since(wrong, now)

@@ -1,0 +1,140 @@
+"""Every command and every job chooses: it reads, it does what the sensors do, or it is written down.
+
+A new one fails here. If it changes something by a person's decision, put its work into `by_hand(runtime, "<command>",
+target)` (`launched_by_hand` in a job); else name it below, under the reason that fits.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import typer.main
+
+from regworkers_core.cli.main import build
+from regworkers_core.settings import PROJECT_ROOT
+from regworkers_dagster.definitions import defs
+
+READS = {
+    "archive fetch",
+    "archive status",
+    "archive verify",
+    "audit",
+    "backfill status",
+    "campaign cache compare",
+    "campaign cache show",
+    "campaign list",
+    "campaign show",
+    "campaign status",
+    "certs check",
+    "codes status",
+    "config show",
+    "draw check-receipt",
+    "draw export",
+    "draw receipt",
+    "draw report",
+    "draw simulate",
+    "draw verify",
+    "eligibility report",
+    "invites check",
+    "invites count",
+    "notifications status",
+    "report funnel",
+    "service check",
+    "status",
+    "trace",
+}
+# What sensors start as well, from the same work: nobody decides anything by starting it.
+DOES_WHAT_SENSORS_DO = {
+    "archive run",
+    "drain enqueue",
+    "drain notifications",
+    "drain publish",
+    "drain save",
+    "drain selections",
+    # The workers of old do with an event what they do with every event. The one that decides something,
+    # enqueueMarketSelections, is recorded.
+    "invoke",
+}
+# Of the machine in front of which one sits; the second only in local-dev.
+ONLY_HERE = {"local down", "local logs", "local reset", "local status", "local up", "load"}
+# Which argument of what records an action is its name.
+RECORDERS = {"recorded": 0, "_advance": 0, "by_hand": 1, "launched_by_hand": 2}
+
+JOBS_THAT_READ = {
+    "campaign_funnel",
+    "check_archive",
+    "check_certificate",
+    "check_selection",
+    "eligibility_report",
+}
+JOBS_THAT_SENSORS_START = {
+    "archive_events",
+    "enqueue_entries",
+    "process_selections",
+    "publish_events",
+    "save_entries",
+    "send_notifications",
+}
+
+
+def commands() -> set[str]:
+    return set(_leaves(typer.main.get_command(build()), ()))
+
+
+def _leaves(command: click.Command, path: tuple[str, ...]) -> Iterator[str]:
+    # Duck-typed: typer brings a click of its own.
+    children = getattr(command, "commands", None)
+    if children is None or getattr(command, "invoke_without_command", False):
+        yield " ".join(path)
+    for name, child in (children or {}).items():
+        yield from _leaves(child, (*path, name))
+
+
+def written_down(folder: str) -> set[str]:
+    """What the code below `folder` gives to a recording function as the name of an action."""
+    return {name for path in sorted((PROJECT_ROOT / folder).rglob("*.py")) for name in _names(path)}
+
+
+def _names(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        place = RECORDERS.get(called)
+        if place is not None and place < len(node.args):
+            # One name, or one of two.
+            for each in ast.walk(node.args[place]):
+                if isinstance(each, ast.Constant) and isinstance(each.value, str):
+                    yield each.value
+
+
+RECORDED = written_down("regworkers_core")
+
+
+def test_every_command_reads_or_is_recorded() -> None:
+    free = READS | DOES_WHAT_SENSORS_DO | ONLY_HERE
+    undecided = sorted(commands() - free - RECORDED)
+    assert not undecided, f"who writes down what these change? see this file: {undecided}"
+
+
+def test_no_command_is_named_that_does_not_exist_or_is_recorded_after_all() -> None:
+    free = READS | DOES_WHAT_SENSORS_DO | ONLY_HERE
+    assert free <= commands()
+    assert not free & RECORDED
+
+
+def test_every_job_reads_is_started_by_sensors_or_is_recorded() -> None:
+    names = {job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
+    recorded = written_down("regworkers_dagster")
+    undecided = sorted(names - JOBS_THAT_READ - JOBS_THAT_SENSORS_START - recorded)
+    assert not undecided, f"who writes down what these change when a person launches them? {undecided}"
+    assert names >= JOBS_THAT_READ | JOBS_THAT_SENSORS_START
+
+
+@pytest.mark.parametrize("name", ["reconcile", "draw top-up", "codes void", "campaign close", "provision"])
+def test_what_changes_most_is_among_the_recorded(name: str) -> None:
+    assert name in RECORDED
