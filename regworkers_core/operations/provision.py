@@ -6,7 +6,7 @@ Idempotent: it says of each thing whether it was created, changed or stood alrea
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -14,17 +14,18 @@ from botocore.exceptions import ClientError
 from pymongo import ASCENDING
 
 from regworkers_core.adapters.aws import error_code
+from regworkers_core.adapters.drain_log import KEEP_DAYS as DRAIN_LOG_DAYS
 from regworkers_core.adapters.entrants import FIELDS as ENTRANT_FIELDS
+from regworkers_core.adapters.reconcile_results import KEEP_DAYS as RECONCILE_DAYS
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.operations.desired import LogGroup, Queue, Table, desired
 from regworkers_core.operations.provision_bucket import provision_bucket
+from regworkers_core.operations.provision_history import keep_history
 from regworkers_core.operations.provisioned import Outcome, Provisioned
 from regworkers_core.runtime import Runtime
 
 _DAY_SECONDS = 24 * 3600
 _TABLE_READY_SECONDS = 60.0
-# The redrive policy is for workers that die; our own classification dead-letters long before.
-_MAX_RECEIVES = 100
-_MAX_RECEIVES_ANALYTICS = 1000
 
 Index = tuple[list[tuple[str, int]], bool]
 INDEXES: Mapping[str, list[Index]] = {
@@ -66,33 +67,42 @@ INDEXES: Mapping[str, list[Index]] = {
             False,
         ),
     ],
+    # What a drain did last.
+    "drain_log": [([("drain", ASCENDING), ("minute", ASCENDING)], False)],
     "alerts": [([("scope", ASCENDING)], False), ([("status", ASCENDING)], False)],
     "operator_actions": [([("startedAt", ASCENDING)], False)],
     "dead_letters": [
         ([("campaignId", ASCENDING), ("entryId", ASCENDING), ("status", ASCENDING)], False),
         ([("status", ASCENDING), ("fingerprint", ASCENDING)], False),
+        # What failed within the last hours.
+        ([("lastFailedAt", ASCENDING)], False),
     ],
+}
+# MongoDB deletes a document so many days after the time in this field.
+EXPIRING: Mapping[str, tuple[str, int]] = {
+    "drain_log": ("at", DRAIN_LOG_DAYS),
+    "reconcile_results": ("keptFrom", RECONCILE_DAYS),
 }
 
 
 def provision(runtime: Runtime) -> Iterator[Provisioned]:
     """Yields each thing once it is ready. Raises TransientFailure when a service does not answer."""
-    names = runtime.names
-    yield _table(runtime, names.demand_table, stream=True)
-    yield _table(runtime, names.lease_table, stream=False)
-    for queue in names.queues:
-        yield from _queue_pair(runtime, queue)
+    names, wanted = runtime.names, desired(runtime.settings)
+    for table in wanted.tables:
+        yield _table(runtime, table)
+    yield from _queues(runtime, wanted.queues)
     yield provision_bucket(runtime)
     yield from _indexes(runtime)
     created = set(runtime.kafka_admin.create(names.topics))
     for topic in names.topics:
         yield Provisioned("topic", topic, Outcome.CREATED if topic in created else Outcome.STOOD)
-    yield _log_group(runtime)
+    yield _log_group(runtime, wanted.log_group)
 
 
-def _table(runtime: Runtime, name: str, *, stream: bool) -> Provisioned:
+def _table(runtime: Runtime, wanted: Table) -> Provisioned:
+    name, stream = wanted.name, bool(wanted.stream_view)
     client, call = runtime.dynamodb, runtime.dependency("dynamodb").call
-    specification = {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
+    specification = {"StreamEnabled": True, "StreamViewType": wanted.stream_view}
     outcome = Outcome.STOOD
     try:
         table = call(lambda: client.describe_table(TableName=name))["Table"]
@@ -127,7 +137,9 @@ def _table(runtime: Runtime, name: str, *, stream: bool) -> Provisioned:
             call(lambda: client.update_table(TableName=name, StreamSpecification=specification))
             outcome = Outcome.CHANGED
     _until_active(client, call, name)
-    if stream and _switch_on_time_to_live(client, call, name) and outcome is Outcome.STOOD:
+    changed = bool(wanted.ttl_attribute) and _switch_on_time_to_live(client, call, wanted)
+    changed = keep_history(client, call, name, give_up=time.monotonic() + _TABLE_READY_SECONDS) or changed
+    if changed and outcome is Outcome.STOOD:
         outcome = Outcome.CHANGED
     return Provisioned("table", name, outcome)
 
@@ -140,34 +152,32 @@ def _until_active(client: Any, call: Callable[[Callable[[], Any]], Any], name: s
         time.sleep(0.5)
 
 
-def _switch_on_time_to_live(client: Any, call: Callable[[Callable[[], Any]], Any], name: str) -> bool:
+def _switch_on_time_to_live(client: Any, call: Callable[[Callable[[], Any]], Any], wanted: Table) -> bool:
+    name = wanted.name
     status = call(lambda: client.describe_time_to_live(TableName=name))["TimeToLiveDescription"]
     if status.get("TimeToLiveStatus") in ("ENABLED", "ENABLING"):
         return False
     call(
         lambda: client.update_time_to_live(
-            TableName=name, TimeToLiveSpecification={"Enabled": True, "AttributeName": "ttl"}
+            TableName=name, TimeToLiveSpecification={"Enabled": True, "AttributeName": wanted.ttl_attribute}
         )
     )
     return True
 
 
-def _queue_pair(runtime: Runtime, name: str) -> Iterator[Provisioned]:
-    analytics = name == runtime.names.analytics_queue
-    dead = runtime.names.dead_letter_queue(name)
-    dead_outcome, dead_arn = _queue(runtime, dead, {"MessageRetentionPeriod": str(14 * _DAY_SECONDS)})
-    yield Provisioned("queue", dead, dead_outcome)
-    redrive = {
-        "deadLetterTargetArn": dead_arn,
-        "maxReceiveCount": _MAX_RECEIVES_ANALYTICS if analytics else _MAX_RECEIVES,
-    }
-    wanted = {
-        "MessageRetentionPeriod": str((14 if analytics else 4) * _DAY_SECONDS),
-        "VisibilityTimeout": str(runtime.settings.save.visibility_seconds),
-        "RedrivePolicy": orjson.dumps(redrive).decode(),
-    }
-    outcome, _ = _queue(runtime, name, wanted)
-    yield Provisioned("queue", name, outcome)
+def _queues(runtime: Runtime, wanted: Iterable[Queue]) -> Iterator[Provisioned]:
+    arns: dict[str, str] = {}
+    for queue in wanted:
+        attributes = {"MessageRetentionPeriod": str(queue.retention_seconds)}
+        if queue.dead_letter_queue:
+            redrive = {
+                "deadLetterTargetArn": arns[queue.dead_letter_queue],
+                "maxReceiveCount": queue.max_receives,
+            }
+            attributes["VisibilityTimeout"] = str(queue.visibility_seconds)
+            attributes["RedrivePolicy"] = orjson.dumps(redrive).decode()
+        outcome, arns[queue.name] = _queue(runtime, queue.name, attributes)
+        yield Provisioned("queue", queue.name, outcome)
 
 
 def _queue(runtime: Runtime, name: str, wanted: Mapping[str, str]) -> tuple[Outcome, str]:
@@ -214,12 +224,26 @@ def _indexes(runtime: Runtime) -> Iterator[Provisioned]:
             )
             outcome = Outcome.STOOD if keys in before else Outcome.CREATED
             yield Provisioned("index", f"{collection_name}.{made}", outcome)
+    yield from _expiries(runtime)
 
 
-def _log_group(runtime: Runtime) -> Provisioned:
-    name = f"/{runtime.names.prefix}regworkers"
+def _expiries(runtime: Runtime) -> Iterator[Provisioned]:
+    call = runtime.dependency("mongo").call
+    for name, (field, days) in EXPIRING.items():
+        collection = runtime.database[name]
+        before = call(lambda collection=collection: collection.index_information())  # type: ignore[misc]
+        made = call(
+            lambda collection=collection, field=field, days=days: collection.create_index(  # type: ignore[misc]
+                [(field, ASCENDING)], expireAfterSeconds=days * _DAY_SECONDS
+            )
+        )
+        outcome = Outcome.STOOD if made in before else Outcome.CREATED
+        yield Provisioned("index", f"{name}.{made}", outcome)
+
+
+def _log_group(runtime: Runtime, wanted: LogGroup) -> Provisioned:
+    name, days = wanted.name, wanted.retention_days
     client, call = runtime.aws.client("logs"), runtime.dependency("logs").call
-    days = runtime.settings.observability.log_retention_days
     outcome = Outcome.STOOD
     groups = call(lambda: client.describe_log_groups(logGroupNamePrefix=name))["logGroups"]
     group = next((group for group in groups if group["logGroupName"] == name), None)

@@ -1,4 +1,4 @@
-"""The bucket of the artefacts: private, and every version of an object is kept."""
+"""The bucket of the artefacts: private, and every version of an object is kept, but for those of the archive."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.aws import error_code
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.operations.desired import lifecycle_rules
 from regworkers_core.operations.provisioned import Outcome, Provisioned
 from regworkers_core.runtime import Runtime
 
@@ -44,6 +45,7 @@ def provision_bucket(runtime: Runtime) -> Provisioned:
         outcome = Outcome.CREATED
     changed = _block_public_access(client, call, name)
     changed = _keep_versions(client, call, name) or changed
+    changed = _tidy_up(client, call, name) or changed
     if changed and outcome is Outcome.STOOD:
         outcome = Outcome.CHANGED
     return Provisioned("bucket", name, outcome)
@@ -75,4 +77,24 @@ def _keep_versions(client: Any, call: Any, name: str) -> bool:
         if error_code(error) not in _UNKNOWN_CALL:
             raise
         return False
+    return True
+
+
+def _tidy_up(client: Any, call: Any, name: str) -> bool:
+    """Uploads that a dead run left, and files that the archive replaced long ago."""
+    try:
+        stands = call(lambda: client.get_bucket_lifecycle_configuration(Bucket=name))["Rules"]
+    except ClientError as error:
+        if error_code(error) in _UNKNOWN_CALL:
+            return False
+        if error_code(error) != "NoSuchLifecycleConfiguration":
+            raise
+        stands = []
+    if stands == lifecycle_rules():
+        return False
+    call(
+        lambda: client.put_bucket_lifecycle_configuration(
+            Bucket=name, LifecycleConfiguration={"Rules": lifecycle_rules()}
+        )
+    )
     return True

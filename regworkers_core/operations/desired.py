@@ -1,0 +1,146 @@
+"""What shall stand on AWS for one environment: provisioning makes it so, discovery and Terraform are compared with it.
+
+`facts` of a resource are flat and plain, in the terms in which differences are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from regworkers_core.settings import Settings
+
+DAY_SECONDS = 24 * 3600
+# The redrive policy is for workers that die; our own classification dead-letters long before.
+_MAX_RECEIVES = 100
+_MAX_RECEIVES_ANALYTICS = 1000
+# Longer than any upload takes: what is older was left by a run that died, and is paid for.
+ABORT_UPLOADS_AFTER_DAYS = 7
+# The archive replaces its small files all the time. Versions of everything else are kept: they prove what was drawn.
+ARCHIVE_FOLDER = "archive/"
+FORGET_REPLACED_AFTER_DAYS = 30
+
+Fact: TypeAlias = str | int | bool | None
+Facts: TypeAlias = Mapping[str, Fact]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Keys are PK and SK, both strings. `stream_view` empty: no stream; `ttl_attribute` empty: items stay."""
+
+    name: str
+    stream_view: str = ""
+    ttl_attribute: str = ""
+    point_in_time_recovery: bool = True
+
+    @property
+    def facts(self) -> Facts:
+        return {
+            "keys": "PK HASH, SK RANGE",
+            "stream": self.stream_view or "off",
+            "ttl": self.ttl_attribute or "off",
+            "pointInTimeRecovery": self.point_in_time_recovery,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Empty `dead_letter_queue`: it is one itself, whose visibility is nobody's business."""
+
+    name: str
+    retention_seconds: int
+    visibility_seconds: int | None = None
+    dead_letter_queue: str = ""
+    max_receives: int | None = None
+
+    @property
+    def facts(self) -> Facts:
+        facts: dict[str, Fact] = {"retentionSeconds": self.retention_seconds}
+        if self.dead_letter_queue:
+            facts["visibilitySeconds"] = self.visibility_seconds
+        return facts | {
+            "deadLetterQueue": self.dead_letter_queue or "none",
+            "maxReceives": self.max_receives,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Private, versioned, with the lifecycle of the constants above."""
+
+    name: str
+
+    @property
+    def facts(self) -> Facts:
+        return {
+            "versioning": True,
+            "publicAccess": "blocked",
+            "abortUploadsAfterDays": ABORT_UPLOADS_AFTER_DAYS,
+            "forgetReplacedAfterDays": FORGET_REPLACED_AFTER_DAYS,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LogGroup:
+    name: str
+    retention_days: int
+
+    @property
+    def facts(self) -> Facts:
+        return {"retentionDays": self.retention_days}
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """Each dead-letter queue stands before the queue that needs it."""
+
+    tables: tuple[Table, ...]
+    queues: tuple[Queue, ...]
+    bucket: Bucket
+    log_group: LogGroup
+
+
+def desired(settings: Settings) -> Desired:
+    names = settings.names
+    queues: list[Queue] = []
+    for name in names.queues:
+        analytics = name == names.analytics_queue
+        dead = names.dead_letter_queue(name)
+        queues.append(Queue(dead, 14 * DAY_SECONDS))
+        queues.append(
+            Queue(
+                name,
+                (14 if analytics else 4) * DAY_SECONDS,
+                settings.save.visibility_seconds,
+                dead,
+                _MAX_RECEIVES_ANALYTICS if analytics else _MAX_RECEIVES,
+            )
+        )
+    return Desired(
+        tables=(
+            Table(names.demand_table, "NEW_AND_OLD_IMAGES", "ttl"),
+            Table(names.lease_table),
+        ),
+        queues=tuple(queues),
+        bucket=Bucket(names.bucket),
+        log_group=LogGroup(f"/{names.prefix}regworkers", settings.observability.log_retention_days),
+    )
+
+
+def lifecycle_rules() -> list[dict[str, Any]]:
+    """The bucket's lifecycle as S3 takes it."""
+    return [
+        {
+            "ID": "abort-uploads",
+            "Status": "Enabled",
+            "Filter": {"Prefix": ""},
+            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": ABORT_UPLOADS_AFTER_DAYS},
+        },
+        {
+            "ID": "forget-replaced",
+            "Status": "Enabled",
+            "Filter": {"Prefix": ARCHIVE_FOLDER},
+            "NoncurrentVersionExpiration": {"NoncurrentDays": FORGET_REPLACED_AFTER_DAYS},
+        },
+    ]

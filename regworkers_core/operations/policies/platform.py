@@ -1,0 +1,215 @@
+"""What Dagster, provisioning and those who look after AWS need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from regworkers_core.operations.policies.parts import (
+    ALL_QUEUES,
+    DEAD_LETTER_QUEUES,
+    OLDEST_MESSAGE,
+    PEEK,
+    PUT_METRICS,
+    WORK_QUEUES,
+)
+from regworkers_core.operations.policies.statement import (
+    Place,
+    Statement,
+    Worker,
+    bucket,
+    everything,
+    leases,
+    log_group,
+    of_service,
+    prefixed,
+    table,
+)
+
+
+def _log_bucket(place: Place) -> str:
+    return f"arn:aws:s3:::{place.log_bucket}"
+
+
+def _compute_logs(place: Place) -> str:
+    return f"{_log_bucket(place)}/compute-logs/*"
+
+
+def _only_compute_logs(_place: Place) -> Mapping[str, Any]:
+    return {"StringLike": {"s3:prefix": "compute-logs/*"}}
+
+
+_FIND_LOG_GROUPS = Statement(
+    "FindTheLogGroup", ("logs:DescribeLogGroups",), (of_service("logs", "log-group:*"),)
+)
+# Asked by the beginning of a name, which IAM does not know.
+_FIND_ALARMS = Statement("FindAlarms", ("cloudwatch:DescribeAlarms",), (of_service("cloudwatch", "alarm:*"),))
+
+PLATFORM = (
+    Worker(
+        "sensors",
+        "the code server: sensors, schedules, checks",
+        (
+            Statement("FindTheStream", ("dynamodb:DescribeTable",), (table,)),
+            PEEK,
+            Statement("ReadCheckpointsAndLeases", ("dynamodb:GetItem", "dynamodb:Query"), (leases,)),
+            Statement("ReadDepths", ("sqs:GetQueueAttributes", "sqs:GetQueueUrl"), ALL_QUEUES),
+            Statement("SeeWhetherS3Answers", ("s3:ListBucket",), (bucket,)),
+            OLDEST_MESSAGE,
+            PUT_METRICS,
+        ),
+    ),
+    Worker(
+        "provision",
+        "whoever runs `regworkers provision`, and nobody else",
+        (
+            Statement(
+                "CreateTables",
+                (
+                    "dynamodb:CreateTable",
+                    "dynamodb:DescribeContinuousBackups",
+                    "dynamodb:DescribeTable",
+                    "dynamodb:DescribeTimeToLive",
+                    "dynamodb:UpdateContinuousBackups",
+                    "dynamodb:UpdateTable",
+                    "dynamodb:UpdateTimeToLive",
+                ),
+                (table, leases),
+            ),
+            Statement(
+                "CreateQueues",
+                ("sqs:CreateQueue", "sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SetQueueAttributes"),
+                ALL_QUEUES,
+            ),
+            Statement(
+                "CreateTheBucket",
+                (
+                    "s3:CreateBucket",
+                    "s3:GetBucketPublicAccessBlock",
+                    "s3:GetBucketVersioning",
+                    "s3:GetLifecycleConfiguration",
+                    "s3:ListBucket",
+                    "s3:PutBucketPublicAccessBlock",
+                    "s3:PutBucketVersioning",
+                    "s3:PutLifecycleConfiguration",
+                ),
+                (bucket,),
+            ),
+            Statement("CreateTheLogGroup", ("logs:CreateLogGroup", "logs:PutRetentionPolicy"), (log_group,)),
+            _FIND_LOG_GROUPS,
+        ),
+    ),
+    Worker(
+        "compute-logs",
+        "the code server, runs, webserver and daemon: Dagster's logs of runs",
+        (
+            Statement(
+                "KeepTheLogsOfRuns", ("s3:DeleteObject", "s3:GetObject", "s3:PutObject"), (_compute_logs,)
+            ),
+            Statement("ListTheLogsOfRuns", ("s3:ListBucket",), (_log_bucket,), _only_compute_logs),
+        ),
+    ),
+)
+
+OPERATORS = (
+    Worker(
+        "discovery",
+        "`regworkers aws find-resources` and runs of find_resources: reads, changes nothing",
+        (
+            Statement(
+                "FindTables",
+                (
+                    "dynamodb:DescribeContinuousBackups",
+                    "dynamodb:DescribeTable",
+                    "dynamodb:DescribeTimeToLive",
+                ),
+                (table, leases),
+            ),
+            Statement("ReadQueues", ("sqs:GetQueueAttributes", "sqs:GetQueueUrl"), ALL_QUEUES),
+            Statement(
+                "ReadTheBucket",
+                (
+                    "s3:GetBucketPublicAccessBlock",
+                    "s3:GetBucketVersioning",
+                    "s3:GetLifecycleConfiguration",
+                ),
+                (bucket,),
+            ),
+            _FIND_LOG_GROUPS,
+            _FIND_ALARMS,
+            Statement(
+                "ReadRolesAndPolicies",
+                ("iam:GetPolicyVersion", "iam:ListAttachedRolePolicies"),
+                (
+                    prefixed("iam", "role/", regional=False),
+                    prefixed("iam", "policy/", regional=False),
+                ),
+            ),
+            Statement(
+                "ReadDashboards",
+                ("cloudwatch:GetDashboard",),
+                (prefixed("cloudwatch", "dashboard/", regional=False),),
+            ),
+            Statement(
+                "ListThem",
+                (
+                    "cloudwatch:ListDashboards",
+                    "dynamodb:ListTables",
+                    "iam:ListPolicies",
+                    "iam:ListRoles",
+                    "s3:ListAllMyBuckets",
+                    "sqs:ListQueues",
+                ),
+                (everything,),
+            ),
+        ),
+    ),
+    Worker(
+        "dashboards",
+        "`regworkers aws publish-dashboards`",
+        (
+            _FIND_ALARMS,
+            Statement("PublishAlarms", ("cloudwatch:PutMetricAlarm",), (prefixed("cloudwatch", "alarm:"),)),
+            Statement(
+                "PublishDashboards",
+                ("cloudwatch:GetDashboard", "cloudwatch:PutDashboard"),
+                (prefixed("cloudwatch", "dashboard/", regional=False),),
+            ),
+            Statement(
+                "SaveQueries", ("logs:DescribeQueryDefinitions", "logs:PutQueryDefinition"), (everything,)
+            ),
+        ),
+        frozenset({"logs:PutQueryDefinition"}),
+    ),
+    Worker(
+        "logs",
+        "`regworkers logs`: engineers on call",
+        (Statement("ReadOurLogs", ("logs:FilterLogEvents",), (log_group,)),),
+    ),
+    Worker(
+        "dead-letters",
+        "`regworkers dlq` and runs of redrive_dead_letters: looks at dead letters, moves and deletes them",
+        (
+            Statement(
+                "WorkOnDeadLetters",
+                (
+                    "sqs:CancelMessageMoveTask",
+                    "sqs:ChangeMessageVisibility",
+                    "sqs:DeleteMessage",
+                    "sqs:GetQueueAttributes",
+                    "sqs:GetQueueUrl",
+                    "sqs:ListMessageMoveTasks",
+                    "sqs:ReceiveMessage",
+                    "sqs:SendMessage",
+                    "sqs:StartMessageMoveTask",
+                ),
+                DEAD_LETTER_QUEUES,
+            ),
+            Statement(
+                "SendThemBack", ("sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"), WORK_QUEUES
+            ),
+        ),
+        # The move that SQS makes itself is missing on emulators.
+        frozenset({"sqs:CancelMessageMoveTask", "sqs:ListMessageMoveTasks", "sqs:StartMessageMoveTask"}),
+    ),
+)
