@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from regworkers_core.drain_recorder import Meters, Recorder, Tally
 from regworkers_core.engine.collector import seldom_collecting
 from regworkers_core.engine.dead_letters import DeadLetterOffice
 from regworkers_core.engine.drain import DrainLimits, DrainReport, Source, Work, drain
@@ -89,13 +90,27 @@ def run_drain(
     on_progress: OnProgress | None = None,
     on_step: OnStep = no_step,
 ) -> DrainReport:
-    """Run one drain to its end, log one summary line and publish its metrics.
+    """Run one drain to its end, write down by the minute what it does, log one summary line, publish its metrics.
 
     Raises UsageError when tables, queues, addresses or credentials are missing.
     """
-    source, work = spec.parts(runtime, run_id or uuid.uuid4().hex, stop, on_step)
-    with seldom_collecting():
-        report = drain(
+    run_id = run_id or uuid.uuid4().hex
+    source, work = spec.parts(runtime, run_id, stop, on_step)
+    tally = Tally(
+        spec.name,
+        run_id,
+        limit_seconds=spec.pace(runtime.settings).keep_seconds,
+        clock=runtime.clock,
+        meters=lambda: Meters(runtime.calls, runtime.waited_seconds),
+    )
+
+    def tell(report: DrainReport) -> None:
+        tally.progress(report)
+        if on_progress is not None:
+            on_progress(report)
+
+    with seldom_collecting(), Recorder(tally, lambda minute: runtime.drain_log.put(minute)) as recorder:
+        recorder.report = report = drain(
             spec.name,
             source,
             work,
@@ -103,7 +118,8 @@ def run_drain(
             probe=lambda: runtime.probe(*spec.needs),
             down=lambda: runtime.down(*spec.needs),
             stop=stop,
-            on_progress=on_progress,
+            on_progress=tell,
+            on_batch=tally.batch,
         )
     log.info("drain ended", **report.as_dict())
     if runtime.settings.observability.cloudwatch_enabled and report.counts["received"]:

@@ -41,6 +41,7 @@ from regworkers_core.adapters.objects import ObjectStore, classify_objects
 from regworkers_core.adapters.operator_actions import OperatorActions
 from regworkers_core.adapters.outbox import Outbox
 from regworkers_core.adapters.queue_marks import QueueMarks
+from regworkers_core.adapters.reconcile_results import ReconcileResults
 from regworkers_core.adapters.redis_cache import RedisCache, classify_redis, redis_client
 from regworkers_core.adapters.replica import Replica
 from regworkers_core.adapters.rotating_producer import RotatingProducer
@@ -211,7 +212,12 @@ class Runtime:
 
     @cached_property
     def drain_log(self) -> DrainLog:
-        return DrainLog(self.database["drain_log"], self.dependency("mongo"))
+        # A guard of its own: what is written beside the work neither opens the work's breaker nor counts as its cost.
+        return DrainLog(self.database["drain_log"], self.dependency("drain-log"))
+
+    @cached_property
+    def reconcile_results(self) -> ReconcileResults:
+        return ReconcileResults(self.database["reconcile_results"], self.dependency("mongo"))
 
     @cached_property
     def queue_marks(self) -> QueueMarks:
@@ -325,7 +331,12 @@ class Runtime:
     @property
     def calls(self) -> dict[str, int]:
         """Calls made so far, per dependency: what a run costs."""
-        return {name: dependency.calls for name, dependency in self._dependencies.items()}
+        return {name: dependency.calls for name, dependency in list(self._dependencies.items())}
+
+    @property
+    def waited_seconds(self) -> dict[str, float]:
+        """Time within those calls, per dependency; calls at the same time count each."""
+        return {name: dependency.seconds for name, dependency in list(self._dependencies.items())}
 
     def probe(self, *names: str) -> str | None:
         """The first of the dependencies that does not answer, or None. Raises UsageError for missing
@@ -359,6 +370,7 @@ class Runtime:
 def _classify(name: str) -> Classify:
     special: dict[str, Classify] = {
         "mongo": classify_mongo,
+        "drain-log": classify_mongo,
         "redis": classify_redis,
         "kafka": classify_kafka,
         "s3": classify_objects,

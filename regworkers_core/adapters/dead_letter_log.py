@@ -60,6 +60,14 @@ class DeadLetterLog:
             return None
         return {EntryKey(letter["campaignId"], letter["entryId"]) for letter in found}
 
+    def oldest_open(self, queue: str) -> str | None:
+        """When the oldest failure that still stands open failed first (ISO), None without any."""
+        query = {"status": "open", "queue": queue}
+        found = self._dependency.call(
+            lambda: self._collection.find_one(query, {"firstFailedAt": 1}, sort=[("firstFailedAt", 1)])
+        )
+        return None if found is None else str(found["firstFailedAt"])
+
     def resolve(self, queue: str, saved: Mapping[EntryKey, Order], *, at: str) -> int:
         """Close the open letters of `queue` about states at or below the order that the entry is saved with;
         how many. One that failed again meanwhile stays open.

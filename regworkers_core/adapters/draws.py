@@ -124,6 +124,11 @@ class DrawRecord:
         return self.phases[max(self.phases)]
 
 
+def lease_name(campaign_id: str) -> str:
+    """The lease of a campaign's draw in `worker-leases`."""
+    return f"draw-{campaign_id}"
+
+
 class Draws:
     """Every method raises TransientFailure when MongoDB cannot answer."""
 

@@ -46,6 +46,11 @@ class DynamoLeaseTable:
                 return rows
             query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
+    def all(self, limit: int) -> list[LeaseRow]:
+        """Up to `limit` rows of every kind, in no order: for a look at who holds what, not for taking any."""
+        answer = self._call(lambda: self._client.scan(TableName=self._table, Limit=limit))
+        return [_row(item) for item in answer["Items"]]
+
     def swap(self, row: LeaseRow, seen: LeaseRow | None) -> bool:
         condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(PK)"}
         if seen is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -17,6 +17,11 @@ from regworkers_core.engine.ports import Outgoing, QueueDepth, Received, SendFai
 MAX_BATCH = 10
 # AWS accepts a stale receipt silently; emulators refuse it. Either way the message is no longer ours.
 _NO_LONGER_OURS = frozenset({"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"})
+_DEPTH = (
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+)
 _MISSING = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
 
 
@@ -130,15 +135,19 @@ class SqsQueue:
             )
 
     def depth(self) -> QueueDepth:
-        names = (
-            "ApproximateNumberOfMessages",
-            "ApproximateNumberOfMessagesNotVisible",
-            "ApproximateNumberOfMessagesDelayed",
-        )
         answer = self._call(
-            lambda: self._client.get_queue_attributes(QueueUrl=self._queue_url(), AttributeNames=list(names))
+            lambda: self._client.get_queue_attributes(QueueUrl=self._queue_url(), AttributeNames=list(_DEPTH))
         )
-        return QueueDepth(*(int(answer["Attributes"].get(name, 0)) for name in names))
+        return _depth(answer["Attributes"])
+
+    def state(self) -> tuple[QueueDepth, float]:
+        """Its depth, and for how many seconds it keeps a message."""
+        names = [*_DEPTH, "MessageRetentionPeriod"]
+        answer = self._call(
+            lambda: self._client.get_queue_attributes(QueueUrl=self._queue_url(), AttributeNames=names)
+        )
+        found = answer["Attributes"]
+        return _depth(found), float(found["MessageRetentionPeriod"])
 
     def _call(self, function: Any, *, within_seconds: float | None = None) -> Any:
         try:
@@ -152,6 +161,10 @@ class SqsQueue:
         if not self._url:
             self._url = self._client.get_queue_url(QueueName=self.name)["QueueUrl"]
         return self._url
+
+
+def _depth(found: Mapping[str, str]) -> QueueDepth:
+    return QueueDepth(*(int(found.get(name, 0)) for name in _DEPTH))
 
 
 def _size(message: Outgoing) -> int:

@@ -7,16 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from regworkers_core.analytics import drains as analytics
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress
 from regworkers_core.drains import DrainSpec, drain_limits, run_drain
 from regworkers_core.engine.drain import DrainReport
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication import drains as replication
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection import drains as selection
+from regworkers_core.system import DRAINS
 
-DRAINS: tuple[DrainSpec[Any], ...] = (*replication.DRAINS, *selection.DRAINS, *analytics.DRAINS)
 # Counts that somebody has to look at: items given up, records lost, messages stopped.
 _FINDINGS = ("dead_lettered", "trimmed", "campaigns_paused")
 

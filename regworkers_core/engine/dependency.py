@@ -42,7 +42,8 @@ Classify = Callable[[Exception], Exception]
 class Dependency:
     """One dependency, by name: `call` retries what is transient and trips the breaker when it stays so.
 
-    `classify` turns the driver's exceptions into TransientFailure, PermanentFailure or ItemFailure.
+    `classify` turns the driver's exceptions into TransientFailure, PermanentFailure or ItemFailure. `calls` and
+    `seconds` add up over its life: attempts, and the time within them.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Dependency:
         self._clock = clock
         self.breaker = breaker or CircuitBreaker(name, failures=3, reset_seconds=15.0, clock=clock)
         self.calls = 0
+        self.seconds = 0.0
 
     def call(
         self, function: Callable[[], T], *, retry: bool = True, within_seconds: float | None = None
@@ -126,6 +128,7 @@ class Dependency:
 
     def _once(self, function: Callable[[], T]) -> T:
         self.calls += 1
+        began = time.perf_counter()
         try:
             return function()
         except Exception as error:
@@ -133,3 +136,5 @@ class Dependency:
             if meaning is error:
                 raise
             raise meaning from error
+        finally:
+            self.seconds += time.perf_counter() - began

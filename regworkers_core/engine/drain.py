@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from contextvars import copy_context
@@ -87,6 +87,8 @@ _DEFECT_PAUSE_SECONDS = 30.0
 _MAX_DEFECTS = 5
 # Returns the name of a dependency that is away, or None.
 Health = Callable[[], str | None]
+# Gets the counts of a batch that was settled, and the seconds from its receive to its acknowledgement.
+OnBatch = Callable[[Mapping[str, int], float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ def drain(
     stop: StopSignal,
     clock: Callable[[], float] = time.monotonic,
     on_progress: Callable[[DrainReport], None] | None = None,
+    on_batch: OnBatch | None = None,
 ) -> DrainReport:
     """Run one drain to its end and report.
 
@@ -158,7 +161,7 @@ def drain(
     that `work` raises instead of settling is a defect: the batch is given back, it is logged, and several of
     them end the drain with the last one. A UsageError (access refused, a table that is gone) ends it at once.
     """
-    return _Drain(name, source, work, limits, down, stop, clock, on_progress).run(probe)
+    return _Drain(name, source, work, limits, down, stop, clock, on_progress, on_batch).run(probe)
 
 
 class _Drain(Generic[D]):
@@ -172,13 +175,14 @@ class _Drain(Generic[D]):
         stop: StopSignal,
         clock: Callable[[], float],
         on_progress: Callable[[DrainReport], None] | None,
+        on_batch: OnBatch | None,
     ) -> None:
         self._source, self._work, self._limits = source, work, limits
         self._down, self._stop, self._clock = down, stop, clock
-        self._on_progress = on_progress
+        self._on_progress, self._on_batch = on_progress, on_batch
         self._report = DrainReport(name)
         self._defects: list[Exception] = []
-        self._flying: set[Future[Settlement[D]]] = set()
+        self._flying: set[Future[tuple[Settlement[D], float]]] = set()
 
     def run(self, probe: Health) -> DrainReport:
         started = self._clock()
@@ -240,7 +244,7 @@ class _Drain(Generic[D]):
                 idle_since = None
                 report.deliveries["received"] += len(batch)
                 # With the caller's context: log lines of a worker thread carry its identifiers, too.
-                self._flying.add(pool.submit(copy_context().run, self._process, batch))
+                self._flying.add(pool.submit(copy_context().run, self._process, batch, self._clock()))
             elif self._flying or not self._source.may_idle():
                 idle_since = None
             else:
@@ -255,12 +259,14 @@ class _Drain(Generic[D]):
                 return
             self._flying -= finished
             for future in finished:
-                self._add(future.result())
+                self._add(*future.result())
             if self._on_progress is not None:
                 self._on_progress(self._report)
 
-    def _add(self, settlement: Settlement[D]) -> None:
+    def _add(self, settlement: Settlement[D], seconds: float) -> None:
         self._report.counts.update(settlement.counts)
+        if self._on_batch is not None:
+            self._on_batch(settlement.counts, seconds)
         for lag in settlement.lags:
             self._report.lag.add(lag)
         self._report.deliveries["acknowledged"] += len(settlement.done)
@@ -274,8 +280,10 @@ class _Drain(Generic[D]):
         if len(self._defects) >= _MAX_DEFECTS:
             raise self._defects[-1]
 
-    def _process(self, batch: Sequence[D]) -> Settlement[D]:
-        """In a worker thread: do the work, then settle it with the source."""
+    def _process(self, batch: Sequence[D], received_at: float) -> tuple[Settlement[D], float]:
+        """In a worker thread: do the work, then settle it with the source; how long that took since its receive,
+        the wait for this thread included.
+        """
         try:
             settlement = self._work(batch)
         except Exception as error:
@@ -288,7 +296,7 @@ class _Drain(Generic[D]):
             self._source.acknowledge(settlement.done)
         with suppress(TransientFailure):
             self._source.give_back(settlement.again)
-        return settlement
+        return settlement, self._clock() - received_at
 
     def _beat(self, quit_beating: threading.Event) -> None:
         while not quit_beating.wait(self._limits.heartbeat_seconds):

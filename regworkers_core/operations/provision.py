@@ -67,8 +67,11 @@ INDEXES: Mapping[str, list[Index]] = {
             False,
         ),
     ],
-    # What a drain did last.
-    "drain_log": [([("drain", ASCENDING), ("minute", ASCENDING)], False)],
+    # What all drains did lately, and one of them last.
+    "drain_log": [
+        ([("minute", ASCENDING)], False),
+        ([("drain", ASCENDING), ("minute", ASCENDING)], False),
+    ],
     "alerts": [([("scope", ASCENDING)], False), ([("status", ASCENDING)], False)],
     "operator_actions": [([("startedAt", ASCENDING)], False)],
     "dead_letters": [

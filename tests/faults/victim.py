@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable
 
 from regworkers_core import drains
-from regworkers_core.cli.drains import DRAINS
 from regworkers_core.engine.ports import Received
 from regworkers_core.engine.queue_source import QueueSource
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
+from regworkers_core.system import DRAINS
 from tests.faults.crash import SECTIONS, Fault
 from tests.support.runtimes import test_settings
 

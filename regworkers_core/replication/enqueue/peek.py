@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from regworkers_core.adapters.streams import IteratorExpired, StreamRecord, Streams, Trimmed
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.snapshot import StreamState
 from regworkers_core.engine.leases import LeaseTable
 from regworkers_core.replication.enqueue import shards
 
@@ -56,6 +57,25 @@ def stream_lag(
     except TransientFailure:
         return None
     return now - oldest
+
+
+def stream_state(
+    streams: Streams,
+    leases: LeaseTable,
+    *,
+    now: float,
+    max_shards: int = 20,
+    choose: Choose = random.sample,
+) -> StreamState:
+    """The stream at one look, its age as `stream_lag` has it. Raises TransientFailure when that cannot be read,
+    UsageError without table or stream.
+    """
+    try:
+        listed = len(streams.shards(streams.latest_stream()))
+    except Trimmed:
+        listed = 0
+    lag = stream_lag(streams, leases, now=now, max_shards=max_shards, choose=choose)
+    return StreamState(listed, None if lag is None else max(0.0, lag))
 
 
 def _look(streams: Streams, leases: LeaseTable, max_shards: int, choose: Choose) -> Iterator[_Unread | None]:

@@ -8,6 +8,9 @@ from collections.abc import Callable
 
 import structlog
 
+from regworkers_core.adapters.reconcile_results import ReconcileSummary
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.ports import Queue
 from regworkers_core.engine.rate import TokenBucket
 from regworkers_core.replication.campaign import require_campaign
@@ -65,7 +68,27 @@ def reconcile(
     log.info(
         "reconcile ended", **{name: value for name, value in result.as_dict().items() if name != "samples"}
     )
+    if campaign_id is None:
+        _keep(runtime, result)
     return result
+
+
+def _keep(runtime: Runtime, result: ReconcileResult) -> None:
+    """For whoever asks later how it was; that it cannot be kept takes nothing from the result."""
+    left = result.repair.remaining if result.repair else result.counts
+    summary = ReconcileSummary(
+        iso(runtime.clock()),
+        entries=result.totals["source"],
+        differences={
+            kind.value: number for kind, number in left.items() if number and kind is not Kind.NOT_YET
+        },
+        repaired=result.repair is not None,
+        seconds=round(result.seconds, 3),
+    )
+    try:
+        runtime.reconcile_results.put(summary)
+    except TransientFailure as failure:
+        log.warning("result of the reconcile not kept", error=str(failure))
 
 
 class Reconciliation:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from regworkers_core.adapters.draws import DrawRecord, MarketStatus, PhaseRecord, PhaseStatus
+from regworkers_core.adapters.draws import DrawRecord, MarketStatus, PhaseRecord, PhaseStatus, lease_name
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.domain.timestamps import iso
@@ -193,9 +193,6 @@ def _at_work(runtime: Runtime, campaign_id: str, sleep: Sleep) -> bool:
     """Whether somebody holds the draw's lease and shows a sign of life: its counter moves every third of a
     lease time.
     """
-    # Late, for it brings pyarrow and DuckDB.
-    from regworkers_core.selection.draw.held import lease_name
-
     key = LeaseHolder.key_of(lease_name(campaign_id))
     before = runtime.leases.get(key)
     if before is None or not before.owner:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from regworkers_core.adapters.draws import DrawRecord, Fenced, PhaseRecord, PhaseStatus
+from regworkers_core.adapters.draws import lease_name as lease_name
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.timestamps import iso
@@ -17,11 +18,6 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import Workbench, workbench
 from regworkers_core.selection.draw.fencing import table_behind
 from regworkers_core.selection.maths.engine import Engine
-
-
-def lease_name(campaign_id: str) -> str:
-    """The lease of a campaign's draw in `worker-leases`."""
-    return f"draw-{campaign_id}"
 
 
 class DrawBusy(Failure):

@@ -1,0 +1,1 @@
+"""The whole system at one look: bounded, in parallel, and honest about what could not be read."""

@@ -1,0 +1,134 @@
+"""Reads the snapshot: every section at once, each for itself, the whole within seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.snapshot import (
+    CertificateState,
+    LeaseState,
+    ParityState,
+    SchedulerState,
+    Snapshot,
+    StreamState,
+    Unread,
+)
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.drains import DrainSpec
+from regworkers_core.operations.certificates.checking import check_certificate
+from regworkers_core.operations.certificates.inspection import Problem
+from regworkers_core.operations.snapshot.at_once import at_once
+from regworkers_core.operations.snapshot.campaigns import read_campaigns
+from regworkers_core.operations.snapshot.drains import read_drains
+from regworkers_core.operations.snapshot.queues import queue_readers, queue_states
+from regworkers_core.runtime import Runtime
+
+# The terminal needs more than a second to begin, and all of it shall be there within five.
+READ_SECONDS = 3.0
+DEPENDENCIES = ("dynamodb", "streams", "sqs", "mongo", "redis", "kafka", "s3")
+# The platform's own services are asked as well, where they are configured.
+SERVICES = ("entry", "user", "code", "campaign")
+# Far more than there are shards and draws at one time.
+_MOST_LEASES = 500
+_OF_AGE = (Problem.ENDS_SOON, Problem.EXPIRED)
+_PROBE = "answers:"
+
+ReadStream = Callable[[Runtime], StreamState]
+# Of Dagster, which the core does not know; raises a Failure or a UsageError when it cannot be read.
+ReadScheduler = Callable[[], SchedulerState]
+
+
+def read_snapshot(
+    runtime: Runtime,
+    *,
+    stream: ReadStream,
+    drains: Iterable[DrainSpec[Any]],
+    scheduler: ReadScheduler,
+    within_seconds: float = READ_SECONDS,
+) -> Snapshot:
+    """What is away or late is Unread. `runtime` should be an impatient one.
+
+    Raises UsageError only when there is nobody to ask: no stack, no addresses.
+    """
+    _wire(runtime)
+    specs = tuple(drains)
+    services = [f"service-{name}" for name in SERVICES if getattr(runtime.settings.services, name).base_url]
+    readers: dict[str, Callable[[], Any]] = {
+        _PROBE + name: lambda name=name: _trouble(runtime, name)  # type: ignore[misc]
+        for name in (*DEPENDENCIES, *services)
+    }
+    readers |= queue_readers(runtime)
+    readers |= {
+        "stream": lambda: stream(runtime),
+        "leases": lambda: _leases(runtime),
+        "drains": lambda: read_drains(runtime, specs),
+        "campaigns": lambda: read_campaigns(runtime),
+        "certificates": lambda: (_certificate(runtime),),
+        "scheduler": scheduler,
+        "parity": lambda: _parity(runtime),
+    }
+    found = at_once(readers, within_seconds)
+    return Snapshot(
+        at=iso(runtime.clock()),
+        environment=runtime.settings.environment,
+        dependencies={
+            name.removeprefix(_PROBE): state.why if isinstance(state, Unread) else state
+            for name, state in found.items()
+            if name.startswith(_PROBE)
+        },
+        queues=queue_states(found),
+        stream=found["stream"],
+        leases=found["leases"],
+        drains=found["drains"],
+        campaigns=found["campaigns"],
+        certificates=found["certificates"],
+        scheduler=found["scheduler"],
+        parity=found["parity"],
+    )
+
+
+def _wire(runtime: Runtime) -> None:
+    """Before any thread needs them."""
+    failures = []
+    for make in (
+        lambda: (runtime.demand_table, runtime.leases, runtime.streams, runtime.sqs, runtime.objects),
+        lambda: (runtime.replica, runtime.drain_log, runtime.campaigns, runtime.draws),
+    ):
+        try:
+            make()
+        except UsageError as error:
+            failures.append(error)
+    if len(failures) == 2:
+        raise failures[0]
+
+
+def _trouble(runtime: Runtime, name: str) -> str | None:
+    return None if runtime.probe(name) is None else "does not answer"
+
+
+def _leases(runtime: Runtime) -> tuple[LeaseState, ...]:
+    rows = sorted(runtime.leases.all(_MOST_LEASES), key=lambda row: row.key)
+    return tuple(
+        LeaseState(row.key.pk, row.key.sk, row.owner, row.token, row.position.lstrip("0")) for row in rows
+    )
+
+
+def _certificate(runtime: Runtime) -> CertificateState:
+    environment = runtime.settings.environment
+    try:
+        report = check_certificate(runtime, environment)
+    except UsageError as error:
+        # One that is named and not there is what people have to hear of.
+        return CertificateState(environment, None, trouble=str(error))
+    found = report.inspection
+    if found is None:
+        return CertificateState(environment, None)
+    troubles = [each.text for each in found.findings if each.problem not in _OF_AGE]
+    return CertificateState(environment, found.days_left, found.subject or "", " and ".join(troubles))
+
+
+def _parity(runtime: Runtime) -> ParityState | None:
+    last = runtime.reconcile_results.last()
+    return None if last is None else ParityState(last.at, last.differences)
