@@ -59,8 +59,16 @@ DOES_WHAT_SENSORS_DO = {
     # enqueueMarketSelections, is recorded.
     "invoke",
 }
-# Of the machine in front of which one sits; the second only in local-dev.
-ONLY_HERE = {"local down", "local logs", "local reset", "local status", "local up", "load"}
+# Of the machine in front of which one sits: its servers and demo data in local-dev, its files, which git follows.
+ONLY_HERE = {
+    "load",
+    "local down",
+    "local logs",
+    "local reset",
+    "local status",
+    "local up",
+    "template update",
+}
 # Which argument of what records an action is its name.
 RECORDERS = {"recorded": 0, "_advance": 0, "by_hand": 1, "launched_by_hand": 2}
 

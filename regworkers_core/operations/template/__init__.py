@@ -1,0 +1,1 @@
+"""Shared scaffolding from a template repository. Nothing here speaks to a server of the product."""
