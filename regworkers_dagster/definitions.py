@@ -14,6 +14,7 @@ from regworkers_dagster.analytics import specs as analytics_specs
 from regworkers_dagster.certificates import daily as certificates
 from regworkers_dagster.eligibility import invites
 from regworkers_dagster.maintenance import jobs as maintenance
+from regworkers_dagster.operations import runbooks
 from regworkers_dagster.replication import assets, checks, jobs, parity, schedules, sensors, specs
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import assets as selection
@@ -66,6 +67,7 @@ defs = dg.Definitions(
         archive.CHECK_ARCHIVE,
         funnel.CAMPAIGN_FUNNEL_JOB,
         certificates.CHECK_CERTIFICATE,
+        *runbooks.JOBS,
     ],
     sensors=[
         *sensors.build_sensors(on=_on),

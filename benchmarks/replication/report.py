@@ -10,6 +10,7 @@ from benchmarks.replication import cost
 from benchmarks.replication.lag import Lag
 from benchmarks.replication.memory import Peak
 from benchmarks.replication.throughput import Measured
+from regworkers_core.operations.prices import PRICES_AS_OF, PRICES_REGION
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 NAMES = {"floor": "(a) floor", "product": "(b) product", "handlers": "(c) handlers"}
@@ -139,7 +140,7 @@ def _throughput(found: Mapping[str, Any]) -> list[str]:
         " each process for 1,000 entries.",
         _table(("ratio", "found", "aim", "met"), [(*row[:3], "yes" if row[3] else "no") for row in aims]),
         cpu,
-        f"Dollars for a million entries, list prices of us-east-1 as of {cost.PRICES_AS_OF}:",
+        f"Dollars for a million entries, list prices of {PRICES_REGION} as of {PRICES_AS_OF}:",
         _table(("", *kinds), costs),
     ]
 

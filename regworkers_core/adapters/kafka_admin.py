@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -33,6 +34,23 @@ def classify_kafka(error: Exception) -> Exception:
         if kafka_error.retriable() or kafka_error.code() < 0:
             return TransientFailure(DEPENDENCY, kafka_error.name())
     return error
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """`short_of_replicas` counts partitions of which a replica is not in sync."""
+
+    partitions: int
+    without_leader: int
+    short_of_replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The brokers that answer, and every topic by name."""
+
+    brokers: int
+    topics: Mapping[str, TopicState]
 
 
 class KafkaAdmin:
@@ -67,8 +85,27 @@ class KafkaAdmin:
 
     def topics(self) -> set[str]:
         """Names of the topics that exist."""
+        return set(self._metadata().topics)
+
+    def cluster(self) -> Cluster:
+        """Brokers and topics as the brokers themselves tell. Raises TransientFailure."""
+        metadata = self._metadata()
+        return Cluster(
+            len(metadata.brokers),
+            {
+                name: TopicState(
+                    len(topic.partitions),
+                    # A partition without a leader names -1.
+                    sum(each.leader < 0 for each in topic.partitions.values()),
+                    sum(len(each.isrs) < len(each.replicas) for each in topic.partitions.values()),
+                )
+                for name, topic in metadata.topics.items()
+            },
+        )
+
+    def _metadata(self) -> Any:
         timeout, client = self._settings.timeout_seconds, self._client()
-        return set(self._dependency.call(lambda: client.list_topics(timeout=timeout)).topics)
+        return self._dependency.call(lambda: client.list_topics(timeout=timeout))
 
     def create(self, names: Sequence[str]) -> list[str]:
         """Create those that are missing; returns their names. Somebody else's creation meanwhile is fine."""

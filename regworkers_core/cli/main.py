@@ -21,6 +21,7 @@ from regworkers_core.cli import (
     notifications,
     replication,
     report,
+    runbook,
     service,
 )
 from regworkers_core.cli.output import FINDING, TROUBLE
@@ -55,6 +56,7 @@ def build(called: str = "") -> typer.Typer:
     service.register(app)
     archive.register(app)
     report.register(app)
+    runbook.register(app)
     for entry in sorted(entry_points(group="regworkers.commands"), key=lambda entry: entry.name):
         command = entry.load()
         if isinstance(command, typer.Typer):

@@ -1,0 +1,121 @@
+"""What the work of a period cost: calls for a million entries, by drain and by service, and their list price.
+
+From `drain_log`. SQS bills each 64 KB of a request, so its price is the least that it can be. DynamoDB bills items, not
+calls: one read for each item that was saved, one write for each flag that was cleared.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from regworkers_core.operations import prices
+from regworkers_core.operations.runbooks.report import Finding, Row, RunbookReport
+from regworkers_core.operations.runbooks.worked import MINUTE_SECONDS, Worked, minute_before, worked
+from regworkers_core.runtime import Runtime
+
+MILLION = 1_000_000
+_SAVE = "save"
+# What a save can do with an entry beside giving it back or up.
+_SAVED = ("applied", "removed", "unchanged", "stale", "gone")
+# Those that clear a flag in the source.
+_CLEARED = ("applied", "unchanged")
+_CALL_PRICES: Mapping[str, float] = {
+    "sqs": prices.SQS_REQUEST,
+    "streams": prices.STREAM_READ,
+    "s3": prices.S3_REQUEST,
+}
+# A drain that runs and finds nothing to do is paid for all the same; a shorter run says nothing.
+_IDLE_MINUTES = 60
+_DAY_MINUTES = 24 * 60.0
+
+
+def cost(runtime: Runtime, *, days: float = 7.0) -> RunbookReport:
+    """Of the last `days`. Raises TransientFailure."""
+    now = runtime.clock()
+    log = runtime.drain_log.since(minute_before(now, days * _DAY_MINUTES))
+    return judged(worked(log, now=now), days)
+
+
+def judged(by_drain: Mapping[str, Worked], days: float) -> RunbookReport:
+    """The same from what is known already."""
+    entries = _entries(by_drain)
+    calls: Counter[str] = Counter()
+    for each in by_drain.values():
+        calls.update(each.calls)
+    dollars = _dollars(by_drain, calls)
+    facts: dict[str, object] = {
+        "days": days,
+        "entries": entries,
+        "dollars": round(sum(dollars.values()), 4),
+        "dollarsPerMillionEntries": _per_million(sum(dollars.values()), entries),
+        "callsPerMillionEntries": _per_million(calls.total(), entries, 0),
+        "pricesOf": f"{prices.PRICES_AS_OF}, {prices.PRICES_REGION}, list prices",
+        "notIn": "storage, traffic, idle servers, MongoDB, Redis, Kafka",
+    }
+    tables: dict[str, Sequence[Row]] = {
+        "services": [_service(name, calls, dollars, entries) for name in sorted({*calls, *dollars})],
+        "drains": [
+            {
+                "drain": name,
+                "hours": round(each.seconds / 3600, 3),
+                "items": each.counts["received"],
+                "calls": each.calls.total(),
+                "callsPerItem": round(each.calls.total() / each.counts["received"], 3)
+                if each.counts["received"]
+                else None,
+                "computeDollars": round(each.seconds * prices.DRAIN_SECOND, 4),
+            }
+            for name, each in sorted(by_drain.items())
+        ],
+    }
+    if not by_drain:
+        summary = f"no drain was at work within {days:g} days, so there is nothing to bill"
+    elif not entries:
+        summary = f"{facts['dollars']} dollars within {days:g} days, and no entry was saved"
+    else:
+        price = facts["dollarsPerMillionEntries"]
+        summary = f"{price} dollars for a million entries, from {entries} within {days:g} days"
+    return RunbookReport("cost", summary, facts, tables, tuple(_findings(by_drain)))
+
+
+def _entries(by_drain: Mapping[str, Worked]) -> int:
+    saved = by_drain.get(_SAVE)
+    return sum(saved.counts[name] for name in _SAVED) if saved else 0
+
+
+def _dollars(by_drain: Mapping[str, Worked], calls: Counter[str]) -> dict[str, float]:
+    found = {name: calls[name] * price for name, price in _CALL_PRICES.items() if calls[name]}
+    saved = by_drain.get(_SAVE)
+    if saved is not None:
+        cleared = sum(saved.counts[name] for name in _CLEARED)
+        read = saved.counts["received"] * prices.DYNAMODB_READ_UNIT
+        found["dynamodb"] = read + cleared * prices.DYNAMODB_WRITE_UNIT
+    found["compute"] = sum(each.seconds for each in by_drain.values()) * prices.DRAIN_SECOND
+    return found
+
+
+def _service(name: str, calls: Counter[str], dollars: Mapping[str, float], entries: int) -> Row:
+    known = dollars.get(name)
+    return {
+        "service": name,
+        "calls": calls[name] or None,
+        "callsPerMillion": _per_million(calls[name], entries, 0) if calls[name] else None,
+        "dollars": None if known is None else round(known, 4),
+        "dollarsPerMillion": None if known is None else _per_million(known, entries),
+    }
+
+
+def _per_million(number: float, entries: int, digits: int = 3) -> float | None:
+    return round(number * MILLION / entries, digits) if entries else None
+
+
+def _findings(by_drain: Mapping[str, Worked]) -> list[Finding]:
+    return [
+        Finding(
+            f"{name} ran for {each.minutes * MINUTE_SECONDS / 3600:.1f} hours and took fewer than one item a minute",
+            "lower drain.residentIdleSeconds: its sensor starts it when there is work",
+        )
+        for name, each in sorted(by_drain.items())
+        if each.minutes >= _IDLE_MINUTES and each.counts["received"] < each.minutes
+    ]

@@ -1,0 +1,193 @@
+"""Who is slow: what the drains waited for within the last while, and how long each dependency takes now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.operations.runbooks.report import Finding, Row, RunbookReport
+from regworkers_core.operations.runbooks.worked import Worked, minute_before, worked
+from regworkers_core.operations.status import DEPENDENCIES, SERVICES
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import Settings
+
+# One of so much of its time-out is on its way to it.
+_NEAR = 0.5
+# A mean hides the slow ones: a quarter of the time-out is far beyond what any of them takes in good health.
+_MEAN_NEAR = 0.25
+# Of the time for which a batch is its own without a heartbeat.
+_BATCH_NEAR = 0.8
+_SETTINGS: Mapping[str, str] = {
+    "dynamodb": "aws.readTimeoutSeconds",
+    "streams": "aws.readTimeoutSeconds",
+    "sqs": "aws.readTimeoutSeconds",
+    "s3": "aws.readTimeoutSeconds",
+    "mongo": "mongo.socketTimeoutSeconds",
+    "redis": "redis.timeoutSeconds",
+    "kafka": "kafka.timeoutSeconds",
+}
+_OF_SERVICES = "services.answerSeconds"
+_KEEP: Mapping[str, str] = {
+    "enqueue": "enqueue.leaseSeconds",
+    "save": "save.visibilitySeconds",
+    "selections": "selection.visibilitySeconds",
+    "publish": "analytics.visibilitySeconds",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Of one dependency, now: seconds of one call on an open connection, or what is wrong."""
+
+    seconds: float | None
+    error: str | None = None
+
+
+def time_outs(
+    runtime: Runtime, *, minutes: float = 30.0, monotonic: Callable[[], float] = time.monotonic
+) -> RunbookReport:
+    """Reads only. Whoever does not answer is a finding; raises UsageError when there is nobody to ask."""
+    latencies = measure(runtime, monotonic)
+    now = runtime.clock()
+    try:
+        by_drain = worked(runtime.drain_log.since(minute_before(now, minutes)), now=now)
+    except Failure as failure:
+        unread: Finding | None = Finding(
+            f"what the drains did could not be read: {failure}", "regworkers status"
+        )
+        return judged(latencies, {}, runtime.settings, minutes, unread)
+    return judged(latencies, by_drain, runtime.settings, minutes)
+
+
+def measure(runtime: Runtime, monotonic: Callable[[], float]) -> dict[str, Latency]:
+    """Each dependency is asked twice, all at once: the first call connects, the second is timed."""
+    services = [f"service-{name}" for name in SERVICES if getattr(runtime.settings.services, name).base_url]
+    names = [*DEPENDENCIES, "s3", *services]
+    # Wired before any thread needs them.
+    _ = runtime.replica, runtime.demand_table, runtime.streams, runtime.sqs, runtime.objects, runtime.services
+
+    def ask(name: str) -> Latency:
+        try:
+            if runtime.probe(name) is not None:
+                return Latency(None, "does not answer")
+            began = monotonic()
+            away = runtime.probe(name)
+            took = monotonic() - began
+        except (Failure, UsageError) as error:
+            return Latency(None, str(error))
+        return Latency(None, "does not answer") if away is not None else Latency(took)
+
+    with ThreadPoolExecutor(len(names), thread_name_prefix="latency") as pool:
+        return dict(zip(names, pool.map(ask, names), strict=True))
+
+
+def judged(
+    latencies: Mapping[str, Latency],
+    by_drain: Mapping[str, Worked],
+    settings: Settings,
+    minutes: float,
+    unread: Finding | None = None,
+) -> RunbookReport:
+    """The same from what is known already."""
+    rows = _dependencies(latencies, by_drain, settings)
+    findings = [*_of_now(latencies, settings), *_of_drains(rows, by_drain, settings)]
+    if unread is not None:
+        findings.append(unread)
+    slowest = max(rows, key=lambda row: row["waitedSeconds"] or 0.0)
+    if slowest["waitedSeconds"]:
+        summary = (
+            f"drains waited most for {slowest['dependency']}: {slowest['waitedSeconds']} s within {minutes:g} minutes,"
+            f" {slowest['meanMs']} ms a call"
+        )
+    else:
+        summary = f"no drain waited for anybody within {minutes:g} minutes"
+    drains = [
+        {
+            "drain": name,
+            "batchP95Seconds": _rounded(each.batch_p95_seconds),
+            "limitSeconds": _rounded(each.batch_limit_seconds),
+            "ends": ", ".join(f"{number} {how}" for how, number in sorted(each.ends.items())),
+        }
+        for name, each in sorted(by_drain.items())
+    ]
+    return RunbookReport(
+        "time-outs", summary, {"minutes": minutes}, {"dependencies": rows, "drains": drains}, tuple(findings)
+    )
+
+
+def limit_of(name: str, settings: Settings) -> tuple[str, float | None]:
+    """The setting that bounds an answer of a dependency, and its seconds."""
+    setting = _OF_SERVICES if name.startswith("service-") else _SETTINGS.get(name, "")
+    section, _, key = setting.partition(".")
+    if not key:
+        return "", None
+    snake = "".join("_" + char.lower() if char.isupper() else char for char in key)
+    return setting, float(getattr(getattr(settings, section), snake))
+
+
+def _dependencies(
+    latencies: Mapping[str, Latency], by_drain: Mapping[str, Worked], settings: Settings
+) -> Sequence[Row]:
+    names = sorted({*latencies, *(name for each in by_drain.values() for name in each.calls)})
+    found = []
+    for name in names:
+        calls = sum(each.calls[name] for each in by_drain.values())
+        waited = sum(each.waited.get(name, 0.0) for each in by_drain.values())
+        setting, limit = limit_of(name, settings)
+        now = latencies.get(name)
+        found.append(
+            {
+                "dependency": name,
+                "calls": calls,
+                "waitedSeconds": round(waited, 3),
+                "meanMs": round(1000 * waited / calls, 1) if calls else None,
+                "nowMs": round(1000 * now.seconds, 1) if now and now.seconds is not None else None,
+                "limitSeconds": limit,
+                "setting": setting,
+                "error": now.error if now else None,
+            }
+        )
+    return sorted(found, key=lambda row: -float(str(row["waitedSeconds"])))
+
+
+def _of_now(latencies: Mapping[str, Latency], settings: Settings) -> list[Finding]:
+    found = []
+    for name, latency in latencies.items():
+        setting, limit = limit_of(name, settings)
+        if latency.error is not None:
+            found.append(Finding(f"{name}: {latency.error}", "regworkers status"))
+        elif latency.seconds is not None and limit is not None and latency.seconds > _NEAR * limit:
+            text = f"{name} takes {latency.seconds:.1f} s now, and {setting} is {limit:g} s"
+            found.append(Finding(text, f"look at {name}; until it is well again raise {setting}"))
+    return found
+
+
+def _of_drains(rows: Sequence[Row], by_drain: Mapping[str, Worked], settings: Settings) -> list[Finding]:
+    found = []
+    for row in rows:
+        mean, limit = row["meanMs"], row["limitSeconds"]
+        # A read of the queue waits for work: that is no slowness.
+        patient = settings.save.receive_wait_seconds if row["dependency"] == "sqs" else 0.0
+        if mean is not None and limit is not None and mean / 1000 - patient > _MEAN_NEAR * limit:
+            text = f"a call of {row['dependency']} took {mean / 1000:.1f} s in the mean, its time-out is {limit:g} s"
+            found.append(
+                Finding(text, f"look at {row['dependency']}; until it is well again raise {row['setting']}")
+            )
+    for name, each in sorted(by_drain.items()):
+        p95, limit = each.batch_p95_seconds, each.batch_limit_seconds
+        if p95 is not None and limit and p95 > _BATCH_NEAR * limit:
+            text = (
+                f"a batch of {name} took {p95:.1f} s (p95) and is its own for {limit:g} s without a heartbeat"
+            )
+            found.append(Finding(text, f"raise {_KEEP.get(name, 'its time')}, or make its batches smaller"))
+        if each.ends["dependency_down"]:
+            text = f"{each.ends['dependency_down']} runs of {name} ended because a dependency was down"
+            found.append(Finding(text, "regworkers status"))
+    return found
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 3)
