@@ -22,6 +22,7 @@ from regworkers_core.adapters.chunks import Chunks
 from regworkers_core.adapters.cloudwatch import DrainMetrics
 from regworkers_core.adapters.code_claims import CodeClaims
 from regworkers_core.adapters.codes import Codes
+from regworkers_core.adapters.dagster_api import DagsterApi, classify_dagster
 from regworkers_core.adapters.dead_letter_log import DeadLetterLog
 from regworkers_core.adapters.demand_table import DemandTable
 from regworkers_core.adapters.drain_log import DrainLog
@@ -295,6 +296,11 @@ class Runtime:
         )
 
     @cached_property
+    def dagster(self) -> DagsterApi:
+        settings = self.settings.dagster
+        return DagsterApi(settings.url, self.dependency("dagster"), timeout_seconds=settings.timeout_seconds)
+
+    @cached_property
     def metrics(self) -> DrainMetrics:
         return DrainMetrics(
             self.aws.client("cloudwatch"),
@@ -377,6 +383,7 @@ def _classify(name: str) -> Classify:
         "drand": classify_drand,
         "slack": classify_slack,
         "vault": classify_vault,
+        "dagster": classify_dagster,
     }
     if name.startswith("service-"):
         return classify_service(name)

@@ -350,6 +350,14 @@ class VaultSettings(Section):
     timeout_seconds: float = Field(10.0, gt=0)
 
 
+class DagsterSettings(Section):
+    """Where `regworkers doctor` reads what Dagster does; `url` is that of its UI, empty: not known."""
+
+    # Without login, query or fragment: it is shown, and paths are appended.
+    url: str = Field("", pattern=r"^(https?://[^\s/?#@]+(/[^\s?#@]*)?)?$")
+    timeout_seconds: float = Field(5.0, gt=0)
+
+
 class ObservabilitySettings(Section):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_retention_days: int = Field(14, ge=1)
@@ -388,6 +396,7 @@ class Settings(BaseSettings):
     alerts: AlertSettings = AlertSettings()
     certificates: CertificatesSettings = CertificatesSettings()
     vault: VaultSettings = VaultSettings()
+    dagster: DagsterSettings = DagsterSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
 
     @cached_property
@@ -569,6 +578,7 @@ def _stack(environment: str | None = None) -> dict[str, Any]:
             "redis": {"url": state["redis"]},
             "kafka": {"bootstrap": state["kafka"]},
             "services": _local_services(state),
+            "dagster": _local_dagster(),
         }
     except FileNotFoundError:
         return {}
@@ -576,6 +586,15 @@ def _stack(environment: str | None = None) -> dict[str, Any]:
         raise UsageError(
             f"{stack_state_file()} is damaged: run `regworkers local up` to write it again"
         ) from None
+
+
+def _local_dagster() -> dict[str, Any]:
+    """The UI that was started beside the stack, as long as its state file has processes."""
+    try:
+        state = orjson.loads(stack_state_file().with_name("dagster.json").read_bytes())
+        return {"url": f"http://127.0.0.1:{int(state['port'])}"} if state.get("pids") else {}
+    except (FileNotFoundError, orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
+        return {}
 
 
 def _local_services(state: dict[str, Any]) -> dict[str, Any]:

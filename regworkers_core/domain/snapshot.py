@@ -91,7 +91,9 @@ class DrainState:
 
 @dataclass(frozen=True, slots=True)
 class CampaignState:
-    """`since` is when it came into its status, `lease_owner` who works on its draw, empty: nobody."""
+    """`since` is when it came into its status, `lease_owner` who works on its draw, empty: nobody. `lease_beat` is
+    another one at every look while that one lives.
+    """
 
     campaign_id: str
     status: str
@@ -100,6 +102,7 @@ class CampaignState:
     lease_owner: str = ""
     open_markets: int = 0
     failed: str = ""
+    lease_beat: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,9 @@ class FailedRun:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerState:
-    """Of Dagster: `daemons` maps each required daemon to its last heartbeat (ISO), None: never seen."""
+    """Of Dagster: `daemons` maps each required daemon to its last heartbeat (ISO), None: never seen. `failed_runs`
+    are of the last day, and only the last that ended of its job and partition.
+    """
 
     daemons: Mapping[str, str | None]
     ticks: tuple[TickState, ...] = ()

@@ -58,6 +58,7 @@ def impatient(settings: Settings) -> Settings:
             "services": capped(
                 settings.services, "connect_timeout_seconds", "read_timeout_seconds", "answer_seconds"
             ),
+            "dagster": capped(settings.dagster, "timeout_seconds"),
             "save": settings.save.model_copy(update={"receive_wait_seconds": 0.0}),
             "retry": settings.retry.model_copy(update={"attempts": 1}),
         }

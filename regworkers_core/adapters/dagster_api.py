@@ -1,0 +1,57 @@
+"""Dagster from outside: GraphQL over HTTP, as its own UI asks. The core knows no more of it than that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx2
+import orjson
+
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine.dependency import Dependency
+
+DEPENDENCY = "dagster"
+
+
+class DagsterApi:
+    """`url` is that of the UI, empty: not known. `timeout_seconds` bounds each step of a request."""
+
+    def __init__(self, url: str, dependency: Dependency, *, timeout_seconds: float) -> None:
+        self._url, self._dependency, self._timeout_seconds = url.rstrip("/"), dependency, timeout_seconds
+
+    def ask(self, query: str, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The `data` of the answer. Raises TransientFailure when it does not answer as Dagster would, UsageError
+        without an address.
+        """
+        if not self._url:
+            raise UsageError("no Dagster address: set REGWORKERS_DAGSTER__URL to that of its UI")
+        return self._dependency.call(lambda: self._once(query, variables or {}))
+
+    def _once(self, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        answer = httpx2.post(
+            f"{self._url}/graphql",
+            content=orjson.dumps({"query": query, "variables": variables}),
+            headers={"content-type": "application/json"},
+            timeout=self._timeout_seconds,
+        )
+        if answer.status_code in (401, 403):
+            raise UsageError(f"Dagster refuses us with status {answer.status_code}: see dagster.url")
+        if answer.status_code != 200:
+            raise TransientFailure(DEPENDENCY, f"status {answer.status_code}")
+        document = orjson.loads(answer.content)
+        if (
+            not isinstance(document, dict)
+            or not isinstance(document.get("data"), dict)
+            or "errors" in document
+        ):
+            raise TransientFailure(DEPENDENCY, "it answers, but not what it was asked")
+        data: dict[str, Any] = document["data"]
+        return data
+
+
+def classify_dagster(error: Exception) -> Exception:
+    """Nothing that a UI does is ours to answer for: what is no answer is an outage."""
+    if isinstance(error, httpx2.HTTPError | httpx2.InvalidURL | orjson.JSONDecodeError):
+        return TransientFailure(DEPENDENCY, type(error).__name__)
+    return error

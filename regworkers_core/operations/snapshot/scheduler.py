@@ -1,0 +1,123 @@
+"""What is known of Dagster from outside: daemons, ticks of what is switched on, runs that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from regworkers_core.adapters.dagster_api import DagsterApi
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.snapshot import FailedRun, SchedulerState, TickState
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.operations.snapshot.cron import longest_gap_seconds
+
+LOOK_BACK_SECONDS = 24 * 3600.0
+# Failed runs that are looked at; whoever has more has been told by then.
+MOST_RUNS = 50
+PARTITION_TAG = "dagster/partition"
+_RUN = "runId jobName status endTime tags { key value }"
+_STATE = "status ticks(limit: 1) { timestamp error { className } }"
+QUERY = f"""query Scheduler($since: Float!) {{
+  instance {{ daemonHealth {{ allDaemonStatuses {{ daemonType required lastHeartbeatTime }} }} }}
+  repositoriesOrError {{ __typename ... on RepositoryConnection {{ nodes {{
+    sensors {{ name minIntervalSeconds sensorState {{ {_STATE} }} }}
+    schedules {{ name cronSchedule scheduleState {{ {_STATE} }} }} }} }} }}
+  failed: runsOrError(filter: {{statuses: [FAILURE], updatedAfter: $since}}, limit: {MOST_RUNS}) {{
+    ... on Runs {{ results {{ {_RUN} }} }} }}
+  queued: runsOrError(filter: {{statuses: [QUEUED]}}) {{ ... on Runs {{ count }} }}
+}}"""
+
+# A job and, of one that runs for each of them, its partition.
+Work = tuple[str, str]
+
+
+def read_scheduler(api: DagsterApi, now: float) -> SchedulerState:
+    """Two questions at most. Raises TransientFailure, and UsageError without an address."""
+    found = api.ask(QUERY, {"since": now - LOOK_BACK_SECONDS})
+    if found["repositoriesOrError"]["__typename"] != "RepositoryConnection":
+        raise TransientFailure("dagster", "it has no code location loaded")
+    failed = [_failed(run) for run in _runs(found["failed"])]
+    latest: dict[Work, str] = {}
+    if works := list(dict.fromkeys((run.job, run.partition) for run in failed)):
+        answers = api.ask(latest_query(works))
+        for number, work in enumerate(works):
+            for run in _runs(answers[f"work{number}"]):
+                latest[work] = run["runId"]
+    repositories = found["repositoriesOrError"]["nodes"]
+    return SchedulerState(
+        daemons={
+            daemon["daemonType"]: _iso(daemon["lastHeartbeatTime"])
+            for daemon in found["instance"]["daemonHealth"]["allDaemonStatuses"]
+            if daemon["required"]
+        },
+        ticks=tuple(
+            tick
+            for repository in repositories
+            for tick in (
+                *(_sensor(sensor) for sensor in repository["sensors"]),
+                *(_schedule(schedule) for schedule in repository["schedules"]),
+            )
+            if tick is not None
+        ),
+        failed_runs=standing(failed, latest),
+        queued_runs=int(found["queued"].get("count", 0)),
+    )
+
+
+def standing(failed: Sequence[FailedRun], latest: Mapping[Work, str]) -> tuple[FailedRun, ...]:
+    """Those after which nothing of the same work has ended: what went well since then is no failure any more.
+    `latest` has the last run of each work that ended, by its id.
+    """
+    return tuple(run for run in failed if latest.get((run.job, run.partition)) == run.run_id)
+
+
+def latest_query(works: Sequence[Work]) -> str:
+    """For the last run of each that has ended, under `work0`, `work1`, ..."""
+    asked = []
+    for number, (job, partition) in enumerate(works):
+        tags = f", tags: [{{key: {_text(PARTITION_TAG)}, value: {_text(partition)}}}]" if partition else ""
+        which = (
+            f"filter: {{pipelineName: {_text(job)}, statuses: [SUCCESS, FAILURE, CANCELED]{tags}}}, limit: 1"
+        )
+        asked.append(f"work{number}: runsOrError({which}) {{ ... on Runs {{ results {{ runId }} }} }}")
+    return "{ " + "\n".join(asked) + " }"
+
+
+def _text(value: str) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _runs(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    runs: list[dict[str, Any]] = answer.get("results") or []
+    return runs
+
+
+def _failed(run: Mapping[str, Any]) -> FailedRun:
+    tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+    return FailedRun(run["runId"], run["jobName"], _iso(run["endTime"]) or "", tags.get(PARTITION_TAG, ""))
+
+
+def _sensor(sensor: Mapping[str, Any]) -> TickState | None:
+    return _tick(sensor["name"], float(sensor["minIntervalSeconds"]), sensor["sensorState"])
+
+
+def _schedule(schedule: Mapping[str, Any]) -> TickState | None:
+    return _tick(schedule["name"], longest_gap_seconds(schedule["cronSchedule"]), schedule["scheduleState"])
+
+
+def _tick(name: str, interval_seconds: float, state: Mapping[str, Any]) -> TickState | None:
+    """None for one that is switched off."""
+    if state["status"] != "RUNNING":
+        return None
+    last = next(iter(state["ticks"]), None)
+    if last is None:
+        return TickState(name, interval_seconds, None)
+    # Without the error's text, which may print anything.
+    error = (last.get("error") or {}).get("className") or ""
+    return TickState(name, interval_seconds, _iso(last["timestamp"]), error)
+
+
+def _iso(at: float | None) -> str | None:
+    return None if at is None else iso(at)
