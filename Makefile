@@ -7,7 +7,7 @@ STAMP := .venv/.built
 UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check format soak bench-replication bench-selection bench-analytics bench-eligibility lock
+.PHONY: help setup demo dev test check format audit soak bench-replication bench-selection bench-analytics bench-eligibility lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ bench-eligibility: $(STAMP) ## checks, a campaign's judgement and invites agains
 
 bench-analytics: $(STAMP) ## the export against bare SQS and a bare producer, its memory
 	$(BIN)/python -m benchmarks.analytics --write
+
+audit: $(STAMP) ## outdated and vulnerable packages of the lock; who cannot be asked is a note
+	@$(BIN)/regworkers dependencies
 
 lock: ## resolve the dependencies anew into requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --all-extras --no-emit-index-url --no-annotate --no-header \

@@ -14,6 +14,7 @@ from regworkers_core.cli import (
     campaign,
     certs,
     codes,
+    dependencies,
     drains,
     drill,
     eligibility,
@@ -23,6 +24,7 @@ from regworkers_core.cli import (
     report,
     runbook,
     service,
+    template,
 )
 from regworkers_core.cli.output import FINDING, TROUBLE
 from regworkers_core.domain.reasons import Failure, UsageError
@@ -54,6 +56,8 @@ def build(called: str = "") -> typer.Typer:
     invites.register(app)
     notifications.register(app)
     service.register(app)
+    dependencies.register(app)
+    template.register(app)
     archive.register(app)
     report.register(app)
     runbook.register(app)

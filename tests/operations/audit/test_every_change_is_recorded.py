@@ -32,6 +32,7 @@ READS = {
     "certs check",
     "codes status",
     "config show",
+    "dependencies",
     "draw check-receipt",
     "draw export",
     "draw receipt",
