@@ -15,11 +15,21 @@ from typing import Any, Literal, Self, get_args
 
 import orjson
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from regworkers_core.domain.claim import WRITE_GRACE_SECONDS
 from regworkers_core.domain.reasons import UsageError
 
 Environment = Literal["local-dev", "qa", "preprod", "prod"]
@@ -200,7 +210,7 @@ class SelectionSettings(Section):
     # How long the round must lie after the commit.
     seed_delay_seconds: int = Field(600, ge=600)
     # An entry made before the closing may be written so much later: the draw waits for it before it judges. Not
-    # below domain.claim.WRITE_GRACE_SECONDS where fans register.
+    # below domain.claim.WRITE_GRACE_SECONDS but in local-dev, where nobody registers while a campaign closes.
     write_grace_seconds: float = Field(60.0, ge=0)
     # How long a judgement waits for replication to catch up before it says what is open.
     settle_seconds: float = Field(300.0, ge=0)
@@ -398,6 +408,27 @@ class Settings(BaseSettings):
     vault: VaultSettings = VaultSettings()
     dagster: DagsterSettings = DagsterSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
+
+    @field_validator("selection")
+    @classmethod
+    def _the_draw_waits_for_late_entries(
+        cls, selection: SelectionSettings, info: ValidationInfo
+    ) -> SelectionSettings:
+        if (
+            info.data.get("environment") != "local-dev"
+            and selection.write_grace_seconds < WRITE_GRACE_SECONDS
+        ):
+            raise PydanticCustomError(
+                "write_grace",
+                "should be at least {least}: so long after the closing entries still land that were made before it, "
+                "and the draw would miss them; found {found}",
+                {
+                    "field": "write_grace_seconds",
+                    "least": f"{WRITE_GRACE_SECONDS:g}",
+                    "found": f"{selection.write_grace_seconds:g}",
+                },
+            )
+        return selection
 
     @cached_property
     def names(self) -> Names:
@@ -607,6 +638,8 @@ def _local_services(state: dict[str, Any]) -> dict[str, Any]:
 
 def _explain(problem: Any, environment: str | None) -> str:
     path = [str(part) for part in problem["loc"]]
+    # Of a section that is wrong as a whole, the field that makes it so.
+    path += [problem["ctx"]["field"]] if "field" in problem.get("ctx", {}) else []
     variable = ENV_PREFIX + "__".join(_snake(part).upper() for part in path)
     origin = f"environment variable {variable}" if variable in os.environ else str(config_file(environment))
     key = ".".join(to_camel(part) for part in path)
@@ -617,5 +650,8 @@ def _explain(problem: Any, environment: str | None) -> str:
     return f"{origin}: {key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}"
 
 
+_SECRET_WORDS = ("uri", "url", "key", "options", "token", "webhook", "secret", "certificate")
+
+
 def _secret(path: list[str]) -> bool:
-    return any(word in _snake(part) for part in path for word in ("uri", "url", "key", "options", "token"))
+    return any(word in _snake(part) for part in path for word in _SECRET_WORDS)

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict
 from pymongo.errors import PyMongoError
 
+from regworkers_local.services.docs_page import CONTENT_SECURITY_POLICY, docs_page
 from regworkers_local.services.faults import Fault, Faults, Front, Service
 from regworkers_local.services.stores import Stores
 
@@ -69,7 +70,8 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 
 def make_app(stores: Stores, *, token: str = TOKEN, faults: Faults | None = None) -> FastAPI:
     """The contract alone; `make_front` puts the switches in front of it."""
-    app = FastAPI(title="The four services", version="1", description=__doc__)
+    # Their own pages of documentation load scripts from outside; ours is one page.
+    app = FastAPI(title="The four services", version="1", description=__doc__, docs_url=None, redoc_url=None)
     app.include_router(_contract(stores, token))
     app.include_router(_switches(faults or Faults()))
 
@@ -78,6 +80,12 @@ def make_app(stores: Stores, *, token: str = TOKEN, faults: Faults | None = None
         """Whether the service and its store answer."""
         stores.users.database.command("ping")
         return Health(status="up")
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        return HTMLResponse(
+            docs_page(app.openapi()), headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY}
+        )
 
     @app.exception_handler(PyMongoError)
     def unavailable(_request: Request, error: PyMongoError) -> JSONResponse:

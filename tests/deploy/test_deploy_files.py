@@ -96,6 +96,13 @@ def test_every_container_is_pinned_and_listens_only_on_this_machine() -> None:
         assert service["healthcheck"]["test"], name
 
 
+def test_the_emulator_has_every_service_that_the_adapters_call() -> None:
+    emulator = _yaml(DEPLOY / "docker-compose.yml")["services"]["aws"]["environment"]["SERVICES"].split(",")
+    code = [path.read_text(encoding="utf-8") for path in (PROJECT_ROOT / "regworkers_core").rglob("*.py")]
+    called = {name for text in code for name in re.findall(r'aws\.client\(\s*"(\w+)"', text)}
+    assert {"dynamodb", "sqs", "secretsmanager"} <= called <= set(emulator)
+
+
 def test_the_image_is_pinned_runs_unprivileged_and_installs_locked_versions() -> None:
     lines = (DEPLOY / "Dockerfile").read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if re.fullmatch(r"FROM python:3\.11\.\d+-slim-\w+", line)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import schemathesis
+from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 
@@ -42,6 +44,21 @@ def test_every_operation_of_the_description_is_fuzzed(contract: Any) -> None:
         (method.upper(), path) for path, each in contract.raw_schema["paths"].items() for method in each
     }
     assert described == set(OPERATIONS)
+
+
+def test_the_page_of_documentation_shows_every_operation_and_loads_nothing_from_anywhere(
+    module_services: Served,
+) -> None:
+    runtime = module_services.runtime
+    client = TestClient(make_app(Stores.of(runtime.mongo, runtime.names.prefix)))
+    page = client.get("/docs")
+    assert page.status_code == 200
+    for method, path in OPERATIONS:
+        assert f"{method.lower()}</span> <code>{path}</code>" in page.text
+    assert re.findall(r'(?:src|href)="([^"]*)"', page.text) == ["openapi.json"]
+    assert "<script" not in page.text and "@import" not in page.text and "url(" not in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert client.get("/redoc").status_code == 404
 
 
 # Where a request carries nothing, nothing in it can be wrong.

@@ -12,6 +12,7 @@ import orjson
 import pytest
 import yaml
 
+from regworkers_core.domain.claim import WRITE_GRACE_SECONDS
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT, config_file, load_settings, masked, stack_state_file
@@ -286,3 +287,27 @@ def test_the_terminal_says_so_in_one_line_and_exits_with_2(tmp_path: Path) -> No
     assert (answer.returncode, answer.stdout) == (2, "")
     (line,) = answer.stderr.splitlines()
     assert "regworkers local up" in line
+
+
+@pytest.mark.parametrize("environment", ["qa", "preprod", "prod"])
+def test_a_draw_that_would_not_wait_for_late_entries_is_refused_where_fans_register(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, environment: str
+) -> None:
+    monkeypatch.setenv("CONFIG_ENV", environment)
+    assert load_settings().selection.write_grace_seconds >= WRITE_GRACE_SECONDS
+    monkeypatch.setenv("REGWORKERS_SELECTION__WRITE_GRACE_SECONDS", "29.5")
+    said = complaint()
+    assert said.startswith(
+        "environment variable REGWORKERS_SELECTION__WRITE_GRACE_SECONDS: selection.writeGraceSec"
+    )
+    assert "should be at least 30" in said and "found 29.5" in said
+    monkeypatch.delenv("REGWORKERS_SELECTION__WRITE_GRACE_SECONDS")
+    path = tmp_path / f"{environment}.config.yml"
+    path.write_text(yaml.safe_dump({"environment": environment, "selection": {"writeGraceSeconds": 1}}))
+    monkeypatch.setenv("REGWORKERS_CONFIG_DIR", str(tmp_path))
+    assert complaint().startswith(f"{path}: selection.writeGraceSeconds: should be at least 30")
+
+
+def test_in_local_dev_a_draw_need_not_wait_for_late_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGWORKERS_SELECTION__WRITE_GRACE_SECONDS", "0")
+    assert load_settings().selection.write_grace_seconds == 0
