@@ -13,6 +13,7 @@ from typing import Any
 from pymongo import MongoClient
 
 from regworkers_core.adapters.alert_channels import classify_slack
+from regworkers_core.adapters.alert_looks import AlertLooks
 from regworkers_core.adapters.aws import AwsClients, classify_aws
 from regworkers_core.adapters.campaign_cache import CampaignCache
 from regworkers_core.adapters.campaign_sources import CampaignSource, DatabaseSource, ServiceSource
@@ -23,6 +24,7 @@ from regworkers_core.adapters.cloudwatch import DrainMetrics
 from regworkers_core.adapters.code_claims import CodeClaims
 from regworkers_core.adapters.codes import Codes
 from regworkers_core.adapters.dagster_api import DagsterApi, classify_dagster
+from regworkers_core.adapters.dead_letter_history import DeadLetterHistory
 from regworkers_core.adapters.dead_letter_log import DeadLetterLog
 from regworkers_core.adapters.demand_table import DemandTable
 from regworkers_core.adapters.drain_log import DrainLog
@@ -37,10 +39,13 @@ from regworkers_core.adapters.kafka_log import KafkaLog
 from regworkers_core.adapters.kafka_producer import KafkaProducer, RecordProducer
 from regworkers_core.adapters.kafka_security import KafkaSecurity
 from regworkers_core.adapters.lease_table import DynamoLeaseTable
+from regworkers_core.adapters.message_moves import MessageMoves
 from regworkers_core.adapters.mongo import classify_mongo, mongo_client
+from regworkers_core.adapters.mutes import Mutes
 from regworkers_core.adapters.objects import ObjectStore, classify_objects
 from regworkers_core.adapters.operator_actions import OperatorActions
 from regworkers_core.adapters.outbox import Outbox
+from regworkers_core.adapters.pagerduty import classify_pagerduty
 from regworkers_core.adapters.queue_marks import QueueMarks
 from regworkers_core.adapters.reconcile_results import ReconcileResults
 from regworkers_core.adapters.redis_cache import RedisCache, classify_redis, redis_client
@@ -204,8 +209,27 @@ class Runtime:
         return DeadLetterLog(self.database["dead_letters"], self.dependency("mongo"))
 
     @cached_property
+    def dead_letter_history(self) -> DeadLetterHistory:
+        return DeadLetterHistory(self.database["dead_letters"], self.dependency("mongo"))
+
+    @cached_property
+    def message_moves(self) -> MessageMoves:
+        return MessageMoves(self.sqs, self.dependency("sqs"))
+
+    @cached_property
     def incidents(self) -> Incidents:
         return Incidents(self.database["alerts"], self.dependency("mongo"))
+
+    @cached_property
+    def mutes(self) -> Mutes:
+        return Mutes(self.database["alerts"], self.dependency("mongo"))
+
+    @cached_property
+    def alert_looks(self) -> AlertLooks:
+        database = self.database
+        return AlertLooks(
+            database["alert_looks"], self.dependency("mongo"), lambda: database.command("hello")
+        )
 
     @cached_property
     def operator_actions(self) -> OperatorActions:
@@ -382,6 +406,7 @@ def _classify(name: str) -> Classify:
         "s3": classify_objects,
         "drand": classify_drand,
         "slack": classify_slack,
+        "pagerduty": classify_pagerduty,
         "vault": classify_vault,
         "dagster": classify_dagster,
     }

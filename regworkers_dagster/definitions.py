@@ -14,7 +14,7 @@ from regworkers_dagster.analytics import specs as analytics_specs
 from regworkers_dagster.certificates import daily as certificates
 from regworkers_dagster.eligibility import invites
 from regworkers_dagster.maintenance import jobs as maintenance
-from regworkers_dagster.operations import runbooks
+from regworkers_dagster.operations import alerts, runbooks
 from regworkers_dagster.replication import assets, checks, jobs, parity, schedules, sensors, specs
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import assets as selection
@@ -73,6 +73,7 @@ defs = dg.Definitions(
         *sensors.build_sensors(on=_on),
         *selection_sensors.build_sensors(on=_on),
         *analytics_sensors.build_sensors(on=_on),
+        *alerts.build_sensors(on=_on),
     ],
     schedules=[
         *schedules.build_schedules(on=_on),

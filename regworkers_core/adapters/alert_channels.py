@@ -1,4 +1,4 @@
-"""Where alerts go: Slack for warnings, a file and the log for local use."""
+"""Where alerts go besides PagerDuty: Slack for people who read, a file and the log for local use."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class SlackChannel:
 
     name = "slack"
     severities = ALL
+    repeatable = False
 
     def __init__(
         self, webhook: str, dependency: Dependency, *, environment: str, docs_url: str, timeout_seconds: float
@@ -71,6 +72,7 @@ class FileChannel:
 
     name = "file"
     severities = ALL
+    repeatable = False
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -87,6 +89,7 @@ class FileChannel:
 class LogChannel:
     name = "log"
     severities = ALL
+    repeatable = True
 
     def tell(self, incident: Incident, change: Change) -> None:
         log.warning("alert", **as_document(incident, change))
@@ -103,12 +106,15 @@ def as_document(incident: Incident, change: Change) -> dict[str, object]:
         "runbook": f"docs/{alert.runbook}",
         "openedAt": incident.opened_at,
         "resolvedAt": incident.resolved_at,
+        "acknowledgedBy": incident.acknowledged.by if incident.acknowledged else None,
         "details": alert.details,
     }
 
 
 def _line(incident: Incident, change: Change, environment: str) -> str:
     mark = "resolved" if change is Change.RESOLVED else incident.alert.severity.value.upper()
+    if change is Change.ACKNOWLEDGED and incident.acknowledged:
+        mark = f"acknowledged by {incident.acknowledged.by}"
     return f"[{environment}] {mark}: {incident.alert.summary}"
 
 

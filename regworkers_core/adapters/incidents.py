@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pymongo.collection import Collection
@@ -12,12 +12,24 @@ from pymongo.errors import DuplicateKeyError
 from regworkers_core.domain.alert import Alert, Change, Severity
 from regworkers_core.engine.dependency import Dependency
 
+# What a channel was told last while it still has to hear of the end.
+_HEARD = (Change.OPENED, Change.ACKNOWLEDGED)
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """Who has taken an incident on, when (ISO time), and what they said."""
+
+    by: str
+    at: str
+    why: str = ""
+
 
 @dataclass(frozen=True, slots=True)
 class Incident:
     """`serial` counts how often the trouble came: with the key it names one incident for good. It stays the same
     when the trouble comes back before every channel has heard that it was over. `told` has, for each channel, the
-    last change that it has taken.
+    last change that it has taken, `claims` until when somebody is busy telling it (ISO time).
     """
 
     alert: Alert
@@ -27,6 +39,8 @@ class Incident:
     last_seen_at: str
     resolved_at: str | None
     told: Mapping[str, Change]
+    acknowledged: Acknowledgement | None = None
+    claims: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def dedup_key(self) -> str:
@@ -36,9 +50,11 @@ class Incident:
     def untold(self, channel: str) -> Change | None:
         """What the channel has still to be told; one that never heard of it need not hear that it is over."""
         last = self.told.get(channel)
-        if self.open:
-            return None if last is Change.OPENED else Change.OPENED
-        return Change.RESOLVED if last is Change.OPENED else None
+        if not self.open:
+            return Change.RESOLVED if last in _HEARD else None
+        if last not in _HEARD:
+            return Change.OPENED
+        return Change.ACKNOWLEDGED if self.acknowledged and last is Change.OPENED else None
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Incident:
@@ -57,6 +73,8 @@ class Incident:
             document["lastSeenAt"],
             document.get("resolvedAt"),
             {channel: Change(change) for channel, change in (document.get("told") or {}).items()},
+            _acknowledgement(document.get("acknowledged")),
+            dict(document.get("claims") or {}),
         )
 
 
@@ -66,9 +84,21 @@ class Incidents:
     def __init__(self, collection: Collection[dict[str, Any]], dependency: Dependency) -> None:
         self._collection, self._dependency = collection, dependency
 
-    def of(self, scope: str) -> list[Incident]:
-        """All incidents of a scope, closed ones included."""
-        return self._find({"scope": scope})
+    def of(self, *scopes: str) -> list[Incident]:
+        """All incidents of these scopes, closed ones included."""
+        return self._find({"scope": {"$in": list(scopes)}})
+
+    def find(self, key: str) -> Incident | None:
+        """Open or closed; None when there never was one under this key."""
+        return next(iter(self._find({"_id": key, "serial": {"$exists": True}})), None)
+
+    def every(self) -> list[Incident]:
+        """Of all scopes, closed ones included."""
+        return self._find({})
+
+    def all(self) -> list[Incident]:
+        """Open and closed. A mute, which lies beside them, has no serial."""
+        return self._find({"serial": {"$exists": True}})
 
     def all_open(self) -> list[Incident]:
         return self._find({"status": "open"})
@@ -87,11 +117,12 @@ class Incidents:
             "lastSeenAt": at,
         }
         seen = self._update({"_id": alert.key, "status": "open"}, {"$set": facts})
-        again = {**facts, "status": "open", "openedAt": at, "resolvedAt": None}
-        anew: dict[str, Any] = {**again, "told": {}}
+        again = {**facts, "status": "open", "openedAt": at, "resolvedAt": None, "acknowledged": None}
+        anew: dict[str, Any] = {**again, "told": {}, "claims": {}}
         over = {"_id": alert.key, "status": "resolved"}
         # One by one: the embedded server takes an `$or` in an update for all documents that one side of it fits.
-        owed = ({**over, f"told.{channel}": Change.OPENED.value} for channel in channels)
+        heard = {"$in": [change.value for change in _HEARD]}
+        owed = ({**over, f"told.{channel}": heard} for channel in channels)
         if (
             seen
             or any(self._update(guard, {"$set": again}) for guard in owed)
@@ -115,9 +146,53 @@ class Incidents:
         }
         self._update(guard, {"$set": {"status": "resolved", "resolvedAt": at}})
 
+    def adopt(self, alert: Alert, at: str, channels: Sequence[str]) -> None:
+        """An incident with serial 0 that these channels were told of while nothing could be written here. It is kept
+        as open, so that the next look closes it and tells them.
+        """
+        facts = {
+            "scope": alert.scope,
+            "severity": alert.severity.value,
+            "summary": alert.summary,
+            "runbook": alert.runbook,
+            "details": alert.details,
+            "status": "open",
+            "serial": 0,
+            "openedAt": at,
+            "lastSeenAt": at,
+            "resolvedAt": None,
+            "acknowledged": None,
+            "told": dict.fromkeys(channels, Change.OPENED.value),
+            "claims": {},
+        }
+        self._dependency.call(
+            lambda: self._collection.update_one({"_id": alert.key}, {"$set": facts}, upsert=True)
+        )
+
+    def acknowledge(self, incident: Incident, by: str, at: str, why: str) -> bool:
+        """Whether exactly this incident is still open, and is now known to be taken on."""
+        guard = {"_id": incident.alert.key, "status": "open", "serial": incident.serial}
+        return self._update(guard, {"$set": {"acknowledged": {"by": by, "at": at, "why": why}}})
+
+    def claim(self, incident: Incident, channel: str, until: str) -> bool:
+        """Whether it is ours to tell the channel: of all who see the same incident in the same state only one may."""
+        told = incident.told.get(channel)
+        guard = {
+            "_id": incident.alert.key,
+            "serial": incident.serial,
+            f"told.{channel}": {"$exists": False} if told is None else told.value,
+            f"claims.{channel}": incident.claims.get(channel, {"$exists": False}),
+        }
+        return self._update(guard, {"$set": {f"claims.{channel}": until}})
+
+    def give_back(self, incident: Incident, channel: str, until: str) -> None:
+        """The claim that lasts until then: the channel could not be told."""
+        guard = {"_id": incident.alert.key, f"claims.{channel}": until}
+        self._update(guard, {"$unset": {f"claims.{channel}": ""}})
+
     def was_told(self, incident: Incident, channel: str, change: Change) -> None:
         guard = {"_id": incident.alert.key, "serial": incident.serial}
-        self._update(guard, {"$set": {f"told.{channel}": change.value}})
+        self._update(guard, {"$set": {f"told.{channel}": change.value}, "$unset": {f"claims.{channel}": ""}})
 
     def _update(self, guard: Mapping[str, Any], update: Mapping[str, Any]) -> bool:
         answer = self._dependency.call(lambda: self._collection.update_one(guard, update))
@@ -128,3 +203,7 @@ class Incidents:
             lambda: list(self._collection.find(query).sort("_id", 1))
         )
         return [Incident.parse(document) for document in found]
+
+
+def _acknowledgement(document: Mapping[str, Any] | None) -> Acknowledgement | None:
+    return Acknowledgement(document["by"], document["at"], document["why"]) if document else None

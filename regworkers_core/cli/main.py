@@ -8,13 +8,16 @@ from importlib.metadata import entry_points
 import typer
 
 from regworkers_core.cli import (
+    alerts,
     archive,
     audit,
+    aws,
     basics,
     campaign,
     certs,
     codes,
     dependencies,
+    dlq,
     drains,
     drill,
     eligibility,
@@ -22,6 +25,7 @@ from regworkers_core.cli import (
     notifications,
     replication,
     report,
+    review,
     runbook,
     service,
     template,
@@ -45,7 +49,10 @@ def build(called: str = "") -> typer.Typer:
     """
     app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
     basics.register(app)
+    alerts.register(app)
     audit.register(app)
+    aws.register(app)
+    dlq.register(app)
     drains.register(app)
     drill.register(app)
     replication.register(app)
@@ -60,6 +67,7 @@ def build(called: str = "") -> typer.Typer:
     template.register(app)
     archive.register(app)
     report.register(app)
+    review.register(app)
     runbook.register(app)
     for entry in sorted(entry_points(group="regworkers.commands"), key=lambda entry: entry.name):
         command = entry.load()

@@ -38,4 +38,6 @@ class Change(StrEnum):
     """What a channel is told about an incident."""
 
     OPENED = "opened"
+    # Somebody has taken it on; it is still open.
+    ACKNOWLEDGED = "acknowledged"
     RESOLVED = "resolved"

@@ -1,0 +1,231 @@
+"""`regworkers alerts`: what is open, who has taken it on, what is muted, and a look from outside of Dagster."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+
+from regworkers_core.adapters.incidents import Incident
+from regworkers_core.adapters.mutes import Mute
+from regworkers_core.adapters.operator_actions import operator
+from regworkers_core.alerting import alerting
+from regworkers_core.cli.by_hand import by_hand
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.snapshot import Snapshot
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.operations.conditions.evaluate import OUTSIDE, evaluate
+from regworkers_core.operations.snapshot.scheduler import read_scheduler
+from regworkers_core.operations.status import impatient
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import load_settings
+from regworkers_core.system import read_system
+
+Key = Annotated[str, typer.Argument(metavar="KEY", help="as `regworkers alerts` shows it")]
+Pattern = Annotated[
+    str, typer.Argument(metavar="KEY", help="a key, or the beginning of keys and a *: 'dead-letters:*'")
+]
+Reason = Annotated[str, typer.Option("--reason", help="why, for those who find it so")]
+By = Annotated[str, typer.Option("--by", help="who does it", default_factory=operator)]
+Duration = Annotated[str, typer.Option("--for", metavar="DURATION", help="30m, 2h or 3d; 14d at most")]
+_UNITS = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
+_LONGEST_SECONDS = 14 * 86_400.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add `alerts` and `alerts list|show|ack|mute|unmute|evaluate`."""
+    group = typer.Typer(help="What is wrong now, and who knows.", invoke_without_command=True)
+    group.callback()(alerts)
+    group.command("list")(list_command)
+    group.command("show")(show)
+    group.command("ack")(ack)
+    group.command("mute")(mute)
+    group.command("unmute")(unmute)
+    group.command("evaluate")(evaluate_command)
+    app.add_typer(group, name="alerts")
+
+
+def alerts(context: typer.Context, form: FormatOption = Format.TEXT) -> None:
+    """What is wrong now, and who knows. Alone it lists what is open."""
+    if context.invoked_subcommand is None:
+        list_command(form)
+
+
+def list_command(form: FormatOption = Format.TEXT) -> None:
+    """Open incidents and mutes. Exit code 1 when an incident is open."""
+    runtime = _runtime()
+    _answer(runtime, runtime.incidents.all_open(), form)
+
+
+def show(key: Key, form: FormatOption = Format.TEXT) -> None:
+    """One incident, open or over: numbers, runbook, who was told what. Exit code 1 while it is open."""
+    runtime = _runtime()
+    incident = runtime.incidents.find(key)
+    if incident is None:
+        raise UsageError(f"no incident {key}: `regworkers alerts` lists what is open")
+    answer(_document(incident, runtime.mutes.holding(runtime.clock())), form)
+    if incident.open:
+        raise typer.Exit(FINDING)
+
+
+def ack(key: Key, by: By, reason: Reason = "", form: FormatOption = Format.TEXT) -> None:
+    """You take it on: PagerDuty stops calling others, and Slack says who."""
+    runtime = _runtime()
+    incident = runtime.incidents.find(key)
+    if incident is None or not incident.open:
+        raise UsageError(f"{key} is not open: `regworkers alerts` lists what is")
+    with by_hand(runtime, "alerts ack", key, {"reason": reason}, who=by) as result:
+        done = runtime.incidents.acknowledge(incident, by, iso(runtime.clock()), reason)
+        if not done:
+            raise UsageError(f"{key} closed in this moment")
+        result["serial"] = incident.serial
+        alerting(runtime).tell(_as_they_are(runtime, key))
+    (now,) = _as_they_are(runtime, key)
+    answer(_document(now, runtime.mutes.holding(runtime.clock())), form)
+
+
+def mute(
+    pattern: Pattern, duration: Duration, reason: Reason, by: By, form: FormatOption = Format.TEXT
+) -> None:
+    """Nobody is told of it for a while. It opens and closes all the same; what is open at the end is told then."""
+    seconds, runtime = _seconds(duration), _runtime()
+    made = Mute(_pattern(pattern), by, iso(runtime.clock()), seconds, reason)
+    with by_hand(runtime, "alerts mute", pattern, {"seconds": seconds, "reason": reason}, who=by) as result:
+        runtime.mutes.put(made)
+        result["until"] = made.until
+    covered = [each.alert.key for each in runtime.incidents.all_open() if made.covers(each.alert.key)]
+    answer({**_mute(made), "openNow": covered}, form)
+
+
+def unmute(pattern: Pattern, by: By, form: FormatOption = Format.TEXT) -> None:
+    """End a mute; what it kept back is told now."""
+    runtime = _runtime()
+    with by_hand(runtime, "alerts unmute", pattern, who=by) as result:
+        if not runtime.mutes.remove(pattern):
+            raise UsageError(f"nothing is muted under {pattern}: `regworkers alerts` lists mutes")
+        owed = Mute(pattern, by, "", 0.0, "")
+        waiting = [each for each in runtime.incidents.all() if owed.covers(each.alert.key)]
+        alerting(runtime).tell(waiting)
+        result["open"] = sum(each.open for each in waiting)
+    answer({"unmuted": pattern, "open": [each.alert.key for each in waiting if each.open]}, form)
+
+
+def evaluate_command(form: FormatOption = Format.TEXT) -> None:
+    """Look at the whole system, open and close incidents, tell who has to know: the sensor's work, from outside.
+
+    For a cron: a daemon of Dagster that is dead alerts nobody. Exit code 1 when an incident is open, 2 when MongoDB
+    does not answer.
+    """
+    runtime = _runtime()
+    found = evaluate(runtime, _look(runtime), by=OUTSIDE)
+    if found.blind_looks:
+        # Whoever calls keeps nothing in mind between two calls, and one blink shall wake nobody up.
+        time.sleep(runtime.settings.alerts.patience_seconds)
+        found = evaluate(runtime, _look(runtime), by=OUTSIDE, blind_looks=found.blind_looks)
+    if found.blind_looks:
+        raise UsageError(
+            "MongoDB does not answer, so no incident is opened or closed; PagerDuty was told of that"
+        )
+    _answer(runtime, list(found.open), form, dict(found.unknown))
+
+
+def _look(runtime: Runtime) -> Snapshot:
+    return read_system(runtime, lambda: read_scheduler(runtime.dagster, runtime.clock()))
+
+
+def _runtime() -> Runtime:
+    return Runtime(impatient(load_settings()))
+
+
+def _as_they_are(runtime: Runtime, key: str) -> list[Incident]:
+    found = runtime.incidents.find(key)
+    return [found] if found else []
+
+
+def _answer(
+    runtime: Runtime, incidents: list[Incident], form: Format, unknown: dict[str, str] | None = None
+) -> None:
+    mutes = runtime.mutes.holding(runtime.clock())
+    document: dict[str, Any] = {
+        "open": [_document(each, mutes) for each in incidents],
+        "mutes": [_mute(each) for each in mutes],
+    }
+    if unknown is not None:
+        document["unknown"] = unknown
+    answer(document, form, _in_words(incidents, mutes, unknown or {}))
+    if incidents:
+        raise typer.Exit(FINDING)
+
+
+def _in_words(incidents: list[Incident], mutes: list[Mute], unknown: dict[str, str]) -> Group:
+    parts: list[RenderableType] = []
+    if incidents:
+        columns = ["since", "severity", "key", "what", "state"]
+        lines = [
+            [
+                each.opened_at[:19].replace("T", " "),
+                each.alert.severity.value,
+                each.alert.key,
+                each.alert.summary,
+                _state(each, mutes),
+            ]
+            for each in sorted(incidents, key=lambda each: (each.alert.severity.value, each.opened_at))
+        ]
+        parts.append(rows(columns, lines, whole=("key",)))
+        pages = dict.fromkeys(f"docs/{each.alert.runbook}" for each in incidents)
+        parts.append(f"what to do: {', '.join(pages)}; `regworkers alerts ack KEY` takes one on")
+    else:
+        parts.append("no incident is open")
+    parts += [f"{each.pattern} is muted by {each.by} until {each.until}: {each.why}" for each in mutes]
+    parts += [f"{name} is not known: {why}" for name, why in unknown.items()]
+    return Group(*parts)
+
+
+def _state(incident: Incident, mutes: list[Mute]) -> str:
+    muted = next((each for each in mutes if each.covers(incident.alert.key)), None)
+    if muted:
+        return f"muted until {muted.until}"
+    return f"taken on by {incident.acknowledged.by}" if incident.acknowledged else "open"
+
+
+def _document(incident: Incident, mutes: list[Mute]) -> dict[str, Any]:
+    taken, alert = incident.acknowledged, incident.alert
+    return {
+        "key": alert.key,
+        "open": incident.open,
+        "severity": alert.severity.value,
+        "summary": alert.summary,
+        "runbook": f"docs/{alert.runbook}",
+        "openedAt": incident.opened_at,
+        "lastSeenAt": incident.last_seen_at,
+        "resolvedAt": incident.resolved_at,
+        "times": incident.serial,
+        "acknowledged": {"by": taken.by, "at": taken.at, "why": taken.why} if taken else None,
+        "muted": next((_mute(each) for each in mutes if each.covers(alert.key)), None),
+        "told": {channel: change.value for channel, change in incident.told.items()},
+        "details": alert.details,
+    }
+
+
+def _mute(made: Mute) -> dict[str, Any]:
+    return {"pattern": made.pattern, "by": made.by, "at": made.at, "until": made.until, "why": made.why}
+
+
+def _seconds(duration: str) -> float:
+    found = re.fullmatch(r"(\d{1,6})([mhd])", duration)
+    seconds = int(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not 0 < seconds <= _LONGEST_SECONDS:
+        raise UsageError(f"--for {duration}: say 30m, 2h or 3d, 14d at most")
+    return seconds
+
+
+def _pattern(pattern: str) -> str:
+    if pattern in ("", "*"):
+        raise UsageError(
+            "a mute of everything would keep the next outage from you: name a condition, 'queue-depth:*'"
+        )
+    return pattern

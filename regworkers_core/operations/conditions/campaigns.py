@@ -1,0 +1,78 @@
+"""Selections: runs that failed, campaigns on which nobody works any more."""
+
+from __future__ import annotations
+
+from regworkers_core.domain.alert import Severity
+from regworkers_core.domain.snapshot import CampaignState, Unread
+from regworkers_core.operations.conditions.causes import of_draws
+from regworkers_core.operations.conditions.condition import Finding, Given, Judgement
+from regworkers_core.operations.conditions.texts import duration
+
+RUNS = "selection-run"
+# Jobs of the flow from the closing of a campaign to the messages to its fans.
+SELECTION_JOBS = ("draw", "top_up", "process_selections", "retry_market_selection", "send_notifications")
+PROCESSING = "PROCESSING"
+_STILL_SECONDS, _LEASES = 60.0, 4
+
+
+def failed_runs(given: Given) -> Judgement | Unread:
+    """One finding for each selection job and campaign whose last run failed."""
+    read = given.snapshot.scheduler
+    if isinstance(read, Unread):
+        return read
+    found = {}
+    for run in read.failed_runs:
+        if run.job in SELECTION_JOBS:
+            subject = _subject(run.job, run.partition)
+            of = f" of {run.partition}" if run.partition else ""
+            details = {
+                "runId": run.run_id,
+                "job": run.job,
+                "campaignId": run.partition,
+                "endedAt": run.ended_at,
+            }
+            found[subject] = Finding(
+                subject, Severity.CRITICAL, f"the run {run.job}{of} failed at {run.ended_at}", details
+            )
+    return Judgement(tuple(found.values()))
+
+
+def stuck(given: Given) -> Judgement | Unread:
+    """One finding for each campaign that is in PROCESSING for long while nobody holds its lease, or whoever does has
+    died. Not while its winners get their codes and messages, which needs no lease, unless that is blocked.
+    """
+    campaigns = given.snapshot.campaigns
+    if isinstance(campaigns, Unread):
+        return campaigns
+    found, unknown = [], set()
+    for campaign in campaigns:
+        if campaign.status != PROCESSING or _is_worked_on(given, campaign):
+            continue
+        name, age = campaign.campaign_id, given.age(campaign.since)
+        if age is None or age < 0:
+            unknown.add(name)
+        elif age > given.settings.alerts.stuck_seconds:
+            why = f": {campaign.failed}" if campaign.failed else ""
+            markets = f", {campaign.open_markets} markets open" if campaign.open_markets else ""
+            found.append(
+                Finding(
+                    name,
+                    Severity.CRITICAL,
+                    f"campaign {name} is in PROCESSING for {duration(age)} and nobody works on it{markets}{why}",
+                    {"campaignId": name, "seconds": round(age), "openMarkets": campaign.open_markets},
+                    because=(*of_draws(), *(f"{RUNS}:{_subject(job, name)}" for job in ("draw", "top_up"))),
+                )
+            )
+    return Judgement(tuple(found), frozenset(unknown))
+
+
+def _is_worked_on(given: Given, campaign: CampaignState) -> bool:
+    if campaign.lease_owner:
+        # It moves several times within a lease's time.
+        limit = max(_STILL_SECONDS, _LEASES * given.settings.selection.lease_seconds)
+        return given.still_seconds.get(campaign.campaign_id, 0.0) < limit
+    return campaign.open_markets > 0 and not campaign.failed
+
+
+def _subject(job: str, campaign_id: str) -> str:
+    return f"{job}/{campaign_id}" if campaign_id else job

@@ -1,0 +1,43 @@
+"""Whoever does not answer."""
+
+from __future__ import annotations
+
+from regworkers_core.domain.alert import Severity
+from regworkers_core.operations.conditions.condition import SEVERAL, Finding, Given, Judgement
+
+# Without them nothing is replicated or drawn. The others become critical by what they bring about.
+_CRITICAL = ("dynamodb", "streams", "sqs", "mongo", "s3")
+_AWS = ("dynamodb", "streams", "sqs", "s3", "cloudwatch", "secretsmanager")
+_PAGES = {
+    "kafka": "kafka.md",
+    "redis": "campaign-configuration.md",
+    "service-campaign": "campaign-configuration.md",
+}
+
+
+def away(_: Given) -> Judgement:
+    """Never, for whoever asks has been answered: `evaluate` tells it when MongoDB keeps nobody's incidents."""
+    return Judgement()
+
+
+def down(given: Given) -> Judgement:
+    """One finding for each dependency that does not answer; those of one provider belong together."""
+    found = [
+        Finding(
+            name,
+            Severity.CRITICAL if name in _CRITICAL else Severity.WARNING,
+            f"{name} does not answer: {trouble}",
+            {"dependency": name, "trouble": trouble},
+            group=_provider(name),
+            page=_PAGES.get(name, ""),
+        )
+        for name, trouble in given.snapshot.dependencies.items()
+        if trouble is not None
+    ]
+    return Judgement(tuple(found))
+
+
+def _provider(name: str) -> str:
+    if name in _AWS:
+        return "aws"
+    return "services" if name.startswith("service-") else SEVERAL

@@ -1,0 +1,69 @@
+"""Whether Dagster's daemons beat, its sensors and schedules tick, and the sensor of alerts looks."""
+
+from __future__ import annotations
+
+from regworkers_core.domain.alert import Severity
+from regworkers_core.domain.snapshot import TickState, Unread
+from regworkers_core.operations.conditions.causes import DAEMONS
+from regworkers_core.operations.conditions.condition import Finding, Given, Judgement
+from regworkers_core.operations.conditions.texts import duration, some
+
+ALERTS_SENSOR = "alerts_sensor"
+_INTERVALS = 3
+_SOON_SECONDS = 600.0
+
+
+def silent(given: Given) -> Judgement | Unread:
+    """One finding for all daemons, for they live in one process, and one for each tick that is overdue or fails."""
+    read = given.snapshot.scheduler
+    if isinstance(read, Unread):
+        return read
+    findings = []
+    limit = given.settings.alerts.silent_seconds
+    ages = {name: given.age(at) for name, at in sorted(read.daemons.items())}
+    late = {name: age for name, age in ages.items() if age is None or age > limit}
+    if late:
+        beats = [f"{name} {'never' if age is None else duration(age) + ' ago'}" for name, age in late.items()]
+        summary = f"{len(late)} of {len(ages)} daemons of Dagster are silent, last heard of: {some(beats)}"
+        details = {"silentSeconds": {name: age and round(age) for name, age in late.items()}}
+        findings.append(Finding(DAEMONS.partition(":")[2], Severity.CRITICAL, summary, details))
+    findings += [found for tick in read.ticks if (found := _of_tick(given, tick)) is not None]
+    # Since when a daily schedule is switched on is not known: its first tick may be due tomorrow.
+    first = {
+        tick.name
+        for tick in read.ticks
+        if tick.last_tick_at is None and tick.interval_seconds > _SOON_SECONDS
+    }
+    return Judgement(tuple(findings), frozenset(first))
+
+
+def watcher_silent(given: Given) -> Judgement:
+    """Who looks from outside sees whether the sensor still does: a dead daemon cannot alert of itself."""
+    seen = given.sensor_seen_at
+    age = None if seen is None else given.now - seen
+    if age is None or age <= given.settings.alerts.silent_seconds:
+        return Judgement()
+    summary = f"{ALERTS_SENSOR} has not looked for {duration(age)}: daemon, code location or sensor are down"
+    found = Finding(
+        ALERTS_SENSOR, Severity.CRITICAL, summary, {"silentSeconds": round(age)}, because=(DAEMONS,)
+    )
+    return Judgement((found,))
+
+
+def _of_tick(given: Given, tick: TickState) -> Finding | None:
+    age = given.age(tick.last_tick_at)
+    if age is None and tick.interval_seconds > _SOON_SECONDS:
+        return None
+    limit = max(_INTERVALS * tick.interval_seconds, given.settings.alerts.silent_seconds)
+    details = {
+        "intervalSeconds": tick.interval_seconds,
+        "silentSeconds": None if age is None else round(age),
+    }
+    if age is None or age > limit:
+        last = "never ticked" if age is None else f"ticked {duration(age)} ago"
+        summary = f"{tick.name} is switched on and {last}, it should every {duration(tick.interval_seconds)}"
+        return Finding(tick.name, Severity.WARNING, summary, details, because=(DAEMONS,))
+    if tick.error:
+        summary = f"the last tick of {tick.name} failed: {tick.error.splitlines()[0][:200]}"
+        return Finding(tick.name, Severity.WARNING, summary, details)
+    return None

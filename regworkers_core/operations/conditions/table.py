@@ -1,0 +1,167 @@
+"""The one table of all conditions. docs/alerts.md shows it; a test compares the two."""
+
+from __future__ import annotations
+
+from regworkers_core.domain.alert import Severity
+from regworkers_core.operations.conditions import campaigns, dependencies, kept, queues, scheduler, work
+from regworkers_core.operations.conditions.causes import DEPENDENCY
+from regworkers_core.operations.conditions.condition import Condition
+from regworkers_core.operations.conditions.texts import duration
+from regworkers_core.settings import AlertSettings, AnalyticsSettings, CertificatesSettings
+
+_LIMITS, _CERTIFICATES, _ANALYTICS = AlertSettings(), CertificatesSettings(), AnalyticsSettings()
+_CRITICAL, _WARNING = Severity.CRITICAL.value, Severity.WARNING.value
+MONGO_AWAY = Condition(
+    name="mongo-away",
+    fires="MongoDB, which keeps the incidents, does not answer at two looks; told to PagerDuty and the log only",
+    severity=_CRITICAL,
+    key="mongo",
+    runbook="total-failure.md",
+    several="times MongoDB is away",
+    judge=dependencies.away,
+)
+TABLE: tuple[Condition, ...] = (
+    MONGO_AWAY,
+    Condition(
+        name=DEPENDENCY,
+        fires=f"a dependency does not answer at two looks, `patienceSeconds` ({_LIMITS.patience_seconds:.0f} s) apart",
+        severity=f"{_CRITICAL}: DynamoDB, its streams, SQS, S3, MongoDB; {_WARNING}: the others, as long as nothing "
+        "critical comes of it",
+        key="dependency",
+        runbook="total-failure.md",
+        several="dependencies do not answer",
+        judge=dependencies.down,
+        patient=True,
+    ),
+    Condition(
+        name="scheduler",
+        fires="a daemon of Dagster is silent, a sensor or schedule that is switched on did not tick for three "
+        f"intervals and `silentSeconds` ({duration(_LIMITS.silent_seconds)}), or its last tick failed; at two looks",
+        severity=f"{_CRITICAL}: daemons; {_WARNING}: ticks",
+        key="`daemons`, or the sensor or schedule",
+        runbook="scheduler.md",
+        several="sensors and schedules do not tick as they should",
+        judge=scheduler.silent,
+        timed=True,
+        patient=True,
+    ),
+    Condition(
+        name="watcher",
+        fires="who looks from outside of Dagster finds that the sensor of alerts did not look for `silentSeconds` "
+        f"({duration(_LIMITS.silent_seconds)})",
+        severity=_CRITICAL,
+        key="alerts_sensor",
+        runbook="scheduler.md",
+        several="watchers are silent",
+        judge=scheduler.watcher_silent,
+        timed=True,
+    ),
+    Condition(
+        name="error-rate",
+        fires=f"more than `errorRate` ({_LIMITS.error_rate:.0%}) of what a drain received within 5 min failed, and at "
+        f"least `errorItems` ({_LIMITS.error_items}) items",
+        severity=_CRITICAL,
+        key="drain",
+        runbook="total-failure.md",
+        several="drains fail",
+        judge=work.error_rate,
+        timed=True,
+    ),
+    Condition(
+        name="batch-time",
+        fires=f"the p95 of a drain's batches is above `batchShare` ({_LIMITS.batch_share:.0%}) of the time that a "
+        "batch is its own",
+        severity=_WARNING,
+        key="drain",
+        runbook="time-outs.md",
+        several="drains are close to their time limit",
+        judge=work.batch_time,
+        timed=True,
+    ),
+    Condition(
+        name="stream-lag",
+        fires="the oldest unread record of the demand table's stream is older than `streamLagSeconds` "
+        f"({_LIMITS.stream_lag_seconds:.0f} s)",
+        severity=f"{_WARNING}; {_CRITICAL} above `streamLagCriticalSeconds` "
+        f"({duration(_LIMITS.stream_lag_critical_seconds)})",
+        key="demand-table",
+        runbook="stream-lag.md",
+        several="streams lag",
+        judge=work.stream_lag,
+        timed=True,
+    ),
+    Condition(
+        name="queue-depth",
+        fires="more messages wait than `queueDepth` of that queue: "
+        + ", ".join(f"{name} {limit:,}" for name, limit in _LIMITS.queue_depth.model_dump().items()),
+        severity=_CRITICAL,
+        key="queue",
+        runbook="total-failure.md",
+        several="queues are deep",
+        judge=queues.depth,
+    ),
+    Condition(
+        name="dead-letters",
+        fires="a dead-letter queue is not empty",
+        severity=_WARNING,
+        key="queue",
+        runbook="dead-letters.md",
+        several="dead-letter queues are not empty",
+        judge=queues.dead_letters,
+    ),
+    Condition(
+        name="data-loss",
+        fires="of the time that the stream (24 h) or a queue keeps what nobody reads, less than `lossShareLeft` "
+        f"({_LIMITS.loss_share_left:.0%}) is left for the oldest; of the analytics queue "
+        f"`analytics.warnDaysLeft` ({_ANALYTICS.warn_days_left:g} days)",
+        severity=f"{_WARNING}; {_CRITICAL} under `lossCriticalShareLeft` ({_LIMITS.loss_critical_share_left:.0%}), "
+        f"`analytics.criticalDaysLeft` ({_ANALYTICS.critical_days_left:g} days)",
+        key="queue, or `demand-table-stream`",
+        runbook="total-failure.md",
+        several="queues are about to lose something",
+        judge=queues.data_loss,
+        timed=True,
+    ),
+    Condition(
+        name=campaigns.RUNS,
+        fires="the last run of a selection job failed: "
+        + ", ".join(f"`{job}`" for job in campaigns.SELECTION_JOBS),
+        severity=_CRITICAL,
+        key="job, or `<job>/<campaignId>`",
+        runbook="selection-failures.md",
+        several="selection runs failed",
+        judge=campaigns.failed_runs,
+    ),
+    Condition(
+        name="campaign-stuck",
+        fires=f"a campaign is in PROCESSING for `stuckSeconds` ({duration(_LIMITS.stuck_seconds)}) and nobody holds "
+        "the lease of its draw, or it stands still; or codes for its winners are missing",
+        severity=_CRITICAL,
+        key="campaignId",
+        runbook="selection-failures.md",
+        several="campaigns are stuck in PROCESSING",
+        judge=campaigns.stuck,
+        timed=True,
+    ),
+    Condition(
+        name="drift",
+        fires="the last reconcile found that the replica differs from its source",
+        severity=f"{_WARNING}; {_CRITICAL} from `driftCritical` ({_LIMITS.drift_critical}) entries on",
+        key="replica",
+        runbook="out-of-sync.md",
+        several="replicas differ",
+        judge=kept.drift,
+    ),
+    Condition(
+        name="certificates",
+        fires=f"Kafka's client certificate ends in less than `certificates.warnDays` ({_CERTIFICATES.warn_days:g}), or "
+        "is out of order",
+        severity=f"{_WARNING}; {_CRITICAL} under `certificates.criticalDays` ({_CERTIFICATES.critical_days:g}), and "
+        "when it cannot be used",
+        key="`<environment>-ends`, `<environment>-trouble`",
+        runbook="certificates.md",
+        several="certificates need somebody",
+        judge=kept.certificates,
+        timed=True,
+    ),
+)

@@ -1,0 +1,74 @@
+"""What drains and the reader of the stream did lately."""
+
+from __future__ import annotations
+
+from regworkers_core.domain.alert import Severity
+from regworkers_core.domain.snapshot import Unread
+from regworkers_core.operations.conditions.causes import of_backlog, of_drain
+from regworkers_core.operations.conditions.condition import Finding, Given, Judgement
+from regworkers_core.operations.conditions.texts import duration
+
+_STREAM = "demand-table"
+
+
+def error_rate(given: Given) -> Judgement | Unread:
+    """One finding for each drain of whose items too many failed."""
+    drains, limits = given.snapshot.drains, given.settings.alerts
+    if isinstance(drains, Unread):
+        return drains
+    found = []
+    for drain in drains:
+        rate = drain.error_rate
+        if rate is None or rate <= limits.error_rate or drain.failed < limits.error_items:
+            continue
+        summary = (
+            f"{rate:.0%} of what the drain {drain.name} received within {duration(drain.window_seconds)} failed: "
+            f"{drain.failed} of {drain.received} items"
+        )
+        details = {"failed": drain.failed, "received": drain.received, "rate": round(rate, 4)}
+        found.append(Finding(drain.name, Severity.CRITICAL, summary, details, of_drain(drain.name)))
+    return Judgement(tuple(found))
+
+
+def batch_time(given: Given) -> Judgement | Unread:
+    """One finding for each drain whose batches take nearly as long as they are its own."""
+    drains, share = given.snapshot.drains, given.settings.alerts.batch_share
+    if isinstance(drains, Unread):
+        return drains
+    found, unknown = [], set()
+    for drain in drains:
+        took, limit = drain.batch_p95_seconds, drain.batch_limit_seconds
+        if took is None or limit is None:
+            # Nothing received is known: it was not slow.
+            if drain.received:
+                unknown.add(drain.name)
+        elif took > share * limit:
+            summary = (
+                f"a batch of the drain {drain.name} takes {took:.1f} s (p95), its limit is {limit:.0f} s"
+            )
+            details = {"p95Seconds": round(took, 3), "limitSeconds": limit}
+            found.append(Finding(drain.name, Severity.WARNING, summary, details, of_drain(drain.name)))
+    return Judgement(tuple(found), frozenset(unknown))
+
+
+def stream_lag(given: Given) -> Judgement | Unread:
+    """At most one finding: the age of the oldest record that nobody has read."""
+    stream, limits = given.snapshot.stream, given.settings.alerts
+    if isinstance(stream, Unread):
+        return stream
+    age = stream.iterator_age_seconds
+    if age is None:
+        return Unread("nobody knows how old the oldest unread record of the stream is")
+    if age <= limits.stream_lag_seconds:
+        return Judgement()
+    severe = age > limits.stream_lag_critical_seconds
+    limit = duration(limits.stream_lag_seconds)
+    summary = f"the oldest unread record of the stream is {duration(age)} old, above {limit}"
+    found = Finding(
+        _STREAM,
+        Severity.CRITICAL if severe else Severity.WARNING,
+        summary,
+        {"iteratorAgeSeconds": round(age), "shards": stream.shards},
+        of_backlog("enqueue"),
+    )
+    return Judgement((found,))

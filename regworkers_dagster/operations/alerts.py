@@ -1,0 +1,66 @@
+"""The sensor that judges all conditions, and tells whoever has to know."""
+
+# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
+
+import time
+
+import dagster as dg
+
+from regworkers_core.operations.conditions.evaluate import SENSOR, Evaluation, evaluate
+from regworkers_core.operations.conditions.scheduler import ALERTS_SENSOR
+from regworkers_core.system import read_system
+from regworkers_dagster.draining.sensing import Answer, safely
+from regworkers_dagster.operations.scheduler import scheduler_of
+from regworkers_dagster.resources import Workers
+
+_INTERVAL_SECONDS = 30
+# Whoever waits for it sounds the alarm when it stays away: deploy/ has that alarm.
+HEARTBEAT = "AlertsEvaluated"
+
+
+def build_sensors(*, on: bool) -> list[dg.SensorDefinition]:
+    """`on` makes it run without being switched on in the UI."""
+    return [
+        dg.sensor(
+            name=ALERTS_SENSOR,
+            minimum_interval_seconds=_INTERVAL_SECONDS,
+            default_status=dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED,
+            description="Looks at the whole system every half minute, opens and closes incidents, and tells PagerDuty "
+            "and Slack. docs/alerts.md lists the conditions; `regworkers alerts` shows what is open.",
+        )(alerts_tick)
+    ]
+
+
+def alerts_tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> Answer:
+    """Reads a snapshot (some 3 s at most), settles it, and tells the channels (some 4 s at most)."""
+
+    def answer() -> Answer:
+        runtime = tick_workers.runtime
+        snapshot = read_system(
+            runtime, lambda: scheduler_of(context.instance, context.repository_def, time.time())
+        )
+        found = evaluate(runtime, snapshot, by=SENSOR, blind_looks=blind_looks_of(context.cursor))
+        if runtime.settings.observability.cloudwatch_enabled and not found.blind_looks:
+            runtime.metrics.gauges({}, {HEARTBEAT: (1.0, "Count")})
+        context.update_cursor(str(found.blind_looks))
+        return dg.SkipReason(in_words(found))
+
+    return safely(context, answer)
+
+
+def blind_looks_of(cursor: str | None) -> int:
+    """A cursor is a hint: what it should not hold counts as nothing."""
+    return int(cursor) if cursor and cursor.isdecimal() else 0
+
+
+def in_words(found: Evaluation) -> str:
+    """What the sensor's page in the UI says of a look."""
+    if found.blind_looks:
+        return f"MongoDB does not answer at look {found.blind_looks}: no incident is opened or closed"
+    lines = [f"{len(found.open)} incidents are open"]
+    lines += [f"{each.alert.severity.value} {each.alert.key}: {each.alert.summary}" for each in found.open]
+    by_reason: dict[str, list[str]] = {}
+    for name, why in found.unknown.items():
+        by_reason.setdefault(why, []).append(name)
+    lines += [f"not known: {', '.join(names)} ({why})" for why, names in by_reason.items()]
+    return "\n".join(lines)
