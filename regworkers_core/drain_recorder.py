@@ -20,6 +20,7 @@ from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.engine.drain import DrainReport
 from regworkers_core.engine.percentiles import Percentiles
 from regworkers_core.observability.logs import describe
+from regworkers_core.observability.memory import peak_mib
 
 FLUSH_SECONDS = 15.0
 # How long a drain that has ended waits for its last words to be written.
@@ -48,7 +49,7 @@ class _Minute:
 class Tally:
     """The numbers of one drain, by minute; safe to share between threads. `clock` is in epoch seconds.
 
-    `limit_seconds` is how long a batch is the drain's own without a heartbeat.
+    `limit_seconds` is how long a batch is the drain's own without a heartbeat, `memory` the MiB that the process took.
     """
 
     def __init__(
@@ -59,9 +60,10 @@ class Tally:
         limit_seconds: float,
         clock: Callable[[], float],
         meters: Callable[[], Meters],
+        memory: Callable[[], float] = peak_mib,
     ) -> None:
         self._drain, self._run_id, self._limit_seconds = drain, run_id, limit_seconds
-        self._clock, self._meters = clock, meters
+        self._clock, self._meters, self._memory = clock, meters, memory
         self._lock = threading.Lock()
         self._told: Counter[str] = Counter()
         self._lag: float | None = None
@@ -125,6 +127,7 @@ class Tally:
             calls={name: number for name, number in calls.items() if number},
             waited_seconds={name: round(waited[name], 3) for name, number in calls.items() if number},
             ended=ended,
+            memory_mib=round(self._memory(), 1),
         )
 
 

@@ -93,9 +93,16 @@ class DrainLog:
     def between(self, start: str, end: str) -> list[DrainMinute]:
         """From the minute `start` on, before the minute `end`, oldest first."""
         found = self._dependency.call(
-            lambda: list(self._collection.find({"_id": {"$gte": start, "$lt": end}}).sort("_id", 1))
+            lambda: list(self._collection.find({"minute": {"$gte": start, "$lt": end}}).sort("minute", 1))
         )
         return [_parsed(document) for document in found]
+
+    def oldest(self) -> str | None:
+        """The first minute that is kept, None: there is none."""
+        found = self._dependency.call(
+            lambda: self._collection.find_one({}, {"minute": 1}, sort=[("minute", 1)])
+        )
+        return None if found is None else str(found["minute"])
 
     def last(self, drain: str) -> DrainMinute | None:
         """The latest minute of any run of this drain, None: it was never seen, or not within KEEP_DAYS."""

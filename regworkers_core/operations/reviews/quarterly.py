@@ -1,0 +1,179 @@
+"""Every quarter: who may do what, dependencies that are outdated or vulnerable, and a recovery drill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from regworkers_core.domain.drill import DrillResult
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.operations.dependencies import DependencyReport
+from regworkers_core.operations.policies.everyone import FOLDER, WORKERS, files
+from regworkers_core.operations.reviews.plots import bars
+from regworkers_core.operations.reviews.sections import Part, Remark, Section, Table
+
+DAYS = 91
+Statement = Mapping[str, Any]
+
+
+def parts(locked: Callable[[], DependencyReport], drill: Callable[[], DrillResult] | None) -> Iterator[Part]:
+    """`drill` None: none is made, and the report says so."""
+    yield Part("privileges", "Least privilege", lambda: privileges(read_policies(FOLDER), files()))
+    yield Part("dependencies", "Dependencies", lambda: dependencies(locked()))
+    yield Part("recovery", "Recovery drill", lambda: recovery(None if drill is None else drill()))
+
+
+def read_policies(folder: Path) -> dict[str, bytes]:
+    """By file name. Raises UsageError where the folder is not: an image may leave it out."""
+    found = {path.name: path.read_bytes() for path in sorted(folder.glob("*.json"))}
+    if not found:
+        raise UsageError(f"there are no policies in {folder}: run the review from a checkout")
+    return found
+
+
+def privileges(written: Mapping[str, bytes], declared: Mapping[str, bytes]) -> Section:
+    """Every policy: what it allows to how much, and whether it is the one that the code declares."""
+    remarks, rows = [], []
+    for name in sorted({*written, *declared}):
+        if name not in written:
+            remarks.append(Remark("finding", f"{name} is declared and not there: {_WRITE}"))
+            continue
+        if name not in declared:
+            remarks.append(Remark("finding", f"{name}: no worker declares this policy; who uses it?"))
+        elif orjson.loads(written[name]) != orjson.loads(declared[name]):
+            remarks.append(Remark("finding", f"{name} is not what the code declares: {_WRITE}"))
+        statements: Sequence[Statement] = orjson.loads(written[name]).get("Statement", ())
+        actions = {action for each in statements for action in _list(each.get("Action"))}
+        open_ = [
+            each for each in statements if "*" in _list(each.get("Resource")) and not each.get("Condition")
+        ]
+        changing = sum(not _only_reads(action) for action in actions)
+        deletes = sum("Delete" in action for action in actions)
+        everywhere = sorted({action for each in open_ for action in _list(each.get("Action"))})
+        rows.append(
+            (name.removesuffix(".json"), len(actions), changing, deletes, ", ".join(everywhere) or None)
+        )
+        remarks += _of_policy(name, actions, everywhere)
+    who = {worker.name: worker.does for worker in WORKERS}
+    return Section(
+        "privileges",
+        "",
+        f"{len(rows)} policies.",
+        tuple(remarks),
+        (
+            Table(
+                "What each allows",
+                ("policy", "actions", "of them changing", "of them deleting", "on all resources", "for"),
+                [(*row, who.get(str(row[0]))) for row in rows],
+            ),
+        ),
+        {},
+        {str(row[0]): {"actions": row[1], "changing": row[2]} for row in rows},
+    )
+
+
+_WRITE = "`python -m regworkers_core.operations.policies` writes it anew"
+
+
+def _of_policy(name: str, actions: set[str], everywhere: Sequence[str]) -> Iterator[Remark]:
+    if wild := sorted(action for action in actions if "*" in action):
+        yield Remark("finding", f"{name} allows {', '.join(wild)}: name the actions one by one")
+    if changing := [action for action in everywhere if not _only_reads(action)]:
+        yield Remark(
+            "warning", f"{name} allows {', '.join(changing)} on all resources: does the action know none?"
+        )
+
+
+def _only_reads(action: str) -> bool:
+    return action.partition(":")[2].startswith(
+        ("Get", "List", "Describe", "BatchGet", "Query", "Scan", "Filter")
+    )
+
+
+def _list(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def dependencies(report: DependencyReport) -> Section:
+    """The lock against index and advisories. Nobody could be asked is not the same as none."""
+    remarks = []
+    for each in report.vulnerable or ():
+        mended = f"; mended in {', '.join(each.fixed_in)}" if each.fixed_in else ""
+        remarks.append(Remark("finding", f"{each.name} {each.locked} is vulnerable ({each.id}){mended}"))
+    remarks += [Remark("warning", f"not known: {note}") for note in report.notes]
+    outdated = report.outdated or ()
+    major = [each for each in outdated if each.locked.partition(".")[0] != each.latest.partition(".")[0]]
+    if major:
+        text = f"{len(major)} are a major version behind; `make lock` takes up what pyproject.toml allows"
+        remarks.append(Remark("warning", text))
+    first = [*major, *(each for each in outdated if each not in major)]
+    rows = [(each.name, each.locked, each.latest, "yes" if each in major else None) for each in first]
+    known = {
+        "outdated": None if report.outdated is None else len(outdated),
+        "vulnerable": None if report.vulnerable is None else len(report.vulnerable),
+    }
+    told = ", ".join(
+        f"{'unknown how many' if number is None else number} {name}" for name, number in known.items()
+    )
+    return Section(
+        "dependencies",
+        "",
+        f"{report.packages} packages are locked: {told}.",
+        tuple(remarks),
+        (Table("Outdated", ("package", "locked", "latest", "major"), rows),) if rows else (),
+        {},
+        {"packages": report.packages, **known},
+    )
+
+
+def recovery(result: DrillResult | None) -> Section:
+    """The drill as it went; see domain/drill.py for what is a finding."""
+    if result is None:
+        text = "no drill was made with this review: `regworkers drill recovery` makes one"
+        return Section("recovery", "", "Left out.", (Remark("warning", text),))
+    remarks = [Remark("finding", text) for text in result.findings]
+    if result.refused:
+        text = (
+            f"{result.refused:,} entries of the source are no valid entries: no replica will ever hold them"
+        )
+        remarks.append(Remark("warning", text))
+    rate, estimate = result.per_second, result.estimate_seconds
+    rows: list[tuple[str, object]] = [
+        ("entries rebuilt", result.saved),
+        ("seconds", round(result.seconds, 1)),
+        ("entries a second, one process", None if rate is None else round(rate)),
+        ("entries in all", result.total),
+        ("minutes for all", None if estimate is None else float(f"{estimate / 60:.3g}")),
+        ("objective, minutes", round(result.objective_seconds / 60, 1)),
+        ("save drains needed", result.processes_needed),
+        ("entries that differ", sum(result.differences.values())),
+        ("scratch database", f"{result.scratch}{' (dropped)' if result.dropped else ' (STILL THERE)'}"),
+    ]
+    plots = {}
+    if estimate is not None:
+        objective = result.objective_seconds / 60
+        minutes = {
+            "one process": estimate / 60,
+            "backfill alone": (result.total or 0) / result.limit_per_second / 60,
+        }
+        red = frozenset(name for name, value in minutes.items() if value > objective)
+        texts = [f"{value:,.1f} min" for value in minutes.values()]
+        title = "Time until the replica is whole again"
+        plots["estimate"] = bars(
+            title, "minutes", minutes, texts=texts, red=red, limit=("objective", objective)
+        )
+    lead = "Passed." if result.passed else "Not passed."
+    if result.ended == "most_entries":
+        lead += " A part of the entries was rebuilt; the time for all is an estimate."
+    return Section(
+        "recovery",
+        "",
+        lead,
+        tuple(remarks),
+        (Table("The drill", ("", "value"), rows),),
+        plots,
+        result.as_dict(),
+    )
