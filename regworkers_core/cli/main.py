@@ -18,6 +18,7 @@ from regworkers_core.cli import (
     codes,
     dependencies,
     dlq,
+    doctor,
     drains,
     drill,
     eligibility,
@@ -64,6 +65,7 @@ def build(called: str = "") -> typer.Typer:
     notifications.register(app)
     service.register(app)
     dependencies.register(app)
+    doctor.register(app)
     template.register(app)
     archive.register(app)
     report.register(app)

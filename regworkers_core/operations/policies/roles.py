@@ -1,0 +1,32 @@
+"""The roles of a deployment: which policies hang on which, by the names of Kubernetes' service accounts."""
+
+from __future__ import annotations
+
+from regworkers_core.operations.policies.statement import Place
+
+# More than AWS attaches to a role by default (10): its quota goes up to 20 on request.
+ROLES: dict[str, tuple[str, ...]] = {
+    "sensors": ("compute-logs", "kafka-certificate", "sensors"),
+    "run": (
+        "archive",
+        "compute-logs",
+        "dead-letters",
+        "discovery",
+        "draw",
+        "enqueue",
+        "funnel",
+        "invites",
+        "kafka-certificate",
+        "notifications",
+        "publish",
+        "reconcile",
+        "save",
+        "selections",
+        "services",
+    ),
+}
+
+
+def resource_name(place: Place, short: str) -> str:
+    """Of a role or a policy on AWS."""
+    return f"{place.names.prefix}regworkers-{short}"
