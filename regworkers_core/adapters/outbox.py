@@ -54,6 +54,12 @@ class Outbox:
         answer = self._dependency.call(lambda: self._collection.update_many(query, update))
         return answer.modified_count
 
+    def statuses(self, keys: Sequence[str]) -> dict[str, str]:
+        """PENDING or SENT of the rows under these keys; absent ones are absent from the answer."""
+        query = {"_id": {"$in": list(keys)}}
+        found = self._dependency.call(lambda: list(self._collection.find(query, {"status": 1})))
+        return {str(row["_id"]): str(row["status"]) for row in found}
+
     def count(self, market: MarketPhase) -> int:
         return count(self._collection, self._dependency, market.as_fields())
 

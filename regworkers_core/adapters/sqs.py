@@ -84,7 +84,7 @@ class SqsQueue:
                 WaitTimeSeconds=round(wait_seconds),
                 VisibilityTimeout=visibility_seconds,
                 MessageAttributeNames=["All"],
-                AttributeNames=["ApproximateReceiveCount"],
+                AttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
             )
         )
         return [
@@ -98,6 +98,7 @@ class SqsQueue:
                     if "StringValue" in value
                 },
                 receive_count=int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1)),
+                sent_at=_sent_at(message.get("Attributes", {})),
             )
             for message in answer.get("Messages", ())
         ]
@@ -165,6 +166,11 @@ class SqsQueue:
 
 def _depth(found: Mapping[str, str]) -> QueueDepth:
     return QueueDepth(*(int(found.get(name, 0)) for name in _DEPTH))
+
+
+def _sent_at(attributes: Mapping[str, str]) -> float | None:
+    milliseconds = attributes.get("SentTimestamp", "")
+    return int(milliseconds) / 1000 if milliseconds.isdigit() else None
 
 
 def _size(message: Outgoing) -> int:

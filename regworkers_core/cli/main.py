@@ -19,6 +19,7 @@ from regworkers_core.cli import (
     dependencies,
     dlq,
     doctor,
+    dlq,
     drains,
     drill,
     eligibility,

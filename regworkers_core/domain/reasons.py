@@ -27,6 +27,8 @@ class Reason(StrEnum):
     COUNT_MISMATCH = "COUNT_MISMATCH"
     SERVICE_REFUSED = "SERVICE_REFUSED"
     ATTEMPTS_EXHAUSTED = "ATTEMPTS_EXHAUSTED"
+    # Never an attribute: what the queue's own redrive policy moved, for workers that died on it, carries no reason.
+    RECEIVED_TOO_OFTEN = "RECEIVED_TOO_OFTEN"
 
 
 class Failure(Exception):

@@ -26,13 +26,14 @@ class SendFailure:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A received message. `receive_count` starts at 1."""
+    """A received message. `receive_count` starts at 1; `sent_at` in epoch seconds, None where nobody said."""
 
     message_id: str
     receipt: str
     body: str
     attributes: Mapping[str, str]
     receive_count: int
+    sent_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

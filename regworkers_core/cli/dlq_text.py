@@ -1,0 +1,199 @@
+"""Dead letters as documents and tables: ids of campaigns and entries, never a value of a body."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from regworkers_core.adapters.operator_actions import Action
+from regworkers_core.cli.output import rows
+from regworkers_core.operations.dead_letters.letters import OF_A_FAILURE
+from regworkers_core.operations.dead_letters.truth import WORDS, Judged, Verdict
+
+Document = Mapping[str, Any]
+# Attributes of the contract: what others may have put there is not shown.
+_SHOWN_ATTRIBUTES = OF_A_FAILURE | {"correlationId", "traceparent"}
+
+
+def letter_document(judged: Judged, *, whole: bool = False) -> dict[str, Any]:
+    """One letter; `whole` with its attributes and the form of its body."""
+    letter = judged.letter
+    found: dict[str, Any] = {
+        "queue": letter.queue.name,
+        "messageId": letter.id,
+        "reason": letter.reason,
+        "error": letter.error,
+        "fingerprint": letter.fingerprint,
+        "firstFailedAt": letter.first_failed_at,
+        "receiveCount": letter.message.receive_count,
+        "verdict": judged.verdict.value,
+        "verdictInWords": WORDS[judged.verdict],
+        "why": judged.why,
+        "failsAgain": judged.fails_again,
+        "items": [
+            {"id": item.id or None, "verdict": truth.verdict.value, "why": truth.why}
+            for item, truth in zip(letter.items, judged.items, strict=False)
+        ],
+    }
+    if whole:
+        attributes = letter.message.attributes
+        found["attributes"] = {
+            name: attributes[name] for name in sorted(attributes) if name in _SHOWN_ATTRIBUTES
+        }
+        found["bodyBytes"] = len(letter.message.body.encode(errors="backslashreplace"))
+        found["bodyFields"] = _fields(letter.message.body)
+    return found
+
+
+def _fields(body: str) -> list[str] | None:
+    """Names of the first item's fields (of an event those of its data, too); None for a body that is not read."""
+    try:
+        first = orjson.loads(body)["items"][0]
+        names = [*first, *(f"data.{name}" for name in first.get("data", {}))]
+    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
+        return None
+    return sorted(map(str, names))
+
+
+def groups_text(document: Document) -> Group:
+    found: Sequence[Document] = document["groups"]
+    if not found:
+        return Group(*_notes(document, "no dead letters"))
+    columns = ("cause", "queue", "reason", "messages", "first", "last", "trend", "for example")
+    lines = [
+        [
+            group["fingerprint"],
+            group["queue"],
+            group["reason"],
+            group["messages"],
+            _second(group["firstSeen"]),
+            _second(group["lastSeen"]),
+            group["trend"],
+            group["examples"][0] if group["examples"] else None,
+        ]
+        for group in found
+    ]
+    below = []
+    for group in found:
+        verdicts = _verdicts(group)
+        below += [
+            Text(f"{group['fingerprint'] or 'others'}: {group['error'] or group['reason']}{verdicts}"),
+            Text(f"  {group['advice']}"),
+            Text(f"  {group['command']}"),
+        ]
+    return Group(rows(columns, lines, whole=("cause",)), *below, *_notes(document))
+
+
+def letters_text(document: Document) -> Group:
+    lines = [
+        [
+            letter["messageId"],
+            letter["items"][0]["id"] if letter["items"] else None,
+            letter["reason"],
+            _second(letter["firstFailedAt"]),
+            letter["verdictInWords"],
+            letter["why"],
+        ]
+        for letter in document["letters"]
+    ]
+    if not lines:
+        return Group(*_notes(document, "no dead letters"))
+    columns = ("message", "item", "reason", "first failed", "truth", "because")
+    return Group(rows(columns, lines, whole=("message",)), *_notes(document))
+
+
+def redrive_text(document: Document) -> Group:
+    columns = ["cause", "reason", "messages", *(verdict.value for verdict in Verdict), "sent", "canary"]
+    lines = [
+        [
+            group["fingerprint"],
+            group["reason"],
+            group["messages"],
+            *(group.get("verdicts", {}).get(verdict.value, 0) for verdict in Verdict),
+            group["sent"],
+            group["canary"],
+        ]
+        for group in document["groups"]
+    ]
+    title = f"{document['queue']} to {document['to']}: {document['ended']}, {document['sent']} sent"
+    table: RenderableType = rows(columns, lines, title=title, whole=("cause",)) if lines else title
+    if not lines and document["dryRun"]:
+        table = "no dead letters"
+    return Group(table, *_notes(document))
+
+
+def drop_text(document: Document) -> Group:
+    columns = ["cause", "reason", "messages", *(verdict.value for verdict in Verdict)]
+    lines = [
+        [
+            group["fingerprint"],
+            group["reason"],
+            group["messages"],
+            *(group.get("verdicts", {}).get(verdict.value, 0) for verdict in Verdict),
+        ]
+        for group in document["groups"]
+    ]
+    title = f"{document['queue']}: {document['chosen']} chosen, {document['dropped']} dropped"
+    kept = [Text(f"copies: {document['copies']}")] if document["copies"] else []
+    table: RenderableType = (
+        rows(columns, lines, title=title, whole=("cause",)) if lines else "no dead letters"
+    )
+    return Group(table, *kept, *_notes(document))
+
+
+def action_document(action: Action) -> dict[str, Any]:
+    return {
+        "id": action.action_id,
+        "who": action.who,
+        "what": action.what,
+        "queue": action.target,
+        "startedAt": action.started_at,
+        "endedAt": action.ended_at,
+        "outcome": action.outcome,
+        "arguments": dict(action.arguments),
+        "result": dict(action.result),
+    }
+
+
+def history_text(document: Sequence[Document]) -> RenderableType:
+    if not document:
+        return "nobody has done anything yet"
+    lines = [
+        [
+            _second(action["startedAt"]),
+            action["who"],
+            action["what"],
+            action["queue"],
+            action["outcome"],
+            ", ".join(f"{name} {value}" for name, value in action["result"].items() if value),
+        ]
+        for action in document
+    ]
+    return rows(("when", "who", "what", "queue", "came to", ""), lines)
+
+
+def _verdicts(group: Document) -> str:
+    found = group.get("verdicts")
+    if not found:
+        return ""
+    told = [f"{number} {WORDS[Verdict(name)]}" for name, number in found.items() if number]
+    again = f"; {group['failAgain']} would fail again" if group["failAgain"] else ""
+    return f" ({', '.join(told)}{again})"
+
+
+def _notes(document: Document, nothing: str = "") -> list[Text]:
+    lines = [nothing] if nothing else []
+    if document.get("hidden"):
+        lines.append(f"{document['hidden']} more are held by others just now: look again in a minute")
+    for queue, why in document.get("partly", {}).items():
+        lines.append(f"not all of {queue} was seen ({why})")
+    lines += [document.get("trouble") or "", *str(document.get("advice") or "").splitlines()]
+    return [Text(line) for line in lines if line]
+
+
+def _second(at: str | None) -> str | None:
+    return None if at is None else at[:19].replace("T", " ")

@@ -1,0 +1,267 @@
+"""Dead letters on the real queues, tables and documents, from the failure to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import orjson
+import pytest
+
+from regworkers_core.domain.reasons import Reason, UsageError
+from regworkers_core.engine.held_lease import held_lease
+from regworkers_core.engine.ports import Outgoing
+from regworkers_core.operations.dead_letters.canary import CanaryOutcome
+from regworkers_core.operations.dead_letters.choosing import Choice
+from regworkers_core.operations.dead_letters.drop import DropOptions, drop
+from regworkers_core.operations.dead_letters.export import export
+from regworkers_core.operations.dead_letters.queues import dead_queue
+from regworkers_core.operations.dead_letters.reading import find_letter, group_letters, list_letters
+from regworkers_core.operations.dead_letters.redrive import RedriveOptions, redrive
+from regworkers_core.operations.dead_letters.redrive_report import RedriveEnded
+from regworkers_core.operations.dead_letters.truth import Verdict
+from regworkers_core.replication.reconcile import Kind, reconcile
+from regworkers_core.runtime import Runtime
+from tests.operations.dead_letters.world import (
+    body,
+    depths,
+    everything,
+    fresh,
+    letters,
+    mend,
+    namespace,
+    refuse,
+    replication,
+    saving,
+    send_dead,
+    truths,
+)
+from tests.support.drains import replicate_all, run
+from tests.support.entries import document, key, put, remove
+
+ACT = RedriveOptions(dry_run=False)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Runtime]:
+    with namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def runtime(shared: Runtime) -> Iterator[Runtime]:
+    made = fresh(shared)
+    yield made
+    made.mongo.close()
+
+
+def test_a_look_leaves_every_message_where_it_is_and_names_each_cause(runtime: Runtime) -> None:
+    refuse(runtime, "e1", "e2", "e3")
+    refuse(runtime, "x1", email="someone@example.com", markets="berlin")
+    queue = replication(runtime)
+    send_dead(runtime, queue, [Outgoing(body("e9"))])
+    groups, seen = group_letters(runtime, [queue], Choice())
+    told = [(group.reason, group.messages, group.trend.value) for group in groups]
+    assert told[0] == (Reason.INVALID_ENTRY, 3, "rising")
+    assert sorted(told[1:]) == [
+        (Reason.INVALID_ENTRY, 1, "rising"),
+        (Reason.RECEIVED_TOO_OFTEN, 1, "unknown"),
+    ]
+    assert (seen.messages, seen.fitting, seen.partly, seen.hidden) == (5, 5, {}, 0)
+    first = next(iter(groups))
+    assert first.command == f"regworkers dlq redrive {queue.source} --fingerprint {first.fingerprint}"
+    assert set(first.examples) == {"summer:e1", "summer:e2", "summer:e3"}
+    dead = runtime.queue(queue.name)
+    assert (dead.depth().visible, dead.depth().in_flight) == (5, 0)
+    assert len(everything(runtime, queue.name)) == 5
+
+
+def test_each_letter_stands_beside_the_truth(runtime: Runtime) -> None:
+    refuse(runtime, "broken", "mended", "saved", "removed")
+    mend(runtime, "mended")
+    put(runtime, key("saved"), version=2)
+    replicate_all(runtime)
+    remove(runtime, key("removed"))
+    found, _ = list_letters(runtime, [replication(runtime)], Choice(), truths(runtime), limit=10)
+    told = {judged.letter.items[0].id: (judged.verdict, judged.fails_again) for judged in found}
+    assert told == {
+        "summer:broken": (Verdict.NEEDED, True),
+        "summer:mended": (Verdict.NEEDED, False),
+        "summer:saved": (Verdict.SUPERSEDED, False),
+        "summer:removed": (Verdict.GONE, False),
+    }
+    one = find_letter(runtime, replication(runtime), "summer:saved", truths(runtime))
+    assert one is not None and one.why == "source and replica hold the same state"
+    assert find_letter(runtime, replication(runtime), "summer:nobody", truths(runtime)) is None
+    assert depths(runtime) == (0, 4)
+
+
+def test_a_list_receives_no_more_than_it_shows(runtime: Runtime) -> None:
+    queue = replication(runtime)
+    send_dead(runtime, queue, [Outgoing(body(f"e{number}")) for number in range(30)])
+    found, seen = list_letters(runtime, [queue], Choice(), truths(runtime), limit=5)
+    assert len(found) == 5 and seen.messages == 5 and seen.partly == {queue.name: "enough"}
+
+
+def test_a_dry_run_counts_and_changes_nothing(runtime: Runtime) -> None:
+    refuse(runtime, "e1", "e2")
+    report = redrive(runtime, replication(runtime), truths(runtime), RedriveOptions())
+    assert (report.ended, report.finished, report.sent_messages) == (RedriveEnded.COUNTED, True, 0)
+    assert "add --yes to send 2 messages" in report.advice
+    assert depths(runtime) == (0, 2)
+    assert runtime.operator_actions.history(what="dlq") == []
+
+
+def test_mended_entries_are_sent_again_and_their_documents_close(runtime: Runtime) -> None:
+    names = [f"e{number}" for number in range(8)]
+    refuse(runtime, *names)
+    mend(runtime, *names)
+    with saving(runtime):
+        report = redrive(runtime, replication(runtime), truths(runtime), ACT, who="ada")
+    assert report.finished and report.sent_messages == 8, str(report.numbers()) + str(report.canaries)
+    assert list(report.canaries.values()) == [CanaryOutcome.PASSED]
+    run(runtime, "save")
+    assert depths(runtime) == (0, 0)
+    assert all(document(runtime, key(name)) for name in names)
+    assert letters(runtime, status="open") == []
+    (action,) = runtime.operator_actions.history(what="dlq")
+    assert (action.who, action.what, action.outcome) == ("ada", "dlq redrive", "done")
+    assert action.result["sent"] == 8
+
+
+def test_the_same_failure_of_a_canary_stops_its_cause_and_no_other(runtime: Runtime) -> None:
+    broken, fine = [f"b{number}" for number in range(4)], [f"f{number}" for number in range(4)]
+    refuse(runtime, *broken)
+    refuse(runtime, *fine, email="someone@example.com", markets="berlin")
+    mend(runtime, *fine)
+    options = RedriveOptions(dry_run=False, canary_messages=1)
+    with saving(runtime):
+        report = redrive(runtime, replication(runtime), truths(runtime), options)
+    assert not report.finished
+    assert sorted(report.canaries.values()) == [CanaryOutcome.FAILED_AGAIN, CanaryOutcome.PASSED]
+    assert sorted(report.sent.values()) == [1, 4]
+    assert "the same failure came back" in report.advice
+    run(runtime, "save")
+    assert depths(runtime) == (0, 4), "the canary of the broken ones is a dead letter again"
+    assert all(document(runtime, key(name)) for name in fine)
+    assert runtime.operator_actions.history(what="dlq")[0].outcome == "stopped"
+
+
+def test_without_a_drain_the_canaries_get_no_answer_and_the_rest_stays(runtime: Runtime) -> None:
+    refuse(runtime, "e1", "e2", "e3")
+    options = RedriveOptions(dry_run=False, canary_messages=1, canary_seconds=0.3)
+    report = redrive(runtime, replication(runtime), truths(runtime), options)
+    assert list(report.canaries.values()) == [CanaryOutcome.UNANSWERED] and not report.finished
+    assert "is a drain of" in report.advice and depths(runtime) == (1, 2)
+
+
+def test_superseded_and_gone_letters_are_not_sent_but_offered_to_drop(runtime: Runtime) -> None:
+    refuse(runtime, "saved", "removed")
+    put(runtime, key("saved"), version=2)
+    replicate_all(runtime)
+    remove(runtime, key("removed"))
+    report = redrive(runtime, replication(runtime), truths(runtime), ACT)
+    assert report.finished and report.sent_messages == 0 and depths(runtime) == (0, 2)
+    assert "2 messages are superseded or gone: `regworkers dlq drop" in report.advice
+
+
+def test_a_message_sent_again_starts_its_attempts_anew_and_keeps_its_trace(runtime: Runtime) -> None:
+    attributes = {"correlationId": "corr-7", "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01"}
+    failed = {
+        "attempt": "20",
+        "reason": "ATTEMPTS_EXHAUSTED",
+        "error": "20 attempts",
+        "fingerprint": "f" * 16,
+    }
+    failed |= {"source": "q", "firstFailedAt": "2026-01-01T00:00:00.000Z"}
+    put(runtime, key("e1"))
+    queue = replication(runtime)
+    send_dead(runtime, queue, [Outgoing(body("e1"), attributes | failed)])
+    report = redrive(runtime, queue, truths(runtime), RedriveOptions(dry_run=False, canary_messages=0))
+    assert report.finished and report.sent_messages == 1
+    (message,) = everything(runtime, queue.source)
+    assert message.attributes == {**attributes, "attempt": "1"}
+
+
+def test_a_second_one_is_told_who_is_at_work(runtime: Runtime) -> None:
+    queue = replication(runtime)
+    name = f"dead-letters:{queue.source}"
+    with held_lease(runtime.leases, name, "other", lease_seconds=1.0) as lease:
+        lease.save({"who": "grace", "what": "redrive", "since": "2026-11-25T08:00:00.000Z"})
+        with pytest.raises(UsageError, match=r"worked on by grace \(redrive since 2026-11-25T08"):
+            redrive(runtime, queue, truths(runtime), ACT)
+
+
+def test_what_is_dropped_is_kept_on_s3_first(runtime: Runtime) -> None:
+    refuse(runtime, "broken", "removed")
+    remove(runtime, key("removed"))
+    queue = replication(runtime)
+    counted = drop(runtime, queue, truths(runtime), DropOptions())
+    assert (counted.chosen, counted.dropped) == (1, 0) and depths(runtime) == (0, 2)
+    report = drop(runtime, queue, truths(runtime), DropOptions(dry_run=False), who="ada")
+    assert (report.chosen, report.dropped, report.finished) == (1, 1, True) and depths(runtime) == (0, 1)
+    (copy,) = runtime.objects.list(f"dead-letters/{queue.name}/")
+    (line,) = map(orjson.loads, runtime.objects.get_bytes(copy).splitlines())
+    assert line["attributes"]["reason"] == "INVALID_ENTRY" and "ENTRY#removed" in line["body"]
+    assert line["keepUntil"] > line["copiedAt"]
+    assert [each["status"] for each in letters(runtime, entryId="removed")] == ["resolved"]
+    assert [each["status"] for each in letters(runtime, entryId="broken")] == ["open"]
+
+
+def test_nothing_is_deleted_that_has_no_copy(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse(runtime, "removed")
+    remove(runtime, key("removed"))
+
+    def away(_key: str, _data: bytes) -> bytes:
+        raise ConnectionError
+
+    monkeypatch.setattr(runtime.objects, "put_once", away)
+    with pytest.raises(ConnectionError):
+        drop(runtime, replication(runtime), truths(runtime), DropOptions(dry_run=False))
+    assert depths(runtime) == (0, 1)
+    assert runtime.queue(replication(runtime).name).depth().visible == 1, "given back at once"
+
+
+def test_dropping_a_letter_of_a_state_that_is_still_refused_leaves_it_rejected(runtime: Runtime) -> None:
+    old = "2026-01-01T00:00:00.000Z"
+    refuse(runtime, "broken", createdAt=old, updatedAt=old)
+    options = DropOptions(verdicts=frozenset({Verdict.NEEDED}), dry_run=False)
+    assert drop(runtime, replication(runtime), truths(runtime), options).dropped == 1
+    assert reconcile(runtime).counts[Kind.REJECTED] == 1
+
+
+def test_an_export_copies_and_deletes_nothing(runtime: Runtime, tmp_path: object) -> None:
+    queue = replication(runtime)
+    send_dead(runtime, queue, [Outgoing(body(f"e{number}")) for number in range(3)])
+    path = f"{tmp_path}/letters.jsonl"
+    assert export(runtime, queue, Choice(), path).written == 3
+    with open(path, "rb") as file:  # noqa: PTH123
+        assert len([orjson.loads(line) for line in file]) == 3
+    on_s3 = export(runtime, queue, Choice(), "s3")
+    assert on_s3.place is not None and on_s3.place.startswith(f"s3://{runtime.names.bucket}/dead-letters/")
+    assert depths(runtime) == (0, 3)
+    with pytest.raises(UsageError, match="cannot be written"):
+        export(runtime, queue, Choice(), f"{tmp_path}/none/letters.jsonl")
+
+
+def test_filters_choose_by_reason_campaign_cause_and_age(runtime: Runtime) -> None:
+    queue = replication(runtime)
+    old = {"reason": "INVALID_ENTRY", "error": "x", "firstFailedAt": "2026-01-01T00:00:00.000Z"}
+    send_dead(runtime, queue, [Outgoing(body("e1"), old), Outgoing(body("e2")), Outgoing(b"{}")])
+
+    def fitting(**said: str) -> int:
+        return group_letters(runtime, [queue], Choice.parse(**said))[1].fitting
+
+    assert fitting() == 3 and fitting(reason="invalid_entry") == 1 and fitting(campaign="summer") == 2
+    assert fitting(older="1d") == 1 and fitting(newer="1d") == 2
+    cause = next(iter(group_letters(runtime, [queue], Choice.parse(reason="INVALID_ENTRY"))[0])).fingerprint
+    assert fitting(fingerprint=cause[:6]) == 1
+    with pytest.raises(UsageError, match="is no age"):
+        Choice.parse(older="soon")
+
+
+def test_a_queue_is_found_by_any_of_its_names(runtime: Runtime) -> None:
+    names = runtime.names
+    for text in ("analytics", "analytics-queue", "analytics-queue-dlq", names.analytics_queue):
+        assert dead_queue(names, text).name == names.dead_letter_queue(names.analytics_queue)
+    with pytest.raises(UsageError, match="choose one of"):
+        dead_queue(names, "demand")

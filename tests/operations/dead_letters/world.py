@@ -1,0 +1,128 @@
+"""Dead letters as the flows make them, on the run's servers, and fakes for what these cannot stage."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from regworkers_core.analytics.candidates import refusal
+from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, encode
+from regworkers_core.engine.ports import Outgoing, Received
+from regworkers_core.operations.dead_letters.queues import DeadQueue, dead_queue
+from regworkers_core.operations.dead_letters.truth import Truths
+from regworkers_core.runtime import Runtime
+from tests.support.drains import replicate_all, run
+from tests.support.entries import key, put
+from tests.support.runtimes import new_runtime, remove_namespace
+from tests.support.shared import emptied
+
+FAST = {
+    "look_wait_seconds": 0,
+    "lease_seconds": 1.0,
+    "canary_seconds": 10.0,
+    "redrive_items_per_second": 10_000.0,
+}
+
+
+@contextmanager
+def namespace() -> Iterator[Runtime]:
+    made = new_runtime(dead_letters=FAST)
+    yield made
+    remove_namespace(made)
+
+
+def fresh(shared: Runtime) -> Runtime:
+    """On the namespace without documents and messages."""
+    made = emptied(shared)
+    for source in made.names.queues:
+        for name in (source, made.names.dead_letter_queue(source)):
+            queue = made.queue(name)
+            if queue.depth().total:
+                made.sqs.purge_queue(QueueUrl=made.sqs.get_queue_url(QueueName=name)["QueueUrl"])
+    return made
+
+
+def replication(runtime: Runtime) -> DeadQueue:
+    return dead_queue(runtime.names, "replication")
+
+
+def truths(runtime: Runtime) -> Truths:
+    return Truths(runtime, refusal)
+
+
+def refuse(runtime: Runtime, *entries: str, **changes: Any) -> None:
+    """These entries have no mail: the save drain makes dead letters of them."""
+    for entry in entries:
+        put(runtime, key(entry), **{"email": None, **changes})
+    replicate_all(runtime)
+
+
+def mend(runtime: Runtime, *entries: str) -> None:
+    """The same state again, valid now, under the very order that was refused and with nobody told of it: only the
+    dead letter brings it over.
+    """
+    for entry in entries:
+        put(runtime, key(entry), needsReplication=False)
+
+
+def depths(runtime: Runtime, queue: DeadQueue | None = None) -> tuple[int, int]:
+    """Messages of the source queue and of its dead letters."""
+    queue = queue or replication(runtime)
+    return runtime.queue(queue.source).depth().total, runtime.queue(queue.name).depth().total
+
+
+def letters(runtime: Runtime, **query: Any) -> list[dict[str, Any]]:
+    return [dict(each) for each in runtime.database["dead_letters"].find(query)]
+
+
+def body(*entries: str) -> bytes:
+    items = [ReplicationItem(key(entry), Op.UPSERT).as_json() for entry in entries]
+    return encode(MessageType.REPLICATE, "corr-1", items)
+
+
+def send_dead(runtime: Runtime, queue: DeadQueue, messages: Sequence[Outgoing]) -> None:
+    assert runtime.queue(queue.name).send(messages) == []
+
+
+def everything(runtime: Runtime, queue_name: str) -> list[Received]:
+    """All messages of a queue, received for good."""
+    found: list[Received] = []
+    while batch := runtime.queue(queue_name).receive(10, 0, 30):
+        found += batch
+    return found
+
+
+@contextmanager
+def saving(runtime: Runtime) -> Iterator[None]:
+    """A save drain at work beside the block, as one that a sensor started."""
+    over = threading.Event()
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        own = Runtime(runtime.settings)
+        try:
+            while not over.is_set():
+                run(own, "save", idle_seconds=0.05)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(30)
+    assert not failures, failures
+
+
+def interrupted(at: str) -> Callable[[str], None]:
+    """A step that raises where a kill would end the process."""
+
+    def step(name: str) -> None:
+        if name == at:
+            raise KeyboardInterrupt
+
+    return step
