@@ -1,4 +1,4 @@
-"""How the analytics queue stands, without receiving from it: does Kafka answer, and is anything close to being lost."""
+"""How the analytics queue stands, without receiving from it: is anything close to being lost, is anything stuck."""
 
 from __future__ import annotations
 
@@ -51,12 +51,9 @@ class Age:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One look. `waiting` counts messages, those in flight included, and is None when the queue could not be read;
-    `trouble` says what is wrong with Kafka, None when it answers.
-    """
+    """One look. `waiting` counts messages, those in flight included, and is None when the queue could not be read."""
 
     waiting: int | None
-    trouble: str | None
     age: Age
 
 
@@ -64,18 +61,17 @@ def look(runtime: Runtime) -> Snapshot:
     """Bounded calls; keeps in mind (in MongoDB) when the queue was empty. Never raises for what is away."""
     queue, now = runtime.names.analytics_queue, runtime.clock()
     depth = _or_none(lambda: runtime.queue(queue).depth())
-    trouble = _trouble(runtime)
     if depth is None:
-        return Snapshot(None, trouble, Age())
+        return Snapshot(None, Age())
     if depth.total == 0:
         _or_none(lambda: runtime.queue_marks.empty(queue, now))
-        return Snapshot(0, trouble, Age(measured=0.0, at_least=0.0, at_most=0.0))
+        return Snapshot(0, Age(measured=0.0, at_least=0.0, at_most=0.0))
     marks = _or_none(lambda: runtime.queue_marks.of(queue)) or Marks()
     if marks.watched_at is None:
         _or_none(lambda: runtime.queue_marks.watched(queue, now))
         marks = Marks(watched_at=now)
     measured = _or_none(lambda: runtime.metrics.oldest_message_seconds(queue, now))
-    return Snapshot(depth.total, trouble, age_of(marks, measured, now))
+    return Snapshot(depth.total, age_of(marks, measured, now))
 
 
 def age_of(marks: Marks, measured: float | None, now: float) -> Age:
@@ -90,28 +86,18 @@ def age_of(marks: Marks, measured: float | None, now: float) -> Age:
 
 
 def alerts(snapshot: Snapshot, settings: AnalyticsSettings) -> list[Alert] | None:
-    """What is wrong; None when that is not known, and nothing shall be opened or closed."""
+    """What is wrong, besides what the conditions of docs/alerts.md see (`data-loss`, `dependency-down`); None when that
+    is not known, and nothing shall be opened or closed.
+    """
     if snapshot.waiting is None:
         return None
-    found: list[Alert] = []
-    if snapshot.trouble is not None and snapshot.waiting:
-        summary = f"{snapshot.trouble}, and {snapshot.waiting} messages wait on the analytics queue"
-        found.append(_alert("kafka", Severity.WARNING, summary, snapshot))
-    left, age = snapshot.age.seconds_left, snapshot.age
-    if left is not None and left <= settings.warn_days_left * _DAY_SECONDS:
-        summary = f"the oldest event on the analytics queue is lost in {left / _DAY_SECONDS:.1f} days"
-        found.append(_alert("age", Severity.WARNING, summary, snapshot))
-        if left <= settings.critical_days_left * _DAY_SECONDS:
-            found.append(_alert("data-loss", Severity.CRITICAL, summary, snapshot))
-    elif (
-        age.at_most is not None and RETENTION_SECONDS - age.at_most <= settings.warn_days_left * _DAY_SECONDS
-    ):
-        days = age.at_most / _DAY_SECONDS
-        summary = (
-            f"the analytics queue was not seen empty for {days:.1f} days: it is busy, or messages are stuck"
-        )
-        found.append(_alert("age", Severity.WARNING, summary, snapshot))
-    return found
+    age, warn_seconds = snapshot.age, settings.warn_days_left * _DAY_SECONDS
+    sure = age.seconds_left is not None and age.seconds_left <= warn_seconds
+    if sure or age.at_most is None or RETENTION_SECONDS - age.at_most > warn_seconds:
+        return []
+    days = age.at_most / _DAY_SECONDS
+    summary = f"the analytics queue was not seen empty for {days:.1f} days: it is busy, or messages are stuck"
+    return [_alert("age", Severity.WARNING, summary, snapshot)]
 
 
 def tell(runtime: Runtime, snapshot: Snapshot) -> None:
@@ -144,13 +130,6 @@ def _alert(what: str, severity: Severity, summary: str, snapshot: Snapshot) -> A
     }
     known = {name: round(value) for name, value in details.items() if value is not None}
     return Alert(f"{SCOPE}:{what}", severity, summary, _RUNBOOK, known)
-
-
-def _trouble(runtime: Runtime) -> str | None:
-    try:
-        return None if runtime.probe("kafka") is None else "Kafka does not answer"
-    except UsageError as error:
-        return str(error)
 
 
 def _or_none(read: Callable[[], T]) -> T | None:

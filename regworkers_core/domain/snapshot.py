@@ -107,12 +107,15 @@ class CampaignState:
 
 @dataclass(frozen=True, slots=True)
 class CertificateState:
-    """Of one environment; `trouble` is what is wrong besides its age, empty: nothing."""
+    """Of one environment; `trouble` is what is wrong besides its age, empty: nothing. With one that is `unusable` no
+    new connection is made.
+    """
 
     environment: str
     days_left: float | None
     subject: str = ""
     trouble: str = ""
+    unusable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,7 @@ def build_sensors(*, on: bool) -> list[dg.SensorDefinition]:
             minimum_interval_seconds=_OBSERVE_INTERVAL_SECONDS,
             default_status=status,
             description="Records depth and age of the analytics queue when they changed, judges `analytics_dlq_empty`, "
-            "and opens and closes the alerts of the scope `analytics`: Kafka does not answer while messages wait, "
-            "the oldest message nears its end.",
+            "and opens and closes the alert `analytics:age`: messages may be stuck on a queue that is never empty.",
         )(observe_tick),
     ]
 

@@ -1,4 +1,4 @@
-"""The certificate as an asset: one materialisation a day with its days left, a check, and the alerts of its scope."""
+"""The certificate as an asset: one materialisation a day with its days left, and a check."""
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
@@ -8,7 +8,6 @@ from typing import Any
 import dagster as dg
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.operations.certificates.alerts import settle
 from regworkers_core.operations.certificates.checking import CertificateReport, State, check_certificate
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.resources import Workers, plain_failures
@@ -44,13 +43,11 @@ DAYS_LEFT = dg.AssetCheckSpec(
 def look_at_certificate(
     context: dg.AssetExecutionContext, workers: Workers
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Read it, judge it, open and close the alerts of the scope `certificates`."""
+    """Read it, judge it. Whoever has to know is told by the sensor of alerts, which looks all day."""
     with plain_failures():
-        runtime = workers.runtime
-        report = _report(runtime)
-        held = settle(runtime, report)
-    for alert in held:
-        context.log.warning(alert.summary)
+        report = _report(workers.runtime)
+    for text in [report.error] if report.error else _findings(report):
+        context.log.warning(text)
     metadata = _metadata(report)
     check = dg.AssetCheckResult(
         check_name=DAYS_LEFT.name,
@@ -83,8 +80,12 @@ def _metadata(report: CertificateReport) -> dict[str, Any]:
     if found.days_left is not None:
         numbers["days_left"] = dg.MetadataValue.float(found.days_left)
     if found.findings:
-        numbers["findings"] = [finding.text for finding in found.findings]
+        numbers["findings"] = _findings(report)
     return numbers
+
+
+def _findings(report: CertificateReport) -> list[str]:
+    return [finding.text for finding in report.inspection.findings] if report.inspection else []
 
 
 CHECK_CERTIFICATE = dg.define_asset_job(
@@ -93,7 +94,7 @@ CHECK_CERTIFICATE = dg.define_asset_job(
     tags={OPERATION_TAG: "certificates"},
     executor_def=dg.in_process_executor,
     description="Looks at Kafka's client certificate: days left, key, chain. Under 20 days (certificates.warnDays) it "
-    "warns, in the UI and where alerts go; `regworkers certs check` shows the same for all environments.",
+    "its check warns; `regworkers certs check` shows the same for all environments.",
 )
 
 

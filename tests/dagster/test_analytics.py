@@ -73,7 +73,7 @@ def test_a_drain_is_started_when_messages_wait(world: Runtime, tick: Tick) -> No
     assert (request.job_name, request.tags) == ("publish_events", {"regworkers/drain": "publish"})
 
 
-def test_kafka_away_for_a_hundred_ticks_costs_one_alert_and_nothing_else(world: Runtime, tick: Tick) -> None:
+def test_kafka_away_for_a_hundred_ticks_costs_nothing(world: Runtime, tick: Tick) -> None:
     events = [removed(number) for number in range(30)]
     queue_events(world, events, per_message=10)
     now = world.clock()
@@ -86,18 +86,12 @@ def test_kafka_away_for_a_hundred_ticks_costs_one_alert_and_nothing_else(world: 
         assert "kafka does not answer" in str(skipped.skip_message)
         now += 30
         cursor = tick(sensors.observe_tick, away, cursor).cursor
-    (incident,) = away.incidents.of("analytics")
-    assert (incident.alert.key, incident.open, incident.serial) == ("analytics:kafka", True, 1)
-    assert incident.told == {"log": "opened"}
     # Nobody has received anything: the messages come for the first time now.
     messages = world.queue(world.names.analytics_queue).receive(10, 0, 0)
     assert [message.receive_count for message in messages] == [1, 1, 1]
     assert world.queue(world.names.dead_letter_queue(world.names.analytics_queue)).depth().total == 0
 
     assert run(world, PUBLISH).counts["sent"] == 30
-    tick(sensors.observe_tick, world, cursor)
-    (incident,) = world.incidents.of("analytics")
-    assert (incident.open, incident.serial, incident.told) == (False, 1, {"log": "resolved"})
     assert {each.event["id"] for each in published(world)} == {each["id"] for each in events}
 
 
@@ -116,7 +110,9 @@ def test_the_watch_tells_how_old_the_oldest_message_is_at_least(world: Runtime, 
     assert seen["analytics_queue"]["messages"] == 1
     assert seen["analytics_queue"]["oldest_at_least_seconds"] == pytest.approx(3600, abs=1)
     assert seen["analytics_queue"]["time_to_data_loss_seconds"] == pytest.approx(14 * 86400 - 3600, abs=1)
-    now += 11 * 86400
+    now += 3 * 86400
+    world.queue_marks.delivered(world.names.analytics_queue, now)
+    now += 86400
     tick(sensors.observe_tick, watched)
     keys = {each.alert.key for each in watched.incidents.of("analytics") if each.open}
-    assert keys == {"analytics:age", "analytics:data-loss"}
+    assert keys == {"analytics:age"}, "deliveries go on, and it was never empty: something may be stuck"

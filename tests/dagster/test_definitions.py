@@ -37,16 +37,20 @@ JOBS = [
     "check_certificate",
     "check_selection",
     "draw",
+    "drill_recovery",
     "enqueue_entries",
+    "monthly_review",
     "process_selections",
     "prune_runs",
     "publish_events",
+    "quarterly_review",
     "reconcile_entries",
     "retry_market_selection",
     "save_entries",
     "send_notifications",
     "top_up",
     "upload_invites",
+    "weekly_review",
 ]
 SENSORS = {
     "enqueue_entries_sensor",
@@ -59,6 +63,7 @@ SENSORS = {
     "observe_selection",
     "publish_events_sensor",
     "observe_analytics",
+    "alerts_sensor",
 }
 REPLICATION = {"demand_table", "replication_queue", "replication_dlq", "entries"}
 # The steps of a campaign's draw, in order.
@@ -85,6 +90,7 @@ SELECTION = {
 }
 ELIGIBILITY = {"invites", "eligibility_report"}
 CERTIFICATES = {"kafka_certificate"}
+OPERATIONS = {"weekly_review", "monthly_review", "quarterly_review"}
 ANALYTICS = {"analytics_queue", "analytics_dlq", "kafka_events", "event_archive", "campaign_funnel"}
 
 
@@ -124,7 +130,7 @@ def test_a_wrong_setting_ends_the_load_with_a_line_that_names_it(tmp_path: Path)
 
 def flow_of(asset: str) -> str:
     flows = {"replication": REPLICATION, "selection": SELECTION, "eligibility": ELIGIBILITY}
-    flows |= {"analytics": ANALYTICS, "certificates": CERTIFICATES}
+    flows |= {"analytics": ANALYTICS, "certificates": CERTIFICATES, "operations": OPERATIONS}
     return next(flow for flow, assets in flows.items() if asset in assets)
 
 
@@ -132,7 +138,7 @@ def test_every_asset_is_described_owned_grouped_and_tagged() -> None:
     from regworkers_dagster.definitions import defs
 
     specs = list(defs.resolve_asset_graph().asset_nodes)
-    known = REPLICATION | SELECTION | ELIGIBILITY | ANALYTICS | CERTIFICATES
+    known = REPLICATION | SELECTION | ELIGIBILITY | ANALYTICS | CERTIFICATES | OPERATIONS
     assert {spec.key.to_user_string() for spec in specs} == known
     for spec in specs:
         assert spec.description, spec.key

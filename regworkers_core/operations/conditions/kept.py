@@ -49,7 +49,8 @@ def _of_certificate(given: Given, found: CertificateState) -> list[Finding]:
             Finding(
                 f"{found.environment}-ends",
                 Severity.CRITICAL if days < limits.critical_days else Severity.WARNING,
-                f"the Kafka certificate of {found.environment} {ends}, under {limits.warn_days:g} days",
+                f"the Kafka certificate of {found.environment} {ends}, under {limits.warn_days:g}: "
+                "`regworkers certs generate` makes another one",
                 {"daysLeft": round(days, 2), "subject": found.subject},
             )
         )
@@ -57,8 +58,7 @@ def _of_certificate(given: Given, found: CertificateState) -> list[Finding]:
         findings.append(
             Finding(
                 f"{found.environment}-trouble",
-                # One that cannot be read may still serve: nobody knows.
-                Severity.WARNING if days is None else Severity.CRITICAL,
+                Severity.CRITICAL if found.unusable else Severity.WARNING,
                 f"the Kafka certificate of {found.environment}: {found.trouble}",
                 {"subject": found.subject},
             )

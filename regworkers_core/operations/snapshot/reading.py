@@ -23,16 +23,16 @@ from regworkers_core.operations.snapshot.at_once import at_once
 from regworkers_core.operations.snapshot.campaigns import read_campaigns
 from regworkers_core.operations.snapshot.drains import read_drains
 from regworkers_core.operations.snapshot.queues import queue_readers, queue_states
+from regworkers_core.operations.status import DEPENDENCIES, SERVICES
 from regworkers_core.runtime import Runtime
 
 # The terminal needs more than a second to begin, and all of it shall be there within five.
-READ_SECONDS = 3.0
-DEPENDENCIES = ("dynamodb", "streams", "sqs", "mongo", "redis", "kafka", "s3")
-# The platform's own services are asked as well, where they are configured.
-SERVICES = ("entry", "user", "code", "campaign")
+READ_SECONDS = 2.5
 # Far more than there are shards and draws at one time.
 _MOST_LEASES = 500
 _OF_AGE = (Problem.ENDS_SOON, Problem.EXPIRED)
+# With these no new connection is made.
+_OUT_OF_ORDER = (Problem.DAMAGED, Problem.NOT_YET_VALID, Problem.KEY_MISMATCH)
 _PROBE = "answers:"
 
 ReadStream = Callable[[Runtime], StreamState]
@@ -105,7 +105,8 @@ def _wire(runtime: Runtime) -> None:
 
 
 def _trouble(runtime: Runtime, name: str) -> str | None:
-    return None if runtime.probe(name) is None else "does not answer"
+    failure = runtime.failure_of(name)
+    return None if failure is None else failure.error
 
 
 def _leases(runtime: Runtime) -> tuple[LeaseState, ...]:
@@ -126,7 +127,10 @@ def _certificate(runtime: Runtime) -> CertificateState:
     if found is None:
         return CertificateState(environment, None)
     troubles = [each.text for each in found.findings if each.problem not in _OF_AGE]
-    return CertificateState(environment, found.days_left, found.subject or "", " and ".join(troubles))
+    unusable = found.has(*_OUT_OF_ORDER)
+    return CertificateState(
+        environment, found.days_left, found.subject or "", " and ".join(troubles), unusable
+    )
 
 
 def _parity(runtime: Runtime) -> ParityState | None:
