@@ -347,20 +347,6 @@ class QueueDepths(Section):
     analytics: int = Field(50_000, ge=0)
 
 
-class DeadLettersSettings(Section):
-    """Looking at dead letters, sending them again, dropping them."""
-
-    # A look ends when nothing came for so long.
-    look_wait_seconds: float = Field(1.0, ge=0, le=20)
-    lease_seconds: float = Field(10.0, gt=0)
-    redrive_items_per_second: float = Field(100.0, gt=0)
-    # Of every group, sent before the rest; and how long what becomes of them is waited for.
-    canary_messages: int = Field(5, ge=0)
-    canary_seconds: float = Field(120.0, gt=0)
-    # What is dropped is kept so long on S3, under `dead-letters/`.
-    keep_copies_days: int = Field(30, ge=1)
-
-
 class AlertSettings(Section):
     """Where alerts go (every channel that is set is told; the log always is), and from where on what is one."""
 

@@ -19,7 +19,6 @@ from regworkers_core.cli import (
     dependencies,
     dlq,
     doctor,
-    dlq,
     drains,
     drill,
     eligibility,
