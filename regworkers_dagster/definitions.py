@@ -14,7 +14,7 @@ from regworkers_dagster.analytics import specs as analytics_specs
 from regworkers_dagster.certificates import daily as certificates
 from regworkers_dagster.eligibility import invites
 from regworkers_dagster.maintenance import jobs as maintenance
-from regworkers_dagster.operations import alerts, runbooks
+from regworkers_dagster.operations import alerts, reviews, runbooks
 from regworkers_dagster.replication import assets, checks, jobs, parity, schedules, sensors, specs
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import assets as selection
@@ -43,6 +43,7 @@ defs = dg.Definitions(
         archive.archive_events,
         funnel.campaign_funnel,
         certificates.look_at_certificate,
+        *reviews.ASSETS,
     ],
     asset_checks=[
         checks.replication_dlq_empty,
@@ -68,6 +69,8 @@ defs = dg.Definitions(
         funnel.CAMPAIGN_FUNNEL_JOB,
         certificates.CHECK_CERTIFICATE,
         *runbooks.JOBS,
+        *reviews.REVIEW_JOBS.values(),
+        reviews.drill_recovery,
     ],
     sensors=[
         *sensors.build_sensors(on=_on),
@@ -80,6 +83,7 @@ defs = dg.Definitions(
         *maintenance.build_schedules(on=_on),
         *certificates.build_schedules(on=_on),
         *archive.build_schedules(on=_on),
+        *reviews.build_schedules(on=_on),
     ],
     resources={"workers": Workers(), "tick_workers": Workers(call_seconds=_TICK_CALL_SECONDS)},
     executor=dg.in_process_executor,

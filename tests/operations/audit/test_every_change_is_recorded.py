@@ -44,6 +44,10 @@ READS = {
     "invites count",
     "notifications status",
     "report funnel",
+    "review monthly",
+    # Its drill is written down by itself.
+    "review quarterly",
+    "review weekly",
     "service check",
     "status",
     "trace",
@@ -78,7 +82,12 @@ JOBS_THAT_READ = {
     "check_archive",
     "check_certificate",
     "check_selection",
+    # The core writes a drill down, whoever starts it.
+    "drill_recovery",
     "eligibility_report",
+    "monthly_review",
+    "quarterly_review",
+    "weekly_review",
 }
 JOBS_THAT_SENSORS_START = {
     "archive_events",
