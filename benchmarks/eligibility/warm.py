@@ -80,10 +80,10 @@ class _Inside:
     def part(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """In whatever thread; the parts of one name follow each other."""
 
-        def timed(*args: Any) -> Any:
+        def timed(*args: Any, **named: Any) -> Any:
             before = time.thread_time()
             try:
-                return function(*args)
+                return function(*args, **named)
             finally:
                 self.spent[name] += time.thread_time() - before
 
