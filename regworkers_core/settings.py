@@ -328,6 +328,8 @@ class DeadLettersSettings(Section):
 
     # A look ends when nothing came for so long.
     look_wait_seconds: float = Field(1.0, ge=0, le=20)
+    # A look hides what it sees from others for so long and, by the depth, longer: so long a killed one is felt.
+    hide_seconds: int = Field(60, ge=1, le=43_200)
     lease_seconds: float = Field(10.0, gt=0)
     redrive_items_per_second: float = Field(100.0, gt=0)
     # Of every group, sent before the rest; and how long what becomes of them is waited for.
@@ -353,7 +355,10 @@ class AlertSettings(Section):
     slack_webhook: SecretStr | None = None
     # Of a service's integration "Events API v2"; it is told of what is critical.
     pagerduty_routing_key: SecretStr | None = None
-    pagerduty_url: str = Field("https://events.pagerduty.com", pattern=r"^https?://[^\s/?#@]+$")
+    # Without TLS only on this machine: for tests.
+    pagerduty_url: str = Field(
+        "https://events.pagerduty.com", pattern=r"^(https://[^\s/?#@]+|http://127\.0\.0\.1(:\d+)?)$"
+    )
     # One JSON document a line; relative to the project's root.
     file: str | None = None
     # Where the pages of docs/ can be read, for links in messages.
@@ -729,7 +734,7 @@ def _explain(problem: Any, environment: str | None) -> str:
     return f"{origin}: {key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}"
 
 
-_SECRET_WORDS = ("uri", "url", "key", "options", "token", "webhook", "secret", "certificate")
+_SECRET_WORDS = ("uri", "url", "key", "options", "token", "webhook", "secret", "certificate", "address")
 
 
 def _secret(path: list[str]) -> bool:

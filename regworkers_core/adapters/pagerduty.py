@@ -86,6 +86,8 @@ def _client(routing_key: str, base_url: str, timeout_seconds: float) -> Any:
         """
 
         max_network_attempts = 0
+        # The settings see to it that only this machine is spoken to without TLS.
+        url: Any = base_url
 
         def postprocess(self, response: Any) -> None:
             if response.status_code == _OVERLOADED:

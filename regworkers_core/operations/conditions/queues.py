@@ -10,7 +10,12 @@ from regworkers_core.operations.conditions.texts import duration
 
 _DAY_SECONDS = 24 * 3600.0
 _STREAM = "demand-table-stream"
-_LOSS_PAGES = {"analytics-queue": "kafka.md", _STREAM: "stream-lag.md"}
+# In place of the page on what replication is late with.
+_PAGES = {
+    "analytics-queue": "kafka.md",
+    "selection-queue": "selection-failures.md",
+    "notification-queue": "selection-failures.md",
+}
 
 
 def dead_letters(given: Given) -> Judgement | Unread:
@@ -50,7 +55,9 @@ def depth(given: Given) -> Judgement | Unread:
             "limit": limit,
         }
         because = of_backlog(DRAIN_OF.get(name, ""))
-        found.append(Finding(name, Severity.CRITICAL, summary, {**details, **_age(queue)}, because))
+        details |= _age(queue)
+        page = _PAGES.get(name, "")
+        found.append(Finding(name, Severity.CRITICAL, summary, details, because, page=page))
     return Judgement(tuple(found))
 
 
@@ -98,7 +105,7 @@ def _loss(given: Given, name: str, age: float, retention: float) -> Finding | No
         Severity.CRITICAL if left <= critical else Severity.WARNING,
         summary,
         {"secondsLeft": round(left), "ageSeconds": round(age), "retentionSeconds": round(retention)},
-        page=_LOSS_PAGES.get(name, "dead-letters.md" if name.endswith("-dlq") else ""),
+        page="dead-letters.md" if name.endswith("-dlq") else _PAGES.get(name, ""),
     )
 
 
