@@ -138,7 +138,7 @@ def kafka_command(minutes: Minutes = 60, form: FormatOption = Format.TEXT) -> No
 
 def time_outs_command(minutes: Minutes = 30, form: FormatOption = Format.TEXT) -> None:
     """Whom the drains waited for, and how long each dependency takes now, beside its time-out."""
-    _say(time_outs.time_outs(_impatient(), minutes=minutes), form)
+    _say(time_outs.time_outs(_impatient(), minutes=minutes, settings=load_settings()), form)
 
 
 def cost_command(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from regworkers_core.runtime import Runtime
 from tests.support.runtimes import new_runtime, remove_namespace
 
 
 @contextmanager
-def shared_namespace() -> Iterator[Runtime]:
-    made = new_runtime()
+def shared_namespace(**sections: Any) -> Iterator[Runtime]:
+    """`sections` are settings, as `new_runtime` takes them."""
+    made = new_runtime(**sections)
     yield made
     remove_namespace(made)
 

@@ -16,8 +16,10 @@ from regworkers_core.settings import Settings
 
 # One of so much of its time-out is on its way to it.
 _NEAR = 0.5
-# A mean hides the slow ones: a quarter of the time-out is far beyond what any of them takes in good health.
+# A mean hides the slow ones: a quarter of the time-out is far beyond what any of them takes in good health. A few calls
+# have none: the first of them connects.
 _MEAN_NEAR = 0.25
+_MEAN_CALLS = 20
 # Of the time for which a batch is its own without a heartbeat.
 _BATCH_NEAR = 0.8
 _SETTINGS: Mapping[str, str] = {
@@ -47,9 +49,16 @@ class Latency:
 
 
 def time_outs(
-    runtime: Runtime, *, minutes: float = 30.0, monotonic: Callable[[], float] = time.monotonic
+    runtime: Runtime,
+    *,
+    minutes: float = 30.0,
+    settings: Settings | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> RunbookReport:
-    """Reads only. Whoever does not answer is a finding; raises UsageError when there is nobody to ask."""
+    """Reads only. `settings` are those in force, where `runtime` is an impatient one. Whoever does not answer is a
+    finding; raises UsageError when there is nobody to ask.
+    """
+    limits = settings or runtime.settings
     latencies = measure(runtime, monotonic)
     now = runtime.clock()
     try:
@@ -58,8 +67,8 @@ def time_outs(
         unread: Finding | None = Finding(
             f"what the drains did could not be read: {failure}", "regworkers status"
         )
-        return judged(latencies, {}, runtime.settings, minutes, unread)
-    return judged(latencies, by_drain, runtime.settings, minutes)
+        return judged(latencies, {}, limits, minutes, unread)
+    return judged(latencies, by_drain, limits, minutes)
 
 
 def measure(runtime: Runtime, monotonic: Callable[[], float]) -> dict[str, Latency]:
@@ -171,7 +180,9 @@ def _of_drains(rows: Sequence[Row], by_drain: Mapping[str, Worked], settings: Se
         mean, limit = row["meanMs"], row["limitSeconds"]
         # A read of the queue waits for work: that is no slowness.
         patient = settings.save.receive_wait_seconds if row["dependency"] == "sqs" else 0.0
-        if mean is not None and limit is not None and mean / 1000 - patient > _MEAN_NEAR * limit:
+        if mean is None or limit is None or row["calls"] < _MEAN_CALLS:
+            continue
+        if mean / 1000 - patient > _MEAN_NEAR * limit:
             text = f"a call of {row['dependency']} took {mean / 1000:.1f} s in the mean, its time-out is {limit:g} s"
             found.append(
                 Finding(text, f"look at {row['dependency']}; until it is well again raise {row['setting']}")
