@@ -372,6 +372,11 @@ class Runtime:
         """The first of the dependencies that does not answer, or None. Raises UsageError for missing
         tables, queues, addresses or credentials.
         """
+        failure = self.failure_of(*names)
+        return None if failure is None else failure.dependency
+
+    def failure_of(self, *names: str) -> TransientFailure | None:
+        """Why the first of the dependencies that does not answer does not; as `probe`."""
         probes: dict[str, Callable[[], Any]] = {
             "dynamodb": lambda: self.demand_table.probe(),
             "streams": lambda: self.streams.latest_stream(),
@@ -389,7 +394,7 @@ class Runtime:
             try:
                 probes[name]()
             except TransientFailure as failure:
-                return failure.dependency
+                return failure
         return None
 
     def down(self, *names: str) -> str | None:

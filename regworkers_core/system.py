@@ -17,7 +17,7 @@ DRAINS: tuple[DrainSpec[Any], ...] = (*replication.DRAINS, *selection.DRAINS, *a
 
 
 def read_system(runtime: Runtime, scheduler: ReadScheduler) -> Snapshot:
-    """One look, which takes some three seconds at most. `runtime` should be an impatient one
+    """One look, which takes some two seconds at most. `runtime` should be an impatient one
     (`operations.status.impatient`), `scheduler` reads what is known of Dagster.
 
     Raises UsageError only when there is nobody to ask: no stack, no addresses.

@@ -14,7 +14,7 @@ from regworkers_dagster.analytics import specs as analytics_specs
 from regworkers_dagster.certificates import daily as certificates
 from regworkers_dagster.eligibility import invites
 from regworkers_dagster.maintenance import jobs as maintenance
-from regworkers_dagster.operations import alerts, reviews, runbooks
+from regworkers_dagster.operations import alerts, doctor, reviews, runbooks
 from regworkers_dagster.replication import assets, checks, jobs, parity, schedules, sensors, specs
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import assets as selection
@@ -43,6 +43,7 @@ defs = dg.Definitions(
         archive.archive_events,
         funnel.campaign_funnel,
         certificates.look_at_certificate,
+        doctor.examine_system,
         *reviews.ASSETS,
     ],
     asset_checks=[
@@ -68,6 +69,7 @@ defs = dg.Definitions(
         archive.CHECK_ARCHIVE,
         funnel.CAMPAIGN_FUNNEL_JOB,
         certificates.CHECK_CERTIFICATE,
+        doctor.DOCTOR,
         *runbooks.JOBS,
         *reviews.REVIEW_JOBS.values(),
         reviews.drill_recovery,

@@ -14,7 +14,7 @@ from regworkers_core.settings import Settings
 T = TypeVar("T")
 # The platform's own services are asked as well, where they are configured.
 SERVICES = ("entry", "user", "code", "campaign")
-DEPENDENCIES = ("dynamodb", "streams", "sqs", "mongo", "redis", "kafka")
+DEPENDENCIES = ("dynamodb", "streams", "sqs", "mongo", "redis", "kafka", "s3")
 UP = "up"
 # Somebody waits for the answer, and who is away mostly is so for all who ask.
 _ANSWER_SECONDS = 2.0

@@ -48,6 +48,7 @@ def test_all_are_asked_at_once_and_whoever_is_away_is_not_asked_for_counts() -> 
         "mongo": "up",
         "redis": "does not answer",
         "kafka": "up",
+        "s3": "does not answer",
     }
     assert not status.fine
     assert (status.queues, status.replica_documents) == ({"q": None, "q-dlq": None}, 7)
@@ -61,7 +62,7 @@ def test_a_queue_that_answers_is_counted() -> None:
 
 
 def test_the_services_that_are_configured_are_asked_too() -> None:
-    everybody = ("streams", "sqs", "mongo", "redis", "kafka")
+    everybody = ("streams", "sqs", "mongo", "redis", "kafka", "s3")
     runtime: Any = Unreachable(*everybody, "service-user", services=("user", "campaign"))
     status = read_status(runtime)
     assert list(status.dependencies)[-2:] == ["service-user", "service-campaign"]

@@ -45,5 +45,5 @@ def at_once(readers: Mapping[str, Callable[[], Any]], within_seconds: float) -> 
         thread.start()
     for thread in threads:
         thread.join(max(0.0, give_up - time.monotonic()))
-    late = Unread(f"no answer within {within_seconds:g} s")
+    late = Unread(f"no answer within {within_seconds:.1f} s")
     return {name: found.get(name, late) for name in readers}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -27,13 +28,14 @@ from regworkers_core.operations.status import DEPENDENCIES, SERVICES
 from regworkers_core.runtime import Runtime
 
 # The terminal needs more than a second to begin, and all of it shall be there within five.
-READ_SECONDS = 2.5
+READ_SECONDS = 2.0
 # Far more than there are shards and draws at one time.
 _MOST_LEASES = 500
 _OF_AGE = (Problem.ENDS_SOON, Problem.EXPIRED)
 # With these no new connection is made.
 _OUT_OF_ORDER = (Problem.DAMAGED, Problem.NOT_YET_VALID, Problem.KEY_MISMATCH)
 _PROBE = "answers:"
+_LEAST_SECONDS = 0.2
 
 ReadStream = Callable[[Runtime], StreamState]
 # Of Dagster, which the core does not know; raises a Failure or a UsageError when it cannot be read.
@@ -52,7 +54,8 @@ def read_snapshot(
 
     Raises UsageError only when there is nobody to ask: no stack, no addresses.
     """
-    _wire(runtime)
+    began = time.monotonic()
+    _wire(runtime, within_seconds)
     specs = tuple(drains)
     services = [f"service-{name}" for name in SERVICES if getattr(runtime.settings.services, name).base_url]
     readers: dict[str, Callable[[], Any]] = {
@@ -69,7 +72,8 @@ def read_snapshot(
         "scheduler": scheduler,
         "parity": lambda: _parity(runtime),
     }
-    found = at_once(readers, within_seconds)
+    # What a slow login has left; whoever still waits for it is late.
+    found = at_once(readers, max(_LEAST_SECONDS, within_seconds - (time.monotonic() - began)))
     return Snapshot(
         at=iso(runtime.clock()),
         environment=runtime.settings.environment,
@@ -89,19 +93,29 @@ def read_snapshot(
     )
 
 
-def _wire(runtime: Runtime) -> None:
-    """Before any thread needs them."""
-    failures = []
-    for make in (
-        lambda: (runtime.demand_table, runtime.leases, runtime.streams, runtime.sqs, runtime.objects),
-        lambda: (runtime.replica, runtime.drain_log, runtime.campaigns, runtime.draws),
-    ):
+def _wire(runtime: Runtime, within_seconds: float) -> None:
+    """Before several threads need them. It may take its time: AWS is asked for credentials, DNS for MongoDB's servers.
+
+    Raises UsageError when neither has an address.
+    """
+
+    def refused(make: Callable[[], object]) -> UsageError | None:
         try:
             make()
         except UsageError as error:
-            failures.append(error)
-    if len(failures) == 2:
-        raise failures[0]
+            return error
+        return None
+
+    def aws() -> object:
+        return runtime.demand_table, runtime.leases, runtime.streams, runtime.sqs, runtime.objects
+
+    def mongo() -> object:
+        return runtime.replica, runtime.drain_log, runtime.campaigns, runtime.draws
+
+    found = at_once({"aws": lambda: refused(aws), "mongo": lambda: refused(mongo)}, within_seconds)
+    refusals = [each for each in found.values() if isinstance(each, UsageError)]
+    if len(refusals) == len(found):
+        raise refusals[0]
 
 
 def _trouble(runtime: Runtime, name: str) -> str | None:

@@ -10,8 +10,7 @@ import pytest
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import SchedulerState, Unread
 from regworkers_core.operations.snapshot.at_once import at_once
-from regworkers_core.operations.snapshot.reading import DEPENDENCIES
-from regworkers_core.operations.status import impatient
+from regworkers_core.operations.status import DEPENDENCIES, impatient
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from regworkers_core.system import DRAINS, read_system
@@ -84,7 +83,7 @@ def test_everybody_away_is_read_as_unread_and_never_as_empty() -> None:
         "redis": "redis://127.0.0.1:1",
         "kafka": "127.0.0.1:1",
     }
-    runtime = Runtime(impatient(test_settings("t-", closed)))
+    runtime = Runtime(test_settings("t-", closed, mongo={"server_selection_timeout_seconds": 0.2}))
     found = read_system(runtime, no_scheduler)
     assert set(found.dependencies) == set(DEPENDENCIES) and all(found.dependencies.values())
     sections = (found.queues, found.stream, found.leases, found.drains, found.campaigns, found.parity)

@@ -1,0 +1,162 @@
+"""`regworkers doctor`: everything at one look, on one screen."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer
+from regworkers_core.operations.doctor.examination import Examination, Found
+from regworkers_core.operations.doctor.reading import examined
+from regworkers_core.operations.doctor.row import Row, State
+from regworkers_core.operations.doctor.sections import SECTIONS
+from regworkers_core.operations.snapshot.scheduler import read_scheduler
+from regworkers_core.operations.status import impatient
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import load_settings
+from regworkers_core.system import read_system
+
+_MARKS = {
+    State.FINE: ("ok", "green"),
+    State.NOTE: ("note", "cyan"),
+    State.UNKNOWN: ("?", "yellow"),
+    State.UNREAD: ("unread", "red"),
+    State.WARNING: ("warn", "yellow"),
+    State.CRITICAL: ("CRIT", "bold red"),
+}
+# Of each section; the document has all of them.
+_MOST_LINES, _MOST_NAMES = 4, 8
+_MOST_FINDINGS = 8
+
+
+def register(app: typer.Typer) -> None:
+    app.command("doctor")(doctor_command)
+
+
+def doctor_command(form: FormatOption = Format.TEXT) -> None:
+    """Everything at one look: who answers, queues and dead letters, stream, leases, drains, campaigns, parity,
+    certificates, Dagster. What is wrong comes with since when, and with the command that helps.
+
+    Takes less than 5 s, whoever is away. Exit code 1 when something is wrong or could not be read.
+    """
+    runtime = Runtime(impatient(load_settings()))
+    with _waiting():
+        snapshot = read_system(runtime, lambda: read_scheduler(runtime.dagster, runtime.clock()))
+        examination = examined(runtime, snapshot)
+    answer(examination.as_dict(), form, screen(examination))
+    if any(snapshot.dependencies.values()):
+        _leave_at_once()
+    if not examination.fine:
+        raise typer.Exit(FINDING)
+
+
+def _leave_at_once() -> NoReturn:
+    """Drivers that still wait for who is away hold up the end of a process for a second and more."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(FINDING)
+
+
+@contextmanager
+def _waiting() -> Iterator[None]:
+    """On a terminal only, and never on stdout."""
+    console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status("looking at everything"):
+        yield
+
+
+def screen(examination: Examination) -> RenderableType:
+    """What is fine is one line for each section."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, title in SECTIONS.items():
+        for number, (state, text) in enumerate(_section(examination.section(name))):
+            mark, style = _MARKS[state]
+            table.add_row(title if not number else "", Text(mark, style), Text(text, overflow="fold"))
+    parts: list[RenderableType] = [Text(_headline(examination)), Text(""), table]
+    if examination.found:
+        parts += [Text(""), *_findings(examination.found)]
+    return Group(*parts)
+
+
+def _headline(examination: Examination) -> str:
+    numbers = {state: sum(row.state is state for row in examination.rows) for state in State}
+    wrong = [f"{numbers[state]} {state}" for state in reversed(State) if state.is_finding and numbers[state]]
+    well = "nothing wrong in what could be read" if numbers[State.UNKNOWN] else "all is well"
+    return f"{examination.environment}, {examination.at}: {', '.join(wrong) or well}"
+
+
+def _section(rows: Sequence[Row]) -> Iterator[tuple[State, str]]:
+    """What is wrong line by line, the rest together."""
+    wrong = [row for row in rows if row.state is not State.FINE]
+    fine = [row for row in rows if row.state is State.FINE]
+    lines = list(_together(wrong))
+    shown = lines if len(lines) <= _MOST_LINES + 1 else lines[:_MOST_LINES]
+    yield from shown
+    if len(shown) < len(lines):
+        yield lines[-1][0], f"and {len(lines) - len(shown)} more: --format json has all of them"
+    if fine or not rows:
+        yield State.FINE, _summary(fine)
+
+
+def _together(rows: Iterable[Row]) -> Iterator[tuple[State, str]]:
+    """Those of whom the same is said share a line."""
+    lines: dict[tuple[State, str, str], list[str]] = {}
+    for row in rows:
+        since = f", since {row.since}" if row.since and row.section != "drains" else ""
+        lines.setdefault((row.state, row.text + since, row.help), []).append(row.name)
+    for (state, text, help_), names in sorted(lines.items(), key=_worst_first):
+        subject = ", ".join(name for name in names if name)
+        said = f"{subject}: {text}" if subject else text
+        yield state, f"{said} -> {help_}" if help_ else said
+
+
+def _worst_first(line: tuple[tuple[State, str, str], object]) -> int:
+    return -list(State).index(line[0][0])
+
+
+def _summary(rows: Sequence[Row]) -> str:
+    if not rows:
+        return "none"
+    section = rows[0].section
+    if section == "dependencies":
+        return " ".join(row.name for row in rows)
+    if section == "leases":
+        held = sum(row.facts["owner"] is not None for row in rows)
+        return f"{held} held, {len(rows) - held} free"
+    if section in ("daemons", "sensors"):
+        return f"{len(rows)} as they should be"
+    if section == "campaigns":
+        statuses = [str(row.facts["status"]) for row in rows]
+        return ", ".join(f"{statuses.count(each)} {each}" for each in dict.fromkeys(statuses))
+    if all(row.text == rows[0].text for row in rows) and len(rows) > 1:
+        return f"{len(rows)} {rows[0].text}"
+    shown = [row.text if len(rows) == 1 else f"{row.name} {row.text}" for row in rows[:_MOST_NAMES]]
+    more = len(rows) - len(shown)
+    return "; ".join([*shown, *([f"{more} more"] if more else [])])
+
+
+def _findings(found: Sequence[Found]) -> Iterator[Text]:
+    for each in found[:_MOST_FINDINGS]:
+        mark, style = _MARKS[each.state]
+        since = f" (since {each.since})" if each.since else ""
+        because = f" (comes of {each.because})" if each.because else ""
+        line = Text(f"{mark} ", style, overflow="fold")
+        yield line.append(f"{each.summary}{since}{because}", "default")
+        yield Text(f"     {each.help or each.runbook}", "dim", overflow="fold")
+    more = len(found) - _MOST_FINDINGS
+    if more > 0:
+        yield Text(f"and {more} more: --format json has all of them")

@@ -1,0 +1,186 @@
+"""Facts and judgement put together. Pure: the same conditions as those of the alerts, without their patience."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from regworkers_core.adapters.incidents import Incident
+from regworkers_core.domain.snapshot import Unread
+from regworkers_core.operations.conditions.condition import Condition, Finding, Given
+from regworkers_core.operations.conditions.evaluate import judge
+from regworkers_core.operations.conditions.table import MONGO_AWAY, TABLE
+from regworkers_core.operations.doctor.row import Row, State
+from regworkers_core.operations.doctor.sections import SECTIONS, STREAM, rows_of
+from regworkers_core.operations.runbooks.catalog import CATALOG
+
+# Where what a condition finds is shown.
+_SECTION_OF = {
+    "dependency-down": "dependencies",
+    "scheduler": "sensors",
+    "watcher": "sensors",
+    "error-rate": "drains",
+    "batch-time": "drains",
+    "stream-lag": "stream",
+    "queue-depth": "queues",
+    "dead-letters": "deadLetterQueues",
+    "data-loss": "queues",
+    "selection-run": "runs",
+    "campaign-stuck": "campaigns",
+    "drift": "parity",
+    "certificates": "certificates",
+}
+_COMMANDS = {entry.page.removeprefix("docs/runbooks/"): entry.command for entry in CATALOG}
+_STREAM_SUBJECTS = (STREAM, "demand-table-stream")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a condition finds. `since` is when its incident was opened, None as long as none is; `because` the key of
+    what explains it.
+    """
+
+    key: str
+    section: str
+    name: str
+    state: State
+    summary: str
+    since: str | None
+    help: str
+    runbook: str
+    because: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "key": self.key,
+            "state": self.state.value,
+            "summary": self.summary,
+            "since": self.since,
+            "help": self.help,
+            "runbook": self.runbook,
+            "because": self.because,
+            "section": self.section,
+            "name": self.name,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """`found` has what explains something before what it explains. `unjudged`: by condition, why it could not be."""
+
+    at: str
+    environment: str
+    rows: Sequence[Row]
+    found: Sequence[Found]
+    unjudged: Mapping[str, str]
+
+    @property
+    def state(self) -> State:
+        worst = State.FINE
+        for row in self.rows:
+            worst = worst.or_worse(row.state)
+        return worst
+
+    @property
+    def fine(self) -> bool:
+        return not any(row.state.is_finding for row in self.rows)
+
+    def section(self, name: str) -> list[Row]:
+        return [row for row in self.rows if row.section == name]
+
+    def as_dict(self) -> dict[str, Any]:
+        """One JSON document; every section is a list of rows with `name`, `state`, `text`, `since` and `help`."""
+        return {
+            "at": self.at,
+            "environment": self.environment,
+            "fine": self.fine,
+            "state": self.state.value,
+            "findings": [each.as_dict() for each in self.found],
+            "unjudged": dict(self.unjudged),
+            **{name: [row.as_dict() for row in self.section(name)] for name in SECTIONS},
+        }
+
+
+def examine(given: Given, incidents: Iterable[Incident]) -> Examination:
+    """`incidents` are those that are open: they know since when."""
+    snapshot = given.snapshot
+    # Away at two looks says the second one; here one look is all there is, and `dependency-down` says it.
+    table = [condition for condition in TABLE if condition.name != MONGO_AWAY.name]
+    judged = {condition.name: judge(condition, given, clock_ahead_seconds=0.0) for condition in table}
+    findings = [
+        (condition, finding)
+        for condition in table
+        for found in (judged[condition.name],)
+        if not isinstance(found, Unread)
+        for finding in found.findings
+    ]
+    keys = {condition.key_of(finding.subject) for condition, finding in findings}
+    since = _since(incidents)
+    found = [_found(condition, finding, keys, since) for condition, finding in findings]
+    found.sort(key=lambda each: (each.because is not None, each.state is not State.CRITICAL))
+    unjudged = {name: each.why for name, each in judged.items() if isinstance(each, Unread)}
+    rows = _judged_rows(rows_of(snapshot, given.settings), found)
+    return Examination(snapshot.at, snapshot.environment, rows, found, unjudged)
+
+
+def _since(incidents: Iterable[Incident]) -> dict[str, str]:
+    """By key, those that are told together included."""
+    since = {}
+    for incident in incidents:
+        since[incident.alert.key] = incident.opened_at
+        for member in incident.alert.details.get("members", ()):
+            since[f"{incident.alert.scope}:{member}"] = incident.opened_at
+    return since
+
+
+def _found(condition: Condition, finding: Finding, keys: set[str], since: Mapping[str, str]) -> Found:
+    key, page = condition.key_of(finding.subject), finding.page or condition.runbook
+    section, name = _SECTION_OF[condition.name], finding.subject
+    if section == "queues" and name.endswith("-dlq"):
+        section = "deadLetterQueues"
+    if name in _STREAM_SUBJECTS:
+        section, name = "stream", STREAM
+    if section == "sensors" and name == "daemons":
+        section = "daemons"
+    if section == "certificates":
+        name = name.rpartition("-")[0]
+    return Found(
+        key,
+        section,
+        name,
+        State.of(finding.severity),
+        finding.summary,
+        since.get(key),
+        _command(section, name, page),
+        f"docs/runbooks/{page}",
+        next((cause for cause in finding.because if cause in keys), None),
+    )
+
+
+def _command(section: str, name: str, page: str) -> str:
+    if section == "deadLetterQueues":
+        return f"regworkers dlq groups {name.removesuffix('-dlq')}"
+    if section == "campaigns":
+        return f"regworkers campaign status {name}"
+    if name.startswith("service-"):
+        return f"regworkers service check {name.removeprefix('service-')}"
+    return _COMMANDS.get(page, "")
+
+
+def _judged_rows(rows: Sequence[Row], found: Sequence[Found]) -> list[Row]:
+    """Each row with the worst that was found about it; what is about no row becomes one."""
+    by_place: dict[tuple[str, str], list[Found]] = {}
+    for each in found:
+        by_place.setdefault((each.section, each.name), []).append(each)
+    judged = [_judged(row, by_place.pop((row.section, row.name), [])) for row in rows]
+    for (section, name), rest in by_place.items():
+        judged.append(_judged(Row(section, name, State.FINE, rest[0].summary), rest))
+    return judged
+
+
+def _judged(row: Row, found: Sequence[Found]) -> Row:
+    if not found:
+        return row
+    worst = max(found, key=lambda each: list(State).index(each.state))
+    return replace(row, state=worst.state, since=worst.since or row.since, help=worst.help)

@@ -1,0 +1,39 @@
+"""What the doctor asks for beside the snapshot: what earlier looks of the alerts have left behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from regworkers_core.domain.snapshot import Snapshot, Unread
+from regworkers_core.operations.conditions.condition import Given
+from regworkers_core.operations.conditions.evaluate import SENSOR
+from regworkers_core.operations.doctor.examination import Examination, examine
+from regworkers_core.operations.snapshot.at_once import at_once
+from regworkers_core.runtime import Runtime
+
+# On top of the snapshot, and only where MongoDB has just answered.
+_SECONDS = 1.0
+
+
+def examined(runtime: Runtime, snapshot: Snapshot) -> Examination:
+    """Reads only, for a second at most; without MongoDB nobody knows since when anything is."""
+    found: dict[str, Any] = {}
+    if snapshot.dependencies.get("mongo") is None:
+        looks = runtime.alert_looks
+        readers = {"incidents": runtime.incidents.all_open, "looks": looks.looks, "beats": looks.beats}
+        read = at_once(readers, _SECONDS)
+        found = {name: each for name, each in read.items() if not isinstance(each, Unread)}
+    seen = found.get("looks", {}).get(SENSOR)
+    still = _still(snapshot, found.get("beats", {}), runtime.clock())
+    return examine(Given(snapshot, runtime.settings, seen, still), found.get("incidents", ()))
+
+
+def _still(snapshot: Snapshot, beats: dict[str, tuple[str, float]], now: float) -> dict[str, float]:
+    """For how long (s) the lease of each campaign is known to stand still."""
+    if isinstance(snapshot.campaigns, Unread):
+        return {}
+    return {
+        each.campaign_id: now - beats[each.campaign_id][1]
+        for each in snapshot.campaigns
+        if each.lease_owner and beats.get(each.campaign_id, ("",))[0] == each.lease_beat
+    }
