@@ -104,6 +104,8 @@ def run_drain(
         meters=lambda: Meters(runtime.calls, runtime.waited_seconds),
     )
 
+    before = runtime.strain
+
     def tell(report: DrainReport) -> None:
         tally.progress(report)
         if on_progress is not None:
@@ -122,8 +124,9 @@ def run_drain(
             on_batch=tally.batch,
         )
     log.info("drain ended", **report.as_dict())
-    if runtime.settings.observability.cloudwatch_enabled and report.counts["received"]:
-        runtime.metrics.publish(report)
+    strain = runtime.strain.since(before)
+    if runtime.settings.observability.cloudwatch_enabled and (report.counts["received"] or strain.any):
+        runtime.metrics.publish(report, strain)
     return report
 
 
@@ -154,5 +157,6 @@ def queue_parts(
         runtime.dead_letters,
         run_id=run_id,
         clock=runtime.clock,
+        on_unsent=runtime.note_unsent_dead_letters,
     )
     return source, MessageWork(name, handler, office, max_attempts=max_attempts, on_step=on_step)

@@ -20,7 +20,7 @@ from regworkers_core.adapters.campaign_sources import CampaignSource, DatabaseSo
 from regworkers_core.adapters.campaign_store import CampaignStore
 from regworkers_core.adapters.campaigns import Campaigns
 from regworkers_core.adapters.chunks import Chunks
-from regworkers_core.adapters.cloudwatch import DrainMetrics
+from regworkers_core.adapters.cloudwatch import DrainMetrics, Strain
 from regworkers_core.adapters.code_claims import CodeClaims
 from regworkers_core.adapters.codes import Codes
 from regworkers_core.adapters.dagster_api import DagsterApi, classify_dagster
@@ -61,7 +61,7 @@ from regworkers_core.adapters.streams import DynamoStreams
 from regworkers_core.adapters.vault import Vault, classify_vault
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.breaker import CircuitBreaker
-from regworkers_core.engine.dependency import Classify, Dependency, RetryPolicy
+from regworkers_core.engine.dependency import SLOW_SECONDS, Classify, Dependency, RetryPolicy
 from regworkers_core.settings import Settings, load_settings
 
 
@@ -74,6 +74,7 @@ class Runtime:
         self.clock = clock
         self._dependencies: dict[str, Dependency] = {}
         self._queues: dict[str, SqsQueue] = {}
+        self._unsent_dead_letters = 0
 
     @classmethod
     def load(cls) -> Runtime:
@@ -355,13 +356,37 @@ class Runtime:
                 reset_seconds=retry.breaker_reset_seconds,
                 clock=time.monotonic,
             )
-            self._dependencies[name] = Dependency(name, _classify(name), policy=self.policy, breaker=breaker)
+            # A long poll is slow on purpose.
+            slow = SLOW_SECONDS + (self._longest_poll_seconds if name == "sqs" else 0.0)
+            self._dependencies[name] = Dependency(
+                name, _classify(name), policy=self.policy, breaker=breaker, slow_seconds=slow
+            )
         return self._dependencies[name]
+
+    @property
+    def _longest_poll_seconds(self) -> float:
+        settings = self.settings
+        sections = (settings.save, settings.selection, settings.analytics)
+        return max(section.receive_wait_seconds for section in sections)
 
     @property
     def calls(self) -> dict[str, int]:
         """Calls made so far, per dependency: what a run costs."""
         return {name: dependency.calls for name, dependency in list(self._dependencies.items())}
+
+    @property
+    def strain(self) -> Strain:
+        """What went less well so far."""
+        dependencies = list(self._dependencies.items())
+        return Strain(
+            {name: dependency.retries for name, dependency in dependencies},
+            {name: dependency.throttles for name, dependency in dependencies},
+            self._unsent_dead_letters,
+        )
+
+    def note_unsent_dead_letters(self, letters: int) -> None:
+        """So many more were not confirmed by their queue."""
+        self._unsent_dead_letters += letters
 
     @property
     def waited_seconds(self) -> dict[str, float]:

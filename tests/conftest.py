@@ -11,12 +11,14 @@ import pytest
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
+from tests.support import least_privilege
 from tests.support.runtimes import ADDRESSES, new_runtime, remove_namespace
 
 _STACK = pytest.StashKey[Stack]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    least_privilege.install()
     # No test reads the address of a running instance or the caller's overrides by accident.
     os.environ["REGWORKERS_INSTANCE"] = "none"
     os.environ.pop("CONFIG_ENV", None)
@@ -45,6 +47,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     stack = config.stash.get(_STACK, None)
     if stack is not None:
         stack.reset()
+
+
+@pytest.fixture(autouse=True)
+def _within_the_policies() -> Iterator[None]:
+    """Every AWS call of the product is allowed to the worker that made it. What comes from threads that outlive their
+    test fails a later one.
+    """
+    yield
+    broken = least_privilege.GUARD.taken()
+    assert not broken, least_privilege.explain(broken)
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ _ACCESS_CODES = frozenset(
         "UnrecognizedClientException",
     }
 )
-_TRANSIENT_CODES = frozenset(
+_THROTTLED_CODES = frozenset(
     {
         "ProvisionedThroughputExceededException",
         "ThrottlingException",
@@ -43,23 +43,26 @@ _TRANSIENT_CODES = frozenset(
         "LimitExceededException",
         "RequestThrottled",
         "OverLimit",
-        "InternalServerError",
-        "InternalFailure",
-        "ServiceUnavailable",
-        "RequestTimeout",
-        "TransactionInProgressException",
         "SlowDown",
     }
 )
-# Answers that carry many items. In DynamoDB's JSON protocol they arrive as botocore would hand them out (but
-# for binary values and times, which their readers take in both forms), so that walking each by its model,
-# which is half of a drain's CPU, buys nothing.
+_TRANSIENT_CODES = _THROTTLED_CODES | {
+    "InternalServerError",
+    "InternalFailure",
+    "ServiceUnavailable",
+    "RequestTimeout",
+    "TransactionInProgressException",
+}
+# Answers that carry many items. In the JSON protocol of DynamoDB and SQS they arrive as botocore would hand them out
+# (but for binary values and times, which their readers take in both forms or not at all), so that walking each by its
+# model, which is half of a drain's CPU, buys nothing.
 _LARGE_ANSWERS = (
     "dynamodb.BatchGetItem",
     "dynamodb.BatchExecuteStatement",
     "dynamodb.Query",
     "dynamodb.Scan",
     "dynamodb-streams.GetRecords",
+    "sqs.ReceiveMessage",
 )
 
 
@@ -142,13 +145,15 @@ def classify_aws(dependency: str) -> Classify:
                 "no AWS credentials: set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             )
         if isinstance(error, ClientError):
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
             code = error_code(error)
             if code in _ACCESS_CODES:
                 return UsageError(
                     f"AWS refuses {error.operation_name} ({code}): check the role and its policy"
                 )
-            return TransientFailure(dependency, code) if code in _TRANSIENT_CODES or status >= 500 else error
+            if code in _TRANSIENT_CODES or status >= 500:
+                return TransientFailure(dependency, code, throttled=code in _THROTTLED_CODES)
+            return error
         if isinstance(error, BotoCoreError) and not isinstance(error, ParamValidationError):
             return TransientFailure(dependency, type(error).__name__)
         return error

@@ -85,10 +85,10 @@ def _comparison(found: Discovery) -> Group:
 
 
 def _found(line: Line) -> str:
-    if isinstance(line.found, Unread):
-        return "could not read"
     if line.found is None:
         return "–" if line.declared is None else "absent"
+    if isinstance(line.found, Unread) or len(line.unread) == len(line.found) > 0:
+        return "could not read"
     return "partly read" if line.unread else "yes"
 
 

@@ -37,14 +37,22 @@ class Failure(Exception):
 
 class TransientFailure(Failure):
     """A dependency could not answer. Keep the work, back off, try again; where the dependency said so, not before
-    `retry_after_seconds`.
+    `retry_after_seconds`. `throttled`: it answered that it is asked too much.
     """
 
-    def __init__(self, dependency: str, error: str, *, retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        dependency: str,
+        error: str,
+        *,
+        retry_after_seconds: float | None = None,
+        throttled: bool = False,
+    ) -> None:
         super().__init__(f"{dependency}: {error}")
         self.dependency = dependency
         self.error = error
         self.retry_after_seconds = retry_after_seconds
+        self.throttled = throttled
 
 
 class DependencyDown(TransientFailure):

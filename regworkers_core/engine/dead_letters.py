@@ -7,11 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import structlog
+
 from regworkers_core.domain.dead_letter import DeadLetter, Subject
 from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.ports import Outgoing, Queue, Received
 from regworkers_core.observability.tracing import inject
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,10 @@ class DeadLetterOffice:
         *,
         run_id: str,
         clock: Callable[[], float] = time.time,
+        on_unsent: Callable[[int], None] = lambda _letters: None,
     ) -> None:
+        """`on_unsent` is told how many dead letters the queue did not confirm."""
+        self._on_unsent = on_unsent
         self._queue = queue
         self._dead_letter_queue = dead_letter_queue
         self._history = history
@@ -60,6 +67,28 @@ class DeadLetterOffice:
             [self._outgoing(letter, at, record) for letter, record in zip(dead, records, strict=True)],
         )
         self._send(self._queue, [self._outgoing(letter, at, None) for letter in alone])
+        self._tell(records, alone)
+
+    def _tell(self, records: Sequence[DeadLetter], alone: Sequence[Letter]) -> None:
+        """A line for each: how one entry is followed. These are exceptions, so they are few."""
+        for record in records:
+            log.warning(
+                "dead letter",
+                queue=record.queue,
+                reason=record.failure.reason.value,
+                error=record.failure.error,
+                messageId=record.message_id,
+                correlationId=record.correlation_id,
+            )
+        for letter in alone:
+            log.info(
+                "item goes on alone",
+                queue=self._queue.name,
+                attempt=letter.attempt,
+                error=str(letter.failure),
+                messageId=letter.message.message_id,
+                correlationId=letter.message.attributes.get("correlationId", ""),
+            )
 
     def _record(self, letter: Letter, at: str) -> DeadLetter:
         if not isinstance(letter.failure, PermanentFailure):
@@ -89,8 +118,9 @@ class DeadLetterOffice:
             }
         return Outgoing(letter.body, attributes)
 
-    @staticmethod
-    def _send(queue: Queue, messages: Sequence[Outgoing]) -> None:
+    def _send(self, queue: Queue, messages: Sequence[Outgoing]) -> None:
         failures = queue.send(messages) if messages else []
         if failures:
+            if queue is self._dead_letter_queue:
+                self._on_unsent(len(failures))
             raise TransientFailure("sqs", f"{queue.name}: {len(failures)} messages not confirmed")

@@ -11,11 +11,15 @@ from typing import TypeVar
 
 import stamina
 import stamina.instrumentation
+import structlog
 
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.breaker import CircuitBreaker
 
 T = TypeVar("T")
+log = structlog.get_logger(__name__)
+# What waits on purpose (a long poll) is given more.
+SLOW_SECONDS = 2.0
 
 # The library's own retry log prints the exception, and a driver's exception may print a document.
 stamina.instrumentation.set_on_retry_hooks([])
@@ -42,8 +46,9 @@ Classify = Callable[[Exception], Exception]
 class Dependency:
     """One dependency, by name: `call` retries what is transient and trips the breaker when it stays so.
 
-    `classify` turns the driver's exceptions into TransientFailure, PermanentFailure or ItemFailure. `calls` and
-    `seconds` add up over its life: attempts, and the time within them.
+    `classify` turns the driver's exceptions into TransientFailure, PermanentFailure or ItemFailure. `calls`,
+    `seconds`, `retries` and `throttles` add up over its life: attempts, the time within them, those that repeated one,
+    and those that it refused because it was asked too much. An attempt above `slow_seconds` is logged.
     """
 
     def __init__(
@@ -54,14 +59,18 @@ class Dependency:
         policy: RetryPolicy,
         breaker: CircuitBreaker | None = None,
         clock: Callable[[], float] = time.monotonic,
+        slow_seconds: float = SLOW_SECONDS,
     ) -> None:
         self.name = name
+        self._slow_seconds = slow_seconds
         self._classify = classify
         self._policy = policy
         self._clock = clock
         self.breaker = breaker or CircuitBreaker(name, failures=3, reset_seconds=15.0, clock=clock)
         self.calls = 0
         self.seconds = 0.0
+        self.retries = 0
+        self.throttles = 0
 
     def call(
         self, function: Callable[[], T], *, retry: bool = True, within_seconds: float | None = None
@@ -123,6 +132,7 @@ class Dependency:
                 if made is not None:
                     failure, made = made, None
                     raise failure
+                self.retries += 1
                 result = self._once(function)
         return result
 
@@ -133,8 +143,13 @@ class Dependency:
             return function()
         except Exception as error:
             meaning = self._classify(error)
+            if isinstance(meaning, TransientFailure) and meaning.throttled:
+                self.throttles += 1
             if meaning is error:
                 raise
             raise meaning from error
         finally:
-            self.seconds += time.perf_counter() - began
+            seconds = time.perf_counter() - began
+            self.seconds += seconds
+            if seconds >= self._slow_seconds:
+                log.warning("slow call", dependency=self.name, seconds=round(seconds, 3))

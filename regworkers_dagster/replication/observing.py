@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from regworkers_core.operations.dashboards.metrics import ITERATOR_AGE
 from regworkers_core.replication.enqueue.peek import stream_lag
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.draining.observing import Reading, depth_of, or_none
@@ -13,16 +16,30 @@ from regworkers_dagster.replication.specs import (
     REPLICATION_QUEUE,
 )
 
+_UNREAD = "oldest_unread_seconds"
+
 
 def read_all(runtime: Runtime) -> list[Reading]:
     """Every asset of replication. Never raises for what is away."""
     names = runtime.names
     return [
-        Reading.of(DEMAND_TABLE, {"oldest_unread_seconds": or_none(lambda: _lag(runtime))}),
+        Reading.of(DEMAND_TABLE, {_UNREAD: or_none(lambda: _lag(runtime))}),
         Reading.of(REPLICATION_QUEUE, depth_of(runtime, names.replication_queue)),
         Reading.of(REPLICATION_DLQ, depth_of(runtime, names.dead_letter_queue(names.replication_queue))),
         Reading.of(ENTRIES, {"documents": or_none(runtime.replica.count)}),
     ]
+
+
+def put_iterator_age(runtime: Runtime, readings: Iterable[Reading]) -> None:
+    """As a metric, at every look: AWS measures it only for its own functions."""
+    if not runtime.settings.observability.cloudwatch_enabled:
+        return
+    name = DEMAND_TABLE.key.to_user_string()
+    for reading in readings:
+        if reading.asset == name:
+            age = reading.numbers.get(_UNREAD)
+            table = {"Table": runtime.names.demand_table}
+            runtime.metrics.gauges(table, {ITERATOR_AGE: (age, "Seconds")})
 
 
 def _lag(runtime: Runtime) -> float | None:

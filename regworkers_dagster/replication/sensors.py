@@ -17,7 +17,7 @@ from regworkers_dagster.draining.sensing import (
 from regworkers_dagster.replication.checks import answering, dlq_evaluation
 from regworkers_dagster.replication.glance import oldest_unread
 from regworkers_dagster.replication.jobs import ENQUEUE_ENTRIES, SAVE_ENTRIES
-from regworkers_dagster.replication.observing import read_all
+from regworkers_dagster.replication.observing import put_iterator_age, read_all
 from regworkers_dagster.replication.specs import REPLICATION_DLQ
 from regworkers_dagster.resources import Workers
 
@@ -106,7 +106,9 @@ def observe_tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> 
         runtime = tick_workers.runtime
         # Asked first: an open breaker then spares the readings their wait for whoever is away.
         found = answering(runtime)
-        return observed(context.cursor, read_all(runtime), _judge, found)
+        readings = read_all(runtime)
+        put_iterator_age(runtime, readings)
+        return observed(context.cursor, readings, _judge, found)
 
     return safely(context, answer)
 

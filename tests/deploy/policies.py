@@ -116,13 +116,31 @@ class Recorder:
 
     def _note(self, params: dict[str, Any], model: Any, **_: Any) -> None:
         service = model.service_model.service_name
-        for resource in resources(service, params):
+        for resource in resources(service, model.name, params):
             placed = resource.replace(self._prefix, "PREFIX")
             self.calls.add(Call(action_of(service, model.name), placed))
 
 
-def resources(service: str, params: dict[str, Any]) -> Iterator[str]:
-    if service == "dynamodbstreams":
+# Asked for all there are: IAM knows no resource for them.
+_OF_ALL = frozenset(
+    {
+        "ListTables",
+        "ListQueues",
+        "ListBuckets",
+        "ListDashboards",
+        "ListPolicies",
+        "ListRoles",
+        "DescribeQueryDefinitions",
+        "PutQueryDefinition",
+    }
+)
+
+
+def resources(service: str, operation: str, params: dict[str, Any]) -> Iterator[str]:
+    """ARNs with the placeholders of the policies, but for the prefix."""
+    if operation in _OF_ALL:
+        yield "*"
+    elif service == "dynamodbstreams":
         # An iterator does not show its stream; there is only one.
         yield "arn:aws:dynamodb:REGION:ACCOUNT:table/PREFIXdemand-table/stream/2026-01-01T00:00:00.000"
     elif service == "dynamodb":
@@ -131,9 +149,8 @@ def resources(service: str, params: dict[str, Any]) -> Iterator[str]:
         for table in tables | ({params["TableName"]} if "TableName" in params else set()):
             yield f"arn:aws:dynamodb:REGION:ACCOUNT:table/{table}"
     elif service == "sqs":
-        yield (
-            "arn:aws:sqs:REGION:ACCOUNT:" + params.get("QueueName", params.get("QueueUrl", "")).split("/")[-1]
-        )
+        named = params.get("QueueName") or params.get("QueueUrl") or params.get("SourceArn", "")
+        yield "arn:aws:sqs:REGION:ACCOUNT:" + re.split("[/:]", named)[-1]
     elif service == "logs":
         yield f"arn:aws:logs:REGION:ACCOUNT:log-group:{params.get('logGroupName', '')}"
     elif service == "s3":
@@ -141,5 +158,12 @@ def resources(service: str, params: dict[str, Any]) -> Iterator[str]:
     elif service == "secretsmanager":
         # A real ARN ends in six characters more.
         yield f"arn:aws:secretsmanager:REGION:ACCOUNT:secret:{params.get('SecretId', params.get('Name'))}"
+    elif service == "iam":
+        named = params.get("PolicyArn", f"role/{params.get('RoleName')}")
+        yield f"arn:aws:iam::ACCOUNT:{named.split(':')[-1]}"
+    elif "DashboardName" in params:
+        yield f"arn:aws:cloudwatch::ACCOUNT:dashboard/{params['DashboardName']}"
+    elif operation in ("PutMetricAlarm", "DescribeAlarms"):
+        yield f"arn:aws:cloudwatch:REGION:ACCOUNT:alarm:{params.get('AlarmName', '')}"
     else:
         yield "*"

@@ -1,0 +1,129 @@
+"""deploy/proxy/: nobody reaches Dagster without a login, and only operators reach the UI that changes things."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from regworkers_core.settings import PROJECT_ROOT
+
+PROXY = PROJECT_ROOT / "deploy" / "proxy"
+# A directive is its words and, with braces, the directives in it.
+Directive = tuple[list[str], list[Any]]
+_TOKEN = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[{};]|[^\s{};"']+""")
+
+
+def parsed(text: str) -> list[Directive]:
+    """nginx's grammar: words up to `;`, or up to a block in braces."""
+    tokens = (token for token in _TOKEN.findall(text) if not token.startswith("#"))
+    found = _block(tokens, top=True)
+    assert next(tokens, None) is None, "a brace too many"
+    return found
+
+
+def _block(tokens: Iterator[str], *, top: bool = False) -> list[Directive]:
+    block: list[Directive] = []
+    words: list[str] = []
+    for token in tokens:
+        if token == "}":
+            assert not top and not words, f"unfinished: {words}"
+            return block
+        if token == ";" or token == "{":
+            assert words, "a directive without a name"
+            block.append((words, _block(tokens) if token == "{" else []))
+            words = []
+        else:
+            words.append(token.strip("\"'"))
+    assert top and not words, "a brace too few"
+    return block
+
+
+def named(block: list[Directive], name: str) -> list[Directive]:
+    return [each for each in block if each[0][0] == name]
+
+
+def values(block: list[Directive], name: str) -> list[list[str]]:
+    return [words[1:] for words, _ in named(block, name)]
+
+
+NGINX = parsed((PROXY / "nginx.conf").read_text(encoding="utf-8"))
+LOGIN: dict[str, Any] = tomllib.loads((PROXY / "oauth2-proxy.cfg").read_text(encoding="utf-8"))
+
+
+def upstreams() -> dict[str, str]:
+    return {words[1]: values(block, "server")[0][0] for words, block in named(NGINX, "upstream")}
+
+
+def secure() -> list[Directive]:
+    (block,) = [block for _, block in named(NGINX, "server") if ["443", "ssl"] in values(block, "listen")]
+    return block
+
+
+def test_everything_behind_the_proxy_is_on_this_machine() -> None:
+    assert set(upstreams()) == {"dagster_operators", "dagster_readers", "login"}
+    assert all(re.fullmatch(r"127\.0\.0\.1:\d+", address) for address in upstreams().values())
+    assert upstreams()["login"] == LOGIN["http_address"]
+
+
+def test_every_way_to_dagster_asks_for_a_login_first() -> None:
+    locations = {words[-1]: block for words, block in named(secure(), "location")}
+    assert set(locations) == {"/", "/oauth2/", "/oauth2/auth"}
+    for path, block in locations.items():
+        target = values(block, "proxy_pass")
+        if path == "/":
+            assert target == [["http://$dagster"]]
+            assert values(block, "auth_request") == [["/oauth2/auth"]]
+        else:
+            assert target == [["http://login"]]
+    assert named(locations["/oauth2/auth"], "internal")
+    (plain,) = [
+        block
+        for _, block in named(NGINX, "server")
+        if block is not secure() and ["80"] in values(block, "listen")
+    ]
+    assert not named(plain, "location") and values(plain, "return")[0][0] == "301"
+
+
+def test_only_the_group_of_operators_reaches_the_ui_that_changes_things() -> None:
+    (choice,) = [block for words, block in named(NGINX, "map") if words[1:] == ["$auth_groups", "$dagster"]]
+    rules = {words[0]: words[1] for words, _ in choice}
+    assert rules.pop("default") == "dagster_readers"
+    ((pattern, upstream),) = rules.items()
+    assert upstream == "dagster_operators"
+    fits = re.compile(pattern.removeprefix("~")).search
+    operators, readers = LOGIN["allowed_groups"]
+    assert fits(operators) and fits(f"a,{operators},b")
+    assert not any(map(fits, ("", readers, operators + "-former", "no-" + operators)))
+    comment = (PROXY / "nginx.conf").read_text(encoding="utf-8")
+    for line in comment.splitlines():
+        if "dagster-webserver" in line:
+            reads = upstreams()["dagster_readers"].rpartition(":")[2] in line
+            assert reads == ("--read-only" in line) and "--host 127.0.0.1" in line
+
+
+def test_what_the_browser_says_of_itself_counts_for_nothing() -> None:
+    (root,) = [block for words, block in named(secure(), "location") if words[-1] == "/"]
+    taken = {words[0]: words[1] for words in values(root, "auth_request_set")}
+    assert taken["$auth_groups"] == "$upstream_http_x_auth_request_groups"
+    headers = {words[0]: words[1] for words in values(root, "proxy_set_header")}
+    assert headers["Cookie"] == headers["Authorization"] == ""
+
+
+def test_the_session_is_for_this_host_over_tls_and_ends() -> None:
+    assert LOGIN["cookie_secure"] and LOGIN["cookie_httponly"] and LOGIN["cookie_samesite"] == "lax"
+    assert LOGIN["cookie_name"].startswith("__Host-") and LOGIN["cookie_expire"] == "12h"
+    assert values(secure(), "ssl_protocols") == [["TLSv1.2", "TLSv1.3"]]
+    assert LOGIN["redirect_url"].startswith("https://")
+    assert not [name for name in LOGIN if "secret" in name], "secrets come from the environment"
+
+
+def test_in_the_cluster_there_is_a_webserver_that_only_reads_and_none_that_the_world_reaches() -> None:
+    values_file = PROJECT_ROOT / "deploy" / "kubernetes" / "values.yaml"
+    chart = yaml.safe_load(values_file.read_text(encoding="utf-8"))
+    assert chart["dagsterWebserver"]["enableReadOnly"] is True
+    assert chart["dagsterWebserver"]["service"]["type"] == "ClusterIP"
+    assert not chart.get("ingress", {}).get("enabled")

@@ -1,0 +1,197 @@
+"""A guard over all AWS calls of the suite: what no worker's policy allows fails the test that made it.
+
+Who called is read from the stack. The product's calls are held to the policies; while a drain or a command of a known
+worker runs, to that worker's. Exempt are the tests and their fixtures, which arrange and look at whatever they
+like, and the embedded stack's demo data; provisioning is held to its own policy, which is nobody else's.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from types import FrameType
+from typing import Any
+
+from regworkers_core import drains
+from regworkers_core.adapters.aws import AwsClients
+from regworkers_core.operations.policies.everyone import WORKERS
+from regworkers_core.operations.policies.statement import PLACEHOLDERS
+from regworkers_core.settings import PROJECT_ROOT
+from tests.deploy.policies import Call, action_of, resources
+
+_CORE, _DAGSTER = str(PROJECT_ROOT / "regworkers_core"), str(PROJECT_ROOT / "regworkers_dagster")
+# What is not a worker: tests with their fixtures, benchmarks, demo data.
+EXEMPT = tuple(str(PROJECT_ROOT / name) for name in ("tests", "benchmarks", "regworkers_local"))
+PROVISION = "provision"
+# Flows whose every call, in whatever thread, is one worker's.
+FLOWS = {
+    "regworkers_core/operations/provision": PROVISION,
+    "regworkers_core/operations/discovery/": "discovery",
+    "regworkers_core/operations/dashboards/publish": "dashboards",
+    "regworkers_core/operations/logs/": "logs",
+    "regworkers_core/operations/dead_letters/": "dead-letters",
+    "regworkers_core/analytics/archive/": "archive",
+    "regworkers_core/analytics/funnel/": "funnel",
+    "regworkers_core/eligibility/invites/": "invites",
+    "regworkers_core/replication/backfill/": "reconcile",
+}
+_NOBODY = "nobody"
+_running: ContextVar[str] = ContextVar("worker of the guard", default="")
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One call and the worker that made it, empty: not known which."""
+
+    worker: str
+    call: Call
+
+
+Policies = Mapping[str, tuple[tuple[frozenset[str], tuple[str, ...]], ...]]
+
+
+def policies(without: tuple[str, str] | None = None) -> Policies:
+    """Actions and patterns of resources by worker; `without` is a worker and an action that it shall lack. A prefix may
+    be any: every test has its own.
+    """
+    return {
+        worker.name: tuple(
+            (
+                frozenset(action for action in statement["Action"] if (worker.name, action) != without),
+                tuple(resource.replace("PREFIX", "*") for resource in statement["Resource"]),
+            )
+            for statement in worker.policy(PLACEHOLDERS)["Statement"]
+        )
+        for worker in WORKERS
+    }
+
+
+class Guard:
+    """Judges calls; `broken` has those that no policy allowed. `keep` notes all others as well."""
+
+    def __init__(self, held_to: Policies | None = None, *, keep: bool = False) -> None:
+        self._policies = held_to or policies()
+        self._lock = threading.Lock()
+        self._keep = keep
+        self.broken: set[Made] = set()
+        self.made: set[Made] = set()
+        # Most calls of a run are the same few.
+        self.allowed = lru_cache(maxsize=10_000)(self._allowed)
+
+    def note(self, made: Made) -> None:
+        fine = self.allowed(made)
+        with self._lock:
+            if self._keep:
+                self.made.add(made)
+            if not fine:
+                self.broken.add(made)
+
+    def taken(self) -> set[Made]:
+        """What was broken since the last time."""
+        with self._lock:
+            broken, self.broken = self.broken, set()
+        return broken
+
+    def _allowed(self, made: Made) -> bool:
+        if made.worker in self._policies:
+            return self._allows(made.worker, made.call)
+        return any(self._allows(name, made.call) for name in self._policies if name != PROVISION)
+
+    def _allows(self, worker: str, call: Call) -> bool:
+        return any(
+            call.action in actions and any(fnmatchcase(call.resource, pattern) for pattern in patterns)
+            for actions, patterns in self._policies[worker]
+        )
+
+
+GUARD = Guard()
+_watching = [GUARD]
+
+
+def install() -> None:
+    """From here on, every client that the project makes is watched, and every drain known by its name."""
+    make = AwsClients.client
+
+    def client(clients: AwsClients, service: str, **options: Any) -> Any:
+        made = make(clients, service, **options)
+        made.meta.events.register("before-parameter-build", _note)
+        return made
+
+    AwsClients.client = client  # type: ignore[method-assign]
+    drain = drains.drain
+
+    def known(name: str, *arguments: Any, **options: Any) -> Any:
+        with running(name):
+            return drain(name, *arguments, **options)
+
+    drains.drain = known
+
+
+@contextmanager
+def running(worker: str) -> Iterator[None]:
+    """What this context and the threads of its drain call is the worker's."""
+    token = _running.set(worker)
+    try:
+        yield
+    finally:
+        _running.reset(token)
+
+
+@contextmanager
+def exempt() -> Iterator[None]:
+    """For a test that arranges something through an adapter."""
+    with running(_NOBODY):
+        yield
+
+
+@contextmanager
+def watched(guard: Guard) -> Iterator[Guard]:
+    """Another guard besides, for a moment."""
+    _watching.append(guard)
+    try:
+        yield guard
+    finally:
+        _watching.remove(guard)
+
+
+def _note(params: dict[str, Any], model: Any, **_: Any) -> None:
+    worker = caller(sys._getframe(1))
+    if worker is None:
+        return
+    service = model.service_model.service_name
+    for resource in resources(service, model.name, params):
+        made = Made(worker, Call(action_of(service, model.name), resource))
+        for guard in tuple(_watching):
+            guard.note(made)
+
+
+def caller(frame: FrameType | None) -> str | None:
+    """The worker whose code the call comes from, empty when that is not known, None for those who are exempt: the first
+    file of ours on the way up the stack says whether, what lies further up which.
+    """
+    first, found = "", ""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not first and file.startswith((_CORE, _DAGSTER, *EXEMPT)):
+            first = file
+            if file.startswith(EXEMPT):
+                return None
+        if first and not found:
+            found = next((worker for part, worker in FLOWS.items() if part in file), "")
+        frame = frame.f_back
+    running = _running.get()
+    return None if not first or running == _NOBODY else found or running
+
+
+def explain(broken: Iterable[Made]) -> str:
+    """For whoever reads a red test."""
+    lines = sorted(
+        f"{made.worker or 'some worker'}: {made.call.action} on {made.call.resource}" for made in broken
+    )
+    return "AWS calls outside of the policies in regworkers_core/operations/policies:\n" + "\n".join(lines)
