@@ -14,7 +14,7 @@ from regworkers_dagster.analytics import specs as analytics_specs
 from regworkers_dagster.certificates import daily as certificates
 from regworkers_dagster.eligibility import invites
 from regworkers_dagster.maintenance import jobs as maintenance
-from regworkers_dagster.operations import alerts, doctor, reviews, runbooks
+from regworkers_dagster.operations import alerts, dead_letters, doctor, reviews, runbooks
 from regworkers_dagster.replication import assets, checks, jobs, parity, schedules, sensors, specs
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import assets as selection
@@ -63,6 +63,7 @@ defs = dg.Definitions(
         jobs.backfill_entries,
         invites.upload_invites,
         maintenance.prune_runs,
+        *dead_letters.JOBS,
         *selection_jobs.JOBS,
         analytics_jobs.PUBLISH_EVENTS,
         archive.ARCHIVE_EVENTS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -89,21 +90,22 @@ def groups_text(document: Document) -> Group:
 
 
 def letters_text(document: Document) -> Group:
+    """Message ids are in the JSON: beside an item's id they would leave no room on a terminal."""
+    letters: Sequence[Document] = document["letters"]
     lines = [
-        [
-            letter["messageId"],
-            letter["items"][0]["id"] if letter["items"] else None,
-            letter["reason"],
-            _second(letter["firstFailedAt"]),
-            letter["verdictInWords"],
-            letter["why"],
-        ]
-        for letter in document["letters"]
+        [_named(letter), letter["reason"], _second(letter["firstFailedAt"]), letter["verdict"]]
+        for letter in letters
     ]
     if not lines:
         return Group(*_notes(document, "no dead letters"))
-    columns = ("message", "item", "reason", "first failed", "truth", "because")
-    return Group(rows(columns, lines, whole=("message",)), *_notes(document))
+    because = Counter((Verdict(letter["verdict"]), letter["why"]) for letter in letters)
+    below = [Text(f"{number} {WORDS[verdict]}: {why}") for (verdict, why), number in because.most_common()]
+    columns = ("letter", "reason", "first failed", "truth")
+    return Group(rows(columns, lines, whole=("letter",)), *below, *_notes(document))
+
+
+def _named(letter: Document) -> str:
+    return next((str(item["id"]) for item in letter["items"] if item["id"]), str(letter["messageId"]))
 
 
 def redrive_text(document: Document) -> Group:

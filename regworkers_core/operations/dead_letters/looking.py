@@ -25,7 +25,6 @@ log = structlog.get_logger(__name__)
 _RECEIVE = 10
 # Slower than any server that is worth waiting for, so that a look through all of it ends in time.
 _SLOWEST_PER_SECOND = 50.0
-_SHORTEST_SECONDS = 60
 # SQS's longest.
 _LONGEST_SECONDS = 43_200
 # Of the time for which messages are hidden; the rest is for what is done with the last of them.
@@ -62,17 +61,18 @@ class Look:
         queue: Queue,
         *,
         wait_seconds: float = 1.0,
+        hide_seconds: int = 60,
         batch_messages: int = 50,
         seconds_more: float = 0.0,
         stopped: Callable[[], bool] = never,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`seconds_more`: how much longer than reading it will take, because its user works at a rate."""
+        """`hide_seconds`: how long messages are hidden at least; `seconds_more`: how much longer than reading it will take, because its user works at a rate."""
         self._queue, self._wait_seconds, self._batch_messages = queue, wait_seconds, batch_messages
         self._stopped, self._clock = stopped, clock
         depth = queue.depth()
         self.expected, self.hidden = depth.visible, depth.in_flight
-        wanted = _SHORTEST_SECONDS + (depth.total / _SLOWEST_PER_SECOND + seconds_more) / _SHARE
+        wanted = hide_seconds + (depth.total / _SLOWEST_PER_SECOND + seconds_more) / _SHARE
         self.visibility_seconds = int(min(wanted, _LONGEST_SECONDS))
         # Of the current batch: what was received, and what of it is not to be given back.
         self._batch: list[Received] = []

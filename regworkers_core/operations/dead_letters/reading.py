@@ -68,6 +68,7 @@ def open_look(
     return Look(
         runtime.queue(queue.name),
         wait_seconds=runtime.settings.dead_letters.look_wait_seconds,
+        hide_seconds=runtime.settings.dead_letters.hide_seconds,
         batch_messages=batch_messages,
         seconds_more=seconds_more,
         stopped=stopped,

@@ -12,6 +12,7 @@ from regworkers_core.operations.policies.parts import (
     PEEK,
     PUT_METRICS,
     WORK_QUEUES,
+    hold_leases,
 )
 from regworkers_core.operations.policies.statement import (
     Place,
@@ -21,6 +22,7 @@ from regworkers_core.operations.policies.statement import (
     everything,
     leases,
     log_group,
+    objects,
     of_service,
     prefixed,
     table,
@@ -200,7 +202,6 @@ OPERATORS = (
                     "sqs:GetQueueUrl",
                     "sqs:ListMessageMoveTasks",
                     "sqs:ReceiveMessage",
-                    "sqs:SendMessage",
                     "sqs:StartMessageMoveTask",
                 ),
                 DEAD_LETTER_QUEUES,
@@ -208,8 +209,18 @@ OPERATORS = (
             Statement(
                 "SendThemBack", ("sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"), WORK_QUEUES
             ),
+            Statement("ReadTheTruth", ("dynamodb:BatchGetItem",), (table,)),
+            hold_leases("OneAtATime"),
+            Statement("KeepCopies", ("s3:GetObject", "s3:PutObject"), objects("dead-letters")),
         ),
-        # The move that SQS makes itself is missing on emulators.
-        frozenset({"sqs:CancelMessageMoveTask", "sqs:ListMessageMoveTasks", "sqs:StartMessageMoveTask"}),
+        # The move that SQS makes itself is missing on emulators; a copy is read when its write was answered twice.
+        frozenset(
+            {
+                "s3:GetObject",
+                "sqs:CancelMessageMoveTask",
+                "sqs:ListMessageMoveTasks",
+                "sqs:StartMessageMoveTask",
+            }
+        ),
     ),
 )

@@ -1,0 +1,78 @@
+"""A redrive that is killed half way loses nothing, and the next one goes on."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import orjson
+import pytest
+
+from regworkers_core.engine.ports import Outgoing
+from regworkers_core.operations.dead_letters.redrive import RedriveOptions, redrive
+from regworkers_core.runtime import Runtime
+from tests.operations.dead_letters.world import (
+    body,
+    depths,
+    everything,
+    fresh,
+    namespace,
+    replication,
+    send_dead,
+    truths,
+)
+from tests.support.children import run_child
+from tests.support.entries import key, put
+from tests.support.waiting import wait_until
+
+NUMBER = 35
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Runtime]:
+    with namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def runtime(shared: Runtime) -> Iterator[Runtime]:
+    made = fresh(shared)
+    for number in range(NUMBER):
+        put(made, key(f"e{number}"))
+    queue = replication(made)
+    send_dead(made, queue, [Outgoing(body(f"e{number}")) for number in range(NUMBER)])
+    yield made
+    made.mongo.close()
+
+
+def entries_of(runtime: Runtime, queue_name: str) -> list[str]:
+    messages = everything(runtime, queue_name)
+    return [item["sk"] for message in messages for item in orjson.loads(message.body)["items"]]
+
+
+def killed(runtime: Runtime, step: str) -> None:
+    """At its second send of ten."""
+    victim = run_child("tests.operations.dead_letters.victim", runtime.names.prefix, step, "2")
+    assert victim.returncode == -signal.SIGKILL, victim.stderr
+
+
+def test_killed_between_send_and_delete_it_doubles_some_and_the_next_one_goes_on(runtime: Runtime) -> None:
+    queue = replication(runtime)
+    killed(runtime, "redrive.after_send")
+    assert depths(runtime) == (20, NUMBER - 10), "the second ten are on both queues"
+    # What the dead process held is hidden for as long as its look would have lasted.
+    wait_until(lambda: runtime.queue(queue.name).depth().in_flight == 0)
+    options = RedriveOptions(dry_run=False, canary_messages=0)
+    report = redrive(runtime, queue, truths(runtime), options)
+    assert report.finished and report.sent_messages == NUMBER - 10
+    assert depths(runtime) == (NUMBER + 10, 0)
+    assert set(entries_of(runtime, queue.source)) == {key(f"e{number}").sk for number in range(NUMBER)}
+    outcomes = [action.outcome for action in runtime.operator_actions.history(what="dlq")]
+    assert sorted(outcomes) == ["done", "killed"]
+
+
+def test_killed_after_the_delete_it_has_neither_lost_nor_doubled_any(runtime: Runtime) -> None:
+    killed(runtime, "redrive.after_delete")
+    assert depths(runtime) == (20, NUMBER - 20)
+    (action,) = runtime.operator_actions.history(what="dlq")
+    assert (action.outcome, action.ended_at) == ("running", None)

@@ -1,0 +1,192 @@
+"""`regworkers dlq ...` and the jobs as their users see them, and what all of it needs of AWS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from regworkers_core.engine.ports import Outgoing
+from regworkers_core.operations.policies.everyone import WORKERS
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import PROJECT_ROOT
+from tests.dagster.support import job, use
+from tests.deploy.policies import Recorder
+from tests.operations.dead_letters.world import (
+    body,
+    depths,
+    fresh,
+    letters,
+    mend,
+    namespace,
+    refuse,
+    replication,
+    saving,
+    send_dead,
+)
+from tests.support.drains import replicate_all, run
+from tests.support.entries import key, put, remove
+from tests.support.typing_in import Typed
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Runtime]:
+    with namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def runtime(shared: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
+    made = fresh(shared)
+    use(monkeypatch, made)
+    yield made
+    made.mongo.close()
+
+
+@pytest.fixture
+def typed(runtime: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
+    return Typed(runtime, monkeypatch, capsys)
+
+
+def test_an_operator_finds_a_cause_sends_what_is_mended_and_drops_the_rest(
+    runtime: Runtime, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGWORKERS_OPERATOR", "ada")
+    assert typed("dlq", "groups").code == 0 and typed("dlq", "history").code == 0
+    refuse(runtime, "e1", "e2", "gone")
+    remove(runtime, key("gone"))
+    mend(runtime, "e1", "e2")
+    found = typed("dlq", "groups", "replication", "--truth", "--format", "json")
+    (group,) = found.document["groups"]
+    assert found.code == 1 and group["verdicts"] == {"needed": 2, "unknown": 0, "superseded": 0, "gone": 1}
+    listed = typed("dlq", "list", "--queue", "replication-queue", "--campaign", "summer")
+    assert listed.code == 1 and "still needed" in listed.stdout and "example.com" not in listed.stdout
+    shown = typed("dlq", "show", "replication", "summer:e1", "--format", "json")
+    assert shown.code == 0 and shown.document["items"][0]["id"] == "summer:e1"
+    assert shown.document["bodyFields"] == ["createdAt", "op", "pk", "sk", "updatedAt", "version"]
+    assert typed("dlq", "show", "replication", "summer:nobody").code == 1
+    counted = typed("dlq", "redrive", "replication", "--format", "json")
+    assert counted.code == 0 and counted.document["dryRun"] and depths(runtime) == (0, 3)
+    words = group["command"].split()[1:]
+    sent = typed(*words, "--yes", "--canary", "0", "--format", "json")
+    assert sent.code == 0 and sent.document["sent"] == 2 and "dlq drop" in sent.document["advice"]
+    run(runtime, "save")
+    assert typed("dlq", "drop", "replication", "--confirm", "selection-queue").code == 2
+    assert "add --confirm" in typed("dlq", "drop", "replication").stdout
+    dropped = typed(
+        "dlq", "drop", "replication", "--confirm", replication(runtime).source, "--format", "json"
+    )
+    assert dropped.code == 0 and dropped.document["dropped"] == 1
+    assert depths(runtime) == (0, 0) and letters(runtime, status="open") == []
+    history = typed("dlq", "history", "--format", "json").document
+    assert [(each["who"], each["what"], each["outcome"]) for each in history] == [
+        ("ada", "dlq drop", "done"),
+        ("ada", "dlq redrive", "done"),
+    ]
+
+
+def test_a_wrong_call_is_one_line_and_exit_code_2(typed: Typed) -> None:
+    for words in (
+        ("groups", "nothing"),
+        ("redrive", "replication", "--yes", "--dry-run"),
+        ("list", "--older-than", "long"),
+    ):
+        answer = typed("dlq", *words)
+        assert answer.code == 2 and answer.stderr.startswith("regworkers: ") and not answer.stdout
+
+
+def test_an_event_that_its_schema_allows_by_now_is_published_and_its_document_closed(
+    runtime: Runtime, typed: Typed
+) -> None:
+    """As after a deployment of the schema: the letter is of an event that is fine today."""
+    from tests.analytics.world import queue_events, removed
+
+    queue_events(runtime, [{"id": "not an event"}])
+    run(runtime, "publish")
+    assert len(letters(runtime, queue=runtime.names.analytics_queue, status="open")) == 1
+    source = runtime.names.analytics_queue
+    (dead,) = runtime.queue(source + "-dlq").receive(10, 0, 30)
+    queue_events(runtime, [removed(1)])
+    (fine,) = runtime.queue(source).receive(10, 0, 30)
+    runtime.queue(source).delete([fine])
+    runtime.queue(source + "-dlq").delete([dead])
+    runtime.queue(source + "-dlq").send([Outgoing(fine.body.encode(), dead.attributes)])
+    runtime.database["dead_letters"].update_many({}, {"$set": {"campaignId": "summer", "entryId": "e1"}})
+    sent = typed("dlq", "redrive", "analytics", "--yes", "--canary", "0", "--format", "json")
+    assert sent.code == 0 and sent.document["sent"] == 1
+    assert run(runtime, "publish").counts["sent"] == 1
+
+
+def test_the_jobs_change_nothing_by_default_and_act_when_told(runtime: Runtime) -> None:
+    refuse(runtime, "e1", "saved")
+    mend(runtime, "e1")
+    put(runtime, key("saved"), version=2)
+    replicate_all(runtime)
+    for name in ("review_dead_letters", "redrive_dead_letters", "drop_dead_letters"):
+        assert job(name).execute_in_process(raise_on_error=False).success
+    assert depths(runtime) == (0, 2) and runtime.operator_actions.history(what="dlq") == []
+    refused = job("drop_dead_letters").execute_in_process(run_config={"dryRun": False}, raise_on_error=False)
+    assert not refused.success and depths(runtime) == (0, 2)
+    with saving(runtime):
+        sent = job("redrive_dead_letters").execute_in_process(
+            run_config={"dryRun": False}, raise_on_error=False
+        )
+    assert sent.success and depths(runtime) == (0, 1)
+    config = {"dryRun": False, "confirm": replication(runtime).source}
+    assert job("drop_dead_letters").execute_in_process(run_config=config, raise_on_error=False).success
+    assert depths(runtime) == (0, 0)
+    actions = runtime.operator_actions.history(what="dlq")
+    assert [action.what for action in actions] == ["dlq drop", "dlq redrive"]
+    assert all(action.who.startswith("dagster ") for action in actions)
+
+
+def test_a_redrive_whose_canaries_fail_fails_the_run(runtime: Runtime) -> None:
+    refuse(runtime, "broken")
+    with saving(runtime):
+        result = job("redrive_dead_letters").execute_in_process(
+            run_config={"dryRun": False}, raise_on_error=False
+        )
+    assert not result.success
+
+
+def test_a_review_closes_documents_whose_entry_is_gone(runtime: Runtime) -> None:
+    refuse(runtime, "gone", "broken")
+    remove(runtime, key("gone"))
+    assert job("review_dead_letters").execute_in_process(run_config={"closeSettled": True}).success
+    assert {each["entryId"]: each["status"] for each in letters(runtime)} == {
+        "gone": "resolved",
+        "broken": "open",
+    }
+    assert depths(runtime) == (0, 2), "messages stay"
+
+
+def test_all_of_it_needs_what_its_policy_allows(
+    runtime: Runtime, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(runtime, "e1", "gone")
+    remove(runtime, key("gone"))
+    mend(runtime, "e1")
+    recorder = Recorder(monkeypatch, runtime.names.prefix)
+    typed("dlq", "redrive", "replication", "--yes", "--canary", "0")
+    typed("dlq", "drop", "replication", "--confirm", replication(runtime).source)
+    (worker,) = (each for each in WORKERS if each.name == "dead-letters")
+    assert worker.actions - {call.action for call in recorder.calls} <= worker.seldom
+
+
+def test_the_page_names_every_command_and_setting() -> None:
+    page = (PROJECT_ROOT / "docs" / "dead-letters.md").read_text(encoding="utf-8")
+    for word in ("list", "groups", "show", "redrive", "drop", "export", "history"):
+        assert f"regworkers dlq {word}" in page
+    for setting in ("canaryMessages", "redriveItemsPerSecond", "hideSeconds", "keepCopiesDays"):
+        assert setting in page
+
+
+def test_a_dead_letter_queue_with_a_redrive_policy_of_its_own_is_not_looked_at(
+    runtime: Runtime, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send_dead(runtime, replication(runtime), [Outgoing(body("e1"))])
+    from regworkers_core.adapters.message_moves import MessageMoves
+
+    monkeypatch.setattr(MessageMoves, "has_redrive_policy", lambda *_: True)
+    answer = typed("dlq", "list", "replication")
+    assert answer.code == 2 and "redrive policy of its own" in answer.stderr

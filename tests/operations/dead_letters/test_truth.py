@@ -1,0 +1,179 @@
+"""What the truth says of each kind of letter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from regworkers_core.adapters.replica import Stored
+from regworkers_core.analytics.candidates import refusal
+from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.messages import MessageType, encode
+from regworkers_core.domain.order import Order
+from regworkers_core.domain.selection import Chunk, MarketPhase
+from regworkers_core.engine.ports import Received
+from regworkers_core.operations.dead_letters.canary import CanaryOutcome, CanaryWatch
+from regworkers_core.operations.dead_letters.letters import DeadMessage, read_message
+from regworkers_core.operations.dead_letters.queues import DeadQueue
+from regworkers_core.operations.dead_letters.truth import (
+    Judged,
+    Truth,
+    Verdict,
+    chunk_truth,
+    entry_truth,
+    event_truth,
+    notice_truth,
+)
+from tests.analytics.world import removed
+from tests.operations.dead_letters.fakes import MemoryQueue
+from tests.support.entries import item, key
+
+E1 = key("e1")
+HASH = "a" * 64
+CHUNK = Chunk(MarketPhase("summer", "berlin", 1), 3, 1, 500, HASH)
+PLANNED = {"first": 1, "last": 500, "resultHash": HASH}
+
+
+def source(**changes: Any) -> dict[str, Any]:
+    return item(E1, **{"version": 3, "needsReplication": False, "ref": "ref-1", **changes})
+
+
+def stored(live: dict[str, Any] | None, order: Order) -> Stored:
+    return Stored(order, live, {}, None if live is not None else "2026-01-01T00:00:00.000Z")
+
+
+def test_an_entry_is_needed_superseded_or_gone_by_what_both_stores_hold() -> None:
+    raw = source()
+    entry = Entry.parse(E1, raw)
+    created, _, updated = entry.order
+    below, above = Order(created, 2, updated), Order(created, 4, updated)
+    table: list[tuple[dict[str, Any] | None, Stored | None, Verdict]] = [
+        (None, None, Verdict.GONE),
+        (None, stored(None, below), Verdict.GONE),
+        (None, stored(dict(entry.fields), below), Verdict.NEEDED),
+        (raw, None, Verdict.NEEDED),
+        (raw, stored(dict(entry.fields), below), Verdict.NEEDED),
+        (raw, stored({**entry.fields, "ref": "other"}, entry.order), Verdict.NEEDED),
+        (raw, stored(dict(entry.fields), entry.order), Verdict.SUPERSEDED),
+        (raw, stored(dict(entry.fields), above), Verdict.SUPERSEDED),
+        (raw, stored(None, entry.order), Verdict.NEEDED),
+        (raw, stored(None, below), Verdict.NEEDED),
+        ({**raw, "needsReplication": True}, stored(dict(entry.fields), entry.order), Verdict.NEEDED),
+    ]
+    assert [entry_truth(E1, *given).verdict for *given, _ in table] == [wanted for *_, wanted in table]
+
+
+def test_an_entry_that_is_not_mended_says_which_field_and_that_it_would_fail_again() -> None:
+    truth = entry_truth(E1, source(email=None), None)
+    assert truth.fails_again and truth.verdict is Verdict.NEEDED
+    assert truth.why == "the source is not mended: field email is missing or empty"
+
+
+def test_a_chunk_is_judged_by_its_plan() -> None:
+    told = [
+        chunk_truth(CHUNK, row).verdict
+        for row in (None, PLANNED | {"last": 400}, PLANNED, PLANNED | {"doneAt": "2026"})
+    ]
+    assert told == [Verdict.GONE, Verdict.GONE, Verdict.NEEDED, Verdict.SUPERSEDED]
+
+
+def test_nobody_but_the_mailer_can_tell_of_a_message_that_it_had() -> None:
+    told = [notice_truth(status).verdict for status in (None, "PENDING", "SENT")]
+    assert told == [Verdict.GONE, Verdict.SUPERSEDED, Verdict.UNKNOWN]
+
+
+def test_an_event_that_its_schema_refuses_would_fail_again() -> None:
+    fine, broken = removed(1), {**removed(2), "data": {"email": "jane@example.com"}}
+    assert not event_truth(refusal(fine)).fails_again
+    truth = event_truth(refusal(broken))
+    assert truth.fails_again and "jane" not in truth.why
+
+
+@pytest.mark.parametrize("kind", list(MessageType))
+def test_what_cannot_be_read_of_any_kind_names_a_problem_and_no_value(kind: MessageType) -> None:
+    queue = DeadQueue("q", "q-dlq", kind)
+    body = encode(kind, "", ["jane@example.com", {"email": "jane@example.com"}]).decode()
+    letter = read_message(queue, Received("m", "r", body, {}, 1))
+    assert letter.unreadable is None and "jane" not in repr(
+        [(each.id, each.problem) for each in letter.items]
+    )
+
+
+class Failures:
+    def __init__(self, *, again: bool = False, otherwise: str | None = None) -> None:
+        self.again, self.otherwise = again, otherwise
+
+    def came_back(self, queue: str, fingerprint: str, since: str) -> bool:
+        return self.again
+
+    def failed_since(self, queue: str, subjects: object, since: str) -> str | None:
+        return self.otherwise
+
+
+def watch(
+    failures: Failures,
+    *,
+    verdict: Verdict = Verdict.NEEDED,
+    waiting: int = 1,
+    kind: MessageType | None = None,
+) -> CanaryOutcome:
+    """What comes of one canary, on a clock that moves a tenth of the limit with every look."""
+    queue = DeadQueue("q", "q-dlq", kind or MessageType.REPLICATE)
+    raw = encode(queue.kind, "", [{"pk": E1.pk, "sk": E1.sk}]).decode()
+    letter = read_message(queue, Received("m", "r", raw, {}, 1))
+    now = [0.0]
+
+    def judge(letters: object) -> list[Judged]:
+        return [Judged(letter, [Truth(verdict, "")], verdict)]
+
+    def sleep(_seconds: float) -> None:
+        now[0] += 6.0
+
+    found = CanaryWatch(
+        queue,
+        MemoryQueue("q", [Received("other", "r", "{}", {}, 1)] * waiting),
+        failures,
+        judge,
+        since="2026-11-25T08:00:00.000Z",
+        limit_seconds=60.0,
+        sleep=sleep,
+        clock=lambda: now[0],
+        stopped=lambda: False,
+    ).wait({letter.fingerprint: [letter]})
+    return found[letter.fingerprint]
+
+
+def test_a_canary_passes_once_its_truth_is_settled_or_its_queue_stays_empty() -> None:
+    assert watch(Failures(), verdict=Verdict.SUPERSEDED) is CanaryOutcome.PASSED
+    assert watch(Failures(), waiting=0) is CanaryOutcome.PASSED
+    assert watch(Failures(), verdict=Verdict.SUPERSEDED, kind=MessageType.PUBLISH) is CanaryOutcome.UNANSWERED
+
+
+def test_a_canary_that_fails_stops_whatever_else_is_known() -> None:
+    failed = [Failures(again=True), Failures(otherwise="DUPLICATE_KEY")]
+    told = [watch(each, verdict=Verdict.SUPERSEDED, waiting=0) for each in failed]
+    assert told == [CanaryOutcome.FAILED_AGAIN, CanaryOutcome.FAILED_OTHERWISE]
+
+
+def test_a_canary_that_nobody_takes_is_unanswered() -> None:
+    assert watch(Failures()) is CanaryOutcome.UNANSWERED
+
+
+def make(kind: MessageType, *items: Any) -> DeadMessage:
+    return read_message(
+        DeadQueue("q", "q-dlq", kind), Received("m", "r", encode(kind, "", items).decode(), {}, 1)
+    )
+
+
+def test_items_of_every_kind_have_an_id_and_a_campaign() -> None:
+    notice = {"key": "summer:berlin:1:ref", "campaignId": "summer", "entryId": "e1"}
+    letters = [
+        make(MessageType.REPLICATE, {"pk": E1.pk, "sk": E1.sk}),
+        make(MessageType.ASSIGN, CHUNK.as_json()),
+        make(MessageType.NOTIFY, notice),
+        make(MessageType.PUBLISH, removed(1)),
+    ]
+    ids = [letter.items[0].id for letter in letters]
+    assert ids == ["summer:e1", "summer:berlin:1:3", "summer:berlin:1:ref", removed(1)["id"]]
+    assert all(letter.items[0].campaign_id for letter in letters)
