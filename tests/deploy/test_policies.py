@@ -193,7 +193,7 @@ def test_only_provisioning_may_create_or_change_tables_and_queues() -> None:
 
 
 def test_the_sensors_change_nothing_and_only_put_metrics() -> None:
-    reads = ("Describe", "Get", "List", "Query")
+    reads = ("BatchGetItem", "Describe", "Get", "List", "Query", "Scan")
     changes = {action for action in actions("sensors") if not action.split(":")[1].startswith(reads)}
     assert changes == {"cloudwatch:PutMetricData"}
 

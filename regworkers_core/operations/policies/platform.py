@@ -46,21 +46,21 @@ _FIND_LOG_GROUPS = Statement(
 )
 # Asked by the beginning of a name, which IAM does not know.
 _FIND_ALARMS = Statement("FindAlarms", ("cloudwatch:DescribeAlarms",), (of_service("cloudwatch", "alarm:*"),))
+# Those of every draw at once, and all of them for a look.
+_READ_LEASES = ("dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query", "dynamodb:Scan")
+
+# For one look at the whole system.
+_LOOK = (
+    Statement("FindTheStream", ("dynamodb:DescribeTable",), (table,)),
+    PEEK,
+    Statement("ReadCheckpointsAndLeases", _READ_LEASES, (leases,)),
+    Statement("ReadDepths", ("sqs:GetQueueAttributes", "sqs:GetQueueUrl"), ALL_QUEUES),
+    Statement("SeeWhetherS3Answers", ("s3:ListBucket",), (bucket,)),
+    OLDEST_MESSAGE,
+)
 
 PLATFORM = (
-    Worker(
-        "sensors",
-        "the code server: sensors, schedules, checks",
-        (
-            Statement("FindTheStream", ("dynamodb:DescribeTable",), (table,)),
-            PEEK,
-            Statement("ReadCheckpointsAndLeases", ("dynamodb:GetItem", "dynamodb:Query"), (leases,)),
-            Statement("ReadDepths", ("sqs:GetQueueAttributes", "sqs:GetQueueUrl"), ALL_QUEUES),
-            Statement("SeeWhetherS3Answers", ("s3:ListBucket",), (bucket,)),
-            OLDEST_MESSAGE,
-            PUT_METRICS,
-        ),
-    ),
+    Worker("sensors", "the code server: sensors, schedules, checks", (*_LOOK, PUT_METRICS)),
     Worker(
         "provision",
         "whoever runs `regworkers provision`, and nobody else",
@@ -114,6 +114,9 @@ PLATFORM = (
 )
 
 OPERATORS = (
+    Worker(
+        "doctor", "`regworkers doctor`, `regworkers alerts evaluate` and runs of doctor: changes nothing", _LOOK
+    ),
     Worker(
         "discovery",
         "`regworkers aws find-resources` and runs of find_resources: reads, changes nothing",

@@ -12,6 +12,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "compute-logs",
         "dead-letters",
         "discovery",
+        "doctor",
         "draw",
         "enqueue",
         "funnel",
