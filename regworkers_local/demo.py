@@ -47,6 +47,9 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 @app.command()
 def demo(
     entries: Annotated[int, typer.Option(min=100, help="entries over two campaigns")] = 20_000,
+    planted: Annotated[
+        bool, typer.Option("--planted", help="look in the end whether a fan's data is where it must not be")
+    ] = False,
 ) -> None:
     """Replicate two campaigns and draw one, end to end, with live progress; print what became of every entry."""
     keep = os.environ.get("KEEP", "") not in ("", "0")
@@ -64,6 +67,11 @@ def demo(
         runtime = bring_up(stack, dagster, stop)
         clean = replicate(runtime, dagster, LoadPlan(entries, per_second=ENTRIES_PER_SECOND), stop)
         clean = clean and select(runtime, stop, console, GIVE_UP_SECONDS)
+        if planted:
+            # Late, for only this needs it.
+            from regworkers_local.demo_leaks import nothing_leaked
+
+            clean = nothing_leaked(runtime, dagster, console) and clean
         console.print(f"{time.monotonic() - started:.0f} s in all")
         if keep:
             console.print(f"left running: Dagster at {dagster.url}; look around with")

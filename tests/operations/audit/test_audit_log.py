@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import typer
+from structlog.testing import capture_logs
 
 from regworkers_core.cli.audit import audit_command, parse_since
 from regworkers_core.cli.by_hand import by_hand
@@ -82,21 +83,20 @@ def test_without_mongodb_nothing_is_done_that_nobody_could_write_down() -> None:
     assert done == ["looked"]
 
 
-def test_what_was_done_is_no_failure_when_only_its_end_could_not_be_kept(
-    runtime: Runtime, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_what_was_done_is_no_failure_when_only_its_end_could_not_be_kept(runtime: Runtime) -> None:
     actions = runtime.operator_actions
 
     def gone(*_: Any) -> None:
         raise TransientFailure("mongo", "does not answer")
 
     actions.ends = gone  # type: ignore[method-assign]
-    with actions.recorded("replicate", "summer:e1"):
-        pass
-    with pytest.raises(UsageError), actions.recorded("replicate", "summer:e2"):
-        raise UsageError("the real reason")
+    with capture_logs() as logs:
+        with actions.recorded("replicate", "summer:e1"):
+            pass
+        with pytest.raises(UsageError), actions.recorded("replicate", "summer:e2"):
+            raise UsageError("the real reason")
     assert {each.outcome for each in runtime.operator_actions.history()} == {"running"}
-    assert "was not recorded" in "".join(capfd.readouterr())
+    assert [each["event"] for each in logs] == ["the end of an action was not recorded"] * 2
 
 
 def test_the_terminal_tells_who_did_what_filtered_by_command_and_time(
