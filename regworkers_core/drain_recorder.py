@@ -30,10 +30,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Meters:
-    """Calls and seconds within them so far, by dependency."""
+    """Calls, seconds within them, and calls that were throttled so far, by dependency."""
 
     calls: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    throttles: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -112,6 +113,7 @@ class Tally:
         minute, now = self._minute, self._meters()
         before = minute.began
         calls = {name: number - before.calls.get(name, 0) for name, number in now.calls.items()}
+        throttles = {name: number - before.throttles.get(name, 0) for name, number in now.throttles.items()}
         waited = {name: total - before.seconds.get(name, 0.0) for name, total in now.seconds.items()}
         some = minute.batches.count
         return DrainMinute(
@@ -128,6 +130,7 @@ class Tally:
             waited_seconds={name: round(waited[name], 3) for name, number in calls.items() if number},
             ended=ended,
             memory_mib=round(self._memory(), 1),
+            throttles={name: number for name, number in throttles.items() if number},
         )
 
 

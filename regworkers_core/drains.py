@@ -101,7 +101,7 @@ def run_drain(
         run_id,
         limit_seconds=spec.pace(runtime.settings).keep_seconds,
         clock=runtime.clock,
-        meters=lambda: Meters(runtime.calls, runtime.waited_seconds),
+        meters=lambda: Meters(runtime.calls, runtime.waited_seconds, runtime.strain.throttles),
     )
 
     before = runtime.strain

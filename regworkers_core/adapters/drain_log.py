@@ -31,7 +31,8 @@ class DrainMinute:
     """`minute` is an ISO time without seconds; counts are of items, by outcome (`received` among them).
 
     `batch_p95_seconds` is over the batches of this minute, `lag_p95_seconds` over the drain so far. `calls` and
-    `waited_seconds` (time within them) are by dependency. `memory_mib` is the most that the process took so far.
+    `waited_seconds` (time within them) are by dependency, `throttles` calls that it refused because it was asked too
+    much. `memory_mib` is the most that the process took so far.
     """
 
     drain: str
@@ -47,6 +48,7 @@ class DrainMinute:
     waited_seconds: Mapping[str, float] = field(default_factory=dict)
     ended: str = ""
     memory_mib: float | None = None
+    throttles: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -76,6 +78,7 @@ class DrainLog:
             "waitedSeconds": dict(entry.waited_seconds),
             "ended": entry.ended,
             "memoryMib": entry.memory_mib,
+            "throttles": dict(entry.throttles),
         }
         # Not the minute first: the embedded server does not find an id again that begins like a time.
         key = f"{entry.drain}:{entry.run_id}:{entry.minute}"
@@ -127,4 +130,5 @@ def _parsed(document: Mapping[str, Any]) -> DrainMinute:
         document["waitedSeconds"],
         document["ended"],
         document.get("memoryMib"),
+        document.get("throttles", {}),
     )

@@ -6,17 +6,21 @@ import time
 from collections.abc import Callable
 
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.operations.doctor.reading import examined
+from regworkers_core.operations.doctor.row import State
 from regworkers_core.operations.provision import provision
 from regworkers_core.operations.provisioned import Outcome
 from regworkers_core.operations.runbooks import total_failure
 from regworkers_core.operations.runbooks.report import Finding, RunbookReport
 from regworkers_core.operations.runbooks.total_failure import Done, Recovery, Step
-from regworkers_core.operations.status import impatient, read_status
+from regworkers_core.operations.snapshot.scheduler import read_scheduler
+from regworkers_core.operations.status import impatient
 from regworkers_core.replication.backfill.flow import start_backfill
 from regworkers_core.replication.reconcile import Kind, reconcile
 from regworkers_core.runbooks.reading import Tell, silent
 from regworkers_core.runbooks.saving import saving
 from regworkers_core.runtime import Runtime
+from regworkers_core.system import read_system
 
 # How often a queue is looked at that is to become empty.
 _POLL_SECONDS = 0.5
@@ -39,13 +43,13 @@ def recover(
     if apply:
         steps = [
             Step("provision", lambda: _provisioned(runtime), changes=True),
-            Step("look", lambda: _looked(runtime)),
+            Step("doctor", lambda: _examined(runtime)),
             Step("rebuild", lambda: _rebuilt(runtime, rate, stop, clock), grows=True, changes=True),
             Step("verify", lambda: _verified(runtime), grows=True),
         ]
     else:
         steps = [
-            Step("look", lambda: _looked(runtime)),
+            Step("doctor", lambda: _examined(runtime)),
             Step("count", lambda: _counted(runtime, stop), grows=True),
             Step("compare", lambda: _verified(runtime), grows=True),
         ]
@@ -66,13 +70,14 @@ def _provisioned(runtime: Runtime) -> Done:
     return Done(f"{len(things)} things stand, {made} of them were created or changed")
 
 
-def _looked(runtime: Runtime) -> Done:
-    status = read_status(Runtime(impatient(runtime.settings)))
-    away = {name: state for name, state in status.dependencies.items() if state != "up"}
-    if not away:
-        return Done(f"all {len(status.dependencies)} dependencies answer")
-    text = "; ".join(f"{name}: {state}" for name, state in away.items())
-    return Done(text, Finding(text, "regworkers status"))
+def _examined(runtime: Runtime) -> Done:
+    """As the doctor does; what is only worth a warning does not keep a rebuild from being done."""
+    eager = Runtime(impatient(runtime.settings))
+    snapshot = read_system(eager, lambda: read_scheduler(eager.dagster, eager.clock()))
+    found = examined(eager, snapshot).found
+    critical = [each.summary for each in found if each.state is State.CRITICAL]
+    said = f"{len(found)} findings, {len(critical)} of them critical"
+    return Done(said, Finding("; ".join(critical), "regworkers doctor") if critical else None)
 
 
 def _counted(runtime: Runtime, stop: StopSignal) -> Done:

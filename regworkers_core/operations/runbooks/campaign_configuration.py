@@ -70,14 +70,14 @@ def _current(runtime: Runtime) -> list[str]:
 
 def _findings(compared: Comparison) -> list[Finding]:
     found = [
-        Finding(f"{compared.asked}: {name} {side.state.value}: {side.error}", "regworkers status")
+        Finding(f"{compared.asked}: {name} {side.state.value}: {side.error}", "regworkers doctor")
         for name, side in compared.sides.items()
         if side.error is not None and name != REDIS
     ]
     redis = compared.sides.get(REDIS)
     if redis is not None and redis.error is not None and not compared.advice:
         found.append(
-            Finding(f"{compared.asked}: {REDIS} {redis.state.value}: {redis.error}", "regworkers status")
+            Finding(f"{compared.asked}: {REDIS} {redis.state.value}: {redis.error}", "regworkers doctor")
         )
     if compared.advice:
         found.append(Finding(f"{compared.asked}: Redis differs from {compared.source}", compared.advice))

@@ -60,8 +60,13 @@ CATALOG: tuple[Entry, ...] = (
     ),
     Entry("kafka", "Kafka does not take events; analytics-queue grows", "regworkers runbook kafka"),
     Entry("time-outs", "calls time out, drains end as dependency_down", "regworkers runbook time-outs"),
-    Entry("dead-letters", "a dead-letter queue is not empty", "regworkers status"),
+    Entry(
+        "dead-letters",
+        "a dead-letter queue is not empty",
+        "regworkers dlq groups",
+        "its own commands send letters again, or drop them",
+    ),
     Entry("certificates", "Kafka's client certificate ends soon or is refused", "regworkers certs check"),
     Entry("cost", "the bill grew", "regworkers runbook cost"),
-    Entry("scheduler", "nothing starts by itself", "regworkers status"),
+    Entry("scheduler", "nothing starts by itself", "regworkers doctor"),
 )

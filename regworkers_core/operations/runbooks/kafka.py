@@ -94,7 +94,7 @@ def _of_certificate(certificate: Reading[CertificateReport]) -> list[Finding]:
 def _of_producer(producer: Reading[Worked | None]) -> list[Finding]:
     if isinstance(producer, Unread):
         return [
-            Finding(f"what the publish drains did could not be read: {producer.why}", "regworkers status")
+            Finding(f"what the publish drains did could not be read: {producer.why}", "regworkers doctor")
         ]
     if producer is None:
         return []
@@ -111,7 +111,7 @@ def _of_producer(producer: Reading[Worked | None]) -> list[Finding]:
 
 def _of_queue(waiting: Reading[Waiting], warn_seconds: float, *, up: bool) -> list[Finding]:
     if isinstance(waiting, Unread):
-        return [Finding(f"the analytics queue: {waiting.why}", "regworkers status")]
+        return [Finding(f"the analytics queue: {waiting.why}", "regworkers doctor")]
     if waiting.seconds_left is None or waiting.seconds_left > warn_seconds:
         return []
     left = waiting.seconds_left / _DAY_SECONDS

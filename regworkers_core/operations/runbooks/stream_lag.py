@@ -16,6 +16,8 @@ _READS_OF_A_SHARD = 5.0
 # Of a limit: from there on it is what bounds. With nothing to read a drain makes four of the five reads.
 _FULL = 0.8
 _THROTTLED = 0.95
+_THROTTLED_SHARE = 0.01
+_THROTTLED_ADVICE = "fewer drains, not more: lower drain.maxSaveDrains, or raise the limit of the account"
 # Far beyond what a call takes that is not throttled and meets a healthy service.
 _SLOW_SECONDS = 0.5
 # Not SQS of save: its reads wait for work.
@@ -81,7 +83,7 @@ def judged(look: Look, settings: Settings) -> RunbookReport:
     judgement = _Judgement()
     for what in (look.shards, look.queue, look.drains):
         if isinstance(what, Unread):
-            judgement.add(what.why, "regworkers status")
+            judgement.add(what.why, "regworkers doctor")
     if look.unread_seconds is None:
         judgement.add(
             "how old the oldest unread record is cannot be told: the stream does not answer, or has dropped records",
@@ -108,6 +110,7 @@ def judged(look: Look, settings: Settings) -> RunbookReport:
             "calls": each.calls[name],
             "waitedSeconds": round(each.waited.get(name, 0.0), 2),
             "meanMs": None if mean is None else round(1000 * mean, 1),
+            "throttled": each.throttles[name],
         }
         for each in (enqueue, save)
         for name in _WAITS[each.drain]
@@ -187,6 +190,8 @@ def _judge_enqueue(
     if reads is not None and reads >= _THROTTLED * _READS_OF_A_SHARD:
         text = f"{reads:.1f} reads a second and shard: AWS throttles at five"
         judgement.add(text, "take other readers off the stream; raise enqueue.emptyReadPauseSeconds")
+    elif throttled := _throttled(enqueue):
+        judgement.add(f"enqueue: {throttled}", _THROTTLED_ADVICE)
     elif slow := _slowest(enqueue):
         judgement.add(f"enqueue waits for {slow}", "regworkers runbook time-outs")
     elif shards and shards.held < shards.workable:
@@ -222,6 +227,8 @@ def _judge_save(
         )
     elif save.ends["dependency_down"]:
         judgement.add(f"{text}, drains end because a dependency is down", "regworkers runbook time-outs")
+    elif throttled := _throttled(save):
+        judgement.add(f"{text}; {throttled}", _THROTTLED_ADVICE)
     elif slow := _slowest(save):
         judgement.add(f"{text}, and save waits for {slow}", "regworkers runbook time-outs")
     elif save.active < settings.drain.max_save_drains:
@@ -231,6 +238,16 @@ def _judge_save(
         judgement.add(f"{text}, and all threads of all drains wait", "raise save.concurrency")
     else:
         judgement.add(f"{text} for {save.active} drains, which is the limit", "raise drain.maxSaveDrains")
+
+
+def _throttled(worked: Worked) -> str:
+    """Who refused calls because they are too many; a few pass."""
+    found = [
+        f"{name} throttled {number} of {worked.calls[name]} calls"
+        for name, number in worked.throttles.most_common()
+        if number > _THROTTLED_SHARE * worked.calls[name]
+    ]
+    return ", ".join(found)
 
 
 def _slowest(worked: Worked) -> str:

@@ -65,7 +65,7 @@ def time_outs(
         by_drain = worked(runtime.drain_log.since(minute_before(now, minutes)), now=now)
     except Failure as failure:
         unread: Finding | None = Finding(
-            f"what the drains did could not be read: {failure}", "regworkers status"
+            f"what the drains did could not be read: {failure}", "regworkers doctor"
         )
         return judged(latencies, {}, limits, minutes, unread)
     return judged(latencies, by_drain, limits, minutes)
@@ -105,8 +105,8 @@ def judged(
     findings = [*_of_now(latencies, settings), *_of_drains(rows, by_drain, settings)]
     if unread is not None:
         findings.append(unread)
-    slowest = max(rows, key=lambda row: row["waitedSeconds"] or 0.0)
-    if slowest["waitedSeconds"]:
+    slowest = rows[0] if rows else None
+    if slowest and slowest["waitedSeconds"]:
         summary = (
             f"drains waited most for {slowest['dependency']}: {slowest['waitedSeconds']} s within {minutes:g} minutes,"
             f" {slowest['meanMs']} ms a call"
@@ -140,6 +140,7 @@ def limit_of(name: str, settings: Settings) -> tuple[str, float | None]:
 def _dependencies(
     latencies: Mapping[str, Latency], by_drain: Mapping[str, Worked], settings: Settings
 ) -> Sequence[Row]:
+    """Whom the drains waited for longest comes first."""
     names = sorted({*latencies, *(name for each in by_drain.values() for name in each.calls)})
     found = []
     for name in names:
@@ -153,6 +154,7 @@ def _dependencies(
                 "calls": calls,
                 "waitedSeconds": round(waited, 3),
                 "meanMs": round(1000 * waited / calls, 1) if calls else None,
+                "throttled": sum(each.throttles[name] for each in by_drain.values()),
                 "nowMs": round(1000 * now.seconds, 1) if now and now.seconds is not None else None,
                 "limitSeconds": limit,
                 "setting": setting,
@@ -167,7 +169,7 @@ def _of_now(latencies: Mapping[str, Latency], settings: Settings) -> list[Findin
     for name, latency in latencies.items():
         setting, limit = limit_of(name, settings)
         if latency.error is not None:
-            found.append(Finding(f"{name}: {latency.error}", "regworkers status"))
+            found.append(Finding(f"{name}: {latency.error}", "regworkers doctor"))
         elif latency.seconds is not None and limit is not None and latency.seconds > _NEAR * limit:
             text = f"{name} takes {latency.seconds:.1f} s now, and {setting} is {limit:g} s"
             found.append(Finding(text, f"look at {name}; until it is well again raise {setting}"))
@@ -196,7 +198,7 @@ def _of_drains(rows: Sequence[Row], by_drain: Mapping[str, Worked], settings: Se
             found.append(Finding(text, f"raise {_KEEP.get(name, 'its time')}, or make its batches smaller"))
         if each.ends["dependency_down"]:
             text = f"{each.ends['dependency_down']} runs of {name} ended because a dependency was down"
-            found.append(Finding(text, "regworkers status"))
+            found.append(Finding(text, "regworkers doctor"))
     return found
 
 

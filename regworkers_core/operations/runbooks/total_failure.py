@@ -58,7 +58,7 @@ class Recovery:
             try:
                 done, failed = step.run(), False
             except (Failure, UsageError) as error:
-                finding = Finding(f"{step.name}: {error}", "regworkers status, then run it again")
+                finding = Finding(f"{step.name}: {error}", "regworkers doctor, then run it again")
                 done, failed = Done(str(error), finding), True
             timed.append(Timed(step, done, self.clock() - began))
             self.tell(f"{step.name}: {done.said} ({timed[-1].seconds:.1f} s)")

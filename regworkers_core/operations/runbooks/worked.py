@@ -19,7 +19,8 @@ _ASIDE = "drain-log"
 @dataclass(slots=True)
 class Worked:
     """Of one drain. `minutes` counts minutes of runs (two runs of one minute are two), `active` runs that did not
-    end; `waited` are seconds within calls, by dependency; `ends` counts runs by how they ended.
+    end. `waited` are seconds within calls, by dependency, `throttles` calls that it refused as too many; `ends` counts
+    runs by how they ended.
     """
 
     drain: str
@@ -32,6 +33,7 @@ class Worked:
     lag_p95_seconds: float | None = None
     calls: Counter[str] = field(default_factory=Counter)
     waited: dict[str, float] = field(default_factory=dict)
+    throttles: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -74,6 +76,7 @@ def worked(log: Sequence[DrainMinute], *, now: float) -> Mapping[str, Worked]:
             entry.lag_p95_seconds if entry.lag_p95_seconds is not None else of.lag_p95_seconds
         )
         of.calls.update({name: calls for name, calls in entry.calls.items() if name != _ASIDE})
+        of.throttles.update(entry.throttles)
         for name, waited in entry.waited_seconds.items():
             if name != _ASIDE:
                 of.waited[name] = of.waited.get(name, 0.0) + waited

@@ -22,12 +22,13 @@ class World:
         self.now = 1_800_000_000.0
         self.calls: Counter[str] = Counter(mongo=5)
         self.waited: dict[str, float] = {"mongo": 2.0}
+        self.throttles: Counter[str] = Counter(dynamodb=3)
         self.tally = Tally(
             "save",
             "run",
             limit_seconds=60.0,
             clock=lambda: self.now,
-            meters=lambda: Meters(dict(self.calls), dict(self.waited)),
+            meters=lambda: Meters(dict(self.calls), dict(self.waited), dict(self.throttles)),
         )
 
     def batch(self, seconds: float, **counts: int) -> None:
@@ -126,3 +127,13 @@ def test_a_log_that_hangs_does_not_hold_up_the_end_of_a_drain() -> None:
     # Here while it still hangs.
     assert not let_go.is_set()
     let_go.set()
+
+
+def test_throttled_calls_are_those_of_the_minute() -> None:
+    world = World()
+    world.batch(0.5, received=1)
+    assert world.tally.take()[0].throttles == {}
+    world.throttles["dynamodb"] += 2
+    assert world.tally.take()[0].throttles == {"dynamodb": 2}
+    world.now += 60
+    assert [minute.throttles for minute in world.tally.take()] == [{"dynamodb": 2}, {}]

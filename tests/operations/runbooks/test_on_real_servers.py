@@ -1,0 +1,228 @@
+"""Runbooks in trouble that is real: they name it, leave it alone until told otherwise, and mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import orjson
+import pytest
+
+from regworkers_core.runtime import Runtime
+from tests.dagster.support import job, use
+from tests.support import campaigns, draws
+from tests.support.drains import replicate_all, run
+from tests.support.entries import document, key, put
+from tests.support.shared import emptied, shared_namespace
+from tests.support.terminal import Answer
+from tests.support.typing_in import Typed
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Runtime]:
+    with shared_namespace(replication={"lag_objective_seconds": 1}) as made:
+        yield made
+
+
+@pytest.fixture
+def runtime(shared: Runtime) -> Runtime:
+    shared.redis_client.delete(*(shared.redis_client.keys(f"{shared.names.prefix}*") or ["none"]))
+    return emptied(shared)
+
+
+@pytest.fixture
+def typed(runtime: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
+    return Typed(runtime, monkeypatch, capsys)
+
+
+def report(answer: Answer) -> dict[str, Any]:
+    """The document; in this process what is logged stands before it, for nobody has sent logs to stderr."""
+    lines = answer.stdout.splitlines(keepends=True)
+    found: dict[str, Any] = orjson.loads("".join(lines[lines.index("{\n") :]))
+    return found
+
+
+def told(answer: Answer) -> list[str]:
+    return [each["finding"] for each in report(answer)["findings"]]
+
+
+def recorded(runtime: Runtime) -> list[tuple[str, str, str]]:
+    return [(each.what, each.target, each.outcome) for each in runtime.operator_actions.history()]
+
+
+def launched(name: str, **config: Any) -> dg.ExecuteInProcessResult:
+    run_config = {"ops": {name: {"config": config}}}
+    return job(f"runbook_{name}").execute_in_process(run_config=run_config, raise_on_error=False)
+
+
+def test_a_lost_replica_is_looked_at_and_rebuilt_with_the_time_of_each_step(
+    runtime: Runtime, typed: Typed
+) -> None:
+    for number in range(5):
+        put(runtime, key(f"lost-{number}", "total"))
+    replicate_all(runtime)
+    runtime.database["entries"].delete_many({})
+
+    look = typed("runbook", "total-failure", "--format", "json")
+    assert look.code == 1
+    assert "replica and source differ" in told(look)[0]
+    assert document(runtime, key("lost-1", "total")) is None and recorded(runtime) == []
+    assert report(look)["nextStep"] == "regworkers runbook total-failure --yes"
+
+    done = typed("runbook", "total-failure", "--yes", "--format", "json")
+    assert done.code == 0, done.stdout
+    assert document(runtime, key("lost-1", "total")) is not None
+    steps = {row["step"]: row for row in report(done)["tables"]["steps"]}
+    assert list(steps) == ["provision", "doctor", "rebuild", "verify"]
+    assert all(row["seconds"] >= 0 for row in steps.values())
+    assert report(done)["facts"]["objectiveSeconds"] == 3600
+    assert recorded(runtime) == [("runbook total-failure", "all", "done")]
+
+
+def test_what_is_out_of_sync_is_repaired_without_any_sensor_and_compared_again(
+    runtime: Runtime, typed: Typed
+) -> None:
+    put(runtime, key("e1"), needsReplication=False)
+
+    look = typed("runbook", "out-of-sync", "--format", "json")
+    assert (look.code, told(look)[-1]) == (1, f"{report(look)['facts']['differences']} entries are missing")
+    assert document(runtime, key("e1")) is None and recorded(runtime) == []
+
+    done = typed("runbook", "out-of-sync", "--yes", "--format", "json")
+    assert done.code == 0, done.stdout
+    assert document(runtime, key("e1")) is not None
+    assert "after the repair" in report(done)["summary"] and report(done)["changed"].startswith(
+        "repair: queued"
+    )
+    assert recorded(runtime) == [("runbook out-of-sync", "all", "done")]
+
+
+def test_removals_need_a_yes_to_anything(typed: Typed) -> None:
+    refused = typed("runbook", "out-of-sync", "--yes-remove", "3")
+    assert refused.code == 2 and "--yes" in refused.stderr
+
+
+def test_markets_that_wait_for_codes_are_explained_and_taken_up_once_they_are_there(
+    runtime: Runtime, typed: Typed
+) -> None:
+    draws.confirmed(runtime, draws.result({"berlin": 2, "paris": 1}), ["berlin", "paris"])
+    draws.add_codes(runtime, "paris", 1)
+    draws.publish(runtime)
+    run(runtime, "selections")
+
+    blocked = typed("runbook", "selection-failures", "--campaign", "summer", "--format", "json")
+    assert blocked.code == 1
+    assert told(blocked) == ["summer, phase 1, market berlin: it needs 2 codes and had 0"]
+    assert "codes import" in report(blocked)["findings"][0]["advice"] and report(blocked)["nextStep"] == ""
+    (draw,) = report(blocked)["tables"]["draws"]
+    assert (draw["status"], draw["nextStep"], draw["leaseOwner"]) == ("PROCESSING", "assign codes", "")
+
+    draws.add_codes(runtime, "berlin", 2)
+    ready = typed("runbook", "selection-failures", "--format", "json")
+    assert "they are there now" in told(ready)[0]
+    assert report(ready)["nextStep"] == "regworkers runbook selection-failures --yes"
+    assert draws.market_status(runtime)["berlin"] == "BLOCKED"
+
+    done = typed("runbook", "selection-failures", "--market", "berlin", "--yes", "--format", "json")
+    assert done.code == 0, done.stdout
+    assert "berlin" in report(done)["changed"]
+    run(runtime, "selections")
+    assert draws.market_status(runtime) == draws.all_completed("berlin", "paris")
+    assert typed("runbook", "selection-failures").code == 0
+    assert recorded(runtime) == [("runbook selection-failures", "all", "done")]
+
+
+def test_a_chunk_that_was_given_up_is_named_with_its_failure_and_resumed(
+    runtime: Runtime, typed: Typed
+) -> None:
+    rows = draws.result({"berlin": 1})
+    draws.confirmed(runtime, rows, ["berlin"], campaign_id="autumn")
+    draws.add_codes(runtime, "berlin", 1, campaign_id="autumn")
+    draws.publish(runtime, campaign_id="autumn")
+    # As the drain leaves it when a chunk becomes a dead letter.
+    runtime.database["selection_chunks"].update_many(
+        {"marketId": "berlin"},
+        {"$set": {"failedAt": "2026-03-01T12:00:00.000Z", "failure": "CODE_CONFLICT: x"}},
+    )
+    found = typed("runbook", "selection-failures", "--format", "json")
+    (market,) = [row for row in report(found)["tables"]["markets"] if row["market"] == "berlin"]
+    assert (market["failedChunks"], market["firstFailedChunk"], market["retryHelps"]) == (1, 1, True)
+    assert "CODE_CONFLICT" in told(found)[0]
+    typed("runbook", "selection-failures", "--yes")
+    run(runtime, "selections")
+    assert draws.findings(runtime, rows, campaign_id="autumn") == []
+
+
+def test_a_campaign_that_redis_has_otherwise_is_cleared_only_when_told_to(
+    runtime: Runtime, typed: Typed
+) -> None:
+    campaign = campaigns.create(runtime, "tour")
+    campaigns.create(runtime, "right")
+    runtime.campaign_cache.find("tour")
+    runtime.database["campaigns"].update_one({"_id": "tour"}, {"$set": {"name": "Another"}})
+
+    look = typed("runbook", "campaign-configuration", "--format", "json")
+    assert (look.code, told(look)) == (1, ["tour: Redis differs from mongo"])
+    assert report(look)["facts"] == {"campaigns": 2, "wrong": 1}
+
+    done = typed(
+        "runbook", "campaign-configuration", "--campaign", campaign.slug, "--yes", "--format", "json"
+    )
+    assert done.code == 0, done.stdout
+    assert "cleared" in report(done)["changed"]
+    assert typed("runbook", "campaign-configuration").code == 0
+    assert recorded(runtime)[0][0] == "runbook campaign-configuration"
+
+
+def test_kafka_away_is_told_with_the_time_that_is_left(
+    runtime: Runtime, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGWORKERS_KAFKA__BOOTSTRAP", "127.0.0.1:1")
+    monkeypatch.setenv("REGWORKERS_KAFKA__TIMEOUT_SECONDS", "0.2")
+    answer = typed("runbook", "kafka", "--format", "json")
+    assert answer.code == 1 and told(answer)[0].startswith("Kafka: ")
+    assert report(answer)["facts"]["waiting"] is not None
+
+
+def test_a_dependency_that_is_away_is_a_finding_of_time_outs_and_no_end_of_it(
+    typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGWORKERS_MONGO__URI", "mongodb://127.0.0.1:1")
+    monkeypatch.setenv("REGWORKERS_MONGO__SERVER_SELECTION_TIMEOUT_SECONDS", "0.2")
+    answer = typed("runbook", "time-outs", "--format", "json")
+    assert answer.code == 1
+    assert any(text.startswith("mongo: ") for text in told(answer))
+    assert any("what the drains did could not be read" in text for text in told(answer))
+
+
+def test_jobs_only_look_by_default_and_fail_with_what_helps(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+    put(runtime, key("e9"), needsReplication=False)
+    look = launched("out_of_sync")
+    assert not look.success and document(runtime, key("e9")) is None and recorded(runtime) == []
+    (failed,) = [event for event in look.all_events if event.is_step_failure]
+    failure = failed.step_failure_data.user_failure_data
+    assert "entries are missing" in failure.description
+    assert "findings" in failure.metadata and "differences" in failure.metadata
+
+    mended = launched("out_of_sync", dry_run=False)
+    assert mended.success and document(runtime, key("e9")) is not None
+    ((what, _, outcome),) = recorded(runtime)
+    assert (what, outcome) == ("runbook out-of-sync", "done")
+
+
+@pytest.mark.parametrize(
+    "name", ["stream_lag", "kafka", "time_outs", "cost", "selection_failures", "campaign_configuration"]
+)
+def test_a_job_that_finds_nothing_wrong_is_green_and_has_its_numbers(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    use(monkeypatch, runtime)
+    # A record that nobody has read is a finding.
+    run(runtime, "enqueue")
+    result = launched(name)
+    assert result.success
+    assert job(f"runbook_{name}").description
