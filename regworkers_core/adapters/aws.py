@@ -153,8 +153,7 @@ def classify_aws(dependency: str) -> Classify:
                 )
             if code in _TRANSIENT_CODES or status >= 500:
                 return TransientFailure(dependency, code, throttled=code in _THROTTLED_CODES)
-            return error
-        if isinstance(error, BotoCoreError) and not isinstance(error, ParamValidationError):
+        elif isinstance(error, BotoCoreError) and not isinstance(error, ParamValidationError):
             return TransientFailure(dependency, type(error).__name__)
         return error
 

@@ -60,6 +60,12 @@ class Outbox:
         found = self._dependency.call(lambda: list(self._collection.find(query, {"status": 1})))
         return {str(row["_id"]): str(row["status"]) for row in found}
 
+    def of_entry(self, campaign_id: str, ref: str) -> list[Document]:
+        """The messages that are owed to one entry, sent or not."""
+        fields = ("marketId", "phase", "type", "status", "notBefore", "sentAt", "sentBy", "enqueuedAt")
+        query = {"campaignId": campaign_id, "ref": ref}
+        return self._dependency.call(lambda: list(self._collection.find(query, dict.fromkeys(fields, 1))))
+
     def count(self, market: MarketPhase) -> int:
         return count(self._collection, self._dependency, market.as_fields())
 

@@ -50,6 +50,12 @@ class Selections:
     def count(self, market: MarketPhase) -> int:
         return count(self._collection, self._dependency, market.as_fields())
 
+    def of_entry(self, campaign_id: str, ref: str) -> list[Document]:
+        """What one entry has won, in all phases; without its code, which is as good as a ticket."""
+        fields = ("marketId", "phase", "position", "selectedAt", "runId")
+        query = {"campaignId": campaign_id, "ref": ref}
+        return self._dependency.call(lambda: list(self._collection.find(query, dict.fromkeys(fields, 1))))
+
     def count_by_market(self, campaign_id: str) -> Counter[str]:
         """Over all phases."""
         pipeline: list[Mapping[str, Any]] = [

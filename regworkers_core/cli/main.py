@@ -22,7 +22,9 @@ from regworkers_core.cli import (
     drains,
     drill,
     eligibility,
+    housekeeping,
     invites,
+    logs,
     notifications,
     replication,
     report,
@@ -61,7 +63,9 @@ def build(called: str = "") -> typer.Typer:
     certs.register(app)
     codes.register(app)
     eligibility.register(app)
+    housekeeping.register(app)
     invites.register(app)
+    logs.register(app)
     notifications.register(app)
     service.register(app)
     dependencies.register(app)
@@ -108,7 +112,7 @@ def _way_out() -> str:
     """Where to look when a dependency does not answer."""
     if load_settings().environment == "local-dev":
         return "is the embedded stack running? `regworkers local up` starts what is not"
-    return "`regworkers status` tells who does not answer"
+    return "`regworkers doctor` tells who does not answer"
 
 
 def _log_level() -> str:

@@ -9,22 +9,21 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from regworkers_core.cli import backfill
+from regworkers_core.cli import backfill, trace
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
+from regworkers_core.cli.trace import entry_key
 from regworkers_core.cli.workers import WORKERS, invoke
-from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.replication.reconcile import ReconcileResult, reconcile
 from regworkers_core.replication.replicate import replicate
-from regworkers_core.replication.trace import trace_entry
 from regworkers_core.runtime import Runtime
 
 
 def register(app: typer.Typer) -> None:
     app.command("reconcile")(reconcile_command)
     app.command("replicate")(replicate_command)
-    app.command("trace")(trace_command)
+    trace.register(app)
     app.command("invoke")(invoke_command)
     backfill.register(app)
 
@@ -90,29 +89,13 @@ def _comparison(result: ReconcileResult) -> Group:
 
 def replicate_command(campaign_id: str, entry_id: str, form: FormatOption = Format.TEXT) -> None:
     """Put one entry's key on the replication queue, whatever its flag says. Exit code 1 if there is none."""
-    key, runtime = _key(campaign_id, entry_id), Runtime.load()
+    key, runtime = entry_key(campaign_id, entry_id), Runtime.load()
     with by_hand(runtime, "replicate", f"{campaign_id}:{entry_id}") as result:
         done = replicate(runtime, key)
         result["sent"] = done["sent"]
     answer(done, form)
     if not done["sent"]:
         raise typer.Exit(FINDING)
-
-
-def trace_command(campaign_id: str, entry_id: str, form: FormatOption = Format.TEXT) -> None:
-    """Everything known about one entry, without a fan's data. Exit code 1 unless replica equals source."""
-    trace = trace_entry(Runtime.load(), _key(campaign_id, entry_id))
-    answer(trace, form)
-    if trace["verdict"] not in ("in_sync", "gone"):
-        raise typer.Exit(FINDING)
-
-
-def _key(campaign_id: str, entry_id: str) -> EntryKey:
-    if not campaign_id or not entry_id:
-        raise UsageError(
-            "campaignId and entryId must not be empty: `regworkers trace <campaignId> <entryId>`"
-        )
-    return EntryKey(campaign_id, entry_id)
 
 
 def invoke_command(

@@ -132,6 +132,7 @@ class Checker:
         """Everything is over by `end` (monotonic seconds): the last attempt at the table leaves the time for one at
         the queue.
         """
+        began = time.monotonic()
         last_write = end - 2 * self._attempt_seconds
         gathered = self._gatherer.gather([read_check(item) for item in items], last_write)
         as_of = AsOf.at(self._clock())
@@ -146,6 +147,14 @@ class Checker:
             answers.append(answer)
             events += [event] if event else []
         self._publish(events, end - self._attempt_seconds)
+        # One line a call, whatever came of it: where the way of an entry begins, and how slow calls are found.
+        log.info(
+            "checks answered",
+            checks=len(answers),
+            transfers=sum(each.check.do_transfer for each in gathered),
+            seconds=round(time.monotonic() - began, 3),
+            correlationIds=[each.check.correlation_id for each in gathered],
+        )
         return answers
 
     def _transferred(

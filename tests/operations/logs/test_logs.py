@@ -1,0 +1,199 @@
+"""The log lines of one entry's way: in the log group of an environment, in the files of a laptop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+from regworkers_core.cli import logs, trace
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.observability.logs import configure_logging
+from regworkers_core.operations.logs.lines import Sought, parse
+from regworkers_core.operations.logs.reading import in_cloudwatch, in_files, span_seconds
+from regworkers_core.runtime import Runtime
+from tests.support.drains import replicate_all
+from tests.support.entries import key, put
+from tests.support.runtimes import test_settings
+from tests.support.shared import emptied, shared_namespace
+
+Terminal = Callable[..., Result]
+SINCE = "2026-11-25T12:00:00.000Z"
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Runtime]:
+    with shared_namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def runtime(shared: Runtime) -> Runtime:
+    return emptied(shared)
+
+
+def line(at: str = "2026-11-25T12:00:01Z", **fields: Any) -> bytes:
+    return orjson.dumps({"timestamp": at, "level": "info", "event": "e", **fields})
+
+
+def test_lines_are_found_by_correlation_id_message_and_run_and_others_are_not(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "a.err").write_bytes(
+        b"\n".join(
+            [
+                b"not json with c-1 in it",
+                line(correlationId="c-1", event="dead letter"),
+                line(correlationIds=["c-0", "c-1"], event="checks answered"),
+                line(correlationId="c-10"),
+                line(messageId="m-1", event="item goes on alone"),
+                line(runId="r-1", event="drain ended"),
+                line(runId="r-1", event="slow call"),
+                line(at="2026-11-25T11:59:59Z", correlationId="c-1", event="before"),
+            ]
+        )
+    )
+    (tmp_path / "b.log").write_bytes(line(correlationId="c-1", event="dead letter") + b"\n")
+    (tmp_path / "c.txt").write_bytes(line(correlationId="c-1", event="elsewhere"))
+    found = in_files([tmp_path], Sought(SINCE, "c-1", frozenset({"m-1"}), frozenset({"r-1"})))
+    assert sorted(each.fields["event"] for each in found.lines) == [
+        "checks answered",
+        "dead letter",
+        "drain ended",
+        "item goes on alone",
+    ]
+
+
+def test_a_line_shows_nothing_that_the_workers_do_not_write() -> None:
+    shown = parse(line(correlationId="c-1", email="user@example.com", items={"applied": 2}), "f")
+    assert shown is not None
+    assert set(shown.as_dict()) == {"at", "where", "level", "event", "correlationId", "items"}
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1h", 3600), ("2d", 172_800)])
+def test_since_takes_units(text: str, seconds: float) -> None:
+    assert span_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "1", "h", "-1h", "1w", "1.5h"])
+def test_since_refuses_anything_else(text: str) -> None:
+    with pytest.raises(UsageError, match="--since"):
+        span_seconds(text)
+
+
+def test_cloudwatch_is_searched_page_by_page_and_its_rough_matches_are_sorted_out(runtime: Runtime) -> None:
+    group, client = f"/{runtime.names.prefix}regworkers", runtime.aws.client("logs")
+    now = runtime.clock()
+    client.create_log_stream(logGroupName=group, logStreamName="worker")
+    events = [
+        line(
+            at=iso(now - number), correlationId="c-1" if number % 2 else "c-2", event=f"e{number}", note="c-1"
+        )
+        for number in range(20, 0, -1)
+    ]
+    client.put_log_events(
+        logGroupName=group,
+        logStreamName="worker",
+        logEvents=[
+            {"timestamp": int((now - 20 + number) * 1000), "message": event.decode()}
+            for number, event in enumerate(events)
+        ],
+    )
+    found = in_cloudwatch(runtime, Sought(iso(now - 3600), "c-1"))
+    assert [each.fields["event"] for each in found.lines] == [f"e{n}" for n in range(19, 0, -2)]
+    assert in_cloudwatch(runtime, Sought(iso(now - 5.5), "c-1")).lines == found.lines[-3:]
+    assert found.source == group and not found.cut
+
+
+def test_an_environment_without_a_log_group_says_so() -> None:
+    elsewhere = Runtime(test_settings("nowhere-"))
+    with pytest.raises(UsageError, match="log group /nowhere-regworkers"):
+        in_cloudwatch(elsewhere, Sought(SINCE, "c-1"))
+
+
+@pytest.fixture
+def terminal(runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Commands of this module, in this process, on the runtime and on the log files below `tmp_path`."""
+    monkeypatch.setattr(Runtime, "load", lambda: runtime)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("REGWORKERS_LOCAL_DIR", str(tmp_path / "none"))
+    app = typer.Typer()
+    trace.register(app)
+    logs.register(app)
+    return lambda *words: CliRunner().invoke(app, words)
+
+
+def test_trace_follows_every_hop_and_says_where_the_log_lines_are(
+    runtime: Runtime, terminal: Terminal
+) -> None:
+    put(runtime, key("good"), correlationId="c-good")
+    replicate_all(runtime)
+    good = orjson.loads(terminal("trace", "summer", "good", "--format", "json").stdout_bytes)
+    states = {each["hop"]: each["state"] for each in good["hops"]}
+    assert list(states) == [
+        "demand table",
+        "stream",
+        "replication queue",
+        "replica",
+        "analytics event",
+        "archive",
+        "selection",
+        "outbox",
+        "dead letters",
+    ]
+    assert (states["demand table"], states["stream"], states["replica"]) == ("there", "read", "live")
+    assert (states["archive"], states["outbox"]) == ("not there yet", "nothing owed")
+    assert good["logs"] == "regworkers logs --correlation-id c-good --campaign summer --entry good"
+    assert good["logs"] in terminal("trace", "summer", "good").stdout
+    assert "@" not in orjson.dumps(good["hops"]).decode()
+
+
+def test_a_hop_that_does_not_answer_hides_no_other(
+    runtime: Runtime, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_name: str) -> None:
+        raise TransientFailure("sqs", "away")
+
+    put(runtime, key("e1"))
+    monkeypatch.setattr(runtime, "queue", away)
+    hops = orjson.loads(terminal("trace", "summer", "e1", "--format", "json").stdout_bytes)["hops"]
+    unread = {each["hop"]: each["why"] for each in hops if each["state"] == "could not read"}
+    assert unread == {"replication queue": "sqs: away", "analytics event": "sqs: away"}
+
+
+def test_logs_finds_what_was_said_of_an_entry_that_was_refused(
+    runtime: Runtime, terminal: Terminal, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging()
+    # A message of several entries has an id of its own.
+    replicate_all(runtime)
+    put(runtime, key("bad"), correlationId="c-bad", email=None)
+    replicate_all(runtime)
+    folder = tmp_path / ".dagster" / "compute_logs"
+    folder.mkdir(parents=True)
+    (folder / "step.err").write_text(capsys.readouterr().err)
+    found = terminal("logs", "--campaign", "summer", "--entry", "bad", "--format", "json")
+    assert found.exit_code == 0
+    lines = orjson.loads(found.stdout_bytes)["lines"]
+    assert [(each["event"], each["reason"]) for each in lines] == [("dead letter", "INVALID_ENTRY")]
+    assert "dead letter" in terminal("logs", "--correlation-id", "c-bad").stdout
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("--campaign", "summer"), ("--correlation-id", "c", "--since", "soon")]
+)
+def test_logs_refuses_what_it_cannot_look_up(terminal: Terminal, words: tuple[str, ...]) -> None:
+    assert isinstance(terminal("logs", *words).exception, UsageError)
+
+
+def test_logs_without_any_line_is_a_finding_that_names_where_it_looked(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    answer = terminal("logs", "--correlation-id", "c-nobody")
+    assert answer.exit_code == 1 and str(tmp_path) in answer.stdout
