@@ -123,17 +123,17 @@ class KafkaProducer:
         """See `RecordProducer`."""
         give_up = self._clock() + self._delivery_seconds + _MARGIN_SECONDS
         client = self._connected()
-        errors = self._deliver(client, dict(enumerate(records)), give_up)
-        fenced = {index: records[index] for index, error in errors.items() if error and _is_fence(error)}
+        errors = self._deliver(client, list(enumerate(records)), give_up)
+        fenced = [(index, records[index]) for index, error in errors.items() if error and _is_fence(error)]
         if fenced:
             client = self._replaced(client)
-            for index in fenced:
+            for index, _ in fenced:
                 del errors[index]
             errors |= self._deliver(client, fenced, give_up)
-        return [
-            self._meaning(errors[index], record.topic) if index in errors else None
-            for index, record in enumerate(records)
-        ]
+        outcomes: list[Failure | None] = [None] * len(records)
+        for index in sorted(errors):
+            outcomes[index] = self._meaning(errors[index], records[index].topic)
+        return outcomes
 
     def flush(self, seconds: float) -> int:
         """See `RecordProducer`."""
@@ -150,12 +150,21 @@ class KafkaProducer:
             client.flush(_MARGIN_SECONDS)
 
     def _deliver(
-        self, client: Any, records: Mapping[int, Record], give_up: float
+        self, client: Any, records: Sequence[tuple[int, Record]], give_up: float
     ) -> dict[int, KafkaError | None]:
         """Hand over and wait for the reports. The failed ones by their number; None: no report came."""
-        reports = _Reports()
-        produce, report = client.produce, reports.report
-        for index, (topic, key, value, headers) in records.items():
+        # Threads that poll serve each other's reports; appending and setting are atomic.
+        arrived: list[int] = []
+        failed: dict[int, KafkaError | None] = {}
+
+        # Called for every record, so it is no method.
+        def report(index: int, error: KafkaError | None, _message: object) -> None:
+            if error is not None:
+                failed[index] = error
+            arrived.append(index)
+
+        produce = client.produce
+        for index, (topic, key, value, headers) in records:
             while True:
                 try:
                     produce(topic, value, key, headers=headers, on_delivery=partial(report, index))
@@ -167,12 +176,11 @@ class KafkaProducer:
                 except KafkaException as error:
                     report(index, error.args[0], None)
                 break
-        while len(reports.arrived) < len(records) and self._clock() < give_up:
+        while len(arrived) < len(records) and self._clock() < give_up:
             client.poll(_POLL_SECONDS)
-        errors: dict[int, KafkaError | None] = dict(reports.errors)
-        if len(reports.arrived) < len(records):
-            errors |= dict.fromkeys(records.keys() - set(reports.arrived))
-        return errors
+        if len(arrived) < len(records):
+            return dict(failed) | dict.fromkeys({index for index, _ in records} - set(arrived))
+        return failed
 
     def _connected(self) -> Any:
         with self._lock:
@@ -222,19 +230,6 @@ class KafkaProducer:
 
     def _why(self) -> str:
         return f" (last trouble: {self._trouble})" if self._trouble else ""
-
-
-class _Reports:
-    """Delivery reports of one send. Threads that poll serve each other's; appending and setting are atomic."""
-
-    def __init__(self) -> None:
-        self.arrived: list[int] = []
-        self.errors: dict[int, KafkaError] = {}
-
-    def report(self, index: int, error: KafkaError | None, _message: object) -> None:
-        if error is not None:
-            self.errors[index] = error
-        self.arrived.append(index)
 
 
 def _is_fence(error: KafkaError) -> bool:

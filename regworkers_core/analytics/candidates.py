@@ -20,16 +20,25 @@ from regworkers_core.domain.reasons import PermanentFailure, Reason
 # Not frozen: one is made for every event, and that would triple what it costs.
 @dataclass(slots=True)
 class Candidate:
-    """One item. `key` is the event's id; one that is refused has a key of its own, for its id may be anything."""
+    """One item as it goes to Kafka: `value` is its JSON, the other fields are the event's.
+
+    What it was made of is not kept: a batch holds thousands of them. `key` is the event's id; one that is refused has
+    a `problem`, a key of its own, for its id may be anything, and nothing in the other fields.
+    """
 
     key: str
-    event: Any
+    value: bytes
+    type: str = ""
+    partition_key: str = ""
+    correlation_id: str = ""
+    time: str = ""
     problem: PermanentFailure | None = None
 
     @property
     def subject(self) -> Subject:
         """What a dead letter is about: ids only, and only where they stand where they should."""
-        data = self.event.get("data") if isinstance(self.event, dict) else None
+        event = orjson.loads(self.value)
+        data = event.get("data") if isinstance(event, dict) else None
         fields = data if isinstance(data, dict) else {}
         ids = {name: fields[name] for name in ("campaignId", "entryId") if isinstance(fields.get(name), str)}
         return Subject(self.key, ids)
@@ -38,9 +47,10 @@ class Candidate:
     def of(cls, raw: Any) -> Candidate:
         """Never raises: what is refused shall be known by what it is about, too."""
         problem = refusal(raw)
-        if problem is None:
-            return cls(raw["id"], raw)
-        return cls("refused-" + hashlib.sha256(orjson.dumps(raw)).hexdigest(), raw, problem)
+        value = orjson.dumps(raw)
+        if problem is not None:
+            return cls("refused-" + hashlib.sha256(value).hexdigest(), value, problem=problem)
+        return cls(raw["id"], value, raw["type"], raw["partitionkey"], raw["correlationid"], raw["time"])
 
 
 def refusal(event: Any) -> PermanentFailure | None:

@@ -6,10 +6,9 @@ A repeat (the drain died between acknowledgement and delete) has the ids that it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-
-import orjson
 
 from regworkers_core.adapters.kafka_producer import Record, RecordProducer
 from regworkers_core.analytics.candidates import Candidate
@@ -25,6 +24,7 @@ from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.observability.tracing import inject
 
 CONTENT_TYPE = "application/cloudevents+json"
+Header = tuple[str, bytes]
 
 
 class PublishHandler:
@@ -63,30 +63,56 @@ class PublishHandler:
     def handle(self, asked: Sequence[Asked[Candidate]]) -> Handled:
         """Raises TransientFailure while Kafka's breaker is open, UsageError for a topic that is missing."""
         handled = Handled()
-        headers = _Headers(inject(), self._clock(), self._tolerance_seconds)
-        records: dict[str, Record] = {}
+        candidates: dict[str, Candidate] = {}
         for each in asked:
             candidate = each.item
-            if candidate.problem is not None:
+            if candidate.problem is None:
+                candidates[candidate.key] = candidate
+            else:
                 handled.outcomes[candidate.key] = candidate.problem
-            elif candidate.key not in records:
-                event = candidate.event
-                records[candidate.key] = Record(
-                    self._topics[event["type"]],
-                    event["partitionkey"],
-                    orjson.dumps(event),
-                    headers.of(event, handled),
-                )
-        outcomes = self._send(list(records.values()))
+        ahead = self._lateness(candidates.values(), handled)
+        headers, topics = _SharedHeaders(inject()), self._topics
+        records = [
+            Record(
+                topics[each.type],
+                each.partition_key,
+                each.value,
+                [
+                    ("ce_id", key.encode()),
+                    *headers[each.type, each.correlation_id],
+                    *ahead.get(each.time, ()),
+                ],
+            )
+            for key, each in candidates.items()
+        ]
+        outcomes = self._send(records)
         self._on_step("publish.after_send")
-        for key, failure in zip(records, outcomes, strict=True):
-            handled.outcomes[key] = "sent" if failure is None else _kept(failure)
+        handled.outcomes.update(dict.fromkeys(candidates, "sent"))
+        # Almost always all of them are sent.
+        if any(outcomes):
+            for key, failure in zip(candidates, outcomes, strict=True):
+                if failure is not None:
+                    handled.outcomes[key] = _kept(failure)
         return handled
+
+    def _lateness(self, events: Iterable[Candidate], handled: Handled) -> dict[str, list[Header]]:
+        """Counts how late events are, or that they are ahead of the clock; the header of the latter by their time."""
+        now, ahead = self._clock(), dict[str, list[Header]]()
+        # What was written together has one time.
+        for at, number in Counter([event.time for event in events]).items():
+            happened = seconds(at)
+            behind = 0.0 if happened is None else now - happened
+            if behind < -self._tolerance_seconds:
+                ahead[at] = [("clockAheadSeconds", str(round(-behind)).encode())]
+                handled.counts["clock_ahead"] += number
+            else:
+                handled.lags += [max(0.0, behind)] * number
+        return ahead
 
     def _send(self, records: Sequence[Record]) -> Sequence[Failure | None]:
         def send() -> Sequence[Failure | None]:
             outcomes = self._producer.send(records)
-            if any(isinstance(outcome, TransientFailure) for outcome in outcomes):
+            if any(outcomes) and any(isinstance(outcome, TransientFailure) for outcome in outcomes):
                 raise _NotAll(self._dependency.name, outcomes)
             return outcomes
 
@@ -99,36 +125,21 @@ class PublishHandler:
             return partly.outcomes
 
 
-class _Headers:
-    """The headers of a batch's records, and how late its events come. Most share what is made here once."""
+class _SharedHeaders(dict[tuple[str, str], list[Header]]):
+    """The headers that records of one type and correlation id have in common, made at their first use."""
 
-    def __init__(self, trace: Mapping[str, str], now: float, tolerance_seconds: float) -> None:
+    def __init__(self, trace: Mapping[str, str]) -> None:
+        super().__init__()
         self._trace = [(name, value.encode()) for name, value in trace.items()]
-        self._now, self._tolerance_seconds = now, tolerance_seconds
-        self._shared: dict[tuple[str, str], list[tuple[str, bytes]]] = {}
-        self._behind: dict[str, float] = {}
 
-    def of(self, event: Mapping[str, Any], handled: Handled) -> list[tuple[str, bytes]]:
-        """Counts the event among those that are late or ahead of the clock, too."""
-        about = (event["type"], event["correlationid"])
-        shared = self._shared.get(about)
-        if shared is None:
-            shared = self._shared[about] = [
-                ("content-type", CONTENT_TYPE.encode()),
-                ("ce_type", about[0].encode()),
-                ("correlationId", about[1].encode()),
-                *self._trace,
-            ]
-        made = [("ce_id", event["id"].encode()), *shared]
-        behind = self._behind.get(event["time"])
-        if behind is None:
-            happened = seconds(event["time"])
-            behind = self._behind[event["time"]] = 0.0 if happened is None else self._now - happened
-        if behind < -self._tolerance_seconds:
-            made.append(("clockAheadSeconds", str(round(-behind)).encode()))
-            handled.counts["clock_ahead"] += 1
-        else:
-            handled.lags.append(max(0.0, behind))
+    def __missing__(self, about: tuple[str, str]) -> list[Header]:
+        kind, correlation_id = about
+        made = self[about] = [
+            ("content-type", CONTENT_TYPE.encode()),
+            ("ce_type", kind.encode()),
+            ("correlationId", correlation_id.encode()),
+            *self._trace,
+        ]
         return made
 
 

@@ -267,8 +267,7 @@ class _Drain(Generic[D]):
         self._report.counts.update(settlement.counts)
         if self._on_batch is not None:
             self._on_batch(settlement.counts, seconds)
-        for lag in settlement.lags:
-            self._report.lag.add(lag)
+        self._report.lag.add_all(settlement.lags)
         self._report.deliveries["acknowledged"] += len(settlement.done)
         self._report.deliveries["returned"] += len(settlement.again)
 

@@ -36,7 +36,8 @@ log = structlog.get_logger(__name__)
 REDELIVERY = RetryPolicy(first_cap_seconds=2.0, last_cap_seconds=30.0)
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: one is made for every item, and that would triple what it costs.
+@dataclass(slots=True)
 class Asked(Generic[I]):
     """One parsed item, and the message that asked for it."""
 
@@ -90,17 +91,24 @@ class Handler(Protocol[I]):
 
 @dataclass(slots=True)
 class Decoded(Generic[I]):
-    """One message: its items in order, each with its raw form, and either parsed or refused."""
+    """One message: its items in order, each either parsed or refused."""
 
     message: Received
+    kind: MessageType
     correlation_id: str = ""
-    items: list[tuple[Any, I | PermanentFailure]] = field(default_factory=list)
+    items: list[I | PermanentFailure] = field(default_factory=list)
     refused: PermanentFailure | None = None
 
     @property
     def size(self) -> int:
         """What the message counts for in `received`: a body that cannot be read counts as one item."""
         return 1 if self.refused else len(self.items)
+
+    def raw(self) -> Sequence[Any]:
+        """The items as they came. Read anew for the few that fail: to keep them all is most of a batch's memory, and
+        memory that is not used again at once costs more time than what is done with it.
+        """
+        return decode(self.message.body, self.kind).items
 
 
 def decode_message(message: Received, handler: Handler[I]) -> Decoded[I]:
@@ -109,13 +117,14 @@ def decode_message(message: Received, handler: Handler[I]) -> Decoded[I]:
     try:
         envelope = decode(message.body, handler.kind)
     except PermanentFailure as failure:
-        return Decoded(message, known, refused=failure)
-    decoded: Decoded[I] = Decoded(message, envelope.correlation_id or known)
+        return Decoded(message, handler.kind, known, refused=failure)
+    decoded: Decoded[I] = Decoded(message, handler.kind, envelope.correlation_id or known)
+    items, parse = decoded.items, handler.parse
     for raw in envelope.items:
         try:
-            decoded.items.append((raw, handler.parse(raw)))
+            items.append(parse(raw))
         except PermanentFailure as failure:
-            decoded.items.append((raw, failure))
+            items.append(failure)
     return decoded
 
 
@@ -124,7 +133,7 @@ def gather(batch: Sequence[Decoded[I]]) -> list[Asked[I]]:
     return [
         Asked(item, decoded.message.message_id, decoded.correlation_id)
         for decoded in batch
-        for _, item in decoded.items
+        for item in decoded.items
         if not isinstance(item, PermanentFailure)
     ]
 
@@ -176,7 +185,10 @@ class MessageWork(Generic[I]):
         counted: set[Hashable],
         settlement: Settlement[Received],
     ) -> None:
-        outcomes = [self._outcome(item, handled) for _, item in decoded.items]
+        outcomes = [self._outcome(item, handled) for item in decoded.items]
+        if decoded.refused is None and not any(isinstance(outcome, Failure) for _, outcome in outcomes):
+            self._done(decoded, outcomes, counted, settlement)
+            return
         left = sum(isinstance(outcome, LeftOver) for _, outcome in outcomes)
         transient = sum(isinstance(outcome, TransientFailure) for _, outcome in outcomes)
         if transient > left or (left and left == len(outcomes)):
@@ -189,20 +201,32 @@ class MessageWork(Generic[I]):
             self._return(decoded, settlement)
             return
         try:
-            self._office.post(letters, [*alone, *self._rest(decoded, outcomes)])
+            self._office.post(letters, [*alone, *self._rest(decoded, outcomes)] if left else alone)
         except TransientFailure as failure:
             log.warning("dead letters not confirmed", dependency=failure.dependency, error=failure.error)
             self._return(decoded, settlement)
             return
-        settlement.done.append(decoded.message)
-        settlement.counts["received"] += decoded.size
+        self._done(decoded, outcomes, counted, settlement)
         settlement.counts["dead_lettered"] += len(letters)
         settlement.counts["resent"] += len(alone) + left
-        for key, outcome in outcomes:
-            if isinstance(outcome, str):
-                # The second message that names a key had nothing left to do.
-                settlement.counts["dropped" if key in counted else outcome] += 1
-                counted.add(key)
+
+    @staticmethod
+    def _done(
+        decoded: Decoded[I],
+        outcomes: Sequence[tuple[Hashable, str | Failure]],
+        counted: set[Hashable],
+        settlement: Settlement[Received],
+    ) -> None:
+        settlement.done.append(decoded.message)
+        settlement.counts["received"] += decoded.size
+        well = [(key, outcome) for key, outcome in outcomes if isinstance(outcome, str)]
+        first = dict(well)
+        for key in counted & first.keys():
+            del first[key]
+        settlement.counts.update(Counter(first.values()))
+        # The second one that names a key had nothing left to do.
+        settlement.counts["dropped"] += len(well) - len(first)
+        counted.update(first)
 
     def _outcome(self, item: I | PermanentFailure, handled: Handled) -> tuple[Hashable, str | Failure]:
         if isinstance(item, PermanentFailure):
@@ -222,7 +246,7 @@ class MessageWork(Generic[I]):
             return [Letter(message, body, decoded.refused, attempt)], []
         letters, alone = [], []
         single = len(decoded.items) == 1
-        for (raw, item), (key, outcome) in zip(decoded.items, outcomes, strict=True):
+        for raw, item, (key, outcome) in zip(decoded.raw(), decoded.items, outcomes, strict=True):
             if not isinstance(outcome, Failure) or isinstance(outcome, LeftOver):
                 continue
             subject = (
@@ -245,11 +269,9 @@ class MessageWork(Generic[I]):
         """What is left over, as one message: nobody has received it yet, so its receives count from the start."""
         left = [
             (raw, outcome)
-            for (raw, _), (_, outcome) in zip(decoded.items, outcomes, strict=True)
+            for raw, (_, outcome) in zip(decoded.raw(), outcomes, strict=True)
             if isinstance(outcome, LeftOver)
         ]
-        if not left:
-            return []
         body = encode(self._handler.kind, decoded.correlation_id, [raw for raw, _ in left])
         return [Letter(decoded.message, body, left[0][1], _attempt(decoded.message))]
 

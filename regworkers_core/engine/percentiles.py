@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 
 # Buckets grow by 2 %: a percentile is exact to within that, and a day of lags fits in a few hundred buckets.
 _GROWTH = math.log(1.02)
@@ -18,12 +19,17 @@ class Percentiles:
         self.count = 0
         self.largest = 0.0
 
-    def add(self, seconds: float) -> None:
+    def add(self, seconds: float, times: int = 1) -> None:
         seconds = max(0.0, seconds)
         bucket = math.ceil(math.log(max(seconds, _SMALLEST_SECONDS) / _SMALLEST_SECONDS) / _GROWTH)
-        self._buckets[bucket] += 1
-        self.count += 1
+        self._buckets[bucket] += times
+        self.count += times
         self.largest = max(self.largest, seconds)
+
+    def add_all(self, durations: Iterable[float]) -> None:
+        """What happened together is late together: equal durations are worked out once."""
+        for seconds, times in Counter(durations).items():
+            self.add(seconds, times)
 
     def at(self, percent: float) -> float | None:
         """The value below which `percent` of the durations lie (at most 2 % too high); None without any."""

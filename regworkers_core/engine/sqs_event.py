@@ -30,7 +30,7 @@ def answer_event(event: Any, handler: Handler[I]) -> dict[str, list[dict[str, st
         return {"batchItemFailures": [{"itemIdentifier": each.message.message_id} for each in batch]}
     for decoded in batch:
         problems: list[Failure] = [decoded.refused] if decoded.refused else []
-        for _, item in decoded.items:
+        for item in decoded.items:
             outcome = item if isinstance(item, PermanentFailure) else handled.outcomes[handler.key(item)]
             if isinstance(outcome, Failure):
                 problems.append(outcome)

@@ -48,3 +48,11 @@ def test_without_durations_there_is_no_percentile() -> None:
 def test_a_day_of_lags_needs_a_few_hundred_buckets() -> None:
     made = filled([number * 0.001 for number in range(0, 86_400_000, 997)])
     assert len(made._buckets) < 1000
+
+
+@given(SECONDS, st.integers(1, 4))
+def test_many_equal_durations_at_once_are_what_each_of_them_would_be(values: list[float], times: int) -> None:
+    at_once = Percentiles()
+    at_once.add_all(values * times)
+    assert at_once.summary() == filled(values * times).summary()
+    assert at_once.count == len(values) * times
