@@ -13,6 +13,7 @@ from regworkers_dagster.analytics import sensors as analytics_sensors
 from regworkers_dagster.analytics import specs as analytics_specs
 from regworkers_dagster.certificates import daily as certificates
 from regworkers_dagster.eligibility import invites
+from regworkers_dagster.maintenance import housekeeping
 from regworkers_dagster.maintenance import jobs as maintenance
 from regworkers_dagster.operations import alerts, dead_letters, doctor, reviews, runbooks
 from regworkers_dagster.replication import assets, checks, jobs, parity, schedules, sensors, specs
@@ -63,6 +64,7 @@ defs = dg.Definitions(
         jobs.backfill_entries,
         invites.upload_invites,
         maintenance.prune_runs,
+        housekeeping.housekeeping,
         *dead_letters.JOBS,
         *selection_jobs.JOBS,
         analytics_jobs.PUBLISH_EVENTS,
@@ -84,6 +86,7 @@ defs = dg.Definitions(
     schedules=[
         *schedules.build_schedules(on=_on),
         *maintenance.build_schedules(on=_on),
+        *housekeeping.build_schedules(on=_on),
         *certificates.build_schedules(on=_on),
         *archive.build_schedules(on=_on),
         *reviews.build_schedules(on=_on),

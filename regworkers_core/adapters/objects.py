@@ -185,13 +185,17 @@ class ObjectStore:
 
     def list(self, prefix: str) -> list[str]:
         """All keys that begin with `prefix`, in byte order."""
-        keys: list[str] = []
+        return sorted(self.sizes(prefix))
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Bytes of the objects whose keys begin with `prefix`, older versions apart."""
+        found: dict[str, int] = {}
         query: dict[str, Any] = {"Bucket": self.bucket, "Prefix": prefix}
         while True:
             page = self._call(lambda: self._client.list_objects_v2(**query), prefix)
-            keys.extend(each["Key"] for each in page.get("Contents", ()))
+            found |= {each["Key"]: int(each["Size"]) for each in page.get("Contents", ())}
             if not page.get("IsTruncated"):
-                return sorted(keys)
+                return found
             query["ContinuationToken"] = page["NextContinuationToken"]
 
     def probe(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 
 _CSS = """
@@ -29,7 +29,7 @@ table { border-collapse: collapse; width: 100%; background: var(--card); border:
 th, td { padding: 5px 10px; text-align: right; border-bottom: 1px solid var(--line);
   font-variant-numeric: tabular-nums; }
 th { font-weight: 600; color: var(--muted); vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child, .words { text-align: left; }
 figure { margin: 14px 0; background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: 8px; }
 img { display: block; width: 100%; height: auto; }
 code { font: 13px ui-monospace, monospace; overflow-wrap: anywhere; }
@@ -61,10 +61,20 @@ def said(level: str, text: str) -> str:
     return f'<p class="said {level}"><b>{level.capitalize()}:</b> {escape(text)}</p>'
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Whole numbers get their thousands; everything is escaped."""
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    lines = "".join("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], words: Collection[int] = frozenset()
+) -> str:
+    """Whole numbers get their thousands; everything is escaped. Numbers end at one line; the first column and those
+    at the places of `words` begin at one.
+    """
+    kinds = [' class="words"' if at in words else "" for at in range(len(columns))]
+    head = "".join(f"<th{kind}>{escape(name)}</th>" for kind, name in zip(kinds, columns, strict=True))
+    lines = "".join(
+        "<tr>"
+        + "".join(f"<td{kind}>{_cell(cell)}</td>" for kind, cell in zip(kinds, row, strict=True))
+        + "</tr>"
+        for row in rows
+    )
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 

@@ -8,6 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from regworkers_dagster.maintenance.pruning import prune
+from regworkers_dagster.maintenance.storage import give_back, storage_size
 from regworkers_dagster.operations.audit import launched_by_hand
 from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.tags import OPERATION_TAG
@@ -35,6 +36,7 @@ def prune_op(context: dg.OpExecutionContext, config: PruneConfig, workers: Worke
         with launched_by_hand(
             context.run, runtime, "prune_runs", f"runs older than {days} days", dry_run=config.dry_run
         ) as result:
+            before = storage_size(context.instance)
             pruned = prune(
                 context.instance,
                 before=datetime.now(UTC) - timedelta(days=days),
@@ -43,18 +45,31 @@ def prune_op(context: dg.OpExecutionContext, config: PruneConfig, workers: Worke
                 dry_run=config.dry_run,
             )
             result["runs"] = pruned.runs
+            refused = give_back(context.instance) if pruned.runs and not pruned.dry_run else []
+    after = storage_size(context.instance)
+    for line in refused:
+        context.log.warning(line)
     done = "would be deleted" if pruned.dry_run else "deleted"
     more = "; more are left for the next time" if pruned.more else ""
     context.log.info(f"{pruned.runs} runs older than {days} days {done}{more}")
-    context.add_output_metadata({"runs": pruned.runs, "dry_run": pruned.dry_run, "more": pruned.more})
+    context.add_output_metadata(
+        {
+            "runs": pruned.runs,
+            "dry_run": pruned.dry_run,
+            "more": pruned.more,
+            "bytes_before": before.total,
+            "bytes_after": after.total,
+            "bytes_by_database": dg.MetadataValue.json(dict(after.bytes)),
+        }
+    )
 
 
 @dg.job(
     tags={OPERATION_TAG: "prune"},
     executor_def=dg.in_process_executor,
     description="Deletes ended runs, their events and logs after observability.runRetentionDays, which Dagster "
-    "would keep for ever. Never an active run, never the latest run of a job. Defaults only count: set dry_run "
-    "to false to delete.",
+    "would keep for ever. Never an active run, never the latest run of a job. SQLite then gives back the space. "
+    "Defaults only count: set dry_run to false to delete.",
 )
 def prune_runs() -> None:
     """One op."""

@@ -45,7 +45,7 @@ def test_a_funnel_needs_what_its_policy_allows(runtime: Runtime, monkeypatch: py
     compare("funnel", recorder)
 
 
-def test_only_the_archive_may_delete_objects_and_only_its_own() -> None:
+def test_only_archive_and_housekeeping_may_delete_objects_and_only_their_own() -> None:
     may = [
         (role, resource)
         for role in ROLES
@@ -53,4 +53,7 @@ def test_only_the_archive_may_delete_objects_and_only_its_own() -> None:
         if "s3:DeleteObject" in statement["Action"]
         for resource in statement["Resource"]
     ]
-    assert may == [("archive", "arn:aws:s3:::PREFIXregworkers-artefacts/archive/*")]
+    assert may == [
+        ("archive", "arn:aws:s3:::PREFIXregworkers-artefacts/archive/*"),
+        ("housekeeping", "arn:aws:s3:::PREFIXregworkers-artefacts/reviews/*"),
+    ]

@@ -73,7 +73,8 @@ class Loss:
 class Manifest:
     """`generation` grows with every write, `token` with every run: mostly the fencing token of its lease.
     `open` while a run is at work: found by the next one, it says that a run died. `offsets` are where to read on,
-    by topic and partition. `read` = `rows` + `repeats` + `damaged_rows`, over all runs.
+    by topic and partition. `read` = `rows` + `expired` + `repeats` + `damaged_rows`, over all runs; `expired` rows were
+    of days that are no longer kept.
     """
 
     generation: int = 0
@@ -89,6 +90,7 @@ class Manifest:
     read: int = 0
     repeats: int = 0
     lost: int = 0
+    expired: int = 0
 
     @cached_property
     def rows(self) -> int:
@@ -120,7 +122,11 @@ class Manifest:
         return replace(self, losses=(*self.losses, *losses)[-_LOSSES:], lost=lost)
 
     def as_json(self) -> bytes:
-        return orjson.dumps({"format": FORMAT, **asdict(self)})
+        document = asdict(self)
+        if not self.expired:
+            # Releases that do not know it read a manifest without it.
+            del document["expired"]
+        return orjson.dumps({"format": FORMAT, **document})
 
     @classmethod
     def parse(cls, data: bytes, where: str) -> Manifest:

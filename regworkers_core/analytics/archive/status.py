@@ -73,8 +73,9 @@ def archive_status(
         "lostSince": gone,
         "restarted": restarted,
         "missingTopics": missing,
-        "addsUp": manifest.rows == indexed
-        and manifest.read == manifest.rows + manifest.repeats + manifest.damaged_rows,
+        "expired": manifest.expired,
+        "addsUp": manifest.rows + manifest.expired == indexed
+        and manifest.read == manifest.rows + manifest.expired + manifest.repeats + manifest.damaged_rows,
     }
 
 

@@ -22,7 +22,8 @@ FROM read_parquet($path, hive_partitioning = false)"""
 @dataclass(frozen=True, slots=True)
 class Verified:
     """`rows` of the files and as the manifest says (`named`), ids that have more than one row, rows in a partition
-    that is not theirs, ids with a row that the index of ids lacks and the reverse, files that are missing.
+    that is not theirs, ids with a row that the index of ids lacks and the reverse, files that are missing. The rows of
+    `expired` ids went with their days.
     """
 
     rows: int
@@ -32,11 +33,12 @@ class Verified:
     unindexed: int
     rowless: int
     missing: int
+    expired: int = 0
 
     @property
     def holds(self) -> bool:
-        wrong = self.repeated + self.misplaced + self.unindexed + self.rowless + self.missing
-        return not wrong and self.rows == self.named
+        wrong = self.repeated + self.misplaced + self.unindexed + self.missing
+        return not wrong and self.rowless == self.expired and self.rows == self.named
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON document."""
@@ -48,6 +50,7 @@ class Verified:
             "misplacedRows": self.misplaced,
             "idsNotIndexed": self.unindexed,
             "idsWithoutRow": self.rowless,
+            "idsOfExpiredDays": self.expired,
             "missingFiles": self.missing,
         }
 
@@ -74,7 +77,7 @@ def verify(
             )
             (unindexed,) = _numbers(database, _LACKING.format(of="row", other="known"))
             (rowless,) = _numbers(database, _LACKING.format(of="known", other="row"))
-    return Verified(rows, manifest.rows, repeated, misplaced, unindexed, rowless, missing)
+    return Verified(rows, manifest.rows, repeated, misplaced, unindexed, rowless, missing, manifest.expired)
 
 
 _LACKING = "SELECT count(*) FROM (SELECT DISTINCT digest FROM {of}) ANTI JOIN {other} USING (digest)"

@@ -8,6 +8,7 @@ import orjson
 
 from regworkers_core.operations.policies.platform import OPERATORS, PLATFORM
 from regworkers_core.operations.policies.statement import PLACEHOLDERS, Worker
+from regworkers_core.operations.policies.upkeep import UPKEEP
 from regworkers_core.operations.policies.workers import ANALYTICS, ELIGIBILITY, REPLICATION, SELECTION
 from regworkers_core.settings import PROJECT_ROOT
 
@@ -18,6 +19,7 @@ WORKERS: tuple[Worker, ...] = (
     *ANALYTICS,
     *PLATFORM,
     *OPERATORS,
+    *UPKEEP,
 )
 FOLDER = PROJECT_ROOT / "deploy" / "policies"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from html import escape
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from regworkers_core.reporting.markdown import image as markdown_image
 from regworkers_core.reporting.page import image, page, said, table, tiles
 
 _NONE = "–"
+_CODE = re.compile(r"`([^`]+)`")
 
 
 class Shown(NamedTuple):
@@ -109,14 +111,21 @@ def _page(review: Review) -> str:
         if each.unread:
             parts.append(said("warning", f"not read: {each.unread}"))
             continue
-        parts.append(f"<p>{escape(each.lead)}</p>")
-        parts += [said(remark.level, remark.text) for remark in each.remarks]
+        parts.append(f"<p>{_CODE.sub(_as_code, escape(each.lead))}</p>")
+        parts += [said(remark.level, remark.text.replace("`", "")) for remark in each.remarks]
         for of in each.tables:
             parts.append(f'<p class="muted">{escape(of.title)}</p>')
-            parts.append(table(of.columns, [[_shown(cell) for cell in row] for row in of.rows]))
+            words = {at for at in range(len(of.columns)) if _is_text(of, at)}
+            parts.append(table(of.columns, [[_shown(cell) for cell in row] for row in of.rows], words))
         parts += [image(each.plots, name, f"{each.title}: {name}") for name in each.plots]
     return page(review.title, "\n".join(parts))
 
 
+def _as_code(found: re.Match[str]) -> str:
+    return f"<code>{found[1]}</code>"
+
+
 def _shown(cell: object) -> object:
-    return _NONE if cell is None else cell
+    if cell is None:
+        return _NONE
+    return cell.replace("`", "") if isinstance(cell, str) else cell

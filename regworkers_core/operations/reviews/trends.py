@@ -113,7 +113,7 @@ def errors(letters: Letters, before: Sequence[Day], now: Sequence[Day], *, since
     remarks = []
     for cause in ranked:
         was, is_ = counts[cause]
-        told = f"{causes[cause][0].reason} ({causes[cause][0].error}), {is_:,} times"
+        told = f"{causes[cause][0].reason} ({causes[cause][0].error}), {counted(is_, 'time')}"
         if all(each.first_failed_at >= start for each in causes[cause]):
             remarks.append(Remark("warning", f"new this week: {told}"))
         elif was and is_ >= _MORE * was:
@@ -142,7 +142,9 @@ def errors(letters: Letters, before: Sequence[Day], now: Sequence[Day], *, since
         if rate is not None and rate >= _ERROR_RATE and rate >= _GROWN * (was_rate or 0.0):
             remarks.append(Remark("warning", f"{name}: {100 * rate:.1f} % of its items failed or went back"))
         if down:
-            remarks.append(Remark("note", f"{name}: {down} runs ended because a dependency was down"))
+            remarks.append(
+                Remark("note", f"{name}: {counted(down, 'run')} ended because a dependency was down")
+            )
     tables = []
     if rows:
         columns_ = ("reason", "error", "queue", "week before", "this week", "still open", "fingerprint")

@@ -14,7 +14,7 @@ from regworkers_core.operations.reviews.sections import Remark, Section
 from regworkers_core.runtime import Runtime
 
 NOW = time.time()
-HOUR, DAY = 3600.0, 24 * 3600.0
+DAY = 24 * 3600.0
 
 
 def ago(days: float, *, now: float = NOW) -> str:
@@ -106,4 +106,4 @@ def has(section: Section, level: str, *words: str) -> bool:
     return any(all(word in text for word in words) for text in said(section, level))
 
 
-__all__ = ["DAY", "HOUR", "NOW", "Remark", "ago", "has", "incident", "letter", "minute", "plant", "said"]
+__all__ = ["DAY", "NOW", "Remark", "ago", "has", "incident", "letter", "minute", "plant", "said"]

@@ -1,0 +1,68 @@
+"""`regworkers housekeeping`: what is over and old goes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Group
+from rich.text import Text
+
+from regworkers_core.cli.by_hand import by_hand
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.operations.housekeeping.tidied import Housekeeping, Size
+from regworkers_core.runtime import Runtime
+from regworkers_core.upkeep import all_parts, keep_house
+
+
+def register(app: typer.Typer) -> None:
+    app.command("housekeeping")(housekeeping_command)
+
+
+def housekeeping_command(
+    yes: Annotated[bool, typer.Option("--yes", help="delete it; without this it is only counted")] = False,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Delete what is older than the settings under `housekeeping` say: closed alerts and dead letters, old actions,
+    minutes of drains, reviews, days of the archive (by default never), databases of drills that died.
+
+    Runs of Dagster are pruned by its job prune_runs. Exit code 1 when somebody did not answer.
+    """
+    runtime = Runtime.load()
+    with progress("") as bar, StopSignal().on_signals() as stop:
+        task = bar.add_task("housekeeping", total=len(list(all_parts(runtime))))
+
+        def tell(name: str) -> None:
+            bar.update(task, description=name, advance=1)
+
+        with by_hand(runtime, "housekeeping", runtime.settings.environment, dry_run=not yes) as result:
+            done = keep_house(runtime, dry_run=not yes, stop=stop, tell=tell)
+            result |= {part.name: part.deleted for part in done.parts if part.deleted}
+    answer(done.as_dict(), form, None if form is Format.JSON else _text(done))
+    if not done.fine:
+        raise typer.Exit(FINDING)
+
+
+def _text(done: Housekeeping) -> Group:
+    lines = [
+        (
+            part.name,
+            part.older_than_days,
+            None if part.older_than_days is None or part.trouble else part.over,
+            part.deleted,
+            _size(part.before),
+            _size(part.after),
+            part.trouble or part.note or ("more is left for the next time" if part.more else ""),
+        )
+        for part in done.parts
+    ]
+    columns = ("what", "kept, days", "older", "deleted", "before", "after", "")
+    advice = [Text("nothing was deleted: --yes deletes what is older")] if done.dry_run else []
+    return Group(rows(columns, lines, title="housekeeping"), *advice)
+
+
+def _size(size: Size | None) -> str | None:
+    if size is None:
+        return None
+    return f"{size.number:,}" if size.bytes is None else f"{size.number:,} ({size.bytes / 1024:,.0f} KiB)"

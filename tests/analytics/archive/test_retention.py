@@ -1,0 +1,87 @@
+"""Days of the archive that go after their time: rows and files, never the knowledge of their ids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from regworkers_core.analytics.archive.manifest import Ledger
+from regworkers_core.analytics.archive.retention import expire, let_days_go
+from regworkers_core.analytics.archive.status import archive_status
+from regworkers_core.analytics.archive.verify import verify
+from regworkers_core.engine.held_lease import LeaseBusy, held_lease
+from regworkers_core.runtime import Runtime
+from tests.analytics.archive.fakes import NOW, FakeLog, FakeObjects, ids_in, manifest_in, run
+from tests.analytics.archive.world import DAY, archived, event, manifest_of, produce
+
+OLD, KEPT = "2026-11-01", DAY
+
+
+def on_day(number: int, day: str) -> dict[str, Any]:
+    return event(number, time=f"{day}T08:00:00.000Z")
+
+
+def stocked() -> tuple[FakeObjects, FakeLog]:
+    objects, source = FakeObjects(), FakeLog([on_day(1, OLD), on_day(2, OLD), on_day(3, KEPT)])
+    run(objects, source)
+    return objects, source
+
+
+def let_go(objects: FakeObjects, token: int = 5) -> int:
+    store: Any = objects
+    return let_days_go(Ledger(store, token), KEPT, NOW).rows
+
+
+def test_days_before_go_and_the_others_stay_whole() -> None:
+    objects, _ = stocked()
+    assert let_go(objects) == 2
+    manifest = manifest_in(objects)
+    assert {file.date for file in manifest.files} == {KEPT} and manifest.expired == 2
+    assert ids_in(objects) == {event(3)["id"]: 1}
+    assert let_go(objects, token=6) == 0 and manifest_in(objects).expired == 2
+
+
+def test_readers_keep_their_files_until_a_later_run_deletes_them() -> None:
+    objects, source = stocked()
+    old = [key for key in objects.stored if f"date={OLD}" in key]
+    let_go(objects)
+    assert old and set(old) <= set(objects.stored)
+    run(objects, source, token=7, now=lambda: NOW + 10_000)
+    assert not set(old) & set(objects.stored)
+
+
+def test_an_event_of_a_day_that_is_gone_does_not_come_back_when_kafka_shows_it_again() -> None:
+    objects, _ = stocked()
+    let_go(objects)
+    again = FakeLog([on_day(1, OLD), on_day(2, OLD), on_day(3, KEPT), on_day(1, OLD)])
+    report = run(objects, again, token=8)
+    assert (report.repeats, report.written) == (1, 0)
+    assert ids_in(objects) == {event(3)["id"]: 1}
+
+
+def test_a_manifest_without_expired_rows_is_as_earlier_releases_read_it() -> None:
+    objects, _ = stocked()
+    assert b"expired" not in manifest_in(objects).as_json()
+    let_go(objects)
+    assert b'"expired":2' in manifest_in(objects).as_json()
+
+
+def test_on_the_real_servers_it_adds_up_before_and_after_and_a_dry_run_changes_nothing(
+    runtime: Runtime,
+) -> None:
+    produce(runtime, on_day(1, OLD), on_day(2, KEPT))
+    archived(runtime)
+    before = manifest_of(runtime)
+    assert expire(runtime, first_day=KEPT, dry_run=True).rows == 1 and manifest_of(runtime) == before
+    found = expire(runtime, first_day=KEPT, dry_run=False)
+    assert (found.files, found.rows, found.left_files) == (1, 1, 1)
+    checked = verify(runtime.objects, memory_mib=100)
+    assert checked.holds and checked.expired == 1, checked.as_dict()
+    status = archive_status(runtime)
+    assert status["addsUp"] and status["expired"] == 1 and status["firstDay"] == KEPT
+    with (
+        held_lease(runtime.leases, "event-archive", "another", lease_seconds=1),
+        pytest.raises(LeaseBusy),
+    ):
+        expire(runtime, first_day="2027-01-01", dry_run=False)

@@ -1,0 +1,137 @@
+"""What the monthly and the quarterly review say of what they have read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from regworkers_core.domain.drill import DrillResult
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.operations.dependencies import DependencyReport, Outdated, Vulnerability
+from regworkers_core.operations.reviews.cost import cost
+from regworkers_core.operations.reviews.history import Day, by_drain, by_week
+from regworkers_core.operations.reviews.monthly import sizes
+from regworkers_core.operations.reviews.quarterly import dependencies, privileges, read_policies, recovery
+from regworkers_core.settings import Settings
+from tests.operations.reviews.world import DAY, NOW, ago, has, minute, said
+
+SINCE = NOW - 30 * DAY
+
+
+def day(days_ago: float = 1.0, **changes: Any) -> Day:
+    made = Day(ago(days_ago)[:10], changes.get("drain", "save"))
+    made.add(minute(days_ago, **changes))
+    return made
+
+
+@pytest.mark.parametrize(("mib", "level"), [(500.0, ""), (850.0, "warning"), (1000.0, "finding")])
+def test_memory_near_its_limit_is_a_warning_and_without_room_a_finding(mib: float, level: str) -> None:
+    section = sizes([day(memory_mib=mib)], Settings(), since=SINCE)
+    assert [remark.level for remark in section.remarks] == ([level] if level else [])
+    assert section.tables[0].rows[0][1] == mib
+
+
+def test_memory_that_nobody_recorded_is_said_to_be_unknown() -> None:
+    section = sizes([day()], Settings(), since=SINCE)
+    assert has(section, "note", "no drain has recorded its memory") and section.tables[0].rows[0][1] is None
+
+
+def test_the_largest_process_and_the_smallest_limit_count() -> None:
+    merged = by_drain([day(memory_mib=100.0), day(memory_mib=300.0, batch_limit_seconds=30.0), day()])["save"]
+    assert (merged.memory_mib, merged.batch_limit_seconds, merged.minutes) == (300.0, 30.0, 3)
+
+
+def test_weeks_hold_the_days_that_begin_in_them() -> None:
+    days = [day(29.9), day(20), day(0.1)]
+    weeks = by_week(days, SINCE)
+    assert sorted(weeks) == list(weeks) and [len(each) for each in weeks.values()] == [1, 1, 1]
+    assert next(iter(weeks)) == ago(30)[:10]
+
+
+def test_a_month_without_a_drain_is_no_data_and_no_price() -> None:
+    for section in (sizes([], Settings(), since=SINCE), cost([], {}, since=SINCE, days_of_period=30)):
+        assert section.lead.startswith("No data since") and not said(section, "finding")
+
+
+def test_what_a_million_entries_cost_is_compared_with_the_review_before() -> None:
+    section = cost([day()], {}, since=SINCE, days_of_period=30)
+    now = section.numbers["dollarsPerMillionEntries"]
+    assert now and "trend" in section.plots and not said(section, "warning")
+    earlier = {ago(60)[:10]: now * 5, ago(31)[:10]: now / 2}
+    assert has(cost([day()], earlier, since=SINCE, days_of_period=30), "warning", "100 % more")
+    assert not said(cost([day()], {ago(31)[:10]: now}, since=SINCE, days_of_period=30), "warning")
+
+
+def policy(*statements: dict[str, Any]) -> bytes:
+    return orjson.dumps({"Version": "2012-10-17", "Statement": list(statements)})
+
+
+SAVE = {"Action": ["sqs:SendMessage"], "Resource": ["arn:aws:sqs:::queue"]}
+
+
+def test_wildcards_changes_everywhere_and_drift_from_the_declaration_are_told() -> None:
+    good = policy(SAVE)
+    assert not privileges({"save.json": good}, {"save.json": good}).remarks
+    wild = policy({"Action": "sqs:*", "Resource": "*"})
+    section = privileges({"save.json": wild}, {"save.json": wild})
+    assert has(section, "finding", "save.json", "sqs:*") and has(section, "warning", "on all resources")
+    bounded = policy({"Action": ["cloudwatch:PutMetricData"], "Resource": ["*"], "Condition": {"x": {}}})
+    assert not privileges({"save.json": bounded}, {"save.json": bounded}).remarks
+    section = privileges({"save.json": good, "mine.json": good}, {"save.json": wild, "new.json": good})
+    assert has(section, "finding", "save.json is not what the code declares")
+    assert has(section, "finding", "mine.json", "no worker declares")
+    assert has(section, "finding", "new.json is declared and not there")
+
+
+def test_without_the_files_of_the_policies_nobody_says_that_they_are_fine(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="from a checkout"):
+        read_policies(tmp_path)
+
+
+def test_dependencies_that_nobody_could_be_asked_about_are_unknown_and_not_new() -> None:
+    section = dependencies(DependencyReport(180, None, None, (), ("outdated: uv got no answer: offline?",)))
+    assert "unknown how many outdated, unknown how many vulnerable" in section.lead
+    assert has(section, "warning", "offline?") and section.numbers["outdated"] is None
+
+
+def test_a_vulnerable_dependency_is_a_finding_and_major_versions_come_first() -> None:
+    outdated = (Outdated("a", "1.0", "1.1"), Outdated("b", "1.0", "2.0"))
+    vulnerable = (Vulnerability("c", "1.0", "CVE-1", ("1.0.1",)),)
+    section = dependencies(DependencyReport(3, outdated, vulnerable))
+    assert has(section, "finding", "c 1.0", "CVE-1", "1.0.1") and has(section, "warning", "1 are a major")
+    assert [row[0] for row in section.tables[0].rows] == ["b", "a"]
+    assert not dependencies(DependencyReport(3, (), ())).remarks
+
+
+def drill(**changes: Any) -> DrillResult:
+    values: dict[str, Any] = {
+        "ended": "finished",
+        "read": 10,
+        "saved": 10,
+        "refused": 0,
+        "gone": 0,
+        "differences": {},
+        "samples": (),
+        "seconds": 1.0,
+        "compare_seconds": 1.0,
+        "total": 10,
+        "limit_per_second": 1000.0,
+        "objective_seconds": 3600.0,
+        "scratch": "drill-20261125000000",
+        "dropped": True,
+        **changes,
+    }
+    return DrillResult(**values)
+
+
+def test_a_drill_is_told_with_its_findings_and_one_that_was_left_out_is_missed() -> None:
+    assert recovery(drill()).lead == "Passed." and not recovery(drill()).remarks
+    red = recovery(drill(differences={"stale": 2}, samples=("c:e",)))
+    assert red.lead == "Not passed." and has(red, "finding", "2 stale", "c:e")
+    assert has(recovery(drill(dropped=False)), "finding", "could not be dropped")
+    assert has(recovery(drill(refused=1)), "warning", "no valid entries")
+    assert has(recovery(None), "warning", "regworkers drill recovery")
+    assert "estimate" not in recovery(drill(total=None)).plots

@@ -1,0 +1,161 @@
+"""Reviews from the real servers to S3, a folder and the terminal, with some of them away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from regworkers_core.adapters.objects import ObjectStore
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.operations.dependencies import DependencyReport
+from regworkers_core.operations.provision import provision
+from regworkers_core.operations.reviews.make import make_review
+from regworkers_core.operations.reviews.publish import publish
+from regworkers_core.operations.reviews.sections import Kind, Review
+from regworkers_core.reporting.markdown import PLOT_BYTES
+from regworkers_core.runtime import Runtime
+from tests.operations.reviews.world import NOW, has, plant
+from tests.support.shared import emptied, shared_namespace
+from tests.support.terminal import regworkers
+
+NOBODY = DependencyReport(3, None, None, (), ("outdated: offline?",))
+SECTIONS = {
+    Kind.WEEKLY: ["dead_letters", "alerts", "durations", "errors"],
+    Kind.MONTHLY: ["sizes", "retention", "cost", "certificates"],
+    Kind.QUARTERLY: ["privileges", "dependencies", "recovery"],
+}
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Runtime]:
+    with shared_namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def runtime(shared: Runtime) -> Runtime:
+    mine = emptied(shared)
+    for queue in mine.names.queues:
+        name = mine.names.dead_letter_queue(queue)
+        mine.sqs.purge_queue(QueueUrl=mine.sqs.get_queue_url(QueueName=name)["QueueUrl"])
+    return mine
+
+
+def review(runtime: Runtime, kind: Kind) -> Review:
+    return make_review(runtime, kind, locked=lambda: NOBODY)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_an_empty_environment_has_every_review_and_nothing_to_mend(runtime: Runtime, kind: Kind) -> None:
+    made = review(runtime, kind)
+    assert [section.name for section in made.sections] == SECTIONS[kind]
+    assert made.fine, made.as_dict()
+    for name in ("durations", "sizes", "cost"):
+        for section in made.sections:
+            assert section.name != name or section.lead.startswith("No data since")
+
+
+def test_a_week_with_history_is_kept_on_s3_as_page_markdown_and_numbers(runtime: Runtime) -> None:
+    plant(runtime)
+    made = review(runtime, Kind.WEEKLY)
+    letters, alerts, durations, errors = made.sections
+    assert has(letters, "warning", "1 message ") and has(alerts, "finding", "analytics:kafka")
+    assert has(durations, "warning", "save", "100 %") and has(errors, "warning", "new this week")
+    published = publish(runtime, made)
+    prefix = f"reviews/weekly/{made.date}/"
+    assert published.where == f"s3://{runtime.names.bucket}/{prefix}report.html"
+    keys = {key.removeprefix(prefix) for key in runtime.objects.list(prefix)}
+    assert {"report.html", "report.md", "report.json", "durations-trend.png"} <= keys
+    document = orjson.loads(runtime.objects.get_bytes(prefix + "report.json"))
+    assert document["review"] == "weekly" and document["fine"] is False
+    markdown = runtime.objects.get_bytes(prefix + "report.md").decode()
+    assert all(f"]({name})" in markdown for name in keys if name.endswith(".png"))
+    page = runtime.objects.get_bytes(prefix + "report.html").decode()
+    assert "<script" not in page and page.count("data:image/png") == len(published.shown.plots) > 0
+    assert all(len(plot) < PLOT_BYTES for plot in published.shown.plots.values())
+
+
+def test_a_month_reads_what_stands_and_what_the_review_before_said(runtime: Runtime) -> None:
+    plant(runtime)
+    queue = runtime.names.replication_queue
+    url = runtime.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+    runtime.sqs.set_queue_attributes(QueueUrl=url, Attributes={"MessageRetentionPeriod": "3600"})
+    runtime.sqs.delete_queue(QueueUrl=runtime.sqs.get_queue_url(QueueName=queue + "-dlq")["QueueUrl"])
+    earlier = {"sections": [{"name": "cost", "numbers": {"dollarsPerMillionEntries": 0.01}}]}
+    runtime.objects.put_bytes("reviews/monthly/2026-01-01/report.json", orjson.dumps(earlier))
+    runtime.objects.put_bytes("reviews/monthly/2026-02-01/report.json", b"damaged")
+    try:
+        sizes, retention, cost, _ = review(runtime, Kind.MONTHLY).sections
+    finally:
+        list(provision(runtime))
+    assert sizes.tables[0].rows[1][0] == "save"
+    assert has(retention, "finding", queue, "4 days", "regworkers provision")
+    assert has(retention, "finding", queue + "-dlq", "is missing")
+    assert has(cost, "warning", "(0.01)") and ("review", "2026-01-01", 0.01) in cost.tables[1].rows
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_whoever_does_not_answer_is_a_line_of_the_report_which_is_written_all_the_same(
+    runtime: Runtime, kind: Kind, tmp_path: Path
+) -> None:
+    nowhere = {"endpoint_url": "http://127.0.0.1:9", "connect_timeout_seconds": 0.2}
+    mongo = {"uri": "mongodb://127.0.0.1:9", "server_selection_timeout_seconds": 0.1}
+    settings = runtime.settings
+    away = Runtime(
+        settings.model_validate(
+            {
+                **settings.model_dump(),
+                "aws": {**settings.aws.model_dump(), **nowhere},
+                "mongo": {**settings.mongo.model_dump(), **mongo},
+                "retry": {**settings.retry.model_dump(), "attempts": 1},
+            }
+        )
+    )
+    made = review(away, kind)
+    assert [section.name for section in made.sections] == SECTIONS[kind]
+    unread = {section.name: section.unread for section in made.unread}
+    if kind is Kind.QUARTERLY:
+        assert not unread
+    else:
+        assert not made.fine and set(unread) >= set(SECTIONS[kind][:3]), unread
+        assert all(
+            why.split(":")[0] in ("mongo", "drain-log", "sqs", "logs", "s3") for why in unread.values()
+        )
+    kept = publish(away, made, tmp_path)
+    markdown = (tmp_path / "report.md").read_text()
+    assert kept.where is not None and all(why in markdown for why in unread.values())
+    lost = publish(away, made)
+    assert lost.where is None and "s3" in lost.trouble and not lost.fine
+
+
+def test_a_refused_call_is_a_line_of_its_section(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> Any:
+        raise TransientFailure("s3", "EndpointConnectionError")
+
+    plant(runtime)
+    monkeypatch.setattr(ObjectStore, "list", refused)
+    made = review(runtime, Kind.MONTHLY)
+    assert [section.name for section in made.unread] == ["cost"]
+    assert made.as_dict()["unread"] == {"cost": "s3: EndpointConnectionError"}
+
+
+def test_the_terminal_answers_with_one_document_and_writes_the_page(runtime: Runtime, tmp_path: Path) -> None:
+    plant(runtime)
+    answer = regworkers(runtime, "review", "weekly", "--folder", str(tmp_path / "week"), "--format", "json")
+    assert answer.code == 1, answer.stderr
+    assert answer.document["where"] == str(tmp_path / "week" / "report.html")
+    assert any("analytics:kafka" in text for text in answer.document["findings"])
+    assert (tmp_path / "week" / "report.html").read_text().startswith("<!doctype html>")
+    assert abs(NOW - (tmp_path / "week" / "report.md").stat().st_mtime) < 3600
+
+
+def test_nothing_of_a_fan_is_in_a_review(runtime: Runtime) -> None:
+    plant(runtime)
+    fan = {"email": "zoe@example.com", "firstName": "Zoë"}
+    runtime.database["dead_letters"].update_many({}, {"$set": fan})
+    text = str([review(runtime, kind).as_dict() for kind in Kind])
+    assert not any(value in text for value in fan.values())
