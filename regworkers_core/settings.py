@@ -327,7 +327,7 @@ class DeadLettersSettings(Section):
     """Looking at dead letters, sending them again, dropping them."""
 
     # A look ends when nothing came for so long.
-    look_wait_seconds: float = Field(1.0, ge=0, le=20)
+    look_wait_seconds: float = Field(1.0, ge=0, le=5)
     # A look hides what it sees from others for so long and, by the depth, longer: so long a killed one is felt.
     hide_seconds: int = Field(60, ge=1, le=43_200)
     lease_seconds: float = Field(10.0, gt=0)

@@ -145,6 +145,10 @@ class Groups:
         name = letter.queue.name
         return self._groups.get((name, letter.fingerprint)) or self._groups.get((name, OTHERS))
 
+    def knows(self, letter: DeadMessage) -> bool:
+        """Whether its cause has a group of its own."""
+        return (letter.queue.name, letter.fingerprint) in self._groups
+
     def set_trends(self, queue: DeadQueue, before: Mapping[str, int], recent: Mapping[str, int]) -> None:
         for group in self:
             if group.queue == queue and group.fingerprint:

@@ -67,7 +67,9 @@ class Look:
         stopped: Callable[[], bool] = never,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`hide_seconds`: how long messages are hidden at least; `seconds_more`: how much longer than reading it will take, because its user works at a rate."""
+        """`hide_seconds`: how long messages are hidden at least; `seconds_more`: how much longer than reading it will
+        take, because its user works at a rate.
+        """
         self._queue, self._wait_seconds, self._batch_messages = queue, wait_seconds, batch_messages
         self._stopped, self._clock = stopped, clock
         depth = queue.depth()

@@ -16,7 +16,7 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.dead_letters.canary import FOLLOWS, CanaryOutcome, CanaryWatch
 from regworkers_core.operations.dead_letters.choosing import Choice
 from regworkers_core.operations.dead_letters.closing import close_cause, close_moved, close_settled
-from regworkers_core.operations.dead_letters.groups import Group
+from regworkers_core.operations.dead_letters.groups import OTHERS, Group
 from regworkers_core.operations.dead_letters.letters import DeadMessage
 from regworkers_core.operations.dead_letters.looking import Look
 from regworkers_core.operations.dead_letters.moving import Moved, Mover
@@ -130,6 +130,8 @@ class _Redrive:
             self._send_rest()
         if self._stopped():
             self.report.ended = RedriveEnded.STOPPED
+        elif any(group.fingerprint == OTHERS and group.sendable for group in self.report.groups):
+            self.report.ended = RedriveEnded.UNFINISHED
         self.report.closed = close_settled(self._runtime, self._queue, self._truths, by=self._by())
 
     def count(self, *, canaries: int) -> dict[str, list[DeadMessage]]:
@@ -142,6 +144,8 @@ class _Redrive:
                 look, self._queue, self._options.choice, self._began, self._hooks.on_progress
             ):
                 for judged in add_all(groups, letters, self._truths):
+                    if not groups.knows(judged.letter):
+                        continue
                     mine = chosen.setdefault(judged.letter.fingerprint, [])
                     if len(mine) < canaries and self._may_go(judged):
                         mine.append(judged.letter)
@@ -207,7 +211,6 @@ class _Redrive:
             per_second=self._rate,
             stopped=self._stopped,
             on_progress=lambda done: self._hooks.on_progress(done, expected),
-            sleep=self._hooks.stop.wait,
         )
         if moved is None:
             return False
@@ -270,7 +273,9 @@ class _Redrive:
         return group.sendable - self.report.sent[group.fingerprint]
 
     def _follows(self, group: Group) -> bool:
-        return self.report.canaries.get(group.fingerprint, CanaryOutcome.NONE) in FOLLOWS
+        """Causes beyond those that are told apart had no canary: they wait for the next redrive."""
+        outcome = self.report.canaries.get(group.fingerprint, CanaryOutcome.NONE)
+        return group.fingerprint != OTHERS and outcome in FOLLOWS
 
     def _by(self) -> str:
         return self._work.who if self._work is not None else ""

@@ -10,7 +10,7 @@ from typing import Any
 
 from regworkers_core.operations.dead_letters.canary import FOLLOWS, CanaryOutcome
 from regworkers_core.operations.dead_letters.choosing import Choice
-from regworkers_core.operations.dead_letters.groups import Groups
+from regworkers_core.operations.dead_letters.groups import OTHERS, Groups
 from regworkers_core.operations.dead_letters.looking import Look
 from regworkers_core.operations.dead_letters.moving import Moved
 from regworkers_core.operations.dead_letters.queues import DeadQueue
@@ -66,7 +66,8 @@ class RedriveReport:
             and not self.seen.partly
             and not self.seen.hidden
             and all(
-                group.sendable == group.messages
+                group.fingerprint != OTHERS
+                and group.sendable == group.messages
                 and not group.attempted
                 and self.canaries.get(group.fingerprint, CanaryOutcome.NONE) in FOLLOWS
                 for group in self.groups
@@ -108,6 +109,8 @@ class RedriveReport:
             lines.append(f"{self.unsent} messages could not be sent now and are still there")
         if droppable:
             lines.append(f"{droppable} messages are superseded or gone: `regworkers dlq drop {name}`")
+        if again := sum(group.fail_again - group.unreadable for group in self.groups):
+            lines.append(f"{again} messages would fail again as things stand: mend what they are about first")
         if unreadable:
             lines.append(
                 f"{unreadable} bodies cannot be read and are not sent: `regworkers dlq drop {name} --verdict unknown`"
