@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -10,11 +10,14 @@ from botocore.exceptions import ClientError
 from regworkers_core.adapters.attribute_values import attributes, plain_item
 from regworkers_core.adapters.aws import error_code
 from regworkers_core.adapters.tables import known_table
+from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
 
 # All of them are reserved words in expressions.
 _NAMES = {f"#{name}": name for name in ("owner", "token", "counter", "position", "state")}
+# Keys of one BatchGetItem.
+_MAX_GET = 100
 _HELD = "#owner = :owner AND #token = :token"
 _AS_SEEN = "#token = :token AND #counter = :counter"
 
@@ -30,6 +33,18 @@ class DynamoLeaseTable:
             lambda: self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True)
         )
         return _row(answer["Item"]) if "Item" in answer else None
+
+    def several(self, keys: Sequence[LeaseKey]) -> dict[LeaseKey, LeaseRow]:
+        """Those rows that there are, in few calls: for a look. What DynamoDB has no time for is a TransientFailure."""
+        parts = (keys[start : start + _MAX_GET] for start in range(0, len(keys), _MAX_GET))
+        return {row.key: row for part in parts for row in self._some(part)}
+
+    def _some(self, keys: Sequence[LeaseKey]) -> list[LeaseRow]:
+        request = {self._table: {"Keys": [_key(key) for key in keys], "ConsistentRead": True}}
+        answer = self._call(lambda: self._client.batch_get_item(RequestItems=request))
+        if left := answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", ()):
+            raise TransientFailure(self._dependency.name, f"{len(left)} keys stayed unprocessed")
+        return [_row(item) for item in answer["Responses"].get(self._table, ())]
 
     def rows(self, pk: str) -> list[LeaseRow]:
         query: dict[str, Any] = {

@@ -5,19 +5,29 @@ from __future__ import annotations
 from regworkers_core.adapters.draws import DrawRecord, MarketStatus, PhaseStatus, lease_name
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.snapshot import CampaignState
-from regworkers_core.engine.leases import LeaseHolder, LeaseRow
+from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow
 from regworkers_core.runtime import Runtime
 
 # A draw may be under way in these.
 _DRAWING = (CampaignStatus.CLOSED, CampaignStatus.PROCESSING)
+_NO_KEY = LeaseKey("", "")
 
 
 def read_campaigns(runtime: Runtime) -> tuple[CampaignState, ...]:
     """All of them, by id. Raises TransientFailure."""
     draws = {record.campaign_id: record for record in runtime.draws.all()}
+    campaigns = runtime.campaigns.list()
+    keys = {
+        campaign.campaign_id: LeaseHolder.key_of(lease_name(campaign.campaign_id))
+        for campaign in campaigns
+        if campaign.status in _DRAWING
+    }
+    leases = runtime.leases.several(list(keys.values()))
     return tuple(
-        campaign_state(campaign, draws.get(campaign.campaign_id), _lease(runtime, campaign))
-        for campaign in runtime.campaigns.list()
+        campaign_state(
+            campaign, draws.get(campaign.campaign_id), leases.get(keys.get(campaign.campaign_id, _NO_KEY))
+        )
+        for campaign in campaigns
     )
 
 
@@ -44,9 +54,3 @@ def campaign_state(
         failed="; ".join(blocked),
         lease_beat=f"{lease.token}/{lease.counter}" if lease else "",
     )
-
-
-def _lease(runtime: Runtime, campaign: Campaign) -> LeaseRow | None:
-    if campaign.status not in _DRAWING:
-        return None
-    return runtime.leases.get(LeaseHolder.key_of(lease_name(campaign.campaign_id)))
