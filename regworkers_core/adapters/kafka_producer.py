@@ -59,12 +59,12 @@ _REFUSED = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_
 
 
 class Record(NamedTuple):
-    """One message of a topic; records of equal keys share a partition."""
+    """One message of a topic; records of equal keys share a partition. The client takes headers as a list only."""
 
     topic: str
     key: str
     value: bytes
-    headers: Sequence[tuple[str, bytes]] = ()
+    headers: list[tuple[str, bytes]] | None = None
 
 
 class RecordProducer(Protocol):

@@ -197,3 +197,16 @@ def test_a_closed_producer_lets_go_and_a_later_send_connects_anew() -> None:
     producer.close()
     assert first.purged
     assert producer.send(records("b")) == [None] and second.taken == ["b"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [Record("topic", "key", b"value"), Record("topic", "key", b"value", [("name", b"text")])],
+    ids=["no headers", "headers"],
+)
+def test_the_real_client_takes_a_record_with_and_without_headers(record: Record) -> None:
+    producer = KafkaProducer({"bootstrap.servers": "127.0.0.1:1"}, delivery_seconds=0.2)
+    # Nobody is there to deliver it to, which is all that is wrong.
+    (outcome,) = producer.send([record])
+    producer.close()
+    assert isinstance(outcome, TransientFailure)
