@@ -93,7 +93,7 @@ def plain_failures() -> Iterator[None]:
         raise dg.Failure(description=str(error), allow_retries=False) from None
     except TransientFailure as failure:
         raise dg.Failure(
-            description=f"{failure}; nothing is lost: run it again when `regworkers status` is fine"
+            description=f"{failure}; nothing is lost: run it again when `regworkers doctor` is fine"
         ) from None
     except dg.Failure:
         raise

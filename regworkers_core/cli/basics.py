@@ -1,4 +1,4 @@
-"""`config`, `provision`, `status`: what is set, what stands, what answers."""
+"""`config`, `provision`: what is set, what stands."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections import Counter
 import typer
 
 from regworkers_core.cli.by_hand import by_hand
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
+from regworkers_core.cli.output import Format, FormatOption, answer, facts, rows
 from regworkers_core.operations.provision import provision
-from regworkers_core.operations.status import impatient, read_status
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import config_file, load_settings, masked
 
@@ -19,7 +18,6 @@ def register(app: typer.Typer) -> None:
     config.command("show")(show_config)
     app.add_typer(config, name="config")
     app.command("provision")(provision_command)
-    app.command("status")(status_command)
 
 
 def show_config(form: FormatOption = Format.TEXT) -> None:
@@ -38,15 +36,3 @@ def provision_command(form: FormatOption = Format.TEXT) -> None:
     answer(
         document, form, rows(("kind", "name", ""), [(each.kind, each.name, each.outcome) for each in done])
     )
-
-
-def status_command(form: FormatOption = Format.TEXT) -> None:
-    """Ask every dependency and those of the platform's services that are configured; count messages in queues and
-    documents in the replica (tombstones included).
-
-    Exit code 1 when something is away or a dead-letter queue is not empty.
-    """
-    status = read_status(Runtime(impatient(load_settings())))
-    answer(status.as_dict(), form)
-    if not status.fine:
-        raise typer.Exit(FINDING)

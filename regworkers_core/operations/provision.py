@@ -240,7 +240,8 @@ def _expiries(runtime: Runtime) -> Iterator[Provisioned]:
                 [(field, ASCENDING)], expireAfterSeconds=days * _DAY_SECONDS
             )
         )
-        outcome = Outcome.STOOD if made in before else Outcome.CREATED
+        stood = any(list(index["key"]) == [(field, ASCENDING)] for index in before.values())
+        outcome = Outcome.STOOD if stood else Outcome.CREATED
         yield Provisioned("index", f"{name}.{made}", outcome)
 
 

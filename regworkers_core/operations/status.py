@@ -1,10 +1,9 @@
-"""One look at everything: which dependency answers, how deep the queues are, how large the replica is."""
+"""Who answers: all are asked at once, and nobody is waited for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from regworkers_core.domain.reasons import Failure, UsageError
@@ -18,28 +17,6 @@ DEPENDENCIES = ("dynamodb", "streams", "sqs", "mongo", "redis", "kafka", "s3")
 UP = "up"
 # Somebody waits for the answer, and who is away mostly is so for all who ask.
 _ANSWER_SECONDS = 2.0
-
-
-@dataclass(slots=True)
-class Status:
-    """`dependencies` maps each name to `up` or to what is wrong; a count that could not be read is None."""
-
-    dependencies: dict[str, str] = field(default_factory=dict)
-    queues: dict[str, int | None] = field(default_factory=dict)
-    replica_documents: int | None = None
-
-    @property
-    def fine(self) -> bool:
-        dead = [depth for name, depth in self.queues.items() if name.endswith("-dlq")]
-        return all(state == UP for state in self.dependencies.values()) and not any(dead)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "fine": self.fine,
-            "dependencies": self.dependencies,
-            "queues": self.queues,
-            "replicaDocuments": self.replica_documents,
-        }
 
 
 def impatient(settings: Settings) -> Settings:
@@ -65,22 +42,6 @@ def impatient(settings: Settings) -> Settings:
     )
 
 
-def read_status(runtime: Runtime) -> Status:
-    """What is away is the answer; raises UsageError only when there is nobody to ask (no stack, no address).
-
-    All are asked at once, and those that are away are not asked for counts.
-    """
-    services = [f"service-{name}" for name in SERVICES if getattr(runtime.settings.services, name).base_url]
-    status = Status(ask(runtime, [*DEPENDENCIES, *services]))
-    queues = [each for name in runtime.names.queues for each in (name, runtime.names.dead_letter_queue(name))]
-    status.queues = dict.fromkeys(queues)
-    if status.dependencies["sqs"] == UP:
-        status.queues = _at_once(queues, lambda name: _read(lambda: runtime.queue(name).depth().total))
-    if status.dependencies["mongo"] == UP:
-        status.replica_documents = _read(runtime.replica.count)
-    return status
-
-
 def ask(runtime: Runtime, names: Iterable[str]) -> dict[str, str]:
     """Of each dependency `up` or what is wrong; all at once. Raises UsageError when there is nobody to ask."""
     # Wired before any thread needs them.
@@ -100,10 +61,3 @@ def _state(runtime: Runtime, name: str) -> str:
     except (Failure, UsageError) as error:
         return str(error)
     return UP if away is None else "does not answer"
-
-
-def _read(count: Callable[[], int]) -> int | None:
-    try:
-        return count()
-    except (Failure, UsageError):
-        return None

@@ -83,7 +83,7 @@ def test_a_drain_that_met_a_dead_letter_exits_with_1(runtime: Runtime) -> None:
     run(runtime, "enqueue")
     answer = regworkers(runtime, "drain", "save", "--idle-seconds", "0.1", "--format", "json")
     assert answer.code == 1 and answer.document["items"]["dead_lettered"] == 1
-    assert regworkers(runtime, "status", "--format", "json").code == 1
+    assert regworkers(runtime, "doctor", "--format", "json").code == 1
 
 
 def test_reconcile_finds_repairs_and_says_clean(runtime: Runtime) -> None:
@@ -220,7 +220,7 @@ def test_config_show_masks_every_secret(runtime: Runtime) -> None:
 
 
 def test_without_a_stack_every_command_says_what_to_do(tmp_path: object) -> None:
-    for words in (("status",), ("provision",), ("drain", "save"), ("reconcile",), ("trace", "c", "e")):
+    for words in (("doctor",), ("provision",), ("drain", "save"), ("reconcile",), ("trace", "c", "e")):
         answer = regworkers(None, *words, REGWORKERS_LOCAL_DIR=str(tmp_path))
         assert answer.code == 2, words
         assert answer.stderr.strip() == "regworkers: the embedded stack is not up: run `regworkers local up`"

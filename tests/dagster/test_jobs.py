@@ -124,7 +124,7 @@ def test_a_dependency_away_at_the_start_fails_the_run_with_a_line_that_says_what
     use(monkeypatch, runtime, REGWORKERS_MONGO__URI="mongodb://127.0.0.1:9/", **_IMPATIENT)
     failure = _failure(_run("save_entries", "save", **QUICK))
     assert failure.user_failure_data.description == (
-        "mongo: does not answer, so nothing was done; nothing is lost: run it again when `regworkers status` is fine"
+        "mongo: does not answer, so nothing was done; nothing is lost: run it again when `regworkers doctor` is fine"
     )
 
 

@@ -1,15 +1,14 @@
-"""`regworkers status` when things are away."""
+"""Asking who answers, when some are away."""
 
 from __future__ import annotations
 
 import threading
-from types import SimpleNamespace
 from typing import Any
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.operations.status import DEPENDENCIES, impatient, read_status
+from regworkers_core.operations.status import DEPENDENCIES, SERVICES, UP, ask, impatient
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import ServicesSettings, Settings
+from regworkers_core.settings import Settings
 from regworkers_local.services.faults import Fault, Service
 from tests.support.services import served_to
 
@@ -17,15 +16,10 @@ from tests.support.services import served_to
 class Unreachable:
     """A runtime whose dependencies do not answer before all of them were asked."""
 
-    def __init__(self, *up: str, services: tuple[str, ...] = ()) -> None:
+    def __init__(self, *up: str) -> None:
         self._up = up
-        self._all_asked = threading.Barrier(len(DEPENDENCIES) + len(services))
-        configured = {name: {"base_url": "http://127.0.0.1:1"} for name in services}
-        self.settings = SimpleNamespace(services=ServicesSettings.model_validate(configured))
-        self.names = SimpleNamespace(queues=("q",), dead_letter_queue=lambda name: f"{name}-dlq")
-        self.replica = SimpleNamespace(count=lambda: 7)
-        self.demand_table = self.streams = self.sqs = self.services = None
-        self.asked: list[str] = []
+        self._all_asked = threading.Barrier(len(DEPENDENCIES))
+        self.replica = self.demand_table = self.streams = self.sqs = self.services = None
 
     def probe(self, name: str) -> str | None:
         self._all_asked.wait(timeout=10)
@@ -33,15 +27,10 @@ class Unreachable:
             raise UsageError("table demand-table does not exist")
         return None if name in self._up else name
 
-    def queue(self, name: str) -> Any:
-        self.asked.append(name)
-        return SimpleNamespace(depth=lambda: SimpleNamespace(total=2))
 
-
-def test_all_are_asked_at_once_and_whoever_is_away_is_not_asked_for_counts() -> None:
+def test_all_are_asked_at_once_and_each_says_how_it_stands() -> None:
     runtime: Any = Unreachable("kafka", "mongo")
-    status = read_status(runtime)
-    assert status.dependencies == {
+    assert ask(runtime, DEPENDENCIES) == {
         "dynamodb": "table demand-table does not exist",
         "streams": "does not answer",
         "sqs": "does not answer",
@@ -50,40 +39,19 @@ def test_all_are_asked_at_once_and_whoever_is_away_is_not_asked_for_counts() -> 
         "kafka": "up",
         "s3": "does not answer",
     }
-    assert not status.fine
-    assert (status.queues, status.replica_documents) == ({"q": None, "q-dlq": None}, 7)
-    assert runtime.asked == []
-
-
-def test_a_queue_that_answers_is_counted() -> None:
-    runtime: Any = Unreachable("sqs")
-    status = read_status(runtime)
-    assert (status.queues, status.replica_documents) == ({"q": 2, "q-dlq": 2}, None)
-
-
-def test_the_services_that_are_configured_are_asked_too() -> None:
-    everybody = ("streams", "sqs", "mongo", "redis", "kafka", "s3")
-    runtime: Any = Unreachable(*everybody, "service-user", services=("user", "campaign"))
-    status = read_status(runtime)
-    assert list(status.dependencies)[-2:] == ["service-user", "service-campaign"]
-    assert status.dependencies["service-user"] == "up"
-    assert status.dependencies["service-campaign"] == "does not answer"
-    assert not status.fine
 
 
 def test_a_service_that_fails_refuses_us_or_hangs_is_told_from_one_that_is_up(runtime: Runtime) -> None:
+    names = [f"service-{name}" for name in SERVICES]
     with served_to(runtime, answer_seconds=2.0) as served:
-        assert read_status(served.runtime).fine
+        assert set(ask(served.runtime, names).values()) == {UP}
         served.faults.put(Service.CODE, Fault(status=503))
         served.faults.put(Service.USER, Fault(status=401))
         served.faults.put(Service.ENTRY, Fault(half_open=True))
-        status = read_status(served.runtime)
-        assert (
-            status.dependencies["service-code"] == status.dependencies["service-entry"] == "does not answer"
-        )
-        assert "refuses our token" in status.dependencies["service-user"]
-        assert status.dependencies["service-campaign"] == "up"
-        assert not status.fine
+        found = ask(served.runtime, names)
+        assert found["service-code"] == found["service-entry"] == "does not answer"
+        assert "refuses our token" in found["service-user"]
+        assert found["service-campaign"] == UP
 
 
 def test_nobody_is_asked_twice_or_waited_for_longer_than_two_seconds() -> None:

@@ -139,7 +139,7 @@ def _of_queues(settings: Settings) -> Iterator[Alarm]:
         depth = float(getattr(settings.alerts.queue_depth, short.removesuffix("-queue")))
         yield Alarm(
             f"{short}-deep",
-            f"More than {depth:g} messages wait: `regworkers status`, then docs/operating.md.",
+            f"More than {depth:g} messages wait: `regworkers doctor`, then docs/operating.md.",
             of_queue(queue, "ApproximateNumberOfMessagesVisible"),
             depth,
             periods=2,
@@ -174,7 +174,7 @@ def _of_drains(settings: Settings) -> Iterator[Alarm]:
         )
         yield Alarm(
             f"{drain}-without-a-dependency",
-            "Runs of this drain end because a dependency is away: `regworkers status`.",
+            "Runs of this drain end because a dependency is away: `regworkers doctor`.",
             of_drain(settings, drain, "DependencyDown", "Sum"),
             0,
             periods=2,

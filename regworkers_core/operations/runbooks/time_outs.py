@@ -74,7 +74,7 @@ def time_outs(
 def measure(runtime: Runtime, monotonic: Callable[[], float]) -> dict[str, Latency]:
     """Each dependency is asked twice, all at once: the first call connects, the second is timed."""
     services = [f"service-{name}" for name in SERVICES if getattr(runtime.settings.services, name).base_url]
-    names = [*DEPENDENCIES, "s3", *services]
+    names = [*DEPENDENCIES, *services]
     # Wired before any thread needs them.
     _ = runtime.replica, runtime.demand_table, runtime.streams, runtime.sqs, runtime.objects, runtime.services
 
