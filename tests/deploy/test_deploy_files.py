@@ -13,6 +13,7 @@ import pytest
 import yaml
 from kubernetes.config import ConfigException
 
+from regworkers_core.cli.main import build
 from regworkers_core.settings import PROJECT_ROOT, Settings
 
 DEPLOY = PROJECT_ROOT / "deploy"
@@ -177,3 +178,24 @@ def test_a_run_has_the_time_to_end_that_its_pod_is_given() -> None:
         "terminationGracePeriodSeconds"
     ]
     assert instance["run_monitoring"]["cancel_timeout_seconds"] > grace
+
+
+def test_the_look_from_outside_runs_what_there_is_as_the_code_server_does() -> None:
+    job = _yaml(DEPLOY / "kubernetes" / "alerts-cronjob.yaml")
+    values = _yaml(DEPLOY / "kubernetes" / "values.yaml")
+    (deployment,) = values["dagster-user-deployments"]["deployments"]
+    assert job["spec"]["schedule"] == "* * * * *" and job["spec"]["concurrencyPolicy"] == "Forbid"
+    run = job["spec"]["jobTemplate"]["spec"]
+    assert run["backoffLimit"] == 0, "an open incident is no reason to look again"
+    pod = run["template"]["spec"]
+    (container,) = pod["containers"]
+    image = deployment["image"]
+    assert container["image"] == f"{image['repository']}:{image['tag']}"
+    assert pod["serviceAccountName"] == deployment["serviceAccount"]["name"]
+    sources = [next(iter(each.values()))["name"] for each in container["envFrom"]]
+    assert sources == [deployment["envConfigMaps"][0]["name"], deployment["envSecrets"][0]["name"]]
+    program, *words = container["command"]
+    assert program == "regworkers"
+    group = next(each for each in build("alerts").registered_groups if each.name == words[0])
+    assert group.typer_instance is not None
+    assert words[1] in {each.name for each in group.typer_instance.registered_commands}
