@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import orjson
 import pytest
 
@@ -25,10 +23,8 @@ from tests.operations.dead_letters.world import (
     body,
     depths,
     everything,
-    fresh,
     letters,
     mend,
-    namespace,
     refuse,
     replication,
     saving,
@@ -39,19 +35,6 @@ from tests.support.drains import replicate_all, run
 from tests.support.entries import document, key, put, remove
 
 ACT = RedriveOptions(dry_run=False)
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with namespace() as made:
-        yield made
-
-
-@pytest.fixture
-def runtime(shared: Runtime) -> Iterator[Runtime]:
-    made = fresh(shared)
-    yield made
-    made.mongo.close()
 
 
 def test_a_look_leaves_every_message_where_it_is_and_names_each_cause(runtime: Runtime) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 
 import orjson
 import pytest
@@ -15,8 +14,6 @@ from tests.operations.dead_letters.world import (
     body,
     depths,
     everything,
-    fresh,
-    namespace,
     replication,
     send_dead,
     truths,
@@ -28,21 +25,13 @@ from tests.support.waiting import wait_until
 NUMBER = 35
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with namespace() as made:
-        yield made
-
-
 @pytest.fixture
-def runtime(shared: Runtime) -> Iterator[Runtime]:
-    made = fresh(shared)
+def stocked(runtime: Runtime) -> Runtime:
     for number in range(NUMBER):
-        put(made, key(f"e{number}"))
-    queue = replication(made)
-    send_dead(made, queue, [Outgoing(body(f"e{number}")) for number in range(NUMBER)])
-    yield made
-    made.mongo.close()
+        put(runtime, key(f"e{number}"))
+    queue = replication(runtime)
+    send_dead(runtime, queue, [Outgoing(body(f"e{number}")) for number in range(NUMBER)])
+    return runtime
 
 
 def entries_of(runtime: Runtime, queue_name: str) -> list[str]:
@@ -56,23 +45,23 @@ def killed(runtime: Runtime, step: str) -> None:
     assert victim.returncode == -signal.SIGKILL, victim.stderr
 
 
-def test_killed_between_send_and_delete_it_doubles_some_and_the_next_one_goes_on(runtime: Runtime) -> None:
-    queue = replication(runtime)
-    killed(runtime, "redrive.after_send")
-    assert depths(runtime) == (20, NUMBER - 10), "the second ten are on both queues"
+def test_killed_between_send_and_delete_it_doubles_some_and_the_next_one_goes_on(stocked: Runtime) -> None:
+    queue = replication(stocked)
+    killed(stocked, "redrive.after_send")
+    assert depths(stocked) == (20, NUMBER - 10), "the second ten are on both queues"
     # What the dead process held is hidden for as long as its look would have lasted.
-    wait_until(lambda: runtime.queue(queue.name).depth().in_flight == 0)
+    wait_until(lambda: stocked.queue(queue.name).depth().in_flight == 0)
     options = RedriveOptions(dry_run=False, canary_messages=0)
-    report = redrive(runtime, queue, truths(runtime), options)
+    report = redrive(stocked, queue, truths(stocked), options)
     assert report.finished and report.sent_messages == NUMBER - 10
-    assert depths(runtime) == (NUMBER + 10, 0)
-    assert set(entries_of(runtime, queue.source)) == {key(f"e{number}").sk for number in range(NUMBER)}
-    outcomes = [action.outcome for action in runtime.operator_actions.history(what="dlq")]
+    assert depths(stocked) == (NUMBER + 10, 0)
+    assert set(entries_of(stocked, queue.source)) == {key(f"e{number}").sk for number in range(NUMBER)}
+    outcomes = [action.outcome for action in stocked.operator_actions.history(what="dlq")]
     assert sorted(outcomes) == ["done", "killed"]
 
 
-def test_killed_after_the_delete_it_has_neither_lost_nor_doubled_any(runtime: Runtime) -> None:
-    killed(runtime, "redrive.after_delete")
-    assert depths(runtime) == (20, NUMBER - 20)
-    (action,) = runtime.operator_actions.history(what="dlq")
+def test_killed_after_the_delete_it_has_neither_lost_nor_doubled_any(stocked: Runtime) -> None:
+    killed(stocked, "redrive.after_delete")
+    assert depths(stocked) == (20, NUMBER - 20)
+    (action,) = stocked.operator_actions.history(what="dlq")
     assert (action.outcome, action.ended_at) == ("running", None)

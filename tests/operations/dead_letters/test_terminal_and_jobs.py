@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
+from regworkers_core.adapters.message_moves import MessageMoves
 from regworkers_core.engine.ports import Outgoing
 from regworkers_core.operations.policies.everyone import WORKERS
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
+from tests.analytics.world import queue_events, removed
 from tests.dagster.support import job, use
 from tests.deploy.policies import Recorder
 from tests.operations.dead_letters.world import (
     body,
     depths,
-    fresh,
     letters,
     mend,
-    namespace,
     refuse,
     replication,
     saving,
@@ -29,18 +27,10 @@ from tests.support.entries import key, put, remove
 from tests.support.typing_in import Typed
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with namespace() as made:
-        yield made
-
-
-@pytest.fixture
-def runtime(shared: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
-    made = fresh(shared)
-    use(monkeypatch, made)
-    yield made
-    made.mongo.close()
+@pytest.fixture(autouse=True)
+def settings(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process loads are those of the namespace."""
+    use(monkeypatch, runtime)
 
 
 @pytest.fixture
@@ -99,8 +89,6 @@ def test_an_event_that_its_schema_allows_by_now_is_published_and_its_document_cl
     runtime: Runtime, typed: Typed
 ) -> None:
     """As after a deployment of the schema: the letter is of an event that is fine today."""
-    from tests.analytics.world import queue_events, removed
-
     queue_events(runtime, [{"id": "not an event"}])
     run(runtime, "publish")
     assert len(letters(runtime, queue=runtime.names.analytics_queue, status="open")) == 1
@@ -111,9 +99,11 @@ def test_an_event_that_its_schema_allows_by_now_is_published_and_its_document_cl
     runtime.queue(source).delete([fine])
     runtime.queue(source + "-dlq").delete([dead])
     runtime.queue(source + "-dlq").send([Outgoing(fine.body.encode(), dead.attributes)])
-    runtime.database["dead_letters"].update_many({}, {"$set": {"campaignId": "summer", "entryId": "e1"}})
+    about = {name: removed(1)["data"][name] for name in ("campaignId", "entryId")}
+    runtime.database["dead_letters"].update_many({}, {"$set": about})
     sent = typed("dlq", "redrive", "analytics", "--yes", "--canary", "0", "--format", "json")
     assert sent.code == 0 and sent.document["sent"] == 1
+    assert [each["status"] for each in letters(runtime)] == ["resolved"]
     assert run(runtime, "publish").counts["sent"] == 1
 
 
@@ -185,8 +175,6 @@ def test_a_dead_letter_queue_with_a_redrive_policy_of_its_own_is_not_looked_at(
     runtime: Runtime, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send_dead(runtime, replication(runtime), [Outgoing(body("e1"))])
-    from regworkers_core.adapters.message_moves import MessageMoves
-
     monkeypatch.setattr(MessageMoves, "has_redrive_policy", lambda *_: True)
     answer = typed("dlq", "list", "replication")
     assert answer.code == 2 and "redrive policy of its own" in answer.stderr
