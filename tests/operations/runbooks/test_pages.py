@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import click
@@ -80,9 +81,13 @@ def test_a_page_shows_commands_in_blocks_of_bash_alone_and_names_only_commands_a
     page: Path,
 ) -> None:
     assert {language for language, _ in blocks(page)} == {"bash"}
-    root = typer.main.get_command(build())
     for command in (*commands(page), *in_sentences(page)):
-        assert _known(root, command.split()[1:]), command
+        assert _known(_all_commands(), command.split()[1:]), command
+
+
+@cache
+def _all_commands() -> click.Command:
+    return typer.main.get_command(build())
 
 
 def _known(command: click.Command, rest: list[str]) -> bool:
