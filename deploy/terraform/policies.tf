@@ -1,0 +1,40 @@
+# The documents are those of deploy/policies, which are generated from the code.
+resource "aws_iam_policy" "worker" {
+  for_each = fileset("${path.module}/../policies", "*.json")
+
+  name = "${local.prefix}regworkers-${trimsuffix(each.value, ".json")}"
+  policy = replace(replace(replace(replace(
+    file("${path.module}/../policies/${each.value}"),
+    "LOG_BUCKET", var.log_bucket),
+    "PREFIX", local.prefix),
+    "REGION", local.generated.region),
+  "ACCOUNT", var.account)
+}
+
+# The role regworkers-run has more than 10 policies: ask for the quota "Managed policies per role" of 20 first.
+resource "aws_iam_role" "service_account" {
+  for_each = toset(local.generated.roles)
+
+  name = "${local.prefix}regworkers-${each.value}"
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Action    = "sts:AssumeRoleWithWebIdentity"
+      Principal = { Federated = "arn:aws:iam::${var.account}:oidc-provider/${var.oidc_provider}" }
+      Condition = {
+        StringEquals = {
+          "${var.oidc_provider}:aud" = "sts.amazonaws.com"
+          "${var.oidc_provider}:sub" = "system:serviceaccount:${var.kubernetes_namespace}:regworkers-${each.value}"
+        }
+      }
+    }]
+  })
+}
+
+resource "aws_iam_role_policy_attachment" "service_account" {
+  for_each = local.generated.attachments
+
+  role       = aws_iam_role.service_account[each.value.role].name
+  policy_arn = aws_iam_policy.worker["${each.value.policy}.json"].arn
+}

@@ -1,0 +1,36 @@
+variable "environment" {
+  description = "qa, preprod or prod: which of configs/*.config.yml this is for."
+  type        = string
+
+  validation {
+    condition     = contains(["qa", "preprod", "prod"], var.environment)
+    error_message = "One of qa, preprod, prod."
+  }
+}
+
+variable "account" {
+  description = "Number of the AWS account, 12 digits."
+  type        = string
+}
+
+variable "log_bucket" {
+  description = "Bucket of Dagster's compute logs, which stands already (REGWORKERS_LOG_BUCKET)."
+  type        = string
+}
+
+variable "alarm_topics" {
+  description = "ARNs of the SNS topics that alarms tell."
+  type        = list(string)
+  default     = []
+}
+
+variable "oidc_provider" {
+  description = "The cluster's identity provider without https://, as its service accounts' tokens name it."
+  type        = string
+}
+
+variable "kubernetes_namespace" {
+  description = "Namespace of the service accounts regworkers-sensors and regworkers-run."
+  type        = string
+  default     = "regworkers"
+}
