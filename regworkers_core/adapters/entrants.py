@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection as Ids
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import pymongo
 from pymongo.collection import Collection
 
 from regworkers_core.adapters.replica import IDENTITY_EMAIL
@@ -57,8 +59,11 @@ class Entrants:
     def __init__(self, collection: Collection[Document], dependency: Dependency) -> None:
         self._collection, self._dependency = collection, dependency
 
-    def find(self, traces: Ids[Trace], each: int = EACH) -> Found:
-        """Every live entry that has one of the traces, each once, in one query; up to `each` of one trace."""
+    def find(self, traces: Ids[Trace], each: int = EACH, *, within_seconds: float | None = None) -> Found:
+        """Every live entry that has one of the traces, each once, in one query; up to `each` of one trace.
+
+        No answer is waited for longer than `within_seconds`, all attempts together.
+        """
         branches = _branches(traces, each)
         if not branches:
             return Found([], True)
@@ -69,7 +74,12 @@ class Entrants:
             {"$unionWith": {"coll": self._collection.name, "pipeline": list(other)}} for other in others
         ]
         pipeline.append({"$limit": most})
-        documents = self._dependency.call(lambda: list(self._collection.aggregate(pipeline)))
+        # The driver takes nought for no limit.
+        limit = None if within_seconds is None else max(within_seconds, 0.001)
+        with pymongo.timeout(limit) if limit is not None else nullcontext():
+            documents = self._dependency.call(
+                lambda: list(self._collection.aggregate(pipeline)), within_seconds=within_seconds
+            )
         by_id = {document["_id"]: document for document in documents}
         found = [_entrant(document) for document in by_id.values()]
         return Found(found, len(documents) < most and not _is_cut(by_id, traces, each))

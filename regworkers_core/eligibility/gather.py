@@ -30,6 +30,7 @@ from regworkers_core.eligibility.subject import Identity
 from regworkers_core.eligibility.timed import TimedCalls
 
 _CHECKS_A_PERIOD = 100
+_Reading = tuple[list[TableKey], Future[dict[TableKey, Item]]]
 
 
 class CampaignFacts(Protocol):
@@ -45,7 +46,9 @@ class TableReads(Protocol):
 
 
 class EntrantReads(Protocol):
-    def find(self, traces: set[Trace], each: int = EACH) -> Found: ...
+    def find(self, traces: set[Trace], each: int = EACH, *, within_seconds: float | None = None) -> Found:
+        """Raises TransientFailure when there is no answer `within_seconds`."""
+        ...
 
 
 class Users(Protocol):
@@ -116,19 +119,15 @@ class Gatherer:
         known = [(check, _campaign(campaigns, check)) for check in checks]
         began = time.monotonic()
         users = self._start_users(known)
-        traces, each = _traces(known)
-        find = lambda: self._entrants.find(traces, each)  # noqa: E731
-        entrants = self._replica_calls.start(find) if traces else None
         hashes = self._hash(end) if any(campaign is not None for _, campaign in known) else NOT_ASKED
         # From here, so that who asks for the secret in vain still gets what does without.
         periods = -(-len(checks) // _CHECKS_A_PERIOD)
         deadline = min(end, time.monotonic() + self._limits.read_seconds * periods)
         asked = [_Asked.of(check, campaign, hashes) for check, campaign in known]
         read = Read(hashes if isinstance(hashes, Missing) else None)
-        self._read(read, (key for each in asked for key in each.keys), deadline)
-        found: Found | Missing = Found([], True)
-        if entrants is not None:
-            found = self._replica_calls.result(entrants, deadline)
+        reads = self._start_reads(read, (key for each in asked for key in each.keys))
+        found = self._find_entrants(known, deadline)
+        self._finish_reads(read, reads, deadline)
         candidates = Candidates(found)
         standings = [
             None
@@ -136,7 +135,8 @@ class Gatherer:
             else Standing(ask.campaign, ask.check.subject, ask.claim_keys, read, candidates)
             for ask in asked
         ]
-        self._read(read, (key for each in standings if each for key in each.others()), deadline)
+        others = self._start_reads(read, (key for each in standings if each for key in each.others()))
+        self._finish_reads(read, others, deadline)
         records = self._user_records(users, min(end, began + self._limits.user_budget_seconds))
         return [
             _gathered(ask, campaigns, read, standing, records)
@@ -175,14 +175,29 @@ class Gatherer:
         deadline = min(end, time.monotonic() + self._limits.read_seconds)
         return self._secret_calls.result(self._secret_calls.start(self._secret.hash), deadline)
 
-    def _read(self, read: Read, keys: Iterable[TableKey], deadline: float) -> None:
-        """Into `read`, what it does not have."""
+    def _start_reads(self, read: Read, keys: Iterable[TableKey]) -> list[_Reading]:
+        """Of what `read` does not have."""
         wanted = [key for key in dict.fromkeys(keys) if key not in read]
         chunks = [wanted[start : start + MAX_GET] for start in range(0, len(wanted), MAX_GET)]
-        calls = [self._table_calls.start(lambda keys=chunk: self._table.read(keys)) for chunk in chunks]  # type: ignore[misc]
-        for chunk, call in zip(chunks, calls, strict=True):
+        return [
+            (chunk, self._table_calls.start(lambda keys=chunk: self._table.read(keys)))  # type: ignore[misc]
+            for chunk in chunks
+        ]
+
+    def _finish_reads(self, read: Read, reads: Iterable[_Reading], deadline: float) -> None:
+        for chunk, call in reads:
             answer: dict[TableKey, Item] | Missing = self._table_calls.result(call, deadline)
             read.add(chunk, answer)
+
+    def _find_entrants(
+        self, known: Sequence[tuple[Check, Campaign | None]], deadline: float
+    ) -> Found | Missing:
+        """Here, while the table is read elsewhere."""
+        traces, each = _traces(known)
+        if not traces:
+            return Found([], True)
+        within = max(0.0, deadline - time.monotonic())
+        return self._replica_calls.here(lambda: self._entrants.find(traces, each, within_seconds=within))
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,10 +54,18 @@ class TimedCalls:
 
     def result(self, future: Future[T], deadline: float) -> T | Missing:
         """What it gave by `deadline` (monotonic seconds), else Missing; never raises for a dependency."""
-        try:
-            return future.result(timeout=max(0.0, deadline - time.monotonic()))
-        except (TimeoutError, CancelledError):
+        found = self.here(lambda: future.result(timeout=max(0.0, deadline - time.monotonic())))
+        if isinstance(found, Missing):
             future.cancel()
+        return found
+
+    def here(self, function: Callable[[], T]) -> T | Missing:
+        """A call in the caller's own thread, for one that bounds its own time: to hand it to another thread and
+        back costs more than a check's rules.
+        """
+        try:
+            return function()
+        except (TimeoutError, CancelledError):
             return Missing(self.dependency, "too late")
         except TransientFailure as failure:
             return Missing(failure.dependency, failure.error)

@@ -85,10 +85,12 @@ class Replica:
     def __init__(self, *entrants: Entrant) -> None:
         self.entrants = list(entrants)
         self.asked: list[int] = []
+        self.within: list[float | None] = []
         self.trouble: Trouble = no_trouble
         self.whole = True
 
-    def find(self, traces: set[Trace], each: int = EACH) -> Found:
+    def find(self, traces: set[Trace], each: int = EACH, *, within_seconds: float | None = None) -> Found:
+        self.within.append(within_seconds)
         self.trouble()
         self.asked.append(len(traces))
         found = [

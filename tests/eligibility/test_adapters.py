@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from pymongo import MongoClient
 
 from regworkers_core.adapters import entrants
 from regworkers_core.adapters.attribute_values import attributes
 from regworkers_core.adapters.aws import classify_aws
-from regworkers_core.adapters.entrants import Entrants, Trace
+from regworkers_core.adapters.entrants import EMAIL, Entrants, Trace
 from regworkers_core.adapters.entry_claims import EntryClaims
+from regworkers_core.adapters.mongo import classify_mongo
 from regworkers_core.domain.claim import Claim, claim_key
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
@@ -162,6 +165,18 @@ def test_more_than_are_looked_at_is_said(servers: Runtime) -> None:
     store = Entrants(servers.database["entries"], servers.dependency("mongo"))
     trace = {Trace("summer", entrants.UNIT, "u1")}
     assert not store.find(trace, each=5).whole and store.find(trace, each=6).whole
+
+
+@pytest.mark.parametrize("within", [0.0, 0.05])
+def test_a_replica_that_does_not_answer_is_waited_for_so_long_and_no_longer(within: float) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        # Left to itself the driver would wait for ever.
+        client: MongoClient[dict[str, object]] = MongoClient(
+            "127.0.0.1", silent.getsockname()[1], serverSelectionTimeoutMS=3_600_000
+        )
+        store = Entrants(client["any"]["entries"], Dependency("mongo", classify_mongo, policy=RetryPolicy()))
+        with client, pytest.raises(TransientFailure):
+            store.find({Trace("summer", EMAIL, "fan@example.com")}, within_seconds=within)
 
 
 def test_the_replica_keeps_the_comparable_address_for_as_long_as_the_entry_lives(servers: Runtime) -> None:

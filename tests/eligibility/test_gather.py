@@ -117,6 +117,17 @@ def slow() -> Iterator[Callable[[], object]]:
     over.set()
 
 
+def too_late(world: World) -> Callable[[], object]:
+    """The replica bounds its own time, so a slow one says so when that is over."""
+
+    def over() -> None:
+        within = world.replica.within[-1]
+        assert within is not None and within < 1.0
+        raise TransientFailure("mongo", "too late")
+
+    return over
+
+
 TROUBLES = [away, open_circuit, missing_table, surprise]
 
 
@@ -161,8 +172,18 @@ def test_a_slow_dependency_is_waited_for_so_long_and_no_longer(
             read_seconds=long if who == "users" else short,
         )
     )
-    getattr(world, who).trouble = slow
+    getattr(world, who).trouble = slow if who != "replica" else too_late(world)
     assert verdict(world, **ADMITTED) == expected
+
+
+def test_the_replica_is_given_what_is_left_of_the_time() -> None:
+    world = strict_world(Limits(read_seconds=600.0))
+    gather(world, check(**ADMITTED))
+    world.gatherer.gather([read_check(check(**ADMITTED))], time.monotonic() + 60.0)
+    assert [
+        within is not None and within <= most
+        for within, most in zip(world.replica.within, (600, 60), strict=True)
+    ]
 
 
 def test_a_slow_user_service_delays_nobody_who_does_without_it(slow: Callable[[], object]) -> None:
@@ -209,6 +230,8 @@ def test_campaigns_are_waited_for_together_and_no_longer_than_for_one(slow: Call
 @pytest.mark.parametrize("who", ["campaigns", "table", "replica", "users", "secrets"])
 def test_nothing_is_waited_for_beyond_the_end_of_the_call(who: str, slow: Callable[[], object]) -> None:
     world = strict_world(Limits(600.0, 600.0, 4, 600.0))
+    if who == "replica":
+        slow = too_late(world)
     getattr(world, who).trouble = slow
     (gathered,) = world.gatherer.gather([read_check(check(**ADMITTED))], time.monotonic() + 0.05)
     assert said(gathered.at(world.now)).startswith("UNKNOWN")

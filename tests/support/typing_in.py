@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from structlog.testing import capture_logs
 
 from regworkers_core.cli.main import build
 from regworkers_core.cli.output import TROUBLE
@@ -27,7 +28,9 @@ class Typed:
         self._capture.readouterr()
         trouble = ""
         try:
-            code = self._app(args=list(words), standalone_mode=False) or 0
+            # A process of its own logs to stderr; here nobody has set that up.
+            with capture_logs():
+                code = self._app(args=list(words), standalone_mode=False) or 0
         except UsageError as error:
             code, trouble = TROUBLE, f"regworkers: {error}\n"
         stdout, stderr = self._capture.readouterr()
