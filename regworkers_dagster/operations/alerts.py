@@ -8,14 +8,13 @@ import dagster as dg
 
 from regworkers_core.operations.conditions.evaluate import SENSOR, Evaluation, evaluate
 from regworkers_core.operations.conditions.scheduler import ALERTS_SENSOR
+from regworkers_core.operations.dashboards.metrics import HEARTBEAT
 from regworkers_core.system import read_system
 from regworkers_dagster.draining.sensing import Answer, safely
 from regworkers_dagster.operations.scheduler import scheduler_of
 from regworkers_dagster.resources import Workers
 
 _INTERVAL_SECONDS = 30
-# Whoever waits for it sounds the alarm when it stays away: deploy/ has that alarm.
-HEARTBEAT = "AlertsEvaluated"
 
 
 def build_sensors(*, on: bool) -> list[dg.SensorDefinition]:

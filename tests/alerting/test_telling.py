@@ -38,13 +38,16 @@ class Told:
     away: bool = False
     gate: threading.Event = field(default_factory=threading.Event)
     entered: threading.Event = field(default_factory=threading.Event)
+    inside: int = 0
 
     def __post_init__(self) -> None:
         self.gate.set()
 
     def tell(self, incident: Incident, change: Change) -> None:
+        self.inside += 1
         self.entered.set()
         self.gate.wait(20)
+        self.inside -= 1
         if self.away:
             raise TransientFailure(self.name, "no answer")
         self.heard.append((incident.alert.key, change))
@@ -176,6 +179,7 @@ def test_a_slow_channel_holds_up_neither_the_others_nor_the_caller_and_is_told_o
     assert slow.entered.is_set() and slow.heard == []
     # It is still busy: nothing is begun beside it.
     alerting.settle("queue-depth", [DEEP, OTHER])
+    assert slow.inside == 1
     slow.gate.set()
     wait_until(lambda: slow.heard)
 

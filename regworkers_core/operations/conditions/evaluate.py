@@ -11,7 +11,7 @@ from regworkers_core.adapters.alert_looks import AlertLooks
 from regworkers_core.adapters.incidents import Incident
 from regworkers_core.alerting import alerting
 from regworkers_core.domain.alert import Alert, Change, Severity
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Snapshot, Unread
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.observability.logs import describe
@@ -46,7 +46,8 @@ def evaluate(runtime: Runtime, snapshot: Snapshot, *, by: str, blind_looks: int 
     """
     try:
         return _settle(runtime, snapshot, by, blind_looks)
-    except TransientFailure as failure:
+    except (TransientFailure, UsageError) as failure:
+        # Away, or it refuses us: nobody is told of anything in either case.
         if blind_looks:
             alerting(runtime).tell_blindly(_mongo_away(runtime, snapshot), Change.OPENED)
         return Evaluation(
