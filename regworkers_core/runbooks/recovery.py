@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.doctor.reading import examined
-from regworkers_core.operations.doctor.row import State
 from regworkers_core.operations.provision import provision
 from regworkers_core.operations.provisioned import Outcome
 from regworkers_core.operations.runbooks import total_failure
@@ -71,13 +70,15 @@ def _provisioned(runtime: Runtime) -> Done:
 
 
 def _examined(runtime: Runtime) -> Done:
-    """As the doctor does; what is only worth a warning does not keep a rebuild from being done."""
+    """As the doctor does. Who is away keeps a rebuild from being done; that the replica differs or queues are deep is
+    why somebody rebuilds.
+    """
     eager = Runtime(impatient(runtime.settings))
     snapshot = read_system(eager, lambda: read_scheduler(eager.dagster, eager.clock()))
     found = examined(eager, snapshot).found
-    critical = [each.summary for each in found if each.state is State.CRITICAL]
-    said = f"{len(found)} findings, {len(critical)} of them critical"
-    return Done(said, Finding("; ".join(critical), "regworkers doctor") if critical else None)
+    away = [each.summary for each in found if each.section == "dependencies"]
+    said = "; ".join(each.summary for each in found) or "nothing wrong in what could be read"
+    return Done(said, Finding("; ".join(away), "regworkers doctor") if away else None)
 
 
 def _counted(runtime: Runtime, stop: StopSignal) -> Done:

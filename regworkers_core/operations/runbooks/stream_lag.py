@@ -94,7 +94,7 @@ def judged(look: Look, settings: Settings) -> RunbookReport:
     if queue is not None and queue.waiting >= settings.drain.messages_per_drain:
         _judge_save(judgement, bounds, save, queue, settings)
     facts = {
-        "oldestUnreadSeconds": look.unread_seconds,
+        "oldestUnreadSeconds": None if look.unread_seconds is None else round(look.unread_seconds, 1),
         "objectiveSeconds": objective,
         "lagP95Seconds": None if save.lag_p95_seconds is None else round(save.lag_p95_seconds, 3),
         "shards": shards.listed if shards else None,

@@ -21,7 +21,7 @@ from tests.support.typing_in import Typed
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Runtime]:
-    with shared_namespace(replication={"lag_objective_seconds": 1}) as made:
+    with shared_namespace(replication={"lag_objective_seconds": 1}, alerts={"drift_critical": 1}) as made:
         yield made
 
 
@@ -78,6 +78,15 @@ def test_a_lost_replica_is_looked_at_and_rebuilt_with_the_time_of_each_step(
     assert all(row["seconds"] >= 0 for row in steps.values())
     assert report(done)["facts"]["objectiveSeconds"] == 3600
     assert recorded(runtime) == [("runbook total-failure", "all", "done")]
+
+
+def test_who_is_away_before_a_rebuild_is_a_finding_of_its_own(
+    typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGWORKERS_KAFKA__BOOTSTRAP", "127.0.0.1:1")
+    monkeypatch.setenv("REGWORKERS_KAFKA__TIMEOUT_SECONDS", "0.2")
+    look = typed("runbook", "total-failure", "--format", "json")
+    assert look.code == 1 and "kafka" in told(look)[0]
 
 
 def test_what_is_out_of_sync_is_repaired_without_any_sensor_and_compared_again(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -85,17 +85,23 @@ def test_a_page_shows_commands_in_blocks_of_bash_alone_and_names_only_commands_a
         assert _known(_all_commands(), command.split()[1:]), command
 
 
+def test_a_command_that_does_not_exist_is_noticed() -> None:
+    assert _known(_all_commands(), ["runbook", "kafka", "--minutes", "5"])
+    for unknown in (["nonsense"], ["runbook", "nonsense"], ["dlq", "nonsense", "replication"]):
+        assert not _known(_all_commands(), unknown)
+
+
 @cache
-def _all_commands() -> click.Command:
+def _all_commands() -> Any:
     return typer.main.get_command(build())
 
 
-def _known(command: click.Command, rest: list[str]) -> bool:
+def _known(command: Any, rest: list[str]) -> bool:
     """Whether the words lead to a command; what follows it is its arguments."""
-    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
-        if rest[0] not in command.commands:
+    while (group := getattr(command, "commands", None)) and rest and not rest[0].startswith("-"):
+        if rest[0] not in group:
             return False
-        command, rest = command.commands[rest[0]], rest[1:]
+        command, rest = group[rest[0]], rest[1:]
     return True
 
 
