@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from regworkers_core.adapters.incidents import Incident
 from regworkers_core.alerting import alerting
 from regworkers_core.domain.alert import Alert, Change, Severity
 from regworkers_core.runtime import Runtime
+from regworkers_local.demo_data import CAMPAIGNS, DemoData
+from regworkers_local.demo_leaks import FANS, unexpected
 from regworkers_local.leaks import Leak, everywhere, exactly, find_leaks, in_files
 from tests.dagster.support import job, use
 from tests.support.entries import key, put, remove
@@ -99,7 +102,7 @@ def test_a_fans_data_is_nowhere_but_in_the_table_and_the_replica(
     _run(instance, "publish_events", "publish")
     _run(instance, "reconcile_entries")
     said = capfd.readouterr()
-    for words in (("trace", "summer", "bad"), ("reconcile",), ("status",)):
+    for words in (("trace", "summer", "bad"), ("reconcile",), ("doctor",)):
         answer = regworkers(runtime, *words, **debug)
         said = type(said)(said.out + answer.stdout, said.err + answer.stderr)
     (tmp_path / "terminal.log").write_text(said.out + said.err)
@@ -161,7 +164,7 @@ def away() -> Runtime:
 
 COMMANDS = (
     ("config", "show"),
-    ("status",),
+    ("doctor",),
     ("drain", "save", "--max-seconds", "1"),
     ("reconcile",),
     ("campaign", "cache", "show", "summer"),
@@ -209,7 +212,7 @@ def test_no_secret_is_in_anything_that_is_said_when_nobody_answers(
     ],
 )
 def test_a_setting_that_is_refused_is_not_shown_where_it_may_hold_a_secret(variable: str, value: str) -> None:
-    answer = regworkers(None, "status", **{variable: value})
+    answer = regworkers(None, "doctor", **{variable: value})
     assert answer.code in (1, 2)
     assert "planted" not in answer.stdout + answer.stderr
 
@@ -225,3 +228,18 @@ def test_what_is_planted_is_found_in_every_way_of_writing_it(tmp_path: Path) -> 
     (tmp_path / "long").write_bytes(b"x" * (8 * 1024 * 1024 - 4) + FAN["last name"].encode())
     found = find_leaks(in_files(tmp_path), exactly({"last name": FAN["last name"]}))
     assert found == [Leak(f"file {name}", "last name") for name in ("address", "json", "long", "plain")]
+
+
+def test_the_demo_knows_its_own_fans_wherever_they_are_and_lets_a_draw_have_its_units() -> None:
+    fans = list(DemoData(seed=7).entries(200, CAMPAIGNS, 1_780_000_000.0))
+    found = {leak.kind for leak in find_leaks([("log", json.dumps(entry).encode()) for entry in fans], FANS)}
+    assert found == set(FANS)
+    ours = [
+        "ref 0f3c campaign aurora-world-tour entry 0000001-5cdf1a2b3c4d run cli-1234567890ab",
+        "firstName should be text, found a number; email is missing",
+        "form-0123abcd household gu-",
+    ]
+    assert find_leaks([("log", line.encode()) for line in ours], FANS) == []
+    assert not unexpected(Leak("object draws/summer/phase-1/leaves.txt", "unit"))
+    assert unexpected(Leak("object draws/summer/phase-1/leaves.txt", "mail"))
+    assert unexpected(Leak("object archive/x.parquet", "unit"))

@@ -52,6 +52,7 @@ READS = {
     "eligibility report",
     "invites check",
     "invites count",
+    "logs",
     "notifications status",
     "report funnel",
     "review monthly",
@@ -64,7 +65,6 @@ READS = {
     "runbook stream-lag",
     "runbook time-outs",
     "service check",
-    "status",
     "trace",
 }
 # What sensors start as well, from the same work: nobody decides anything by starting it.
@@ -104,6 +104,7 @@ JOBS_THAT_READ = {
     # The core writes a drill down, whoever starts it.
     "drill_recovery",
     "eligibility_report",
+    "find_resources",
     "monthly_review",
     "quarterly_review",
     "weekly_review",
