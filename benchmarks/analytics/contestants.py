@@ -1,5 +1,6 @@
-"""Who is measured: two floors of bare clients, the drain, and what it replaces. Each takes every message off its queue
-or puts every event on its topics; what it needs is connected and made up before the clock starts.
+"""Who is measured: two floors of bare clients (`both.py` has them at once), the drain, and what it replaces. Each takes
+every message off its queue or puts every event on its topics; what it needs is connected and made up before the clock
+starts.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
+import boto3
 import orjson
 from confluent_kafka import Producer
 
@@ -37,24 +39,37 @@ class Contestant(Protocol):
 
 
 class BareQueue:
-    """Receive and delete in full batches, by as many threads as the drain has."""
+    """Receive and delete in full batches, by as many threads as the drain has, through boto3 as it comes."""
 
     name = "sqs"
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._queue = runtime.queue(runtime.names.analytics_queue)
+        aws = runtime.settings.aws
+        session = boto3.Session(
+            region_name=aws.region, aws_access_key_id="test", aws_secret_access_key="test"
+        )
+        self._client = session.client("sqs", endpoint_url=aws.endpoint_url)
+        self._url = self._client.get_queue_url(QueueName=runtime.names.analytics_queue)["QueueUrl"]
         self._messages = 0
 
     def load(self, first: int, messages: int) -> None:
         fill(self._runtime, first, messages)
+        self.expect(messages)
+
+    def expect(self, messages: int) -> None:
+        """So many are on the queue."""
         self._messages = messages
 
     def run(self) -> float:
         def work(_: int) -> int:
             done = 0
-            while batch := self._queue.receive(_RECEIVE, 0, _VISIBILITY_SECONDS):
-                self._queue.delete(batch)
+            while batch := self._receive():
+                entries = [
+                    {"Id": str(index), "ReceiptHandle": each["ReceiptHandle"]}
+                    for index, each in enumerate(batch)
+                ]
+                self._client.delete_message_batch(QueueUrl=self._url, Entries=entries)
                 done += len(batch)
             return done
 
@@ -64,6 +79,16 @@ class BareQueue:
             done = sum(pool.map(work, range(threads)))
             seconds = time.monotonic() - started
         return checked(done, self._messages, seconds)
+
+    def _receive(self) -> list[dict[str, Any]]:
+        answer = self._client.receive_message(
+            QueueUrl=self._url,
+            MaxNumberOfMessages=_RECEIVE,
+            VisibilityTimeout=_VISIBILITY_SECONDS,
+            MessageAttributeNames=["All"],
+        )
+        messages: list[dict[str, Any]] = answer.get("Messages", [])
+        return messages
 
 
 class BareProducer:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from benchmarks.analytics.both import BothBare
 from benchmarks.analytics.contestants import BareProducer, BareQueue, Contestant, Drain, OldShape
 from benchmarks.analytics.data import PER_MESSAGE, namespace
 from regworkers_local.state import StackState
@@ -44,11 +45,22 @@ class Measured:
 
 def measure(state: StackState, messages: int, say: Callable[[str], None]) -> dict[str, Measured]:
     """One round that warms up and does not count, then the others, with the order turned round by round."""
-    processes = {name: psutil.Process(state.processes[name].pid) for name in PROCESSES if name != "client"}
-    processes["client"] = psutil.Process()
+    both = BothBare(state.instance, namespace(state, "both"))
+    try:
+        return _measure(state, both, messages, say)
+    finally:
+        both.close()
+
+
+def _measure(
+    state: StackState, both: BothBare, messages: int, say: Callable[[str], None]
+) -> dict[str, Measured]:
+    processes = {name: [psutil.Process(state.processes[name].pid)] for name in PROCESSES if name != "client"}
+    processes["client"] = [psutil.Process(), psutil.Process(both.child.pid)]
     contestants: list[Contestant] = [
         BareQueue(namespace(state, "sqs")),
         BareProducer(namespace(state, "kafka")),
+        both,
         Drain(namespace(state, "drain")),
         OldShape(namespace(state, "old")),
     ]
@@ -71,5 +83,7 @@ def measure(state: StackState, messages: int, say: Callable[[str], None]) -> dic
     return found
 
 
-def _cpu(processes: dict[str, psutil.Process]) -> Counter[str]:
-    return Counter({name: sum(process.cpu_times()[:2]) for name, process in processes.items()})
+def _cpu(processes: dict[str, list[psutil.Process]]) -> Counter[str]:
+    return Counter(
+        {name: sum(sum(each.cpu_times()[:2]) for each in several) for name, several in processes.items()}
+    )
