@@ -16,6 +16,7 @@ from regworkers_dagster.eligibility import invites
 from regworkers_dagster.maintenance import housekeeping
 from regworkers_dagster.maintenance import jobs as maintenance
 from regworkers_dagster.operations import alerts, dead_letters, doctor, reviews, runbooks
+from regworkers_dagster.operations import resources as aws_resources
 from regworkers_dagster.replication import assets, checks, jobs, parity, schedules, sensors, specs
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import assets as selection
@@ -73,6 +74,7 @@ defs = dg.Definitions(
         funnel.CAMPAIGN_FUNNEL_JOB,
         certificates.CHECK_CERTIFICATE,
         doctor.DOCTOR,
+        aws_resources.find_resources,
         *runbooks.JOBS,
         *reviews.REVIEW_JOBS.values(),
         reviews.drill_recovery,

@@ -70,13 +70,15 @@ def _comparison(found: Discovery) -> Group:
             "no" if line.declared is None else "if wanted" if line.optional else "yes",
             _found(line),
             *([_known(line)] if found.with_terraform else []),
-            "\n".join(line.differences),
+            len(line.differences) or "",
         ]
         for line in found.lines
         # What may be absent and is: nobody asked for it.
         if not (line.optional and line.found is None and line.terraform is None)
     ]
-    below = [f"nobody declares {line.kind} {line.name}" for line in found.strays]
+    # Sentences stand below: a narrow terminal would leave them a column of a few letters.
+    below = [f"{line.kind} {line.name}: {text}" for line in found.lines for text in line.differences]
+    below += [f"nobody declares {line.kind} {line.name}" for line in found.strays]
     below += [f"could not read the {what}: {why}" for what, why in found.unread.items()]
     below += [f"could not read {line.kind} {line.name}: {why}" for line in found.lines for why in line.unread]
     if found.empty:

@@ -40,6 +40,7 @@ JOBS = [
     "drill_recovery",
     "drop_dead_letters",
     "enqueue_entries",
+    "find_resources",
     "housekeeping",
     "monthly_review",
     "process_selections",
@@ -102,7 +103,7 @@ SELECTION = {
 }
 ELIGIBILITY = {"invites", "eligibility_report"}
 CERTIFICATES = {"kafka_certificate"}
-OPERATIONS = {"weekly_review", "monthly_review", "quarterly_review"}
+OPERATIONS = {"system_health", "weekly_review", "monthly_review", "quarterly_review"}
 ANALYTICS = {"analytics_queue", "analytics_dlq", "kafka_events", "event_archive", "campaign_funnel"}
 
 
