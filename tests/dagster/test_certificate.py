@@ -55,7 +55,7 @@ def test_a_certificate_warns_under_twenty_days_and_no_more_when_it_is_renewed(
 def test_one_that_is_named_and_not_there_warns_and_leaves_the_run_green(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    metadata, check = looked(runtime, monkeypatch, certificate_secret="nowhere")
+    metadata, check = looked(runtime, monkeypatch, certificate_secret="kafka-certificate/nowhere")
     assert not check.passed and "nowhere" in metadata["error"]
 
 
