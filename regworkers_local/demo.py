@@ -76,7 +76,7 @@ def demo(
         if keep:
             console.print(f"left running: Dagster at {dagster.url}; look around with")
             console.print(
-                f"  {command(instance, 'status')}\nstop and delete it with\n  {command(instance, 'local reset --yes')}"
+                f"  {command(instance, 'doctor')}\nstop and delete it with\n  {command(instance, 'local reset --yes')}"
             )
     if not clean:
         raise typer.Exit(1)

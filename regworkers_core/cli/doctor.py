@@ -32,6 +32,8 @@ _MARKS = {
     State.WARNING: ("warn", "yellow"),
     State.CRITICAL: ("CRIT", "bold red"),
 }
+# A process needs more than a second to begin, and all of it shall be there within five.
+_READ_SECONDS = 2.0
 # Of each section; the document has all of them.
 _MOST_LINES, _MOST_NAMES = 4, 8
 _MOST_FINDINGS = 8
@@ -49,7 +51,11 @@ def doctor_command(form: FormatOption = Format.TEXT) -> None:
     """
     runtime = Runtime(impatient(load_settings()))
     with _waiting():
-        snapshot = read_system(runtime, lambda: read_scheduler(runtime.dagster, runtime.clock()))
+        snapshot = read_system(
+            runtime,
+            lambda: read_scheduler(runtime.dagster, runtime.clock()),
+            within_seconds=_READ_SECONDS,
+        )
         examination = examined(runtime, snapshot)
     answer(examination.as_dict(), form, screen(examination))
     if any(snapshot.dependencies.values()):

@@ -39,7 +39,7 @@ SECTIONS = {
     "runs": "Runs",
 }
 STREAM = "demand-table"
-_SHARD = "SHARD#"
+_OWN_JOB = "doctor"
 
 
 def rows_of(snapshot: Snapshot, settings: Settings) -> list[Row]:
@@ -202,7 +202,8 @@ def _sensors(scheduler: SchedulerState) -> Iterable[Row]:
 def _runs(scheduler: SchedulerState) -> Iterable[Row]:
     queued = scheduler.queued_runs
     yield Row("runs", "queued", State.FINE, f"{queued} queued", facts={"number": queued})
-    for run in scheduler.failed_runs:
+    # A look that found something has failed, which is no trouble of its own.
+    for run in (run for run in scheduler.failed_runs if run.job != _OWN_JOB):
         name = f"{run.job}/{run.partition}" if run.partition else run.job
         facts = {"runId": run.run_id, "job": run.job, "partition": run.partition or None}
         yield Row("runs", name, State.NOTE, f"run {run.run_id[:8]} failed", run.ended_at, facts=facts)

@@ -27,15 +27,14 @@ from regworkers_core.operations.snapshot.queues import queue_readers, queue_stat
 from regworkers_core.operations.status import DEPENDENCIES, SERVICES
 from regworkers_core.runtime import Runtime
 
-# The terminal needs more than a second to begin, and all of it shall be there within five.
-READ_SECONDS = 2.0
+READ_SECONDS = 4.0
 # Far more than there are shards and draws at one time.
 _MOST_LEASES = 500
 _OF_AGE = (Problem.ENDS_SOON, Problem.EXPIRED)
 # With these no new connection is made.
 _OUT_OF_ORDER = (Problem.DAMAGED, Problem.NOT_YET_VALID, Problem.KEY_MISMATCH)
 _PROBE = "answers:"
-_LEAST_SECONDS = 0.2
+_LEAST_SECONDS = 1.0
 
 ReadStream = Callable[[Runtime], StreamState]
 # Of Dagster, which the core does not know; raises a Failure or a UsageError when it cannot be read.
