@@ -27,6 +27,7 @@ from tests.operations.runbooks.pages import (
 from tests.support import draws
 from tests.support.drains import replicate_all, run
 from tests.support.entries import key, put
+from tests.support.services import served_to
 from tests.support.shared import shared_namespace
 from tests.support.typing_in import Typed
 
@@ -46,7 +47,8 @@ def world() -> Iterator[Runtime]:
         runtime.database["campaigns"].update_one({}, {"$set": {"markets": seats}})
         run(runtime, "selections")
         run(runtime, "notifications")
-        yield runtime
+        with served_to(runtime) as services:
+            yield services.runtime
 
 
 @pytest.fixture(scope="module")
