@@ -40,6 +40,7 @@ JOBS = [
     "drill_recovery",
     "drop_dead_letters",
     "enqueue_entries",
+    "find_resources",
     "housekeeping",
     "monthly_review",
     "process_selections",
