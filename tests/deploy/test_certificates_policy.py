@@ -14,7 +14,6 @@ from regworkers_core.settings import load_settings
 from tests.deploy.policies import Recorder, actions
 from tests.deploy.test_policies import compare
 from tests.support.certificates import Authority
-from tests.support.least_privilege import exempt
 from tests.support.runtimes import test_settings
 
 ROOT = Authority()
@@ -26,8 +25,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
     monkeypatch.setenv("CONFIG_ENV", "prod")
     tls = load_settings().kafka.tls.model_dump()
     made = Runtime(test_settings(f"t{uuid.uuid4().hex[:8]}-", kafka={"tls": tls}))
-    with exempt():
-        made.secrets.put("kafka-certificate/ca", ROOT.pem, description="test")
+    made.secrets.put("kafka-certificate/ca", ROOT.pem, description="test")
     return made
 
 

@@ -12,7 +12,6 @@ from regworkers_core.settings import ServicesSettings, load_settings
 from regworkers_local.services.app import TOKEN
 from tests.deploy.policies import Recorder
 from tests.deploy.test_policies import compare
-from tests.support.least_privilege import exempt
 from tests.support.runtimes import test_settings
 from tests.support.services import NAMES, served_to
 
@@ -23,9 +22,8 @@ def test_asking_the_services_needs_their_tokens_as_every_environment_names_them(
     monkeypatch.setenv("CONFIG_ENV", "prod")
     secrets = {name: str(getattr(load_settings().services, name).token_secret) for name in NAMES}
     runtime = Runtime(test_settings(f"t{uuid.uuid4().hex[:8]}-"))
-    with exempt():
-        for secret in secrets.values():
-            runtime.secrets.create(secret, TOKEN)
+    for secret in secrets.values():
+        runtime.secrets.create(secret, TOKEN)
     with served_to(runtime) as served:
         section = {
             name: {"base_url": f"{served.url}/{name}", "token_secret": secret}

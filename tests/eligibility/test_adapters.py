@@ -21,7 +21,6 @@ from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all
 from tests.support.entries import document, item, key, put, remove
-from tests.support.least_privilege import exempt
 
 KEY = claim_key("summer", "email", "hash")
 
@@ -71,7 +70,7 @@ def test_a_write_whose_answer_got_lost_counts_as_ours(servers: Runtime) -> None:
 
 
 def test_a_missing_table_is_an_operators_matter(servers: Runtime) -> None:
-    with exempt(), pytest.raises(UsageError, match="regworkers provision"):
+    with pytest.raises(UsageError, match="regworkers provision"):
         table(servers, "nowhere").read([KEY])
 
 

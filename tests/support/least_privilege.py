@@ -2,7 +2,8 @@
 
 Who called is read from the stack. The product's calls are held to the policies; while a drain or a command of a known
 worker runs, to that worker's. Exempt are the tests and their fixtures, which arrange and look at whatever they
-like, and the embedded stack's demo data; provisioning is held to its own policy, which is nobody else's.
+like, through an adapter or past it, and the embedded stack's demo data; provisioning is held to its own policy, which
+is nobody else's.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from regworkers_core.operations.policies.statement import PLACEHOLDERS
 from regworkers_core.settings import PROJECT_ROOT
 from tests.deploy.policies import Call, action_of, resources
 
-_CORE, _DAGSTER = str(PROJECT_ROOT / "regworkers_core"), str(PROJECT_ROOT / "regworkers_dagster")
+_PRODUCT = tuple(str(PROJECT_ROOT / name) for name in ("regworkers_core", "regworkers_dagster"))
+# Means in whosever hands: an adapter that a test takes up is that test's.
+_TOOLS = tuple(str(PROJECT_ROOT / "regworkers_core" / name) for name in ("adapters", "engine", "runtime.py"))
 # What is not a worker: tests with their fixtures, benchmarks, demo data.
 EXEMPT = tuple(str(PROJECT_ROOT / name) for name in ("tests", "benchmarks", "regworkers_local"))
 PROVISION = "provision"
@@ -41,7 +44,6 @@ FLOWS = {
     "regworkers_core/eligibility/invites/": "invites",
     "regworkers_core/replication/backfill/": "reconcile",
 }
-_NOBODY = "nobody"
 _running: ContextVar[str] = ContextVar("worker of the guard", default="")
 
 
@@ -57,13 +59,17 @@ Policies = Mapping[str, tuple[tuple[frozenset[str], tuple[str, ...]], ...]]
 
 
 def policies(without: tuple[str, str] | None = None) -> Policies:
-    """Actions and patterns of resources by worker; `without` is a worker and an action that it shall lack. A prefix may
-    be any: every test has its own.
+    """Actions and patterns of resources by worker; `without` is a worker (`*`: each) and an action that it shall
+    lack. A prefix may be any: every test has its own.
     """
     return {
         worker.name: tuple(
             (
-                frozenset(action for action in statement["Action"] if (worker.name, action) != without),
+                frozenset(
+                    action
+                    for action in statement["Action"]
+                    if without not in ((worker.name, action), ("*", action))
+                ),
                 tuple(resource.replace("PREFIX", "*") for resource in statement["Resource"]),
             )
             for statement in worker.policy(PLACEHOLDERS)["Statement"]
@@ -144,13 +150,6 @@ def running(worker: str) -> Iterator[None]:
 
 
 @contextmanager
-def exempt() -> Iterator[None]:
-    """For a test that arranges something through an adapter."""
-    with running(_NOBODY):
-        yield
-
-
-@contextmanager
 def watched(guard: Guard) -> Iterator[Guard]:
     """Another guard besides, for a moment."""
     _watching.append(guard)
@@ -172,21 +171,21 @@ def _note(params: dict[str, Any], model: Any, **_: Any) -> None:
 
 
 def caller(frame: FrameType | None) -> str | None:
-    """The worker whose code the call comes from, empty when that is not known, None for those who are exempt: the first
-    file of ours on the way up the stack says whether, what lies further up which.
+    """The worker whose code the call comes from, empty when that is not known, None for those who are exempt. The first
+    file of ours above the adapters, on the way up the stack, says whether; what lies further up, which.
     """
-    first, found = "", ""
+    ours, decided, found = False, False, ""
     while frame is not None:
         file = frame.f_code.co_filename
-        if not first and file.startswith((_CORE, _DAGSTER, *EXEMPT)):
-            first = file
-            if file.startswith(EXEMPT):
-                return None
-        if first and not found:
+        if file.startswith(EXEMPT) and not decided:
+            return None
+        if file.startswith(_PRODUCT):
+            ours = True
+            decided = decided or not file.startswith(_TOOLS)
+        if decided and not found:
             found = next((worker for part, worker in FLOWS.items() if part in file), "")
         frame = frame.f_back
-    running = _running.get()
-    return None if not first or running == _NOBODY else found or running
+    return found or (_running.get() if ours else None)
 
 
 def explain(broken: Iterable[Made]) -> str:

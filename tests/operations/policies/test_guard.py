@@ -11,12 +11,13 @@ import pytest
 from regworkers_core.analytics.drains import DRAINS as PUBLISH
 from regworkers_core.operations.policies.everyone import WORKERS, files, write_files
 from regworkers_core.operations.policies.statement import place_of
+from regworkers_core.replication.replicate import replicate
 from regworkers_core.runtime import Runtime
 from tests.analytics.world import queue_events, removed
 from tests.deploy.policies import Call
 from tests.support.drains import run
 from tests.support.entries import key, put
-from tests.support.least_privilege import GUARD, Guard, Made, exempt, policies, running, watched
+from tests.support.least_privilege import GUARD, Guard, Made, policies, running, watched
 from tests.support.runtimes import test_settings
 from tests.support.shared import emptied, shared_namespace
 
@@ -69,19 +70,20 @@ def test_a_call_that_only_provisioning_may_make_is_refused_to_everybody_else() -
 def test_what_the_product_calls_outside_of_all_policies_is_noted_and_what_a_test_arranges_is_not(
     runtime: Runtime,
 ) -> None:
-    with watched(Guard()) as guard:
-        runtime.secrets.put("somebody-elses/secret", "x", description="test")
-        assert "secretsmanager:CreateSecret" in {each.call.action for each in guard.taken()}
-        with exempt():
-            runtime.secrets.put("another/secret", "x", description="test")
+    put(runtime, key("e3"))
+    with watched(Guard(policies(without=("*", "sqs:SendMessage")))) as guard:
+        replicate(runtime, key("e3"))
+        assert {each.call.action for each in guard.taken()} == {"sqs:SendMessage"}
+        # Through an adapter, past it, and with clients of its own.
+        runtime.secrets.put("another/secret", "x", description="test")
         runtime.aws.client("secretsmanager").list_secrets()
         runtime.dynamodb.describe_endpoints()
         assert not guard.taken()
-        with running("save"):
-            runtime.queue(runtime.names.selection_queue).depth()
-        assert {each.worker for each in guard.taken()} == {"save"}
-    # The suite's own guard has seen them as well.
-    assert {each.worker for each in GUARD.taken()} == {"", "save"}
+        with running("notifications"):
+            replicate(runtime, key("e3"))
+        assert {each.worker for each in guard.taken()} == {"notifications"}
+    # The suite's own guard has seen it as well.
+    assert {each.worker for each in GUARD.taken()} == {"notifications"}
 
 
 def test_a_policy_names_the_environments_own_resources() -> None:
