@@ -28,7 +28,8 @@ EVENT_ARCHIVE = dg.AssetSpec(
     deps=[KAFKA_EVENTS],
     description="Every event of the Kafka topics as one row of Parquet on S3, by day and type. Read from Kafka with "
     "offsets of its own, in no consumer group. `regworkers archive fetch` copies it; docs/archive.md says how analysts "
-    "read it. One materialisation per run that found something.",
+    "read it. One materialisation per run, also of one that found nothing new; none while another run is at work, or "
+    "Kafka or S3 is away.",
     kinds={"s3", "parquet"},
     group_name=GROUP,
     owners=OWNERS,

@@ -2,6 +2,7 @@
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -58,12 +59,17 @@ def of_funnel(made: "Published") -> Metadata:
     for name, number in document["stages"].items():
         if number is not None:
             metadata[name] = dg.MetadataValue.int(number)
-    metadata |= {
-        name: dg.MetadataValue.json(document[name]) for name in ("pending", "markets", "segments", "days")
-    }
+    metadata["pending"] = dg.MetadataValue.json(document["pending"])
+    metadata |= {name: _table(document[name]) for name in ("markets", "segments", "days") if document[name]}
     metadata["page"] = dg.MetadataValue.text(made.where)
     metadata["adds_up"] = dg.MetadataValue.bool(made.funnel.adds_up)
     return metadata
+
+
+def _table(rows: Sequence[Mapping[str, str | int | None]]) -> dg.MetadataValue[dg.TableMetadataValue]:
+    """The first column names what is counted, the others are stages."""
+    columns = [dg.TableColumn(name, "int" if number else "string") for number, name in enumerate(rows[0])]
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], dg.TableSchema(columns))
 
 
 CAMPAIGN_FUNNEL_JOB = dg.define_asset_job(

@@ -70,6 +70,8 @@ def test_a_funnel_shows_a_campaign_before_its_draw_without_a_fans_data(
         assert (metadata["registered"], metadata["replicated"], metadata["adds_up"]) == (3, 3, True)
         assert "eligible" not in metadata and "won" in metadata["pending"]
         assert "data:image/png;base64," in metadata["plot_days"]
+        (day,) = made.metadata["days"].records  # type: ignore[union-attr]
+        assert (day.data["registered"], day.data["won"]) == (3, None)
         assert not [word for word in ("@example.com", "Zoë", "Łukasz") if word in str(metadata)]
         assert runtime.objects.exists(f"reports/{CAMPAIGN}/funnel.html")
         nowhere = run("campaign_funnel", instance, tags={"dagster/partition": "nowhere"})
