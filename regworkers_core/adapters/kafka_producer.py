@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -117,7 +118,7 @@ class KafkaProducer:
         self._make, self._clock = make, clock
         self._lock = threading.Lock()
         self._client: Any = None
-        self._trouble = ""
+        self._trouble, self._trouble_at = "", -math.inf
 
     def send(self, records: Sequence[Record]) -> list[Failure | None]:
         """See `RecordProducer`."""
@@ -203,7 +204,7 @@ class KafkaProducer:
 
     def _note(self, error: KafkaError) -> None:
         """Connection errors: the reports say only that the time was over."""
-        self._trouble = error.name()
+        self._trouble, self._trouble_at = error.name(), self._clock()
 
     def _meaning(self, error: KafkaError | None, topic: str) -> Failure:
         if error is None:
@@ -229,7 +230,9 @@ class KafkaProducer:
         )
 
     def _why(self) -> str:
-        return f" (last trouble: {self._trouble})" if self._trouble else ""
+        # What was over long before this delivery began did not cause its failure.
+        recent = self._clock() - self._trouble_at <= 2 * (self._delivery_seconds + _MARGIN_SECONDS)
+        return f" (last trouble: {self._trouble})" if recent else ""
 
 
 def _is_fence(error: KafkaError) -> bool:

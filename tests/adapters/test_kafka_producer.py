@@ -155,6 +155,19 @@ def test_a_report_that_never_comes_is_not_waited_for_longer_than_the_delivery_ta
     assert fine is None and clock.now < 4
 
 
+def test_a_failed_delivery_names_the_trouble_of_its_own_time_and_none_that_was_over_long_before() -> None:
+    clock, brokers = Clock(), Brokers(Client({"a": error(KafkaError._MSG_TIMED_OUT)}))
+    producer = KafkaProducer({}, delivery_seconds=2, make=brokers, clock=clock)
+    producer.send(records("b"))
+    brokers.made[0]["error_cb"](error(KafkaError._TRANSPORT))
+    (failed,) = producer.send(records("a"))
+    assert isinstance(failed, TransientFailure)
+    assert failed.error == "the delivery timed out (last trouble: _TRANSPORT)"
+    clock.now += 3600
+    (failed,) = producer.send(records("a"))
+    assert isinstance(failed, TransientFailure) and failed.error == "the delivery timed out"
+
+
 def test_a_full_queue_is_waited_for_and_not_grown() -> None:
     assert send(Brokers(Client({}, room=2)), *"abcdefg") == [None] * 7
 
