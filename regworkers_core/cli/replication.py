@@ -109,7 +109,10 @@ def invoke_command(
       {"Records": [{"messageId": "m1", "body": "{\\"type\\": \\"entries.replicate\\", \\"version\\": 1, \\"items\\":
       [{\\"pk\\": \\"CAMPAIGN#<campaignId>\\", \\"sk\\": \\"ENTRY#<entryId>\\"}]}"}]}
 
-    sendData takes one, too; a body has the type analytics.publish, and its items are CloudEvents.
+    sendData takes one, too, whose items are CloudEvents (all of what an event holds: docs/analytics.md):
+
+      {"Records": [{"messageId": "m1", "body": "{\\"type\\": \\"analytics.publish\\", \\"version\\": 1, \\"items\\":
+      [{\\"specversion\\": \\"1.0\\", \\"type\\": \\"entry.removed\\", ...}]}"}]}
 
     enqueueEntries takes a DynamoDB stream event:
 
