@@ -150,7 +150,9 @@ def test_on_a_narrow_terminal_commands_and_sentences_stay_in_one_piece(runtime: 
     replicate_all(runtime)
     narrow = {"COLUMNS": "80"}
     trace = regworkers(runtime, "trace", *entry, **narrow).stdout.splitlines()
-    assert trace[-1] == f"regworkers replicate {entry.campaign_id} {entry.entry_id}"
+    for command in ("replicate", "logs"):
+        assert sum(line.startswith(f"regworkers {command} ") for line in trace) == 1
+    assert f"regworkers replicate {entry.campaign_id} {entry.entry_id}" in trace
     assert any("events.1.type" in line and "entry.replicated" in line for line in trace)
     assert not any("{" in line for line in trace)
     found = regworkers(runtime, "reconcile", "--repair", **narrow).stdout.splitlines()
