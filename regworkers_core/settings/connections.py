@@ -1,0 +1,166 @@
+"""How to get at what the workers talk to, and how patient they are."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_core import PydanticCustomError
+
+from regworkers_core.settings.section import Section
+
+
+class AwsSettings(Section):
+    """AWS access; `endpointUrl` empty means the real AWS, keys empty mean the default credential chain."""
+
+    region: str = "us-east-1"
+    endpoint_url: str | None = None
+    access_key_id: SecretStr | None = None
+    secret_access_key: SecretStr | None = None
+    connect_timeout_seconds: float = Field(2.0, gt=0)
+    read_timeout_seconds: float = Field(10.0, gt=0)
+    max_connections: int = Field(32, gt=0)
+    # 1 MiB on AWS since 2025; older stacks refuse a batch above 256 KiB.
+    sqs_batch_bytes: int = Field(1024 * 1024, gt=0, le=1024 * 1024)
+
+
+class MongoSettings(Section):
+    uri: SecretStr | None = None
+    database: str = "entry_service"
+    connect_timeout_seconds: float = Field(2.0, gt=0)
+    socket_timeout_seconds: float = Field(15.0, gt=0)
+    server_selection_timeout_seconds: float = Field(2.0, gt=0)
+    max_connections: int = Field(32, gt=0)
+
+
+class RedisSettings(Section):
+    url: SecretStr | None = None
+    timeout_seconds: float = Field(0.5, gt=0)
+
+
+class CacheSettings(Section):
+    """The campaigns in Redis. Without an address of Redis, or switched off, their source is asked each time."""
+
+    enabled: bool = True
+    campaign_source: Literal["database", "service"] = "database"
+    # Fresh for so long, ten per cent more or less.
+    ttl_seconds: float = Field(60.0, gt=0)
+    # So much longer it answers as stale while it is read anew, or while its source is away.
+    stale_seconds: float = Field(600.0, ge=0)
+    # How long it is believed that there is no such campaign.
+    negative_seconds: float = Field(5.0, gt=0)
+    # How long one question waits for the source.
+    wait_seconds: float = Field(5.0, gt=0)
+
+
+class KafkaTlsSettings(Section):
+    """What this client shows to the brokers and whom it trusts, in PEM. Each in one place: the text itself goes before
+    a file, a file before a secret (by its name under the environment's prefix).
+
+    The certificate is followed by what leads to its issuer. A key in the same text needs no place of its own.
+    """
+
+    certificate: SecretStr | None = None
+    certificate_file: str | None = None
+    certificate_secret: str | None = None
+    key: SecretStr | None = None
+    key_file: str | None = None
+    key_secret: str | None = None
+    ca: SecretStr | None = None
+    ca_file: str | None = None
+    ca_secret: str | None = None
+    # How often files and secrets are looked at for others; a running producer takes them up.
+    check_seconds: float = Field(60.0, gt=0)
+
+    def places(self, part: Literal["certificate", "key", "ca"]) -> tuple[str | None, str | None, str | None]:
+        """Text, file and secret of a part; what is empty counts as not given."""
+        text: SecretStr | None = getattr(self, part)
+        inline = text.get_secret_value() if text else None
+        return inline or None, getattr(self, f"{part}_file") or None, getattr(self, f"{part}_secret") or None
+
+
+class KafkaSettings(Section):
+    bootstrap: str | None = None
+    tls: KafkaTlsSettings = KafkaTlsSettings()
+    # librdkafka settings passed through as they are (security.protocol, ssl.ca.location, ...).
+    options: dict[str, SecretStr] = Field(default_factory=dict)
+    timeout_seconds: float = Field(5.0, gt=0)
+    # How long the brokers may take to acknowledge an event before it counts as not delivered.
+    delivery_seconds: float = Field(10.0, ge=1)
+    partitions: int = Field(6, gt=0)
+    replication_factor: int = Field(3, gt=0)
+
+    @model_validator(mode="after")
+    def _a_key_belongs_to_a_certificate(self) -> Self:
+        named = any(name in self.options for name in ("ssl.certificate.pem", "ssl.certificate.location"))
+        if any(self.tls.places("key")) and not any(self.tls.places("certificate")) and not named:
+            raise PydanticCustomError(
+                "key_alone",
+                "tls names a key and no certificate: set certificateSecret, certificateFile or certificate there",
+            )
+        return self
+
+
+class ServiceSettings(Section):
+    """One of the four services; `baseUrl` empty: not configured. `token` goes before `tokenSecret`, which names a
+    secret under the environment's prefix.
+    """
+
+    # Without login, query or fragment: it is shown, and paths are appended.
+    base_url: str = Field("", pattern=r"^(https?://[^\s/?#@]+(/[^\s?#@]*)?)?$")
+    token_secret: str | None = None
+    token: SecretStr | None = None
+
+
+class ServicesSettings(Section):
+    """The four services over HTTP. `answerSeconds` bounds one answer as a whole, `userBudgetSeconds` all that is
+    waited for one fan's data, retries included.
+    """
+
+    entry: ServiceSettings = ServiceSettings()
+    user: ServiceSettings = ServiceSettings()
+    code: ServiceSettings = ServiceSettings()
+    campaign: ServiceSettings = ServiceSettings()
+    connect_timeout_seconds: float = Field(1.0, gt=0)
+    read_timeout_seconds: float = Field(2.0, gt=0)
+    answer_seconds: float = Field(5.0, gt=0)
+    max_connections: int = Field(32, gt=0)
+    user_budget_seconds: float = Field(1.5, gt=0)
+
+
+class VaultSettings(Section):
+    """Where `regworkers certs generate` has certificates issued: by the PKI engine at `mount`, in its role `role`."""
+
+    # Without login, query or fragment: it is shown.
+    address: str = Field("", pattern=r"^(https?://[^\s/?#@]+(/[^\s?#@]*)?)?$")
+    namespace: str | None = None
+    mount: str = "pki"
+    role: str = "regworkers"
+    # `{environment}` stands for qa, preprod or prod.
+    common_name: str = Field("regworkers-{environment}", pattern=r"^([^{}]|\{environment\})+$")
+    # As Vault writes it; the role may allow less.
+    ttl: str = Field("2160h", pattern=r"^\d+[smhd]?$")
+    user_mount: str = "userpass"
+    app_mount: str = "approle"
+    # Of Vault's own certificate; empty: what the machine trusts.
+    ca_file: str | None = None
+    timeout_seconds: float = Field(10.0, gt=0)
+
+
+class DagsterSettings(Section):
+    """Where `regworkers doctor` reads what Dagster does; `url` is that of its UI, empty: not known."""
+
+    # Without login, query or fragment: it is shown, and paths are appended.
+    url: str = Field("", pattern=r"^(https?://[^\s/?#@]+(/[^\s?#@]*)?)?$")
+    timeout_seconds: float = Field(5.0, gt=0)
+
+
+class RetrySettings(Section):
+    """The one retry policy (full jitter) and when a circuit breaker opens."""
+
+    attempts: int = Field(4, ge=1)
+    total_seconds: float = Field(10.0, gt=0)
+    first_cap_seconds: float = Field(0.1, gt=0)
+    last_cap_seconds: float = Field(2.0, gt=0)
+    breaker_failures: int = Field(2, ge=1)
+    breaker_reset_seconds: float = Field(15.0, gt=0)

@@ -1,0 +1,93 @@
+"""What is read: the YAML of an environment and the state files of the embedded stack, with the names of the code."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import orjson
+import yaml
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.settings.places import config_file, stack_state_file
+
+
+class Document(PydanticBaseSettingsSource):
+    """Settings from an already parsed document."""
+
+    def __init__(self, settings_cls: type[BaseSettings], document: dict[str, Any]) -> None:
+        super().__init__(settings_cls)
+        self._document = document
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return self._document.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return self._document
+
+
+def read_config(environment: str | None = None) -> dict[str, Any]:
+    path = config_file(environment)
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; set CONFIG_ENV or REGWORKERS_CONFIG_DIR") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" in line {where.line + 1}" if where else ""
+        raise UsageError(f"{path}: not valid YAML{line}") from None
+    if not isinstance(document, dict):
+        raise UsageError(f"{path}: should hold a mapping of sections")
+    return _snaked(document)
+
+
+def read_stack(environment: str | None = None) -> dict[str, Any]:
+    """Addresses of the embedded stack, in local-dev and when it is there."""
+    if (environment or os.environ.get("CONFIG_ENV") or "local-dev") != "local-dev":
+        return {}
+    try:
+        state = orjson.loads(stack_state_file().read_bytes())
+        return {
+            "aws": {"endpoint_url": state["aws"], "access_key_id": "test", "secret_access_key": "test"},
+            "mongo": {"uri": state["mongo"]},
+            "redis": {"url": state["redis"]},
+            "kafka": {"bootstrap": state["kafka"]},
+            "services": _local_services(state),
+            "dagster": _local_dagster(),
+        }
+    except FileNotFoundError:
+        return {}
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        raise UsageError(
+            f"{stack_state_file()} is damaged: run `regworkers local up` to write it again"
+        ) from None
+
+
+def _local_dagster() -> dict[str, Any]:
+    """The UI that was started beside the stack, as long as its state file has processes."""
+    try:
+        state = orjson.loads(stack_state_file().with_name("dagster.json").read_bytes())
+        return {"url": f"http://127.0.0.1:{int(state['port'])}"} if state.get("pids") else {}
+    except (FileNotFoundError, orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def _local_services(state: dict[str, Any]) -> dict[str, Any]:
+    """All four are served under one address, each below its own name; a stack of before has none."""
+    if "services" not in state:
+        return {}
+    names = ("entry", "user", "code", "campaign")
+    return {name: {"base_url": f"{state['services']}/{name}", "token": "local"} for name in names}
+
+
+def _snaked(document: dict[Any, Any]) -> dict[str, Any]:
+    """The names of the code at every depth, so that the environment wins over single fields."""
+    return {
+        snake(str(key)): _snaked(value) if isinstance(value, dict) else value
+        for key, value in document.items()
+    }
+
+
+def snake(key: str) -> str:
+    return "".join("_" + char.lower() if char.isupper() else char for char in key)

@@ -1,0 +1,160 @@
+"""How each flow works, in the order of the data."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from regworkers_core.settings.section import Section
+
+
+class DrainSettings(Section):
+    """When a drain leaves: the first pair is for the terminal and CI, the second for runs that sensors start."""
+
+    idle_seconds: float = Field(10.0, ge=0)
+    max_seconds: float = Field(120.0, gt=0)
+    resident_idle_seconds: float = Field(30.0, ge=0)
+    resident_max_seconds: float = Field(300.0, gt=0)
+    max_save_drains: int = Field(4, ge=1)
+    max_enqueue_drains: int = Field(1, ge=1)
+    # One more save drain for every so many waiting messages.
+    messages_per_drain: int = Field(2000, ge=1)
+
+
+class EnqueueSettings(Section):
+    concurrency: int = Field(4, ge=1)
+    prefetch: int = Field(2, ge=0)
+    batch_records: int = Field(1000, ge=1, le=10_000)
+    max_unacknowledged: int = Field(10_000, ge=1)
+    lease_seconds: float = Field(10.0, gt=0)
+    # AWS serves five reads a second and shard, to all readers together.
+    empty_read_pause_seconds: float = Field(0.25, ge=0)
+
+
+class SaveSettings(Section):
+    # A batch waits for one service after the other: others use those meanwhile.
+    concurrency: int = Field(8, ge=1)
+    prefetch: int = Field(1, ge=0)
+    # One batch is at most so many messages of up to 100 items each; readers of the replica wait behind
+    # large writes.
+    batch_messages: int = Field(5, ge=1, le=100)
+    receive_wait_seconds: float = Field(1.0, ge=0, le=20)
+    visibility_seconds: int = Field(60, ge=1, le=43_200)
+    # How often an item that fails alone is tried before it is a dead letter. For a message of one item each
+    # receive is an attempt, also one in an outage, so this leaves room for some.
+    max_attempts: int = Field(20, ge=1)
+
+
+class ReplicationSettings(Section):
+    lag_objective_seconds: float = Field(60.0, gt=0)
+    repair_items_per_second: float = Field(500.0, gt=0)
+    # A repair refuses more removals than both unless they are confirmed: the source may be the wrong table.
+    repair_removals: int = Field(100, ge=0)
+    repair_removal_share: float = Field(0.1, ge=0, le=1)
+    backfill_items_per_second: float = Field(1000.0, gt=0)
+    scan_segments: int = Field(4, ge=1, le=64)
+    # Out of core beyond this; spills to a temporary folder.
+    compare_memory_mib: int = Field(512, ge=64)
+    # A lost replica is whole again within this: what the recovery drill is judged by.
+    recovery_objective_seconds: float = Field(3600.0, gt=0)
+
+
+class EligibilitySettings(Section):
+    """The check of a fan who asks now. What is later than its time is a fact that is missing."""
+
+    # For a whole call, its entries and their events included; AppSync gives up on a Lambda function after 30 s.
+    call_seconds: float = Field(24.0, gt=0)
+    # For the records of all fans of one call.
+    user_budget_seconds: float = Field(0.8, gt=0)
+    # For the demand table and the replica, each and for every hundred checks of a call.
+    read_seconds: float = Field(3.0, gt=0)
+    # Calls to one dependency at once.
+    threads: int = Field(16, ge=1, le=128)
+    # Of whom the judgement of a whole campaign asks for a user's record: those whom the campaign requires one of
+    # (or whose region or age it needs and the entry does not tell), or everybody who has a globalUserId.
+    campaign_user_lookups: Literal["required", "always"] = "required"
+
+
+class InvitesSettings(Section):
+    """Uploads of invites."""
+
+    # Without a time of their own, invites hold for so many days, and no shorter than ...
+    ttl_days: int = Field(30, ge=1, le=3650)
+    # ... so many days after the campaign closes: the draw and top-ups look for them until then.
+    after_close_days: int = Field(14, ge=0, le=3650)
+    # Calls at once. More than this never made an upload faster.
+    concurrency: int = Field(8, ge=1, le=64)
+    # Invites lie beside the entries of their campaign, in one partition, which takes about 1,000 writes a second
+    # before DynamoDB splits it: what an upload takes, registrations lack. Empty: as fast as the table takes them.
+    items_per_second: float | None = Field(None, gt=0)
+    lease_seconds: float = Field(15.0, gt=0)
+
+
+class SelectionSettings(Section):
+    """The draw, codes and notifications. Seconds unless the name says otherwise."""
+
+    # S3 bucket of the artefacts; empty: `<resourcePrefix>regworkers-artefacts`.
+    bucket: str | None = None
+    # Publish without a typed confirmation: for demos and tests.
+    auto_publish: bool = False
+    seed_source: Literal["drand", "commit-reveal"] = "drand"
+    # Tried in this order; any of them serves the same bytes, which are verified.
+    drand_urls: tuple[str, ...] = ("https://api.drand.sh", "https://drand.cloudflare.com")
+    drand_timeout_seconds: float = Field(5.0, gt=0)
+    # How long the round must lie after the commit.
+    seed_delay_seconds: int = Field(600, ge=600)
+    # An entry made before the closing may be written so much later: the draw waits for it before it judges. Not
+    # below domain.claim.WRITE_GRACE_SECONDS but in local-dev, where nobody registers while a campaign closes.
+    write_grace_seconds: float = Field(60.0, ge=0)
+    # How long a judgement waits for replication to catch up before it says what is open.
+    settle_seconds: float = Field(300.0, ge=0)
+    lease_seconds: float = Field(15.0, gt=0)
+    threads: int = Field(2, ge=1)
+    # DuckDB's own limit: it spills beyond; the process takes some 200 MiB more.
+    memory_mib: int = Field(600, ge=128)
+    chunk_winners: int = Field(500, ge=1, le=500)
+    concurrency: int = Field(4, ge=1)
+    prefetch: int = Field(1, ge=0)
+    batch_messages: int = Field(2, ge=1, le=10)
+    receive_wait_seconds: float = Field(1.0, ge=0, le=20)
+    visibility_seconds: int = Field(60, ge=1, le=43_200)
+    max_attempts: int = Field(20, ge=1)
+    # Sent before all others of a phase; the rest follows when they were held so long without a dead letter.
+    canary_messages: int = Field(100, ge=0)
+    canary_hold_seconds: float = Field(600.0, ge=0)
+    # `notBefore` of a message is its publication and so many seconds: the time to stop it.
+    notify_delay_seconds: float = Field(0.0, ge=0)
+
+
+class AnalyticsSettings(Section):
+    """Events from the queue to Kafka."""
+
+    concurrency: int = Field(4, ge=1)
+    prefetch: int = Field(1, ge=0)
+    batch_messages: int = Field(20, ge=1, le=100)
+    receive_wait_seconds: float = Field(1.0, ge=0, le=20)
+    visibility_seconds: int = Field(60, ge=1, le=43_200)
+    max_attempts: int = Field(20, ge=1)
+    # An event whose time lies further ahead carries a header that says so.
+    clock_tolerance_seconds: float = Field(300.0, ge=0)
+    max_drains: int = Field(4, ge=1)
+    # So long before the first message is lost (SQS keeps them for 14 days) somebody is told, and woken up.
+    warn_days_left: float = Field(10.0, gt=0, le=14)
+    critical_days_left: float = Field(4.0, gt=0, le=14)
+
+
+class ArchiveSettings(Section):
+    """The events of Kafka as Parquet in the artefacts' bucket."""
+
+    lease_seconds: float = Field(15.0, gt=0)
+    # One batch: what is held in memory, and what a crash reads again.
+    batch_events: int = Field(20_000, ge=1, le=1_000_000)
+    batch_mib: int = Field(32, ge=1)
+    # So many small files of a day and type become one; a file of `compactMib` is no longer small.
+    compact_files: int = Field(8, ge=2)
+    compact_mib: int = Field(64, ge=1)
+    # Files that were replaced stay so long for those who are reading them.
+    keep_replaced_seconds: float = Field(900.0, ge=0)
+    # DuckDB's own limit in compaction, verification and the funnel: it spills beyond.
+    memory_mib: int = Field(300, ge=64)

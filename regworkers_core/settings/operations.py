@@ -1,0 +1,116 @@
+"""How the system is looked after."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, SecretStr
+
+from regworkers_core.settings.section import Section
+
+
+class DeadLettersSettings(Section):
+    """Looking at dead letters, sending them again, dropping them."""
+
+    # A look ends when nothing came for so long.
+    look_wait_seconds: float = Field(1.0, ge=0, le=5)
+    # A look hides what it sees from others for so long and, by the depth, longer: so long a killed one is felt.
+    hide_seconds: int = Field(60, ge=1, le=43_200)
+    lease_seconds: float = Field(10.0, gt=0)
+    redrive_items_per_second: float = Field(100.0, gt=0)
+    # Of every group, sent before the rest; and how long what becomes of them is waited for.
+    canary_messages: int = Field(5, ge=0)
+    canary_seconds: float = Field(120.0, gt=0)
+    # What is dropped is kept so long on S3, under `dead-letters/`.
+    keep_copies_days: int = Field(30, ge=1)
+
+
+class QueueDepths(Section):
+    """How many messages may wait on each queue before it is worth an alert. One holds up to 100 items."""
+
+    replication: int = Field(20_000, ge=0)
+    selection: int = Field(2_000, ge=0)
+    # What is owed to fans waits in the outbox; here it waits for the platform's mailer.
+    notification: int = Field(20_000, ge=0)
+    analytics: int = Field(50_000, ge=0)
+
+
+class AlertSettings(Section):
+    """Where alerts go (every channel that is set is told; the log always is), and from where on what is one."""
+
+    slack_webhook: SecretStr | None = None
+    # Of a service's integration "Events API v2"; it is told of what is critical.
+    pagerduty_routing_key: SecretStr | None = None
+    # Without TLS only on this machine: for tests.
+    pagerduty_url: str = Field(
+        "https://events.pagerduty.com", pattern=r"^(https://[^\s/?#@]+|http://127\.0\.0\.1(:\d+)?)$"
+    )
+    # One JSON document a line; relative to the project's root.
+    file: str | None = None
+    # Where the pages of docs/ can be read, for links in messages.
+    docs_url: str = ""
+    timeout_seconds: float = Field(3.0, gt=0)
+    # For all that one look tells one channel; the next look goes on.
+    tell_seconds: float = Field(4.0, gt=0)
+    # How often somebody looks at least: the sensor, or `regworkers alerts evaluate`.
+    look_seconds: float = Field(60.0, gt=0)
+    # The same trouble of so many subjects is told one by one, of more of them together.
+    group_above: int = Field(3, ge=1)
+    # After its cause is gone a consequence has so long to go, too.
+    recovery_seconds: float = Field(600.0, ge=0)
+    # A dependency has to be away, or the scheduler silent, at two looks with so much time between them.
+    patience_seconds: float = Field(20.0, ge=0)
+    # A clock that differs more than this from MongoDB's judges no ages.
+    clock_seconds: float = Field(60.0, gt=0)
+    # Of the items that a drain received within the last minutes, so many failed; fewer than that are no trend.
+    error_rate: float = Field(0.05, gt=0, lt=1)
+    error_items: int = Field(3, ge=1)
+    stream_lag_seconds: float = Field(60.0, gt=0)
+    stream_lag_critical_seconds: float = Field(600.0, gt=0)
+    queue_depth: QueueDepths = QueueDepths()
+    # Of the time that a batch is its own.
+    batch_share: float = Field(0.8, gt=0, le=1)
+    # Of the time that a stream or a queue keeps what nobody reads.
+    loss_share_left: float = Field(0.5, gt=0, lt=1)
+    loss_critical_share_left: float = Field(0.25, gt=0, lt=1)
+    # A campaign in PROCESSING on whose draw nobody works.
+    stuck_seconds: float = Field(900.0, gt=0)
+    # Ticks are awaited for three intervals, and at least for so long.
+    silent_seconds: float = Field(180.0, gt=0)
+    drift_critical: int = Field(100, ge=1)
+
+
+class CertificatesSettings(Section):
+    """How many days before its end a certificate is worth a warning, and when somebody is woken up."""
+
+    warn_days: float = Field(20.0, gt=0)
+    critical_days: float = Field(5.0, ge=0)
+
+
+class ReviewsSettings(Section):
+    """The looks of every week, month and quarter."""
+
+    # What one process of the workers may take: the limit of its container.
+    memory_limit_mib: int = Field(1024, ge=128)
+    # Of the recovery drill of every quarter; `regworkers drill recovery` rebuilds all of them.
+    drill_max_entries: int = Field(100_000, ge=1)
+
+
+class HousekeepingSettings(Section):
+    """After how many days what is over is deleted. Empty: never."""
+
+    # Days of the event archive (by the day of the events), which is the company's record.
+    archive_days: int | None = Field(None, ge=1)
+    alerts_days: int | None = Field(180, ge=1)
+    dead_letters_days: int | None = Field(180, ge=1)
+    # The audit log.
+    operator_actions_days: int | None = Field(1095, ge=1)
+    reviews_days: int | None = Field(1095, ge=1)
+
+
+class ObservabilitySettings(Section):
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_retention_days: int = Field(14, ge=1)
+    run_retention_days: int = Field(14, ge=1)
+    cloudwatch_namespace: str = "regworkers"
+    cloudwatch_enabled: bool = True
