@@ -20,8 +20,8 @@ ABSENT = "absent"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One resource. `declared` is None for one that only others know, `found` for one that is absent, `terraform` for one
-    that is not in Terraform's state. `unread` says what could not be read.
+    """One resource. `declared` is None for one that only others know, `found` for one that is absent, and `terraform`
+    for one that is not in Terraform's state. `unread` says what could not be read.
     """
 
     kind: Kind

@@ -115,7 +115,9 @@ PLATFORM = (
 
 OPERATORS = (
     Worker(
-        "doctor", "`regworkers doctor`, `regworkers alerts evaluate` and runs of doctor: changes nothing", _LOOK
+        "doctor",
+        "`regworkers doctor`, `regworkers alerts evaluate` and runs of doctor: changes nothing",
+        _LOOK,
     ),
     Worker(
         "discovery",

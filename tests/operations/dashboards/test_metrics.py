@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from structlog.testing import capture_logs
 
 from regworkers_core.adapters.aws import classify_aws
 from regworkers_core.adapters.cloudwatch import DrainMetrics, Strain
@@ -66,11 +67,12 @@ def test_an_outage_is_retried_and_is_no_throttle() -> None:
     assert (dependency.retries, dependency.throttles) == (2, 0)
 
 
-def test_a_slow_call_is_logged_and_a_quick_one_is_not(capsys: pytest.CaptureFixture[str]) -> None:
-    Dependency("mongo", classify_aws("mongo"), policy=_FAST).call(lambda: None)
-    assert "slow call" not in capsys.readouterr().out
-    Dependency("mongo", classify_aws("mongo"), policy=_FAST, slow_seconds=0.0).call(lambda: None)
-    assert "slow call" in capsys.readouterr().out
+def test_a_slow_call_is_logged_and_a_quick_one_is_not() -> None:
+    with capture_logs() as lines:
+        Dependency("mongo", classify_aws("mongo"), policy=_FAST).call(lambda: None)
+        assert lines == []
+        Dependency("mongo", classify_aws("mongo"), policy=_FAST, slow_seconds=0.0).call(lambda: None)
+    assert [(line["event"], line["dependency"]) for line in lines] == [("slow call", "mongo")]
 
 
 def test_a_drain_puts_its_totals_and_names_the_dependencies_that_had_any() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
+import structlog
 import typer
 from click.testing import Result
 from typer.testing import CliRunner
@@ -167,6 +168,14 @@ def test_a_hop_that_does_not_answer_hides_no_other(
     assert unread == {"replication queue": "sqs: away", "analytics event": "sqs: away"}
 
 
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """The stream that a test captures is closed after it."""
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.mark.usefixtures("logging_as_before")
 def test_logs_finds_what_was_said_of_an_entry_that_was_refused(
     runtime: Runtime, terminal: Terminal, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
