@@ -17,10 +17,10 @@ from weakref import WeakKeyDictionary
 
 import structlog
 
-from regworkers_core.adapters.alert_channels import FileChannel, LogChannel, SlackChannel
-from regworkers_core.adapters.incidents import Incident, Incidents
-from regworkers_core.adapters.mutes import Mutes
-from regworkers_core.adapters.pagerduty import PagerDutyChannel
+from regworkers_core.adapters.mongo.incidents import Incident, Incidents
+from regworkers_core.adapters.mongo.mutes import Mutes
+from regworkers_core.adapters.telling.channels import FileChannel, LogChannel, SlackChannel
+from regworkers_core.adapters.telling.pagerduty import PagerDutyChannel
 from regworkers_core.domain.alert import Alert, Change, Severity
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso, seconds

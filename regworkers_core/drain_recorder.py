@@ -15,7 +15,7 @@ from typing import Self
 
 import structlog
 
-from regworkers_core.adapters.drain_log import DrainMinute, minute_of
+from regworkers_core.adapters.mongo.drain_log import DrainMinute, minute_of
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.engine.drain import DrainReport
 from regworkers_core.engine.percentiles import Percentiles

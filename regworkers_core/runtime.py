@@ -12,52 +12,52 @@ from typing import Any
 
 from pymongo import MongoClient
 
-from regworkers_core.adapters.alert_channels import classify_slack
-from regworkers_core.adapters.alert_looks import AlertLooks
-from regworkers_core.adapters.aws import AwsClients, classify_aws
-from regworkers_core.adapters.campaign_cache import CampaignCache
-from regworkers_core.adapters.campaign_sources import CampaignSource, DatabaseSource, ServiceSource
-from regworkers_core.adapters.campaign_store import CampaignStore
-from regworkers_core.adapters.campaigns import Campaigns
-from regworkers_core.adapters.chunks import Chunks
-from regworkers_core.adapters.cloudwatch import DrainMetrics, Strain
-from regworkers_core.adapters.code_claims import CodeClaims
-from regworkers_core.adapters.codes import Codes
+from regworkers_core.adapters.aws.clients import AwsClients, classify_aws
+from regworkers_core.adapters.aws.cloudwatch import DrainMetrics, Strain
+from regworkers_core.adapters.aws.demand_table import DemandTable
+from regworkers_core.adapters.aws.invites import Invites
+from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
+from regworkers_core.adapters.aws.message_moves import MessageMoves
+from regworkers_core.adapters.aws.objects import ObjectStore, classify_objects
+from regworkers_core.adapters.aws.secrets import SecretStore
+from regworkers_core.adapters.aws.sqs import SqsQueue
+from regworkers_core.adapters.aws.streams import DynamoStreams
+from regworkers_core.adapters.cache.campaign_cache import CampaignCache
+from regworkers_core.adapters.cache.campaign_sources import CampaignSource, DatabaseSource, ServiceSource
+from regworkers_core.adapters.cache.campaign_store import CampaignStore
+from regworkers_core.adapters.cache.redis_cache import RedisCache, classify_redis, redis_client
 from regworkers_core.adapters.dagster_api import DagsterApi, classify_dagster
-from regworkers_core.adapters.dead_letter_history import DeadLetterHistory
-from regworkers_core.adapters.dead_letter_log import DeadLetterLog
-from regworkers_core.adapters.demand_table import DemandTable
-from regworkers_core.adapters.drain_log import DrainLog
 from regworkers_core.adapters.drand import DrandHttp, classify_drand
-from regworkers_core.adapters.draw_markets import DrawMarkets
-from regworkers_core.adapters.draws import Draws
-from regworkers_core.adapters.incidents import Incidents
-from regworkers_core.adapters.invites import Invites
-from regworkers_core.adapters.kafka_admin import KafkaAdmin, classify_kafka
-from regworkers_core.adapters.kafka_credentials import Credentials, try_out
-from regworkers_core.adapters.kafka_log import KafkaLog
-from regworkers_core.adapters.kafka_producer import KafkaProducer, RecordProducer
-from regworkers_core.adapters.kafka_security import KafkaSecurity
-from regworkers_core.adapters.lease_table import DynamoLeaseTable
-from regworkers_core.adapters.message_moves import MessageMoves
-from regworkers_core.adapters.mongo import classify_mongo, mongo_client
-from regworkers_core.adapters.mutes import Mutes
-from regworkers_core.adapters.objects import ObjectStore, classify_objects
-from regworkers_core.adapters.operator_actions import OperatorActions
-from regworkers_core.adapters.outbox import Outbox
-from regworkers_core.adapters.pagerduty import classify_pagerduty
-from regworkers_core.adapters.queue_marks import QueueMarks
-from regworkers_core.adapters.reconcile_results import ReconcileResults
-from regworkers_core.adapters.redis_cache import RedisCache, classify_redis, redis_client
-from regworkers_core.adapters.replica import Replica
-from regworkers_core.adapters.rotating_producer import RotatingProducer
-from regworkers_core.adapters.secrets import SecretStore
-from regworkers_core.adapters.selections import Selections
+from regworkers_core.adapters.kafka.admin import KafkaAdmin, classify_kafka
+from regworkers_core.adapters.kafka.credentials import Credentials, try_out
+from regworkers_core.adapters.kafka.log import KafkaLog
+from regworkers_core.adapters.kafka.producer import KafkaProducer, RecordProducer
+from regworkers_core.adapters.kafka.rotating_producer import RotatingProducer
+from regworkers_core.adapters.kafka.security import KafkaSecurity
+from regworkers_core.adapters.mongo.alert_looks import AlertLooks
+from regworkers_core.adapters.mongo.campaigns import Campaigns
+from regworkers_core.adapters.mongo.chunks import Chunks
+from regworkers_core.adapters.mongo.client import classify_mongo, mongo_client
+from regworkers_core.adapters.mongo.code_claims import CodeClaims
+from regworkers_core.adapters.mongo.codes import Codes
+from regworkers_core.adapters.mongo.dead_letter_history import DeadLetterHistory
+from regworkers_core.adapters.mongo.dead_letter_log import DeadLetterLog
+from regworkers_core.adapters.mongo.drain_log import DrainLog
+from regworkers_core.adapters.mongo.draw_markets import DrawMarkets
+from regworkers_core.adapters.mongo.draws import Draws
+from regworkers_core.adapters.mongo.incidents import Incidents
+from regworkers_core.adapters.mongo.mutes import Mutes
+from regworkers_core.adapters.mongo.operator_actions import OperatorActions
+from regworkers_core.adapters.mongo.outbox import Outbox
+from regworkers_core.adapters.mongo.queue_marks import QueueMarks
+from regworkers_core.adapters.mongo.reconcile_results import ReconcileResults
+from regworkers_core.adapters.mongo.replica import Replica
+from regworkers_core.adapters.mongo.selections import Selections
 from regworkers_core.adapters.services.http import classify_service
 from regworkers_core.adapters.services.ports import Services
 from regworkers_core.adapters.services.wired import HttpServices
-from regworkers_core.adapters.sqs import SqsQueue
-from regworkers_core.adapters.streams import DynamoStreams
+from regworkers_core.adapters.telling.channels import classify_slack
+from regworkers_core.adapters.telling.pagerduty import classify_pagerduty
 from regworkers_core.adapters.vault import Vault, classify_vault
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.breaker import CircuitBreaker

@@ -17,7 +17,7 @@ import orjson
 
 from benchmarks.analytics.data import PER_MESSAGE, message, namespace, settings
 from benchmarks.peak import peak_bytes
-from regworkers_core.adapters.sqs import SqsQueue
+from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.analytics.drains import PUBLISH
 from regworkers_core.drains import drain_limits, run_drain
 from regworkers_core.engine.stop import StopSignal

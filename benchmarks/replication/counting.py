@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 from pymongo import monitoring
 
-from regworkers_core.adapters.aws import AwsClients
+from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.runtime import Runtime
 
 _SQS_UNIT_BYTES = 64 * 1024

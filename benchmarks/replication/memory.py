@@ -13,12 +13,12 @@ import orjson
 
 from benchmarks.peak import peak_bytes
 from benchmarks.replication.fakes import FakeCollection, FakeDynamo, FakeLeases, FakeSqs, FakeStreams
-from regworkers_core.adapters.aws import classify_aws
-from regworkers_core.adapters.campaigns import Campaigns
-from regworkers_core.adapters.dead_letter_log import DeadLetterLog
-from regworkers_core.adapters.demand_table import DemandTable
-from regworkers_core.adapters.replica import Replica
-from regworkers_core.adapters.sqs import SqsQueue
+from regworkers_core.adapters.aws.clients import classify_aws
+from regworkers_core.adapters.aws.demand_table import DemandTable
+from regworkers_core.adapters.aws.sqs import SqsQueue
+from regworkers_core.adapters.mongo.campaigns import Campaigns
+from regworkers_core.adapters.mongo.dead_letter_log import DeadLetterLog
+from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.drains import DrainSpec, drain_limits
 from regworkers_core.engine.collector import seldom_collecting
 from regworkers_core.engine.dead_letters import DeadLetterOffice

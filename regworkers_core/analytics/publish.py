@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from regworkers_core.adapters.kafka_producer import Record, RecordProducer
+from regworkers_core.adapters.kafka.producer import Record, RecordProducer
 from regworkers_core.analytics.candidates import Candidate
 from regworkers_core.domain.dead_letter import Subject
 from regworkers_core.domain.events import EventType

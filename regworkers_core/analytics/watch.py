@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import structlog
 
-from regworkers_core.adapters.queue_marks import Marks
+from regworkers_core.adapters.mongo.queue_marks import Marks
 from regworkers_core.alerting import alerting
 from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.reasons import Failure, UsageError

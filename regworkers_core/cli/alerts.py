@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Group, RenderableType
 
-from regworkers_core.adapters.incidents import Incident
-from regworkers_core.adapters.mutes import Mute
-from regworkers_core.adapters.operator_actions import operator
+from regworkers_core.adapters.mongo.incidents import Incident
+from regworkers_core.adapters.mongo.mutes import Mute
+from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.alerting import alerting
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows

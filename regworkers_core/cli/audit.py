@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from regworkers_core.adapters.operator_actions import Action
+from regworkers_core.adapters.mongo.operator_actions import Action
 from regworkers_core.cli.output import Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso

@@ -10,7 +10,7 @@ import orjson
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from regworkers_core.adapters.operator_actions import Action
+from regworkers_core.adapters.mongo.operator_actions import Action
 from regworkers_core.cli.output import rows
 from regworkers_core.operations.dead_letters.letters import OF_A_FAILURE
 from regworkers_core.operations.dead_letters.truth import WORDS, Judged, Verdict

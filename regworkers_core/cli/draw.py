@@ -14,7 +14,7 @@ import typer
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from regworkers_core.adapters.draws import PhaseRecord, PhaseStatus
+from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.cli import draw_report, proof, simulate
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.draw_report import read_outline

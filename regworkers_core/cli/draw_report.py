@@ -11,8 +11,8 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from regworkers_core.adapters.draws import DrawRecord
-from regworkers_core.adapters.objects import MissingObject
+from regworkers_core.adapters.aws.objects import MissingObject
+from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.cli.naming import campaign_id_of
 from regworkers_core.cli.output import Format, FormatOption, answer, rows
 from regworkers_core.cli.pages import require_writable

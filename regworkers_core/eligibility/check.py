@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 import structlog
 
-from regworkers_core.adapters.entrants import Entrants
-from regworkers_core.adapters.entry_claims import EntryClaims
-from regworkers_core.adapters.sqs import SqsQueue
+from regworkers_core.adapters.aws.entry_claims import EntryClaims
+from regworkers_core.adapters.aws.sqs import SqsQueue
+from regworkers_core.adapters.mongo.entrants import Entrants
 from regworkers_core.domain.claim import CLOCKS_SECONDS, WRITE_GRACE_SECONDS
 from regworkers_core.domain.eligibility import Known, Missing, Source, Status
 from regworkers_core.domain.events import eligibility_judged

@@ -14,8 +14,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from regworkers_core.adapters.demand_table import MAX_GET
-from regworkers_core.adapters.entrants import EACH, Found, Trace
+from regworkers_core.adapters.aws.demand_table import MAX_GET
+from regworkers_core.adapters.mongo.entrants import EACH, Found, Trace
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.eligibility import NOT_ASKED, Fact, Known, Missing, Source

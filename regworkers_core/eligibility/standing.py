@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from regworkers_core.adapters.entrants import EMAIL, GLOBAL_USER_ID, MEMBER_ID, UNIT, Entrant, Found, Trace
+from regworkers_core.adapters.mongo.entrants import (
+    EMAIL,
+    GLOBAL_USER_ID,
+    MEMBER_ID,
+    UNIT,
+    Entrant,
+    Found,
+    Trace,
+)
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import CLAIM_LEASE_SECONDS, Claim, TableKey
 from regworkers_core.domain.eligibility import NOT_ASKED, Fact, Known, Missing, Source

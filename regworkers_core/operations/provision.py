@@ -13,10 +13,10 @@ import orjson
 from botocore.exceptions import ClientError
 from pymongo import ASCENDING
 
-from regworkers_core.adapters.aws import error_code
-from regworkers_core.adapters.drain_log import KEEP_DAYS as DRAIN_LOG_DAYS
-from regworkers_core.adapters.entrants import FIELDS as ENTRANT_FIELDS
-from regworkers_core.adapters.reconcile_results import KEEP_DAYS as RECONCILE_DAYS
+from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.adapters.mongo.drain_log import KEEP_DAYS as DRAIN_LOG_DAYS
+from regworkers_core.adapters.mongo.entrants import FIELDS as ENTRANT_FIELDS
+from regworkers_core.adapters.mongo.reconcile_results import KEEP_DAYS as RECONCILE_DAYS
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.operations.desired import LogGroup, Queue, Table, desired
 from regworkers_core.operations.provision_bucket import provision_bucket

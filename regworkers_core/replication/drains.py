@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from regworkers_core.adapters.streams import StreamRecord
+from regworkers_core.adapters.aws.streams import StreamRecord
 from regworkers_core.domain.messages import ReplicationItem
 from regworkers_core.drains import DrainSpec, Pace, queue_parts
 from regworkers_core.engine.message_work import MessageWork

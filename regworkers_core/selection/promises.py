@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from regworkers_core.adapters.draws import PhaseRecord
+from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import pipeline_key, report_key

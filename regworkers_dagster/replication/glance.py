@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from regworkers_core.adapters.streams import Shard, StreamPage, Streams
+from regworkers_core.adapters.aws.streams import Shard, StreamPage, Streams
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.replication.enqueue.peek import has_unread, stream_lag
 from regworkers_core.runtime import Runtime

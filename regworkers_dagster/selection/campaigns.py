@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 import orjson
 
-from regworkers_core.adapters.draws import DrawRecord
+from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.leases import LeaseHolder

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import dagster as dg
 from pydantic import Field
 
-from regworkers_core.adapters.draws import PhaseStatus
+from regworkers_core.adapters.mongo.draws import PhaseStatus
 from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection import promises

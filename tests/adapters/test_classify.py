@@ -32,10 +32,10 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
-from regworkers_core.adapters.aws import classify_aws
-from regworkers_core.adapters.kafka_admin import classify_kafka
-from regworkers_core.adapters.mongo import classify_mongo
-from regworkers_core.adapters.redis_cache import classify_redis
+from regworkers_core.adapters.aws.clients import classify_aws
+from regworkers_core.adapters.cache.redis_cache import classify_redis
+from regworkers_core.adapters.kafka.admin import classify_kafka
+from regworkers_core.adapters.mongo.client import classify_mongo
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Classify
 from tests.adapters.fakes import client_error

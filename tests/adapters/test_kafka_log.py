@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
-from regworkers_core.adapters.kafka_admin import classify_kafka
-from regworkers_core.adapters.kafka_log import KafkaLog, Partition, Span
+from regworkers_core.adapters.kafka.admin import classify_kafka
+from regworkers_core.adapters.kafka.log import KafkaLog, Partition, Span
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.settings import KafkaSettings

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from regworkers_core.adapters.kafka_producer import KafkaProducer, Record
+from regworkers_core.adapters.kafka.producer import KafkaProducer, Record
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason, TransientFailure, UsageError
 
 # What becomes of a record: delivered, refused, or nobody ever hears.

@@ -10,8 +10,8 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 
-from regworkers_core.adapters.attribute_values import plain_item
-from regworkers_core.adapters.aws import AwsClients, classify_aws
+from regworkers_core.adapters.aws.attribute_values import plain_item
+from regworkers_core.adapters.aws.clients import AwsClients, classify_aws
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import AwsSettings

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from regworkers_core.adapters.objects import ObjectStore, classify_objects
+from regworkers_core.adapters.aws.objects import ObjectStore, classify_objects
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.runtime import Runtime
 from tests.support.shared import shared_namespace

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo.errors import BulkWriteError
 
-from regworkers_core.adapters import replica as replica_module
-from regworkers_core.adapters.mongo import classify_mongo
-from regworkers_core.adapters.replica import Effect, Replica, Stored, Write
+from regworkers_core.adapters.mongo import replica as replica_module
+from regworkers_core.adapters.mongo.client import classify_mongo
+from regworkers_core.adapters.mongo.replica import Effect, Replica, Stored, Write
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import ItemFailure, PermanentFailure, Reason, TransientFailure

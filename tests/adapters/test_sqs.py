@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from regworkers_core.adapters.aws import classify_aws
-from regworkers_core.adapters.sqs import SqsQueue
+from regworkers_core.adapters.aws.clients import classify_aws
+from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.ports import Outgoing, QueueDepth, Received, SendFailure
 from tests.adapters.fakes import FakeClient, client_error, dependency

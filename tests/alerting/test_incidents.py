@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from structlog.testing import capture_logs
 
-from regworkers_core.adapters.incidents import Incident
+from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.alerting import Alerting
 from regworkers_core.domain.alert import Alert, Change, Severity
 from regworkers_core.domain.reasons import TransientFailure

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from regworkers_core.adapters.incidents import Incident
-from regworkers_core.adapters.pagerduty import PagerDutyChannel, classify_pagerduty
+from regworkers_core.adapters.mongo.incidents import Incident
+from regworkers_core.adapters.telling.pagerduty import PagerDutyChannel, classify_pagerduty
 from regworkers_core.domain.alert import Alert, Change, Severity
 from regworkers_core.domain.reasons import ItemFailure, TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, RetryPolicy

@@ -12,8 +12,8 @@ from hypothesis import given as generated
 from hypothesis import settings as generation
 from hypothesis import strategies as st
 
-from regworkers_core.adapters.incidents import Incident
-from regworkers_core.adapters.mutes import Mute
+from regworkers_core.adapters.mongo.incidents import Incident
+from regworkers_core.adapters.mongo.mutes import Mute
 from regworkers_core.alerting import Alerting, Channel, Held
 from regworkers_core.domain.alert import Alert, Change, Severity
 from regworkers_core.domain.reasons import TransientFailure

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.kafka_producer import Record
+from regworkers_core.adapters.kafka.producer import Record
 from regworkers_core.analytics.publish import PublishHandler
 from regworkers_core.domain.events import EventType
 from regworkers_core.domain.reasons import (

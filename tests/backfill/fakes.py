@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from regworkers_core.adapters.demand_table import Page
+from regworkers_core.adapters.aws.demand_table import Page
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.engine.leases import Lease, LeaseHolder
 from regworkers_core.engine.ports import Outgoing, QueueDepth, Received, SendFailure

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from regworkers_core.adapters.campaign_cache import CampaignCache
-from regworkers_core.adapters.campaign_store import CampaignStore
+from regworkers_core.adapters.cache.campaign_cache import CampaignCache
+from regworkers_core.adapters.cache.campaign_store import CampaignStore
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.eligibility import Known, Source
 from regworkers_core.runtime import Runtime

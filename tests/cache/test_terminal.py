@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.adapters.campaign_store import as_cached
+from regworkers_core.adapters.cache.campaign_store import as_cached
 from regworkers_core.runtime import Runtime
 from tests.cache.support import campaign, make_stale, store_of
 from tests.support.runtimes import test_settings

@@ -16,7 +16,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from regworkers_core.adapters.kafka_security import pem_blocks
+from regworkers_core.adapters.kafka.security import pem_blocks
 from tests.certificates.world import CERTIFICATE, Company
 from tests.support.certificates import Authority
 from tests.support.terminal import Answer

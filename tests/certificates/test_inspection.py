@@ -12,7 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regworkers_core.adapters.kafka_security import Material
+from regworkers_core.adapters.kafka.security import Material
 from regworkers_core.operations.certificates.inspection import Inspection, Problem, inspect
 from tests.support.certificates import Authority, Pair
 

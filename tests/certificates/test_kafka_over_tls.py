@@ -14,8 +14,8 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from regworkers_core.adapters.kafka_credentials import Answer, try_out
-from regworkers_core.adapters.kafka_producer import Record
+from regworkers_core.adapters.kafka.credentials import Answer, try_out
+from regworkers_core.adapters.kafka.producer import Record
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
 from tests.support.certificates import Authority, Pair

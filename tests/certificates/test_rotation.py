@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.kafka_credentials import Accepted
-from regworkers_core.adapters.kafka_producer import Record
-from regworkers_core.adapters.rotating_producer import RotatingProducer
+from regworkers_core.adapters.kafka.credentials import Accepted
+from regworkers_core.adapters.kafka.producer import Record
+from regworkers_core.adapters.kafka.rotating_producer import RotatingProducer
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from tests.support.waiting import wait_until
 

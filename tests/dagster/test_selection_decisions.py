@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.draws import PhaseRecord
+from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.engine.leases import LeaseKey, LeaseRow

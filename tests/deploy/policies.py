@@ -15,7 +15,7 @@ import orjson
 import pytest
 from botocore import xform_name
 
-from regworkers_core.adapters.aws import AwsClients
+from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.operations.policies.everyone import WORKERS
 from regworkers_core.settings import PROJECT_ROOT
 

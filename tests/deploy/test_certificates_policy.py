@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from regworkers_core.adapters.kafka_security import Stage
+from regworkers_core.adapters.kafka.security import Stage
 from regworkers_core.adapters.vault import Issued
 from regworkers_core.operations.certificates.renewing import store, verified
 from regworkers_core.runtime import Runtime

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.replica import Replica
+from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.drill import DrillResult
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.stop import StopSignal

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from regworkers_core.adapters.entrants import EACH, FIELDS, Entrant, Found, Trace
+from regworkers_core.adapters.mongo.entrants import EACH, FIELDS, Entrant, Found, Trace
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import Claim, TableKey
 from regworkers_core.domain.eligibility import Fact, Known, Missing, Source

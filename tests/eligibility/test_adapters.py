@@ -9,12 +9,12 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from pymongo import MongoClient
 
-from regworkers_core.adapters import entrants
-from regworkers_core.adapters.attribute_values import attributes
-from regworkers_core.adapters.aws import classify_aws
-from regworkers_core.adapters.entrants import EMAIL, Entrants, Trace
-from regworkers_core.adapters.entry_claims import EntryClaims
-from regworkers_core.adapters.mongo import classify_mongo
+from regworkers_core.adapters.aws.attribute_values import attributes
+from regworkers_core.adapters.aws.clients import classify_aws
+from regworkers_core.adapters.aws.entry_claims import EntryClaims
+from regworkers_core.adapters.mongo import entrants
+from regworkers_core.adapters.mongo.client import classify_mongo
+from regworkers_core.adapters.mongo.entrants import EMAIL, Entrants, Trace
 from regworkers_core.domain.claim import Claim, claim_key
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, RetryPolicy

@@ -10,8 +10,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from regworkers_core.adapters.aws import classify_aws
-from regworkers_core.adapters.streams import DynamoStreams
+from regworkers_core.adapters.aws.clients import classify_aws
+from regworkers_core.adapters.aws.streams import DynamoStreams
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.breaker import CircuitBreaker
 from regworkers_core.engine.dependency import Dependency, RetryPolicy

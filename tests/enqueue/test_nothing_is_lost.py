@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from regworkers_core.adapters.streams import StreamRecord
+from regworkers_core.adapters.aws.streams import StreamRecord
 from regworkers_core.engine.checkpoint import ContiguousTracker
 from regworkers_core.replication.enqueue import held_shard
 from regworkers_core.replication.enqueue.source import StreamLimits, StreamSource

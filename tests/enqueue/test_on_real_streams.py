@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.adapters.attribute_values import attributes
+from regworkers_core.adapters.aws.attribute_values import attributes
 from regworkers_core.replication.enqueue.peek import has_unread, stream_lag
 from regworkers_core.replication.enqueue.shards import split_rows
 from regworkers_core.replication.enqueue.source import StreamLimits, StreamSource

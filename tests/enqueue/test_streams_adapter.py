@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from regworkers_core.adapters.streams import IteratorExpired, Trimmed, stream_record
+from regworkers_core.adapters.aws.streams import IteratorExpired, Trimmed, stream_record
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from tests.enqueue.fakes import FakeStreamsService, change, entry, refusal, streams_of
 

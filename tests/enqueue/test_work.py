@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from regworkers_core.adapters.streams import StreamRecord, stream_record
+from regworkers_core.adapters.aws.streams import StreamRecord, stream_record
 from regworkers_core.domain.messages import MAX_BYTES
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import seconds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from regworkers_core.adapters.streams import StreamRecord
+from regworkers_core.adapters.aws.streams import StreamRecord
 from regworkers_core.replication.enqueue.shards import checkpoint_of, is_finished, shard_key
 from regworkers_core.replication.enqueue.source import StreamLimits, StreamSource
 from tests.enqueue.fakes import TABLE, Clock, FakeLeaseTable, FakeStreamsService, streams_of

@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 import pytest
 
-from regworkers_core.adapters import replica as replica_module
-from regworkers_core.adapters.mongo import classify_mongo
-from regworkers_core.adapters.replica import Replica
+from regworkers_core.adapters.mongo import replica as replica_module
+from regworkers_core.adapters.mongo.client import classify_mongo
+from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.engine.ports import Outgoing

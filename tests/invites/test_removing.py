@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from regworkers_core.adapters.attribute_values import attributes
+from regworkers_core.adapters.aws.attribute_values import attributes
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.eligibility.invites.lines import local_file, read_rows, read_values

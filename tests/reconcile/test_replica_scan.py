@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pymongo.errors import AutoReconnect, CursorNotFound
 
-from regworkers_core.adapters.mongo import classify_mongo
-from regworkers_core.adapters.replica import Replica
+from regworkers_core.adapters.mongo.client import classify_mongo
+from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.breaker import CircuitBreaker
 from regworkers_core.engine.dependency import Dependency, RetryPolicy

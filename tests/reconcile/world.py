@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from regworkers_core.adapters.demand_table import Page
-from regworkers_core.adapters.replica import Stored
+from regworkers_core.adapters.aws.demand_table import Page
+from regworkers_core.adapters.mongo.replica import Stored
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem

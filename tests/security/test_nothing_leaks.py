@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 import structlog
 
-from regworkers_core.adapters.incidents import Incident
+from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.alerting import alerting
 from regworkers_core.domain.alert import Alert, Change, Severity
 from regworkers_core.runtime import Runtime

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 from regworkers_core import drains
-from regworkers_core.adapters.aws import AwsClients
+from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.operations.policies.everyone import WORKERS
 from regworkers_core.operations.policies.statement import PLACEHOLDERS
 from regworkers_core.settings import PROJECT_ROOT

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 
-from regworkers_core.adapters.secrets import SecretStore
+from regworkers_core.adapters.aws.secrets import SecretStore
 from regworkers_core.adapters.services.clients import CampaignHttp, CodeHttp, EntryHttp, UserHttp
 from regworkers_core.adapters.services.http import Limits, ServiceHttp
 from regworkers_core.adapters.services.ports import CampaignService, CodeService, EntryService, UserService

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from regworkers_core.adapters.objects import ObjectStore
+from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.analytics.archive.ids import IDS_SCHEMA
 from regworkers_core.analytics.archive.manifest import ROOT, DataFile, SideFile
 from regworkers_core.analytics.archive.rows import DAMAGED_SCHEMA, SCHEMA, Damaged, Place, Row

@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.adapters.kafka_log import Partition
-from regworkers_core.adapters.objects import ObjectStore
+from regworkers_core.adapters.aws.objects import ObjectStore
+from regworkers_core.adapters.kafka.log import Partition
 from regworkers_core.domain.reasons import Failure, UsageError
 
 ROOT = "archive/"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from regworkers_core.adapters.kafka_log import Partition, Span
+from regworkers_core.adapters.kafka.log import Partition, Span
 from regworkers_core.analytics.archive.manifest import Loss, Manifest
 
 

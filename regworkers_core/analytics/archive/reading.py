@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 
-from regworkers_core.adapters.objects import MissingObject, ObjectStore
+from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.analytics.archive.manifest import ROOT, DataFile, read_manifest
 from regworkers_core.analytics.archive.rows import SCHEMA
 

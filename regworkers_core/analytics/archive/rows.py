@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 import pyarrow as pa
 
-from regworkers_core.adapters.kafka_log import Record
+from regworkers_core.adapters.kafka.log import Record
 from regworkers_core.domain.timestamps import seconds
 
 # Part of a path.

@@ -17,8 +17,8 @@ from typing import Protocol
 
 import structlog
 
-from regworkers_core.adapters.kafka_log import Chunk, Partition, Record, Span
-from regworkers_core.adapters.objects import ObjectStore
+from regworkers_core.adapters.aws.objects import ObjectStore
+from regworkers_core.adapters.kafka.log import Chunk, Partition, Record, Span
 from regworkers_core.analytics.archive import files
 from regworkers_core.analytics.archive.compaction import Compaction, let_go, sweep
 from regworkers_core.analytics.archive.ids import KnownIds
@@ -40,7 +40,7 @@ _MIB = 1024 * 1024
 
 
 class Log(Protocol):
-    """What is read of Kafka; see adapters/kafka_log.py."""
+    """What is read of Kafka; see adapters/kafka/log.py."""
 
     def partitions(self, topics: Sequence[str]) -> dict[str, list[Partition]]: ...
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-from regworkers_core.adapters.objects import MissingObject, ObjectStore
+from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.analytics.archive.manifest import Manifest, read_manifest
 from regworkers_core.analytics.archive.rows import DIGEST_BYTES
 

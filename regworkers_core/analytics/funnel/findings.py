@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from regworkers_core.adapters.draws import MarketStatus, PhaseStatus
+from regworkers_core.adapters.mongo.draws import MarketStatus, PhaseStatus
 from regworkers_core.analytics.funnel.counting import Counts
 from regworkers_core.analytics.funnel.stages import Stage
 from regworkers_core.analytics.funnel.staging import Staged

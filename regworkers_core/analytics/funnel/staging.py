@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from regworkers_core.adapters.draws import DrawRecord, PhaseRecord, PhaseStatus
-from regworkers_core.adapters.outbox import SENT
+from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
+from regworkers_core.adapters.mongo.outbox import SENT
 from regworkers_core.analytics.funnel.stages import NONE
 from regworkers_core.domain.selection import NoticeType
 from regworkers_core.domain.timestamps import iso, seconds

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from regworkers_core.adapters.demand_table import MAX_GET
+from regworkers_core.adapters.aws.demand_table import MAX_GET
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.eligibility import Fact, Known, Missing, Source

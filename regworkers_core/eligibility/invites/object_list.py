@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from regworkers_core.adapters.objects import ObjectStore
+from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.eligibility.invites.upload import upload_invites

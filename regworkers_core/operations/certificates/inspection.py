@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from regworkers_core.adapters.kafka_security import Material
+from regworkers_core.adapters.kafka.security import Material
 from regworkers_core.domain.timestamps import iso
 
 _DAY_SECONDS = 86_400

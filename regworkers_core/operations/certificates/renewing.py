@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from regworkers_core.adapters.kafka_security import Material
+from regworkers_core.adapters.kafka.security import Material
 from regworkers_core.adapters.vault import Issued
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.operations.certificates.inspection import Inspection, Problem, inspect

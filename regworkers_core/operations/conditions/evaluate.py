@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from regworkers_core.adapters.alert_looks import AlertLooks
-from regworkers_core.adapters.incidents import Incident
+from regworkers_core.adapters.mongo.alert_looks import AlertLooks
+from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.alerting import alerting
 from regworkers_core.domain.alert import Alert, Change, Severity
 from regworkers_core.domain.reasons import TransientFailure, UsageError

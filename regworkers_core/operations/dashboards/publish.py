@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from botocore.exceptions import ClientError
 
-from regworkers_core.adapters.aws import error_code
+from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.operations.dashboards.alarms import alarms, facts_of
 from regworkers_core.operations.dashboards.board import board_body, board_name
 from regworkers_core.operations.dashboards.queries import saved_queries

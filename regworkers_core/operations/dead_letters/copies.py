@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.adapters.objects import ObjectStore
+from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.dead_letters.letters import DeadMessage

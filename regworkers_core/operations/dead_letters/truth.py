@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from bson.errors import InvalidDocument
 
-from regworkers_core.adapters.outbox import SENT
-from regworkers_core.adapters.replica import Stored, same_content
+from regworkers_core.adapters.mongo.outbox import SENT
+from regworkers_core.adapters.mongo.replica import Stored, same_content
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType

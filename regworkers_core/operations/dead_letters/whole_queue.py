@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from regworkers_core.adapters.message_moves import MoveTask, Unsupported
+from regworkers_core.adapters.aws.message_moves import MoveTask, Unsupported
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations.dead_letters.queues import DeadQueue
 

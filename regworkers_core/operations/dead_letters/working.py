@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from regworkers_core.adapters.operator_actions import operator
+from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.held_lease import LeaseBusy, held_lease

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import orjson
 from botocore.exceptions import ClientError
 
-from regworkers_core.adapters.aws import error_code
+from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.operations.dashboards.alarms import facts_of

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from regworkers_core.adapters.incidents import Incident
+from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.operations.conditions.condition import Condition, Finding, Given
 from regworkers_core.operations.conditions.evaluate import judge

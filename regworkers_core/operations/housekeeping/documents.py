@@ -8,7 +8,7 @@ from typing import Any
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
-from regworkers_core.adapters.drain_log import KEEP_DAYS, minute_of
+from regworkers_core.adapters.mongo.drain_log import KEEP_DAYS, minute_of
 from regworkers_core.domain.alert import Change
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import Dependency

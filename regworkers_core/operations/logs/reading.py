@@ -12,7 +12,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from regworkers_core.adapters.aws import error_code
+from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations.logs.lines import LogLine, Sought, parse
 from regworkers_core.runtime import Runtime

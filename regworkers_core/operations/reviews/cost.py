@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.adapters.objects import MissingObject
+from regworkers_core.adapters.aws.objects import MissingObject
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.reviews.history import Day, by_drain, by_week
 from regworkers_core.operations.reviews.places import REPORT, report_key, reports

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
-from regworkers_core.adapters.aws import error_code
-from regworkers_core.adapters.drain_log import KEEP_DAYS
+from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.adapters.mongo.drain_log import KEEP_DAYS
 from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from regworkers_core.adapters.objects import ObjectStore
+from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.operations.reviews.sections import Kind
 
 ROOT = "reviews/"

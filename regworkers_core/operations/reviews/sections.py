@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from regworkers_core.adapters.aws import error_code
+from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.domain.reasons import Failure, UsageError
 
 Level = Literal["finding", "warning", "note"]

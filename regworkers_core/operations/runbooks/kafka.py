@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from regworkers_core.adapters.kafka_admin import Cluster
+from regworkers_core.adapters.kafka.admin import Cluster
 from regworkers_core.domain.snapshot import Reading, Unread
 from regworkers_core.operations.certificates.checking import CertificateReport, State
 from regworkers_core.operations.runbooks.report import Finding, Row, RunbookReport

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from regworkers_core.adapters.draws import DrawRecord, MarketStatus, PhaseStatus, lease_name
+from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseStatus, lease_name
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.snapshot import CampaignState
 from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from regworkers_core.adapters.drain_log import DrainMinute, minute_of
+from regworkers_core.adapters.mongo.drain_log import DrainMinute, minute_of
 from regworkers_core.domain.snapshot import DrainState
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.drains import DrainSpec

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from regworkers_core.adapters.demand_table import Page
+from regworkers_core.adapters.aws.demand_table import Page
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MAX_ITEMS, Op, ReplicationItem
 from regworkers_core.domain.order import lenient_order

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from regworkers_core.adapters.demand_table import Cleared
-from regworkers_core.adapters.replica import Replica
+from regworkers_core.adapters.aws.demand_table import Cleared
+from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import Failure, PermanentFailure

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from regworkers_core.adapters.replica import Replica
+from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.drill import DrillResult, Ended
 from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.domain.reasons import TransientFailure

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from regworkers_core.adapters.streams import Image, StreamRecord, stream_record
+from regworkers_core.adapters.aws.streams import Image, StreamRecord, stream_record
 from regworkers_core.domain import timestamps
 from regworkers_core.domain.entry import ORDER_FIELDS
 from regworkers_core.domain.keys import EntryKey

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-from regworkers_core.adapters.streams import StreamPage, StreamRecord
+from regworkers_core.adapters.aws.streams import StreamPage, StreamRecord
 from regworkers_core.engine.checkpoint import ContiguousTracker
 from regworkers_core.engine.leases import Lease
 from regworkers_core.replication.enqueue.shards import checkpoint_of, position_of

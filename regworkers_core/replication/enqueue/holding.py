@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from regworkers_core.adapters.streams import Streams, Trimmed
+from regworkers_core.adapters.aws.streams import Streams, Trimmed
 from regworkers_core.engine.leases import LeaseTable
 from regworkers_core.replication.enqueue import shards
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from regworkers_core.adapters.streams import IteratorExpired, StreamRecord, Streams, Trimmed
+from regworkers_core.adapters.aws.streams import IteratorExpired, StreamRecord, Streams, Trimmed
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import StreamState
 from regworkers_core.engine.leases import LeaseTable

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from regworkers_core.adapters.streams import Shard, Streams, Trimmed
+from regworkers_core.adapters.aws.streams import Shard, Streams, Trimmed
 from regworkers_core.engine.leases import Lease, LeaseHolder, LeaseRow, LeaseTable
 from regworkers_core.replication.enqueue import shards
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from regworkers_core.adapters.streams import Shard
+from regworkers_core.adapters.aws.streams import Shard
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
 
 _SHARD = "SHARD#"

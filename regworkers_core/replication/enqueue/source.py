@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from regworkers_core.adapters.streams import MAX_RECORDS, IteratorExpired, StreamRecord, Streams, Trimmed
+from regworkers_core.adapters.aws.streams import MAX_RECORDS, IteratorExpired, StreamRecord, Streams, Trimmed
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.leases import LeaseTable
 from regworkers_core.engine.steps import OnStep, no_step

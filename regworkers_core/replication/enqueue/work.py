@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from regworkers_core.adapters.streams import StreamRecord
+from regworkers_core.adapters.aws.streams import StreamRecord
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, Op, chunks, encode, fit_correlation_id
 from regworkers_core.domain.reasons import TransientFailure

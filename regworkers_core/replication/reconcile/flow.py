@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
-from regworkers_core.adapters.reconcile_results import ReconcileSummary
+from regworkers_core.adapters.mongo.reconcile_results import ReconcileSummary
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.ports import Queue

@@ -12,7 +12,7 @@ from typing import Any
 
 from bson.errors import InvalidDocument
 
-from regworkers_core.adapters.replica import Stored, canonical
+from regworkers_core.adapters.mongo.replica import Stored, canonical
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order

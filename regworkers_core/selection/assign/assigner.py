@@ -12,8 +12,8 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import structlog
 
-from regworkers_core.adapters.draws import PhaseRecord, PhaseStatus
-from regworkers_core.adapters.objects import MissingObject
+from regworkers_core.adapters.aws.objects import MissingObject
+from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.dead_letter import Subject
 from regworkers_core.domain.events import selection_made
 from regworkers_core.domain.messages import MessageType

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from regworkers_core.adapters.draws import MarketStatus
+from regworkers_core.adapters.mongo.draws import MarketStatus
 
 
 def blocked_lines(campaign_id: str, markets: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import orjson
 
-from regworkers_core.adapters.draws import PhaseRecord, PhaseStatus
+from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.runtime import Runtime

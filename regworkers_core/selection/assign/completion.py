@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from regworkers_core.adapters.draws import MarketStatus, PhaseRecord, PhaseStatus
+from regworkers_core.adapters.mongo.draws import MarketStatus, PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import ItemFailure, PermanentFailure, Reason, UsageError
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase

@@ -18,8 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from regworkers_core.adapters.code_claims import Position
-from regworkers_core.adapters.objects import ObjectStore
+from regworkers_core.adapters.aws.objects import ObjectStore
+from regworkers_core.adapters.mongo.code_claims import Position
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, NoticeType, Planned
 from regworkers_core.selection.assign.committed import Committed

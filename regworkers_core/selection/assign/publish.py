@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.adapters.draws import DrawRecord, MarketStatus, PhaseRecord, PhaseStatus
+from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseRecord, PhaseStatus
 from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.selection import NON_WINNERS, Chunk, MarketPhase, cut

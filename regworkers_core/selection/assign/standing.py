@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from regworkers_core.adapters.draws import MarketStatus, PhaseRecord, PhaseStatus
+from regworkers_core.adapters.mongo.draws import MarketStatus, PhaseRecord, PhaseStatus
 from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime

@@ -7,7 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from regworkers_core.adapters.draws import DrawRecord, MarketStatus, PhaseRecord, PhaseStatus, lease_name
+from regworkers_core.adapters.mongo.draws import (
+    DrawRecord,
+    MarketStatus,
+    PhaseRecord,
+    PhaseStatus,
+    lease_name,
+)
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.domain.timestamps import iso

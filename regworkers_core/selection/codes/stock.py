@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from regworkers_core.adapters.codes import Code, CodeStatus
-from regworkers_core.adapters.draws import DrawRecord, MarketStatus, PhaseStatus
+from regworkers_core.adapters.mongo.codes import Code, CodeStatus
+from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseStatus
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.csv_lines import masked

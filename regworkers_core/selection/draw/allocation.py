@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from regworkers_core.adapters.draws import DrawRecord, PhaseRecord
+from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw import freezing
 from regworkers_core.selection.draw.announce import DRAWN, announce

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from regworkers_core.adapters.draws import DrawRecord, PhaseRecord
+from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.beacon import QUICKNET_HASH, round_after
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso

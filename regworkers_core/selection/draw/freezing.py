@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from regworkers_core.adapters.draws import PhaseRecord
+from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.judging import JUDGED, PAGE, Judge, Judgement, Tell, read_judged

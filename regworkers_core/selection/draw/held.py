@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from regworkers_core.adapters.draws import DrawRecord, Fenced, PhaseRecord, PhaseStatus
-from regworkers_core.adapters.draws import lease_name as lease_name
+from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseRecord, PhaseStatus
+from regworkers_core.adapters.mongo.draws import lease_name as lease_name
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.timestamps import iso

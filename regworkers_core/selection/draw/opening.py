@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from regworkers_core.adapters.draws import PhaseRecord
+from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import seconds

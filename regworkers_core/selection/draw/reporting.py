@@ -8,8 +8,8 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.adapters.codes import CodeStatus
-from regworkers_core.adapters.draws import DrawRecord, PhaseRecord
+from regworkers_core.adapters.mongo.codes import CodeStatus
+from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from regworkers_core.adapters.drand import RoundNotYet
-from regworkers_core.adapters.draws import DrawRecord, PhaseRecord
+from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.secrets import reveal

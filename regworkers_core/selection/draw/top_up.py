@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from regworkers_core.adapters.draws import DrawRecord, Fenced, PhaseStatus
+from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseStatus
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.held_lease import LeaseBusy, held_lease

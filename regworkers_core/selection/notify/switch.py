@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from regworkers_core.adapters.outbox import PENDING, SENT
+from regworkers_core.adapters.mongo.outbox import PENDING, SENT
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.domain.timestamps import iso

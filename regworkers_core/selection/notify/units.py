@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from regworkers_core.adapters.draws import MarketStatus, PhaseRecord, PhaseStatus
+from regworkers_core.adapters.mongo.draws import MarketStatus, PhaseRecord, PhaseStatus
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 from regworkers_core.domain.selection import NON_WINNERS, NOTICES, MarketPhase, NoticeType, Outcome
 from regworkers_core.domain.timestamps import iso, seconds

@@ -12,8 +12,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from regworkers_core.adapters.kafka_log import Chunk, Partition, Record, Span
-from regworkers_core.adapters.objects import MissingObject, Tagged
+from regworkers_core.adapters.aws.objects import MissingObject, Tagged
+from regworkers_core.adapters.kafka.log import Chunk, Partition, Record, Span
 from regworkers_core.analytics.archive.manifest import Ledger, Manifest, read_manifest
 from regworkers_core.analytics.archive.report import ArchiveReport
 from regworkers_core.analytics.archive.run import Archiver, Limits

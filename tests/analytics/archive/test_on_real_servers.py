@@ -11,7 +11,7 @@ import duckdb
 import pandas as pd
 import pytest
 
-from regworkers_core.adapters.kafka_log import KafkaLog, Partition, Span
+from regworkers_core.adapters.kafka.log import KafkaLog, Partition, Span
 from regworkers_core.analytics.archive.manifest import MANIFEST
 from regworkers_core.analytics.archive.reading import Wanted, fetch, frame
 from regworkers_core.analytics.archive.report import ArchiveReport

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from regworkers_core.adapters.kafka_log import Partition, Record
+from regworkers_core.adapters.kafka.log import Partition, Record
 from regworkers_core.analytics.archive.rows import SCHEMA, Damage, Damaged, Row, parse
 from tests.analytics.archive.world import event
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regworkers_core.adapters.draws import DrawRecord, PhaseRecord
+from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.analytics.funnel.counting import Counting, Counts
 from regworkers_core.analytics.funnel.findings import Told, judge
 from regworkers_core.analytics.funnel.stages import NONE, STAGES, Stage

@@ -10,7 +10,7 @@ from hypothesis import given as generated
 from hypothesis import settings as generation
 from hypothesis import strategies as st
 
-from regworkers_core.adapters.incidents import Incident
+from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.alerting import Held
 from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.snapshot import CampaignState, FailedRun, SchedulerState, Snapshot, Unread

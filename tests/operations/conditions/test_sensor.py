@@ -11,8 +11,8 @@ import dagster as dg
 import pytest
 from dagster._daemon.types import DaemonHeartbeat
 
-from regworkers_core.adapters.drain_log import DrainMinute, minute_of
-from regworkers_core.adapters.draws import lease_name
+from regworkers_core.adapters.mongo.drain_log import DrainMinute, minute_of
+from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.engine.leases import LeaseHolder, LeaseRow
 from regworkers_core.engine.ports import Outgoing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from regworkers_core.adapters.incidents import Incident
+from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Alert
 from regworkers_core.domain.snapshot import (
     CampaignState,

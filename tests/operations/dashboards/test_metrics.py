@@ -9,8 +9,8 @@ import pytest
 from botocore.exceptions import ClientError
 from structlog.testing import capture_logs
 
-from regworkers_core.adapters.aws import classify_aws
-from regworkers_core.adapters.cloudwatch import DrainMetrics, Strain
+from regworkers_core.adapters.aws.clients import classify_aws
+from regworkers_core.adapters.aws.cloudwatch import DrainMetrics, Strain
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
 from regworkers_core.engine.dead_letters import DeadLetterOffice, Letter
 from regworkers_core.engine.dependency import Dependency, RetryPolicy

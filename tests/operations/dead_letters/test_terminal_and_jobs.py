@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from regworkers_core.adapters.message_moves import MessageMoves
+from regworkers_core.adapters.aws.message_moves import MessageMoves
 from regworkers_core.engine.ports import Outgoing
 from regworkers_core.operations.policies.everyone import WORKERS
 from regworkers_core.runtime import Runtime

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from regworkers_core.adapters.incidents import Incident
+from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.cli.doctor import screen
 from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.snapshot import (

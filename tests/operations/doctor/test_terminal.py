@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from regworkers_core.adapters.reconcile_results import ReconcileSummary
+from regworkers_core.adapters.mongo.reconcile_results import ReconcileSummary
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.doctor.sections import SECTIONS
 from regworkers_core.runtime import Runtime

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from regworkers_core.adapters.objects import ObjectStore
+from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.operations.dependencies import DependencyReport
 from regworkers_core.operations.provision import provision

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from structlog.testing import capture_logs
 
-from regworkers_core.adapters.drain_log import DrainMinute
+from regworkers_core.adapters.mongo.drain_log import DrainMinute
 from regworkers_core.drain_recorder import Meters, Recorder, Tally
 from regworkers_core.engine.drain import DrainReport
 from tests.engine.fakes import away

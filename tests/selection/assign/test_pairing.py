@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymongo.errors import AutoReconnect, CursorNotFound
 
-from regworkers_core.adapters.batches import in_batches_of
-from regworkers_core.adapters.mongo import classify_mongo
+from regworkers_core.adapters.mongo.batches import in_batches_of
+from regworkers_core.adapters.mongo.client import classify_mongo
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.runtime import Runtime

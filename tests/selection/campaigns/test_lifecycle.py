@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.campaigns import Campaigns
+from regworkers_core.adapters.mongo.campaigns import Campaigns
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.leases import LeaseHolder

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.codes import NewCode
+from regworkers_core.adapters.mongo.codes import NewCode
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime

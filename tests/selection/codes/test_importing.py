@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.codes import Code, NewCode
+from regworkers_core.adapters.mongo.codes import Code, NewCode
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.engine.stop import StopSignal

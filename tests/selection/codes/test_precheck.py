@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.codes import CodeStatus
+from regworkers_core.adapters.mongo.codes import CodeStatus
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.selection.codes.precheck import CodesPrecheck, check_codes

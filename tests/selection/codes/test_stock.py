@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from regworkers_core.adapters.codes import NewCode
+from regworkers_core.adapters.mongo.codes import NewCode
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.codes.stock import read_stock, void_codes

@@ -8,7 +8,7 @@ import threading
 import orjson
 import pytest
 
-from regworkers_core.adapters.attribute_values import attributes
+from regworkers_core.adapters.aws.attribute_values import attributes
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.held_lease import held_lease
 from regworkers_core.engine.leases import LeaseHolder

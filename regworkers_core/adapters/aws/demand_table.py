@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from regworkers_core.adapters.attribute_values import attribute, plain_item
-from regworkers_core.adapters.tables import known_table
+from regworkers_core.adapters.aws.attribute_values import attribute, plain_item
+from regworkers_core.adapters.aws.tables import known_table
 from regworkers_core.domain.entry import ORDER_FIELDS, Entry
 from regworkers_core.domain.keys import ENTRY_PREFIX, EntryKey
 from regworkers_core.domain.reasons import TransientFailure

@@ -11,7 +11,7 @@ from typing import Any
 
 from pymongo.collection import Collection
 
-from regworkers_core.adapters.draws import MarketStatus, PhaseStatus
+from regworkers_core.adapters.mongo.draws import MarketStatus, PhaseStatus
 from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.engine.dependency import Dependency
 

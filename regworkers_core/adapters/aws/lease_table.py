@@ -7,9 +7,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from regworkers_core.adapters.attribute_values import attributes, plain_item
-from regworkers_core.adapters.aws import error_code
-from regworkers_core.adapters.tables import known_table
+from regworkers_core.adapters.aws.attribute_values import attributes, plain_item
+from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.adapters.aws.tables import known_table
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.engine.leases import LeaseKey, LeaseRow

@@ -11,8 +11,8 @@ from boto3.exceptions import S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
-from regworkers_core.adapters.aws import classify_aws, error_code
-from regworkers_core.adapters.object_stream import ObjectStream
+from regworkers_core.adapters.aws.clients import classify_aws, error_code
+from regworkers_core.adapters.aws.object_stream import ObjectStream
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency
 

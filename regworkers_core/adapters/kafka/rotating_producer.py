@@ -18,8 +18,8 @@ from contextlib import contextmanager
 
 import structlog
 
-from regworkers_core.adapters.kafka_credentials import Credentials
-from regworkers_core.adapters.kafka_producer import Record, RecordProducer
+from regworkers_core.adapters.kafka.credentials import Credentials
+from regworkers_core.adapters.kafka.producer import Record, RecordProducer
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 
 log = structlog.get_logger(__name__)

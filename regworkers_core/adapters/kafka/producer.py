@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from regworkers_core.adapters.kafka_admin import DEPENDENCY, classify_kafka
+from regworkers_core.adapters.kafka.admin import DEPENDENCY, classify_kafka
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason, TransientFailure, UsageError
 
 # Of one record; brokers refuse more than 1 MiB unless they are told otherwise.

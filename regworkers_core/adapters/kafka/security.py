@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from regworkers_core.adapters.secrets import SecretStore
+from regworkers_core.adapters.aws.secrets import SecretStore
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.settings import PROJECT_ROOT, KafkaSettings
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pymongo.collection import Collection
 
-from regworkers_core.adapters.by_prefix import read_by_prefix
-from regworkers_core.adapters.counting import count
-from regworkers_core.adapters.write_once import Inserted, insert_once
+from regworkers_core.adapters.mongo.by_prefix import read_by_prefix
+from regworkers_core.adapters.mongo.counting import count
+from regworkers_core.adapters.mongo.write_once import Inserted, insert_once
 from regworkers_core.domain.selection import MarketPhase, Notice
 from regworkers_core.engine.dependency import Dependency
 

@@ -14,7 +14,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from regworkers_core.adapters.kafka_security import KafkaSecurity, Material, Stage
+from regworkers_core.adapters.kafka.security import KafkaSecurity, Material, Stage
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 
 log = structlog.get_logger(__name__)

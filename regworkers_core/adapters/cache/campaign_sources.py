@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from regworkers_core.adapters.campaigns import Campaigns
+from regworkers_core.adapters.mongo.campaigns import Campaigns
 from regworkers_core.adapters.services.ports import Services
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.eligibility import Source

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import structlog
 
-from regworkers_core.adapters.incidents import Incident
+from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Change, Severity
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import Dependency

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from regworkers_core.adapters.attribute_values import attributes
-from regworkers_core.adapters.tables import known_table
+from regworkers_core.adapters.aws.attribute_values import attributes
+from regworkers_core.adapters.aws.tables import known_table
 from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.invite import INVITE_PREFIX, Invite, InviteType
 from regworkers_core.domain.keys import CAMPAIGN_PREFIX

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from regworkers_core.adapters.incidents import Incident
+from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Change, Severity
 from regworkers_core.domain.reasons import Failure, ItemFailure, TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
-from regworkers_core.adapters.kafka_admin import DEPENDENCY
+from regworkers_core.adapters.kafka.admin import DEPENDENCY
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.settings import KafkaSettings

@@ -11,7 +11,7 @@ from typing import Any
 from pymongo import UpdateOne
 from pymongo.collection import Collection
 
-from regworkers_core.adapters.write_once import insert_once
+from regworkers_core.adapters.mongo.write_once import insert_once
 from regworkers_core.domain.selection import Chunk, MarketPhase
 from regworkers_core.engine.dependency import Dependency
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from pymongo.collection import Collection
 
-from regworkers_core.adapters.batches import in_batches_of
-from regworkers_core.adapters.by_prefix import read_by_prefix
-from regworkers_core.adapters.counting import count
-from regworkers_core.adapters.write_once import Inserted, insert_once
+from regworkers_core.adapters.mongo.batches import in_batches_of
+from regworkers_core.adapters.mongo.by_prefix import read_by_prefix
+from regworkers_core.adapters.mongo.counting import count
+from regworkers_core.adapters.mongo.write_once import Inserted, insert_once
 from regworkers_core.domain.selection import MarketPhase, Planned
 from regworkers_core.engine.dependency import Dependency
 

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import structlog
 
-from regworkers_core.adapters.campaign_sources import CampaignSource
-from regworkers_core.adapters.campaign_store import CampaignStore, Held
+from regworkers_core.adapters.cache.campaign_sources import CampaignSource
+from regworkers_core.adapters.cache.campaign_store import CampaignStore, Held
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.eligibility import Fact, Known, Missing, Source
 from regworkers_core.domain.reasons import DependencyDown, Failure, TransientFailure, UsageError

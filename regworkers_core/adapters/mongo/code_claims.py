@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from pymongo import UpdateOne
 from pymongo.collection import Collection
 
-from regworkers_core.adapters.batches import in_batches_of
-from regworkers_core.adapters.counting import count
+from regworkers_core.adapters.mongo.batches import in_batches_of
+from regworkers_core.adapters.mongo.counting import count
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
 from regworkers_core.domain.selection import MarketPhase, Planned
 from regworkers_core.engine.dependency import Dependency

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from botocore.exceptions import ClientError
 
-from regworkers_core.adapters.aws import error_code
+from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.domain.reasons import UsageError
 
 

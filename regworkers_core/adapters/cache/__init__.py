@@ -1,0 +1,1 @@
+"""Campaigns in Redis, beside their source."""
