@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,8 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 
 _ACCOUNT, _LOG_BUCKET = "ACCOUNT", "LOG_BUCKET"
+# Of things that could not be read for the same reason.
+_NAMED = 3
 _TOPIC = re.compile(r"arn:[a-z-]+:[a-z]+:[a-z0-9-]*:\d{12}:\S+")
 
 
@@ -58,6 +61,7 @@ def find_command(
 
 def _comparison(found: Discovery) -> Group:
     columns = [
+        "",
         "resource",
         "declared",
         "found",
@@ -66,7 +70,8 @@ def _comparison(found: Discovery) -> Group:
     ]
     lines = [
         [
-            f"{line.kind} {line.name}",
+            line.kind,
+            line.name,
             "no" if line.declared is None else "if wanted" if line.optional else "yes",
             _found(line),
             *([_known(line)] if found.with_terraform else []),
@@ -79,17 +84,29 @@ def _comparison(found: Discovery) -> Group:
     # Sentences stand below: a narrow terminal would leave them a column of a few letters.
     below = [f"{line.kind} {line.name}: {text}" for line in found.lines for text in line.differences]
     below += [f"nobody declares {line.kind} {line.name}" for line in found.strays]
-    below += [f"could not read the {what}: {why}" for what, why in found.unread.items()]
-    below += [f"could not read {line.kind} {line.name}: {why}" for line in found.lines for why in line.unread]
+    below += _unread(found)
     if found.empty:
         below.append(f"nothing of {found.environment} stands: `regworkers provision`, or deploy/terraform")
-    return Group(rows(columns, lines), *(Text(line) for line in dict.fromkeys(below)))
+    return Group(rows(columns, lines, whole=("resource",)), *(Text(line) for line in below))
+
+
+def _unread(found: Discovery) -> Iterator[str]:
+    """A line for each reason, which is mostly the same for many."""
+    by_reason: dict[str, list[str]] = {}
+    for what, why in found.unread.items():
+        by_reason.setdefault(why, []).append(what)
+    for line in found.lines:
+        for why in line.unread:
+            by_reason.setdefault(why, []).append(f"{line.kind} {line.name}")
+    for why, names in by_reason.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        yield f"could not read {', '.join(names[:_NAMED])}{more}: {why}"
 
 
 def _found(line: Line) -> str:
     if line.found is None:
         return "–" if line.declared is None else "absent"
-    if isinstance(line.found, Unread) or len(line.unread) == len(line.found) > 0:
+    if isinstance(line.found, Unread):
         return "could not read"
     return "partly read" if line.unread else "yes"
 

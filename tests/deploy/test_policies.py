@@ -159,7 +159,7 @@ def test_the_files_are_what_the_declaration_says_and_nothing_else() -> None:
 
 def test_every_operation_that_the_sources_name_is_allowed_to_someone() -> None:
     core = PROJECT_ROOT / "regworkers_core"
-    sources = [*(core / "adapters").glob("*.py"), *(core / "operations").glob("provision*.py")]
+    sources = [*(core / "adapters").rglob("*.py"), *(core / "operations").glob("provision*.py")]
     needed = actions_of_methods(methods_called(*sources))
     assert {"dynamodb:Scan", "dynamodb:PartiQLUpdate", "sqs:ReceiveMessage", "logs:CreateLogGroup"} <= needed
     assert needed <= set().union(*(actions(role) for role in ROLES))

@@ -16,6 +16,7 @@ from regworkers_core.runtime import Runtime
 # What a difference shows of a long value: the beginning says which it is.
 _SHOWN = 60
 ABSENT = "absent"
+_PLURALS = {Kind.POLICY: "policies"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,8 @@ class Discovery:
 
 
 def discover(runtime: Runtime, terraform: State | None = None) -> Discovery:
-    """Never raises for what is away or refused: that is part of the answer."""
+    """Never raises for what is away or refused: that is part of the answer. UsageError in local-dev without a stack."""
+    _ = runtime.aws
     wanted = declared(runtime.settings)
     return compare(
         runtime.settings.environment,
@@ -118,7 +120,7 @@ def compare(
         if (kind, name) not in known
     ]
     unread = {
-        f"list of {kind.value}s": names.why
+        f"list of {_PLURALS.get(kind, f'{kind.value}s')}": names.why
         for kind, names in found.names.items()
         if isinstance(names, Unread)
     }

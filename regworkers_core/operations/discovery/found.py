@@ -219,15 +219,18 @@ class _Reader:
             **redrive_facts(found.get("RedrivePolicy")),
         }
 
-    def _bucket(self, name: str) -> FoundFacts:
+    def _bucket(self, name: str) -> Finding:
         # Of a bucket that is missing the first answer says so.
         versioning = _refusable(lambda: self._call("s3", "get_bucket_versioning", Bucket=name).get("Status"))
+        access = _refusable(lambda: self._public_access(name))
         lifecycle = _refusable(lambda: self._lifecycle(name))
+        if isinstance(versioning, Unread) and isinstance(access, Unread) and isinstance(lifecycle, Unread):
+            return versioning
         if isinstance(lifecycle, Unread):
             lifecycle = {"abortUploadsAfterDays": lifecycle, "forgetReplacedAfterDays": lifecycle}
         return {
             "versioning": versioning if isinstance(versioning, Unread) else versioning == "Enabled",
-            "publicAccess": _refusable(lambda: self._public_access(name)),
+            "publicAccess": access,
             **lifecycle,
         }
 
