@@ -31,6 +31,7 @@ Progress = Callable[[str], None]
 
 # A cold start compiles ministack's modules first, and other builds may keep the machine busy.
 START_SECONDS = 60.0
+PORT_SECONDS = 2.0
 POLL_SECONDS = 0.02
 # Touched whenever a server has become ready.
 READY_MARK = "ready"
@@ -191,8 +192,8 @@ class Stack:
         for server in dead:
             if server.name not in remembered:
                 state.ports[server.name] = self._choose_port(server, state)
-            elif not is_free(state.ports[server.name]):
-                raise PortTaken(server, state.ports[server.name], self.instance)
+            else:
+                self._await_port(server, state.ports[server.name])
         for server in dead:  # a missing wheel is found before anything is started
             server.command(self._place(server, state))
         state.save(self.state_file)
@@ -278,6 +279,14 @@ class Stack:
         self._await(
             ready, f"{server.name}: {server.program} does not answer; see {self.log_file(server.name)}"
         )
+
+    def _await_port(self, server: Server, port: int) -> None:
+        """Threads of a killed server hold its port for a moment longer than it is listed."""
+        deadline = self._clock() + PORT_SECONDS
+        while not is_free(port):
+            if self._clock() > deadline:
+                raise PortTaken(server, port, self.instance)
+            self._sleep(POLL_SECONDS)
 
     def _await(self, condition: Callable[[], bool], failure: str) -> None:
         deadline = self._clock() + START_SECONDS

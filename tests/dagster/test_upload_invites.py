@@ -90,8 +90,8 @@ def test_a_dry_run_counts_and_invites_nobody(runtime: Runtime) -> None:
 
 
 def test_another_bucket_is_named_by_its_address(runtime: Runtime) -> None:
-    runtime.objects.put_bytes("elsewhere.csv", b"email\nelsewhere@example.com\n")
-    result = upload(runtime, key=f"s3://{runtime.objects.bucket}/elsewhere.csv")
+    runtime.objects.put_bytes("invites/elsewhere.csv", b"email\nelsewhere@example.com\n")
+    result = upload(runtime, key=f"s3://{runtime.objects.bucket}/invites/elsewhere.csv")
     assert result.success and is_invited(runtime, "elsewhere@example.com")
 
 

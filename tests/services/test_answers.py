@@ -214,7 +214,7 @@ def test_a_campaign_that_breaks_the_data_contract_is_named_with_its_field(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_service_without_an_address_is_missed_only_when_it_is_asked_for(name: str) -> None:
-    runtime = Runtime(Settings(environment="qa", services={}))  # type: ignore[arg-type]
+    runtime = Runtime(Settings(environment="qa", services={}, selection={"write_grace_seconds": 30}))  # type: ignore[arg-type]
     services = runtime.services
     with pytest.raises(UsageError, match=f"the {name} service is not configured: .*{name.upper()}__BASE_URL"):
         getattr(services, name)

@@ -256,7 +256,8 @@ ANALYTICS = (
             Statement(
                 "ReplaceIt",
                 ("secretsmanager:CreateSecret", "secretsmanager:PutSecretValue"),
-                (secret("kafka-certificate/client*"),),
+                # Together, or its key apart.
+                (secret("kafka-certificate/client*"), secret("kafka-certificate/key*")),
             ),
         ),
     ),
