@@ -1,15 +1,15 @@
 """The facts for all checks of one call, gathered together: nothing that could be shared is read twice.
 
 Each distinct campaign once, all at the same time; consistent reads of the demand table, a hundred keys a call; one
-query of the replica; each distinct user once. The table, the replica and the service are asked at the same time. Who
-does not answer in time leaves a fact missing: nothing in here raises for a dependency.
+query of the replica; each distinct user once, at the same time as those. Who does not answer in time leaves a fact
+missing: nothing in here raises for a dependency.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -30,13 +30,14 @@ from regworkers_core.eligibility.subject import Identity
 from regworkers_core.eligibility.timed import TimedCalls
 
 _CHECKS_A_PERIOD = 100
-_Reading = tuple[list[TableKey], Future[dict[TableKey, Item]]]
 
 
 class CampaignFacts(Protocol):
     @property
     def dependency(self) -> str: ...
-    def find(self, slug_or_id: str) -> Fact[Campaign | None]: ...
+    def find(self, slug_or_id: str) -> Fact[Campaign | None]:
+        """Bounds its own time."""
+        ...
 
 
 class TableReads(Protocol):
@@ -113,21 +114,20 @@ class Gatherer:
         self._secret_calls = TimedCalls("secretsmanager", 1)
 
     def gather(self, checks: Sequence[Check], end: float = math.inf) -> list[Gathered]:
-        """One for each check, in their order. Nothing is waited for beyond `end` (monotonic seconds)."""
+        """One for each check, in their order. Nothing begins after `end` (monotonic seconds); what has begun is over
+        when its driver's time is.
+        """
         slugs = dict.fromkeys(check.campaign_slug for check in checks if check.campaign_slug)
         campaigns = self._find_campaigns(slugs, end)
         known = [(check, _campaign(campaigns, check)) for check in checks]
         began = time.monotonic()
         users = self._start_users(known)
         hashes = self._hash(end) if any(campaign is not None for _, campaign in known) else NOT_ASKED
-        # From here, so that who asks for the secret in vain still gets what does without.
-        periods = -(-len(checks) // _CHECKS_A_PERIOD)
-        deadline = min(end, time.monotonic() + self._limits.read_seconds * periods)
         asked = [_Asked.of(check, campaign, hashes) for check, campaign in known]
         read = Read(hashes if isinstance(hashes, Missing) else None)
-        reads = self._start_reads(read, (key for each in asked for key in each.keys))
-        found = self._find_entrants(known, deadline)
-        self._finish_reads(read, reads, deadline)
+        # One after the other: drivers at work side by side cost each other more than is gained by not waiting.
+        self._read(read, (key for each in asked for key in each.keys), self._deadline(checks, end))
+        found = self._find_entrants(known, self._deadline(checks, end))
         candidates = Candidates(found)
         standings = [
             None
@@ -135,16 +135,18 @@ class Gatherer:
             else Standing(ask.campaign, ask.check.subject, ask.claim_keys, read, candidates)
             for ask in asked
         ]
-        others = self._start_reads(read, (key for each in standings if each for key in each.others()))
-        self._finish_reads(read, others, deadline)
+        others = (key for each in standings if each for key in each.others())
+        self._read(read, others, self._deadline(checks, end))
         records = self._user_records(users, min(end, began + self._limits.user_budget_seconds))
         return [
             _gathered(ask, campaigns, read, standing, records)
             for ask, standing in zip(asked, standings, strict=True)
         ]
 
-    def _find_campaigns(self, slugs: Iterable[str], end: float) -> dict[str, Fact[Campaign | None]]:
-        """All are started, then waited for together."""
+    def _find_campaigns(self, slugs: Collection[str], end: float) -> dict[str, Fact[Campaign | None]]:
+        """A single one here, unless it is too late; several at the same time."""
+        if len(slugs) == 1 and time.monotonic() < end:
+            return {slug: self._campaign_calls.here(self._find_campaign(slug)) for slug in slugs}
         deadline = min(end, time.monotonic() + self._limits.campaign_seconds)
         calls = {slug: self._campaign_calls.start(self._find_campaign(slug)) for slug in slugs}
         return {slug: self._campaign_calls.result(call, deadline) for slug, call in calls.items()}
@@ -175,28 +177,40 @@ class Gatherer:
         deadline = min(end, time.monotonic() + self._limits.read_seconds)
         return self._secret_calls.result(self._secret_calls.start(self._secret.hash), deadline)
 
-    def _start_reads(self, read: Read, keys: Iterable[TableKey]) -> list[_Reading]:
-        """Of what `read` does not have."""
-        wanted = [key for key in dict.fromkeys(keys) if key not in read]
-        chunks = [wanted[start : start + MAX_GET] for start in range(0, len(wanted), MAX_GET)]
-        return [
-            (chunk, self._table_calls.start(lambda keys=chunk: self._table.read(keys)))  # type: ignore[misc]
-            for chunk in chunks
-        ]
+    def _deadline(self, checks: Sequence[Check], end: float) -> float:
+        """Of a read that begins now."""
+        periods = -(-len(checks) // _CHECKS_A_PERIOD)
+        return min(end, time.monotonic() + self._limits.read_seconds * periods)
 
-    def _finish_reads(self, read: Read, reads: Iterable[_Reading], deadline: float) -> None:
-        for chunk, call in reads:
-            answer: dict[TableKey, Item] | Missing = self._table_calls.result(call, deadline)
-            read.add(chunk, answer)
+    def _read(self, read: Read, keys: Iterable[TableKey], deadline: float) -> None:
+        """Into `read`, what it does not have. One call is made here, and its client bounds each attempt; several are
+        made at the same time.
+        """
+        wanted = [key for key in dict.fromkeys(keys) if key not in read]
+        left = deadline - time.monotonic()
+        if left <= 0:
+            read.add(wanted, Missing(self._table_calls.dependency, "too late"))
+        elif len(wanted) <= MAX_GET:
+            if wanted:
+                read.add(
+                    wanted, self._table_calls.here(lambda: self._table.read(wanted, within_seconds=left))
+                )
+        else:
+            chunks = [wanted[start : start + MAX_GET] for start in range(0, len(wanted), MAX_GET)]
+            calls = [self._table_calls.start(lambda keys=chunk: self._table.read(keys)) for chunk in chunks]  # type: ignore[misc]
+            for chunk, call in zip(chunks, calls, strict=True):
+                answer: dict[TableKey, Item] | Missing = self._table_calls.result(call, deadline)
+                read.add(chunk, answer)
 
     def _find_entrants(
         self, known: Sequence[tuple[Check, Campaign | None]], deadline: float
     ) -> Found | Missing:
-        """Here, while the table is read elsewhere."""
         traces, each = _traces(known)
         if not traces:
             return Found([], True)
-        within = max(0.0, deadline - time.monotonic())
+        within = deadline - time.monotonic()
+        if within <= 0:
+            return Missing(self._replica_calls.dependency, "too late")
         return self._replica_calls.here(lambda: self._entrants.find(traces, each, within_seconds=within))
 
 

@@ -44,6 +44,7 @@ class Table:
     def __init__(self) -> None:
         self.items: dict[TableKey, dict[str, Any]] = {}
         self.reads: list[int] = []
+        self.within: list[float | None] = []
         self.put_within: list[float | None] = []
         self.trouble: Trouble = no_trouble
         self._lock = threading.Lock()
@@ -54,6 +55,7 @@ class Table:
     def read(
         self, keys: Sequence[TableKey], *, within_seconds: float | None = None
     ) -> dict[TableKey, dict[str, Any]]:
+        self.within.append(within_seconds)
         self.trouble()
         with self._lock:
             self.reads.append(len(keys))

@@ -22,7 +22,7 @@ from regworkers_core.eligibility.gather import Gathered, Limits
 from regworkers_core.eligibility.judge import judge
 from regworkers_core.eligibility.request import read_check
 from regworkers_core.eligibility.subject import Identity
-from tests.eligibility.fakes import NOW, World, entrant, no_trouble
+from tests.eligibility.fakes import NOW, Replica, Table, World, entrant, no_trouble
 from tests.eligibility.world import campaign, check
 from tests.support.entries import item, key
 
@@ -117,13 +117,13 @@ def slow() -> Iterator[Callable[[], object]]:
     over.set()
 
 
-def too_late(world: World) -> Callable[[], object]:
-    """The replica bounds its own time, so a slow one says so when that is over."""
+def too_late(fake: Table | Replica) -> Callable[[], object]:
+    """Who is asked in the caller's thread bounds its own time, so a slow one says so when that is over."""
 
     def over() -> None:
-        within = world.replica.within[-1]
+        within = fake.within[-1]
         assert within is not None and within < 1.0
-        raise TransientFailure("mongo", "too late")
+        raise TransientFailure("it", "too late")
 
     return over
 
@@ -172,18 +172,27 @@ def test_a_slow_dependency_is_waited_for_so_long_and_no_longer(
             read_seconds=long if who == "users" else short,
         )
     )
-    getattr(world, who).trouble = slow if who != "replica" else too_late(world)
+    fake = getattr(world, who)
+    fake.trouble = too_late(fake) if isinstance(fake, Table | Replica) else slow
     assert verdict(world, **ADMITTED) == expected
 
 
-def test_the_replica_is_given_what_is_left_of_the_time() -> None:
+def test_the_table_and_the_replica_are_given_what_is_left_of_the_time() -> None:
     world = strict_world(Limits(read_seconds=600.0))
     gather(world, check(**ADMITTED))
     world.gatherer.gather([read_check(check(**ADMITTED))], time.monotonic() + 60.0)
-    assert [
-        within is not None and within <= most
-        for within, most in zip(world.replica.within, (600, 60), strict=True)
-    ]
+    for fake in (world.table, world.replica):
+        given = [within for within in fake.within if within is not None]
+        assert len(given) == len(fake.within) and 60 < given[0] <= 600 and given[-1] <= 60
+
+
+def test_more_keys_than_fit_into_a_call_are_waited_for_so_long_and_no_longer(
+    slow: Callable[[], object],
+) -> None:
+    world = World(campaign(), limits=Limits(read_seconds=0.05))
+    world.table.trouble = slow
+    gathered = gather(world, *(check(email=f"f{number}@example.com") for number in range(101)))
+    assert {said(each) for each in gathered} == {"UNKNOWN duplicates"}
 
 
 def test_a_slow_user_service_delays_nobody_who_does_without_it(slow: Callable[[], object]) -> None:
@@ -227,14 +236,19 @@ def test_campaigns_are_waited_for_together_and_no_longer_than_for_one(slow: Call
     assert len(world.campaigns.asked) == 2, "the others gave up before they began"
 
 
-@pytest.mark.parametrize("who", ["campaigns", "table", "replica", "users", "secrets"])
+@pytest.mark.parametrize("who", ["users", "secrets"])
 def test_nothing_is_waited_for_beyond_the_end_of_the_call(who: str, slow: Callable[[], object]) -> None:
     world = strict_world(Limits(600.0, 600.0, 4, 600.0))
-    if who == "replica":
-        slow = too_late(world)
     getattr(world, who).trouble = slow
     (gathered,) = world.gatherer.gather([read_check(check(**ADMITTED))], time.monotonic() + 0.05)
     assert said(gathered.at(world.now)).startswith("UNKNOWN")
+
+
+def test_after_the_end_of_the_call_nobody_is_asked_any_more() -> None:
+    world = strict_world()
+    (gathered,) = world.gatherer.gather([read_check(check(**ADMITTED))], time.monotonic() - 1.0)
+    assert said(gathered) == "UNKNOWN campaign"
+    assert world.table.within == world.replica.within == world.users.asked == []
 
 
 def test_an_invite_that_could_not_be_read_is_missing_once_the_others_have_ended() -> None:
