@@ -92,10 +92,6 @@ class Incidents:
         """Open or closed; None when there never was one under this key."""
         return next(iter(self._find({"_id": key, "serial": {"$exists": True}})), None)
 
-    def every(self) -> list[Incident]:
-        """Of all scopes, closed ones included."""
-        return self._find({})
-
     def all(self) -> list[Incident]:
         """Open and closed. A mute, which lies beside them, has no serial."""
         return self._find({"serial": {"$exists": True}})

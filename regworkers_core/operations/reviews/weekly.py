@@ -49,7 +49,7 @@ def parts(runtime: Runtime, now: float) -> Iterator[Part]:
             now=now,
         ),
     )
-    yield Part("alerts", "Alerts", lambda: alerts(runtime.incidents.every(), since=since, now=now))
+    yield Part("alerts", "Alerts", lambda: alerts(runtime.incidents.all(), since=since, now=now))
     yield Part("durations", "Duration of batches", lambda: durations(*days(), since=since))
     yield Part("errors", "Error patterns", lambda: errors(letters(), *days(), since=since))
 

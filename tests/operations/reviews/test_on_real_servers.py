@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from regworkers_core.adapters.aws.objects import ObjectStore
+from regworkers_core.adapters.mongo.mutes import Mute
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.operations.dependencies import DependencyReport
 from regworkers_core.operations.provision import provision
@@ -18,7 +19,7 @@ from regworkers_core.operations.reviews.publish import publish
 from regworkers_core.operations.reviews.sections import Kind, Review
 from regworkers_core.reporting.markdown import PLOT_BYTES
 from regworkers_core.runtime import Runtime
-from tests.operations.reviews.world import NOW, has, plant
+from tests.operations.reviews.world import NOW, ago, has, plant
 from tests.support.shared import emptied, shared_namespace
 from tests.support.terminal import regworkers
 
@@ -61,6 +62,8 @@ def test_an_empty_environment_has_every_review_and_nothing_to_mend(runtime: Runt
 
 def test_a_week_with_history_is_kept_on_s3_as_page_markdown_and_numbers(runtime: Runtime) -> None:
     plant(runtime)
+    # It lies beside the incidents and is none.
+    runtime.mutes.put(Mute("analytics:*", "ada", ago(0.1), 3600.0, "Kafka is moved"))
     made = review(runtime, Kind.WEEKLY)
     letters, alerts, durations, errors = made.sections
     assert has(letters, "warning", "1 message ") and has(alerts, "finding", "analytics:kafka")
