@@ -14,7 +14,7 @@ import pytest
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.adapters.telling.channels import FileChannel, SlackChannel, classify_slack
 from regworkers_core.domain.alert import Alert, Change, Severity
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.reasons import ItemFailure, TransientFailure
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 
 ALERT = Alert("analytics:kafka", Severity.CRITICAL, "Kafka <b1> & b2 do not answer", "analytics.md")
@@ -71,9 +71,18 @@ def test_slack_is_told_of_the_end(slack: Any) -> None:
     assert slack.got[0]["text"].startswith("[qa] resolved: ")
 
 
-def test_a_refusal_is_transient(slack: Any) -> None:
-    slack.status = 500
-    with pytest.raises(TransientFailure, match="500"):
+@pytest.mark.parametrize("status", [500, 429])
+def test_slack_in_trouble_or_overloaded_is_transient(slack: Any, status: int) -> None:
+    slack.status = status
+    with pytest.raises(TransientFailure, match=str(status)):
+        channel(f"http://127.0.0.1:{slack.server_port}/hook").tell(INCIDENT, Change.OPENED)
+
+
+def test_what_slack_refuses_is_the_fault_of_that_message_and_keeps_no_other_from_being_told(
+    slack: Any,
+) -> None:
+    slack.status = 400
+    with pytest.raises(ItemFailure, match="status 400"):
         channel(f"http://127.0.0.1:{slack.server_port}/hook").tell(INCIDENT, Change.OPENED)
 
 

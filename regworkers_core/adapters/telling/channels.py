@@ -10,11 +10,13 @@ import structlog
 
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Change, Severity
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.reasons import ItemFailure, TransientFailure
 from regworkers_core.engine.dependency import Dependency
 
 log = structlog.get_logger(__name__)
 ALL = frozenset(Severity)
+# Of Slack, which is asked too often or too slowly; what it refuses otherwise is that message's fault.
+_LATER = (408, 429)
 
 
 class SlackChannel:
@@ -49,8 +51,11 @@ class SlackChannel:
 
     def _send(self, text: str, blocks: list[dict[str, object]]) -> None:
         answer = self._client.send(text=text, blocks=blocks)
-        if answer.status_code != 200:
-            raise TransientFailure("slack", f"status {answer.status_code}")
+        status = answer.status_code
+        if 400 <= status < 500 and status not in _LATER:
+            raise ItemFailure(f"Slack refuses the message (status {status})")
+        if status != 200:
+            raise TransientFailure("slack", f"status {status}")
 
     def _runbook(self, incident: Incident) -> str:
         page = incident.alert.runbook
@@ -58,7 +63,7 @@ class SlackChannel:
 
 
 def classify_slack(error: Exception) -> Exception:
-    """Whatever keeps a message from arriving is transient: it is told at the next look."""
+    """Whatever keeps Slack from answering is transient: it is told at the next look."""
     from slack_sdk.errors import SlackClientError
 
     if isinstance(error, SlackClientError | urllib.error.URLError | OSError):
