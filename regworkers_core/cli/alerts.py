@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
+from rich.text import Text
 
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.adapters.mongo.mutes import Mute
@@ -127,9 +128,12 @@ def evaluate_command(form: FormatOption = Format.TEXT) -> None:
         time.sleep(runtime.settings.alerts.patience_seconds)
         found = evaluate(runtime, _look(runtime), by=OUTSIDE, blind_looks=found.blind_looks)
     if found.blind_looks:
-        raise UsageError(
-            "MongoDB does not answer, so no incident is opened or closed; PagerDuty was told of that"
+        told = (
+            "PagerDuty is told"
+            if alerting(runtime).repeatable
+            else "nobody is told, for no PagerDuty is set up"
         )
+        raise UsageError(f"MongoDB does not answer, so no incident is opened or closed; {told}")
     _answer(runtime, list(found.open), form, dict(found.unknown))
 
 
@@ -180,8 +184,9 @@ def _in_words(incidents: list[Incident], mutes: list[Mute], unknown: dict[str, s
         parts.append(f"what to do: {', '.join(pages)}; `regworkers alerts ack KEY` takes one on")
     else:
         parts.append("no incident is open")
-    parts += [f"{each.pattern} is muted by {each.by} until {each.until}: {each.why}" for each in mutes]
-    parts += [f"{name} is not known: {why}" for name, why in unknown.items()]
+    # As they are: brackets in somebody's words are no markup.
+    parts += [Text(f"{each.pattern} is muted by {each.by} until {each.until}: {each.why}") for each in mutes]
+    parts += [Text(f"{name} is not known: {why}") for name, why in unknown.items()]
     return Group(*parts)
 
 

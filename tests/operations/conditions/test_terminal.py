@@ -91,7 +91,7 @@ def test_a_mute_keeps_channels_silent_until_it_is_lifted(
 ) -> None:
     runtime, receiver = world
     muted = regworkers(
-        runtime, "alerts", "mute", "queue-depth:*", "--for", "2h", "--reason", "a test", "--by", "ada"
+        runtime, "alerts", "mute", "queue-depth:*", "--for", "2h", "--reason", "see [/x]", "--by", "ada"
     )
     assert muted.code == 0, muted.stderr
     alerting(runtime).settle("queue-depth", [DEEP])
@@ -146,8 +146,23 @@ def test_without_mongodb_a_look_from_outside_pages_and_the_next_one_with_it_ends
     settings = runtime.settings.model_copy(update={"mongo": runtime.settings.mongo.model_copy(update=mongo)})
     answer = regworkers(Runtime(settings), "alerts", "evaluate")
     assert answer.code == 2 and "MongoDB does not answer" in answer.stderr
+    assert "PagerDuty is told" in answer.stderr
     assert receiver.actions() == [("trigger", "mongo-away:mongo#0")]
     # The look before was longer ago than looks should be.
     runtime.alert_looks.looked("outside", runtime.alert_looks.now() - 100)
     assert regworkers(runtime, "alerts", "evaluate").code == 0
     assert receiver.actions()[1:] == [("resolve", "mongo-away:mongo#0")]
+
+
+def test_a_look_from_outside_without_mongodb_and_pagerduty_says_that_nobody_is_told(
+    world: tuple[Runtime, Receiver], regworkers: Command
+) -> None:
+    runtime, receiver = world
+    mongo = {"uri": SecretStr("mongodb://127.0.0.1:9/"), "server_selection_timeout_seconds": 0.1}
+    changes = {
+        "mongo": runtime.settings.mongo.model_copy(update=mongo),
+        "alerts": runtime.settings.alerts.model_copy(update={"pagerduty_routing_key": None}),
+    }
+    answer = regworkers(Runtime(runtime.settings.model_copy(update=changes)), "alerts", "evaluate")
+    assert answer.code == 2 and "nobody is told" in answer.stderr
+    assert receiver.actions() == []
