@@ -78,7 +78,7 @@ class OperatorActions:
         self._set(action_id, {"result": dict(result)})
 
     def ends(self, action_id: str, outcome: str, result: Mapping[str, Any]) -> None:
-        """`outcome` is `done`, `failed` or `stopped`."""
+        """`outcome` is `done`, `failed`, `stopped` or `killed`."""
         self._set(action_id, {"outcome": outcome, "endedAt": iso(self._clock()), "result": dict(result)})
 
     @contextmanager
@@ -91,9 +91,9 @@ class OperatorActions:
         try:
             yield result
         except BaseException as error:
-            self._last_words(action_id, what, "failed", {**result, "error": type(error).__name__})
+            self.last_words(action_id, what, "failed", {**result, "error": type(error).__name__})
             raise
-        self._last_words(action_id, what, "done", result)
+        self.last_words(action_id, what, "done", result)
 
     def history(self, *, what: str = "", since: str = "", limit: int = 50) -> list[Action]:
         """The latest first; `what` is the beginning of the command's name (`dlq`), empty: all. `since` is a time of
@@ -107,8 +107,10 @@ class OperatorActions:
         )
         return [_parsed(document) for document in found]
 
-    def _last_words(self, action_id: str, what: str, outcome: str, result: Mapping[str, Any]) -> None:
-        """What was done is done: that its end could not be kept makes it no failure, and hides none."""
+    def last_words(self, action_id: str, what: str, outcome: str, result: Mapping[str, Any]) -> None:
+        """As `ends`, without raising: what was done is done, that its end could not be kept makes it no failure, and
+        hides none.
+        """
         try:
             self.ends(action_id, outcome, result)
         except TransientFailure as failure:

@@ -51,9 +51,9 @@ def working(
                 yield work
             except BaseException as error:
                 failed = {**work.result, "error": type(error).__name__}
-                runtime.operator_actions.ends(action_id, "failed", failed)
+                runtime.operator_actions.last_words(action_id, DLQ + command, "failed", failed)
                 raise
-            runtime.operator_actions.ends(action_id, work.outcome, work.result)
+            runtime.operator_actions.last_words(action_id, DLQ + command, work.outcome, work.result)
     except LeaseBusy:
         raise UsageError(_busy(runtime, queue, name)) from None
 
