@@ -19,12 +19,13 @@ _LOOKS = 60
 
 
 class CanaryOutcome(StrEnum):
-    """Only PASSED and NONE let the rest follow."""
+    """Only PASSED and NONE let the rest follow. NOT_TAKEN: their queue did not take a single one."""
 
     PASSED = "passed"
     FAILED_AGAIN = "failed again"
     FAILED_OTHERWISE = "failed otherwise"
     UNANSWERED = "unanswered"
+    NOT_TAKEN = "not taken"
     NONE = "none"
 
 

@@ -6,6 +6,7 @@ All progress is in the queues themselves: whoever runs it again after a kill goe
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,9 +17,8 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.dead_letters.canary import FOLLOWS, CanaryOutcome, CanaryWatch
 from regworkers_core.operations.dead_letters.choosing import Choice
 from regworkers_core.operations.dead_letters.closing import close_cause, close_moved, close_settled
-from regworkers_core.operations.dead_letters.groups import OTHERS, Group
+from regworkers_core.operations.dead_letters.groups import OTHERS, Group, total
 from regworkers_core.operations.dead_letters.letters import DeadMessage
-from regworkers_core.operations.dead_letters.looking import Look
 from regworkers_core.operations.dead_letters.moving import Moved, Mover
 from regworkers_core.operations.dead_letters.queues import DeadQueue
 from regworkers_core.operations.dead_letters.reading import (
@@ -137,21 +137,24 @@ class _Redrive:
     def count(self, *, canaries: int) -> dict[str, list[DeadMessage]]:
         """Groups with verdicts, and the first of each group sent while the look still holds them."""
         self._hooks.on_phase("counting")
-        chosen: dict[str, list[DeadMessage]] = {}
+        number, waiting = Counter[str](), list[DeadMessage]()
         report, groups = self.report, self.report.groups
         with open_look(self._runtime, self._queue, stopped=self._stopped) as look:
-            for letters in fitting(
-                look, self._queue, self._options.choice, self._began, self._hooks.on_progress
-            ):
-                for judged in add_all(groups, letters, self._truths):
-                    if not groups.knows(judged.letter):
-                        continue
-                    mine = chosen.setdefault(judged.letter.fingerprint, [])
-                    if len(mine) < canaries and self._may_go(judged):
-                        mine.append(judged.letter)
-                        look.settled([judged.letter.message])
-            report.add_look(look)
-            sent = self._send_canaries(look, chosen)
+            try:
+                for letters in fitting(
+                    look, self._queue, self._options.choice, self._began, self._hooks.on_progress
+                ):
+                    for judged in add_all(groups, letters, self._truths):
+                        letter = judged.letter
+                        wanted = groups.knows(letter) and number[letter.fingerprint] < canaries
+                        if wanted and self._may_go(judged):
+                            number[letter.fingerprint] += 1
+                            waiting.append(letter)
+                            look.settled([letter.message])
+                report.add_look(look)
+                sent = self._send_canaries(waiting)
+            finally:
+                look.hand_back([letter.message for letter in waiting])
         set_trends(self._runtime, self._queue, groups, self._began)
         if look.complete:
             report.ended = RedriveEnded.COUNTED
@@ -159,20 +162,21 @@ class _Redrive:
             report.ended = RedriveEnded.STOPPED
         return sent
 
-    def _send_canaries(
-        self, look: Look, chosen: dict[str, list[DeadMessage]]
-    ) -> dict[str, list[DeadMessage]]:
+    def _send_canaries(self, waiting: list[DeadMessage]) -> dict[str, list[DeadMessage]]:
+        """By cause. What was sent is taken out of `waiting`; a cause of which nothing was has no leave to follow."""
         sent: dict[str, list[DeadMessage]] = {}
-        waiting = [letter for letters in chosen.values() for letter in letters]
         if waiting:
             self._hooks.on_phase("sending canaries")
-        try:
-            while waiting and not self._stopped():
-                for letter in self._send(waiting[:_SEND]).sent:
-                    sent.setdefault(letter.fingerprint, []).append(letter)
-                del waiting[:_SEND]
-        finally:
-            look.hand_back([letter.message for letter in waiting])
+        canaries = list(waiting)
+        for start in range(0, len(canaries), _SEND):
+            if self._stopped():
+                return sent
+            for letter in self._send(canaries[start : start + _SEND]).sent:
+                sent.setdefault(letter.fingerprint, []).append(letter)
+                waiting.remove(letter)
+        for letter in waiting:
+            if letter.fingerprint not in sent:
+                self.report.canaries[letter.fingerprint] = CanaryOutcome.NOT_TAKEN
         return sent
 
     def _wait_for(self, canaries: dict[str, list[DeadMessage]]) -> None:
@@ -196,7 +200,7 @@ class _Redrive:
     def _send_rest(self) -> None:
         left = [group for group in self.report.groups if self._left_of(group) > 0 and self._follows(group)]
         if not left or self._stopped():
-            self.report.ended = RedriveEnded.DONE
+            self._pass_ended(whole=True)
             return
         self._hooks.on_phase("sending the rest")
         if not (self._options.by_sqs and self.report.is_whole(self._options.choice) and self._by_sqs()):
@@ -204,11 +208,14 @@ class _Redrive:
 
     def _by_sqs(self) -> bool:
         """False where the endpoint cannot."""
-        expected = sum(self._left_of(group) for group in self.report.groups)
+        groups = self.report.groups
+        expected = sum(self._left_of(group) for group in groups)
+        # SQS counts messages, the rate counts items.
+        share = min(1.0, total(groups) / max(1, sum(group.items for group in groups)))
         moved = move_whole(
             self._runtime.message_moves,
             self._queue,
-            per_second=self._rate,
+            per_second=self._rate * share,
             stopped=self._stopped,
             on_progress=lambda done: self._hooks.on_progress(done, expected),
         )
@@ -239,7 +246,12 @@ class _Redrive:
                     done += len(moved.sent)
                     self._hooks.on_progress(done, max(expected, done))
                 self._ask_whether_it_is_back()
-        self.report.ended = RedriveEnded.DONE if look.complete else RedriveEnded.UNFINISHED
+        self._pass_ended(whole=look.complete)
+
+    def _pass_ended(self, *, whole: bool) -> None:
+        """Causes that the first look did not come to are still there, however much of the queue a later one saw."""
+        done = whole and not self.report.seen.partly
+        self.report.ended = RedriveEnded.DONE if done else RedriveEnded.UNFINISHED
 
     def _wanted(self, letters: Sequence[DeadMessage]) -> list[DeadMessage]:
         """Of the groups that may follow, judged anew: the truth may have moved on since it was counted."""

@@ -158,6 +158,8 @@ def _stopped(cause: str, outcome: CanaryOutcome, queue: str) -> str:
     match outcome:
         case CanaryOutcome.UNANSWERED:
             return f"{cause}: nobody took the canaries in time, so the rest stays: is a drain of {queue} running?"
+        case CanaryOutcome.NOT_TAKEN:
+            return f"{cause}: {queue} did not take the canaries, so the rest stays: run it again later"
         case CanaryOutcome.FAILED_AGAIN:
             return f"{cause}: the same failure came back, so the rest stays: mend the cause first"
         case _:

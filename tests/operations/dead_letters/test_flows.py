@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import count
+
 import orjson
 import pytest
 
-from regworkers_core.domain.reasons import Reason, UsageError
+from regworkers_core.adapters.aws.sqs import SqsQueue
+from regworkers_core.analytics.candidates import refusal
+from regworkers_core.domain.reasons import Reason, TransientFailure, UsageError
 from regworkers_core.engine.held_lease import held_lease
-from regworkers_core.engine.ports import Outgoing
+from regworkers_core.engine.ports import Outgoing, Received, SendFailure
+from regworkers_core.operations.dead_letters import reading
+from regworkers_core.operations.dead_letters import redrive as redriving
 from regworkers_core.operations.dead_letters.canary import CanaryOutcome
 from regworkers_core.operations.dead_letters.choosing import Choice
 from regworkers_core.operations.dead_letters.drop import DropOptions, drop
 from regworkers_core.operations.dead_letters.export import export
+from regworkers_core.operations.dead_letters.letters import DeadMessage
+from regworkers_core.operations.dead_letters.looking import Ended, Look
 from regworkers_core.operations.dead_letters.queues import dead_queue
 from regworkers_core.operations.dead_letters.reading import find_letter, group_letters, list_letters
 from regworkers_core.operations.dead_letters.redrive import RedriveOptions, redrive
 from regworkers_core.operations.dead_letters.redrive_report import RedriveEnded
-from regworkers_core.operations.dead_letters.truth import Verdict
+from regworkers_core.operations.dead_letters.truth import Judged, Truths, Verdict
 from regworkers_core.replication.reconcile import Kind, reconcile
 from regworkers_core.runtime import Runtime
 from tests.operations.dead_letters.world import (
@@ -137,6 +146,63 @@ def test_without_a_drain_the_canaries_get_no_answer_and_the_rest_stays(runtime: 
     assert "is a drain of" in report.advice and depths(runtime) == (1, 2)
 
 
+def test_a_cause_whose_canaries_the_queue_does_not_take_stays_as_a_whole(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(runtime, "e1", "e2", "e3")
+    queue, calls = replication(runtime), list[int]()
+
+    def refusing(_self: SqsQueue, messages: Sequence[Outgoing], **_more: object) -> list[SendFailure]:
+        calls.append(len(messages))
+        return [SendFailure(index, "fake", False) for index in range(len(messages))]
+
+    monkeypatch.setattr(SqsQueue, "send", refusing)
+    options = RedriveOptions(dry_run=False, canary_messages=1)
+    report = redrive(runtime, queue, truths(runtime), options)
+    assert list(report.canaries.values()) == [CanaryOutcome.NOT_TAKEN] and not report.finished
+    assert calls == [1] and report.unsent == 1, "the rest has no canary that speaks for it"
+    assert "did not take the canaries" in report.advice
+    assert runtime.queue(queue.name).depth().visible == 3, "the canary is given back, too"
+
+
+def test_canaries_are_given_back_when_the_truth_cannot_be_read_any_more(runtime: Runtime) -> None:
+    queue = replication(runtime)
+    send_dead(runtime, queue, [Outgoing(body("e0")) for _ in range(110)])
+    reads, judge = count(), truths(runtime)
+
+    class Away(Truths):
+        def __call__(self, letters: Sequence[DeadMessage]) -> list[Judged]:
+            if next(reads):
+                raise TransientFailure("mongo", "away")
+            return judge(letters)
+
+    put(runtime, key("e0"))
+    with pytest.raises(TransientFailure):
+        redrive(runtime, queue, Away(runtime, refusal), ACT)
+    assert runtime.queue(queue.name).depth().visible == 110
+
+
+def test_a_redrive_that_saw_a_part_is_not_done(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = replication(runtime)
+    put(runtime, key("e1"))
+    send_dead(runtime, queue, [Outgoing(body("e1"))])
+    looks = count()
+
+    class Short(Look):
+        def _receive(self, limit: int) -> list[Received]:
+            found = super()._receive(limit)
+            if found and not next(looks):
+                self.ended = Ended.IN_FLIGHT_LIMIT
+            return found
+
+    monkeypatch.setattr(reading, "Look", Short)
+    options = RedriveOptions(dry_run=False, canary_messages=0)
+    report = redrive(runtime, queue, truths(runtime), options)
+    assert report.sent_messages == 1 and report.ended is RedriveEnded.UNFINISHED
+    assert not report.finished and "run it again" in report.advice
+    assert redrive(runtime, queue, truths(runtime), options).finished
+
+
 def test_superseded_and_gone_letters_are_not_sent_but_offered_to_drop(runtime: Runtime) -> None:
     refuse(runtime, "saved", "removed")
     put(runtime, key("saved"), version=2)
@@ -163,6 +229,38 @@ def test_a_message_sent_again_starts_its_attempts_anew_and_keeps_its_trace(runti
     assert report.finished and report.sent_messages == 1
     (message,) = everything(runtime, queue.source)
     assert message.attributes == {**attributes, "attempt": "1"}
+
+
+def test_sqs_is_asked_for_messages_at_the_rate_of_their_items(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for entry in ("e1", "e2"):
+        put(runtime, key(entry))
+    queue, rates = replication(runtime), list[float]()
+    send_dead(runtime, queue, [Outgoing(body("e1", "e2"), {"reason": "INVALID_ENTRY"})])
+
+    def not_here(*_: object, per_second: float, **_more: object) -> None:
+        rates.append(per_second)
+
+    monkeypatch.setattr(redriving, "move_whole", not_here)
+    options = RedriveOptions(dry_run=False, canary_messages=0, rate=100.0)
+    assert redrive(runtime, queue, truths(runtime), options).finished
+    assert rates == [50.0]
+
+
+def test_what_was_sent_is_no_failure_because_its_end_could_not_be_written_down(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(runtime, key("e1"))
+    queue = replication(runtime)
+    send_dead(runtime, queue, [Outgoing(body("e1"))])
+
+    def away(*_: object) -> None:
+        raise TransientFailure("mongo", "away")
+
+    monkeypatch.setattr(runtime.operator_actions, "ends", away)
+    report = redrive(runtime, queue, truths(runtime), RedriveOptions(dry_run=False, canary_messages=0))
+    assert report.finished and report.sent_messages == 1
 
 
 def test_a_second_one_is_told_who_is_at_work(runtime: Runtime) -> None:
