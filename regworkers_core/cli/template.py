@@ -84,8 +84,12 @@ def _told(update: TemplateUpdate) -> RenderableType:
         lines.append("conflicts, marked in the files: " + ", ".join(update.conflicts))
     if update.replaced:
         lines.append("content of this project that the template replaces: " + ", ".join(update.replaced))
+    # Git knows nothing yet of files that were added.
+    undo = (
+        "`git restore .` and deleting what was added undo it" if update.added else "`git restore .` undoes it"
+    )
     lines.append(
-        "applied: look at it with `git diff`, then commit; `git restore .` undoes it"
+        f"applied: look at it with `git status` and `git diff`, then commit; {undo}"
         if update.applied
         else "nothing is changed yet: --yes applies exactly this"
     )
