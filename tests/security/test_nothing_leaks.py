@@ -21,7 +21,7 @@ from regworkers_local.leaks import Leak, everywhere, exactly, find_leaks, in_fil
 from tests.dagster.support import job, use
 from tests.support.entries import key, put, remove
 from tests.support.runtimes import test_settings
-from tests.support.terminal import regworkers
+from tests.support.terminal import in_a_process
 
 FAN = {
     "mail": "planted.fan+1@quixilla-mail.example",
@@ -103,7 +103,7 @@ def test_a_fans_data_is_nowhere_but_in_the_table_and_the_replica(
     _run(instance, "reconcile_entries")
     said = capfd.readouterr()
     for words in (("trace", "summer", "bad"), ("reconcile",), ("doctor",)):
-        answer = regworkers(runtime, *words, **debug)
+        answer = in_a_process(runtime, *words, **debug)
         said = type(said)(said.out + answer.stdout, said.err + answer.stderr)
     (tmp_path / "terminal.log").write_text(said.out + said.err)
 
@@ -183,7 +183,7 @@ def test_no_secret_is_in_anything_that_is_said_when_nobody_answers(
 ) -> None:
     said = []
     for words in COMMANDS:
-        answer = regworkers(away, *words)
+        answer = in_a_process(away, *words)
         said += [answer.stdout, answer.stderr]
         assert answer.stdout or answer.stderr, words
     alert = Alert("test:planted", Severity.CRITICAL, "a test", "operating.md")
@@ -212,7 +212,7 @@ def test_no_secret_is_in_anything_that_is_said_when_nobody_answers(
     ],
 )
 def test_a_setting_that_is_refused_is_not_shown_where_it_may_hold_a_secret(variable: str, value: str) -> None:
-    answer = regworkers(None, "doctor", **{variable: value})
+    answer = in_a_process(None, "doctor", **{variable: value})
     assert answer.code in (1, 2)
     assert "planted" not in answer.stdout + answer.stderr
 
