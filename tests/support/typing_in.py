@@ -1,4 +1,4 @@
-"""The terminal without a process of its own: a tenth of the time, for everything but the process itself."""
+"""Several commands in a row, in an environment that the test may change between them."""
 
 from __future__ import annotations
 
