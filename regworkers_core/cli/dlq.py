@@ -117,13 +117,15 @@ def show(
     letter: Annotated[str, typer.Argument(metavar="ID", help="message id, or <campaignId>:<entryId>")],
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """One letter: attributes, items by id, the truth about each. Exit code 1 when it is not there."""
+    """One letter: attributes, items by id, the truth about each. Exit code 1 when it is not there, or among those that
+    others hold just now.
+    """
     runtime = Runtime.load()
     dead = dead_queue(runtime.names, queue)
-    found = find_letter(runtime, dead, letter, Truths(runtime, refusal))
+    found, seen = find_letter(runtime, dead, letter, Truths(runtime, refusal))
     if found is None:
-        document: dict[str, object] = {"queue": dead.name, "id": letter, "found": False}
-        answer(document, form)
+        document: dict[str, object] = {"queue": dead.name, "id": letter, "found": False, **seen.as_dict()}
+        answer(document, form, text.not_found_text(document))
         raise typer.Exit(FINDING)
     answer(text.letter_document(found, whole=True), form)
 

@@ -104,6 +104,13 @@ def letters_text(document: Document) -> Group:
     return Group(rows(columns, lines, whole=("letter",)), *below, *_notes(document))
 
 
+def not_found_text(document: Document) -> Group:
+    """Whether it may be there all the same."""
+    return Group(
+        *_notes(document, f"{document['id']} is not among the {document['seen']} letters that were seen")
+    )
+
+
 def _named(letter: Document) -> str:
     return next((str(item["id"]) for item in letter["items"] if item["id"]), str(letter["messageId"]))
 

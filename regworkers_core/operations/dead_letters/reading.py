@@ -149,12 +149,18 @@ def list_letters(
     return found, seen
 
 
-def find_letter(runtime: Runtime, queue: DeadQueue, wanted: str, judge: Judge) -> Judged | None:
-    """The letter with this message id, or the first that is about the item with this id; None: not seen."""
-    now = runtime.clock()
+def find_letter(runtime: Runtime, queue: DeadQueue, wanted: str, judge: Judge) -> tuple[Judged | None, Seen]:
+    """The letter with this message id, or the first that is about the item with this id. None: it is not among what
+    was seen, which may be a part.
+    """
+    found, seen, now = None, Seen(), runtime.clock()
     with open_look(runtime, queue) as look:
         for letters in fitting(look, queue, Choice(), now):
             for letter in letters:
                 if letter.id == wanted or any(item.id == wanted for item in letter.items):
-                    return judge([letter])[0]
-    return None
+                    found = judge([letter])[0]
+                    break
+            if found is not None:
+                break
+    seen.add(queue, look)
+    return found, seen

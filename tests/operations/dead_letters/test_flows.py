@@ -81,9 +81,10 @@ def test_each_letter_stands_beside_the_truth(runtime: Runtime) -> None:
         "summer:saved": (Verdict.SUPERSEDED, False),
         "summer:removed": (Verdict.GONE, False),
     }
-    one = find_letter(runtime, replication(runtime), "summer:saved", truths(runtime))
+    one, _ = find_letter(runtime, replication(runtime), "summer:saved", truths(runtime))
     assert one is not None and one.why == "source and replica hold the same state"
-    assert find_letter(runtime, replication(runtime), "summer:nobody", truths(runtime)) is None
+    none, seen = find_letter(runtime, replication(runtime), "summer:nobody", truths(runtime))
+    assert none is None and (seen.messages, seen.partly) == (4, {})
     assert depths(runtime) == (0, 4)
 
 

@@ -54,7 +54,8 @@ def test_an_operator_finds_a_cause_sends_what_is_mended_and_drops_the_rest(
     shown = typed("dlq", "show", "replication", "summer:e1", "--format", "json")
     assert shown.code == 0 and shown.document["items"][0]["id"] == "summer:e1"
     assert shown.document["bodyFields"] == ["createdAt", "op", "pk", "sk", "updatedAt", "version"]
-    assert typed("dlq", "show", "replication", "summer:nobody").code == 1
+    nobody = typed("dlq", "show", "replication", "summer:nobody")
+    assert nobody.code == 1 and "summer:nobody is not among the 3 letters that were seen" in nobody.stdout
     counted = typed("dlq", "redrive", "replication", "--format", "json")
     assert counted.code == 0 and counted.document["dryRun"] and depths(runtime) == (0, 3)
     words = group["command"].split()[1:]
