@@ -7,11 +7,12 @@ calls: one read for each item that was saved, one write for each flag that was c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from regworkers_core.adapters.mongo.drain_log import DrainLog, DrainMinute, minute_of
 from regworkers_core.operations import prices
 from regworkers_core.operations.runbooks.report import Finding, Row, RunbookReport
-from regworkers_core.operations.runbooks.worked import MINUTE_SECONDS, Worked, minute_before, worked
+from regworkers_core.operations.runbooks.worked import MINUTE_SECONDS, Worked, worked
 from regworkers_core.runtime import Runtime
 
 MILLION = 1_000_000
@@ -27,14 +28,23 @@ _CALL_PRICES: Mapping[str, float] = {
 }
 # A drain that runs and finds nothing to do is paid for all the same; a shorter run says nothing.
 _IDLE_MINUTES = 60
-_DAY_MINUTES = 24 * 60.0
+_DAY_SECONDS = 24 * 3600.0
 
 
 def cost(runtime: Runtime, *, days: float = 7.0) -> RunbookReport:
     """Of the last `days`. Raises TransientFailure."""
     now = runtime.clock()
-    log = runtime.drain_log.since(minute_before(now, days * _DAY_MINUTES))
-    return judged(worked(log, now=now), days)
+    return judged(worked(_minutes(runtime.drain_log, now, days), now=now), days)
+
+
+def _minutes(log: DrainLog, now: float, days: float) -> Iterator[DrainMinute]:
+    """Oldest first, read a day at a time: neither memory nor the time of one answer grows with the days."""
+    begin = now - days * _DAY_SECONDS
+    while begin <= now:
+        # The minute of now included.
+        end = min(begin + _DAY_SECONDS, now + MINUTE_SECONDS)
+        yield from log.between(minute_of(begin), minute_of(end))
+        begin += _DAY_SECONDS
 
 
 def judged(by_drain: Mapping[str, Worked], days: float) -> RunbookReport:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from regworkers_core.adapters.mongo.drain_log import DrainMinute
@@ -61,11 +61,11 @@ class Worked:
         return min(1.0, waited / (self.seconds * concurrency)) if self.minutes else 0.0
 
 
-def worked(log: Sequence[DrainMinute], *, now: float) -> Mapping[str, Worked]:
-    """By drain; `now` is in epoch seconds."""
+def worked(log: Iterable[DrainMinute], *, now: float) -> Mapping[str, Worked]:
+    """By drain; `log` is oldest first, `now` in epoch seconds."""
     found: dict[str, Worked] = {}
     latest: dict[tuple[str, str], DrainMinute] = {}
-    for entry in sorted(log, key=lambda each: each.minute):
+    for entry in log:
         of = found.setdefault(entry.drain, Worked(entry.drain))
         of.minutes += 1
         of.counts.update(entry.counts)

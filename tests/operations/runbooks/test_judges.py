@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -197,6 +198,23 @@ class TestCost:
             prices.PRICES_AS_OF in report.facts["pricesOf"]
             and prices.PRICES_REGION in report.facts["pricesOf"]
         )
+
+    def test_the_log_of_many_days_is_read_a_day_at_a_time_and_each_minute_once(self) -> None:
+        asked = list[tuple[str, str]]()
+
+        class Log:
+            def between(self, start: str, end: str) -> list[DrainMinute]:
+                asked.append((start, end))
+                return [minute(run=start, at=start, counts={"received": 1, "applied": 1})]
+
+        runtime: Any = SimpleNamespace(clock=lambda: NOW, drain_log=Log())
+        report = cost.cost(runtime, days=2.5)
+        assert asked == [
+            ("2026-11-22T20:16Z", "2026-11-23T20:16Z"),
+            ("2026-11-23T20:16Z", "2026-11-24T20:16Z"),
+            ("2026-11-24T20:16Z", "2026-11-25T08:17Z"),
+        ]
+        assert report.facts["entries"] == 3
 
     def test_without_entries_there_is_no_price_of_one(self) -> None:
         assert cost.judged({}, 7).facts["dollarsPerMillionEntries"] is None
