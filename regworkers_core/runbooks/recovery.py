@@ -70,8 +70,8 @@ def _provisioned(runtime: Runtime) -> Done:
 
 
 def _examined(runtime: Runtime) -> Done:
-    """As the doctor does. Who is away keeps a rebuild from being done; that the replica differs or queues are deep is
-    why somebody rebuilds.
+    """As the doctor does. Who is away is a finding, and a step that needs them fails by itself; that the replica
+    differs or queues are deep is why somebody rebuilds.
     """
     eager = Runtime(impatient(runtime.settings))
     snapshot = read_system(eager, lambda: read_scheduler(eager.dagster, eager.clock()))

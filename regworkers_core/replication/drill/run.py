@@ -56,8 +56,8 @@ def recovery_drill(
     """Rebuild up to `most` entries (None: all) into a scratch database at the rate of a backfill, compare them with
     what was read, and drop it again whatever happens.
 
-    Raises UsageError when tables or addresses are missing, or when another drill is at work; a dependency that goes
-    away meanwhile is in the result.
+    Raises UsageError when tables or addresses are missing, or when another drill began in the same second; a
+    dependency that goes away meanwhile is in the result.
     """
     stop, found, scratch = stop or StopSignal(), _Found(), Scratch(runtime)
     total = None
