@@ -128,6 +128,10 @@ class TickState:
     error: str = ""
 
 
+# Jobs of the flow from the closing of a campaign to the messages to its fans: a run of theirs that failed is told.
+SELECTION_JOBS = ("draw", "top_up", "process_selections", "retry_market_selection", "send_notifications")
+
+
 @dataclass(frozen=True, slots=True)
 class FailedRun:
     run_id: str

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from regworkers_core.domain.snapshot import FailedRun, SchedulerState, TickState
+from regworkers_core.domain.snapshot import SELECTION_JOBS, FailedRun, SchedulerState, TickState
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.snapshot.cron import longest_gap_seconds
 from regworkers_core.operations.snapshot.scheduler import (
@@ -78,8 +78,16 @@ def _ticks(instance: dg.DagsterInstance, repository: dg.RepositoryDefinition) ->
 
 def _failed_runs(instance: dg.DagsterInstance, now: float) -> tuple[FailedRun, ...]:
     since = datetime.fromtimestamp(now - LOOK_BACK_SECONDS, UTC)
-    filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
-    failed = [_failed(record) for record in instance.get_run_records(filters, limit=MOST_RUNS)]
+    failed = list(
+        dict.fromkeys(
+            _failed(record)
+            for job in (None, *SELECTION_JOBS)
+            for record in instance.get_run_records(
+                dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since),
+                limit=MOST_RUNS,
+            )
+        )
+    )
     latest: dict[Work, str] = {}
     for job, partition in dict.fromkeys((run.job, run.partition) for run in failed):
         tags = {PARTITION_TAG: partition} if partition else {}

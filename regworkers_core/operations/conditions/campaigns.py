@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from regworkers_core.domain.alert import Severity
-from regworkers_core.domain.snapshot import CampaignState, Unread
+from regworkers_core.domain.snapshot import SELECTION_JOBS, CampaignState, Unread
 from regworkers_core.operations.conditions.causes import of_draws
 from regworkers_core.operations.conditions.condition import Finding, Given, Judgement
 from regworkers_core.operations.conditions.texts import duration
 
 RUNS = "selection-run"
-# Jobs of the flow from the closing of a campaign to the messages to its fans.
-SELECTION_JOBS = ("draw", "top_up", "process_selections", "retry_market_selection", "send_notifications")
 PROCESSING = "PROCESSING"
 _STILL_SECONDS, _LEASES = 60.0, 4
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from regworkers_core.domain.alert import Severity
+from regworkers_core.domain.snapshot import SELECTION_JOBS
 from regworkers_core.operations.conditions import campaigns, dependencies, kept, queues, scheduler, work
 from regworkers_core.operations.conditions.causes import DEPENDENCY
 from regworkers_core.operations.conditions.condition import Condition
@@ -124,8 +125,8 @@ TABLE: tuple[Condition, ...] = (
     ),
     Condition(
         name=campaigns.RUNS,
-        fires="the last run of a selection job failed: "
-        + ", ".join(f"`{job}`" for job in campaigns.SELECTION_JOBS),
+        fires="the last run of a selection job failed, a day ago at most: "
+        + ", ".join(f"`{job}`" for job in SELECTION_JOBS),
         severity=_CRITICAL,
         key="job, or `<job>/<campaignId>`",
         runbook="selection-failures.md",

@@ -9,23 +9,30 @@ import orjson
 
 from regworkers_core.adapters.dagster_api import DagsterApi
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.domain.snapshot import FailedRun, SchedulerState, TickState
+from regworkers_core.domain.snapshot import SELECTION_JOBS, FailedRun, SchedulerState, TickState
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.snapshot.cron import longest_gap_seconds
 
 LOOK_BACK_SECONDS = 24 * 3600.0
-# Failed runs that are looked at; whoever has more has been told by then.
+# Failed runs that are looked at, the latest of all and the latest of each selection job: what fails again and again
+# must not hide a draw that did.
 MOST_RUNS = 50
 PARTITION_TAG = "dagster/partition"
 _RUN = "runId jobName status endTime tags { key value }"
+_RESULTS = f"{{ ... on Runs {{ results {{ {_RUN} }} }} }}"
 _STATE = "status ticks(limit: 1) { timestamp error { className } }"
+_FAILED = "statuses: [FAILURE], updatedAfter: $since"
+_OF_SELECTION = "\n  ".join(
+    f'failed_{job}: runsOrError(filter: {{{_FAILED}, pipelineName: "{job}"}}, limit: {MOST_RUNS}) {_RESULTS}'
+    for job in SELECTION_JOBS
+)
 QUERY = f"""query Scheduler($since: Float!) {{
   instance {{ daemonHealth {{ allDaemonStatuses {{ daemonType required lastHeartbeatTime }} }} }}
   repositoriesOrError {{ __typename ... on RepositoryConnection {{ nodes {{
     sensors {{ name minIntervalSeconds sensorState {{ {_STATE} }} }}
     schedules {{ name cronSchedule scheduleState {{ {_STATE} }} }} }} }} }}
-  failed: runsOrError(filter: {{statuses: [FAILURE], updatedAfter: $since}}, limit: {MOST_RUNS}) {{
-    ... on Runs {{ results {{ {_RUN} }} }} }}
+  failed: runsOrError(filter: {{{_FAILED}}}, limit: {MOST_RUNS}) {_RESULTS}
+  {_OF_SELECTION}
   queued: runsOrError(filter: {{statuses: [QUEUED]}}) {{ ... on Runs {{ count }} }}
 }}"""
 
@@ -38,7 +45,8 @@ def read_scheduler(api: DagsterApi, now: float) -> SchedulerState:
     found = api.ask(QUERY, {"since": now - LOOK_BACK_SECONDS})
     if found["repositoriesOrError"]["__typename"] != "RepositoryConnection":
         raise TransientFailure("dagster", "it has no code location loaded")
-    failed = [_failed(run) for run in _runs(found["failed"])]
+    failures = (found["failed"], *(found[f"failed_{job}"] for job in SELECTION_JOBS))
+    failed = list(dict.fromkeys(_failed(run) for answer in failures for run in _runs(answer)))
     latest: dict[Work, str] = {}
     if works := list(dict.fromkeys((run.job, run.partition) for run in failed)):
         answers = api.ask(latest_query(works))

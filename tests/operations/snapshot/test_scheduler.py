@@ -17,13 +17,13 @@ from dagster_graphql.schema import create_schema
 
 from regworkers_core.adapters.dagster_api import DagsterApi, classify_dagster
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.domain.snapshot import FailedRun, TickState
+from regworkers_core.domain.snapshot import SELECTION_JOBS, FailedRun, TickState
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.operations.snapshot.scheduler import QUERY, latest_query, read_scheduler
 from regworkers_dagster.operations.scheduler import scheduler_of
 
 NOW = 1_800_000_000.0
-STANDS, MENDED = "run-stands", "run-mended"
+STANDS, MENDED, OLDER = "run-stands", "run-mended", "run-older"
 
 
 def failed_run(run_id: str, job: str, partition: str = "") -> dict[str, Any]:
@@ -66,9 +66,18 @@ ANSWER = {
         ],
     },
     "failed": {"results": [failed_run(STANDS, "draw", 'a "quoted" one'), failed_run(MENDED, "save_entries")]},
+    # Of the latest failures of all the draw may be missing.
+    "failed_draw": {
+        "results": [failed_run(STANDS, "draw", 'a "quoted" one'), failed_run(OLDER, "draw", "b")]
+    },
+    **{f"failed_{job}": {"results": []} for job in SELECTION_JOBS if job != "draw"},
     "queued": {"count": 4},
 }
-LATEST = {"work0": {"results": [{"runId": STANDS}]}, "work1": {"results": [{"runId": "a later one"}]}}
+LATEST = {
+    "work0": {"results": [{"runId": STANDS}]},
+    "work1": {"results": [{"runId": "a later one"}]},
+    "work2": {"results": [{"runId": OLDER}]},
+}
 
 
 class FakeApi:
@@ -87,7 +96,10 @@ def test_daemons_ticks_and_the_failures_that_stand_are_read_from_outside() -> No
         TickState("save_entries_sensor", 3.0, "2027-01-15T08:00:00.000Z", "KeyError"),
         TickState("nightly", 86400.0, None),
     )
-    assert found.failed_runs == (FailedRun(STANDS, "draw", "2027-01-15T07:59:00.000Z", 'a "quoted" one'),)
+    assert found.failed_runs == (
+        FailedRun(STANDS, "draw", "2027-01-15T07:59:00.000Z", 'a "quoted" one'),
+        FailedRun(OLDER, "draw", "2027-01-15T07:59:00.000Z", "b"),
+    )
     assert found.queued_runs == 4
 
 
@@ -164,6 +176,11 @@ def broken() -> None:
     nothing()
 
 
+@dg.job
+def draw() -> None:
+    nothing()
+
+
 @dg.sensor(job=mended, minimum_interval_seconds=7, default_status=dg.DefaultSensorStatus.RUNNING)
 def on() -> dg.SkipReason:
     return dg.SkipReason("nothing to do")
@@ -200,6 +217,18 @@ def test_the_same_is_read_from_its_own_storage(tmp_path: Path) -> None:
     assert found.queued_runs == 0
     assert "SENSOR" in found.daemons and set(found.daemons.values()) == {None}
     assert found.ticks == (TickState("on", 7.0, None), TickState("nightly", 86400.0, None))
+
+
+def test_a_draw_that_failed_is_seen_however_much_else_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regworkers_dagster.operations.scheduler.MOST_RUNS", 2)
+    repository = dg.Definitions(jobs=[draw, broken]).get_repository_def()
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        for job in (draw, broken, broken, broken):
+            instance.create_run_for_job(job, status=dg.DagsterRunStatus.FAILURE)
+        found = scheduler_of(instance, repository, last_moment(instance))
+    assert [run.job for run in found.failed_runs] == ["broken", "draw"]
 
 
 def last_moment(instance: dg.DagsterInstance) -> float:
