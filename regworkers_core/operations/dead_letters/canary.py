@@ -16,6 +16,8 @@ from regworkers_core.operations.dead_letters.truth import SETTLED, Judge
 # The depth of a queue is approximate for some seconds after a send: it has to read empty for this share of the limit.
 _EMPTY_SHARE = 0.1
 _LOOKS = 60
+# What the history keeps of an item that names nothing: sent again it fails for another cause, under another id.
+_NAMELESS: Mapping[str, str | int | None] = {"campaignId": None, "entryId": None}
 
 
 class CanaryOutcome(StrEnum):
@@ -38,7 +40,7 @@ class Failures(Protocol):
     def came_back(self, queue: str, fingerprint: str, since: str) -> bool: ...
 
     def failed_since(
-        self, queue: str, subjects: Sequence[Mapping[str, str | int]], since: str
+        self, queue: str, subjects: Sequence[Mapping[str, str | int | None]], since: str
     ) -> str | None: ...
 
 
@@ -84,7 +86,10 @@ class CanaryWatch:
     def _outcome(self, cause: str, letters: Sequence[DeadMessage], drained: bool) -> CanaryOutcome | None:
         if self._failures.came_back(self._queue.source, cause, self._since):
             return CanaryOutcome.FAILED_AGAIN
-        subjects = [item.fields for letter in letters for item in letter.items if item.fields]
+        items = [item for letter in letters for item in letter.items]
+        subjects: list[Mapping[str, str | int | None]] = [item.fields for item in items if item.fields]
+        if len(subjects) < len(items):
+            subjects.append(_NAMELESS)
         if subjects and self._failures.failed_since(self._queue.source, subjects, self._since) is not None:
             return CanaryOutcome.FAILED_OTHERWISE
         if drained:

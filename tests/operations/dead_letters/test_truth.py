@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -103,11 +104,13 @@ def test_what_cannot_be_read_of_any_kind_names_a_problem_and_no_value(kind: Mess
 class Failures:
     def __init__(self, *, again: bool = False, otherwise: str | None = None) -> None:
         self.again, self.otherwise = again, otherwise
+        self.asked: list[object] = []
 
     def came_back(self, queue: str, fingerprint: str, since: str) -> bool:
         return self.again
 
-    def failed_since(self, queue: str, subjects: object, since: str) -> str | None:
+    def failed_since(self, queue: str, subjects: Sequence[object], since: str) -> str | None:
+        self.asked = list(subjects)
         return self.otherwise
 
 
@@ -117,10 +120,11 @@ def watch(
     verdict: Verdict = Verdict.NEEDED,
     waiting: int = 1,
     kind: MessageType | None = None,
+    item: dict[str, object] | None = None,
 ) -> CanaryOutcome:
     """What comes of one canary, on a clock that moves a tenth of the limit with every look."""
     queue = DeadQueue("q", "q-dlq", kind or MessageType.REPLICATE)
-    raw = encode(queue.kind, "", [{"pk": E1.pk, "sk": E1.sk}]).decode()
+    raw = encode(queue.kind, "", [item or {"pk": E1.pk, "sk": E1.sk}]).decode()
     letter = read_message(queue, Received("m", "r", raw, {}, 1))
     now = [0.0]
 
@@ -154,6 +158,12 @@ def test_a_canary_that_fails_stops_whatever_else_is_known() -> None:
     failed = [Failures(again=True), Failures(otherwise="DUPLICATE_KEY")]
     told = [watch(each, verdict=Verdict.SUPERSEDED, waiting=0) for each in failed]
     assert told == [CanaryOutcome.FAILED_AGAIN, CanaryOutcome.FAILED_OTHERWISE]
+
+
+def test_a_canary_that_names_nothing_fails_with_the_next_failure_that_names_nothing() -> None:
+    failures = Failures(otherwise="MISSING_KEY")
+    assert watch(failures, waiting=0, item={"entryId": "e1"}) is CanaryOutcome.FAILED_OTHERWISE
+    assert failures.asked == [{"campaignId": None, "entryId": None}]
 
 
 def test_a_canary_that_nobody_takes_is_unanswered() -> None:
