@@ -193,7 +193,7 @@ def _in_words(incidents: list[Incident], mutes: list[Mute], unknown: dict[str, s
 def _state(incident: Incident, mutes: list[Mute]) -> str:
     muted = next((each for each in mutes if each.covers(incident.alert.key)), None)
     if muted:
-        return f"muted until {muted.until}"
+        return f"muted until {muted.until[:19].replace('T', ' ')}"
     return f"taken on by {incident.acknowledged.by}" if incident.acknowledged else "open"
 
 

@@ -49,7 +49,10 @@ def audit_command(
         (each.started_at[:19].replace("T", " "), each.who, each.what, each.target, each.outcome, _brief(each))
         for each in found
     ]
-    empty = "nothing was changed by hand" + (f" since {since}" if since else "")
+    asked = (f" with a command that begins with {what!r}" if what else "") + (
+        f" since {since}" if since else ""
+    )
+    empty = f"nothing was changed by hand{asked}"
     answer([_document(each) for each in found], form, rows(columns, lines) if lines else empty)
 
 

@@ -64,7 +64,7 @@ def groups_text(document: Document) -> Group:
     found: Sequence[Document] = document["groups"]
     if not found:
         return Group(*_notes(document, "no dead letters"))
-    columns = ("cause", "queue", "reason", "messages", "first", "last", "trend", "for example")
+    columns = ("cause", "queue", "reason", "messages", "first", "last", "trend")
     lines = [
         [
             group["fingerprint"],
@@ -74,7 +74,6 @@ def groups_text(document: Document) -> Group:
             _second(group["firstSeen"]),
             _second(group["lastSeen"]),
             group["trend"],
-            group["examples"][0] if group["examples"] else None,
         ]
         for group in found
     ]
@@ -83,10 +82,11 @@ def groups_text(document: Document) -> Group:
         verdicts = _verdicts(group)
         below += [
             Text(f"{group['fingerprint'] or 'others'}: {group['error'] or group['reason']}{verdicts}"),
+            *(Text(f"  for example {example}") for example in group["examples"][:1]),
             Text(f"  {group['advice']}"),
             Text(f"  {group['command']}"),
         ]
-    return Group(rows(columns, lines, whole=("cause",)), *below, *_notes(document))
+    return Group(rows(columns, lines, whole=("cause", "reason")), *below, *_notes(document))
 
 
 def letters_text(document: Document) -> Group:
@@ -182,7 +182,7 @@ def history_text(document: Sequence[Document]) -> RenderableType:
         ]
         for action in document
     ]
-    return rows(("when", "who", "what", "queue", "came to", ""), lines)
+    return rows(("when", "who", "what", "queue", "came to", ""), lines, whole=("queue",))
 
 
 def _verdicts(group: Document) -> str:

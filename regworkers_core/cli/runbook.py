@@ -52,7 +52,7 @@ def list_command(context: typer.Context, form: FormatOption = Format.TEXT) -> No
         return
     lines = [(each.name, each.symptom, each.command, each.changes or None) for each in CATALOG]
     columns = ("runbook", "you see", "begin with", "changes with --yes")
-    answer([each.as_dict() for each in CATALOG], form, rows(columns, lines, whole=columns[:1]))
+    answer([each.as_dict() for each in CATALOG], form, rows(columns, lines, whole=("begin with",)))
 
 
 def stream_lag_command(minutes: Minutes = 15, form: FormatOption = Format.TEXT) -> None:

@@ -124,12 +124,12 @@ def dead_letters(queues: Sequence[QueueFacts], letters: Letters, *, since: float
 def _of_queue(queue: QueueFacts, open_: int, left: float | None) -> Iterator[Remark]:
     if left is not None and left < _DAYS_LEFT:
         lost = "is lost already" if left <= 0 else f"is lost in {left:.1f} days"
-        yield Remark(
-            "finding", f"{queue.name}: the oldest message {lost}; `regworkers dlq` shows and sends again"
-        )
+        yield Remark("finding", f"{queue.name}: the oldest message {lost}; `regworkers dlq groups` shows why")
     elif queue.depth:
-        text = f"{queue.name}: {counted(queue.depth, 'message')} for somebody to look at; `regworkers dlq` shows them"
-        yield Remark("warning", text)
+        waiting = counted(queue.depth, "message")
+        yield Remark(
+            "warning", f"{queue.name}: {waiting} for somebody to look at; `regworkers dlq groups` shows them"
+        )
     if queue.depth > open_:
         yield Remark(
             "warning",
