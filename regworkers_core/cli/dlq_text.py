@@ -64,12 +64,11 @@ def groups_text(document: Document) -> Group:
     found: Sequence[Document] = document["groups"]
     if not found:
         return Group(*_notes(document, "no dead letters"))
-    columns = ("cause", "queue", "reason", "messages", "first", "last", "trend")
+    columns = ("cause", "queue", "messages", "first", "last", "trend")
     lines = [
         [
             group["fingerprint"],
             group["queue"],
-            group["reason"],
             group["messages"],
             _second(group["firstSeen"]),
             _second(group["lastSeen"]),
@@ -81,12 +80,16 @@ def groups_text(document: Document) -> Group:
     for group in found:
         verdicts = _verdicts(group)
         below += [
-            Text(f"{group['fingerprint'] or 'others'}: {group['error'] or group['reason']}{verdicts}"),
+            Text(f"{group['fingerprint'] or 'others'}: {_why(group)}{verdicts}"),
             *(Text(f"  for example {example}") for example in group["examples"][:1]),
             Text(f"  {group['advice']}"),
             Text(f"  {group['command']}"),
         ]
-    return Group(rows(columns, lines, whole=("cause", "reason")), *below, *_notes(document))
+    return Group(rows(columns, lines, whole=("cause", "queue")), *below, *_notes(document))
+
+
+def _why(group: Document) -> str:
+    return f"{group['reason']}, {group['error']}" if group["error"] else str(group["reason"])
 
 
 def letters_text(document: Document) -> Group:
