@@ -72,9 +72,12 @@ def reset(
     """Stop all servers and delete their data."""
     stack = _stack(instance)
     if not yes:
-        typed = typer.prompt(
-            f"All data of instance {stack.instance} will be deleted. Type its name", err=True
-        )
+        try:
+            typed = typer.prompt(
+                f"All data of instance {stack.instance} will be deleted. Type its name", err=True
+            )
+        except typer.Abort:
+            raise UsageError("nobody typed the name: nothing was deleted; --yes does not ask") from None
         if typed != stack.instance:
             raise UsageError("the name does not match: nothing was deleted")
     if _dagster(stack).stop():
