@@ -92,7 +92,7 @@ class Group:
         """What helps, once the cause is mended."""
         queue = quote(self.queue.source)
         cause = f" --fingerprint {self.fingerprint}" if self.fingerprint else ""
-        if self.unreadable == self.messages:
+        if self.unreadable == self.messages or self.reason in _SENDERS:
             return f"regworkers dlq drop {queue}{cause} --verdict unknown"
         if self.verdicts and self.droppable == self.messages:
             return f"regworkers dlq drop {queue}{cause}"
@@ -100,6 +100,8 @@ class Group:
 
     @property
     def advice(self) -> str:
+        if self.unreadable == self.messages and self.reason not in _SENDERS:
+            return "nobody can read these: find their sender, then drop them; a copy is kept"
         return _advice(self.queue.kind, self.reason)
 
     def as_dict(self) -> dict[str, Any]:
@@ -166,6 +168,8 @@ def total(groups: Iterable[Group]) -> int:
     return sum(group.messages for group in groups)
 
 
+# Failures of whoever sent the message: nothing here makes it fit.
+_SENDERS = frozenset({Reason.INVALID_BODY, Reason.MISSING_KEY, Reason.UNKNOWN_TYPE})
 _ADVICE: Mapping[str, str] = {
     Reason.INVALID_ENTRY: "mend the entries in the demand table with a higher version: that change replicates",
     Reason.DUPLICATE_KEY: "two entries claim one value of a unique index: mend one of them, then send again",

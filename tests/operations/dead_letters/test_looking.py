@@ -63,6 +63,28 @@ def test_a_look_does_not_take_more_memory_the_more_it_sees() -> None:
     assert peaks[1] < 1 * MIB and peaks[1] - peaks[0] < 64 * 1024
 
 
+@pytest.mark.parametrize(
+    ("reason", "text", "verb"),
+    [
+        ("INVALID_ENTRY", BODY, "redrive"),
+        ("MISSING_KEY", BODY, "drop"),
+        ("INVALID_BODY", "no JSON", "drop"),
+        ("RECEIVED_TOO_OFTEN", "no JSON", "drop"),
+    ],
+)
+def test_the_command_of_a_cause_does_what_its_advice_says(reason: str, text: str, verb: str) -> None:
+    (group,) = _grouped(Received("m1", RECEIPT, text, {"reason": reason}, 1, 1_790_000_000.0))
+    assert f"dlq {verb} " in group.command
+    assert ("then drop them" in group.advice) is (verb == "drop")
+
+
+def _grouped(*messages: Received) -> Groups:
+    groups = Groups()
+    for each in messages:
+        groups.add(read_message(QUEUE, each))
+    return groups
+
+
 def test_more_causes_than_anybody_reads_are_one_group_of_others() -> None:
     groups = Groups(most=10)
     for number in range(50):
