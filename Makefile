@@ -31,7 +31,7 @@ dev: $(STAMP) ## the stack and Dagster with sensors on, until Ctrl-C
 # More workers than the two cores of a small machine: a third of a run is waiting for leases and time-outs. Stealing
 # leaves each worker its modules in one piece, whose tests share what is costly to set up.
 test: $(STAMP) ## the whole suite
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 check: $(STAMP) ## lint, format, strict types, import rules, definitions load
 	$(BIN)/ruff check .
