@@ -14,7 +14,8 @@ from regworkers_dagster.draining.sensing import Answer, safely
 from regworkers_dagster.operations.scheduler import scheduler_of
 from regworkers_dagster.resources import Workers
 
-_INTERVAL_SECONDS = 30
+# As `alerts.lookSeconds` by default: a look costs about a second of CPU, and every other sensor waits for it.
+_INTERVAL_SECONDS = 60
 
 
 def build_sensors(*, on: bool) -> list[dg.SensorDefinition]:
@@ -24,7 +25,7 @@ def build_sensors(*, on: bool) -> list[dg.SensorDefinition]:
             name=ALERTS_SENSOR,
             minimum_interval_seconds=_INTERVAL_SECONDS,
             default_status=dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED,
-            description="Looks at the whole system every half minute, opens and closes incidents, and tells PagerDuty "
+            description="Looks at the whole system every minute, opens and closes incidents, and tells PagerDuty "
             "and Slack. docs/alerts.md lists the conditions; `regworkers alerts` shows what is open.",
         )(alerts_tick)
     ]

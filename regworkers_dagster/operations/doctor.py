@@ -24,7 +24,7 @@ SYSTEM_HEALTH = dg.AssetSpec(
     "system_health",
     description="The whole system at one look: dependencies, queues and dead letters, stream, leases, drains, "
     "campaigns, parity, certificates, Dagster itself. `regworkers doctor` shows the same in a terminal; the sensor of "
-    "alerts looks by itself every half minute, so nothing runs this but people. docs/doctor.md explains the table.",
+    "alerts looks by itself every minute, so nothing runs this but people. docs/doctor.md explains the table.",
     kinds={"aws", "kafka", "mongodb"},
     group_name="operations",
     owners=["team:operations"],
