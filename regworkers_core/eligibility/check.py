@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from regworkers_core.adapters.aws.batch_get import BatchGet
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
 from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.adapters.mongo.entrants import Entrants
@@ -100,8 +101,10 @@ class Checker:
         patience = min(settings.read_seconds, aws.read_timeout_seconds)
         attempt = aws.connect_timeout_seconds + patience
         _require_time(settings.call_seconds, attempt)
+        dynamodb = runtime.aws.client("dynamodb", read_timeout_seconds=patience)
         table = EntryClaims(
-            runtime.aws.client("dynamodb", read_timeout_seconds=patience),
+            dynamodb,
+            BatchGet(dynamodb),
             runtime.dependency("dynamodb"),
             runtime.names.demand_table,
             policy=runtime.policy,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,6 +15,7 @@ import orjson
 import pytest
 from botocore import xform_name
 
+from regworkers_core.adapters.aws.batch_get import BatchGet
 from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.operations.policies.everyone import WORKERS
 from regworkers_core.settings import PROJECT_ROOT
@@ -113,6 +114,14 @@ class Recorder:
             return made
 
         monkeypatch.setattr(AwsClients, "client", client)
+        get = BatchGet.__call__
+
+        def batch_get(of: BatchGet, request_items: Mapping[str, Any]) -> dict[str, Any]:
+            self._note({"RequestItems": request_items}, of.operation)
+            return get(of, request_items)
+
+        # It passes the hooks of its client by.
+        monkeypatch.setattr(BatchGet, "__call__", batch_get)
 
     def _note(self, params: dict[str, Any], model: Any, **_: Any) -> None:
         service = model.service_model.service_name

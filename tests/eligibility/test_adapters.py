@@ -10,6 +10,7 @@ from botocore.exceptions import EndpointConnectionError
 from pymongo import MongoClient
 
 from regworkers_core.adapters.aws.attribute_values import attributes
+from regworkers_core.adapters.aws.batch_get import BatchGet
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
 from regworkers_core.adapters.mongo import entrants
@@ -27,7 +28,8 @@ KEY = claim_key("summer", "email", "hash")
 
 def table(runtime: Runtime, name: str | None = None) -> EntryClaims:
     name = name or runtime.names.demand_table
-    return EntryClaims(runtime.dynamodb, runtime.dependency("dynamodb"), name, policy=runtime.policy)
+    client, dependency = runtime.dynamodb, runtime.dependency("dynamodb")
+    return EntryClaims(client, BatchGet(client), dependency, name, policy=runtime.policy)
 
 
 def claim(entry_id: str, token: str) -> Claim:
@@ -80,8 +82,8 @@ class Busy:
     def __init__(self, times: int) -> None:
         self.times = times
 
-    def batch_get_item(self, RequestItems: dict[str, Any]) -> dict[str, Any]:
-        ((name, wanted),) = RequestItems.items()
+    def __call__(self, request_items: dict[str, Any]) -> dict[str, Any]:
+        ((name, wanted),) = request_items.items()
         self.times -= 1
         if self.times >= 0:
             return {"Responses": {}, "UnprocessedKeys": {name: {"Keys": wanted["Keys"]}}}
@@ -92,7 +94,7 @@ class Busy:
 def test_keys_that_stay_unprocessed_are_asked_again_and_never_taken_for_absent(times: int) -> None:
     policy = RetryPolicy(attempts=3)
     dependency = Dependency("dynamodb", lambda error: error, policy=policy)
-    claims = EntryClaims(Busy(times), dependency, "table", policy=policy, sleep=lambda _seconds: None)
+    claims = EntryClaims(None, Busy(times), dependency, "table", policy=policy, sleep=lambda _seconds: None)
     if times < 3:
         assert claims.read([KEY])[KEY]["ref"] == "r"
     else:
@@ -107,7 +109,7 @@ class Away:
         self.asked: list[str] = []
 
     def __getattr__(self, method: str) -> Any:
-        def call(**_: Any) -> Any:
+        def call(*_: Any, **__: Any) -> Any:
             self.asked.append(method)
             raise EndpointConnectionError(endpoint_url="http://x")
 
@@ -125,7 +127,7 @@ def test_no_attempt_at_the_table_begins_when_its_time_is_over(within: float | No
         client = Away()
         dependency = Dependency("dynamodb", classify_aws("dynamodb"), policy=policy)
         with pytest.raises(TransientFailure):
-            ask(EntryClaims(client, dependency, "table", policy=policy))
+            ask(EntryClaims(client, client.batch_get, dependency, "table", policy=policy))
         assert len(client.asked) == attempts
 
 
@@ -133,7 +135,7 @@ def test_keys_that_stay_unprocessed_are_not_asked_again_when_the_time_is_over() 
     policy, waited = RetryPolicy(attempts=9, first_cap_seconds=1.0), []
     dependency = Dependency("dynamodb", lambda error: error, policy=policy)
     claims = EntryClaims(
-        Busy(5), dependency, "table", policy=policy, sleep=waited.append, monotonic=lambda: 0.0
+        None, Busy(5), dependency, "table", policy=policy, sleep=waited.append, monotonic=lambda: 0.0
     )
     with pytest.raises(TransientFailure, match="unprocessed"):
         claims.read([KEY], within_seconds=0.0)

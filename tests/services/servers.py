@@ -16,10 +16,11 @@ USER = {"globalUserId": "gu-1", "verifiedPhone": True, "blocked": False}
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request: its path as sent, and its headers with names in lower case."""
+    """One request: its path as sent, its headers with names in lower case, its body."""
 
     path: str
     headers: dict[str, str]
+    body: bytes
 
 
 def answer(
@@ -93,7 +94,8 @@ class Scripted:
                 while (line := lines.readline().decode().strip()) != "":
                     name, _, value = line.partition(":")
                     headers[name.lower()] = value.strip()
-                self.asked.append(Asked(head.decode().split(" ")[1], headers))
+                body = lines.read(int(headers.get("content-length", 0)))
+                self.asked.append(Asked(head.decode().split(" ")[1], headers, body))
                 pieces = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
                 for piece in pieces:
                     connection.sendall(piece)

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from regworkers_core import drains
+from regworkers_core.adapters.aws.batch_get import BatchGet
 from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.operations.policies.everyone import WORKERS
 from regworkers_core.operations.policies.statement import PLACEHOLDERS
@@ -130,6 +131,14 @@ def install() -> None:
         return made
 
     AwsClients.client = client  # type: ignore[method-assign]
+    get = BatchGet.__call__
+
+    def batch_get(self: BatchGet, request_items: Mapping[str, Any]) -> dict[str, Any]:
+        _judge(sys._getframe(1), {"RequestItems": request_items}, self.operation)
+        return get(self, request_items)
+
+    # It passes the hooks of its client by.
+    BatchGet.__call__ = batch_get  # type: ignore[method-assign]
     drain = drains.drain
 
     def known(name: str, *arguments: Any, **options: Any) -> Any:
@@ -160,7 +169,11 @@ def watched(guard: Guard) -> Iterator[Guard]:
 
 
 def _note(params: dict[str, Any], model: Any, **_: Any) -> None:
-    worker = caller(sys._getframe(1))
+    _judge(sys._getframe(1), params, model)
+
+
+def _judge(frame: FrameType, params: dict[str, Any], model: Any) -> None:
+    worker = caller(frame)
     if worker is None:
         return
     service = model.service_model.service_name

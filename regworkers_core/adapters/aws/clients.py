@@ -7,7 +7,6 @@ from typing import Any
 
 import boto3
 import botocore.session
-import orjson
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -18,6 +17,7 @@ from botocore.exceptions import (
 )
 from botocore.loaders import Loader, create_loader
 
+from regworkers_core.adapters.aws.answers import read_answers_here
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Classify
 from regworkers_core.settings import AwsSettings
@@ -53,17 +53,6 @@ _TRANSIENT_CODES = _THROTTLED_CODES | {
     "RequestTimeout",
     "TransactionInProgressException",
 }
-# Answers that carry many items. In the JSON protocol of DynamoDB and SQS they arrive as botocore would hand them out
-# (but for binary values and times, which their readers take in both forms or not at all), so that walking each by its
-# model, which is half of a drain's CPU, buys nothing.
-_LARGE_ANSWERS = (
-    "dynamodb.BatchGetItem",
-    "dynamodb.BatchExecuteStatement",
-    "dynamodb.Query",
-    "dynamodb.Scan",
-    "dynamodb-streams.GetRecords",
-    "sqs.ReceiveMessage",
-)
 
 
 class AwsClients:
@@ -98,8 +87,7 @@ class AwsClients:
             s3={"addressing_style": "path"} if settings.endpoint_url else None,
         )
         client = self._session.client(service, endpoint_url=settings.endpoint_url, config=config)
-        for operation in _LARGE_ANSWERS:
-            client.meta.events.register(f"before-parse.{operation}", _parse_large_answer)
+        read_answers_here(client)
         return client
 
 
@@ -109,20 +97,6 @@ def _descriptions(data_path: str | None) -> Loader:
     tick of a daemon makes a session; it is never changed after.
     """
     return create_loader(data_path)
-
-
-def _parse_large_answer(
-    response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
-) -> None:
-    """botocore's hook before it parses: what is put into the customized answer is the answer."""
-    if response_dict["status_code"] != 200:
-        return
-    try:
-        customized_response_dict.update(orjson.loads(response_dict["body"]))
-    except (orjson.JSONDecodeError, TypeError, ValueError):
-        # Left to botocore, which reads some things that orjson refuses and knows what to raise.
-        return
-    response_dict["body"] = b""
 
 
 def _revealed(secret: Any) -> str | None:

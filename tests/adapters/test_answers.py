@@ -1,8 +1,8 @@
-"""Answers that botocore does not walk by its model: the same content, and errors as ever."""
+"""Answers in JSON: large ones that botocore does not walk by its model have the same content, errors are as ever."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import boto3
@@ -10,6 +10,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 
+from regworkers_core.adapters.aws.answers import UnreadableAnswer
 from regworkers_core.adapters.aws.attribute_values import plain_item
 from regworkers_core.adapters.aws.clients import AwsClients, classify_aws
 from regworkers_core.domain.reasons import TransientFailure
@@ -43,13 +44,13 @@ class Body:
         yield self._content
 
 
-def answering(status: int, content: bytes) -> Any:
-    """A client of DynamoDB whose service says just this."""
+def answering(status: int, content: bytes, service: str = "dynamodb") -> Any:
+    """A client whose service says just this."""
     client = AwsClients(
         AwsSettings(endpoint_url="http://127.0.0.1:9", access_key_id="test", secret_access_key="test")  # type: ignore[arg-type]
-    ).client("dynamodb")
+    ).client(service)
     client.meta.events.register(
-        "before-send.dynamodb", lambda request, **_: AWSResponse(request.url, status, {}, Body(content))
+        "before-send", lambda request, **_: AWSResponse(request.url, status, {}, Body(content))
     )
     return client
 
@@ -83,8 +84,32 @@ def test_an_error_answer_is_still_an_error_with_its_code() -> None:
     assert isinstance(classify_aws("dynamodb")(raised.value), TransientFailure)
 
 
-def test_text_that_only_botocore_can_read_is_left_to_botocore() -> None:
-    # A lone surrogate is no valid text for the fast reader.
+def test_text_that_the_fast_reader_refuses_is_read_all_the_same() -> None:
+    # A lone surrogate.
     content = b'{"Responses": {"t": [{"SK": {"S": "\\ud800"}}]}}'
     answer = answering(200, content).batch_get_item(RequestItems={"t": {"Keys": [KEY]}})
     assert answer["Responses"]["t"] == [{"SK": {"S": "\ud800"}}]
+
+
+@pytest.mark.parametrize("content", [b"<html>who asks?</html>", b'["no", "object"]', b""])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.batch_get_item(RequestItems={"t": {"Keys": [KEY]}}),
+        lambda client: client.batch_write_item(RequestItems={"t": [{"DeleteRequest": {"Key": KEY}}]}),
+        lambda client: client.put_item(TableName="t", Item=KEY),
+    ],
+)
+def test_an_answer_that_is_none_of_the_services_is_a_failed_attempt(
+    content: bytes, ask: Callable[[Any], object]
+) -> None:
+    with pytest.raises(UnreadableAnswer) as raised:
+        ask(answering(200, content))
+    assert isinstance(classify_aws("dynamodb")(raised.value), TransientFailure)
+
+
+def test_an_operation_that_answers_nothing_may_do_so() -> None:
+    client = answering(200, b"", "sqs")
+    assert client.delete_message(QueueUrl="http://127.0.0.1:9/q", ReceiptHandle="r")["ResponseMetadata"]
+    with pytest.raises(UnreadableAnswer):
+        client.send_message_batch(QueueUrl="http://127.0.0.1:9/q", Entries=[{"Id": "0", "MessageBody": "m"}])

@@ -1,0 +1,65 @@
+"""What the services answer in JSON, read fast and not taken for what it is not.
+
+botocore reads a 200 that is no JSON (a proxy's page, say) as an answer without content: every key absent, a shard read
+to its end, everything sent. Here it raises, so that it is an attempt that failed.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+from botocore.exceptions import BotoCoreError
+
+# Answers that carry many items. In the JSON protocol of DynamoDB and SQS they arrive as botocore would hand them out
+# (but for binary values and times, which their readers take in both forms or not at all), so that walking each by its
+# model, which is half of a drain's CPU, buys nothing.
+_LARGE_ANSWERS = frozenset(
+    {"BatchGetItem", "BatchExecuteStatement", "Query", "Scan", "GetRecords", "ReceiveMessage"}
+)
+_SERVICES_OF_LARGE_ANSWERS = frozenset({"dynamodb", "dynamodbstreams", "sqs"})
+
+
+class UnreadableAnswer(BotoCoreError):  # type: ignore[misc]
+    """Somebody else may have answered."""
+
+    fmt = "an answer of status 200 that is no JSON object"
+
+
+def read_answers_here(client: Any) -> None:
+    """For every operation of a boto3 client, where its service speaks JSON."""
+    model = client.meta.service_model
+    if model.resolved_protocol == "json":
+        client.meta.events.register("before-parse", _read)
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Raises UnreadableAnswer."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        try:
+            # It takes lone surrogates, which an attribute may hold.
+            answer = json.loads(body)
+        except ValueError:
+            raise UnreadableAnswer from None
+    if not isinstance(answer, dict):
+        raise UnreadableAnswer
+    return answer
+
+
+def _read(
+    response_dict: dict[str, Any], customized_response_dict: dict[str, Any], operation_model: Any, **_: Any
+) -> None:
+    """botocore's hook before it parses: what is put into the customized answer is the answer."""
+    if response_dict["status_code"] != 200:
+        return
+    body = response_dict["body"]
+    if not body and operation_model.output_shape is None:
+        return
+    answer = json_object(body)
+    service = operation_model.service_model.service_name
+    if operation_model.name in _LARGE_ANSWERS and service in _SERVICES_OF_LARGE_ANSWERS:
+        customized_response_dict.update(answer)
+        response_dict["body"] = b""
