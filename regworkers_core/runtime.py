@@ -15,6 +15,7 @@ from pymongo import MongoClient
 from regworkers_core.adapters.aws.clients import AwsClients, classify_aws
 from regworkers_core.adapters.aws.cloudwatch import DrainMetrics, Strain
 from regworkers_core.adapters.aws.demand_table import DemandTable
+from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.adapters.aws.invites import Invites
 from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.aws.message_moves import MessageMoves
@@ -122,7 +123,13 @@ class Runtime:
     @cached_property
     def invites(self) -> Invites:
         dependency = self.dependency("dynamodb")
-        return Invites(self.dynamodb, dependency, self.names.demand_table, policy=self.policy)
+        return Invites(
+            self.dynamodb,
+            DirectCalls(self.dynamodb),
+            dependency,
+            self.names.demand_table,
+            policy=self.policy,
+        )
 
     @cached_property
     def streams(self) -> DynamoStreams:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from regworkers_core.adapters.aws.batch_get import BatchGet
+from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
 from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.adapters.mongo.entrants import Entrants
@@ -104,7 +104,7 @@ class Checker:
         dynamodb = runtime.aws.client("dynamodb", read_timeout_seconds=patience)
         table = EntryClaims(
             dynamodb,
-            BatchGet(dynamodb),
+            DirectCalls(dynamodb),
             runtime.dependency("dynamodb"),
             runtime.names.demand_table,
             policy=runtime.policy,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from typing import NamedTuple
@@ -52,13 +52,14 @@ class Subject:
     invalid_mail: str | None = None
     entry_id: str | None = None
     entered_at: str | None = None
+    # What of the three it has, comparable; made once, since it is asked for at every turn.
+    identities: Mapping[Identity, str] = field(init=False, compare=False, repr=False)
 
-    @property
-    def identities(self) -> Mapping[Identity, str]:
-        """What of the three it has, comparable."""
-        found = {
-            Identity.EMAIL: self.mail,
-            Identity.GLOBAL_USER_ID: self.global_user_id,
-            Identity.MEMBER_ID: self.member_id,
-        }
-        return {kind: value for kind, value in found.items() if value is not None}
+    def __post_init__(self) -> None:
+        found = (
+            (Identity.EMAIL, self.mail),
+            (Identity.GLOBAL_USER_ID, self.global_user_id),
+            (Identity.MEMBER_ID, self.member_id),
+        )
+        have = {kind: value for kind, value in found if value is not None}
+        object.__setattr__(self, "identities", have)

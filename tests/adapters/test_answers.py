@@ -18,6 +18,8 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import AwsSettings
 from tests.support.entries import key
 
+QUEUE = "http://127.0.0.1:9/q"
+QUEUE = "http://127.0.0.1:9/q"
 KEY = {"PK": {"S": key("e1").pk}, "SK": {"S": key("e1").sk}}
 EVERY_TYPE: dict[str, Any] = {
     **KEY,
@@ -91,25 +93,29 @@ def test_text_that_the_fast_reader_refuses_is_read_all_the_same() -> None:
     assert answer["Responses"]["t"] == [{"SK": {"S": "\ud800"}}]
 
 
-@pytest.mark.parametrize("content", [b"<html>who asks?</html>", b'["no", "object"]', b""])
 @pytest.mark.parametrize(
-    "ask",
+    ("status", "content"),
+    [(200, b"<html>who asks?</html>"), (200, b'["no", "object"]'), (200, b""), (203, b"<html/>"), (204, b"")],
+)
+@pytest.mark.parametrize(
+    ("service", "ask"),
     [
-        lambda client: client.batch_get_item(RequestItems={"t": {"Keys": [KEY]}}),
-        lambda client: client.batch_write_item(RequestItems={"t": [{"DeleteRequest": {"Key": KEY}}]}),
-        lambda client: client.put_item(TableName="t", Item=KEY),
+        ("dynamodb", lambda client: client.batch_get_item(RequestItems={"t": {"Keys": [KEY]}})),
+        ("dynamodb", lambda client: client.put_item(TableName="t", Item=KEY)),
+        ("dynamodbstreams", lambda client: client.get_records(ShardIterator="s")),
+        ("sqs", lambda client: client.send_message_batch(QueueUrl=QUEUE, Entries=[])),
+        ("sqs", lambda client: client.delete_message_batch(QueueUrl=QUEUE, Entries=[])),
+        ("secretsmanager", lambda client: client.get_secret_value(SecretId="s")),
     ],
 )
 def test_an_answer_that_is_none_of_the_services_is_a_failed_attempt(
-    content: bytes, ask: Callable[[Any], object]
+    status: int, content: bytes, service: str, ask: Callable[[Any], object]
 ) -> None:
     with pytest.raises(UnreadableAnswer) as raised:
-        ask(answering(200, content))
-    assert isinstance(classify_aws("dynamodb")(raised.value), TransientFailure)
+        ask(answering(status, content, service))
+    assert isinstance(classify_aws(service)(raised.value), TransientFailure)
 
 
 def test_an_operation_that_answers_nothing_may_do_so() -> None:
     client = answering(200, b"", "sqs")
-    assert client.delete_message(QueueUrl="http://127.0.0.1:9/q", ReceiptHandle="r")["ResponseMetadata"]
-    with pytest.raises(UnreadableAnswer):
-        client.send_message_batch(QueueUrl="http://127.0.0.1:9/q", Entries=[{"Id": "0", "MessageBody": "m"}])
+    assert client.delete_message(QueueUrl=QUEUE, ReceiptHandle="r")["ResponseMetadata"]

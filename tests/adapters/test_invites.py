@@ -31,7 +31,7 @@ class Sleeps:
 def table(client: FakeClient, sleep: Sleeps | None = None, attempts: int = 3) -> Invites:
     policy = RetryPolicy(attempts=attempts, first_cap_seconds=1, last_cap_seconds=4)
     made = dependency("dynamodb", classify_aws("dynamodb"))
-    return Invites(client, made, TABLE, policy=policy, sleep=sleep or Sleeps())
+    return Invites(client, client, made, TABLE, policy=policy, sleep=sleep or Sleeps())
 
 
 class Partly:

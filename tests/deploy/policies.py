@@ -15,8 +15,8 @@ import orjson
 import pytest
 from botocore import xform_name
 
-from regworkers_core.adapters.aws.batch_get import BatchGet
 from regworkers_core.adapters.aws.clients import AwsClients
+from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.operations.policies.everyone import WORKERS
 from regworkers_core.settings import PROJECT_ROOT
 
@@ -114,14 +114,14 @@ class Recorder:
             return made
 
         monkeypatch.setattr(AwsClients, "client", client)
-        get = BatchGet.__call__
+        call = DirectCalls.call
 
-        def batch_get(of: BatchGet, request_items: Mapping[str, Any]) -> dict[str, Any]:
-            self._note({"RequestItems": request_items}, of.operation)
-            return get(of, request_items)
+        def direct(calls: DirectCalls, operation: str, request_items: Mapping[str, Any]) -> dict[str, Any]:
+            self._note({"RequestItems": request_items}, calls.operations[operation])
+            return call(calls, operation, request_items)
 
-        # It passes the hooks of its client by.
-        monkeypatch.setattr(BatchGet, "__call__", batch_get)
+        # They pass the hooks of their client by.
+        monkeypatch.setattr(DirectCalls, "call", direct)
 
     def _note(self, params: dict[str, Any], model: Any, **_: Any) -> None:
         service = model.service_model.service_name

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import socket
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from pymongo import MongoClient
+from pymongo import MongoClient, ReadPreference
+from pymongo.read_concern import ReadConcern
 
 from regworkers_core.adapters.aws.attribute_values import attributes
-from regworkers_core.adapters.aws.batch_get import BatchGet
 from regworkers_core.adapters.aws.clients import classify_aws
+from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
 from regworkers_core.adapters.mongo import entrants
 from regworkers_core.adapters.mongo.client import classify_mongo
@@ -29,7 +31,7 @@ KEY = claim_key("summer", "email", "hash")
 def table(runtime: Runtime, name: str | None = None) -> EntryClaims:
     name = name or runtime.names.demand_table
     client, dependency = runtime.dynamodb, runtime.dependency("dynamodb")
-    return EntryClaims(client, BatchGet(client), dependency, name, policy=runtime.policy)
+    return EntryClaims(client, DirectCalls(client), dependency, name, policy=runtime.policy)
 
 
 def claim(entry_id: str, token: str) -> Claim:
@@ -82,8 +84,8 @@ class Busy:
     def __init__(self, times: int) -> None:
         self.times = times
 
-    def __call__(self, request_items: dict[str, Any]) -> dict[str, Any]:
-        ((name, wanted),) = request_items.items()
+    def batch_get_item(self, RequestItems: dict[str, Any]) -> dict[str, Any]:
+        ((name, wanted),) = RequestItems.items()
         self.times -= 1
         if self.times >= 0:
             return {"Responses": {}, "UnprocessedKeys": {name: {"Keys": wanted["Keys"]}}}
@@ -109,7 +111,7 @@ class Away:
         self.asked: list[str] = []
 
     def __getattr__(self, method: str) -> Any:
-        def call(*_: Any, **__: Any) -> Any:
+        def call(**_: Any) -> Any:
             self.asked.append(method)
             raise EndpointConnectionError(endpoint_url="http://x")
 
@@ -127,7 +129,7 @@ def test_no_attempt_at_the_table_begins_when_its_time_is_over(within: float | No
         client = Away()
         dependency = Dependency("dynamodb", classify_aws("dynamodb"), policy=policy)
         with pytest.raises(TransientFailure):
-            ask(EntryClaims(client, client.batch_get, dependency, "table", policy=policy))
+            ask(EntryClaims(client, client, dependency, "table", policy=policy))
         assert len(client.asked) == attempts
 
 
@@ -203,3 +205,31 @@ def test_an_entry_that_was_saved_without_one_gets_its_identity_when_it_is_saved_
     stored = document(servers, key("e1"))
     assert stored is not None and stored["_identity"] == {"email": "e1@example.com"}
     assert report.counts["healed"] == 1
+
+
+class Overfull:
+    """A database whose answer does not fit into one batch."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def command(self, command: Any, *_: Any, **more: Any) -> dict[str, Any]:
+        self.asked.append((command, more))
+        entry = {"_id": "summer:e1", "campaignId": "summer", "entryId": "e1"}
+        return {"cursor": {"id": 7, "firstBatch": [entry]}}
+
+
+def test_what_does_not_fit_into_one_answer_is_not_taken_for_all_there_is() -> None:
+    database = Overfull()
+    collection = SimpleNamespace(
+        name="entries",
+        database=database,
+        read_concern=ReadConcern("majority"),
+        read_preference=ReadPreference.PRIMARY,
+    )
+    dependency = Dependency("mongo", classify_mongo, policy=RetryPolicy())
+    found = Entrants(collection, dependency).find({Trace("summer", EMAIL, "fan@example.com")})  # type: ignore[arg-type]
+    assert len(found.entrants) == 1 and not found.whole
+    (asked, _), (killed, cursors) = database.asked
+    assert asked["readConcern"] == {"level": "majority"}
+    assert killed == "killCursors" and cursors["cursors"] == [7]

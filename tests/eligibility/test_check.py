@@ -19,6 +19,7 @@ from regworkers_core.eligibility.rule import rule_set
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from tests.eligibility.world import ask, campaign, check, codes, create, invite, one
+from tests.services.servers import Scripted, answer
 from tests.support.drains import replicate_all
 from tests.support.entries import document, key, put, remove
 from tests.support.typing_in import Typed
@@ -194,6 +195,18 @@ def test_a_table_that_is_away_gives_unknown_and_writes_nothing(servers: Runtime)
     answer = one(away, doTransfer=True)
     assert answer["status"] == "UNKNOWN" and answer["transfer"]["state"] == "refused"
     assert {each["fact"] for each in answer["missing"]} == {"invites", "duplicates"}
+
+
+def test_somebody_else_who_answers_for_the_table_gives_unknown(servers: Runtime) -> None:
+    create(servers)
+    one(servers)
+    somebody = Scripted()
+    try:
+        somebody.answers = [answer(200, b"<html>please log in</html>")]
+        told = one(elsewhere(servers, aws={"endpoint_url": somebody.url}), doTransfer=True)
+    finally:
+        somebody.stop()
+    assert (told["status"], told["transfer"]["state"]) == ("UNKNOWN", "refused")
 
 
 def test_a_replica_that_is_away_gives_unknown(servers: Runtime) -> None:

@@ -20,8 +20,8 @@ from types import FrameType
 from typing import Any
 
 from regworkers_core import drains
-from regworkers_core.adapters.aws.batch_get import BatchGet
 from regworkers_core.adapters.aws.clients import AwsClients
+from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.operations.policies.everyone import WORKERS
 from regworkers_core.operations.policies.statement import PLACEHOLDERS
 from regworkers_core.settings import PROJECT_ROOT
@@ -131,14 +131,14 @@ def install() -> None:
         return made
 
     AwsClients.client = client  # type: ignore[method-assign]
-    get = BatchGet.__call__
+    call = DirectCalls.call
 
-    def batch_get(self: BatchGet, request_items: Mapping[str, Any]) -> dict[str, Any]:
-        _judge(sys._getframe(1), {"RequestItems": request_items}, self.operation)
-        return get(self, request_items)
+    def direct(calls: DirectCalls, operation: str, request_items: Mapping[str, Any]) -> dict[str, Any]:
+        _judge(sys._getframe(1), {"RequestItems": request_items}, calls.operations[operation])
+        return call(calls, operation, request_items)
 
-    # It passes the hooks of its client by.
-    BatchGet.__call__ = batch_get  # type: ignore[method-assign]
+    # They pass the hooks of their client by.
+    DirectCalls.call = direct  # type: ignore[method-assign]
     drain = drains.drain
 
     def known(name: str, *arguments: Any, **options: Any) -> Any:

@@ -1,7 +1,7 @@
 """What the services answer in JSON, read fast and not taken for what it is not.
 
-botocore reads a 200 that is no JSON (a proxy's page, say) as an answer without content: every key absent, a shard read
-to its end, everything sent. Here it raises, so that it is an attempt that failed.
+botocore reads a good status without JSON (a proxy's page, say) as an answer without content: every key absent, a shard
+read to its end, everything sent. Here it raises, so that it is an attempt that failed.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ _LARGE_ANSWERS = frozenset(
     {"BatchGetItem", "BatchExecuteStatement", "Query", "Scan", "GetRecords", "ReceiveMessage"}
 )
 _SERVICES_OF_LARGE_ANSWERS = frozenset({"dynamodb", "dynamodbstreams", "sqs"})
+# What is below is a good status to botocore.
+FIRST_REFUSAL = 300
 
 
 class UnreadableAnswer(BotoCoreError):  # type: ignore[misc]
     """Somebody else may have answered."""
 
-    fmt = "an answer of status 200 that is no JSON object"
+    fmt = "the answer is none of the service's"
 
 
 def read_answers_here(client: Any) -> None:
-    """For every operation of a boto3 client, where its service speaks JSON."""
+    """For every operation of a boto3 client that answers in JSON."""
     model = client.meta.service_model
     if model.resolved_protocol == "json":
         client.meta.events.register("before-parse", _read)
@@ -53,7 +55,7 @@ def _read(
     response_dict: dict[str, Any], customized_response_dict: dict[str, Any], operation_model: Any, **_: Any
 ) -> None:
     """botocore's hook before it parses: what is put into the customized answer is the answer."""
-    if response_dict["status_code"] != 200:
+    if response_dict["status_code"] >= FIRST_REFUSAL or operation_model.has_streaming_output:
         return
     body = response_dict["body"]
     if not body and operation_model.output_shape is None:

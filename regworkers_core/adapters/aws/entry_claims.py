@@ -21,7 +21,7 @@ Item = dict[str, Any]
 
 
 class EntryClaims:
-    """`batch_get` takes the `RequestItems` of a BatchGetItem; `client` is boto3's.
+    """`client` is boto3's, `batches` it or `DirectCalls`.
 
     Every method raises TransientFailure when DynamoDB cannot answer, UsageError for a missing table. No attempt begins
     after `within_seconds`, but for the first.
@@ -30,7 +30,7 @@ class EntryClaims:
     def __init__(
         self,
         client: Any,
-        batch_get: Callable[[dict[str, Any]], dict[str, Any]],
+        batches: Any,
         dependency: Dependency,
         table: str,
         *,
@@ -38,7 +38,7 @@ class EntryClaims:
         sleep: Callable[[float], object] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._client, self._batch_get = client, batch_get
+        self._client, self._batches = client, batches
         self._dependency, self._table = dependency, table
         self._policy, self._sleep, self._monotonic = policy, sleep, monotonic
 
@@ -51,7 +51,9 @@ class EntryClaims:
         pending: Sequence[Mapping[str, Any]] = [{"PK": {"S": pk}, "SK": {"S": sk}} for pk, sk in keys]
         for attempt in range(1, self._policy.attempts + 1):
             request = {self._table: {"Keys": pending, "ConsistentRead": True}}
-            answer = self._call(lambda request=request: self._batch_get(request), end)
+            answer = self._call(
+                lambda request=request: self._batches.batch_get_item(RequestItems=request), end
+            )
             for raw in answer.get("Responses", {}).get(self._table, ()):
                 item = plain_item(raw)
                 found[item["PK"], item["SK"]] = item

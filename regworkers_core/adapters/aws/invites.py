@@ -29,20 +29,24 @@ class Counted(NamedTuple):
 
 
 class Invites:
-    """Every method raises TransientFailure when DynamoDB cannot answer, also when it stays too busy for a part of
+    """`client` is boto3's, `batches` it or `DirectCalls`.
+
+    Every method raises TransientFailure when DynamoDB cannot answer, also when it stays too busy for a part of
     what it was asked, and UsageError for a missing table.
     """
 
     def __init__(
         self,
         client: Any,
+        batches: Any,
         dependency: Dependency,
         table: str,
         *,
         policy: RetryPolicy,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        self._client, self._dependency, self._table = client, dependency, table
+        self._client, self._batches = client, batches
+        self._dependency, self._table = dependency, table
         self._policy, self._sleep = policy, sleep
 
     def ttls(self, keys: Sequence[TableKey]) -> dict[TableKey, int]:
@@ -54,7 +58,7 @@ class Invites:
         def ask(pending: list[Request]) -> list[Request]:
             # Whole: an invite is small, a projection makes no read cheaper.
             request = {self._table: {"Keys": pending, "ConsistentRead": True}}
-            answer = self._call(lambda: self._client.batch_get_item(RequestItems=request))
+            answer = self._call(lambda: self._batches.batch_get_item(RequestItems=request))
             found.update(_ttls(answer.get("Responses", {}).get(self._table, ())))
             left: list[Request] = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
             return left
@@ -102,7 +106,7 @@ class Invites:
     def _write(self, requests: Sequence[Request]) -> None:
         def ask(pending: list[Request]) -> list[Request]:
             request = {self._table: pending}
-            answer = self._call(lambda: self._client.batch_write_item(RequestItems=request))
+            answer = self._call(lambda: self._batches.batch_write_item(RequestItems=request))
             left: list[Request] = answer.get("UnprocessedItems", {}).get(self._table, [])
             return left
 

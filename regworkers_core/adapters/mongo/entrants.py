@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection as Ids
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -58,6 +58,8 @@ class Entrants:
 
     def __init__(self, collection: Collection[Document], dependency: Dependency) -> None:
         self._collection, self._dependency = collection, dependency
+        concern = collection.read_concern.document
+        self._concern = {"readConcern": concern} if concern else {}
 
     def find(self, traces: Ids[Trace], each: int = EACH, *, within_seconds: float | None = None) -> Found:
         """Every live entry that has one of the traces, each once, in one query; up to `each` of one trace.
@@ -77,12 +79,30 @@ class Entrants:
         # The driver takes nought for no limit.
         limit = None if within_seconds is None else max(within_seconds, 0.001)
         with pymongo.timeout(limit) if limit is not None else nullcontext():
-            documents = self._dependency.call(
-                lambda: list(self._collection.aggregate(pipeline)), within_seconds=within_seconds
+            documents, more = self._dependency.call(
+                lambda: self._one_batch(pipeline, most), within_seconds=within_seconds
             )
         by_id = {document["_id"]: document for document in documents}
         found = [_entrant(document) for document in by_id.values()]
-        return Found(found, len(documents) < most and not _is_cut(by_id, traces, each))
+        return Found(found, not more and len(documents) < most and not _is_cut(by_id, traces, each))
+
+    def _one_batch(self, pipeline: Sequence[Document], most: int) -> tuple[list[Document], bool]:
+        """All that fits into one answer (16 MB), and whether there is more. As a command: a check waits for it, and the
+        driver's cursors and second attempts cost as much CPU again as its rules.
+        """
+        collection = self._collection
+        answer = collection.database.command(
+            {
+                "aggregate": collection.name,
+                "pipeline": pipeline,
+                "cursor": {"batchSize": most},
+                **self._concern,
+            },
+            read_preference=collection.read_preference,
+        )["cursor"]
+        if answer["id"]:
+            collection.database.command("killCursors", collection.name, cursors=[answer["id"]])
+        return answer["firstBatch"], bool(answer["id"])
 
 
 def _branches(traces: Ids[Trace], most: int) -> list[list[Document]]:

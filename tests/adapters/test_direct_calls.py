@@ -1,0 +1,258 @@
+"""The direct calls of DynamoDB: they ask as boto3 asks, read what boto3 reads, and fail as boto3 fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.exceptions import BotoCoreError, ClientError
+
+from regworkers_core.adapters.aws.answers import UnreadableAnswer
+from regworkers_core.adapters.aws.attribute_values import plain_item
+from regworkers_core.adapters.aws.clients import AwsClients, classify_aws
+from regworkers_core.adapters.aws.direct_calls import DirectCalls
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import AwsSettings
+from tests.adapters.test_answers import EVERY_TYPE, KEY
+from tests.services.servers import Scripted, answer, nobody_listens
+from tests.services.test_requests import self_signed
+
+ASKED = {"table": {"Keys": [KEY, {"PK": {"S": "\ud800"}, "SK": {"S": "ż"}}], "ConsistentRead": True}}
+
+
+@contextmanager
+def closing_server(made: Scripted) -> Iterator[Scripted]:
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def server() -> Iterator[Scripted]:
+    with closing_server(Scripted()) as made:
+        made.answers = [answer(document={"Responses": {}, "UnprocessedKeys": {}})]
+        yield made
+
+
+def client(url: str, **more: Any) -> Any:
+    settings = {"endpoint_url": url, "access_key_id": "test", "secret_access_key": "test", **more}
+    return AwsClients(AwsSettings(**settings)).client("dynamodb", read_timeout_seconds=0.3)
+
+
+def meaning(calls: DirectCalls) -> Exception:
+    """What comes of asking who does not answer as it should."""
+    with pytest.raises((ClientError, BotoCoreError)) as raised:
+        calls.batch_get_item(RequestItems=ASKED)
+    return classify_aws("dynamodb")(raised.value)
+
+
+def test_it_reads_what_boto3_reads(runtime: Runtime) -> None:
+    runtime.dynamodb.put_item(TableName=runtime.names.demand_table, Item=EVERY_TYPE)
+    request = {runtime.names.demand_table: {"Keys": [KEY], "ConsistentRead": True}}
+    bare = boto3.client(
+        "dynamodb",
+        endpoint_url=runtime.settings.aws.endpoint_url,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    (ours,) = DirectCalls(runtime.dynamodb).batch_get_item(RequestItems=request)["Responses"][
+        runtime.names.demand_table
+    ]
+    (theirs,) = bare.batch_get_item(RequestItems=request)["Responses"][runtime.names.demand_table]
+    assert plain_item(ours) == plain_item(theirs)
+
+
+def test_it_asks_as_boto3_asks(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A role's, which carry a token.
+    for name, value in (
+        ("ACCESS_KEY_ID", "test"),
+        ("SECRET_ACCESS_KEY", "s"),
+        ("SESSION_TOKEN", "temporary"),
+    ):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    asking = client(server.url, access_key_id=None, secret_access_key=None)
+    asking.batch_get_item(RequestItems=ASKED)
+    DirectCalls(asking).batch_get_item(RequestItems=ASKED)
+    theirs, ours = server.asked
+    assert ours.path == theirs.path and json.loads(ours.body) == json.loads(theirs.body)
+    same = ("x-amz-target", "content-type", "user-agent", "x-amz-security-token", "host")
+    assert {name: ours.headers.get(name) for name in same} == {
+        name: theirs.headers.get(name) for name in same
+    }
+    scope, signed, _ = ours.headers["authorization"].split(", ")
+    their_scope, their_signed, _ = theirs.headers["authorization"].split(", ")
+    assert scope == their_scope and "test/" in scope and "/us-east-1/dynamodb/aws4_request" in scope
+    # boto3 tells besides which attempt it is.
+    assert set(their_signed.split(";")) - set(signed.split(";")) <= {
+        "amz-sdk-invocation-id",
+        "amz-sdk-request",
+    }
+    assert "x-amz-security-token" in signed
+
+
+def test_what_it_sends_is_what_it_has_signed(server: Scripted) -> None:
+    DirectCalls(client(server.url)).batch_get_item(RequestItems=ASKED)
+    (asked,) = server.asked
+    signed = asked.headers["authorization"].split("SignedHeaders=")[1].split(",")[0].split(";")
+    again = AWSRequest(
+        method="POST",
+        url=server.url,
+        headers={name: asked.headers[name] for name in signed if name not in ("host", "x-amz-date")},
+        data=asked.body,
+    )
+    again.context["timestamp"] = asked.headers["x-amz-date"]
+    auth = SigV4Auth(Credentials("test", "test"), "dynamodb", "us-east-1")
+    again.headers["X-Amz-Date"] = asked.headers["x-amz-date"]
+    signature = auth.signature(auth.string_to_sign(again, auth.canonical_request(again)), again)
+    assert asked.headers["authorization"].endswith(f"Signature={signature}")
+
+
+def test_credentials_that_were_renewed_sign_the_next_call(server: Scripted) -> None:
+    asking = client(server.url)
+    calls, credentials = DirectCalls(asking), asking._request_signer._credentials
+    calls.batch_get_item(RequestItems=ASKED)
+    credentials.access_key = "renewed"
+    calls.batch_get_item(RequestItems=ASKED)
+    before, after = (asked.headers["authorization"] for asked in server.asked)
+    assert "Credential=test/" in before and "Credential=renewed/" in after
+
+
+def test_the_proxy_of_the_environment_is_asked(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    DirectCalls(client("http://dynamodb.example.com")).batch_get_item(RequestItems=ASKED)
+    assert [asked.path for asked in server.asked] == ["http://dynamodb.example.com/"]
+
+
+def test_it_writes_what_boto3_writes(runtime: Runtime) -> None:
+    writable = {name: value for name, value in EVERY_TYPE.items() if name not in ("bytes", "list", "blobs")}
+    name, read = runtime.names.demand_table, []
+    for client_ in (runtime.dynamodb, DirectCalls(runtime.dynamodb)):
+        put = {name: [{"PutRequest": {"Item": writable}}]}
+        assert client_.batch_write_item(RequestItems=put)["UnprocessedItems"] == {}
+        read.append(runtime.dynamodb.get_item(TableName=name, Key=KEY)["Item"])
+        client_.batch_write_item(RequestItems={name: [{"DeleteRequest": {"Key": KEY}}]})
+        assert "Item" not in runtime.dynamodb.get_item(TableName=name, Key=KEY)
+    assert read[0] == read[1] == writable
+
+
+def test_it_is_refused_as_boto3_is_refused(runtime: Runtime) -> None:
+    request = {"nowhere": {"Keys": [KEY]}}
+    errors = []
+    for ask in (
+        lambda: runtime.dynamodb.batch_get_item(RequestItems=request),
+        lambda: DirectCalls(runtime.dynamodb).batch_get_item(RequestItems=request),
+    ):
+        with pytest.raises(ClientError) as raised:
+            ask()
+        errors.append((str(raised.value), raised.value.response["ResponseMetadata"]["HTTPStatusCode"]))
+    assert errors[0] == errors[1] and "ResourceNotFoundException" in errors[0][0]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "throttled"),
+    [
+        (400, b'{"__type": "x#ProvisionedThroughputExceededException", "message": "slow"}', True),
+        (500, b'{"__type": "x#InternalServerError"}', False),
+        (503, b"<html>busy</html>", False),
+        (503, b"[]", False),
+        (502, b"<p>\xfc</p>", False),
+        (200, b"<html>who asks?</html>", False),
+        (200, b'["no", "object"]', False),
+        (200, b'{"somebody": "else"}', False),
+        (203, b"<html>transformed</html>", False),
+        (204, b"", False),
+    ],
+)
+def test_who_is_busy_broken_or_somebody_else_is_worth_another_attempt(
+    server: Scripted, status: int, body: bytes, throttled: bool
+) -> None:
+    server.answers = [answer(status, body)]
+    failure = meaning(DirectCalls(client(server.url)))
+    assert isinstance(failure, TransientFailure) and failure.throttled is throttled
+
+
+def test_a_write_that_somebody_else_answered_was_not_made(server: Scripted) -> None:
+    server.answers = [answer(200, b'{"Responses": {}}')]
+    with pytest.raises(UnreadableAnswer):
+        DirectCalls(client(server.url)).batch_write_item(RequestItems={"t": []})
+
+
+def test_an_answer_that_was_damaged_on_its_way_is_not_believed(server: Scripted) -> None:
+    body = b'{"Responses": {"table": []}}'
+    calls = DirectCalls(client(server.url))
+    server.answers = [answer(200, body, x_amz_crc32=str(zlib.crc32(body)))]
+    assert calls.batch_get_item(RequestItems=ASKED) == {"Responses": {"table": []}}
+    server.answers = [answer(200, body, x_amz_crc32=str(zlib.crc32(body) ^ 1))]
+    failure = meaning(calls)
+    assert isinstance(failure, TransientFailure) and failure.error == "ChecksumError"
+
+
+def test_text_that_the_fast_reader_refuses_is_read_all_the_same(server: Scripted) -> None:
+    server.answers = [answer(200, b'{"Responses": {"t": [{"SK": {"S": "\\ud800"}}]}}')]
+    assert DirectCalls(client(server.url)).batch_get_item(RequestItems=ASKED)["Responses"] == {
+        "t": [{"SK": {"S": "\ud800"}}]
+    }
+
+
+@pytest.mark.parametrize("pieces", [[], [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"]])
+def test_who_falls_silent_is_waited_for_no_longer_than_the_client_waits(
+    server: Scripted, pieces: list[bytes]
+) -> None:
+    server.answers = [pieces]
+    failure = meaning(DirectCalls(client(server.url)))
+    assert isinstance(failure, TransientFailure) and "Timeout" in failure.error
+
+
+def test_who_is_not_there_or_hangs_up_is_worth_another_attempt() -> None:
+    failure = meaning(DirectCalls(client(nobody_listens())))
+    assert isinstance(failure, TransientFailure) and failure.error == "EndpointConnectionError"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        calls = DirectCalls(client(f"http://127.0.0.1:{listener.getsockname()[1]}"))
+        listener.close()
+        assert isinstance(meaning(calls), TransientFailure)
+
+
+def test_a_connection_that_the_server_has_closed_is_opened_again(server: Scripted) -> None:
+    calls = DirectCalls(client(server.url))
+    calls.batch_get_item(RequestItems=ASKED)
+    server.close_connections()
+    assert calls.batch_get_item(RequestItems=ASKED)["Responses"] == {}
+
+
+def test_without_credentials_nobody_is_asked(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, "/nowhere")
+    failure = meaning(DirectCalls(client(server.url, access_key_id=None, secret_access_key=None)))
+    assert isinstance(failure, UsageError) and "no AWS credentials" in str(failure)
+    assert server.asked == []
+
+
+def test_a_certificate_is_checked_against_the_bundle_that_botocore_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, tls = self_signed(tmp_path)
+    with closing_server(Scripted(tls)) as server:
+        server.answers = [answer(document={"Responses": {}})]
+        failure = meaning(DirectCalls(client(server.url)))
+        assert isinstance(failure, TransientFailure) and failure.error == "SSLError" and server.asked == []
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+        assert DirectCalls(client(server.url)).batch_get_item(RequestItems=ASKED) == {"Responses": {}}
