@@ -119,13 +119,14 @@ def _named(letter: Document) -> str:
 
 
 def redrive_text(document: Document) -> Group:
-    columns = ["cause", "reason", "messages", *(verdict.value for verdict in Verdict), "sent", "canary"]
+    verdicts = _given(document["groups"])
+    columns = ["cause", "reason", "messages", *verdicts, "sent", "canary"]
     lines = [
         [
             group["fingerprint"],
             group["reason"],
             group["messages"],
-            *(group.get("verdicts", {}).get(verdict.value, 0) for verdict in Verdict),
+            *(group.get("verdicts", {}).get(verdict, 0) for verdict in verdicts),
             group["sent"],
             group["canary"],
         ]
@@ -139,13 +140,14 @@ def redrive_text(document: Document) -> Group:
 
 
 def drop_text(document: Document) -> Group:
-    columns = ["cause", "reason", "messages", *(verdict.value for verdict in Verdict)]
+    verdicts = _given(document["groups"])
+    columns = ["cause", "reason", "messages", *verdicts]
     lines = [
         [
             group["fingerprint"],
             group["reason"],
             group["messages"],
-            *(group.get("verdicts", {}).get(verdict.value, 0) for verdict in Verdict),
+            *(group.get("verdicts", {}).get(verdict, 0) for verdict in verdicts),
         ]
         for group in document["groups"]
     ]
@@ -186,6 +188,15 @@ def history_text(document: Sequence[Document]) -> RenderableType:
         for action in document
     ]
     return rows(("when", "who", "what", "queue", "came to", ""), lines, whole=("queue",))
+
+
+def _given(groups: Sequence[Document]) -> list[str]:
+    """The verdicts that any of them has: a column of noughts is a column less for a name."""
+    return [
+        verdict.value
+        for verdict in Verdict
+        if any(group.get("verdicts", {}).get(verdict.value) for group in groups)
+    ]
 
 
 def _verdicts(group: Document) -> str:

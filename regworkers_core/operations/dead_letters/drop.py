@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from shlex import quote
 from typing import Any
 
 from regworkers_core.domain.timestamps import iso
@@ -22,7 +24,7 @@ from regworkers_core.operations.dead_letters.reading import (
     no_progress,
     open_look,
 )
-from regworkers_core.operations.dead_letters.truth import SETTLED, Truths, Verdict
+from regworkers_core.operations.dead_letters.truth import SETTLED, Judged, Truths, Verdict
 from regworkers_core.operations.dead_letters.working import Working, working
 from regworkers_core.runtime import Runtime
 
@@ -41,13 +43,17 @@ class DropOptions:
 
 @dataclass(slots=True)
 class DropReport:
-    """`chosen` messages have one of the verdicts, `dropped` of them are deleted; `copies` is where they are kept."""
+    """`chosen` messages have one of the verdicts, `dropped` of them are deleted; `copies` is where they are kept.
+    `mixed` would be chosen, but hold items that another campaign than the one that was named may need.
+    """
 
     queue: DeadQueue
     dry_run: bool
+    verdicts: frozenset[Verdict]
     groups: Groups = field(default_factory=Groups)
     seen: Seen = field(default_factory=Seen)
     chosen: int = 0
+    mixed: int = 0
     dropped: int = 0
     left: int = 0
     closed: int = 0
@@ -59,14 +65,31 @@ class DropReport:
 
     @property
     def advice(self) -> str:
+        lines = []
         if self.dry_run and self.chosen:
-            return f"nothing was dropped: add --confirm {self.queue.source} to drop {self.chosen} messages"
-        return "" if self.finished else "run it again: it goes on with what is still there"
+            lines.append(
+                f"nothing was dropped: add --confirm {self.queue.source} to drop {self.chosen} messages"
+            )
+        elif not self.finished:
+            lines.append("run it again: it goes on with what is still there")
+        unreadable = sum(group.unreadable for group in self.groups)
+        if unreadable and Verdict.UNREADABLE not in self.verdicts:
+            name = quote(self.queue.source)
+            lines.append(
+                f"{unreadable} bodies cannot be read: `regworkers dlq drop {name} --verdict unreadable`"
+            )
+        if self.mixed:
+            lines.append(
+                f"{self.mixed} messages stay, for they hold items of other campaigns that may be needed: redrive them, "
+                "or choose them by --fingerprint without --campaign"
+            )
+        return "\n".join(lines)
 
     def numbers(self) -> dict[str, Any]:
         return {
             "seen": self.seen.messages,
             "chosen": self.chosen,
+            "mixed": self.mixed,
             "dropped": self.dropped,
             "left": self.left,
             "closed": self.closed,
@@ -129,7 +152,7 @@ class _Drop:
         self._runtime, self._queue, self._truths, self._options = runtime, queue, truths, options
         self._stop, self._on_progress, self._on_step = stop, on_progress, on_step
         self._began = runtime.clock()
-        self.report = DropReport(queue, options.dry_run)
+        self.report = DropReport(queue, options.dry_run, options.verdicts)
 
     def go(self, work: Working | None) -> None:
         """One pass; without `work` it only counts."""
@@ -145,13 +168,26 @@ class _Drop:
         with open_look(self._runtime, self._queue, batch_messages=_PART, stopped=stopped) as look:
             for letters in fitting(look, self._queue, self._options.choice, self._began, self._on_progress):
                 judged = add_all(report.groups, letters, self._truths)
-                chosen = [each.letter for each in judged if each.verdict in self._options.verdicts]
+                chosen = self._chosen(judged)
                 report.chosen += len(chosen)
                 if chosen and work is not None and copies is not None:
                     look.settled([letter.message for letter in self._drop(chosen, copies, work.who)])
                     report.copies = copies.address
         report.seen.add(self._queue, look)
         report.seen.fitting = sum(group.messages for group in report.groups)
+
+    def _chosen(self, judged: Sequence[Judged]) -> list[DeadMessage]:
+        """Who names a campaign does not speak for the others: what they may need stays."""
+        campaign_id = self._options.choice.campaign_id
+        chosen = []
+        for each in judged:
+            if each.verdict not in self._options.verdicts:
+                continue
+            if campaign_id and each.may_be_needed_beyond(campaign_id):
+                self.report.mixed += 1
+            else:
+                chosen.append(each.letter)
+        return chosen
 
     def _drop(self, letters: list[DeadMessage], copies: Copies, who: str) -> list[DeadMessage]:
         """Those that are deleted."""

@@ -92,8 +92,10 @@ class Group:
         """What helps, once the cause is mended."""
         queue = quote(self.queue.source)
         cause = f" --fingerprint {self.fingerprint}" if self.fingerprint else ""
-        if self.unreadable == self.messages or self.reason in _SENDERS:
-            return f"regworkers dlq drop {queue}{cause} --verdict unknown"
+        if self.unreadable == self.messages:
+            return f"regworkers dlq drop {queue}{cause} --verdict unreadable"
+        if self.reason in _SENDERS:
+            return f"regworkers dlq drop {queue}{cause} --verdict unreadable --verdict unknown"
         if self.verdicts and self.droppable == self.messages:
             return f"regworkers dlq drop {queue}{cause}"
         return f"regworkers dlq redrive {queue}{cause}"

@@ -113,7 +113,8 @@ class RedriveReport:
             lines.append(f"{again} messages would fail again as things stand: mend what they are about first")
         if unreadable:
             lines.append(
-                f"{unreadable} bodies cannot be read and are not sent: `regworkers dlq drop {name} --verdict unknown`"
+                f"{unreadable} bodies cannot be read and are not sent: `regworkers dlq drop {name} --verdict "
+                "unreadable`"
             )
         return "\n".join(lines)
 

@@ -28,10 +28,11 @@ Refusal = Callable[[Any], PermanentFailure | None]
 
 
 class Verdict(StrEnum):
-    """`superseded` and `gone` may be dropped without loss."""
+    """`superseded` and `gone` may be dropped without loss; the body of what is `unreadable` says nothing at all."""
 
     NEEDED = "needed"
     UNKNOWN = "unknown"
+    UNREADABLE = "unreadable"
     SUPERSEDED = "superseded"
     GONE = "gone"
 
@@ -42,6 +43,7 @@ SETTLED = frozenset({Verdict.SUPERSEDED, Verdict.GONE})
 WORDS: Mapping[Verdict, str] = {
     Verdict.NEEDED: "still needed",
     Verdict.UNKNOWN: "cannot tell",
+    Verdict.UNREADABLE: "cannot be read",
     Verdict.SUPERSEDED: "superseded, safe to drop",
     Verdict.GONE: "gone, safe to drop",
 }
@@ -68,6 +70,13 @@ class Judged:
     def why(self) -> str:
         """Of the item that decides."""
         return next((truth.why for truth in self.items if truth.verdict is self.verdict), "")
+
+    def may_be_needed_beyond(self, campaign_id: str) -> bool:
+        """Whether an item of another campaign (or of none that can be read) is neither superseded nor gone."""
+        return any(
+            truth.verdict not in SETTLED and item.campaign_id != campaign_id
+            for item, truth in zip(self.letter.items, self.items, strict=False)
+        )
 
     @property
     def fails_again(self) -> bool:
@@ -194,8 +203,8 @@ def event_truth(refused: PermanentFailure | None) -> Truth:
 
 def _judged(letter: DeadMessage, known: Mapping[int, Truth]) -> Judged:
     if letter.unreadable is not None:
-        why = Truth(Verdict.UNKNOWN, f"nothing to look up: {letter.unreadable}", fails_again=True)
-        return Judged(letter, [why], Verdict.UNKNOWN)
+        why = Truth(Verdict.UNREADABLE, letter.unreadable, fails_again=True)
+        return Judged(letter, [why], Verdict.UNREADABLE)
     truths = [
         known.get(id(item)) or Truth(Verdict.UNKNOWN, f"nothing to look up: {item.problem}", fails_again=True)
         for item in letter.items

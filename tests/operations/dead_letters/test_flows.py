@@ -10,6 +10,8 @@ import pytest
 
 from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.analytics.candidates import refusal
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, encode
 from regworkers_core.domain.reasons import Reason, TransientFailure, UsageError
 from regworkers_core.engine.held_lease import held_lease
 from regworkers_core.engine.ports import Outgoing, Received, SendFailure
@@ -309,6 +311,46 @@ def test_dropping_a_letter_of_a_state_that_is_still_refused_leaves_it_rejected(r
     options = DropOptions(verdicts=frozenset({Verdict.NEEDED}), dry_run=False)
     assert drop(runtime, replication(runtime), truths(runtime), options).dropped == 1
     assert reconcile(runtime).counts[Kind.REJECTED] == 1
+
+
+def test_who_drops_one_campaigns_letters_leaves_what_others_may_need(runtime: Runtime) -> None:
+    theirs = EntryKey("winter", "theirs")
+    for each in (key("mine"), theirs):
+        put(runtime, each)
+    items = [ReplicationItem(each, Op.UPSERT).as_json() for each in (key("mine"), theirs)]
+    send_dead(
+        runtime,
+        replication(runtime),
+        [Outgoing(encode(MessageType.REPLICATE, "c", items)), Outgoing(body("mine"))],
+    )
+    needed, mine = frozenset({Verdict.NEEDED}), Choice(campaign_id="summer")
+    report = drop(runtime, replication(runtime), truths(runtime), DropOptions(mine, needed, dry_run=False))
+    assert (report.chosen, report.mixed, report.dropped) == (1, 1, 1) and depths(runtime)[1] == 1
+    assert "1 messages stay, for they hold items of other campaigns" in report.advice
+    remove(runtime, theirs)
+    alone = drop(runtime, replication(runtime), truths(runtime), DropOptions(mine, needed, dry_run=False))
+    assert (alone.mixed, alone.dropped) == (0, 1) and depths(runtime)[1] == 0
+
+
+def test_bodies_that_cannot_be_read_are_told_from_what_only_the_mailer_can_tell(
+    runtime: Runtime,
+) -> None:
+    """The latter may be all that a winner will ever hear, and both have one cause where SQS moved them."""
+    notices = dead_queue(runtime.names, "notification")
+    runtime.database["outbox"].insert_one({"_id": "k", "key": "k", "status": "SENT"})
+    notice = encode(MessageType.NOTIFY, "c", [{"key": "k", "campaignId": "summer"}])
+    send_dead(runtime, notices, [Outgoing(notice)])
+    counted = drop(runtime, notices, truths(runtime), DropOptions())
+    (group,) = counted.groups
+    assert group.verdicts[Verdict.UNKNOWN] == 1 and counted.advice == ""
+    send_dead(runtime, notices, [Outgoing(b"no json")])
+    counted = drop(runtime, notices, truths(runtime), DropOptions())
+    command = f"regworkers dlq drop {notices.source} --verdict unreadable"
+    assert counted.chosen == 0 and command in counted.advice
+    assert command in redrive(runtime, notices, truths(runtime), RedriveOptions()).advice
+    named = DropOptions(verdicts=frozenset({Verdict.UNREADABLE}), dry_run=False)
+    assert drop(runtime, notices, truths(runtime), named).dropped == 1
+    assert depths(runtime, notices)[1] == 1
 
 
 def test_an_export_copies_and_deletes_nothing(runtime: Runtime, tmp_path: object) -> None:

@@ -48,7 +48,13 @@ def test_an_operator_finds_a_cause_sends_what_is_mended_and_drops_the_rest(
     mend(runtime, "e1", "e2")
     found = typed("dlq", "groups", "replication", "--truth", "--format", "json")
     (group,) = found.document["groups"]
-    assert found.code == 1 and group["verdicts"] == {"needed": 2, "unknown": 0, "superseded": 0, "gone": 1}
+    assert found.code == 1 and group["verdicts"] == {
+        "needed": 2,
+        "unknown": 0,
+        "unreadable": 0,
+        "superseded": 0,
+        "gone": 1,
+    }
     listed = typed("dlq", "list", "--queue", "replication-queue", "--campaign", "summer")
     assert listed.code == 1 and "still needed" in listed.stdout and "example.com" not in listed.stdout
     shown = typed("dlq", "show", "replication", "summer:e1", "--format", "json")
