@@ -104,6 +104,11 @@ class CampaignState:
     failed: str = ""
     lease_beat: str = ""
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether a phase of its draw is published."""
+        return self.status == "COMPLETED" or self.open_markets > 0
+
 
 @dataclass(frozen=True, slots=True)
 class CertificateState:
@@ -129,7 +134,8 @@ class TickState:
 
 
 # Jobs of the flow from the closing of a campaign to the messages to its fans: a run of theirs that failed is told.
-SELECTION_JOBS = ("draw", "top_up", "process_selections", "retry_market_selection", "send_notifications")
+DRAW = "draw"
+SELECTION_JOBS = (DRAW, "top_up", "process_selections", "retry_market_selection", "send_notifications")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +149,7 @@ class FailedRun:
 @dataclass(frozen=True, slots=True)
 class SchedulerState:
     """Of Dagster: `daemons` maps each required daemon to its last heartbeat (ISO), None: never seen. `failed_runs`
-    are of the last day, and only the last that ended of its job and partition.
+    are of the last day (of draws: week), and only the last that ended of its job and partition.
     """
 
     daemons: Mapping[str, str | None]

@@ -11,9 +11,9 @@ from regworkers_core.domain.snapshot import SELECTION_JOBS, FailedRun, Scheduler
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.snapshot.cron import longest_gap_seconds
 from regworkers_core.operations.snapshot.scheduler import (
-    LOOK_BACK_SECONDS,
     MOST_RUNS,
     Work,
+    look_back_seconds,
     standing,
 )
 from regworkers_dagster.draining.runs import ENDED
@@ -77,13 +77,16 @@ def _ticks(instance: dg.DagsterInstance, repository: dg.RepositoryDefinition) ->
 
 
 def _failed_runs(instance: dg.DagsterInstance, now: float) -> tuple[FailedRun, ...]:
-    since = datetime.fromtimestamp(now - LOOK_BACK_SECONDS, UTC)
     failed = list(
         dict.fromkeys(
             _failed(record)
             for job in (None, *SELECTION_JOBS)
             for record in instance.get_run_records(
-                dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since),
+                dg.RunsFilter(
+                    job_name=job,
+                    statuses=[dg.DagsterRunStatus.FAILURE],
+                    updated_after=datetime.fromtimestamp(now - look_back_seconds(job or ""), UTC),
+                ),
                 limit=MOST_RUNS,
             )
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from regworkers_core.domain.alert import Severity
-from regworkers_core.domain.snapshot import SELECTION_JOBS, CampaignState, Unread
+from regworkers_core.domain.snapshot import DRAW, SELECTION_JOBS, CampaignState, Unread
 from regworkers_core.operations.conditions.causes import of_draws
 from regworkers_core.operations.conditions.condition import Finding, Given, Judgement
 from regworkers_core.operations.conditions.texts import duration
@@ -14,14 +14,24 @@ _STILL_SECONDS, _LEASES = 60.0, 4
 
 
 def failed_runs(given: Given) -> Judgement | Unread:
-    """One finding for each selection job and campaign whose last run failed."""
-    read = given.snapshot.scheduler
+    """One finding for each selection job and campaign whose last run failed; not for a draw that was done since then by
+    other hands, of which Dagster knows nothing.
+    """
+    read, campaigns = given.snapshot.scheduler, given.snapshot.campaigns
     if isinstance(read, Unread):
         return read
-    found = {}
+    drawn = set()
+    if not isinstance(campaigns, Unread):
+        drawn = {campaign.campaign_id for campaign in campaigns if campaign.is_drawn}
+    found, unknown = {}, set()
     for run in read.failed_runs:
         if run.job in SELECTION_JOBS:
             subject = _subject(run.job, run.partition)
+            if run.job == DRAW and isinstance(campaigns, Unread):
+                unknown.add(subject)
+                continue
+            if run.job == DRAW and run.partition in drawn:
+                continue
             of = f" of {run.partition}" if run.partition else ""
             details = {
                 "runId": run.run_id,
@@ -32,7 +42,7 @@ def failed_runs(given: Given) -> Judgement | Unread:
             found[subject] = Finding(
                 subject, Severity.CRITICAL, f"the run {run.job}{of} failed at {run.ended_at}", details
             )
-    return Judgement(tuple(found.values()))
+    return Judgement(tuple(found.values()), frozenset(unknown))
 
 
 def stuck(given: Given) -> Judgement | Unread:

@@ -126,7 +126,8 @@ TABLE: tuple[Condition, ...] = (
     Condition(
         name=campaigns.RUNS,
         fires="the last run of a selection job failed, a day ago at most: "
-        + ", ".join(f"`{job}`" for job in SELECTION_JOBS),
+        + ", ".join(f"`{job}`" for job in SELECTION_JOBS)
+        + "; of a draw a week ago at most, unless it was done since then, by whomever",
         severity=_CRITICAL,
         key="job, or `<job>/<campaignId>`",
         runbook="selection-failures.md",

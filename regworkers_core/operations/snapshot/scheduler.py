@@ -9,11 +9,11 @@ import orjson
 
 from regworkers_core.adapters.dagster_api import DagsterApi
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.domain.snapshot import SELECTION_JOBS, FailedRun, SchedulerState, TickState
+from regworkers_core.domain.snapshot import DRAW, SELECTION_JOBS, FailedRun, SchedulerState, TickState
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.snapshot.cron import longest_gap_seconds
 
-LOOK_BACK_SECONDS = 24 * 3600.0
+_DAY_SECONDS = 24 * 3600.0
 # Failed runs that are looked at, the latest of all and the latest of each selection job: what fails again and again
 # must not hide a draw that did.
 MOST_RUNS = 50
@@ -21,17 +21,19 @@ PARTITION_TAG = "dagster/partition"
 _RUN = "runId jobName status endTime tags { key value }"
 _RESULTS = f"{{ ... on Runs {{ results {{ {_RUN} }} }} }}"
 _STATE = "status ticks(limit: 1) { timestamp error { className } }"
-_FAILED = "statuses: [FAILURE], updatedAfter: $since"
+_FAILED = "statuses: [FAILURE], updatedAfter:"
+_MOST = f"limit: {MOST_RUNS}"
 _OF_SELECTION = "\n  ".join(
-    f'failed_{job}: runsOrError(filter: {{{_FAILED}, pipelineName: "{job}"}}, limit: {MOST_RUNS}) {_RESULTS}'
+    f'failed_{job}: runsOrError(filter: {{{_FAILED} $since_{job}, pipelineName: "{job}"}}, {_MOST}) {_RESULTS}'
     for job in SELECTION_JOBS
 )
-QUERY = f"""query Scheduler($since: Float!) {{
+_SINCE = ", ".join(f"$since_{job}: Float!" for job in SELECTION_JOBS)
+QUERY = f"""query Scheduler($since: Float!, {_SINCE}) {{
   instance {{ daemonHealth {{ allDaemonStatuses {{ daemonType required lastHeartbeatTime }} }} }}
   repositoriesOrError {{ __typename ... on RepositoryConnection {{ nodes {{
     sensors {{ name minIntervalSeconds sensorState {{ {_STATE} }} }}
     schedules {{ name cronSchedule scheduleState {{ {_STATE} }} }} }} }} }}
-  failed: runsOrError(filter: {{{_FAILED}}}, limit: {MOST_RUNS}) {_RESULTS}
+  failed: runsOrError(filter: {{{_FAILED} $since}}, {_MOST}) {_RESULTS}
   {_OF_SELECTION}
   queued: runsOrError(filter: {{statuses: [QUEUED]}}) {{ ... on Runs {{ count }} }}
 }}"""
@@ -40,9 +42,17 @@ QUERY = f"""query Scheduler($since: Float!) {{
 Work = tuple[str, str]
 
 
+def look_back_seconds(job: str = "") -> float:
+    """How long ago a run may have failed: a draw is not forgotten while people sleep, since its campaign says when it
+    has been done all the same.
+    """
+    return 7 * _DAY_SECONDS if job == DRAW else _DAY_SECONDS
+
+
 def read_scheduler(api: DagsterApi, now: float) -> SchedulerState:
     """Two questions at most. Raises TransientFailure, and UsageError without an address."""
-    found = api.ask(QUERY, {"since": now - LOOK_BACK_SECONDS})
+    since = {f"since_{job}": now - look_back_seconds(job) for job in SELECTION_JOBS}
+    found = api.ask(QUERY, {"since": now - look_back_seconds(), **since})
     if found["repositoriesOrError"]["__typename"] != "RepositoryConnection":
         raise TransientFailure("dagster", "it has no code location loaded")
     failures = (found["failed"], *(found[f"failed_{job}"] for job in SELECTION_JOBS))

@@ -203,6 +203,29 @@ def test_a_selection_run_that_failed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("campaigns", "told", "unknown"),
+    [
+        ((CampaignState("spring", "CLOSED", ago(60), None),), True, False),
+        ((CampaignState("spring", "PROCESSING", ago(60), None),), True, False),
+        ((), True, False),
+        # Done from a terminal, of which Dagster knows nothing.
+        ((CampaignState("spring", "PROCESSING", ago(60), None, open_markets=1),), False, False),
+        ((CampaignState("spring", "COMPLETED", ago(60), None),), False, False),
+        (Unread("mongo away"), False, True),
+    ],
+)
+def test_a_draw_that_failed_is_told_until_it_is_done_by_whomever(
+    campaigns: Any, told: bool, unknown: bool
+) -> None:
+    snapshot = replace(
+        scheduler(failed_runs=(FailedRun("r1", "draw", ago(60), "spring"),)), campaigns=campaigns
+    )
+    judgement = judged("selection-run", snapshot)
+    assert isinstance(judgement, Judgement)
+    assert bool(judgement.findings) is told and bool(judgement.unknown) is unknown
+
+
+@pytest.mark.parametrize(
     ("state", "still", "holds"),
     [
         (CampaignState("c", "PROCESSING", ago(901), None), 0, True),

@@ -83,8 +83,10 @@ LATEST = {
 class FakeApi:
     def __init__(self, *answers: dict[str, Any]) -> None:
         self._answers = iter(answers)
+        self.variables: list[Mapping[str, Any] | None] = []
 
     def ask(self, query: str, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        self.variables.append(variables)
         return next(self._answers)
 
 
@@ -101,6 +103,9 @@ def test_daemons_ticks_and_the_failures_that_stand_are_read_from_outside() -> No
         FailedRun(OLDER, "draw", "2027-01-15T07:59:00.000Z", "b"),
     )
     assert found.queued_runs == 4
+    day, (since, _) = 24 * 3600, api.variables
+    assert since["since_draw"] == NOW - 7 * day
+    assert {since["since"], *(since[f"since_{job}"] for job in SELECTION_JOBS[1:])} == {NOW - day}
 
 
 def test_a_dagster_without_its_code_is_not_one_without_sensors() -> None:
@@ -229,6 +234,20 @@ def test_a_draw_that_failed_is_seen_however_much_else_fails(
             instance.create_run_for_job(job, status=dg.DagsterRunStatus.FAILURE)
         found = scheduler_of(instance, repository, last_moment(instance))
     assert [run.job for run in found.failed_runs] == ["broken", "draw"]
+
+
+def test_a_draw_that_failed_is_told_for_longer_than_what_comes_again_every_minute(tmp_path: Path) -> None:
+    repository = dg.Definitions(jobs=[draw, broken]).get_repository_def()
+    day = 24 * 3600
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        for job in (draw, broken):
+            instance.create_run_for_job(job, status=dg.DagsterRunStatus.FAILURE)
+        now = last_moment(instance)
+        told = [
+            {run.job for run in scheduler_of(instance, repository, now + days * day).failed_runs}
+            for days in (0, 3, 8)
+        ]
+    assert told == [{"draw", "broken"}, {"draw"}, set()]
 
 
 def last_moment(instance: dg.DagsterInstance) -> float:
