@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +37,6 @@ _CODES = {outcome: code for code, outcome in enumerate(_ORDER)}
 _WINNER, _STRUCK = _CODES[LeafOutcome.WINNER], _CODES[LeafOutcome.STRUCK]
 # One past the last name: none, or not yet.
 _NONE = len(_ORDER)
-_NAMES = pa.array([*_ORDER, ""], pa.string())
 
 
 class Identity(NamedTuple):
@@ -77,7 +77,7 @@ class Outcomes:
             if part.stop > len(self._code):
                 break
             codes, indexes = (
-                compute.index_in(batch["outcome"], _NAMES),
+                compute.index_in(batch["outcome"], _names()),
                 compute.index_in(batch["market"], markets),
             )
             if codes.null_count or indexes.null_count:
@@ -171,12 +171,18 @@ class Outcomes:
                 refs,
                 _named(self._market[part], markets),
                 pa.array(ranks[part]),
-                _named(self._code[part], _NAMES),
-                _named(self._before[part], _NAMES),
+                _named(self._code[part], _names()),
+                _named(self._before[part], _names()),
                 _named(self._market_before[part], markets),
             ],
             schema=OUTCOMES_SCHEMA,
         )
+
+
+@cache
+def _names() -> Column:
+    # Not while it is imported: see `reading._weight_texts`.
+    return pa.array([*_ORDER, ""], pa.string())
 
 
 def _named(numbers: npt.NDArray[Any], names: Column) -> Column:

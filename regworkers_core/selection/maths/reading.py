@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import IO, cast
 
@@ -23,7 +24,6 @@ RESULT_COLUMNS = ("ref", "market", "rank", "outcome")
 LEAST_LEAF_BYTES = 9
 _BLOCK_BYTES = 4 << 20
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-,|\n"
-_WEIGHTS = pa.array([str(weight) for weight in range(1, MAX_WEIGHT + 1)])
 _LONGEST_ID = 64
 
 
@@ -142,8 +142,14 @@ def _refuse_unordered(before: str, ref: str) -> None:
         raise DrawError(LEAVES, f"refs must increase strictly, {ref} follows {before}")
 
 
+@cache
+def _weight_texts() -> Column:
+    # Arrow imports pandas for its first array: a quarter of a second that who only imports this should not pay.
+    return pa.array([str(weight) for weight in range(1, MAX_WEIGHT + 1)])
+
+
 def _weights(batch: Batch) -> Column:
-    numbers = compute.index_in(batch["weight"], _WEIGHTS)
+    numbers = compute.index_in(batch["weight"], _weight_texts())
     if numbers.null_count:
         found = batch["weight"].filter(compute.is_null(numbers))[0].as_py()
         raise DrawError(LEAVES, f"a weight is 1 to {MAX_WEIGHT} without leading zero, found {found!r}")
