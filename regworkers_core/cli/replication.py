@@ -12,7 +12,7 @@ from rich.text import Text
 from regworkers_core.cli import backfill, trace
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
-from regworkers_core.cli.trace import entry_key
+from regworkers_core.cli.trace import CampaignId, EntryId, entry_key
 from regworkers_core.cli.workers import WORKERS, invoke
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.replication.reconcile import ReconcileResult, reconcile
@@ -87,7 +87,7 @@ def _comparison(result: ReconcileResult) -> Group:
     return Group(rows(columns, lines, title=title), *(Text(line) for line in below if line))
 
 
-def replicate_command(campaign_id: str, entry_id: str, form: FormatOption = Format.TEXT) -> None:
+def replicate_command(campaign_id: CampaignId, entry_id: EntryId, form: FormatOption = Format.TEXT) -> None:
     """Put one entry's key on the replication queue, whatever its flag says. Exit code 1 if there is none."""
     key, runtime = entry_key(campaign_id, entry_id), Runtime.load()
     with by_hand(runtime, "replicate", f"{campaign_id}:{entry_id}") as result:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from shlex import quote
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Group
@@ -20,12 +20,19 @@ from regworkers_core.replication.trace import trace_entry
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection import hops as selection
 
+CampaignId = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="its id")]
+EntryId = Annotated[str, typer.Argument(metavar="ENTRY", help="its id in the campaign")]
+
 
 def register(app: typer.Typer) -> None:
     app.command("trace")(trace_command)
 
 
-def trace_command(campaign_id: str, entry_id: str, form: FormatOption = Format.TEXT) -> None:
+def trace_command(
+    campaign_id: CampaignId,
+    entry_id: EntryId,
+    form: FormatOption = Format.TEXT,
+) -> None:
     """Everything known about one entry, hop by hop, without a fan's data, and the command that finds its log lines.
 
     Exit code 1 unless replica equals source.
