@@ -7,20 +7,16 @@ import logging
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 import orjson
 import structlog
 
 from benchmarks.eligibility import bulk, invites, rates, warm
+from benchmarks.eligibility.stacks import stack_of
 from benchmarks.readme import conditions, say, told, write
-from regworkers_core.settings import PROJECT_ROOT
-from regworkers_local.stack import Stack
-from regworkers_local.state import StackState
 
 PARTS = ("warm", "rates", "bulk", "invites")
-BEGIN, END = "<!-- figures of eligibility: begin -->", "<!-- figures of eligibility: end -->"
 
 
 def main() -> None:
@@ -29,46 +25,49 @@ def main() -> None:
         "--entries", type=int, default=1_000_000, help="entries of the bulk judgement, made up"
     )
     parser.add_argument("--stored", type=int, default=50_000, help="those that a MongoDB holds")
-    parser.add_argument("--rows", type=int, default=100_000, help="invites of an upload")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="invites of an upload")
     parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--format", choices=("text", "json"), default="text")
-    parser.add_argument("--write", action="store_true", help="update the figures in benchmarks/README.md")
+    parser.add_argument(
+        "--write", action="store_true", help="update the figures in benchmarks/README.md, part by part"
+    )
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     # So that the stack is taken down on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ["REGWORKERS_INSTANCE"] = "none"
     os.environ.pop("CONFIG_ENV", None)
-    document: dict[str, Any] = {"conditions": conditions()}
-    text = [told(document["conditions"])]
-    if set(options.only) - {"invites"}:
-        stack = Stack(Path(PROJECT_ROOT), f"bench-eligibility-{os.getpid()}")
-        try:
-            text += _on_a_stack(stack.up(), options, document)
-        finally:
-            stack.reset()
-    if "invites" in options.only:
-        document["invites"] = invites.measure(options.rows, say)
-        text += ["### An upload of invites", *invites.markdown(document["invites"])]
-    joined = "\n\n".join(text)
-    print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() if options.format == "json" else joined)
-    if options.write:
-        write(joined, BEGIN, END)
+    document: dict[str, Any] = {}
+    for part in PARTS:
+        if part not in options.only:
+            continue
+        where = conditions()
+        found, text = _measured(part, options)
+        document[part] = {"conditions": where, **found}
+        joined = "\n\n".join([text[0], told(where), *text[1:]])
+        if options.format == "text":
+            print(joined, end="\n\n", flush=True)
+        if options.write:
+            # Each as soon as it is there: the later ones take long, and may fail.
+            write(joined, *(f"<!-- figures of eligibility, {part}: {end} -->" for end in ("begin", "end")))
+    if options.format == "json":
+        print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
 
 
-def _on_a_stack(state: StackState, options: argparse.Namespace, document: dict[str, Any]) -> list[str]:
-    """Measure into `document`; the text of what was measured."""
-    text: list[str] = []
-    if "warm" in options.only:
-        document["warm"] = warm.measure(state, say)
-        text += warm.markdown(document["warm"])
-    if "rates" in options.only:
-        document["rates"] = rates.measure(state, say)
-        text += rates.markdown(document["rates"])
-    if "bulk" in options.only:
-        document["bulk"] = bulk.measure(state, options.entries, options.stored, say)
-        text += bulk.markdown(document["bulk"])
-    return text
+def _measured(part: str, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    """The figures, and the same for people: a title first."""
+    if part == "invites":
+        found = invites.measure(options.rows, say)
+        return found, ["### An upload of invites", *invites.markdown(found)]
+    with stack_of(part) as state:
+        if part == "warm":
+            found = warm.measure(state, say)
+            return found, warm.markdown(found)
+        if part == "rates":
+            found = rates.measure(state, say)
+            return found, rates.markdown(found)
+        found = bulk.measure(state, options.entries, options.stored, say)
+        return found, bulk.markdown(found)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,8 @@
-"""An upload of invites against bare BatchWriteItem calls, on a stack of its own:
-`python -m benchmarks.eligibility.invites --rows 100000`.
-"""
+"""An upload of invites against bare BatchWriteItem calls."""
 
 from __future__ import annotations
 
-import argparse
-import logging
-import os
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,18 +11,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import orjson
-import structlog
-
+from benchmarks.eligibility.stacks import stack_of
 from benchmarks.tables import table
 from regworkers_core.adapters.aws.attribute_values import attributes
 from regworkers_core.domain.invite import Invite, InviteType
 from regworkers_core.eligibility.invites.lines import local_file
 from regworkers_core.eligibility.invites.upload import upload_invites
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import PROJECT_ROOT
-from regworkers_local.stack import Stack
-from tests.support.runtimes import ADDRESSES, new_runtime, remove_namespace
+from tests.support.runtimes import ADDRESSES, new_runtime
 
 AIM_OF_BARE = 0.8
 _ROUNDS = 3
@@ -44,26 +34,19 @@ Say = Callable[[str], None]
 
 def measure(rows: int, say: Say, rounds: int = _ROUNDS) -> dict[str, Any]:
     """Rows a second of bare writes and of three uploads of one list: to an empty table, the same again (nothing to
-    write), and with a later `ttl` (everything read, then written). Bare and product in turn, in namespaces of their
-    own; medians, and the median of the rounds' ratios.
+    write), and with a later `ttl` (everything read, then written). Bare and product in turn, on stacks of their own: a
+    server stands still for longer and longer as it fills with what others have written. Medians, and the median of
+    the rounds' ratios.
     """
-    os.environ["REGWORKERS_INSTANCE"] = "none"
-    os.environ.pop("CONFIG_ENV", None)
-    stack = Stack(Path(PROJECT_ROOT), f"bench-invites-{os.getpid()}")
     found: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         file = _list(Path(folder), rows)
-        try:
-            state = stack.up()
-            addresses = {name: state.address(name) for name in ADDRESSES}
-            for number in range(rounds):
-                once = _in_namespace(addresses, lambda runtime: {"bare": _bare(runtime, rows)})
-                once |= _in_namespace(addresses, lambda runtime: _product(runtime, file, rows))
-                found.append(once)
-                told = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in once.items())
-                say(f"invites, round {number + 1}: {told}")
-        finally:
-            stack.reset()
+        for number in range(rounds):
+            once = _on_a_stack(lambda runtime: {"bare": _bare(runtime, rows)})
+            once |= _on_a_stack(lambda runtime: _product(runtime, file, rows))
+            found.append(once)
+            told = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in once.items())
+            say(f"invites, round {number + 1}: {told}")
     seconds = {name: median(once[name] for once in found) for name in ("bare", *_UPLOADS)}
     return {
         "rows": rows,
@@ -96,14 +79,9 @@ def markdown(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def _in_namespace(
-    addresses: dict[str, str], contestant: Callable[[Runtime], dict[str, float]]
-) -> dict[str, float]:
-    runtime = new_runtime(addresses)
-    try:
-        return contestant(runtime)
-    finally:
-        remove_namespace(runtime)
+def _on_a_stack(contestant: Callable[[Runtime], dict[str, float]]) -> dict[str, float]:
+    with stack_of("invites") as state:
+        return contestant(new_runtime({name: state.address(name) for name in ADDRESSES}))
 
 
 def _list(folder: Path, rows: int) -> Path:
@@ -166,21 +144,3 @@ def _bare(runtime: Runtime, rows: int) -> float:
             list(pool.map(write, requests))
             spent += time.monotonic() - started
     return spent
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks.eligibility.invites", description=__doc__)
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=_ROUNDS)
-    parser.add_argument("--format", choices=("text", "json"), default="text")
-    options = parser.parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    found = measure(options.rows, lambda line: print(line, file=sys.stderr, flush=True), options.rounds)
-    if options.format == "json":
-        print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
-    else:
-        print("\n\n".join(markdown(found)))
-
-
-if __name__ == "__main__":
-    main()
