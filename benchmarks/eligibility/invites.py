@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -52,7 +51,6 @@ def measure(rows: int, say: Say, rounds: int = _ROUNDS) -> dict[str, Any]:
         "rows": rows,
         "rowsPerSecond": {name: rows / spent for name, spent in seconds.items()},
         "ofBare": {name: median(once["bare"] / once[name] for once in found) for name in _UPLOADS},
-        "peakMiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
@@ -74,8 +72,7 @@ def markdown(found: dict[str, Any]) -> list[str]:
     ]
     return [
         table([f"{found['rows']:,} invites", "rows/s", "of bare"], lines),
-        f"Aim for the first upload: at least {AIM_OF_BARE} of bare. Peak memory of the process, client of both: "
-        f"{found['peakMiB']:.0f} MiB.",
+        f"Aim for the first upload: at least {AIM_OF_BARE} of bare.",
     ]
 
 
