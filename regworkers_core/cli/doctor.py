@@ -160,9 +160,9 @@ def _findings(found: Sequence[Found]) -> Iterator[Text]:
         mark, style = _MARKS[each.state]
         since = f" (since {each.since})" if each.since else ""
         because = f" (comes of {each.because})" if each.because else ""
-        line = Text(f"{mark} ", style, overflow="fold")
-        yield line.append(f"{each.summary}{since}{because}", "default")
-        yield Text(f"     {each.help or each.runbook}", "dim", overflow="fold")
+        # Without an overflow of their own, which would cut them where the terminal ends: it wraps them itself.
+        yield Text(f"{mark} ", style).append(f"{each.summary}{since}{because}", "default")
+        yield Text(f"     {each.help or each.runbook}", "dim")
     more = len(found) - _MOST_FINDINGS
     if more > 0:
         yield Text(f"and {more} more: --format json has all of them")

@@ -61,7 +61,9 @@ def upload_command(
             show_default=False,
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="read and count, write nothing")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="read and count, invite nobody; rejects are written")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="the campaign is yet to be created")] = False,
     shorten: Annotated[
         bool, typer.Option("--shorten", help="also where an invite holds longer than TTL")
@@ -73,7 +75,7 @@ def upload_command(
     """Invite everybody in FILE; they are invited the moment it is done.
 
     The same file may be given again at any time, also after an interruption: what is done is found done, and what
-    holds longer already is left alone. Exit code 1 when lines were rejected.
+    holds longer already is left alone. Exit code 1 when lines were rejected, or it was stopped.
     """
     runtime = Runtime.load()
     until, run_id = _until(runtime, ttl), _run_id()
@@ -134,7 +136,7 @@ def check_command(
     value: Annotated[str, typer.Argument(help="the address or id")],
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Whether somebody is invited, and until when. Exit code 1 when not."""
+    """Whether somebody is invited, and until when. Exit code 1 when not, 2 when VALUE is none that can be invited."""
     found = check_invite(Runtime.load(), campaign, type_, value)
     answer(found.as_dict(), form)
     if not found.invited:
@@ -222,6 +224,13 @@ def _tell(report: ListReport, file: Path | None, form: Format) -> None:
         document = {name: value for name, value in document.items() if value not in (None, {})}
         if report.dry_run and "removed" in document:
             document = {"would remove" if name == "removed" else name: document[name] for name in document}
+    told = [report.advice or ""]
+    if report.rejected and not report.stopped:
+        told.append(
+            f"{report.rejected.total()} lines were rejected, see {report.rejects_file}; all others count"
+        )
+    if advice := "\n".join(filter(None, told)):
+        document["advice"] = advice
     answer(document, form)
     if not report.clean:
         raise typer.Exit(FINDING)

@@ -154,7 +154,7 @@ class Checker:
         log.info(
             "checks answered",
             checks=len(answers),
-            transfers=sum(each.check.do_transfer for each in gathered),
+            created=sum(answer.get("transfer", {}).get("state") == "created" for answer in answers),
             seconds=round(time.monotonic() - began, 3),
             correlationIds=[each.check.correlation_id for each in gathered],
         )

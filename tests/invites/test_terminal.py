@@ -66,6 +66,8 @@ def test_rejected_lines_exit_with_1_and_are_listed_without_giving_anybody_away(
     assert answer.document["rejectsFile"] == str(uploader.rejects)
     assert uploader.rejected == [("3", "INVALID_EMAIL", "nobo…")]
     assert "nobody.at.all" not in answer.stdout + answer.stderr
+    told = typed("invites", "upload", uploader.campaign_id, "email", str(uploader.file))
+    assert told.code == 1 and f"1 lines were rejected, see {uploader.rejects}" in told.stdout
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,8 @@ def of(snapshot: Snapshot, *incidents: Incident, **sections: Any) -> Examination
 
 
 def printed(examination: Examination, width: int = 110) -> list[str]:
-    console = Console(width=width, record=True, force_terminal=False)
+    # As `cli.output.answer` prints.
+    console = Console(width=width, record=True, force_terminal=False, soft_wrap=True)
     with console.capture() as captured:
         console.print(screen(examination))
     return captured.get().rstrip().splitlines()
@@ -106,6 +107,9 @@ def test_what_is_wrong_is_shown_with_since_when_and_the_command_that_helps() -> 
     for part in ("replication-queue-dlq: 3 waiting, oldest 2.0 h", SINCE, found.help, "3 empty", "1 warning"):
         assert part in text
     assert not examination.fine and examination.state is State.WARNING
+    assert f"(since {SINCE})" in "\n".join(printed(examination, width=60)), (
+        "a narrow terminal cuts nothing off"
+    )
 
 
 def test_members_of_an_incident_of_many_know_since_when_too() -> None:
