@@ -16,10 +16,9 @@ from benchmarks.analytics import memory, throughput
 from benchmarks.analytics.memory import Peak
 from benchmarks.analytics.throughput import PROCESSES, Measured
 from benchmarks.readme import conditions, say, told, write
+from benchmarks.stacks import stack_of
 from benchmarks.tables import table
 from regworkers_core.observability.logs import configure_logging
-from regworkers_core.settings import PROJECT_ROOT
-from regworkers_local.stack import Stack
 
 PARTS = ("throughput", "memory")
 BEGIN, END = "<!-- figures of analytics: begin -->", "<!-- figures of analytics: end -->"
@@ -46,9 +45,7 @@ def main() -> None:
     os.environ.pop("CONFIG_ENV", None)
     document: dict[str, Any] = {"conditions": conditions()}
     text = [told(document["conditions"])]
-    stack = Stack(PROJECT_ROOT, f"bench-analytics-{os.getpid()}")
-    try:
-        stack.up()
+    with stack_of("analytics") as stack:
         if "throughput" in options.only:
             found = throughput.measure(stack.state, options.messages, say)
             document["throughput"] = _json(found)
@@ -57,8 +54,6 @@ def main() -> None:
             peaks = memory.measure(stack, say)
             document["memory"] = [asdict(peak) for peak in peaks]
             text += _memory(peaks)
-    finally:
-        stack.reset()
     joined = "\n\n".join(text)
     print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() if options.format == "json" else joined)
     if options.write:

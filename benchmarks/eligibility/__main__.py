@@ -13,8 +13,8 @@ import orjson
 import structlog
 
 from benchmarks.eligibility import bulk, invites, rates, warm
-from benchmarks.eligibility.stacks import stack_of
 from benchmarks.readme import conditions, say, told, write
+from benchmarks.stacks import stack_of
 
 PARTS = ("warm", "rates", "bulk", "invites")
 
@@ -59,14 +59,14 @@ def _measured(part: str, options: argparse.Namespace) -> tuple[dict[str, Any], l
     if part == "invites":
         found = invites.measure(options.rows, say)
         return found, ["### An upload of invites", *invites.markdown(found)]
-    with stack_of(part) as state:
+    with stack_of(part) as stack:
         if part == "warm":
-            found = warm.measure(state, say)
+            found = warm.measure(stack.state, say)
             return found, warm.markdown(found)
         if part == "rates":
-            found = rates.measure(state, say)
+            found = rates.measure(stack.state, say)
             return found, rates.markdown(found)
-        found = bulk.measure(state, options.entries, options.stored, say)
+        found = bulk.measure(stack.state, options.entries, options.stored, say)
         return found, bulk.markdown(found)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.eligibility.stacks import stack_of
+from benchmarks.stacks import stack_of
 from benchmarks.tables import table
 from regworkers_core.adapters.aws.attribute_values import attributes
 from regworkers_core.domain.invite import Invite, InviteType
@@ -77,8 +77,8 @@ def markdown(found: dict[str, Any]) -> list[str]:
 
 
 def _on_a_stack(contestant: Callable[[Runtime], dict[str, float]]) -> dict[str, float]:
-    with stack_of("invites") as state:
-        return contestant(new_runtime({name: state.address(name) for name in ADDRESSES}))
+    with stack_of("invites") as stack:
+        return contestant(new_runtime({name: stack.state.address(name) for name in ADDRESSES}))
 
 
 def _list(folder: Path, rows: int) -> Path:

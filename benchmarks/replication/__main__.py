@@ -6,16 +6,14 @@ import argparse
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 import orjson
 
 from benchmarks.readme import conditions, say, write
 from benchmarks.replication import lag, memory, report, throughput
+from benchmarks.stacks import stack_of
 from regworkers_core.observability.logs import configure_logging
-from regworkers_core.settings import PROJECT_ROOT
-from regworkers_local.stack import Stack
 
 PARTS = ("throughput", "memory", "lag")
 
@@ -33,11 +31,11 @@ def main() -> None:
     os.environ.pop("CONFIG_ENV", None)
     document: dict[str, Any] = {"conditions": conditions()}
     if "throughput" in options.only:
-        with _stack("throughput") as stack:
+        with stack_of("throughput") as stack:
             found = throughput.measure(stack.state, options.entries, say)
         document["throughput"] = report.throughput_json(found)
     if "lag" in options.only:
-        with _stack("lag") as stack:
+        with stack_of("lag") as stack:
             document["lag"] = report.lag_json(lag.measure(stack, say))
     if "memory" in options.only:
         document["memory"] = report.memory_json(memory.measure(say))
@@ -45,17 +43,6 @@ def main() -> None:
     print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() if options.format == "json" else text)
     if options.write:
         write(text, report.BEGIN, report.END)
-
-
-class _Scratch(Stack):
-    """Leaves nothing behind."""
-
-    def __exit__(self, *failure: object) -> None:
-        self.reset()
-
-
-def _stack(part: str) -> _Scratch:
-    return _Scratch(Path(PROJECT_ROOT), f"bench-{part}-{os.getpid()}")
 
 
 if __name__ == "__main__":

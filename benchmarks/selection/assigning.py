@@ -6,19 +6,17 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from pymongo import InsertOne, UpdateOne
 
+from benchmarks.stacks import stack_of
 from benchmarks.tables import table
 from regworkers_core.drains import drain_limits, run_drain
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import SELECTIONS
-from regworkers_core.settings import PROJECT_ROOT
-from regworkers_local.stack import Stack
 from tests.support.draws import CONFIRMED_AT, Row, add_codes, code_at, confirmed, publish, result
 from tests.support.runtimes import ADDRESSES, new_runtime, remove_namespace
 
@@ -39,17 +37,13 @@ def measure(winners: int, say: Say) -> dict[str, Any]:
     os.environ["REGWORKERS_INSTANCE"] = "none"
     os.environ.pop("CONFIG_ENV", None)
     rows = result(dict.fromkeys(_MARKETS, winners // len(_MARKETS)))
-    stack = Stack(Path(PROJECT_ROOT), f"bench-assign-{os.getpid()}")
-    try:
-        state = stack.up()
-        addresses = {name: state.address(name) for name in ADDRESSES}
+    with stack_of("assign") as stack:
+        addresses = {name: stack.state.address(name) for name in ADDRESSES}
         rounds = []
         for number in range(_ROUNDS):
             bare, product = (_once(addresses, rows, each) for each in (_bare, _product))
             say(f"assign, round {number + 1}: bare {bare:.1f} s, product {product:.1f} s")
             rounds.append((bare, product))
-    finally:
-        stack.reset()
     return {
         "winners": len(rows),
         "bareSeconds": median(bare for bare, _ in rounds),

@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from regworkers_core.adapters.aws.answers import UnreadableAnswer
 from regworkers_core.adapters.aws.attribute_values import plain_item
 from regworkers_core.adapters.aws.clients import AwsClients, classify_aws
+from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import AwsSettings
@@ -57,7 +58,10 @@ def answering(status: int, content: bytes, service: str = "dynamodb") -> Any:
     return client
 
 
-def test_every_type_of_attribute_reads_as_botocore_reads_it(runtime: Runtime) -> None:
+@pytest.mark.parametrize("way", [lambda client: client, DirectCalls])
+def test_every_type_of_attribute_reads_as_botocore_reads_it(
+    runtime: Runtime, way: Callable[[Any], Any]
+) -> None:
     runtime.dynamodb.put_item(TableName=runtime.names.demand_table, Item=EVERY_TYPE)
     request = {runtime.names.demand_table: {"Keys": [KEY], "ConsistentRead": True}}
     bare = boto3.client(
@@ -67,7 +71,8 @@ def test_every_type_of_attribute_reads_as_botocore_reads_it(runtime: Runtime) ->
         aws_access_key_id="test",
         aws_secret_access_key="test",
     )
-    (ours,) = runtime.dynamodb.batch_get_item(RequestItems=request)["Responses"][runtime.names.demand_table]
+    asked = way(runtime.dynamodb)
+    (ours,) = asked.batch_get_item(RequestItems=request)["Responses"][runtime.names.demand_table]
     (theirs,) = bare.batch_get_item(RequestItems=request)["Responses"][runtime.names.demand_table]
     assert plain_item(ours) == plain_item(theirs)
     assert plain_item(ours)["bytes"] == b"\x00\xff"

@@ -1,4 +1,4 @@
-"""The direct calls of DynamoDB: they ask as boto3 asks, read what boto3 reads, and fail as boto3 fails."""
+"""The direct calls of DynamoDB ask as boto3 asks and fail as boto3 fails; what they read, test_answers compares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -19,7 +18,6 @@ from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
 
 from regworkers_core.adapters.aws.answers import UnreadableAnswer
-from regworkers_core.adapters.aws.attribute_values import plain_item
 from regworkers_core.adapters.aws.clients import AwsClients, classify_aws
 from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.domain.reasons import TransientFailure, UsageError
@@ -57,23 +55,6 @@ def meaning(calls: DirectCalls) -> Exception:
     with pytest.raises((ClientError, BotoCoreError)) as raised:
         calls.batch_get_item(RequestItems=ASKED)
     return classify_aws("dynamodb")(raised.value)
-
-
-def test_it_reads_what_boto3_reads(runtime: Runtime) -> None:
-    runtime.dynamodb.put_item(TableName=runtime.names.demand_table, Item=EVERY_TYPE)
-    request = {runtime.names.demand_table: {"Keys": [KEY], "ConsistentRead": True}}
-    bare = boto3.client(
-        "dynamodb",
-        endpoint_url=runtime.settings.aws.endpoint_url,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
-    (ours,) = DirectCalls(runtime.dynamodb).batch_get_item(RequestItems=request)["Responses"][
-        runtime.names.demand_table
-    ]
-    (theirs,) = bare.batch_get_item(RequestItems=request)["Responses"][runtime.names.demand_table]
-    assert plain_item(ours) == plain_item(theirs)
 
 
 def test_it_asks_as_boto3_asks(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,15 @@ from botocore.exceptions import BotoCoreError
 # (but for binary values and times, which their readers take in both forms or not at all), so that walking each by its
 # model, which is half of a drain's CPU, buys nothing.
 _LARGE_ANSWERS = frozenset(
-    {"BatchGetItem", "BatchExecuteStatement", "Query", "Scan", "GetRecords", "ReceiveMessage"}
+    {
+        "dynamodb.BatchGetItem",
+        "dynamodb.BatchExecuteStatement",
+        "dynamodb.Query",
+        "dynamodb.Scan",
+        "dynamodbstreams.GetRecords",
+        "sqs.ReceiveMessage",
+    }
 )
-_SERVICES_OF_LARGE_ANSWERS = frozenset({"dynamodb", "dynamodbstreams", "sqs"})
 # What is below is a good status to botocore.
 FIRST_REFUSAL = 300
 
@@ -61,7 +67,6 @@ def _read(
     if not body and operation_model.output_shape is None:
         return
     answer = json_object(body)
-    service = operation_model.service_model.service_name
-    if operation_model.name in _LARGE_ANSWERS and service in _SERVICES_OF_LARGE_ANSWERS:
+    if f"{operation_model.service_model.service_name}.{operation_model.name}" in _LARGE_ANSWERS:
         customized_response_dict.update(answer)
         response_dict["body"] = b""

@@ -1,4 +1,4 @@
-"""Embedded stacks of the benchmark's own."""
+"""Embedded stacks of the benchmarks' own."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
-from regworkers_local.state import StackState
 
 
 @contextmanager
-def stack_of(part: str) -> Iterator[StackState]:
+def stack_of(part: str) -> Iterator[Stack]:
     """Up, and nothing left of it afterwards."""
     stack = Stack(PROJECT_ROOT, f"bench-{part}-{os.getpid()}")
     try:
-        yield stack.up()
+        stack.up()
+        yield stack
     finally:
         stack.reset()
