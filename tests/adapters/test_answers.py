@@ -121,6 +121,27 @@ def test_an_answer_that_is_none_of_the_services_is_a_failed_attempt(
     assert isinstance(classify_aws(service)(raised.value), TransientFailure)
 
 
+@pytest.mark.parametrize(
+    ("service", "ask"),
+    [
+        ("dynamodb", lambda client: client.batch_get_item(RequestItems={"t": {"Keys": [KEY]}})),
+        ("dynamodb", lambda client: client.batch_execute_statement(Statements=[])),
+        ("dynamodb", lambda client: client.query(TableName="t")),
+        ("dynamodb", lambda client: client.scan(TableName="t")),
+        ("dynamodbstreams", lambda client: client.get_records(ShardIterator="s")),
+    ],
+)
+def test_an_object_of_somebody_elses_is_not_taken_for_nothing_found(
+    service: str, ask: Callable[[Any], object]
+) -> None:
+    with pytest.raises(UnreadableAnswer):
+        ask(answering(200, b'{"somebody": "else"}', service))
+
+
+def test_a_queue_that_is_empty_may_say_so_without_a_word() -> None:
+    assert "Messages" not in answering(200, b"{}", "sqs").receive_message(QueueUrl=QUEUE)
+
+
 def test_an_operation_that_answers_nothing_may_do_so() -> None:
     client = answering(200, b"", "sqs")
     assert client.delete_message(QueueUrl=QUEUE, ReceiptHandle="r")["ResponseMetadata"]

@@ -69,10 +69,7 @@ class DirectCalls:
         if answer.status_code >= FIRST_REFUSAL:
             raise self._refusal(operation, answer)
         _require_whole(answer)
-        found = json_object(answer.content)
-        if _ANSWERED[operation] not in found:
-            raise UnreadableAnswer
-        return found
+        return json_object(answer.content, _ANSWERED[operation])
 
     def _refusal(self, operation: str, answer: AWSResponse) -> Any:
         """The exception to raise."""
