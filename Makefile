@@ -7,7 +7,7 @@ STAMP := .venv/.built
 UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check format audit soak bench-replication bench-selection bench-analytics bench-eligibility lock
+.PHONY: help setup demo dev test test-slow check format audit soak bench-replication bench-selection bench-analytics bench-eligibility lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,8 +30,11 @@ dev: $(STAMP) ## the stack and Dagster with sensors on, until Ctrl-C
 
 # More workers than the two cores of a small machine: a third of a run is waiting for leases and time-outs. Stealing
 # leaves each worker its modules in one piece, whose tests share what is costly to set up.
-test: $(STAMP) ## the whole suite
-	$(BIN)/python -m pytest -n 4 --dist worksteal
+test: $(STAMP) ## the whole suite but for the slow tests
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow"
+
+test-slow: $(STAMP) ## the tests that take more than 20 s each
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m slow
 
 check: $(STAMP) ## lint, format, strict types, import rules, definitions load
 	$(BIN)/ruff check .
