@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,15 @@ class QueueDepth:
         return self.visible + self.in_flight + self.delayed
 
 
+class NotHidden(NamedTuple):
+    """Messages whose visibility was not changed: `lost` are deleted or visible to others by now, `failed` may still be
+    ours.
+    """
+
+    lost: Sequence[Received] = ()
+    failed: Sequence[Received] = ()
+
+
 class Queue(Protocol):
     """One queue. Every method raises TransientFailure when the queue cannot be reached."""
 
@@ -67,8 +76,8 @@ class Queue(Protocol):
         """Delete and return those that could not be; one that is already gone or redelivered counts as deleted."""
         ...
 
-    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> None:
-        """Hide each message for so many seconds from now (0 gives it back); a message already gone is fine."""
+    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
+        """Hide each message for so many seconds from now (0 gives it back), and return those that were not."""
         ...
 
     def depth(self) -> QueueDepth: ...

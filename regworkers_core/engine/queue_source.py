@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import structlog
 
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.ports import Queue, Received
+from regworkers_core.engine.ports import NotHidden, Queue, Received
 
 log = structlog.get_logger(__name__)
 _RECEIVE = 10
@@ -27,6 +27,7 @@ class QueueSource:
         self._visibility_seconds = visibility_seconds
         self._lock = threading.Lock()
         self._held: dict[str, Received] = {}
+        self._deleting: set[str] = set()
         self._counts: Counter[str] = Counter()
 
     def receive(self) -> list[Received]:
@@ -50,6 +51,8 @@ class QueueSource:
         return batch
 
     def acknowledge(self, done: Sequence[Received]) -> None:
+        with self._lock:
+            self._deleting.update(message.receipt for message in done)
         try:
             left = self._queue.delete(done)
         finally:
@@ -60,15 +63,25 @@ class QueueSource:
     def give_back(self, again: Sequence[tuple[Received, float]]) -> None:
         self._release([message for message, _ in again])
         if again:
-            self._queue.change_visibility([(message, round(seconds)) for message, seconds in again])
+            self._hide([(message, round(seconds)) for message, seconds in again])
 
     def heartbeat(self) -> None:
-        """Hide what is held for another visibility time."""
+        """Hide what is held for another visibility time. A message that is lost is let go, for others may have it by
+        now; one that could not be hidden is tried again with the next beat.
+        """
         with self._lock:
             held = list(self._held.values())
-        if held:
-            self._queue.change_visibility([(message, self._visibility_seconds) for message in held])
-            self._counts["visibility_extended"] += len(held)
+        if not held:
+            return
+        lost, failed = self._hide([(message, self._visibility_seconds) for message in held])
+        with self._lock:
+            # What was settled meanwhile is gone because we are done with it.
+            taken = [each for each in lost if each.receipt in self._held.keys() - self._deleting]
+            extended = len(held) - len(lost) - len(failed)
+            self._counts.update(visibility_extended=extended, visibility_lost=len(taken))
+        self._release(taken)
+        if taken:
+            log.warning("messages lost to others before they were settled", count=len(taken))
 
     def may_idle(self) -> bool:
         return True
@@ -77,7 +90,15 @@ class QueueSource:
         with self._lock:
             held, self._held = list(self._held.values()), {}
         if held:
-            self._queue.change_visibility([(message, 0) for message in held])
+            self._hide([(message, 0) for message in held])
+
+    def _hide(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
+        missed = self._queue.change_visibility(messages)
+        if missed.failed:
+            with self._lock:
+                self._counts["visibility_failed"] += len(missed.failed)
+            log.warning("visibility not changed", count=len(missed.failed))
+        return missed
 
     def counts(self) -> Counter[str]:
         return self._counts
@@ -86,3 +107,4 @@ class QueueSource:
         with self._lock:
             for message in messages:
                 self._held.pop(message.receipt, None)
+                self._deleting.discard(message.receipt)

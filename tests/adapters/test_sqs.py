@@ -35,6 +35,11 @@ def accepted(QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:
     return {"Successful": Entries}
 
 
+def accepted_but(entries: list[Any], failed: list[dict[str, Any]]) -> dict[str, Any]:
+    others = {each["Id"] for each in failed}
+    return {"Successful": [each for each in entries if each["Id"] not in others]}
+
+
 def batches(client: FakeClient, method: str = "send_message_batch") -> list[int]:
     return [len(call["Entries"]) for call in client.of(method)]
 
@@ -88,7 +93,7 @@ def test_every_failed_message_is_reported_by_its_index_among_all() -> None:
             for each in Entries
             if each["Id"] in ("3", "14")
         ]
-        return {"Failed": failed}
+        return {**accepted_but(Entries, failed), "Failed": failed}
 
     made, _ = queue(send_message_batch=some_fail)
     assert made.send(outgoing(25)) == [
@@ -98,7 +103,7 @@ def test_every_failed_message_is_reported_by_its_index_among_all() -> None:
 
 
 def test_a_call_that_fails_as_a_whole_fails_its_own_messages_only() -> None:
-    made, client = queue(send_message_batch=[{"Successful": []}, AWAY, {"Successful": []}])
+    made, client = queue(send_message_batch=[accepted, AWAY, accepted])
     failures = made.send(outgoing(25))
     assert [failure.index for failure in failures] == list(range(10, 20))
     assert not any(failure.permanent for failure in failures)
@@ -106,9 +111,28 @@ def test_a_call_that_fails_as_a_whole_fails_its_own_messages_only() -> None:
 
 
 def test_a_call_that_fails_once_is_repeated() -> None:
-    made, client = queue(attempts=2, send_message_batch=[client_error("RequestThrottled"), {}])
+    made, client = queue(attempts=2, send_message_batch=[client_error("RequestThrottled"), accepted])
     assert made.send(outgoing(1)) == []
     assert len(client.of("send_message_batch")) == 2
+
+
+def test_a_message_that_an_answer_does_not_call_successful_is_not_confirmed() -> None:
+    made, _ = queue(send_message_batch=lambda QueueUrl, Entries: {"Successful": Entries[:3]})
+    assert made.send(outgoing(4)) == [SendFailure(3, "not confirmed", False)]
+
+
+def test_a_message_that_an_answer_names_in_both_lists_is_not_confirmed() -> None:
+    failed = [{"Id": "1", "Code": "InternalError"}]
+    made, _ = queue(send_message_batch=lambda QueueUrl, Entries: {"Successful": Entries, "Failed": failed})
+    assert made.send(outgoing(2)) == [SendFailure(1, "InternalError", False)]
+
+
+@pytest.mark.parametrize("nothing", [{}, {"Successful": []}, {"Successful": [], "Failed": []}])
+def test_an_answer_that_speaks_of_no_message_is_an_attempt_that_failed(nothing: dict[str, Any]) -> None:
+    made, client = queue(attempts=2, send_message_batch=[nothing, accepted, nothing, nothing])
+    assert made.send(outgoing(2)) == []
+    assert made.send(outgoing(2)) == [SendFailure(index, "UnreadableAnswer", False) for index in (0, 1)]
+    assert len(client.of("send_message_batch")) == 4
 
 
 def test_empty_attributes_are_left_out() -> None:
@@ -127,7 +151,8 @@ def test_empty_attributes_are_left_out() -> None:
 
 def test_a_message_that_could_not_be_deleted_is_returned() -> None:
     def one_fails(QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:
-        return {"Failed": [{"Id": "1", "Code": "InternalError"}] if len(Entries) == 2 else []}
+        failed = [{"Id": "1", "Code": "InternalError"}] if len(Entries) == 2 else []
+        return {**accepted_but(Entries, failed), "Failed": failed}
 
     made, client = queue(delete_message_batch=one_fails)
     messages = received(12)
@@ -141,12 +166,33 @@ def test_a_stale_receipt_is_benign(code: str) -> None:
     assert made.delete(received(1)) == []
 
 
-def test_hiding_goes_in_batches_and_a_message_that_is_gone_is_fine() -> None:
-    def gone(QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:
-        return {"Failed": [{"Id": "0", "Code": "ReceiptHandleIsInvalid"}]}
+def test_only_what_an_answer_calls_successful_is_deleted() -> None:
+    made, _ = queue(delete_message_batch=lambda QueueUrl, Entries: {"Successful": Entries[1:]})
+    messages = received(3)
+    assert made.delete(messages) == [messages[0]]
+    silent, _ = queue(delete_message_batch=[{}])
+    with pytest.raises(TransientFailure):
+        silent.delete(messages)
 
-    made, client = queue(change_message_visibility_batch=gone)
-    made.change_visibility([(message, 30) for message in received(11)])
+
+def test_hiding_tells_what_is_lost_and_what_failed() -> None:
+    def some(QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:
+        failed = [
+            {"Id": "0", "Code": "ReceiptHandleIsInvalid"},
+            {"Id": "1", "Code": "MessageNotInflight"},
+            {"Id": "2", "Code": "InternalError"},
+        ]
+        return {"Failed": failed, "Successful": Entries[4:]}
+
+    made, _ = queue(change_message_visibility_batch=some)
+    messages = received(6)
+    lost, failed = made.change_visibility([(message, 30) for message in messages])
+    assert (lost, failed) == (messages[:2], messages[2:4])
+
+
+def test_hiding_goes_in_batches() -> None:
+    made, client = queue(change_message_visibility_batch=accepted)
+    assert made.change_visibility([(message, 30) for message in received(11)]) == ([], [])
     assert batches(client, "change_message_visibility_batch") == [10, 1]
     assert client.of("change_message_visibility_batch")[0]["Entries"][4] == {
         "Id": "4",

@@ -11,7 +11,7 @@ from typing import Any
 from regworkers_core.adapters.aws.demand_table import Page
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.engine.leases import Lease, LeaseHolder
-from regworkers_core.engine.ports import Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.ports import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 from regworkers_core.engine.rate import TokenBucket
 from regworkers_core.engine.steps import no_step
 from regworkers_core.engine.stop import StopSignal
@@ -86,7 +86,7 @@ class FakeQueue:
     def delete(self, messages: Sequence[Received]) -> list[Received]:
         raise AssertionError("nobody deletes here")
 
-    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> None:
+    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
         raise AssertionError("nobody holds a message here")
 
     def depth(self) -> QueueDepth:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.drain import DrainLimits, DrainReport, Settlement, drain
-from regworkers_core.engine.ports import Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.ports import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 from regworkers_core.engine.stop import StopSignal
 
 # What a source's receive does next: hand these out, or raise this.
@@ -141,6 +141,9 @@ class FakeQueue:
         self.deleted: list[Received] = []
         self.undeletable: set[str] = set()
         self.visibility: list[tuple[str, int]] = []
+        self.lost: set[str] = set()
+        self.unhidable: set[str] = set()
+        self.while_hiding: Callable[[], object] = lambda: None
         self.failure: Failing = None
 
     def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]:
@@ -159,10 +162,15 @@ class FakeQueue:
         self.deleted.extend(each for each in messages if each.message_id not in self.undeletable)
         return [each for each in messages if each.message_id in self.undeletable]
 
-    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> None:
+    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
         if self.failure is not None:
             raise self.failure()
         self.visibility.extend((each.message_id, seconds) for each, seconds in messages)
+        self.while_hiding()
+        return NotHidden(
+            [each for each, _ in messages if each.message_id in self.lost],
+            [each for each, _ in messages if each.message_id in self.unhidable],
+        )
 
     def depth(self) -> QueueDepth:
         return QueueDepth(len(self.waiting), 0, 0)

@@ -45,6 +45,40 @@ def test_a_heartbeat_hides_what_is_held_for_another_visibility_time() -> None:
     assert made.counts()["visibility_extended"] == 4
 
 
+def test_a_message_that_others_took_is_let_go_and_not_counted_as_extended() -> None:
+    queue = FakeQueue(waiting=3)
+    made = source(queue)
+    made.receive()
+    queue.lost = {"m1"}
+    made.heartbeat()
+    queue.visibility.clear()
+    made.heartbeat()
+    assert queue.visibility == [("m0", 30), ("m2", 30)]
+    assert made.counts() == {"visibility_extended": 4, "visibility_lost": 1}
+
+
+def test_a_message_that_could_not_be_hidden_is_tried_again_with_the_next_beat() -> None:
+    queue = FakeQueue(waiting=2)
+    made = source(queue)
+    made.receive()
+    queue.unhidable = {"m1"}
+    made.heartbeat()
+    assert +made.counts() == {"visibility_extended": 1, "visibility_failed": 1}
+    queue.unhidable = set()
+    made.heartbeat()
+    assert made.counts()["visibility_extended"] == 3
+
+
+def test_what_is_settled_while_a_beat_is_under_way_is_not_lost() -> None:
+    queue = FakeQueue(waiting=1)
+    made = source(queue)
+    batch = made.receive()
+    queue.lost = {"m0"}
+    queue.while_hiding = lambda: made.acknowledge(batch)
+    made.heartbeat()
+    assert not +made.counts()
+
+
 def test_what_is_settled_is_released() -> None:
     queue = FakeQueue(waiting=3)
     made = source(queue)

@@ -16,7 +16,7 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.breaker import CircuitBreaker
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
-from regworkers_core.engine.ports import Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.ports import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 
 TABLE = "demand-table"
 
@@ -283,8 +283,8 @@ class FakeQueue:
     def delete(self, messages: Sequence[Received]) -> list[Received]:
         return []
 
-    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> None:
-        return None
+    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
+        return NotHidden()
 
     def depth(self) -> QueueDepth:
         return QueueDepth(len(self.sent), 0, 0)

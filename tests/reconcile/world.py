@@ -15,7 +15,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.ports import Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.ports import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 from regworkers_core.replication.reconcile.flow import Reconciliation
 from regworkers_core.replication.reconcile.report import ReconcileResult
 from regworkers_core.replication.reconcile.sides import Sides
@@ -211,7 +211,7 @@ class Replication:
     def delete(self, messages: Sequence[Received]) -> list[Received]:
         raise AssertionError("nobody deletes here")
 
-    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> None:
+    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
         raise AssertionError("nobody holds a message here")
 
     def depth(self) -> QueueDepth:

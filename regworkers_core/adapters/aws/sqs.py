@@ -1,4 +1,4 @@
-"""An SQS queue behind the engine's `Queue` port: full batches, every `Failed` list read."""
+"""An SQS queue behind the engine's `Queue` port: full batches; only what an answer calls `Successful` is done."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from regworkers_core.adapters.aws.answers import UnreadableAnswer
 from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency
-from regworkers_core.engine.ports import Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.ports import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 
 MAX_BATCH = 10
 # AWS accepts a stale receipt silently; emulators refuse it. Either way the message is no longer ours.
@@ -23,6 +24,8 @@ _DEPTH = (
     "ApproximateNumberOfMessagesDelayed",
 )
 _MISSING = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
+# Of an entry that an answer names neither as successful nor as failed.
+_UNCONFIRMED: Mapping[str, Any] = {"Code": "not confirmed"}
 
 
 class SqsQueue:
@@ -48,18 +51,13 @@ class SqsQueue:
                 continue
             entries = [_entry(index, message) for index, message in batch]
             try:
-                answer = self._call(
-                    lambda entries=entries: self._client.send_message_batch(
-                        QueueUrl=self._queue_url(), Entries=entries
-                    ),
-                    within_seconds=left,
-                )
+                refused = self._batch("send_message_batch", entries, within_seconds=left)
             except TransientFailure as failure:
                 failures.extend(SendFailure(index, failure.error, False) for index, _ in batch)
                 continue
             failures.extend(
-                SendFailure(int(failed["Id"]), failed.get("Code", "unknown"), bool(failed.get("SenderFault")))
-                for failed in answer.get("Failed", ())
+                SendFailure(int(id_), failed.get("Code", "unknown"), bool(failed.get("SenderFault")))
+                for id_, failed in refused.items()
             )
         return failures
 
@@ -110,30 +108,48 @@ class SqsQueue:
             entries = [
                 {"Id": str(index), "ReceiptHandle": message.receipt} for index, message in enumerate(batch)
             ]
-            answer = self._call(
-                lambda entries=entries: self._client.delete_message_batch(
-                    QueueUrl=self._queue_url(), Entries=entries
-                )
-            )
             left.extend(
-                batch[int(failed["Id"])]
-                for failed in answer.get("Failed", ())
+                batch[int(id_)]
+                for id_, failed in self._batch("delete_message_batch", entries).items()
                 if failed.get("Code") not in _NO_LONGER_OURS
             )
         return left
 
-    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> None:
+    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
+        lost: list[Received] = []
+        failed: list[Received] = []
         for start in range(0, len(messages), MAX_BATCH):
+            batch = messages[start : start + MAX_BATCH]
             entries = [
                 {"Id": str(index), "ReceiptHandle": message.receipt, "VisibilityTimeout": seconds}
-                for index, (message, seconds) in enumerate(messages[start : start + MAX_BATCH])
+                for index, (message, seconds) in enumerate(batch)
             ]
-            # A message that could not be hidden longer comes again: a repeat, not a loss.
-            self._call(
-                lambda entries=entries: self._client.change_message_visibility_batch(
-                    QueueUrl=self._queue_url(), Entries=entries
-                )
-            )
+            for id_, refusal in self._batch("change_message_visibility_batch", entries).items():
+                gone = refusal.get("Code") in _NO_LONGER_OURS
+                (lost if gone else failed).append(batch[int(id_)][0])
+        return NotHidden(lost, failed)
+
+    def _batch(
+        self, operation: str, entries: Sequence[Mapping[str, Any]], *, within_seconds: float | None = None
+    ) -> dict[str, Mapping[str, Any]]:
+        """The entries that were not done, by their id, with what SQS says of each. An answer that speaks of none of
+        them is somebody else's, and an attempt that failed.
+        """
+
+        def call() -> dict[str, Mapping[str, Any]]:
+            answer = getattr(self._client, operation)(QueueUrl=self._queue_url(), Entries=entries)
+            done = {each["Id"] for each in answer.get("Successful", ())}
+            failed = {each["Id"]: each for each in answer.get("Failed", ())}
+            if not (done or failed):
+                raise UnreadableAnswer
+            return {
+                id_: failed.get(id_, _UNCONFIRMED)
+                for id_ in (entry["Id"] for entry in entries)
+                if id_ in failed or id_ not in done
+            }
+
+        refused: dict[str, Mapping[str, Any]] = self._call(call, within_seconds=within_seconds)
+        return refused
 
     def depth(self) -> QueueDepth:
         answer = self._call(

@@ -18,7 +18,7 @@ from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import Failure, PermanentFailure
-from regworkers_core.engine.ports import Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.ports import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 from regworkers_core.engine.rate import TokenBucket
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.reconcile.compare import Comparison
@@ -152,8 +152,8 @@ class _Nowhere:
     def delete(self, messages: Sequence[Received]) -> list[Received]:
         return []
 
-    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> None:
-        return None
+    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
+        return NotHidden()
 
     def depth(self) -> QueueDepth:
         return QueueDepth(0, 0, 0)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.ports import Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.ports import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 
 Make = Callable[[int], Received]
 
@@ -30,9 +30,10 @@ class EndlessQueue:
         first, self._next = self._next, min(self._next + limit, self._size)
         return [self._make(number) for number in range(first, self._next)]
 
-    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> None:
+    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
         assert all(seconds == 0 for _, seconds in messages)
         self.given_back += len(messages)
+        return NotHidden()
 
     def delete(self, messages: Sequence[Received]) -> list[Received]:
         raise AssertionError("a look deletes nothing")
@@ -71,10 +72,11 @@ class MemoryQueue:
                 self.hidden.pop(message.receipt, None)
         return left
 
-    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> None:
+    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
         for message, _ in messages:
             if message.receipt in self.hidden:
                 self.waiting.append(self.hidden.pop(message.receipt))
+        return NotHidden()
 
     def depth(self) -> QueueDepth:
         return QueueDepth(len(self.waiting), len(self.hidden), 0)
