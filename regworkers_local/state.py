@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ class StackState:
     """Ports and processes by server name. Ports outlive a stop, so that a server comes back to its own."""
 
     instance: str
+    # Of this folder's servers alone: the name may be that of another checkout's instance, too.
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
     ports: dict[str, int] = field(default_factory=dict)
     processes: dict[str, ProcessRef] = field(default_factory=dict)
 
@@ -25,10 +28,11 @@ class StackState:
         return SERVERS[name].address.format(port=self.ports[name])
 
     def document(self) -> dict[str, Any]:
-        """Top level: the address of each server by name, `ports`, `pids`, `started` (epoch s), `instance`."""
+        """Top level: the address of each server by name, `ports`, `pids`, `started` (epoch s), `instance`, `id`."""
         return {
             **{name: self.address(name) for name in SERVERS if name in self.ports},
             "instance": self.instance,
+            "id": self.id,
             "ports": self.ports,
             "pids": {name: ref.pid for name, ref in self.processes.items()},
             "started": {name: ref.started for name, ref in self.processes.items()},
@@ -43,7 +47,7 @@ class StackState:
         document = read_json(path)
         try:
             ports = {name: int(port) for name, port in document["ports"].items() if name in SERVERS}
-            return cls(instance, ports, process_refs(document))
+            return cls(instance, str(document.get("id") or uuid.uuid4().hex), ports, process_refs(document))
         except (AttributeError, KeyError, TypeError, ValueError):
             return cls(instance)
 

@@ -49,6 +49,7 @@ class Dependency:
     `classify` turns the driver's exceptions into TransientFailure, PermanentFailure or ItemFailure. `calls`,
     `seconds`, `retries` and `throttles` add up over its life: attempts, the time within them, those that repeated one,
     and those that it refused because it was asked too much. An attempt above `slow_seconds` is logged.
+    `before_attempt` gets the name; what it raises ends the attempt as if the dependency had raised it.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class Dependency:
         breaker: CircuitBreaker | None = None,
         clock: Callable[[], float] = time.monotonic,
         slow_seconds: float = SLOW_SECONDS,
+        before_attempt: Callable[[str], None] | None = None,
     ) -> None:
         self.name = name
+        self._before_attempt = before_attempt
         self._slow_seconds = slow_seconds
         self._classify = classify
         self._policy = policy
@@ -140,6 +143,8 @@ class Dependency:
         self.calls += 1
         began = time.perf_counter()
         try:
+            if self._before_attempt is not None:
+                self._before_attempt(self.name)
             return function()
         except Exception as error:
             meaning = self._classify(error)

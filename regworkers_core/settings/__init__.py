@@ -46,6 +46,7 @@ from regworkers_core.settings.places import (
     PROJECT_ROOT,
     Environment,
     config_file,
+    stack_state,
     stack_state_file,
 )
 
@@ -86,5 +87,6 @@ __all__ = [
     "load_settings",
     "masked",
     "settings_of",
+    "stack_state",
     "stack_state_file",
 ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+import orjson
 
 from regworkers_core.domain.reasons import UsageError
 
@@ -29,3 +31,14 @@ def stack_state_file() -> Path:
     """Where the embedded stack of this instance writes its addresses."""
     folder = Path(os.environ.get(ENV_PREFIX + "LOCAL_DIR") or PROJECT_ROOT / ".local")
     return folder / (os.environ.get(ENV_PREFIX + "INSTANCE") or "default") / "state.json"
+
+
+def stack_state() -> dict[str, Any]:
+    """What the embedded stack of this instance wrote down: addresses by server, `id`, `instance`, `pids`, `started`
+    (epoch seconds). Empty when there is none or it is damaged.
+    """
+    try:
+        document = orjson.loads(stack_state_file().read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    return document if isinstance(document, dict) else {}

@@ -11,7 +11,8 @@ from regworkers_local.services.stores import Stores
 
 def main() -> None:
     stores = Stores.at(os.environ["SERVICES_MONGO_URI"], os.environ["SERVICES_PREFIX"])
-    server(make_front(stores), int(os.environ["SERVICES_PORT"])).run()
+    front = make_front(stores, instance=os.environ["SERVICES_INSTANCE"])
+    server(front, int(os.environ["SERVICES_PORT"])).run()
 
 
 if __name__ == "__main__":

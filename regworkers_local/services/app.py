@@ -26,7 +26,10 @@ class Problem(BaseModel):
 
 
 class Health(BaseModel):
+    """`instance` is the id of the embedded stack's instance that it belongs to."""
+
     status: str
+    instance: str
 
 
 class UserAnswer(BaseModel):
@@ -68,7 +71,9 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_app(stores: Stores, *, token: str = TOKEN, faults: Faults | None = None) -> FastAPI:
+def make_app(
+    stores: Stores, *, token: str = TOKEN, faults: Faults | None = None, instance: str = ""
+) -> FastAPI:
     """The contract alone; `make_front` puts the switches in front of it."""
     # Their own pages of documentation load scripts from outside; ours is one page.
     app = FastAPI(title="The four services", version="1", description=__doc__, docs_url=None, redoc_url=None)
@@ -79,7 +84,7 @@ def make_app(stores: Stores, *, token: str = TOKEN, faults: Faults | None = None
     def health() -> Health:
         """Whether the service and its store answer."""
         stores.users.database.command("ping")
-        return Health(status="up")
+        return Health(status="up", instance=instance)
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> HTMLResponse:
@@ -94,9 +99,9 @@ def make_app(stores: Stores, *, token: str = TOKEN, faults: Faults | None = None
     return app
 
 
-def make_front(stores: Stores, *, token: str = TOKEN) -> Front:
+def make_front(stores: Stores, *, token: str = TOKEN, instance: str = "") -> Front:
     faults = Faults()
-    return Front(make_app(stores, token=token, faults=faults), faults)
+    return Front(make_app(stores, token=token, faults=faults, instance=instance), faults)
 
 
 def _contract(stores: Stores, token: str) -> APIRouter:

@@ -1,0 +1,156 @@
+"""Whose server answers in local-dev. The port of a server that ended may belong to another instance's server by now,
+and drivers reconnect silently: without a check its data would be read, and written to.
+
+`regworkers local up` gives each instance an id and writes it into every server that it starts.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from regworkers_core.domain.reasons import TransientFailure
+
+# Where a server carries the id of its instance. Kafka has it as its cluster id, the services in their answer to
+# /health.
+AWS_BUCKET, AWS_KEY = "embedded-instance", "id"
+MONGO_DATABASE, MONGO_COLLECTION = "embedded_instance", "instance"
+REDIS_KEY = "embedded:instance"
+# A server takes longer than this to start, so no other one can have taken the port in the meantime.
+_TRUST_SECONDS = 0.25
+_HTTP_SECONDS = 2.0
+_SAME_BIRTH_SECONDS = 2.0
+
+ReadId = Callable[[], str | None]
+
+
+class InstanceCheck:
+    """Refuses a server of the embedded stack that is not this instance's. `read_id` asks the server for its id,
+    `read_state` returns what the stack wrote down (`id`, `pids`, `started`, addresses by server).
+
+    While the process that the stack started lives, the port is its own, and nothing is asked. Shared by all
+    dependencies of one server and by all threads.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        read_state: Callable[[], dict[str, Any]],
+        read_id: ReadId,
+        *,
+        alive: Callable[[int, float], bool] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._server, self._read_state, self._read_id = server, read_state, read_id
+        self._alive, self._clock = alive or _lives, clock
+        self._lock = threading.Lock()
+        self._trusted_until = float("-inf")
+
+    def __call__(self, dependency: str) -> None:
+        """Raises TransientFailure for another instance's server, and what `read_id` raises."""
+        if self._clock() < self._trusted_until:
+            return
+        with self._lock:
+            began = self._clock()
+            if began < self._trusted_until:
+                return
+            state = self._read_state()
+            if not self._is_ours(state):
+                self._compare(dependency, state)
+            self._trusted_until = began + _TRUST_SECONDS
+
+    def _is_ours(self, state: dict[str, Any]) -> bool:
+        try:
+            return self._alive(int(state["pids"][self._server]), float(state["started"][self._server]))
+        except (KeyError, TypeError, ValueError):
+            return False
+
+    def _compare(self, dependency: str, state: dict[str, Any]) -> None:
+        found, ours = self._read_id(), state.get("id")
+        if found is not None and found == ours:
+            return
+        whose = "a server without an instance" if found is None else "another instance's server"
+        raise TransientFailure(
+            dependency,
+            f"{whose} answers at {state.get(self._server, 'its address')}; the {self._server} server of instance "
+            f"{state.get('instance', '?')} has ended: run `regworkers local up`",
+        )
+
+
+def server_of(dependency: str) -> str | None:
+    """The server of the embedded stack behind a dependency, None for what the stack does not have."""
+    if dependency.startswith("service-"):
+        return "services"
+    if dependency in ("drand", "slack", "pagerduty", "vault", "dagster"):
+        return None
+    return {"mongo": "mongo", "drain-log": "mongo", "redis": "redis", "kafka": "kafka"}.get(dependency, "aws")
+
+
+def aws_id(endpoint_url: str) -> str | None:
+    """From the embedded S3. Raises TransientFailure when it does not answer."""
+    try:
+        return _get(f"{endpoint_url}/{AWS_BUCKET}/{AWS_KEY}").decode(errors="replace").strip() or None
+    except urllib.error.HTTPError as error:
+        error.close()
+        return None
+    except OSError as error:
+        raise TransientFailure("aws", type(error).__name__) from error
+
+
+def mongo_id(client: Any) -> str | None:
+    """Raises what the driver raises."""
+    found = client[MONGO_DATABASE][MONGO_COLLECTION].find_one({"_id": "instance"})
+    return None if found is None else str(found.get("id"))
+
+
+def redis_id(client: Any) -> str | None:
+    """Raises what the driver raises."""
+    found = client.get(REDIS_KEY)
+    return None if found is None else bytes(found).decode(errors="replace")
+
+
+def kafka_id(bootstrap: str) -> str | None:
+    """The cluster id. Raises what the driver raises."""
+    from confluent_kafka.admin import AdminClient
+
+    metadata = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=_HTTP_SECONDS)
+    return None if metadata.cluster_id is None else str(metadata.cluster_id)
+
+
+def services_id(address: str) -> str | None:
+    """From /health. Raises TransientFailure when it does not answer."""
+    try:
+        document = orjson.loads(_get(f"{address}/health"))
+        return str(document["instance"]) if document.get("instance") else None
+    except (urllib.error.HTTPError, orjson.JSONDecodeError, AttributeError):
+        return None
+    except OSError as error:
+        raise TransientFailure("services", type(error).__name__) from error
+
+
+def _get(url: str) -> bytes:
+    # No proxy of the environment: the server is on this machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=_HTTP_SECONDS) as answer:
+        return bytes(answer.read(1024))
+
+
+def _lives(pid: int, started: float) -> bool:
+    """Whether the process with this pid was born then (epoch seconds), and lives."""
+    # It comes with the embedded stack; without it the servers are asked.
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        return False
+    try:
+        process = psutil.Process(pid)
+        born = abs(process.create_time() - started) <= _SAME_BIRTH_SECONDS
+        return born and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

@@ -1,0 +1,60 @@
+"""Whose server answers: the process that the stack started is trusted, any other one has to show the id."""
+
+from __future__ import annotations
+
+import pytest
+
+from regworkers_core.adapters.local_instance import InstanceCheck
+from regworkers_core.domain.reasons import TransientFailure
+
+
+class World:
+    """A stack's state file, its process table, its server and a clock."""
+
+    def __init__(self, carried: str | None) -> None:
+        self.now, self.alive, self.carried = 0.0, True, carried
+        self.asked = 0
+        self.check = InstanceCheck(
+            "mongo",
+            lambda: {"id": "ours", "instance": "default", "pids": {"mongo": 7}, "started": {"mongo": 1.0}},
+            self._read,
+            alive=lambda pid, started: self.alive and (pid, started) == (7, 1.0),
+            clock=lambda: self.now,
+        )
+
+    def _read(self) -> str | None:
+        self.asked += 1
+        return self.carried
+
+
+def test_a_living_process_of_the_stack_is_asked_nothing() -> None:
+    world = World("theirs")
+    world.check("mongo")
+    assert world.asked == 0
+
+
+def test_a_process_that_the_stack_did_not_start_is_believed_by_its_id() -> None:
+    world = World("ours")
+    world.alive = False
+    world.check("mongo")
+    assert world.asked == 1
+
+
+@pytest.mark.parametrize("carried", ["theirs", None])
+def test_a_server_with_another_id_or_none_is_refused_each_time(carried: str | None) -> None:
+    world = World(carried)
+    world.alive = False
+    for _ in range(2):
+        with pytest.raises(TransientFailure, match="run `regworkers local up`"):
+            world.check("mongo")
+    assert world.asked == 2
+
+
+def test_a_process_that_ended_is_noticed_before_another_one_can_have_taken_its_port() -> None:
+    world = World("theirs")
+    world.check("mongo")
+    world.alive = False
+    world.check("mongo")
+    world.now = 0.3
+    with pytest.raises(TransientFailure, match="another instance's server"):
+        world.check("mongo")
