@@ -9,10 +9,13 @@ from typing import NamedTuple, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message to send. Attributes are strings; empty ones are left out by the adapter."""
+    """A message to send, hidden for its first `delay_seconds` (at most 900, which is SQS's limit). Attributes are
+    strings; empty ones are left out by the adapter.
+    """
 
     body: bytes
     attributes: Mapping[str, str] = field(default_factory=dict)
+    delay_seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True)

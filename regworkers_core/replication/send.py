@@ -11,15 +11,18 @@ from regworkers_core.engine.ports import Outgoing, Queue
 from regworkers_core.observability.tracing import inject
 
 
-def send_keys(queue: Queue, items: Sequence[ReplicationItem], correlation_id: str = "") -> int:
-    """Send `items` in messages of up to 100 keys and return the number of messages.
+def send_keys(
+    queue: Queue, items: Sequence[ReplicationItem], correlation_id: str = "", *, delay_seconds: int = 0
+) -> int:
+    """Send `items` in messages of up to 100 keys, hidden for their first `delay_seconds`, and return the number of
+    messages.
 
     Raises TransientFailure unless every message is confirmed; sending all again is harmless.
     """
     correlation_id = correlation_id or uuid.uuid4().hex
     attributes = {"correlationId": correlation_id, "attempt": "1", **inject()}
     messages = [
-        Outgoing(encode(MessageType.REPLICATE, correlation_id, chunk), attributes)
+        Outgoing(encode(MessageType.REPLICATE, correlation_id, chunk), attributes, delay_seconds)
         for chunk in chunks([item.as_json() for item in items])
     ]
     failures = queue.send(messages)

@@ -53,6 +53,13 @@ def test_a_batch_is_cut_at_ten_messages() -> None:
     assert batches(client) == [10, 10, 5]
 
 
+def test_a_message_is_hidden_at_first_only_where_it_says_so() -> None:
+    made, client = queue(send_message_batch=accepted)
+    made.send([Outgoing(b"{}"), Outgoing(b"{}", delay_seconds=120)])
+    now, later = client.of("send_message_batch")[0]["Entries"]
+    assert "DelaySeconds" not in now and later["DelaySeconds"] == 120
+
+
 def test_a_batch_is_cut_at_the_byte_limit() -> None:
     made, client = queue(send_message_batch=accepted)
     made.send(outgoing(5, size=400))

@@ -109,6 +109,8 @@ def test_each_class_is_found_and_the_repair_heals_it_without_writing_the_table(r
     assert repaired.clean, repaired.as_dict()
     assert (repaired.repair.sent, repaired.repair.removals, repaired.repair.tombstones_deleted) == (5, 1, 1)
     assert repaired.repair.healed == 5 and repaired.repair.advice == ""
+    depth = runtime.queue(runtime.names.replication_queue).depth()
+    assert depth.delayed == 1, "the key of the deleted tombstone comes again"
     assert "deletedAt" in (document(runtime, key("orphan")) or {})
     again = reconcile(runtime)
     assert again.clean and findings(again) == {} and again.generations == 0

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from regworkers_core.adapters.mongo.replica import Stored
+from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op
 from regworkers_core.domain.order import Order
@@ -15,7 +16,7 @@ from regworkers_core.engine.ports import SendFailure
 from regworkers_core.replication.reconcile.classify import Kind
 from regworkers_core.replication.reconcile.removals import Orphans, judge_removals
 from regworkers_core.replication.reconcile.report import ReconcileResult, RepairReport
-from tests.reconcile.world import OBJECTIVE, Replication, World, entry_key
+from tests.reconcile.world import OBJECTIVE, ReplicaSide, Replication, World, entry_key
 
 KEY = entry_key(0)
 
@@ -85,7 +86,59 @@ def test_exactly_the_tombstone_in_the_way_is_deleted_and_then_the_key_is_sent() 
     order = world.order(KEY)
     _, repair = repaired(world)
     assert world.deleted_tombstones == [(KEY, order)] and repair.tombstones_deleted == 1
-    assert [wish.op for wish in world.sent] == [Op.UPSERT]
+    assert [(wish.op, wish.order) for wish in world.sent] == [(Op.REMOVE, order)]
+
+
+@pytest.mark.parametrize(("visibility", "delay"), [(60, 120), (43_200, 900)])
+def test_the_key_of_a_deleted_tombstone_goes_out_again_when_a_drain_that_was_held_up_has_lost_its_messages(
+    visibility: int, delay: int
+) -> None:
+    world = world_with(Kind.RESURRECTED)
+    assert world.reconcile(repair=True, visibility_seconds=visibility).clean
+    assert world.sent_later == [(world.sent[0], delay)]
+    missing = world_with(Kind.MISSING)
+    assert missing.reconcile(repair=True).clean and missing.sent_later == []
+
+
+def test_what_a_drain_writes_that_read_an_entry_before_it_was_removed_is_buried_by_the_second_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = world_with(Kind.RESURRECTED)
+    tombstone = world.order(KEY)
+    read = Entry.parse(KEY, world.items[KEY])
+    delete = ReplicaSide.delete_tombstone
+
+    def removed_meanwhile(side: ReplicaSide, key: EntryKey, order: Order) -> bool:
+        # Its removal met the tombstone that still stood. The first key's message is lost with a purged queue.
+        world.remove(KEY, lag=None)
+        world.deliver_sent_after = None
+        world.after(30.0, lambda: world.store(KEY, read.order, read.fields))
+        return delete(side, key, order)
+
+    monkeypatch.setattr(ReplicaSide, "delete_tombstone", removed_meanwhile)
+    world.reconcile(repair=True)
+    world.advance(30.0)
+    assert world.stored[KEY].fields == read.fields, "a removed fan's entry is back"
+    world.advance(2 * 60.0)
+    assert world.stored[KEY].fields is None and world.order(KEY) == tombstone
+
+
+def test_a_crash_right_after_a_tombstone_was_deleted_is_healed_by_the_key_that_was_queued_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = world_with(Kind.RESURRECTED)
+    delete = ReplicaSide.delete_tombstone
+
+    def killed(side: ReplicaSide, key: EntryKey, order: Order) -> bool:
+        delete(side, key, order)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(ReplicaSide, "delete_tombstone", killed)
+        world.reconcile(repair=True)
+    assert KEY not in world.stored and world.sent == []
+    world.advance(2 * 60 + 1.0)
+    assert world.reconcile().clean
 
 
 def test_what_healed_since_it_was_found_is_not_sent() -> None:

@@ -45,6 +45,8 @@ class World:
     slept: list[float] = field(default_factory=list)
     deleted_tombstones: list[tuple[EntryKey, Order]] = field(default_factory=list)
     sent: list[ReplicationItem] = field(default_factory=list)
+    # With the seconds for which each is hidden.
+    sent_later: list[tuple[ReplicationItem, int]] = field(default_factory=list)
     deliver_sent_after: float | None = None
     read_seconds: float = READ_SECONDS
     _due: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
@@ -127,6 +129,7 @@ class World:
             sides,
             options.pop("queue", Replication(self)),
             settings,
+            visibility_seconds=options.pop("visibility_seconds", 60),
             clock=self.clock,
             sleep=self.sleep,
             **options,
@@ -199,10 +202,16 @@ class Replication:
     name: str = "replication-queue"
 
     def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]:
-        for wish in sent_items(messages):
-            self.world.sent.append(wish)
-            if self.world.deliver_sent_after is not None:
-                self.world.after(self.world.deliver_sent_after, lambda wish=wish: self.world.replicate(wish))
+        for message in messages:
+            hidden = message.delay_seconds
+            for wish in sent_items([message]):
+                if hidden:
+                    self.world.sent_later.append((wish, hidden))
+                else:
+                    self.world.sent.append(wish)
+                if self.world.deliver_sent_after is not None:
+                    arrives = hidden + self.world.deliver_sent_after
+                    self.world.after(arrives, lambda wish=wish: self.world.replicate(wish))
         return []
 
     def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:

@@ -205,4 +205,6 @@ def _entry(index: int, message: Outgoing) -> dict[str, Any]:
     }
     if attributes:
         entry["MessageAttributes"] = attributes
+    if message.delay_seconds:
+        entry["DelaySeconds"] = message.delay_seconds
     return entry

@@ -59,6 +59,7 @@ def reconcile(
         Sides(runtime.demand_table, runtime.replica, runtime.dead_letters),
         runtime.queue(runtime.names.replication_queue),
         runtime.settings.replication,
+        visibility_seconds=runtime.settings.save.visibility_seconds,
         clock=runtime.clock,
         on_progress=on_progress,
         on_phase=on_phase,
@@ -100,6 +101,7 @@ class Reconciliation:
         queue: Queue,
         settings: ReplicationSettings,
         *,
+        visibility_seconds: int,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], object] = time.sleep,
         generations: int = GENERATIONS,
@@ -108,6 +110,7 @@ class Reconciliation:
         on_phase: OnPhase | None = None,
     ) -> None:
         self._sides, self._queue, self._settings = sides, queue, settings
+        self._visibility_seconds = visibility_seconds
         self._clock, self._sleep = clock, sleep
         self._generations, self._samples = generations, samples
         self._on_progress = on_progress or (lambda _done: None)
@@ -175,6 +178,7 @@ class Reconciliation:
             TokenBucket(rate, clock=self._clock, sleep=self._sleep),
             removals,
             patience_seconds=_PATIENCE_OBJECTIVES * self._settings.lag_objective_seconds,
+            visibility_seconds=self._visibility_seconds,
             clock=self._clock,
             sleep=self._sleep,
             tick=self._tick,

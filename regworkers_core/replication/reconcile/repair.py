@@ -1,13 +1,18 @@
 """Repair: the demand table is never written, keys are queued and the save drain does the rest.
 
 The one write is the deletion of a tombstone that hides a live source entry, of exactly that tombstone and
-after both sides were read again. A crash right after it leaves the entry missing, which the next run heals.
+after both sides were read again. A save drain that had read that entry may be held up between its read and its
+write; if the source loses the entry meanwhile, no tombstone refuses that write any more. So the key goes out as a
+removal of the tombstone's order, which becomes an upsert where the source still has the entry and puts the tombstone
+back where it has not. It goes out twice: at once, and again when SQS has long handed the messages of a drain that is
+held up to another one. The second one is queued before the tombstone is deleted, so a crash right after that loses
+nothing.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from regworkers_core.domain.messages import Op, ReplicationItem
@@ -23,12 +28,17 @@ from regworkers_core.replication.reconcile.scan import Tick
 from regworkers_core.replication.reconcile.sides import Sides
 from regworkers_core.replication.send import send_keys
 
+# Twice the time after which SQS hands the messages of a drain that is held up to another one.
+_SECOND_KEY_VISIBILITIES = 2
+_LONGEST_DELAY_SECONDS = 900
 _FIRST_POLL_SECONDS = 0.1
 _LAST_POLL_SECONDS = 2.0
 
 
 class Repair:
-    """`patience_seconds` is how long the end waits without seeing any further entry heal."""
+    """`patience_seconds` is how long the end waits without seeing any further entry heal; `visibility_seconds` is
+    that of the save drain's messages.
+    """
 
     def __init__(
         self,
@@ -40,6 +50,7 @@ class Repair:
         removals: Removals,
         *,
         patience_seconds: float,
+        visibility_seconds: int,
         clock: Callable[[], float],
         sleep: Callable[[float], object],
         tick: Tick,
@@ -47,6 +58,7 @@ class Repair:
         self._comparison, self._sides, self._judge = comparison, sides, judge
         self._queue, self._rate, self._allowed = queue, rate, removals
         self._patience = patience_seconds
+        self._second_delay = min(_SECOND_KEY_VISIBILITIES * visibility_seconds, _LONGEST_DELAY_SECONDS)
         self._clock, self._sleep, self._tick = clock, sleep, tick
         self._correlation_id = uuid.uuid4().hex
         self._sent = self._removals = self._withheld = self._tombstones = 0
@@ -74,7 +86,7 @@ class Repair:
         # Waits first: between the second look and the sending there should be no time.
         self._rate.take(len(page))
         looked = self._look(page)
-        items = []
+        items = self._bring_back(looked)
         withheld: set[int] = set()
         for difference in looked:
             source, replica = difference.pair
@@ -84,9 +96,7 @@ class Repair:
                     continue
                 items.append(ReplicationItem(difference.key, Op.REMOVE, replica.order))
                 self._removals += 1
-            elif difference.kind in REPAIRABLE:
-                if difference.kind is Kind.RESURRECTED and replica is not None:
-                    self._tombstones += self._sides.replica.delete_tombstone(difference.key, replica.order)
+            elif difference.kind in (Kind.MISSING, Kind.STALE):
                 order = source.order if source is not None else Order()
                 items.append(ReplicationItem(difference.key, Op.UPSERT, order))
         if items:
@@ -102,6 +112,19 @@ class Repair:
             ]
         )
         self._tick(len(page))
+
+    def _bring_back(self, looked: Sequence[Difference]) -> list[ReplicationItem]:
+        """Queue the second keys of those that a tombstone hides, delete it, and return their first keys."""
+        items = [
+            ReplicationItem(each.key, Op.REMOVE, each.pair.replica.order)
+            for each in looked
+            if each.kind is Kind.RESURRECTED and each.pair.replica is not None
+        ]
+        if items:
+            send_keys(self._queue, items, self._correlation_id, delay_seconds=self._second_delay)
+        for item in items:
+            self._tombstones += self._sides.replica.delete_tombstone(item.key, item.order)
+        return items
 
     def _await_all(self) -> None:
         """Page by page, so that each key is read a few times, however many there are."""
