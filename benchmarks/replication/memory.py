@@ -78,7 +78,9 @@ def run(name: str, entries: int) -> Peak:
 
 def _enqueue(settings: Settings, entries: int) -> DrainReport:
     limits = StreamLimits(
-        batch_records=settings.enqueue.batch_records, max_unacknowledged=settings.enqueue.max_unacknowledged
+        batch_records=settings.enqueue.batch_records,
+        max_unacknowledged=settings.enqueue.max_unacknowledged,
+        max_unacknowledged_bytes=settings.enqueue.max_unacknowledged_bytes,
     )
     source = StreamSource(FakeStreams(entries), FakeLeases(), limits, owner="bench")
     return _drain(settings, ENQUEUE, source, EnqueueWork(_queue("fake", FakeSqs(0))))

@@ -31,6 +31,7 @@ def _enqueue(
         StreamLimits(
             batch_records=settings.batch_records,
             max_unacknowledged=settings.max_unacknowledged,
+            max_unacknowledged_bytes=settings.max_unacknowledged_bytes,
             lease_seconds=settings.lease_seconds,
             empty_read_pause_seconds=settings.empty_read_pause_seconds,
         ),

@@ -25,8 +25,11 @@ class DrainSettings(Section):
 class EnqueueSettings(Section):
     concurrency: int = Field(4, ge=1)
     prefetch: int = Field(2, ge=0)
-    batch_records: int = Field(1000, ge=1, le=10_000)
+    batch_records: int = Field(500, ge=1, le=10_000)
+    # Read and not yet behind the checkpoint; reading goes on when either falls. The page that is being read
+    # comes on top, up to 1 MB as the service sends it.
     max_unacknowledged: int = Field(10_000, ge=1)
+    max_unacknowledged_bytes: int = Field(64 * 1024 * 1024, ge=1)
     lease_seconds: float = Field(10.0, gt=0)
     # AWS serves five reads a second and shard, to all readers together.
     empty_read_pause_seconds: float = Field(0.25, ge=0)

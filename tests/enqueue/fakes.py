@@ -43,6 +43,20 @@ def refusal(code: str) -> ClientError:
     return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": 400}}, "Call")
 
 
+# Of DynamoDB, as its reference has it.
+_LONGEST_NUMBER = 40
+
+
+def sequence_number(count: int) -> str:
+    """Number `count` (from 1) of a growing row that gets wider with every third one: 8, 9, 10, 98, 99, 100, 998, ...
+    Compared as text they are out of order almost everywhere.
+    """
+    width, step = divmod(count - 1, 3)
+    if width + 1 < _LONGEST_NUMBER:
+        return str(10 ** (width + 1) - 2 + step)
+    return str(10 ** (_LONGEST_NUMBER - 1) + count)
+
+
 @dataclass
 class FakeShard:
     parent: str | None = None
@@ -78,10 +92,11 @@ class FakeStreamsService:
         written = []
         for _ in range(count):
             self._numbers += 1
+            number = sequence_number(self._numbers)
             raw = {**insert(f"e{self._numbers}"), **record}
-            change = {**raw["dynamodb"], "SequenceNumber": str(self._numbers)}
+            change = {**raw["dynamodb"], "SequenceNumber": number}
             self.shards[shard_id].records.append({**raw, "dynamodb": change})
-            written.append(str(self._numbers))
+            written.append(number)
         return written
 
     def split(self, parent: str, *children: str) -> None:

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regworkers_core.engine.checkpoint import ContiguousTracker
+from regworkers_core.replication.enqueue.shards import position_of
 from tests.enqueue.invariants import checkpoint_violations
 
 
@@ -83,3 +84,9 @@ def test_the_checkpoint_never_goes_backwards_should_a_service_restart_its_number
     tracker.read("3")
     tracker.acknowledge("3")
     assert tracker.checkpoint == "50"
+
+
+@given(st.integers(0, 10**40 - 1), st.integers(0, 10**40 - 1))
+def test_positions_compare_as_text_like_the_sequence_numbers_as_integers(one: int, other: int) -> None:
+    assert (position_of(str(one)) < position_of(str(other))) is (one < other)
+    assert position_of(None) < position_of(str(one))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.replication.enqueue.shards import position_of
 from regworkers_core.replication.enqueue.source import StreamLimits
 from tests.enqueue.fakes import refusal
 from tests.enqueue.world import LEASE_SECONDS, World, receive, sequences, work_off
@@ -233,6 +234,34 @@ def test_checkpoints_are_written_at_most_every_second() -> None:
         work_off(source, rounds=1)
     written = world.steps.count("enqueue.before_checkpoint")
     assert 0 < written <= world.clock.now - started + 2
+
+
+def test_reading_stops_while_what_is_open_takes_too_much_memory() -> None:
+    world = World("s1", "s2")
+    stuck = world.service.write("s1", 30)
+    limits = StreamLimits(batch_records=4, max_unacknowledged_bytes=30_000)
+    source = world.consumer(limits=limits)
+    batch = receive(source)
+    # Two shards share it, and each of these records takes more than four thousand bytes.
+    assert sequences(batch) == stuck[:4]
+    flowing = world.service.write("s2", 30)
+    assert work_off(source, rounds=20) == flowing, "the other shard has its own part"
+    source.acknowledge(batch)
+    assert sequences(receive(source, rounds=1)) == stuck[4:8]
+
+
+def test_a_checkpoint_moves_on_when_its_number_grows_by_a_digit_and_never_back() -> None:
+    world = World("s1")
+    written = world.service.write("s1", 6)
+    assert written == ["8", "9", "10", "98", "99", "100"]
+    source = world.consumer()
+    for record, expected in zip(receive(source, rounds=1), written, strict=True):
+        source.acknowledge([record])
+        world.pass_time(2, source)
+        assert world.checkpoint("s1") == expected
+    lease = source._held["s1"].lease
+    assert not lease.save({"checkpoint": "99"}, position_of("99"))
+    assert world.checkpoint("s1") == "100"
 
 
 def test_close_writes_the_contiguous_checkpoint_and_what_is_open_is_read_again_by_the_next() -> None:

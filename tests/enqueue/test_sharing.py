@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from regworkers_core.engine.leases import LeaseKey
 from regworkers_core.replication.enqueue.shards import consumer_key, fair_share, shard_key
 from regworkers_core.replication.enqueue.source import StreamSource
-from tests.enqueue.fakes import TABLE
+from tests.enqueue.fakes import TABLE, FakeLeaseTable
 from tests.enqueue.world import LEASE_SECONDS, World, receive, sequences, work_off
 
 
@@ -254,6 +255,24 @@ def test_a_presence_cleared_away_during_a_pause_is_shown_again() -> None:
     source.heartbeat()
     source.heartbeat()
     assert world.table.stored[consumer_key(TABLE, "a")].owner == "a"
+
+
+def test_a_lease_released_on_purpose_is_not_counted_as_lost() -> None:
+    class Beating(FakeLeaseTable):
+        """Lets the heartbeat come while a lease is being released."""
+
+        def release(self, key: LeaseKey, owner: str, token: int) -> bool:
+            source.heartbeat()
+            return super().release(key, owner, token)
+
+    world = World("s1")
+    world.table = Beating()
+    source = world.consumer("a")
+    world.service.write("s1", 2)
+    work_off(source)
+    source.close()
+    assert world.owner("s1") == ""
+    assert source.counts()["leases_lost"] == 0
 
 
 def test_a_fair_share_is_rounded_up() -> None:

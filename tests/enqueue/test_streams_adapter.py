@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from regworkers_core.adapters.aws.streams import IteratorExpired, Trimmed, stream_record
+from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from tests.enqueue.fakes import FakeStreamsService, change, entry, refusal, streams_of
 
@@ -96,3 +98,31 @@ def test_the_creation_time_is_epoch_seconds_from_both_kinds_of_event() -> None:
     assert stream_record(raw, "s1").created_at == 1_795_000_000
     raw["dynamodb"]["ApproximateCreationDateTime"] = datetime(2026, 11, 25, tzinfo=UTC)
     assert stream_record(raw, "s1").created_at == datetime(2026, 11, 25, tzinfo=UTC).timestamp()
+
+
+def test_a_record_keeps_keys_order_and_flag_and_nothing_else_of_a_fan_or_of_a_large_item() -> None:
+    fan: dict[str, Any] = {
+        "email": {"S": "fan@example.org"},
+        "attributes": {"M": {"note": {"S": "x" * 300_000}}},
+    }
+    order = {"createdAt", "version", "updatedAt", "needsReplication", "entityType", "correlationId"}
+    record = stream_record(
+        change("MODIFY", new=entry(correlationId={"S": "c-1"}, **fan), old=entry(**fan)), "s1"
+    )
+    assert set(record.new_image or {}) == order
+    assert set(record.old_image or {}) == order - {"correlationId"}
+    assert record.size_bytes < 5_000
+
+
+def test_what_is_too_long_or_of_another_type_stays_invalid_without_its_content() -> None:
+    odd: dict[str, Any] = {
+        "correlationId": {"S": "c" * 300_000},
+        "updatedAt": {"L": [{"S": "x" * 300_000}]},
+        "needsReplication": "true",
+    }
+    record = stream_record(change("INSERT", new={**entry(), **odd}), "s1")
+    image = record.new_image or {}
+    assert image["updatedAt"] == {"L": None}
+    assert "needsReplication" not in image
+    assert fit_correlation_id(image["correlationId"]["S"]) == fit_correlation_id("c" * 300_000)
+    assert record.size_bytes < 5_000

@@ -20,8 +20,14 @@ _VIEW = "NEW_AND_OLD_IMAGES"
 # TTL removals carry this principal.
 _TTL_PRINCIPAL = "dynamodb.amazonaws.com"
 
-# An item in DynamoDB JSON: {"version": {"N": "3"}, ...}
+# An item, or some attributes of it, in DynamoDB JSON: {"version": {"N": "3"}, ...}
 Image = Mapping[str, Any]
+# What replication reads of an image. The rest, a fan's data among it, goes with the page: an image has up to 400 KB.
+_KEPT = ("entityType", "needsReplication", "correlationId", "createdAt", "version", "updatedAt")
+# Longer than any valid value of those: what was cut stays as invalid as it was.
+_LONGEST_TEXT = 256
+# What Python's objects of a record take beside its texts, measured.
+_OBJECT_BYTES = 4000
 
 
 class IteratorExpired(Exception):
@@ -35,8 +41,9 @@ class Trimmed(Exception):
 # Compared by identity: the same stream position read twice makes two deliveries.
 @dataclass(frozen=True, slots=True, eq=False)
 class StreamRecord:
-    """One change. `event` is INSERT, MODIFY or REMOVE; `expired` tells a removal by TTL; `created_at` is in
-    epoch seconds, rounded to the second by the service.
+    """One change. `event` is INSERT, MODIFY or REMOVE; the images have only what replication reads of them (flag,
+    order, correlation id), long texts cut; `expired` tells a removal by TTL; `created_at` is in epoch seconds,
+    rounded to the second by the service; `size_bytes` is what the record takes in memory, about.
     """
 
     shard_id: str
@@ -47,6 +54,7 @@ class StreamRecord:
     old_image: Image | None = None
     expired: bool = False
     created_at: float | None = None
+    size_bytes: int = _OBJECT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,16 +178,54 @@ def stream_record(raw: Mapping[str, Any], shard_id: str) -> StreamRecord:
     """A record as GetRecords or a stream event of Lambda brings it."""
     change = raw["dynamodb"]
     created = change.get("ApproximateCreationDateTime")
+    keys, new_image, old_image = change["Keys"], _slim(change.get("NewImage")), _slim(change.get("OldImage"))
     return StreamRecord(
         shard_id=shard_id,
         sequence=change["SequenceNumber"],
         event=raw["eventName"],
-        keys=change["Keys"],
-        new_image=change.get("NewImage"),
-        old_image=change.get("OldImage"),
+        keys=keys,
+        new_image=new_image,
+        old_image=old_image,
         expired=_principal(raw) == _TTL_PRINCIPAL,
         created_at=created.timestamp() if hasattr(created, "timestamp") else created,
+        size_bytes=_OBJECT_BYTES + _text_bytes(keys) + _text_bytes(new_image) + _text_bytes(old_image),
     )
+
+
+def _slim(image: Image | None) -> Image | None:
+    """Of an image what replication reads. Called for every record: what is as usual is not built again."""
+    if image is None:
+        return None
+    slim = {}
+    for name in _KEPT:
+        value = image.get(name)
+        if type(value) is dict:
+            slim[name] = value if _is_short(value) else _cut(value)
+    return slim
+
+
+def _is_short(value: Mapping[str, Any]) -> bool:
+    return all(
+        content is True or content is False or (type(content) is str and len(content) <= _LONGEST_TEXT)
+        for content in value.values()
+    )
+
+
+def _cut(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A long text cut; of what is no text only its type."""
+    return {
+        kind: content[:_LONGEST_TEXT] if isinstance(content, str) else None for kind, content in value.items()
+    }
+
+
+def _text_bytes(image: Image | None) -> int:
+    """Characters in its texts."""
+    total = 0
+    for value in (image or {}).values():
+        for content in value.values():
+            if type(content) is str:
+                total += len(content)
+    return total
 
 
 def _bytes(answer: Mapping[str, Any]) -> int:

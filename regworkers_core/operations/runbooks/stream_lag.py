@@ -13,6 +13,8 @@ from regworkers_core.settings import Settings
 NAME = "stream-lag"
 # AWS serves five reads a second and shard, to all readers together.
 _READS_OF_A_SHARD = 5.0
+# Records of a batch that a slow queue confirms in one call: what fails or is cut off then repeats no more than these.
+_SMALL_BATCH = 100
 # Of a limit: from there on it is what bounds. With nothing to read a drain makes four of the five reads.
 _FULL = 0.8
 _THROTTLED = 0.95
@@ -193,7 +195,10 @@ def _judge_enqueue(
     elif throttled := _throttled(enqueue):
         judgement.add(f"enqueue: {throttled}", _THROTTLED_ADVICE)
     elif slow := _slowest(enqueue):
-        judgement.add(f"enqueue waits for {slow}", "regworkers runbook time-outs")
+        helps = "regworkers runbook time-outs"
+        if enqueue.items_of_a_batch > _SMALL_BATCH:
+            helps += f"; while it lasts, lower enqueue.batchRecords to {_SMALL_BATCH}"
+        judgement.add(f"enqueue waits for {slow}", helps)
     elif shards and shards.held < shards.workable:
         text = f"{shards.workable - shards.held} of {shards.workable} shards are read by nobody"
         at_limit = bounds["enqueue drains"].full

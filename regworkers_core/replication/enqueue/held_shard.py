@@ -36,6 +36,7 @@ class HeldShard:
     last_read: str | None
     tracker: ContiguousTracker
     open: dict[str, StreamRecord] = field(default_factory=dict)
+    open_bytes: int = 0
     iterator: str | None = None
     # Seconds on the source's clock, and the source's count of connection errors, when it was sought.
     sought_at: float = 0.0
@@ -67,6 +68,7 @@ class HeldShard:
         """A page was read; returns its records, without those that are being worked on already."""
         fresh = [record for record in page.records if self.tracker.read(record.sequence)]
         self.open.update((record.sequence, record) for record in fresh)
+        self.open_bytes += sum(record.size_bytes for record in fresh)
         if page.records:
             self.last_read = page.records[-1].sequence
         self.iterator = page.next_iterator
@@ -75,6 +77,7 @@ class HeldShard:
 
     def done(self, record: StreamRecord) -> None:
         del self.open[record.sequence]
+        self.open_bytes -= record.size_bytes
         self.tracker.acknowledge(record.sequence)
 
     def restart(self) -> None:

@@ -29,12 +29,14 @@ _SHORTEST_REST_SECONDS = 0.01
 
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
-    """`batch_records` a receive; `max_unacknowledged` read and not yet behind the checkpoint, in equal parts
-    for the shards held: one whose checkpoint is held up must not hold up the others.
+    """`batch_records` a receive; `max_unacknowledged` read and not yet behind the checkpoint, and no page more once
+    the open ones take `max_unacknowledged_bytes` in memory, both in equal parts for the shards held: one whose
+    checkpoint is held up must not hold up the others.
     """
 
-    batch_records: int = 1000
+    batch_records: int = 500
     max_unacknowledged: int = 10_000
+    max_unacknowledged_bytes: int = 64 * 1024 * 1024
     lease_seconds: float = 10.0
     # Between two reads of a shard that had no more to give. AWS serves five a second to all readers of it.
     empty_read_pause_seconds: float = 0.25
@@ -221,8 +223,10 @@ class StreamSource:
     def _room(self, held: HeldShard) -> int:
         """How many more records of this shard may be unsettled."""
         with self._lock:
-            part = max(1, self._limits.max_unacknowledged // max(1, len(self._held)))
-            return part - len(held.tracker)
+            shards = max(1, len(self._held))
+            if held.open_bytes * shards >= self._limits.max_unacknowledged_bytes:
+                return 0
+            return max(1, self._limits.max_unacknowledged // shards) - len(held.tracker)
 
     def _rest(self) -> None:
         """Wait until something may be due, one empty read's pause at most."""
@@ -273,8 +277,9 @@ class StreamSource:
             ):
                 return
             if due.release:
-                held.lease.release()
+                # Forgotten first: a heartbeat in between must not take a lease that is let go for a lost one.
                 self._forget(held)
+                held.lease.release()
             if due.finished:
                 self._count("shards_finished")
                 self._leases.look_again()

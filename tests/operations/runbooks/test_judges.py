@@ -123,6 +123,12 @@ class TestStreamLag:
         finding = self.only(self.judged(drains=slow))
         assert finding == Finding("enqueue waits for sqs, 2.0 s a call", "regworkers runbook time-outs")
 
+    def test_large_batches_behind_a_slow_dependency_ask_for_small_ones(self) -> None:
+        slow = self.enqueue(
+            calls=Counter(sqs=10), waited={"sqs": 20.0}, counts=Counter(received=1_200), batches=4
+        )
+        assert "lower enqueue.batchRecords to 100" in self.only(self.judged(drains=slow)).advice
+
     def test_shards_that_nobody_holds_ask_for_another_drain(self) -> None:
         finding = self.only(self.judged(shards=stream_lag.Shards(4, 4, 1)))
         assert finding == Finding("3 of 4 shards are read by nobody", "raise drain.maxEnqueueDrains")
