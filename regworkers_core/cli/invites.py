@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.eligibility.invites.lines import local_file, read_rows, read_values
+from regworkers_core.eligibility.invites.lines import Row, local_file, read_rows, read_values
 from regworkers_core.eligibility.invites.looking import check_invite, count_invites
 from regworkers_core.eligibility.invites.removing import remove_invites
 from regworkers_core.eligibility.invites.ttl import parse_ttl
@@ -49,8 +50,14 @@ def upload_command(
     campaign: CampaignArgument,
     type_: TypeArgument,
     file: Annotated[
-        Path, typer.Argument(metavar="[FILE]", help="CSV, UTF-8, with a header that has TYPE as a column")
-    ] = DEFAULT_FILE,
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help=f"CSV, UTF-8, with a header that has TYPE as a column [default: {DEFAULT_FILE} where it exists, after "
+            "a confirmation]",
+            show_default=False,
+        ),
+    ] = None,
     ttl: Annotated[
         str | None,
         typer.Argument(
@@ -68,6 +75,10 @@ def upload_command(
     shorten: Annotated[
         bool, typer.Option("--shorten", help="also where an invite holds longer than TTL")
     ] = False,
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", help="without FILE: take the default without being asked, as a script does"),
+    ] = False,
     rejects: RejectsOption = None,
     rate: RateOption = None,
     form: FormatOption = Format.TEXT,
@@ -78,6 +89,8 @@ def upload_command(
     holds longer already is left alone. Exit code 1 when lines were rejected, or it was stopped.
     """
     runtime = Runtime.load()
+    if file is None:
+        file = _default_file(campaign, type_, sure=yes or dry_run)
     until, run_id = _until(runtime, ttl), _run_id()
     arguments = {"type": type_.value, "file": file.name, "ttl": ttl, "shorten": shorten, "runId": run_id}
     with (
@@ -191,6 +204,27 @@ def remove_command(
     if not yes:
         report.advice = f"nothing is removed yet: {report.outcomes['removed']} would be with --yes"
     _tell(report, file, form)
+
+
+def _default_file(campaign: str, type_: InviteType, *, sure: bool) -> Path:
+    """The list at the manual's place, once the operator has seen which one that is. A file that was forgotten on the
+    command line must not invite those of an older list.
+    """
+    if not DEFAULT_FILE.exists():
+        raise UsageError(f"name the list of invites: there is no {DEFAULT_FILE} here either")
+    rows_in_it = sum(
+        isinstance(line, Row) for line in read_rows(local_file(DEFAULT_FILE), str(DEFAULT_FILE), type_)
+    )
+    found = f"{DEFAULT_FILE.resolve()} with {rows_in_it} rows"
+    typer.echo(f"no FILE is given; the default is {found}", err=True)
+    if sure:
+        return DEFAULT_FILE
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"no invite is written: name the list, or take {found} with --yes")
+    typed = typer.prompt(f"type {campaign} to invite them", err=True).strip()
+    if typed != campaign:
+        raise UsageError(f"no invite is written: {campaign} was expected, not {typed!r}")
+    return DEFAULT_FILE
 
 
 def _until(runtime: Runtime, ttl: str | None) -> int | None:

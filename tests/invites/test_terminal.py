@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import typer
 
+from regworkers_core.cli import invites as cli_invites
+from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.invites.ttl import days_from
 from regworkers_core.settings import PROJECT_ROOT
@@ -31,24 +35,83 @@ def test_what_operators_of_old_typed_works(uploader: Uploader, typed: Typed) -> 
     assert "example.com" not in answer.stdout + answer.stderr + again.stdout + again.stderr
 
 
-def test_without_a_file_the_one_at_the_old_place_is_taken_and_30_days(
+@pytest.fixture
+def at_the_old_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the manual has the list, relative to the working directory; with two rows."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "tools" / "uploadInvites" / "invites.csv"
+    file.parent.mkdir(parents=True)
+    file.write_text("email\nuser1@example.com\n\nuser2@example.com\n")
+    return file
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    """A terminal at which somebody types `word`."""
+    terminal = SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr(cli_invites, "sys", SimpleNamespace(stdin=terminal, stderr=terminal))
+    monkeypatch.setattr(typer, "prompt", lambda *_asked, **_options: word)
+
+
+def invited(uploader: Uploader, typed: Typed) -> int:
+    words = ("invites", "count", uploader.campaign_id, "email", "--format", "json")
+    number: int = typed(*words).document["types"]["email"]["valid"]
+    return number
+
+
+def test_without_a_file_and_without_one_at_the_old_place_the_upload_asks_for_one(
     uploader: Uploader, typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    missing = typed("invites", "upload", uploader.campaign_id, "email")
-    assert missing.code == 2 and "tools/uploadInvites/invites.csv: No such file" in missing.stderr
-    folder = tmp_path / "tools" / "uploadInvites"
-    folder.mkdir(parents=True)
-    sample = (PROJECT_ROOT / "tools" / "uploadInvites" / "invites.csv").read_bytes()
-    (folder / "invites.csv").write_bytes(sample)
+    missing = typed("invites", "upload", uploader.campaign_id, "email", "--yes")
+    assert (missing.code, missing.stdout) == (2, "")
+    assert "name the list" in missing.stderr and "tools/uploadInvites/invites.csv" in missing.stderr
+
+
+def test_a_forgotten_file_invites_no_one_without_a_terminal_or_with_another_word(
+    uploader: Uploader, typed: Typed, at_the_old_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("invites", "upload", uploader.campaign_id, "email")
+    silent = typed(*words)
+    assert (silent.code, silent.stdout) == (2, "")
+    assert f"{at_the_old_place} with 2 rows" in silent.stderr and "--yes" in silent.stderr
+    answering(monkeypatch, "yes")
+    refused = typed(*words)
+    assert refused.code == 2 and f"{uploader.campaign_id} was expected, not 'yes'" in refused.stderr
+    assert invited(uploader, typed) == 0
+    answering(monkeypatch, f" {uploader.campaign_id} ")
+    assert typed(*words).code == 0 and invited(uploader, typed) == 2
+
+
+def test_a_script_takes_the_list_at_the_old_place_with_yes_and_30_days(
+    uploader: Uploader, typed: Typed, at_the_old_place: Path
+) -> None:
+    words = ("invites", "upload", uploader.campaign_id, "email", "--format", "json")
+    dry = typed(*words, "--dry-run")
+    assert dry.code == 0 and dry.document["added"] == 2 and invited(uploader, typed) == 0
     before = days_from(30, time.time())
     campaign = {"_id": uploader.campaign_id}
     soon = {"$set": {"closesAt": iso(time.time() + 86_400)}}
     uploader.runtime.database["campaigns"].update_one(campaign, soon)
-    answer = typed("invites", "upload", uploader.campaign_id, "email", "--format", "json")
+    answer = typed(*words, "--yes")
     assert (answer.code, answer.document["added"]) == (0, 2)
+    assert str(at_the_old_place) in answer.stderr
     assert answer.document["validUntil"] in {iso(before), iso(days_from(30, time.time()))}
     assert typed_check(uploader, typed)["validUntil"] == answer.document["validUntil"]
+
+
+@pytest.mark.parametrize("type_", InviteType)
+def test_the_example_that_is_shipped_invites_no_one(
+    uploader: Uploader, typed: Typed, type_: InviteType
+) -> None:
+    folder = PROJECT_ROOT / "tools" / "uploadInvites"
+    uploader.file.write_bytes((folder / "invites.example.csv").read_bytes())
+    answer = typed(
+        "invites", "upload", uploader.campaign_id, type_.value, str(uploader.file), "--format", "json"
+    )
+    if type_ is InviteType.EMAIL:
+        assert (answer.code, answer.document["added"]) == (1, 0)
+    else:
+        assert answer.code == 2
 
 
 def typed_check(uploader: Uploader, typed: Typed) -> dict[str, str]:
