@@ -14,6 +14,7 @@ from jsonschema_rs import Draft202012Validator, ValidationError
 from regworkers_core.analytics.event_schemas import schema
 from regworkers_core.domain.dead_letter import Subject
 from regworkers_core.domain.events import EventType
+from regworkers_core.domain.messages import item_problem, json_text
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 
 
@@ -47,7 +48,7 @@ class Candidate:
     def of(cls, raw: Any) -> Candidate:
         """Never raises: what is refused shall be known by what it is about, too."""
         problem = refusal(raw)
-        value = orjson.dumps(raw)
+        value = json_text(raw) if problem is not None else orjson.dumps(raw)
         if problem is not None:
             return cls("refused-" + hashlib.sha256(value).hexdigest(), value, problem=problem)
         return cls(raw["id"], value, raw["type"], raw["partitionkey"], raw["correlationid"], raw["time"])
@@ -57,6 +58,8 @@ def refusal(event: Any) -> PermanentFailure | None:
     """Why the event does not keep to the schema of its type: the path of the schema that failed, never the value."""
     if not isinstance(event, dict):
         return _invalid(f"an event should be an object, found {type(event).__name__}")
+    if problem := item_problem(event):
+        return _invalid(problem)
     kind = event.get("type")
     validator = _validators().get(kind) if isinstance(kind, str) else None
     if validator is None:

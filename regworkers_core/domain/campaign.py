@@ -10,6 +10,7 @@ from typing import Any
 
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.selection import is_market_id
 from regworkers_core.domain.terms import Terms, WrongTerm
 from regworkers_core.domain.timestamps import iso, seconds
 
@@ -213,6 +214,8 @@ class _Reader:
             where = f"markets[{index}]"
             fields = self._mapping(each, where)
             market_id = self._id(fields.get("marketId", _MISSING), f"{where}.marketId")
+            if not is_market_id(market_id):
+                raise self._wrong(f"{where}.marketId", "must not be a dash alone", market_id)
             if market_id in {market.market_id for market in markets}:
                 raise self._wrong(f"{where}.marketId", "is there twice", market_id)
             capacity = self._integer(fields.get("capacity", _MISSING), f"{where}.capacity", 0)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from regworkers_core.domain.grammar import unstorable
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import LONGEST_TIME, Order, is_time, whole_number
 from regworkers_core.domain.reasons import PermanentFailure, Reason
@@ -67,8 +68,11 @@ class Entry:
         """Read a demand-table item (plain Python values, numbers as int or float).
 
         Lenient where an honest reading exists (digits in a string, no version yet, no name); raises
-        PermanentFailure INVALID_ENTRY where none does: nobody can be told about an entry without mail.
+        PermanentFailure INVALID_ENTRY where none does (nobody can be told about an entry without mail), for a key
+        that breaks the grammar and for what MongoDB cannot hold (`domain.grammar`).
         """
+        if problem := key.problem:
+            raise PermanentFailure(Reason.INVALID_ENTRY, problem)
         kind = item.get("entityType", "ENTRY")
         if kind != "ENTRY":
             raise _invalid("entityType", "ENTRY", kind)
@@ -82,6 +86,8 @@ class Entry:
                 continue
             if not accepts(value):
                 raise _invalid(name, wanted, value)
+            if problem := unstorable(value):
+                raise PermanentFailure(Reason.INVALID_ENTRY, f"field {name} {problem}")
             fields[name] = whole_number(value) if accepts is _number else value
         if not str(fields.get("email", "")).strip():
             raise PermanentFailure(Reason.INVALID_ENTRY, "field email is missing or empty")
@@ -97,10 +103,10 @@ def _strict_order(item: Mapping[str, Any]) -> Order:
     created, version, updated = (item.get(name) for name in ORDER_FIELDS)
     number = 0 if version is None else whole_number(version)
     if number is None or number < 0:
-        raise _invalid("version", "a whole number", version)
+        raise _invalid("version", "a whole number of 64 bits", version)
     for name, value in (("createdAt", created), ("updatedAt", updated)):
         if value is not None and not is_time(value):
-            raise _invalid(name, f"an ISO-8601 string of at most {LONGEST_TIME} characters", value)
+            raise _invalid(name, f"an ISO-8601 string of at most {LONGEST_TIME} printable characters", value)
     return Order(created or "", number, updated or "")
 
 

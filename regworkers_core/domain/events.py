@@ -8,9 +8,9 @@ from enum import StrEnum
 from typing import Any
 
 from regworkers_core.domain.entry import Entry
-from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.keys import EntryKey, is_selection_id
 from regworkers_core.domain.order import Order
-from regworkers_core.domain.selection import MarketPhase, Notice, Planned
+from regworkers_core.domain.selection import MarketPhase, Notice, Planned, is_market_id
 from regworkers_core.domain.timestamps import iso, seconds
 
 SOURCE = "regworkers/replication"
@@ -35,10 +35,12 @@ def event_id(key: EntryKey, order: Order, kind: EventType) -> str:
 
 def entry_replicated(entry: Entry, replicated_at: str, correlation_id: str) -> dict[str, Any]:
     """The event of one saved state of a live entry."""
+    ref = entry.fields.get("ref")
     data = {
-        "ref": entry.fields.get("ref"),
-        "markets": entry.fields.get("markets", []),
-        "segments": entry.fields.get("segments", []),
+        # Anything else than an id may be a mail address, and could not take part in a draw.
+        "ref": ref if ref is not None and is_selection_id(ref) else None,
+        "markets": [market for market in entry.fields.get("markets", ()) if is_market_id(market)],
+        "segments": [segment for segment in entry.fields.get("segments", ()) if is_selection_id(segment)],
     }
     return _event(entry.key, entry.order, EventType.ENTRY_REPLICATED, replicated_at, correlation_id, data)
 

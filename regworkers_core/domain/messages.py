@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from regworkers_core.domain.grammar import MAX_DEPTH, is_too_deep, shown
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import PermanentFailure, Reason
@@ -16,6 +19,9 @@ from regworkers_core.domain.reasons import PermanentFailure, Reason
 VERSION = 1
 MAX_ITEMS = 100
 MAX_BYTES = 256 * 1024
+_CORRELATION_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+# An item is inside of `items`, and that inside of the body.
+_ITEM_DEPTH = MAX_DEPTH - 2
 
 
 class MessageType(StrEnum):
@@ -31,9 +37,10 @@ class Op(StrEnum):
 
 
 def fit_correlation_id(value: object) -> str:
-    """`value` if it may travel as a message attribute (short, printable ASCII), else an empty string."""
-    fit = isinstance(value, str) and len(value) <= 128 and value.isascii() and value.isprintable()
-    return str(value) if fit else ""
+    """`value` if it is a correlation id (1 to 128 of the characters A-Z a-z 0-9 _ . : -), else an empty string: what
+    others sent may be a fan's data, and goes no further.
+    """
+    return value if isinstance(value, str) and _CORRELATION_ID.fullmatch(value) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +79,38 @@ def decode(body: str | bytes, expected: MessageType) -> Envelope:
 
 def encode(kind: MessageType, correlation_id: str, items: Sequence[Any]) -> bytes:
     """One body. The caller keeps to MAX_ITEMS and MAX_BYTES: see `chunks`."""
-    return _json({"type": kind, "version": VERSION, "correlationId": correlation_id, "items": list(items)})
+    return json_text(
+        {"type": kind, "version": VERSION, "correlationId": correlation_id, "items": list(items)}
+    )
 
 
-def _json(value: Any) -> bytes:
+def json_text(value: Any) -> bytes:
     """JSON in which U+FFFE and U+FFFF are escaped: the only characters of a JSON text that SQS refuses."""
-    return orjson.dumps(value).replace(b"\xef\xbf\xbe", b"\\ufffe").replace(b"\xef\xbf\xbf", b"\\uffff")
+    try:
+        text = orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        text = _deep_json(value)
+    return text.replace(b"\xef\xbf\xbe", b"\\ufffe").replace(b"\xef\xbf\xbf", b"\\uffff")
+
+
+def _deep_json(value: Any) -> bytes:
+    """What orjson reads, but does not write again: more than 254 levels."""
+    written: list[bytes] = []
+    # Bytes are text that is written already.
+    left = [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, bytes):
+            written.append(each)
+        elif isinstance(each, dict):
+            inner = [part for name in each for part in (b",", orjson.dumps(name), b":", each[name])]
+            left += reversed([b"{", *inner[1:], b"}"])
+        elif isinstance(each, list):
+            inner = [part for one in each for part in (b",", one)]
+            left += reversed([b"[", *inner[1:], b"]"])
+        else:
+            written.append(orjson.dumps(each))
+    return b"".join(written)
 
 
 def chunks(
@@ -87,7 +120,7 @@ def chunks(
     # 512 bytes leave room for the envelope around the items.
     start, size = 0, 512
     for index, item in enumerate(items):
-        length = len(_json(item)) + 1
+        length = len(json_text(item)) + 1
         if index > start and (index - start >= max_items or size + length > max_bytes):
             yield items[start:index]
             start, size = index, 512
@@ -117,6 +150,8 @@ class ReplicationItem:
             raise PermanentFailure(
                 Reason.INVALID_BODY, f"an item should be an object, found {type(raw).__name__}"
             )
+        if RefusedRecord.is_one(raw):
+            raise PermanentFailure(Reason.INVALID_ENTRY, "a record of the stream that was refused")
         pk, sk = raw.get("pk"), raw.get("sk")
         for name, value in (("pk", pk), ("sk", sk)):
             if not isinstance(value, str) or not value:
@@ -124,7 +159,52 @@ class ReplicationItem:
         key = EntryKey.parse(pk, sk)
         if key is None:
             raise PermanentFailure(Reason.INVALID_ENTRY, "fields pk and sk are not the key of an entry")
+        problem = key.problem or item_problem(raw)
+        if problem is not None:
+            raise PermanentFailure(Reason.INVALID_ENTRY, problem)
         op = raw.get("op", Op.UPSERT)
         if op not in (Op.UPSERT, Op.REMOVE):
             raise PermanentFailure(Reason.INVALID_BODY, "field op should be upsert or remove")
         return cls(key, Op(op), lenient_order(raw))
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRecord:
+    """`{"shard","sequenceNumber","key":{"pk","sk"}}`: a record of the demand table's stream that replication refuses.
+
+    It lies on the dead-letter queue as the only item of its message. Both parts of the key are base64 of UTF-8 (halves
+    of characters included): they may be what no message can carry.
+    """
+
+    shard_id: str
+    sequence: str
+    pk: str
+    sk: str
+
+    def as_json(self) -> dict[str, Any]:
+        key = {"pk": _base64(self.pk), "sk": _base64(self.sk)}
+        return {"shard": self.shard_id, "sequenceNumber": self.sequence, "key": key}
+
+    @staticmethod
+    def is_one(raw: object) -> bool:
+        return isinstance(raw, Mapping) and "sequenceNumber" in raw and "pk" not in raw
+
+    @staticmethod
+    def place(raw: Mapping[str, Any]) -> str:
+        """Where it was read, for people."""
+        shard, sequence = (
+            shown(value) if isinstance(value := raw.get(name), str) else "?"
+            for name in ("shard", "sequenceNumber")
+        )
+        return f"record {sequence} of shard {shard}"
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode("utf-8", "surrogatepass")).decode()
+
+
+def item_problem(raw: object) -> str | None:
+    """What is wrong with the form of an item of any message; None: nothing."""
+    if is_too_deep(raw, _ITEM_DEPTH):
+        return f"the body is nested deeper than {MAX_DEPTH} levels"
+    return None

@@ -26,6 +26,8 @@ _LARGEST = 2**63 - 1
 _DIGITS = 19
 # Characters of a time. An ISO-8601 time has some 30: more is none, and would not fit into a message.
 LONGEST_TIME = 64
+# Above every version that a writer gives.
+LAST_VERSION = _LARGEST
 
 
 def whole_number(value: object) -> int | None:
@@ -39,8 +41,8 @@ def whole_number(value: object) -> int | None:
 
 
 def is_time(value: object) -> TypeGuard[str]:
-    """Whether `value` may stand for a time in an order: a short string, compared as it is."""
-    return isinstance(value, str) and len(value) <= LONGEST_TIME
+    """Whether `value` may stand for a time in an order: up to 64 printable ASCII characters, compared as they are."""
+    return isinstance(value, str) and len(value) <= LONGEST_TIME and value.isascii() and value.isprintable()
 
 
 def lenient_order(fields: Mapping[str, Any]) -> Order:
@@ -54,3 +56,18 @@ def lenient_order(fields: Mapping[str, Any]) -> Order:
         whole_number(version) or 0,
         updated if is_time(updated) else "",
     )
+
+
+def removal_order(fields: Mapping[str, Any]) -> Order | None:
+    """The order of the tombstone for a removed state; None when its `createdAt` is malformed, so that nothing says
+    which life of the entry ended.
+
+    A state whose version or `updatedAt` is malformed was never saved, but an earlier one of the same life may have
+    been: its tombstone stands above every version of that life.
+    """
+    created, version, updated = fields.get("createdAt"), fields.get("version"), fields.get("updatedAt")
+    if created is not None and not is_time(created):
+        return None
+    number = 0 if version is None else whole_number(version)
+    is_read = number is not None and number >= 0 and (updated is None or is_time(updated))
+    return lenient_order(fields) if is_read else lenient_order({**fields, "version": LAST_VERSION})

@@ -19,6 +19,11 @@ NON_WINNERS = "-"
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
+def is_market_id(text: str) -> bool:
+    """Whether a market of a draw may have this id."""
+    return text != NON_WINNERS and is_selection_id(text)
+
+
 class Outcome(StrEnum):
     """What a draw decides for every leaf."""
 

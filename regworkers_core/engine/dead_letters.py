@@ -10,6 +10,7 @@ from typing import Protocol
 import structlog
 
 from regworkers_core.domain.dead_letter import DeadLetter, Subject
+from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.ports import Outgoing, Queue, Received
@@ -87,7 +88,7 @@ class DeadLetterOffice:
                 attempt=letter.attempt,
                 error=str(letter.failure),
                 messageId=letter.message.message_id,
-                correlationId=letter.message.attributes.get("correlationId", ""),
+                correlationId=_correlation_id(letter),
             )
 
     def _record(self, letter: Letter, at: str) -> DeadLetter:
@@ -97,14 +98,14 @@ class DeadLetterOffice:
             queue=self._queue.name,
             message_id=letter.message.message_id,
             failure=letter.failure,
-            correlation_id=letter.message.attributes.get("correlationId", ""),
+            correlation_id=_correlation_id(letter),
             first_failed_at=letter.message.attributes.get("firstFailedAt", at),
             subject=letter.subject,
         )
 
     def _outgoing(self, letter: Letter, at: str, record: DeadLetter | None) -> Outgoing:
         attributes = {
-            "correlationId": letter.message.attributes.get("correlationId", ""),
+            "correlationId": _correlation_id(letter),
             "attempt": str(letter.attempt),
             "firstFailedAt": letter.message.attributes.get("firstFailedAt", at),
             **inject(),
@@ -124,3 +125,7 @@ class DeadLetterOffice:
             if queue is self._dead_letter_queue:
                 self._on_unsent(len(failures))
             raise TransientFailure("sqs", f"{queue.name}: {len(failures)} messages not confirmed")
+
+
+def _correlation_id(letter: Letter) -> str:
+    return fit_correlation_id(letter.message.attributes.get("correlationId"))

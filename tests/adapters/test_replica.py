@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import bson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from pymongo.errors import BulkWriteError
 
 from regworkers_core.adapters.mongo import replica as replica_module
 from regworkers_core.adapters.mongo.client import classify_mongo
-from regworkers_core.adapters.mongo.replica import Effect, Replica, Stored, Write
+from regworkers_core.adapters.mongo.replica import Effect, Replica, Stored, Write, same_content
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import ItemFailure, PermanentFailure, Reason, TransientFailure
@@ -322,27 +323,70 @@ def test_healing_into_a_duplicate_of_another_unique_value_is_permanent_too(uniqu
     assert (replica.get([third])[third].fields or {})["email"] == "new@example.com"
 
 
-class RefusesOne:
-    """A collection whose bulk write refuses its first operation with the given code."""
+class Refuses:
+    """A collection whose bulk write refuses its first operations, each with the given code."""
 
-    def __init__(self, code: int) -> None:
-        self._code = code
+    def __init__(self, *codes: int) -> None:
+        self._codes = codes
 
     def bulk_write(self, operations: Sequence[Any], **options: Any) -> Any:
-        raise BulkWriteError({"writeErrors": [{"index": 0, "code": self._code, "errmsg": "no"}]})
+        errors = [{"index": index, "code": code, "errmsg": "no"} for index, code in enumerate(self._codes)]
+        raise BulkWriteError({"writeErrors": errors})
+
+
+UNKNOWN = 8
 
 
 @pytest.mark.parametrize(
     ("code", "kind"),
-    [(2, ItemFailure), (10334, ItemFailure), (112, TransientFailure), (11600, TransientFailure)],
+    [
+        (2, ItemFailure),
+        (10334, ItemFailure),
+        (UNKNOWN, ItemFailure),
+        (112, TransientFailure),
+        (11600, TransientFailure),
+        (14031, TransientFailure),
+        (13, TransientFailure),
+    ],
 )
 def test_another_write_error_belongs_to_its_item_unless_the_server_says_again(
     code: int, kind: type[Exception]
 ) -> None:
     first, second = new_key(), new_key()
-    found = outcomes(over(RefusesOne(code)), [live(first, order()), live(second, order())])
+    found = outcomes(over(Refuses(code)), [live(first, order()), live(second, order())])
     assert isinstance(found[first], kind)
     assert found[second] is Effect.APPLIED
+
+
+def test_a_document_that_is_refused_alone_with_an_unknown_code_answers_for_itself() -> None:
+    """Or its message would go round for ever: an item's failure is tried again a capped number of times."""
+    key = new_key()
+    assert isinstance(outcomes(over(Refuses(UNKNOWN)), [live(key, order())])[key], ItemFailure)
+
+
+def test_a_server_that_refuses_every_document_for_one_unknown_reason_is_away() -> None:
+    keys = [new_key(), new_key()]
+    writes = [live(key, order()) for key in keys]
+    found = outcomes(over(Refuses(UNKNOWN, UNKNOWN)), writes)
+    assert all(isinstance(found[key], TransientFailure) for key in keys)
+    found = outcomes(over(Refuses(2, UNKNOWN)), writes)
+    assert all(isinstance(found[key], ItemFailure) for key in keys), "each for a reason of its own"
+
+
+@pytest.mark.parametrize("value", ["\ud800", {"a\x00": 1}, 2**64])
+def test_a_document_that_bson_cannot_hold_is_refused_alone(runtime: Runtime, value: Any) -> None:
+    odd, good = new_key(), new_key()
+    writes = [live(odd, order(), attributes={"x": value}), live(good, order())]
+    found = outcomes(runtime.replica, writes)
+    refused = found[odd]
+    assert isinstance(refused, PermanentFailure) and refused.reason is Reason.INVALID_ENTRY
+    assert found[good] is Effect.APPLIED
+
+
+def test_a_map_that_the_driver_reads_as_a_reference_is_compared_as_it_was_written() -> None:
+    written = {"attributes": {"a": {"$id": "x", "$ref": "entries"}}}
+    read = bson.decode(bson.encode({"attributes": {"a": {"$ref": "entries", "$id": "x"}}}))
+    assert same_content(written, read)
 
 
 def test_an_unconfirmed_write_concern_is_transient() -> None:

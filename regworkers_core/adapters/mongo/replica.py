@@ -13,13 +13,15 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import bson
+from bson.dbref import DBRef
 from bson.errors import InvalidDocument
 from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.cursor import Cursor
-from pymongo.errors import BulkWriteError, CursorNotFound, DocumentTooLarge
+from pymongo.errors import BulkWriteError, CursorNotFound, DocumentTooLarge, OperationFailure
 from pymongo.results import BulkWriteResult
 
+from regworkers_core.adapters.mongo.client import classify_mongo
 from regworkers_core.domain.entry import REPLICA_FIELDS
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.mail import comparable
@@ -34,6 +36,10 @@ IDENTITY_EMAIL = "_identity.email"
 _IDENTITY = "_identity"
 # Write errors that are about the document itself: bad value, path, field name, size, key or validation rule.
 _ITEM_CODES = frozenset({2, 9, 28, 40, 52, 55, 56, 57, 59, 121, 10334, 16755, 17280, 17419})
+# Beside those that are transient wherever they come from: writes blocked, no space left, Atlas over its quota.
+_SERVER_CODES = frozenset({371, 8000, 14031})
+# What the driver raises before it sends a document that BSON cannot hold.
+UNSTORABLE = (InvalidDocument, OverflowError, UnicodeEncodeError)
 # Others may write a contested document between our read and our write, but each time a newer state.
 _SETTLE_ROUNDS = 4
 # MongoDB's 16 MiB less room for the envelope of the update.
@@ -109,13 +115,13 @@ class Replica:
                 bulk = self._bulk(operations)
                 repeated |= bulk.repeated
                 break
-            except (InvalidDocument, OverflowError, DocumentTooLarge):
+            except (*UNSTORABLE, DocumentTooLarge):
                 # The driver names no culprit, so each document is tried by itself. Of a large bulk it may have
                 # sent a part before.
                 repeated = True
                 fit = [_fits(write) for write in pending]
                 outcome.update(
-                    (write.key, _UNSTORABLE) for write, fits in zip(pending, fit, strict=True) if not fits
+                    (write.key, _REFUSED) for write, fits in zip(pending, fit, strict=True) if not fits
                 )
                 if all(fit):
                     raise
@@ -123,6 +129,7 @@ class Replica:
                 pending = [write for write, fits in zip(pending, fit, strict=True) if fits]
         else:
             return outcome
+        is_dependency = self._is_dependency(bulk, len(pending))
         contested = []
         for index, write in enumerate(pending):
             error = bulk.errors.get(index)
@@ -132,7 +139,7 @@ class Replica:
                 # Whichever index the server names first: a look at the document tells.
                 contested.append(write)
             else:
-                outcome[write.key] = self._failure(error)
+                outcome[write.key] = self._failure(error, is_dependency=is_dependency)
         if contested:
             outcome.update(self._settle(contested, at, run_id, repeated=repeated))
         return outcome
@@ -163,6 +170,7 @@ class Replica:
             if not tried:
                 return outcome
             bulk = self._bulk([_over(write, seen, at, run_id) for write, seen in tried])
+            is_dependency = self._is_dependency(bulk, len(tried))
             contested = []
             for index, (write, seen) in enumerate(tried):
                 error = bulk.errors.get(index)
@@ -173,22 +181,30 @@ class Replica:
                 elif error.get("code") == DUPLICATE_KEY and seen is None and _on_id(error):
                     contested.append(write)
                 else:
-                    outcome[write.key] = self._failure(error)
+                    outcome[write.key] = self._failure(error, is_dependency=is_dependency)
             if not contested:
                 return outcome
         raise TransientFailure(self._dependency.name, "entries stay contested by other writers")
 
-    def _failure(self, error: Document) -> Failure:
+    def _is_dependency(self, bulk: _Bulk, operations: int) -> bool:
+        """Whether errors of a bulk whose codes nobody knows are the server's: all of several writes were refused, with
+        one code. One that was refused beside others that went well, or alone, has itself to answer for it; alone it
+        is tried again, a capped number of times.
+        """
+        codes = {error.get("code") for error in bulk.errors.values()}
+        return len(bulk.errors) == operations > 1 and len(codes) == 1
+
+    def _failure(self, error: Document, *, is_dependency: bool) -> Failure:
         """What a write error means that is not about the id."""
         code = error.get("code")
         if code == DUPLICATE_KEY:
             return PermanentFailure(
                 Reason.DUPLICATE_KEY, "another entry holds the same value of a unique index"
             )
-        if code in _ITEM_CODES:
-            return ItemFailure(f"MongoDB write error {code}")
-        # Disk full, quota, writes blocked, an election: whatever it is, it is not this one entry's fault.
-        return TransientFailure(self._dependency.name, f"code {code}")
+        if code not in _ITEM_CODES and (is_dependency or _is_the_servers(code)):
+            # Disk full, quota, writes blocked, an election: whatever it is, it is not this one entry's fault.
+            return TransientFailure(self._dependency.name, f"code {code}")
+        return ItemFailure(f"MongoDB write error {code}")
 
     def get(self, keys: Sequence[EntryKey]) -> dict[EntryKey, Stored]:
         """What is stored under `keys`; absent ones are absent from the answer."""
@@ -282,7 +298,7 @@ class Replica:
         return _Bulk({}, answer.matched_count + answer.upserted_count, sent > 1)
 
 
-_UNSTORABLE = PermanentFailure(Reason.INVALID_ENTRY, "the entry cannot be stored as a MongoDB document")
+_REFUSED = PermanentFailure(Reason.INVALID_ENTRY, "the entry cannot be stored as a MongoDB document")
 
 
 def _guard(write: Write) -> Document:
@@ -382,13 +398,16 @@ def same_content(source: Mapping[str, Any], replica: Mapping[str, Any] | None) -
 def canonical(fields: Mapping[str, Any]) -> bytes:
     """Equal for equal content: types count, the order of names does not.
 
-    Raises InvalidDocument or OverflowError for what MongoDB cannot hold.
+    Raises one of `UNSTORABLE` for what MongoDB cannot hold.
     """
     encoded: bytes = bson.encode({"fields": _ordered(fields)})
     return encoded
 
 
 def _ordered(value: Any) -> Any:
+    if isinstance(value, DBRef):
+        # How the driver reads a map with `$ref`.
+        value = value.as_doc()
     if isinstance(value, Mapping):
         return {name: _ordered(value[name]) for name in sorted(value)}
     if isinstance(value, list):
@@ -412,9 +431,15 @@ def _stored(document: Document) -> Stored:
 
 def _fits(write: Write) -> bool:
     try:
-        return len(bson.encode({"fields": write.fields})) <= _MAX_DOCUMENT_BYTES
-    except (InvalidDocument, OverflowError):
+        return len(bson.encode({"_id": write.key.document_id, "fields": write.fields})) <= _MAX_DOCUMENT_BYTES
+    except UNSTORABLE:
         return False
+
+
+def _is_the_servers(code: object) -> bool:
+    """Whether a code is known not to be about the document: an election, a full disk, a refused access."""
+    error = OperationFailure("", code if isinstance(code, int) else None)
+    return code in _SERVER_CODES or classify_mongo(error) is not error
 
 
 def _on_id(error: Document) -> bool:

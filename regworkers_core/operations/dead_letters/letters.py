@@ -8,7 +8,13 @@ from typing import Any
 
 from regworkers_core.domain.dead_letter import fingerprint
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.messages import MessageType, ReplicationItem, decode
+from regworkers_core.domain.messages import (
+    MessageType,
+    RefusedRecord,
+    ReplicationItem,
+    decode,
+    fit_correlation_id,
+)
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 from regworkers_core.domain.selection import Chunk
 from regworkers_core.domain.timestamps import iso, seconds
@@ -57,7 +63,7 @@ class DeadMessage:
 
     @property
     def correlation_id(self) -> str:
-        return self.message.attributes.get("correlationId", "")
+        return fit_correlation_id(self.message.attributes.get("correlationId"))
 
     @property
     def attempt(self) -> int:
@@ -88,7 +94,11 @@ def read_message(queue: DeadQueue, message: Received) -> DeadMessage:
     items: Sequence[Item] = ()
     unreadable = None
     try:
-        items = [_item(queue.kind, raw) for raw in decode(message.body, queue.kind).items]
+        raws = decode(message.body, queue.kind).items
+        items = [_item(queue.kind, raw) for raw in raws]
+        if queue.kind is MessageType.REPLICATE and len(raws) == 1 and RefusedRecord.is_one(raws[0]):
+            # No key to send, whatever becomes of the entry.
+            unreadable = f"{RefusedRecord.place(raws[0])} of the demand table's stream names no key to save"
     except PermanentFailure as failure:
         unreadable = failure.error
     return DeadMessage(

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from bson.errors import InvalidDocument
-
 from regworkers_core.adapters.mongo.outbox import SENT
-from regworkers_core.adapters.mongo.replica import Stored, same_content
+from regworkers_core.adapters.mongo.replica import UNSTORABLE, Stored, same_content
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType
@@ -153,7 +151,7 @@ def entry_truth(key: EntryKey, item: Mapping[str, Any] | None, stored: Stored | 
         same = stored is not None and same_content(entry.fields, stored.fields) if live else False
     except PermanentFailure as failure:
         return Truth(Verdict.NEEDED, f"the source is not mended: {failure.error}", fails_again=True)
-    except (InvalidDocument, OverflowError):
+    except UNSTORABLE:
         return Truth(Verdict.NEEDED, "the source is not mended: MongoDB cannot hold it", fails_again=True)
     if stored is None:
         return Truth(Verdict.NEEDED, "the replica does not have the entry")

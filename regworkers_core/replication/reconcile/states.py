@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bson.errors import InvalidDocument
-
-from regworkers_core.adapters.mongo.replica import Stored, canonical
+from regworkers_core.adapters.mongo.replica import UNSTORABLE, Stored, canonical
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order
@@ -45,7 +43,7 @@ def of_source(key: EntryKey, item: Mapping[str, Any]) -> State:
     try:
         entry = Entry.parse(key, item)
         return State(key, entry.order, content=digest(entry.fields))
-    except (PermanentFailure, InvalidDocument, OverflowError):
+    except (PermanentFailure, *UNSTORABLE):
         return State(key, lenient_order(item), invalid=True)
 
 
