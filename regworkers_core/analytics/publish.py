@@ -153,9 +153,7 @@ class _NotAll(TransientFailure):
 
 def _kept(failure: Failure) -> Failure:
     """Where other events of the message are delivered, only what failed is sent again."""
-    if isinstance(failure, TransientFailure):
-        return LeftOver(failure.dependency, failure.error)
-    return failure
+    return LeftOver.of(failure) if isinstance(failure, TransientFailure) else failure
 
 
 def invoke_publish(event: Any, handler: PublishHandler) -> dict[str, list[dict[str, str]]]:

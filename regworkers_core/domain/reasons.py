@@ -64,6 +64,10 @@ class LeftOver(TransientFailure):
     message does not come back whole.
     """
 
+    @classmethod
+    def of(cls, failure: TransientFailure) -> LeftOver:
+        return cls(failure.dependency, failure.error, throttled=failure.throttled)
+
 
 class PermanentFailure(Failure):
     """The item is at fault. `error` names the field and what was found there, never a fan's value."""

@@ -25,6 +25,7 @@ class CircuitBreaker:
         self._lock = threading.Lock()
         self._failed_in_a_row = 0
         self._retry_at: float | None = None
+        self._tripped = False
 
     @property
     def is_open(self) -> bool:
@@ -39,14 +40,22 @@ class CircuitBreaker:
             now = self._clock()
             if now < self._retry_at:
                 raise DependencyDown(self.dependency, "the circuit is open after repeated failures")
-            self._retry_at = now + self._reset_seconds
+            self._retry_at, self._tripped = now + self._reset_seconds, False
 
     def succeeded(self) -> None:
         with self._lock:
-            self._failed_in_a_row, self._retry_at = 0, None
+            if not self._tripped:
+                self._failed_in_a_row, self._retry_at = 0, None
 
     def failed(self) -> None:
         with self._lock:
             self._failed_in_a_row += 1
             if self._failed_in_a_row >= self._limit:
                 self._retry_at = self._clock() + self._reset_seconds
+
+    def trip(self) -> None:
+        """Open at once, for a caller that counts by itself. Calls go well meanwhile as far as they know, so that only
+        one after the reset time closes it.
+        """
+        with self._lock:
+            self._retry_at, self._tripped = self._clock() + self._reset_seconds, True

@@ -108,6 +108,7 @@ class DeadLetterOffice:
             "correlationId": _correlation_id(letter),
             "attempt": str(letter.attempt),
             "firstFailedAt": letter.message.attributes.get("firstFailedAt", at),
+            "origin": letter.message.origin,
             **inject(),
         }
         if record is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 # What waits on purpose (a long poll) is given more.
 SLOW_SECONDS = 2.0
+# Parts of batches that are refused in a row, for as long as a call is retried, before nothing at all is believed to get
+# through. Where nine in ten are refused, so many in a row come once in forty thousand times.
+_REFUSED_IN_A_ROW = 100
 
 # The library's own retry log prints the exception, and a driver's exception may print a document.
 stamina.instrumentation.set_on_retry_hooks([])
@@ -67,13 +71,16 @@ class Dependency:
         self._before_attempt = before_attempt
         self._slow_seconds = slow_seconds
         self._classify = classify
-        self._policy = policy
+        self.policy = policy
         self._clock = clock
         self.breaker = breaker or CircuitBreaker(name, failures=3, reset_seconds=15.0, clock=clock)
         self.calls = 0
         self.seconds = 0.0
         self.retries = 0
         self.throttles = 0
+        self._parts = threading.Lock()
+        self._refused_in_a_row = 0
+        self._refused_since = 0.0
 
     def call(
         self, function: Callable[[], T], *, retry: bool = True, within_seconds: float | None = None
@@ -108,6 +115,27 @@ class Dependency:
         self.breaker.succeeded()
         return result
 
+    def note_parts(self, *, served: int, throttled: int) -> None:
+        """Of the parts of a batch that it answered: how many it did, and for how many it was asked too much.
+
+        Single refusals are what the caller repeats. The breaker opens once nothing gets through any more.
+        """
+        if not throttled and not self._refused_in_a_row:
+            return
+        with self._parts:
+            self.throttles += throttled
+            if served or not throttled:
+                self._refused_in_a_row = 0
+                return
+            if not self._refused_in_a_row:
+                self._refused_since = self._clock()
+            self._refused_in_a_row += throttled
+            refused_seconds = self._clock() - self._refused_since
+            if self._refused_in_a_row < _REFUSED_IN_A_ROW or refused_seconds < self.policy.total_seconds:
+                return
+            self._refused_in_a_row = 0
+        self.breaker.trip()
+
     def _again(
         self, function: Callable[[], T], first: TransientFailure, began: float, last_start: float
     ) -> T:
@@ -123,13 +151,13 @@ class Dependency:
             if not isinstance(error, TransientFailure):
                 return False
             asked = error.retry_after_seconds or 0.0
-            wait = max(asked, self._policy.backoff(failures))
-            in_time = asked <= self._policy.last_cap_seconds and self._clock() + wait <= last_start
+            wait = max(asked, self.policy.backoff(failures))
+            in_time = asked <= self.policy.last_cap_seconds and self._clock() + wait <= last_start
             return wait if in_time else False
 
-        left_seconds = self._policy.total_seconds - (time.monotonic() - began)
+        left_seconds = self.policy.total_seconds - (time.monotonic() - began)
         for attempt in stamina.retry_context(
-            on=transient, attempts=self._policy.attempts, timeout=left_seconds
+            on=transient, attempts=self.policy.attempts, timeout=left_seconds
         ):
             with attempt:
                 if made is not None:

@@ -39,7 +39,7 @@ REDELIVERY = RetryPolicy(first_cap_seconds=2.0, last_cap_seconds=30.0)
 # Not frozen: one is made for every item, and that would triple what it costs.
 @dataclass(slots=True)
 class Asked(Generic[I]):
-    """One parsed item, and the message that asked for it."""
+    """One parsed item, and the message that asked for it: the first one, where what failed of it was sent on."""
 
     item: I
     message_id: str
@@ -131,7 +131,7 @@ def decode_message(message: Received, handler: Handler[I]) -> Decoded[I]:
 def gather(batch: Sequence[Decoded[I]]) -> list[Asked[I]]:
     """The items that could be read, in the order of their messages."""
     return [
-        Asked(item, decoded.message.message_id, decoded.correlation_id)
+        Asked(item, decoded.message.origin, decoded.correlation_id)
         for decoded in batch
         for item in decoded.items
         if not isinstance(item, PermanentFailure)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from regworkers_core.domain.messages import fit_correlation_id
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
@@ -37,6 +39,13 @@ class Received:
     attributes: Mapping[str, str]
     receive_count: int
     sent_at: float | None = None
+
+    @property
+    def origin(self) -> str:
+        """The id of the message that asked first: what is sent on of a message, or sent again after it was a dead
+        letter, has an id of its own.
+        """
+        return fit_correlation_id(self.attributes.get("origin")) or self.message_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.demand_table import DemandTable
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.reasons import ItemFailure, TransientFailure, UsageError
 from regworkers_core.engine.dependency import RetryPolicy
+from regworkers_core.engine.parts import ATTEMPTS
 from tests.adapters.fakes import FakeClient, client_error, dependency
 from tests.support.entries import item
 
@@ -77,7 +79,20 @@ def test_keys_that_stay_unprocessed_are_a_transient_failure_and_not_an_absence()
     client = FakeClient(batch_get_item=lambda RequestItems: answer(RequestItems[TABLE]["Keys"], 0))
     with pytest.raises(TransientFailure, match="7 keys stayed unprocessed"):
         table(client).get(KEYS[:7])
-    assert len(client.calls) == 3
+    assert len(client.calls) == ATTEMPTS
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.8])
+def test_a_busy_table_is_read_whole_as_long_as_it_gets_on(share: float) -> None:
+    chance = random.Random(7)
+
+    def some(RequestItems: dict[str, Any]) -> dict[str, Any]:
+        asked = RequestItems[TABLE]["Keys"]
+        return answer(asked, sum(chance.random() >= share for _ in asked))
+
+    made = table(FakeClient(batch_get_item=some))
+    assert set(made.get(KEYS)) == set(KEYS)
+    assert made._dependency.throttles and not made._dependency.breaker.is_open
 
 
 def test_an_absent_key_is_absent_from_the_answer() -> None:
@@ -107,6 +122,31 @@ def test_a_missing_table_says_what_to_do() -> None:
 
 
 # Clearing the flag
+
+
+def refusing(*numbers: int, code: str, times: int = 1) -> Any:
+    """Refuses the statements of these entries with `code`, `times` times each."""
+    left = dict.fromkeys((KEYS[number].sk for number in numbers), times)
+
+    def answer(Statements: list[Any]) -> dict[str, Any]:
+        responses: list[dict[str, Any]] = []
+        for each in Statements:
+            (sk,) = (value["S"] for value in each["Parameters"] if value.get("S", "").startswith("ENTRY#"))
+            left[sk] = left.get(sk, 0) - 1
+            responses.append({"Error": {"Code": code}} if left[sk] >= 0 else {})
+        return {"Responses": responses}
+
+    return answer
+
+
+def statements(client: FakeClient) -> list[int]:
+    """How many each call had."""
+    return [len(call["Statements"]) for call in client.of("batch_execute_statement")]
+
+
+def table_and_sleep(client: FakeClient) -> tuple[DemandTable, Sleeps]:
+    sleep = Sleeps()
+    return table(client, sleep), sleep
 
 
 def cleared(client: FakeClient, count: int) -> list[Entry]:
@@ -141,23 +181,53 @@ def test_a_field_that_was_absent_must_still_be_absent() -> None:
     assert '"createdAt" IS MISSING AND "version" IS MISSING AND "updatedAt"=?' in statement["Statement"]
 
 
-@pytest.mark.parametrize("code", ["ConditionalCheckFailed", "ResourceNotFound"])
-def test_an_entry_that_changed_or_vanished_since_is_reported_and_the_others_are_cleared(code: str) -> None:
-    def one_changed(Statements: list[Any]) -> dict[str, Any]:
-        return {"Responses": [{"Error": {"Code": code}} if n == 1 else {} for n in range(len(Statements))]}
+def test_an_entry_that_changed_or_vanished_since_is_reported_and_the_others_are_cleared() -> None:
+    client = FakeClient(batch_execute_statement=refusing(1, 26, code="ConditionalCheckFailed"))
+    assert [each.key for each in cleared(client, 30)] == [KEYS[1], KEYS[26]]
+    assert len(client.calls) == 2
 
-    assert [each.key for each in cleared(FakeClient(batch_execute_statement=one_changed), 30)] == [
-        KEYS[1],
-        KEYS[26],
-    ]
+
+BUSY = ["ThrottlingError", "ProvisionedThroughputExceeded", "RequestLimitExceeded"]
+
+
+@pytest.mark.parametrize("code", [*BUSY, "InternalServerError", "TransactionConflict"])
+def test_statements_that_are_refused_for_now_are_repeated_alone_and_hold_up_no_other(code: str) -> None:
+    client = FakeClient(batch_execute_statement=refusing(1, 26, code=code, times=4))
+    made, sleep = table_and_sleep(client)
+    assert made.clear_flags([entry(number) for number in range(60)], AT) == ([], [])
+    assert statements(client) == [25, 25, 10, 2, 2, 2, 2]
+    assert len(sleep.slept) == 4 and all(0 <= each <= 4 for each in sleep.slept)
+    assert made._dependency.throttles == (8 if code in BUSY else 0)
+
+
+def test_a_statement_that_is_refused_fifteen_times_is_left_over_and_the_others_are_cleared() -> None:
+    client = FakeClient(batch_execute_statement=refusing(1, code="ThrottlingError", times=99))
+    changed, failed = table(client).clear_flags([entry(number) for number in range(30)], AT)
+    assert statements(client) == [25, 5, *[1] * (ATTEMPTS - 1)]
+    assert changed == [] and [each.key for each, _ in failed] == [KEYS[1]]
+    assert isinstance(failed[0][1], TransientFailure) and failed[0][1].throttled
+
+
+def test_a_call_that_fails_as_a_whole_leaves_its_own_entries_over() -> None:
+    error = client_error("ProvisionedThroughputExceededException")
+    client = FakeClient(batch_execute_statement=[no_errors, error, error, error, no_errors])
+    changed, failed = table(client).clear_flags([entry(number) for number in range(60)], AT)
+    assert changed == [] and [each.key for each, _ in failed] == KEYS[25:50]
+    assert {type(failure) for _, failure in failed} == {TransientFailure}
+
+
+@pytest.mark.parametrize("code", ["ValidationError", "ItemCollectionSizeLimitExceeded", "Unheard"])
+def test_a_statement_that_is_refused_for_itself_is_its_entrys_failure(code: str) -> None:
+    client = FakeClient(batch_execute_statement=refusing(1, code=code))
+    ((failed, failure),) = table(client).clear_flags([entry(0), entry(1)], AT).failed
+    assert failed.key == KEYS[1] and isinstance(failure, ItemFailure) and code in failure.error
+    assert len(client.calls) == 1
 
 
 @pytest.mark.parametrize(
-    "code", ["ThrottlingError", "ProvisionedThroughputExceeded", "InternalServerError", "TransactionConflict"]
+    ("code", "advice"), [("AccessDenied", "check the role"), ("ResourceNotFound", "regworkers provision")]
 )
-def test_any_other_error_of_a_statement_is_transient_because_nobody_knows_whether_it_was_cleared(
-    code: str,
-) -> None:
-    client = FakeClient(batch_execute_statement=[{"Responses": [{}, {"Error": {"Code": code}}]}])
-    with pytest.raises(TransientFailure, match=code):
-        cleared(client, 2)
+def test_access_that_is_refused_and_a_missing_table_are_the_operators(code: str, advice: str) -> None:
+    client = FakeClient(batch_execute_statement=refusing(1, code=code))
+    with pytest.raises(UsageError, match=advice):
+        table(client).clear_flags([entry(0), entry(1)], AT)

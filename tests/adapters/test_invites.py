@@ -12,6 +12,7 @@ from regworkers_core.adapters.aws.invites import Invites
 from regworkers_core.domain.invite import Invite, InviteType
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import RetryPolicy
+from regworkers_core.engine.parts import ATTEMPTS
 from tests.adapters.fakes import FakeClient, client_error, dependency
 
 TABLE = "demand-table"
@@ -67,7 +68,7 @@ def test_a_table_that_takes_nothing_more_is_transient() -> None:
     client = FakeClient(batch_write_item=partly)
     with pytest.raises(TransientFailure, match="25 invites stayed unprocessed") as failure:
         table(client, sleep).write(INVITES)
-    assert len(client.calls) == 3 and len(sleep.slept) == 2
+    assert len(client.calls) == ATTEMPTS and len(sleep.slept) == ATTEMPTS - 1
     assert "example.com" not in str(failure.value)
 
 

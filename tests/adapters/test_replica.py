@@ -7,6 +7,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import bson
@@ -93,7 +94,7 @@ class Model:
             effect = Effect.STALE
         elif at == self.order and is_live:
             # An equal order writes over a live document, to heal drift.
-            effect = Effect.UNCHANGED
+            effect = Effect.REPEATED
         else:
             effect = Effect.APPLIED
         if effect is Effect.APPLIED:
@@ -184,7 +185,7 @@ def test_racing_repeats_of_one_state_leave_one_document_and_no_failure(runtime: 
     keys = [new_key() for _ in range(60)]
     seen = race(runtime.replica, keys, [1] * 5)
     assert Counter(seen)[Effect.APPLIED] >= len(keys)
-    assert set(seen) == {Effect.APPLIED, Effect.UNCHANGED}
+    assert set(seen) == {Effect.APPLIED, Effect.REPEATED}
     assert runtime.database["entries"].count_documents({}) == len(keys)
 
 
@@ -237,12 +238,24 @@ def test_an_entry_that_others_keep_moving_is_transient(runtime: Runtime) -> None
 # A server that commits and then does not answer
 
 
-def test_a_write_whose_answer_got_lost_is_unchanged_at_the_next_attempt(runtime: Runtime) -> None:
+def test_a_write_whose_answer_got_lost_is_repeated_at_the_next_attempt(runtime: Runtime) -> None:
     collection = CommitsAndThenTimesOut(runtime.database["entries"])
     key = new_key()
     with pytest.raises(TransientFailure):
         apply(over(collection, attempts=1), live(key, order()))
-    assert apply(over(collection), live(key, order())) is Effect.UNCHANGED
+    assert apply(over(collection), live(key, order())) is Effect.REPEATED
+
+
+def test_a_repeat_for_another_message_is_unchanged_and_one_for_several_knows_its_own(
+    runtime: Runtime,
+) -> None:
+    key, replica = new_key(), runtime.replica
+    write = live(key, order())
+    assert apply(replica, write) is Effect.APPLIED
+    assert apply(replica, replace(write, message_id="other")) is Effect.UNCHANGED
+    assert apply(replica, replace(write, message_id="other", also=("another", "m-1"))) is Effect.REPEATED
+    drifted = replace(write, fields={**(write.fields or {}), "email": "b@example.com"})
+    assert apply(replica, drifted) is Effect.HEALED
 
 
 def test_a_write_that_the_call_itself_repeated_is_applied_and_the_neighbour_that_stood_before_is_not(
@@ -258,7 +271,7 @@ def test_a_write_that_the_call_itself_repeated_is_applied_and_the_neighbour_that
     assert found == {
         written: Effect.APPLIED,
         removed: Effect.APPLIED,
-        stood: Effect.UNCHANGED,
+        stood: Effect.REPEATED,
         newer: Effect.STALE,
     }
     assert apply(runtime.replica, live(written, order(version=2))) is Effect.APPLIED
@@ -301,7 +314,7 @@ def test_a_duplicate_of_another_unique_value_is_permanent_and_its_neighbours_are
 def test_a_repeat_under_another_unique_index_is_still_a_repeat(unique_mail: Runtime) -> None:
     key, replica = new_key(), unique_mail.replica
     assert apply(replica, live(key, order(version=2))) is Effect.APPLIED
-    assert apply(replica, live(key, order(version=2))) is Effect.UNCHANGED
+    assert apply(replica, live(key, order(version=2))) is Effect.REPEATED
     assert apply(replica, live(key, order(version=1))) is Effect.STALE
     assert apply(replica, live(key, order(version=3))) is Effect.APPLIED
 

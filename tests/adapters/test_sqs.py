@@ -123,6 +123,45 @@ def test_a_call_that_fails_once_is_repeated() -> None:
     assert len(client.of("send_message_batch")) == 2
 
 
+def busy_for(*indexes: str, code: str, times: int) -> Any:
+    """Refuses these messages with `code`, `times` times."""
+
+    def answer(QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:
+        nonlocal times
+        times -= 1
+        fault = {"Code": code, "SenderFault": code.startswith("K")}
+        failed = [{"Id": each["Id"], **fault} for each in Entries if times >= 0 and each["Id"] in indexes]
+        return {**accepted_but(Entries, failed), "Failed": failed}
+
+    return answer
+
+
+@pytest.mark.parametrize("code", ["RequestThrottled", "ServiceUnavailable", "InternalError"])
+def test_what_sqs_had_no_time_for_is_sent_again_alone_and_the_rest_is_not(code: str) -> None:
+    made, client = queue(send_message_batch=busy_for("3", "12", "17", code=code, times=4))
+    assert made.send(outgoing(20)) == []
+    assert batches(client) == [10, 10, 3, 3, 3]
+
+
+def test_what_sqs_never_has_time_for_is_a_transient_failure_after_fifteen_attempts() -> None:
+    made, client = queue(send_message_batch=busy_for("3", code="RequestThrottled", times=99))
+    assert made.send(outgoing(5)) == [SendFailure(3, "RequestThrottled", False)]
+    assert batches(client) == [5, *[1] * 14]
+    assert made._dependency.throttles == 15
+
+
+def test_a_message_that_sqs_has_no_time_to_delete_is_deleted_at_the_next_attempt() -> None:
+    made, client = queue(delete_message_batch=busy_for("0", code="RequestThrottled", times=2))
+    assert made.delete(received(2)) == []
+    assert batches(client, "delete_message_batch") == [2, 1, 1]
+
+
+def test_access_that_is_refused_for_one_message_is_the_operators() -> None:
+    made, _ = queue(send_message_batch=busy_for("1", code="AccessDenied", times=9))
+    with pytest.raises(UsageError, match="check the role"):
+        made.send(outgoing(3))
+
+
 def test_a_message_that_an_answer_does_not_call_successful_is_not_confirmed() -> None:
     made, _ = queue(send_message_batch=lambda QueueUrl, Entries: {"Successful": Entries[:3]})
     assert made.send(outgoing(4)) == [SendFailure(3, "not confirmed", False)]
@@ -158,7 +197,7 @@ def test_empty_attributes_are_left_out() -> None:
 
 def test_a_message_that_could_not_be_deleted_is_returned() -> None:
     def one_fails(QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:
-        failed = [{"Id": "1", "Code": "InternalError"}] if len(Entries) == 2 else []
+        failed = [{"Id": "1", "Code": "Whatever"}] if len(Entries) == 2 else []
         return {**accepted_but(Entries, failed), "Failed": failed}
 
     made, client = queue(delete_message_batch=one_fails)

@@ -100,3 +100,15 @@ def test_a_probe_that_never_came_back_is_followed_by_another() -> None:
     assert allowed(made)
     clock.now += 15
     assert allowed(made)
+
+
+def test_one_that_a_caller_trips_stays_open_whatever_calls_under_way_bring() -> None:
+    clock = Clock()
+    made = breaker(clock)
+    made.trip()
+    made.succeeded()
+    assert made.is_open and not allowed(made)
+    clock.now += 15.0
+    assert allowed(made)
+    made.succeeded()
+    assert not made.is_open and allowed(made)

@@ -212,3 +212,40 @@ def test_a_slow_call_does_not_hold_up_the_others() -> None:
     assert made.call(Service()) == "answer"
     leave.set()
     thread.join()
+
+
+# Parts of a batch that was answered
+
+
+def refused(made: Dependency, clock: Clock, calls: int, *, parts: int = 25, seconds: float = 1.0) -> None:
+    for _ in range(calls):
+        made.note_parts(served=0, throttled=parts)
+        clock.now += seconds
+
+
+def test_refused_parts_are_counted_and_open_the_breaker_once_nothing_gets_through() -> None:
+    clock = Clock()
+    made = dependency(clock=clock)
+    refused(made, clock, 5)
+    assert made.throttles == 125 and not made.breaker.is_open, "not for as long as a call is retried"
+    refused(made, clock, 1)
+    assert made.throttles == 150 and made.breaker.is_open
+
+
+def test_few_refused_parts_tell_nothing_however_long_they_take() -> None:
+    clock = Clock()
+    made = dependency(clock=clock)
+    refused(made, clock, 99, parts=1, seconds=60)
+    assert not made.breaker.is_open
+    refused(made, clock, 1, parts=1)
+    assert made.breaker.is_open
+
+
+@pytest.mark.parametrize("parts", [{"served": 1, "throttled": 24}, {"served": 25, "throttled": 0}])
+def test_one_part_that_gets_through_starts_the_count_from_zero(parts: dict[str, int]) -> None:
+    clock = Clock()
+    made = dependency(clock=clock)
+    for _ in range(50):
+        refused(made, clock, 3)
+        made.note_parts(**parts)
+    assert not made.breaker.is_open

@@ -44,6 +44,9 @@ _THROTTLED_CODES = frozenset(
         "RequestThrottled",
         "OverLimit",
         "SlowDown",
+        # Of a statement in a batch.
+        "ProvisionedThroughputExceeded",
+        "ThrottlingError",
     }
 )
 _TRANSIENT_CODES = _THROTTLED_CODES | {
@@ -52,6 +55,9 @@ _TRANSIENT_CODES = _THROTTLED_CODES | {
     "ServiceUnavailable",
     "RequestTimeout",
     "TransactionInProgressException",
+    # Of a part of a batch.
+    "InternalError",
+    "TransactionConflict",
 }
 
 
@@ -108,6 +114,15 @@ def error_code(error: BaseException | None) -> str:
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
+def meaning_of_code(dependency: str, code: str, operation: str) -> TransientFailure | UsageError | None:
+    """What an error code means, be it of a call or of one part of a batch; None where that is the caller's to say."""
+    if code in _ACCESS_CODES:
+        return UsageError(f"AWS refuses {operation} ({code}): check the role and its policy")
+    if code in _TRANSIENT_CODES:
+        return TransientFailure(dependency, code, throttled=code in _THROTTLED_CODES)
+    return None
+
+
 def classify_aws(dependency: str) -> Classify:
     """Connection errors, time-outs, throttling and 5xx are transient; missing credentials and
     refused access are the operator's; everything else comes back as it is, for the caller to interpret.
@@ -121,13 +136,11 @@ def classify_aws(dependency: str) -> Classify:
         if isinstance(error, ClientError):
             status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
             code = error_code(error)
-            if code in _ACCESS_CODES:
-                return UsageError(
-                    f"AWS refuses {error.operation_name} ({code}): check the role and its policy"
-                )
-            if code in _TRANSIENT_CODES or status >= 500:
-                return TransientFailure(dependency, code, throttled=code in _THROTTLED_CODES)
-        elif isinstance(error, BotoCoreError) and not isinstance(error, ParamValidationError):
+            known = meaning_of_code(dependency, code, error.operation_name)
+            if known is None and status >= 500:
+                return TransientFailure(dependency, code)
+            return known or error
+        if isinstance(error, BotoCoreError) and not isinstance(error, ParamValidationError):
             return TransientFailure(dependency, type(error).__name__)
         return error
 

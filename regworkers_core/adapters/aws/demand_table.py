@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from regworkers_core.adapters.aws.attribute_values import attribute, plain_item
-from regworkers_core.adapters.aws.tables import known_table
+from regworkers_core.adapters.aws.clients import meaning_of_code
+from regworkers_core.adapters.aws.tables import known_table, missing
 from regworkers_core.domain.entry import ORDER_FIELDS, Entry
 from regworkers_core.domain.keys import ENTRY_PREFIX, EntryKey
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.reasons import ItemFailure, TransientFailure
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
+from regworkers_core.engine.parts import ask_again
 
 MAX_GET = 100
 MAX_STATEMENTS = 25
-# Of a statement, when it is about the item itself (too large with the three fields, say).
-_ITEM_CODES = frozenset({"ValidationError", "ItemCollectionSizeLimitExceeded"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,12 @@ class Page:
 
 
 class Cleared(NamedTuple):
-    """What was not cleared: entries that changed or vanished since the read, and refused ones with the code."""
+    """What was not cleared: entries that changed or vanished since the read, and the others with the reason, be it an
+    ItemFailure (too large with the three fields, say) or a TransientFailure.
+    """
 
     changed: list[Entry]
-    refused: list[tuple[Entry, str]]
+    failed: list[tuple[Entry, ItemFailure | TransientFailure]]
 
 
 class DemandTable:
@@ -61,49 +63,85 @@ class DemandTable:
         that "could not read" is never taken for "absent".
         """
         found: dict[EntryKey, dict[str, Any]] = {}
+
+        def ask(pending: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+            request = {self.table: {"Keys": pending, "ConsistentRead": True}}
+            answer = self._call(lambda: self._client.batch_get_item(RequestItems=request))
+            for raw in answer.get("Responses", {}).get(self.table, ()):
+                item = plain_item(raw)
+                key = EntryKey.parse(item["PK"], item["SK"])
+                if key is not None:
+                    found[key] = item
+            left: list[dict[str, Any]] = answer.get("UnprocessedKeys", {}).get(self.table, {}).get("Keys", [])
+            self._dependency.note_parts(served=len(pending) - len(left), throttled=len(left))
+            return left
+
         for start in range(0, len(keys), MAX_GET):
             pending = [{"PK": {"S": key.pk}, "SK": {"S": key.sk}} for key in keys[start : start + MAX_GET]]
-            for attempt in range(1, self._policy.attempts + 1):
-                request = {self.table: {"Keys": pending, "ConsistentRead": True}}
-                answer = self._call(lambda request=request: self._client.batch_get_item(RequestItems=request))
-                for raw in answer.get("Responses", {}).get(self.table, ()):
-                    item = plain_item(raw)
-                    key = EntryKey.parse(item["PK"], item["SK"])
-                    if key is not None:
-                        found[key] = item
-                pending = answer.get("UnprocessedKeys", {}).get(self.table, {}).get("Keys", [])
-                if not pending:
-                    break
-                self._sleep(self._policy.backoff(attempt))
-            if pending:
-                raise TransientFailure(self._dependency.name, f"{len(pending)} keys stayed unprocessed")
+            if left := ask_again(pending, ask, self._policy, self._sleep, whole=True):
+                raise TransientFailure(self._dependency.name, f"{len(left)} keys stayed unprocessed")
         return found
 
     def clear_flags(self, entries: Sequence[Entry], replicated_at: str) -> Cleared:
         """Set `needsReplication=false`, `replicatedVersion` and `replicatedAt` on each entry whose
         `createdAt`, `version` and `updatedAt` are still as read; never creates an item.
 
-        An item at the size limit may be refused for its own sake; throttling raises TransientFailure.
+        What DynamoDB is too busy for is repeated with backoff, statement by statement. Never raises TransientFailure,
+        for what it did is done; raises UsageError where access is refused or the table is missing.
         """
-        changed: list[Entry] = []
-        refused: list[tuple[Entry, str]] = []
-        for start in range(0, len(entries), MAX_STATEMENTS):
-            batch = entries[start : start + MAX_STATEMENTS]
-            statements = [self._clear_statement(entry, replicated_at) for entry in batch]
-            answer = self._call(
-                lambda statements=statements: self._client.batch_execute_statement(Statements=statements)
-            )
-            for entry, response in zip(batch, answer["Responses"], strict=True):
-                code = response.get("Error", {}).get("Code")
-                if code is None:
-                    continue
-                if code in ("ConditionalCheckFailed", "ResourceNotFound"):
-                    changed.append(entry)
-                elif code in _ITEM_CODES:
-                    refused.append((entry, code))
-                else:
-                    raise TransientFailure(self._dependency.name, f"clearing the flag: {code}")
-        return Cleared(changed, refused)
+        cleared = Cleared([], [])
+        # Why each entry that is still to do was not done at the last attempt.
+        busy: dict[EntryKey, TransientFailure] = {}
+
+        def ask(pending: Sequence[Entry]) -> list[Entry]:
+            left: list[Entry] = []
+            for start in range(0, len(pending), MAX_STATEMENTS):
+                left += self._clear_some(
+                    pending[start : start + MAX_STATEMENTS], replicated_at, cleared, busy
+                )
+            return left
+
+        left = ask_again(entries, ask, self._policy, self._sleep)
+        cleared.failed.extend((entry, busy[entry.key]) for entry in left)
+        return cleared
+
+    def _clear_some(
+        self,
+        entries: Sequence[Entry],
+        replicated_at: str,
+        cleared: Cleared,
+        busy: dict[EntryKey, TransientFailure],
+    ) -> list[Entry]:
+        """One call; the entries that it should be repeated for."""
+        statements = [self._clear_statement(entry, replicated_at) for entry in entries]
+        try:
+            answer = self._call(lambda: self._client.batch_execute_statement(Statements=statements))
+        except TransientFailure as failure:
+            # Repeated as often as the policy lets it already.
+            cleared.failed.extend((entry, failure) for entry in entries)
+            return []
+        left: list[Entry] = []
+        throttled = 0
+        for entry, response in zip(entries, answer["Responses"], strict=True):
+            code = response.get("Error", {}).get("Code")
+            if code is None:
+                continue
+            if code == "ConditionalCheckFailed":
+                cleared.changed.append(entry)
+                continue
+            if code == "ResourceNotFound":
+                raise missing(self.table)
+            meaning = meaning_of_code(self._dependency.name, code, "BatchExecuteStatement")
+            if isinstance(meaning, TransientFailure):
+                throttled += meaning.throttled
+                busy[entry.key] = meaning
+                left.append(entry)
+            elif meaning is not None:
+                raise meaning
+            else:
+                cleared.failed.append((entry, ItemFailure(f"the flag cannot be cleared: {code}")))
+        self._dependency.note_parts(served=len(entries) - len(left), throttled=throttled)
+        return left
 
     def _clear_statement(self, entry: Entry, replicated_at: str) -> dict[str, Any]:
         conditions, values = [], [entry.order.version, replicated_at, entry.key.pk, entry.key.sk]

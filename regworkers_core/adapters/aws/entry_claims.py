@@ -16,6 +16,7 @@ from regworkers_core.adapters.aws.tables import known_table
 from regworkers_core.domain.claim import Claim, TableKey
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
+from regworkers_core.engine.parts import ask_again
 
 Item = dict[str, Any]
 
@@ -48,23 +49,24 @@ class EntryClaims:
             raise ValueError(f"at most {MAX_GET} keys a call")
         end = self._end(within_seconds)
         found: dict[TableKey, Item] = {}
-        pending: Sequence[Mapping[str, Any]] = [{"PK": {"S": pk}, "SK": {"S": sk}} for pk, sk in keys]
-        for attempt in range(1, self._policy.attempts + 1):
+
+        def ask(pending: Sequence[Item]) -> list[Item]:
             request = {self._table: {"Keys": pending, "ConsistentRead": True}}
-            answer = self._call(
-                lambda request=request: self._batches.batch_get_item(RequestItems=request), end
-            )
+            answer = self._call(lambda: self._batches.batch_get_item(RequestItems=request), end)
             for raw in answer.get("Responses", {}).get(self._table, ()):
                 item = plain_item(raw)
                 found[item["PK"], item["SK"]] = item
-            pending = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
-            if not pending:
-                return found
-            wait = self._policy.backoff(attempt)
-            if self._monotonic() + wait > end:
-                break
-            self._sleep(wait)
-        raise TransientFailure(self._dependency.name, f"{len(pending)} keys stayed unprocessed")
+            left: list[Item] = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
+            self._dependency.note_parts(served=len(pending) - len(left), throttled=len(left))
+            return left
+
+        wanted = [{"PK": {"S": pk}, "SK": {"S": sk}} for pk, sk in keys]
+        left = ask_again(
+            wanted, ask, self._policy, self._sleep, whole=True, end=end, monotonic=self._monotonic
+        )
+        if left:
+            raise TransientFailure(self._dependency.name, f"{len(left)} keys stayed unprocessed")
+        return found
 
     def claim(self, claim: Claim, over: Claim | None, *, within_seconds: float | None = None) -> bool:
         """Write `claim` where nobody holds it, or exactly over what was read there; False when somebody was faster."""

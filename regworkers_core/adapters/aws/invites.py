@@ -15,6 +15,7 @@ from regworkers_core.domain.invite import INVITE_PREFIX, Invite, InviteType
 from regworkers_core.domain.keys import CAMPAIGN_PREFIX
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
+from regworkers_core.engine.parts import ask_again
 
 _MAX_WRITE = 25
 
@@ -55,7 +56,7 @@ class Invites:
         """
         found: dict[TableKey, int] = {}
 
-        def ask(pending: list[Request]) -> list[Request]:
+        def ask(pending: Sequence[Request]) -> list[Request]:
             # Whole: an invite is small, a projection makes no read cheaper.
             request = {self._table: {"Keys": pending, "ConsistentRead": True}}
             answer = self._call(lambda: self._batches.batch_get_item(RequestItems=request))
@@ -104,7 +105,7 @@ class Invites:
         self._write([{"DeleteRequest": {"Key": _key(key)}} for key in keys])
 
     def _write(self, requests: Sequence[Request]) -> None:
-        def ask(pending: list[Request]) -> list[Request]:
+        def ask(pending: Sequence[Request]) -> list[Request]:
             request = {self._table: pending}
             answer = self._call(lambda: self._batches.batch_write_item(RequestItems=request))
             left: list[Request] = answer.get("UnprocessedItems", {}).get(self._table, [])
@@ -114,20 +115,17 @@ class Invites:
             self._until_all_are_done(list(requests[start : start + _MAX_WRITE]), ask)
 
     def _until_all_are_done(
-        self, pending: list[Request], ask: Callable[[list[Request]], list[Request]]
+        self, requests: list[Request], ask: Callable[[Sequence[Request]], list[Request]]
     ) -> None:
-        """Ask again, with backoff, for what was left. All invites of a campaign lie in one partition, so a large
-        upload is throttled as a matter of course: only attempts that brought nothing further count.
-        """
-        in_vain = 0
-        while pending:
+        """All invites of a campaign lie in one partition, so a large upload is throttled as a matter of course."""
+
+        def noted(pending: Sequence[Request]) -> list[Request]:
             left = ask(pending)
-            in_vain = in_vain + 1 if len(left) >= len(pending) else 0
-            if in_vain >= self._policy.attempts:
-                raise TransientFailure(self._dependency.name, f"{len(left)} invites stayed unprocessed")
-            if left:
-                self._sleep(self._policy.backoff(in_vain + 1))
-            pending = left
+            self._dependency.note_parts(served=len(pending) - len(left), throttled=len(left))
+            return left
+
+        if left := ask_again(requests, noted, self._policy, self._sleep, whole=True):
+            raise TransientFailure(self._dependency.name, f"{len(left)} invites stayed unprocessed")
 
     def _query(
         self,

@@ -10,9 +10,10 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.aws.answers import UnreadableAnswer
-from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.adapters.aws.clients import error_code, meaning_of_code
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency
+from regworkers_core.engine.parts import ask_again
 from regworkers_core.engine.ports import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 
 MAX_BATCH = 10
@@ -27,6 +28,9 @@ _MISSING = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotEx
 # Of an entry that an answer names neither as successful nor as failed.
 _UNCONFIRMED: Mapping[str, Any] = {"Code": "not confirmed"}
 
+# A message of a send, with its index.
+_Numbered = tuple[int, Outgoing]
+
 
 class SqsQueue:
     """One queue by name; the URL is looked up at the first call."""
@@ -40,31 +44,55 @@ class SqsQueue:
 
     def send(self, messages: Sequence[Outgoing], *, within_seconds: float | None = None) -> list[SendFailure]:
         """See `Queue.send`. A call that fails as a whole reports each of its messages as a transient failure,
-        so that what other calls sent still counts. No attempt begins after `within_seconds`, but for the first.
+        so that what other calls sent still counts. What SQS had no time for in a call is sent again with backoff. No
+        attempt begins after `within_seconds`, but for the first.
         """
-        failures: list[SendFailure] = []
+        failures: dict[int, SendFailure] = {}
         end = math.inf if within_seconds is None else time.monotonic() + within_seconds
-        for number, batch in enumerate(self._batches(messages)):
-            left = None if within_seconds is None else end - time.monotonic()
-            if number and left is not None and left <= 0:
-                failures.extend(SendFailure(index, "no time left to send it", False) for index, _ in batch)
-                continue
-            entries = [_entry(index, message) for index, message in batch]
-            try:
-                refused = self._batch("send_message_batch", entries, within_seconds=left)
-            except TransientFailure as failure:
-                failures.extend(SendFailure(index, failure.error, False) for index, _ in batch)
-                continue
-            failures.extend(
-                SendFailure(int(id_), failed.get("Code", "unknown"), bool(failed.get("SenderFault")))
-                for id_, failed in refused.items()
-            )
-        return failures
 
-    def _batches(self, messages: Sequence[Outgoing]) -> Iterator[list[tuple[int, Outgoing]]]:
-        batch: list[tuple[int, Outgoing]] = []
+        def ask(pending: Sequence[_Numbered]) -> list[_Numbered]:
+            again: list[_Numbered] = []
+            for number, batch in enumerate(self._batches(pending)):
+                left = None if within_seconds is None else end - time.monotonic()
+                if number and left is not None and left <= 0:
+                    failed = [SendFailure(index, "no time left to send it", False) for index, _ in batch]
+                else:
+                    failed, busy = self._send_some(batch, left)
+                    again += busy
+                for index, _ in batch:
+                    failures.pop(index, None)
+                failures.update((failure.index, failure) for failure in failed)
+            return again
+
+        ask_again(list(enumerate(messages)), ask, self._dependency.policy, time.sleep, end=end)
+        return [failures[index] for index in sorted(failures)]
+
+    def _send_some(
+        self, batch: Sequence[_Numbered], within_seconds: float | None
+    ) -> tuple[list[SendFailure], list[_Numbered]]:
+        """One call: what was not confirmed, and which of it SQS had no time for, so that it should be sent again."""
+        try:
+            entries = [_entry(index, message) for index, message in batch]
+            refused = self._batch("send_message_batch", entries, within_seconds=within_seconds)
+        except TransientFailure as failure:
+            # Repeated as often as the policy lets it already.
+            return [SendFailure(index, failure.error, False) for index, _ in batch], []
+        busy = self._busy("SendMessageBatch", len(batch), refused)
+        failed = [
+            # KMS's throttling of an encrypted queue is called the sender's fault.
+            SendFailure(
+                int(id_),
+                str(refusal.get("Code", "unknown")),
+                bool(refusal.get("SenderFault")) and id_ not in busy,
+            )
+            for id_, refusal in refused.items()
+        ]
+        return failed, [(index, message) for index, message in batch if str(index) in busy]
+
+    def _batches(self, messages: Sequence[_Numbered]) -> Iterator[list[_Numbered]]:
+        batch: list[_Numbered] = []
         size = 0
-        for index, message in enumerate(messages):
+        for index, message in messages:
             length = _size(message)
             if batch and (len(batch) == MAX_BATCH or size + length > self._batch_bytes):
                 yield batch
@@ -103,16 +131,25 @@ class SqsQueue:
 
     def delete(self, messages: Sequence[Received]) -> list[Received]:
         left: list[Received] = []
-        for start in range(0, len(messages), MAX_BATCH):
-            batch = messages[start : start + MAX_BATCH]
-            entries = [
-                {"Id": str(index), "ReceiptHandle": message.receipt} for index, message in enumerate(batch)
-            ]
-            left.extend(
-                batch[int(id_)]
-                for id_, failed in self._batch("delete_message_batch", entries).items()
-                if failed.get("Code") not in _NO_LONGER_OURS
-            )
+
+        def ask(pending: Sequence[Received]) -> list[Received]:
+            again: list[Received] = []
+            for start in range(0, len(pending), MAX_BATCH):
+                batch = pending[start : start + MAX_BATCH]
+                entries = [
+                    {"Id": str(index), "ReceiptHandle": message.receipt}
+                    for index, message in enumerate(batch)
+                ]
+                refused = self._batch("delete_message_batch", entries)
+                busy = self._busy("DeleteMessageBatch", len(batch), refused)
+                for id_, refusal in refused.items():
+                    if id_ in busy:
+                        again.append(batch[int(id_)])
+                    elif refusal.get("Code") not in _NO_LONGER_OURS:
+                        left.append(batch[int(id_)])
+            return again
+
+        left.extend(ask_again(messages, ask, self._dependency.policy, time.sleep))
         return left
 
     def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
@@ -150,6 +187,23 @@ class SqsQueue:
 
         refused: dict[str, Mapping[str, Any]] = self._call(call, within_seconds=within_seconds)
         return refused
+
+    def _busy(self, operation: str, asked: int, refused: Mapping[str, Mapping[str, Any]]) -> set[str]:
+        """The ids of those entries that SQS had no time for. Raises UsageError where it refuses access."""
+        if not refused:
+            self._dependency.note_parts(served=asked, throttled=0)
+            return set()
+        busy: set[str] = set()
+        throttled = 0
+        for id_, refusal in refused.items():
+            meaning = meaning_of_code(self._dependency.name, str(refusal.get("Code", "")), operation)
+            if isinstance(meaning, UsageError):
+                raise meaning
+            if meaning is not None:
+                throttled += meaning.throttled
+                busy.add(id_)
+        self._dependency.note_parts(served=asked - len(busy), throttled=throttled)
+        return busy
 
     def depth(self) -> QueueDepth:
         answer = self._call(

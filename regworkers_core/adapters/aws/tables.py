@@ -18,5 +18,9 @@ def known_table(name: str) -> Iterator[None]:
         yield
     except ClientError as error:
         if error_code(error) == "ResourceNotFoundException":
-            raise UsageError(f"table {name} does not exist: run `regworkers provision`") from None
+            raise missing(name) from None
         raise
+
+
+def missing(name: str) -> UsageError:
+    return UsageError(f"table {name} does not exist: run `regworkers provision`")

@@ -48,24 +48,29 @@ _MAX_DOCUMENT_BYTES = 16 * 1024 * 1024 - 64 * 1024
 
 class Effect(Enum):
     """What a guarded write did: APPLIED a greater order, HEALED other content at an equal order, found it
-    UNCHANGED, found a newer state (STALE), or a tombstone at or above a live source (RESURRECTED).
+    UNCHANGED, found it as an earlier attempt for the same message wrote it (REPEATED), found a newer state (STALE), or
+    a tombstone at or above a live source (RESURRECTED).
     """
 
     APPLIED = "applied"
     HEALED = "healed"
     UNCHANGED = "unchanged"
+    REPEATED = "repeated"
     STALE = "stale"
     RESURRECTED = "resurrected"
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One state to store: `fields` of a live entry, or None for a tombstone."""
+    """One state to store: `fields` of a live entry, or None for a tombstone. `message_id` is what the replica keeps of
+    the messages that ask for it, of which `also` has the others.
+    """
 
     key: EntryKey
     order: Order
     fields: Mapping[str, Any] | None
     message_id: str
+    also: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,7 +392,10 @@ def _judge(write: Write, seen: Stored) -> Effect:
         return Effect.STALE
     # An entry that was saved before identities were derived gets its own from a backfill.
     same = seen.identity == _identity(write.fields) and same_content(write.fields, seen.fields)
-    return Effect.UNCHANGED if same else Effect.HEALED
+    if not same:
+        return Effect.HEALED
+    writer = seen.custody.get("messageId")
+    return Effect.REPEATED if writer == write.message_id or writer in write.also else Effect.UNCHANGED
 
 
 def same_content(source: Mapping[str, Any], replica: Mapping[str, Any] | None) -> bool:

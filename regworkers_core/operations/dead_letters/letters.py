@@ -82,7 +82,7 @@ class DeadMessage:
     def revived(self) -> Outgoing:
         """The same message as if it had never failed: its attempts count from the start."""
         kept = {name: value for name, value in self.message.attributes.items() if name not in OF_A_FAILURE}
-        return Outgoing(self.message.body.encode(), {**kept, "attempt": "1"})
+        return Outgoing(self.message.body.encode(), {**kept, "attempt": "1", "origin": self.message.origin})
 
 
 def read_message(queue: DeadQueue, message: Received) -> DeadMessage:

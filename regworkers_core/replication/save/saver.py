@@ -1,7 +1,8 @@
 """Saving entries, in the order that loses nothing: read, write, event, clear ("Replication, exactly").
 
 The message is never trusted: a consistent read of the demand table decides what is written. Every step is
-idempotent, so a crash between any two of them costs a repeat and nothing else.
+idempotent, so a crash between any two of them costs a repeat and nothing else. What fails for some entries of a batch
+comes again for them alone.
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ from regworkers_core.domain.messages import (
     fit_correlation_id,
 )
 from regworkers_core.domain.order import Order, lenient_order
-from regworkers_core.domain.reasons import Failure, ItemFailure, PermanentFailure, TransientFailure
+from regworkers_core.domain.reasons import (
+    Failure,
+    ItemFailure,
+    LeftOver,
+    PermanentFailure,
+    TransientFailure,
+)
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.ports import Outgoing, Queue, SendFailure
 from regworkers_core.engine.steps import OnStep, no_step
@@ -52,13 +59,16 @@ class KnownCampaigns(Protocol):
 
 @dataclass(slots=True)
 class Wanted:
-    """What the messages of a batch say about one key: who asked, and the order of a removed image."""
+    """What the messages of a batch say about one key: who asked first, who else, and the order of a removed image."""
 
     message_id: str
     correlation_id: str
     removed: Order | None = None
+    also: tuple[str, ...] = ()
 
-    def add(self, item: ReplicationItem) -> None:
+    def add(self, item: ReplicationItem, message_id: str) -> None:
+        if message_id != self.message_id:
+            self.also += (message_id,)
         if item.op is Op.REMOVE:
             self.removed = item.order if self.removed is None else max(self.removed, item.order)
 
@@ -74,6 +84,23 @@ class Saved:
     refused: dict[EntryKey, Order] = field(default_factory=dict)
     lags: list[float] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+
+
+# What the replica holds after these is the source's state as read.
+_IN_STEP = (Effect.APPLIED, Effect.HEALED, Effect.UNCHANGED, Effect.REPEATED)
+
+
+def _is_still(entry: Entry, item: Mapping[str, Any] | None) -> bool:
+    """Whether the source still holds this state. Types count, so texts are compared; where only the order of names
+    differs in them, the key is sent once more for nothing.
+    """
+    if item is None:
+        return False
+    try:
+        now = Entry.parse(entry.key, item)
+    except PermanentFailure:
+        return False
+    return now.order == entry.order and repr(now.fields) == repr(entry.fields)
 
 
 def _not_confirmed(failure: SendFailure) -> Failure:
@@ -120,11 +147,16 @@ class Saver:
         self._on_step("save.after_write")
         for write in writes:
             self._judge(write, effects[write.key], entries.get(write.key), saved)
+        overtaken = self._overtaken(effects, entries, saved)
         self._publish(writes, effects, entries, wanted, at, saved)
         self._on_step("save.after_event")
-        self._clear(entries, effects, at, saved)
+        self._clear(entries, effects, overtaken, at, saved)
         self._on_step("save.after_clear")
         self._close_letters(writes, effects, saved)
+        for key, outcome in saved.outcomes.items():
+            if isinstance(outcome, TransientFailure):
+                # Of this entry alone: what was done for the others of its message is not done again.
+                saved.outcomes[key] = LeftOver.of(outcome)
         return saved
 
     def _read(
@@ -143,7 +175,7 @@ class Saver:
                     saved.refused[key] = lenient_order(item)
                     continue
                 entries[key] = entry
-                writes.append(Write(key, entry.order, entry.fields, want.message_id))
+                writes.append(Write(key, entry.order, entry.fields, want.message_id, want.also))
             elif want.removed is not None:
                 writes.append(Write(key, want.removed, None, want.message_id))
             else:
@@ -163,7 +195,22 @@ class Saver:
             if fresh and updated_at is not None:
                 saved.lags.append(self._clock() - updated_at)
         else:
-            saved.outcomes[write.key] = effect.value
+            saved.outcomes[write.key] = "unchanged" if effect is Effect.REPEATED else effect.value
+
+    def _overtaken(
+        self, effects: Mapping[EntryKey, Effect | Failure], entries: Mapping[EntryKey, Entry], saved: Saved
+    ) -> list[Entry]:
+        """Healed entries whose source is no longer as read, or cannot be read: an order alone does not tell which of
+        two contents is the newer one, so another may have saved the newer one before this write.
+        """
+        if not saved.counts["healed"]:
+            return []
+        healed = [entry for key, entry in entries.items() if effects[key] is Effect.HEALED]
+        try:
+            now = self._table.get([entry.key for entry in healed])
+        except TransientFailure:
+            return healed
+        return [entry for entry in healed if not _is_still(entry, now.get(entry.key))]
 
     def _publish(
         self,
@@ -175,14 +222,15 @@ class Saver:
         saved: Saved,
     ) -> None:
         """One event per saved state: due if this attempt wrote, or if an earlier one did and did not get as
-        far as clearing the flag. An unconfirmed event keeps its entry from being cleared.
+        far as clearing the flag or, for an entry without one, as deleting this message. An unconfirmed event keeps its
+        entry from being cleared.
         """
         due, events = [], []
         for write in writes:
             effect, entry = effects[write.key], entries.get(write.key)
             wrote = effect in (Effect.APPLIED, Effect.HEALED)
             earlier = effect is Effect.UNCHANGED and (entry is None or entry.needs_replication)
-            if not (wrote or earlier):
+            if not (wrote or earlier or effect is Effect.REPEATED):
                 continue
             correlation_id = wanted[write.key].correlation_id
             own = "" if entry is None else fit_correlation_id(entry.fields.get("correlationId"))
@@ -216,28 +264,43 @@ class Saver:
         self,
         entries: Mapping[EntryKey, Entry],
         effects: Mapping[EntryKey, Effect | Failure],
+        overtaken: Sequence[Entry],
         at: str,
         saved: Saved,
     ) -> None:
         """Clear the flag where the replica now holds the state as read; a key that changed since goes back
         on the queue.
         """
+        left_alone = {entry.key for entry in overtaken}
         clearable = [
             entry
             for key, entry in entries.items()
             if entry.needs_replication
-            and effects[key] in (Effect.APPLIED, Effect.HEALED, Effect.UNCHANGED)
+            and effects[key] in _IN_STEP
+            and key not in left_alone
             and not isinstance(saved.outcomes[key], Failure)
         ]
-        changed, refused = self._table.clear_flags(clearable, at) if clearable else ([], [])
-        for entry, code in refused:
-            saved.outcomes[entry.key] = ItemFailure(f"the flag cannot be cleared: {code}")
-        if changed:
+        changed, failed = self._table.clear_flags(clearable, at) if clearable else ([], [])
+        for entry, failure in failed:
+            saved.outcomes[entry.key] = failure
+        saved.counts["cleared"] += len(clearable) - len(changed) - len(failed)
+        again = [*overtaken, *changed]
+        saved.counts["changed_meanwhile"] += len(again)
+        if again:
+            self._send_again(again, saved)
+
+    def _send_again(self, entries: Sequence[Entry], saved: Saved) -> None:
+        """As removals of the state that was just written: where the entry is gone by now, and its own removal was
+        saved before this write, nothing else would bury it.
+        """
+        try:
             send_keys(
-                self._replication, [ReplicationItem(entry.key, Op.UPSERT, entry.order) for entry in changed]
+                self._replication, [ReplicationItem(entry.key, Op.REMOVE, entry.order) for entry in entries]
             )
-        saved.counts["cleared"] += len(clearable) - len(changed) - len(refused)
-        saved.counts["changed_meanwhile"] += len(changed)
+        except TransientFailure as failure:
+            for entry in entries:
+                if not isinstance(saved.outcomes[entry.key], Failure):
+                    saved.outcomes[entry.key] = failure
 
     def _close_letters(
         self, writes: Sequence[Write], effects: Mapping[EntryKey, Effect | Failure], saved: Saved

@@ -41,7 +41,8 @@ def _wanted(asked: Sequence[Asked[ReplicationItem]]) -> dict[EntryKey, Wanted]:
     """One wish per key, whoever asked first."""
     wanted: dict[EntryKey, Wanted] = {}
     for each in asked:
-        wanted.setdefault(each.item.key, Wanted(each.message_id, each.correlation_id)).add(each.item)
+        want = wanted.setdefault(each.item.key, Wanted(each.message_id, each.correlation_id))
+        want.add(each.item, each.message_id)
     return wanted
 
 
