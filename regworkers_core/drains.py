@@ -9,6 +9,8 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.drain_heartbeat import Heartbeat
 from regworkers_core.drain_recorder import Meters, Recorder, Tally
 from regworkers_core.engine.collector import seldom_collecting
 from regworkers_core.engine.dead_letters import DeadLetterOffice
@@ -90,7 +92,8 @@ def run_drain(
     on_progress: OnProgress | None = None,
     on_step: OnStep = no_step,
 ) -> DrainReport:
-    """Run one drain to its end, write down by the minute what it does, log one summary line, publish its metrics.
+    """Run one drain to its end, show that it lives, write down by the minute what it does, log one summary line,
+    publish its metrics.
 
     Raises UsageError when tables, queues, addresses or credentials are missing.
     """
@@ -104,6 +107,14 @@ def run_drain(
         meters=lambda: Meters(runtime.calls, runtime.waited_seconds, runtime.strain.throttles),
     )
 
+    life = Heartbeat(
+        lambda: runtime.heartbeats,
+        spec.name,
+        run_id,
+        started_at=iso(runtime.clock()),
+        idle_seconds=limits.idle_seconds,
+        max_seconds=limits.max_seconds,
+    )
     before = runtime.strain
 
     def tell(report: DrainReport) -> None:
@@ -111,7 +122,8 @@ def run_drain(
         if on_progress is not None:
             on_progress(report)
 
-    with seldom_collecting(), Recorder(tally, lambda minute: runtime.drain_log.put(minute)) as recorder:
+    recording = Recorder(tally, lambda minute: runtime.drain_log.put(minute))
+    with seldom_collecting(), life, recording as recorder:
         recorder.report = report = drain(
             spec.name,
             source,

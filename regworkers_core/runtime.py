@@ -153,6 +153,11 @@ class Runtime:
         return DynamoLeaseTable(self.dynamodb, self.dependency("dynamodb"), self.names.lease_table)
 
     @cached_property
+    def heartbeats(self) -> DynamoLeaseTable:
+        # A guard of its own, as the drain log has: the same table, but its breaker is not the work's.
+        return DynamoLeaseTable(self.dynamodb, self.dependency("heartbeats"), self.names.lease_table)
+
+    @cached_property
     def replica(self) -> Replica:
         return Replica(self.database["entries"], self.dependency("mongo"))
 

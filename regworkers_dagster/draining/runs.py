@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dagster as dg
 
 from regworkers_core.settings import DrainSettings
-from regworkers_dagster.draining.decisions import ActiveDrain
+from regworkers_dagster.draining.life import Dead, DrainRun
 from regworkers_dagster.tags import DRAIN_TAG
 
 _RECENT_RUNS = 10
@@ -21,12 +21,31 @@ ACTIVE = (
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
-def active_drains(
-    instance: dg.DagsterInstance, drain: str, settings: DrainSettings, now: float
-) -> list[ActiveDrain]:
-    """The runs of a drain, whoever asked for them, that have not ended; `now` in epoch seconds."""
-    filters = dg.RunsFilter(tags={DRAIN_TAG: drain}, statuses=list(ACTIVE))
-    return [_active(record, drain, settings, now) for record in instance.get_run_records(filters)]
+def drain_runs(
+    instance: dg.DagsterInstance,
+    drain: str,
+    settings: DrainSettings,
+    now: float,
+    named: Iterable[str] = (),
+) -> list[DrainRun]:
+    """The runs of a drain, whoever asked for them, that have not ended for Dagster, and those that `named` has the
+    ids of, as far as they are runs of Dagster; `now` in epoch seconds.
+    """
+    active = dg.RunsFilter(tags={DRAIN_TAG: drain}, statuses=list(ACTIVE))
+    records = {record.dagster_run.run_id: record for record in instance.get_run_records(active)}
+    if others := sorted(set(named) - set(records)):
+        found = instance.get_run_records(dg.RunsFilter(run_ids=others))
+        records |= {record.dagster_run.run_id: record for record in found}
+    return [_drain_run(record, drain, settings, now) for record in records.values()]
+
+
+def report_dead(instance: dg.DagsterInstance, dead: Dead) -> bool:
+    """Mark the run as failed; False when it is none of Dagster's, or has ended meanwhile."""
+    run = instance.get_run_by_id(dead.run_id)
+    if run is None or run.is_finished:
+        return False
+    instance.report_run_failed(run, f"Reported as failed by the drain's sensor: {dead.why}.")
+    return True
 
 
 def crashes_in_a_row(
@@ -48,8 +67,9 @@ def crashes_in_a_row(
     return failed, now - ended
 
 
-def _active(record: dg.RunRecord, drain: str, settings: DrainSettings, now: float) -> ActiveDrain:
-    config: Any = record.dagster_run.run_config
+def _drain_run(record: dg.RunRecord, drain: str, settings: DrainSettings, now: float) -> DrainRun:
+    run = record.dagster_run
+    config: Any = run.run_config
     for part in ("ops", drain, "config"):
         config = config.get(part, {}) if isinstance(config, dict) else {}
 
@@ -57,7 +77,9 @@ def _active(record: dg.RunRecord, drain: str, settings: DrainSettings, now: floa
         value = config.get(name) if isinstance(config, dict) else None
         return default if value is None else float(value)
 
-    return ActiveDrain(
+    return DrainRun(
+        run.run_id,
+        ended=run.status not in ACTIVE,
         seconds_running=None if record.start_time is None else now - record.start_time,
         idle_seconds=limit("idle_seconds", settings.idle_seconds),
         max_seconds=limit("max_seconds", settings.max_seconds),

@@ -13,11 +13,13 @@ import dagster as dg
 import structlog
 
 from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.drain_heartbeat import beats
 from regworkers_core.drains import DrainSpec, drain_limits
 from regworkers_core.observability.logs import bind, describe
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.draining.decisions import ActiveDrain, Decision, by_depth, pause_after_crashes
-from regworkers_dagster.draining.runs import active_drains, crashes_in_a_row
+from regworkers_dagster.draining.life import Watched, by_beats, by_runs, cursor_of, parse_watched
+from regworkers_dagster.draining.runs import crashes_in_a_row, drain_runs, report_dead
 from regworkers_dagster.tags import DRAIN_TAG
 
 log = structlog.get_logger(__name__)
@@ -34,7 +36,27 @@ class Startable:
     job_name: str
 
     def active(self, context: dg.SensorEvaluationContext, runtime: Runtime) -> list[ActiveDrain]:
-        return active_drains(context.instance, self.spec.name, runtime.settings.drain, time.time())
+        """The drains that show life, and the runs that were just asked for. Reports those that died, and remembers
+        the heartbeats in the sensor's cursor.
+        """
+        name, now = self.spec.name, time.time()
+        try:
+            found = beats(runtime.leases, name)
+        except (Failure, UsageError):
+            # What could not be read is not dead. A drain that lives well without DynamoDB is still started.
+            return by_runs(drain_runs(context.instance, name, runtime.settings.drain, now)).active
+        remembered = parse_watched(context.cursor)
+        watched = remembered[name] = remembered.get(name, Watched()).seen(found, now)
+        context.update_cursor(cursor_of(remembered))
+        named = (beat.run_id for beat in found)
+        runs = drain_runs(context.instance, name, runtime.settings.drain, now, named)
+        life = by_beats(runs, found, watched)
+        for dead in life.dead:
+            reported = report_dead(context.instance, dead)
+            log.warning("drain died", drain=name, deadRunId=dead.run_id, why=dead.why, reported=reported)
+        for beat in (*life.ended, *(dead.beat for dead in life.dead if dead.beat is not None)):
+            runtime.leases.remove(beat.row)
+        return life.active
 
     def obstacle(
         self, context: dg.SensorEvaluationContext, runtime: Runtime, decision: Decision

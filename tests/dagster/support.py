@@ -9,6 +9,8 @@ import dagster as dg
 import pytest
 
 from regworkers_core.runtime import Runtime
+from regworkers_dagster.draining import sensing
+from regworkers_dagster.resources import Workers
 from tests.support.environment import environment_of
 
 
@@ -28,3 +30,23 @@ def job(name: str) -> dg.JobDefinition:
 def plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata as plain values."""
     return {key: value.value for key, value in metadata.items()}
+
+
+class Daemon:
+    """Ticks as the daemon makes them: `now` moves when told, and the cursor is kept from tick to tick."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance, now: float) -> None:
+        self._instance, self.now, self.cursor = instance, now, ""
+        monkeypatch.setattr(sensing, "time", self)
+
+    def time(self) -> float:
+        return self.now
+
+    def tick(self, function: Any, *, after: float = 5.0) -> Any:
+        self.now += after
+        context = dg.build_sensor_context(
+            instance=self._instance, cursor=self.cursor or None, sensor_name="a_sensor"
+        )
+        answer = function(context, Workers(call_seconds=2.0))
+        self.cursor = context.cursor or ""
+        return answer

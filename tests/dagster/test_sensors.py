@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,15 +11,16 @@ import pytest
 
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.drain_heartbeat import Heartbeat, beats
 from regworkers_core.engine.ports import Outgoing
 from regworkers_core.replication.send import send_keys
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.draining.observing import Recorded
-from regworkers_dagster.draining.runs import active_drains
+from regworkers_dagster.draining.runs import drain_runs
 from regworkers_dagster.replication import sensors
 from regworkers_dagster.replication.glance import BoundedStreams
 from regworkers_dagster.resources import Workers
-from tests.dagster.support import job, plain, use
+from tests.dagster.support import Daemon, job, plain, use
 from tests.support.drains import run
 from tests.support.entries import key, put
 
@@ -174,8 +176,109 @@ def test_the_limits_of_an_active_drain_are_those_it_was_started_with(
         tags={"regworkers/drain": "save"},
         status=dg.DagsterRunStatus.STARTED,
     )
-    (drain,) = active_drains(instance, "save", runtime.settings.drain, now=0.0)
+    (drain,) = drain_runs(instance, "save", runtime.settings.drain, now=0.0)
     assert (drain.idle_seconds, drain.max_seconds) == (idle, longest)
+
+
+def _alive(runtime: Runtime, drain: str, run_id: str, *, running: float = 10.0) -> Heartbeat:
+    """A drain of some process, whose heart beats when the test says so."""
+    began = [0.0]
+    life = Heartbeat(
+        lambda: runtime.heartbeats,
+        drain,
+        run_id,
+        started_at="2026-11-26T03:00:00.000Z",
+        idle_seconds=30.0,
+        max_seconds=300.0,
+        clock=lambda: began[0],
+    )
+    began[0] = running
+    life.beat()
+    return life
+
+
+@pytest.fixture
+def daemon(runtime: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Daemon:
+    use(monkeypatch, runtime)
+    return Daemon(monkeypatch, instance, runtime.clock())
+
+
+def _started(instance: dg.DagsterInstance, name: str) -> str:
+    """A run that began in Dagster's eyes, and that no launcher watches: as `dagster job execute` makes one."""
+    definition = job(f"{name}_entries")
+    run = instance.create_run_for_job(definition, tags=dict(definition.tags))
+    instance.report_dagster_event(
+        dg.DagsterEvent("PIPELINE_START", run.job_name), run.run_id, timestamp=time.time()
+    )
+    return run.run_id
+
+
+def test_a_drain_of_the_terminal_counts_too(daemon: Daemon, runtime: Runtime) -> None:
+    _queue(runtime, 1)
+    life = _alive(runtime, "save", "cli")
+    assert "1 drain active" in _reason(daemon.tick(sensors.save_tick))
+    life.remove()
+    assert len(daemon.tick(sensors.save_tick).run_requests) == 1
+
+
+def test_a_drain_that_was_killed_keeps_nobody_from_looking_and_is_reported(
+    daemon: Daemon, runtime: Runtime, instance: dg.DagsterInstance
+) -> None:
+    put(runtime, key("e1"))
+    run_id = _started(instance, "enqueue")
+    _alive(runtime, "enqueue", run_id)
+    answers = []
+    while not answers or instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.STARTED:  # type: ignore[union-attr]
+        assert len(answers) < 40, "bounded"
+        answers.append(daemon.tick(sensors.enqueue_tick))
+    assert "1 drain active" in _reason(answers[0]), "a beat may be late"
+    first = next(number for number, answer in enumerate(answers) if isinstance(answer, dg.SensorResult))
+    assert first <= 7, "within some 30 s the stream is looked at again"
+    run = instance.get_run_by_id(run_id)
+    assert run is not None and run.status is dg.DagsterRunStatus.FAILURE
+    assert any("no sign of life for 120 s" in event.message for event in instance.all_logs(run_id))
+    assert beats(runtime.leases, "enqueue") == []
+
+
+def test_runs_that_were_killed_start_no_drains_for_ever_on_an_idle_system(
+    daemon: Daemon, runtime: Runtime, instance: dg.DagsterInstance
+) -> None:
+    for number in range(2):
+        run_id = _started(instance, "enqueue")
+        # Long beyond their limit, and one of them never came to its first beat.
+        if number:
+            _alive(runtime, "enqueue", run_id, running=3600.0)
+    daemon.now += 3600.0
+    answers = [daemon.tick(sensors.enqueue_tick) for _ in range(30)]
+    assert all("nothing is unread" in _reason(answer) for answer in answers)
+    ended = [run.status for run in instance.get_runs()]
+    assert ended == [dg.DagsterRunStatus.FAILURE] * 2
+
+
+def test_a_drain_of_the_terminal_that_was_killed_leaves_no_row(daemon: Daemon, runtime: Runtime) -> None:
+    _alive(runtime, "save", "cli")
+    for _ in range(30):
+        daemon.tick(sensors.save_tick)
+    assert beats(runtime.leases, "save") == []
+
+
+def test_while_dynamodb_is_away_nothing_is_dead_and_afterwards_a_late_beat_is_waited_for(
+    daemon: Daemon, runtime: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = _started(instance, "save")
+    life = _alive(runtime, "save", run_id)
+    daemon.tick(sensors.save_tick)
+    with monkeypatch.context() as outage:
+        outage.setenv("REGWORKERS_AWS__ENDPOINT_URL", "http://127.0.0.1:9")
+        for _ in range(60):
+            daemon.tick(sensors.save_tick)
+    daemon.tick(sensors.save_tick)
+    life.beat()
+    for _ in range(3):
+        daemon.tick(sensors.save_tick)
+    run = instance.get_run_by_id(run_id)
+    assert run is not None and run.status is dg.DagsterRunStatus.STARTED
+    assert len(beats(runtime.leases, "save")) == 1
 
 
 def test_a_row_of_crashes_slows_the_sensor_down(

@@ -1,4 +1,4 @@
-"""A drain run that is told to stop: nothing is lost, and it ends soon."""
+"""A drain run that is told to stop: nothing is lost, and it ends soon. And one that is killed: it is found out."""
 
 from __future__ import annotations
 
@@ -10,19 +10,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import dagster as dg
 import orjson
 import pytest
 
+from regworkers_core.drain_heartbeat import beats
 from regworkers_core.replication.enqueue import shards
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
+from regworkers_dagster.replication import sensors
+from tests.dagster.support import Daemon, use
 from tests.support.drains import run
 from tests.support.entries import document, key, put
 from tests.support.environment import environment_of
 from tests.support.waiting import wait_until
 
 # Longer than the test may take: only the signal can end the drain.
-_RESIDENT = {"idle_seconds": 60.0, "max_seconds": 120.0}
+_RESIDENT = {"idle_seconds": 300.0, "max_seconds": 600.0}
+# A process of Dagster starts in some seconds, on a machine that is busy in many.
+_SECONDS = 90.0
 
 
 @contextmanager
@@ -58,10 +64,10 @@ def test_an_enqueue_run_finishes_what_is_in_flight_checkpoints_and_releases_its_
     queue = runtime.queue(runtime.names.replication_queue)
     with _job(runtime, "enqueue_entries", "enqueue", tmp_path) as process:
         put(runtime, key("e1"))
-        wait_until(lambda: queue.depth().visible == 1, what="the first key on the queue")
+        wait_until(lambda: queue.depth().visible == 1, seconds=_SECONDS, what="the first key")
         put(runtime, key("e2"))
         process.send_signal(number)
-        assert process.wait(timeout=20) == 0, (tmp_path / "output").read_text()
+        assert process.wait(timeout=_SECONDS) == 0, (tmp_path / "output").read_text()
 
     leases, consumers = shards.split_rows(runtime.leases.rows(shards.partition(runtime.names.demand_table)))
     assert not consumers, "it left"
@@ -74,9 +80,56 @@ def test_a_save_run_finishes_what_is_in_flight_and_acknowledges_it(runtime: Runt
     put(runtime, key("e1"))
     run(runtime, "enqueue")
     with _job(runtime, "save_entries", "save", tmp_path) as process:
-        wait_until(lambda: document(runtime, key("e1")), what="the first entry in the replica")
+        wait_until(lambda: document(runtime, key("e1")), seconds=_SECONDS, what="the first entry")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) == 0, (tmp_path / "output").read_text()
+        assert process.wait(timeout=_SECONDS) == 0, (tmp_path / "output").read_text()
 
     assert runtime.queue(runtime.names.replication_queue).depth().total == 0
     assert "ended (stopped)" in (tmp_path / "output").read_text()
+
+
+def test_a_killed_run_that_no_launcher_watches_is_reported_and_its_stream_looked_at_again(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _job(runtime, "enqueue_entries", "enqueue", tmp_path) as process:
+        (beat,) = wait_until(
+            lambda: beats(runtime.leases, "enqueue"), seconds=_SECONDS, what="a sign of life"
+        )
+        process.kill()
+    use(monkeypatch, runtime)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        run = instance.get_run_by_id(beat.run_id)
+        assert run is not None and run.status is dg.DagsterRunStatus.STARTED, "nothing else marks it"
+        daemon = Daemon(monkeypatch, instance, runtime.clock())
+        answers = [daemon.tick(sensors.enqueue_tick) for _ in range(30)]
+        run = instance.get_run_by_id(beat.run_id)
+        assert run is not None and run.status is dg.DagsterRunStatus.FAILURE
+    assert "1 drain active" in str(answers[0].skip_message)
+    assert "nothing is unread" in str(answers[-1].skip_message)
+    assert all(isinstance(answer, dg.SkipReason) for answer in answers), "no drain for nothing"
+
+
+def test_a_killed_drain_of_the_terminal_is_not_waited_for(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("regworkers"), "drain", "save", "--idle-seconds", "300"],
+        env={**os.environ, **environment_of(runtime)},
+        cwd=PROJECT_ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: beats(runtime.leases, "save"), seconds=_SECONDS, what="a sign of life")
+    finally:
+        process.kill()
+        process.wait()
+    use(monkeypatch, runtime)
+    put(runtime, key("e1"))
+    run(runtime, "enqueue")
+    with dg.DagsterInstance.ephemeral() as instance:
+        daemon = Daemon(monkeypatch, instance, runtime.clock())
+        answers = [daemon.tick(sensors.save_tick) for _ in range(30)]
+    assert "1 drain active" in str(answers[0].skip_message)
+    assert isinstance(answers[10], dg.SensorResult), "another one is started"
+    assert beats(runtime.leases, "save") == []

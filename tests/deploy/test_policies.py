@@ -192,10 +192,18 @@ def test_only_provisioning_may_create_or_change_tables_and_queues() -> None:
         assert not actions(role) & changes
 
 
-def test_the_sensors_change_nothing_and_only_put_metrics() -> None:
+def test_the_sensors_change_nothing_but_metrics_and_heartbeats_of_the_dead() -> None:
     reads = ("BatchGetItem", "Describe", "Get", "List", "Query", "Scan")
     changes = {action for action in actions("sensors") if not action.split(":")[1].startswith(reads)}
-    assert changes == {"cloudwatch:PutMetricData"}
+    assert changes == {"cloudwatch:PutMetricData", "dynamodb:DeleteItem"}
+
+
+def test_a_drain_shows_life_in_rows_of_heartbeats_alone() -> None:
+    only = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["DRAIN#*"]}}
+    named = {"ShowThatTheDrainLives", "RemoveTheHeartbeatsOfDeadDrains"}
+    for role in ("save", "publish", "sensors"):
+        (statement,) = (each for each in policy(role) if each["Sid"] in named)
+        assert statement["Condition"] == only
 
 
 def test_nobody_but_the_check_may_put_an_entry_and_nobody_may_delete_one() -> None:

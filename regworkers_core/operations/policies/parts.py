@@ -45,6 +45,24 @@ def hold_leases(sid: str, *more: str) -> Statement:
     return Statement(sid, actions, (leases,))
 
 
+def _heartbeats_only(_place: Place) -> Mapping[str, Any]:
+    # `ForAllValues` holds for a request without keys, too: the actions below all name one.
+    return {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["DRAIN#*"]}}
+
+
+# GetItem only where a row is not what the drain last wrote.
+SHOW_LIFE = Statement(
+    "ShowThatTheDrainLives",
+    ("dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem"),
+    (leases,),
+    _heartbeats_only,
+)
+REMOVE_DEAD_HEARTBEATS = Statement(
+    "RemoveTheHeartbeatsOfDeadDrains", ("dynamodb:DeleteItem",), (leases,), _heartbeats_only
+)
+SHOWING_LIFE_SELDOM = frozenset({"dynamodb:GetItem"})
+
+
 def send(sid: str, *names: str) -> Statement:
     return Statement(sid, _SEND, _queues(names))
 

@@ -11,6 +11,7 @@ from regworkers_core.operations.policies.parts import (
     OLDEST_MESSAGE,
     PEEK,
     PUT_METRICS,
+    REMOVE_DEAD_HEARTBEATS,
     WORK_QUEUES,
     hold_leases,
 )
@@ -60,7 +61,13 @@ _LOOK = (
 )
 
 PLATFORM = (
-    Worker("sensors", "the code server: sensors, schedules, checks", (*_LOOK, PUT_METRICS)),
+    Worker(
+        "sensors",
+        "the code server: sensors, schedules, checks",
+        (*_LOOK, REMOVE_DEAD_HEARTBEATS, PUT_METRICS),
+        # Only of a drain that was killed.
+        frozenset({"dynamodb:DeleteItem"}),
+    ),
     Worker(
         "provision",
         "whoever runs `regworkers provision`, and nobody else",

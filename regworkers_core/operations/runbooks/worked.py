@@ -12,8 +12,8 @@ from regworkers_core.domain.timestamps import iso, seconds
 MINUTE_SECONDS = 60.0
 # A run writes its minute once it is over, or a little later: one that is silent for longer has ended or died.
 _SILENT_SECONDS = 180.0
-# What writes the log is no part of the work.
-_ASIDE = "drain-log"
+# What writes the log and shows that the drain lives is no part of the work.
+_ASIDE = frozenset({"drain-log", "heartbeats"})
 
 
 @dataclass(slots=True)
@@ -75,10 +75,10 @@ def worked(log: Iterable[DrainMinute], *, now: float) -> Mapping[str, Worked]:
         of.lag_p95_seconds = (
             entry.lag_p95_seconds if entry.lag_p95_seconds is not None else of.lag_p95_seconds
         )
-        of.calls.update({name: calls for name, calls in entry.calls.items() if name != _ASIDE})
+        of.calls.update({name: calls for name, calls in entry.calls.items() if name not in _ASIDE})
         of.throttles.update(entry.throttles)
         for name, waited in entry.waited_seconds.items():
-            if name != _ASIDE:
+            if name not in _ASIDE:
                 of.waited[name] = of.waited.get(name, 0.0) + waited
         latest[entry.drain, entry.run_id] = entry
     for (drain, _), entry in latest.items():

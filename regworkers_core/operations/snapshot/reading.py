@@ -17,6 +17,7 @@ from regworkers_core.domain.snapshot import (
     Unread,
 )
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.drain_heartbeat import is_heartbeat
 from regworkers_core.drains import DrainSpec
 from regworkers_core.operations.certificates.checking import check_certificate
 from regworkers_core.operations.certificates.inspection import Problem
@@ -125,7 +126,9 @@ def _trouble(runtime: Runtime, name: str) -> str | None:
 def _leases(runtime: Runtime) -> tuple[LeaseState, ...]:
     rows = sorted(runtime.leases.all(_MOST_LEASES), key=lambda row: row.key)
     return tuple(
-        LeaseState(row.key.pk, row.key.sk, row.owner, row.token, row.position.lstrip("0")) for row in rows
+        LeaseState(row.key.pk, row.key.sk, row.owner, row.token, row.position.lstrip("0"))
+        for row in rows
+        if not is_heartbeat(row.key.pk)
     )
 
 
