@@ -69,8 +69,9 @@ class LeaseState:
 class DrainState:
     """What the runs of one drain did within the last `window_seconds`; `last_seen_at` is an ISO time, None: never.
 
-    `failed` counts items that became dead letters or went back; `batch_p95_seconds` is of a batch from its receive
-    to its acknowledgement, and `batch_limit_seconds` how long a batch is its own without a heartbeat.
+    `failed` counts items that became dead letters or went back, `dead_lettered` the former; `batch_p95_seconds` is of a
+    batch from its receive to its acknowledgement, and `batch_limit_seconds` how long a batch is its own without a
+    heartbeat.
     """
 
     name: str
@@ -82,6 +83,7 @@ class DrainState:
     batch_p95_seconds: float | None = None
     batch_limit_seconds: float | None = None
     lag_p95_seconds: float | None = None
+    dead_lettered: int = 0
 
     @property
     def error_rate(self) -> float | None:

@@ -1,11 +1,13 @@
-"""Who answers: all are asked at once, and nobody is waited for."""
+"""Which dependencies answer, all asked at once without long waits, and what brings back one that does not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from regworkers_core.adapters.local_instance import server_of
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
@@ -15,6 +17,9 @@ T = TypeVar("T")
 SERVICES = ("entry", "user", "code", "campaign")
 DEPENDENCIES = ("dynamodb", "streams", "sqs", "mongo", "redis", "kafka", "s3")
 UP = "up"
+LOCAL_UP, TIME_OUTS = "regworkers local up", "regworkers runbook time-outs"
+# An error that knows its way out names the command like this.
+_COMMAND = re.compile(r"`(regworkers [^`]+)`")
 # Somebody waits for the answer, and who is away mostly is so for all who ask.
 _ANSWER_SECONDS = 2.0
 
@@ -39,6 +44,27 @@ def impatient(settings: Settings) -> Settings:
             "save": settings.save.model_copy(update={"receive_wait_seconds": 0.0}),
             "retry": settings.retry.model_copy(update={"attempts": 1}),
         }
+    )
+
+
+def command_in(trouble: str, otherwise: str = TIME_OUTS) -> str:
+    """The command that the text of an error names as its way out."""
+    named = _COMMAND.search(trouble)
+    return named[1] if named else otherwise
+
+
+def way_out(trouble: str, settings: Settings, dependency: str = "") -> str:
+    """The command that helps against a trouble: the one that its text names; in local-dev for a dependency of the
+    embedded stack the one that starts it. Empty where no command is known.
+    """
+    local = settings.environment == "local-dev" and dependency and server_of(dependency)
+    return command_in(trouble, LOCAL_UP if local else "")
+
+
+def stack_is_down(dependencies: Mapping[str, str | None], settings: Settings) -> bool:
+    """Whether no server of the embedded stack answers; `dependencies` maps names to what is wrong with them."""
+    return settings.environment == "local-dev" and all(
+        dependencies.get(name) is not None for name in DEPENDENCIES
     )
 
 

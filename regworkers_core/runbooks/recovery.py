@@ -76,9 +76,10 @@ def _examined(runtime: Runtime) -> Done:
     eager = Runtime(impatient(runtime.settings))
     snapshot = read_system(eager, lambda: read_scheduler(eager.dagster, eager.clock()))
     found = examined(eager, snapshot).found
-    away = [each.summary for each in found if each.section == "dependencies"]
+    away = [each for each in found if each.section == "dependencies"]
     said = "; ".join(each.summary for each in found) or "nothing wrong in what could be read"
-    return Done(said, Finding("; ".join(away), "regworkers doctor") if away else None)
+    helps = ", ".join(dict.fromkeys(each.help or each.runbook for each in away))
+    return Done(said, Finding("; ".join(each.summary for each in away), helps) if away else None)
 
 
 def _counted(runtime: Runtime, stop: StopSignal) -> Done:

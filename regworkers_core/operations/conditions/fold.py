@@ -38,17 +38,22 @@ class Before:
     def open(self) -> frozenset[str]:
         return frozenset(each.alert.key for each in self.incidents if each.open)
 
-    def explains(self, recovery_seconds: float) -> frozenset[str]:
-        """Keys of what is open, or was until just now, members of what was told together included."""
-        found: set[str] = set()
+    def explains(self, recovery_seconds: float) -> dict[str, float]:
+        """Keys of what is open, or was until just now, members of what was told together included; each with since
+        when (seconds since the epoch): the first sight of what has to hold at two looks, else its incident's opening.
+        """
+        found: dict[str, float] = {}
         for incident in self.incidents:
             ended = seconds(incident.resolved_at) if incident.resolved_at else None
             recent = ended is not None and 0 <= self.now - ended <= recovery_seconds
             if incident.open or recent:
-                found.add(incident.alert.key)
                 members = incident.alert.details.get("members", ())
-                found.update(f"{incident.alert.scope}:{member}" for member in members)
-        return frozenset(found)
+                opened = seconds(incident.opened_at)
+                for key in (incident.alert.key, *(f"{incident.alert.scope}:{member}" for member in members)):
+                    found[key] = min(
+                        self.now if opened is None else opened, self.suspected.get(key, self.now)
+                    )
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +73,12 @@ def fold(
 ) -> Folded:
     """`judged` by the names of the conditions."""
     table = tuple(table)
-    causes = before.explains(limits.recovery_seconds) | {
-        condition.key_of(finding.subject)
+    seen = {
+        key: before.suspected.get(key, before.now)
         for condition in table
-        for finding in _findings(judged[condition.name])
+        for key in (condition.key_of(finding.subject) for finding in _findings(judged[condition.name]))
     }
+    causes = seen | before.explains(limits.recovery_seconds)
     folds = {
         condition.name: _Fold(condition, judged[condition.name], before, causes, limits)
         for condition in table
@@ -105,7 +111,7 @@ class _Fold:
         condition: Condition,
         judged: Judgement | Unread,
         before: Before,
-        causes: frozenset[str],
+        causes: Mapping[str, float],
         limits: AlertSettings,
     ) -> None:
         self._condition, self._before, self._limits = condition, before, limits
@@ -121,9 +127,11 @@ class _Fold:
                 self.suspected.add(key)
             if condition.patient and not self._is_sure(key):
                 self._keep(finding)
-            elif causes & set(finding.because):
+            elif because := tuple(
+                cause for cause in finding.because if cause in causes and causes[cause] <= causes[key]
+            ):
                 self._keep(finding)
-                self.explained.append(finding)
+                self.explained.append(replace(finding, because=because))
             else:
                 groups.setdefault(finding.group, []).append(finding)
         for group, members in groups.items():

@@ -26,7 +26,14 @@ def error_rate(given: Given) -> Judgement | Unread:
             f"{drain.failed} of {drain.received} items"
         )
         details = {"failed": drain.failed, "received": drain.received, "rate": round(rate, 4)}
-        found.append(Finding(drain.name, Severity.CRITICAL, summary, details, of_drain(drain.name)))
+        # A dependency's failure gives items back; what became a dead letter was the item's own fault.
+        own = drain.dead_lettered
+        because = (
+            ()
+            if own >= limits.error_items and own > limits.error_rate * drain.received
+            else of_drain(drain.name)
+        )
+        found.append(Finding(drain.name, Severity.CRITICAL, summary, details, because))
     return Judgement(tuple(found))
 
 

@@ -8,12 +8,15 @@ from typing import Any
 
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.snapshot import Unread
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.conditions.condition import Condition, Finding, Given
 from regworkers_core.operations.conditions.evaluate import judge
 from regworkers_core.operations.conditions.table import MONGO_AWAY, TABLE
 from regworkers_core.operations.doctor.row import Row, State
 from regworkers_core.operations.doctor.sections import SECTIONS, STREAM, rows_of
 from regworkers_core.operations.runbooks.catalog import CATALOG
+from regworkers_core.operations.status import LOCAL_UP, stack_is_down, way_out
+from regworkers_core.settings import Settings
 
 # Where what a condition finds is shown.
 _SECTION_OF = {
@@ -102,8 +105,24 @@ class Examination:
         }
 
 
-def examine(given: Given, incidents: Iterable[Incident]) -> Examination:
-    """`incidents` are those that are open: they know since when."""
+_STACK_DOWN = Found(
+    "stack-down:local-dev",
+    "dependencies",
+    "",
+    State.CRITICAL,
+    "the embedded stack is down",
+    None,
+    LOCAL_UP,
+    "docs/operating.md",
+)
+
+
+def examine(
+    given: Given, incidents: Iterable[Incident], suspected: Mapping[str, float] | None = None
+) -> Examination:
+    """`incidents` are those that are open: they know since when. `suspected` has, by the key of what has to hold at two
+    looks, when (seconds since the epoch) it did so first.
+    """
     snapshot = given.snapshot
     # Away at two looks says the second one; here one look is all there is, and `dependency-down` says it.
     table = [condition for condition in TABLE if condition.name != MONGO_AWAY.name]
@@ -117,7 +136,15 @@ def examine(given: Given, incidents: Iterable[Incident]) -> Examination:
     ]
     keys = {condition.key_of(finding.subject) for condition, finding in findings}
     since = _since(incidents)
-    found = [_found(condition, finding, keys, since) for condition, finding in findings]
+    began = {key: iso(at) for key, at in (suspected or {}).items()}
+    for key, at in since.items():
+        began[key] = min(at, began.get(key, at))
+    found = [
+        _found(condition, finding, keys, since, began, given.settings) for condition, finding in findings
+    ]
+    if stack_is_down(snapshot.dependencies, given.settings):
+        # The rows show each dependency; the one thing to do is to start the stack.
+        found = [_STACK_DOWN, *(each for each in found if each.section != "dependencies")]
     found.sort(key=lambda each: (each.because is not None, each.state is not State.CRITICAL))
     unjudged = {name: each.why for name, each in judged.items() if isinstance(each, Unread)}
     rows = _judged_rows(rows_of(snapshot, given.settings), found)
@@ -134,7 +161,14 @@ def _since(incidents: Iterable[Incident]) -> dict[str, str]:
     return since
 
 
-def _found(condition: Condition, finding: Finding, keys: set[str], since: Mapping[str, str]) -> Found:
+def _found(
+    condition: Condition,
+    finding: Finding,
+    keys: set[str],
+    since: Mapping[str, str],
+    began: Mapping[str, str],
+    settings: Settings,
+) -> Found:
     key, page = condition.key_of(finding.subject), finding.page or condition.runbook
     section, name = _SECTION_OF[condition.name], finding.subject
     if section == "queues" and name.endswith("-dlq"):
@@ -152,17 +186,27 @@ def _found(condition: Condition, finding: Finding, keys: set[str], since: Mappin
         State.of(finding.severity),
         finding.summary,
         since.get(key),
-        _command(section, name, page),
+        way_out(finding.summary, settings, name if section == "dependencies" else "")
+        or _command(section, name, page, settings),
         f"docs/runbooks/{page}",
-        next((cause for cause in finding.because if cause in keys), None),
+        next((cause for cause in finding.because if cause in keys and _came_first(cause, key, began)), None),
     )
 
 
-def _command(section: str, name: str, page: str) -> str:
+def _came_first(cause: str, key: str, began: Mapping[str, str]) -> bool:
+    """What is seen for the first time may have begun at any time."""
+    return key not in began or began.get(cause, "~") <= began[key]
+
+
+def _command(section: str, name: str, page: str, settings: Settings) -> str:
     if section == "deadLetterQueues":
         return f"regworkers dlq groups {name.removesuffix('-dlq')}"
     if section == "campaigns":
         return f"regworkers campaign status {name}"
+    if section == "daemons":
+        return "make dev" if settings.environment == "local-dev" else "start dagster-daemon again"
+    if section == "sensors":
+        return f"Dagster UI, Automation, {name.rpartition(':')[2]}"
     if name.startswith("service-"):
         return f"regworkers service check {name.removeprefix('service-')}"
     return _COMMANDS.get(page, "")

@@ -20,12 +20,18 @@ def examined(runtime: Runtime, snapshot: Snapshot) -> Examination:
     found: dict[str, Any] = {}
     if snapshot.dependencies.get("mongo") is None:
         looks = runtime.alert_looks
-        readers = {"incidents": runtime.incidents.all_open, "looks": looks.looks, "beats": looks.beats}
+        readers = {
+            "incidents": runtime.incidents.all_open,
+            "looks": looks.looks,
+            "beats": looks.beats,
+            "suspected": looks.suspected,
+        }
         read = at_once(readers, _SECONDS)
         found = {name: each for name, each in read.items() if not isinstance(each, Unread)}
     seen = found.get("looks", {}).get(SENSOR)
     still = _still(snapshot, found.get("beats", {}), runtime.clock())
-    return examine(Given(snapshot, runtime.settings, seen, still), found.get("incidents", ()))
+    given = Given(snapshot, runtime.settings, seen, still)
+    return examine(given, found.get("incidents", ()), found.get("suspected"))
 
 
 def _still(snapshot: Snapshot, beats: dict[str, tuple[str, float]], now: float) -> dict[str, float]:

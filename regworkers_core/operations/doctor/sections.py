@@ -20,6 +20,7 @@ from regworkers_core.domain.snapshot import (
 )
 from regworkers_core.operations.conditions.texts import duration
 from regworkers_core.operations.doctor.row import Row, State
+from regworkers_core.operations.status import way_out
 from regworkers_core.settings import Settings
 
 T = TypeVar("T")
@@ -47,32 +48,39 @@ def rows_of(snapshot: Snapshot, settings: Settings) -> list[Row]:
     # Where nobody has said where Dagster is, nothing is wrong with it.
     unread = State.UNREAD if settings.dagster.url else State.UNKNOWN
     return [
-        *(_dependency(name, trouble) for name, trouble in snapshot.dependencies.items()),
-        *_read("queues", snapshot.queues, lambda found: _queues(found, prefix, dead=False)),
-        *_read("deadLetterQueues", snapshot.queues, lambda found: _queues(found, prefix, dead=True)),
-        *_read("stream", snapshot.stream, _stream),
-        *_read("leases", snapshot.leases, lambda found: map(_lease, found)),
-        *_read("drains", snapshot.drains, lambda found: map(_drain, found)),
-        *_read("campaigns", snapshot.campaigns, lambda found: map(_campaign, found)),
-        *_read("parity", snapshot.parity, _parity),
-        *_read("certificates", snapshot.certificates, lambda found: map(_certificate, found)),
-        *_read("daemons", snapshot.scheduler, _daemons, unread),
-        *_read("sensors", snapshot.scheduler, _sensors, unread),
-        *_read("runs", snapshot.scheduler, _runs, unread),
+        *(_dependency(name, trouble, settings) for name, trouble in snapshot.dependencies.items()),
+        *_read("queues", snapshot.queues, settings, lambda found: _queues(found, prefix, dead=False)),
+        *_read(
+            "deadLetterQueues", snapshot.queues, settings, lambda found: _queues(found, prefix, dead=True)
+        ),
+        *_read("stream", snapshot.stream, settings, _stream),
+        *_read("leases", snapshot.leases, settings, lambda found: map(_lease, found)),
+        *_read("drains", snapshot.drains, settings, lambda found: map(_drain, found)),
+        *_read("campaigns", snapshot.campaigns, settings, lambda found: map(_campaign, found)),
+        *_read("parity", snapshot.parity, settings, _parity),
+        *_read("certificates", snapshot.certificates, settings, lambda found: map(_certificate, found)),
+        *_read("daemons", snapshot.scheduler, settings, _daemons, unread),
+        *_read("sensors", snapshot.scheduler, settings, _sensors, unread),
+        *_read("runs", snapshot.scheduler, settings, _runs, unread),
     ]
 
 
 def _read(
-    section: str, found: Reading[T], rows: Callable[[T], Iterable[Row]], unread: State = State.UNREAD
+    section: str,
+    found: Reading[T],
+    settings: Settings,
+    rows: Callable[[T], Iterable[Row]],
+    unread: State = State.UNREAD,
 ) -> Iterable[Row]:
     if isinstance(found, Unread):
-        return [Row(section, "", unread, found.why)]
+        return [Row(section, "", unread, found.why, help=way_out(found.why, settings))]
     return rows(found)
 
 
-def _dependency(name: str, trouble: str | None) -> Row:
-    state = State.FINE if trouble is None else State.UNREAD
-    return Row("dependencies", name, state, trouble or "answers")
+def _dependency(name: str, trouble: str | None, settings: Settings) -> Row:
+    if trouble is None:
+        return Row("dependencies", name, State.FINE, "answers")
+    return Row("dependencies", name, State.UNREAD, trouble, help=way_out(trouble, settings, name))
 
 
 def _queues(queues: Iterable[QueueState], prefix: str, *, dead: bool) -> Iterable[Row]:

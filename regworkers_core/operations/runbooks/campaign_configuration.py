@@ -8,6 +8,7 @@ from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.operations.cached_campaign import clear_cached
 from regworkers_core.operations.compare_campaign import REDIS, Comparison, compare_campaign
 from regworkers_core.operations.runbooks.report import Finding, Row, RunbookReport
+from regworkers_core.operations.status import command_in
 from regworkers_core.runtime import Runtime
 
 NAME = "campaign-configuration"
@@ -70,14 +71,14 @@ def _current(runtime: Runtime) -> list[str]:
 
 def _findings(compared: Comparison) -> list[Finding]:
     found = [
-        Finding(f"{compared.asked}: {name} {side.state.value}: {side.error}", "regworkers doctor")
+        Finding(f"{compared.asked}: {name} {side.state.value}: {side.error}", command_in(side.error))
         for name, side in compared.sides.items()
         if side.error is not None and name != REDIS
     ]
     redis = compared.sides.get(REDIS)
     if redis is not None and redis.error is not None and not compared.advice:
         found.append(
-            Finding(f"{compared.asked}: {REDIS} {redis.state.value}: {redis.error}", "regworkers doctor")
+            Finding(f"{compared.asked}: {REDIS} {redis.state.value}: {redis.error}", command_in(redis.error))
         )
     if compared.advice:
         found.append(Finding(f"{compared.asked}: Redis differs from {compared.source}", compared.advice))

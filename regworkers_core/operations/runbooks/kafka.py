@@ -10,6 +10,7 @@ from regworkers_core.domain.snapshot import Reading, Unread
 from regworkers_core.operations.certificates.checking import CertificateReport, State
 from regworkers_core.operations.runbooks.report import Finding, Row, RunbookReport
 from regworkers_core.operations.runbooks.worked import Worked
+from regworkers_core.operations.status import command_in
 
 NAME = "kafka"
 _DAY_SECONDS = 24 * 3600.0
@@ -94,7 +95,10 @@ def _of_certificate(certificate: Reading[CertificateReport]) -> list[Finding]:
 def _of_producer(producer: Reading[Worked | None]) -> list[Finding]:
     if isinstance(producer, Unread):
         return [
-            Finding(f"what the publish drains did could not be read: {producer.why}", "regworkers doctor")
+            Finding(
+                f"what the publish drains did could not be read: {producer.why}",
+                command_in(producer.why),
+            )
         ]
     if producer is None:
         return []
@@ -111,7 +115,7 @@ def _of_producer(producer: Reading[Worked | None]) -> list[Finding]:
 
 def _of_queue(waiting: Reading[Waiting], warn_seconds: float, *, up: bool) -> list[Finding]:
     if isinstance(waiting, Unread):
-        return [Finding(f"the analytics queue: {waiting.why}", "regworkers doctor")]
+        return [Finding(f"the analytics queue: {waiting.why}", command_in(waiting.why))]
     if waiting.seconds_left is None or waiting.seconds_left > warn_seconds:
         return []
     left = waiting.seconds_left / _DAY_SECONDS

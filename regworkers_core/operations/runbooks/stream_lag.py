@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from regworkers_core.domain.snapshot import QueueState, Reading, Unread
 from regworkers_core.operations.runbooks.report import Finding, Row, RunbookReport
 from regworkers_core.operations.runbooks.worked import Worked
+from regworkers_core.operations.status import command_in
 from regworkers_core.settings import Settings
 
 NAME = "stream-lag"
@@ -85,7 +86,7 @@ def judged(look: Look, settings: Settings) -> RunbookReport:
     judgement = _Judgement()
     for what in (look.shards, look.queue, look.drains):
         if isinstance(what, Unread):
-            judgement.add(what.why, "regworkers doctor")
+            judgement.add(what.why, command_in(what.why))
     if look.unread_seconds is None:
         judgement.add(
             "how old the oldest unread record is cannot be told: the stream does not answer, or has dropped records",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.operations.runbooks.report import Finding, Row, RunbookReport
 from regworkers_core.operations.runbooks.worked import Worked, minute_before, worked
-from regworkers_core.operations.status import DEPENDENCIES, SERVICES
+from regworkers_core.operations.status import DEPENDENCIES, SERVICES, way_out
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 
@@ -65,7 +65,7 @@ def time_outs(
         by_drain = worked(runtime.drain_log.since(minute_before(now, minutes)), now=now)
     except Failure as failure:
         unread: Finding | None = Finding(
-            f"what the drains did could not be read: {failure}", "regworkers doctor"
+            f"what the drains did could not be read: {failure}", _back("mongo", str(failure), limits)
         )
         return judged(latencies, {}, limits, minutes, unread)
     return judged(latencies, by_drain, limits, minutes)
@@ -169,7 +169,7 @@ def _of_now(latencies: Mapping[str, Latency], settings: Settings) -> list[Findin
     for name, latency in latencies.items():
         setting, limit = limit_of(name, settings)
         if latency.error is not None:
-            found.append(Finding(f"{name}: {latency.error}", "regworkers doctor"))
+            found.append(Finding(f"{name}: {latency.error}", _back(name, latency.error, settings)))
         elif latency.seconds is not None and limit is not None and latency.seconds > _NEAR * limit:
             text = f"{name} takes {latency.seconds:.1f} s now, and {setting} is {limit:g} s"
             found.append(Finding(text, f"look at {name}; until it is well again raise {setting}"))
@@ -198,8 +198,13 @@ def _of_drains(rows: Sequence[Row], by_drain: Mapping[str, Worked], settings: Se
             found.append(Finding(text, f"raise {_KEEP.get(name, 'its time')}, or make its batches smaller"))
         if each.ends["dependency_down"]:
             text = f"{each.ends['dependency_down']} runs of {name} ended because a dependency was down"
-            found.append(Finding(text, "regworkers doctor"))
+            found.append(Finding(text, "regworkers alerts list: which one, and since when"))
     return found
+
+
+def _back(name: str, error: str, settings: Settings) -> str:
+    address = "regworkers config show has its address"
+    return way_out(error, settings, name) or f"bring {name} back; {address}"
 
 
 def _rounded(number: float | None) -> float | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.operations.runbooks.report import Finding, RunbookReport
+from regworkers_core.operations.status import command_in
 
 NAME = "total-failure"
 # For how many entries the time is stretched, where nobody says.
@@ -58,7 +59,8 @@ class Recovery:
             try:
                 done, failed = step.run(), False
             except (Failure, UsageError) as error:
-                finding = Finding(f"{step.name}: {error}", "regworkers doctor, then run it again")
+                first = command_in(str(error))
+                finding = Finding(f"{step.name}: {error}", f"{first}, then run it again")
                 done, failed = Done(str(error), finding), True
             timed.append(Timed(step, done, self.clock() - began))
             self.tell(f"{step.name}: {done.said} ({timed[-1].seconds:.1f} s)")

@@ -53,6 +53,7 @@ def drain_states(
                 batch_p95_seconds=max(batches, default=None),
                 batch_limit_seconds=mine[-1].batch_limit_seconds if mine else limit,
                 lag_p95_seconds=max(lags, default=None),
+                dead_lettered=sum(minute.counts.get("dead_lettered", 0) for minute in mine),
             )
         )
     return tuple(states)

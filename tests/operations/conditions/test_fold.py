@@ -205,3 +205,25 @@ def test_every_finding_is_told_or_kept_and_nothing_else_is_told(
         assert held.keeps(drift.key_of(each))
     for each in set(before) - set(holding) - set(unknown):
         assert not held.keeps(drift.key_of(each)), "it is over"
+
+
+def test_what_was_open_before_its_would_be_cause_is_told_in_its_own_name() -> None:
+    snapshot = away("kafka", queues=DEEP[:1])
+    deep = next(iter(alerts(folded(replace(WELL, queues=DEEP[:1]))).values()))
+    for opened, suspected, told in ((600, 300, True), (300, 600, False), (300, 300, False)):
+        found = folded(
+            snapshot,
+            incidents=[replace(incident(deep), opened_at=ago(opened))],
+            suspected={"dependency-down:kafka": NOW - suspected},
+        )
+        assert (deep.key in alerts(found)) is told, (opened, suspected)
+        assert ("consequences" in alerts(found)["dependency-down:kafka"].details) is not told
+
+
+def test_items_that_failed_by_their_own_fault_are_no_consequence_of_a_dependency() -> None:
+    for dead, told in ((60, True), (0, False)):
+        failing = tuple(
+            replace(each, received=100, failed=60, dead_lettered=dead) if each.name == "save" else each
+            for each in WELL.drains  # type: ignore[union-attr]
+        )
+        assert ("error-rate:save" in alerts(folded(away("sqs", drains=failing)))) is told

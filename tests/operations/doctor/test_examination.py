@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from regworkers_core.adapters.mongo.incidents import Incident
@@ -24,6 +25,7 @@ from regworkers_core.domain.snapshot import (
     TickState,
     Unread,
 )
+from regworkers_core.domain.timestamps import seconds
 from regworkers_core.operations.conditions.condition import Given
 from regworkers_core.operations.conditions.table import MONGO_AWAY, TABLE
 from regworkers_core.operations.doctor.examination import _SECTION_OF, Examination, examine
@@ -180,3 +182,68 @@ def test_the_document_has_every_thing_with_its_state() -> None:
 def test_every_condition_has_a_section_to_be_shown_in() -> None:
     assert {condition.name for condition in TABLE} - {MONGO_AWAY.name} == set(_SECTION_OF)
     assert set(_SECTION_OF.values()) <= set(SECTIONS)
+
+
+def test_a_stack_that_is_down_is_one_finding_with_the_command_that_starts_it() -> None:
+    down = dict.fromkeys((*DEPENDENCIES, "service-entry"), "EndpointConnectionError")
+    examination = of(replace(WELL, dependencies=down))
+    assert [(each.summary, each.help) for each in examination.found] == [
+        ("the embedded stack is down", "regworkers local up")
+    ]
+    assert "the embedded stack is down" in "\n".join(printed(examination))
+    elsewhere = of(replace(WELL, dependencies=down), environment="prod")
+    assert "the embedded stack is down" not in [each.summary for each in elsewhere.found]
+
+
+def test_one_server_of_the_embedded_stack_is_started_by_local_up_too() -> None:
+    away = {**WELL.dependencies, "mongo": "ServerSelectionTimeoutError"}
+    assert [each.help for each in of(replace(WELL, dependencies=away)).found] == ["regworkers local up"]
+    elsewhere = of(replace(WELL, dependencies=away), environment="prod")
+    assert [each.help for each in elsewhere.found] == ["regworkers runbook time-outs"]
+
+
+@pytest.mark.parametrize(
+    "missing", ["queue replication-queue", "table demand-table", "topic regworkers.entries.v1"]
+)
+def test_what_is_missing_is_created_by_provision(missing: str) -> None:
+    trouble = f"{missing} does not exist: run `regworkers provision`"
+    away = {**WELL.dependencies, "sqs": trouble}
+    examination = of(replace(WELL, dependencies=away, leases=Unread(trouble)))
+    assert [each.help for each in examination.found] == ["regworkers provision"]
+    assert [row.help for row in examination.section("leases")] == ["regworkers provision"]
+
+
+def test_no_help_of_the_doctor_leads_back_to_the_doctor() -> None:
+    assert WELL.scheduler and not isinstance(WELL.scheduler, Unread)
+    tick = TickState("archive_events_often", 300.0, None)
+    silent = replace(WELL.scheduler, daemons={"SENSOR": None}, ticks=(tick,))
+    for environment in ("local-dev", "prod"):
+        found = of(replace(WELL, scheduler=silent), environment=environment).found
+        assert {each.section for each in found} == {"daemons", "sensors"}
+        assert not [each.help for each in found if "doctor" in each.help or not each.help]
+
+
+def test_what_an_item_brought_about_itself_is_of_no_dependency() -> None:
+    own = DrainState("save", 300.0, 100, 60, NOW, 1, 0.4, 60.0, dead_lettered=60)
+    away = {**WELL.dependencies, "sqs": "queue replication-queue does not exist"}
+    examination = of(replace(WELL, dependencies=away, drains=(own,)))
+    causes = {each.key: each.because for each in examination.found}
+    assert causes == {"dependency-down:sqs": None, "error-rate:save": None}
+
+
+def test_a_cause_that_came_later_is_not_named() -> None:
+    deep = replace(WELL.queues[0], visible=30_000, oldest_seconds=60.0)  # type: ignore[index]
+    away = {**WELL.dependencies, "sqs": "ConnectTimeoutError"}
+    snapshot = replace(WELL, dependencies=away, queues=(deep,))
+    alert = Alert("queue-depth:replication-queue", Severity.CRITICAL, "", "")
+    incident = Incident(alert, True, 1, SINCE, NOW, None, {})
+
+    def cause_of_depth(suspected: dict[str, float]) -> str | None:
+        found = examine(Given(snapshot, SETTINGS), (incident,), suspected).found
+        return next(each.because for each in found if each.key == alert.key)
+
+    began = seconds(SINCE)
+    assert began is not None
+    assert cause_of_depth({"dependency-down:sqs": began - 1}) == "dependency-down:sqs"
+    assert cause_of_depth({"dependency-down:sqs": began + 60}) is None
+    assert cause_of_depth({}) is None, "it is seen for the first time now"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import orjson
 import pytest
 
 from regworkers_core.adapters.mongo.reconcile_results import ReconcileSummary
@@ -43,18 +44,26 @@ def world(namespace: Runtime) -> Runtime:
     return emptied(namespace)
 
 
-def test_with_everybody_away_it_answers_in_time_and_says_so_of_each() -> None:
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_with_all_away_it_answers_in_time_and_says_that_the_stack_is_down(form: str) -> None:
     runtime = Runtime(test_settings("t-", CLOSED, dagster={"url": "http://127.0.0.1:1"}))
     done = run_child(
         "regworkers_core.cli.main:main",
         "doctor",
+        "--format",
+        form,
         program="regworkers",
         environment={**environment_of(runtime), "COLUMNS": "110"},
         seconds=FAR_TOO_LONG_SECONDS,
     )
     assert done.returncode == 1
-    for name in ("dynamodb", "streams", "sqs", "mongo", "redis", "kafka", "s3"):
-        assert f"{name} does not answer" in done.stdout
+    if form == "json":
+        document = orjson.loads(done.stdout)
+        states = {row["name"]: row["state"] for row in document["dependencies"]}
+        for name in ("dynamodb", "streams", "sqs", "mongo", "redis", "kafka", "s3"):
+            assert states[name] == "unread"
+        return
+    assert "the embedded stack is down\n     regworkers local up" in done.stdout
     assert len(done.stdout.splitlines()) <= 45
     assert "empty" not in done.stdout and "never compared" not in done.stdout
 
