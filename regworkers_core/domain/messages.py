@@ -150,11 +150,13 @@ class ReplicationItem:
             raise PermanentFailure(
                 Reason.INVALID_BODY, f"an item should be an object, found {type(raw).__name__}"
             )
-        if RefusedRecord.is_one(raw):
-            raise PermanentFailure(Reason.INVALID_ENTRY, "a record of the stream that was refused")
         pk, sk = raw.get("pk"), raw.get("sk")
         for name, value in (("pk", pk), ("sk", sk)):
             if not isinstance(value, str) or not value:
+                if RefusedRecord.parse(raw) is not None:
+                    raise PermanentFailure(
+                        Reason.INVALID_ENTRY, "a refused record of the stream names no key"
+                    )
                 raise PermanentFailure(Reason.MISSING_KEY, f"field {name} is missing or not a string")
         key = EntryKey.parse(pk, sk)
         if key is None:
@@ -185,22 +187,35 @@ class RefusedRecord:
         key = {"pk": _base64(self.pk), "sk": _base64(self.sk)}
         return {"shard": self.shard_id, "sequenceNumber": self.sequence, "key": key}
 
-    @staticmethod
-    def is_one(raw: object) -> bool:
-        return isinstance(raw, Mapping) and "sequenceNumber" in raw and "pk" not in raw
-
-    @staticmethod
-    def place(raw: Mapping[str, Any]) -> str:
-        """Where it was read, for people."""
-        shard, sequence = (
-            shown(value) if isinstance(value := raw.get(name), str) else "?"
-            for name in ("shard", "sequenceNumber")
+    @classmethod
+    def parse(cls, raw: object) -> RefusedRecord | None:
+        """None for an item of another form; what is damaged in it is empty."""
+        if not isinstance(raw, Mapping) or not isinstance(raw.get("sequenceNumber"), str):
+            return None
+        shard, key = raw.get("shard"), raw.get("key")
+        parts = key if isinstance(key, Mapping) else {}
+        return cls(
+            shard if isinstance(shard, str) else "",
+            raw["sequenceNumber"],
+            _from_base64(parts.get("pk")),
+            _from_base64(parts.get("sk")),
         )
-        return f"record {sequence} of shard {shard}"
+
+    @property
+    def place(self) -> str:
+        """Where it was read, for people."""
+        return f"record {shown(self.sequence)} of shard {shown(self.shard_id)}"
 
 
 def _base64(text: str) -> str:
     return base64.b64encode(text.encode("utf-8", "surrogatepass")).decode()
+
+
+def _from_base64(text: object) -> str:
+    try:
+        return base64.b64decode(text, validate=True).decode("utf-8", "surrogatepass") if text else ""  # type: ignore[arg-type]
+    except (ValueError, TypeError):
+        return ""
 
 
 def item_problem(raw: object) -> str | None:

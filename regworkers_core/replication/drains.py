@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 
 from regworkers_core.adapters.aws.streams import StreamRecord
+from regworkers_core.domain.dead_letter import DeadLetter
 from regworkers_core.domain.messages import ReplicationItem
 from regworkers_core.drains import DrainSpec, Pace, queue_parts
+from regworkers_core.engine.dead_letters import DeadLetterOffice
 from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.ports import Received
 from regworkers_core.engine.queue_source import QueueSource
@@ -40,8 +43,23 @@ def _enqueue(
         sleep=stop.wait,
         on_step=on_step,
     )
-    work = EnqueueWork(runtime.queue(runtime.names.replication_queue), clock=runtime.clock, on_step=on_step)
-    return source, work
+    queue = runtime.queue(runtime.names.replication_queue)
+    office = DeadLetterOffice(
+        queue,
+        runtime.queue(runtime.names.dead_letter_queue(queue.name)),
+        _NoHistory(),
+        run_id=run_id,
+        clock=runtime.clock,
+        on_unsent=runtime.note_unsent_dead_letters,
+    )
+    return source, EnqueueWork(queue, office=office, clock=runtime.clock, on_step=on_step)
+
+
+class _NoHistory:
+    """This drain goes on while MongoDB is away: of what it refuses the letter itself is all that is kept."""
+
+    def record(self, letters: Sequence[DeadLetter], *, at: str, run_id: str) -> None:
+        return None
 
 
 def _save(
@@ -92,7 +110,7 @@ ENQUEUE: DrainSpec[StreamRecord] = DrainSpec(
     worker="enqueueEntries",
     summary="Read the stream of the demand table and queue the keys that changed.",
     needs=("dynamodb", "streams", "sqs"),
-    outcomes=("received", "sent", "dropped", "returned"),
+    outcomes=("received", "sent", "dropped", "dead_lettered", "returned"),
     pace=_enqueue_pace,
     parts=_enqueue,
 )

@@ -63,6 +63,17 @@ def test_a_hundred_keys_go_into_a_call_and_every_read_is_consistent() -> None:
     assert all(request["ConsistentRead"] is True for request in requests)
 
 
+def test_a_key_that_dynamodb_takes_for_none_is_absent_and_fails_no_call() -> None:
+    """Of ids that others stored or typed: one of them would fail the read of its hundred."""
+    client = FakeClient(batch_get_item=lambda RequestItems: answer(RequestItems[TABLE]["Keys"], 100))
+    odd = [EntryKey("c", "x" * 5000), EntryKey("c" * 5000, "e"), EntryKey("c", "\ud800")]
+    other = EntryKey("a:b", "e")
+    assert set(table(client).get([*odd, KEYS[0]])) == {KEYS[0]}
+    table(client).get([other])
+    asked = [key for call in client.of("batch_get_item") for key in call["RequestItems"][TABLE]["Keys"]]
+    assert [key["SK"]["S"] for key in asked] == [KEYS[0].sk, other.sk], "what can be stored is asked for"
+
+
 def test_unprocessed_keys_are_asked_again_with_backoff_until_all_are_read() -> None:
     processed = itertools.chain([40, 40], itertools.repeat(100))
     client = FakeClient(

@@ -67,8 +67,10 @@ def compare(role: str, recorder: Recorder) -> None:
 def test_an_enqueue_drain_needs_what_its_policy_allows(
     stocked: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    put(stocked, key("refused", "a:b"))
     recorder = Recorder(monkeypatch, stocked.names.prefix)
-    run(Runtime(stocked.settings), "enqueue")
+    report = run(Runtime(stocked.settings), "enqueue")
+    assert report.counts["dead_lettered"] == 1
     compare("enqueue", recorder)
 
 

@@ -249,11 +249,29 @@ def test_a_refused_record_carries_its_key_in_a_form_that_any_message_takes() -> 
     record = RefusedRecord("shard-1", "42", "CAMPAIGN#c", "ENTRY#" + HALF)
     body = encode(MessageType.REPLICATE, "c", [record.as_json()])
     (raw,) = decode(body, MessageType.REPLICATE).items
-    assert RefusedRecord.is_one(raw)
-    assert RefusedRecord.place(raw) == "record 42 of shard shard-1"
+    assert RefusedRecord.parse(raw) == record
+    assert record.place == "record 42 of shard shard-1"
     with pytest.raises(PermanentFailure) as refused:
         ReplicationItem.parse(raw)
     assert refused.value.reason is Reason.INVALID_ENTRY
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"sequenceNumber": "1"},
+        {"sequenceNumber": "1", "key": 7},
+        {"sequenceNumber": "1", "key": {"pk": "ä", "sk": 7}},
+    ],
+)
+def test_a_refused_record_that_is_damaged_is_read_as_far_as_it_goes(raw: dict[str, Any]) -> None:
+    assert RefusedRecord.parse(raw) == RefusedRecord("", "1", "", "")
+
+
+@given(raw=VALUES)
+def test_no_value_makes_the_reading_of_a_refused_record_fail(raw: object) -> None:
+    RefusedRecord.parse(raw)
+    RefusedRecord.parse({"sequenceNumber": "1", "shard": raw, "key": {"pk": raw, "sk": raw}})
 
 
 def test_a_text_of_others_is_shown_without_what_moves_a_cursor() -> None:

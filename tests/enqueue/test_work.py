@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +10,12 @@ import orjson
 import pytest
 
 from regworkers_core.adapters.aws.streams import StreamRecord, stream_record
+from regworkers_core.domain.dead_letter import DeadLetter
 from regworkers_core.domain.messages import MAX_BYTES
+from regworkers_core.domain.order import LAST_VERSION
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import seconds
+from regworkers_core.engine.dead_letters import DeadLetterOffice
 from regworkers_core.engine.drain import OUTCOMES, Settlement
 from regworkers_core.replication.enqueue.work import EnqueueWork, invoke_enqueue
 from tests.enqueue.fakes import FakeQueue, change, entry, insert
@@ -28,8 +32,16 @@ def inserts(count: int, **fields: Any) -> list[StreamRecord]:
     return records(*(insert(f"e{number}", str(number), **fields) for number in range(count)))
 
 
-def run(queue: FakeQueue, batch: Sequence[StreamRecord], now: float = 0.0) -> Settlement[StreamRecord]:
-    work = EnqueueWork(queue, clock=lambda: now, new_id=lambda: "fresh", backoff=float)
+class NoHistory:
+    def record(self, letters: Sequence[DeadLetter], *, at: str, run_id: str) -> None:
+        return None
+
+
+def run(
+    queue: FakeQueue, batch: Sequence[StreamRecord], now: float = 0.0, dead: FakeQueue | None = None
+) -> Settlement[StreamRecord]:
+    office = None if dead is None else DeadLetterOffice(queue, dead, NoHistory(), run_id="r")
+    work = EnqueueWork(queue, office=office, clock=lambda: now, new_id=lambda: "fresh", backoff=float)
     settlement = work(batch)
     settled = [*settlement.done, *(record for record, _ in settlement.again)]
     assert sorted(map(id, settled)) == sorted(map(id, batch)), "every record is settled once"
@@ -154,8 +166,9 @@ def test_a_message_carries_up_to_a_hundred_keys() -> None:
 
 def test_messages_of_long_keys_stay_within_the_size_limit() -> None:
     queue = FakeQueue()
-    run(queue, records(*(insert("x" * 3000 + str(number), str(number)) for number in range(100))))
-    assert len(items(queue)) == 100
+    # Six bytes each in a body.
+    run(queue, records(*(insert("\uffff" * 160 + str(number), str(number)) for number in range(400))))
+    assert len(items(queue)) == 400
     assert max(len(message.body) for message in queue.sent) <= MAX_BYTES
 
 
@@ -282,3 +295,135 @@ def test_a_removal_that_is_handed_out_before_the_older_change_of_its_key_still_g
     settlement = run(queue, [removal, older])
     assert settlement.counts["coalesced"] == 1 and settlement.counts["removals"] == 1
     assert [item["op"] for item in items(queue)] == ["remove"]
+
+
+# Removals of one key among other changes
+
+
+EARLY, LATE = "2026-11-25T08:00:04.000Z", "2026-11-25T08:00:05.000Z"
+
+
+def removal(created: str = EARLY, sequence: str = "1", **fields: Any) -> dict[str, Any]:
+    return change("REMOVE", old=entry("e1", created=created, **fields), sequence=sequence)
+
+
+def created(at: str, sequence: str) -> dict[str, Any]:
+    return insert("e1", sequence, created=at)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sent"),
+    [
+        ([removal(LATE, "1"), created(EARLY, "2"), removal(EARLY, "3")], ("remove", LATE, 1)),
+        ([removal(EARLY, "1"), created(LATE, "2"), removal(LATE, "3")], ("remove", LATE, 1)),
+        ([removal(LATE, "1"), created(EARLY, "2")], ("remove", LATE, 1)),
+        ([created(EARLY, "1"), removal(EARLY, "2")], ("remove", EARLY, 1)),
+        ([removal(EARLY, "1", version={"N": "10"}), removal(EARLY, "2", version={"N": "9"})], ("remove", EARLY, 10)),
+        ([created(EARLY, "1"), created(LATE, "2")], ("upsert", LATE, 1)),
+        ([removal(EARLY, "1", version={"S": "two"})], ("remove", EARLY, LAST_VERSION)),
+        ([removal(EARLY, "1", version={"M": {}})], ("remove", EARLY, LAST_VERSION)),
+        ([removal(EARLY, "1", version={"N": "1.5"}), created(LATE, "2"), removal(LATE, "3")], ("remove", LATE, 1)),
+        ([removal(LATE, "1", version={"N": "1e3"}), created(EARLY, "2")], ("remove", LATE, LAST_VERSION)),
+    ],
+)  # fmt: skip
+def test_of_the_removals_of_a_key_the_one_with_the_highest_order_is_sent(
+    changes: list[dict[str, Any]], sent: tuple[str, str, int]
+) -> None:
+    queue = FakeQueue()
+    batch = records(*changes)
+    settlement = run(queue, batch)
+    (item,) = items(queue)
+    assert (item["op"], item["createdAt"], item["version"]) == sent
+    assert settlement.counts["coalesced"] == len(changes) - 1
+
+
+def test_a_removal_that_a_later_creation_follows_keeps_the_lag_of_the_creation() -> None:
+    now = (seconds(UPDATED) or 0) + 2.5
+    assert run(FakeQueue(), records(removal(LATE, "1"), created(EARLY, "2")), now).lags == [2.5]
+
+
+# What no message can carry
+
+
+HALF = "\ud800"
+
+
+def under(pk: str, sk: str, sequence: str = "1", event: str = "INSERT") -> dict[str, Any]:
+    image = {**entry(), "PK": {"S": pk}, "SK": {"S": sk}}
+    return change(event, **({"old": image} if event == "REMOVE" else {"new": image}), sequence=sequence)
+
+
+REFUSED = {
+    "half a character": (under("CAMPAIGN#c", "ENTRY#" + HALF), "the entry id holds a control character"),
+    "a long id": (under("CAMPAIGN#c", "ENTRY#" + "x" * 513), "the entry id is longer than 512 bytes"),
+    "a colon": (under("CAMPAIGN#a:b", "ENTRY#c"), "the campaign id holds a colon"),
+    "no id": (under("CAMPAIGN#c", "ENTRY#"), "the entry id is empty"),
+    "a removal under such a key": (
+        under("CAMPAIGN#a:b", "ENTRY#c", event="REMOVE"),
+        "the campaign id holds a colon",
+    ),
+    "a removal without order": (
+        change("REMOVE", old=entry("e1", created="x" * 65)),
+        "field createdAt of the removed entry is no time, so that its removal has no order:"
+        " `regworkers reconcile --repair` buries what the replica still holds",
+    ),
+}
+
+
+@pytest.mark.parametrize(("raw", "error"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_record_that_no_message_can_carry_is_a_dead_letter_without_its_image(
+    raw: dict[str, Any], error: str
+) -> None:
+    queue, dead = FakeQueue(), FakeQueue()
+    raw["dynamodb"]["SequenceNumber"] = "77"
+    settlement = run(queue, records(raw, insert("good", "78")), dead=dead)
+    assert [item["sk"] for item in items(queue)] == ["ENTRY#good"]
+    assert settlement.counts["dead_lettered"] == 1 and not settlement.again
+    (letter,) = dead.sent
+    (item,) = orjson.loads(letter.body)["items"]
+    assert (item["shard"], item["sequenceNumber"]) == ("s1", "77")
+    keys = raw["dynamodb"]["Keys"]
+    read = {
+        name: base64.b64decode(text).decode("utf-8", "surrogatepass") for name, text in item["key"].items()
+    }
+    assert read == {"pk": keys["PK"]["S"], "sk": keys["SK"]["S"]}
+    assert set(item) == {"shard", "sequenceNumber", "key"}
+    attributes = letter.attributes
+    assert (attributes["reason"], attributes["error"], attributes["source"]) == (
+        "INVALID_ENTRY",
+        error,
+        "replication-queue",
+    )
+
+
+def test_an_entry_whose_values_are_wrong_is_sent_all_the_same_and_the_save_reads_it_whole() -> None:
+    queue = FakeQueue()
+    run(queue, records(insert("e1", version={"S": "two"}, created="x" * 65)))
+    assert [(item["version"], item["createdAt"]) for item in items(queue)] == [(0, "")]
+
+
+def test_many_changes_under_one_refused_key_are_one_dead_letter() -> None:
+    dead = FakeQueue()
+    settlement = run(
+        FakeQueue(),
+        records(*(under("CAMPAIGN#a:b", "ENTRY#c", str(number)) for number in range(9))),
+        dead=dead,
+    )
+    assert len(dead.sent) == settlement.counts["dead_lettered"] == 1
+    assert settlement.counts["coalesced"] == 8
+
+
+def test_a_refused_record_is_not_done_before_its_dead_letter_is_confirmed() -> None:
+    queue, dead = FakeQueue(), FakeQueue()
+    dead.fail = {0: False}
+    bad, good = records(under("CAMPAIGN#a:b", "ENTRY#c"), insert("good", "2"))
+    settlement = run(queue, [bad, good], dead=dead)
+    assert settlement.done == [good]
+    assert [record for record, _ in settlement.again] == [bad]
+
+
+def test_an_invocation_names_the_record_that_no_message_can_carry() -> None:
+    queue = FakeQueue()
+    event = {"Records": [under("CAMPAIGN#a:b", "ENTRY#c", "11"), insert("good", "12")]}
+    assert invoke_enqueue(event, queue) == {"batchItemFailures": [{"itemIdentifier": "11"}]}
+    assert [item["sk"] for item in items(queue)] == ["ENTRY#good"]

@@ -57,12 +57,15 @@ class DemandTable:
         self._sleep = sleep
 
     def get(self, keys: Sequence[EntryKey]) -> dict[EntryKey, dict[str, Any]]:
-        """Consistent reads of distinct keys, 100 a call; an absent key is absent from the answer.
+        """Consistent reads of distinct keys, 100 a call; an absent key is absent from the answer, and so is one that
+        DynamoDB takes for none.
 
         UnprocessedKeys are asked again with backoff; raises TransientFailure if some stay unprocessed, so
         that "could not read" is never taken for "absent".
         """
         found: dict[EntryKey, dict[str, Any]] = {}
+        # It would refuse the whole call.
+        keys = [key for key in keys if key.problem is None or key.can_be_in_table]
 
         def ask(pending: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             request = {self.table: {"Keys": pending, "ConsistentRead": True}}

@@ -102,6 +102,8 @@ class Group:
 
     @property
     def advice(self) -> str:
+        if self.unreadable == self.messages and self.reason == Reason.INVALID_ENTRY:
+            return "no keys that replication takes: correct the items in the table, then drop these; a copy is kept"
         if self.unreadable == self.messages and self.reason not in _SENDERS:
             return "nobody can read these: find their sender, then drop them; a copy is kept"
         return _advice(self.queue.kind, self.reason)

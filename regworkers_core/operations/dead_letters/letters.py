@@ -94,11 +94,10 @@ def read_message(queue: DeadQueue, message: Received) -> DeadMessage:
     items: Sequence[Item] = ()
     unreadable = None
     try:
-        raws = decode(message.body, queue.kind).items
-        items = [_item(queue.kind, raw) for raw in raws]
-        if queue.kind is MessageType.REPLICATE and len(raws) == 1 and RefusedRecord.is_one(raws[0]):
-            # No key to send, whatever becomes of the entry.
-            unreadable = f"{RefusedRecord.place(raws[0])} of the demand table's stream names no key to save"
+        items = [_item(queue.kind, raw) for raw in decode(message.body, queue.kind).items]
+        if queue.kind is MessageType.REPLICATE and items and all(item.problem for item in items):
+            # No key that replication takes, whatever becomes of the entry: sent again it fails again.
+            unreadable = items[0].problem
     except PermanentFailure as failure:
         unreadable = failure.error
     return DeadMessage(
@@ -117,6 +116,8 @@ def read_message(queue: DeadQueue, message: Received) -> DeadMessage:
 def _item(kind: MessageType, raw: Any) -> Item:
     try:
         if kind is MessageType.REPLICATE:
+            if (record := RefusedRecord.parse(raw)) is not None:
+                return _refused(record)
             key = ReplicationItem.parse(raw).key
             entry = {"campaignId": key.campaign_id, "entryId": key.entry_id}
             return Item(key.document_id, key.campaign_id, entry, key)
@@ -129,6 +130,12 @@ def _item(kind: MessageType, raw: Any) -> Item:
     if not isinstance(raw, dict):
         return Item(problem=f"an item should be an object, found {type(raw).__name__}")
     return _notice(raw) if kind is MessageType.NOTIFY else _event(raw)
+
+
+def _refused(record: RefusedRecord) -> Item:
+    key = EntryKey.parse(record.pk, record.sk)
+    problem = f"{record.place} names a key that replication refuses"
+    return Item(problem=problem) if key is None else Item(key.shown, key.campaign_id, problem=problem)
 
 
 def _notice(raw: Mapping[str, Any]) -> Item:

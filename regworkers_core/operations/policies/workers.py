@@ -45,6 +45,7 @@ REPLICATION = (
                 ("sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"),
                 (queue("replication-queue"),),
             ),
+            send("SendDeadLetters", "replication-queue-dlq"),
             PUT_METRICS,
         ),
     ),

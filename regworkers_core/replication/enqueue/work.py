@@ -13,25 +13,27 @@ import structlog
 
 from regworkers_core.adapters.aws.streams import StreamRecord
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.messages import MessageType, Op, chunks, encode, fit_correlation_id
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.messages import MessageType, Op, RefusedRecord, chunks, encode
+from regworkers_core.domain.reasons import PermanentFailure, TransientFailure
+from regworkers_core.engine.dead_letters import DeadLetterOffice, Letter
 from regworkers_core.engine.dependency import RetryPolicy
 from regworkers_core.engine.drain import Settlement
-from regworkers_core.engine.ports import Outgoing, Queue, SendFailure
+from regworkers_core.engine.ports import Outgoing, Queue, Received, SendFailure
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.observability.tracing import inject, span
-from regworkers_core.replication.enqueue.events import Change, change_of, decode_stream_event
+from regworkers_core.replication.enqueue.events import Change, change_of, decode_stream_event, table_key
 
 log = structlog.get_logger(__name__)
 
-# No message of ours can be refused for what it says: keys and times are short, `encode` escapes what SQS does not
-# take, and the correlation id is printable ASCII. A refusal for good is about the queue (its key or its policy)
+# No message of ours can be refused for what it says: keys and times keep to the grammar, `encode` escapes what SQS does
+# not take, and the correlation id is printable ASCII. A refusal for good is about the queue (its key or its policy)
 # and meets every message, so nothing is dropped or dead-lettered: the shard's checkpoint stays, which shows as
 # lag, and it is tried again this seldom.
 _REFUSED_SECONDS = 30.0
 _BACKOFF = RetryPolicy(first_cap_seconds=0.5, last_cap_seconds=10.0)
 
 Pair = tuple[StreamRecord, Change]
+Refused = tuple[StreamRecord, PermanentFailure]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +46,26 @@ class EnqueueWork:
     """The work of an enqueue drain; safe to call from several threads. `clock` gives epoch seconds.
 
     A record is done when SQS has confirmed the message with its key, or when it does not count. Of several
-    records of one key only the last goes out: a save reads the current state anyway.
+    records of one key only one item goes out: a save reads the current state anyway. Where a removal is among them it
+    goes out as that removal, the one with the highest order: should the read find nothing, the tombstone has to stand
+    above every life of the entry that ended here.
+
+    A record that no message can carry goes to `office` as a dead letter, which names its place in the stream, and is
+    done once that is confirmed. Without an office it stays undone.
     """
 
     def __init__(
         self,
         queue: Queue,
         *,
+        office: DeadLetterOffice | None = None,
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
         backoff: Callable[[int], float] = _BACKOFF.backoff,
         on_step: OnStep = no_step,
     ) -> None:
-        self._queue, self._clock, self._new_id = queue, clock, new_id
+        self._queue, self._office = queue, office
+        self._clock, self._new_id = clock, new_id
         self._backoff, self._on_step = backoff, on_step
         self._lock = threading.Lock()
         self._failures_in_a_row = 0
@@ -65,29 +74,56 @@ class EnqueueWork:
         settlement = Settlement[StreamRecord]()
         settlement.counts["received"] = len(records)
         with span("enqueue", records=len(records)):
-            messages = self._messages(self._last_of_each_key(records, settlement))
+            pairs, refused = self._one_of_each_key(records, settlement)
+            if refused:
+                self._refuse(refused, settlement)
+            messages = self._messages(pairs)
             if messages:
                 failures = self._send(messages)
                 self._on_step("enqueue.after_send")
                 self._settle(messages, failures, settlement)
         return settlement
 
-    def _last_of_each_key(
+    def _one_of_each_key(
         self, records: Sequence[StreamRecord], settlement: Settlement[StreamRecord]
-    ) -> list[Pair]:
+    ) -> tuple[list[Pair], list[Refused]]:
         last: dict[EntryKey, Pair] = {}
+        refused: dict[object, Refused] = {}
         # In the order of the stream: records that were given back come again in the order of their delays.
         for record in sorted(records, key=lambda record: int(record.sequence)):
-            change = change_of(record)
-            if change is None:
-                self._dropped(settlement, record, "filtered")
-                continue
-            earlier = last.pop(change.item.key, None)
+            earlier: Pair | Refused | None
+            try:
+                change = change_of(record)
+            except PermanentFailure as failure:
+                key = table_key(record)
+                earlier = refused.pop(key, None)
+                refused[key] = (record, failure)
+            else:
+                if change is None:
+                    self._dropped(settlement, record, "filtered")
+                    continue
+                earlier = last.pop(change.item.key, None)
+                last[change.item.key] = (record, change if earlier is None else change.after(earlier[1]))
             if earlier is not None:
                 # Safe to acknowledge: the checkpoint cannot pass the later record before that one is sent.
                 self._dropped(settlement, earlier[0], "coalesced")
-            last[change.item.key] = (record, change)
-        return list(last.values())
+        return list(last.values()), list(refused.values())
+
+    def _refuse(self, refused: Sequence[Refused], settlement: Settlement[StreamRecord]) -> None:
+        """Confirmed on the dead-letter queue before the checkpoint passes them."""
+        if self._office is None:
+            settlement.again.extend((record, _REFUSED_SECONDS) for record, _ in refused)
+            settlement.counts["returned"] += len(refused)
+            return
+        try:
+            self._office.post([_letter(record, failure) for record, failure in refused], [])
+        except TransientFailure as failure:
+            log.warning("dead letters not confirmed", dependency=failure.dependency, error=failure.error)
+            settlement.again.extend((record, self._backoff(1)) for record, _ in refused)
+            settlement.counts["returned"] += len(refused)
+            return
+        settlement.done.extend(record for record, _ in refused)
+        settlement.counts["dead_lettered"] += len(refused)
 
     @staticmethod
     def _dropped(settlement: Settlement[StreamRecord], record: StreamRecord, why: str) -> None:
@@ -101,7 +137,7 @@ class EnqueueWork:
         for chunk in chunks(items):
             part = pairs[start : start + len(chunk)]
             start += len(chunk)
-            ids = {fit_correlation_id(change.correlation_id) for _, change in part}
+            ids = {change.correlation_id for _, change in part}
             correlation_id = (ids.pop() if len(ids) == 1 else "") or self._new_id()
             attributes = {"correlationId": correlation_id, "attempt": "1", **inject()}
             body = encode(MessageType.REPLICATE, correlation_id, chunk)
@@ -151,6 +187,15 @@ class EnqueueWork:
             settlement.counts["removals" if change.item.op is Op.REMOVE else "upserts"] += 1
             if change.changed_at is not None:
                 settlement.lags.append(now - change.changed_at)
+
+
+def _letter(record: StreamRecord, failure: PermanentFailure) -> Letter:
+    """Without the image: key and place are enough to find the item, and no fan's data leaves the table."""
+    pk, sk = table_key(record)
+    refused = RefusedRecord(record.shard_id, record.sequence, pk or "", sk or "")
+    body = encode(MessageType.REPLICATE, "", [refused.as_json()])
+    place = Received(f"{record.shard_id}:{record.sequence}", "", "", {}, 1)
+    return Letter(place, body, failure, 1)
 
 
 def invoke_enqueue(event: Mapping[str, Any], queue: Queue) -> dict[str, list[dict[str, str]]]:

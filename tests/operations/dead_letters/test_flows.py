@@ -353,6 +353,61 @@ def test_bodies_that_cannot_be_read_are_told_from_what_only_the_mailer_can_tell(
     assert depths(runtime, notices)[1] == 1
 
 
+UNREADABLE = DropOptions(verdicts=frozenset({Verdict.UNREADABLE}), dry_run=False)
+
+
+def test_a_refused_record_of_the_stream_is_shown_not_sent_again_and_dropped(runtime: Runtime) -> None:
+    queue, refused = replication(runtime), key("e\x1b[2J1", "a:b")
+    put(runtime, refused)
+    put(runtime, key("good"))
+    replicate_all(runtime)
+    assert depths(runtime) == (0, 1) and document(runtime, key("good")) is not None
+    groups, _ = group_letters(runtime, [queue], Choice(), judge=truths(runtime))
+    (group,) = groups
+    assert (group.reason, group.error) == ("INVALID_ENTRY", "the campaign id holds a colon")
+    assert group.examples == ["a:b:e\\x1b[2J1"]
+    assert group.command.endswith("--verdict unreadable")
+    (shown,), _ = list_letters(runtime, [queue], Choice(campaign_id="a:b"), truths(runtime), limit=5)
+    assert shown.verdict is Verdict.UNREADABLE and "of shard" in shown.why
+    found, _ = find_letter(runtime, queue, shown.letter.id, truths(runtime))
+    assert found is not None
+    report = redrive(runtime, queue, truths(runtime), ACT)
+    assert report.sent_messages == 0 and depths(runtime) == (0, 1)
+    assert drop(runtime, queue, truths(runtime), UNREADABLE).dropped == 1
+    assert depths(runtime) == (0, 0)
+
+
+def test_letters_about_keys_that_no_table_takes_hold_up_no_other(runtime: Runtime) -> None:
+    """As messages of others brought them, before and since they are refused where they are read."""
+    queue = replication(runtime)
+    refuse(runtime, "e1")
+    long = ReplicationItem(EntryKey("summer", "L" * 5000), Op.UPSERT).as_json()
+    send_dead(
+        runtime, queue, [Outgoing(encode(MessageType.REPLICATE, "c", [long]), {"reason": "INVALID_ENTRY"})]
+    )
+    runtime.database["dead_letters"].insert_one(
+        {"_id": "old", "queue": queue.source, "status": "open", "campaignId": "summer", "entryId": "L" * 5000,
+         "lastFailedAt": "2020-01-01T00:00:00.000Z"}
+    )  # fmt: skip
+    mend(runtime, "e1")
+    with saving(runtime):
+        report = redrive(runtime, queue, truths(runtime), ACT)
+    assert report.sent_messages == 1 and document(runtime, key("e1")) is not None
+    assert depths(runtime)[1] == 1
+    assert drop(runtime, queue, truths(runtime), UNREADABLE).dropped == 1
+    assert [letter["status"] for letter in letters(runtime, _id="old")] == ["resolved"]
+
+
+def test_a_message_about_a_key_beyond_the_limits_leaves_its_neighbours_alone(runtime: Runtime) -> None:
+    put(runtime, key("good"))
+    odd = [EntryKey("summer", "L" * 5000), EntryKey("c" * 65, "e"), EntryKey("a:b", "c")]
+    items = [ReplicationItem(each, Op.UPSERT).as_json() for each in (*odd, key("good"))]
+    runtime.queue(runtime.names.replication_queue).send([Outgoing(encode(MessageType.REPLICATE, "c", items))])
+    report = run(runtime, "save")
+    assert (report.counts["dead_lettered"], report.counts["applied"], report.counts["returned"]) == (3, 1, 0)
+    assert {letter["reason"] for letter in letters(runtime)} == {"INVALID_ENTRY"}
+
+
 def test_an_export_copies_and_deletes_nothing(runtime: Runtime, tmp_path: object) -> None:
     queue = replication(runtime)
     send_dead(runtime, queue, [Outgoing(body(f"e{number}")) for number in range(3)])
