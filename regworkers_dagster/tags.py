@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+
+from regworkers_core.settings import load_settings
+
 # On every drain, whoever started it: how the sensors find those at work.
 DRAIN_TAG = "regworkers/drain"
 # On reconcile and backfill: one of each at a time.
@@ -10,3 +14,19 @@ OPERATION_TAG = "regworkers/operation"
 MARKET_TAG = "regworkers/market"
 # Dagster's own, on every run of a partition: of a campaign's draw, its id.
 PARTITION_TAG = "dagster/partition"
+# Dagster's own, in seconds: its run monitoring ends a run that takes longer, and marks it as failed.
+MAX_RUNTIME_TAG = "dagster/max_runtime"
+
+
+@cache
+def short_run() -> dict[str, str]:
+    """For a job that takes minutes whatever there is: one that takes longer hangs. Reads the settings."""
+    return {MAX_RUNTIME_TAG: f"{load_settings().dagster.max_run_seconds:g}"}
+
+
+@cache
+def long_run() -> dict[str, str]:
+    """For a job whose time grows with a campaign, the archive or a list. Reads the settings. Without either tag are
+    drains, backfill and reconcile: their heartbeats, leases and progress tell whether they hang.
+    """
+    return {MAX_RUNTIME_TAG: f"{load_settings().dagster.max_long_run_seconds:g}"}

@@ -148,11 +148,18 @@ class VaultSettings(Section):
 
 
 class DagsterSettings(Section):
-    """Where `regworkers doctor` reads what Dagster does; `url` is that of its UI, empty: not known."""
+    """Where `regworkers doctor` reads what Dagster does (`url` is that of its UI, empty: not known), and how long its
+    runs may take.
+    """
 
     # Without login, query or fragment: it is shown, and paths are appended.
     url: str = Field("", pattern=r"^(https?://[^\s/?#@]+(/[^\s?#@]*)?)?$")
     timeout_seconds: float = Field(5.0, gt=0)
+    # As the tag `dagster/max_runtime`: a run that takes longer hangs, and Dagster ends it. The first is for what takes
+    # minutes, the second for what grows with a campaign, the archive or a list: ten million entries are judged in half
+    # an hour, and in hours where each of them needs its user's record.
+    max_run_seconds: float = Field(900.0, gt=0)
+    max_long_run_seconds: float = Field(21_600.0, gt=0)
 
 
 class RetrySettings(Section):

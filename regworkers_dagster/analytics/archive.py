@@ -16,7 +16,7 @@ from regworkers_dagster.analytics.specs import GROUP, KAFKA_EVENTS, OWNERS, TAGS
 from regworkers_dagster.draining.metadata import Metadata
 from regworkers_dagster.draining.running import CONTINUOUS
 from regworkers_dagster.resources import Workers, plain_failures
-from regworkers_dagster.tags import OPERATION_TAG
+from regworkers_dagster.tags import OPERATION_TAG, long_run
 
 # Every so many minutes: how old the archive may be. A run that finds nothing new ends within a second.
 _EVERY_MINUTES = 5
@@ -137,7 +137,7 @@ def one_row_per_id(context: dg.AssetCheckExecutionContext, workers: Workers) -> 
 ARCHIVE_EVENTS = dg.define_asset_job(
     "archive_events",
     selection=dg.AssetSelection.assets(archive_events).without_checks(),
-    tags={OPERATION_TAG: "archive_events"},
+    tags={OPERATION_TAG: "archive_events", **long_run()},
     executor_def=dg.in_process_executor,
     description="Brings the archive up to what the topics hold now, and compacts it. Goes on where the last run "
     "stopped; killed at any point it loses and doubles nothing.",
@@ -146,7 +146,7 @@ ARCHIVE_EVENTS = dg.define_asset_job(
 CHECK_ARCHIVE = dg.define_asset_job(
     "check_archive",
     selection=dg.AssetSelection.checks(one_row_per_id),
-    tags={OPERATION_TAG: "check_archive"},
+    tags={OPERATION_TAG: "check_archive", **long_run()},
     executor_def=dg.in_process_executor,
     description="Reads the whole archive and fails unless every event id has exactly one row.",
 )

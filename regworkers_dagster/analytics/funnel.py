@@ -14,6 +14,7 @@ from regworkers_dagster.draining.metadata import Metadata
 from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
 from regworkers_dagster.selection.steps import campaign_of
+from regworkers_dagster.tags import long_run
 
 if TYPE_CHECKING:
     from regworkers_core.analytics.funnel.publish import Published
@@ -75,6 +76,7 @@ def _table(rows: Sequence[Mapping[str, str | int | None]]) -> dg.MetadataValue[d
 CAMPAIGN_FUNNEL_JOB = dg.define_asset_job(
     "campaign_funnel",
     selection=dg.AssetSelection.assets(campaign_funnel),
+    tags=long_run(),
     executor_def=dg.in_process_executor,
     description="The funnel of one campaign, the partition, as it is now. Reads every source once and writes a page.",
 )

@@ -11,7 +11,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations.certificates.checking import CertificateReport, State, check_certificate
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.resources import Workers, plain_failures
-from regworkers_dagster.tags import OPERATION_TAG
+from regworkers_dagster.tags import OPERATION_TAG, short_run
 
 # A look that failed because somebody did not answer is repeated within the hour, not on the next day.
 _AGAIN = dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL)
@@ -91,7 +91,7 @@ def _findings(report: CertificateReport) -> list[str]:
 CHECK_CERTIFICATE = dg.define_asset_job(
     "check_certificate",
     selection=dg.AssetSelection.assets(look_at_certificate),
-    tags={OPERATION_TAG: "certificates"},
+    tags={OPERATION_TAG: "certificates", **short_run()},
     executor_def=dg.in_process_executor,
     description="Looks at Kafka's client certificate: days left, key, chain. Under 20 days (certificates.warnDays) it "
     "its check warns; `regworkers certs check` shows the same for all environments.",

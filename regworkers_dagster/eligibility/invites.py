@@ -19,6 +19,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_dagster.operations.audit import launched_by_hand
 from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.selection.specs import CAMPAIGNS
+from regworkers_dagster.tags import long_run
 
 _TELL_SECONDS = 30.0
 # A worker that dies is followed by another, which finds done what is done. A list that is wrong stays wrong.
@@ -155,7 +156,7 @@ def upload_mapping(val: UploadConfig) -> dg.RunConfig:
 
 @dg.job(
     config=upload_mapping,
-    tags=_RESUMED,
+    tags={**_RESUMED, **long_run()},
     executor_def=dg.in_process_executor,
     description="Invites everybody in a list on S3 to a campaign. The same list may be given again: what is "
     "done is found done, and no invite is shortened. Rejected lines are listed in `<key>.rejects.csv` beside it, and "

@@ -11,7 +11,7 @@ from regworkers_dagster.maintenance.pruning import prune
 from regworkers_dagster.maintenance.storage import give_back, storage_size
 from regworkers_dagster.operations.audit import launched_by_hand
 from regworkers_dagster.resources import Workers, plain_failures
-from regworkers_dagster.tags import OPERATION_TAG
+from regworkers_dagster.tags import OPERATION_TAG, short_run
 
 
 class PruneConfig(dg.Config):
@@ -65,7 +65,7 @@ def prune_op(context: dg.OpExecutionContext, config: PruneConfig, workers: Worke
 
 
 @dg.job(
-    tags={OPERATION_TAG: "prune"},
+    tags={OPERATION_TAG: "prune", **short_run()},
     executor_def=dg.in_process_executor,
     description="Deletes ended runs, their events and logs after observability.runRetentionDays, which Dagster "
     "would keep for ever. Never an active run, never the latest run of a job. SQLite then gives back the space. "

@@ -22,7 +22,7 @@ from regworkers_core.operations.dead_letters.reading import OnProgress, group_le
 from regworkers_core.operations.dead_letters.redrive import Hooks, RedriveOptions, redrive
 from regworkers_core.operations.dead_letters.truth import SETTLED, WORDS, Truths, Verdict
 from regworkers_dagster.resources import Workers, plain_failures
-from regworkers_dagster.tags import OPERATION_TAG
+from regworkers_dagster.tags import OPERATION_TAG, long_run, short_run
 
 _TELL_SECONDS = 30.0
 # A cause that needs more than a line is read in the terminal.
@@ -184,7 +184,7 @@ def review_mapping(val: ReviewConfig) -> dg.RunConfig:
 
 @dg.job(
     config=review_mapping,
-    tags={OPERATION_TAG: "review_dead_letters"},
+    tags={OPERATION_TAG: "review_dead_letters", **short_run()},
     executor_def=dg.in_process_executor,
     description="Looks at the dead letters of one queue or of all: causes, trends, and whether each is still needed. "
     "`closeSettled` closes documents of `dead_letters` that the truth has overtaken.",
@@ -202,7 +202,7 @@ def redrive_mapping(val: RedriveConfig) -> dg.RunConfig:
 
 @dg.job(
     config=redrive_mapping,
-    tags={OPERATION_TAG: "redrive_dead_letters", **_BY_HAND},
+    tags={OPERATION_TAG: "redrive_dead_letters", **_BY_HAND, **long_run()},
     executor_def=dg.in_process_executor,
     description="Sends dead letters to their queue again. Counts only, unless `dryRun` is false. Of each cause a few "
     "go first, and the rest follows when these do not fail; fails when something that should go is still there. "
@@ -221,7 +221,7 @@ def drop_mapping(val: DropConfig) -> dg.RunConfig:
 
 @dg.job(
     config=drop_mapping,
-    tags={OPERATION_TAG: "drop_dead_letters", **_BY_HAND},
+    tags={OPERATION_TAG: "drop_dead_letters", **_BY_HAND, **long_run()},
     executor_def=dg.in_process_executor,
     description="Drops dead letters that are superseded or gone, after a copy on S3. Counts only, unless `dryRun` is "
     "false and `confirm` is the queue's name.",

@@ -18,7 +18,7 @@ from regworkers_core.system import read_system
 from regworkers_dagster.draining.metadata import Metadata
 from regworkers_dagster.operations.scheduler import scheduler_of
 from regworkers_dagster.resources import Workers, plain_failures
-from regworkers_dagster.tags import OPERATION_TAG
+from regworkers_dagster.tags import OPERATION_TAG, short_run
 
 SYSTEM_HEALTH = dg.AssetSpec(
     "system_health",
@@ -76,7 +76,7 @@ def _scheduler(instance: dg.DagsterInstance) -> SchedulerState:
 DOCTOR = dg.define_asset_job(
     "doctor",
     selection=dg.AssetSelection.assets(examine_system),
-    tags={OPERATION_TAG: "doctor"},
+    tags={OPERATION_TAG: "doctor", **short_run()},
     executor_def=dg.in_process_executor,
     description="Everything at one look, in some seconds; changes nothing. Fails when something is wrong or could not "
     "be read. `regworkers doctor` in the terminal shows the same.",

@@ -11,7 +11,7 @@ from regworkers_core.observability.logs import bind
 from regworkers_core.operations.discovery.compare import Discovery, discover
 from regworkers_core.operations.discovery.terraform import read_state
 from regworkers_dagster.resources import Workers, plain_failures
-from regworkers_dagster.tags import OPERATION_TAG
+from regworkers_dagster.tags import OPERATION_TAG, short_run
 
 # What one run shows of a long list; the command shows all.
 _ROWS = 100
@@ -70,7 +70,7 @@ def in_words(found: Discovery) -> str:
 
 
 @dg.job(
-    tags={OPERATION_TAG: "find-resources"},
+    tags={OPERATION_TAG: "find-resources", **short_run()},
     executor_def=dg.in_process_executor,
     description="Compares tables, queues, bucket, log groups, dashboards, alarms, policies and roles with what the "
     "settings declare. Run after each deployment; fails on a difference, as `regworkers aws find-resources` does.",

@@ -14,7 +14,7 @@ from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.draining.metadata import Metadata
 from regworkers_dagster.resources import Workers, plain_failures
-from regworkers_dagster.tags import OPERATION_TAG
+from regworkers_dagster.tags import OPERATION_TAG, long_run, short_run
 
 if TYPE_CHECKING:
     from regworkers_core.operations.reviews.publish import Published
@@ -181,7 +181,7 @@ def drill_op(context: dg.OpExecutionContext, config: DrillConfig, workers: Worke
 
 
 @dg.job(
-    tags={OPERATION_TAG: "drill"},
+    tags={OPERATION_TAG: "drill", **long_run()},
     executor_def=dg.in_process_executor,
     description="The replica is lost, how long until it is back, and is it the same? Rebuilds it beside the real one "
     "and compares; flags, queues and events stay as they are. The quarterly review does the same.",
@@ -196,7 +196,8 @@ REVIEW_JOBS = {
     kind: dg.define_asset_job(
         f"{kind}_review",
         selection=dg.AssetSelection.assets(asset),
-        tags={OPERATION_TAG: f"{kind}_review"},
+        # The quarterly one holds a drill.
+        tags={OPERATION_TAG: f"{kind}_review", **(long_run() if kind == "quarterly" else short_run())},
         executor_def=dg.in_process_executor,
         description=f"{_ABOUT[kind]} Whoever does not answer is a line of the report, which is written all the same.",
     )

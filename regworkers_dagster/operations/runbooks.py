@@ -23,7 +23,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_dagster.draining.metadata import Metadata
 from regworkers_dagster.operations.audit import launched_by_hand
 from regworkers_dagster.resources import Workers, plain_failures
-from regworkers_dagster.tags import OPERATION_TAG
+from regworkers_dagster.tags import OPERATION_TAG, short_run
 
 _DRY = "Only look. Set it to false to change something; that is written down in the audit log."
 _CAMPAIGN = "Only this campaign; empty: all."
@@ -246,10 +246,12 @@ def _table(rows: Any) -> dg.TableMetadataValue:
 
 
 def _job(op: dg.OpDefinition, operation: str, description: str) -> dg.JobDefinition:
-    """One op, one job; runs of one `operation` are not at work at the same time."""
+    """One op, one job; runs of one `operation` are not at work at the same time. Those that are a reconcile or a
+    backfill have no time limit, either.
+    """
     graph = dg.GraphDefinition(name=f"runbook_{op.name}", node_defs=[op])
     return graph.to_job(
-        tags={OPERATION_TAG: operation},
+        tags={OPERATION_TAG: operation, **({} if operation in ("backfill", "reconcile") else short_run())},
         executor_def=dg.in_process_executor,
         description=f"{description} docs/runbooks/{op.name.replace('_', '-')}.md",
     )

@@ -8,7 +8,7 @@ from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_dagster.selection import assets, checks
 from regworkers_dagster.selection.operations import retry_mapping, retry_market_op, top_up_mapping, top_up_op
 from regworkers_dagster.selection.specs import DRAW_JOB
-from regworkers_dagster.tags import DRAIN_TAG, OPERATION_TAG
+from regworkers_dagster.tags import DRAIN_TAG, OPERATION_TAG, long_run, short_run
 
 # A worker that dies is followed by another, which goes on at the step that was not finished. A step that fails
 # tells why and is not repeated by itself: `watch_campaigns` takes it up again after a pause.
@@ -22,7 +22,7 @@ DRAW = dg.define_asset_job(
     DRAW_JOB,
     selection=dg.AssetSelection.assets(*assets.STEPS).without_checks()
     | dg.AssetSelection.checks(*checks.OF_A_DRAW),
-    tags={**_RESUMED},
+    tags={**_RESUMED, **long_run()},
     executor_def=dg.in_process_executor,
     description="The draw of one campaign, from the frozen pool to the publication. Every step finds what was "
     "decided before, so it can be launched again at any time: nothing is drawn twice. Publishes only with "
@@ -32,6 +32,7 @@ DRAW = dg.define_asset_job(
 ELIGIBILITY_REPORT = dg.define_asset_job(
     "eligibility_report",
     selection=dg.AssetSelection.assets(assets.eligibility_report),
+    tags=long_run(),
     executor_def=dg.in_process_executor,
     description="Judges every entry of one campaign as it is now, whatever its status, and shows the reasons per "
     "market and day. Always a preview: it needs the campaign's partition and no config, and decides nothing; the job "
@@ -60,7 +61,7 @@ CHECK_SELECTION = dg.define_asset_job(
     "check_selection",
     selection=dg.AssetSelection.checks(checks.selections_kept),
     config=checks.check_mapping,
-    tags={OPERATION_TAG: "check_selection"},
+    tags={OPERATION_TAG: "check_selection", **short_run()},
     executor_def=dg.in_process_executor,
     description="Judges the promises about codes and messages: codes and winners biject, capacity, counts match. A "
     "broken one fails the run. Started by `watch_campaigns` for every phase that completes. "
@@ -70,7 +71,7 @@ CHECK_SELECTION = dg.define_asset_job(
 
 @dg.job(
     config=top_up_mapping,
-    tags={**_RESUMED},
+    tags={**_RESUMED, **long_run()},
     executor_def=dg.in_process_executor,
     description="More seats for a campaign that was drawn: a further phase in the same order, in which every "
     "winner keeps what they have. A winner of an earlier phase is not upgraded, so truthful preferences are "
@@ -85,6 +86,7 @@ def top_up() -> None:
 
 @dg.job(
     config=retry_mapping,
+    tags=short_run(),
     executor_def=dg.in_process_executor,
     description="Takes a market up again that stands still: plans it when codes were missing, and sends the "
     "chunks that are not done. Nothing is assigned or told twice. "

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
 import dagster as dg
 import orjson
 import pytest
+from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
 from regworkers_core.settings import PROJECT_ROOT
 from tests.dagster.support import job
@@ -225,6 +229,81 @@ def test_drains_carry_the_tag_by_which_sensors_find_them() -> None:
     assert job("process_selections").tags["regworkers/drain"] == "selections"
     assert job("publish_events").tags["regworkers/drain"] == "publish"
     assert job("send_notifications").tags["regworkers/drain"] == "notifications"
+
+
+# Drains, backfill and reconcile: heartbeats, leases and progress tell whether they hang.
+UNLIMITED = {
+    "backfill_entries",
+    "enqueue_entries",
+    "process_selections",
+    "publish_events",
+    "reconcile_entries",
+    "runbook_out_of_sync",
+    "runbook_total_failure",
+    "save_entries",
+    "send_notifications",
+}
+# Their time grows with a campaign, the archive or a list.
+LONG = {
+    "archive_events",
+    "campaign_funnel",
+    "check_archive",
+    "draw",
+    "drill_recovery",
+    "drop_dead_letters",
+    "eligibility_report",
+    "quarterly_review",
+    "redrive_dead_letters",
+    "top_up",
+    "upload_invites",
+}
+
+
+def test_every_run_that_may_not_take_for_ever_has_its_limit() -> None:
+    from regworkers_dagster.definitions import defs
+
+    names = {each.name for each in defs.get_repository_def().get_all_jobs() if "__" not in each.name}
+    limits = {name: job(name).run_tags.get("dagster/max_runtime") for name in names}
+    assert {name for name, limit in limits.items() if limit is None} == UNLIMITED
+    assert {name for name, limit in limits.items() if limit == "21600"} == LONG
+    assert {limits[name] for name in names - UNLIMITED - LONG} == {"900"}
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds", "status"),
+    [
+        ("check_selection", 899, dg.DagsterRunStatus.STARTED),
+        ("check_selection", 901, dg.DagsterRunStatus.FAILURE),
+        ("draw", 901, dg.DagsterRunStatus.STARTED),
+        ("draw", 21_601, dg.DagsterRunStatus.FAILURE),
+        ("reconcile_entries", 86_400, dg.DagsterRunStatus.STARTED),
+    ],
+)
+def test_a_run_that_hangs_is_ended_by_the_instance_also_where_no_launcher_started_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    seconds: float,
+    status: dg.DagsterRunStatus,
+) -> None:
+    class Daemon:
+        def __init__(self, instance: dg.DagsterInstance) -> None:
+            self.instance = instance
+
+        def create_request_context(self) -> None: ...
+
+    # The project's own, whose folders are relative.
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(PROJECT_ROOT / "dagster.yaml", tmp_path)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert instance.run_monitoring_enabled and instance.run_monitoring_start_timeout_seconds == 120
+        definition = job(name)
+        run = instance.create_run_for_job(definition, tags=dict(definition.run_tags))
+        begun = dg.DagsterEvent("PIPELINE_START", name)
+        instance.report_dagster_event(begun, run.run_id, timestamp=time.time() - seconds)
+        list(execute_run_monitoring_iteration(Daemon(instance), logging.getLogger("daemon")))  # type: ignore[arg-type]
+        found = instance.get_run_by_id(run.run_id)
+        assert found is not None and found.status is status
 
 
 def test_everything_of_a_draw_is_partitioned_by_its_campaign_and_the_draw_job_with_it() -> None:
