@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -42,11 +42,6 @@ class Channel(Protocol):
     @property
     def severities(self) -> frozenset[Severity]:
         """Of which alerts it wants to hear."""
-        ...
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether hearing the same twice does no harm."""
         ...
 
     def tell(self, incident: Incident, change: Change) -> None:
@@ -123,27 +118,28 @@ class Alerting:
             self._begin(channel, partial(self._tell, channel, loud, now, give_up))
         self._wait(give_up)
 
-    def tell_blindly(self, incident: Incident, change: Change) -> None:
-        """Those channels that may hear the same again and again, while nothing can be written down about it."""
+    def tell_directly(
+        self, incident: Incident, change: Change, *, besides: Collection[str] = ()
+    ) -> frozenset[str]:
+        """Every channel that wants to hear of it, `besides` some by name, while nothing can be written down about it;
+        returns those that have taken it in time.
+        """
+        taken: list[str] = []
 
         def tell(channel: Channel) -> None:
             try:
                 channel.tell(incident, change)
             except Exception as error:
                 log.warning("alert not delivered", channel=channel.name, error=describe(error))
+            else:
+                taken.append(channel.name)
 
         give_up = time.monotonic() + self._tell_seconds
         for channel in self._channels:
-            if channel.repeatable and incident.alert.severity in channel.severities:
+            if channel.name not in besides and incident.alert.severity in channel.severities:
                 self._begin(channel, partial(tell, channel))
         self._wait(give_up)
-
-    @property
-    def repeatable(self) -> list[str]:
-        """Names of the channels that `tell_blindly` tells of what is critical, the log aside: it never hears an end
-        whose beginning it did not hear.
-        """
-        return [each.name for each in self._channels if each.repeatable and each.name != LogChannel.name]
+        return frozenset(taken)
 
     @property
     def _names(self) -> list[str]:

@@ -85,7 +85,7 @@ def age_of(marks: Marks, measured: float | None, now: float) -> Age:
     )
 
 
-def alerts(snapshot: Snapshot, settings: AnalyticsSettings) -> list[Alert] | None:
+def alerts(snapshot: Snapshot, settings: AnalyticsSettings, severity: Severity) -> list[Alert] | None:
     """What is wrong, besides what the conditions of docs/alerts.md see (`data-loss`, `dependency-down`); None when that
     is not known, and nothing shall be opened or closed.
     """
@@ -97,20 +97,21 @@ def alerts(snapshot: Snapshot, settings: AnalyticsSettings) -> list[Alert] | Non
         return []
     days = age.at_most / _DAY_SECONDS
     summary = f"the analytics queue was not seen empty for {days:.1f} days: it is busy, or messages are stuck"
-    return [_alert("age", Severity.WARNING, summary, snapshot)]
+    return [_alert("age", severity, summary, snapshot)]
 
 
 def tell(runtime: Runtime, snapshot: Snapshot) -> None:
     """Open and close the incidents of this scope, and put the numbers out as metrics. Never raises for what is away:
     the next look tells it.
     """
-    holding = alerts(snapshot, runtime.settings.analytics)
+    settings = runtime.settings
+    holding = alerts(snapshot, settings.analytics, settings.alerts.severity.analytics_age)
     try:
         if holding is not None:
             alerting(runtime).settle(SCOPE, holding)
     except Failure as failure:
         log.warning("alerts not settled", error=str(failure))
-    if runtime.settings.observability.cloudwatch_enabled:
+    if settings.observability.cloudwatch_enabled:
         runtime.metrics.gauges(
             {"Queue": runtime.names.analytics_queue},
             {

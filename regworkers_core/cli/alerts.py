@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +18,7 @@ from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.alerting import alerting
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
-from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Snapshot
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.conditions.evaluate import OUTSIDE, evaluate
@@ -35,6 +37,25 @@ By = Annotated[str, typer.Option("--by", help="who does it", default_factory=ope
 Duration = Annotated[str, typer.Option("--for", metavar="DURATION", help="30m, 2h or 3d; 14d at most")]
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
 _LONGEST_SECONDS = 14 * 86_400.0
+
+
+@contextmanager
+def _kept() -> Iterator[None]:
+    """Where incidents and mutes are asked for: who keeps them away is named, and what helps."""
+    try:
+        yield
+    except TransientFailure as failure:
+        raise _away(
+            str(failure), "`regworkers alerts evaluate` looks without it and tells the channels"
+        ) from None
+
+
+def _away(why: str, so: str) -> UsageError:
+    start = "`regworkers local up` starts it"
+    way_out = (
+        start if load_settings().environment == "local-dev" else "docs/runbooks/time-outs.md says what helps"
+    )
+    return UsageError(f"MongoDB, which keeps the incidents, does not answer ({why}): {way_out}. {so}")
 
 
 def register(app: typer.Typer) -> None:
@@ -56,12 +77,14 @@ def alerts(context: typer.Context, form: FormatOption = Format.TEXT) -> None:
         list_command(form)
 
 
+@_kept()
 def list_command(form: FormatOption = Format.TEXT) -> None:
     """Open incidents and mutes. Exit code 1 when an incident is open."""
     runtime = _runtime()
     _answer(runtime, runtime.incidents.all_open(), form)
 
 
+@_kept()
 def show(key: Key, form: FormatOption = Format.TEXT) -> None:
     """One incident, open or over: numbers, runbook, who was told what. Exit code 1 while it is open."""
     runtime = _runtime()
@@ -73,6 +96,7 @@ def show(key: Key, form: FormatOption = Format.TEXT) -> None:
         raise typer.Exit(FINDING)
 
 
+@_kept()
 def ack(key: Key, by: By, reason: Reason = "", form: FormatOption = Format.TEXT) -> None:
     """You take it on: PagerDuty stops calling others, and Slack says who."""
     runtime = _runtime()
@@ -89,6 +113,7 @@ def ack(key: Key, by: By, reason: Reason = "", form: FormatOption = Format.TEXT)
     answer(_document(now, runtime.mutes.holding(runtime.clock())), form)
 
 
+@_kept()
 def mute(
     pattern: Pattern, duration: Duration, reason: Reason, by: By, form: FormatOption = Format.TEXT
 ) -> None:
@@ -102,6 +127,7 @@ def mute(
     answer({**_mute(made), "openNow": covered}, form)
 
 
+@_kept()
 def unmute(pattern: Pattern, by: By, form: FormatOption = Format.TEXT) -> None:
     """End a mute; what it kept back is told now."""
     runtime = _runtime()
@@ -118,23 +144,21 @@ def unmute(pattern: Pattern, by: By, form: FormatOption = Format.TEXT) -> None:
 def evaluate_command(form: FormatOption = Format.TEXT) -> None:
     """Look at the whole system, open and close incidents, tell who has to know: the sensor's work, from outside.
 
-    For a cron: a daemon of Dagster that is dead alerts nobody. Exit code 1 when an incident is open, 2 when MongoDB
-    does not answer.
+    For a cron: a daemon of Dagster that is dead alerts nobody. Exit code 1 when an incident is open or something could
+    not be read, 2 when MongoDB does not answer.
     """
     runtime = _runtime()
     found = evaluate(runtime, _look(runtime), by=OUTSIDE)
-    if found.blind_looks:
-        # Whoever calls keeps nothing in mind between two calls, and one blink shall wake nobody up.
+    if found.outage and not found.outage.is_no_blink(runtime):
+        # Another look at once instead of at the next call: people who call it want to know.
         time.sleep(runtime.settings.alerts.patience_seconds)
-        found = evaluate(runtime, _look(runtime), by=OUTSIDE, blind_looks=found.blind_looks)
-    if found.blind_looks:
-        told = (
-            "PagerDuty is told"
-            if alerting(runtime).repeatable
-            else "nobody is told, for no PagerDuty is set up"
-        )
-        raise UsageError(f"MongoDB does not answer, so no incident is opened or closed; {told}")
-    _answer(runtime, list(found.open), form, dict(found.unknown))
+        found = evaluate(runtime, _look(runtime), by=OUTSIDE, outage=found.outage)
+    if found.outage:
+        people = sorted(found.outage.told & {"pagerduty", "slack"})
+        told = f"{' and '.join(people)} heard of it" if people else "neither PagerDuty nor Slack heard of it"
+        raise _away(next(iter(found.unknown.values())), f"No incident is opened or closed; {told}")
+    with _kept():
+        _answer(runtime, list(found.open), form, dict(found.unknown))
 
 
 def _look(runtime: Runtime) -> Snapshot:
@@ -161,7 +185,7 @@ def _answer(
     if unknown is not None:
         document["unknown"] = unknown
     answer(document, form, _in_words(incidents, mutes, unknown or {}))
-    if incidents:
+    if incidents or unknown:
         raise typer.Exit(FINDING)
 
 
@@ -186,7 +210,7 @@ def _in_words(incidents: list[Incident], mutes: list[Mute], unknown: dict[str, s
         parts.append("no incident is open")
     # As they are: brackets in somebody's words are no markup.
     parts += [Text(f"{each.pattern} is muted by {each.by} until {each.until}: {each.why}") for each in mutes]
-    parts += [Text(f"{name} is not known: {why}") for name, why in unknown.items()]
+    parts += [Text(f"{name} could not be read: {why}") for name, why in unknown.items()]
     return Group(*parts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -12,6 +13,11 @@ class Severity(StrEnum):
 
     CRITICAL = "critical"
     WARNING = "warning"
+
+    @classmethod
+    def worst(cls, severities: Iterable[Severity]) -> Severity:
+        """CRITICAL if one of them is. Raises ValueError without any."""
+        return min(severities, key=list(cls).index)
 
 
 @dataclass(frozen=True, slots=True)

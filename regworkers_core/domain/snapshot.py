@@ -15,9 +15,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """`why` is one line: who did not answer."""
+    """`why` is one line. `dependency` names what did not answer; empty where no dependency is at fault."""
 
     why: str
+    dependency: str = ""
 
 
 Reading: TypeAlias = T | Unread
@@ -27,7 +28,8 @@ Reading: TypeAlias = T | Unread
 class QueueState:
     """Messages by their state; `is_dead_letter` for a `-dlq`. Ages and retention in seconds.
 
-    `oldest_seconds` is at least the age of the oldest message; None: not known.
+    `oldest_seconds` is at least the age of the oldest message; None: not known, and where it could not be read
+    `age_unread` says why.
     """
 
     name: str
@@ -37,6 +39,7 @@ class QueueState:
     is_dead_letter: bool
     retention_seconds: float
     oldest_seconds: float | None = None
+    age_unread: Unread | None = None
 
     @property
     def waiting(self) -> int:
@@ -170,7 +173,9 @@ class ParityState:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`at` is an ISO time. `dependencies` maps each to None when it answers, else to what is wrong in one line."""
+    """`at` is an ISO time. `dependencies` maps each to None when it answers, else to what is wrong in one line.
+    `queues` has those whose depth could be read (Unread: none), `unread_queues` the others by their full name.
+    """
 
     at: str
     environment: str
@@ -183,3 +188,4 @@ class Snapshot:
     certificates: Reading[tuple[CertificateState, ...]]
     scheduler: Reading[SchedulerState]
     parity: Reading[ParityState | None]
+    unread_queues: Mapping[str, Unread] = field(default_factory=dict)

@@ -34,6 +34,7 @@ from regworkers_core.settings.model import Settings
 from regworkers_core.settings.names import Names
 from regworkers_core.settings.operations import (
     AlertSettings,
+    AlertSeverities,
     CertificatesSettings,
     DeadLettersSettings,
     HousekeepingSettings,
@@ -54,6 +55,7 @@ __all__ = [
     "ENV_PREFIX",
     "PROJECT_ROOT",
     "AlertSettings",
+    "AlertSeverities",
     "AnalyticsSettings",
     "ArchiveSettings",
     "AwsSettings",

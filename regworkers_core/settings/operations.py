@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 
+from regworkers_core.domain.alert import Severity
 from regworkers_core.settings.section import Section
 
 
@@ -35,6 +36,54 @@ class QueueDepths(Section):
     analytics: int = Field(50_000, ge=0)
 
 
+class AlertSeverities(Section):
+    """How urgent each condition is, `critical` (PagerDuty and Slack) or `warning` (Slack). A condition of two kinds or
+    two steps has a second field that begins with the name of its first. Alarms on CloudWatch have the same levels.
+    """
+
+    mongo_away: Severity = Severity.CRITICAL
+    # DynamoDB, its streams, SQS, MongoDB, S3; and those without which the work only waits.
+    dependency_down: Severity = Severity.CRITICAL
+    dependency_down_others: Severity = Severity.WARNING
+    # Daemons, and single sensors or schedules.
+    scheduler: Severity = Severity.CRITICAL
+    scheduler_ticks: Severity = Severity.WARNING
+    watcher: Severity = Severity.CRITICAL
+    drain_fuse: Severity = Severity.CRITICAL
+    error_rate: Severity = Severity.CRITICAL
+    batch_time: Severity = Severity.WARNING
+    # Above `streamLagSeconds`, and above `streamLagCriticalSeconds`.
+    stream_lag: Severity = Severity.CRITICAL
+    stream_lag_critical: Severity = Severity.CRITICAL
+    queue_depth: Severity = Severity.WARNING
+    dead_letters: Severity = Severity.CRITICAL
+    # Under `lossShareLeft`, and under `lossCriticalShareLeft`.
+    data_loss: Severity = Severity.WARNING
+    data_loss_critical: Severity = Severity.CRITICAL
+    selection_run: Severity = Severity.CRITICAL
+    campaign_stuck: Severity = Severity.CRITICAL
+    # From `driftEntries` on, and from `driftCritical` on.
+    drift: Severity = Severity.WARNING
+    drift_critical: Severity = Severity.CRITICAL
+    # Under `certificates.warnDays`, and under `certificates.criticalDays` or unusable.
+    certificates: Severity = Severity.WARNING
+    certificates_critical: Severity = Severity.CRITICAL
+    # Watched besides the conditions: a certificate that brokers refuse, an analytics queue that is never empty.
+    certificate_renewal: Severity = Severity.WARNING
+    analytics_age: Severity = Severity.WARNING
+    # Watched by CloudWatch alone: throttling, many retries, messages that wait long, lag above its objective.
+    performance: Severity = Severity.WARNING
+
+    def worst_of(self, condition: str) -> Severity:
+        """The highest that a condition (`stream-lag`) may have. Raises ValueError for one that there is not."""
+        name = condition.replace("-", "_")
+        return Severity.worst(
+            getattr(self, field)
+            for field in type(self).model_fields
+            if field == name or field.startswith(f"{name}_")
+        )
+
+
 class AlertSettings(Section):
     """Where alerts go (every channel that is set is told; the log always is), and from where on what is one."""
 
@@ -60,6 +109,9 @@ class AlertSettings(Section):
     recovery_seconds: float = Field(600.0, ge=0)
     # A dependency has to be away, or the scheduler silent, at two looks with so much time between them.
     patience_seconds: float = Field(20.0, ge=0)
+    # What no look could read for so long is an incident itself; a drain that received nothing for so long fails.
+    blind_seconds: float = Field(120.0, ge=0)
+    severity: AlertSeverities = AlertSeverities()
     # A clock that differs more than this from MongoDB's judges no ages.
     clock_seconds: float = Field(60.0, gt=0)
     # Of the items that a drain received within the last minutes, so many failed; fewer than that are no trend.
@@ -68,6 +120,8 @@ class AlertSettings(Section):
     stream_lag_seconds: float = Field(60.0, gt=0)
     stream_lag_critical_seconds: float = Field(600.0, gt=0)
     queue_depth: QueueDepths = QueueDepths()
+    # So many dead letters may lie on a queue.
+    dead_letters: int = Field(0, ge=0)
     # Of the time that a batch is its own.
     batch_share: float = Field(0.8, gt=0, le=1)
     # Of the time that a stream or a queue keeps what nobody reads.
@@ -75,8 +129,11 @@ class AlertSettings(Section):
     loss_critical_share_left: float = Field(0.25, gt=0, lt=1)
     # A campaign in PROCESSING on whose draw nobody works.
     stuck_seconds: float = Field(900.0, gt=0)
-    # Ticks are awaited for three intervals, and at least for so long.
+    # Ticks are awaited for so many intervals, and at least for so long.
+    silent_intervals: float = Field(3.0, ge=1)
     silent_seconds: float = Field(180.0, gt=0)
+    # Entries in which the replica differs.
+    drift_entries: int = Field(1, ge=1)
     drift_critical: int = Field(100, ge=1)
 
 

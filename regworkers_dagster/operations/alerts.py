@@ -5,8 +5,11 @@
 import time
 
 import dagster as dg
+import orjson
 
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.conditions.evaluate import SENSOR, Evaluation, evaluate
+from regworkers_core.operations.conditions.outage import Outage
 from regworkers_core.operations.conditions.scheduler import ALERTS_SENSOR
 from regworkers_core.operations.dashboards.metrics import HEARTBEAT
 from regworkers_core.system import read_system
@@ -39,28 +42,34 @@ def alerts_tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> A
         snapshot = read_system(
             runtime, lambda: scheduler_of(context.instance, context.repository_def, time.time())
         )
-        found = evaluate(runtime, snapshot, by=SENSOR, blind_looks=blind_looks_of(context.cursor))
-        if runtime.settings.observability.cloudwatch_enabled and not found.blind_looks:
+        found = evaluate(runtime, snapshot, by=SENSOR, outage=outage_of(context.cursor))
+        if runtime.settings.observability.cloudwatch_enabled and found.outage is None:
             runtime.metrics.gauges({}, {HEARTBEAT: (1.0, "Count")})
-        context.update_cursor(str(found.blind_looks))
+        context.update_cursor(orjson.dumps(found.outage.as_state()).decode() if found.outage else "")
         return dg.SkipReason(in_words(found))
 
     return safely(context, answer)
 
 
-def blind_looks_of(cursor: str | None) -> int:
-    """A cursor is a hint: what it should not hold counts as nothing."""
-    return int(cursor) if cursor and cursor.isdecimal() else 0
+def outage_of(cursor: str | None) -> Outage | None:
+    """What the look before knew of an outage of MongoDB. A cursor is a hint: what it should not hold is nothing."""
+    try:
+        state = orjson.loads(cursor or "")
+    except orjson.JSONDecodeError:
+        return None
+    return Outage.parse(state) if isinstance(state, dict) else None
 
 
 def in_words(found: Evaluation) -> str:
     """What the sensor's page in the UI says of a look."""
-    if found.blind_looks:
-        return f"MongoDB does not answer at look {found.blind_looks}: no incident is opened or closed"
+    if found.outage:
+        told = ", ".join(sorted(found.outage.told)) or "nobody yet"
+        since = iso(found.outage.since)
+        return f"MongoDB does not answer since {since}: no incident is opened or closed; told: {told}"
     lines = [f"{len(found.open)} incidents are open"]
     lines += [f"{each.alert.severity.value} {each.alert.key}: {each.alert.summary}" for each in found.open]
     by_reason: dict[str, list[str]] = {}
     for name, why in found.unknown.items():
         by_reason.setdefault(why, []).append(name)
-    lines += [f"not known: {', '.join(names)} ({why})" for why, names in by_reason.items()]
+    lines += [f"could not be read: {', '.join(names)} ({why})" for why, names in by_reason.items()]
     return "\n".join(lines)

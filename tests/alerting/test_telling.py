@@ -33,7 +33,6 @@ class Told:
 
     name: str = "told"
     severities: frozenset[Severity] = frozenset(Severity)
-    repeatable: bool = False
     heard: list[tuple[str, Change]] = field(default_factory=list)
     away: bool = False
     gate: threading.Event = field(default_factory=threading.Event)

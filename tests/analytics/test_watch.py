@@ -18,7 +18,7 @@ SETTINGS = AnalyticsSettings(warn_days_left=10, critical_days_left=4)
 
 
 def told(waiting: int | None, age: Age) -> list[tuple[str, Severity]] | None:
-    found = alerts(Snapshot(waiting, age), SETTINGS)
+    found = alerts(Snapshot(waiting, age), SETTINGS, Severity.WARNING)
     return None if found is None else [(each.key, each.severity) for each in found]
 
 

@@ -188,7 +188,7 @@ def test_no_secret_is_in_anything_that_is_said_when_nobody_answers(
         assert answer.stdout or answer.stderr, words
     alert = Alert("test:planted", Severity.CRITICAL, "a test", "operating.md")
     incident = Incident(alert, True, 1, "2026-11-25T08:00:00.000Z", "2026-11-25T08:00:00.000Z", None, {})
-    alerting(away).tell_blindly(incident, Change.OPENED)
+    alerting(away).tell_directly(incident, Change.OPENED)
     use(monkeypatch, away)
     for name, op in (("save_entries", "save"), ("publish_events", "publish"), ("reconcile_entries", None)):
         _run(instance, name, op)

@@ -1,10 +1,10 @@
-"""The `alert_looks` collection: what one look has to know of those before. Since when an alert is suspected, when
-somebody looked last, and since when a lease stands still.
+"""The `alert_looks` collection: what one look has to know of those before. Since when an alert is suspected or
+something cannot be read, when somebody looked last, and since when a lease stands still.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +13,7 @@ from pymongo.collection import Collection
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.dependency import Dependency
 
-_LOOKED, _SUSPECTED, _BEAT = "looked", "suspected", "beat"
+_LOOKED, _SUSPECTED, _UNREAD, _BEAT = "looked", "suspected", "unread", "beat"
 
 
 class AlertLooks:
@@ -41,6 +41,16 @@ class AlertLooks:
 
     def clear(self, keys: Iterable[str]) -> None:
         self._remove(_SUSPECTED, keys)
+
+    def unread(self) -> dict[str, float]:
+        """What could not be read at the look before, and since when (seconds since the epoch)."""
+        return self._moments(_UNREAD)
+
+    def keep_unread(self, since: Mapping[str, float], before: Mapping[str, float]) -> None:
+        """All that cannot be read now and since when (seconds since the epoch); `before` is what `unread` has said."""
+        for key in since.keys() - before.keys():
+            self._put(_UNREAD, key, since[key])
+        self._remove(_UNREAD, before.keys() - since.keys())
 
     def looks(self) -> dict[str, float]:
         """Who looked, and when last (seconds since the epoch)."""

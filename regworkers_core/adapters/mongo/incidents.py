@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,9 +142,9 @@ class Incidents:
         }
         self._update(guard, {"$set": {"status": "resolved", "resolvedAt": at}})
 
-    def adopt(self, alert: Alert, at: str, channels: Sequence[str]) -> None:
-        """An incident with serial 0 that these channels were told of while nothing could be written here. It is kept
-        as open, so that the next look closes it and tells them.
+    def adopt(self, alert: Alert, at: str, channels: Iterable[str]) -> None:
+        """An incident with serial 0 since `at` that these channels were told of while nothing could be written here. It
+        is kept as open, so that the next look closes it and tells them; does nothing when it is known already.
         """
         facts = {
             "scope": alert.scope,
@@ -161,9 +161,15 @@ class Incidents:
             "told": dict.fromkeys(channels, Change.OPENED.value),
             "claims": {},
         }
-        self._dependency.call(
-            lambda: self._collection.update_one({"_id": alert.key}, {"$set": facts}, upsert=True)
-        )
+        try:
+            self._dependency.call(
+                lambda: self._collection.update_one(
+                    {"_id": alert.key, "openedAt": {"$ne": at}}, {"$set": facts}, upsert=True
+                )
+            )
+        except DuplicateKeyError:
+            # Whoever looked at the same time was faster.
+            return
 
     def acknowledge(self, incident: Incident, by: str, at: str, why: str) -> bool:
         """Whether exactly this incident is still open, and is now known to be taken on."""

@@ -5,9 +5,11 @@ SQS tells nobody how old its oldest message is who does not receive it; these tw
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from pymongo import UpdateOne
 from pymongo.collection import Collection
 
 from regworkers_core.domain.timestamps import iso, seconds
@@ -39,6 +41,15 @@ class QueueMarks:
 
     def empty(self, queue: str, now: float) -> None:
         self._update(queue, {"$max": {"emptyAt": iso(now)}, "$setOnInsert": {"watchedAt": iso(now)}})
+
+    def seen(self, empty: Iterable[str], waiting: Iterable[str], now: float) -> None:
+        """One look at many: as `empty` and `watched` of each."""
+        at = iso(now)
+        first = {"$setOnInsert": {"watchedAt": at}}
+        marks = [UpdateOne({"_id": name}, {"$max": {"emptyAt": at}, **first}, upsert=True) for name in empty]
+        marks += [UpdateOne({"_id": name}, first, upsert=True) for name in waiting]
+        if marks:
+            self._dependency.call(lambda: self._collection.bulk_write(marks, ordered=False), retry=False)
 
     def delivered(self, queue: str, now: float) -> None:
         self._update(queue, {"$max": {"deliveredAt": iso(now)}, "$setOnInsert": {"watchedAt": iso(now)}})

@@ -24,7 +24,6 @@ class SlackChannel:
 
     name = "slack"
     severities = ALL
-    repeatable = False
 
     def __init__(
         self, webhook: str, dependency: Dependency, *, environment: str, docs_url: str, timeout_seconds: float
@@ -77,7 +76,6 @@ class FileChannel:
 
     name = "file"
     severities = ALL
-    repeatable = False
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -94,7 +92,6 @@ class FileChannel:
 class LogChannel:
     name = "log"
     severities = ALL
-    repeatable = True
 
     def tell(self, incident: Incident, change: Change) -> None:
         log.warning("alert", **as_document(incident, change))

@@ -24,7 +24,6 @@ class PagerDutyChannel:
 
     name = NAME
     severities = frozenset({Severity.CRITICAL})
-    repeatable = True
 
     def __init__(
         self,

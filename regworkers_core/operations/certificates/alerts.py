@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from regworkers_core.alerting import alerting
-from regworkers_core.domain.alert import Alert, Severity
+from regworkers_core.domain.alert import Alert
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.runtime import Runtime
 
@@ -22,7 +22,8 @@ def watch_renewals(runtime: Runtime) -> None:
 
     def tell(refused: str | None) -> None:
         summary = f"the newest Kafka certificate is not taken up, the one before stays in use: {refused}"
-        held = [Alert(f"{RENEWAL_SCOPE}:kafka", Severity.WARNING, summary, RUNBOOK)] if refused else []
+        severity = runtime.settings.alerts.severity.certificate_renewal
+        held = [Alert(f"{RENEWAL_SCOPE}:kafka", severity, summary, RUNBOOK)] if refused else []
         try:
             alerting(runtime).settle(RENEWAL_SCOPE, held)
         except TransientFailure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import DRAW, SELECTION_JOBS, CampaignState, Unread
 from regworkers_core.operations.conditions.causes import of_draws
 from regworkers_core.operations.conditions.condition import Finding, Given, Judgement
@@ -23,12 +22,13 @@ def failed_runs(given: Given) -> Judgement | Unread:
     drawn = set()
     if not isinstance(campaigns, Unread):
         drawn = {campaign.campaign_id for campaign in campaigns if campaign.is_drawn}
-    found, unknown = {}, set()
+    found: dict[str, Finding] = {}
+    unknown: dict[str, Unread] = {}
     for run in read.failed_runs:
         if run.job in SELECTION_JOBS:
             subject = _subject(run.job, run.partition)
             if run.job == DRAW and isinstance(campaigns, Unread):
-                unknown.add(subject)
+                unknown[subject] = campaigns
                 continue
             if run.job == DRAW and run.partition in drawn:
                 continue
@@ -40,9 +40,12 @@ def failed_runs(given: Given) -> Judgement | Unread:
                 "endedAt": run.ended_at,
             }
             found[subject] = Finding(
-                subject, Severity.CRITICAL, f"the run {run.job}{of} failed at {run.ended_at}", details
+                subject,
+                given.severity.selection_run,
+                f"the run {run.job}{of} failed at {run.ended_at}",
+                details,
             )
-    return Judgement(tuple(found.values()), frozenset(unknown))
+    return Judgement(tuple(found.values()), unknown)
 
 
 def stuck(given: Given) -> Judgement | Unread:
@@ -52,26 +55,28 @@ def stuck(given: Given) -> Judgement | Unread:
     campaigns = given.snapshot.campaigns
     if isinstance(campaigns, Unread):
         return campaigns
-    found, unknown = [], set()
+    found: list[Finding] = []
+    unknown: dict[str, Unread] = {}
     for campaign in campaigns:
         if campaign.status != PROCESSING or _is_worked_on(given, campaign):
             continue
         name, age = campaign.campaign_id, given.age(campaign.since)
         if age is None or age < 0:
-            unknown.add(name)
+            when = "is not known" if age is None else "lies in the future"
+            unknown[name] = Unread(f"the time since which it is in PROCESSING {when}")
         elif age > given.settings.alerts.stuck_seconds:
             why = f": {campaign.failed}" if campaign.failed else ""
             markets = f", {campaign.open_markets} markets open" if campaign.open_markets else ""
             found.append(
                 Finding(
                     name,
-                    Severity.CRITICAL,
+                    given.severity.campaign_stuck,
                     f"campaign {name} is in PROCESSING for {duration(age)} and nobody works on it{markets}{why}",
                     {"campaignId": name, "seconds": round(age), "openMarkets": campaign.open_markets},
                     because=(*of_draws(), *(f"{RUNS}:{_subject(job, name)}" for job in ("draw", "top_up"))),
                 )
             )
-    return Judgement(tuple(found), frozenset(unknown))
+    return Judgement(tuple(found), unknown)
 
 
 def _is_worked_on(given: Given, campaign: CampaignState) -> bool:

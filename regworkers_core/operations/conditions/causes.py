@@ -5,7 +5,8 @@ While one of them is away, a queue that grows is no news: it is told as a conseq
 
 from __future__ import annotations
 
-DEPENDENCY, DAEMONS = "dependency-down", "scheduler:daemons"
+BLIND = "blind"
+DEPENDENCY, DAEMONS, WATCHER = "dependency-down", "scheduler:daemons", "watcher:alerts_sensor"
 # As the drains' specifications in the flows say; a test compares.
 NEEDS = {
     "enqueue": ("dynamodb", "streams", "sqs"),

@@ -9,7 +9,7 @@ from typing import Any
 from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.snapshot import Snapshot, Unread
 from regworkers_core.domain.timestamps import seconds
-from regworkers_core.settings import Settings
+from regworkers_core.settings import AlertSettings, AlertSeverities, Settings
 
 # Where several findings are one, unless they say otherwise.
 SEVERAL = "several"
@@ -19,13 +19,18 @@ SEVERAL = "several"
 class Given:
     """All that a judge looks at. `sensor_seen_at`: when the sensor of alerts looked last, in seconds since the epoch;
     None when it never did, or is the one who looks. `still_seconds`: for how long the lease of a campaign's draw stands
-    still, by campaign, where it does.
+    still, by campaign, where it does. `blind`: what other conditions could not read for too long.
     """
 
     snapshot: Snapshot
     settings: Settings
     sensor_seen_at: float | None = None
     still_seconds: Mapping[str, float] = field(default_factory=dict)
+    blind: tuple[Finding, ...] = ()
+
+    @property
+    def severity(self) -> AlertSeverities:
+        return self.settings.alerts.severity
 
     @property
     def now(self) -> float:
@@ -60,10 +65,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """`unknown` are subjects that could not be judged: what is open of them stays so, and nothing is opened."""
+    """`unknown` are subjects that could not be judged, and why: what is open of them stays so, nothing is opened, and
+    after a while that is an incident itself. `early` are those of which there is nothing to judge yet, which never is.
+    """
 
     findings: tuple[Finding, ...] = ()
-    unknown: frozenset[str] = frozenset()
+    unknown: Mapping[str, Unread] = field(default_factory=dict)
+    early: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +79,8 @@ class Condition:
     """`name` is the scope of its alerts. `fires`, `severity` and `key` describe it for people; `several` ends the line
     that tells of many together ("12 ..."). `runbook` is a page below docs/runbooks.
 
-    `timed`: it compares times with the clock of whoever looks. `patient`: it has to hold at two looks.
+    `timed`: it compares times with the clock of whoever looks. `patient`: it has to hold at two looks. `recovery`: for
+    how many seconds after the end of what explains it a finding may go on untold.
     """
 
     name: str
@@ -83,6 +92,7 @@ class Condition:
     judge: Callable[[Given], Judgement | Unread]
     timed: bool = False
     patient: bool = False
+    recovery: Callable[[AlertSettings], float] = lambda limits: limits.recovery_seconds
 
     def key_of(self, subject: str) -> str:
         return f"{self.name}:{subject}"

@@ -1,12 +1,11 @@
-"""Whoever does not answer."""
+"""What does not answer, and what cannot be read for it."""
 
 from __future__ import annotations
 
-from regworkers_core.domain.alert import Severity
 from regworkers_core.operations.conditions.condition import SEVERAL, Finding, Given, Judgement
 
 # Without them nothing is replicated or drawn. The others become critical by what they bring about.
-_CRITICAL = ("dynamodb", "streams", "sqs", "mongo", "s3")
+ESSENTIAL = ("dynamodb", "streams", "sqs", "mongo", "s3")
 _AWS = ("dynamodb", "streams", "sqs", "s3", "cloudwatch", "secretsmanager")
 _PAGES = {
     "kafka": "kafka.md",
@@ -16,8 +15,13 @@ _PAGES = {
 
 
 def away(_: Given) -> Judgement:
-    """Never, for whoever asks has been answered: `evaluate` tells it when MongoDB keeps nobody's incidents."""
+    """Never, for whoever asks has been answered: `evaluate` tells it when MongoDB keeps no incidents."""
     return Judgement()
+
+
+def blind(given: Given) -> Judgement:
+    """What the other conditions could not read for too long, as `blindness` has found it."""
+    return Judgement(given.blind)
 
 
 def down(given: Given) -> Judgement:
@@ -25,7 +29,7 @@ def down(given: Given) -> Judgement:
     found = [
         Finding(
             name,
-            Severity.CRITICAL if name in _CRITICAL else Severity.WARNING,
+            given.severity.dependency_down if name in ESSENTIAL else given.severity.dependency_down_others,
             f"{name} does not answer: {trouble}",
             {"dependency": name, "trouble": trouble},
             group=_provider(name),

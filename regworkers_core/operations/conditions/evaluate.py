@@ -2,64 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from regworkers_core.adapters.mongo.alert_looks import AlertLooks
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.alerting import alerting
-from regworkers_core.domain.alert import Alert, Change, Severity
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Snapshot, Unread
-from regworkers_core.domain.timestamps import iso
 from regworkers_core.observability.logs import describe
+from regworkers_core.operations.conditions.blindness import Gap, findings_of, gaps_of, since_when
 from regworkers_core.operations.conditions.campaigns import PROCESSING
-from regworkers_core.operations.conditions.condition import Condition, Given, Judgement
+from regworkers_core.operations.conditions.causes import BLIND
+from regworkers_core.operations.conditions.condition import Condition, Finding, Given, Judgement
+from regworkers_core.operations.conditions.dependencies import blind
 from regworkers_core.operations.conditions.fold import Before, fold
-from regworkers_core.operations.conditions.table import MONGO_AWAY, TABLE
+from regworkers_core.operations.conditions.outage import Outage, told_without, written_down
+from regworkers_core.operations.conditions.table import TABLE
 from regworkers_core.operations.conditions.texts import duration
 from regworkers_core.runtime import Runtime
 
 log = structlog.get_logger(__name__)
 # Who looks: the sensor in Dagster, or somebody outside.
 SENSOR, OUTSIDE = "sensor", "outside"
-# Looks come a little late.
-_LATE = 1.5
+CLOCK = "clock"
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """`open` incidents; `unknown` has, by the name of a condition that could not be judged, why. `blind_looks` counts
-    the looks in a row at which MongoDB kept nothing: give it to the next look.
+    """`open` incidents; `unknown` has why something could not be judged, by the name of the condition, or by the key of
+    an alert where it is one subject. `outage` of MongoDB, where it kept nothing: give it to the next look.
     """
 
     open: tuple[Incident, ...] = ()
     unknown: Mapping[str, str] = field(default_factory=dict)
-    blind_looks: int = 0
+    outage: Outage | None = None
 
 
-def evaluate(runtime: Runtime, snapshot: Snapshot, *, by: str, blind_looks: int = 0) -> Evaluation:
-    """Judge the snapshot, open and close incidents, tell the channels. Does not raise when MongoDB is away: then
-    PagerDuty is told of that, from the second look on.
+def evaluate(runtime: Runtime, snapshot: Snapshot, *, by: str, outage: Outage | None = None) -> Evaluation:
+    """Judge the snapshot, open and close incidents, tell the channels. Does not raise when MongoDB is away: then they
+    are told of that alone, and directly. `outage` is that of the look before.
     """
     try:
-        return _settle(runtime, snapshot, by, blind_looks)
+        return _settle(runtime, snapshot, by, outage)
     except (TransientFailure, UsageError) as failure:
-        # Away, or it refuses us: nobody is told of anything in either case.
-        if blind_looks:
-            alerting(runtime).tell_blindly(_mongo_away(runtime, snapshot), Change.OPENED)
-        return Evaluation(
-            unknown={condition.name: str(failure) for condition in TABLE}, blind_looks=blind_looks + 1
-        )
+        # Away, or it refuses us.
+        unknown = {condition.name: str(failure) for condition in TABLE}
+        return Evaluation(unknown=unknown, outage=told_without(runtime, snapshot, str(failure), outage))
 
 
 def judge(condition: Condition, given: Given, *, clock_ahead_seconds: float) -> Judgement | Unread:
     """A condition that compares times judges nothing by a clock that is wrong; a defect of one is not that of all."""
     if condition.timed and abs(clock_ahead_seconds) > given.settings.alerts.clock_seconds:
         side = "ahead of" if clock_ahead_seconds > 0 else "behind"
-        return Unread(f"the clock here is {duration(abs(clock_ahead_seconds))} {side} that of MongoDB")
+        return Unread(f"the clock here is {duration(abs(clock_ahead_seconds))} {side} that of MongoDB", CLOCK)
     try:
         return condition.judge(given)
     except Exception as error:
@@ -67,29 +65,49 @@ def judge(condition: Condition, given: Given, *, clock_ahead_seconds: float) -> 
         return Unread(f"defect in the condition: {type(error).__name__}")
 
 
-def _settle(runtime: Runtime, snapshot: Snapshot, by: str, blind_looks: int) -> Evaluation:
+def _settle(runtime: Runtime, snapshot: Snapshot, by: str, outage: Outage | None) -> Evaluation:
     settings, looks = runtime.settings, runtime.alert_looks
     now, seen = looks.now(), looks.looks()
     seen_at = None if by == SENSOR else seen.get(SENSOR)
     given = Given(snapshot, settings, seen_at, _still(looks, snapshot, now))
     ahead = given.now - now
-    judged = {condition.name: judge(condition, given, clock_ahead_seconds=ahead) for condition in TABLE}
+    judged = {
+        condition.name: judge(condition, given, clock_ahead_seconds=ahead)
+        for condition in TABLE
+        if condition.name != BLIND
+    }
     suspected = {key: since for key, since in looks.suspected().items() if since <= now}
-    before = Before(runtime.incidents.of(*judged), suspected, now)
+    before = Before(runtime.incidents.of(*judged, BLIND), suspected, now)
+    gaps = gaps_of(TABLE, judged, settings.alerts)
+    given = replace(given, blind=_blind(looks, gaps, before.incidents, now, settings.alerts.blind_seconds))
+    judged[BLIND] = blind(given)
     folded = fold(TABLE, judged, before, settings.alerts)
     for key in folded.suspected - suspected.keys():
         looks.suspect(key, now)
     looks.clear(folded.cleared)
-    telling = alerting(runtime)
-    last = seen.get(by)
-    away = last is not None and now - last > _LATE * settings.alerts.look_seconds
-    if telling.repeatable and (blind_looks > 1 or (by == OUTSIDE and away)):
-        # Told while nothing could be kept, or perhaps told: it is closed there in either case.
-        runtime.incidents.adopt(_mongo_away(runtime, snapshot).alert, iso(now), telling.repeatable)
-    open_now = telling.settle_all(folded.held, now=now)
+    written_down(runtime, snapshot, outage)
+    open_now = alerting(runtime).settle_all(folded.held, now=now)
     looks.looked(by, now)
-    unknown = {name: found.why for name, found in judged.items() if isinstance(found, Unread)}
-    return Evaluation(tuple(open_now), unknown)
+    _mark_queues(runtime, snapshot, now)
+    return Evaluation(tuple(open_now), {gap.key: gap.unread.why for gap in gaps})
+
+
+def _blind(
+    looks: AlertLooks, gaps: Sequence[Gap], incidents: Sequence[Incident], now: float, seconds: float
+) -> tuple[Finding, ...]:
+    """What cannot be read for too long, by this look and those before it."""
+    before = {key: since for key, since in looks.unread().items() if since <= now}
+    since = since_when(gaps, before, now)
+    looks.keep_unread(since, before)
+    return findings_of(gaps, since, incidents, now, seconds)
+
+
+def _mark_queues(runtime: Runtime, snapshot: Snapshot, now: float) -> None:
+    """So that the next look knows how old the oldest message of each queue is at most."""
+    if not isinstance(snapshot.queues, Unread):
+        empty = [queue.name for queue in snapshot.queues if not queue.waiting]
+        waiting = [queue.name for queue in snapshot.queues if queue.waiting]
+        runtime.queue_marks.seen(empty, waiting, now)
 
 
 def _still(looks: AlertLooks, snapshot: Snapshot, now: float) -> dict[str, float]:
@@ -111,18 +129,3 @@ def _still(looks: AlertLooks, snapshot: Snapshot, now: float) -> dict[str, float
             still[name] = now - since
     looks.forget(known.keys() - beats.keys())
     return still
-
-
-def _mongo_away(runtime: Runtime, snapshot: Snapshot) -> Incident:
-    others = sorted(
-        name for name, trouble in snapshot.dependencies.items() if trouble is not None and name != "mongo"
-    )
-    alert = Alert(
-        MONGO_AWAY.key_of("mongo"),
-        Severity.CRITICAL,
-        "MongoDB does not answer: nothing is replicated, and no other alert can be kept or told",
-        f"runbooks/{MONGO_AWAY.runbook}",
-        {"alsoAway": others},
-    )
-    at = iso(runtime.clock())
-    return Incident(alert, True, 0, at, at, None, {})

@@ -78,9 +78,14 @@ def fold(
         for condition in table
         for key in (condition.key_of(finding.subject) for finding in _findings(judged[condition.name]))
     }
-    causes = seen | before.explains(limits.recovery_seconds)
+    explaining = {
+        recovery: seen | before.explains(recovery)
+        for recovery in {condition.recovery(limits) for condition in table}
+    }
     folds = {
-        condition.name: _Fold(condition, judged[condition.name], before, causes, limits)
+        condition.name: _Fold(
+            condition, judged[condition.name], before, explaining[condition.recovery(limits)], limits
+        )
         for condition in table
     }
     alerts = {alert.key: alert for each in folds.values() for alert in each.alerts}
@@ -136,9 +141,9 @@ class _Fold:
                 groups.setdefault(finding.group, []).append(finding)
         for group, members in groups.items():
             self._tell(group, members)
-        if isinstance(judged, Judgement) and judged.unknown:
+        if isinstance(judged, Judgement) and (left := {*judged.unknown, *judged.early}):
             # What is told together may be of those of whom nothing is known.
-            self.kept |= {condition.key_of(subject) for subject in judged.unknown}
+            self.kept |= {condition.key_of(subject) for subject in left}
             self.kept |= {key for key in before.open if self._is_a_group(key)}
 
     def _keep(self, finding: Finding) -> None:
@@ -172,17 +177,12 @@ class _Fold:
 
 def _together(condition: Condition, group: str, members: Sequence[Finding]) -> Alert:
     subjects = sorted(member.subject for member in members)
-    worst = (
-        Severity.CRITICAL
-        if any(member.severity is Severity.CRITICAL for member in members)
-        else Severity.WARNING
-    )
     pages = {member.page for member in members}
     details: dict[str, Any] = {"count": len(members), "members": subjects[:_NAMED]}
     return condition.alert(
         Finding(
             group,
-            worst,
+            Severity.worst(member.severity for member in members),
             f"{len(members)} {condition.several}: {some(subjects)}",
             {**details, "first": members[0].summary},
             page=pages.pop() if len(pages) == 1 else "",
@@ -203,10 +203,8 @@ def _attribute(explained: Sequence[Finding], alerts: dict[str, Alert], told_as: 
             "consequences": [*named, finding.summary][:_NAMED],
             "consequencesCount": alert.details.get("consequencesCount", 0) + 1,
         }
-        severe = Severity.CRITICAL in (alert.severity, finding.severity)
-        alerts[key] = replace(
-            alert, severity=Severity.CRITICAL if severe else alert.severity, details=details
-        )
+        severity = Severity.worst((alert.severity, finding.severity))
+        alerts[key] = replace(alert, severity=severity, details=details)
 
 
 def _findings(judged: Judgement | Unread) -> tuple[Finding, ...]:

@@ -8,6 +8,7 @@ from regworkers_core.operations.conditions.condition import Finding, Given, Judg
 
 # A class that is no difference so far.
 _NOT_YET = "not_yet"
+_REPLICA = "replica"
 
 
 def drift(given: Given) -> Judgement | Unread:
@@ -16,16 +17,19 @@ def drift(given: Given) -> Judgement | Unread:
     if isinstance(parity, Unread):
         return parity
     if parity is None:
-        return Unread("nobody has compared source and replica yet")
+        # Never compared.
+        return Judgement(early=frozenset({_REPLICA}))
     found = {kind: count for kind, count in sorted(parity.differences.items()) if count and kind != _NOT_YET}
     total = sum(found.values())
-    if not total:
+    limits, severity = given.settings.alerts, given.severity.drift
+    if total < limits.drift_entries:
         return Judgement()
     kinds = ", ".join(f"{count} {kind}" for kind, count in found.items())
-    severe = total >= given.settings.alerts.drift_critical
+    if total >= limits.drift_critical:
+        severity = Severity.worst((severity, given.severity.drift_critical))
     finding = Finding(
-        "replica",
-        Severity.CRITICAL if severe else Severity.WARNING,
+        _REPLICA,
+        severity,
         f"the replica differs from its source in {total} entries: {kinds}",
         {**found, "comparedAt": parity.at},
     )
@@ -42,13 +46,15 @@ def certificates(given: Given) -> Judgement | Unread:
 
 def _of_certificate(given: Given, found: CertificateState) -> list[Finding]:
     limits, days = given.settings.certificates, found.days_left
+    mild = given.severity.certificates
+    severe = Severity.worst((mild, given.severity.certificates_critical))
     findings = []
     if days is not None and days < limits.warn_days:
         ends = "has ended" if days < 0 else f"ends in {days:.1f} days"
         findings.append(
             Finding(
                 f"{found.environment}-ends",
-                Severity.CRITICAL if days < limits.critical_days else Severity.WARNING,
+                severe if days < limits.critical_days else mild,
                 f"the Kafka certificate of {found.environment} {ends}, under {limits.warn_days:g}: "
                 "`regworkers certs generate` makes another one",
                 {"daysLeft": round(days, 2), "subject": found.subject},
@@ -58,7 +64,7 @@ def _of_certificate(given: Given, found: CertificateState) -> list[Finding]:
         findings.append(
             Finding(
                 f"{found.environment}-trouble",
-                Severity.CRITICAL if found.unusable else Severity.WARNING,
+                severe if found.unusable else mild,
                 f"the Kafka certificate of {found.environment}: {found.trouble}",
                 {"subject": found.subject},
             )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import TickState, Unread
 from regworkers_core.operations.conditions.causes import DAEMONS
 from regworkers_core.operations.conditions.condition import Finding, Given, Judgement
 from regworkers_core.operations.conditions.texts import duration, some
 
 ALERTS_SENSOR = "alerts_sensor"
-_INTERVALS = 3
 _SOON_SECONDS = 600.0
 
 
@@ -26,7 +24,7 @@ def silent(given: Given) -> Judgement | Unread:
         beats = [f"{name} {'never' if age is None else duration(age) + ' ago'}" for name, age in late.items()]
         summary = f"{len(late)} of {len(ages)} daemons of Dagster are silent, last heard of: {some(beats)}"
         details = {"silentSeconds": {name: age and round(age) for name, age in late.items()}}
-        findings.append(Finding(DAEMONS.partition(":")[2], Severity.CRITICAL, summary, details))
+        findings.append(Finding(DAEMONS.partition(":")[2], given.severity.scheduler, summary, details))
     findings += [found for tick in read.ticks if (found := _of_tick(given, tick)) is not None]
     # Since when a daily schedule is switched on is not known: its first tick may be due tomorrow.
     first = {
@@ -34,7 +32,7 @@ def silent(given: Given) -> Judgement | Unread:
         for tick in read.ticks
         if tick.last_tick_at is None and tick.interval_seconds > _SOON_SECONDS
     }
-    return Judgement(tuple(findings), frozenset(first))
+    return Judgement(tuple(findings), early=frozenset(first))
 
 
 def watcher_silent(given: Given) -> Judgement:
@@ -45,7 +43,7 @@ def watcher_silent(given: Given) -> Judgement:
         return Judgement()
     summary = f"{ALERTS_SENSOR} has not looked for {duration(age)}: daemon, code location or sensor are down"
     found = Finding(
-        ALERTS_SENSOR, Severity.CRITICAL, summary, {"silentSeconds": round(age)}, because=(DAEMONS,)
+        ALERTS_SENSOR, given.severity.watcher, summary, {"silentSeconds": round(age)}, because=(DAEMONS,)
     )
     return Judgement((found,))
 
@@ -54,7 +52,8 @@ def _of_tick(given: Given, tick: TickState) -> Finding | None:
     age = given.age(tick.last_tick_at)
     if age is None and tick.interval_seconds > _SOON_SECONDS:
         return None
-    limit = max(_INTERVALS * tick.interval_seconds, given.settings.alerts.silent_seconds)
+    alerts, severity = given.settings.alerts, given.severity.scheduler_ticks
+    limit = max(alerts.silent_intervals * tick.interval_seconds, alerts.silent_seconds)
     details = {
         "intervalSeconds": tick.interval_seconds,
         "silentSeconds": None if age is None else round(age),
@@ -62,8 +61,8 @@ def _of_tick(given: Given, tick: TickState) -> Finding | None:
     if age is None or age > limit:
         last = "never ticked" if age is None else f"ticked {duration(age)} ago"
         summary = f"{tick.name} is switched on and {last}, it should every {duration(tick.interval_seconds)}"
-        return Finding(tick.name, Severity.WARNING, summary, details, because=(DAEMONS,))
+        return Finding(tick.name, severity, summary, details, because=(DAEMONS,))
     if tick.error:
         summary = f"the last tick of {tick.name} failed: {tick.error.splitlines()[0][:200]}"
-        return Finding(tick.name, Severity.WARNING, summary, details)
+        return Finding(tick.name, severity, summary, details)
     return None

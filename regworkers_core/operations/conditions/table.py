@@ -5,17 +5,24 @@ from __future__ import annotations
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import SELECTION_JOBS
 from regworkers_core.operations.conditions import campaigns, dependencies, kept, queues, scheduler, work
-from regworkers_core.operations.conditions.causes import DEPENDENCY
+from regworkers_core.operations.conditions.causes import BLIND, DEPENDENCY
 from regworkers_core.operations.conditions.condition import Condition
 from regworkers_core.operations.conditions.texts import duration
 from regworkers_core.settings import AlertSettings, AnalyticsSettings, CertificatesSettings
 
 _LIMITS, _CERTIFICATES, _ANALYTICS = AlertSettings(), CertificatesSettings(), AnalyticsSettings()
-_CRITICAL, _WARNING = Severity.CRITICAL.value, Severity.WARNING.value
+_SEVERITY = _LIMITS.severity
+
+
+def _two_steps(first: Severity, where: str, second: Severity) -> str:
+    """`warning; above 600 s critical`, of which the worse one counts."""
+    return first.value if first is second else f"{first}; {where} {second}"
+
+
 MONGO_AWAY = Condition(
     name="mongo-away",
-    fires="MongoDB, which keeps the incidents, does not answer at two looks; told to PagerDuty and the log only",
-    severity=_CRITICAL,
+    fires="MongoDB, which keeps the incidents, does not answer at two looks; every channel is told directly",
+    severity=_SEVERITY.mongo_away.value,
     key="mongo",
     runbook="time-outs.md",
     several="times MongoDB is away",
@@ -26,8 +33,9 @@ TABLE: tuple[Condition, ...] = (
     Condition(
         name=DEPENDENCY,
         fires=f"a dependency does not answer at two looks, `patienceSeconds` ({_LIMITS.patience_seconds:.0f} s) apart",
-        severity=f"{_CRITICAL}: DynamoDB, its streams, SQS, S3, MongoDB; {_WARNING}: the others, as long as nothing "
-        "critical comes of it",
+        severity=f"{_SEVERITY.dependency_down}: DynamoDB, its streams, SQS, S3, MongoDB; "
+        f"{_SEVERITY.dependency_down_others} (`dependencyDownOthers`): the others, as long as nothing critical "
+        "comes of it",
         key="dependency",
         runbook="time-outs.md",
         several="dependencies do not answer",
@@ -35,10 +43,23 @@ TABLE: tuple[Condition, ...] = (
         patient=True,
     ),
     Condition(
+        name=BLIND,
+        fires="what a condition judges, all of it or one subject, could not be read for `blindSeconds` "
+        f"({duration(_LIMITS.blind_seconds)}); what one dependency keeps from being read is one incident",
+        severity="the highest of the conditions that are blind",
+        key="dependency, `clock`, or the condition where no dependency is at fault",
+        runbook="time-outs.md",
+        several="causes keep conditions from being judged",
+        judge=dependencies.blind,
+        # A dependency that answers again and still cannot be read is another matter.
+        recovery=lambda limits: limits.blind_seconds,
+    ),
+    Condition(
         name="scheduler",
-        fires="a daemon of Dagster is silent, a sensor or schedule that is switched on did not tick for three "
-        f"intervals and `silentSeconds` ({duration(_LIMITS.silent_seconds)}), or its last tick failed; at two looks",
-        severity=f"{_CRITICAL}: daemons; {_WARNING}: ticks",
+        fires="a daemon of Dagster is silent, a sensor or schedule that is switched on did not tick for "
+        f"`silentIntervals` ({_LIMITS.silent_intervals:g}) of its intervals and `silentSeconds` "
+        f"({duration(_LIMITS.silent_seconds)}), or its last tick failed; at two looks",
+        severity=f"{_SEVERITY.scheduler}: daemons; {_SEVERITY.scheduler_ticks} (`schedulerTicks`): ticks",
         key="`daemons`, or the sensor or schedule",
         runbook="scheduler.md",
         several="sensors and schedules do not tick as they should",
@@ -50,7 +71,7 @@ TABLE: tuple[Condition, ...] = (
         name="watcher",
         fires="who looks from outside of Dagster finds that the sensor of alerts did not look for `silentSeconds` "
         f"({duration(_LIMITS.silent_seconds)})",
-        severity=_CRITICAL,
+        severity=_SEVERITY.watcher.value,
         key="alerts_sensor",
         runbook="scheduler.md",
         several="watchers are silent",
@@ -61,7 +82,7 @@ TABLE: tuple[Condition, ...] = (
         name="error-rate",
         fires=f"more than `errorRate` ({_LIMITS.error_rate:.0%}) of what a drain received within 5 min failed, and at "
         f"least `errorItems` ({_LIMITS.error_items}) items",
-        severity=_CRITICAL,
+        severity=_SEVERITY.error_rate.value,
         key="drain",
         runbook="dead-letters.md",
         several="drains fail",
@@ -72,7 +93,7 @@ TABLE: tuple[Condition, ...] = (
         name="batch-time",
         fires=f"the p95 of a drain's batches is above `batchShare` ({_LIMITS.batch_share:.0%}) of the time that a "
         "batch is its own",
-        severity=_WARNING,
+        severity=_SEVERITY.batch_time.value,
         key="drain",
         runbook="time-outs.md",
         several="drains are close to their time limit",
@@ -83,8 +104,11 @@ TABLE: tuple[Condition, ...] = (
         name="stream-lag",
         fires="the oldest unread record of the demand table's stream is older than `streamLagSeconds` "
         f"({_LIMITS.stream_lag_seconds:.0f} s)",
-        severity=f"{_WARNING}; {_CRITICAL} above `streamLagCriticalSeconds` "
-        f"({duration(_LIMITS.stream_lag_critical_seconds)})",
+        severity=_two_steps(
+            _SEVERITY.stream_lag,
+            f"above `streamLagCriticalSeconds` ({duration(_LIMITS.stream_lag_critical_seconds)})",
+            _SEVERITY.stream_lag_critical,
+        ),
         key="demand-table",
         runbook="stream-lag.md",
         several="streams lag",
@@ -95,7 +119,7 @@ TABLE: tuple[Condition, ...] = (
         name="queue-depth",
         fires="more messages wait than `queueDepth` of that queue: "
         + ", ".join(f"{name} {limit:,}" for name, limit in _LIMITS.queue_depth.model_dump().items()),
-        severity=_CRITICAL,
+        severity=_SEVERITY.queue_depth.value,
         key="queue",
         runbook="stream-lag.md",
         several="queues are deep",
@@ -103,8 +127,8 @@ TABLE: tuple[Condition, ...] = (
     ),
     Condition(
         name="dead-letters",
-        fires="a dead-letter queue is not empty",
-        severity=_WARNING,
+        fires=f"more than `deadLetters` ({_LIMITS.dead_letters}) lie on a dead-letter queue",
+        severity=_SEVERITY.dead_letters.value,
         key="dead-letter queue",
         runbook="dead-letters.md",
         several="dead-letter queues are not empty",
@@ -115,8 +139,12 @@ TABLE: tuple[Condition, ...] = (
         fires="of the time that the stream (24 h) or a queue keeps what nobody reads, less than `lossShareLeft` "
         f"({_LIMITS.loss_share_left:.0%}) is left for the oldest; of the analytics queue "
         f"`analytics.warnDaysLeft` ({_ANALYTICS.warn_days_left:g} days)",
-        severity=f"{_WARNING}; {_CRITICAL} under `lossCriticalShareLeft` ({_LIMITS.loss_critical_share_left:.0%}), "
-        f"`analytics.criticalDaysLeft` ({_ANALYTICS.critical_days_left:g} days)",
+        severity=_two_steps(
+            _SEVERITY.data_loss,
+            f"under `lossCriticalShareLeft` ({_LIMITS.loss_critical_share_left:.0%}), `analytics.criticalDaysLeft` "
+            f"({_ANALYTICS.critical_days_left:g} days)",
+            _SEVERITY.data_loss_critical,
+        ),
         key="queue, or `demand-table-stream`",
         runbook="stream-lag.md",
         several="queues are about to lose something",
@@ -125,10 +153,11 @@ TABLE: tuple[Condition, ...] = (
     ),
     Condition(
         name=campaigns.RUNS,
-        fires="the last run of a selection job failed, a day ago at most: "
+        fires="the last run of a selection job failed, a day ago at most, for another reason than a config that is "
+        "missing or wrong: "
         + ", ".join(f"`{job}`" for job in SELECTION_JOBS)
         + "; of a draw a week ago at most, unless it was done since then, by whomever",
-        severity=_CRITICAL,
+        severity=_SEVERITY.selection_run.value,
         key="job, or `<job>/<campaignId>`",
         runbook="selection-failures.md",
         several="selection runs failed",
@@ -138,7 +167,7 @@ TABLE: tuple[Condition, ...] = (
         name="campaign-stuck",
         fires=f"a campaign is in PROCESSING for `stuckSeconds` ({duration(_LIMITS.stuck_seconds)}) and nobody holds "
         "the lease of its draw, or it stands still; or codes for its winners are missing",
-        severity=_CRITICAL,
+        severity=_SEVERITY.campaign_stuck.value,
         key="campaignId",
         runbook="selection-failures.md",
         several="campaigns are stuck in PROCESSING",
@@ -147,8 +176,13 @@ TABLE: tuple[Condition, ...] = (
     ),
     Condition(
         name="drift",
-        fires="the last reconcile found that the replica differs from its source",
-        severity=f"{_WARNING}; {_CRITICAL} from `driftCritical` ({_LIMITS.drift_critical}) entries on",
+        fires=f"the last reconcile found that the replica differs from its source in `driftEntries` "
+        f"({_LIMITS.drift_entries}) entries or more",
+        severity=_two_steps(
+            _SEVERITY.drift,
+            f"from `driftCritical` ({_LIMITS.drift_critical}) entries on",
+            _SEVERITY.drift_critical,
+        ),
         key="replica",
         runbook="out-of-sync.md",
         several="replicas differ",
@@ -158,8 +192,11 @@ TABLE: tuple[Condition, ...] = (
         name="certificates",
         fires=f"Kafka's client certificate ends in less than `certificates.warnDays` ({_CERTIFICATES.warn_days:g}), or "
         "is out of order",
-        severity=f"{_WARNING}; {_CRITICAL} under `certificates.criticalDays` ({_CERTIFICATES.critical_days:g}), and "
-        "when it cannot be used",
+        severity=_two_steps(
+            _SEVERITY.certificates,
+            f"under `certificates.criticalDays` ({_CERTIFICATES.critical_days:g}), and when it cannot be used,",
+            _SEVERITY.certificates_critical,
+        ),
         key="`<environment>-ends`, `<environment>-trouble`",
         runbook="certificates.md",
         several="certificates need somebody",

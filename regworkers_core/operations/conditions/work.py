@@ -9,6 +9,7 @@ from regworkers_core.operations.conditions.condition import Finding, Given, Judg
 from regworkers_core.operations.conditions.texts import duration
 
 _STREAM = "demand-table"
+AGE_NOT_KNOWN = Unread("the age of the oldest unread record of the stream is not known", "streams")
 
 
 def error_rate(given: Given) -> Judgement | Unread:
@@ -33,7 +34,7 @@ def error_rate(given: Given) -> Judgement | Unread:
             if own >= limits.error_items and own > limits.error_rate * drain.received
             else of_drain(drain.name)
         )
-        found.append(Finding(drain.name, Severity.CRITICAL, summary, details, because))
+        found.append(Finding(drain.name, given.severity.error_rate, summary, details, because))
     return Judgement(tuple(found))
 
 
@@ -42,20 +43,23 @@ def batch_time(given: Given) -> Judgement | Unread:
     drains, share = given.snapshot.drains, given.settings.alerts.batch_share
     if isinstance(drains, Unread):
         return drains
-    found, unknown = [], set()
+    found: list[Finding] = []
+    unknown: dict[str, Unread] = {}
     for drain in drains:
         took, limit = drain.batch_p95_seconds, drain.batch_limit_seconds
         if took is None or limit is None:
             # Nothing received is known: it was not slow.
             if drain.received:
-                unknown.add(drain.name)
+                unknown[drain.name] = Unread(f"the drain {drain.name} has ended no batch")
         elif took > share * limit:
             summary = (
                 f"a batch of the drain {drain.name} takes {took:.1f} s (p95), its limit is {limit:.0f} s"
             )
             details = {"p95Seconds": round(took, 3), "limitSeconds": limit}
-            found.append(Finding(drain.name, Severity.WARNING, summary, details, of_drain(drain.name)))
-    return Judgement(tuple(found), frozenset(unknown))
+            found.append(
+                Finding(drain.name, given.severity.batch_time, summary, details, of_drain(drain.name))
+            )
+    return Judgement(tuple(found), unknown)
 
 
 def stream_lag(given: Given) -> Judgement | Unread:
@@ -65,15 +69,17 @@ def stream_lag(given: Given) -> Judgement | Unread:
         return stream
     age = stream.iterator_age_seconds
     if age is None:
-        return Unread("nobody knows how old the oldest unread record of the stream is")
+        return AGE_NOT_KNOWN
     if age <= limits.stream_lag_seconds:
         return Judgement()
-    severe = age > limits.stream_lag_critical_seconds
+    severity = given.severity.stream_lag
+    if age > limits.stream_lag_critical_seconds:
+        severity = Severity.worst((severity, given.severity.stream_lag_critical))
     limit = duration(limits.stream_lag_seconds)
     summary = f"the oldest unread record of the stream is {duration(age)} old, above {limit}"
     found = Finding(
         _STREAM,
-        Severity.CRITICAL if severe else Severity.WARNING,
+        severity,
         summary,
         {"iteratorAgeSeconds": round(age), "shards": stream.shards},
         of_backlog("enqueue"),

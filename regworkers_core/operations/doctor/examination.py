@@ -9,6 +9,7 @@ from typing import Any
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.operations.conditions.causes import BLIND
 from regworkers_core.operations.conditions.condition import Condition, Finding, Given
 from regworkers_core.operations.conditions.evaluate import judge
 from regworkers_core.operations.conditions.table import MONGO_AWAY, TABLE
@@ -124,8 +125,8 @@ def examine(
     looks, when (seconds since the epoch) it did so first.
     """
     snapshot = given.snapshot
-    # Away at two looks says the second one; here one look is all there is, and `dependency-down` says it.
-    table = [condition for condition in TABLE if condition.name != MONGO_AWAY.name]
+    # One look is all there is here: what is away at two, or unread for a while, `dependency-down` and the rows say.
+    table = [condition for condition in TABLE if condition.name not in (MONGO_AWAY.name, BLIND)]
     judged = {condition.name: judge(condition, given, clock_ahead_seconds=0.0) for condition in table}
     findings = [
         (condition, finding)

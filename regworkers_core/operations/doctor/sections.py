@@ -50,9 +50,11 @@ def rows_of(snapshot: Snapshot, settings: Settings) -> list[Row]:
     return [
         *(_dependency(name, trouble, settings) for name, trouble in snapshot.dependencies.items()),
         *_read("queues", snapshot.queues, settings, lambda found: _queues(found, prefix, dead=False)),
+        *_unread_queues(snapshot, settings, "queues"),
         *_read(
             "deadLetterQueues", snapshot.queues, settings, lambda found: _queues(found, prefix, dead=True)
         ),
+        *_unread_queues(snapshot, settings, "deadLetterQueues"),
         *_read("stream", snapshot.stream, settings, _stream),
         *_read("leases", snapshot.leases, settings, lambda found: map(_lease, found)),
         *_read("drains", snapshot.drains, settings, lambda found: map(_drain, found)),
@@ -81,6 +83,15 @@ def _dependency(name: str, trouble: str | None, settings: Settings) -> Row:
     if trouble is None:
         return Row("dependencies", name, State.FINE, "answers")
     return Row("dependencies", name, State.UNREAD, trouble, help=way_out(trouble, settings, name))
+
+
+def _unread_queues(snapshot: Snapshot, settings: Settings, section: str) -> Iterable[Row]:
+    """Where some could be read and others could not."""
+    if not isinstance(snapshot.queues, Unread):
+        for name, unread in snapshot.unread_queues.items():
+            if name.endswith("-dlq") is (section == "deadLetterQueues"):
+                short = name.removeprefix(settings.names.prefix)
+                yield Row(section, short, State.UNREAD, unread.why, help=way_out(unread.why, settings))
 
 
 def _queues(queues: Iterable[QueueState], prefix: str, *, dead: bool) -> Iterable[Row]:

@@ -60,13 +60,22 @@ _LOOK = (
     OLDEST_MESSAGE,
 )
 
+
+def _own_rows(_place: Place) -> Mapping[str, Any]:
+    return {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": ["OUTAGE#alerts"]}}
+
+
+_REMEMBER = Statement(
+    "RememberThatMongoDbIsAway", ("dynamodb:DeleteItem", "dynamodb:PutItem"), (leases,), _own_rows
+)
+
 PLATFORM = (
     Worker(
         "sensors",
-        "the code server: sensors, schedules, checks",
-        (*_LOOK, REMOVE_DEAD_HEARTBEATS, PUT_METRICS),
-        # Only of a drain that was killed.
-        frozenset({"dynamodb:DeleteItem"}),
+        "the code server: sensors, schedules, checks; `regworkers alerts evaluate`",
+        (*_LOOK, REMOVE_DEAD_HEARTBEATS, PUT_METRICS, _REMEMBER),
+        # Only of a drain that was killed, and while MongoDB is away.
+        frozenset({"dynamodb:DeleteItem", "dynamodb:PutItem"}),
     ),
     Worker(
         "provision",
@@ -123,7 +132,7 @@ PLATFORM = (
 OPERATORS = (
     Worker(
         "doctor",
-        "`regworkers doctor`, `regworkers alerts evaluate` and runs of doctor: changes nothing",
+        "`regworkers doctor` and runs of doctor: changes nothing",
         _LOOK,
     ),
     Worker(

@@ -10,15 +10,22 @@ from typing import Any
 
 import structlog
 
-from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.observability.logs import describe
 
 log = structlog.get_logger(__name__)
+# One dependency that has a second guard, or another name where it is called.
+_GUARDED = {"drain-log": "mongo", "dynamodb-streams": "streams"}
 
 
-def at_once(readers: Mapping[str, Callable[[], Any]], within_seconds: float) -> dict[str, Any]:
+def at_once(
+    readers: Mapping[str, Callable[[], Any]],
+    within_seconds: float,
+    asks: Callable[[str], str] = lambda name: "",
+) -> dict[str, Any]:
     """What each reader returned, by its name; Unread for one that raised or did not answer in time. Never raises.
+    `asks` names the dependency of a reader that does not say itself which one failed it.
 
     Whoever is late goes on in a daemon thread of its own and is not listened to any more.
     """
@@ -27,8 +34,10 @@ def at_once(readers: Mapping[str, Callable[[], Any]], within_seconds: float) -> 
     def read(name: str, reader: Callable[[], Any]) -> None:
         try:
             found[name] = reader()
+        except TransientFailure as failure:
+            found[name] = Unread(str(failure), _GUARDED.get(failure.dependency, failure.dependency))
         except (Failure, UsageError) as error:
-            found[name] = Unread(str(error))
+            found[name] = Unread(str(error), asks(name))
         except Exception as error:
             # A defect in one reading must not blind all the others.
             log.error("reading failed", reading=name, error=describe(error))
@@ -45,5 +54,5 @@ def at_once(readers: Mapping[str, Callable[[], Any]], within_seconds: float) -> 
         thread.start()
     for thread in threads:
         thread.join(max(0.0, give_up - time.monotonic()))
-    late = Unread(f"no answer within {within_seconds:.1f} s")
-    return {name: found.get(name, late) for name in readers}
+    late = f"no answer within {within_seconds:.1f} s"
+    return {name: found[name] if name in found else Unread(late, asks(name)) for name in readers}

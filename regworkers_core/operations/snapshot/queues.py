@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from regworkers_core.domain.snapshot import QueueState, Reading, Unread
@@ -22,31 +23,37 @@ def queue_readers(runtime: Runtime) -> dict[str, Callable[[], Any]]:
     return readers
 
 
-def queue_states(found: Mapping[str, Any]) -> Reading[tuple[QueueState, ...]]:
-    """From what the readers brought; Unread when the depth of one of them is."""
-    states = []
-    for name, state in found.items():
-        if not name.startswith(_DEPTH):
-            continue
-        if isinstance(state, Unread):
-            return state
-        age = found[_AGE + state.name]
-        states.append(aged(state, None if isinstance(age, Unread) else age))
-    return tuple(states)
+def asked_for_queue(reader: str) -> str:
+    """The dependency that one of `queue_readers` asks in the first place; empty for any other."""
+    if reader.startswith(_DEPTH):
+        return "sqs"
+    return "mongo" if reader.startswith(_AGE) else ""
 
 
-def aged(state: QueueState, age: float | None) -> QueueState:
+def queue_states(
+    found: Mapping[str, Any],
+) -> tuple[Reading[tuple[QueueState, ...]], dict[str, Unread]]:
+    """From what the readers brought: the queues whose depth could be read (Unread when that is none), and the others
+    by name.
+    """
+    states, unread = [], {}
+    for reader, state in found.items():
+        if reader.startswith(_DEPTH):
+            name = reader.removeprefix(_DEPTH)
+            if isinstance(state, Unread):
+                unread[name] = state
+            else:
+                states.append(aged(state, found[_AGE + name]))
+    return (tuple(states) if states or not unread else next(iter(unread.values()))), unread
+
+
+def aged(state: QueueState, age: Reading[float | None]) -> QueueState:
     """With an age that may be from before the queue was emptied: where nothing waits, nothing is old."""
-    known = age if state.waiting else 0.0
-    return QueueState(
-        state.name,
-        state.visible,
-        state.in_flight,
-        state.delayed,
-        state.is_dead_letter,
-        state.retention_seconds,
-        known,
-    )
+    if not state.waiting:
+        return replace(state, oldest_seconds=0.0)
+    if isinstance(age, Unread):
+        return replace(state, age_unread=age)
+    return replace(state, oldest_seconds=age)
 
 
 def _depth(runtime: Runtime, name: str, is_dead_letter: bool) -> QueueState:
@@ -64,12 +71,9 @@ def _known_age(runtime: Runtime, name: str, is_dead_letter: bool) -> float | Non
         first = runtime.dead_letters.oldest_open(name.removesuffix("-dlq"))
         moment = None if first is None else seconds(first)
         known += [] if moment is None else [now - moment]
-    else:
-        marks = runtime.queue_marks.of(name)
-        moments = [
-            each for each in (marks.watched_at, marks.empty_at, marks.delivered_at) if each is not None
-        ]
-        known += [now - max(moments)] if moments else []
+    marks = runtime.queue_marks.of(name)
+    moments = [each for each in (marks.watched_at, marks.empty_at, marks.delivered_at) if each is not None]
+    known += [now - max(moments)] if moments else []
     if runtime.settings.observability.cloudwatch_enabled:
         measured = runtime.metrics.oldest_message_seconds(name, now)
         known += [] if measured is None else [measured]

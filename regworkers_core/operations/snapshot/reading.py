@@ -24,7 +24,7 @@ from regworkers_core.operations.certificates.inspection import Problem
 from regworkers_core.operations.snapshot.at_once import at_once
 from regworkers_core.operations.snapshot.campaigns import read_campaigns
 from regworkers_core.operations.snapshot.drains import read_drains
-from regworkers_core.operations.snapshot.queues import queue_readers, queue_states
+from regworkers_core.operations.snapshot.queues import asked_for_queue, queue_readers, queue_states
 from regworkers_core.operations.status import DEPENDENCIES, SERVICES
 from regworkers_core.runtime import Runtime
 
@@ -35,6 +35,15 @@ _OF_AGE = (Problem.ENDS_SOON, Problem.EXPIRED)
 # With these no new connection is made.
 _OUT_OF_ORDER = (Problem.DAMAGED, Problem.NOT_YET_VALID, Problem.KEY_MISMATCH)
 _PROBE = "answers:"
+# Whom a section asks in the first place.
+_ASKS = {
+    "stream": "streams",
+    "leases": "dynamodb",
+    "drains": "mongo",
+    "campaigns": "mongo",
+    "scheduler": "dagster",
+    "parity": "mongo",
+}
 _LEAST_SECONDS = 1.0
 
 ReadStream = Callable[[Runtime], StreamState]
@@ -73,7 +82,8 @@ def read_snapshot(
         "parity": lambda: _parity(runtime),
     }
     # What a slow login has left; whoever still waits for it is late.
-    found = at_once(readers, max(_LEAST_SECONDS, within_seconds - (time.monotonic() - began)))
+    found = at_once(readers, max(_LEAST_SECONDS, within_seconds - (time.monotonic() - began)), _asks)
+    queues, unread_queues = queue_states(found)
     return Snapshot(
         at=iso(runtime.clock()),
         environment=runtime.settings.environment,
@@ -82,7 +92,8 @@ def read_snapshot(
             for name, state in found.items()
             if name.startswith(_PROBE)
         },
-        queues=queue_states(found),
+        queues=queues,
+        unread_queues=unread_queues,
         stream=found["stream"],
         leases=found["leases"],
         drains=found["drains"],
@@ -91,6 +102,12 @@ def read_snapshot(
         scheduler=found["scheduler"],
         parity=found["parity"],
     )
+
+
+def _asks(reader: str) -> str:
+    if reader.startswith(_PROBE):
+        return reader.removeprefix(_PROBE)
+    return _ASKS.get(reader, "") or asked_for_queue(reader)
 
 
 def _wire(runtime: Runtime, within_seconds: float) -> None:

@@ -17,7 +17,18 @@ from regworkers_core.domain.snapshot import CampaignState, FailedRun, SchedulerS
 from regworkers_core.operations.conditions.condition import Finding, Given, Judgement
 from regworkers_core.operations.conditions.fold import Before, Folded, fold
 from regworkers_core.operations.conditions.table import TABLE
-from tests.operations.conditions.world import BLIND, NOW, SETTINGS, WELL, ago, condition, incident, queue
+from tests.operations.conditions.world import (
+    BLIND,
+    NOW,
+    SETTINGS,
+    UNREAD,
+    WELL,
+    ago,
+    condition,
+    drain,
+    incident,
+    queue,
+)
 
 LIMITS = SETTINGS.alerts
 LONG_AGO = NOW - 60
@@ -115,10 +126,14 @@ def test_a_queue_that_grows_behind_a_dependency_is_no_page_of_its_own_and_makes_
     assert alert.severity is Severity.WARNING
     found = alerts(folded(away("kafka", queues=DEEP)))
     assert set(found) == {"dependency-down:kafka", "queue-depth:replication-queue"}
-    assert found["dependency-down:kafka"].severity is Severity.CRITICAL
+    assert found["dependency-down:kafka"].severity is Severity.WARNING
     assert found["dependency-down:kafka"].details["consequences"] == [
         "60000 messages wait on analytics-queue, above 50000"
     ]
+    failing = (drain("publish", received=100, failed=50),)
+    found = alerts(folded(away("kafka", queues=DEEP, drains=failing)))
+    assert set(found) == {"dependency-down:kafka", "queue-depth:replication-queue"}
+    assert found["dependency-down:kafka"].severity is Severity.CRITICAL
 
 
 def test_a_consequence_waits_with_its_cause_and_is_left_open_where_it_was_told_before() -> None:
@@ -190,7 +205,7 @@ def test_every_finding_is_told_or_kept_and_nothing_else_is_told(
     quiet = {name.name: Judgement() for name in TABLE}
     judged: dict[str, Judgement | Unread] = {
         **quiet,
-        "drift": Judgement(findings, frozenset(unknown) - frozenset(holding)),
+        "drift": Judgement(findings, {each: UNREAD for each in unknown if each not in holding}),
     }
     known = [incident(Alert(drift.key_of(each), Severity.WARNING, "", "")) for each in before]
     if group_open:

@@ -138,31 +138,56 @@ def test_a_look_from_outside_settles_what_it_can_read_and_says_what_it_cannot(
     assert [action for action, _ in receiver.actions()] == ["trigger", "resolve", "trigger"]
 
 
-def test_without_mongodb_a_look_from_outside_pages_and_the_next_one_with_it_ends_that(
-    world: tuple[Runtime, Receiver], regworkers: Command
-) -> None:
-    runtime, receiver = world
-    mongo = {"uri": SecretStr("mongodb://127.0.0.1:9/"), "server_selection_timeout_seconds": 0.1}
-    settings = runtime.settings.model_copy(update={"mongo": runtime.settings.mongo.model_copy(update=mongo)})
-    answer = regworkers(Runtime(settings), "alerts", "evaluate")
-    assert answer.code == 2 and "MongoDB does not answer" in answer.stderr
-    assert "PagerDuty is told" in answer.stderr
-    assert receiver.actions() == [("trigger", "mongo-away:mongo#0")]
-    # The look before was longer ago than looks should be.
-    runtime.alert_looks.looked("outside", runtime.alert_looks.now() - 100)
-    assert regworkers(runtime, "alerts", "evaluate").code == 0
-    assert receiver.actions()[1:] == [("resolve", "mongo-away:mongo#0")]
-
-
-def test_a_look_from_outside_without_mongodb_and_pagerduty_says_that_nobody_is_told(
-    world: tuple[Runtime, Receiver], regworkers: Command
-) -> None:
-    runtime, receiver = world
+def without_mongodb(runtime: Runtime, **alerts: object) -> Runtime:
     mongo = {"uri": SecretStr("mongodb://127.0.0.1:9/"), "server_selection_timeout_seconds": 0.1}
     changes = {
         "mongo": runtime.settings.mongo.model_copy(update=mongo),
-        "alerts": runtime.settings.alerts.model_copy(update={"pagerduty_routing_key": None}),
+        "alerts": runtime.settings.alerts.model_copy(update=alerts),
     }
-    answer = regworkers(Runtime(runtime.settings.model_copy(update=changes)), "alerts", "evaluate")
-    assert answer.code == 2 and "nobody is told" in answer.stderr
-    assert receiver.actions() == []
+    return Runtime(runtime.settings.model_copy(update=changes))
+
+
+def test_without_mongodb_looks_from_outside_tell_it_once_and_the_next_one_with_it_ends_that(
+    world: tuple[Runtime, Receiver], regworkers: Command
+) -> None:
+    runtime, receiver = world
+    for _ in range(2):
+        answer = regworkers(without_mongodb(runtime), "alerts", "evaluate")
+        assert answer.code == 2 and "MongoDB, which keeps the incidents, does not answer" in answer.stderr
+        assert "regworkers local up" in answer.stderr and "pagerduty and slack heard of it" in answer.stderr
+    assert receiver.actions() == [("trigger", "mongo-away:mongo#0")] and len(receiver.texts) == 1
+    regworkers(runtime, "alerts", "evaluate")
+    assert receiver.actions()[1:] == [("resolve", "mongo-away:mongo#0")] and len(receiver.texts) == 2
+
+
+def test_a_look_from_outside_without_mongodb_and_channels_says_that_nobody_heard_of_it(
+    world: tuple[Runtime, Receiver], regworkers: Command
+) -> None:
+    runtime, receiver = world
+    quiet = without_mongodb(runtime, pagerduty_routing_key=None, slack_webhook=None)
+    answer = regworkers(quiet, "alerts", "evaluate")
+    assert answer.code == 2 and "neither PagerDuty nor Slack heard of it" in answer.stderr
+    regworkers(runtime, "alerts", "evaluate")
+    assert receiver.actions() == [] and receiver.texts == []
+
+
+@pytest.mark.parametrize("words", [(), ("list",), ("show", "a:b"), ("ack", "a:b"), ("unmute", "a:b")])
+def test_without_mongodb_every_command_names_it_and_what_helps(
+    world: tuple[Runtime, Receiver], regworkers: Command, words: tuple[str, ...]
+) -> None:
+    answer = regworkers(without_mongodb(world[0]), "alerts", *words)
+    assert answer.code == 2 and not answer.stdout
+    assert answer.stderr.startswith("MongoDB, which keeps the incidents, does not answer (")
+    assert "`regworkers local up` starts it" in answer.stderr and "alerts evaluate" in answer.stderr
+
+
+def test_what_a_look_from_outside_could_not_read_is_printed_with_why_and_is_a_finding(
+    world: tuple[Runtime, Receiver], regworkers: Command
+) -> None:
+    answer = regworkers(world[0], "alerts", "evaluate")
+    assert answer.code == 1 and "no incident is open" in answer.stdout
+    assert "scheduler could not be read: no Dagster address: set REGWORKERS_DAGSTER__URL" in " ".join(
+        answer.stdout.split()
+    )
+    document = regworkers(world[0], "alerts", "evaluate", "--format", "json").document
+    assert set(document["unknown"]) == {"scheduler", "selection-run"} and document["open"] == []

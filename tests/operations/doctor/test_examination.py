@@ -26,6 +26,7 @@ from regworkers_core.domain.snapshot import (
     Unread,
 )
 from regworkers_core.domain.timestamps import seconds
+from regworkers_core.operations.conditions.causes import BLIND
 from regworkers_core.operations.conditions.condition import Given
 from regworkers_core.operations.conditions.table import MONGO_AWAY, TABLE
 from regworkers_core.operations.doctor.examination import _SECTION_OF, Examination, examine
@@ -103,12 +104,18 @@ def test_what_is_wrong_is_shown_with_since_when_and_the_command_that_helps() -> 
     assert (found.key, found.since) == (alert.key, SINCE)
     assert found.help == "regworkers dlq groups replication-queue"
     assert found.runbook == "docs/runbooks/dead-letters.md"
-    row = next(row for row in examination.section("deadLetterQueues") if row.state is State.WARNING)
+    row = next(row for row in examination.section("deadLetterQueues") if row.state is State.CRITICAL)
     assert (row.name, row.since, row.help) == ("replication-queue-dlq", SINCE, found.help)
     text = "\n".join(printed(examination))
-    for part in ("replication-queue-dlq: 3 waiting, oldest 2.0 h", SINCE, found.help, "3 empty", "1 warning"):
+    for part in (
+        "replication-queue-dlq: 3 waiting, oldest 2.0 h",
+        SINCE,
+        found.help,
+        "3 empty",
+        "1 critical",
+    ):
         assert part in text
-    assert not examination.fine and examination.state is State.WARNING
+    assert not examination.fine and examination.state is State.CRITICAL
     assert f"(since {SINCE})" in "\n".join(printed(examination, width=60)), (
         "a narrow terminal cuts nothing off"
     )
@@ -180,7 +187,7 @@ def test_the_document_has_every_thing_with_its_state() -> None:
 
 
 def test_every_condition_has_a_section_to_be_shown_in() -> None:
-    assert {condition.name for condition in TABLE} - {MONGO_AWAY.name} == set(_SECTION_OF)
+    assert {condition.name for condition in TABLE} - {MONGO_AWAY.name, BLIND} == set(_SECTION_OF)
     assert set(_SECTION_OF.values()) <= set(SECTIONS)
 
 

@@ -108,7 +108,7 @@ def test_the_job_tells_the_same_as_a_table_and_by_its_outcome(
     assert plain(seen.metadata)["findings"] == 0
     (seen,) = ill.asset_materializations_for_node("examine_system")
     facts = plain(seen.metadata)
-    assert facts["findings"] == facts["warning"] == 1 and facts["waiting_replication_queue_dlq"] == 1
+    assert facts["findings"] == facts["critical"] == 1 and facts["waiting_replication_queue_dlq"] == 1
     assert "regworkers dlq groups replication-queue" in facts["system"]
     (check,) = ill.get_asset_check_evaluations()
-    assert not check.passed and check.description == "warning: 1 dead letters on replication-queue-dlq"
+    assert not check.passed and check.description == "critical: 1 dead letters on replication-queue-dlq"

@@ -88,7 +88,16 @@ def test_everybody_away_is_read_as_unread_and_never_as_empty() -> None:
     assert set(found.dependencies) == set(DEPENDENCIES) and all(found.dependencies.values())
     sections = (found.queues, found.stream, found.leases, found.drains, found.campaigns, found.parity)
     assert all(isinstance(section, Unread) and section.why for section in sections)
-    assert found.scheduler == Unread("no Dagster address: set REGWORKERS_DAGSTER__URL")
+    assert found.scheduler == Unread("no Dagster address: set REGWORKERS_DAGSTER__URL", "dagster")
+    asked = (found.queues, found.leases, found.drains, found.campaigns, found.parity)
+    assert [each.dependency for each in asked if isinstance(each, Unread)] == [
+        "sqs",
+        "dynamodb",
+        "mongo",
+        "mongo",
+        "mongo",
+    ]
+    assert len(found.unread_queues) == 8
 
 
 def test_without_any_address_there_is_nobody_to_ask() -> None:
@@ -105,9 +114,10 @@ def test_who_hangs_or_fails_keeps_nobody_else_from_being_read() -> None:
     def defect() -> int:
         raise ValueError("text of a driver with somebody's name")
 
-    found = at_once({"hangs": let_go.wait, "fails": fail, "defect": defect, "fine": lambda: 7}, 0.2)
+    readers = {"hangs": let_go.wait, "fails": fail, "defect": defect, "fine": lambda: 7}
+    found = at_once(readers, 0.2, lambda name: f"asked by {name}")
     let_go.set()
-    assert found["hangs"] == Unread("no answer within 0.2 s")
-    assert found["fails"] == Unread("mongo: away")
+    assert found["hangs"] == Unread("no answer within 0.2 s", "asked by hangs")
+    assert found["fails"] == Unread("mongo: away", "mongo")
     assert found["defect"] == Unread("defect in reading it: ValueError")
     assert found["fine"] == 7

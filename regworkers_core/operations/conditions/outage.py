@@ -1,0 +1,148 @@
+"""MongoDB, which keeps the incidents, is away: what is told without it, and what is written down afterwards.
+
+Two memories do without MongoDB: a row in `worker-leases`, which all who look share, and what the caller carries from
+look to look (the sensor's cursor). Where neither is at hand, channels are told at every look: better twice than never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import structlog
+
+from regworkers_core.adapters.mongo.incidents import Incident
+from regworkers_core.alerting import alerting
+from regworkers_core.domain.alert import Alert, Change
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.snapshot import Snapshot
+from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.engine.leases import LeaseKey, LeaseRow, LeaseTable
+from regworkers_core.operations.conditions.condition import Finding
+from regworkers_core.operations.conditions.table import MONGO_AWAY
+from regworkers_core.runtime import Runtime
+
+log = structlog.get_logger(__name__)
+ROW = LeaseKey("OUTAGE#alerts", "OUTAGE")
+# Longer than telling takes. Whoever dies while telling keeps others from it for so long.
+_CLAIM_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """`since` is the first look that found MongoDB away, `claimed_until` until when somebody is busy telling it (both
+    in seconds since the epoch); `told` are the channels that have taken it.
+    """
+
+    since: float
+    told: frozenset[str] = frozenset()
+    claimed_until: float = 0.0
+
+    def as_state(self) -> dict[str, str]:
+        claimed = {"claimedUntil": iso(self.claimed_until)} if self.claimed_until else {}
+        return {"since": iso(self.since), "told": " ".join(sorted(self.told)), **claimed}
+
+    @classmethod
+    def parse(cls, state: Mapping[str, object]) -> Outage | None:
+        """None for what is none: a memory is a hint."""
+        since, told, claimed = (state.get(name) for name in ("since", "told", "claimedUntil"))
+        began = seconds(since) if isinstance(since, str) else None
+        if began is None:
+            return None
+        until = seconds(claimed) if isinstance(claimed, str) else None
+        return cls(began, frozenset(told.split() if isinstance(told, str) else ()), until or 0.0)
+
+    def with_what(self, other: Outage | None) -> Outage:
+        """Of two memories of one outage."""
+        if other is None:
+            return self
+        return Outage(
+            min(self.since, other.since),
+            self.told | other.told,
+            max(self.claimed_until, other.claimed_until),
+        )
+
+    def is_no_blink(self, runtime: Runtime) -> bool:
+        return runtime.clock() - self.since >= runtime.settings.alerts.patience_seconds
+
+
+class _Row:
+    """The memory in `worker-leases`, as far as it can be read and written."""
+
+    def __init__(self, leases: LeaseTable) -> None:
+        self._leases = leases
+        self._seen: LeaseRow | None = None
+        self.outage: Outage | None = None
+        try:
+            self._seen = leases.get(ROW)
+        except (TransientFailure, UsageError) as failure:
+            log.warning("outage not remembered", error=str(failure))
+            return
+        self.outage = None if self._seen is None else Outage.parse(self._seen.state)
+
+    def keep(self, outage: Outage) -> bool:
+        """False when somebody else kept something since it was read. True where nothing can be kept."""
+        counter = 0 if self._seen is None else self._seen.counter + 1
+        row = LeaseRow(ROW, counter=counter, state=outage.as_state())
+        try:
+            kept = self._leases.swap(row, self._seen)
+        except (TransientFailure, UsageError) as failure:
+            log.warning("outage not remembered", error=str(failure))
+            return True
+        self._seen = row
+        return kept
+
+    def forget(self) -> None:
+        try:
+            if self._seen is not None:
+                self._leases.remove(self._seen)
+        except (TransientFailure, UsageError) as failure:
+            # It is written down once, however often it is found.
+            log.warning("outage not forgotten", error=str(failure))
+
+
+def told_without(runtime: Runtime, snapshot: Snapshot, why: str, carried: Outage | None) -> Outage:
+    """One look while MongoDB is away: every channel that has not heard of it yet is told, once it is no blink."""
+    row, now = _Row(runtime.leases), runtime.clock()
+    known = (row.outage or carried or Outage(now)).with_what(carried)
+    if not known.is_no_blink(runtime):
+        if row.outage is None:
+            row.keep(known)
+        return known
+    if now < known.claimed_until or not row.keep(replace(known, claimed_until=now + _CLAIM_SECONDS)):
+        return known
+    incident = Incident(_alert(runtime, snapshot, why), True, 0, iso(known.since), iso(now), None, {})
+    known = Outage(
+        known.since, known.told | alerting(runtime).tell_directly(incident, Change.OPENED, besides=known.told)
+    )
+    row.keep(known)
+    return known
+
+
+def written_down(runtime: Runtime, snapshot: Snapshot, carried: Outage | None) -> None:
+    """MongoDB answers again: an outage that was no blink is kept as an open incident since its first look, which the
+    next settlement closes. Raises TransientFailure when MongoDB is away again.
+    """
+    row = _Row(runtime.leases)
+    known = row.outage or carried
+    if known is None:
+        return
+    known = known.with_what(carried)
+    if known.is_no_blink(runtime):
+        alert = _alert(runtime, snapshot, "it answers again")
+        runtime.incidents.adopt(alert, iso(known.since), known.told)
+    row.forget()
+
+
+def _alert(runtime: Runtime, snapshot: Snapshot, why: str) -> Alert:
+    others = sorted(
+        name for name, trouble in snapshot.dependencies.items() if trouble is not None and name != "mongo"
+    )
+    return MONGO_AWAY.alert(
+        Finding(
+            "mongo",
+            runtime.settings.alerts.severity.mongo_away,
+            "MongoDB does not answer: nothing is replicated, and no other alert can be kept or told",
+            {"why": why, "alsoAway": others},
+        )
+    )
