@@ -11,17 +11,33 @@ from regworkers_core.settings.section import Section
 
 
 class AwsSettings(Section):
-    """AWS access; `endpointUrl` empty means the real AWS, keys empty mean the default credential chain."""
+    """AWS access; `endpointUrl` empty means the real AWS, keys empty mean the default credential chain.
+
+    `sessionToken` belongs to temporary keys, which are of no use without it.
+    """
 
     region: str = "us-east-1"
     endpoint_url: str | None = None
     access_key_id: SecretStr | None = None
     secret_access_key: SecretStr | None = None
+    session_token: SecretStr | None = None
     connect_timeout_seconds: float = Field(2.0, gt=0)
     read_timeout_seconds: float = Field(10.0, gt=0)
     max_connections: int = Field(32, gt=0)
     # 1 MiB on AWS since 2025; older stacks refuse a batch above 256 KiB.
     sqs_batch_bytes: int = Field(1024 * 1024, gt=0, le=1024 * 1024)
+
+    @model_validator(mode="after")
+    def _keys_come_together(self) -> Self:
+        if bool(self.access_key_id) != bool(self.secret_access_key):
+            raise PydanticCustomError(
+                "half_a_key", "accessKeyId and secretAccessKey go together: set both, or none of them"
+            )
+        if self.session_token and not self.access_key_id:
+            raise PydanticCustomError(
+                "token_alone", "sessionToken goes with accessKeyId and secretAccessKey: set them, too"
+            )
+        return self
 
 
 class MongoSettings(Section):

@@ -33,6 +33,7 @@ from pymongo.errors import (
 )
 
 from regworkers_core.adapters.aws.clients import classify_aws
+from regworkers_core.adapters.aws.objects import classify_objects
 from regworkers_core.adapters.cache.redis_cache import classify_redis
 from regworkers_core.adapters.kafka.admin import classify_kafka
 from regworkers_core.adapters.mongo.client import classify_mongo
@@ -100,6 +101,12 @@ TRANSIENT: dict[str, tuple[Classify, list[Exception]]] = {
             redis.exceptions.BusyLoadingError("loading"),
             redis.exceptions.OutOfMemoryError("full"),
             redis.exceptions.ReadOnlyError("a replica now"),
+            redis.exceptions.MasterDownError("link down"),
+            redis.exceptions.ClusterDownError("CLUSTERDOWN"),
+            redis.exceptions.TryAgainError("TRYAGAIN"),
+            redis.exceptions.MaxConnectionsError("pool"),
+            redis.exceptions.ResponseError("MISCONF cannot persist on disk"),
+            redis.exceptions.ResponseError("NOREPLICAS not enough"),
         ],
     ),
 }
@@ -124,10 +131,19 @@ OPERATORS: dict[str, tuple[Classify, list[Exception], str]] = {
     ),
     "redis": (
         classify_redis,
-        [redis.exceptions.AuthenticationError("no"), redis.exceptions.NoPermissionError("no")],
+        [
+            redis.exceptions.AuthenticationError("no"),
+            redis.exceptions.NoPermissionError("no"),
+            redis.exceptions.MovedError("3999 127.0.0.1:6381"),
+        ],
         "REGWORKERS_REDIS__URL",
     ),
 }
+OPERATORS["s3"] = (
+    classify_objects,
+    [client_error("PermanentRedirect", 301), client_error("AuthorizationHeaderMalformed")],
+    "aws.region",
+)
 AS_THEY_ARE: dict[str, tuple[Classify, list[Exception]]] = {
     "aws": (
         classify_aws("dynamodb"),

@@ -20,6 +20,7 @@ from regworkers_core.settings import PROJECT_ROOT, config_file, load_settings, m
 SECRETS = {
     "REGWORKERS_AWS__ACCESS_KEY_ID": "AKIA-hidden",
     "REGWORKERS_AWS__SECRET_ACCESS_KEY": "hidden-key",
+    "REGWORKERS_AWS__SESSION_TOKEN": "hidden-token",
     "REGWORKERS_MONGO__URI": "mongodb://user:hidden@mongo.example.com/",
     "REGWORKERS_REDIS__URL": "redis://:hidden@redis.example.com/0",
     "REGWORKERS_KAFKA__OPTIONS": '{"sasl.password": "hidden"}',
@@ -196,11 +197,22 @@ def test_secrets_are_masked_and_never_printed(monkeypatch: pytest.MonkeyPatch) -
     assert settings.mongo.uri.get_secret_value() == SECRETS["REGWORKERS_MONGO__URI"]
     shown = masked(settings)
     assert shown["mongo"]["uri"] == shown["redis"]["url"] == shown["aws"]["secretAccessKey"] == "***"
+    assert shown["aws"]["sessionToken"] == "***"
     assert shown["kafka"]["options"] == {"sasl.password": "***"}
     for text in (orjson.dumps(shown).decode(), repr(settings), str(settings)):
         assert "hidden" not in text
     assert shown["save"]["visibilitySeconds"] == settings.save.visibility_seconds
     assert shown["sensorsOn"] is True
+
+
+def test_a_session_token_without_its_keys_and_half_a_pair_of_keys_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REGWORKERS_AWS__SESSION_TOKEN", "hidden")
+    assert "sessionToken goes with accessKeyId and secretAccessKey" in complaint()
+    monkeypatch.setenv("REGWORKERS_AWS__ACCESS_KEY_ID", "hidden")
+    said = complaint()
+    assert "accessKeyId and secretAccessKey go together" in said and "hidden" not in said
 
 
 # The four services

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any
 
 import boto3
 import botocore.session
+from botocore import exceptions as aws
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    NoCredentialsError,
-    ParamValidationError,
-    PartialCredentialsError,
-)
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import Loader, create_loader
 
 from regworkers_core.adapters.aws.answers import read_answers_here
@@ -22,28 +22,23 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Classify
 from regworkers_core.settings import AwsSettings
 
-_ACCESS_CODES = frozenset(
-    {
-        "AccessDenied",
-        "AccessDeniedException",
-        "AuthFailure",
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "InvalidClientTokenId",
-        "InvalidSignatureException",
-        "UnrecognizedClientException",
-    }
-)
+# botocore's own list for its retries (a test compares), and what SQS says of too many messages in flight.
 _THROTTLED_CODES = frozenset(
     {
-        "ProvisionedThroughputExceededException",
-        "ThrottlingException",
-        "Throttling",
-        "RequestLimitExceeded",
+        "BandwidthLimitExceeded",
+        "EC2ThrottledException",
         "LimitExceededException",
-        "RequestThrottled",
         "OverLimit",
+        "PriorRequestNotComplete",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
         "SlowDown",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
         # Of a statement in a batch.
         "ProvisionedThroughputExceeded",
         "ThrottlingError",
@@ -52,13 +47,54 @@ _THROTTLED_CODES = frozenset(
 _TRANSIENT_CODES = _THROTTLED_CODES | {
     "InternalServerError",
     "InternalFailure",
-    "ServiceUnavailable",
     "RequestTimeout",
+    "RequestTimeoutException",
+    "ServiceUnavailable",
     "TransactionInProgressException",
     # Of a part of a batch.
     "InternalError",
     "TransactionConflict",
 }
+_DENIED_CODES = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
+_EXPIRED_CODES = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
+_UNKNOWN_KEY_CODES = frozenset(
+    {
+        "AuthFailure",
+        "IncompleteSignature",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidToken",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "UnrecognizedClientException",
+    }
+)
+_SIGNATURE_CODES = frozenset({"InvalidSignatureException", "SignatureDoesNotMatch"})
+_CLOCK_CODES = frozenset({"RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed"})
+# Of Secrets Manager, whose KMS errors do not say KMS.
+_KMS_CODES = frozenset({"DecryptionFailure", "EncryptionFailure"})
+# A signature is refused when it is five minutes off (on S3 fifteen).
+_CLOCK_SECONDS = 240.0
+# What the settings of AWS itself (environment, files in ~/.aws) can have wrong.
+_UNUSABLE = (
+    aws.ConfigNotFound,
+    aws.ConfigParseError,
+    aws.EndpointProviderError,
+    aws.InvalidConfigError,
+    aws.InvalidDefaultsMode,
+    aws.InvalidEndpointConfigurationError,
+    aws.InvalidIMDSEndpointError,
+    aws.InvalidIMDSEndpointModeError,
+    aws.InvalidProxiesConfigError,
+    aws.InvalidRegionError,
+    aws.InvalidRetryConfigurationError,
+    aws.InvalidSTSRegionalEndpointsConfigError,
+    aws.MissingDependencyException,
+    aws.NoRegionError,
+    aws.UnknownCredentialError,
+    aws.UnknownEndpointError,
+    aws.UnknownRegionError,
+)
 
 
 class AwsClients:
@@ -67,16 +103,22 @@ class AwsClients:
     def __init__(self, settings: AwsSettings) -> None:
         self._settings = settings
         core = botocore.session.get_session()
-        self._session = boto3.Session(
-            botocore_session=core,
-            region_name=settings.region,
-            aws_access_key_id=_revealed(settings.access_key_id),
-            aws_secret_access_key=_revealed(settings.secret_access_key),
-        )
-        core.register_component("data_loader", _descriptions(core.get_config_variable("data_path")))
+        try:
+            self._session = boto3.Session(
+                botocore_session=core,
+                region_name=settings.region,
+                aws_access_key_id=_revealed(settings.access_key_id),
+                aws_secret_access_key=_revealed(settings.secret_access_key),
+                aws_session_token=_revealed(settings.session_token),
+            )
+            core.register_component("data_loader", _descriptions(core.get_config_variable("data_path")))
+        except BotoCoreError as error:
+            raise classify_aws("aws")(error) from None
 
     def client(self, service: str, *, read_timeout_seconds: float | None = None) -> Any:
-        """A client of `service` without botocore's own retries: only `Dependency` retries."""
+        """A client of `service` without botocore's own retries: only `Dependency` retries. Raises UsageError when AWS's
+        own settings are not usable, TransientFailure when the place of the credentials does not answer.
+        """
         settings = self._settings
         config = Config(
             connect_timeout=settings.connect_timeout_seconds,
@@ -92,7 +134,10 @@ class AwsClients:
             # An emulator has no host name for each bucket.
             s3={"addressing_style": "path"} if settings.endpoint_url else None,
         )
-        client = self._session.client(service, endpoint_url=settings.endpoint_url, config=config)
+        try:
+            client = self._session.client(service, endpoint_url=settings.endpoint_url, config=config)
+        except BotoCoreError as error:
+            raise classify_aws(service)(error) from None
         read_answers_here(client)
         return client
 
@@ -114,34 +159,145 @@ def error_code(error: BaseException | None) -> str:
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
-def meaning_of_code(dependency: str, code: str, operation: str) -> TransientFailure | UsageError | None:
-    """What an error code means, be it of a call or of one part of a batch; None where that is the caller's to say."""
-    if code in _ACCESS_CODES:
-        return UsageError(f"AWS refuses {operation} ({code}): check the role and its policy")
-    if code in _TRANSIENT_CODES:
-        return TransientFailure(dependency, code, throttled=code in _THROTTLED_CODES)
-    return None
-
-
 def classify_aws(dependency: str) -> Classify:
-    """Connection errors, time-outs, throttling and 5xx are transient; missing credentials and
-    refused access are the operator's; everything else comes back as it is, for the caller to interpret.
+    """Connection errors, time-outs, throttling (that of KMS, too) and 5xx are transient; credentials, clocks, profiles
+    and refused access are the operator's, each named as what it is; everything else comes back as it is, for the
+    caller to interpret.
     """
 
     def classify(error: Exception) -> Exception:
-        if isinstance(error, NoCredentialsError | PartialCredentialsError):
-            return UsageError(
-                "no AWS credentials: set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            )
         if isinstance(error, ClientError):
             status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
             code = error_code(error)
-            known = meaning_of_code(dependency, code, error.operation_name)
-            if known is None and status >= 500:
-                return TransientFailure(dependency, code)
-            return known or error
-        if isinstance(error, BotoCoreError) and not isinstance(error, ParamValidationError):
-            return TransientFailure(dependency, type(error).__name__)
+            said = str(error.response.get("Error", {}).get("Message", ""))
+            meaning = meaning_of_code(
+                dependency, code, error.operation_name, said=said, clock_seconds=_ahead_seconds(error)
+            )
+            if meaning is None and status >= 500:
+                return TransientFailure(dependency, code or f"status {status}")
+            return meaning or error
+        if isinstance(error, BotoCoreError) and not isinstance(error, aws.ParamValidationError):
+            trouble = _trouble_with_credentials(error)
+            return UsageError(trouble) if trouble else TransientFailure(dependency, _named(error))
         return error
 
     return classify
+
+
+def meaning_of_code(
+    dependency: str, code: str, operation: str, *, said: str = "", clock_seconds: float | None = None
+) -> TransientFailure | UsageError | None:
+    """What an error code means, be it of a call or of one part of a batch, where that is about access, credentials,
+    keys or load and not about what was asked; None for any other.
+
+    `said` is AWS's text, read for decisions and never shown. `clock_seconds` is how far this machine's clock was ahead
+    of AWS's (negative: behind), None when the answer had no date.
+    """
+    if code.upper().startswith("KMS") or code in _KMS_CODES:
+        return _of_kms(dependency, code, operation)
+    if code in _TRANSIENT_CODES:
+        return TransientFailure(dependency, code, throttled=code in _THROTTLED_CODES)
+    if code in _DENIED_CODES:
+        # The service says so where its own answer is refused because of the key.
+        if "kms:" in said.lower():
+            return _of_kms(dependency, code, operation)
+        return UsageError(f"AWS refuses {operation} ({code}): check the role and its policy")
+    if code in _EXPIRED_CODES:
+        return UsageError(
+            f"the AWS credentials have expired ({code}): get new ones ({_login('sso login')}, or new keys with their "
+            "session token); temporary ones last for hours only"
+        )
+    if code in _CLOCK_CODES or (code in _SIGNATURE_CODES and _is_clock(said, clock_seconds)):
+        return UsageError(f"AWS refuses {operation} ({code}): {_clock(clock_seconds)}")
+    if code in _SIGNATURE_CODES:
+        reason = (
+            "the secret access key or the clock of this machine is wrong"
+            if clock_seconds is None
+            else "the secret access key is wrong (the clock is right)"
+        )
+        return UsageError(f"AWS refuses the signature of {operation} ({code}): {reason}")
+    if code in _UNKNOWN_KEY_CODES:
+        return UsageError(
+            f"AWS does not know these credentials ({code}): check {_profile()} or REGWORKERS_AWS__ACCESS_KEY_ID, "
+            "REGWORKERS_AWS__SECRET_ACCESS_KEY and, for temporary keys, REGWORKERS_AWS__SESSION_TOKEN"
+        )
+    return None
+
+
+def _of_kms(dependency: str, code: str, operation: str) -> TransientFailure | UsageError:
+    """`KMS.ThrottlingException`, `KmsThrottled`, `KMSAccessDeniedException`, ...: each service spells them its way."""
+    lower = code.lower()
+    if "throttl" in lower or "limitexceeded" in lower:
+        return TransientFailure(dependency, code, throttled=True)
+    if "internal" in lower or "timeout" in lower or "unavailable" in lower:
+        return TransientFailure(dependency, code)
+    return UsageError(
+        f"KMS refuses its key to {operation} ({code}): check that the key is enabled, its policy, and the role's "
+        "kms:Decrypt and kms:GenerateDataKey"
+    )
+
+
+def _trouble_with_credentials(error: BotoCoreError) -> str:
+    """What the operator has to do; empty for what passes by itself."""
+    if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError):
+        return (
+            "no AWS credentials: set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            " (where a role of the machine brings them: its metadata service did not answer)"
+        )
+    if isinstance(error, aws.ProfileNotFound):
+        return (
+            f"there is no AWS profile {error.kwargs.get('profile')!r}, which AWS_PROFILE names: "
+            "`aws configure list-profiles` shows those that there are"
+        )
+    if isinstance(error, aws.SSOError | aws.TokenRetrievalError | aws.NoAuthTokenError):
+        return f"the SSO login expired: {_login('sso login')}"
+    if isinstance(error, aws.LoginInsufficientPermissions):
+        return "the AWS login may not make credentials: the user needs signin:CreateOAuth2Token"
+    if isinstance(error, aws.LoginError):
+        return f"the AWS login expired: {_login('login')}"
+    if isinstance(error, aws.RefreshWithMFAUnsupportedError):
+        return f"{_profile()} asks for an MFA code, which only a terminal can give: log in there and set the keys"
+    if isinstance(error, aws.CredentialRetrievalError) and error.kwargs.get("provider") == "custom-process":
+        return f"the credential_process of {_profile()} failed: run it by hand to see why"
+    if isinstance(error, _UNUSABLE):
+        return f"the AWS settings of this machine are not usable ({type(error).__name__}): check ~/.aws and AWS_*"
+    return ""
+
+
+def _named(error: BotoCoreError) -> str:
+    """Its type, and for credentials who should have brought them."""
+    provider = error.kwargs.get("provider") if isinstance(error, aws.CredentialRetrievalError) else None
+    return f"{type(error).__name__} of {provider}" if provider else type(error).__name__
+
+
+def _profile() -> str:
+    name = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
+    return f"AWS_PROFILE ({name})" if name else "AWS_PROFILE"
+
+
+def _login(command: str) -> str:
+    name = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
+    return f"aws {command} --profile {name}" if name else f"aws {command}"
+
+
+def _ahead_seconds(error: ClientError) -> float | None:
+    """How far this machine's clock is ahead of that of the service; None when its answer has no date."""
+    headers: Mapping[str, str] = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    try:
+        at = parsedate_to_datetime(headers.get("date", ""))
+    except ValueError:
+        return None
+    return time.time() - (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def _is_clock(said: str, ahead_seconds: float | None) -> bool:
+    if ahead_seconds is not None:
+        return abs(ahead_seconds) > _CLOCK_SECONDS
+    return "expired" in said or "not yet current" in said
+
+
+def _clock(ahead_seconds: float | None) -> str:
+    if ahead_seconds is None:
+        return "set the clock of this machine, it differs from that of AWS by minutes"
+    minutes, side = abs(ahead_seconds) / 60, "ahead of" if ahead_seconds > 0 else "behind"
+    return f"set the clock of this machine, it is {minutes:.0f} min {side} that of AWS"

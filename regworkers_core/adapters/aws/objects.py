@@ -24,6 +24,9 @@ _TRANSFER = TransferConfig(
 )
 _MISSING_KEY = frozenset({"NoSuchKey", "404", "NotFound"})
 _REPLACED = frozenset({"PreconditionFailed", "412", "InvalidRange"})
+_ELSEWHERE = frozenset(
+    {"PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"}
+)
 # 409: another conditional write of the same key is under way.
 _CONTESTED = frozenset({"ConditionalRequestConflict", "OperationAborted"})
 T = TypeVar("T")
@@ -51,6 +54,8 @@ def classify_objects(error: Exception) -> Exception:
         return classify_objects(hidden) if isinstance(hidden, Exception) else error
     if error_code(error) in _CONTESTED:
         return TransientFailure(DEPENDENCY, error_code(error))
+    if error_code(error) in _ELSEWHERE:
+        return UsageError(f"the bucket lies in another region ({error_code(error)}): is aws.region right?")
     return classify_aws(DEPENDENCY)(error)
 
 

@@ -226,7 +226,10 @@ class SqsQueue:
         except ClientError as error:
             if error_code(error) in _MISSING:
                 raise UsageError(f"queue {self.name} does not exist: run `regworkers provision`") from None
-            raise
+            # The calls are the same for every message: what is wrong is the queue, or this program.
+            raise UsageError(
+                f"SQS refuses {error.operation_name} on queue {self.name} ({error_code(error)})"
+            ) from error
 
     def _queue_url(self) -> str:
         if not self._url:

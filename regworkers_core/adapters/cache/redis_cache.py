@@ -33,16 +33,28 @@ def redis_client(settings: RedisSettings) -> redis.Redis:
 
 
 def classify_redis(error: Exception) -> Exception:
-    """Connections, time-outs, a full server and one that just lost its writing role are transient; a refused login
-    or access is the operator's.
+    """Connections, time-outs, a full server, one that cannot write to its disk or its replicas and one that just lost
+    its writing role are transient; a refused login or access, and a cluster in place of a server, are the operator's.
     """
     from redis import exceptions
 
-    if isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError):
-        return UsageError("Redis refuses the login or the access: check REGWORKERS_REDIS__URL")
-    away = exceptions.ConnectionError | exceptions.TimeoutError
-    if isinstance(error, away | exceptions.OutOfMemoryError | exceptions.ReadOnlyError):
+    if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError):
+        return UsageError("Redis refuses the login: check REGWORKERS_REDIS__URL")
+    if isinstance(error, exceptions.NoPermissionError):
+        return UsageError(
+            "Redis refuses the access: check the rights (ACL) of the user in REGWORKERS_REDIS__URL"
+        )
+    if isinstance(error, exceptions.MovedError | exceptions.AskError):
+        return UsageError(
+            "Redis answers as a cluster: REGWORKERS_REDIS__URL should name one with cluster mode off"
+        )
+    away = exceptions.ConnectionError | exceptions.TimeoutError | exceptions.OutOfMemoryError
+    no_master = exceptions.ReadOnlyError | exceptions.ClusterDownError | exceptions.MasterDownError
+    if isinstance(error, away | no_master | exceptions.TryAgainError):
         return TransientFailure(DEPENDENCY, type(error).__name__)
+    said = str(error).split(" ", 1)[0]
+    if isinstance(error, exceptions.ResponseError) and said in ("MISCONF", "NOREPLICAS"):
+        return TransientFailure(DEPENDENCY, said)
     return error
 
 

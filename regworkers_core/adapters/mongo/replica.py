@@ -18,7 +18,7 @@ from bson.errors import InvalidDocument
 from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.cursor import Cursor
-from pymongo.errors import BulkWriteError, CursorNotFound, DocumentTooLarge, OperationFailure
+from pymongo.errors import BulkWriteError, CursorNotFound, DocumentTooLarge, WriteError
 from pymongo.results import BulkWriteResult
 
 from regworkers_core.adapters.mongo.client import classify_mongo
@@ -446,7 +446,7 @@ def _fits(write: Write) -> bool:
 
 def _is_the_servers(code: object) -> bool:
     """Whether a code is known not to be about the document: an election, a full disk, a refused access."""
-    error = OperationFailure("", code if isinstance(code, int) else None)
+    error = WriteError("", code if isinstance(code, int) else None)
     return code in _SERVER_CODES or classify_mongo(error) is not error
 
 
