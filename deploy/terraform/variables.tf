@@ -18,8 +18,14 @@ variable "log_bucket" {
   type        = string
 }
 
-variable "alarm_topics" {
-  description = "ARNs of the SNS topics that alarms tell."
+variable "critical_alarm_topics" {
+  description = "ARNs of the SNS topics that critical alarms tell: those that wake somebody up."
+  type        = list(string)
+  default     = []
+}
+
+variable "warning_alarm_topics" {
+  description = "ARNs of the SNS topics that all other alarms tell."
   type        = list(string)
   default     = []
 }

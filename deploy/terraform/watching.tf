@@ -3,6 +3,14 @@ resource "aws_cloudwatch_dashboard" "overview" {
   dashboard_body = jsonencode(local.generated.dashboard)
 }
 
+locals {
+  # By the severity that the settings give the condition (alerts.severity).
+  alarm_topics = {
+    critical = var.critical_alarm_topics
+    warning  = var.warning_alarm_topics
+  }
+}
+
 resource "aws_cloudwatch_metric_alarm" "all" {
   for_each = local.generated.alarms
 
@@ -17,6 +25,6 @@ resource "aws_cloudwatch_metric_alarm" "all" {
   threshold           = each.value.threshold
   comparison_operator = each.value.comparison
   treat_missing_data  = each.value.missing
-  alarm_actions       = var.alarm_topics
-  ok_actions          = var.alarm_topics
+  alarm_actions       = local.alarm_topics[each.value.severity]
+  ok_actions          = local.alarm_topics[each.value.severity]
 }

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, TROUBLE, Format, FormatOption, answer, progress, rows
+from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.operations.dashboards.publish import Change, State, publish
@@ -144,26 +145,34 @@ def policy_command(
 
 def publish_command(
     yes: Annotated[bool, typer.Option("--yes", help="write what is new or differs")] = False,
-    topic: Annotated[
+    critical_topic: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="ARN", help="whom alarms tell; may be repeated; none: as it stands", show_default=False
+            metavar="ARN",
+            help="whom critical alarms tell; may be repeated; none: as it stands",
+            show_default=False,
         ),
+    ] = None,
+    warning_topic: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ARN", help="whom alarms tell that are warnings; likewise", show_default=False),
     ] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Dashboard, alarms and saved queries of this environment: shows what differs on CloudWatch; --yes writes it."""
-    for each in topic or ():
-        if not _TOPIC.fullmatch(each):
-            raise UsageError(f"--topic takes an ARN, found {each!r}")
+    topics = {Severity.CRITICAL: critical_topic or [], Severity.WARNING: warning_topic or []}
+    for severity, names in topics.items():
+        for each in names:
+            if not _TOPIC.fullmatch(each):
+                raise UsageError(f"--{severity}-topic takes an ARN, found {each!r}")
     runtime = Runtime.load()
     changes: list[Change] = []
     recorded = by_hand(
-        runtime, "aws publish-dashboards", runtime.settings.environment, {"topics": topic}, dry_run=not yes
+        runtime, "aws publish-dashboards", runtime.settings.environment, {"topics": topics}, dry_run=not yes
     )
     with recorded as result, progress("parts") as bar:
         task = bar.add_task("publish" if yes else "compare", total=None)
-        for change in publish(runtime, dry_run=not yes, actions=topic or ()):
+        for change in publish(runtime, dry_run=not yes, topics=topics):
             changes.append(change)
             bar.update(task, completed=len(changes))
         result["written"] = sum(change.written for change in changes)

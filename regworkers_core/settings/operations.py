@@ -71,7 +71,8 @@ class AlertSeverities(Section):
     # Watched besides the conditions: a certificate that brokers refuse, an analytics queue that is never empty.
     certificate_renewal: Severity = Severity.WARNING
     analytics_age: Severity = Severity.WARNING
-    # Watched by CloudWatch alone: throttling, many retries, messages that wait long, lag above its objective.
+    # Watched by CloudWatch alone: throttling, many retries, single failed items, messages that wait long, lag above its
+    # objective.
     performance: Severity = Severity.WARNING
 
     def worst_of(self, condition: str) -> Severity:

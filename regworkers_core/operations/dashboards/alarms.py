@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from regworkers_core.domain.alert import Severity
 from regworkers_core.operations.dashboards.metrics import (
     DRAINS,
     HEARTBEAT,
@@ -33,9 +34,12 @@ _SILENT_PERIODS = 3
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """Holds while `metric` is `comparison` the threshold in all of `periods` periods of `seconds` each."""
+    """Holds while `metric` is `comparison` the threshold in all of `periods` periods of `seconds` each. `severity` is
+    that of the condition which sees the same, and says whom it tells.
+    """
 
     name: str
+    severity: Severity
     description: str
     metric: Metric
     threshold: float
@@ -48,7 +52,8 @@ class Alarm:
         """What PutMetricAlarm takes. `actions` are told when it begins and when it ends."""
         return {
             "AlarmName": self.name,
-            "AlarmDescription": self.description,
+            # With its level, so that an alarm whose level was changed differs from the one that stands.
+            "AlarmDescription": f"{self.severity}: {self.description}",
             "Namespace": self.metric.namespace,
             "MetricName": self.metric.name,
             "Dimensions": [{"Name": name, "Value": value} for name, value in self.metric.dimensions],
@@ -89,24 +94,13 @@ def alarms(settings: Settings) -> list[Alarm]:
         *_of_tables(settings),
     ]
     prefix = settings.names.prefix
-    return [
-        Alarm(
-            f"{prefix}regworkers-{each.name}",
-            each.description,
-            each.metric,
-            each.threshold,
-            each.seconds,
-            each.periods,
-            each.comparison,
-            each.missing,
-        )
-        for each in found
-    ]
+    return [replace(each, name=f"{prefix}regworkers-{each.name}") for each in found]
 
 
 def _of_the_watch(settings: Settings) -> Iterator[Alarm]:
     yield Alarm(
         "nobody-watches",
+        settings.alerts.severity.watcher,
         "Nobody evaluates the alerts: Dagster's daemon or its sensors are down, so nothing else is told either.",
         of_environment(settings, HEARTBEAT, "Sum"),
         1,
@@ -119,12 +113,13 @@ def _of_the_watch(settings: Settings) -> Iterator[Alarm]:
 
 def _of_the_stream(settings: Settings) -> Iterator[Alarm]:
     alerts = settings.alerts
-    for name, seconds in (
-        ("stream-behind", alerts.stream_lag_seconds),
-        ("stream-far-behind", alerts.stream_lag_critical_seconds),
+    for name, severity, seconds in (
+        ("stream-behind", alerts.severity.stream_lag, alerts.stream_lag_seconds),
+        ("stream-far-behind", alerts.severity.worst_of("stream-lag"), alerts.stream_lag_critical_seconds),
     ):
         yield Alarm(
             name,
+            severity,
             f"The oldest unread record of the stream is older than {seconds:g} s; after 24 h it is lost.",
             of_stream(settings, ITERATOR_AGE, "Maximum"),
             seconds,
@@ -133,23 +128,25 @@ def _of_the_stream(settings: Settings) -> Iterator[Alarm]:
 
 
 def _of_queues(settings: Settings) -> Iterator[Alarm]:
-    names = settings.names
+    names, severity = settings.names, settings.alerts.severity
     for queue in names.queues:
         short = queue.removeprefix(names.prefix)
         depth = float(getattr(settings.alerts.queue_depth, short.removesuffix("-queue")))
         yield Alarm(
             f"{short}-deep",
+            severity.queue_depth,
             f"More than {depth:g} messages wait: `regworkers doctor`, then docs/operating.md.",
             of_queue(queue, "ApproximateNumberOfMessagesVisible"),
             depth,
             periods=2,
         )
         # Events wait for Kafka for days before it is urgent.
-        age = _AGE_SECONDS
+        age, level = _AGE_SECONDS, severity.performance
         if queue == names.analytics_queue:
-            age = (14 - settings.analytics.warn_days_left) * _DAY_SECONDS
+            age, level = (14 - settings.analytics.warn_days_left) * _DAY_SECONDS, severity.data_loss
         yield Alarm(
             f"{short}-old",
+            level,
             f"A message waits for more than {age:g} s.",
             of_queue(queue, "ApproximateAgeOfOldestMessage"),
             age,
@@ -157,16 +154,19 @@ def _of_queues(settings: Settings) -> Iterator[Alarm]:
         )
         yield Alarm(
             f"{short}-dlq-not-empty",
+            severity.dead_letters,
             "Dead letters: each says its reason; `regworkers dlq`.",
             of_queue(names.dead_letter_queue(queue), "ApproximateNumberOfMessagesVisible"),
-            0,
+            settings.alerts.dead_letters,
         )
 
 
 def _of_drains(settings: Settings) -> Iterator[Alarm]:
+    severity = settings.alerts.severity
     for drain in DRAINS:
         yield Alarm(
             f"{drain}-fails",
+            severity.performance,
             "Items of this drain became dead letters or went back, in three periods in a row.",
             of_drain(settings, drain, "Failed", "Sum"),
             0,
@@ -174,6 +174,8 @@ def _of_drains(settings: Settings) -> Iterator[Alarm]:
         )
         yield Alarm(
             f"{drain}-without-a-dependency",
+            # Events wait for Kafka, and nothing else does.
+            severity.dependency_down_others if drain == "publish" else severity.dependency_down,
             "Runs of this drain end because a dependency is away: `regworkers doctor`.",
             of_drain(settings, drain, "DependencyDown", "Sum"),
             0,
@@ -181,12 +183,14 @@ def _of_drains(settings: Settings) -> Iterator[Alarm]:
         )
         yield Alarm(
             f"{drain}-dead-letters-not-sent",
+            severity.dead_letters,
             "Dead letters could not be sent: their messages come again until the queue's retention is over.",
             of_drain(settings, drain, "FailedDeadLetterSends", "Sum"),
             0,
         )
         yield Alarm(
             f"{drain}-throttled",
+            severity.performance,
             "AWS refuses calls of this drain for now: a table or an account is too small.",
             of_drain(settings, drain, "Throttles", "Sum"),
             _THROTTLES,
@@ -194,6 +198,7 @@ def _of_drains(settings: Settings) -> Iterator[Alarm]:
         )
         yield Alarm(
             f"{drain}-retries",
+            severity.performance,
             "A dependency answers many calls only when they are repeated.",
             of_drain(settings, drain, "Retries", "Sum"),
             _RETRIES,
@@ -202,6 +207,7 @@ def _of_drains(settings: Settings) -> Iterator[Alarm]:
     objective = settings.replication.lag_objective_seconds
     yield Alarm(
         "replication-lags",
+        severity.performance,
         f"A change took longer than {objective:g} s to the replica, at the 95th percentile of a drain.",
         of_drain(settings, "save", "LagP95", "Maximum"),
         objective,
@@ -215,6 +221,7 @@ def _of_tables(settings: Settings) -> Iterator[Alarm]:
         for what in ("Read", "Write"):
             yield Alarm(
                 f"{short}-{what.lower()}s-throttled",
+                settings.alerts.severity.performance,
                 f"DynamoDB throttles {what.lower()}s of {table}, whoever makes them.",
                 of_table(table, f"{what}ThrottleEvents"),
                 _THROTTLES,

@@ -12,6 +12,7 @@ import orjson
 from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.domain.alert import Severity
 from regworkers_core.operations.dashboards.alarms import alarms, facts_of
 from regworkers_core.operations.dashboards.board import board_body, board_name
 from regworkers_core.operations.dashboards.queries import saved_queries
@@ -52,11 +53,13 @@ class Change:
         }
 
 
-def publish(runtime: Runtime, *, dry_run: bool = True, actions: Sequence[str] = ()) -> Iterator[Change]:
-    """Yields each thing as it was found, and written unless `dry_run`. `actions` are the ARNs that alarms tell; none
-    leaves those of an alarm that stands alone. Raises TransientFailure, UsageError when AWS refuses.
+def publish(
+    runtime: Runtime, *, dry_run: bool = True, topics: Mapping[Severity, Sequence[str]] | None = None
+) -> Iterator[Change]:
+    """Yields each thing as it was found, and written unless `dry_run`. `topics` are the ARNs that alarms of a level
+    tell; none leaves those of an alarm that stands alone. Raises TransientFailure, UsageError when AWS refuses.
     """
-    for change in _changes(runtime, actions):
+    for change in _changes(runtime, topics or {}):
         if dry_run or change.write is None:
             yield change
             continue
@@ -64,9 +67,9 @@ def publish(runtime: Runtime, *, dry_run: bool = True, actions: Sequence[str] = 
         yield Change(change.kind, change.name, change.state, change.diff, written=True)
 
 
-def _changes(runtime: Runtime, actions: Sequence[str]) -> Iterator[Change]:
+def _changes(runtime: Runtime, topics: Mapping[Severity, Sequence[str]]) -> Iterator[Change]:
     yield _board(runtime)
-    yield from _alarms(runtime, actions)
+    yield from _alarms(runtime, topics)
     yield from _queries(runtime)
 
 
@@ -88,7 +91,7 @@ def _board(runtime: Runtime) -> Change:
     )
 
 
-def _alarms(runtime: Runtime, actions: Sequence[str]) -> Iterator[Change]:
+def _alarms(runtime: Runtime, topics: Mapping[Severity, Sequence[str]]) -> Iterator[Change]:
     client, call = runtime.aws.client("cloudwatch"), runtime.dependency("cloudwatch").call
     stand: dict[str, Mapping[str, Any]] = {}
     request: dict[str, Any] = {"AlarmNamePrefix": f"{runtime.names.prefix}regworkers-"}
@@ -100,7 +103,7 @@ def _alarms(runtime: Runtime, actions: Sequence[str]) -> Iterator[Change]:
         request["NextToken"] = answer["NextToken"]
     for alarm in alarms(runtime.settings):
         before = stand.get(alarm.name)
-        kept = actions or (before or {}).get("AlarmActions") or ()
+        kept = topics.get(alarm.severity) or (before or {}).get("AlarmActions") or ()
         wanted = alarm.request(kept)
         yield _compared(
             "alarm",

@@ -29,7 +29,8 @@ def document(settings: Settings) -> dict[str, Any]:
         "dashboard": board(settings),
         "alarms": {
             alarm.name: {
-                "description": alarm.description,
+                "severity": alarm.severity.value,
+                "description": alarm.request()["AlarmDescription"],
                 "namespace": alarm.metric.namespace,
                 "metric": alarm.metric.name,
                 "dimensions": dict(alarm.metric.dimensions),

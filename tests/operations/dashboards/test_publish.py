@@ -14,6 +14,7 @@ from regworkers_core.operations.dashboards.metrics import DRAINS, HEARTBEAT
 from regworkers_core.operations.dashboards.publish import State, publish
 from regworkers_core.operations.dashboards.queries import by_correlation_id, saved_queries
 from regworkers_core.runtime import Runtime
+from regworkers_core.settings import AlertSettings
 from regworkers_dagster.operations import alerts
 from tests.support.runtimes import test_settings
 
@@ -49,6 +50,26 @@ def test_every_queue_has_an_alarm_for_depth_age_and_dead_letters(settings: Any) 
     for queue in settings.names.queues:
         assert watched[queue] == {"ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage"}
         assert watched[settings.names.dead_letter_queue(queue)] == {"ApproximateNumberOfMessagesVisible"}
+
+
+def test_the_level_of_an_alarm_follows_the_severity_of_its_condition(settings: Any) -> None:
+    def levels(**severity: str) -> dict[str, str]:
+        changed = {"alerts": AlertSettings.model_validate({"severity": severity})}
+        made = alarms(settings.model_copy(update=changed))
+        assert all(each.request()["AlarmDescription"].startswith(f"{each.severity}: ") for each in made)
+        return {each.name.removeprefix("prod-regworkers-"): each.severity.value for each in made}
+
+    usual = levels()
+    assert (
+        usual["selection-queue-dlq-not-empty"]
+        == usual["stream-behind"]
+        == usual["nobody-watches"]
+        == "critical"
+    )
+    assert usual["selection-queue-deep"] == usual["save-retries"] == "warning"
+    other = levels(dead_letters="warning", queue_depth="critical", performance="critical", watcher="warning")
+    assert other["selection-queue-dlq-not-empty"] == other["nobody-watches"] == "warning"
+    assert other["selection-queue-deep"] == other["save-retries"] == "critical"
 
 
 def test_names_are_unique_and_widgets_do_not_overlap(settings: Any) -> None:

@@ -174,7 +174,9 @@ def test_the_policy_of_one_worker_is_printed_for_the_environment_and_unknown_one
     assert isinstance(terminal("iam-policy", "--account", "12").exception, UsageError)
 
 
-def test_publishing_shows_first_writes_with_yes_and_then_has_nothing_to_do(terminal: Terminal) -> None:
+def test_publishing_shows_first_writes_with_yes_and_then_has_nothing_to_do(
+    terminal: Terminal, runtime: Runtime
+) -> None:
     def states(*words: str) -> set[tuple[str, bool]]:
         answer = terminal("publish-dashboards", "--format", "json", *words)
         assert answer.exit_code == 0
@@ -183,9 +185,17 @@ def test_publishing_shows_first_writes_with_yes_and_then_has_nothing_to_do(termi
 
     assert states() == {("new", False)}
     topic = "arn:aws:sns:us-east-1:123456789012:on-call"
-    assert states("--yes", "--topic", topic) == {("new", True)}
+    topics = ("--critical-topic", topic, "--warning-topic", topic + "-team")
+    assert states("--yes", *topics) == {("new", True)}
+    stand = runtime.aws.client("cloudwatch").describe_alarms(AlarmNamePrefix=runtime.names.prefix)[
+        "MetricAlarms"
+    ]
+    assert {each["AlarmActions"][0]: each["AlarmDescription"].partition(":")[0] for each in stand} == {
+        topic: "critical",
+        topic + "-team": "warning",
+    }
     # Whom alarms tell stays as it is where nobody says otherwise.
     assert states() == {("same", False)} == states("--yes")
-    other = terminal("publish-dashboards", "--topic", topic + "-2")
+    other = terminal("publish-dashboards", "--critical-topic", topic + "-2")
     assert "-tells: " in other.stdout and "nothing written: --yes writes" in other.stdout
-    assert isinstance(terminal("publish-dashboards", "--topic", "on-call").exception, UsageError)
+    assert isinstance(terminal("publish-dashboards", "--warning-topic", "on-call").exception, UsageError)

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from regworkers_core.domain.alert import Severity
+from regworkers_core.operations.dashboards.alarms import alarms
 from regworkers_core.operations.discovery.compare import Discovery, compare
 from regworkers_core.operations.discovery.declared import Kind, declared
 from regworkers_core.operations.discovery.found import Found
@@ -44,7 +46,8 @@ def values(environment: str, module: Path = MODULE) -> dict[str, Any]:
             "environment": environment,
             "account": "123456789012",
             "log_bucket": "logs",
-            "alarm_topics": [],
+            "critical_alarm_topics": ["arn:on-call"],
+            "warning_alarm_topics": ["arn:team"],
             "oidc_provider": "oidc.example.com/id/1",
             "kubernetes_namespace": "regworkers",
         },
@@ -99,6 +102,22 @@ def test_every_argument_is_one_that_the_provider_knows() -> None:
     for resource in values("prod")["root_module"]["resources"]:
         known = set(ARGUMENTS[resource["type"]].split())
         assert set(resource["values"]) <= known, resource["address"]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_alarm_notifies_the_topics_of_its_severity(environment: Environment) -> None:
+    wanted = {each.name: each.severity for each in alarms(settings_of(environment))}
+    made = {
+        resource["values"]["alarm_name"]: resource["values"]
+        for resource in values(environment)["root_module"]["resources"]
+        if resource["type"] == "aws_cloudwatch_metric_alarm"
+    }
+    topics = {Severity.CRITICAL: ["arn:on-call"], Severity.WARNING: ["arn:team"]}
+    assert {name: alarm["alarm_actions"] for name, alarm in made.items()} == {
+        name: topics[severity] for name, severity in wanted.items()
+    }
+    assert all(alarm["ok_actions"] == alarm["alarm_actions"] for alarm in made.values())
+    assert set(wanted.values()) == set(Severity)
 
 
 def test_every_role_has_fewer_policies_than_aws_attaches_at_most() -> None:
