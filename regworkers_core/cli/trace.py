@@ -12,6 +12,12 @@ from rich.text import Text
 
 from regworkers_core.analytics import hops as analytics
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
+from regworkers_core.domain.grammar import (
+    CAMPAIGN_ID_BYTES,
+    ENTRY_ID_BYTES,
+    campaign_id_problem,
+    entry_id_problem,
+)
 from regworkers_core.domain.hop import Hop
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
@@ -45,11 +51,14 @@ def trace_command(
 
 
 def entry_key(campaign_id: str, entry_id: str) -> EntryKey:
-    """Raises UsageError."""
-    if not campaign_id or not entry_id:
-        raise UsageError(
-            "campaignId and entryId must not be empty: `regworkers trace <campaignId> <entryId>`"
-        )
+    """Raises UsageError naming the argument, how long it is, and what may stand there."""
+    for name, value, problem, most in (
+        ("CAMPAIGN", campaign_id, campaign_id_problem(campaign_id), CAMPAIGN_ID_BYTES),
+        ("ENTRY", entry_id, entry_id_problem(entry_id), ENTRY_ID_BYTES),
+    ):
+        if problem:
+            size = len(value.encode(errors="surrogatepass"))
+            raise UsageError(f"{name} {problem}: it has {size} bytes, and an id has 1 to {most}")
     return EntryKey(campaign_id, entry_id)
 
 

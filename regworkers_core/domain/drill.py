@@ -13,8 +13,9 @@ Ended: TypeAlias = Literal["finished", "most_entries", "stopped", "dependency_do
 @dataclass(frozen=True, slots=True)
 class DrillResult:
     """Of one drill. `read` entries of the source were replayed: `saved`, `refused` (no valid entry: live saves refuse
-    them, too) or `gone` (removed since they were listed). `differences` counts, by class, what the rebuilt replica
-    holds otherwise than the source was read; `samples` are some of their ids (`campaignId:entryId`).
+    them, too; `refused_example` is one of them) or `gone` (removed since they were listed). `differences` counts, by
+    class, what the rebuilt replica holds otherwise than the source was read; `samples` are some of their ids
+    (`campaignId:entryId`).
 
     `seconds` are of the rebuild alone. `total` entries would be to rebuild (None: not known); `limit_per_second` is
     the rate above which no backfill sends. `away` names a dependency that ended the drill.
@@ -35,6 +36,7 @@ class DrillResult:
     scratch: str
     dropped: bool
     away: str = ""
+    refused_example: str = ""
 
     @property
     def per_second(self) -> float | None:
@@ -94,6 +96,7 @@ class DrillResult:
             "read": self.read,
             "saved": self.saved,
             "refused": self.refused,
+            "refusedExample": self.refused_example or None,
             "gone": self.gone,
             "differences": dict(self.differences),
             "samples": list(self.samples),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from regworkers_core.domain.grammar import shown
+from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 
@@ -12,6 +14,10 @@ def require_campaign(runtime: Runtime, campaign_id: str | None) -> None:
     """
     if campaign_id is None:
         return
+    if not EntryKey(campaign_id, "").can_be_in_table:
+        raise UsageError(
+            f"no campaign has the id {shown(campaign_id)}: campaignId has up to 64 bytes of UTF-8"
+        )
     # The table first: for a campaign with entries nothing else has to answer.
     if runtime.demand_table.query(campaign_id, limit=1).items:
         return

@@ -5,7 +5,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-from regworkers_core.domain.messages import MessageType, ReplicationItem, chunks, encode
+from regworkers_core.domain.messages import (
+    MessageType,
+    ReplicationItem,
+    chunks,
+    encode,
+    fit_correlation_id,
+)
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.ports import Outgoing, Queue
 from regworkers_core.observability.tracing import inject
@@ -19,7 +25,7 @@ def send_keys(
 
     Raises TransientFailure unless every message is confirmed; sending all again is harmless.
     """
-    correlation_id = correlation_id or uuid.uuid4().hex
+    correlation_id = fit_correlation_id(correlation_id) or uuid.uuid4().hex
     attributes = {"correlationId": correlation_id, "attempt": "1", **inject()}
     messages = [
         Outgoing(encode(MessageType.REPLICATE, correlation_id, chunk), attributes, delay_seconds)

@@ -13,6 +13,7 @@ from regworkers_core.adapters.mongo.replica import Stored
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.events import EventType, event_id
 from regworkers_core.domain.keys import EntryKey, is_selection_id
+from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.order import lenient_order
 from regworkers_core.domain.reasons import PermanentFailure
 from regworkers_core.domain.timestamps import seconds
@@ -124,7 +125,7 @@ def _source(key: EntryKey, item: Item | None) -> dict[str, Any] | None:
         "needsReplication": item.get("needsReplication") is True,
         "replicatedVersion": item.get("replicatedVersion"),
         "replicatedAt": item.get("replicatedAt"),
-        "correlationId": item.get("correlationId"),
+        "correlationId": fit_correlation_id(item.get("correlationId")) or None,
         "problem": problem,
     }
 

@@ -103,6 +103,9 @@ class Site:
     leases: FakeLeaseTable = field(default_factory=FakeLeaseTable)
     runs: int = 0
 
+    def __post_init__(self) -> None:
+        self.reader = SegmentReader(self.table)
+
     @property
     def rows(self) -> BackfillRows:
         return BackfillRows(self.leases, "all")
@@ -128,7 +131,7 @@ class Site:
             self.rows,
             lease,
             Parameters(None, self.segments, STARTED),
-            SegmentReader(self.table),
+            self.reader,
             self.queue,
             lambda sleep: TokenBucket(rate, burst=1, sleep=sleep),
             rate=rate,

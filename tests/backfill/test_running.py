@@ -39,6 +39,15 @@ def test_pages_without_any_entry_move_the_position_all_the_same() -> None:
     assert here.queue.received == dict.fromkeys(keys(5), 1) and here.table.reads == 5
 
 
+def test_entries_under_keys_that_replication_refuses_are_left_out_and_told() -> None:
+    odd = [EntryKey("a:b", f"{n:02}") for n in range(30)]
+    here = Site(FakeTable([*odd, *keys(20), EntryKey("summer", "x" * 600)]), 2)
+    reader = here.reader
+    assert here.start() == "finished"
+    assert here.queue.received == dict.fromkeys(keys(20), 1)
+    assert reader.refused == 31 and reader.refused_example
+
+
 def test_a_kill_between_send_and_checkpoint_repeats_and_loses_nothing() -> None:
     here, sends = site(segments=1), iter(range(100))
 

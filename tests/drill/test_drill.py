@@ -117,13 +117,16 @@ def test_a_change_during_the_drill_is_no_difference(runtime: Runtime) -> None:
 
 
 def test_an_entry_that_every_save_refuses_is_counted_and_no_difference(runtime: Runtime) -> None:
-    broken = key("broken")
-    put(runtime, broken, markets="no list")
+    refused = [key("broken"), key("e\x1b[2J", "a:b")]
+    for entry in refused:
+        put(runtime, entry, markets="no list")
     try:
         result = recovery_drill(runtime)
     finally:
-        remove(runtime, broken)
-    assert result.passed and result.refused == 1 and result.saved == 12
+        for entry in refused:
+            remove(runtime, entry)
+    assert result.passed and result.refused == 2 and result.saved == 12
+    assert result.refused_example in ("summer:broken", "a:b:e\\x1b[2J")
 
 
 def test_a_part_is_enough_to_tell_how_long_all_would_take(runtime: Runtime) -> None:

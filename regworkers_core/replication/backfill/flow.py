@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import structlog
 
+from regworkers_core.domain.grammar import is_encodable
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseHolder
@@ -41,7 +42,8 @@ Ended = Literal["finished", "paused", "stopped", "superseded", "counted"]
 @dataclass(frozen=True, slots=True)
 class BackfillReport:
     """`sent` counts keys since the backfill began, `sent_now` those of this run; a dry run has the number
-    that would be sent in `sent` and ends as `counted`.
+    that would be sent in `sent` and ends as `counted`. `refused` entries were left out by this run, because replication
+    refuses their keys; `refused_example` is one of them.
     """
 
     backfill_id: str
@@ -53,6 +55,8 @@ class BackfillReport:
     segments: int
     segments_finished: int
     seconds: float
+    refused: int = 0
+    refused_example: str = ""
 
     @property
     def finished(self) -> bool:
@@ -61,6 +65,15 @@ class BackfillReport:
     @property
     def advice(self) -> str:
         """What to do next."""
+        if not self.refused:
+            return self._next
+        return (
+            f"{self._next}; {self.refused} entries were left out, for replication refuses their ids (for example"
+            f" {self.refused_example}): their writers have to give them others"
+        )
+
+    @property
+    def _next(self) -> str:
         if self.ended == "counted":
             return "nothing was sent: leave out --dry-run to send"
         if self.ended == "finished":
@@ -76,6 +89,8 @@ class BackfillReport:
             "ended": self.ended,
             "sent": self.sent,
             "sentNow": self.sent_now,
+            "refused": self.refused,
+            "refusedExample": self.refused_example or None,
             "estimate": self.estimate,
             "segments": self.segments,
             "segmentsFinished": self.segments_finished,
@@ -127,7 +142,7 @@ def start_backfill(
     holder = LeaseHolder(runtime.leases, uuid.uuid4().hex, lease_seconds=lease_seconds)
     lease = rows.acquire(holder, lease_seconds=lease_seconds, wait=stop.wait)
     if lease is None:
-        return _report(rows, parameters, "stopped", 0, time.monotonic() - began)
+        return _report(rows, parameters, "stopped", 0, time.monotonic() - began, reader)
     run = BackfillRun(
         rows,
         lease,
@@ -146,7 +161,7 @@ def start_backfill(
     except TransientFailure as failure:
         hint = f"{failure.error}; the position is kept: `regworkers backfill resume --id {rows.id}`"
         raise TransientFailure(failure.dependency, hint) from failure
-    report = _report(rows, parameters, ended, run.sent_now, time.monotonic() - began)
+    report = _report(rows, parameters, ended, run.sent_now, time.monotonic() - began, reader)
     log.info("backfill ended", **report.as_dict())
     return report
 
@@ -204,8 +219,8 @@ def backfill_status(
 
 def _id(campaign_id: str | None, backfill_id: str | None) -> str:
     chosen = backfill_id if backfill_id is not None else campaign_id or "all"
-    if not chosen.strip() or len(chosen) > 200:
-        raise UsageError("the id of a backfill has 1 to 200 characters")
+    if not chosen.strip() or len(chosen) > 200 or not is_encodable(chosen):
+        raise UsageError("the id of a backfill has 1 to 200 characters of UTF-8")
     return chosen
 
 
@@ -278,11 +293,18 @@ def _count(
         parameters.segments,
         finished,
         time.monotonic() - began,
+        reader.refused,
+        reader.refused_example,
     )
 
 
 def _report(
-    rows: BackfillRows, parameters: Parameters, ended: Ended, sent_now: int, took: float
+    rows: BackfillRows,
+    parameters: Parameters,
+    ended: Ended,
+    sent_now: int,
+    took: float,
+    reader: SegmentReader,
 ) -> BackfillReport:
     segments = rows.segments(parameters.segments)
     return BackfillReport(
@@ -295,6 +317,8 @@ def _report(
         parameters.segments,
         sum(segment.finished for segment in segments),
         took,
+        reader.refused,
+        reader.refused_example,
     )
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from regworkers_core.adapters.aws.demand_table import Page
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.messages import MAX_ITEMS, Op, ReplicationItem
+from regworkers_core.domain.messages import MAX_ITEMS, Op, ReplicationItem, fit_correlation_id
 from regworkers_core.domain.order import lenient_order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
@@ -72,15 +73,29 @@ class TablePages(Protocol):
 
 
 class SegmentReader:
-    """Pages of a segment of the table, or of the one partition that a campaign is."""
+    """Pages of a segment of the table, or of the one partition that a campaign is; from any thread. `refused` counts
+    the entries left out because replication refuses their keys, `refused_example` is the id of one, as it may be shown.
+    """
 
     def __init__(self, table: TablePages) -> None:
         self._table = table
+        self._lock = threading.Lock()
+        self.refused = 0
+        self.refused_example = ""
 
     def page(self, of: Parameters, segment: int, start_key: Mapping[str, Any] | None) -> Page:
-        if of.campaign_id is not None:
-            return self._table.query(of.campaign_id, start_key, PAGE)
-        return self._table.scan(segment, of.segments, start_key, PAGE)
+        page = (
+            self._table.query(of.campaign_id, start_key, PAGE)
+            if of.campaign_id is not None
+            else self._table.scan(segment, of.segments, start_key, PAGE)
+        )
+        refused = [key for key, _ in page.items if key.problem]
+        if not refused:
+            return page
+        with self._lock:
+            self.refused += len(refused)
+            self.refused_example = self.refused_example or refused[0].shown
+        return replace(page, items=[item for item in page.items if not item[0].problem])
 
 
 class BackfillRun:
@@ -108,7 +123,7 @@ class BackfillRun:
         self._chunk = _chunk_size(rate / parameters.segments)
         self._heartbeat = heartbeat_seconds
         self._clock, self._on_progress, self._on_step = clock, on_progress, on_step
-        self._correlation_id = f"backfill-{rows.id}"
+        self._correlation_id = fit_correlation_id(f"backfill-{rows.id}") or f"backfill-{uuid.uuid4().hex}"
         self._segments: list[Segment] = []
         self._sent_before = 0
 

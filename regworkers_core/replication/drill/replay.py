@@ -27,14 +27,19 @@ from regworkers_core.replication.reconcile.states import of_source
 from regworkers_core.replication.save.saver import Saver, Wanted
 
 _MESSAGE_ID = "recovery-drill"
+# How many came to what, and one that was refused.
+_Outcomes = tuple[Counter[str], str]
 
 
 @dataclass(slots=True)
 class Replayed:
-    """Entries by what became of them; `complete` when all that was asked for was replayed."""
+    """Entries by what became of them; `complete` when all that was asked for was replayed. `refused_example` is the id
+    of an entry that was refused, as it may be shown.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     complete: bool = False
+    refused_example: str = ""
 
     @property
     def read(self) -> int:
@@ -75,11 +80,13 @@ class Replay:
         """Until the source ends, `most` entries were read, or the stop signal; `done` says how far it came. Raises
         TransientFailure.
         """
-        pending = set[Future[Counter[str]]]()
+        pending = set[Future[_Outcomes]]()
 
-        def settle(futures: set[Future[Counter[str]]]) -> None:
+        def settle(futures: set[Future[_Outcomes]]) -> None:
             for future in futures:
-                done.counts.update(future.result())
+                counts, refused = future.result()
+                done.counts.update(counts)
+                done.refused_example = done.refused_example or refused
             self._on_progress(done.read)
 
         listed = self._listed()
@@ -102,9 +109,14 @@ class Replay:
         keys = (key for page in self._table.pages(None) for key, _item in page.items)
         return islice(keys, self._most)
 
-    def _save(self, keys: Sequence[EntryKey]) -> Counter[str]:
-        saved = self._saver.save({key: Wanted(_MESSAGE_ID, _MESSAGE_ID) for key in keys})
-        return Counter(_in_short(outcome) for outcome in saved.outcomes.values())
+    def _save(self, keys: Sequence[EntryKey]) -> _Outcomes:
+        # No message would name such a key, so that no save meets it.
+        refused = [key for key in keys if key.problem]
+        saved = self._saver.save({key: Wanted(_MESSAGE_ID, _MESSAGE_ID) for key in keys if not key.problem})
+        counts = Counter(_in_short(outcome) for outcome in saved.outcomes.values())
+        refused += [key for key, outcome in saved.outcomes.items() if isinstance(outcome, PermanentFailure)]
+        counts["refused"] = len(refused)
+        return counts, refused[0].shown if refused else ""
 
 
 def _in_short(outcome: str | Failure) -> str:

@@ -75,6 +75,7 @@ def recovery_drill(
         read=found.replayed.read,
         saved=counts["saved"],
         refused=counts["refused"],
+        refused_example=found.replayed.refused_example,
         gone=counts["gone"],
         differences=dict(found.differences),
         samples=tuple(found.samples),
@@ -156,4 +157,4 @@ def _compare(comparison: Comparison, replica: Replica, found: _Found) -> None:
             if kind is not None:
                 found.differences[kind.value] += 1
                 if len(found.samples) < _SAMPLES:
-                    found.samples.append(difference.key.document_id)
+                    found.samples.append(difference.key.shown)

@@ -28,8 +28,9 @@ EXPLANATIONS = {
     Kind.ORPHANED: "The replica still holds an entry that the source no longer has.",
     Kind.RESURRECTED: "The source has the entry, but a tombstone at or above its order hides it: only a repair"
     " deletes exactly that tombstone and sends the key.",
-    Kind.REJECTED: "The save drain refused this very state, see its open dead letter: sending it again cannot"
-    " help. Correct the entry in the demand table with a new version; that change replicates by itself.",
+    Kind.REJECTED: "Replication refuses this very state, see its open dead letter, or its key: sending it again cannot"
+    " help. Correct the entry in the demand table with a new version; that change replicates by itself. An entry whose"
+    " ids break the grammar needs others.",
     Kind.AHEAD: "The replica holds a newer state than the source, and no write may lower it: something else"
     " wrote to the replica, or the source was restored from a backup. Repair leaves it alone; to let the source"
     " win, write the entry there with a higher version.",
@@ -38,10 +39,14 @@ EXPLANATIONS = {
 
 
 def classify(source: State | None, replica: State | None) -> Kind | None:
-    """The class of a pair, None when both sides agree. REJECTED and NOT_YET take more than a pair to tell.
+    """The class of a pair, None when both sides agree. NOT_YET takes more than a pair to tell, and so does REJECTED but
+    for a key that breaks the grammar: nothing is ever sent about it.
 
     A source entry that is invalid never agrees with anything: its state cannot be in the replica.
     """
+    found = source or replica
+    if found is not None and found.key.problem and (source is not None or found.live):
+        return Kind.REJECTED
     if source is None:
         return Kind.ORPHANED if replica is not None and replica.live else None
     if replica is None:
@@ -68,6 +73,8 @@ def could_be_lag(
     nothing or something lower, was read. Everything else may: content can change without a new `updatedAt`, a
     removal leaves no time at all, and a replica at or above the source may know of a change made since.
     """
+    if source is not None and source.key.problem:
+        return False
     if source is None or (replica is not None and replica.order >= source.order):
         return True
     updated_at = source.updated_at

@@ -204,13 +204,13 @@ class Comparison:
         return [Orphans(*row) for row in rows]
 
     def samples(self, kind: Kind, limit: int) -> tuple[str, ...]:
-        """The first ids (`campaignId:entryId`) of a kind."""
+        """The first ids (`campaignId:entryId`) of a kind, as they may be shown."""
         rows = self._database.execute(
             "SELECT coalesce(s_campaign, r_campaign), coalesce(s_entry, r_entry) FROM difference"
             " WHERE kind = ? ORDER BY 1, 2 LIMIT ?",
             [kind, limit],
         ).fetchall()
-        return tuple(EntryKey(campaign, entry).document_id for campaign, entry in rows)
+        return tuple(EntryKey(campaign, entry).shown for campaign, entry in rows)
 
     def totals(self) -> Totals:
         """As last read: `source + only_in_replica` is `matched` and the sum of all kinds."""

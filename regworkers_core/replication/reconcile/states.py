@@ -51,7 +51,12 @@ def of_replica(key: EntryKey, stored: Stored) -> State:
     """From a document of the replica; one without custody fields, written by others, is of the lowest order."""
     if stored.fields is None:
         return State(key, stored.order, live=False)
-    return State(key, stored.order, content=digest(stored.fields))
+    try:
+        content = digest(stored.fields)
+    except UNSTORABLE:
+        # Something that only others write: it differs from everything, so that a repair writes over it.
+        content = b""
+    return State(key, stored.order, content=content)
 
 
 def digest(fields: Mapping[str, Any]) -> bytes:
