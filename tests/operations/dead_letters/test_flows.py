@@ -231,7 +231,9 @@ def test_a_message_sent_again_starts_its_attempts_anew_and_keeps_its_trace(runti
     report = redrive(runtime, queue, truths(runtime), RedriveOptions(dry_run=False, canary_messages=0))
     assert report.finished and report.sent_messages == 1
     (message,) = everything(runtime, queue.source)
-    assert message.attributes == {**attributes, "attempt": "1"}
+    origin = message.attributes["origin"]
+    assert origin != message.message_id
+    assert message.attributes == {**attributes, "attempt": "1", "origin": origin}
 
 
 def test_sqs_is_asked_for_messages_at_the_rate_of_their_items(

@@ -179,4 +179,9 @@ def test_a_trend_compares_two_windows() -> None:
 
 def test_a_revived_message_keeps_what_is_no_trace_of_its_failure() -> None:
     found = read_message(QUEUE, Received("m", "r", BODY, {"attempt": "9", "reason": "X", "tenant": "t"}, 1))
-    assert found.revived() == Outgoing(BODY.encode(), {"tenant": "t", "attempt": "1"})
+    assert found.revived() == Outgoing(BODY.encode(), {"tenant": "t", "attempt": "1", "origin": "m"})
+
+
+def test_a_revived_message_knows_whose_part_it_is() -> None:
+    found = read_message(QUEUE, Received("m", "r", BODY, {"origin": "first", "reason": "X"}, 1))
+    assert found.revived().attributes == {"origin": "first", "attempt": "1"}
