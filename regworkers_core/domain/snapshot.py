@@ -130,12 +130,18 @@ class CertificateState:
 
 @dataclass(frozen=True, slots=True)
 class TickState:
-    """A sensor or schedule that is switched on: ISO time of its last tick, None: never. `error` of that tick."""
+    """A sensor or schedule that is switched on: ISO time of its last tick, None: never. `error` of that tick.
+
+    `since` is when it was switched on, None: not known. Of a schedule, `due_at` is its first time after its last tick,
+    or after `since`; None: not known.
+    """
 
     name: str
     interval_seconds: float
     last_tick_at: str | None
     error: str = ""
+    since: str | None = None
+    due_at: str | None = None
 
 
 # Jobs of the flow from the closing of a campaign to the messages to its fans: a run of theirs that failed is told.

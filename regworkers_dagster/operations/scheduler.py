@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 
 from regworkers_core.domain.snapshot import SELECTION_JOBS, FailedRun, SchedulerState, TickState
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.operations.snapshot.cron import longest_gap_seconds
 from regworkers_core.operations.snapshot.scheduler import (
     MOST_RUNS,
     Work,
     look_back_seconds,
+    schedule_state,
     standing,
 )
 from regworkers_dagster.draining.runs import ENDED
@@ -44,36 +45,46 @@ def scheduler_of(
 
 def _ticks(instance: dg.DagsterInstance, repository: dg.RepositoryDefinition) -> Iterator[TickState]:
     """One of each that is switched on: by hand, or by its definition as long as nobody switched it off."""
-    intervals: dict[str, float] = {
-        sensor.name: float(sensor.minimum_interval_seconds or _SENSOR_SECONDS)
-        for sensor in repository.sensor_defs
-    }
-    by_default = {
-        sensor.name
-        for sensor in repository.sensor_defs
-        if sensor.default_status is dg.DefaultSensorStatus.RUNNING
-    }
-    for schedule in repository.schedule_defs:
-        crons = schedule.cron_schedule
-        intervals[schedule.name] = longest_gap_seconds(crons if isinstance(crons, str) else next(iter(crons)))
-        if schedule.default_status is dg.DefaultScheduleStatus.RUNNING:
-            by_default.add(schedule.name)
     states = {state.instigator_name: state for state in instance.all_instigator_state()}
-    for name, interval in intervals.items():
-        state = states.get(name)
-        if state is None:
-            if name in by_default:
-                yield TickState(name, interval, None)
+    for sensor in repository.sensor_defs:
+        by_default = sensor.default_status is dg.DefaultSensorStatus.RUNNING
+        state = states.get(sensor.name)
+        if not _is_on(state, by_default):
             continue
-        if state.status.value not in _ON:
+        last, error = _last_tick(instance, state)
+        data: Any = state and state.instigator_data
+        since = data.last_sensor_start_timestamp if data else None
+        interval = float(sensor.minimum_interval_seconds or _SENSOR_SECONDS)
+        yield TickState(sensor.name, interval, _iso(last), error, _iso(since))
+    for schedule in repository.schedule_defs:
+        by_default = schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+        state = states.get(schedule.name)
+        if not _is_on(state, by_default):
             continue
-        last = next(iter(instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)), None)
-        if last is None:
-            yield TickState(name, interval, None)
-            continue
-        # Without the error's text, which may print anything.
-        error = (last.error.cls_name or "error") if last.error else ""
-        yield TickState(name, interval, iso(last.timestamp), error)
+        last, error = _last_tick(instance, state)
+        data = state and state.instigator_data
+        crons = schedule.cron_schedule
+        cron = crons if isinstance(crons, str) else next(iter(crons))
+        yield schedule_state(schedule.name, cron, last, error, data.start_timestamp if data else None)
+
+
+def _is_on(state: Any, by_default: bool) -> bool:
+    """Before the daemon has seen it there is no state, and what its definition says counts."""
+    return by_default if state is None else state.status.value in _ON
+
+
+def _last_tick(instance: dg.DagsterInstance, state: Any) -> tuple[float | None, str]:
+    if state is None:
+        return None, ""
+    last = next(iter(instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)), None)
+    if last is None:
+        return None, ""
+    # Without the error's text, which may print anything.
+    return last.timestamp, (last.error.cls_name or "error") if last.error else ""
+
+
+def _iso(at: float | None) -> str | None:
+    return None if at is None else iso(at)
 
 
 def _failed_runs(instance: dg.DagsterInstance, now: float) -> tuple[FailedRun, ...]:

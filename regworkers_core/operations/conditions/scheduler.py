@@ -8,7 +8,8 @@ from regworkers_core.operations.conditions.condition import Finding, Given, Judg
 from regworkers_core.operations.conditions.texts import duration, some
 
 ALERTS_SENSOR = "alerts_sensor"
-_SOON_SECONDS = 600.0
+# A schedule whose time has come may wait for the daemon's next round, and its tick for a busy machine.
+_SCHEDULE_LATE_SECONDS = 60.0
 
 
 def silent(given: Given) -> Judgement | Unread:
@@ -26,12 +27,8 @@ def silent(given: Given) -> Judgement | Unread:
         details = {"silentSeconds": {name: age and round(age) for name, age in late.items()}}
         findings.append(Finding(DAEMONS.partition(":")[2], given.severity.scheduler, summary, details))
     findings += [found for tick in read.ticks if (found := _of_tick(given, tick)) is not None]
-    # Since when a daily schedule is switched on is not known: its first tick may be due tomorrow.
-    first = {
-        tick.name
-        for tick in read.ticks
-        if tick.last_tick_at is None and tick.interval_seconds > _SOON_SECONDS
-    }
+    # Since when these are switched on is not known: their first tick may be due tomorrow.
+    first = {tick.name for tick in read.ticks if tick.last_tick_at is None and tick.since is None}
     return Judgement(tuple(findings), early=frozenset(first))
 
 
@@ -50,15 +47,12 @@ def watcher_silent(given: Given) -> Judgement:
 
 def _of_tick(given: Given, tick: TickState) -> Finding | None:
     age = given.age(tick.last_tick_at)
-    if age is None and tick.interval_seconds > _SOON_SECONDS:
-        return None
-    alerts, severity = given.settings.alerts, given.severity.scheduler_ticks
-    limit = max(alerts.silent_intervals * tick.interval_seconds, alerts.silent_seconds)
+    severity = given.severity.scheduler_ticks
     details = {
         "intervalSeconds": tick.interval_seconds,
         "silentSeconds": None if age is None else round(age),
     }
-    if age is None or age > limit:
+    if _is_late(given, tick):
         last = "never ticked" if age is None else f"ticked {duration(age)} ago"
         summary = f"{tick.name} is switched on and {last}, it should every {duration(tick.interval_seconds)}"
         return Finding(tick.name, severity, summary, details, because=(DAEMONS,))
@@ -66,3 +60,16 @@ def _of_tick(given: Given, tick: TickState) -> Finding | None:
         summary = f"the last tick of {tick.name} failed: {tick.error.splitlines()[0][:200]}"
         return Finding(tick.name, severity, summary, details)
     return None
+
+
+def _is_late(given: Given, tick: TickState) -> bool:
+    """A schedule one interval and some seconds after it was due first, a sensor after some intervals without a tick.
+    From when neither of them ticked, nor is known to be switched on, nothing is late.
+    """
+    if tick.due_at is not None:
+        overdue = given.age(tick.due_at) or 0.0
+        return overdue > tick.interval_seconds + _SCHEDULE_LATE_SECONDS
+    silent = given.age(tick.last_tick_at or tick.since)
+    alerts = given.settings.alerts
+    limit = max(alerts.silent_intervals * tick.interval_seconds, alerts.silent_seconds)
+    return silent is not None and silent > limit

@@ -56,9 +56,9 @@ TABLE: tuple[Condition, ...] = (
     ),
     Condition(
         name="scheduler",
-        fires="a daemon of Dagster is silent, a sensor or schedule that is switched on did not tick for "
-        f"`silentIntervals` ({_LIMITS.silent_intervals:g}) of its intervals and `silentSeconds` "
-        f"({duration(_LIMITS.silent_seconds)}), or its last tick failed; at two looks",
+        fires="a daemon of Dagster is silent, a sensor that is switched on did not tick for `silentIntervals` "
+        f"({_LIMITS.silent_intervals:g}) of its intervals and `silentSeconds` ({duration(_LIMITS.silent_seconds)}), a "
+        "schedule one interval and 60 s after it was due, or its last tick failed; at two looks",
         severity=f"{_SEVERITY.scheduler}: daemons; {_SEVERITY.scheduler_ticks} (`schedulerTicks`): ticks",
         key="`daemons`, or the sensor or schedule",
         runbook="scheduler.md",

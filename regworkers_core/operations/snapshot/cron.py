@@ -1,14 +1,45 @@
-"""How long a cron schedule is silent at most."""
+"""When a cron schedule is due, and how long it is silent at most. Times are UTC, as those of all our schedules."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 
 _DAY_MINUTES = 24 * 60
 _WEEK_MINUTES = 7 * _DAY_MINUTES
 _ALIASES = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@weekly": "0 0 * * 0"}
 _MONTH_SECONDS = 31 * 24 * 3600.0
 _YEAR_SECONDS = 366 * 24 * 3600.0
+# From one 29 February to the next one, across a century that has none.
+_MOST_DAYS = 8 * 366 + 1
+
+
+def next_time(cron: str, after: float) -> float | None:
+    """The first time of a cron expression with five fields after `after`, both in epoch seconds; None for one that is
+    not understood, or that never comes. As in cron, a day fits by its date or its weekday where both are given.
+    """
+    fields = _ALIASES.get(cron, cron).split()
+    if len(fields) != 5:
+        return None
+    try:
+        minutes, hours = sorted(_numbers(fields[0], 60)), sorted(_numbers(fields[1], 24))
+        dates, months = _numbers(fields[2], 32), _numbers(fields[3], 13)
+        weekdays = {day % 7 for day in _numbers(fields[4], 8)}
+    except ValueError:
+        return None
+    either = fields[2] != "*" and fields[4] != "*"
+    start = datetime.fromtimestamp(after, UTC)
+    midnight = start.replace(hour=0, minute=0, second=0, microsecond=0)
+    for _ in range(_MOST_DAYS):
+        by_date, by_weekday = midnight.day in dates, midnight.isoweekday() % 7 in weekdays
+        if midnight.month in months and (by_date or by_weekday if either else by_date and by_weekday):
+            for hour in hours:
+                for minute in minutes:
+                    due = midnight.replace(hour=hour, minute=minute)
+                    if due > start:
+                        return due.timestamp()
+        midnight += timedelta(days=1)
+    return None
 
 
 def longest_gap_seconds(cron: str) -> float:

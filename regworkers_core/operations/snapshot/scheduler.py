@@ -11,7 +11,7 @@ from regworkers_core.adapters.dagster_api import DagsterApi
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import DRAW, SELECTION_JOBS, FailedRun, SchedulerState, TickState
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.operations.snapshot.cron import longest_gap_seconds
+from regworkers_core.operations.snapshot.cron import longest_gap_seconds, next_time
 
 _DAY_SECONDS = 24 * 3600.0
 # Failed runs that are looked at, the latest of all and the latest of each selection job: what fails again and again
@@ -21,6 +21,7 @@ PARTITION_TAG = "dagster/partition"
 _RUN = "runId jobName status endTime tags { key value }"
 _RESULTS = f"{{ ... on Runs {{ results {{ {_RUN} }} }} }}"
 _STATE = "status ticks(limit: 1) { timestamp error { className } }"
+_SINCE_OF_SCHEDULE = "typeSpecificData { ... on ScheduleData { startTimestamp } }"
 _FAILED = "statuses: [FAILURE], updatedAfter:"
 _MOST = f"limit: {MOST_RUNS}"
 _OF_SELECTION = "\n  ".join(
@@ -32,7 +33,7 @@ QUERY = f"""query Scheduler($since: Float!, {_SINCE}) {{
   instance {{ daemonHealth {{ allDaemonStatuses {{ daemonType required lastHeartbeatTime }} }} }}
   repositoriesOrError {{ __typename ... on RepositoryConnection {{ nodes {{
     sensors {{ name minIntervalSeconds sensorState {{ {_STATE} }} }}
-    schedules {{ name cronSchedule scheduleState {{ {_STATE} }} }} }} }} }}
+    schedules {{ name cronSchedule scheduleState {{ {_STATE} {_SINCE_OF_SCHEDULE} }} }} }} }} }}
   failed: runsOrError(filter: {{{_FAILED} $since}}, {_MOST}) {_RESULTS}
   {_OF_SELECTION}
   queued: runsOrError(filter: {{statuses: [QUEUED]}}) {{ ... on Runs {{ count }} }}
@@ -118,23 +119,39 @@ def _failed(run: Mapping[str, Any]) -> FailedRun:
 
 
 def _sensor(sensor: Mapping[str, Any]) -> TickState | None:
-    return _tick(sensor["name"], float(sensor["minIntervalSeconds"]), sensor["sensorState"])
+    # Since when it is on nobody is told from outside.
+    state = sensor["sensorState"]
+    if state["status"] != "RUNNING":
+        return None
+    last, error = _last_tick(state)
+    return TickState(sensor["name"], float(sensor["minIntervalSeconds"]), _iso(last), error)
 
 
 def _schedule(schedule: Mapping[str, Any]) -> TickState | None:
-    return _tick(schedule["name"], longest_gap_seconds(schedule["cronSchedule"]), schedule["scheduleState"])
-
-
-def _tick(name: str, interval_seconds: float, state: Mapping[str, Any]) -> TickState | None:
-    """None for one that is switched off."""
+    state = schedule["scheduleState"]
     if state["status"] != "RUNNING":
         return None
+    last, error = _last_tick(state)
+    since = (state.get("typeSpecificData") or {}).get("startTimestamp")
+    return schedule_state(schedule["name"], schedule["cronSchedule"], last, error, since)
+
+
+def schedule_state(name: str, cron: str, last: float | None, error: str, since: float | None) -> TickState:
+    """A schedule that is switched on, of which `last` is its last tick and `since` when it was switched on, both in
+    epoch seconds.
+    """
+    # Switched on again after a pause: the times in between are none that it missed.
+    known = [at for at in (last, since) if at is not None]
+    due = next_time(cron, max(known)) if known else None
+    return TickState(name, longest_gap_seconds(cron), _iso(last), error, _iso(since), _iso(due))
+
+
+def _last_tick(state: Mapping[str, Any]) -> tuple[float | None, str]:
     last = next(iter(state["ticks"]), None)
     if last is None:
-        return TickState(name, interval_seconds, None)
+        return None, ""
     # Without the error's text, which may print anything.
-    error = (last.get("error") or {}).get("className") or ""
-    return TickState(name, interval_seconds, _iso(last["timestamp"]), error)
+    return last["timestamp"], (last.get("error") or {}).get("className") or ""
 
 
 def _iso(at: float | None) -> str | None:

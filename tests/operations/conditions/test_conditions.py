@@ -18,10 +18,12 @@ from regworkers_core.domain.snapshot import (
     TickState,
     Unread,
 )
+from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.operations.conditions.causes import DRAIN_OF, NEEDS
 from regworkers_core.operations.conditions.condition import Judgement
 from regworkers_core.operations.conditions.evaluate import judge
 from regworkers_core.operations.conditions.table import TABLE
+from regworkers_core.operations.snapshot.scheduler import schedule_state
 from regworkers_core.settings import AlertSettings
 from regworkers_core.system import DRAINS
 from tests.operations.conditions.world import (
@@ -84,7 +86,8 @@ def test_daemons_that_are_silent_are_one_finding() -> None:
         (TickState("a", 30.0, ago(181)), "ticked 3 min ago, it should every 30 s"),
         (TickState("a", 3600.0, ago(3 * 3600)), None),
         (TickState("a", 3600.0, ago(3 * 3600 + 1)), "ticked 3.0 h ago"),
-        (TickState("a", 30.0, None), "never ticked"),
+        (TickState("a", 30.0, None, since=ago(100)), None),
+        (TickState("a", 30.0, None, since=ago(181)), "never ticked"),
         (TickState("a", 30.0, ago(5), "KeyError"), "the last tick of a failed: KeyError"),
     ],
 )
@@ -93,7 +96,28 @@ def test_ticks_are_awaited_for_three_intervals(tick: TickState, says: str | None
     assert (len(lines) == 1 and says in lines[0]) if says else not lines
 
 
-def test_a_daily_schedule_that_never_ticked_may_tick_tomorrow() -> None:
+@pytest.mark.parametrize(
+    ("cron", "interval"), [("*/5 * * * *", 300.0), ("0 * * * *", 3600.0), ("0 9 * * 1", 7 * DAY)]
+)
+@pytest.mark.parametrize("ticked", [False, True])
+def test_a_schedule_is_late_one_interval_and_a_minute_after_it_was_due(
+    cron: str, interval: float, ticked: bool
+) -> None:
+    begun = NOW - 20 * DAY
+    tick = schedule_state("a", cron, begun + 1 if ticked else None, "", begun)
+    due = seconds(tick.due_at or "")
+    assert due is not None and begun < due <= begun + 1 + interval
+
+    def late(moment: float) -> bool:
+        look = replace(scheduler(ticks=(tick,)), at=iso(moment))
+        return any(subject == "a" for subject, _, _ in found("scheduler", look))
+
+    assert not late(begun + 1), "on a fresh start"
+    assert not late(due + interval + 59)
+    assert late(due + interval + 61)
+
+
+def test_what_is_not_known_to_be_switched_on_is_not_late() -> None:
     judgement = judged("scheduler", scheduler(ticks=(TickState("nightly", DAY, None),)))
     assert judgement == Judgement(early=frozenset({"nightly"}))
 

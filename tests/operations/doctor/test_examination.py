@@ -222,7 +222,8 @@ def test_what_is_missing_is_created_by_provision(missing: str) -> None:
 
 def test_no_help_of_the_doctor_leads_back_to_the_doctor() -> None:
     assert WELL.scheduler and not isinstance(WELL.scheduler, Unread)
-    tick = TickState("archive_events_often", 300.0, None)
+    due = "2020-01-01T00:05:00.000Z"
+    tick = TickState("archive_events_often", 300.0, None, since="2020-01-01T00:00:00.000Z", due_at=due)
     silent = replace(WELL.scheduler, daemons={"SENSOR": None}, ticks=(tick,))
     for environment in ("local-dev", "prod"):
         found = of(replace(WELL, scheduler=silent), environment=environment).found

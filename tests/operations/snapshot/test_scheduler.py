@@ -60,7 +60,14 @@ ANSWER = {
                     {"name": "off", "minIntervalSeconds": 3, "sensorState": state("STOPPED")},
                 ],
                 "schedules": [
-                    {"name": "nightly", "cronSchedule": "40 3 * * *", "scheduleState": state("RUNNING")}
+                    {
+                        "name": "nightly",
+                        "cronSchedule": "40 3 * * *",
+                        "scheduleState": {
+                            **state("RUNNING"),
+                            "typeSpecificData": {"startTimestamp": NOW},
+                        },
+                    }
                 ],
             }
         ],
@@ -96,7 +103,9 @@ def test_daemons_ticks_and_the_failures_that_stand_are_read_from_outside() -> No
     assert dict(found.daemons) == {"SENSOR": "2027-01-15T08:00:00.000Z", "BACKFILL": None}
     assert found.ticks == (
         TickState("save_entries_sensor", 3.0, "2027-01-15T08:00:00.000Z", "KeyError"),
-        TickState("nightly", 86400.0, None),
+        TickState(
+            "nightly", 86400.0, None, since="2027-01-15T08:00:00.000Z", due_at="2027-01-16T03:40:00.000Z"
+        ),
     )
     assert found.failed_runs == (
         FailedRun(STANDS, "draw", "2027-01-15T07:59:00.000Z", 'a "quoted" one'),
