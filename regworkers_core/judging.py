@@ -81,19 +81,30 @@ class JudgedEntry(NamedTuple):
 
     @classmethod
     def of(cls, key: EntryKey, fields: Mapping[str, Any], reasons: Sequence[str] = ()) -> JudgedEntry:
-        """From the fields of the replica."""
+        """From the fields of the replica. What is none of the type that a save gives it is as invalid as any other."""
         weight = fields.get("weight", 1)
         return cls(
             key.entry_id,
-            fields.get("ref"),
-            fields.get("unit"),
-            weight if 0 <= weight <= _MOST else 0,
-            fields.get("segments", ()),
-            fields.get("markets", ()),
-            fields.get("createdAt", ""),
-            domain_of(fields.get("email", "")),
+            _text(fields.get("ref")),
+            _text(fields.get("unit")),
+            weight if isinstance(weight, int) and 0 <= weight <= _MOST else 0,
+            _texts(fields.get("segments")),
+            _texts(fields.get("markets")),
+            _text(fields.get("createdAt")) or "",
+            domain_of(_text(fields.get("email")) or ""),
             reasons,
         )
+
+
+def _text(value: object) -> str | None:
+    """Empty for another type, which is no id."""
+    return value if value is None or isinstance(value, str) else ""
+
+
+def _texts(value: object) -> Sequence[str]:
+    if not isinstance(value, list | tuple):
+        return () if value is None else ("",)
+    return value if all(isinstance(each, str) for each in value) else [_text(each) or "" for each in value]
 
 
 class JudgedWriter:

@@ -127,7 +127,9 @@ def test_an_id_that_no_entry_has_is_a_usage_error_that_says_why(
     assert "xxxx" not in answer.stderr and "Traceback" not in answer.stderr
 
 
-@pytest.mark.parametrize("command", ["reconcile", "backfill"])
-def test_a_campaign_id_beyond_dynamodbs_limit_is_a_usage_error(runtime: Runtime, command: str) -> None:
-    answer = regworkers(runtime, command, "--campaign", "C" * 3000)
+@pytest.mark.parametrize(
+    "words", [["reconcile"], ["backfill", "--id", "mine"]], ids=lambda words: str(words[0])
+)
+def test_a_campaign_id_beyond_dynamodbs_limit_is_a_usage_error(runtime: Runtime, words: list[str]) -> None:
+    answer = regworkers(runtime, *words, "--campaign", "C" * 3000)
     assert answer.code == 2 and "campaignId has up to 64 bytes" in answer.stderr

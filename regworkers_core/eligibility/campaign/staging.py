@@ -1,6 +1,7 @@
 """A file of all entries of a campaign, and what they have to do with each other, found out of core.
 
-The file holds whole entries, so it lies in a folder that nobody else may read and goes with the judgement.
+The file holds who the fans are, so it lies in a folder that nobody else may read and goes with the judgement. What no
+rule and no draw reads of an entry is left out: its free attributes may hold anything.
 """
 
 from __future__ import annotations
@@ -34,6 +35,22 @@ _FIELDS: list[pa.Field[Any]] = [
     pa.field("fields", pa.binary()),
 ]
 _SCHEMA = pa.schema(_FIELDS)
+# Of an entry: who it is, for a second judgement, and what a judged entry is made of.
+_KEPT = (
+    "ref",
+    "email",
+    "firstName",
+    "lastName",
+    "globalUserId",
+    "memberId",
+    "unit",
+    "weight",
+    "segments",
+    "markets",
+    "createdAt",
+)
+# What rules read of the free attributes, where it is a text.
+_KEPT_ATTRIBUTES = ("region", "birthDate")
 
 
 class Staged(NamedTuple):
@@ -80,7 +97,7 @@ class Staging:
                 *(identities.get(identity) for identity in Identity),
                 subject.unit,
                 codes,
-                orjson.dumps(fields),
+                orjson.dumps(_kept(fields), default=_nothing),
             )
         )
         self.count += 1
@@ -116,6 +133,20 @@ class Staging:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._writer.close()
+
+
+def _kept(fields: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: fields[name] for name in _KEPT if name in fields}
+    free = fields.get("attributes")
+    if isinstance(free, Mapping):
+        texts = {name: free[name] for name in _KEPT_ATTRIBUTES if isinstance(free.get(name), str)}
+        if texts:
+            kept["attributes"] = texts
+    return kept
+
+
+def _nothing(_value: object) -> None:
+    """Of a type that no entry of ours has: as good as absent."""
 
 
 def _places(column: str) -> str:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from regworkers_core.domain.eligibility import Known, Source
 from regworkers_core.domain.invite import InviteType
+from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.domain.user import User
@@ -114,6 +115,34 @@ def test_a_household_has_as_many_entries_as_it_may(tmp_path: Path) -> None:
     entries = [entry(name, day=day, unit="flat-7") for name, day in (("c", 3), ("b", 2), ("a", 1))]
     limited = closed(eligibility={"maxPerUnit": 2})
     assert World(entries).judge(tmp_path, limited) == {"a": [], "b": [], "c": ["HOUSEHOLD_LIMIT"]}
+
+
+def test_binary_and_other_free_attributes_stop_no_judgement_and_are_not_staged(tmp_path: Path) -> None:
+    free = {
+        "photo": b"\xff",
+        "photos": [b"a", b"b"],
+        "nested": {"much": 2**62, "nan": float("nan"), "$x": b""},
+        "region": "DE",
+        "birthDate": "1990-12-31",
+    }
+    campaign = closed(eligibility={"regions": ["DE"], "minAge": 18, "maxPerUnit": 1, "inviteOnly": False})
+    one, two = entry("a", attributes=free, unit="u"), entry("b", attributes=free, unit="u", day=11)
+    # The second one is judged again from what was staged.
+    judged = World([one, two, entry("c", attributes={"region": b"DE"})]).judge(tmp_path, campaign)
+    assert judged["a"] == [] and judged["b"] == ["HOUSEHOLD_LIMIT"] and judged["c"]
+    subject = subject_of(one, entry_id="a", created_at=str(one["createdAt"]))
+    with staging.Staging(tmp_path) as staged:
+        staged.add(EntryKey("summer", "a"), subject, one, [])
+        ((read,),) = staged.entries()
+    kept = {name: value for name, value in one.items() if name not in ("campaignId", "entryId", "attributes")}
+    assert read.fields == {**kept, "attributes": {"region": "DE", "birthDate": "1990-12-31"}}
+
+
+def test_a_document_of_others_is_judged_like_any_other(tmp_path: Path) -> None:
+    """Which no save wrote: types that no entry has."""
+    odd = entry("odd", ref=7, weight="3", segments=[b"x"], markets="berlin", unit=None, firstName=object)
+    judged = World([odd, entry("a")]).judge(tmp_path)
+    assert judged["a"] == [] and "odd" in judged
 
 
 def test_an_unknown_market_is_left_to_the_draw(tmp_path: Path) -> None:
