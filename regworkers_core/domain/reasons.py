@@ -88,3 +88,9 @@ class ItemFailure(Failure):
 
 class UsageError(Exception):
     """Wrong input, settings or environment: one line that says what to do; the terminal exits with 2."""
+
+
+class RequestError(UsageError):
+    """What somebody asked for is incomplete, mistyped or comes too early, and nothing was done. It is theirs to put
+    right, and no trouble of the system.
+    """

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.reasons import RequestError, TransientFailure
 from regworkers_core.drains import DrainSpec, drain_limits, run_drain
 from regworkers_core.engine.drain import DrainReport
 from regworkers_core.engine.stop import StopSignal
@@ -28,11 +28,12 @@ CONTINUOUS = dg.DataVersion("continuous")
 class DrainConfig(dg.Config):
     """When the drain leaves. Empty means as the settings say, which is right for a run by hand."""
 
+    # Their limits are not pydantic's: it fails the step before anything can say that the launch was wrong.
     idle_seconds: float | None = Field(
-        default=None, ge=0, description="Leave after so many seconds without work. Empty: drain.idleSeconds."
+        default=None, description="Leave after so many seconds without work. Empty: drain.idleSeconds."
     )
     max_seconds: float | None = Field(
-        default=None, gt=0, description="Leave after so many seconds in all. Empty: drain.maxSeconds."
+        default=None, description="Leave after so many seconds in all. Empty: drain.maxSeconds."
     )
 
 
@@ -49,10 +50,15 @@ def drained(
 ) -> Drained:
     """Run the drain to its end; calls are those that it made, not those of the process.
 
-    Raises TransientFailure when a dependency was away at the start: nothing was done, and an exit code has to
-    say so. Sensors ask before they start a drain. One that goes away later leaves a run that is fine.
+    Raises RequestError for a config that cannot be, and TransientFailure when a dependency was away at the start:
+    nothing was done, and an exit code has to say so. Sensors ask before they start a drain. One that goes away later
+    leaves a run that is fine.
     """
     bind(runId=context.run.run_id, worker=spec.worker)
+    if (config.idle_seconds or 0) < 0:
+        raise RequestError(f"idle_seconds should be 0 or more, found {config.idle_seconds:g}")
+    if config.max_seconds is not None and config.max_seconds <= 0:
+        raise RequestError(f"max_seconds should be above 0, found {config.max_seconds:g}")
     limits = drain_limits(
         runtime.settings, spec, idle_seconds=config.idle_seconds, max_seconds=config.max_seconds
     )

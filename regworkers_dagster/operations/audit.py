@@ -14,6 +14,11 @@ from regworkers_core.runtime import Runtime
 _AUTOMATIC = ("dagster/sensor_name", "dagster/schedule_name")
 
 
+def is_by_hand(run: dg.DagsterRun) -> bool:
+    """Whether somebody launched it, and no sensor or schedule."""
+    return not any(tag in run.tags for tag in _AUTOMATIC)
+
+
 @contextmanager
 def launched_by_hand(
     run: dg.DagsterRun,
@@ -29,7 +34,7 @@ def launched_by_hand(
 
     Raises TransientFailure before the block runs when MongoDB does not answer.
     """
-    if dry_run or any(tag in run.tags for tag in _AUTOMATIC):
+    if dry_run or not is_by_hand(run):
         yield {}
         return
     with runtime.operator_actions.recorded(what, target, arguments, who=f"dagster {run.run_id}") as result:

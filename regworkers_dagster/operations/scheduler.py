@@ -12,6 +12,7 @@ from regworkers_core.domain.snapshot import SELECTION_JOBS, FailedRun, Scheduler
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.snapshot.scheduler import (
     MOST_RUNS,
+    REFUSED_TAG,
     Work,
     look_back_seconds,
     schedule_state,
@@ -100,15 +101,21 @@ def _failed_runs(instance: dg.DagsterInstance, now: float) -> tuple[FailedRun, .
                 ),
                 limit=MOST_RUNS,
             )
+            if _counts(record)
         )
     )
     latest: dict[Work, str] = {}
     for job, partition in dict.fromkeys((run.job, run.partition) for run in failed):
         tags = {PARTITION_TAG: partition} if partition else {}
         ended = dg.RunsFilter(job_name=job, tags=tags, statuses=list(ENDED))
-        for record in instance.get_run_records(ended, limit=1):
-            latest[job, partition] = record.dagster_run.run_id
+        for record in filter(_counts, instance.get_run_records(ended, limit=MOST_RUNS)):
+            latest.setdefault((job, partition), record.dagster_run.run_id)
     return standing(failed, latest)
+
+
+def _counts(record: dg.RunRecord) -> bool:
+    """One that was refused neither is a trouble nor ends one."""
+    return REFUSED_TAG not in record.dagster_run.tags
 
 
 def _failed(record: dg.RunRecord) -> FailedRun:

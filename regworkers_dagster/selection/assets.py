@@ -11,9 +11,9 @@ from regworkers_core.selection.campaigns.lifecycle import close_if_due
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.draw.run import DrawRun, Step
 from regworkers_dagster.draining.running import CONTINUOUS, DrainConfig, drained
-from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import specs
-from regworkers_dagster.selection.steps import take
+from regworkers_dagster.selection.steps import draw_failures, take
 
 Taken = Iterator[dg.MaterializeResult[None]]
 
@@ -98,7 +98,7 @@ def process_selections(
     context: dg.AssetExecutionContext, config: DrainConfig, workers: Workers
 ) -> dg.MaterializeResult[None]:
     """Per winner: claim the code at their position, write the selection and the row of the outbox."""
-    with plain_failures():
+    with draw_failures(context):
         done = drained(context, config, workers.runtime, SELECTIONS)
     return dg.MaterializeResult(
         asset_key=specs.SELECTIONS.key, metadata=done.metadata, data_version=CONTINUOUS
@@ -110,7 +110,7 @@ def send_notifications(
     context: dg.AssetExecutionContext, config: DrainConfig, workers: Workers
 ) -> dg.MaterializeResult[None]:
     """Send what is due in the outbox to the mailer's queue: a canary first, then the rest."""
-    with plain_failures():
+    with draw_failures(context):
         done = drained(context, config, workers.runtime, NOTIFICATIONS)
     return dg.MaterializeResult(
         asset_key=specs.NOTIFICATIONS.key, metadata=done.metadata, data_version=CONTINUOUS

@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from regworkers_core.domain.campaign import Reserve
-from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.reasons import RequestError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.selection.assign.blocked import blocked_lines
@@ -75,7 +75,7 @@ def top_up_op(context: dg.OpExecutionContext, config: TopUpConfig, workers: Work
         "confirm": bool(config.confirm),
     }
     with ExitStack() as around:
-        around.enter_context(draw_failures())
+        around.enter_context(draw_failures(context))
         stop = around.enter_context(StopSignal().on_signals())
         _require(campaignId=campaign_id, reason=config.reason)
         runtime = workers.runtime
@@ -122,7 +122,7 @@ def _request(config: TopUpConfig) -> TopUp:
 def retry_market_op(context: dg.OpExecutionContext, config: RetryConfig, workers: Workers) -> None:
     """Idempotent: says what it found and what it sent."""
     bind(runId=context.run_id, worker="enqueueMarketSelections", campaignId=config.campaignId)
-    with draw_failures():
+    with draw_failures(context):
         _require(campaignId=config.campaignId, marketId=config.marketId)
         target, runtime = f"{config.campaignId}:{config.marketId}", workers.runtime
         with launched_by_hand(context.run, runtime, "retry_market_selection", target) as result:
@@ -143,7 +143,7 @@ def retry_market_op(context: dg.OpExecutionContext, config: RetryConfig, workers
 def _require(**fields: str) -> None:
     for name, value in fields.items():
         if not value.strip():
-            raise UsageError(f"{name} is missing in the config: the job's description shows one")
+            raise RequestError(f"{name} is missing in the config: the job's description shows one")
 
 
 @dg.config_mapping

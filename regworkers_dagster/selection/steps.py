@@ -9,10 +9,11 @@ from typing import Any
 
 import dagster as dg
 
-from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.reasons import RequestError
 from regworkers_core.eligibility.campaign.judging import judge_campaign
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
+from regworkers_core.operations.snapshot.scheduler import REFUSED_TAG
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.blocked import blocked_lines
@@ -20,7 +21,7 @@ from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_core.selection.draw.run import DrawRun, NotSettled, Step
 from regworkers_core.selection.maths.errors import DrawError
 from regworkers_dagster.draining.metadata import Metadata
-from regworkers_dagster.operations.audit import launched_by_hand
+from regworkers_dagster.operations.audit import is_by_hand, launched_by_hand
 from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
 
@@ -28,11 +29,18 @@ Context = dg.AssetExecutionContext
 
 
 @contextmanager
-def draw_failures() -> Iterator[None]:
-    """Known troubles of a draw fail the run with one line. An artefact that does not fit is not retried."""
+def draw_failures(context: dg.OpExecutionContext | Context | None = None) -> Iterator[None]:
+    """Known troubles of a draw fail the run with one line. An artefact that does not fit is not retried. A run of
+    `context` that somebody launched with a config or partition that is missing or wrong is marked as refused: it is
+    no trouble of the system, so nobody is alerted of it.
+    """
     with plain_failures():
         try:
             yield
+        except RequestError as error:
+            if context is not None and is_by_hand(context.run):
+                context.instance.add_run_tags(context.run.run_id, {REFUSED_TAG: "request"})
+            raise dg.Failure(description=str(error), allow_retries=False) from None
         except NotSettled as failure:
             raise dg.Failure(description=str(failure)) from None
         except DrawError as error:
@@ -40,9 +48,9 @@ def draw_failures() -> Iterator[None]:
 
 
 def campaign_of(context: Context) -> str:
-    """The campaign whose partition is run; it becomes a partition if it was none. Raises UsageError."""
+    """The campaign whose partition is run; it becomes a partition if it was none. Raises RequestError."""
     if not context.has_partition_key:
-        raise UsageError(
+        raise RequestError(
             "a draw is of one campaign: choose its partition in the UI, or `dagster job execute ... --tags "
             '\'{"dagster/partition": "<campaignId>"}\'`'
         )
@@ -63,7 +71,7 @@ def take(
     the step awaits something: the steps after it are then skipped, and the log says who or what. What decides
     nothing is not kept in the audit log.
     """
-    with draw_failures():
+    with draw_failures(context):
         campaign_id = campaign_of(context)
         bind(runId=context.run.run_id, worker="draw", campaignId=campaign_id)
         run, runtime, name = context.run, workers.runtime, spec.key.path[-1]

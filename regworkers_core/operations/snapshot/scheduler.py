@@ -18,6 +18,8 @@ _DAY_SECONDS = 24 * 3600.0
 # must not hide a draw that did.
 MOST_RUNS = 50
 PARTITION_TAG = "dagster/partition"
+# On a run that somebody launched with a config or partition that is missing or wrong: it failed, and nothing is wrong.
+REFUSED_TAG = "regworkers/refused"
 _RUN = "runId jobName status endTime tags { key value }"
 _RESULTS = f"{{ ... on Runs {{ results {{ {_RUN} }} }} }}"
 _STATE = "status ticks(limit: 1) { timestamp error { className } }"
@@ -57,13 +59,13 @@ def read_scheduler(api: DagsterApi, now: float) -> SchedulerState:
     if found["repositoriesOrError"]["__typename"] != "RepositoryConnection":
         raise TransientFailure("dagster", "it has no code location loaded")
     failures = (found["failed"], *(found[f"failed_{job}"] for job in SELECTION_JOBS))
-    failed = list(dict.fromkeys(_failed(run) for answer in failures for run in _runs(answer)))
+    failed = list(dict.fromkeys(_failed(run) for answer in failures for run in _runs(answer) if _counts(run)))
     latest: dict[Work, str] = {}
     if works := list(dict.fromkeys((run.job, run.partition) for run in failed)):
         answers = api.ask(latest_query(works))
         for number, work in enumerate(works):
-            for run in _runs(answers[f"work{number}"]):
-                latest[work] = run["runId"]
+            for run in filter(_counts, _runs(answers[f"work{number}"])):
+                latest.setdefault(work, run["runId"])
     repositories = found["repositoriesOrError"]["nodes"]
     return SchedulerState(
         daemons={
@@ -93,14 +95,14 @@ def standing(failed: Sequence[FailedRun], latest: Mapping[Work, str]) -> tuple[F
 
 
 def latest_query(works: Sequence[Work]) -> str:
-    """For the last run of each that has ended, under `work0`, `work1`, ..."""
+    """For the last runs of each that have ended, latest first, under `work0`, `work1`, ..."""
     asked = []
     for number, (job, partition) in enumerate(works):
         tags = f", tags: [{{key: {_text(PARTITION_TAG)}, value: {_text(partition)}}}]" if partition else ""
         which = (
-            f"filter: {{pipelineName: {_text(job)}, statuses: [SUCCESS, FAILURE, CANCELED]{tags}}}, limit: 1"
+            f"filter: {{pipelineName: {_text(job)}, statuses: [SUCCESS, FAILURE, CANCELED]{tags}}}, {_MOST}"
         )
-        asked.append(f"work{number}: runsOrError({which}) {{ ... on Runs {{ results {{ runId }} }} }}")
+        asked.append(f"work{number}: runsOrError({which}) {_RESULTS}")
     return "{ " + "\n".join(asked) + " }"
 
 
@@ -114,8 +116,17 @@ def _runs(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _failed(run: Mapping[str, Any]) -> FailedRun:
-    tags = {tag["key"]: tag["value"] for tag in run["tags"]}
-    return FailedRun(run["runId"], run["jobName"], _iso(run["endTime"]) or "", tags.get(PARTITION_TAG, ""))
+    partition = _tags(run).get(PARTITION_TAG, "")
+    return FailedRun(run["runId"], run["jobName"], _iso(run["endTime"]) or "", partition)
+
+
+def _counts(run: Mapping[str, Any]) -> bool:
+    """One that was refused neither is a trouble nor ends one."""
+    return REFUSED_TAG not in _tags(run)
+
+
+def _tags(run: Mapping[str, Any]) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in run["tags"]}
 
 
 def _sensor(sensor: Mapping[str, Any]) -> TickState | None:

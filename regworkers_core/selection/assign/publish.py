@@ -15,7 +15,7 @@ import orjson
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseRecord, PhaseStatus
 from regworkers_core.domain.messages import MessageType, encode
-from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.reasons import RequestError, TransientFailure, UsageError
 from regworkers_core.domain.selection import NON_WINNERS, Chunk, MarketPhase, cut
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.ports import Outgoing
@@ -95,7 +95,7 @@ def retry_market(runtime: Runtime, campaign_id: str, market_id: str, *, run_id: 
             break
     if market_id not in phase.markets:
         known = ", ".join(phase.markets) or "none before the publication"
-        raise UsageError(f"campaign {campaign_id} has no market {market_id} to assign: there are {known}")
+        raise RequestError(f"campaign {campaign_id} has no market {market_id} to assign: there are {known}")
     market = MarketPhase(campaign_id, market_id, phase.phase)
     with _result_if_needed(runtime, market, phase) as result:
         facts = _go_on(runtime, market, phase, result)
@@ -271,7 +271,7 @@ def _phase(runtime: Runtime, campaign_id: str, number: int | None) -> tuple[Draw
     record = runtime.draws.get(campaign_id)
     if record is None or not record.phases or (number is not None and number not in record.phases):
         which = "draw" if number is None else f"phase {number} of the draw"
-        raise UsageError(f"campaign {campaign_id} has no {which}: `regworkers draw run {campaign_id}`")
+        raise RequestError(f"campaign {campaign_id} has no {which}: `regworkers draw run {campaign_id}`")
     return record, record.latest if number is None else record.phases[number]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
-from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.reasons import RequestError, TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.held_lease import LeaseBusy, held_lease
 from regworkers_core.engine.steps import OnStep, no_step
@@ -110,7 +110,7 @@ def get(runtime: Runtime, campaign_id: str) -> Campaign:
     """The campaign of this id. Raises UsageError when there is none."""
     campaign = runtime.campaigns.get(campaign_id)
     if campaign is None:
-        raise UsageError(f"there is no campaign {campaign_id!r}: `regworkers campaign list` names them")
+        raise RequestError(f"there is no campaign {campaign_id!r}: `regworkers campaign list` names them")
     return campaign
 
 

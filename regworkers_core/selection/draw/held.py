@@ -10,7 +10,7 @@ from typing import Any
 from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseRecord, PhaseStatus
 from regworkers_core.adapters.mongo.draws import lease_name as lease_name
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.domain.reasons import Failure, RequestError, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.held_lease import LeaseBusy, held_lease
 from regworkers_core.engine.leases import Lease
@@ -72,7 +72,7 @@ class HeldDraw:
     def _campaign(self) -> Campaign:
         campaign = self._runtime.campaigns.get(self.campaign_id)
         if campaign is None:
-            raise UsageError(f"no campaign {self.campaign_id}: `regworkers campaign list` names them")
+            raise RequestError(f"no campaign {self.campaign_id}: `regworkers campaign list` names them")
         return campaign
 
     def _decide(self, lease: Lease, phase: int, fields: Mapping[str, Any], once: str = "") -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
-from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.domain.reasons import Failure, RequestError
 from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
@@ -133,7 +133,7 @@ class DrawRun(HeldDraw):
                 self._strike(lease, campaign, first)
                 return Step("judge", "stood", first.eligibility)
             if campaign.status not in (CampaignStatus.CLOSED, CampaignStatus.PROCESSING):
-                raise UsageError(
+                raise RequestError(
                     f"campaign {self.campaign_id} is {campaign.status}, a draw needs it CLOSED:"
                     f" `regworkers campaign close {self.campaign_id}`"
                 )
@@ -288,7 +288,7 @@ class DrawRun(HeldDraw):
         Raises UsageError for another one.
         """
         if confirm and confirm != self.word:
-            raise UsageError(f"the confirmation should be {self.word}, found {confirm!r}")
+            raise RequestError(f"the confirmation should be {self.word}, found {confirm!r}")
         with self._lease() as lease:
             _, phase = self._ready(PhaseStatus.DRAWN, "allocate")
             if phase.reached(PhaseStatus.COMPLETED):

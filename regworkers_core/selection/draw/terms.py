@@ -10,7 +10,7 @@ from typing import Any
 
 from regworkers_core.domain.campaign import Campaign, Market, Reserve
 from regworkers_core.domain.keys import is_selection_id
-from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.reasons import RequestError
 
 _REASON = re.compile(r"[A-Z_]+")
 
@@ -98,11 +98,11 @@ class TopUp:
         known = {market.market_id for market in before.markets}
         for market_id in (*self.capacities, *self.reserves):
             if market_id not in known:
-                raise UsageError(
+                raise RequestError(
                     f"market {market_id} is not in the draw: there are {', '.join(sorted(known))}"
                 )
         if not self.reason.strip():
-            raise UsageError("a top-up needs a reason: it is published with the phase")
+            raise RequestError("a top-up needs a reason: it is published with the phase")
         markets = []
         for market in before.markets:
             capacity = self.capacities.get(market.market_id, market.capacity)
@@ -110,12 +110,12 @@ class TopUp:
             reserves = self.reserves.get(market.market_id, ())
             offered = capacity - pinned.get(market.market_id, 0)
             if offered < 0:
-                raise UsageError(
+                raise RequestError(
                     f"market {market.market_id}: capacity is the new total and should be at least"
                     f" {pinned.get(market.market_id, 0)}, which are taken; found {capacity}"
                 )
             if (seats := sum(reserve.seats for reserve in reserves)) > offered:
-                raise UsageError(
+                raise RequestError(
                     f"market {market.market_id}: reserves of {seats} seats exceed the {offered} on offer"
                 )
             markets.append(replace(market, capacity=capacity, reserves=reserves))
@@ -133,9 +133,11 @@ def merged(strikes: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     found: dict[str, str] = {}
     for ref, reason in strikes:
         if not is_selection_id(ref) or not _REASON.fullmatch(reason):
-            raise UsageError(f"a strike is `ref|REASON` with a reason of A-Z and _: found {ref!r}|{reason!r}")
+            raise RequestError(
+                f"a strike is `ref|REASON` with a reason of A-Z and _: found {ref!r}|{reason!r}"
+            )
         if found.setdefault(ref, reason) != reason:
-            raise UsageError(f"{ref} is struck for {found[ref]} already: strikes are cumulative and stay")
+            raise RequestError(f"{ref} is struck for {found[ref]} already: strikes are cumulative and stay")
     return tuple(sorted(found.items()))
 
 
@@ -146,9 +148,9 @@ def parse_strikes(text: str) -> tuple[tuple[str, str], ...]:
         if line.strip():
             ref, bar, reason = line.strip().partition("|")
             if not bar:
-                raise UsageError(f"strikes, line {number}: should be `ref|REASON`")
+                raise RequestError(f"strikes, line {number}: should be `ref|REASON`")
             found.append((ref, reason))
     repeated = [ref for ref, times in Counter(ref for ref, _ in found).items() if times > 1]
     if repeated:
-        raise UsageError(f"strikes: {repeated[0]} is listed twice")
+        raise RequestError(f"strikes: {repeated[0]} is listed twice")
     return merged(found)

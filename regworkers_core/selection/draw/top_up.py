@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseStatus
-from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.held_lease import LeaseBusy, held_lease
 from regworkers_core.engine.leases import Lease
@@ -40,14 +40,14 @@ def open_phase(runtime: Runtime, campaign_id: str, request: TopUp, *, run_id: st
 def _open(runtime: Runtime, campaign_id: str, request: TopUp, run_id: str, held: Lease) -> int:
     record = runtime.draws.get(campaign_id)
     if record is None or not record.phases:
-        raise UsageError(f"{campaign_id} was not drawn yet: a top-up comes after its draw")
+        raise RequestError(f"{campaign_id} was not drawn yet: a top-up comes after its draw")
     last = record.latest
     if last.phase > 1 and not last.reached(PhaseStatus.COMPLETED):
         again = _terms(runtime, record, last.phase - 1, request)
         if again == Terms.parse(last.fields["terms"]):
             return last.phase
     if not last.reached(PhaseStatus.COMPLETED):
-        raise UsageError(
+        raise RequestError(
             f"phase {last.phase} of {campaign_id} is {last.status}: a top-up waits until it is COMPLETED"
             f" (`regworkers campaign status {campaign_id}` tells what is open)"
         )
@@ -79,7 +79,7 @@ def _terms(runtime: Runtime, record: DrawRecord, before: int, request: TopUp) ->
             known = connection.execute(f"SELECT ref FROM {table} WHERE list_contains(?, ref)", [struck])
             unknown = sorted(set(struck) - {row[0] for row in known.fetchall()})
             if unknown:
-                raise UsageError(
+                raise RequestError(
                     f"{unknown[0]} is not in the draw of {record.campaign_id}: nothing to strike"
                 )
             rows = connection.execute(

@@ -23,12 +23,16 @@ from regworkers_core.operations.snapshot.scheduler import QUERY, latest_query, r
 from regworkers_dagster.operations.scheduler import scheduler_of
 
 NOW = 1_800_000_000.0
-STANDS, MENDED, OLDER = "run-stands", "run-mended", "run-older"
+STANDS, MENDED, OLDER, REFUSED = "run-stands", "run-mended", "run-older", "run-refused"
 
 
 def failed_run(run_id: str, job: str, partition: str = "") -> dict[str, Any]:
     tags = [{"key": "dagster/partition", "value": partition}] if partition else []
     return {"runId": run_id, "jobName": job, "status": "FAILURE", "endTime": NOW - 60, "tags": tags}
+
+
+def refused(run: dict[str, Any]) -> dict[str, Any]:
+    return {**run, "tags": [*run["tags"], {"key": "regworkers/refused", "value": "request"}]}
 
 
 def state(status: str, *ticks: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +76,13 @@ ANSWER = {
             }
         ],
     },
-    "failed": {"results": [failed_run(STANDS, "draw", 'a "quoted" one'), failed_run(MENDED, "save_entries")]},
+    "failed": {
+        "results": [
+            failed_run(STANDS, "draw", 'a "quoted" one'),
+            failed_run(MENDED, "save_entries"),
+            refused(failed_run(REFUSED, "top_up")),
+        ]
+    },
     # Of the latest failures of all the draw may be missing.
     "failed_draw": {
         "results": [failed_run(STANDS, "draw", 'a "quoted" one'), failed_run(OLDER, "draw", "b")]
@@ -81,9 +91,10 @@ ANSWER = {
     "queued": {"count": 4},
 }
 LATEST = {
-    "work0": {"results": [{"runId": STANDS}]},
-    "work1": {"results": [{"runId": "a later one"}]},
-    "work2": {"results": [{"runId": OLDER}]},
+    # What was refused since then ends no failure.
+    "work0": {"results": [refused(failed_run(REFUSED, "draw")), failed_run(STANDS, "draw")]},
+    "work1": {"results": [failed_run("a later one", "save_entries"), failed_run(MENDED, "save_entries")]},
+    "work2": {"results": [failed_run(OLDER, "draw")]},
 }
 
 

@@ -1,0 +1,93 @@
+"""A launch whose config is missing or wrong fails its run and is no trouble of the system; a real failure is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.snapshot import FailedRun
+from regworkers_core.runtime import Runtime
+from regworkers_dagster.operations.scheduler import scheduler_of
+from regworkers_dagster.selection import operations
+from tests.dagster.support import job, use
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def settings(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, runtime)
+
+
+def launch(
+    instance: dg.DagsterInstance, name: str, config: Mapping[str, Any] | None = None, **tags: str
+) -> str:
+    """The id of a run that fails."""
+    result = job(name).execute_in_process(
+        instance=instance, run_config=config, tags=tags, raise_on_error=False
+    )
+    assert not result.success
+    return result.run_id
+
+
+def failed(instance: dg.DagsterInstance) -> tuple[FailedRun, ...]:
+    return scheduler_of(instance, None, time.time()).failed_runs
+
+
+@pytest.mark.parametrize("name", ["draw", "top_up", "retry_market_selection"])
+def test_a_job_that_is_launched_with_its_defaults_fails_and_is_no_trouble(
+    instance: dg.DagsterInstance, name: str
+) -> None:
+    launch(instance, name)
+    assert failed(instance) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "tags"),
+    [
+        ("draw", None, {"dagster/partition": "mistyped"}),
+        ("top_up", {"campaignId": "mistyped", "reason": "more seats"}, {}),
+        ("top_up", {"campaignId": "spring", "reason": "x", "strikes": ["no bar"]}, {}),
+        ("retry_market_selection", {"campaignId": "mistyped", "marketId": "berlin"}, {}),
+        ("process_selections", {"ops": {"selections": {"config": {"idle_seconds": -1}}}}, {}),
+    ],
+)
+def test_a_launch_with_a_config_that_is_wrong_fails_and_is_no_trouble(
+    instance: dg.DagsterInstance, name: str, config: dict[str, Any] | None, tags: dict[str, str]
+) -> None:
+    launch(instance, name, config, **tags)
+    assert failed(instance) == ()
+
+
+def test_what_a_sensor_asks_for_and_cannot_be_done_is_a_trouble(instance: dg.DagsterInstance) -> None:
+    run_id = launch(
+        instance, "draw", **{"dagster/partition": "gone", "dagster/sensor_name": "watch_campaigns"}
+    )
+    assert [each.run_id for each in failed(instance)] == [run_id]
+
+
+@pytest.mark.parametrize(
+    "error", [TransientFailure("mongo", "away"), UsageError("table x is missing"), KeyError()]
+)
+def test_a_real_failure_is_a_trouble_that_a_refused_launch_does_not_hide(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    config = {"campaignId": "spring", "marketId": "berlin"}
+    with monkeypatch.context() as broken:
+        broken.setattr(operations, "retry_market", fail)
+        run_id = launch(instance, "retry_market_selection", config)
+    assert [each.run_id for each in failed(instance)] == [run_id]
+    launch(instance, "retry_market_selection")
+    assert [each.run_id for each in failed(instance)] == [run_id]
