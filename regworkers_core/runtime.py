@@ -18,6 +18,7 @@ from regworkers_core.adapters.aws.cloudwatch import DrainMetrics, Strain
 from regworkers_core.adapters.aws.demand_table import DemandTable
 from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.adapters.aws.invites import Invites
+from regworkers_core.adapters.aws.known_stream import known_stream
 from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.aws.message_moves import MessageMoves
 from regworkers_core.adapters.aws.objects import ObjectStore, classify_objects
@@ -145,8 +146,14 @@ class Runtime:
 
     @cached_property
     def streams(self) -> DynamoStreams:
-        client = self.aws.client("dynamodbstreams")
-        return DynamoStreams(self.dynamodb, client, self.dependency("streams"), self.names.demand_table)
+        return DynamoStreams(
+            self.dynamodb,
+            self.dependency("dynamodb"),
+            self.aws.client("dynamodbstreams"),
+            self.dependency("streams"),
+            self.dependency("stream-listing"),
+            self.names.demand_table,
+        )
 
     @cached_property
     def leases(self) -> DynamoLeaseTable:
@@ -463,7 +470,7 @@ class Runtime:
         """Why the first of the dependencies that does not answer does not; as `probe`."""
         probes: dict[str, Callable[[], Any]] = {
             "dynamodb": lambda: self.demand_table.probe(),
-            "streams": lambda: self.streams.latest_stream(),
+            "streams": lambda: self.streams.probe(known_stream(self.leases, self.names.demand_table)),
             "sqs": lambda: self.queue(self.names.replication_queue).depth(),
             "mongo": lambda: self.replica.probe(),
             "s3": lambda: self.objects.probe(),
@@ -498,6 +505,8 @@ def _classify(name: str) -> Classify:
         "pagerduty": classify_pagerduty,
         "vault": classify_vault,
         "dagster": classify_dagster,
+        # A guard of its own, for the listing must not stop the reading; who does not answer is the same.
+        "stream-listing": classify_aws("streams"),
     }
     if name.startswith("service-"):
         return classify_service(name)

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from regworkers_core.adapters.aws.attribute_values import attributes
-from regworkers_core.adapters.aws.streams import Shard, StreamPage, StreamRecord
+from regworkers_core.adapters.aws.streams import ListingPage, Shard, StreamPage, StreamRecord
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, encode
 from regworkers_core.domain.order import Order
@@ -121,8 +121,11 @@ class FakeStreams:
     def latest_stream(self) -> str:
         return "arn"
 
-    def shards(self, stream_arn: str) -> list[Shard]:
-        return [Shard("shard-0")]
+    def listing(self, stream_arn: str, after: str | None = None) -> ListingPage:
+        return ListingPage([Shard("shard-0")], None)
+
+    def children(self, stream_arn: str, shard_id: str) -> list[Shard]:
+        return []
 
     def iterator(self, stream_arn: str, shard_id: str, after: str | None) -> str:
         return str(int(after or -1) + 1)

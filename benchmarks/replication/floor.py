@@ -109,7 +109,7 @@ class Floor:
 
     def _horizon(self) -> str:
         arn = self._runtime.streams.latest_stream()
-        (shard,) = self._runtime.streams.shards(arn)
+        (shard,) = self._runtime.streams.listing(arn).shards
         return self._runtime.streams.iterator(arn, shard.shard_id, None)
 
     def _url(self, queue: str) -> str:

@@ -28,7 +28,7 @@ def read_stream_lag(runtime: Runtime, *, minutes: float = 15.0) -> RunbookReport
 
 def _shards(runtime: Runtime) -> stream_lag.Shards:
     counts = shard_counts(runtime.streams, runtime.leases)
-    return stream_lag.Shards(counts.listed, counts.workable, counts.held)
+    return stream_lag.Shards(counts.known, counts.workable, counts.held)
 
 
 def _queue(runtime: Runtime) -> QueueState:

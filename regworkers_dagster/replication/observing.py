@@ -8,7 +8,6 @@ from regworkers_core.operations.dashboards.metrics import ITERATOR_AGE
 from regworkers_core.replication.enqueue.peek import stream_lag
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.draining.observing import Reading, depth_of, or_none
-from regworkers_dagster.replication.glance import MAX_SHARDS, bounded
 from regworkers_dagster.replication.specs import (
     DEMAND_TABLE,
     ENTRIES,
@@ -43,5 +42,5 @@ def put_iterator_age(runtime: Runtime, readings: Iterable[Reading]) -> None:
 
 
 def _lag(runtime: Runtime) -> float | None:
-    lag = stream_lag(bounded(runtime.streams), runtime.leases, now=runtime.clock(), max_shards=MAX_SHARDS)
-    return None if lag is None else round(max(0.0, lag), 1)
+    lag = stream_lag(runtime.streams, runtime.leases, now=runtime.clock())
+    return None if lag is None else round(lag, 1)

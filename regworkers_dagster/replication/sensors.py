@@ -5,6 +5,7 @@
 import dagster as dg
 
 from regworkers_core.replication.drains import ENQUEUE, SAVE
+from regworkers_core.replication.enqueue.peek import oldest_unread
 from regworkers_dagster.draining.decisions import Decision, by_age
 from regworkers_dagster.draining.observing import Reading, observed
 from regworkers_dagster.draining.sensing import (
@@ -15,7 +16,6 @@ from regworkers_dagster.draining.sensing import (
     safely,
 )
 from regworkers_dagster.replication.checks import answering, dlq_evaluation
-from regworkers_dagster.replication.glance import oldest_unread
 from regworkers_dagster.replication.jobs import ENQUEUE_ENTRIES, SAVE_ENTRIES
 from regworkers_dagster.replication.observing import put_iterator_age, read_all
 from regworkers_dagster.replication.specs import REPLICATION_DLQ
@@ -64,7 +64,7 @@ def enqueue_tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> 
         runtime = tick_workers.runtime
         active = _ENQUEUE.active(context, runtime)
         decision = by_age(
-            None if active else oldest_unread(runtime),
+            None if active else oldest_unread(runtime.streams, runtime.leases, now=runtime.clock()),
             active,
             objective_seconds=runtime.settings.replication.lag_objective_seconds,
             max_drains=runtime.settings.drain.max_enqueue_drains,

@@ -10,7 +10,6 @@ import dagster as dg
 import pytest
 
 from regworkers_core.domain.messages import Op, ReplicationItem
-from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.drain_heartbeat import Heartbeat, beats
 from regworkers_core.engine.ports import Outgoing
 from regworkers_core.replication.send import send_keys
@@ -18,7 +17,6 @@ from regworkers_core.runtime import Runtime
 from regworkers_dagster.draining.observing import Recorded
 from regworkers_dagster.draining.runs import drain_runs
 from regworkers_dagster.replication import sensors
-from regworkers_dagster.replication.glance import BoundedStreams
 from regworkers_dagster.resources import Workers
 from tests.dagster.support import Daemon, job, plain, use
 from tests.support.drains import run
@@ -141,7 +139,7 @@ def test_a_drain_that_is_active_in_any_way_is_enough_and_nobody_peeks_beside_it(
     put(runtime, key("e1"))
     _queue(runtime, 1)
 
-    def peek(_runtime: Runtime) -> float:
+    def peek(*_: object, **__: object) -> float:
         raise AssertionError("the stream has a reader already")
 
     monkeypatch.setattr(sensors, "oldest_unread", peek)
@@ -307,27 +305,13 @@ def test_aws_away_is_said_and_no_tick_fails(tick: Tick, monkeypatch: pytest.Monk
 
 
 def test_a_defect_is_said_without_its_text(tick: Tick, monkeypatch: pytest.MonkeyPatch) -> None:
-    def defect(_runtime: Runtime) -> float:
+    def defect(*_: object, **__: object) -> float:
         raise ValueError("zoe@example.com")
 
     monkeypatch.setattr(sensors, "oldest_unread", defect)
     reason = _reason(tick(sensors.enqueue_tick))
     assert "defect in the sensor: ValueError" in reason
     assert "zoe@example.com" not in reason
-
-
-def test_a_slow_stream_ends_the_look_instead_of_the_tick() -> None:
-    class Slow:
-        table_name = "demand-table"
-
-        def latest_stream(self) -> str:
-            return "arn"
-
-    now = iter([0.0, 6.0])
-    streams = BoundedStreams(Slow(), deadline=5.0, clock=lambda: next(now))  # type: ignore[arg-type]
-    assert streams.latest_stream() == "arn"
-    with pytest.raises(TransientFailure, match="too slow"):
-        streams.latest_stream()
 
 
 def test_observations_tell_depth_lag_and_size_and_are_not_repeated_while_nothing_changes(

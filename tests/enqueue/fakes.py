@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -78,9 +78,14 @@ class FakeStreamsService:
         self.calls: Counter[str] = Counter()
         self.reads: list[str] = []
         self.view = "NEW_AND_OLD_IMAGES"
-        self._numbers = 0
+        # What it does with `ShardFilter`: answers it, ignores it, or refuses the parameter.
+        self.filter = "answers"
+        self.filtered: list[str] = []
+        self._lock = threading.RLock()
+        self._numbers = self._mints = 0
         self._minted: dict[str, tuple[str, int]] = {}
         self._errors: dict[str, list[Exception]] = {}
+        self._throttled: set[str] = set()
 
     # What happens to the stream
 
@@ -123,6 +128,15 @@ class FakeStreamsService:
         """The next calls raise these, one each."""
         self._errors.setdefault(call, []).extend(errors)
 
+    def throttle(self, *calls: str) -> None:
+        """From now on exactly these are refused."""
+        self._throttled = set(calls)
+
+    def recover(self) -> None:
+        """Nothing fails any more."""
+        self._errors.clear()
+        self._throttled.clear()
+
     def disconnect(self, call: str, times: int = 1) -> None:
         self.fail(call, *(EndpointConnectionError(endpoint_url="http://127.0.0.1") for _ in range(times)))
 
@@ -133,8 +147,24 @@ class FakeStreamsService:
         stream = {"StreamEnabled": True, "StreamViewType": self.view}
         return {"Table": {"LatestStreamArn": self.arn, "StreamSpecification": stream}}
 
-    def describe_stream(self, StreamArn: str, ExclusiveStartShardId: str | None = None) -> dict[str, Any]:
+    def describe_stream(
+        self,
+        StreamArn: str,
+        ExclusiveStartShardId: str | None = None,
+        ShardFilter: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
         self._enter("describe_stream")
+        if StreamArn != self.arn:
+            raise refusal("ResourceNotFoundException")
+        if ShardFilter is not None and self.filter != "ignores":
+            if self.filter == "refuses":
+                raise refusal("ValidationException")
+            parent = ShardFilter["ShardId"]
+            self.filtered.append(parent)
+            children = [
+                name for name, shard in self.shards.items() if shard.parent == parent and shard.listed
+            ]
+            return {"StreamDescription": {"Shards": [self._described(name) for name in children]}}
         listed = [shard_id for shard_id, shard in self.shards.items() if shard.listed]
         start = 0 if ExclusiveStartShardId is None else listed.index(ExclusiveStartShardId) + 1
         page = listed[start : start + self.PAGE]
@@ -150,7 +180,7 @@ class FakeStreamsService:
         shard = self.shards.get(ShardId)
         if shard is None or not shard.listed or StreamArn != self.arn:
             raise refusal("ResourceNotFoundException")
-        position = shard.horizon
+        position = len(shard.records) if ShardIteratorType == "LATEST" else shard.horizon
         if ShardIteratorType == "AFTER_SEQUENCE_NUMBER":
             numbers = [record["dynamodb"]["SequenceNumber"] for record in shard.records]
             if SequenceNumber not in numbers or numbers.index(SequenceNumber) < shard.horizon:
@@ -176,9 +206,12 @@ class FakeStreamsService:
         return answer
 
     def _enter(self, call: str) -> None:
-        self.calls[call] += 1
-        if self._errors.get(call):
-            raise self._errors[call].pop(0)
+        with self._lock:
+            self.calls[call] += 1
+            if self._errors.get(call):
+                raise self._errors[call].pop(0)
+            if call in self._throttled:
+                raise refusal("LimitExceededException")
 
     def _described(self, shard_id: str) -> dict[str, Any]:
         shard = self.shards[shard_id]
@@ -187,13 +220,26 @@ class FakeStreamsService:
         return {"ShardId": shard_id, "SequenceNumberRange": numbers, **parent}
 
     def _mint(self, shard_id: str, position: int) -> str:
-        iterator = f"iterator-{self.calls.total()}"
-        self._minted[iterator] = (shard_id, position)
+        with self._lock:
+            self._mints += 1
+            iterator = f"iterator-{self._mints}"
+            self._minted[iterator] = (shard_id, position)
         return iterator
 
 
 def streams_of(service: FakeStreamsService) -> DynamoStreams:
-    return DynamoStreams(service, service, instant_dependency("dynamodb-streams"), TABLE)
+    table_calls, reads = instant_dependency("dynamodb"), instant_dependency("streams")
+    return DynamoStreams(service, table_calls, service, reads, instant_dependency("stream-listing"), TABLE)
+
+
+class Inline:
+    """`discovery.Beside` for a world with one thread."""
+
+    def __call__(self, step: Callable[[], None]) -> None:
+        step()
+
+    def wait(self, seconds: float) -> None:
+        pass
 
 
 class FakeLeaseTable:

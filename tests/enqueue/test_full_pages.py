@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from regworkers_core.replication.enqueue.source import StreamLimits, StreamSource
-from tests.enqueue.fakes import Clock, FakeLeaseTable, FakeStreamsService, streams_of
+from tests.enqueue.fakes import Clock, FakeLeaseTable, FakeStreamsService, Inline, streams_of
 
 
 class CutShort(FakeStreamsService):
@@ -25,7 +25,13 @@ def rested_while_reading(content_length: int) -> float:
     service.add("s1")
     service.write("s1", 6)
     source = StreamSource(
-        streams_of(service), FakeLeaseTable(), StreamLimits(), owner="a", clock=clock, sleep=clock.sleep
+        streams_of(service),
+        FakeLeaseTable(),
+        StreamLimits(),
+        owner="a",
+        clock=clock,
+        sleep=clock.sleep,
+        beside=Inline(),
     )
     started, read = clock.now, 0
     while read < 6:

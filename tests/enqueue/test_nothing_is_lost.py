@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.adapters.aws.streams import StreamRecord
+from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.checkpoint import ContiguousTracker
 from regworkers_core.replication.enqueue import held_shard
 from regworkers_core.replication.enqueue.source import StreamLimits, StreamSource
@@ -20,7 +21,7 @@ LIMITS = StreamLimits(batch_records=5, max_unacknowledged=20, lease_seconds=LEAS
 # The usual ones more than once, so that plays get deep enough for the rare ones to matter.
 STEPS = (
     *("write", "receive", "receive", "receive", "finish", "finish", "fail", "time", "time"),
-    *("split", "crash", "close", "pause", "expire", "disconnect"),
+    *("split", "crash", "close", "pause", "expire", "disconnect", "unlisted"),
 )
 Step = tuple[str, int]
 
@@ -53,9 +54,7 @@ class Play:
             name = f"s{len(self.world.service.shards)}"
             self.world.service.split(shards[number % len(shards)], name, name + "b")
         elif kind == "receive":
-            batch = self.seats[seat].receive()
-            if batch:
-                self.in_hand[seat].append(batch)
+            self._receive(seat)
         elif kind in ("finish", "fail") and self.in_hand[seat]:
             batch = self.in_hand[seat].pop(number % len(self.in_hand[seat]))
             # Some of it, as after a partial failure; the rest is given back.
@@ -79,18 +78,25 @@ class Play:
             self.world.service.expire_iterators()
         elif kind == "disconnect":
             self.world.service.disconnect("get_records")
+        elif kind == "unlisted":
+            self.world.service.disconnect("describe_stream", 1 + number)
 
     def _live(self, seat: int) -> None:
         self.world.clock.now += 1.0
         self.seats[seat].heartbeat()
-        batch = self.seats[seat].receive()
-        if batch:
-            self.in_hand[seat].append(batch)
+        self._receive(seat)
+
+    def _receive(self, seat: int) -> None:
+        # Before the first listing a failing one is all that there is.
+        with suppress(TransientFailure):
+            if batch := self.seats[seat].receive():
+                self.in_hand[seat].append(batch)
 
     def lost(self) -> set[str]:
         """Both seats crash; a fresh consumer works off what is left. What nobody ever worked off is lost."""
         last = self._start()
-        for _ in range(60):
+        self.world.service.recover()
+        for _ in range(120):
             self.world.clock.now += 0.5
             batch = last.receive()
             self.done.update(record.sequence for record in batch)

@@ -1,22 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from typing import Any
 
 import pytest
 
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.replication.enqueue.peek import has_unread, stream_lag
+from regworkers_core.replication.enqueue.peek import has_unread, oldest_unread, stream_lag, stream_state
 from tests.enqueue.world import World, work_off
 
 CREATED = 1_795_000_000
-
-
-def first(ids: Sequence[str], count: int) -> Sequence[str]:
-    return ids[:count]
-
-
-def last(ids: Sequence[str], count: int) -> Sequence[str]:
-    return ids[-count:]
 
 
 def worked_off(world: World) -> None:
@@ -44,20 +37,75 @@ def test_a_peek_changes_nothing() -> None:
     assert world.table.stored == before
 
 
-def test_a_peek_looks_at_so_many_shards_at_most() -> None:
-    world = World(*(f"s{number:02}" for number in range(50)))
+def many(count: int) -> World:
+    """All shards known and read to their end."""
+    world = World(*(f"s{number:03}" for number in range(count)))
+    source = world.consumer()
+    while not world.known().complete:
+        source.receive()
+    source.close()
     world.service.calls.clear()
-    has_unread(world.streams, world.table, max_shards=20)
-    assert world.service.calls["get_shard_iterator"] == 20
-    assert world.service.calls.total() <= 2 + 20 * 6
+    return world
 
 
-def test_which_shards_are_looked_at_changes_so_that_none_is_overlooked_for_ever() -> None:
-    world = World(*(f"s{number:02}" for number in range(50)))
-    world.service.write("s49")
-    assert not has_unread(world.streams, world.table, choose=first)
-    assert has_unread(world.streams, world.table, choose=last)
-    assert any(has_unread(world.streams, world.table) for _ in range(200))
+def test_one_unread_shard_among_four_hundred_is_noticed_in_one_look_without_listing_any() -> None:
+    world = many(400)
+    assert not has_unread(world.streams, world.table)
+    world.service.write("s399")
+    assert has_unread(world.streams, world.table)
+    assert oldest_unread(world.streams, world.table, now=CREATED + 9) == 9.0
+    assert world.service.calls["describe_stream"] == world.service.calls["describe_table"] == 0
+
+
+def test_a_look_that_had_no_time_for_all_shards_says_so_and_is_not_taken_for_nothing_unread() -> None:
+    world = many(3)
+    with pytest.raises(TransientFailure, match=r"only 0 of 3 shards could be looked at in time"):
+        has_unread(world.streams, world.table, within_seconds=0.0)
+    with pytest.raises(TransientFailure, match="only 0 of 3"):
+        oldest_unread(world.streams, world.table, now=CREATED, within_seconds=0.0)
+    assert stream_lag(world.streams, world.table, now=CREATED, within_seconds=0.0) is None
+    state = stream_state(world.streams, world.table, now=CREATED, within_seconds=0.0)
+    assert (state.shards, state.iterator_age_seconds) == (3, None)
+
+
+def test_a_shard_that_does_not_answer_ends_the_look_and_hides_nothing_of_the_others() -> None:
+    world, silent = many(3), threading.Event()
+    read = world.service.get_records
+
+    def hangs(ShardIterator: str, Limit: int) -> dict[str, Any]:
+        if world.service._minted[ShardIterator][0] == "s001":
+            silent.wait(30)
+        return read(ShardIterator, Limit)
+
+    world.service.get_records = hangs  # type: ignore[method-assign]
+    try:
+        with pytest.raises(TransientFailure, match="only 2 of 3"):
+            has_unread(world.streams, world.table, within_seconds=0.5)
+        world.service.write("s002")
+        assert has_unread(world.streams, world.table, within_seconds=0.5)
+    finally:
+        silent.set()
+
+
+def test_before_anybody_listed_the_shards_a_look_lists_one_page_and_writes_nothing() -> None:
+    world = World(*(f"s{number:03}" for number in range(101)))
+    assert has_unread(world.streams, world.table), "there are more than it could see"
+    assert world.service.calls["describe_stream"] == 1
+    assert world.table.stored == {}
+
+
+def test_a_finished_shard_whose_children_are_not_known_is_work() -> None:
+    world = World("s1")
+    source = world.consumer()
+    world.service.write("s1")
+    work_off(source)
+    world.service.split("s1", "s2")
+    world.service.throttle("describe_stream")
+    work_off(source, rounds=20)
+    source.close()
+    assert world.finished("s1")
+    assert has_unread(world.streams, world.table)
+    assert stream_lag(world.streams, world.table, now=CREATED) is None, "nobody knows how much waits in s2"
 
 
 def test_a_closed_shard_that_is_not_marked_finished_is_work() -> None:

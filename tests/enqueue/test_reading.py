@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.replication.enqueue.shards import position_of
 from regworkers_core.replication.enqueue.source import StreamLimits
 from tests.enqueue.fakes import refusal
@@ -139,7 +139,7 @@ def test_throttling_hands_out_what_was_read_before_it_and_loses_nothing() -> Non
     assert len(written) == 2
 
 
-def test_a_service_that_stays_away_is_a_transient_failure_and_not_an_empty_shard() -> None:
+def test_a_stream_of_which_nothing_is_known_and_that_cannot_be_listed_is_a_failure_and_not_empty() -> None:
     world = World("s1")
     source = world.consumer()
     world.service.disconnect("describe_table", 3)
@@ -147,7 +147,15 @@ def test_a_service_that_stays_away_is_a_transient_failure_and_not_an_empty_shard
         source.receive()
     assert not source.may_idle()
     written = world.service.write("s1")
+    world.clock.now += 1.0
     assert work_off(source) == written
+
+
+def test_a_table_without_a_stream_ends_the_drain_with_the_way_out() -> None:
+    world = World("s1")
+    world.service.view = "KEYS_ONLY"
+    with pytest.raises(UsageError, match="regworkers provision"):
+        world.consumer().receive()
 
 
 def test_a_shard_that_is_empty_is_not_read_more_often_than_its_pause_allows() -> None:
@@ -199,7 +207,7 @@ def test_more_than_a_hundred_shards_are_listed_page_by_page_and_all_read() -> No
     world = World(*(f"s{number:03}" for number in range(250)))
     written = [number for shard in world.service.shards for number in world.service.write(shard)]
     source = world.consumer(limits=StreamLimits(batch_records=90))
-    assert sorted(work_off(source), key=int) == written
+    assert sorted(work_off(source, rounds=40), key=int) == written
     assert world.service.calls["describe_stream"] == 3
     source.close()
     assert all(world.checkpoint(shard) for shard in world.service.shards)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.aws.streams import IteratorExpired, Trimmed, stream_record
+from regworkers_core.adapters.aws.streams import IteratorExpired, Shard, Trimmed, stream_record
 from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from tests.enqueue.fakes import FakeStreamsService, change, entry, refusal, streams_of
@@ -17,20 +17,40 @@ def one_shard() -> FakeStreamsService:
     return service
 
 
-def test_a_listing_of_several_pages_is_read_to_its_end() -> None:
+def test_a_listing_goes_on_page_by_page() -> None:
     service = FakeStreamsService()
     for number in range(201):
         service.add(f"s{number}")
-    assert len(streams_of(service).shards(service.arn)) == 201
-    assert service.calls["describe_stream"] == 3
+    streams, after, sizes = streams_of(service), None, []
+    for _ in range(3):
+        page = streams.listing(service.arn, after)
+        sizes.append(len(page.shards))
+        after = page.last
+    assert (sizes, after) == ([100, 100, 1], None)
 
 
-def test_parents_and_closed_shards_are_told() -> None:
+def test_the_children_of_a_shard_are_told_where_the_endpoint_knows_the_filter() -> None:
+    service = one_shard()
+    service.split("s1", "s2", "s3")
+    service.split("s2", "s4")
+    children = streams_of(service).children(service.arn, "s1")
+    assert children == [Shard("s2", "s1"), Shard("s3", "s1")]
+
+
+@pytest.mark.parametrize("what", ["ignores", "refuses"])
+def test_an_endpoint_that_does_not_know_the_filter_is_told_apart(what: str) -> None:
     service = one_shard()
     service.split("s1", "s2")
-    parent, child = streams_of(service).shards(service.arn)
-    assert (parent.parent_id, parent.closed) == (None, True)
-    assert (child.parent_id, child.closed) == ("s1", False)
+    service.filter = what
+    assert streams_of(service).children(service.arn, "s1") is None
+
+
+def test_a_listing_is_not_repeated_within_one_call() -> None:
+    service = one_shard()
+    service.fail("describe_stream", *[refusal("LimitExceededException")] * 3)
+    with pytest.raises(TransientFailure):
+        streams_of(service).listing(service.arn)
+    assert service.calls["describe_stream"] == 1
 
 
 @pytest.mark.parametrize("code", ["TrimmedDataAccessException", "ResourceNotFoundException"])

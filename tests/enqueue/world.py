@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from regworkers_core.adapters.aws.known_stream import KnownStream, known_stream
 from regworkers_core.adapters.aws.streams import StreamRecord
-from regworkers_core.replication.enqueue.shards import checkpoint_of, is_finished, shard_key
+from regworkers_core.replication.enqueue.shards import (
+    checkpoint_of,
+    is_finished,
+    partition,
+    shard_key,
+    split_rows,
+)
 from regworkers_core.replication.enqueue.source import StreamLimits, StreamSource
-from tests.enqueue.fakes import TABLE, Clock, FakeLeaseTable, FakeStreamsService, streams_of
+from tests.enqueue.fakes import TABLE, Clock, FakeLeaseTable, FakeStreamsService, Inline, streams_of
 
 LEASE_SECONDS = 10.0
 LIMITS = StreamLimits(lease_seconds=LEASE_SECONDS)
@@ -37,7 +44,16 @@ class World:
             clock=self.clock,
             sleep=self.clock.sleep,
             on_step=on_step or self.steps.append,
+            beside=Inline(),
         )
+
+    def known(self) -> KnownStream:
+        """What the lister tells; nothing is complete before its first word."""
+        return known_stream(self.table, TABLE) or KnownStream("")
+
+    def rows(self) -> set[str]:
+        """The shards that have a row."""
+        return set(split_rows(self.table.rows(partition(TABLE)))[0])
 
     def checkpoint(self, shard: str) -> str | None:
         row = self.table.stored.get(shard_key(TABLE, shard))

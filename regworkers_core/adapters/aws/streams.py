@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from botocore.exceptions import BotoCoreError, ClientError
 
 from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.adapters.aws.known_stream import KnownStream
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.dependency import Dependency
 
@@ -17,6 +18,8 @@ MAX_RECORDS = 1000
 # An answer of so many bytes ended because of the megabyte: its JSON is never smaller than what counts.
 _FULL_BYTES = 900 * 1024
 _VIEW = "NEW_AND_OLD_IMAGES"
+# How an endpoint says that it does not know `ShardFilter`.
+_UNKNOWN_PARAMETER = ("ValidationException", "SerializationException", "UnknownParameter")
 # TTL removals carry this principal.
 _TTL_PRINCIPAL = "dynamodb.amazonaws.com"
 
@@ -59,11 +62,18 @@ class StreamRecord:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A shard of the listing; `closed` when no more records will be added."""
+    """A shard of a listing."""
 
     shard_id: str
     parent_id: str | None = None
-    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListingPage:
+    """Up to 100 shards; `last` is where the next page goes on, None at the end of the listing."""
+
+    shards: list[Shard]
+    last: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +97,14 @@ class Streams(Protocol):
         """ARN of the table's stream. Raises UsageError when there is none."""
         ...
 
-    def shards(self, stream_arn: str) -> list[Shard]:
-        """All shards, oldest first. Raises Trimmed when the stream is gone."""
+    def listing(self, stream_arn: str, after: str | None = None) -> ListingPage:
+        """One page of all shards, one call. Raises Trimmed when the stream is gone."""
+        ...
+
+    def children(self, stream_arn: str, shard_id: str) -> list[Shard] | None:
+        """The children of one shard that are listed by now, one call; None where the endpoint cannot tell. Raises
+        Trimmed when the stream is gone.
+        """
         ...
 
     def iterator(self, stream_arn: str, shard_id: str, after: str | None) -> str:
@@ -101,18 +117,28 @@ class Streams(Protocol):
 
 
 class DynamoStreams:
-    """`Streams` for one table. `dynamodb` and `streams` are botocore clients of `dynamodb` and
-    `dynamodbstreams`.
+    """`Streams` for one table. `dynamodb` and `streams` are botocore clients of `dynamodb` and `dynamodbstreams`, which
+    are two endpoints; each has the guard of its own that follows it. DescribeStream has one more, `listings`: it is
+    limited for the whole account, and its failures must not keep anyone from reading.
     """
 
-    def __init__(self, dynamodb: Any, streams: Any, dependency: Dependency, table_name: str) -> None:
-        self._dynamodb, self._streams, self._dependency = dynamodb, streams, dependency
+    def __init__(
+        self,
+        dynamodb: Any,
+        table_calls: Dependency,
+        streams: Any,
+        reads: Dependency,
+        listings: Dependency,
+        table_name: str,
+    ) -> None:
+        self._dynamodb, self._table_calls = dynamodb, table_calls
+        self._streams, self._reads, self._listings = streams, reads, listings
         self.table_name = table_name
 
     def latest_stream(self) -> str:
         way_out = "run `regworkers provision`"
         try:
-            answer = self._dependency.call(lambda: self._dynamodb.describe_table(TableName=self.table_name))
+            answer = self._table_calls.call(lambda: self._dynamodb.describe_table(TableName=self.table_name))
         except ClientError as error:
             if error_code(error) == "ResourceNotFoundException":
                 raise UsageError(f"table {self.table_name} does not exist: {way_out}") from None
@@ -125,26 +151,53 @@ class DynamoStreams:
             raise UsageError(f"the stream of {self.table_name} should carry {_VIEW}: {way_out}")
         return str(table["LatestStreamArn"])
 
-    def shards(self, stream_arn: str) -> list[Shard]:
-        request: dict[str, Any] = {"StreamArn": stream_arn}
-        found: list[Shard] = []
-        while True:
-            try:
-                answer = self._dependency.call(lambda: self._streams.describe_stream(**request))
-            except ClientError as error:
-                raise _meaning(error) from error
-            page = answer["StreamDescription"]
-            found.extend(_shard(raw) for raw in page["Shards"])
-            if not page.get("LastEvaluatedShardId"):
-                return found
-            request["ExclusiveStartShardId"] = page["LastEvaluatedShardId"]
+    def listing(self, stream_arn: str, after: str | None = None) -> ListingPage:
+        return self._describe(stream_arn, {} if after is None else {"ExclusiveStartShardId": after})
+
+    def children(self, stream_arn: str, shard_id: str) -> list[Shard] | None:
+        try:
+            page = self._describe(stream_arn, {"ShardFilter": {"Type": "CHILD_SHARDS", "ShardId": shard_id}})
+        except ClientError as error:
+            if error_code(error) in _UNKNOWN_PARAMETER:
+                return None
+            raise
+        # An endpoint that does not know the filter may also leave it out of account.
+        return page.shards if all(shard.parent_id == shard_id for shard in page.shards) else None
+
+    def _describe(self, stream_arn: str, more: Mapping[str, Any]) -> ListingPage:
+        try:
+            # Not repeated here: how often it may be asked is for its caller to say.
+            answer = self._listings.call(
+                lambda: self._streams.describe_stream(StreamArn=stream_arn, **more), retry=False
+            )
+        except ClientError as error:
+            raise _meaning(error) from error
+        page = answer["StreamDescription"]
+        shards = [Shard(raw["ShardId"], raw.get("ParentShardId")) for raw in page["Shards"]]
+        return ListingPage(shards, page.get("LastEvaluatedShardId"))
+
+    def probe(self, known: KnownStream | None) -> None:
+        """Ask the endpoint as a reader does. Raises TransientFailure, UsageError without table or stream."""
+        if known is None or not known.shard_id:
+            self.listing(self.latest_stream())
+            return
+        try:
+            # At its end, so that no record is read.
+            iterator = self._seek(known.arn, known.shard_id, {"ShardIteratorType": "LATEST"})
+            self.read(known.shard_id, iterator, 1)
+        except (Trimmed, IteratorExpired):
+            # Nobody listed the shards for long: it answered all the same.
+            pass
 
     def iterator(self, stream_arn: str, shard_id: str, after: str | None) -> str:
         where: dict[str, str] = {"ShardIteratorType": "TRIM_HORIZON"}
         if after is not None:
             where = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": after}
+        return self._seek(stream_arn, shard_id, where)
+
+    def _seek(self, stream_arn: str, shard_id: str, where: Mapping[str, str]) -> str:
         try:
-            answer = self._dependency.call(
+            answer = self._reads.call(
                 lambda: self._streams.get_shard_iterator(StreamArn=stream_arn, ShardId=shard_id, **where)
             )
         except ClientError as error:
@@ -167,7 +220,7 @@ class DynamoStreams:
                 raise
 
         try:
-            answer = self._dependency.call(once)
+            answer = self._reads.call(once)
         except ClientError as error:
             raise _meaning(error) from error
         records = [stream_record(raw, shard_id) for raw in answer["Records"]]
@@ -238,11 +291,6 @@ def _principal(raw: Mapping[str, Any]) -> object:
     # GetRecords says PrincipalId, an event of Lambda principalId.
     identity = raw.get("userIdentity") or {}
     return identity.get("PrincipalId") or identity.get("principalId")
-
-
-def _shard(raw: Mapping[str, Any]) -> Shard:
-    closed = "EndingSequenceNumber" in raw.get("SequenceNumberRange", {})
-    return Shard(raw["ShardId"], raw.get("ParentShardId"), closed)
 
 
 def _meaning(error: Exception) -> Exception:

@@ -14,13 +14,14 @@ from regworkers_core.replication.enqueue.shards import checkpoint_of, position_o
 @dataclass(frozen=True, slots=True)
 class Due:
     """What is to be done for a shard at its lease: `restart` from the horizon, or `save` the checkpoint
-    (`position` is empty when it did not move), then `release`.
+    (`position` is empty when it did not move), then `release`. `lost`: finished, because it is gone.
     """
 
     checkpoint: str | None
     position: str
     save: bool
     finished: bool
+    lost: bool
     restart: bool
     release: bool
 
@@ -45,6 +46,7 @@ class HeldShard:
     read_at: float = 0.0
     saved_at: float = 0.0
     ended: bool = False
+    gone: bool = False
     leaving: bool = False
     trimmed: bool = False
     # Two threads must not write one shard's checkpoints in the wrong order.
@@ -97,6 +99,7 @@ class HeldShard:
             position=position if moved else "",
             save=not restart and (finished or (moved and timely)),
             finished=finished,
+            lost=self.gone,
             restart=restart,
             release=release,
         )

@@ -1,110 +1,234 @@
-"""A look at the stream from outside, for a sensor and for observations: bounded calls, nothing changed."""
+"""A look at the stream from outside, for a sensor and for observations: bounded calls, nothing changed.
+
+What is looked at are the rows that the lister keeps for each shard, several at once. What there was no time for is
+never taken for read.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from regworkers_core.adapters.aws.known_stream import known_stream
 from regworkers_core.adapters.aws.streams import IteratorExpired, StreamRecord, Streams, Trimmed
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import StreamState
-from regworkers_core.engine.leases import LeaseTable
+from regworkers_core.engine.leases import LeaseRow, LeaseTable
 from regworkers_core.replication.enqueue import shards
 
-# Chooses so many of the shards; at random, so that over some ticks each of many is looked at.
-Choose = Callable[[Sequence[str], int], Sequence[str]]
+# So that a tick ends well within 10 s, however slowly each shard answers.
+LOOK_SECONDS = 5.0
+# 400 shards of six calls in two seconds, and half of the connections that a client keeps.
+_THREADS = 16
 # An open shard may answer with an empty page although records follow.
 _PAGES = 5
 
+# In another order at each look: where one has no time for all, the next begins elsewhere.
+Shuffle = Callable[[Sequence[str]], list[str]]
+
 
 @dataclass(frozen=True, slots=True)
-class _Unread:
-    """`oldest` is None when something is there that was not read: a shard to finish, or trimmed records."""
+class KnownShards:
+    """The rows of the stream's shards. `more`: not all of them are known."""
 
-    oldest: StreamRecord | None
+    arn: str
+    rows: dict[str, LeaseRow]
+    more: bool
 
 
-def has_unread(
-    streams: Streams, leases: LeaseTable, *, max_shards: int = 20, choose: Choose = random.sample
-) -> bool:
-    """Whether any shard has something after its checkpoint; looks at `max_shards` shards at most.
-
-    Raises TransientFailure when that cannot be read, UsageError without table or stream.
+@dataclass(frozen=True, slots=True)
+class Look:
+    """`looked` of the `workable` shards were looked at, of the `known` ones. `unread`: something is there that no
+    checkpoint covers; `oldest_at`, in epoch seconds, is when the oldest such record came, None when that is not known.
     """
-    return any(unread is not None for unread in _look(streams, leases, max_shards, choose))
+
+    known: int
+    workable: int
+    looked: int
+    unread: bool
+    oldest_at: float | None
+
+    @property
+    def whole(self) -> bool:
+        return self.looked == self.workable
+
+
+def has_unread(streams: Streams, leases: LeaseTable, *, within_seconds: float = LOOK_SECONDS) -> bool:
+    """Whether any shard has something after its checkpoint.
+
+    Raises TransientFailure when that cannot be read, also when the time was too short for all shards and those that
+    were looked at have nothing; UsageError without table or stream.
+    """
+    look = look_at(streams, leases, within_seconds=within_seconds, first=True)
+    if not look.unread and not look.whole:
+        raise _too_slow(look)
+    return look.unread
+
+
+def oldest_unread(
+    streams: Streams, leases: LeaseTable, *, now: float, within_seconds: float = LOOK_SECONDS
+) -> float | None:
+    """Age in seconds of the oldest unread record, 0.0 where it is not known, None when nothing is unread. Raises as
+    `has_unread`.
+    """
+    look = look_at(streams, leases, within_seconds=within_seconds)
+    if not look.unread:
+        if not look.whole:
+            raise _too_slow(look)
+        return None
+    return 0.0 if look.oldest_at is None else max(0.0, now - look.oldest_at)
 
 
 def stream_lag(
-    streams: Streams,
-    leases: LeaseTable,
-    *,
-    now: float,
-    max_shards: int = 20,
-    choose: Choose = random.sample,
+    streams: Streams, leases: LeaseTable, *, now: float, within_seconds: float = LOOK_SECONDS
 ) -> float | None:
-    """Age in seconds of the oldest unread record in the shards looked at (the service rounds to the second),
-    0.0 when there is none, None when it could not be read. `now` is in epoch seconds.
+    """Age in seconds of the oldest unread record (the service rounds to the second), 0.0 when there is none, None when
+    it could not be read. `now` is in epoch seconds.
     """
-    oldest = now
     try:
-        for unread in _look(streams, leases, max_shards, choose):
-            if unread is None:
-                continue
-            if unread.oldest is None or unread.oldest.created_at is None:
-                return None
-            oldest = min(oldest, unread.oldest.created_at)
+        return _lag(look_at(streams, leases, within_seconds=within_seconds), now)
     except TransientFailure:
         return None
-    return now - oldest
 
 
 def stream_state(
-    streams: Streams,
-    leases: LeaseTable,
-    *,
-    now: float,
-    max_shards: int = 20,
-    choose: Choose = random.sample,
+    streams: Streams, leases: LeaseTable, *, now: float, within_seconds: float = LOOK_SECONDS
 ) -> StreamState:
     """The stream at one look, its age as `stream_lag` has it. Raises TransientFailure when that cannot be read,
     UsageError without table or stream.
     """
-    try:
-        listed = len(streams.shards(streams.latest_stream()))
-    except Trimmed:
-        listed = 0
-    lag = stream_lag(streams, leases, now=now, max_shards=max_shards, choose=choose)
-    return StreamState(listed, None if lag is None else max(0.0, lag))
+    look = look_at(streams, leases, within_seconds=within_seconds)
+    return StreamState(look.known, _lag(look, now))
 
 
-def _look(streams: Streams, leases: LeaseTable, max_shards: int, choose: Choose) -> Iterator[_Unread | None]:
+def _lag(look: Look, now: float) -> float | None:
+    if look.unread:
+        return None if look.oldest_at is None else max(0.0, now - look.oldest_at)
+    return 0.0 if look.whole else None
+
+
+def _too_slow(look: Look) -> TransientFailure:
+    found = f"only {look.looked} of {look.workable} shards could be looked at in time, and these have nothing unread"
+    return TransientFailure("streams", found)
+
+
+def known_shards(streams: Streams, leases: LeaseTable) -> KnownShards:
+    """From the rows that the lister keeps; before there are any, from one page of the listing. Raises
+    TransientFailure, UsageError without table or stream.
+    """
+    known = known_stream(leases, streams.table_name)
+    if known is not None:
+        rows, _ = shards.split_rows(leases.rows(shards.partition(streams.table_name)))
+        return KnownShards(known.arn, shards.of_stream(known.arn, rows), not known.complete)
     arn = streams.latest_stream()
-    rows, _ = shards.split_rows(leases.rows(shards.partition(streams.table_name)))
     try:
-        listing = streams.shards(arn)
+        page = streams.listing(arn)
     except Trimmed:
-        return
-    workable = shards.workable(arn, listing, rows)
-    for shard_id in choose(workable, min(max_shards, len(workable))):
-        row = rows.get(shard_id)
-        checkpoint = shards.checkpoint_of(row.state) if row is not None and row.scope == arn else None
+        return KnownShards(arn, {}, more=False)
+    found = {
+        shard.shard_id: LeaseRow(
+            shards.shard_key(streams.table_name, shard.shard_id),
+            scope=arn,
+            state=shards.state_of_new(shard.parent_id, ""),
+        )
+        for shard in page.shards
+    }
+    return KnownShards(arn, found, page.last is not None)
+
+
+def look_at(
+    streams: Streams,
+    leases: LeaseTable,
+    *,
+    within_seconds: float = LOOK_SECONDS,
+    first: bool = False,
+    shuffle: Shuffle = lambda names: random.sample(names, len(names)),
+) -> Look:
+    """Look at the shards that may be read, for so long at most; `first`: until one has something unread.
+
+    Raises TransientFailure when one of them cannot be read, UsageError without table or stream.
+    """
+    deadline = time.monotonic() + within_seconds
+    known = known_shards(streams, leases)
+    workable = shards.workable(known.arn, known.rows)
+    if known.more or shards.childless(known.arn, known.rows):
+        # What follows is not listed yet: a drain sees to it, and how old it is nobody knows.
+        return Look(len(known.rows), len(workable), 0, True, None)
+    gaze = _Gaze(streams, known, deadline, first)
+    if workable:
+        gaze.over(shuffle(workable))
+    oldest_at = None if gaze.dateless else gaze.oldest_at
+    return Look(len(known.rows), len(workable), gaze.looked, gaze.unread, oldest_at)
+
+
+class _Gaze:
+    """Several threads that look at one shard after the other."""
+
+    def __init__(self, streams: Streams, known: KnownShards, deadline: float, first: bool) -> None:
+        self._streams, self._known, self._deadline, self._first = streams, known, deadline, first
+        self._lock = threading.Lock()
+        self._failure: Exception | None = None
+        self.looked = 0
+        self.unread = self.dateless = False
+        self.oldest_at: float | None = None
+
+    def over(self, names: Sequence[str]) -> None:
+        pool = ThreadPoolExecutor(min(_THREADS, len(names)), thread_name_prefix="peek")
         try:
-            yield _first_unread(streams, arn, shard_id, checkpoint)
+            # One that does not answer is not waited for.
+            wait([pool.submit(self._at, name) for name in names], max(0.0, self._deadline - time.monotonic()))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            if self._failure is not None and not (self._first and self.unread):
+                raise self._failure
+
+    def _at(self, name: str) -> None:
+        with self._lock:
+            if self._failure is not None or (self._first and self.unread):
+                return
+        if time.monotonic() >= self._deadline:
+            return
+        try:
+            found, oldest = self._first_unread(name)
         except Trimmed:
-            yield _Unread(None)
-        except IteratorExpired as error:
-            raise TransientFailure("dynamodb-streams", "the connection broke during a read") from error
+            found, oldest = True, None
+        except IteratorExpired:
+            self._fail(TransientFailure("streams", "the connection broke during a read"))
+            return
+        except Exception as error:
+            self._fail(error)
+            return
+        with self._lock:
+            self.looked += 1
+            if found:
+                self._note(None if oldest is None else oldest.created_at)
 
+    def _fail(self, error: Exception) -> None:
+        with self._lock:
+            self._failure = self._failure or error
 
-def _first_unread(streams: Streams, arn: str, shard_id: str, checkpoint: str | None) -> _Unread | None:
-    iterator = streams.iterator(arn, shard_id, checkpoint)
-    for _ in range(_PAGES):
-        page = streams.read(shard_id, iterator, 1)
-        if page.records:
-            return _Unread(page.records[0])
-        if page.next_iterator is None:
-            # Read to its end, but not marked so: its children wait for that.
-            return _Unread(None)
-        iterator = page.next_iterator
-    return None
+    def _note(self, created_at: float | None) -> None:
+        self.unread = True
+        if created_at is None:
+            self.dateless = True
+        elif self.oldest_at is None or created_at < self.oldest_at:
+            self.oldest_at = created_at
+
+    def _first_unread(self, name: str) -> tuple[bool, StreamRecord | None]:
+        """Whether something is unread, and the oldest record of it where there is one."""
+        checkpoint = shards.checkpoint_of(self._known.rows[name].state)
+        iterator = self._streams.iterator(self._known.arn, name, checkpoint)
+        for _ in range(_PAGES):
+            page = self._streams.read(name, iterator, 1)
+            if page.records:
+                return True, page.records[0]
+            if page.next_iterator is None:
+                # Read to its end, but not marked so: its children wait for that.
+                return True, None
+            iterator = page.next_iterator
+        return False, None

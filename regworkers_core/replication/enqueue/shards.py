@@ -1,20 +1,23 @@
 """Which shards may be worked on, and how many of them are one consumer's part: rules without I/O.
 
-Rows in `worker-leases`, all under `PK=STREAM#<table>`: `SK=SHARD#<shard>` with the lease and checkpoint,
-`SK=CONSUMER#<owner>` as a consumer's sign of life.
+Rows in `worker-leases`, all under `PK=STREAM#<table>`: `SK=SHARD#<shard>` for each known shard, with its parent, when
+it was first seen, lease and checkpoint; `SK=CONSUMER#<owner>` as a consumer's sign of life.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from regworkers_core.adapters.aws.streams import Shard
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
 
 _SHARD = "SHARD#"
 _CONSUMER = "CONSUMER#"
 _CHECKPOINT = "checkpoint"
 _FINISHED = "finished"
+_LOST = "lost"
+_PARENT = "parent"
+_SEEN_AT = "seenAt"
 # Sequence numbers have up to 40 digits; padded, they sort as text like the integers that they are.
 _DIGITS = 40
 
@@ -43,10 +46,27 @@ def split_rows(rows: Sequence[LeaseRow]) -> tuple[dict[str, LeaseRow], list[Leas
     return shards, [row for row in rows if row.key.sk.startswith(_CONSUMER)]
 
 
-def state_of(checkpoint: str | None, *, finished: bool = False) -> dict[str, str]:
-    """What a shard's row stores; without a checkpoint its reader starts at TRIM_HORIZON."""
-    state = {} if checkpoint is None else {_CHECKPOINT: checkpoint}
-    return state | {_FINISHED: "true"} if finished else state
+def state_of_new(parent_id: str | None, seen_at: str) -> dict[str, str]:
+    """What the row of a shard stores that nobody has read; `seen_at` is an ISO time."""
+    return {_SEEN_AT: seen_at, **({_PARENT: parent_id} if parent_id else {})}
+
+
+def state_of(
+    before: Mapping[str, str], checkpoint: str | None, *, finished: bool = False, lost: bool = False
+) -> dict[str, str]:
+    """What it stores after the state `before`; without a checkpoint its reader starts at TRIM_HORIZON. `lost`: it is
+    finished because it is gone, which was reported.
+    """
+    state = {name: before[name] for name in (_PARENT, _SEEN_AT) if name in before}
+    if checkpoint is not None:
+        state[_CHECKPOINT] = checkpoint
+    if finished:
+        state[_FINISHED] = _LOST if lost else "true"
+    return state
+
+
+def parent_of(row: LeaseRow) -> str | None:
+    return row.state.get(_PARENT)
 
 
 def checkpoint_of(state: Mapping[str, str]) -> str | None:
@@ -62,45 +82,56 @@ def position_of(checkpoint: str | None) -> str:
     return "" if checkpoint is None else f"{int(checkpoint):0{_DIGITS}d}"
 
 
-def workable(stream_arn: str, listing: Sequence[Shard], rows: ShardRows) -> list[str]:
-    """Shards with something left to read whose parent is finished, or gone and not left unfinished.
+def of_stream(stream_arn: str, rows: ShardRows) -> dict[str, LeaseRow]:
+    """The rows of this stream; a table that got a new one may still have some of the former."""
+    return {shard_id: row for shard_id, row in rows.items() if row.scope == stream_arn}
 
-    A shard that left the listing before it was finished comes first: its children wait until somebody
-    has seen that it is gone.
+
+def workable(stream_arn: str, rows: ShardRows) -> list[str]:
+    """Known shards with something left to read whose parent is finished, or no longer known."""
+    known = of_stream(stream_arn, rows)
+
+    def parent_done(row: LeaseRow) -> bool:
+        parent = known.get(parent_of(row) or "")
+        return parent is None or is_finished(parent)
+
+    return [shard_id for shard_id, row in known.items() if not is_finished(row) and parent_done(row)]
+
+
+def childless(stream_arn: str, rows: ShardRows) -> list[str]:
+    """Finished shards none of whose children is known: a shard is closed only when it has some."""
+    known = of_stream(stream_arn, rows)
+    parents = {parent_of(row) for row in known.values()}
+    return [shard_id for shard_id, row in known.items() if is_finished(row) and shard_id not in parents]
+
+
+@dataclass(frozen=True, slots=True)
+class Obsolete:
+    """A row that may go. `loss`: records behind it were dropped before they were read, and nobody has said so."""
+
+    row: LeaseRow
+    loss: bool
+
+
+def obsolete(stream_arn: str, listed: Mapping[str, str | None], rows: ShardRows) -> list[Obsolete]:
+    """Rows of shards that a whole listing (shards with their parents), begun after the first of `rows` were read, does
+    not have: those of another stream, and those that are finished, each after its parent, so that it is known for as
+    long as its parent is whether its children are.
     """
-    listed = {shard.shard_id for shard in listing}
-
-    def finished(shard_id: str) -> bool:
-        row = rows.get(shard_id)
-        return row is not None and row.scope == stream_arn and is_finished(row)
-
-    def parent_done(shard_id: str | None) -> bool:
-        if shard_id is None or finished(shard_id):
-            return True
-        return shard_id not in listed and not (shard_id in rows and rows[shard_id].scope == stream_arn)
-
-    left_behind = [
-        shard_id
-        for shard_id, row in rows.items()
-        if shard_id not in listed and row.scope == stream_arn and not finished(shard_id)
-    ]
-    ready = [
-        shard.shard_id for shard in listing if not finished(shard.shard_id) and parent_done(shard.parent_id)
-    ]
-    return left_behind + ready
-
-
-def obsolete(stream_arn: str, listing: Sequence[Shard], rows: ShardRows) -> list[str]:
-    """Shards whose row is of no use: finished or another stream's, and no longer listed.
-
-    `rows` must have been read before `listing`, else a new shard's row looks like one of these.
-    """
-    listed = {shard.shard_id for shard in listing}
-    return [
-        shard_id
-        for shard_id, row in rows.items()
-        if shard_id not in listed and (row.scope != stream_arn or is_finished(row))
-    ]
+    known = of_stream(stream_arn, rows)
+    without_child = set(childless(stream_arn, rows)) - set(listed.values())
+    found: dict[str, Obsolete] = {}
+    for shard_id, row in sorted(rows.items()):
+        if shard_id in listed:
+            continue
+        parent = parent_of(row)
+        if row.scope != stream_arn:
+            found[shard_id] = Obsolete(row, not is_finished(row))
+        elif is_finished(row) and (parent not in known or parent in found):
+            # Its children were trimmed, too, before they were seen.
+            unseen = shard_id in without_child and row.state[_FINISHED] != _LOST
+            found[shard_id] = Obsolete(row, unseen)
+    return list(found.values())
 
 
 def fair_share(shards: int, consumers: int) -> int:

@@ -9,13 +9,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
 from regworkers_core.adapters.aws.streams import MAX_RECORDS, IteratorExpired, StreamRecord, Streams, Trimmed
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.leases import LeaseTable
 from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.replication.enqueue.discovery import Beside, InBackground, ShardDiscovery
 from regworkers_core.replication.enqueue.held_shard import HeldShard
 from regworkers_core.replication.enqueue.shard_leases import ShardLeases
 from regworkers_core.replication.enqueue.shards import shard_of, state_of
@@ -25,6 +27,8 @@ log = structlog.get_logger(__name__)
 # One receive of many shards hands out what it has after so long, so that a record does not wait for the rest.
 _ROUND_SECONDS = 0.5
 _SHORTEST_REST_SECONDS = 0.01
+# A listing that does not answer is not waited for at the end: its lease runs out.
+_LAST_STEP_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,8 @@ class StreamLimits:
 
 class StreamSource:
     """`engine.drain.Source[StreamRecord]`. `owner` is unique to this start; `sleep` is a bounded wait that a
-    stop signal may cut short; `on_step` is told `enqueue.before_checkpoint` before each checkpoint write.
+    stop signal may cut short; `on_step` is told `enqueue.before_checkpoint` before each checkpoint write. The
+    shards are listed `beside` the reading, which goes on with those that are known whatever becomes of the listing.
     """
 
     def __init__(
@@ -60,11 +65,21 @@ class StreamSource:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
         on_step: OnStep = no_step,
+        beside: Beside | None = None,
     ) -> None:
         self._streams, self._limits = streams, limits
         self._clock, self._sleep, self._on_step = clock, sleep, on_step
-        self._leases = ShardLeases(
+        self._beside = InBackground() if beside is None else beside
+        self._discovery = ShardDiscovery(
             streams, table, owner=owner, lease_seconds=limits.lease_seconds, clock=clock
+        )
+        self._leases = ShardLeases(
+            streams.table_name,
+            table,
+            self._discovery,
+            owner=owner,
+            lease_seconds=limits.lease_seconds,
+            clock=clock,
         )
         # Guards what follows; never held during a call to a service.
         self._lock = threading.Lock()
@@ -78,19 +93,22 @@ class StreamSource:
         self._counts: Counter[str] = Counter()
 
     def receive(self) -> list[StreamRecord]:
+        """Raises the failure of a listing only while no shard is known, so that there is nothing to read."""
+        self._discover()
         batch: list[StreamRecord] = []
-        try:
-            self._tidy()
-            if self._clock() >= self._leases.balance_at:
-                self._balance()
-            batch = self._due_again()
-            self._read_round(batch)
-        except TransientFailure:
-            self._era += 1
-            if not batch:
-                raise
-        if not batch:
-            self._rest()
+        failure: TransientFailure | UsageError | None = None
+        for part in (self._tidy, self._balance_in_time, lambda: self._read_round(batch)):
+            try:
+                part()
+            except TransientFailure as error:
+                self._era += 1
+                failure = error
+        if batch:
+            return batch
+        failure = failure or self._discovery.blindness
+        if failure is not None:
+            raise failure
+        self._rest()
         return batch
 
     def acknowledge(self, done: Sequence[StreamRecord]) -> None:
@@ -109,6 +127,7 @@ class StreamSource:
                     heapq.heappush(self._again, (now + delay, next(self._ticket), record))
 
     def heartbeat(self) -> None:
+        self._discover()
         try:
             self._leases.show_life()
             for held in self._holdings():
@@ -127,26 +146,30 @@ class StreamSource:
             return bool(self._held) or not self._others_hold
 
     def close(self) -> None:
+        self._beside.wait(_LAST_STEP_SECONDS)
         failure: TransientFailure | None = None
-        for held in self._holdings():
+        parts: list[Callable[[], None]] = [
+            partial(self._settle, held, leave=True) for held in self._holdings()
+        ]
+        for part in (*parts, self._discovery.leave, self._leases.leave):
             try:
-                self._settle(held, leave=True)
+                part()
             except TransientFailure as error:
                 failure = error
-        self._leases.leave()
         if failure is not None:
             raise failure
 
     def counts(self) -> Counter[str]:
         """`trimmed` (times that records may have been lost), `leases_lost`, `iterators_expired`,
-        `shards_finished`.
+        `shards_finished`, `discovery_failures`.
         """
-        return self._counts + self._leases.counts
+        return self._counts + self._discovery.counts
 
     # Reading
 
     def _read_round(self, batch: list[StreamRecord]) -> None:
         """One read of each shard that is due, in turn, until the batch is full."""
+        batch.extend(self._due_again())
         started = self._clock()
         holdings = self._holdings()
         # What is given out again was counted when it was read.
@@ -202,7 +225,7 @@ class StreamSource:
 
     def _trimmed(self, held: HeldShard, *, gone: bool) -> None:
         with self._lock:
-            held.iterator, held.ended, held.trimmed = None, gone, not gone
+            held.iterator, held.ended, held.gone, held.trimmed = None, gone, gone, not gone
         self._count("trimmed")
         log.error(
             "records were trimmed from the stream before they were read: run `regworkers reconcile --repair`",
@@ -239,6 +262,19 @@ class StreamSource:
 
     # Holding
 
+    def _discover(self) -> None:
+        if self._discovery.due:
+            self._beside(self._discovery.step)
+
+    def _balance_in_time(self) -> None:
+        if self._clock() < self._leases.balance_at:
+            return
+        try:
+            self._balance()
+        except TransientFailure:
+            self._leases.look_later()
+            raise
+
     def _balance(self) -> None:
         holdings = self._holdings()
         view = self._leases.balance({held.shard_id for held in holdings})
@@ -251,7 +287,7 @@ class StreamSource:
             for held in self._held.values():
                 held.leaving = keep <= 0 or held.lease.scope != view.stream_arn
                 keep -= not held.leaving
-            self._looked, self._others_hold = True, view.others_hold
+            self._looked, self._others_hold = view.all_known, view.others_hold
 
     def _tidy(self) -> None:
         for held in self._holdings():
@@ -268,12 +304,14 @@ class StreamSource:
                 due = held.due(self._clock(), self._limits.checkpoint_seconds, leave=leave)
             if due.restart:
                 # Also for whoever takes it over: from here on it is read from the horizon.
-                if not self._save(held, state_of(None), ""):
+                if not self._save(held, state_of(held.lease.state, None), ""):
                     return
                 with self._lock:
                     held.restart()
             elif due.save and not self._save(
-                held, state_of(due.checkpoint, finished=due.finished), due.position
+                held,
+                state_of(held.lease.state, due.checkpoint, finished=due.finished, lost=due.lost),
+                due.position,
             ):
                 return
             if due.release:

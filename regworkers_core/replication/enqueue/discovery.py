@@ -1,0 +1,455 @@
+"""Keeping one row for each shard of the stream, beside the reading: who lists the shards, and how often.
+
+Whoever holds the lease `discovery:<table>` lists for all; everybody works from the rows. The listing only adds: what a
+failing DescribeStream holds up is the news of new shards, never the reading of known ones.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import structlog
+
+from regworkers_core.adapters.aws.known_stream import KnownStream, lister_key
+from regworkers_core.adapters.aws.streams import Shard, Streams, Trimmed
+from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.leases import Lease, LeaseHolder, LeaseRow, LeaseTable
+from regworkers_core.observability.logs import describe
+from regworkers_core.replication.enqueue import shards
+
+log = structlog.get_logger(__name__)
+
+# DescribeStream is limited to ten calls a second for the whole account: one for each table is a part that leaves room.
+CALL_SECONDS = 1.0
+# From the begin of one listing to that of the next, where its pages leave time for a rest.
+LISTING_SECONDS = 10.0
+# Children are listed within seconds of their parent's end, and a failure that lasts is asked about seldom: the
+# children of what closed in an outage shall be known within half a minute after it.
+_LONGEST_PAUSE_SECONDS = 8.0
+# Then another may try: it may be this machine that does not reach the endpoint.
+_FAILURES_OF_ONE = 3
+_SHARDS_OF_A_PAGE = 100
+
+
+class Beside(Protocol):
+    """Where a step runs that its caller does not wait for."""
+
+    def __call__(self, step: Callable[[], None]) -> None: ...
+
+    def wait(self, seconds: float) -> None:
+        """Until no step runs, so long at most."""
+        ...
+
+
+class InBackground:
+    """A daemon thread for one step at a time: while one runs, further ones are left out."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, step: Callable[[], None]) -> None:
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                # With the caller's context: its log lines carry the drain's identifiers, too.
+                self._thread = threading.Thread(
+                    target=copy_context().run, args=(step,), name="shard-discovery", daemon=True
+                )
+                self._thread.start()
+
+    def wait(self, seconds: float) -> None:
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+
+@dataclass(slots=True)
+class _Listing:
+    """A listing, page by page: `whole` of all shards, else of those behind the last one that was listed. `before` are
+    the rows that there were at its begin; `waiting` are shards whose parent may come on a later page.
+    """
+
+    arn: str
+    began: float
+    before: frozenset[str] = frozenset()
+    whole: bool = True
+    after: str | None = None
+    pages: int = 0
+    parents: dict[str, str | None] = field(default_factory=dict)
+    waiting: list[Shard] = field(default_factory=list)
+    # Shards of the stream before this one that another consumer still holds.
+    taken: int = 0
+
+
+class ShardDiscovery:
+    """Discovery as one consumer of the stream takes part in it.
+
+    `step` belongs to one thread at a time, beside the reader's; what others may read of it is replaced whole. It never
+    raises: `failure` says why the last attempt to list failed. `changes` grows with what it adds. `now` is in epoch
+    seconds, `clock` is monotonic.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        table: LeaseTable,
+        *,
+        owner: str,
+        lease_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._streams, self._table, self._clock = streams, table, clock
+        self._now, self._uniform = now, uniform
+        self._holder = LeaseHolder(table, owner, lease_seconds=lease_seconds, clock=clock)
+        self._lease_seconds = lease_seconds
+        self._key = lister_key(streams.table_name)
+        self._lease: Lease | None = None
+        # One of all shards, and one of those that are new.
+        self._listing: _Listing | None = None
+        self._tail: _Listing | None = None
+        self._rows: shards.ShardRows = {}
+        # What this one put since, for the rows are read elsewhere and a little later.
+        self._put: dict[str, str | None] = {}
+        self._step_at = self._call_at = self._listing_at = clock()
+        # When to ask again for the children of a shard, and how often that was done.
+        self._asked: dict[str, tuple[float, int]] = {}
+        self._asks_for_children, self._asked_last = True, False
+        self._failures, self._urged, self._left = 0, False, False
+        self._last_token = 0
+        self.changes = 0
+        self.known: KnownStream | None = None
+        self.failure: TransientFailure | UsageError | None = None
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def due(self) -> bool:
+        return not self._left and (self._urged or self._clock() >= self._step_at)
+
+    @property
+    def stream_arn(self) -> str:
+        """Empty until somebody has listed."""
+        return "" if self.known is None else self.known.arn
+
+    @property
+    def complete(self) -> bool:
+        """Whether all shards of the stream were listed once, by whomever."""
+        return self.known is not None and self.known.complete
+
+    @property
+    def blindness(self) -> TransientFailure | UsageError | None:
+        """Why nothing is known that could be read; None when something is, or the listing did not fail."""
+        knows = any(row.scope == self.stream_arn for row in self._rows.values())
+        return None if knows else self.failure
+
+    def seen(self, rows: shards.ShardRows) -> None:
+        """The reader's latest look at the rows; a shard whose children are not known is asked about soon."""
+        self._rows = rows
+        if self._lease is not None and self._wanted():
+            self._urged = True
+
+    def step(self) -> None:
+        """Hold or seek the lease, and list a page if that is due: one DescribeStream at most."""
+        self._urged = False
+        try:
+            self._step_at = self._clock() + self._step()
+        except DependencyDown:
+            # Not even asked: as soon as it may be again.
+            self._step_at = self._clock() + CALL_SECONDS
+        except (TransientFailure, UsageError) as failure:
+            self._failed(failure)
+        except Exception as error:
+            log.error("the shards could not be listed", exc_info=True)
+            # Whatever it is, it may be about the place where this listing goes on.
+            self._listing = self._tail = None
+            self._failed(TransientFailure("stream-listing", describe(error)))
+
+    def leave(self) -> None:
+        """Let another one list. A step that still runs writes nothing more."""
+        self._left = True
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release()
+
+    def _step(self) -> float:
+        """Returns after how many seconds the next one is due."""
+        if not self._holds():
+            return self._lease_seconds / 3 if self.complete else CALL_SECONDS
+        if self._clock() >= self._call_at:
+            self._list()
+            self._failures, self.failure = 0, None
+        next_at = [self._clock() + self._lease_seconds / 3, max(self._call_at, self._listing_at)]
+        if self._listing is not None or self._tail is not None:
+            next_at.append(self._call_at)
+        if wanted := self._asked_again_at():
+            next_at.append(max(self._call_at, wanted))
+        return max(0.0, min(next_at) - self._clock())
+
+    def _holds(self) -> bool:
+        """Whether this one lists. A step that does not come to its end keeps the lease's counter where it is."""
+        if self._lease is not None:
+            if self._lease.renew():
+                return True
+            self._lease = None
+        row = self._table.get(self._key)
+        if row is not None:
+            self._learn(KnownStream.of(row.state))
+        lease = None if self._left else self._holder.take(self._key, row)
+        if lease is None:
+            # Somebody lists, and is the one to say what fails.
+            self.failure = None
+            return False
+        self._lease = lease
+        if row is None or row.token != self._last_token:
+            self._listing = self._tail = None
+        self._last_token = lease.token
+        if row is not None:
+            # The one before may have asked just now. What it listed may be the former stream of the table.
+            self._call_at = self._clock() + CALL_SECONDS
+            if self.known is not None and (arn := self._latest_stream()) != self.known.arn:
+                self._learn(KnownStream(arn))
+        return True
+
+    def _learn(self, known: KnownStream | None) -> None:
+        if known is not None:
+            if self.known is None or (known.arn, known.complete) != (self.known.arn, self.known.complete):
+                self.changes += 1
+            self.known = known
+
+    # What to ask
+
+    def _list(self) -> None:
+        self._forget_answered()
+        listing, known, wanted = self._listing, self.known, self._wanted()
+        due = listing is not None or self._clock() >= self._listing_at
+        pages = math.ceil(len(self._rows) / _SHARDS_OF_A_PAGE) - (listing.pages if listing is not None else 0)
+        fresh = sum(shard_id not in self._asked for shard_id in wanted)
+        if fresh > 1 and self._tail is None and known is not None and known.complete and known.shard_id:
+            # The service lists shards as they came into being: the children of several are on the last pages. It does
+            # not promise that, so for what is not found there the rest is asked.
+            self._note_asked(wanted)
+            self._tail = _Listing(known.arn, self._clock(), whole=False, after=known.shard_id)
+        # The listing has its half, however many shards close.
+        if due and self._asked_last:
+            self._list_page(listing or self._begun())
+        elif self._tail is not None:
+            self._list_page(self._tail)
+        elif wanted and known is not None and self._asks_for_children and len(wanted) <= max(1, pages):
+            # One answer has the children of one shard, a page may have those of many.
+            self._note_asked(wanted[:1])
+            self._list_children(known, wanted[0])
+        elif due or wanted:
+            self._note_asked(wanted)
+            self._list_page(listing or self._begun())
+
+    def _forget_answered(self) -> None:
+        childless = set(shards.childless(self.stream_arn, self._rows)) - set(self._put.values())
+        self._asked = {shard_id: again for shard_id, again in self._asked.items() if shard_id in childless}
+
+    def _wanted(self) -> list[str]:
+        """Finished shards whose children are to be asked for now."""
+        now, put = self._clock(), set(self._put.values())
+        return [
+            shard_id
+            for shard_id in shards.childless(self.stream_arn, self._rows)
+            if shard_id not in put and self._asked.get(shard_id, (now, 0))[0] <= now
+        ]
+
+    def _asked_again_at(self) -> float | None:
+        return min((at for at, _ in self._asked.values()), default=None)
+
+    def _note_asked(self, shard_ids: Sequence[str]) -> None:
+        for shard_id in shard_ids:
+            times = self._asked.get(shard_id, (0.0, 0))[1] + 1
+            pause = min(_LONGEST_PAUSE_SECONDS, CALL_SECONDS * 2 ** min(times - 1, 10))
+            self._asked[shard_id] = (self._clock() + pause, times)
+
+    def _list_children(self, known: KnownStream, shard_id: str) -> None:
+        self._asked_last = True
+        self._spend()
+        try:
+            children = self._streams.children(known.arn, shard_id)
+        except Trimmed:
+            children = []
+        if children is None:
+            self._asks_for_children = False
+            self._asked.pop(shard_id, None)
+            log.info("the endpoint cannot list the children of one shard: all are listed instead")
+        elif children and self._answered(known):
+            self._add(known.arn, children)
+
+    def _begun(self) -> _Listing:
+        self._put = {}
+        self._listing = _Listing(self._latest_stream(), self._clock(), frozenset(self._rows))
+        return self._listing
+
+    def _latest_stream(self) -> str:
+        try:
+            return self._streams.latest_stream()
+        except TransientFailure:
+            # The shards are listed at another endpoint.
+            if not self.stream_arn:
+                raise
+            return self.stream_arn
+
+    def _list_page(self, listing: _Listing) -> None:
+        self._asked_last = not listing.whole
+        self._spend()
+        try:
+            page = self._streams.listing(listing.arn, listing.after)
+            found, last = page.shards, page.last
+        except Trimmed:
+            # The stream is gone, or where this listing goes on: the next one tells, and the rows what was lost.
+            found, last = [], None
+            listing.whole = listing.whole and listing.after is None
+        known = self._known_after(listing, found, last)
+        if not self._answered(known):
+            return
+        listing.parents.update((shard.shard_id, shard.parent_id) for shard in found)
+        at_end = last is None and listing.whole
+        listing.waiting = self._add(listing.arn, [*listing.waiting, *found], listing, at_end=at_end)
+        listing.after, listing.pages = last, listing.pages + 1
+        if last is None:
+            self._end(listing, known)
+
+    def _known_after(self, listing: _Listing, found: Sequence[Shard], last: str | None) -> KnownStream:
+        """The last shard stays where the end of a listing was, for what is new comes behind it."""
+        before = (
+            self.known
+            if self.known is not None and self.known.arn == listing.arn
+            else KnownStream(listing.arn)
+        )
+        if found and (last is None or not before.shard_id):
+            return replace(before, shard_id=found[-1].shard_id)
+        return before
+
+    def _spend(self) -> None:
+        # Counted from before the call: the service counts when it comes.
+        self._call_at = self._clock() + CALL_SECONDS
+
+    def _answered(self, known: KnownStream) -> bool:
+        """Tell all others; False when another one lists by now: what was listed meanwhile is not written."""
+        lease, known = self._lease, replace(known, answered_at=iso(self._now()))
+        if lease is None or not lease.save(known.as_state()):
+            self._lease = self._listing = self._tail = None
+            return False
+        self._learn(known)
+        return True
+
+    # What to write
+
+    def _add(
+        self, arn: str, found: Sequence[Shard], listing: _Listing | None = None, *, at_end: bool = False
+    ) -> list[Shard]:
+        """Put rows, parents first: a child whose parent is not known counts as one whose parent was trimmed. Returns
+        those whose parent may still come.
+        """
+        waiting = list(found)
+        while True:
+            known = shards.of_stream(arn, self._rows).keys() | self._put.keys()
+            later: list[Shard] = []
+            for shard in waiting:
+                listed = listing is not None and (not at_end or shard.parent_id in listing.parents)
+                if shard.parent_id is None or shard.parent_id in known or not listed:
+                    self._put_row(arn, shard, listing)
+                else:
+                    later.append(shard)
+            if not later or len(later) == len(waiting):
+                return later
+            waiting = later
+
+    def _put_row(self, arn: str, shard: Shard, listing: _Listing | None) -> None:
+        row = self._rows.get(shard.shard_id)
+        if shard.shard_id in self._put:
+            return
+        if row is None:
+            state = shards.state_of_new(shard.parent_id, iso(self._now()))
+            key = shards.shard_key(self._streams.table_name, shard.shard_id)
+            # Refused where another one put the same.
+            self.changes += self._table.swap(LeaseRow(key, scope=arn, state=state), None)
+        elif row.scope != arn and not self._replace_row(row, arn, shard):
+            if listing is not None:
+                listing.taken += 1
+            return
+        self._put[shard.shard_id] = shard.parent_id
+
+    def _replace_row(self, row: LeaseRow, arn: str, shard: Shard) -> bool:
+        """The table has a new stream that uses the name of a shard of the former one."""
+        if self._holder.is_live(row):
+            return False
+        state = shards.state_of_new(shard.parent_id, iso(self._now()))
+        fresh = replace(row, owner="", counter=row.counter + 1, scope=arn, state=state, position="")
+        if not self._table.swap(fresh, row):
+            return False
+        self.changes += 1
+        if not shards.is_finished(row):
+            self._lost(shard.shard_id)
+        return True
+
+    def _end(self, listing: _Listing, known: KnownStream) -> None:
+        if listing is self._tail:
+            self._tail = None
+            return
+        self._listing = None
+        if not listing.whole:
+            return
+        if listing.taken:
+            # Their holders let them go as soon as they see the new stream.
+            self._listing_at = self._clock() + 2 * CALL_SECONDS
+            return
+        self._listing_at = max(self._clock(), listing.began + LISTING_SECONDS)
+        rows = {name: row for name, row in self._rows.items() if name in listing.before}
+        kept: set[str | None] = set()
+        for obsolete in shards.obsolete(listing.arn, listing.parents, rows):
+            row = obsolete.row
+            name = shards.shard_of(row.key)
+            stays = shards.parent_of(row) in kept or self._holder.is_live(row)
+            if stays or not self._table.remove(row):
+                kept.add(name)
+            elif obsolete.loss:
+                self._lost(name)
+        if not known.complete:
+            self._answered(replace(known, complete=True))
+
+    def _lost(self, shard_id: str) -> None:
+        self.counts["trimmed"] += 1
+        log.error(
+            "changes that were not read are gone from the stream: run `regworkers reconcile --repair`",
+            shard=shard_id,
+            table=self._streams.table_name,
+        )
+
+    def _failed(self, failure: TransientFailure | UsageError) -> None:
+        self.failure = failure
+        self._failures += 1
+        self.counts["discovery_failures"] += 1
+        pause = min(_LONGEST_PAUSE_SECONDS, CALL_SECONDS * 2 ** min(self._failures - 1, 10))
+        self._step_at = self._clock() + max(CALL_SECONDS, self._uniform(pause / 2, pause))
+        # The first ones, and then ever fewer: an outage of hours is not thousands of lines.
+        if self._failures & (self._failures - 1) == 0:
+            log.warning(
+                "the shards could not be listed; known ones are read on",
+                error=str(failure),
+                failures=self._failures,
+                table=self._streams.table_name,
+            )
+        if self._failures % _FAILURES_OF_ONE == 0:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        lease, self._lease = self._lease, None
+        try:
+            if lease is not None:
+                lease.release()
+        except (TransientFailure, UsageError):
+            # It runs out by itself.
+            pass
