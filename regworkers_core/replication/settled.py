@@ -10,6 +10,8 @@ from regworkers_core.replication.reconcile import reconcile
 from regworkers_core.runtime import Runtime
 
 _LOOK_SECONDS = 2.0
+# Enough for some thousand shards; less than all of them proves nothing.
+_STREAM_SECONDS = 30.0
 
 
 def settled(
@@ -31,7 +33,8 @@ def settled(
     queue = runtime.queue(runtime.names.replication_queue)
     looks: set[tuple[bool, int]] = set()
     while True:
-        unread, depth = has_unread(runtime.streams, runtime.leases), queue.depth().total
+        unread = has_unread(runtime.streams, runtime.leases, within_seconds=_STREAM_SECONDS)
+        depth = queue.depth().total
         looks.add((unread, depth))
         if not unread and not depth:
             break
