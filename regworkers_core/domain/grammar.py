@@ -91,7 +91,7 @@ def unstorable(value: Any, levels: int = MAX_DEPTH) -> str | None:
         if not levels:
             return f"is nested deeper than {MAX_DEPTH} levels"
         for name, each in value.items():
-            problem = _name_problem(name) or unstorable(each, levels - 1)
+            problem = field_name_problem(name) or unstorable(each, levels - 1)
             if problem:
                 return problem
         return None
@@ -102,7 +102,8 @@ def unstorable(value: Any, levels: int = MAX_DEPTH) -> str | None:
     return None if value is None or kind in (bool, float, bytes) else f"holds a value of type {kind.__name__}"
 
 
-def _name_problem(name: object) -> str | None:
+def field_name_problem(name: object) -> str | None:
+    """Why a map with this name cannot be stored."""
     if not isinstance(name, str) or not is_encodable(name):
         return "holds a field name that cannot be encoded as UTF-8"
     if "\x00" in name:

@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from regworkers_core.domain.grammar import field_name_problem
+
 # Characters. Far above the longest names that people have, far below what an item of the table can hold.
 MAX_NAME = 200
 # Of globalUserId and memberId: as an invite's key they must fit into the table's 1,024 bytes.
@@ -68,6 +70,8 @@ def attributes_problem(value: Mapping[Any, Any]) -> str | None:
             for name in each:
                 if not isinstance(name, str):
                     return f"has a name that {wrong_type('a text', name)}"
+                if problem := field_name_problem(name):
+                    return problem
                 left.append((name, level))
             left.extend((item, level + 1) for item in each.values())
         elif isinstance(each, list | tuple):

@@ -129,6 +129,10 @@ def test_a_check_without_complaint_becomes_the_fields_to_write() -> None:
         (check(attributes=[]), "attributes should be an object, found list"),
         (check(attributes={"a": "x" * 40_000}), "attributes holds more than 32768 characters"),
         (check(attributes={"a": list(range(2000))}), "attributes holds more than 1000 values"),
+        (
+            check(attributes={"a": {"$ref": "x"}}),
+            "attributes holds a field name that MongoDB keeps for references",
+        ),
         (check(attributes={"a": 2**70}), "attributes holds a number of more than 64 bits"),
         (check(attributes={"a": float("nan")}), "attributes holds a number that no table can hold"),
         (check(attributes={"a": b"x"}), "attributes holds a value that should be JSON, found bytes"),
