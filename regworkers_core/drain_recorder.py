@@ -91,7 +91,7 @@ class Tally:
 
     def end(self, report: DrainReport | None) -> list[DrainMinute]:
         """The same for the last time, with what no batch has counted: records that a source found to be lost, say.
-        None for a drain that failed.
+        None for a drain that raised; one that reports a failure has `failed`, too.
         """
         with self._lock:
             minute = self._current()
@@ -99,7 +99,8 @@ class Tally:
                 minute.counts.update(report.counts - self._told)
                 self._lag = report.lag.at(95)
             past, self._past = self._past, []
-            return [*past, self._as_of_now("failed" if report is None else report.ended)]
+            ended = "failed" if report is None or report.failure is not None else report.ended
+            return [*past, self._as_of_now(ended)]
 
     def _current(self) -> _Minute:
         name = minute_of(self._clock())

@@ -9,16 +9,22 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from regworkers_core.domain.dead_letter import fingerprint
+from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.drain_heartbeat import Heartbeat
 from regworkers_core.drain_recorder import Meters, Recorder, Tally
 from regworkers_core.engine.collector import seldom_collecting
 from regworkers_core.engine.dead_letters import DeadLetterOffice
 from regworkers_core.engine.drain import DrainLimits, DrainReport, Source, Work, drain
-from regworkers_core.engine.message_work import Handler, MessageWork
+from regworkers_core.engine.fuse import BlownFuse, blown_fuse, keep_blown, remove_blown
+from regworkers_core.engine.handling import Handler
+from regworkers_core.engine.marks import Marks
+from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.queue_source import QueueSource
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.observability.code_version import code_version
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 
@@ -79,6 +85,7 @@ def drain_limits(
         prefetch=pace.prefetch,
         # A third of what is kept alive: two beats may fail before it is lost.
         heartbeat_seconds=pace.keep_seconds / 3,
+        blind_seconds=settings.alerts.blind_seconds,
     )
 
 
@@ -95,9 +102,10 @@ def run_drain(
     """Run one drain to its end, show that it lives, write down by the minute what it does, log one summary line,
     publish its metrics.
 
-    Raises UsageError when tables, queues, addresses or credentials are missing.
+    Raises UsageError when tables, queues, addresses or credentials are missing, and while the drain's fuse is blown.
     """
     run_id = run_id or uuid.uuid4().hex
+    _pass_fuse(runtime, spec.name)
     source, work = spec.parts(runtime, run_id, stop, on_step)
     tally = Tally(
         spec.name,
@@ -136,10 +144,54 @@ def run_drain(
             on_batch=tally.batch,
         )
     log.info("drain ended", **report.as_dict())
+    if report.blown is not None:
+        _leave_fuse(runtime, spec.name, report.blown, run_id)
     strain = runtime.strain.since(before)
     if runtime.settings.observability.cloudwatch_enabled and (report.counts["received"] or strain.any):
         runtime.metrics.publish(report, strain)
     return report
+
+
+def fuse_in_force(runtime: Runtime, name: str) -> BlownFuse | None:
+    """The blown fuse that keeps the drain from starting: one that this very code blew. Raises TransientFailure."""
+    blown = blown_fuse(runtime.leases, name)
+    return blown if blown is not None and blown.code_version == code_version() else None
+
+
+def _pass_fuse(runtime: Runtime, name: str) -> None:
+    """Raises UsageError while the fuse is blown. One that other code blew is removed: this code has a try of its own."""
+    try:
+        blown = fuse_in_force(runtime, name)
+        if blown is None:
+            if (removed := remove_blown(runtime.leases, name)) is not None:
+                log.info("another version blew this fuse: removed", drain=name, **removed.as_dict())
+            return
+    except TransientFailure as failure:
+        # Kafka's events do not wait for DynamoDB. At worst this drain blows its fuse again.
+        log.warning("fuse not read", drain=name, dependency=failure.dependency, error=failure.error)
+        return
+    raise UsageError(blown.in_words)
+
+
+def _leave_fuse(runtime: Runtime, name: str, cause: PermanentFailure, run_id: str) -> None:
+    blown = BlownFuse(
+        name,
+        fingerprint(cause.reason, cause.error),
+        str(cause),
+        iso(runtime.clock()),
+        code_version(),
+        run_id,
+    )
+    try:
+        keep_blown(runtime.leases, blown)
+    except TransientFailure as failure:
+        log.error(
+            "blown fuse not written: the next drain starts, and blows its own",
+            drain=name,
+            dependency=failure.dependency,
+            error=failure.error,
+        )
+    log.error("the fuse blew", drain=name, **blown.as_dict())
 
 
 def queue_parts(
@@ -171,4 +223,5 @@ def queue_parts(
         clock=runtime.clock,
         on_unsent=runtime.note_unsent_dead_letters,
     )
-    return source, MessageWork(name, handler, office, max_attempts=max_attempts, on_step=on_step)
+    marks = Marks(runtime.leases, queue_name)
+    return source, MessageWork(name, handler, office, marks, max_attempts=max_attempts, on_step=on_step)

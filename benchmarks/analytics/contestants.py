@@ -18,7 +18,7 @@ from benchmarks.analytics.data import PER_MESSAGE, event, message
 from regworkers_core.analytics.drains import PUBLISH, publisher
 from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.drains import drain_limits, run_drain
-from regworkers_core.engine.message_work import Asked
+from regworkers_core.engine.handling import Asked
 from regworkers_core.engine.ports import Received
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime

@@ -24,6 +24,7 @@ from regworkers_core.engine.collector import seldom_collecting
 from regworkers_core.engine.dead_letters import DeadLetterOffice
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.engine.drain import DrainReport, drain
+from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.queue_source import QueueSource
 from regworkers_core.engine.stop import StopSignal
@@ -102,7 +103,9 @@ def _save(settings: Settings, entries: int) -> DrainReport:
     source = QueueSource(
         queue, batch_messages=settings.save.batch_messages, wait_seconds=0, visibility_seconds=30
     )
-    return _drain(settings, SAVE, source, MessageWork("save", SaveHandler(saver), office, max_attempts=3))
+    marks = Marks(FakeLeases(), "fake")
+    work = MessageWork("save", SaveHandler(saver), office, marks, max_attempts=3)
+    return _drain(settings, SAVE, source, work)
 
 
 def _drain(settings: Settings, spec: DrainSpec[Any], source: Any, work: Any) -> DrainReport:

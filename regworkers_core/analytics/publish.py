@@ -18,7 +18,7 @@ from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.reasons import Failure, LeftOver, TransientFailure
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.engine.dependency import Dependency
-from regworkers_core.engine.message_work import Asked, Handled
+from regworkers_core.engine.handling import Asked, Handled
 from regworkers_core.engine.sqs_event import answer_event
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.observability.tracing import inject

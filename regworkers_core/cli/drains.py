@@ -6,10 +6,14 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
+from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress
+from regworkers_core.domain.reasons import UsageError
 from regworkers_core.drains import DrainSpec, drain_limits, run_drain
 from regworkers_core.engine.drain import DrainReport
+from regworkers_core.engine.fuse import remove_blown
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.system import DRAINS
@@ -25,6 +29,7 @@ def register(app: typer.Typer) -> None:
     drains = typer.Typer(help="Take work until idle, a time limit or Ctrl-C.", no_args_is_help=True)
     for spec in DRAINS:
         drains.command(spec.name, help=spec.summary)(_command(spec))
+    drains.command("resume")(resume)
     app.add_typer(drains, name="drain")
 
 
@@ -52,7 +57,29 @@ def _command(spec: DrainSpec[Any]) -> Callable[..., None]:
             report = run_drain(runtime, spec, limits, stop=stop, on_progress=show)
         document = {**report.as_dict(), "calls": runtime.calls}
         answer(document, form, facts(_telling(document)))
-        if report.ended == "dependency_down" or any(report.counts[name] for name in _FINDINGS):
+        failed = report.ended == "dependency_down" or report.failure is not None
+        if failed or any(report.counts[name] for name in _FINDINGS):
             raise typer.Exit(FINDING)
 
     return command
+
+
+def resume(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=" or ".join(spec.name for spec in DRAINS))],
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Remove the blown fuse of a drain, so that sensors and people may start it again with the same code."""
+    if name not in {spec.name for spec in DRAINS}:
+        raise UsageError(f"no drain is called {name}: {', '.join(spec.name for spec in DRAINS)}")
+    runtime = Runtime.load()
+    with by_hand(runtime, "drain resume", name) as result:
+        removed = remove_blown(runtime.leases, name)
+        result["removed"] = int(removed is not None)
+        if removed is not None:
+            result |= {"fingerprint": removed.fingerprint, "trippedAt": removed.tripped_at}
+    text = f"the fuse of the drain {name} is not blown: nothing was removed"
+    if removed is not None:
+        text = (
+            f"removed: the fuse of the drain {name} had blown at {removed.tripped_at} with {removed.reason}"
+        )
+    answer({"drain": name, "removed": removed.as_dict() if removed else None}, form, Text(text))

@@ -10,10 +10,19 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import PermanentFailure
 
+_ATTEMPT_DIGITS = 4
+
 
 def fingerprint(reason: str, error: str) -> str:
     """Groups failures by cause: the first 16 hex digits of SHA-256 over reason and error."""
     return hashlib.sha256(f"{reason}\n{error}".encode()).hexdigest()[:16]
+
+
+def attempt_of(attributes: Mapping[str, str]) -> int:
+    """The attribute `attempt`, counted from 1: a small number; whatever else it says counts as the first."""
+    text = attributes.get("attempt", "")
+    # Anybody who may send can put a number of any length there.
+    return max(1, int(text)) if len(text) <= _ATTEMPT_DIGITS and text.isascii() and text.isdigit() else 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,10 @@ class Reason(StrEnum):
     COUNT_MISMATCH = "COUNT_MISMATCH"
     SERVICE_REFUSED = "SERVICE_REFUSED"
     ATTEMPTS_EXHAUSTED = "ATTEMPTS_EXHAUSTED"
+    # The code raised what it should not, for this item alone.
+    DEFECT = "DEFECT"
+    # The process ended while this was handled alone, again and again.
+    KILLED = "KILLED"
     # Never an attribute: what the queue's own redrive policy moved, for workers that died on it, carries no reason.
     RECEIVED_TOO_OFTEN = "RECEIVED_TOO_OFTEN"
 

@@ -19,7 +19,9 @@ from typing import Generic, Protocol, TypeVar
 
 import structlog
 
-from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
+from regworkers_core.engine.defects import in_parts
+from regworkers_core.engine.fuse import MOST_DEFECTS, WINDOW_ITEMS
 from regworkers_core.engine.percentiles import Percentiles
 from regworkers_core.engine.stop import StopSignal
 
@@ -63,13 +65,23 @@ class Source(Protocol[D]):
 class Settlement(Generic[D]):
     """What became of a batch. Every delivery is in `done` or in `again` (with seconds to wait), once.
 
-    `counts` are of items and add up: `received` = the sum of `OUTCOMES`. `lags` are seconds.
+    `counts` are of items and add up: `received` = the sum of `OUTCOMES`. `lags` are seconds. `blown` is what blew the
+    fuse of the work: the drain ends.
     """
 
     done: list[D] = field(default_factory=list)
     again: list[tuple[D, float]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     lags: list[float] = field(default_factory=list)
+    blown: PermanentFailure | None = None
+
+    def add(self, other: Settlement[D]) -> None:
+        """Of other deliveries of the same batch."""
+        self.done.extend(other.done)
+        self.again.extend(other.again)
+        self.counts.update(other.counts)
+        self.lags.extend(other.lags)
+        self.blown = self.blown or other.blown
 
 
 # What an item can end as. `applied`: written; `unchanged`: nothing to do, proven; `stale`: a newer state is
@@ -102,12 +114,17 @@ class DrainLimits:
     heartbeat_seconds: float = 3.0
     # How long a source that failed is left alone before the next receive.
     pause_seconds: float = 0.5
+    # A drain whose last seconds, so many of them, brought no successful receive has failed, however it ends.
+    blind_seconds: float = 120.0
 
 
 @dataclass(slots=True)
 class DrainReport:
-    """Numbers of one drain; `ended` is idle, time_limit, stopped or dependency_down. `began` is False when a
-    dependency was away at the start already, so that nothing was even tried.
+    """Numbers of one drain; `ended` is idle, time_limit, stopped, dependency_down or fuse_blown. `began` is False when
+    a dependency was away at the start already, so that nothing was even tried.
+
+    `blind` says of a drain whose last receives all failed which dependency did not answer; `blown` is the defect that
+    blew its fuse.
     """
 
     name: str
@@ -118,6 +135,21 @@ class DrainReport:
     ended: str = ""
     dependency: str | None = None
     began: bool = False
+    blind: str | None = None
+    blown: PermanentFailure | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """Why its run has failed, whatever it did; None for one that is fine, also if a dependency ended it."""
+        if self.blown is not None:
+            return (
+                f"the fuse of the drain {self.name} blew: more than {MOST_DEFECTS} of its last {WINDOW_ITEMS} items "
+                f"failed with {self.blown}; no other starts before another version is deployed, or "
+                f"`regworkers drain resume {self.name}`"
+            )
+        if self.blind is not None:
+            return f"{self.blind} did not answer: no receive was successful any more before the drain ended"
+        return None
 
     @property
     def adds_up(self) -> bool:
@@ -134,6 +166,7 @@ class DrainReport:
             "drain": self.name,
             "ended": self.ended,
             "dependency": self.dependency,
+            "failure": self.failure,
             "seconds": round(self.seconds, 3),
             "items": {name: number for name, number in sorted(self.counts.items()) if number},
             "deliveries": {name: number for name, number in sorted(self.deliveries.items()) if number},
@@ -157,9 +190,11 @@ def drain(
 ) -> DrainReport:
     """Run one drain to its end and report.
 
-    `probe` asks the dependencies before the first receive; `down` names one whose breaker opened. A failure
-    that `work` raises instead of settling is a defect: the batch is given back, it is logged, and several of
-    them end the drain with the last one. A UsageError (access refused, a table that is gone) ends it at once.
+    `probe` asks the dependencies before the first receive; `down` names one whose breaker opened. A batch that
+    `work` raises for instead of settling it is halved until the delivery that it raises for is alone. That one is given
+    back as a defect; several of them end the drain with the last one. What no delivery can have caused (MemoryError,
+    OSError, ImportError) gives the whole batch back, and a UsageError (access refused, a table that is gone) ends the
+    drain at once.
     """
     return _Drain(name, source, work, limits, down, stop, clock, on_progress, on_batch).run(probe)
 
@@ -182,6 +217,9 @@ class _Drain(Generic[D]):
         self._on_progress, self._on_batch = on_progress, on_batch
         self._report = DrainReport(name)
         self._defects: list[Exception] = []
+        # When (by the clock) a receive was last successful, or there was no room for one; and what failed since.
+        self._saw_at = 0.0
+        self._unseen: TransientFailure | None = None
         self._flying: set[Future[tuple[Settlement[D], float]]] = set()
 
     def run(self, probe: Health) -> DrainReport:
@@ -192,6 +230,7 @@ class _Drain(Generic[D]):
             report.ended, report.dependency = "dependency_down", away
             return self._finished(started)
         report.began = True
+        self._saw_at = started - self._limits.blind_seconds
         quit_beating = threading.Event()
         beat = threading.Thread(
             target=copy_context().run, args=(self._beat, quit_beating), name=f"{report.name}-heartbeat"
@@ -214,7 +253,10 @@ class _Drain(Generic[D]):
         return report
 
     def _finished(self, started: float) -> DrainReport:
-        self._report.seconds = self._clock() - started
+        now = self._clock()
+        self._report.seconds = now - started
+        if self._unseen is not None and now - self._saw_at >= self._limits.blind_seconds:
+            self._report.blind = self._unseen.dependency
         self._report.counts.update(self._source.counts())
         return self._report
 
@@ -231,15 +273,20 @@ class _Drain(Generic[D]):
             report.dependency = self._down()
             if report.dependency is not None:
                 return "dependency_down"
+            if report.blown is not None:
+                return "fuse_blown"
             if len(self._flying) >= limits.concurrency + limits.prefetch:
                 wait(self._flying, timeout=0.5, return_when=FIRST_COMPLETED)
+                self._saw_at = self._clock()
                 continue
             try:
                 batch = self._source.receive()
             except TransientFailure as failure:
                 log.warning("receive failed", dependency=failure.dependency, error=failure.error)
+                self._unseen = failure
                 self._stop.wait(limits.pause_seconds)
                 continue
+            self._saw_at, self._unseen = self._clock(), None
             if batch:
                 idle_since = None
                 report.deliveries["received"] += len(batch)
@@ -265,6 +312,7 @@ class _Drain(Generic[D]):
 
     def _add(self, settlement: Settlement[D], seconds: float) -> None:
         self._report.counts.update(settlement.counts)
+        self._report.blown = self._report.blown or settlement.blown
         if self._on_batch is not None:
             self._on_batch(settlement.counts, seconds)
         self._report.lag.add_all(settlement.lags)
@@ -283,19 +331,25 @@ class _Drain(Generic[D]):
         """In a worker thread: do the work, then settle it with the source; how long that took since its receive,
         the wait for this thread included.
         """
+        settlement = Settlement[D]()
         try:
-            settlement = self._work(batch)
+            for part in in_parts(batch, self._work, lambda delivery, error: self._defect([delivery], error)):
+                settlement.add(part)
         except Exception as error:
-            log.error("the work failed without settling its batch", error=type(error).__name__, exc_info=True)
-            self._defects.append(error)
-            settlement = Settlement[D](again=[(delivery, _DEFECT_PAUSE_SECONDS) for delivery in batch])
-            settlement.counts.update(received=len(batch), returned=len(batch))
+            settlement = self._defect(batch, error)
         # A failed acknowledgement costs a repeat, never an item: the delivery comes again.
         with suppress(TransientFailure):
             self._source.acknowledge(settlement.done)
         with suppress(TransientFailure):
             self._source.give_back(settlement.again)
         return settlement, self._clock() - received_at
+
+    def _defect(self, batch: Sequence[D], error: Exception) -> Settlement[D]:
+        log.error("the work failed without settling what it got", error=type(error).__name__, exc_info=error)
+        self._defects.append(error)
+        settlement = Settlement[D](again=[(delivery, _DEFECT_PAUSE_SECONDS) for delivery in batch])
+        settlement.counts.update(received=len(batch), returned=len(batch))
+        return settlement
 
     def _beat(self, quit_beating: threading.Event) -> None:
         while not quit_beating.wait(self._limits.heartbeat_seconds):

@@ -5,283 +5,223 @@ What is done with the items is the flow's: a `Handler`. What becomes of a messag
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Hashable, Sequence
+from typing import Generic, TypeVar
 
 import structlog
 
-from regworkers_core.domain.dead_letter import Subject
-from regworkers_core.domain.messages import MessageType, decode, encode
-from regworkers_core.domain.reasons import (
-    Failure,
-    ItemFailure,
-    LeftOver,
-    PermanentFailure,
-    Reason,
-    TransientFailure,
-)
-from regworkers_core.engine.dead_letters import DeadLetterOffice, Letter
-from regworkers_core.engine.dependency import RetryPolicy
+from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure
+from regworkers_core.engine.dead_letters import DeadLetterOffice
+from regworkers_core.engine.defects import defect_of, in_parts, may_be_the_items
 from regworkers_core.engine.drain import Settlement
+from regworkers_core.engine.fuse import Fuse, FuseBlown
+from regworkers_core.engine.handling import (
+    Asked,
+    Decoded,
+    Handled,
+    Handler,
+    decode_message,
+    gather,
+    refused_message,
+)
+from regworkers_core.engine.marks import KILLED, UNANSWERED, Marks, Solo
 from regworkers_core.engine.ports import Received
+from regworkers_core.engine.settling import Judged, Settler
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.observability.tracing import span
 
 I = TypeVar("I")  # noqa: E741 (an item)
 log = structlog.get_logger(__name__)
-# How long a message stays hidden after a failure, by the number of its receives. A dependency that is away
-# opens its breaker, so these waits are for short troubles.
-REDELIVERY = RetryPolicy(first_cap_seconds=2.0, last_cap_seconds=30.0)
-
-
-# Not frozen: one is made for every item, and that would triple what it costs.
-@dataclass(slots=True)
-class Asked(Generic[I]):
-    """One parsed item, and the message that asked for it: the first one, where what failed of it was sent on."""
-
-    item: I
-    message_id: str
-    correlation_id: str
-
-
-@dataclass(slots=True)
-class Handled:
-    """One outcome of `engine.drain.OUTCOMES` or a Failure for the key of every item; `counts` beside them.
-
-    `subjects` says of a failed key what its dead letter is about where that is not what its item says.
-    """
-
-    outcomes: dict[Any, str | Failure] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
-    lags: list[float] = field(default_factory=list)
-    subjects: dict[Any, Subject] = field(default_factory=dict)
-
-
-class Handler(Protocol[I]):
-    """What a flow does with the items of its messages. Called from the drain's threads."""
-
-    @property
-    def kind(self) -> MessageType:
-        """The one type of message that it takes."""
-        ...
-
-    def parse(self, raw: object) -> I:
-        """Read one raw item. Raises PermanentFailure: the item becomes a dead letter."""
-        ...
-
-    def key(self, item: I) -> Hashable:
-        """Items of one batch with equal keys are the same work: the second one counts as `dropped`."""
-        ...
-
-    def subject(self, item: I) -> Subject:
-        """What a dead letter of this item is about."""
-        ...
-
-    def handle(self, asked: Sequence[Asked[I]]) -> Handled:
-        """Do the work of a batch (items of all its messages; equal keys may come more than once, and there
-        may be none). Raises TransientFailure when a dependency failed for the batch as a whole: all is kept.
-
-        An outcome TransientFailure keeps the message whole; PermanentFailure makes the item a dead letter
-        now; ItemFailure lets it go on alone, a capped number of times; what is LeftOver goes on together.
-        """
-        ...
-
-
-@dataclass(slots=True)
-class Decoded(Generic[I]):
-    """One message: its items in order, each either parsed or refused."""
-
-    message: Received
-    kind: MessageType
-    correlation_id: str = ""
-    items: list[I | PermanentFailure] = field(default_factory=list)
-    refused: PermanentFailure | None = None
-
-    @property
-    def size(self) -> int:
-        """What the message counts for in `received`: a body that cannot be read counts as one item."""
-        return 1 if self.refused else len(self.items)
-
-    def raw(self) -> Sequence[Any]:
-        """The items as they came. Read anew for the few that fail: to keep them all is most of a batch's memory, and
-        memory that is not used again at once costs more time than what is done with it.
-        """
-        return decode(self.message.body, self.kind).items
-
-
-def decode_message(message: Received, handler: Handler[I]) -> Decoded[I]:
-    """Never raises: what is wrong with the body or with an item is part of the answer."""
-    known = message.attributes.get("correlationId") or message.message_id
-    try:
-        envelope = decode(message.body, handler.kind)
-    except PermanentFailure as failure:
-        return Decoded(message, handler.kind, known, refused=failure)
-    decoded: Decoded[I] = Decoded(message, handler.kind, envelope.correlation_id or known)
-    items, parse = decoded.items, handler.parse
-    for raw in envelope.items:
-        try:
-            items.append(parse(raw))
-        except PermanentFailure as failure:
-            items.append(failure)
-    return decoded
-
-
-def gather(batch: Sequence[Decoded[I]]) -> list[Asked[I]]:
-    """The items that could be read, in the order of their messages."""
-    return [
-        Asked(item, decoded.message.origin, decoded.correlation_id)
-        for decoded in batch
-        for item in decoded.items
-        if not isinstance(item, PermanentFailure)
-    ]
 
 
 class MessageWork(Generic[I]):
-    """The drain's work on messages: `Work[Received]`. `name` is that of the drain."""
+    """The drain's work on messages: `Work[Received]`. `name` is that of the drain, `marks` are its queue's."""
 
     def __init__(
         self,
         name: str,
         handler: Handler[I],
         office: DeadLetterOffice,
+        marks: Marks,
         *,
         max_attempts: int,
         on_step: OnStep = no_step,
     ) -> None:
         self._name = name
         self._handler = handler
-        self._office = office
-        self._max_attempts = max_attempts
+        self._marks = marks
+        self._settler = Settler(handler, office, marks, max_attempts=max_attempts)
+        self._fuse, self._solo = Fuse(), Solo()
         self._on_step = on_step
 
     def __call__(self, messages: Sequence[Received]) -> Settlement[Received]:
         settlement = Settlement[Received]()
-        batch = [decode_message(message, self._handler) for message in messages]
+        try:
+            if any(message.receive_count > UNANSWERED for message in messages):
+                self._sorted(messages, settlement)
+            else:
+                self._together(messages, settlement)
+        except Exception:
+            # Whatever it was, the process lives: none of these messages has killed it.
+            for message in messages:
+                self._marks.returned(message)
+            raise
+        settlement.blown = self._fuse.blown
+        return settlement
+
+    def _sorted(self, messages: Sequence[Received], settlement: Settlement[Received]) -> None:
+        """Those first that nothing is known against."""
+        ordinary: list[Received] = []
+        suspects: list[Received] = []
+        for message in messages:
+            try:
+                (suspects if self._marks.suspects(message) else ordinary).append(message)
+            except TransientFailure as failure:
+                self._unmarked(message, failure, settlement)
+        if ordinary:
+            self._together(ordinary, settlement)
+        for message in suspects:
+            with self._solo.alone():
+                self._alone(message, settlement)
+
+    def _together(self, messages: Sequence[Received], settlement: Settlement[Received]) -> None:
+        with self._solo.beside():
+            self._work(messages, lambda batch: self._handle(gather(batch)), settlement)
+
+    def _alone(self, message: Received, settlement: Settlement[Received]) -> None:
+        """A message that may have killed workers: as a whole the first time, item by item the second."""
+        try:
+            number = self._marks.begin(message)
+        except TransientFailure as failure:
+            self._unmarked(message, failure, settlement)
+            return
+        if number is None:
+            self._settle([refused_message(message, self._handler.kind, KILLED)], Handled(), settlement)
+        elif number == 1:
+            self._work([message], lambda batch: self._handle(gather(batch)), settlement)
+        else:
+            self._work([message], lambda batch: self._one_by_one(batch[0], number), settlement)
+
+    def _unmarked(
+        self, message: Received, failure: TransientFailure, settlement: Settlement[Received]
+    ) -> None:
+        log.warning("message not marked", dependency=failure.dependency, error=failure.error)
+        self._settler.give_back(message, 1, settlement)
+
+    def _work(
+        self,
+        messages: Sequence[Received],
+        handle: Callable[[Sequence[Decoded[I]]], Handled],
+        settlement: Settlement[Received],
+    ) -> None:
         with span(
             self._name, sources=[message.attributes for message in messages], messages=len(messages)
         ) as current:
+            if self._fuse.blown is not None:
+                for message in messages:
+                    self._settler.give_back(message, 1, settlement)
+                return
+            batch = [decode_message(message, self._handler) for message in messages]
             try:
-                handled = self._handler.handle(gather(batch))
+                handled = handle(batch)
                 current.set_attribute("items", len(handled.outcomes))
             except TransientFailure as failure:
                 log.warning("batch given back", dependency=failure.dependency, error=failure.error)
-                for decoded in batch:
-                    self._return(decoded, settlement)
-                return settlement
-            settlement.lags.extend(handled.lags)
-            settlement.counts.update(handled.counts)
-            counted: set[Hashable] = set()
-            for decoded in batch:
-                self._settle(decoded, handled, counted, settlement)
+                self._all_back(batch, settlement)
+                return
+            except FuseBlown:
+                self._all_back(batch, settlement)
+                return
+            self._settle(batch, handled, settlement)
         self._on_step(f"{self._name}.before_delete")
-        return settlement
 
     def _settle(
-        self,
-        decoded: Decoded[I],
-        handled: Handled,
-        counted: set[Hashable],
-        settlement: Settlement[Received],
+        self, batch: Sequence[Decoded[I]], handled: Handled, settlement: Settlement[Received]
     ) -> None:
-        outcomes = [self._outcome(item, handled) for item in decoded.items]
-        if decoded.refused is None and not any(isinstance(outcome, Failure) for _, outcome in outcomes):
-            self._done(decoded, outcomes, counted, settlement)
-            return
-        left = sum(isinstance(outcome, LeftOver) for _, outcome in outcomes)
-        transient = sum(isinstance(outcome, TransientFailure) for _, outcome in outcomes)
-        if transient > left or (left and left == len(outcomes)):
-            # A dependency's failure keeps the message whole.
-            self._return(decoded, settlement)
-            return
-        letters, alone = self._failed(decoded, outcomes, handled)
-        if alone and len(decoded.items) == 1:
-            # A single-item message is never sent again: its receives are its attempts.
-            self._return(decoded, settlement)
-            return
+        judged = [self._settler.judge(decoded, handled) for decoded in batch]
         try:
-            self._office.post(letters, [*alone, *self._rest(decoded, outcomes)] if left else alone)
-        except TransientFailure as failure:
-            log.warning("dead letters not confirmed", dependency=failure.dependency, error=failure.error)
-            self._return(decoded, settlement)
+            self._count_defects(judged, handled)
+        except FuseBlown:
+            self._all_back(batch, settlement)
             return
-        self._done(decoded, outcomes, counted, settlement)
-        settlement.counts["dead_lettered"] += len(letters)
-        settlement.counts["resent"] += len(alone) + left
+        settlement.lags.extend(handled.lags)
+        settlement.counts.update(handled.counts)
+        counted: set[Hashable] = set()
+        for each in judged:
+            self._settler.settle(each, handled, counted, settlement)
 
-    @staticmethod
-    def _done(
-        decoded: Decoded[I],
-        outcomes: Sequence[tuple[Hashable, str | Failure]],
-        counted: set[Hashable],
-        settlement: Settlement[Received],
-    ) -> None:
-        settlement.done.append(decoded.message)
-        settlement.counts["received"] += decoded.size
-        well = [(key, outcome) for key, outcome in outcomes if isinstance(outcome, str)]
-        first = dict(well)
-        for key in counted & first.keys():
-            del first[key]
-        settlement.counts.update(Counter(first.values()))
-        # The second one that names a key had nothing left to do.
-        settlement.counts["dropped"] += len(well) - len(first)
-        counted.update(first)
+    def _count_defects(self, judged: Sequence[Judged[I]], handled: Handled) -> None:
+        """Those of the bodies, of `parse` and of `key`; those of `handle` were counted when they were found."""
+        known = {id(outcome) for outcome in handled.outcomes.values()}
+        for each in judged:
+            if each.failed:
+                for defect in each.defects:
+                    if id(defect) not in known:
+                        self._fuse.failed(defect)
 
-    def _outcome(self, item: I | PermanentFailure, handled: Handled) -> tuple[Hashable, str | Failure]:
-        if isinstance(item, PermanentFailure):
-            return None, item
-        key = self._handler.key(item)
-        return key, handled.outcomes[key]
+    def _all_back(self, batch: Sequence[Decoded[I]], settlement: Settlement[Received]) -> None:
+        for decoded in batch:
+            self._settler.give_back(decoded.message, decoded.size, settlement)
 
-    def _failed(
-        self, decoded: Decoded[I], outcomes: Sequence[tuple[Hashable, str | Failure]], handled: Handled
-    ) -> tuple[list[Letter], list[Letter]]:
-        """Dead letters, and items that go on alone."""
-        message = decoded.message
-        attempt = _attempt(message)
-        if decoded.refused:
-            # A queue carries nothing but UTF-8; who calls by hand may bring anything.
-            body = message.body.encode(errors="backslashreplace")
-            return [Letter(message, body, decoded.refused, attempt)], []
-        letters, alone = [], []
-        single = len(decoded.items) == 1
-        for raw, item, (key, outcome) in zip(decoded.raw(), decoded.items, outcomes, strict=True):
-            if not isinstance(outcome, Failure) or isinstance(outcome, LeftOver):
-                continue
-            subject = (
-                None
-                if isinstance(item, PermanentFailure)
-                else handled.subjects.get(key) or self._handler.subject(item)
-            )
-            body = encode(self._handler.kind, decoded.correlation_id, [raw])
-            attempts = attempt + (message.receive_count - 1 if single else 0)
-            if isinstance(outcome, PermanentFailure):
-                letters.append(Letter(message, body, outcome, attempts, subject))
-            elif attempts >= self._max_attempts:
-                exhausted = PermanentFailure(Reason.ATTEMPTS_EXHAUSTED, f"{attempts} attempts: {outcome}")
-                letters.append(Letter(message, body, exhausted, attempts, subject))
-            elif isinstance(outcome, ItemFailure):
-                alone.append(Letter(message, body, outcome, attempts + 1, subject))
-        return letters, alone
+    # The items
 
-    def _rest(self, decoded: Decoded[I], outcomes: Sequence[tuple[Hashable, str | Failure]]) -> list[Letter]:
-        """What is left over, as one message: nobody has received it yet, so its receives count from the start."""
-        left = [
-            (raw, outcome)
-            for raw, (_, outcome) in zip(decoded.raw(), outcomes, strict=True)
-            if isinstance(outcome, LeftOver)
-        ]
-        body = encode(self._handler.kind, decoded.correlation_id, [raw for raw, _ in left])
-        return [Letter(decoded.message, body, left[0][1], _attempt(decoded.message))]
+    def _handle(self, asked: Sequence[Asked[I]]) -> Handled:
+        """All at once, or where that raises what may be an item's, in halves down to the item. Raises
+        TransientFailure, FuseBlown, and what can be no item's.
+        """
+        try:
+            handled = self._handler.handle(asked)
+        except Exception as error:
+            if not asked or not may_be_the_items(error):
+                raise
+            log.warning("a batch raised: its items are tried in parts", error=defect_of(error).error)
+        else:
+            self._fuse.passed(len(asked))
+            return handled
+        merged = Handled()
+        for part in in_parts(self._by_key(asked), self._handle_part, self._raised_alone):
+            merged.add(part)
+        return merged
 
-    def _return(self, decoded: Decoded[I], settlement: Settlement[Received]) -> None:
-        seconds = max(1.0, REDELIVERY.backoff(decoded.message.receive_count))
-        settlement.again.append((decoded.message, seconds))
-        settlement.counts["received"] += decoded.size
-        settlement.counts["returned"] += decoded.size
+    def _handle_part(self, groups: Sequence[Sequence[Asked[I]]]) -> Handled:
+        handled = self._handler.handle([each for group in groups for each in group])
+        self._fuse.passed(len(groups))
+        return handled
 
+    def _raised_alone(self, group: Sequence[Asked[I]], error: Exception) -> Handled:
+        failure = error if isinstance(error, Failure) else defect_of(error)
+        if isinstance(failure, PermanentFailure) and failure is not error:
+            log.error("an item raised, twice and alone", error=failure.error, exc_info=error)
+            self._fuse.failed(failure)
+        return Handled({self._key(group[0].item): failure})
 
-def _attempt(message: Received) -> int:
-    text = message.attributes.get("attempt", "1")
-    return max(1, int(text)) if text.isascii() and text.isdigit() else 1
+    def _one_by_one(self, decoded: Decoded[I], number: int) -> Handled:
+        message, merged = decoded.message, Handled()
+        groups = self._by_key(gather([decoded]))
+        for index in self._marks.order(message, len(groups)):
+            group = groups[index]
+            if self._marks.begin_item(message, index):
+                merged.add(self._handle(group))
+                self._marks.item_ended(message, index)
+            else:
+                merged.add(Handled({self._key(group[0].item): KILLED}))
+        self._marks.items_ended(message, number)
+        return merged
+
+    def _by_key(self, asked: Sequence[Asked[I]]) -> list[list[Asked[I]]]:
+        """Items that are the same work stay together, for there is one outcome for all of them."""
+        groups: dict[Hashable, list[Asked[I]]] = {}
+        for each in asked:
+            groups.setdefault(self._key(each.item), []).append(each)
+        return list(groups.values())
+
+    def _key(self, item: I) -> Hashable:
+        """Of an item whose key cannot be told, itself: it is settled as a defect whatever is handled."""
+        try:
+            key = self._handler.key(item)
+            hash(key)
+        except Exception as error:
+            if not may_be_the_items(error):
+                raise
+            return id(item)
+        return key

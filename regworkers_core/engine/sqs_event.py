@@ -8,7 +8,7 @@ import orjson
 import structlog
 
 from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure, UsageError
-from regworkers_core.engine.message_work import Handler, decode_message, gather
+from regworkers_core.engine.handling import Handler, decode_message, gather
 from regworkers_core.engine.ports import Received
 
 I = TypeVar("I")  # noqa: E741 (an item)

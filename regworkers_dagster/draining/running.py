@@ -52,7 +52,8 @@ def drained(
 
     Raises RequestError for a config that cannot be, and TransientFailure when a dependency was away at the start:
     nothing was done, and an exit code has to say so. Sensors ask before they start a drain. One that goes away later
-    leaves a run that is fine.
+    leaves a run that is fine; `dg.Failure` is raised for a drain that saw nothing of its source any more, and for one
+    whose fuse blew.
     """
     bind(runId=context.run.run_id, worker=spec.worker)
     if (config.idle_seconds or 0) < 0:
@@ -78,7 +79,11 @@ def drained(
         raise TransientFailure(report.dependency or "a dependency", "does not answer, so nothing was done")
     context.log.info(f"ended ({report.ended}): {in_words(report)}")
     calls = {key: count - before.get(key, 0) for key, count in runtime.calls.items()}
-    return Drained(report, of_report(spec, report, calls))
+    metadata = of_report(spec, report, calls)
+    if report.failure is not None:
+        # A repeat at once would meet the same: sensors know when to start the next one.
+        raise dg.Failure(report.failure, metadata=metadata, allow_retries=False)
+    return Drained(report, metadata)
 
 
 def teller(

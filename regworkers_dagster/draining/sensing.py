@@ -14,7 +14,7 @@ import structlog
 
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.drain_heartbeat import beats
-from regworkers_core.drains import DrainSpec, drain_limits
+from regworkers_core.drains import DrainSpec, drain_limits, fuse_in_force
 from regworkers_core.observability.logs import bind, describe
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.draining.decisions import ActiveDrain, Decision, by_depth, pause_after_crashes
@@ -68,6 +68,9 @@ class Startable:
         pause = pause_after_crashes(failed, since)
         if pause:
             return f"the last {failed} runs failed: look at one of them; the next start is in {pause:.0f} s"
+        fuse = fuse_in_force(runtime, self.spec.name)
+        if fuse is not None:
+            return fuse.in_words
         away = runtime.probe(*self.spec.needs)
         if away is not None:
             return f"{away} does not answer, so no drain is started; {decision.reason}"

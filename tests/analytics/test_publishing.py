@@ -21,7 +21,7 @@ from regworkers_core.domain.reasons import (
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.breaker import CircuitBreaker
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
-from regworkers_core.engine.message_work import Asked, Handled
+from regworkers_core.engine.handling import Asked, Handled
 from tests.analytics.world import removed
 
 NOW = 1_795_000_000.0

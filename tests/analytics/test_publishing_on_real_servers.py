@@ -16,7 +16,7 @@ from regworkers_core.domain.events import EventType
 from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.drains import queue_parts
-from regworkers_core.engine.message_work import Asked
+from regworkers_core.engine.handling import Asked
 from regworkers_core.engine.ports import Outgoing
 from regworkers_core.engine.steps import OnStep
 from regworkers_core.runtime import Runtime

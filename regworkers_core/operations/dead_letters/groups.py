@@ -180,6 +180,8 @@ _ADVICE: Mapping[str, str] = {
     Reason.INVALID_EVENT: "mend whoever makes these events, or publish the schema that allows them, then send again",
     Reason.ATTEMPTS_EXHAUSTED: "what failed may be over: send again, the canary tells",
     Reason.RECEIVED_TOO_OFTEN: "workers died on these: look at the drains' logs, then send again, the canary tells",
+    Reason.DEFECT: "the code has a defect at the place that the error names: deploy one without it, then send again",
+    Reason.KILLED: "workers die of these: find out why at one of them, deploy what helps, then send again",
     Reason.INVALID_BODY: "whoever sent these does not keep to the contract: mend the sender, then drop them",
     Reason.MISSING_KEY: "whoever sent these does not keep to the contract: mend the sender, then drop them",
     Reason.UNKNOWN_TYPE: "sent to the wrong queue: mend the sender, then drop them",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from regworkers_core.domain.dead_letter import fingerprint
+from regworkers_core.domain.dead_letter import attempt_of, fingerprint
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import (
     MessageType,
@@ -67,8 +67,7 @@ class DeadMessage:
 
     @property
     def attempt(self) -> int:
-        text = self.message.attributes.get("attempt", "1")
-        return int(text) if text.isascii() and text.isdigit() else 1
+        return attempt_of(self.message.attributes)
 
     @property
     def first_failed_at(self) -> str | None:

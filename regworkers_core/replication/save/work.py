@@ -8,7 +8,7 @@ from typing import Any
 from regworkers_core.domain.dead_letter import Subject
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, ReplicationItem
-from regworkers_core.engine.message_work import Asked, Handled
+from regworkers_core.engine.handling import Asked, Handled
 from regworkers_core.engine.sqs_event import answer_event
 from regworkers_core.replication.save.saver import Saver, Wanted
 

@@ -20,7 +20,7 @@ from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason
 from regworkers_core.domain.selection import NON_WINNERS, Chunk, MarketPhase, Notice, Planned
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.message_work import Asked, Handled
+from regworkers_core.engine.handling import Asked, Handled
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.completion import finish_market, finish_phase
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 
 class Assigner:
-    """`engine.message_work.Handler[Chunk]`. Shared by all threads of a drain."""
+    """`engine.handling.Handler[Chunk]`. Shared by all threads of a drain."""
 
     kind = MessageType.ASSIGN
 
