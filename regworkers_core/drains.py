@@ -159,7 +159,7 @@ def fuse_in_force(runtime: Runtime, name: str) -> BlownFuse | None:
 
 
 def _pass_fuse(runtime: Runtime, name: str) -> None:
-    """Raises UsageError while the fuse is blown. One that other code blew is removed: this code has a try of its own."""
+    """Raises UsageError while the fuse is blown. One that other code blew is removed: this code gets its own try."""
     try:
         blown = fuse_in_force(runtime, name)
         if blown is None:

@@ -44,8 +44,7 @@ class SaveSettings(Section):
     batch_messages: int = Field(5, ge=1, le=100)
     receive_wait_seconds: float = Field(1.0, ge=0, le=20)
     visibility_seconds: int = Field(60, ge=1, le=43_200)
-    # How often an item that fails alone is tried before it is a dead letter. For a message of one item each
-    # receive is an attempt, also one in an outage, so this leaves room for some.
+    # How often an item that fails alone is tried before it is a dead letter. Receives of an outage do not count.
     max_attempts: int = Field(20, ge=1)
 
 

@@ -7,13 +7,16 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine.ports import Received
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import DrainSettings
 from regworkers_dagster.resources import plain_failures
 from tests.dagster.support import job, plain, use
 from tests.support.drains import replicate_all
 from tests.support.entries import document, key, put, remove
+from tests.support.terminal import regworkers
 
 QUICK = {"idle_seconds": 0.1, "max_seconds": 20.0}
 _IMPATIENT = {
@@ -137,6 +140,20 @@ def test_a_dependency_that_goes_away_later_ends_the_drain_and_the_run_is_fine(
     assert result.success
     numbers = plain(result.asset_materializations_for_node("save")[0].metadata)
     assert (numbers["ended"], numbers["away"]) == ("dependency_down", "mongo")
+
+
+def test_a_drain_that_could_receive_nothing_fails_its_run_and_names_the_dependency(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+
+    def away(_queue: SqsQueue, *_: object) -> list[Received]:
+        raise TransientFailure("sqs", "away")
+
+    monkeypatch.setattr(SqsQueue, "receive", away)
+    failure = _failure(_run("save_entries", "save", max_seconds=1.0))
+    assert failure.user_failure_data.description.startswith("sqs did not answer: no receive was successful")
+    assert regworkers(runtime, "drain", "save", "--max-seconds", "1", "--format", "json").code == 1
 
 
 def test_reconcile_judges_parity_with_a_sample_of_ids_and_repairs_on_demand(

@@ -11,7 +11,9 @@ import pytest
 
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.drain_heartbeat import Heartbeat, beats
+from regworkers_core.engine.fuse import BlownFuse, keep_blown
 from regworkers_core.engine.ports import Outgoing
+from regworkers_core.observability.code_version import code_version
 from regworkers_core.replication.send import send_keys
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.draining.observing import Recorded
@@ -288,6 +290,16 @@ def test_a_row_of_crashes_slows_the_sensor_down(
     assert len(tick(sensors.save_tick).run_requests) == 1
     _drain_is_active(instance, "save", dg.DagsterRunStatus.FAILURE)
     assert "the last 3 runs failed" in _reason(tick(sensors.save_tick))
+
+
+def test_a_blown_fuse_keeps_the_sensor_from_starting_a_drain_until_other_code_runs(
+    tick: Tick, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _queue(runtime, 1)
+    keep_blown(runtime.leases, BlownFuse("save", "f", "DEFECT: x", "now", code_version(), "run"))
+    assert "`regworkers drain resume save`" in _reason(tick(sensors.save_tick))
+    monkeypatch.setattr("regworkers_core.drains.code_version", lambda: "another")
+    assert len(tick(sensors.save_tick).run_requests) == 1
 
 
 @pytest.mark.parametrize("name", ["enqueue_tick", "save_tick"])

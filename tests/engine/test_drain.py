@@ -310,3 +310,132 @@ def test_a_source_that_cannot_be_read_is_asked_again() -> None:
     clock = Clock()
     source = FakeSource(clock, [away(), away(), [1]])
     assert run_fake(source, clock=clock).counts["applied"] == 1
+
+
+# What raises for one delivery
+
+
+def test_a_delivery_that_raises_alone_goes_back_and_those_beside_it_are_done() -> None:
+    clock = Clock()
+    source = FakeSource(clock, [[1, 2, 3, 4, 5], [6]])
+
+    def work(batch: Sequence[int]) -> Settlement[int]:
+        if 3 in batch:
+            raise ValueError("a defect")
+        return all_done(batch)
+
+    with capture_logs():
+        report = run_fake(source, work, clock=clock)
+    assert source.of("given back") == [3]
+    assert sorted(source.of("acknowledged")) == [1, 2, 4, 5, 6]
+    assert report.adds_up and report.counts["applied"] == 5
+
+
+@pytest.mark.parametrize("error", [MemoryError, OSError, ImportError])
+def test_what_can_be_no_deliverys_fault_gives_the_whole_batch_back(error: type[Exception]) -> None:
+    clock = Clock()
+    source = FakeSource(clock, [[1, 2, 3]])
+    calls: list[Sequence[int]] = []
+
+    def work(batch: Sequence[int]) -> Settlement[int]:
+        calls.append(batch)
+        raise error
+
+    with capture_logs():
+        report = run_fake(source, work, clock=clock)
+    assert source.of("given back") == [1, 2, 3] and len(calls) == 1
+    assert report.adds_up
+
+
+def test_a_blown_fuse_ends_the_drain_and_fails_it() -> None:
+    clock = Clock()
+    source = FakeSource(clock, ENDLESS)
+
+    def work(batch: Sequence[int]) -> Settlement[int]:
+        if batch[0] < 3:
+            return all_done(batch)
+        settlement = Settlement[int](again=[(delivery, 1.0) for delivery in batch])
+        settlement.counts.update(received=len(batch), returned=len(batch))
+        settlement.blown = PermanentFailure(Reason.DEFECT, "ValueError at save/saver.py:1")
+        return settlement
+
+    report = run_fake(source, work, clock=clock)
+    assert report.ended == "fuse_blown" and report.adds_up
+    assert report.counts["returned"] <= 4, "only what it held already"
+    assert report.failure is not None and "ValueError at save/saver.py:1" in report.failure
+    assert "regworkers drain resume fake" in report.failure
+    assert report.as_dict()["failure"] == report.failure
+
+
+# Drains that see nothing
+
+
+def seconds_pass(clock: Clock, source: FakeSource, seconds: float = 1.0) -> None:
+    def pass_(_receive: int) -> None:
+        clock.now += seconds
+
+    source.on_receive = pass_
+
+
+@pytest.mark.parametrize("successes", [0, 5])
+def test_a_drain_whose_last_two_minutes_brought_no_successful_receive_has_failed(successes: int) -> None:
+    clock = Clock()
+    moves = [*([number] for number in range(successes)), *(away() for _ in range(500))]
+    source = FakeSource(clock, moves)
+    seconds_pass(clock, source)
+    limits = DrainLimits(idle_seconds=3, max_seconds=300, heartbeat_seconds=3600, pause_seconds=0)
+    with capture_logs():
+        report = run_fake(source, clock=clock, limits=limits)
+    assert (report.ended, report.blind) == ("time_limit", "fake")
+    assert report.failure is not None and report.failure.startswith("fake did not answer")
+
+
+def test_it_has_failed_however_it_ends() -> None:
+    clock, stop = Clock(), StopSignal()
+    source = FakeSource(clock, (away() for _ in range(500)))
+
+    def look(receives: int) -> None:
+        clock.now += 1.0
+        if receives == 130:
+            stop.set()
+
+    source.on_receive = look
+    with capture_logs():
+        report = run_fake(source, clock=clock, stop=stop)
+    assert (report.ended, report.blind) == ("stopped", "fake")
+
+
+@pytest.mark.parametrize("last", [[], [7]], ids=["nothing there", "work"])
+def test_one_successful_receive_among_the_last_is_enough(last: list[int]) -> None:
+    clock = Clock()
+    moves: list[Sequence[int] | BaseException] = [away() for _ in range(150)]
+    moves += [last, *(away() for _ in range(100))]
+    source = FakeSource(clock, moves)
+    seconds_pass(clock, source)
+    limits = DrainLimits(idle_seconds=3, max_seconds=240, heartbeat_seconds=3600, pause_seconds=0)
+    with capture_logs():
+        report = run_fake(source, clock=clock, limits=limits)
+    assert (report.ended, report.failure) == ("time_limit", None)
+
+
+def test_a_drain_that_was_too_busy_to_receive_is_not_blind_for_that() -> None:
+    clock, stop = Clock(), StopSignal()
+    source = FakeSource(clock, [[1], away()])
+    source.on_receive = lambda number: stop.set() if number == 2 else None
+    rounds = 0
+
+    def down() -> None:
+        nonlocal rounds
+        rounds += 1
+
+    def work(batch: Sequence[int]) -> Settlement[int]:
+        wait_until(lambda: rounds >= 2, what="a round without room for more")
+        clock.now += 1000.0
+        return all_done(batch)
+
+    limits = DrainLimits(
+        idle_seconds=3, max_seconds=1e9, concurrency=1, prefetch=0, heartbeat_seconds=3600, pause_seconds=0
+    )
+    with capture_logs():
+        report = run_fake(source, work, clock=clock, limits=limits, stop=stop, down=down)
+    assert (report.ended, report.failure) == ("stopped", None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from regworkers_core.operations.policies.statement import (
@@ -45,22 +45,26 @@ def hold_leases(sid: str, *more: str) -> Statement:
     return Statement(sid, actions, (leases,))
 
 
-def _heartbeats_only(_place: Place) -> Mapping[str, Any]:
+def _rows_of(*kinds: str) -> Callable[[Place], Mapping[str, Any]]:
     # `ForAllValues` holds for a request without keys, too: the actions below all name one.
-    return {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["DRAIN#*"]}}
+    return lambda _place: {
+        "ForAllValues:StringLike": {"dynamodb:LeadingKeys": [f"{kind}#*" for kind in kinds]}
+    }
 
 
-# GetItem only where a row is not what the drain last wrote.
-SHOW_LIFE = Statement(
-    "ShowThatTheDrainLives",
+# GetItem for the fuse at every start; marks are for messages that came too often.
+KEEP_DRAIN_ROWS = Statement(
+    "ShowLifeMarkMessagesAndKeepTheFuse",
     ("dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem"),
     (leases,),
-    _heartbeats_only,
+    _rows_of("DRAIN", "FUSE", "MARK"),
 )
 REMOVE_DEAD_HEARTBEATS = Statement(
-    "RemoveTheHeartbeatsOfDeadDrains", ("dynamodb:DeleteItem",), (leases,), _heartbeats_only
+    "RemoveTheHeartbeatsOfDeadDrains", ("dynamodb:DeleteItem",), (leases,), _rows_of("DRAIN")
 )
-SHOWING_LIFE_SELDOM = frozenset({"dynamodb:GetItem"})
+REMOVE_FUSES = Statement(
+    "RemoveABlownFuse", ("dynamodb:DeleteItem", "dynamodb:GetItem"), (leases,), _rows_of("FUSE")
+)
 
 
 def send(sid: str, *names: str) -> Statement:

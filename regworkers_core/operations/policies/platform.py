@@ -12,6 +12,7 @@ from regworkers_core.operations.policies.parts import (
     PEEK,
     PUT_METRICS,
     REMOVE_DEAD_HEARTBEATS,
+    REMOVE_FUSES,
     WORK_QUEUES,
     hold_leases,
 )
@@ -211,7 +212,7 @@ OPERATORS = (
     ),
     Worker(
         "dead-letters",
-        "`regworkers dlq` and runs of redrive_dead_letters: looks at dead letters, moves and deletes them",
+        "`regworkers dlq` and `drain resume`, runs of redrive_dead_letters: moves and deletes dead letters",
         (
             Statement(
                 "WorkOnDeadLetters",
@@ -232,11 +233,13 @@ OPERATORS = (
             ),
             Statement("ReadTheTruth", ("dynamodb:BatchGetItem",), (table,)),
             hold_leases("OneAtATime"),
+            REMOVE_FUSES,
             Statement("KeepCopies", ("s3:GetObject", "s3:PutObject"), objects("dead-letters")),
         ),
         # The move that SQS makes itself is missing on emulators; a copy is read when its write was answered twice.
         frozenset(
             {
+                "dynamodb:DeleteItem",
                 "s3:GetObject",
                 "sqs:CancelMessageMoveTask",
                 "sqs:ListMessageMoveTasks",
