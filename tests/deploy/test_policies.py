@@ -194,18 +194,26 @@ def test_only_provisioning_may_create_or_change_tables_and_queues() -> None:
         assert not actions(role) & changes
 
 
-def test_the_sensors_change_nothing_but_metrics_and_heartbeats_of_the_dead() -> None:
+def test_the_sensors_change_nothing_but_metrics_and_rows_beside_the_leases() -> None:
     reads = ("BatchGetItem", "Describe", "Get", "List", "Query", "Scan")
     changes = {action for action in actions("sensors") if not action.split(":")[1].startswith(reads)}
-    assert changes == {"cloudwatch:PutMetricData", "dynamodb:DeleteItem"}
+    assert changes == {"cloudwatch:PutMetricData", "dynamodb:DeleteItem", "dynamodb:PutItem"}
 
 
-def test_a_drain_shows_life_in_rows_of_heartbeats_alone() -> None:
-    only = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["DRAIN#*"]}}
-    named = {"ShowThatTheDrainLives", "RemoveTheHeartbeatsOfDeadDrains"}
-    for role in ("save", "publish", "sensors"):
-        (statement,) = (each for each in policy(role) if each["Sid"] in named)
-        assert statement["Condition"] == only
+@pytest.mark.parametrize(
+    ("role", "sid", "kinds"),
+    [
+        ("save", "ShowLifeMarkMessagesAndKeepTheFuse", ["DRAIN#*", "FUSE#*", "MARK#*"]),
+        ("publish", "ShowLifeMarkMessagesAndKeepTheFuse", ["DRAIN#*", "FUSE#*", "MARK#*"]),
+        ("sensors", "RemoveTheHeartbeatsOfDeadDrains", ["DRAIN#*"]),
+        ("dead-letters", "RemoveABlownFuse", ["FUSE#*"]),
+    ],
+)
+def test_who_holds_no_leases_changes_rows_of_its_own_kinds_alone(
+    role: str, sid: str, kinds: list[str]
+) -> None:
+    (statement,) = (each for each in policy(role) if each["Sid"] == sid)
+    assert statement["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": kinds}}
 
 
 def test_nobody_but_the_check_may_put_an_entry_and_nobody_may_delete_one() -> None:

@@ -204,7 +204,8 @@ def test_a_body_that_lies_deeper_than_it_can_be_written_does_no_harm_to_its_neig
     deep = '{"type":"selections.assign","version":1,"items":[' + "[" * 300 + "]" * 300 + "]}"
     settlement = settle(world, Received("m2", "r2", deep, {}, 1), message("a"))
     assert len(settlement.done) == 2 and settlement.counts["applied"] == 1
-    assert [letter.body for letter in world.dead.sent] == [deep.encode()]
+    (letter,) = world.dead.sent
+    assert b"[" * 300 + b"]" * 300 in letter.body
 
 
 # The fuse
