@@ -48,7 +48,7 @@ format: $(STAMP) ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 soak: $(STAMP) ## every kill point twenty times over, with a table of what was lost and doubled
-	$(BIN)/python -m tests.faults.soak
+	$(BIN)/python -m tests.faults.soak --write
 
 bench-replication: $(STAMP) ## replication against its floor and against what it replaces
 	$(BIN)/python -m benchmarks.replication --write

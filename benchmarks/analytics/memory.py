@@ -57,11 +57,11 @@ class FakeSqs:
         name = uuid.uuid4().hex
         return {"MessageId": name, "ReceiptHandle": name, "Body": message(number).body.decode()}
 
-    def delete_message_batch(self, **_: Any) -> dict[str, Any]:
-        return {}
+    def delete_message_batch(self, Entries: list[Any], **_: Any) -> dict[str, Any]:
+        return {"Successful": [{"Id": entry["Id"]} for entry in Entries]}
 
-    def change_message_visibility_batch(self, **_: Any) -> dict[str, Any]:
-        return {}
+    def change_message_visibility_batch(self, Entries: list[Any], **_: Any) -> dict[str, Any]:
+        return {"Successful": [{"Id": entry["Id"]} for entry in Entries]}
 
 
 class Faked(Runtime):

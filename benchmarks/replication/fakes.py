@@ -76,11 +76,11 @@ class FakeSqs:
     def send_message_batch(self, Entries: list[Any], **_: Any) -> dict[str, Any]:
         return {"Successful": [{"Id": entry["Id"]} for entry in Entries]}
 
-    def delete_message_batch(self, **_: Any) -> dict[str, Any]:
-        return {}
+    def delete_message_batch(self, Entries: list[Any], **_: Any) -> dict[str, Any]:
+        return {"Successful": [{"Id": entry["Id"]} for entry in Entries]}
 
-    def change_message_visibility_batch(self, **_: Any) -> dict[str, Any]:
-        return {}
+    def change_message_visibility_batch(self, Entries: list[Any], **_: Any) -> dict[str, Any]:
+        return {"Successful": [{"Id": entry["Id"]} for entry in Entries]}
 
 
 class FakeDynamo:

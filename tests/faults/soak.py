@@ -3,7 +3,7 @@
 The points of replication and of the export twenty times each, those of a draw and of what follows it ten times
 (`--repetitions` for all).
 
-Prints a table of what was lost and doubled; exit code 1 if anything was.
+Prints a table of what was lost and doubled; exit code 1 if anything was. `--write` puts it into benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.readme import conditions, say, told, write
+from benchmarks.tables import table as markdown
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
@@ -64,7 +66,7 @@ class Point:
 
 
 def _replication(runtime: Runtime, step: str, occurrence: int) -> Verdict:
-    return replication.crash_and_recover(runtime, replication.Fault(step, occurrence))
+    return replication.crash_and_recover(runtime, replication.Fault.at(step, occurrence))
 
 
 def _draw(runtime: Runtime, step: str, _occurrence: int) -> Verdict:
@@ -128,15 +130,30 @@ def once(step: str, occurrence: int) -> Verdict:
         remove_namespace(runtime)
 
 
-def table(rows: list[Row]) -> Table:
+HEAD = ("at", "repetitions", "lost", "doubled", "repeats", "seconds")
+BEGIN, END = "<!-- figures of the soak: begin -->", "<!-- figures of the soak: end -->"
+
+
+def cells(row: Row) -> list[str]:
+    numbers = (row.repetitions, row.lost, row.doubled, row.repeats)
+    return [row.step, *(f"{number:,}" for number in numbers), f"{row.seconds:,.0f}"]
+
+
+def for_terminals(rows: list[Row]) -> Table:
     made = Table(title="kill -9 (repeats: events and messages that came again with the id they had)")
-    made.add_column("at", no_wrap=True)
-    for name in ("repetitions", "lost", "doubled", "repeats", "seconds"):
+    made.add_column(HEAD[0], no_wrap=True)
+    for name in HEAD[1:]:
         made.add_column(name, justify="right")
     for row in rows:
-        numbers = (row.repetitions, row.lost, row.doubled, row.repeats)
-        made.add_row(row.step, *(str(number) for number in numbers), f"{row.seconds:.0f}")
+        made.add_row(*cells(row))
     return made
+
+
+def for_the_readme(rows: list[Row], where: dict[str, Any]) -> str:
+    lost, doubled = (sum(getattr(row, name) for row in rows) for name in ("lost", "doubled"))
+    times = sum(row.repetitions for row in rows)
+    head = f"{told(where)} Killed {times:,} times at {len(rows)} points: **{lost} lost, {doubled} doubled**."
+    return f"{head}\n\n{markdown(HEAD, [cells(row) for row in rows])}"
 
 
 def main() -> int:
@@ -147,15 +164,14 @@ def main() -> int:
     parser.add_argument(
         "--step", action="append", choices=list(POINTS), help="only this one (may be repeated)"
     )
+    parser.add_argument("--write", action="store_true", help="update the table in benchmarks/README.md")
     arguments = parser.parse_args()
+    where = conditions()
     # Drains report at every end; here only troubles and the table are of interest.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     # Neither the caller's overrides nor the addresses of a running instance.
     os.environ["REGWORKERS_INSTANCE"] = "none"
     os.environ.pop("CONFIG_ENV", None)
-
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
 
     stack = _stack()
     try:
@@ -164,7 +180,9 @@ def main() -> int:
         rows = soak(arguments.repetitions, arguments.step or list(POINTS), say)
     finally:
         stack.reset()
-    Console().print(table(rows))
+    Console().print(for_terminals(rows))
+    if arguments.write:
+        write(for_the_readme(rows, where), BEGIN, END)
     findings = [finding for row in rows for finding in row.findings]
     for finding in findings:
         say(finding)

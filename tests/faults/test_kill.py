@@ -22,7 +22,7 @@ def small_batches() -> Iterator[Runtime]:
 def test_a_drain_killed_at_any_step_loses_nothing_and_doubles_nothing(
     small_batches: Runtime, step: str
 ) -> None:
-    verdict = crash_and_recover(small_batches, Fault(step, min(2, PASSES[step])))
+    verdict = crash_and_recover(small_batches, Fault.at(step, min(2, PASSES[step])))
     assert verdict.clean, verdict
 
 

@@ -9,9 +9,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from regworkers_core import drains
+from regworkers_core import runtime as runtimes
+from regworkers_core.adapters.aws.demand_table import Cleared, DemandTable
+from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.ports import Received
 from regworkers_core.engine.queue_source import QueueSource
 from regworkers_core.engine.stop import StopSignal
@@ -30,10 +34,20 @@ class AcknowledgesFirst(QueueSource):
         return batch
 
 
+class Throttled(DemandTable):
+    """A demand table that clears every other flag that it is asked for, and has no time for the others."""
+
+    def clear_flags(self, entries: Sequence[Entry], replicated_at: str) -> Cleared:
+        changed, failed = super().clear_flags(entries[::2], replicated_at)
+        busy = TransientFailure("dynamodb", "ThrottlingError", throttled=True)
+        return Cleared(changed, [*failed, *((entry, busy) for entry in entries[1::2])])
+
+
 # What is broken on purpose.
 VARIANTS: dict[str, Callable[[], None]] = {
     "good": lambda: None,
     "acknowledges first": lambda: setattr(drains, "QueueSource", AcknowledgesFirst),
+    "throttled": lambda: setattr(runtimes, "DemandTable", Throttled),
 }
 
 
