@@ -8,10 +8,12 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from regworkers_core.adapters.aws.streams import StreamRecord, stream_record
 from regworkers_core.domain.dead_letter import DeadLetter
-from regworkers_core.domain.messages import MAX_BYTES
+from regworkers_core.domain.messages import MAX_BYTES, ReplicationItem
 from regworkers_core.domain.order import LAST_VERSION
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import seconds
@@ -427,3 +429,44 @@ def test_an_invocation_names_the_record_that_no_message_can_carry() -> None:
     event = {"Records": [under("CAMPAIGN#a:b", "ENTRY#c", "11"), insert("good", "12")]}
     assert invoke_enqueue(event, queue) == {"batchItemFailures": [{"itemIdentifier": "11"}]}
     assert [item["sk"] for item in items(queue)] == ["ENTRY#good"]
+
+
+TEXTS = st.one_of(
+    st.text(max_size=5),
+    st.sampled_from(["CAMPAIGN#c", "ENTRY#e", "CAMPAIGN#", "ENTRY#a:b", HALF, "x" * 2000]),
+)
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), TEXTS),
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(TEXTS, inner, max_size=2)),
+)
+ATTRIBUTE = st.one_of(
+    JSON, st.dictionaries(st.sampled_from(["S", "N", "B", "BOOL", "NULL", "M"]), JSON, max_size=2)
+)
+IMAGE = st.dictionaries(
+    st.sampled_from(["entityType", "needsReplication", "correlationId", "createdAt", "version", "updatedAt"]),
+    st.one_of(ATTRIBUTE, st.just({"BOOL": True}), st.just({"S": "ENTRY"})),
+)
+
+
+@given(
+    event=st.sampled_from(["INSERT", "MODIFY", "REMOVE"]),
+    keys=st.tuples(TEXTS.map("CAMPAIGN#".__add__), TEXTS.map("ENTRY#".__add__)),
+    new=IMAGE,
+    old=IMAGE,
+)
+def test_any_record_is_sent_dropped_or_a_dead_letter(
+    event: str, keys: tuple[str, str], new: dict[str, Any], old: dict[str, Any]
+) -> None:
+    pk, sk = keys
+    detail = {
+        "Keys": {"PK": {"S": pk}, "SK": {"S": sk}},
+        "SequenceNumber": "1",
+        "NewImage": new,
+        "OldImage": old,
+    }
+    queue, dead = FakeQueue(), FakeQueue()
+    settlement = run(queue, records({"eventName": event, "dynamodb": detail}), dead=dead)
+    assert len(settlement.done) == 1
+    assert len(items(queue)) + len(dead.sent) + settlement.counts["filtered"] == 1
+    for item in items(queue):
+        ReplicationItem.parse(item)
