@@ -97,7 +97,8 @@ class DrainState:
 @dataclass(frozen=True, slots=True)
 class CampaignState:
     """`since` is when it came into its status, `lease_owner` who works on its draw, empty: nobody. `lease_beat` is
-    another one at every look while that one lives.
+    another one at every look while that one lives. `round_due_at` is when the beacon signs the round that its draw
+    waits for, None: it waits for none.
     """
 
     campaign_id: str
@@ -108,6 +109,7 @@ class CampaignState:
     open_markets: int = 0
     failed: str = ""
     lease_beat: str = ""
+    round_due_at: str | None = None
 
     @property
     def is_drawn(self) -> bool:

@@ -88,7 +88,13 @@ def _draws_to_start(
         if mark is not None:
             marks[campaign.campaign_id] = mark
         runs = draw_runs(context.instance, campaign.campaign_id, now)
-        decision = decisions.start_draw(due, runs=runs, lease_alive=alive)
+        round_due = None if phase is None else phase.round_due
+        decision = decisions.start_draw(
+            due,
+            runs=runs,
+            lease_alive=alive,
+            seconds_to_round=None if round_due is None else round_due - now,
+        )
         words.append(f"{campaign.campaign_id}: {decision.reason}")
         if decision.start:
             # No run key: a draw may need several runs, and its lease settles who works.

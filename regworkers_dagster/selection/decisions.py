@@ -69,8 +69,18 @@ def draw_due(
     return "resume"
 
 
-def start_draw(due: Literal["draw", "resume"], *, runs: DrawRuns, lease_alive: bool) -> DrawDecision:
-    """Whether a draw that is due is started now."""
+def start_draw(
+    due: Literal["draw", "resume"],
+    *,
+    runs: DrawRuns,
+    lease_alive: bool,
+    seconds_to_round: float | None = None,
+) -> DrawDecision:
+    """Whether a draw that is due is started now. `seconds_to_round`: until the beacon signs the round that it waits
+    for; None when it waits for none.
+    """
+    if seconds_to_round is not None and seconds_to_round > 0:
+        return DrawDecision(False, f"waits for its round of the beacon, due in {seconds_to_round:.0f} s")
     if runs.active:
         return DrawDecision(False, "a run is at work")
     if lease_alive:
@@ -84,7 +94,11 @@ def start_draw(due: Literal["draw", "resume"], *, runs: DrawRuns, lease_alive: b
     pause = pause_after_crashes(runs.failed, runs.seconds_since_failure)
     if pause:
         return DrawDecision(False, f"its last {runs.failed} runs failed; the next start is in {pause:.0f} s")
-    return DrawDecision(True, "its time is over" if due == "draw" else "its run died")
+    if due == "draw":
+        return DrawDecision(True, "its time is over")
+    return DrawDecision(
+        True, "its run died" if seconds_to_round is None else "its round of the beacon is due"
+    )
 
 
 @dataclass(frozen=True, slots=True)

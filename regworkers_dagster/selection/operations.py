@@ -21,12 +21,11 @@ from regworkers_dagster.operations.audit import launched_by_hand
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import specs
 from regworkers_dagster.selection.steps import (
-    awaited,
-    awaiting,
     draw_failures,
     draw_run,
     facts_as_metadata,
     metadata_of,
+    tell_awaited,
     warn_of_blocked,
 )
 
@@ -93,10 +92,7 @@ def top_up_op(context: dg.OpExecutionContext, config: TopUpConfig, workers: Work
             for step in run.steps(config.confirm or None):
                 spec = ASSET_OF[step.name]
                 result[step.name] = step.state
-                if step.state == "awaiting":
-                    context.log.warning(awaited(campaign_id, step))
-                    context.log_event(awaiting(spec, campaign_id, step))
-                else:
+                if not tell_awaited(context, spec, campaign_id, step):
                     context.log.info(f"{step.name} of {campaign_id}: {step.state}")
                     warn_of_blocked(context, campaign_id, step)
                     context.log_event(

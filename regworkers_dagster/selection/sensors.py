@@ -46,8 +46,8 @@ def build_sensors(*, on: bool) -> list[dg.SensorDefinition]:
             minimum_interval_seconds=_CAMPAIGNS_INTERVAL_SECONDS,
             default_status=status,
             description="Gives every closed campaign its partition. Starts the draw of campaigns with `autoDraw` "
-            "once they are closed or their `closesAt` has passed; takes a draw up again whose run died; has the "
-            "promises judged of every phase that completes.",
+            "once they are closed or their `closesAt` has passed; takes a draw up again whose run died, or whose "
+            "round of the beacon is due; has the promises judged of every phase that completes.",
         )(campaigns.campaigns_tick),
         dg.sensor(
             name="watch_markets",

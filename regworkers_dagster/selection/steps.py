@@ -26,6 +26,8 @@ from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
 
 Context = dg.AssetExecutionContext
+# For a round that is due, a beacon that is late is waited for; one that comes later is another run's.
+_PATIENCE_SECONDS = 60.0
 
 
 @contextmanager
@@ -68,8 +70,8 @@ def take(
     decides: bool = True,
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Materialises `spec` with what the step came to. Nothing while another run works on that draw, or when
-    the step awaits something: the steps after it are then skipped, and the log says who or what. What decides
-    nothing is not kept in the audit log.
+    the step awaits something or waits: the steps after it are then skipped, the run ends green, and the log says who
+    or what. What decides nothing is not kept in the audit log.
     """
     with draw_failures(context):
         campaign_id = campaign_of(context)
@@ -87,9 +89,7 @@ def take(
         except DrawBusy as busy:
             context.log.info(str(busy))
             return
-    if step.state == "awaiting":
-        context.log.warning(awaited(campaign_id, step))
-        context.log_event(awaiting(spec, campaign_id, step))
+    if tell_awaited(context, spec, campaign_id, step):
         return
     context.log.info(f"{step.name} of {campaign_id}: {step.state}")
     warn_of_blocked(context, campaign_id, step)
@@ -122,7 +122,24 @@ def draw_run(
         phase=phase,
         stop=stop,
         on_progress=tell,
+        patience_seconds=_PATIENCE_SECONDS,
     )
+
+
+def tell_awaited(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    spec: dg.AssetSpec,
+    campaign_id: str,
+    step: Step,
+) -> bool:
+    """Says what a step awaits or waits for; False for one that came to something."""
+    if step.state not in ("awaiting", "waiting"):
+        return False
+    what = awaited(campaign_id, step)
+    (context.log.info if step.state == "waiting" else context.log.warning)(what)
+    metadata = {**facts_as_metadata(step.facts), step.state: dg.MetadataValue.text(what)}
+    context.log_event(dg.AssetObservation(spec.key, partition=campaign_id, metadata=metadata))
+    return True
 
 
 def awaited(campaign_id: str, step: Step) -> str:
@@ -132,20 +149,17 @@ def awaited(campaign_id: str, step: Step) -> str:
             f"nothing is published yet: look at the report, then launch `publication` of {campaign_id} with the "
             f"config {confirmation(str(step.facts['confirm']))}, or `regworkers draw run {campaign_id} --yes`"
         )
+    if step.state == "waiting":
+        return (
+            f"waiting: the beacon signs the round of {campaign_id} at {step.facts['dueAt']}. `watch_campaigns` goes on "
+            f"then; where it is switched off, launch `draw` of {campaign_id} again from then on"
+        )
     return f"{step.name} of {campaign_id} was stopped while it waited: launch the job again"
 
 
 def confirmation(word: str) -> str:
     """The run config that confirms a publication."""
     return f"{{ops: {{publication: {{config: {{confirm: {word}}}}}}}}}"
-
-
-def awaiting(spec: dg.AssetSpec, campaign_id: str, step: Step) -> dg.AssetObservation:
-    return dg.AssetObservation(
-        spec.key,
-        partition=campaign_id,
-        metadata={**facts_as_metadata(step.facts), "awaiting": awaited(campaign_id, step)},
-    )
 
 
 def metadata_of(step: Step) -> Metadata:

@@ -115,6 +115,22 @@ def test_a_draw_is_taken_up_when_nobody_works_on_it_and_it_does_not_fail_for_eve
     assert reason in decision.reason
 
 
+@pytest.mark.parametrize(
+    ("seconds_to_round", "start", "reason"),
+    [
+        (600.0, False, "waits for its round of the beacon, due in 600 s"),
+        (0.0, True, "its round of the beacon is due"),
+        (-5.0, True, "its round of the beacon is due"),
+        (None, True, "its run died"),
+    ],
+)
+def test_a_draw_that_waits_for_its_round_is_taken_up_when_it_is_due(
+    seconds_to_round: float | None, start: bool, reason: str
+) -> None:
+    decision = start_draw("resume", runs=DrawRuns(), lease_alive=False, seconds_to_round=seconds_to_round)
+    assert (decision.start, decision.reason) == (start, reason)
+
+
 def _row(owner: str = "run-1", counter: int = 7) -> LeaseRow:
     return LeaseRow(LeaseKey("LEASE#draw-summer", "LEASE"), owner=owner, token=3, counter=counter)
 

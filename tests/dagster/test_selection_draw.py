@@ -15,6 +15,8 @@ from regworkers_core.selection import promises
 from regworkers_core.selection.draw.held import lease_name
 from regworkers_core.selection.draw.run import DrawRun
 from regworkers_core.selection.verdict import Verdict
+from regworkers_dagster.resources import Workers
+from regworkers_dagster.selection import campaigns
 from tests.dagster.selection_world import (
     failure_of,
     judged,
@@ -333,3 +335,32 @@ def test_a_broken_promise_about_codes_fails_the_run_that_checks_it(
         "counts_match": True,
     }
     assert f"{CAMPAIGN}: not one to one: differ 1" in failure_of(checked)
+
+
+def test_a_draw_that_waits_for_its_round_ends_green_as_waiting_and_its_sensor_resumes_it_when_it_is_due(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+) -> None:
+    use(monkeypatch, runtime, REGWORKERS_SELECTION__SEED_SOURCE="drand")
+    registered(runtime)
+
+    first = run_draw(instance)
+
+    assert first.success, failure_of(first)
+    assert sorted(materialised(first)) == sorted(STEPS[:3])
+    said = plain(observed(first)["seed"].metadata)
+    assert "`watch_campaigns` goes on then" in said["waiting"] and said["dueAt"] in said["waiting"]
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None and record.latest.round_due is not None
+
+    def tick(now: float) -> dg.SensorResult:
+        monkeypatch.setattr(campaigns.time, "time", lambda: now)
+        context = dg.build_sensor_context(instance=instance, sensor_name="watch_campaigns")
+        answer = campaigns.campaigns_tick(context, Workers(call_seconds=2.0))
+        assert isinstance(answer, dg.SensorResult)
+        return answer
+
+    early = tick(record.latest.round_due - 1)
+    assert not early.run_requests
+    assert "waits for its round of the beacon, due in 1 s" in str(early.skip_reason)
+    (request,) = tick(record.latest.round_due + 1).run_requests or ()
+    assert (request.job_name, request.partition_key) == ("draw", CAMPAIGN)

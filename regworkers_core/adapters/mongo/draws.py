@@ -15,6 +15,7 @@ from typing import Any
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
+from regworkers_core.domain.beacon import QUICKNET
 from regworkers_core.engine.dependency import Dependency
 
 Document = dict[str, Any]
@@ -94,6 +95,20 @@ class PhaseRecord:
     @property
     def manifest_hash(self) -> str:
         return str(self.fields.get("manifestHash") or "")
+
+    @property
+    def awaited_round(self) -> int | None:
+        """The round of the beacon from which its seed will come; None when it waits for none."""
+        source: Mapping[str, Any] = self.fields.get("seedSource") or {}
+        if self.phase > 1 or not self.manifest_hash or self.fields.get("seedFile"):
+            return None
+        return source.get("round")
+
+    @property
+    def round_due(self) -> float | None:
+        """When that round is signed, in epoch seconds."""
+        awaited = self.awaited_round
+        return None if awaited is None else float(QUICKNET.due(awaited))
 
     @property
     def result_hash(self) -> str:

@@ -84,6 +84,10 @@ def _is_worked_on(given: Given, campaign: CampaignState) -> bool:
         # It moves several times within a lease's time.
         limit = max(_STILL_SECONDS, _LEASES * given.settings.selection.lease_seconds)
         return given.still_seconds.get(campaign.campaign_id, 0.0) < limit
+    overdue = given.age(campaign.round_due_at)
+    if overdue is not None and overdue <= given.settings.alerts.stuck_seconds:
+        # It waits for the beacon, and its sensor goes on once the round is signed.
+        return True
     return campaign.open_markets > 0 and not campaign.failed
 
 

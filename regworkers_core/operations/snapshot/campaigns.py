@@ -5,6 +5,7 @@ from __future__ import annotations
 from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseStatus, lease_name
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.snapshot import CampaignState
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow
 from regworkers_core.runtime import Runtime
 
@@ -44,6 +45,7 @@ def campaign_state(
             if market.get("status") == MarketStatus.BLOCKED:
                 codes = f"{market.get('needed')} codes needed, {market.get('available')} there"
                 blocked.append(f"market {market_id}: {codes}")
+    due = record.latest.round_due if record and record.phases else None
     return CampaignState(
         campaign.campaign_id,
         campaign.status.value,
@@ -53,4 +55,5 @@ def campaign_state(
         open_markets=open_markets,
         failed="; ".join(blocked),
         lease_beat=f"{lease.token}/{lease.counter}" if lease else "",
+        round_due_at=None if due is None else iso(due),
     )

@@ -112,7 +112,11 @@ def _step(record: DrawRecord | None) -> str:
     if record is None or not record.phases:
         return "draw"
     open_phases = [phase for phase in record.phases.values() if phase.status is not PhaseStatus.COMPLETED]
-    return _NEXT_STEP[open_phases[0].status] if open_phases else ""
+    if not open_phases:
+        return ""
+    due = open_phases[0].round_due
+    waits = "" if due is None else f": round {open_phases[0].awaited_round} of the beacon, due {iso(due)}"
+    return _NEXT_STEP[open_phases[0].status] + waits
 
 
 def _market(runtime: Runtime, market: MarketPhase, phase: PhaseRecord, lost_before: str) -> MarketState:

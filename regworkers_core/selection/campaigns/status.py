@@ -146,6 +146,9 @@ def _of_draw(
             f"phase {latest.phase} waits for the confirmation of its publication",
             f"regworkers draw run {campaign_id}",
         )
+    elif latest.round_due is not None and latest.round_due > runtime.clock():
+        # Nothing to do for anybody: the sensor, or the next run, goes on once the round is signed.
+        pass
     elif not latest.reached(PhaseStatus.PUBLISHED) and not _at_work(runtime, campaign_id, sleep):
         yield Finding(
             f"phase {latest.phase} is {latest.status} and no run works on it",

@@ -8,6 +8,7 @@ that died is resumed by calling the steps again, from the first one on, and noth
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any, Literal
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import Failure, RequestError
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
@@ -41,12 +43,12 @@ class NotSettled(Failure):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a step came to. `done` now, `stood` from an earlier run, `awaiting` somebody's word, or a `preview` that
-    decides nothing; `facts` are numbers and hashes, never a fan's data.
+    """What a step came to. `done` now, `stood` from an earlier run, `awaiting` somebody's word, `waiting` for a time
+    that is known (`dueAt`), or a `preview` that decides nothing; `facts` are numbers and hashes, never a fan's data.
     """
 
     name: str
-    state: Literal["done", "stood", "awaiting", "preview"]
+    state: Literal["done", "stood", "awaiting", "waiting", "preview"]
     facts: Mapping[str, Any]
     # Tables and pictures by name, as markdown, for those who show them.
     markdown: Mapping[str, str] = field(default_factory=dict)
@@ -57,7 +59,8 @@ class DrawRun(HeldDraw):
 
     Every step raises DrawBusy while another run works on the draw, TransientFailure when a store cannot
     answer, UsageError when the step before it is missing or the campaign cannot be drawn, DrawError for
-    artefacts that do not fit.
+    artefacts that do not fit. For the beacon's round it waits `patience_seconds` at most: a run that is one of many
+    leaves, and another one goes on when the round is due.
     """
 
     def __init__(
@@ -74,11 +77,13 @@ class DrawRun(HeldDraw):
         on_step: OnStep = no_step,
         on_progress: Tell = lambda _text: None,
         sleep: Callable[[float], object] = time.sleep,
+        patience_seconds: float = math.inf,
     ) -> None:
         super().__init__(runtime, campaign_id, run_id=run_id, phase=phase, sleep=sleep)
         self._settled, self._judge, self._strikes = settled, judge, strikes
         self._stop = stop or StopSignal()
         self._on_step, self._tell = on_step, on_progress
+        self._patience_seconds = patience_seconds
 
     @property
     def phase(self) -> int:
@@ -95,7 +100,7 @@ class DrawRun(HeldDraw):
 
     def steps(self, confirm: str | None = None) -> Iterator[Step]:
         """All steps in order; `confirm`, the campaign's id, confirms the phase that they came to. Ends after one
-        that awaits somebody's word.
+        that awaits somebody's word, or waits.
         """
         for step in (
             self.judge,
@@ -106,8 +111,9 @@ class DrawRun(HeldDraw):
             self.allocate,
             self.report,
         ):
-            yield step()
-            if self._stop.is_set:
+            came_to = step()
+            yield came_to
+            if came_to.state in ("awaiting", "waiting") or self._stop.is_set:
                 return
         yield self.publish(self.word if confirm == self.campaign_id else confirm)
 
@@ -222,15 +228,18 @@ class DrawRun(HeldDraw):
 
     def seed(self) -> Step:
         """Get the randomness that the manifest names, verify it, derive the seed. With a beacon this waits for
-        its round; a stop signal ends the waiting (state `awaiting`).
+        its round; a stop signal ends the waiting (state `awaiting`), and so does the end of patience (`waiting`).
         """
         with self._lease() as lease:
             record, phase = self._ready(PhaseStatus.COMMITTED, "commit")
             state: Literal["done", "stood"] = "stood"
             if not seeding.seed_bytes(phase):
-                found = seeding.obtain(self._runtime, record, phase, self._stop, self._tell)
+                found = seeding.obtain(
+                    self._runtime, record, phase, self._stop, self._tell, self._patience_seconds
+                )
                 if found is None:
-                    return Step("seed", "awaiting", {"seedSource": phase.fields["seedSource"]})
+                    waits = {"seedSource": phase.fields["seedSource"], "dueAt": iso(phase.round_due or 0.0)}
+                    return Step("seed", "awaiting" if self._stop.is_set else "waiting", waits)
                 decided = {
                     "seedFile": found.decode("ascii"),
                     "seededAt": self._now(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -27,8 +28,10 @@ def obtain(
     phase: PhaseRecord,
     stop: StopSignal,
     tell: Callable[[str], None],
+    patience_seconds: float = math.inf,
 ) -> bytes | None:
-    """The bytes of `seed.json`, or None when stopped while waiting for the beacon.
+    """The bytes of `seed.json`, or None when the beacon has not signed the round yet: after a stop, or when that
+    takes longer than `patience_seconds`.
 
     Raises DrawError when the revealed secret is not the one that was committed to.
     """
@@ -36,7 +39,7 @@ def obtain(
         return seed_bytes(record.phases[1])
     source = SeedSource.parse(phase.fields["seedSource"])
     if source.kind == DRAND:
-        signature = _beacon(runtime, source, stop, tell)
+        signature = _beacon(runtime, source, stop, tell, patience_seconds)
         if signature is None:
             return None
         randomness = verify_beacon(source.source, source.round, signature)
@@ -54,7 +57,11 @@ def seed_bytes(phase: PhaseRecord) -> bytes:
 
 
 def _beacon(
-    runtime: Runtime, source: SeedSource, stop: StopSignal, tell: Callable[[str], None]
+    runtime: Runtime,
+    source: SeedSource,
+    stop: StopSignal,
+    tell: Callable[[str], None],
+    patience_seconds: float,
 ) -> str | None:
     def accept(signature: str) -> bool:
         try:
@@ -63,12 +70,17 @@ def _beacon(
             return False
         return True
 
+    waited = 0.0
     while not stop.is_set:
         try:
             return runtime.beacon.signature(source.round, accept=accept)
         except RoundNotYet as not_yet:
             tell(f"round {source.round} of the beacon is due in {not_yet.seconds:.0f} s")
-            stop.wait(min(max(not_yet.seconds, 0.5), _ASK_AGAIN_SECONDS))
+            pause = min(max(not_yet.seconds, 0.5), _ASK_AGAIN_SECONDS)
+            if waited + max(pause, not_yet.seconds) > patience_seconds:
+                return None
+            stop.wait(pause)
+            waited += pause
     return None
 
 

@@ -268,6 +268,10 @@ def test_a_draw_that_failed_is_told_until_it_is_done_by_whomever(
         # Somebody works on it; somebody did, and has died.
         (CampaignState("c", "PROCESSING", ago(9_000), None, "run1", lease_beat="1/7"), 59, False),
         (CampaignState("c", "PROCESSING", ago(9_000), None, "run1", lease_beat="1/7"), 61, True),
+        # It waits for the beacon: the round is to come, was signed just now, and long ago.
+        (CampaignState("c", "PROCESSING", ago(9_000), None, round_due_at=ago(-400)), 0, False),
+        (CampaignState("c", "PROCESSING", ago(9_000), None, round_due_at=ago(899)), 0, False),
+        (CampaignState("c", "PROCESSING", ago(9_000), None, round_due_at=ago(901)), 0, True),
         # Winners get their codes and messages, which takes no lease; or they do not.
         (CampaignState("c", "PROCESSING", ago(9_000), None, open_markets=2), 0, False),
         (
