@@ -65,6 +65,7 @@ from regworkers_core.adapters.mongo.queue_marks import QueueMarks
 from regworkers_core.adapters.mongo.reconcile_results import ReconcileResults
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.adapters.mongo.selections import Selections
+from regworkers_core.adapters.mongo.superseded import SupersededEntries
 from regworkers_core.adapters.services.http import classify_service
 from regworkers_core.adapters.services.ports import Services
 from regworkers_core.adapters.services.wired import HttpServices
@@ -275,6 +276,13 @@ class Runtime:
     @cached_property
     def reconcile_results(self) -> ReconcileResults:
         return ReconcileResults(self.database["reconcile_results"], self.dependency("mongo"))
+
+    @cached_property
+    def superseded_entries(self) -> SupersededEntries:
+        database = self.database
+        return SupersededEntries(
+            database["entries"], database["superseded_entries"], self.dependency("mongo")
+        )
 
     @cached_property
     def queue_marks(self) -> QueueMarks:

@@ -17,6 +17,7 @@ from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.adapters.mongo.drain_log import KEEP_DAYS as DRAIN_LOG_DAYS
 from regworkers_core.adapters.mongo.entrants import FIELDS as ENTRANT_FIELDS
 from regworkers_core.adapters.mongo.reconcile_results import KEEP_DAYS as RECONCILE_DAYS
+from regworkers_core.adapters.mongo.superseded import KEEP_DAYS as SUPERSEDED_DAYS
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.operations.desired import LogGroup, Queue, Table, desired
 from regworkers_core.operations.provision_bucket import provision_bucket
@@ -74,6 +75,11 @@ INDEXES: Mapping[str, list[Index]] = {
     ],
     "alerts": [([("scope", ASCENDING)], False), ([("status", ASCENDING)], False)],
     "operator_actions": [([("startedAt", ASCENDING)], False)],
+    # Those of an acceptance, the last one first; and those of a fan.
+    "superseded_entries": [
+        ([("acceptance", ASCENDING)], False),
+        ([("campaignId", ASCENDING), ("entryId", ASCENDING)], False),
+    ],
     "dead_letters": [
         ([("campaignId", ASCENDING), ("entryId", ASCENDING), ("status", ASCENDING)], False),
         ([("status", ASCENDING), ("fingerprint", ASCENDING)], False),
@@ -85,6 +91,7 @@ INDEXES: Mapping[str, list[Index]] = {
 EXPIRING: Mapping[str, tuple[str, int]] = {
     "drain_log": ("at", DRAIN_LOG_DAYS),
     "reconcile_results": ("keptFrom", RECONCILE_DAYS),
+    "superseded_entries": ("keptFrom", SUPERSEDED_DAYS),
 }
 
 

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 
 from regworkers_core.replication.enqueue.peek import has_unread
-from regworkers_core.replication.reconcile import reconcile
+from regworkers_core.replication.reconcile import Kind, reconcile
+from regworkers_core.replication.reconcile.acceptance import how_to_accept
 from regworkers_core.runtime import Runtime
 
 _LOOK_SECONDS = 2.0
@@ -51,8 +52,12 @@ def settled(
         open_now.append(f"{depth} messages wait on {queue.name}")
     if unread:
         open_now.append("the stream has unread records")
+    if result.counts[Kind.AHEAD]:
+        open_now.append(how_to_accept(campaign_id))
     if stuck:
         # A repair would queue the same entries once more, behind those that nobody takes.
         drains = [*(["`regworkers drain enqueue`"] if unread else []), "`regworkers drain save`"]
         return [*open_now, f"nothing moved meanwhile: is no drain running? By hand: {', then '.join(drains)}"]
-    return [*open_now, f"`regworkers reconcile --campaign {campaign_id} --repair` mends and tells more"]
+    if result.counts[Kind.AHEAD] == sum(result.counts.values()):
+        return open_now
+    return [*open_now, f"`regworkers reconcile --campaign {campaign_id} --repair` repairs it and says more"]

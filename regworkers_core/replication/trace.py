@@ -107,8 +107,9 @@ def _explanation(
 def _command(verdict: str, key: EntryKey) -> str | None:
     if verdict in (Kind.MISSING, Kind.STALE, Kind.ORPHANED):
         return f"regworkers replicate {quote(key.campaign_id)} {quote(key.entry_id)}"
-    if verdict == Kind.RESURRECTED:
-        return f"regworkers reconcile --campaign {quote(key.campaign_id)} --repair"
+    if verdict in (Kind.RESURRECTED, Kind.AHEAD):
+        listing = " --dry-run" if verdict == Kind.AHEAD else ""
+        return f"regworkers reconcile --campaign {quote(key.campaign_id)} --repair{listing}"
     return None
 
 

@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from regworkers_core.observability.logs import bind
-from regworkers_core.replication.reconcile import ReconcileResult, reconcile
+from regworkers_core.replication.reconcile import Accept, ReconcileResult, reconcile
 from regworkers_dagster.draining.metadata import Metadata
 from regworkers_dagster.operations.audit import launched_by_hand
 from regworkers_dagster.replication.specs import ENTRIES
@@ -37,6 +37,16 @@ class ReconcileConfig(dg.Config):
         description="A repair removes nothing when the source holds no entry of a campaign, or when too much of the "
         "replica would go. So many removals are right all the same.",
     )
+    accept_source: int | None = Field(
+        default=None,
+        ge=0,
+        description="The number of entries that are ahead of a source that is right: its state is saved over them. "
+        "A repair does it if that is their number; without `repair` the run only says which they are.",
+    )
+    after_restore: bool = Field(
+        default=False,
+        description="Also where the number looks like a demand table that was restored from a backup.",
+    )
 
 
 @dg.multi_asset_check(name="reconcile", specs=[PARITY])
@@ -46,21 +56,25 @@ def parity(
     """Compares both sides; a difference fails the check and then the run, so that an exit code and an alert tell."""
     bind(runId=context.run.run_id, worker="reconcile")
     target = config.campaign_id or "all campaigns"
+    number = config.accept_source
+    accept = None if number is None else Accept(number if config.repair else None, config.after_restore)
+    arguments = {"repair": True, "acceptSource": number, "afterRestore": config.after_restore}
     with plain_failures():
         runtime = workers.runtime
         with launched_by_hand(
-            context.run, runtime, "reconcile_entries", target, {"repair": True}, dry_run=not config.repair
+            context.run, runtime, "reconcile_entries", target, arguments, dry_run=not config.repair
         ) as came_to:
             result = reconcile(
                 runtime,
                 config.campaign_id,
                 repair=config.repair,
                 yes_remove=config.yes_remove,
+                accept=accept,
                 on_phase=context.log.info,
             )
-            if result.repair is not None:
-                numbers = result.repair
-                came_to |= {"sent": numbers.sent, "removals": numbers.removals, "healed": numbers.healed}
+            came_to |= result.numbers
+    for said in (result.acceptance.in_words, result.acceptance.advice) if result.acceptance else ():
+        context.log.warning(said)
     if result.repair is not None and result.repair.advice:
         context.log.warning(result.repair.advice)
     yield dg.AssetCheckResult(
@@ -103,6 +117,8 @@ def of_result(result: ReconcileResult) -> Metadata:
     )
     if result.repair is not None:
         metadata["repair"] = dg.MetadataValue.json(result.repair.as_dict())
+    if result.acceptance is not None:
+        metadata["ahead"] = dg.MetadataValue.json(result.acceptance.as_dict())
     return metadata
 
 

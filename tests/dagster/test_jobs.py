@@ -204,6 +204,25 @@ def test_a_repair_from_an_empty_source_removes_nothing_until_its_config_says_how
     assert plain(_evaluation(confirmed).metadata)["repair"]["removals"] == 1
 
 
+def test_the_source_wins_where_the_replica_is_ahead_once_the_config_says_in_how_many(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+    put(runtime, key("ahead"), updatedAt="2020-01-01T00:00:00.000Z", version=3)
+    replicate_all(runtime)
+    put(runtime, key("ahead"), updatedAt="2020-01-01T00:00:00.000Z", createdAt="2019-01-01T00:00:00.000Z")
+
+    listed = _run("reconcile_entries", "reconcile", accept_source=1)
+    assert plain(_evaluation(listed).metadata)["ahead"]["found"] == 1
+    refused = _run("reconcile_entries", "reconcile", repair=True, accept_source=2)
+    assert plain(_evaluation(refused).metadata)["ahead"]["accepted"] == 0
+    accepted = _run("reconcile_entries", "reconcile", repair=True, accept_source=1)
+    assert plain(_evaluation(accepted).metadata)["ahead"]["accepted"] == 1
+    replicate_all(runtime)
+
+    assert _evaluation(_run("reconcile_entries", "reconcile")).passed
+
+
 def test_backfill_queues_every_key_and_the_save_drain_rebuilds_the_replica(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from regworkers_core.adapters.aws.demand_table import Page
 from regworkers_core.adapters.mongo.replica import Stored
+from regworkers_core.adapters.mongo.superseded import Lowering
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.ports import NotHidden, Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.replication.reconcile.acceptance import Accept
 from regworkers_core.replication.reconcile.flow import Reconciliation
 from regworkers_core.replication.reconcile.report import ReconcileResult
 from regworkers_core.replication.reconcile.sides import Sides
@@ -44,6 +46,8 @@ class World:
     refused: dict[EntryKey, set[Order]] = field(default_factory=dict)
     slept: list[float] = field(default_factory=list)
     deleted_tombstones: list[tuple[EntryKey, Order]] = field(default_factory=list)
+    # What an acceptance copied, by key and order.
+    kept: dict[tuple[EntryKey, Order], Stored] = field(default_factory=dict)
     sent: list[ReplicationItem] = field(default_factory=list)
     # With the seconds for which each is hidden.
     sent_later: list[tuple[ReplicationItem, int]] = field(default_factory=list)
@@ -115,7 +119,12 @@ class World:
         self.replicate(ReplicationItem(key, Op.UPSERT))
 
     def reconcile(
-        self, *, repair: bool = False, yes_remove: int | None = None, **options: Any
+        self,
+        *,
+        repair: bool = False,
+        yes_remove: int | None = None,
+        accept: Accept | None = None,
+        **options: Any,
     ) -> ReconcileResult:
         settings = ReplicationSettings(
             lag_objective_seconds=options.pop("objective", OBJECTIVE),
@@ -129,12 +138,13 @@ class World:
             sides,
             options.pop("queue", Replication(self)),
             settings,
+            superseded=Superseded(self),
             visibility_seconds=options.pop("visibility_seconds", 60),
             clock=self.clock,
             sleep=self.sleep,
             **options,
         )
-        return flow.run(repair=repair, yes_remove=yes_remove)
+        return flow.run(repair=repair, yes_remove=yes_remove, accept=accept)
 
     def order(self, key: EntryKey) -> Order:
         return self.stored[key].order
@@ -184,6 +194,28 @@ class ReplicaSide:
         del self.world.stored[key]
         self.world.deleted_tombstones.append((key, order))
         return True
+
+
+@dataclass
+class Superseded:
+    world: World
+
+    def keep(self, lowerings: Sequence[Lowering], *, acceptance: str, at: str) -> list[Lowering]:
+        stands = [each for each in lowerings if self._as_seen(each)]
+        self.world.kept |= {
+            (each.key, self.world.order(each.key)): self.world.stored[each.key] for each in stands
+        }
+        return stands
+
+    def lower(self, lowerings: Sequence[Lowering]) -> None:
+        for each in filter(self._as_seen, lowerings):
+            stored = self.world.stored[each.key]
+            custody = {**stored.custody, **each.order.as_fields()}
+            self.world.stored[each.key] = replace(stored, order=each.order, custody=custody)
+
+    def _as_seen(self, lowering: Lowering) -> bool:
+        stored = self.world.stored.get(lowering.key)
+        return stored is not None and stored.fields is not None and stored.custody == lowering.custody
 
 
 @dataclass

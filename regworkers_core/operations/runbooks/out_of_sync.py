@@ -52,8 +52,10 @@ def judged(
     }
     of = f" --campaign {campaign_id}" if campaign_id else ""
     repair = f"regworkers runbook {NAME}{of} --yes"
+    # No repair heals these by itself: an operator says that the source is right.
+    cures = {"ahead": f"regworkers reconcile{of} --repair --dry-run"}
     findings = tuple(
-        Finding(f"{number} entries are {name}", last.advice or repair)
+        Finding(f"{number} entries are {name}", cures.get(name) or last.advice or repair)
         for name, number in last.differences.items()
         if number
     )
@@ -62,5 +64,6 @@ def judged(
     else:
         found = ", ".join(f"{number} {name}" for name, number in last.differences.items() if number)
         summary = f"{found}" + (" left after the repair" if after else "")
-    next_step = "" if last.clean or after else repair
+    steps = [cures.get(name, repair) for name in last.differences]
+    next_step = "" if last.clean or after or not steps else repair if repair in steps else steps[0]
     return RunbookReport(NAME, summary, facts, tables, findings, repaired, next_step)

@@ -31,9 +31,10 @@ EXPLANATIONS = {
     Kind.REJECTED: "Replication refuses this very state, see its open dead letter, or its key: sending it again cannot"
     " help. Correct the entry in the demand table with a new version; that change replicates by itself. An entry whose"
     " ids break the grammar needs others.",
-    Kind.AHEAD: "The replica holds a newer state than the source, and no write may lower it: something else"
-    " wrote to the replica, or the source was restored from a backup. Repair leaves it alone; to let the source"
-    " win, write the entry there with a higher version.",
+    Kind.AHEAD: "The replica holds a newer state than the source, and no save lowers it: a host whose clock was"
+    " behind created the entry again, the source was restored from a backup, or something else wrote to the replica."
+    " A repair leaves it alone until you say that the source is right: `regworkers reconcile --repair --accept-source"
+    " N`, and `--dry-run` in its place lists the entries first.",
     Kind.NOT_YET: "Younger than the lag objective, or changing right now: no difference so far.",
 }
 

@@ -142,7 +142,9 @@ class Comparison:
             source - differing.source,
             0,
         )
-        self._database.execute("CREATE TABLE populated AS SELECT DISTINCT campaign FROM source")
+        self._database.execute(
+            "CREATE TABLE populated AS SELECT campaign, count(*) AS entries FROM source GROUP BY campaign"
+        )
         self._database.execute("DROP TABLE source")
         self._database.execute("DROP TABLE replica")
         return self._number("SELECT count(*) FROM difference")
@@ -202,6 +204,12 @@ class Comparison:
             [Kind.ORPHANED],
         ).fetchall()
         return [Orphans(*row) for row in rows]
+
+    def source_entries(self, campaign_id: str) -> int:
+        """Entries that the source has of a campaign."""
+        return self._number(
+            "SELECT coalesce(sum(entries), 0) FROM populated WHERE campaign = ?", [campaign_id]
+        )
 
     def samples(self, kind: Kind, limit: int) -> tuple[str, ...]:
         """The first ids (`campaignId:entryId`) of a kind, as they may be shown."""

@@ -13,7 +13,14 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.ports import Queue
 from regworkers_core.engine.rate import TokenBucket
+from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.replication.campaign import require_campaign
+from regworkers_core.replication.reconcile.acceptance import (
+    Accept,
+    Acceptance,
+    AcceptanceReport,
+    Superseding,
+)
 from regworkers_core.replication.reconcile.classify import Kind
 from regworkers_core.replication.reconcile.compare import Comparison, Step
 from regworkers_core.replication.reconcile.judge import Judge
@@ -42,12 +49,14 @@ def reconcile(
     *,
     repair: bool = False,
     yes_remove: int | None = None,
+    accept: Accept | None = None,
     on_progress: OnProgress | None = None,
     on_phase: OnPhase | None = None,
     samples: int = SAMPLES,
 ) -> ReconcileResult:
     """Compare the demand table with the replica, content and all, and queue what differs if `repair`; up to
-    `yes_remove` removals also where the repair would refuse so many.
+    `yes_remove` removals also where the repair would refuse so many. With `accept` the source wins where the replica
+    is ahead, and without `repair` the result only says where that would be.
 
     `on_progress` gets the number of entries looked at so far (both sides and each recheck count), from several
     threads but one at a time; `on_phase` a few words on what comes next. Takes as long as both scans, and the
@@ -59,16 +68,20 @@ def reconcile(
         Sides(runtime.demand_table, runtime.replica, runtime.dead_letters),
         runtime.queue(runtime.names.replication_queue),
         runtime.settings.replication,
+        superseded=runtime.superseded_entries,
         visibility_seconds=runtime.settings.save.visibility_seconds,
         clock=runtime.clock,
         on_progress=on_progress,
         on_phase=on_phase,
         samples=samples,
     )
-    result = flow.run(campaign_id, repair=repair, yes_remove=yes_remove)
+    result = flow.run(campaign_id, repair=repair, yes_remove=yes_remove, accept=accept)
     log.info(
-        "reconcile ended", **{name: value for name, value in result.as_dict().items() if name != "samples"}
+        "reconcile ended",
+        **{name: value for name, value in result.as_dict().items() if name not in ("samples", "acceptance")},
     )
+    if result.acceptance is not None:
+        log.info("entries ahead", told=result.acceptance.in_words)
     if campaign_id is None:
         _keep(runtime, result)
     return result
@@ -101,6 +114,7 @@ class Reconciliation:
         queue: Queue,
         settings: ReplicationSettings,
         *,
+        superseded: Superseding,
         visibility_seconds: int,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], object] = time.sleep,
@@ -108,9 +122,11 @@ class Reconciliation:
         samples: int = SAMPLES,
         on_progress: OnProgress | None = None,
         on_phase: OnPhase | None = None,
+        on_step: OnStep = no_step,
     ) -> None:
+        self._on_step = on_step
         self._sides, self._queue, self._settings = sides, queue, settings
-        self._visibility_seconds = visibility_seconds
+        self._superseded, self._visibility_seconds = superseded, visibility_seconds
         self._clock, self._sleep = clock, sleep
         self._generations, self._samples = generations, samples
         self._on_progress = on_progress or (lambda _done: None)
@@ -119,7 +135,12 @@ class Reconciliation:
         self._lock = threading.Lock()
 
     def run(
-        self, campaign_id: str | None = None, *, repair: bool = False, yes_remove: int | None = None
+        self,
+        campaign_id: str | None = None,
+        *,
+        repair: bool = False,
+        yes_remove: int | None = None,
+        accept: Accept | None = None,
     ) -> ReconcileResult:
         began = self._clock()
         with Comparison(self._settings.compare_memory_mib) as comparison:
@@ -146,6 +167,9 @@ class Reconciliation:
             samples = {
                 kind: comparison.samples(kind, self._samples) for kind, number in counts.items() if number
             }
+            accepted = None
+            if accept is not None:
+                accepted = self._accept(comparison, campaign_id, accept, lower=repair)
             repaired = None
             if repair:
                 removals = judge_removals(
@@ -164,7 +188,26 @@ class Reconciliation:
             generations=generations,
             seconds=self._clock() - began,
             repair=repaired,
+            acceptance=accepted,
         )
+
+    def _accept(
+        self, comparison: Comparison, campaign_id: str | None, accept: Accept, *, lower: bool
+    ) -> AcceptanceReport:
+        acceptance = Acceptance(
+            comparison,
+            self._sides,
+            self._superseded,
+            campaign_id=campaign_id,
+            clock=self._clock,
+            tick=self._tick,
+            on_step=self._on_step,
+        )
+        planned = acceptance.plan(accept)
+        if not lower:
+            return planned
+        self._phase(f"letting the source win in {planned.found} entries")
+        return acceptance.run(planned)
 
     def _repair(self, comparison: Comparison, judge: Judge, removals: Removals) -> RepairReport:
         findings = sum(number for kind, number in comparison.counts().items() if kind is not Kind.NOT_YET)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from regworkers_core.replication.reconcile.acceptance import AcceptanceReport
 from regworkers_core.replication.reconcile.classify import EXPLANATIONS, REPAIRABLE, Kind
 
 Counts = Mapping[Kind, int]
@@ -83,11 +84,21 @@ class ReconcileResult:
     generations: int
     seconds: float
     repair: RepairReport | None = None
+    acceptance: AcceptanceReport | None = None
 
     @property
     def clean(self) -> bool:
         """Whether no finding stands: none was found, or the repair has healed them all."""
         return _is_clean(self.repair.remaining if self.repair else self.counts)
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What a repair did, for the audit log; empty without one."""
+        if self.repair is None:
+            return {}
+        repair, accepted = self.repair, self.acceptance
+        made = {} if accepted is None else {"acceptance": accepted.acceptance, "accepted": accepted.accepted}
+        return {"sent": repair.sent, "removals": repair.removals, "healed": repair.healed, **made}
 
     @property
     def adds_up(self) -> bool:
@@ -118,4 +129,5 @@ class ReconcileResult:
             "generations": self.generations,
             "seconds": round(self.seconds, 3),
             "repair": None if self.repair is None else self.repair.as_dict(),
+            "acceptance": None if self.acceptance is None else self.acceptance.as_dict(),
         }

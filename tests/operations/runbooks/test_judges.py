@@ -386,6 +386,15 @@ def test_what_a_repair_leaves_is_a_finding_with_what_the_repair_says() -> None:
     assert healed.fine and healed.summary == "5 entries agree after the repair" and healed.changed == "queued"
 
 
+def test_what_no_repair_heals_names_the_command_that_does() -> None:
+    listing = "regworkers reconcile --campaign summer --repair --dry-run"
+    alone = out_of_sync.judged("summer", out_of_sync.Compared(False, 5, 5, {"ahead": 2}, 1.0))
+    assert alone.next_step == listing
+    both = out_of_sync.judged("summer", out_of_sync.Compared(False, 5, 5, {"ahead": 2, "stale": 1}, 1.0))
+    repair = "regworkers runbook out-of-sync --campaign summer --yes"
+    assert both.next_step == repair and [each.advice for each in both.findings] == [listing, repair]
+
+
 def test_a_market_that_is_explained_is_not_told_twice() -> None:
     row = {
         "campaign": "summer", "phase": 1, "market": "berlin", "status": "BLOCKED", "why": "it needs 3 codes and had 1",

@@ -1,0 +1,257 @@
+"""Letting the source win where the replica is ahead of it: the stored order is lowered to exactly the source's.
+
+The guard of a save then does the rest. A state below the source's is refused as before, the source's own is written
+over the drifted content of an equal order, a newer one and a removal are above it. So no older state can win, whatever
+a save drain has read before, and the entry stays readable until the source's state is saved. What a drain could still
+write is a state that the source had under a higher order before it was set back, if that drain was held up since: the
+entry is ahead again then, which the next comparison finds.
+
+For each entry in this order: read both sides again, copy the replica's version to `superseded_entries`, lower the
+order, and leave the key to the repair. A crash before the lowering leaves the entry ahead and a copy that a repeat
+finds again; one after it leaves a stale entry, which any repair heals.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from shlex import quote
+from typing import Any, Protocol
+
+from regworkers_core.adapters.mongo.superseded import KEEP_DAYS, Lowering
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.order import Order
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.replication.reconcile.classify import Kind, classify
+from regworkers_core.replication.reconcile.compare import Comparison, Difference, Step
+from regworkers_core.replication.reconcile.scan import Tick
+from regworkers_core.replication.reconcile.sides import Pair, Sides
+from regworkers_core.replication.reconcile.states import State, of_replica, of_source
+
+# Clocks that are behind and writers that pass by the protocol concern a few entries; a table that was restored, many.
+MOST_ENTRIES = 100
+MOST_SHARE = 0.01
+# Copies are whole documents.
+_BATCH = 100
+LISTED = 1000
+_NAMED = 3
+RESTORED = (
+    "this looks like a demand table that was restored from a backup, and then the replica holds changes that the table"
+    " has lost: restore the table to a later moment or write those changes to it first, see 'After a restore' in"
+    " docs/runbooks/out-of-sync.md; to give them up, repeat with `--after-restore`"
+)
+
+
+class Superseding(Protocol):
+    def keep(self, lowerings: Sequence[Lowering], *, acceptance: str, at: str) -> list[Lowering]: ...
+    def lower(self, lowerings: Sequence[Lowering]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """What an operator typed: how many entries are ahead, and whether the table was restored on purpose. `number` is
+    None in a dry run.
+    """
+
+    number: int | None = None
+    after_restore: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """An entry and the order of its state on either side."""
+
+    key: EntryKey
+    source: Order
+    replica: Order
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.key.document_id,
+            "source": self.source.as_fields(),
+            "replica": self.replica.as_fields(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptanceReport:
+    """`found` entries are ahead of a source whose state can be saved, `unsavable` of one whose state is refused; the
+    first LISTED of the former are `entries`. `accepted` were lowered, `changed` were not any more as they were found.
+    `refused_because` says why none may be lowered; `acceptance` is empty as long as none was made.
+    """
+
+    campaign_id: str | None
+    found: int
+    unsavable: int
+    entries: tuple[Ahead, ...]
+    refused_because: str = ""
+    acceptance: str = ""
+    accepted: int = 0
+    changed: int = 0
+
+    @property
+    def in_words(self) -> str:
+        """One line: what was found and done."""
+        parts = [f"{self.found} entries are ahead of their source"]
+        if self.acceptance:
+            parts = [
+                f"the source wins in {self.accepted} of {self.found} entries, acceptance {self.acceptance}"
+            ]
+        if self.changed:
+            parts.append(f"{self.changed} changed meanwhile and were left alone")
+        if self.unsavable:
+            parts.append(
+                f"{self.unsavable} more cannot be saved as the source has them: correct them there first"
+            )
+        return "; ".join(parts)
+
+    @property
+    def advice(self) -> str:
+        """What is left to do, empty when nothing is."""
+        if self.refused_because:
+            return f"the source may not win: {self.refused_because}"
+        if self.acceptance:
+            undo = f"regworkers reconcile{_of(self.campaign_id)} --undo"
+            return f"the versions before are kept for {KEEP_DAYS} days, `{undo}` brings them back"
+        return how_to_accept(self.campaign_id, self.found) if self.found else ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "found": self.found,
+            "unsavable": self.unsavable,
+            "entries": [each.as_dict() for each in self.entries],
+            "refusedBecause": self.refused_because or None,
+            "acceptance": self.acceptance or None,
+            "accepted": self.accepted,
+            "changed": self.changed,
+            "advice": self.advice,
+        }
+
+
+class Acceptance:
+    """Over a comparison that is judged. `clock` in epoch seconds."""
+
+    def __init__(
+        self,
+        comparison: Comparison,
+        sides: Sides,
+        superseded: Superseding,
+        *,
+        campaign_id: str | None,
+        clock: Callable[[], float],
+        tick: Tick,
+        on_step: OnStep = no_step,
+    ) -> None:
+        self._comparison, self._sides, self._superseded = comparison, sides, superseded
+        self._campaign_id, self._clock, self._tick, self._on_step = campaign_id, clock, tick, on_step
+
+    def plan(self, accept: Accept) -> AcceptanceReport:
+        """Which entries are ahead, and whether the source may win in them. Changes nothing."""
+        listed: list[Ahead] = []
+        found: Counter[str] = Counter()
+        unsavable = 0
+        for page in self._comparison.pages(Step.SETTLED, (Kind.AHEAD,)):
+            refused = self._sides.refused(difference.pair.source for difference in page)
+            for difference in page:
+                source, replica = difference.pair
+                if source is None or replica is None or source.invalid or difference.key in refused:
+                    unsavable += 1
+                    continue
+                found[difference.key.campaign_id] += 1
+                if len(listed) < LISTED:
+                    listed.append(Ahead(difference.key, source.order, replica.order))
+        entries = {campaign: self._comparison.source_entries(campaign) for campaign in found}
+        return AcceptanceReport(
+            self._campaign_id,
+            found.total(),
+            unsavable,
+            tuple(listed),
+            refused_because=refusal(found, entries, accept),
+        )
+
+    def run(self, planned: AcceptanceReport) -> AcceptanceReport:
+        """Lower exactly the states of the comparison, if the plan is not refused. Raises TransientFailure; a repeat
+        goes on.
+        """
+        if planned.refused_because or not planned.found:
+            return planned
+        # Sorts by time. Nothing that looks like a time of the contract: a server on SQLite takes it for one.
+        acceptance = f"{re.sub('[-:.]', '', iso(self._clock()))}-{uuid.uuid4().hex[:6]}"
+        accepted = 0
+        for page in self._comparison.pages(Step.SETTLED, (Kind.AHEAD,)):
+            for start in range(0, len(page), _BATCH):
+                batch = page[start : start + _BATCH]
+                accepted += self._lower(batch, acceptance)
+                self._tick(len(batch))
+        return replace(planned, acceptance=acceptance, accepted=accepted, changed=planned.found - accepted)
+
+    def _lower(self, batch: Sequence[Difference], acceptance: str) -> int:
+        keys = [difference.key for difference in batch]
+        # The replica first, as in `Sides.read`.
+        stored, items = self._sides.replica.get(keys), self._sides.source.get(keys)
+        lowerings = []
+        for difference in batch:
+            key = difference.key
+            if key not in stored or key not in items:
+                continue
+            source, replica = of_source(key, items[key]), of_replica(key, stored[key])
+            as_found = Pair(source, replica) == difference.pair
+            if as_found and classify(source, replica) is Kind.AHEAD and not source.invalid:
+                lowerings.append(Lowering(key, stored[key].custody, source.order))
+        refused = self._sides.refused(difference.pair.source for difference in batch)
+        kept = self._superseded.keep(
+            [each for each in lowerings if each.key not in refused],
+            acceptance=acceptance,
+            at=iso(self._clock()),
+        )
+        self._on_step("accept.after_keep")
+        self._superseded.lower(kept)
+        self._on_step("accept.after_lower")
+        fresh = self._sides.read(keys)
+        self._comparison.put(
+            [replace(each, pair=fresh[each.key], kind=classify(*fresh[each.key])) for each in batch]
+        )
+        seen = {difference.key: difference.pair.replica for difference in batch}
+        return sum(_is_below(fresh[each.key].replica, seen[each.key]) for each in kept)
+
+
+def _is_below(now: State | None, before: State | None) -> bool:
+    """Only a lowering leads down: every save is guarded."""
+    return now is not None and before is not None and now.order < before.order
+
+
+def refusal(found: Mapping[str, int], entries: Mapping[str, int], accept: Accept) -> str:
+    """Why the source may not win in as many entries as are `found` by campaign, of `entries` that the source has of
+    each; empty: it may. A single entry of a small campaign is no sign of a restored table.
+    """
+    total = sum(found.values())
+    if not accept.after_restore:
+        many = [each for each, ahead in found.items() if ahead > max(1, MOST_SHARE * entries[each])]
+        if many:
+            named = ", ".join(f"{found[each]} of {entries[each]} in {each}" for each in many[:_NAMED])
+            more = f" and {len(many) - _NAMED} more campaigns" if len(many) > _NAMED else ""
+            return f"{named}{more} are ahead, more than {MOST_SHARE:.0%}: {RESTORED}"
+        if total > MOST_ENTRIES:
+            return f"{total} entries are ahead, more than {MOST_ENTRIES}: {RESTORED}"
+    if accept.number is not None and accept.number != total:
+        return (
+            f"{total} entries are ahead, and {accept.number} were typed: look at them again with `--dry-run`"
+        )
+    return ""
+
+
+def how_to_accept(campaign_id: str | None, number: int | None = None) -> str:
+    """The commands, in a sentence."""
+    command = f"regworkers reconcile{_of(campaign_id)} --repair"
+    return (
+        f"`{command} --dry-run` lists what is ahead, `{command} --accept-source {number or 'N'}` lets the source win"
+        f" (in Dagster `accept_source: {number or 'N'}`)"
+    )
+
+
+def _of(campaign_id: str | None) -> str:
+    return f" --campaign {quote(campaign_id)}" if campaign_id else ""

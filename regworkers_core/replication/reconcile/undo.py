@@ -1,0 +1,173 @@
+"""Taking the last acceptance back: the former version of an entry returns where the replica still holds what the
+acceptance led to, which is a live entry under the source's order of then. The replica is ahead again afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from regworkers_core.adapters.mongo.replica import Stored
+from regworkers_core.adapters.mongo.superseded import Kept, SupersededEntries
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.replication.campaign import require_campaign
+from regworkers_core.replication.reconcile.acceptance import LISTED
+from regworkers_core.replication.reconcile.sides import ReplicaAccess
+from regworkers_core.runtime import Runtime
+
+# Copies are whole documents.
+_BATCH = 100
+
+
+class Now(StrEnum):
+    """What the replica holds now, as seen from an acceptance. Only RETURNABLE can be brought back."""
+
+    RETURNABLE = "returnable"
+    # It was never lowered, or is brought back already.
+    STANDS = "stands as before"
+    REMOVED = "removed since"
+    CHANGED = "changed since"
+
+
+@dataclass(slots=True)
+class UndoReport:
+    """`acceptance` is the last one that is not taken back, None where there is none. `counts` has every class of its
+    entries, `restored` those that were brought back; the first LISTED ids are `entries`, each with its class.
+    """
+
+    acceptance: str | None
+    confirmed: int | None = None
+    counts: dict[Now, int] = field(default_factory=lambda: dict.fromkeys(Now, 0))
+    entries: list[tuple[str, Now]] = field(default_factory=list)
+    restored: int = 0
+    refused_because: str = ""
+
+    @property
+    def clean(self) -> bool:
+        """Whether none of it is passed over, and all that was confirmed is back."""
+        passed = self.counts[Now.REMOVED] + self.counts[Now.CHANGED]
+        return not passed and self.confirmed in (None, self.restored)
+
+    @property
+    def advice(self) -> str:
+        """What is left to do, empty when nothing is."""
+        if self.acceptance is None:
+            return "there is no acceptance to take back"
+        if self.refused_because:
+            return f"nothing was brought back: {self.refused_because}"
+        returnable = self.counts[Now.RETURNABLE]
+        if self.confirmed is None:
+            return f"nothing is brought back yet: `--undo --yes-undo {returnable}` does" if returnable else ""
+        if self.restored < self.confirmed:
+            return f"{self.confirmed - self.restored} entries were saved once more meanwhile: repeat it"
+        return "the replica is ahead of its source again" if self.restored else ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "acceptance": self.acceptance,
+            "counts": {now.value: number for now, number in self.counts.items()},
+            "entries": [{"id": id_, "now": now.value} for id_, now in self.entries],
+            "restored": self.restored,
+            "refusedBecause": self.refused_because or None,
+            "advice": self.advice,
+        }
+
+
+def undo_acceptance(
+    runtime: Runtime,
+    campaign_id: str | None = None,
+    *,
+    confirmed: int | None = None,
+    on_progress: Callable[[int], None] = lambda _done: None,
+) -> UndoReport:
+    """Bring back what the last acceptance (of a campaign) replaced, if `confirmed` is how many entries that are; None
+    only counts them. Afterwards the acceptance before it is the last one.
+
+    Raises TransientFailure when MongoDB cannot answer, a repeat goes on; UsageError for an unknown campaign.
+    """
+    require_campaign(runtime, campaign_id)
+    return Undo(runtime.superseded_entries, runtime.replica, on_progress=on_progress).run(
+        campaign_id, confirmed
+    )
+
+
+class Undo:
+    def __init__(
+        self,
+        superseded: SupersededEntries,
+        replica: ReplicaAccess,
+        *,
+        on_progress: Callable[[int], None] = lambda _done: None,
+        on_step: OnStep = no_step,
+    ) -> None:
+        self._superseded, self._replica = superseded, replica
+        self._on_progress, self._on_step = on_progress, on_step
+
+    def run(self, campaign_id: str | None, confirmed: int | None) -> UndoReport:
+        acceptance = self._superseded.latest(campaign_id)
+        report = UndoReport(acceptance, confirmed)
+        if acceptance is None:
+            return report
+        for batch in self._batches(acceptance, campaign_id):
+            stored = self._replica.get(_keys(batch))
+            for kept in batch:
+                now = _judge(kept, stored.get(kept.key))
+                report.counts[now] += 1
+                if len(report.entries) < LISTED:
+                    report.entries.append((kept.key.document_id, now))
+        if confirmed is None:
+            return report
+        if confirmed != report.counts[Now.RETURNABLE]:
+            report.refused_because = (
+                f"{report.counts[Now.RETURNABLE]} entries can be, and {confirmed} were typed"
+            )
+            return report
+        done = 0
+        for batch in self._batches(acceptance, campaign_id):
+            report.restored += self._restore(batch)
+            done += len(batch)
+            self._on_progress(done)
+        return report
+
+    def _restore(self, batch: Sequence[Kept]) -> int:
+        """Bring back what can be, then say so of each row: a crash in between leaves rows that stand as before."""
+        stored = self._replica.get(_keys(batch))
+        returnable = [
+            (kept, stored[kept.key].custody)
+            for kept in batch
+            if _judge(kept, stored.get(kept.key)) is Now.RETURNABLE
+        ]
+        self._superseded.restore(returnable)
+        self._on_step("undo.after_restore")
+        fresh = self._replica.get(_keys(batch))
+        became = {kept.row_id: _judge(kept, fresh.get(kept.key)) for kept in batch}
+        # What is still returnable was saved once more meanwhile: it is open for a repeat.
+        self._superseded.close(
+            {row_id: now.value for row_id, now in became.items() if now is not Now.RETURNABLE}
+        )
+        return sum(became[kept.row_id] is Now.STANDS for kept, _ in returnable)
+
+    def _batches(self, acceptance: str, campaign_id: str | None) -> Iterator[list[Kept]]:
+        after = ""
+        while batch := self._superseded.page(acceptance, campaign_id, after, _BATCH):
+            yield batch
+            after = batch[-1].row_id
+
+
+def _judge(kept: Kept, stored: Stored | None) -> Now:
+    if stored is None or stored.fields is None:
+        return Now.REMOVED
+    if _same(stored.custody, kept.custody):
+        return Now.STANDS
+    return Now.RETURNABLE if stored.order == kept.order else Now.CHANGED
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return dict(one) == dict(other)
+
+
+def _keys(batch: Sequence[Kept]) -> list[EntryKey]:
+    return [kept.key for kept in batch]
