@@ -95,6 +95,19 @@ class DrainState:
 
 
 @dataclass(frozen=True, slots=True)
+class FuseState:
+    """A drain that has stopped itself because one defect failed too many of its items: what failed (`reason`, and its
+    `fingerprint` among dead letters), when (ISO time), in which run.
+    """
+
+    drain: str
+    fingerprint: str
+    reason: str
+    tripped_at: str
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class CampaignState:
     """`since` is when it came into its status, `lease_owner` who works on its draw, empty: nobody. `lease_beat` is
     another one at every look while that one lives. `round_due_at` is when the beacon signs the round that its draw
@@ -197,3 +210,4 @@ class Snapshot:
     scheduler: Reading[SchedulerState]
     parity: Reading[ParityState | None]
     unread_queues: Mapping[str, Unread] = field(default_factory=dict)
+    fuses: Reading[tuple[FuseState, ...]] = ()

@@ -5,7 +5,7 @@ While one of them is away, a queue that grows is no news: it is told as a conseq
 
 from __future__ import annotations
 
-BLIND = "blind"
+BLIND, FUSE = "blind", "drain-fuse"
 DEPENDENCY, DAEMONS, WATCHER = "dependency-down", "scheduler:daemons", "watcher:alerts_sensor"
 # As the drains' specifications in the flows say; a test compares.
 NEEDS = {
@@ -26,8 +26,8 @@ def of_drain(name: str) -> tuple[str, ...]:
 
 
 def of_backlog(drain: str) -> tuple[str, ...]:
-    """Keys of what makes work wait for a drain: no run is started without daemons, either."""
-    return (*of_drain(drain), DAEMONS) if drain else ()
+    """Keys of what makes work wait for a drain: no run is started without daemons or after its fuse blew, either."""
+    return (*of_drain(drain), DAEMONS, f"{FUSE}:{drain}") if drain else ()
 
 
 def of_draws() -> tuple[str, ...]:

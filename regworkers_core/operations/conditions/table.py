@@ -5,7 +5,7 @@ from __future__ import annotations
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import SELECTION_JOBS
 from regworkers_core.operations.conditions import campaigns, dependencies, kept, queues, scheduler, work
-from regworkers_core.operations.conditions.causes import BLIND, DEPENDENCY
+from regworkers_core.operations.conditions.causes import BLIND, DEPENDENCY, FUSE
 from regworkers_core.operations.conditions.condition import Condition
 from regworkers_core.operations.conditions.texts import duration
 from regworkers_core.settings import AlertSettings, AnalyticsSettings, CertificatesSettings
@@ -77,6 +77,16 @@ TABLE: tuple[Condition, ...] = (
         several="watchers are silent",
         judge=scheduler.watcher_silent,
         timed=True,
+    ),
+    Condition(
+        name=FUSE,
+        fires="a drain has stopped itself, because one defect made more than 20 of its last 400 items dead letters; over "
+        "when another code version runs, or after `regworkers drain resume`",
+        severity=_SEVERITY.drain_fuse.value,
+        key="drain",
+        runbook="dead-letters.md",
+        several="drains have stopped themselves",
+        judge=work.fuses,
     ),
     Condition(
         name="error-rate",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import Unread
-from regworkers_core.operations.conditions.causes import of_backlog, of_drain
+from regworkers_core.operations.conditions.causes import FUSE, of_backlog, of_drain
 from regworkers_core.operations.conditions.condition import Finding, Given, Judgement
 from regworkers_core.operations.conditions.texts import duration
 
@@ -29,13 +29,35 @@ def error_rate(given: Given) -> Judgement | Unread:
         details = {"failed": drain.failed, "received": drain.received, "rate": round(rate, 4)}
         # A dependency's failure gives items back; what became a dead letter was the item's own fault.
         own = drain.dead_lettered
-        because = (
-            ()
-            if own >= limits.error_items and own > limits.error_rate * drain.received
-            else of_drain(drain.name)
-        )
+        is_own = own >= limits.error_items and own > limits.error_rate * drain.received
+        because = (f"{FUSE}:{drain.name}", *(() if is_own else of_drain(drain.name)))
         found.append(Finding(drain.name, given.severity.error_rate, summary, details, because))
     return Judgement(tuple(found))
+
+
+def fuses(given: Given) -> Judgement | Unread:
+    """One finding for each drain that has stopped itself."""
+    blown = given.snapshot.fuses
+    if isinstance(blown, Unread):
+        return blown
+    return Judgement(
+        tuple(
+            Finding(
+                fuse.drain,
+                given.severity.drain_fuse,
+                f"the drain {fuse.drain} has stopped itself: too many items failed with {fuse.reason} (fingerprint "
+                f"{fuse.fingerprint}); it starts with another code version, or after `regworkers drain resume "
+                f"{fuse.drain}`",
+                {
+                    "fingerprint": fuse.fingerprint,
+                    "reason": fuse.reason,
+                    "trippedAt": fuse.tripped_at,
+                    "runId": fuse.run_id,
+                },
+            )
+            for fuse in blown
+        )
+    )
 
 
 def batch_time(given: Given) -> Judgement | Unread:

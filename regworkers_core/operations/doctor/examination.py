@@ -24,6 +24,7 @@ _SECTION_OF = {
     "dependency-down": "dependencies",
     "scheduler": "sensors",
     "watcher": "sensors",
+    "drain-fuse": "drains",
     "error-rate": "drains",
     "batch-time": "drains",
     "stream-lag": "stream",

@@ -9,6 +9,7 @@ from typing import Any
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import (
     CertificateState,
+    FuseState,
     LeaseState,
     ParityState,
     SchedulerState,
@@ -18,7 +19,7 @@ from regworkers_core.domain.snapshot import (
 )
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.drain_heartbeat import is_heartbeat
-from regworkers_core.drains import DrainSpec
+from regworkers_core.drains import DrainSpec, fuse_in_force
 from regworkers_core.operations.certificates.checking import check_certificate
 from regworkers_core.operations.certificates.inspection import Problem
 from regworkers_core.operations.snapshot.at_once import at_once
@@ -40,6 +41,7 @@ _ASKS = {
     "stream": "streams",
     "leases": "dynamodb",
     "drains": "mongo",
+    "fuses": "dynamodb",
     "campaigns": "mongo",
     "scheduler": "dagster",
     "parity": "mongo",
@@ -76,6 +78,7 @@ def read_snapshot(
         "stream": lambda: stream(runtime),
         "leases": lambda: _leases(runtime),
         "drains": lambda: read_drains(runtime, specs),
+        "fuses": lambda: _fuses(runtime, specs),
         "campaigns": lambda: read_campaigns(runtime),
         "certificates": lambda: (_certificate(runtime),),
         "scheduler": scheduler,
@@ -94,6 +97,7 @@ def read_snapshot(
         },
         queues=queues,
         unread_queues=unread_queues,
+        fuses=found["fuses"],
         stream=found["stream"],
         leases=found["leases"],
         drains=found["drains"],
@@ -146,6 +150,14 @@ def _leases(runtime: Runtime) -> tuple[LeaseState, ...]:
         LeaseState(row.key.pk, row.key.sk, row.owner, row.token, row.position.lstrip("0"))
         for row in rows
         if not is_heartbeat(row.key.pk)
+    )
+
+
+def _fuses(runtime: Runtime, specs: Iterable[DrainSpec[Any]]) -> tuple[FuseState, ...]:
+    """Those that keep the code that runs here from draining."""
+    blown = [fuse for spec in specs if (fuse := fuse_in_force(runtime, spec.name)) is not None]
+    return tuple(
+        FuseState(fuse.drain, fuse.fingerprint, fuse.reason, fuse.tripped_at, fuse.run_id) for fuse in blown
     )
 
 

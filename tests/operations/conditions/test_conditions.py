@@ -11,6 +11,7 @@ from regworkers_core.domain.snapshot import (
     CampaignState,
     CertificateState,
     FailedRun,
+    FuseState,
     ParityState,
     SchedulerState,
     Snapshot,
@@ -137,6 +138,14 @@ def test_more_than_one_in_twenty_failed_and_more_than_two(received: int, failed:
     assert bool(lines) is holds
     if holds:
         assert f"{failed} of {received} items" in lines[0][2] and lines[0][1] == "critical"
+
+
+def test_a_drain_that_has_stopped_itself_names_the_defect_and_what_starts_it_again() -> None:
+    fuse = FuseState("save", "f1", "DEFECT: KeyError at saver.py:7", ago(60), "run1")
+    ((subject, severity, line),) = found("drain-fuse", replace(WELL, fuses=(fuse,)))
+    assert (subject, severity) == ("save", "critical")
+    for part in ("KeyError at saver.py:7", "fingerprint f1", "`regworkers drain resume save`"):
+        assert part in line
 
 
 def test_batches_that_take_nearly_as_long_as_they_may() -> None:

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.alerting import Held
 from regworkers_core.domain.alert import Alert, Severity
-from regworkers_core.domain.snapshot import CampaignState, FailedRun, SchedulerState, Snapshot, Unread
+from regworkers_core.domain.snapshot import (
+    CampaignState,
+    FailedRun,
+    FuseState,
+    SchedulerState,
+    Snapshot,
+    Unread,
+)
 from regworkers_core.operations.conditions.condition import Finding, Given, Judgement
 from regworkers_core.operations.conditions.fold import Before, Folded, fold
 from regworkers_core.operations.conditions.table import TABLE
@@ -158,6 +165,13 @@ def test_aws_is_one_dependency_and_its_members_explain_as_each_of_them_would() -
     assert found["dependency-down:aws"].details["consequencesCount"] == 2
     after = incident(found["dependency-down:aws"], open=False, resolved_at=ago(30))
     assert alerts(folded(replace(WELL, queues=DEEP), incidents=[after])) == {}
+
+
+def test_a_queue_behind_a_drain_that_has_stopped_itself_is_its_consequence() -> None:
+    fuse = FuseState("save", "f1", "DEFECT: KeyError", ago(60), "run1")
+    found = alerts(folded(replace(WELL, fuses=(fuse,), queues=DEEP)))
+    assert set(found) == {"drain-fuse:save", "queue-depth:analytics-queue"}
+    assert found["drain-fuse:save"].details["consequencesCount"] == 1
 
 
 def test_a_failed_draw_and_its_campaign_that_stands_still_are_one() -> None:

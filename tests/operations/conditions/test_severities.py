@@ -13,6 +13,7 @@ from regworkers_core.domain.snapshot import (
     CampaignState,
     CertificateState,
     FailedRun,
+    FuseState,
     ParityState,
     SchedulerState,
     StreamState,
@@ -51,6 +52,7 @@ ILL = replace(
         {"SENSOR": None}, (TickState("sensor", 3.0, None),), (FailedRun("r", "top_up", ago(60)),)
     ),
     parity=ParityState(ago(60), {"missing": 200}),
+    fuses=(FuseState("save", "f1", "DEFECT: KeyError at saver.py:7", ago(60), "run1"),),
 )
 
 
@@ -67,7 +69,7 @@ def severities(**changed: str) -> dict[str, set[str]]:
             )
         }
         for each in TABLE
-        if each.name not in ("mongo-away", "blind", "drain-fuse")
+        if each.name not in ("mongo-away", "blind")
     }
 
 
