@@ -51,18 +51,27 @@ class InstanceCheck:
         self._alive, self._clock = alive or _lives, clock
         self._lock = threading.Lock()
         self._trusted_until = float("-inf")
+        self._refused: tuple[Exception, float] | None = None
 
     def __call__(self, dependency: str) -> None:
         """Raises TransientFailure for another instance's server, and what `read_id` raises."""
-        if self._clock() < self._trusted_until:
+        asked = self._clock()
+        if asked < self._trusted_until:
             return
         with self._lock:
             began = self._clock()
             if began < self._trusted_until:
                 return
-            state = self._read_state()
-            if not self._is_ours(state):
-                self._compare(dependency, state)
+            if self._refused is not None and self._refused[1] > asked:
+                # Found out while this thread waited: a server that is away is not waited for by one after the other.
+                raise self._refused[0]
+            try:
+                state = self._read_state()
+                if not self._is_ours(state):
+                    self._compare(dependency, state)
+            except Exception as error:
+                self._refused = error, self._clock()
+                raise
             self._trusted_until = began + _TRUST_SECONDS
 
     def _is_ours(self, state: dict[str, Any]) -> bool:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+
 import pytest
 
 from regworkers_core.adapters.local_instance import InstanceCheck
 from regworkers_core.domain.reasons import TransientFailure
+from tests.support.waiting import wait_until
 
 
 class World:
@@ -58,3 +62,39 @@ def test_a_process_that_ended_is_noticed_before_another_one_can_have_taken_its_p
     world.now = 0.3
     with pytest.raises(TransientFailure, match="another instance's server"):
         world.check("mongo")
+
+
+def test_a_server_that_is_away_is_not_waited_for_by_one_thread_after_the_other() -> None:
+    asked: list[int] = []
+    moments = itertools.count()
+    let_go = threading.Event()
+
+    def away() -> str | None:
+        asked.append(1)
+        let_go.wait(20)
+        raise TransientFailure("mongo", "away")
+
+    def clock() -> float:
+        nonlocal now
+        now = next(moments)
+        return now
+
+    now = 0
+    check = InstanceCheck("mongo", lambda: {"id": "ours"}, away, clock=clock)
+    failures: list[str] = []
+
+    def call() -> None:
+        try:
+            check("mongo")
+        except TransientFailure as failure:
+            failures.append(failure.error)
+
+    threads = [threading.Thread(target=call) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    # Each has asked what time it is, and the one that holds the lock a second time.
+    wait_until(lambda: now == len(threads))
+    let_go.set()
+    for thread in threads:
+        thread.join(20)
+    assert failures == ["away"] * 5 and len(asked) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import SELECTION_JOBS
+from regworkers_core.engine.fuse import MOST_DEFECTS, WINDOW_ITEMS
 from regworkers_core.operations.conditions import campaigns, dependencies, kept, queues, scheduler, work
 from regworkers_core.operations.conditions.causes import BLIND, DEPENDENCY, FUSE
 from regworkers_core.operations.conditions.condition import Condition
@@ -80,8 +81,8 @@ TABLE: tuple[Condition, ...] = (
     ),
     Condition(
         name=FUSE,
-        fires="a drain has stopped itself, because one defect made more than 20 of its last 400 items dead letters; over "
-        "when another code version runs, or after `regworkers drain resume`",
+        fires=f"a drain has stopped itself: one defect made more than {MOST_DEFECTS} of its last {WINDOW_ITEMS} items "
+        "dead letters; over when another code version runs, or after `regworkers drain resume`",
         severity=_SEVERITY.drain_fuse.value,
         key="drain",
         runbook="dead-letters.md",

@@ -65,6 +65,10 @@ REMOVE_DEAD_HEARTBEATS = Statement(
 REMOVE_FUSES = Statement(
     "RemoveABlownFuse", ("dynamodb:DeleteItem", "dynamodb:GetItem"), (leases,), _rows_of("FUSE")
 )
+# While MongoDB is away.
+REMEMBER_OUTAGES = Statement(
+    "RememberWhoWasTold", ("dynamodb:DeleteItem", "dynamodb:PutItem"), (leases,), _rows_of("OUTAGE")
+)
 
 
 def send(sid: str, *names: str) -> Statement:

@@ -11,6 +11,7 @@ from regworkers_core.operations.policies.parts import (
     OLDEST_MESSAGE,
     PEEK,
     PUT_METRICS,
+    REMEMBER_OUTAGES,
     REMOVE_DEAD_HEARTBEATS,
     REMOVE_FUSES,
     WORK_QUEUES,
@@ -62,19 +63,11 @@ _LOOK = (
 )
 
 
-def _own_rows(_place: Place) -> Mapping[str, Any]:
-    return {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": ["OUTAGE#alerts"]}}
-
-
-_REMEMBER = Statement(
-    "RememberThatMongoDbIsAway", ("dynamodb:DeleteItem", "dynamodb:PutItem"), (leases,), _own_rows
-)
-
 PLATFORM = (
     Worker(
         "sensors",
         "the code server: sensors, schedules, checks; `regworkers alerts evaluate`",
-        (*_LOOK, REMOVE_DEAD_HEARTBEATS, PUT_METRICS, _REMEMBER),
+        (*_LOOK, REMOVE_DEAD_HEARTBEATS, PUT_METRICS, REMEMBER_OUTAGES),
         # Only of a drain that was killed, and while MongoDB is away.
         frozenset({"dynamodb:DeleteItem", "dynamodb:PutItem"}),
     ),
