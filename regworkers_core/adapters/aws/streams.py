@@ -18,6 +18,8 @@ MAX_RECORDS = 1000
 # An answer of so many bytes ended because of the megabyte: its JSON is never smaller than what counts.
 _FULL_BYTES = 900 * 1024
 _VIEW = "NEW_AND_OLD_IMAGES"
+# An id as the service makes them.
+_ANY_SHARD = "shardId-00000000000000000000-00000000"
 # How an endpoint says that it does not know `ShardFilter`.
 _UNKNOWN_PARAMETER = ("ValidationException", "SerializationException", "UnknownParameter")
 # TTL removals carry this principal.
@@ -178,15 +180,15 @@ class DynamoStreams:
 
     def probe(self, known: KnownStream | None) -> None:
         """Ask the endpoint as a reader does. Raises TransientFailure, UsageError without table or stream."""
-        if known is None or not known.shard_id:
-            self.listing(self.latest_stream())
-            return
+        if known is None:
+            known = KnownStream(self.latest_stream())
         try:
             # At its end, so that no record is read.
-            iterator = self._seek(known.arn, known.shard_id, {"ShardIteratorType": "LATEST"})
+            where = {"ShardIteratorType": "LATEST"}
+            iterator = self._seek(known.arn, known.shard_id or _ANY_SHARD, where)
             self.read(known.shard_id, iterator, 1)
         except (Trimmed, IteratorExpired):
-            # Nobody listed the shards for long: it answered all the same.
+            # That it does not know the shard is an answer, too: nobody listed them lately, or ever.
             pass
 
     def iterator(self, stream_arn: str, shard_id: str, after: str | None) -> str:
