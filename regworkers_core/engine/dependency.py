@@ -21,9 +21,10 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 # What waits on purpose (a long poll) is given more.
 SLOW_SECONDS = 2.0
-# Parts of batches that are refused in a row, for as long as a call is retried, before nothing at all is believed to get
-# through. Where nine in ten are refused, so many in a row come once in forty thousand times.
+# Parts of batches that are refused in a row, over so long, before nothing at all is believed to get through. Where nine
+# in ten are refused, so many in a row come once in forty thousand times; a part is repeated for about twice the time.
 _REFUSED_IN_A_ROW = 100
+_REFUSED_SECONDS = 5.0
 
 # The library's own retry log prints the exception, and a driver's exception may print a document.
 stamina.instrumentation.set_on_retry_hooks([])
@@ -131,7 +132,7 @@ class Dependency:
                 self._refused_since = self._clock()
             self._refused_in_a_row += throttled
             refused_seconds = self._clock() - self._refused_since
-            if self._refused_in_a_row < _REFUSED_IN_A_ROW or refused_seconds < self.policy.total_seconds:
+            if self._refused_in_a_row < _REFUSED_IN_A_ROW or refused_seconds < _REFUSED_SECONDS:
                 return
             self._refused_in_a_row = 0
         self.breaker.trip()

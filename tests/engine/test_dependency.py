@@ -227,7 +227,7 @@ def test_refused_parts_are_counted_and_open_the_breaker_once_nothing_gets_throug
     clock = Clock()
     made = dependency(clock=clock)
     refused(made, clock, 5)
-    assert made.throttles == 125 and not made.breaker.is_open, "not for as long as a call is retried"
+    assert made.throttles == 125 and not made.breaker.is_open, "not in the first seconds"
     refused(made, clock, 1)
     assert made.throttles == 150 and made.breaker.is_open
 

@@ -25,11 +25,13 @@ from regworkers_core.engine.breaker import CircuitBreaker
 from regworkers_core.engine.dead_letters import DeadLetterOffice
 from regworkers_core.engine.dependency import Classify, Dependency, RetryPolicy
 from regworkers_core.engine.drain import Settlement
+from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.ports import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 from regworkers_core.replication.save.saver import Saver
 from regworkers_core.replication.save.work import SaveHandler
 from regworkers_core.replication.send import send_keys
+from tests.enqueue.fakes import FakeLeaseTable
 from tests.support.entries import item
 
 VISIBILITY_SECONDS = 60.0
@@ -72,7 +74,12 @@ class World:
         )
         office = DeadLetterOffice(self.replication, self.dead, self, run_id="run", clock=lambda: self.now)
         self._work: MessageWork[ReplicationItem] = MessageWork(
-            "save", SaveHandler(self.saver), office, max_attempts=20, on_step=lambda step: self.on_step(step)
+            "save",
+            SaveHandler(self.saver),
+            office,
+            Marks(FakeLeaseTable(), self.replication.name),
+            max_attempts=20,
+            on_step=lambda step: self.on_step(step),
         )
         self.counts: Counter[str] = Counter()
 
