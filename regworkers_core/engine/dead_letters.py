@@ -10,7 +10,6 @@ from typing import Protocol
 import structlog
 
 from regworkers_core.domain.dead_letter import DeadLetter, Subject
-from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.ports import Outgoing, Queue, Received
@@ -88,7 +87,7 @@ class DeadLetterOffice:
                 attempt=letter.attempt,
                 error=str(letter.failure),
                 messageId=letter.message.message_id,
-                correlationId=_correlation_id(letter),
+                correlationId=letter.message.correlation_id,
             )
 
     def _record(self, letter: Letter, at: str) -> DeadLetter:
@@ -98,14 +97,14 @@ class DeadLetterOffice:
             queue=self._queue.name,
             message_id=letter.message.message_id,
             failure=letter.failure,
-            correlation_id=_correlation_id(letter),
+            correlation_id=letter.message.correlation_id,
             first_failed_at=letter.message.attributes.get("firstFailedAt", at),
             subject=letter.subject,
         )
 
     def _outgoing(self, letter: Letter, at: str, record: DeadLetter | None) -> Outgoing:
         attributes = {
-            "correlationId": _correlation_id(letter),
+            "correlationId": letter.message.correlation_id,
             "attempt": str(letter.attempt),
             "firstFailedAt": letter.message.attributes.get("firstFailedAt", at),
             "origin": letter.message.origin,
@@ -126,7 +125,3 @@ class DeadLetterOffice:
             if queue is self._dead_letter_queue:
                 self._on_unsent(len(failures))
             raise TransientFailure("sqs", f"{queue.name}: {len(failures)} messages not confirmed")
-
-
-def _correlation_id(letter: Letter) -> str:
-    return fit_correlation_id(letter.message.attributes.get("correlationId"))

@@ -41,6 +41,11 @@ class Received:
     sent_at: float | None = None
 
     @property
+    def correlation_id(self) -> str:
+        """Empty where the attribute is none: what others put there may be a fan's data."""
+        return fit_correlation_id(self.attributes.get("correlationId"))
+
+    @property
     def origin(self) -> str:
         """The id of the message that asked first: what is sent on of a message, or sent again after it was a dead
         letter, has an id of its own.

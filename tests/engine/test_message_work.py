@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from regworkers_core.domain.dead_letter import Subject
+from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.reasons import ItemFailure, LeftOver, PermanentFailure, Reason, TransientFailure
 from regworkers_core.engine.handling import Asked
 from regworkers_core.engine.ports import Received
@@ -176,3 +179,22 @@ def test_a_dead_letter_that_is_not_confirmed_keeps_itsmessage() -> None:
 
 def test_a_message_without_items_is_done() -> None:
     assert World().settle(message()).done
+
+
+def test_a_correlation_id_of_others_that_may_be_a_fans_data_goes_no_further() -> None:
+    world = World(b=REFUSED)
+    body = encode(MessageType.ASSIGN, "somebody@example.org", ["a", "b"]).decode()
+    world.settle(Received("m1", "r1", body, {"correlationId": "somebody@example.org"}, 1))
+    assert {asked.correlation_id for asked in world.handler.asked} == {"m1"}
+    sent = [world.dead.sent[0].body.decode(), world.dead.sent[0].attributes, world.history.letters[0]]
+    assert "somebody" not in repr(sent)
+
+
+def test_an_item_that_lies_deeper_than_json_is_written_lands_alone_and_whole() -> None:
+    world = World()
+    deep: Any = "x"
+    for _ in range(900):
+        deep = [deep]
+    settlement = world.settle(message("a", deep))
+    assert (settlement.counts["applied"], settlement.counts["dead_lettered"]) == (1, 1)
+    assert items_of(world.dead) == [[deep]]

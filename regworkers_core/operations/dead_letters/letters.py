@@ -13,7 +13,6 @@ from regworkers_core.domain.messages import (
     RefusedRecord,
     ReplicationItem,
     decode,
-    fit_correlation_id,
 )
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 from regworkers_core.domain.selection import Chunk
@@ -63,7 +62,7 @@ class DeadMessage:
 
     @property
     def correlation_id(self) -> str:
-        return fit_correlation_id(self.message.attributes.get("correlationId"))
+        return self.message.correlation_id
 
     @property
     def attempt(self) -> int:
