@@ -17,7 +17,7 @@ from regworkers_core.engine.leases import LeaseKey, LeaseRow, LeaseTable
 # More than so many of the last items with one fingerprint are no odd items any more.
 MOST_DEFECTS = 20
 WINDOW_ITEMS = 400
-_PARTITION = "FUSE#"
+FUSES = "FUSE#"
 
 
 class FuseBlown(Exception):
@@ -106,7 +106,7 @@ def remove_blown(table: LeaseTable, drain: str) -> BlownFuse | None:
 
 
 def _key(drain: str) -> LeaseKey:
-    return LeaseKey(_PARTITION + drain, "FUSE")
+    return LeaseKey(FUSES + drain, "FUSE")
 
 
 def _blown(drain: str, row: LeaseRow) -> BlownFuse:

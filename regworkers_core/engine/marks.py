@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 UNANSWERED = 3
 # The mark that is not followed by a try.
 _LAST_MARK = 3
-PARTITION = "MARK#"
+MARKS = "MARK#"
 WHOLE = "whole"
 _ITEM = "item "
 KILLED = PermanentFailure(Reason.KILLED, "the process ended each time while this was handled alone")
@@ -64,7 +64,7 @@ class Marks:
     """The marks of one queue's messages; safe to share between threads, each message in the hands of one."""
 
     def __init__(self, table: LeaseTable, queue: str) -> None:
-        self._table, self._partition = table, PARTITION + queue
+        self._table, self._partition = table, MARKS + queue
         # Whose write a row is: of a drain, and never of another start of it.
         self._owner = uuid.uuid4().hex
         # Of messages in hand whose row was looked at. Each is dropped with the outcome of its message.

@@ -10,6 +10,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from regworkers_core.adapters.aws.streams import StreamRecord, stream_record
 from regworkers_core.domain.dead_letter import DeadLetter
@@ -19,6 +20,8 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.engine.dead_letters import DeadLetterOffice
 from regworkers_core.engine.drain import OUTCOMES, Settlement
+from regworkers_core.engine.fuse import MOST_DEFECTS
+from regworkers_core.replication.enqueue.events import change_of
 from regworkers_core.replication.enqueue.work import EnqueueWork, invoke_enqueue
 from tests.enqueue.fakes import FakeQueue, change, entry, insert
 
@@ -470,3 +473,70 @@ def test_any_record_is_sent_dropped_or_a_dead_letter(
     assert len(items(queue)) + len(dead.sent) + settlement.counts["filtered"] == 1
     for item in items(queue):
         ReplicationItem.parse(item)
+
+
+# Records that raise
+
+
+def break_reading(patch: pytest.MonkeyPatch, *sequences: str) -> None:
+    """Of the records named, or of all."""
+
+    def bug(record: StreamRecord) -> Any:
+        if not sequences or record.sequence in sequences:
+            raise KeyError("zoe@example.com")
+        return change_of(record)
+
+    patch.setattr("regworkers_core.replication.enqueue.work.change_of", bug)
+
+
+def test_a_record_that_raises_is_a_dead_letter_and_those_beside_it_are_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    queue, dead = FakeQueue(), FakeQueue()
+    break_reading(monkeypatch, "17")
+    with capture_logs():
+        settlement = run(queue, inserts(100), dead=dead)
+    assert len(settlement.done) == 100 and settlement.blown is None
+    assert {item["sk"] for item in items(queue)} == {
+        f"ENTRY#e{number}" for number in range(100) if number != 17
+    }
+    (letter,) = dead.sent
+    assert letter.attributes["reason"] == "DEFECT"
+    assert letter.attributes["error"].startswith("KeyError at replication/enqueue/work.py:")
+    assert b"zoe" not in letter.body + str(letter.attributes).encode()
+
+
+def test_of_one_key_a_record_that_raises_holds_up_neither_the_earlier_nor_the_later_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    queue, dead = FakeQueue(), FakeQueue()
+    break_reading(monkeypatch, "2")
+    batch = records(*(insert("same", str(number), version={"N": str(number)}) for number in (1, 2, 3)))
+    with capture_logs():
+        settlement = run(queue, batch, dead=dead)
+    assert len(settlement.done) == 3 and len(dead.sent) == 1
+    assert items(queue)[-1]["version"] == 3, "the last state is sent last"
+
+
+def test_a_record_that_raises_is_not_done_before_its_dead_letter_is_confirmed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dead = FakeQueue()
+    dead.fail = {0: False}
+    break_reading(monkeypatch, "1")
+    with capture_logs():
+        settlement = run(FakeQueue(), inserts(3), dead=dead)
+    assert [record.sequence for record, _ in settlement.again] == ["1"]
+
+
+def test_a_bug_in_every_record_makes_few_dead_letters_and_all_the_rest_goes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    queue, dead = FakeQueue(), FakeQueue()
+    work = EnqueueWork(queue, office=DeadLetterOffice(queue, dead, NoHistory(), run_id="r"))
+    break_reading(monkeypatch)
+    with capture_logs():
+        settlements = [work(inserts(7)) for _ in range(10)]
+    assert 0 < len(dead.sent) <= MOST_DEFECTS
+    assert settlements[-1].blown is not None and not settlements[-1].done
+    assert len(settlements[-1].again) == 7

@@ -9,20 +9,24 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from regworkers_core import drains
 from regworkers_core import runtime as runtimes
 from regworkers_core.adapters.aws.demand_table import Cleared, DemandTable
 from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.ports import Received
 from regworkers_core.engine.queue_source import QueueSource
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.replication.save.saver import Saved, Saver, Wanted
 from regworkers_core.runtime import Runtime
 from regworkers_core.system import DRAINS
 from tests.faults.crash import SECTIONS, Fault
 from tests.support.runtimes import test_settings
+
+DEADLY = "deadly"
 
 
 class AcknowledgesFirst(QueueSource):
@@ -43,9 +47,22 @@ class Throttled(DemandTable):
         return Cleared(changed, [*failed, *((entry, busy) for entry in entries[1::2])])
 
 
+def die_of_an_entry() -> None:
+    """One entry ends the process, as one would that takes all memory."""
+    save = Saver.save
+
+    def deadly(saver: Saver, wanted: Mapping[EntryKey, Wanted]) -> Saved:
+        if any(key.entry_id == DEADLY for key in wanted):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return save(saver, wanted)
+
+    Saver.save = deadly  # type: ignore[method-assign]
+
+
 # What is broken on purpose.
 VARIANTS: dict[str, Callable[[], None]] = {
     "good": lambda: None,
+    "dies of an entry": die_of_an_entry,
     "acknowledges first": lambda: setattr(drains, "QueueSource", AcknowledgesFirst),
     "throttled": lambda: setattr(runtimes, "DemandTable", Throttled),
 }

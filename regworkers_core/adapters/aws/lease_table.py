@@ -13,11 +13,14 @@ from regworkers_core.adapters.aws.tables import known_table
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
+from regworkers_core.engine.marks import MARKS
 
 # All of them are reserved words in expressions.
 _NAMES = {f"#{name}": name for name in ("owner", "token", "counter", "position", "state")}
 # Keys of one BatchGetItem.
 _MAX_GET = 100
+# Of a megabyte each, for a look: some ten thousand rows.
+_MOST_PAGES = 3
 _HELD = "#owner = :owner AND #token = :token"
 _AS_SEEN = "#token = :token AND #counter = :counter"
 
@@ -62,9 +65,22 @@ class DynamoLeaseTable:
             query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
     def all(self, limit: int) -> list[LeaseRow]:
-        """Up to `limit` rows of every kind, in no order: for a look at who holds what, not for taking any."""
-        answer = self._call(lambda: self._client.scan(TableName=self._table, Limit=limit))
-        return [_row(item) for item in answer["Items"]]
+        """Up to `limit` rows of every kind but marks of messages, of which an outage makes many; in no order: for a
+        look at who holds what, not for taking any.
+        """
+        query: dict[str, Any] = {
+            "TableName": self._table,
+            "FilterExpression": "NOT begins_with(PK, :marks)",
+            "ExpressionAttributeValues": attributes({":marks": MARKS}),
+        }
+        rows: list[LeaseRow] = []
+        for _ in range(_MOST_PAGES):
+            page = self._call(lambda: self._client.scan(**query))
+            rows.extend(_row(item) for item in page["Items"])
+            if len(rows) >= limit or not page.get("LastEvaluatedKey"):
+                break
+            query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+        return rows[:limit]
 
     def swap(self, row: LeaseRow, seen: LeaseRow | None) -> bool:
         condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(PK)"}

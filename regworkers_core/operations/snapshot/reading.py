@@ -20,6 +20,7 @@ from regworkers_core.domain.snapshot import (
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.drain_heartbeat import is_heartbeat
 from regworkers_core.drains import DrainSpec, fuse_in_force
+from regworkers_core.engine.fuse import FUSES
 from regworkers_core.operations.certificates.checking import check_certificate
 from regworkers_core.operations.certificates.inspection import Problem
 from regworkers_core.operations.snapshot.at_once import at_once
@@ -149,7 +150,7 @@ def _leases(runtime: Runtime) -> tuple[LeaseState, ...]:
     return tuple(
         LeaseState(row.key.pk, row.key.sk, row.owner, row.token, row.position.lstrip("0"))
         for row in rows
-        if not is_heartbeat(row.key.pk)
+        if not is_heartbeat(row.key.pk) and not row.key.pk.startswith(FUSES)
     )
 
 

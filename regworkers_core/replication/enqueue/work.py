@@ -16,8 +16,10 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, Op, RefusedRecord, chunks, encode
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure
 from regworkers_core.engine.dead_letters import DeadLetterOffice, Letter
+from regworkers_core.engine.defects import defect_of, in_parts
 from regworkers_core.engine.dependency import RetryPolicy
 from regworkers_core.engine.drain import Settlement
+from regworkers_core.engine.fuse import Fuse, FuseBlown
 from regworkers_core.engine.ports import Outgoing, Queue, Received, SendFailure
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.observability.tracing import inject, span
@@ -67,10 +69,36 @@ class EnqueueWork:
         self._queue, self._office = queue, office
         self._clock, self._new_id = clock, new_id
         self._backoff, self._on_step = backoff, on_step
+        self._fuse = Fuse()
         self._lock = threading.Lock()
         self._failures_in_a_row = 0
 
     def __call__(self, records: Sequence[StreamRecord]) -> Settlement[StreamRecord]:
+        """Where a batch raises, its halves are done until the record that raises is alone. Keys that are sent again do
+        no harm, nor do records of one key in two messages: they are hints.
+        """
+        settlement = Settlement[StreamRecord]()
+        try:
+            if self._fuse.blown is not None:
+                raise FuseBlown
+            for part in in_parts(records, self._work, self._raised_alone):
+                settlement.add(part)
+        except FuseBlown:
+            settlement = Settlement(again=[(record, _REFUSED_SECONDS) for record in records])
+            settlement.counts.update(received=len(records), returned=len(records))
+        settlement.blown = self._fuse.blown
+        return settlement
+
+    def _raised_alone(self, record: StreamRecord, error: Exception) -> Settlement[StreamRecord]:
+        failure = defect_of(error)
+        log.error("a record raised, twice and alone", error=failure.error, exc_info=error)
+        self._fuse.failed(failure)
+        settlement = Settlement[StreamRecord]()
+        settlement.counts["received"] = 1
+        self._refuse([(record, failure)], settlement)
+        return settlement
+
+    def _work(self, records: Sequence[StreamRecord]) -> Settlement[StreamRecord]:
         settlement = Settlement[StreamRecord]()
         settlement.counts["received"] = len(records)
         with span("enqueue", records=len(records)):
@@ -82,6 +110,7 @@ class EnqueueWork:
                 failures = self._send(messages)
                 self._on_step("enqueue.after_send")
                 self._settle(messages, failures, settlement)
+        self._fuse.passed(len(records))
         return settlement
 
     def _one_of_each_key(
