@@ -150,7 +150,8 @@ class FakeLeases:
         return self._rows.get(key)
 
     def rows(self, pk: str) -> list[LeaseRow]:
-        return [row for key, row in self._rows.items() if key.pk == pk]
+        # The shards are listed in a thread of their own.
+        return [row for key, row in list(self._rows.items()) if key.pk == pk]
 
     def swap(self, row: LeaseRow, seen: LeaseRow | None) -> bool:
         self._rows[row.key] = row

@@ -1,4 +1,4 @@
-"""Who lists the shards, how often, and what becomes of the reading while nobody can."""
+"""Who lists the shards, how often, and what becomes of the reading while listing fails."""
 
 from __future__ import annotations
 
@@ -444,14 +444,14 @@ def test_a_new_stream_whose_shard_is_named_like_a_held_one_is_read_soon_after_th
     world.service.add("s1")
     while world.known().arn != world.service.arn:
         assert work_off(source, rounds=1) == []
-    told = world.clock.now
+    heard_at = world.clock.now
     assert not world.known().complete
     new = world.service.write("s1", 3)
     seen: list[str] = []
     while not seen:
         seen += work_off(source, rounds=1)
     assert seen == new
-    assert world.clock.now - told < 5.0
+    assert world.clock.now - heard_at < 5.0
     assert source.counts()["trimmed"] == 1
 
 
@@ -477,7 +477,7 @@ def test_a_row_stays_until_its_shard_is_finished_its_children_are_known_and_it_i
     assert world.rows() == {"parent", "child"}
     world.service.forget("parent")
     crowd.live(25)
-    assert "parent" in world.rows(), "nobody has seen yet that it is gone"
+    assert "parent" in world.rows(), "its reader has not seen yet that it is gone"
     crowd.finish("parent")
     crowd.live(25)
     assert world.rows() == {"child"}

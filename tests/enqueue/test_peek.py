@@ -105,7 +105,7 @@ def test_a_finished_shard_whose_children_are_not_known_is_work() -> None:
     source.close()
     assert world.finished("s1")
     assert has_unread(world.streams, world.table)
-    assert stream_lag(world.streams, world.table, now=CREATED) is None, "nobody knows how much waits in s2"
+    assert stream_lag(world.streams, world.table, now=CREATED) is None, "how much waits in s2 is not known"
 
 
 def test_a_closed_shard_that_is_not_marked_finished_is_work() -> None:

@@ -39,6 +39,6 @@ def lister_key(table_name: str) -> LeaseKey:
 
 
 def known_stream(leases: LeaseTable, table_name: str) -> KnownStream | None:
-    """None when nobody has listed its shards yet. Raises TransientFailure."""
+    """None before the first listing of its shards. Raises TransientFailure."""
     row = leases.get(lister_key(table_name))
     return None if row is None else KnownStream.of(row.state)

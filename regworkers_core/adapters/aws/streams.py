@@ -188,7 +188,7 @@ class DynamoStreams:
             iterator = self._seek(known.arn, known.shard_id or _ANY_SHARD, where)
             self.read(known.shard_id, iterator, 1)
         except (Trimmed, IteratorExpired):
-            # That it does not know the shard is an answer, too: nobody listed them lately, or ever.
+            # That it does not know the shard is an answer, too: the last listing was long ago, or is still to come.
             pass
 
     def iterator(self, stream_arn: str, shard_id: str, after: str | None) -> str:

@@ -1,7 +1,7 @@
 """Keeping one row for each shard of the stream, beside the reading: who lists the shards, and how often.
 
-Whoever holds the lease `discovery:<table>` lists for all; everybody works from the rows. The listing only adds: what a
-failing DescribeStream holds up is the news of new shards, never the reading of known ones.
+The holder of the lease `discovery:<table>` lists for all; every reader works from the rows. The listing only adds: what
+a failing DescribeStream holds up is the news of new shards, never the reading of known ones.
 """
 
 from __future__ import annotations
@@ -137,12 +137,12 @@ class ShardDiscovery:
 
     @property
     def stream_arn(self) -> str:
-        """Empty until somebody has listed."""
+        """Empty before the first listing."""
         return "" if self.known is None else self.known.arn
 
     @property
     def complete(self) -> bool:
-        """Whether all shards of the stream were listed once, by whomever."""
+        """Whether all shards of the stream were listed once, by any consumer."""
         return self.known is not None and self.known.complete
 
     @property
@@ -205,7 +205,7 @@ class ShardDiscovery:
             self._learn(KnownStream.of(row.state))
         lease = None if self._left else self._holder.take(self._key, row)
         if lease is None:
-            # Somebody lists, and is the one to say what fails.
+            # Another consumer lists, and reports what fails.
             self.failure = None
             return False
         self._lease = lease

@@ -1,4 +1,4 @@
-"""A look at the stream from outside, for a sensor and for observations: bounded calls, nothing changed.
+"""Peeking into the stream from outside, for a sensor and for observations: bounded calls, nothing changed.
 
 What is looked at are the rows that the lister keeps for each shard, several at once. What there was no time for is
 never taken for read.
@@ -156,7 +156,7 @@ def look_at(
     known = known_shards(streams, leases)
     workable = shards.workable(known.arn, known.rows)
     if known.more or shards.childless(known.arn, known.rows):
-        # What follows is not listed yet: a drain sees to it, and how old it is nobody knows.
+        # What follows is not listed yet: a drain lists it, and only then is its age known.
         return Look(len(known.rows), len(workable), 0, True, None)
     gaze = _Gaze(streams, known, deadline, first)
     if workable:

@@ -17,7 +17,7 @@ WAITING_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What a look at the table brought: new leases, this consumer's share, whether others hold shards, and whether
+    """What reading the table brought: new leases, this consumer's share, whether others hold shards, and whether
     every shard is known, those that follow a finished one among them.
     """
 

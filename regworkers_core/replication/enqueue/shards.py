@@ -47,7 +47,7 @@ def split_rows(rows: Sequence[LeaseRow]) -> tuple[dict[str, LeaseRow], list[Leas
 
 
 def state_of_new(parent_id: str | None, seen_at: str) -> dict[str, str]:
-    """What the row of a shard stores that nobody has read; `seen_at` is an ISO time."""
+    """What the row of a shard stores before its first reader; `seen_at` is an ISO time."""
     return {_SEEN_AT: seen_at, **({_PARENT: parent_id} if parent_id else {})}
 
 
@@ -107,7 +107,7 @@ def childless(stream_arn: str, rows: ShardRows) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Obsolete:
-    """A row that may go. `loss`: records behind it were dropped before they were read, and nobody has said so."""
+    """A row that may go. `loss`: records behind it were dropped before they were read, and that was not reported."""
 
     row: LeaseRow
     loss: bool
