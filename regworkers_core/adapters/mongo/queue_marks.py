@@ -18,11 +18,23 @@ from regworkers_core.engine.dependency import Dependency
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Seconds since the epoch; None for what was never seen. `watched_at`: since when anybody looks."""
+    """Seconds since the epoch; None for what was never seen. `watched_at`: since when anybody looks; `looked_at`: the
+    last look of the alerts, where they mark the queue.
+    """
 
     watched_at: float | None = None
     empty_at: float | None = None
     delivered_at: float | None = None
+    looked_at: float | None = None
+
+    def known_age(self, now: float, gap_seconds: float) -> float | None:
+        """How long ago the queue was last empty or delivered something, as far as looks go back without a gap: what
+        lies on it may be that old. None without a mark, and after a gap, in which anything may have happened.
+        """
+        if self.looked_at is not None and now - self.looked_at > gap_seconds:
+            return None
+        moments = [each for each in (self.watched_at, self.empty_at, self.delivered_at) if each is not None]
+        return now - max(moments) if moments else None
 
 
 class QueueMarks:
@@ -33,7 +45,8 @@ class QueueMarks:
 
     def of(self, queue: str) -> Marks:
         document = self._dependency.call(lambda: self._collection.find_one({"_id": queue})) or {}
-        return Marks(*(_moment(document.get(name)) for name in ("watchedAt", "emptyAt", "deliveredAt")))
+        names = ("watchedAt", "emptyAt", "deliveredAt", "lookedAt")
+        return Marks(*(_moment(document.get(name)) for name in names))
 
     def watched(self, queue: str, now: float) -> None:
         """Somebody looks, for the first time perhaps."""
@@ -42,14 +55,21 @@ class QueueMarks:
     def empty(self, queue: str, now: float) -> None:
         self._update(queue, {"$max": {"emptyAt": iso(now)}, "$setOnInsert": {"watchedAt": iso(now)}})
 
-    def seen(self, empty: Iterable[str], waiting: Iterable[str], now: float) -> None:
-        """One look at many: as `empty` and `watched` of each."""
-        at = iso(now)
-        first = {"$setOnInsert": {"watchedAt": at}}
-        marks = [UpdateOne({"_id": name}, {"$max": {"emptyAt": at}, **first}, upsert=True) for name in empty]
-        marks += [UpdateOne({"_id": name}, first, upsert=True) for name in waiting]
+    def seen(self, empty: Iterable[str], waiting: Iterable[str], now: float, gap_seconds: float) -> None:
+        """One look at many. After a gap between looks watching begins again."""
+        at, before = iso(now), iso(now - gap_seconds)
+        looked = {"$set": {"lookedAt": at}, "$setOnInsert": {"watchedAt": at}}
+        marks = []
+        for name in empty:
+            marks.append(UpdateOne({"_id": name}, {"$max": {"emptyAt": at}, **looked}, upsert=True))
+        for name in waiting:
+            stale = {"_id": name, "lookedAt": {"$lt": before}}
+            marks += [
+                UpdateOne(stale, {"$set": {"watchedAt": at}}),
+                UpdateOne({"_id": name}, looked, upsert=True),
+            ]
         if marks:
-            self._dependency.call(lambda: self._collection.bulk_write(marks, ordered=False), retry=False)
+            self._dependency.call(lambda: self._collection.bulk_write(marks, ordered=True), retry=False)
 
     def delivered(self, queue: str, now: float) -> None:
         self._update(queue, {"$max": {"deliveredAt": iso(now)}, "$setOnInsert": {"watchedAt": iso(now)}})

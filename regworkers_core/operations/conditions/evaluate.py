@@ -22,6 +22,7 @@ from regworkers_core.operations.conditions.fold import Before, fold
 from regworkers_core.operations.conditions.outage import Outage, told_without, written_down
 from regworkers_core.operations.conditions.table import TABLE
 from regworkers_core.operations.conditions.texts import duration
+from regworkers_core.operations.snapshot.queues import LOOKS
 from regworkers_core.runtime import Runtime
 
 log = structlog.get_logger(__name__)
@@ -103,11 +104,14 @@ def _blind(
 
 
 def _mark_queues(runtime: Runtime, snapshot: Snapshot, now: float) -> None:
-    """So that the next look knows how old the oldest message of each queue is at most."""
+    """So that the next look knows how old the oldest message of each queue may be. The analytics queue has a watch of
+    its own, which knows of deliveries, too.
+    """
     if not isinstance(snapshot.queues, Unread):
-        empty = [queue.name for queue in snapshot.queues if not queue.waiting]
-        waiting = [queue.name for queue in snapshot.queues if queue.waiting]
-        runtime.queue_marks.seen(empty, waiting, now)
+        queues = [queue for queue in snapshot.queues if queue.name != runtime.names.analytics_queue]
+        empty = [queue.name for queue in queues if not queue.waiting]
+        waiting = [queue.name for queue in queues if queue.waiting]
+        runtime.queue_marks.seen(empty, waiting, now, LOOKS * runtime.settings.alerts.look_seconds)
 
 
 def _still(looks: AlertLooks, snapshot: Snapshot, now: float) -> dict[str, float]:

@@ -143,6 +143,6 @@ def _alert(runtime: Runtime, snapshot: Snapshot, why: str) -> Alert:
             "mongo",
             runtime.settings.alerts.severity.mongo_away,
             "MongoDB does not answer: nothing is replicated, and no other alert can be kept or told",
-            {"why": why, "alsoAway": others},
+            {"why": snapshot.dependencies.get("mongo") or why, "alsoAway": others},
         )
     )

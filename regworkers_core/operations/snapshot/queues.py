@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import QueueState, Reading, Unread
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.runtime import Runtime
 
 _DEPTH, _AGE = "depth:", "age:"
+# So many looks may fail to come before what lies between them counts as not seen.
+LOOKS = 5
 
 
 def queue_readers(runtime: Runtime) -> dict[str, Callable[[], Any]]:
@@ -71,10 +74,14 @@ def _known_age(runtime: Runtime, name: str, is_dead_letter: bool) -> float | Non
         first = runtime.dead_letters.oldest_open(name.removesuffix("-dlq"))
         moment = None if first is None else seconds(first)
         known += [] if moment is None else [now - moment]
-    marks = runtime.queue_marks.of(name)
-    moments = [each for each in (marks.watched_at, marks.empty_at, marks.delivered_at) if each is not None]
-    known += [now - max(moments)] if moments else []
+    marked = runtime.queue_marks.of(name).known_age(now, LOOKS * runtime.settings.alerts.look_seconds)
+    known += [] if marked is None else [marked]
     if runtime.settings.observability.cloudwatch_enabled:
-        measured = runtime.metrics.oldest_message_seconds(name, now)
+        try:
+            measured = runtime.metrics.oldest_message_seconds(name, now)
+        except TransientFailure:
+            if marked is None:
+                raise
+            measured = None
         known += [] if measured is None else [measured]
     return max(0.0, *known) if known else None

@@ -10,12 +10,14 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from regworkers_core.domain.alert import Alert, Severity
+from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import SchedulerState, Snapshot, Unread
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.conditions.blindness import Gap, findings_of, gaps_of, since_when
 from regworkers_core.operations.conditions.condition import Finding
 from regworkers_core.operations.conditions.evaluate import OUTSIDE, SENSOR, Evaluation, evaluate
 from regworkers_core.operations.conditions.table import TABLE
+from regworkers_core.operations.snapshot.queues import queue_readers
 from regworkers_core.operations.status import impatient
 from regworkers_core.runtime import Runtime
 from regworkers_core.system import read_system
@@ -220,8 +222,42 @@ def test_the_streams_endpoint_dead_is_seen_by_a_real_look(
     assert (opened.alert.key, opened.alert.severity) == ("blind:streams", Severity.CRITICAL)
 
 
-def test_a_queue_that_was_seen_empty_has_an_age_from_then_on(looks: Looks) -> None:
-    name = looks.runtime.names.selection_queue
-    looks.look(replace(WELL, queues=(replace(queue("selection-queue"), name=name),)))
-    looks.look(replace(WELL, queues=(replace(queue("selection-queue", 3), name=name),)))
-    assert looks.runtime.queue_marks.of(name).empty_at == pytest.approx(NOW, abs=0.01)
+def test_a_queue_that_was_seen_empty_has_an_age_from_then_on_until_nobody_looks_for_a_while(
+    looks: Looks,
+) -> None:
+    name, marks = looks.runtime.names.selection_queue, looks.runtime.queue_marks
+    gap = 5 * SETTINGS.alerts.look_seconds
+
+    def age(waiting: int) -> float | None:
+        """What a look finds, which then marks the queue."""
+        found = marks.of(name).known_age(looks.now, gap)
+        looks.look(replace(WELL, queues=(replace(queue("selection-queue", waiting), name=name),)))
+        return found
+
+    assert age(0) is None, "it was never looked at"
+    for waited in (60.0, 120.0):
+        looks.now += 60
+        assert age(3) == pytest.approx(waited, abs=0.01)
+    looks.now += 5 * 86_400
+    assert age(3) is None, "anything may have happened"
+    looks.now += 60
+    assert age(3) == pytest.approx(60, abs=0.01)
+
+
+def test_while_cloudwatch_is_away_the_age_that_looks_know_counts_and_without_one_it_is_unread(
+    shared: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = emptied(shared).settings
+    enabled = base.observability.model_copy(update={"cloudwatch_enabled": True})
+    runtime = Runtime(impatient(base.model_copy(update={"observability": enabled})))
+
+    def away(*_: object) -> float:
+        raise TransientFailure("cloudwatch", "away")
+
+    monkeypatch.setattr(runtime.metrics, "oldest_message_seconds", away)
+    name = runtime.names.selection_queue
+    age = queue_readers(runtime)[f"age:{name}"]
+    with pytest.raises(TransientFailure, match="cloudwatch"):
+        age()
+    runtime.queue_marks.seen([name], [], runtime.clock(), 300)
+    assert age() == pytest.approx(0, abs=30)
