@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import structlog
+from structlog.contextvars import bound_contextvars, get_contextvars
 
 from regworkers_core.domain.dead_letter import fingerprint
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
@@ -131,7 +132,8 @@ def run_drain(
             on_progress(report)
 
     recording = Recorder(tally, lambda minute: runtime.drain_log.put(minute))
-    with seldom_collecting(), life, recording as recorder:
+    named = bound_contextvars(**{"worker": spec.worker, "runId": run_id, **get_contextvars()})
+    with named, seldom_collecting(), life, recording as recorder:
         recorder.report = report = drain(
             spec.name,
             source,
@@ -143,9 +145,11 @@ def run_drain(
             on_progress=tell,
             on_batch=tally.batch,
         )
-    log.info("drain ended", **report.as_dict())
-    if report.blown is not None:
-        _leave_fuse(runtime, spec.name, report.blown, run_id)
+        # Saved queries look for ERROR where a run fails.
+        failed = report.ended == "dependency_down" or report.failure is not None
+        (log.error if failed else log.info)("drain ended", **report.as_dict())
+        if report.blown is not None:
+            _leave_fuse(runtime, spec.name, report.blown, run_id)
     strain = runtime.strain.since(before)
     if runtime.settings.observability.cloudwatch_enabled and (report.counts["received"] or strain.any):
         runtime.metrics.publish(report, strain)

@@ -51,7 +51,8 @@ class _Runtimes:
             known = self._made.get(call_seconds)
             if known is not None and known[0] == settings:
                 return known[1]
-            configure_logging(settings.observability.log_level)
+            observability = settings.observability
+            configure_logging(observability.log_level, entry_rate=observability.entry_log_rate)
             configure_tracing("regworkers")
             runtime = Runtime(settings if call_seconds is None else _brief(settings, call_seconds))
             self._made[call_seconds] = (settings, runtime)

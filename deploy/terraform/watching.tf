@@ -28,3 +28,11 @@ resource "aws_cloudwatch_metric_alarm" "all" {
   alarm_actions       = local.alarm_topics[each.value.severity]
   ok_actions          = local.alarm_topics[each.value.severity]
 }
+
+resource "aws_cloudwatch_query_definition" "all" {
+  for_each = local.generated.queries
+
+  name            = each.key
+  query_string    = each.value
+  log_group_names = [aws_cloudwatch_log_group.workers.name]
+}

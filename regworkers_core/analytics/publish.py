@@ -21,10 +21,12 @@ from regworkers_core.engine.dependency import Dependency
 from regworkers_core.engine.handling import Asked, Handled
 from regworkers_core.engine.sqs_event import answer_event
 from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.observability.logs import Passed, entries_passed, wants_entries
 from regworkers_core.observability.tracing import inject
 
 CONTENT_TYPE = "application/cloudevents+json"
 Header = tuple[str, bytes]
+_OF_NO_ENTRY = frozenset({EventType.DRAW_COMMITTED.value, EventType.DRAW_DRAWN.value})
 
 
 class PublishHandler:
@@ -93,7 +95,20 @@ class PublishHandler:
             for key, failure in zip(candidates, outcomes, strict=True):
                 if failure is not None:
                     handled.outcomes[key] = _kept(failure)
+        if wants_entries():
+            self._log([each for key, each in candidates.items() if handled.outcomes[key] == "sent"])
         return handled
+
+    @staticmethod
+    def _log(sent: Sequence[Candidate]) -> None:
+        passed: dict[str, list[Passed]] = {}
+        for each in sent:
+            if each.type not in _OF_NO_ENTRY:
+                # No campaign id holds a colon.
+                campaign_id, _, entry_id = each.partition_key.partition(":")
+                passed.setdefault(each.type, []).append(Passed(each.correlation_id, campaign_id, entry_id))
+        for kind, some in passed.items():
+            entries_passed("event published", some, type=kind)
 
     def _lateness(self, events: Iterable[Candidate], handled: Handled) -> dict[str, list[Header]]:
         """Counts how late events are, or that they are ahead of the clock; the header of the latter by their time."""

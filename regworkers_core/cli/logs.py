@@ -33,8 +33,9 @@ def logs_command(
     entry: Annotated[str, typer.Option(help="with --campaign", show_default=False)] = "",
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Log lines of one correlation id, of all workers, oldest first; with --campaign and --entry also of the messages
-    and the runs that carried the entry. From CloudWatch, in local-dev from this machine's files.
+    """Show the log lines of one correlation id, of all workers, oldest first: every hop of an entry's way. With
+    --campaign and --entry also those of the entry under another id (a removal goes by its message's), of the messages
+    and of the runs that carried it. From CloudWatch, in local-dev from this machine's files.
 
     Exit code 1 without any line.
     """
@@ -46,7 +47,8 @@ def logs_command(
     start = iso(runtime.clock() - span_seconds(since))
     sought = Sought(start, correlation_id)
     if entry:
-        sought = _of_entry(traced(runtime, entry_key(campaign, entry))[0], start, correlation_id)
+        found_way = traced(runtime, entry_key(campaign, entry))[0]
+        sought = _of_entry(found_way, start, correlation_id, (campaign, entry))
     found = look_up(runtime, sought)
     document = {
         "correlationId": sought.correlation_id or None,
@@ -61,13 +63,14 @@ def logs_command(
         raise typer.Exit(FINDING)
 
 
-def _of_entry(trace: dict[str, Any], start: str, correlation_id: str) -> Sought:
+def _of_entry(trace: dict[str, Any], start: str, correlation_id: str, entry: tuple[str, str]) -> Sought:
     held = [trace["replica"] or {}, *trace["deadLetters"], *trace["hops"]]
     return Sought(
         start,
         correlation_id or trace["correlationId"] or "",
         frozenset(str(each["messageId"]) for each in held if each.get("messageId")),
         frozenset(str(each["runId"]) for each in held if each.get("runId")),
+        entry,
     )
 
 

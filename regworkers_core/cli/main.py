@@ -38,7 +38,7 @@ from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.observability.logs import configure_logging, describe
 from regworkers_core.observability.tracing import configure_tracing
 from regworkers_core.selection.maths.errors import DrawError
-from regworkers_core.settings import load_settings
+from regworkers_core.settings import load_settings, stack_state_file
 
 HELP = """Registration workers: replicate the entries of verified-fan campaigns, draw winners, assign codes.
 
@@ -93,7 +93,7 @@ def build(called: str = "") -> typer.Typer:
 def main() -> None:
     """Run one command; every known trouble is one line and exit code 2."""
     try:
-        configure_logging(_log_level(), human=sys.stderr.isatty())
+        _configure_logging()
         configure_tracing("regworkers")
         build(next((word for word in sys.argv[1:] if not word.startswith("-")), ""))()
     except UsageError as error:
@@ -115,12 +115,22 @@ def _way_out() -> str:
     return "`regworkers doctor` tells who does not answer"
 
 
-def _log_level() -> str:
-    """The setting; with wrong settings the default, since `local` does without them and others will tell."""
+def _configure_logging() -> None:
+    """By the settings; with wrong settings by default, since `local` does without them and others will tell."""
+    human = sys.stderr.isatty()
     try:
-        return load_settings().observability.log_level
+        settings = load_settings()
     except UsageError:
-        return "INFO"
+        configure_logging(human=human)
+        return
+    folder = stack_state_file().parent
+    configure_logging(
+        settings.observability.log_level,
+        human=human,
+        entry_rate=settings.observability.entry_log_rate,
+        # Where `regworkers logs` looks on a laptop.
+        copy_to=folder / "commands.log" if settings.environment == "local-dev" and folder.is_dir() else None,
+    )
 
 
 def _leave(line: str, code: int = TROUBLE) -> None:

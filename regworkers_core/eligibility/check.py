@@ -36,7 +36,7 @@ from regworkers_core.eligibility.subject import Problem
 from regworkers_core.eligibility.transfer import REFUSED, IdTaken, TakenBy, TooOld, Transfer, Transferred
 from regworkers_core.engine.ports import Outgoing, SendFailure
 from regworkers_core.engine.steps import OnStep, no_step
-from regworkers_core.observability.logs import describe
+from regworkers_core.observability.logs import Passed, describe, entries_passed
 from regworkers_core.observability.tracing import inject
 from regworkers_core.runtime import Runtime
 
@@ -142,6 +142,7 @@ class Checker:
         # Entries that this call has added to a household, which the replica cannot know yet.
         added: Counter[tuple[str, str]] = Counter()
         answers, events = [], []
+        passed: list[Passed] = []
         for each in gathered:
             if not each.check.do_transfer:
                 answers.append(_told(each, as_of))
@@ -149,13 +150,17 @@ class Checker:
             answer, event = self._transferred(each, added, last_write, on_step)
             answers.append(answer)
             events += [event] if event else []
+            if answer["transfer"]["entryId"] and each.campaign is not None:
+                id_ = each.check.correlation_id
+                passed.append(Passed(id_, each.campaign.campaign_id, answer["transfer"]["entryId"]))
         self._publish(events, end - self._attempt_seconds)
+        entries_passed("entry judged", passed)
         # One line a call, whatever came of it: where the way of an entry begins, and how slow calls are found.
         log.info(
             "checks answered",
             checks=len(answers),
             created=sum(answer.get("transfer", {}).get("state") == "created" for answer in answers),
-            seconds=round(time.monotonic() - began, 3),
+            durationMs=round((time.monotonic() - began) * 1000),
             correlationIds=[each.check.correlation_id for each in gathered],
         )
         return answers

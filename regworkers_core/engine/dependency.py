@@ -186,4 +186,4 @@ class Dependency:
             seconds = time.perf_counter() - began
             self.seconds += seconds
             if seconds >= self._slow_seconds:
-                log.warning("slow call", dependency=self.name, seconds=round(seconds, 3))
+                log.warning("slow call", dependency=self.name, durationMs=round(seconds * 1000))

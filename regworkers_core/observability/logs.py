@@ -1,31 +1,65 @@
-"""JSON logs to stderr: one place to set them up, and what every line carries."""
+"""JSON logs to stderr: one place to set them up, and what every line carries.
+
+Beside the lines of `structlog`, `entries_passed` writes one for each entry and hop on the way that goes well, so that
+the way of an entry can be read by its correlation id.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import sys
 import traceback
-from typing import Any
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import orjson
 import structlog
-from structlog.contextvars import bind_contextvars, merge_contextvars
+from opentelemetry import trace
+from structlog.contextvars import bind_contextvars, get_contextvars, merge_contextvars
 from structlog.typing import EventDict
 
 from regworkers_core.domain.reasons import Failure
 
+# A copy of the lines is put aside when it has so many bytes, and the one before is dropped.
+_COPY_BYTES = 32 * 1024 * 1024
+# More correlation ids than this on one span help nobody.
+_MOST_IDS = 100
 
-def configure_logging(level: str = "INFO", *, human: bool = False) -> None:
-    """Send logs to stderr, as JSON lines or (`human`) in colours for a terminal. Safe to call again."""
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer() if human else structlog.processors.JSONRenderer(ensure_ascii=False)
+
+class Passed(NamedTuple):
+    """An entry that has passed a hop. Identifiers only."""
+
+    correlation_id: str
+    campaign_id: str
+    entry_id: str
+
+
+def configure_logging(
+    level: str = "INFO", *, human: bool = False, entry_rate: float = 1.0, copy_to: Path | None = None
+) -> None:
+    """Send logs to stderr, as JSON lines or (`human`) in colours for a terminal, which then shows no line of single
+    entries. Safe to call again.
+
+    `entry_rate` is the share of entries whose way is logged (0 to 1); `copy_to` a file that gets all lines, too.
+    """
+    lines = _Lines(
+        human=human,
+        entry_rate=entry_rate if logging.getLevelNamesMapping()[level] <= logging.INFO else 0.0,
+        copy_to=copy_to,
     )
     structlog.configure(
         processors=[
             merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _with_trace_id,
             _exception_without_text,
-            renderer,
+            lines,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
@@ -34,6 +68,116 @@ def configure_logging(level: str = "INFO", *, human: bool = False) -> None:
     # Drivers log through the standard library, and some of their lines show requests.
     logging.getLogger("botocore").setLevel(logging.WARNING)
     logging.getLogger("pymongo").setLevel(logging.WARNING)
+
+
+class _Lines:
+    """The last processor: a line of text. structlog keeps it, so that the lines of entries are set up with the rest."""
+
+    def __init__(self, *, human: bool, entry_rate: float, copy_to: Path | None) -> None:
+        self._human = structlog.dev.ConsoleRenderer() if human else None
+        self._copy = None if copy_to is None else _copy(copy_to)
+        self.on_stderr = not human
+        self.entry_rate = entry_rate if self.on_stderr or self._copy is not None else 0.0
+
+    def __call__(self, logger: Any, method: str, event: EventDict) -> Any:
+        # Upper case: saved queries look for ERROR in the message.
+        text = _json({**event, "level": str(event["level"]).upper()}) if self._copy or not self._human else ""
+        if self._copy is not None:
+            os.write(self._copy, (text + "\n").encode())
+        return text if self._human is None else self._human(logger, method, event)
+
+    def entries(self, text: str) -> None:
+        if self._copy is not None:
+            os.write(self._copy, (text + "\n").encode())
+        if self.on_stderr:
+            structlog.get_config()["logger_factory"]().msg(text)
+
+
+def _copy(path: Path) -> int | None:
+    """A descriptor to append to; None where nothing can be written, for commands go on without it."""
+    try:
+        if path.exists() and path.stat().st_size > _COPY_BYTES:
+            path.replace(path.with_suffix(".old.log"))
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    except OSError:
+        return None
+
+
+def _json(event: EventDict) -> str:
+    try:
+        return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:
+        # A lone surrogate, say, which many readers refuse: no line is worth an exception.
+        return json.dumps(event, default=repr, ensure_ascii=False).encode(errors="replace").decode()
+
+
+def _lines() -> _Lines | None:
+    last = structlog.get_config()["processors"][-1]
+    return last if isinstance(last, _Lines) else None
+
+
+def wants_entries() -> bool:
+    """Whether anything becomes of `entries_passed`: what it takes need not be gathered for nothing."""
+    lines = _lines()
+    return (lines is not None and lines.entry_rate > 0) or trace.get_current_span().is_recording()
+
+
+def entries_passed(event: str, entries: Sequence[Passed], **more: str) -> None:
+    """One line for each entry that has passed a hop, which `event` says, and their correlation ids on the current span.
+
+    Which entries are logged where the rate is below 1 is decided by the correlation id: the whole way of an entry, in
+    all processes, or nothing of it.
+    """
+    _note_on_span(entries)
+    lines = _lines()
+    if lines is None or not lines.entry_rate:
+        return
+    if lines.entry_rate < 1:
+        entries = [each for each in entries if _share(each.correlation_id) < lines.entry_rate]
+    if not entries:
+        return
+    at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    shared = {"event": event, "level": "INFO", "timestamp": at, **get_contextvars(), **_trace_id(), **more}
+    # One write for all of them. What they share is rendered once: a line costs less than a microsecond.
+    head = _json(shared)[:-1]
+    lines.entries("\n".join([head + _own(each) for each in entries]))
+
+
+def _own(entry: Passed) -> str:
+    correlation_id, campaign_id, entry_id = entry
+    return "," + _json({"correlationId": correlation_id, "campaignId": campaign_id, "entryId": entry_id})[1:]
+
+
+def _share(correlation_id: str) -> float:
+    """Of 0 to 1, evenly and everywhere the same for one id."""
+    digest = blake2b(correlation_id.encode(errors="replace"), digest_size=4).digest()
+    return int.from_bytes(digest) / 2**32
+
+
+def _note_on_span(entries: Sequence[Passed]) -> None:
+    span = trace.get_current_span()
+    if not span.is_recording():
+        return
+    known = (getattr(span, "attributes", None) or {}).get("correlationId", ())
+    ids = dict.fromkeys([known] if isinstance(known, str) else known)
+    ids.update(dict.fromkeys(each.correlation_id for each in entries))
+    note_correlation_ids(list(ids))
+
+
+def note_correlation_ids(ids: Sequence[str]) -> None:
+    """On the current span, as `correlationId`: a text, or a list of at most 100."""
+    if ids:
+        trace.get_current_span().set_attribute("correlationId", ids[0] if len(ids) == 1 else ids[:_MOST_IDS])
+
+
+def _trace_id() -> dict[str, str]:
+    context = trace.get_current_span().get_span_context()
+    return {"trace_id": f"{context.trace_id:032x}"} if context.is_valid else {}
+
+
+def _with_trace_id(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    event.update(_trace_id())
+    return event
 
 
 def bind(**identifiers: str | None) -> None:
@@ -55,13 +199,25 @@ def _exception_without_text(_logger: Any, _method: str, event: EventDict) -> Eve
 
 
 def describe(error: BaseException) -> str:
-    """Type and places of an exception and its causes, innermost frame last, without their texts."""
+    """Type and places of an exception and its causes, innermost frame last, without their texts; of a service's answer
+    its code.
+    """
     lines = []
     link: BaseException | None = error
     while link is not None:
-        text = f": {link}" if isinstance(link, Failure) else ""
+        text = f": {link}" if isinstance(link, Failure) else _code(link)
         frames = traceback.extract_tb(link.__traceback__)[-4:]
         places = " > ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}" for frame in frames)
         lines.append(f"{type(link).__name__}{text} at {places}")
         link = link.__cause__
     return " caused by ".join(lines)
+
+
+def _code(error: BaseException) -> str:
+    """` (AccessDenied of GetItem)` of botocore's ClientError, ` (code 11600)` of MongoDB's OperationFailure."""
+    answer = getattr(error, "response", None)
+    if isinstance(answer, dict):
+        code, operation = answer.get("Error", {}).get("Code"), getattr(error, "operation_name", None)
+        return f" ({code} of {operation})" if code else ""
+    number = getattr(error, "code", None)
+    return f" (code {number})" if isinstance(number, int) else ""

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from opentelemetry import trace
 from opentelemetry.trace import Link, Span, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from structlog.contextvars import get_contextvars
 
-from regworkers_core.observability.logs import describe
+from regworkers_core.observability.logs import describe, note_correlation_ids
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _TRACER = trace.get_tracer("regworkers")
@@ -52,7 +53,9 @@ def inject() -> dict[str, str]:
 
 @contextmanager
 def span(name: str, *, sources: Sequence[Mapping[str, str]] = (), **attributes: str | int) -> Iterator[Span]:
-    """A span with links to the spans that sent the messages whose attributes are `sources`."""
+    """A span with links to the spans that sent the messages whose attributes are `sources`, and with their correlation
+    ids.
+    """
     links: list[Link] = []
     for attributes_of_message in sources:
         if len(links) == _MAX_LINKS or "traceparent" not in attributes_of_message:
@@ -68,6 +71,9 @@ def span(name: str, *, sources: Sequence[Mapping[str, str]] = (), **attributes: 
         record_exception=False,
         set_status_on_exception=False,
     ) as current:
+        bound = get_contextvars().get("correlationId")
+        ids = [each.get("correlationId") for each in sources] or [bound]
+        note_correlation_ids([*dict.fromkeys(id_ for id_ in ids if id_)])
         try:
             yield current
         except Exception as error:

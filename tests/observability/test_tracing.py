@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import orjson
 import pytest
+import structlog
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from regworkers_core.observability.tracing import configure_tracing, inject
+from regworkers_core.observability.logs import Passed, configure_logging, entries_passed
+from regworkers_core.observability.tracing import configure_tracing, inject, span
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all
 from tests.support.entries import key, put
@@ -47,6 +50,42 @@ def test_the_save_span_links_to_the_enqueue_span_that_sent_its_message(
     assert finished["save"].context != finished["enqueue"].context
     shown = "".join(span.to_json() for span in spans.get_finished_spans())
     assert "example.com" not in shown and "Łukasz" not in shown
+
+
+def test_spans_and_the_lines_within_them_name_each_other(
+    runtime: Runtime, spans: InMemorySpanExporter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging()
+    try:
+        for number in (1, 2):
+            put(runtime, key(f"e{number}"), correlationId=f"c-{number}")
+        replicate_all(runtime)
+    finally:
+        structlog.reset_defaults()
+    said = [orjson.loads(line) for line in capsys.readouterr().err.splitlines()]
+    for name, event in (("enqueue", "entry enqueued"), ("save", "entry saved")):
+        (span,) = [each for each in spans.get_finished_spans() if each.name == name]
+        ids = (span.attributes or {})["correlationId"]
+        assert isinstance(ids, tuple) and {"c-1", "c-2"} <= set(ids)
+        of_entries = [line for line in said if line["event"] == event]
+        assert len(of_entries) == 2 and span.context is not None
+        assert {line["trace_id"] for line in of_entries} == {f"{span.context.trace_id:032x}"}
+
+
+def test_a_span_of_one_correlation_id_has_it_as_text(spans: InMemorySpanExporter) -> None:
+    with span("x", sources=[{"correlationId": "c-1"}, {"correlationId": "c-1"}, {}]):
+        entries_passed("entry saved", [Passed("c-1", "summer", "e1")])
+    with structlog.contextvars.bound_contextvars(correlationId="c-2"), span("y"):
+        pass
+    found = {each.name: (each.attributes or {}).get("correlationId") for each in spans.get_finished_spans()}
+    assert found == {"x": "c-1", "y": "c-2"}
+
+
+def test_a_line_outside_of_a_span_has_no_trace_id(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging()
+    structlog.get_logger("x").info("said")
+    structlog.reset_defaults()
+    assert "trace_id" not in orjson.loads(capsys.readouterr().err)
 
 
 def test_without_a_collector_nothing_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,7 @@ def _failures(number: int, settings: Settings) -> dict[str, Any]:
     group = f"/{settings.names.prefix}regworkers"
     query = (
         f"SOURCE '{group}' | fields @timestamp, level, worker, event, error"
-        ' | filter level in ["warning", "error"] | sort @timestamp desc | limit 50'
+        ' | filter level in ["WARNING", "ERROR"] | sort @timestamp desc | limit 50'
     )
     return {
         "type": "log",

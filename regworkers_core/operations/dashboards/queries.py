@@ -9,7 +9,7 @@ from regworkers_core.settings import Settings
 
 # Also the placeholder of the query that somebody fills in by hand.
 ANY_CORRELATION_ID = "<correlation id>"
-SLOW_SECONDS = 2
+SLOW_MS = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ def by_correlation_id(correlation_id: str) -> str:
     """All lines of one entry's way; the id is compared as it is, with what could end the literal taken out."""
     literal = correlation_id.replace("\\", "").replace('"', "")
     return _lines(
-        "fields @timestamp, level, worker, event, runId, correlationId, dependency, error",
+        "fields @timestamp, level, worker, event, campaignId, entryId, outcome, runId, trace_id, dependency, error",
+        # The second part finds lines of several entries: a call's `correlationIds`.
         f'filter correlationId = "{literal}" or @message like "{literal}"',
         "sort @timestamp asc",
         "limit 1000",
@@ -35,26 +36,35 @@ def by_correlation_id(correlation_id: str) -> str:
 
 
 def saved_queries(settings: Settings) -> list[SavedQuery]:
-    """In a folder of their own per environment."""
+    """Those of the operations manual, with its limits, and one that counts; in a folder of their own per environment.
+
+    Lambda's `@duration` is not in lines of ours: `durationMs` is, of every batch, of every call that was slow and of
+    every check.
+    """
     group = f"/{settings.names.prefix}regworkers"
     texts = {
-        "failed runs": _lines(
-            "fields @timestamp, worker, runId, drain, ended, dependency, items.dead_lettered, items.returned",
-            'filter level = "error" or (event = "drain ended" and ended = "dependency_down")'
-            " or items.dead_lettered > 0",
+        "failed invocations": _lines(
+            "fields @timestamp, worker, event, runId, drain, ended, dependency, error, @message",
+            "filter @message like /ERROR/",
             "sort @timestamp desc",
-            "limit 200",
+            "limit 100",
         ),
         "by correlation id": by_correlation_id(ANY_CORRELATION_ID),
+        "SQS batch failures": _lines(
+            "fields @timestamp, worker, runId, batchItemFailures, messages, durationMs",
+            'filter batchItemFailures != "[]"',
+            "sort @timestamp desc",
+            "limit 100",
+        ),
         "slow requests": _lines(
-            "fields @timestamp, worker, event, dependency, seconds, correlationId",
-            f'filter event in ["slow call", "checks answered"] and seconds > {SLOW_SECONDS}',
-            "sort seconds desc",
-            "limit 200",
+            "fields @timestamp, worker, event, dependency, durationMs, correlationId",
+            f"filter durationMs > {SLOW_MS}",
+            "sort durationMs desc",
+            "limit 50",
         ),
         "batch failures per 5 min": _lines(
             'filter event in ["batch given back", "dead letters not confirmed", '
-            '"the work failed without settling its batch", "receive failed"]',
+            '"the work failed without settling what it got", "receive failed"]',
             "stats count(*) as failures by bin(5m), worker, event",
             "sort @timestamp desc",
         ),

@@ -17,6 +17,11 @@ _SHOWN = (
     "correlationId",
     "messageId",
     "campaignId",
+    "entryId",
+    "trace_id",
+    "outcome",
+    "type",
+    "marketId",
     "queue",
     "reason",
     "error",
@@ -25,6 +30,8 @@ _SHOWN = (
     "drain",
     "ended",
     "seconds",
+    "durationMs",
+    "batchItemFailures",
     "items",
     "checks",
 )
@@ -40,24 +47,29 @@ class LogLine:
 
     def as_dict(self) -> dict[str, Any]:
         shown = {name: self.fields[name] for name in _SHOWN if name in self.fields}
+        if "level" in shown:
+            # Lines of before have it in lower case.
+            shown["level"] = str(shown["level"]).upper()
         return {"at": self.at, "where": self.where, **shown}
 
 
 @dataclass(frozen=True, slots=True)
 class Sought:
-    """Lines with the correlation id or one of the messages, and of the runs what they say of themselves at their end.
-    `since` is an ISO time.
+    """Lines with the correlation id, of the entry (campaign and entry id) or of one of the messages, and of the runs
+    what they say of themselves at their end. `since` is an ISO time.
     """
 
     since: str
     correlation_id: str = ""
     message_ids: frozenset[str] = field(default_factory=frozenset)
     run_ids: frozenset[str] = field(default_factory=frozenset)
+    entry: tuple[str, str] | None = None
 
     @property
     def terms(self) -> tuple[str, ...]:
         """One of them is in every line that is looked for."""
-        found = (self.correlation_id, *sorted(self.message_ids), *sorted(self.run_ids))
+        entry_id = self.entry[1] if self.entry else ""
+        found = (self.correlation_id, entry_id, *sorted(self.message_ids), *sorted(self.run_ids))
         return tuple(term for term in found if term)
 
     def wants(self, line: LogLine) -> bool:
@@ -71,6 +83,8 @@ class Sought:
         ):
             return True
         if fields.get("messageId") in self.message_ids:
+            return True
+        if self.entry is not None and (fields.get("campaignId"), fields.get("entryId")) == self.entry:
             return True
         return fields.get("runId") in self.run_ids and fields.get("event") == "drain ended"
 

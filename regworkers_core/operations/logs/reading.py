@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
 from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.aws.clients import error_code
@@ -69,7 +70,8 @@ def in_files(folders: list[Path], sought: Sought) -> Lines:
 
 
 def _of_file(path: Path, sought: Sought) -> Iterator[LogLine]:
-    terms = [term.encode() for term in sought.terms]
+    # As JSON writes them.
+    terms = [orjson.dumps(term)[1:-1] for term in sought.terms]
     try:
         with path.open("rb") as lines:
             for raw in lines:
@@ -90,6 +92,8 @@ def in_cloudwatch(runtime: Runtime, sought: Sought) -> Lines:
     cut = False
     for term in sought.terms:
         if _UNQUOTABLE.search(term):
+            if sought.entry is not None and term == sought.entry[1]:
+                continue
             raise UsageError("an id with a quotation mark or a backslash cannot be looked up")
         request: dict[str, Any] = {
             "logGroupName": group,

@@ -9,6 +9,7 @@ import orjson
 
 from regworkers_core.operations.dashboards.alarms import alarms
 from regworkers_core.operations.dashboards.board import board, board_name
+from regworkers_core.operations.dashboards.queries import saved_queries
 from regworkers_core.operations.desired import desired
 from regworkers_core.operations.policies.roles import ROLES
 from regworkers_core.settings import PROJECT_ROOT, Environment, Settings, settings_of
@@ -43,6 +44,7 @@ def document(settings: Settings) -> dict[str, Any]:
             }
             for alarm in alarms(settings)
         },
+        "queries": {query.name: query.text for query in saved_queries(settings)},
         "roles": list(ROLES),
         "attachments": {
             f"{role}/{policy}": {"role": role, "policy": policy}

@@ -22,6 +22,7 @@ from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.fuse import Fuse, FuseBlown
 from regworkers_core.engine.ports import Outgoing, Queue, Received, SendFailure
 from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.observability.logs import Passed, entries_passed, wants_entries
 from regworkers_core.observability.tracing import inject, span
 from regworkers_core.replication.enqueue.events import Change, change_of, decode_stream_event, table_key
 
@@ -216,6 +217,15 @@ class EnqueueWork:
             settlement.counts["removals" if change.item.op is Op.REMOVE else "upserts"] += 1
             if change.changed_at is not None:
                 settlement.lags.append(now - change.changed_at)
+        if wants_entries():
+            entries_passed("entry enqueued", _passed(message))
+
+
+def _passed(message: _Message) -> list[Passed]:
+    """Each by its own correlation id, which goes on with the entry; where it has none, by that of the message."""
+    shared = message.outgoing.attributes["correlationId"]
+    changes = ((change.correlation_id, change.item.key) for _, change in message.pairs)
+    return [Passed(own or shared, key.campaign_id, key.entry_id) for own, key in changes]
 
 
 def _letter(record: StreamRecord, failure: PermanentFailure) -> Letter:

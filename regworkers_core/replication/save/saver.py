@@ -37,6 +37,7 @@ from regworkers_core.domain.reasons import (
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.ports import Outgoing, Queue, SendFailure
 from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.observability.logs import Passed, entries_passed, wants_entries
 from regworkers_core.observability.tracing import inject
 from regworkers_core.replication.save.open_letters import OpenLetters
 from regworkers_core.replication.send import send_keys
@@ -157,7 +158,22 @@ class Saver:
             if isinstance(outcome, TransientFailure):
                 # Of this entry alone: what was done for the others of its message is not done again.
                 saved.outcomes[key] = LeftOver.of(outcome)
+        if wants_entries():
+            self._log(wanted, entries, saved)
         return saved
+
+    @staticmethod
+    def _log(wanted: Mapping[EntryKey, Wanted], entries: Mapping[EntryKey, Entry], saved: Saved) -> None:
+        passed: dict[str, list[Passed]] = {}
+        for key, outcome in saved.outcomes.items():
+            if isinstance(outcome, str):
+                own = (
+                    "" if key not in entries else fit_correlation_id(entries[key].fields.get("correlationId"))
+                )
+                id_ = own or wanted[key].correlation_id
+                passed.setdefault(outcome, []).append(Passed(id_, key.campaign_id, key.entry_id))
+        for outcome, some in passed.items():
+            entries_passed("entry saved", some, outcome=outcome)
 
     def _read(
         self, wanted: Mapping[EntryKey, Wanted], saved: Saved

@@ -22,6 +22,7 @@ from regworkers_core.domain.selection import NON_WINNERS, Chunk, MarketPhase, No
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.handling import Asked, Handled
 from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.observability.logs import Passed, entries_passed
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.completion import finish_market, finish_phase
 from regworkers_core.selection.assign.plan import Plans
@@ -122,6 +123,8 @@ class Assigner:
             send_events(runtime, events, correlation_id)
             counts["events"] += len(events)
         first = runtime.chunks.done(chunk, written=written, enqueued=len(planned), at=at, run_id=self._run_id)
+        passed = [Passed(correlation_id, market.campaign_id, each.entry_id) for each in planned]
+        entries_passed("entry assigned", passed, marketId=market.market_id)
         return "applied" if first else "unchanged"
 
     def _planned(self, chunk: Chunk) -> list[Planned]:

@@ -17,6 +17,7 @@ from regworkers_core.engine.dependency import RetryPolicy
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.ports import Outgoing, Queue
 from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.observability.logs import Passed, entries_passed
 from regworkers_core.observability.tracing import inject, span
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.events import send_events
@@ -70,6 +71,12 @@ class NotifyWork:
         sent = self._runtime.outbox.mark_sent(
             [notice.key for notice in notices], at=iso(now), run_id=self._run_id
         )
+        passed = [
+            Passed(_correlation_id(parcel), parcel.market.campaign_id, notice.entry_id)
+            for parcel in parcels
+            for notice in parcel.notices
+        ]
+        entries_passed("notification queued", passed)
         settlement.done.extend(parcels)
         settlement.counts["received"] += len(notices)
         settlement.counts["sent"] += sent

@@ -105,11 +105,22 @@ def test_saved_queries_are_made_then_left_alone_then_mended_under_their_id(setti
         return [each.state for each in changes if each.kind == "saved query"]
 
     wanted = [query.request() for query in saved_queries(settings)]
-    assert states([], wanted) == [State.NEW] * 4
+    assert states([], wanted) == [State.NEW] * len(wanted)
     stands = [{**each, "queryDefinitionId": f"q{number}"} for number, each in enumerate(wanted)]
-    assert states(stands, []) == [State.SAME] * 4
+    assert states(stands, []) == [State.SAME] * len(wanted)
     changed = [{**stands[0], "queryString": "fields @message"}, *stands[1:]]
     assert states(changed, [{**wanted[0], "queryDefinitionId": "q0"}])[0] is State.DIFFERS
+
+
+def test_the_manuals_queries_stand_with_its_filters_and_limits(settings: Any) -> None:
+    texts = {query.name.rpartition("/")[2]: query.text for query in saved_queries(settings)}
+    for name, filtered, limit in (
+        ("failed invocations", "filter @message like /ERROR/", 100),
+        ("by correlation id", 'filter correlationId = "<correlation id>"', 1000),
+        ("SQS batch failures", 'filter batchItemFailures != "[]"', 100),
+        ("slow requests", "filter durationMs > 5000", 50),
+    ):
+        assert filtered in texts[name] and texts[name].endswith(f"limit {limit}")
 
 
 def test_an_id_cannot_break_out_of_its_query() -> None:

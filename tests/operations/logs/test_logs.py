@@ -75,6 +75,7 @@ def test_a_line_shows_nothing_that_the_workers_do_not_write() -> None:
     shown = parse(line(correlationId="c-1", email="user@example.com", items={"applied": 2}), "f")
     assert shown is not None
     assert set(shown.as_dict()) == {"at", "where", "level", "event", "correlationId", "items"}
+    assert shown.as_dict()["level"] == "INFO", "also of a line from before levels were upper case"
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1h", 3600), ("2d", 172_800)])
@@ -190,7 +191,10 @@ def test_logs_finds_what_was_said_of_an_entry_that_was_refused(
     found = terminal("logs", "--campaign", "summer", "--entry", "bad", "--format", "json")
     assert found.exit_code == 0
     lines = orjson.loads(found.stdout_bytes)["lines"]
-    assert [(each["event"], each["reason"]) for each in lines] == [("dead letter", "INVALID_ENTRY")]
+    assert [(each["event"], each.get("reason")) for each in lines] == [
+        ("entry enqueued", None),
+        ("dead letter", "INVALID_ENTRY"),
+    ]
     assert "dead letter" in terminal("logs", "--correlation-id", "c-bad").stdout
 
 

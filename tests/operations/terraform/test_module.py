@@ -33,6 +33,7 @@ ARGUMENTS = {
     "aws_cloudwatch_dashboard": "dashboard_name dashboard_body",
     "aws_cloudwatch_metric_alarm": "alarm_name alarm_description namespace metric_name dimensions statistic period"
     " evaluation_periods threshold comparison_operator treat_missing_data alarm_actions ok_actions",
+    "aws_cloudwatch_query_definition": "name query_string log_group_names",
     "aws_iam_policy": "name policy",
     "aws_iam_role": "name assume_role_policy",
     "aws_iam_role_policy_attachment": "role policy_arn",

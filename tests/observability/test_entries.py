@@ -1,0 +1,150 @@
+"""One line for each entry and hop: what it carries, who decides that it is written, and that it costs one write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import structlog
+
+from regworkers_core.observability.logs import (
+    Passed,
+    bind,
+    configure_logging,
+    describe,
+    entries_passed,
+    wants_entries,
+)
+from tests.adapters.fakes import client_error
+
+
+@pytest.fixture(autouse=True)
+def _clean() -> Iterator[None]:
+    structlog.contextvars.clear_contextvars()
+    yield
+    structlog.contextvars.clear_contextvars()
+    structlog.reset_defaults()
+
+
+def some(number: int) -> list[Passed]:
+    return [Passed(f"c-{index}", "summer", f"e{index}") for index in range(number)]
+
+
+def lines(captured: str) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in captured.splitlines()]
+
+
+def test_a_line_has_what_a_way_is_found_by_and_what_its_context_is_bound_to(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging()
+    bind(runId="run-1", worker="saveEntries")
+    entries_passed("entry saved", some(2), outcome="applied")
+    first, second = lines(capsys.readouterr().err)
+    assert first.pop("timestamp").endswith("Z")
+    assert first == {
+        "event": "entry saved",
+        "level": "INFO",
+        "runId": "run-1",
+        "worker": "saveEntries",
+        "outcome": "applied",
+        "correlationId": "c-0",
+        "campaignId": "summer",
+        "entryId": "e0",
+    }
+    assert second["correlationId"] == "c-1"
+
+
+def test_an_id_that_json_cannot_hold_or_has_to_escape_breaks_no_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging()
+    entries_passed(
+        "entry saved", [Passed("c", "s", 'a"\\\n'), Passed("c", "s", "\ud800"), Passed("c", "s", "ü")]
+    )
+    assert [line["entryId"] for line in lines(capsys.readouterr().err)] == ['a"\\\n', "?", "ü"]
+
+
+def test_lines_of_a_batch_are_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(structlog.PrintLogger, "msg", lambda _self, text: written.append(text))
+    configure_logging()
+    entries_passed("entry saved", some(500))
+    assert [text.count("\n") + 1 for text in written] == [500]
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.25, 0.5, 1.0])
+def test_the_rate_takes_whole_ways_in_every_process(rate: float, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(entry_rate=rate)
+    entries_passed("entry enqueued", some(1000))
+    configure_logging(entry_rate=rate)
+    entries_passed("entry saved", some(1000))
+    hops: dict[str, set[str]] = {"entry enqueued": set(), "entry saved": set()}
+    for line in lines(capsys.readouterr().err):
+        hops[line["event"]].add(line["correlationId"])
+    assert hops["entry enqueued"] == hops["entry saved"]
+    assert abs(len(hops["entry saved"]) - 1000 * rate) < 60
+
+
+def test_above_info_without_a_rate_and_before_logging_is_set_up_nothing_is_gathered_or_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    entries_passed("entry saved", some(1))
+    assert not wants_entries()
+    for level, rate in (("WARNING", 1.0), ("INFO", 0.0)):
+        configure_logging(level, entry_rate=rate)
+        assert not wants_entries()
+        entries_passed("entry saved", some(1))
+    captured = capsys.readouterr()
+    assert captured.err == captured.out == ""
+
+
+def test_a_terminal_shows_no_single_entry_while_the_file_has_all_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "commands.log"
+    configure_logging(human=True, copy_to=copy)
+    entries_passed("entry saved", some(2))
+    structlog.get_logger("x").error("drain ended", received=2)
+    shown = capsys.readouterr().err
+    assert "drain ended" in shown and "entry saved" not in shown
+    assert [(line["event"], line["level"]) for line in lines(copy.read_text())] == [
+        ("entry saved", "INFO"),
+        ("entry saved", "INFO"),
+        ("drain ended", "ERROR"),
+    ]
+
+
+def test_a_copy_that_has_grown_is_put_aside_and_one_that_cannot_be_written_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("regworkers_core.observability.logs._COPY_BYTES", 10)
+    copy = tmp_path / "commands.log"
+    copy.write_text("of before, and longer than ten bytes\n")
+    configure_logging(copy_to=copy)
+    entries_passed("entry saved", some(1))
+    assert "of before" in (tmp_path / "commands.old.log").read_text()
+    assert len(lines(copy.read_text())) == 1
+    configure_logging(copy_to=tmp_path / "missing" / "commands.log")
+    entries_passed("entry saved", some(1))
+    assert len(lines(capsys.readouterr().err)) == 2
+
+
+@pytest.mark.parametrize("method", ["debug", "info", "warning", "error"])
+def test_levels_are_upper_case_so_that_a_query_for_errors_finds_them(
+    method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging("DEBUG")
+    getattr(structlog.get_logger("x"), method)("said")
+    text = capsys.readouterr().err
+    assert orjson.loads(text)["level"] == method.upper() and ("ERROR" in text) is (method == "error")
+
+
+def test_an_answer_of_a_service_is_described_by_its_code_and_not_by_its_text() -> None:
+    error = client_error("ValidationException")
+    error.response["Error"]["Message"] = "fan@example.com"
+    assert describe(error).startswith("ClientError (ValidationException of Call)")
+    assert "fan@" not in describe(error)

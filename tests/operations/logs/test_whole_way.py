@@ -1,0 +1,120 @@
+"""The way of one entry by its correlation id: a check, enqueue, save and publish, on the real servers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+import structlog
+import typer
+from typer.testing import CliRunner
+
+from regworkers_core.cli import logs
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.observability.logs import configure_logging
+from regworkers_core.operations.logs.lines import Sought
+from regworkers_core.operations.logs.reading import in_cloudwatch, in_files
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import stack_state_file
+from tests.eligibility.world import ask, check, create
+from tests.support.drains import run
+from tests.support.entries import remove
+from tests.support.shared import emptied, shared_namespace
+
+HOPS = ["entry judged", "entry enqueued", "entry saved", "event published", "event published"]
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Runtime]:
+    with shared_namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def runtime(shared: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
+    """Commands in this process find it, and its log files below `tmp_path`."""
+    monkeypatch.setattr(Runtime, "load", lambda: shared)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("REGWORKERS_LOCAL_DIR", str(tmp_path / "local"))
+    folder = stack_state_file().parent
+    folder.mkdir(parents=True)
+    configure_logging(copy_to=folder / "commands.log")
+    yield emptied(shared)
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+def shown(*words: str) -> list[dict[str, str]]:
+    app = typer.Typer()
+    logs.register(app)
+    answer = CliRunner().invoke(app, [*words, "--format", "json"])
+    assert answer.exit_code == 0, answer.output
+    lines: list[dict[str, str]] = orjson.loads(answer.stdout_bytes)["lines"]
+    return [line for line in lines if "entryId" in line]
+
+
+def enter(runtime: Runtime, **correlation_ids: str) -> dict[str, str]:
+    """One check with `doTransfer` for each, under its correlation id; the entry ids. Then all drains, once."""
+    create(runtime)
+    checks = [
+        check(doTransfer=True, correlationId=id_, email=f"{name}@example.com")
+        for name, id_ in correlation_ids.items()
+    ]
+    answers = ask(runtime, *checks)
+    for drain in ("enqueue", "save", "publish"):
+        run(runtime, drain)
+    return {
+        name: answer["transfer"]["entryId"] for name, answer in zip(correlation_ids, answers, strict=True)
+    }
+
+
+def test_every_hop_of_an_entry_is_found_by_its_own_correlation_id(runtime: Runtime) -> None:
+    # Two entries share each message, which therefore has an id of its own.
+    ids = enter(runtime, one="c-one", two="c-two")
+    lines = shown("--correlation-id", "c-one")
+    assert [line["event"] for line in lines] == HOPS
+    assert {line["entryId"] for line in lines} == {ids["one"]}
+    assert {(line["campaignId"], line["correlationId"], line["level"]) for line in lines} == {
+        ("summer", "c-one", "INFO")
+    }
+    workers = {line["event"]: line.get("worker") for line in lines}
+    assert (workers["entry enqueued"], workers["entry saved"]) == ("enqueueEntries", "saveEntries")
+    assert {line["type"] for line in lines[-2:]} == {"entry.replicated", "eligibility.judged"}
+    assert lines[2]["outcome"] == "applied"
+    text = stack_state_file().with_name("commands.log").read_text()
+    assert "example.com" not in text and "User" not in text
+
+    # The same lines, as a log group has them.
+    client, group = runtime.aws.client("logs"), f"/{runtime.names.prefix}regworkers"
+    client.create_log_stream(logGroupName=group, logStreamName="workers")
+    now = int(runtime.clock() * 1000)
+    client.put_log_events(
+        logGroupName=group,
+        logStreamName="workers",
+        logEvents=[{"timestamp": now, "message": line} for line in text.splitlines()],
+    )
+    sought = Sought(iso(runtime.clock() - 3600), "c-one")
+    found = [line for line in in_cloudwatch(runtime, sought).lines if "entryId" in line.fields]
+    assert [line.fields["event"] for line in found] == HOPS
+
+
+def test_a_removal_goes_by_the_id_of_its_message_and_is_found_by_the_entry(runtime: Runtime) -> None:
+    ids = enter(runtime, one="c-three", two="c-four")
+    for name in ("one", "two"):
+        remove(runtime, EntryKey("summer", ids[name]))
+    for drain in ("enqueue", "save", "publish"):
+        run(runtime, drain)
+    lines = shown("--campaign", "summer", "--entry", ids["one"])
+    assert [line["event"] for line in lines] == [*HOPS, "entry enqueued", "entry saved", "event published"]
+    assert lines[-2]["outcome"] == "removed" and lines[-1]["type"] == "entry.removed"
+
+
+def test_an_entry_id_that_json_escapes_is_found_in_files(tmp_path: Path) -> None:
+    odd = 'e"1'
+    line = {"timestamp": "2026-11-26T00:00:00Z", "event": "x", "campaignId": "c", "entryId": odd}
+    (tmp_path / "a.log").write_bytes(orjson.dumps(line) + b"\n")
+    assert len(in_files([tmp_path], Sought("2026", entry=("c", odd))).lines) == 1
+    assert not in_files([tmp_path], Sought("2026", entry=("d", odd))).lines
