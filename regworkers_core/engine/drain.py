@@ -7,6 +7,7 @@ turns a batch of them into a settlement, and only what the settlement calls done
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter
@@ -66,7 +67,7 @@ class Settlement(Generic[D]):
     """What became of a batch. Every delivery is in `done` or in `again` (with seconds to wait), once.
 
     `counts` are of items and add up: `received` = the sum of `OUTCOMES`. `lags` are seconds. `blown` is what blew the
-    fuse of the work: the drain ends.
+    fuse of the work: the drain ends. `failed` names deliveries in `done` of which something did not go well.
     """
 
     done: list[D] = field(default_factory=list)
@@ -74,6 +75,7 @@ class Settlement(Generic[D]):
     counts: Counter[str] = field(default_factory=Counter)
     lags: list[float] = field(default_factory=list)
     blown: PermanentFailure | None = None
+    failed: list[str] = field(default_factory=list)
 
     def add(self, other: Settlement[D]) -> None:
         """Of other deliveries of the same batch."""
@@ -82,6 +84,7 @@ class Settlement(Generic[D]):
         self.counts.update(other.counts)
         self.lags.extend(other.lags)
         self.blown = self.blown or other.blown
+        self.failed.extend(other.failed)
 
 
 # What an item can end as. `applied`: written; `unchanged`: nothing to do, proven; `stale`: a newer state is
@@ -197,6 +200,11 @@ def drain(
     drain at once.
     """
     return _Drain(name, source, work, limits, down, stop, clock, on_progress, on_batch).run(probe)
+
+
+def _name(delivery: object) -> str:
+    """What it is called where it comes from: the id of a message, the sequence number of a stream record."""
+    return str(getattr(delivery, "message_id", "") or getattr(delivery, "sequence", ""))
 
 
 class _Drain(Generic[D]):
@@ -342,7 +350,23 @@ class _Drain(Generic[D]):
             self._source.acknowledge(settlement.done)
         with suppress(TransientFailure):
             self._source.give_back(settlement.again)
-        return settlement, self._clock() - received_at
+        seconds = self._clock() - received_at
+        self._log(settlement, len(batch), seconds)
+        return settlement, seconds
+
+    def _log(self, settlement: Settlement[D], deliveries: int, seconds: float) -> None:
+        """One line a batch. `batchItemFailures` is what a Lambda would answer: a text, for the saved queries of the
+        operations manual compare it with "[]".
+        """
+        failed = [*settlement.failed, *filter(None, (_name(delivery) for delivery, _ in settlement.again))]
+        log.info(
+            "batch settled",
+            drain=self._report.name,
+            deliveries=deliveries,
+            items=settlement.counts["received"],
+            durationMs=round(seconds * 1000),
+            batchItemFailures=json.dumps(failed),
+        )
 
     def _defect(self, batch: Sequence[D], error: Exception) -> Settlement[D]:
         log.error("the work failed without settling what it got", error=type(error).__name__, exc_info=error)

@@ -113,6 +113,7 @@ class Settler(Generic[I]):
             self.give_back(decoded.message, decoded.size, settlement)
             return
         self._done(judged, counted, settlement)
+        settlement.failed.append(decoded.message.message_id)
         settlement.counts["dead_lettered"] += len(letters)
         settlement.counts["resent"] += len(alone) + left
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
@@ -87,6 +89,37 @@ def test_a_report_that_forgets_an_item_or_a_delivery_does_not_add_up() -> None:
     assert report.adds_up
     report.deliveries["received"] = 2
     assert not report.adds_up
+
+
+@dataclass(frozen=True)
+class Message:
+    message_id: str
+
+
+def test_each_batch_is_one_line_with_its_time_and_the_messages_that_failed() -> None:
+    good, bad, late = (Message(f"m{number}") for number in range(3))
+
+    def work(batch: Sequence[Message]) -> Settlement[Message]:
+        settlement = Settlement[Message]()
+        for each in batch:
+            settlement.counts.update({"received": 1, "returned" if each is late else "sent": 1})
+            if each is late:
+                settlement.again.append((each, 1.0))
+            else:
+                settlement.done.append(each)
+        settlement.failed.extend(each.message_id for each in batch if each is bad)
+        return settlement
+
+    clock = Clock()
+    moves: Any = [[good], [good, bad, late]]
+    source = FakeSource(clock, moves)
+    with capture_logs() as logs:
+        run_fake(source, work, clock=clock)  # type: ignore[arg-type]
+    lines = [line for line in logs if line["event"] == "batch settled"]
+    lines.sort(key=lambda line: int(line["items"]))
+    assert [line["batchItemFailures"] for line in lines] == ["[]", '["m1", "m2"]']
+    assert [line["items"] for line in lines] == [1, 3]
+    assert all(isinstance(line["durationMs"], int) for line in lines)
 
 
 def test_nothing_is_acknowledged_before_its_work_returned() -> None:

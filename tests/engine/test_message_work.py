@@ -56,8 +56,9 @@ def test_a_dependency_away_for_one_item_keeps_its_message_whole_and_the_others_g
 
 def test_a_refused_item_becomes_a_dead_letter_alone_with_its_reason_and_its_subject() -> None:
     world = World(b=REFUSED)
-    settlement = world.settle(message("a", "b", firstFailedAt="earlier"))
+    settlement = world.settle(message("a", "b", firstFailedAt="earlier"), message("c", number=2))
     assert settlement.counts["dead_lettered"] == 1
+    assert settlement.failed == ["m1"], "what is logged as its batch's failure"
     assert items_of(world.dead) == [["b"]]
     attributes = world.dead.sent[0].attributes
     assert (attributes["reason"], attributes["firstFailedAt"]) == ("INVALID_ENTRY", "earlier")

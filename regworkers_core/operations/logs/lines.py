@@ -21,7 +21,6 @@ _SHOWN = (
     "trace_id",
     "outcome",
     "type",
-    "marketId",
     "queue",
     "reason",
     "error",

@@ -153,6 +153,7 @@ class EnqueueWork:
             settlement.counts["returned"] += len(refused)
             return
         settlement.done.extend(record for record, _ in refused)
+        settlement.failed.extend(record.sequence for record, _ in refused)
         settlement.counts["dead_lettered"] += len(refused)
 
     @staticmethod

@@ -124,7 +124,8 @@ class Assigner:
             counts["events"] += len(events)
         first = runtime.chunks.done(chunk, written=written, enqueued=len(planned), at=at, run_id=self._run_id)
         passed = [Passed(correlation_id, market.campaign_id, each.entry_id) for each in planned]
-        entries_passed("entry assigned", passed, marketId=market.market_id)
+        # Winners and others alike: the log does not tell who won.
+        entries_passed("entry assigned", passed)
         return "applied" if first else "unchanged"
 
     def _planned(self, chunk: Chunk) -> list[Planned]:
