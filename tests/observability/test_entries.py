@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 import structlog
+from opentelemetry import trace
 
 from regworkers_core.observability.logs import (
     Passed,
@@ -66,6 +68,17 @@ def test_an_id_that_json_cannot_hold_or_has_to_escape_breaks_no_line(
         "entry saved", [Passed("c", "s", 'a"\\\n'), Passed("c", "s", "\ud800"), Passed("c", "s", "ü")]
     )
     assert [line["entryId"] for line in lines(capsys.readouterr().err)] == ['a"\\\n', "?", "ü"]
+
+
+def test_a_line_is_as_long_as_the_manual_counts_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/operating.md says what ten million entries cost."""
+    configure_logging()
+    bind(runId=str(uuid.uuid4()), worker="saveEntries")
+    passed = Passed(str(uuid.uuid4()), "aurora-world-tour", "Bumcacih1nonZwIdU2a_HAnT")
+    with trace.use_span(trace.NonRecordingSpan(trace.SpanContext(2**127, 1, is_remote=False))):
+        entries_passed("entry saved", [passed], outcome="applied")
+    line = capsys.readouterr().err
+    assert "trace_id" in line and abs(len(line) - 330) < 15
 
 
 def test_lines_of_a_batch_are_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
