@@ -47,6 +47,7 @@ class Fault:
 LEFT_OVER = "save.left_over"
 # How often a drain of the story below passes each step, at least.
 PASSES = {
+    "enqueue.after_letters": 1,
     "enqueue.after_send": 3,
     "enqueue.before_checkpoint": 1,
     "save.after_write": 3,
@@ -66,6 +67,7 @@ def crash_and_recover(runtime: Runtime, fault: Fault) -> Verdict:
     story.saved()
     for number in range(3):
         story.put_quietly(f"quiet-{number}")
+    story.put_refused("x")
     for number in range(9, 11):
         story.rewrite(f"old-{number}")
     for number in range(6):

@@ -152,6 +152,7 @@ class EnqueueWork:
             settlement.again.extend((record, self._backoff(1)) for record, _ in refused)
             settlement.counts["returned"] += len(refused)
             return
+        self._on_step("enqueue.after_letters")
         settlement.done.extend(record for record, _ in refused)
         settlement.failed.extend(record.sequence for record, _ in refused)
         settlement.counts["dead_lettered"] += len(refused)
