@@ -25,6 +25,7 @@ _BATCH_NEAR = 0.8
 _SETTINGS: Mapping[str, str] = {
     "dynamodb": "aws.readTimeoutSeconds",
     "streams": "aws.readTimeoutSeconds",
+    "stream-listing": "aws.readTimeoutSeconds",
     "sqs": "aws.readTimeoutSeconds",
     "s3": "aws.readTimeoutSeconds",
     "mongo": "mongo.socketTimeoutSeconds",
