@@ -149,7 +149,7 @@ def evaluate_command(form: FormatOption = Format.TEXT) -> None:
     """
     runtime = _runtime()
     found = evaluate(runtime, _look(runtime), by=OUTSIDE)
-    if found.outage and not found.outage.is_no_blink(runtime):
+    if found.outage and found.outage.is_blink(runtime):
         # Another look at once instead of at the next call: people who call it want to know.
         time.sleep(runtime.settings.alerts.patience_seconds)
         found = evaluate(runtime, _look(runtime), by=OUTSIDE, outage=found.outage)

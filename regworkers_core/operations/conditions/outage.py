@@ -30,27 +30,29 @@ _CLAIM_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """`since` is the first look that found MongoDB away, `claimed_until` until when somebody is busy telling it (both
-    in seconds since the epoch); `told` are the channels that have taken it.
+    """`since` is the first look that found MongoDB away, `last` the latest, `claimed_until` until when somebody is busy
+    telling it (all in seconds since the epoch); `told` are the channels that have taken it.
     """
 
     since: float
+    last: float
     told: frozenset[str] = frozenset()
     claimed_until: float = 0.0
 
     def as_state(self) -> dict[str, str]:
         claimed = {"claimedUntil": iso(self.claimed_until)} if self.claimed_until else {}
-        return {"since": iso(self.since), "told": " ".join(sorted(self.told)), **claimed}
+        told = " ".join(sorted(self.told))
+        return {"since": iso(self.since), "last": iso(self.last), "told": told, **claimed}
 
     @classmethod
     def parse(cls, state: Mapping[str, object]) -> Outage | None:
         """None for what is none: a memory is a hint."""
-        since, told, claimed = (state.get(name) for name in ("since", "told", "claimedUntil"))
-        began = seconds(since) if isinstance(since, str) else None
-        if began is None:
+        texts = {name: text for name, text in state.items() if isinstance(text, str)}
+        since, last = seconds(texts.get("since", "")), seconds(texts.get("last", ""))
+        if since is None or last is None:
             return None
-        until = seconds(claimed) if isinstance(claimed, str) else None
-        return cls(began, frozenset(told.split() if isinstance(told, str) else ()), until or 0.0)
+        claimed = seconds(texts.get("claimedUntil", "")) or 0.0
+        return cls(since, last, frozenset(texts.get("told", "").split()), claimed)
 
     def with_what(self, other: Outage | None) -> Outage:
         """Of two memories of one outage."""
@@ -58,23 +60,30 @@ class Outage:
             return self
         return Outage(
             min(self.since, other.since),
+            max(self.last, other.last),
             self.told | other.told,
             max(self.claimed_until, other.claimed_until),
         )
 
-    def is_no_blink(self, runtime: Runtime) -> bool:
-        return runtime.clock() - self.since >= runtime.settings.alerts.patience_seconds
+    def is_blink(self, runtime: Runtime) -> bool:
+        """No two looks that are far enough apart have found it."""
+        return self.last - self.since < runtime.settings.alerts.patience_seconds
+
+    def is_claimed(self, now: float) -> bool:
+        # One that ends too late is of a clock that was set back since.
+        return now < self.claimed_until <= now + _CLAIM_SECONDS
 
 
 class _Row:
     """The memory in `worker-leases`, as far as it can be read and written."""
 
-    def __init__(self, leases: LeaseTable) -> None:
-        self._leases = leases
+    def __init__(self, runtime: Runtime) -> None:
+        self._leases: LeaseTable | None = None
         self._seen: LeaseRow | None = None
         self.outage: Outage | None = None
         try:
-            self._seen = leases.get(ROW)
+            self._leases = runtime.leases
+            self._seen = self._leases.get(ROW)
         except (TransientFailure, UsageError) as failure:
             log.warning("outage not remembered", error=str(failure))
             return
@@ -82,6 +91,8 @@ class _Row:
 
     def keep(self, outage: Outage) -> bool:
         """False when somebody else kept something since it was read. True where nothing can be kept."""
+        if self._leases is None:
+            return True
         counter = 0 if self._seen is None else self._seen.counter + 1
         row = LeaseRow(ROW, counter=counter, state=outage.as_state())
         try:
@@ -94,7 +105,7 @@ class _Row:
 
     def forget(self) -> None:
         try:
-            if self._seen is not None:
+            if self._leases is not None and self._seen is not None:
                 self._leases.remove(self._seen)
         except (TransientFailure, UsageError) as failure:
             # It is written down once, however often it is found.
@@ -103,18 +114,19 @@ class _Row:
 
 def told_without(runtime: Runtime, snapshot: Snapshot, why: str, carried: Outage | None) -> Outage:
     """One look while MongoDB is away: every channel that has not heard of it yet is told, once it is no blink."""
-    row, now = _Row(runtime.leases), runtime.clock()
-    known = (row.outage or carried or Outage(now)).with_what(carried)
-    if not known.is_no_blink(runtime):
-        if row.outage is None:
-            row.keep(known)
+    row, now = _Row(runtime), runtime.clock()
+    known = (row.outage or Outage(now, now)).with_what(carried)
+    known = replace(known, last=max(known.last, now))
+    if known.is_claimed(now):
         return known
-    if now < known.claimed_until or not row.keep(replace(known, claimed_until=now + _CLAIM_SECONDS)):
+    if known.is_blink(runtime):
+        row.keep(known)
+        return known
+    if not row.keep(replace(known, claimed_until=now + _CLAIM_SECONDS)):
         return known
     incident = Incident(_alert(runtime, snapshot, why), True, 0, iso(known.since), iso(now), None, {})
-    known = Outage(
-        known.since, known.told | alerting(runtime).tell_directly(incident, Change.OPENED, besides=known.told)
-    )
+    told = alerting(runtime).tell_directly(incident, Change.OPENED, besides=known.told)
+    known = replace(known, told=known.told | told, claimed_until=0.0)
     row.keep(known)
     return known
 
@@ -123,12 +135,12 @@ def written_down(runtime: Runtime, snapshot: Snapshot, carried: Outage | None) -
     """MongoDB answers again: an outage that was no blink is kept as an open incident since its first look, which the
     next settlement closes. Raises TransientFailure when MongoDB is away again.
     """
-    row = _Row(runtime.leases)
+    row = _Row(runtime)
     known = row.outage or carried
     if known is None:
         return
     known = known.with_what(carried)
-    if known.is_no_blink(runtime):
+    if not known.is_blink(runtime):
         alert = _alert(runtime, snapshot, "it answers again")
         runtime.incidents.adopt(alert, iso(known.since), known.told)
     row.forget()

@@ -1,0 +1,181 @@
+"""MongoDB away: every channel hears of it once, whoever looks and whatever else is away; no blink is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from regworkers_core.adapters.mongo.incidents import Incident
+from regworkers_core.alerting import Alerting
+from regworkers_core.domain.alert import Alert, Change, Severity
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.operations.conditions import outage
+from regworkers_core.operations.conditions.outage import ROW, Outage, told_without, written_down
+from regworkers_core.settings import Settings
+from tests.enqueue.fakes import FakeLeaseTable
+from tests.operations.conditions.world import NOW, SETTINGS, WELL
+
+PATIENCE = SETTINGS.alerts.patience_seconds
+
+
+@dataclass
+class Told:
+    """A channel that remembers, and can be away."""
+
+    name: str
+    severities: frozenset[Severity] = frozenset(Severity)
+    heard: list[str] = field(default_factory=list)
+    away: bool = False
+
+    def tell(self, incident: Incident, change: Change) -> None:
+        if self.away:
+            raise TransientFailure(self.name, "no answer")
+        self.heard.append(incident.opened_at)
+
+
+@dataclass
+class Adopted:
+    """The store of incidents, as far as it is needed here."""
+
+    kept: list[tuple[str, str, list[str]]] = field(default_factory=list)
+
+    def adopt(self, alert: Alert, at: str, channels: frozenset[str]) -> None:
+        self.kept.append((alert.key, at, sorted(channels)))
+
+
+@dataclass
+class World:
+    """What a look needs of a runtime."""
+
+    leases: Any = field(default_factory=FakeLeaseTable)
+    settings: Settings = SETTINGS
+    now: float = NOW
+    incidents: Adopted = field(default_factory=Adopted)
+    slack: Told = field(default_factory=lambda: Told("slack"))
+    pagerduty: Told = field(default_factory=lambda: Told("pagerduty"))
+
+    def clock(self) -> float:
+        return self.now
+
+    def look(self, carried: Outage | None = None) -> Outage:
+        return told_without(self, WELL, "mongo: away", carried)  # type: ignore[arg-type]
+
+    def look_with_mongodb(self, carried: Outage | None = None) -> None:
+        written_down(self, WELL, carried)  # type: ignore[arg-type]
+
+    @property
+    def heard(self) -> tuple[int, int]:
+        return len(self.slack.heard), len(self.pagerduty.heard)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World()
+    telling = Alerting(None, (made.slack, made.pagerduty), clock=made.clock)  # type: ignore[arg-type]
+    monkeypatch.setattr(outage, "alerting", lambda _: telling)
+    return made
+
+
+def test_a_blink_is_neither_told_nor_written_down(world: World) -> None:
+    world.look()
+    world.now += 60
+    world.look_with_mongodb()
+    assert world.heard == (0, 0) and world.incidents.kept == [] and world.leases.get(ROW) is None
+
+
+def test_processes_that_carry_nothing_tell_it_once_and_write_down_when_it_began(world: World) -> None:
+    for _ in range(4):
+        world.look()
+        world.now += 60
+    assert world.heard == (1, 1)
+    world.look_with_mongodb()
+    (kept,) = world.incidents.kept
+    assert kept == ("mongo-away:mongo", world.slack.heard[0], ["pagerduty", "slack"])
+    assert world.leases.get(ROW) is None
+
+
+@pytest.mark.parametrize("leases", ["down", "none"])
+def test_without_the_lease_table_the_cursor_of_the_sensor_knows(world: World, leases: str) -> None:
+    if leases == "down":
+        world.leases.down = True
+    else:
+        # No address of AWS at all.
+        world = replace_leases(world)
+    carried = None
+    for _ in range(4):
+        found = world.look(carried)
+        carried = Outage.parse(found.as_state())
+        world.now += 60
+    assert world.heard == (1, 1)
+    world.look_with_mongodb(carried)
+    assert [key for key, *_ in world.incidents.kept] == ["mongo-away:mongo"]
+
+
+def replace_leases(world: World) -> World:
+    class Nowhere(World):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "leases":
+                raise UsageError("no AWS address")
+            return super().__getattribute__(name)
+
+    return Nowhere(slack=world.slack, pagerduty=world.pagerduty, incidents=world.incidents)
+
+
+def test_a_channel_that_was_away_hears_of_it_at_a_later_look_and_the_others_not_again(world: World) -> None:
+    world.slack.away = True
+    for _ in range(3):
+        world.look()
+        world.now += 60
+    assert world.heard == (0, 1)
+    world.slack.away = False
+    world.look()
+    assert world.heard == (1, 1)
+
+
+def test_of_two_who_look_at_once_one_tells_it(world: World) -> None:
+    world.look()
+    world.now += PATIENCE
+    row = world.leases.get(ROW)
+    busy = replace(Outage.parse(row.state), claimed_until=world.now + 30)
+    assert world.leases.swap(replace(row, counter=row.counter + 1, state=busy.as_state()), row)
+    world.look()
+    assert world.heard == (0, 0)
+    # Whoever was busy has died.
+    world.now += 31
+    world.look()
+    assert world.heard == (1, 1)
+
+
+def test_a_claim_of_a_clock_that_was_set_back_holds_nobody_up(world: World) -> None:
+    world.look()
+    world.now += PATIENCE
+    carried = Outage(NOW, world.now, claimed_until=world.now + 7 * 86_400)
+    world.look(carried)
+    assert world.heard == (1, 1)
+
+
+def test_two_that_read_the_same_row_do_not_both_tell(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.look()
+    world.now += PATIENCE
+    real = world.leases.swap
+
+    def overtaken(row: Any, seen: Any) -> bool:
+        monkeypatch.setattr(world.leases, "swap", real)
+        assert world.look().told == {"slack", "pagerduty"}
+        return bool(real(row, seen))
+
+    monkeypatch.setattr(world.leases, "swap", overtaken)
+    world.look()
+    assert world.heard == (1, 1)
+
+
+def test_what_is_no_memory_of_an_outage_is_none() -> None:
+    for state in (
+        {},
+        {"since": 7},
+        {"since": "yesterday", "last": "now"},
+        {"since": "2026-11-26T05:00:00.000Z"},
+    ):
+        assert Outage.parse(state) is None
