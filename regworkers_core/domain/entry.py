@@ -86,7 +86,8 @@ class Entry:
                 continue
             if not accepts(value):
                 raise _invalid(name, wanted, value)
-            if problem := unstorable(value):
+            is_usual = value.__class__ is str and value.isascii()
+            if not is_usual and (problem := unstorable(value)):
                 raise PermanentFailure(Reason.INVALID_ENTRY, f"field {name} {problem}")
             fields[name] = whole_number(value) if accepts is _number else value
         if not str(fields.get("email", "")).strip():

@@ -7,6 +7,7 @@ functions never raise: they say what is wrong, in words that hold no value of a 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 # DynamoDB's limits of a partition key and of a sort key, in bytes of UTF-8 ("Quotas and limits").
@@ -45,6 +46,8 @@ def encodable(text: str) -> str:
     return text if text.isascii() else _SURROGATE.sub(_SUBSTITUTE, text)
 
 
+# Most entries of a batch are of one campaign.
+@lru_cache(maxsize=256)
 def campaign_id_problem(text: str) -> str | None:
     """What is wrong with the id of a campaign; it holds no `:`, which separates it from the entry's."""
     if _PLAIN_ID.fullmatch(text):
@@ -67,17 +70,22 @@ def _id_problem(text: str, most_bytes: int) -> str | None:
     return "holds a control character" if _CONTROL.search(text) else None
 
 
+# The two below run for every item of every message and every value of every entry: loops, and no call for what is as
+# usual.
+
+
 def is_too_deep(value: Any, levels: int = MAX_DEPTH) -> bool:
     """Whether JSON as Python reads it holds more than `levels` objects and arrays in each other."""
-    if isinstance(value, dict):
-        inside = value.values()
-    elif isinstance(value, list):
-        inside = value  # type: ignore[assignment]
-    else:
+    kind = value.__class__
+    if kind is not dict and kind is not list:
         return False
-    return levels == 0 or any(
-        is_too_deep(each, levels - 1) for each in inside if each.__class__ is dict or each.__class__ is list
-    )
+    if not levels:
+        return True
+    for each in value.values() if kind is dict else value:
+        kind = each.__class__
+        if (kind is dict or kind is list) and is_too_deep(each, levels - 1):
+            return True
+    return False
 
 
 def unstorable(value: Any, levels: int = MAX_DEPTH) -> str | None:
@@ -87,18 +95,19 @@ def unstorable(value: Any, levels: int = MAX_DEPTH) -> str | None:
         return None if is_encodable(value) else "holds text that cannot be encoded as UTF-8"
     if kind is int:
         return None if -_INT64 <= value < _INT64 else "holds a number of more than 64 bits"
-    if kind is dict:
+    if kind is dict or kind is list:
         if not levels:
             return f"is nested deeper than {MAX_DEPTH} levels"
-        for name, each in value.items():
-            problem = field_name_problem(name) or unstorable(each, levels - 1)
-            if problem:
+        if kind is dict:
+            for name in value:
+                is_usual = name.__class__ is str and name.isidentifier() and name.isascii()
+                if not is_usual and (problem := field_name_problem(name)):
+                    return problem
+        for each in value.values() if kind is dict else value:
+            is_usual = each.__class__ is str and each.isascii()
+            if not is_usual and (problem := unstorable(each, levels - 1)):
                 return problem
         return None
-    if kind is list:
-        if not levels:
-            return f"is nested deeper than {MAX_DEPTH} levels"
-        return next((problem for each in value if (problem := unstorable(each, levels - 1))), None)
     return None if value is None or kind in (bool, float, bytes) else f"holds a value of type {kind.__name__}"
 
 

@@ -65,7 +65,7 @@ class DemandTable:
         """
         found: dict[EntryKey, dict[str, Any]] = {}
         # It would refuse the whole call.
-        keys = [key for key in keys if key.problem is None or key.can_be_in_table]
+        keys = [key for key in keys if key.can_be_in_table]
 
         def ask(pending: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             request = {self.table: {"Keys": pending, "ConsistentRead": True}}
