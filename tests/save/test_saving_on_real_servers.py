@@ -360,3 +360,33 @@ def test_a_version_above_64_bits_is_refused_and_stalls_nobody(runtime: Runtime) 
     enqueue, saved = replicate_all(runtime)
     assert enqueue.counts["sent"] == 2
     assert saved.counts["applied"] == 1 and saved.counts["dead_lettered"] == 1
+
+
+def test_a_removal_whose_last_image_was_malformed_buries_what_was_saved_before(runtime: Runtime) -> None:
+    """A version that cannot be read is no reason to keep a removed fan's data."""
+    entry = key("e1")
+    put(runtime, entry, version=7)
+    replicate_all(runtime)
+    put(runtime, entry, version="two")
+    replicate_all(runtime)
+    remove(runtime, entry)
+    replicate_all(runtime)
+    buried = document(runtime, entry)
+    assert buried is not None and "email" not in buried and "deletedAt" in buried
+    put(runtime, entry)
+    replicate_all(runtime)
+    again = document(runtime, entry)
+    assert again is not None and "email" in again, "created again it is another life"
+
+
+def test_of_several_lives_that_end_in_one_batch_the_latest_is_buried(runtime: Runtime) -> None:
+    """A host whose clock is behind created it again, and it was removed at once."""
+    entry, later, earlier = key("e1"), "2026-01-01T00:00:05.000Z", "2026-01-01T00:00:04.000Z"
+    put(runtime, entry, createdAt=later)
+    replicate_all(runtime)
+    remove(runtime, entry)
+    put(runtime, entry, createdAt=earlier)
+    remove(runtime, entry)
+    replicate_all(runtime)
+    buried = document(runtime, entry)
+    assert buried is not None and "email" not in buried
