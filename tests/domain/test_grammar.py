@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.events import entry_replicated
 from regworkers_core.domain.grammar import MAX_DEPTH, is_too_deep, shown, unstorable
@@ -24,7 +25,7 @@ from regworkers_core.domain.messages import (
     json_text,
 )
 from regworkers_core.domain.order import LAST_VERSION, Order, is_time, removal_order
-from regworkers_core.domain.reasons import PermanentFailure, Reason
+from regworkers_core.domain.reasons import PermanentFailure, Reason, UsageError
 
 KEY = EntryKey("summer", "e1")
 HALF = "\ud800"
@@ -83,6 +84,21 @@ def test_two_entries_never_have_one_id_in_the_replica() -> None:
     """(a, b:c) and (a:b, c) would be one document and one event."""
     assert EntryKey("a", "b:c").problem is None
     assert EntryKey("a:b", "c").problem is not None
+
+
+def test_an_entry_under_a_refused_key_is_refused_whatever_it_holds() -> None:
+    with pytest.raises(PermanentFailure, match="the campaign id holds a colon") as refused:
+        Entry.parse(EntryKey("a:b", "c"), {"email": "a@example.com"})
+    assert refused.value.reason is Reason.INVALID_ENTRY
+
+
+def test_no_market_of_a_campaign_is_called_by_the_dash_that_means_none() -> None:
+    market = {"marketId": "-", "name": "none", "capacity": 1}
+    with pytest.raises(UsageError, match="must not be a dash alone"):
+        Campaign.parse(
+            {"_id": "c", "slug": "c", "name": "c", "status": "DRAFT", "markets": [market],
+             "opensAt": "2026-01-01T00:00:00.000Z", "closesAt": "2026-02-01T00:00:00.000Z"}
+        )  # fmt: skip
 
 
 def test_a_key_of_the_table_that_no_encoding_holds_stays_invalid_and_can_be_written_down() -> None:
