@@ -125,6 +125,6 @@ def test_typed_values_are_numbered_from_1() -> None:
     ]
 
 
-def test_the_sample_at_the_default_place_can_be_read() -> None:
-    sample = PROJECT_ROOT / "tools" / "uploadInvites" / "invites.csv"
+def test_the_example_beside_the_default_place_can_be_read() -> None:
+    sample = PROJECT_ROOT / "tools" / "uploadInvites" / "invites.example.csv"
     assert len(list(read_rows(local_file(sample), str(sample), EMAIL))) == 2
