@@ -41,7 +41,7 @@ class Story:
         self.runtime = runtime
         self.live: dict[EntryKey, dict[str, Any]] = {}
         self.removed: dict[EntryKey, dict[str, Any]] = {}
-        # Written without the flag, which nobody clears.
+        # Written without the flag, so no flag is cleared.
         self._quiet: set[EntryKey] = set()
         # How many entries have a key that replication refuses.
         self._refused = 0
@@ -63,7 +63,7 @@ class Story:
         self._owe(key, self.live[key], EventType.ENTRY_REPLICATED)
 
     def put_quietly(self, name: str) -> None:
-        """A new entry without the flag, whose key somebody sends: a backfill, a repair, an operator."""
+        """A new entry without the flag, whose key is sent directly: a backfill, a repair, an operator."""
         key = entries.key(name)
         self.live[key] = entries.put(self.runtime, key, needsReplication=False)
         self._quiet.add(key)

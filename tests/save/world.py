@@ -96,7 +96,7 @@ class World:
 
     # The writers
     def put(self, key: EntryKey, *, flag: bool = True, **changes: Any) -> dict[str, Any]:
-        """A state in the source, whose stream record has become a message; without the flag somebody sent its key."""
+        """A state in the source, of which a message tells; without the flag an operator sent its key."""
         self.now += 1.0
         self.items[key] = item(key, **{"ref": "r", "needsReplication": flag, **changes})
         self.send(ReplicationItem(key, Op.UPSERT, lenient_order(self.items[key])))
@@ -131,7 +131,7 @@ class World:
         raise AssertionError("the queue does not become empty")
 
     def drain_visible(self) -> None:
-        """What others do meanwhile: all that nobody holds."""
+        """What others do meanwhile: all that is visible."""
         while self.batch() is not None:
             pass
 
@@ -196,7 +196,7 @@ class World:
 
 
 class MemoryQueue:
-    """SQS: visibility, receive counts, and a redrive policy that nobody wants to see at work."""
+    """SQS: visibility, receive counts, and a redrive policy that should never act."""
 
     def __init__(self, world: World, name: str) -> None:
         self.name = name
@@ -276,7 +276,7 @@ class MemoryCollection:
         document = self.documents.setdefault(id_, {"_id": id_})
         for name in update["$unset"]:
             document.pop(name, None)
-        # As from the wire: nobody else holds a part of it.
+        # As from the wire: a copy of its own.
         document.update(orjson.loads(orjson.dumps(update["$set"])))
 
     def find(self, query: Mapping[str, Any], *_: Any) -> list[dict[str, Any]]:
