@@ -94,11 +94,6 @@ class Marks:
         self._write(message, mark)
         return number
 
-    def order(self, message: Received, items: int) -> list[int]:
-        """The numbers of the message's items, those last that a process did not come back from."""
-        tries = self._read(message).tries
-        return sorted(range(items), key=lambda number: tries.get(f"{_ITEM}{number}", 0))
-
     def begin_item(self, message: Received, number: int) -> bool:
         """Mark one item, which takes the mark from the whole; False when it shall not be tried again.
 

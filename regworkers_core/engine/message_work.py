@@ -197,9 +197,7 @@ class MessageWork(Generic[I]):
 
     def _one_by_one(self, decoded: Decoded[I], number: int) -> Handled:
         message, merged = decoded.message, Handled()
-        groups = self._by_key(gather([decoded]))
-        for index in self._marks.order(message, len(groups)):
-            group = groups[index]
+        for index, group in enumerate(self._by_key(gather([decoded]))):
             if self._marks.begin_item(message, index):
                 merged.add(self._handle(group))
                 self._marks.item_ended(message, index)

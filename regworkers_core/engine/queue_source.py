@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 
 import structlog
 
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.engine.marks import UNANSWERED
 from regworkers_core.engine.ports import NotHidden, Queue, Received
 
 log = structlog.get_logger(__name__)
@@ -48,6 +51,10 @@ class QueueSource:
             batch.extend(messages)
             if len(messages) < limit:
                 break
+        if often := [message for message in batch if message.receive_count > UNANSWERED]:
+            # What may kill this process shall be visible again soon after that. It is a wish: the batch stands.
+            with suppress(TransientFailure):
+                self._hide([(message, self._keep_seconds(message)) for message in often])
         return batch
 
     def acknowledge(self, done: Sequence[Received]) -> None:
@@ -73,7 +80,7 @@ class QueueSource:
             held = list(self._held.values())
         if not held:
             return
-        lost, failed = self._hide([(message, self._visibility_seconds) for message in held])
+        lost, failed = self._hide([(message, self._keep_seconds(message)) for message in held])
         with self._lock:
             # What was settled meanwhile is gone because we are done with it.
             taken = [each for each in lost if each.receipt in self._held.keys() - self._deleting]
@@ -102,6 +109,11 @@ class QueueSource:
 
     def counts(self) -> Counter[str]:
         return self._counts
+
+    def _keep_seconds(self, message: Received) -> int:
+        """Heartbeats come three in a visibility time. Of messages that came often, one may be late instead of two."""
+        whole = self._visibility_seconds
+        return whole if message.receive_count <= UNANSWERED else math.ceil(whole / 2)
 
     def _release(self, messages: Sequence[Received]) -> None:
         with self._lock:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
 
 from regworkers_core.domain.reasons import ItemFailure, TransientFailure
+from regworkers_core.engine.handling import Asked, Handled
 from regworkers_core.engine.marks import UNANSWERED, Marks, Solo
 from regworkers_core.engine.ports import Received
 from tests.engine.message_world import Died, World, items_of, message, reasons_of
@@ -19,6 +20,8 @@ from tests.support.waiting import wait_until
 
 AWAY = TransientFailure("mongo", "away")
 VISIBILITY_SECONDS = 60.0
+# Until a message that is visible again is received.
+LATE_SECONDS = 5.0
 RESTART_SECONDS = 15.0
 BATCH_MESSAGES = 5
 
@@ -77,7 +80,9 @@ class Life:
                 self._saved(before, self.world.handler.deadly)
                 self.deaths += 1
                 for each in batch:
-                    self.queue.put(each, VISIBILITY_SECONDS)
+                    # As the source keeps it.
+                    share = 1.0 if each.receive_count <= UNANSWERED else 0.5
+                    self.queue.put(each, VISIBILITY_SECONDS * share + LATE_SECONDS)
                 self.queue.now += RESTART_SECONDS
                 work = self.world.process()
                 continue
@@ -168,6 +173,17 @@ def test_an_outage_of_an_hour_with_sixty_receives_kills_and_exhausts_nothing() -
     assert not world.table.stored
 
 
+def test_after_an_outage_messages_are_handled_together_again() -> None:
+    world = World()
+    world.handler.raises = AWAY
+    with capture_logs():
+        for receives in range(1, 11):
+            world.settle(*(message(f"i{number}", number=number, receives=receives) for number in range(3)))
+    world.handler.raises, before = None, world.handler.calls
+    world.settle(*(message(f"i{number}", number=number, receives=11) for number in range(3)))
+    assert world.handler.calls == before + 1
+
+
 def test_a_mark_of_a_message_that_comes_back_for_a_dependency_counts_for_nothing() -> None:
     world = World()
     for receives in range(4, 40, 2):
@@ -233,6 +249,28 @@ def test_a_mark_whose_confirmation_got_lost_is_known_again() -> None:
 
     world.table.swap = unheard  # type: ignore[method-assign,assignment]
     assert Marks(world.table, "fake-queue").begin(message("a", receives=4)) == 1
+
+
+def test_a_message_that_came_too_often_waits_until_nothing_else_is_in_hand() -> None:
+    world, release = World(), threading.Event()
+    handle = world.handler.handle
+
+    def slowly(asked: Sequence[Asked[str]]) -> Handled:
+        if asked[0].item == "slow":
+            release.wait(20)
+        return handle(asked)
+
+    world.handler.handle = slowly  # type: ignore[method-assign]
+    slow = threading.Thread(target=world.work, args=([message("slow", number=1)],))
+    often = threading.Thread(target=world.work, args=([message("often", number=2, receives=4)],))
+    slow.start()
+    often.start()
+    often.join(0.2)
+    assert world.handler.asked == []
+    release.set()
+    for thread in (slow, often):
+        thread.join(20)
+    assert [each.item for each in world.handler.asked] == ["slow", "often"]
 
 
 def test_what_is_suspected_is_handled_with_nothing_beside_it() -> None:

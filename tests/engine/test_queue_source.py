@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.engine.marks import UNANSWERED
 from regworkers_core.engine.queue_source import QueueSource
 from tests.engine.fakes import FakeQueue, away
 
@@ -135,3 +138,20 @@ def test_an_empty_queue_is_idle_and_costs_no_call_to_settle() -> None:
     made.heartbeat()
     made.close()
     assert not queue.visibility and not queue.deleted
+
+
+def test_what_came_often_is_kept_for_half_the_time_so_that_it_comes_again_soon_after_a_death() -> None:
+    queue = FakeQueue(waiting=2)
+    queue.waiting[0] = replace(queue.waiting[0], receive_count=UNANSWERED + 1)
+    made = source(queue)
+    assert len(made.receive()) == 2
+    assert queue.visibility == [("m0", 15)]
+    made.heartbeat()
+    assert queue.visibility[1:] == [("m0", 15), ("m1", 30)]
+
+
+def test_what_came_often_is_handed_out_even_if_its_time_cannot_be_changed() -> None:
+    queue = FakeQueue(waiting=1)
+    queue.waiting[0] = replace(queue.waiting[0], receive_count=UNANSWERED + 1)
+    queue.failure = away
+    assert len(source(queue).receive()) == 1
