@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
+from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op
+from regworkers_core.domain.order import Order
 from regworkers_core.replication.reconcile.acceptance import Accept, refusal
 from regworkers_core.replication.reconcile.classify import Kind
 from tests.reconcile.world import World, entry_key
@@ -147,3 +151,48 @@ def test_more_than_a_share_of_a_campaign_or_than_a_hundred_is_refused(
     assert ("restored" in refusal(found, entries, Accept(number))) is refused
     assert refusal(found, entries, Accept(number, after_restore=True)) == ""
     assert "were typed" in refusal(found, entries, Accept(number + 1, after_restore=True))
+
+
+ORDERS = st.builds(
+    Order,
+    st.sampled_from([f"202{year}-01-01T00:00:00.000Z" for year in range(4)]),
+    st.integers(1, 4),
+    st.sampled_from([f"202{year}-06-01T00:00:00.000Z" for year in range(4)]),
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    source=ORDERS,
+    stored=ORDERS,
+    held=st.lists(ORDERS, max_size=4),
+    key_at=st.integers(0, 4),
+    end=st.sampled_from(["stays", "removed"]),
+)
+def test_whenever_drains_that_were_held_up_write_the_source_s_state_is_what_stays(
+    source: Order, stored: Order, held: list[Order], key_at: int, end: str
+) -> None:
+    """`held` are states that drains read before the acceptance and write after it, the source's key among them."""
+    assume(source != stored)
+    source, stored = sorted((source, stored))
+    world, key = World(read_seconds=0.0, deliver_sent_after=None), entry_key(0)
+    world.settle(key, **source.as_fields(), firstName="source")
+    fields = {**Entry.parse(key, world.items[key]).fields, **stored.as_fields(), "firstName": "former"}
+    world.stored[key] = replace(world.stored[key], order=stored, fields=fields, custody=stored.as_fields())
+    # The key is held up, too, so nothing is waited for.
+    result = world.reconcile(repair=True, accept=Accept(1), objective=0.01)
+    assert result.acceptance is not None and result.acceptance.accepted == 1
+    assert world.order(key) == source and world.stored[key].fields == fields, "readable as it was"
+    (sent,) = world.sent
+    older = [order for order in held if order < source]
+    for number, order in enumerate([*older, None]):
+        if number == min(key_at, len(older)):
+            world.replicate(sent)
+        if order is not None:
+            world.store(key, order, {**fields, **order.as_fields(), "firstName": "held up"})
+    if end == "removed":
+        world.remove(key, lag=0.0)
+        world.advance(1.0)
+        assert world.stored[key].fields is None and world.order(key) == source
+    else:
+        assert world.stored[key].fields == Entry.parse(key, world.items[key]).fields

@@ -223,6 +223,8 @@ def test_only_a_live_entry_with_exactly_the_custody_as_seen_is_lowered(runtime: 
     for name, value in (("erasedAt", OLD), ("deletedAt", OLD), ("_replication.messageId", "other")):
         entries.update_one({"_id": E1.document_id}, {"$set": {name: value}})
         changed = document(runtime, E1)
+        if name != "erasedAt":
+            assert runtime.superseded_entries.keep([lowering], acceptance="a", at=OLD) == []
         runtime.superseded_entries.lower([lowering])
         assert document(runtime, E1) == changed
         entries.update_one({"_id": E1.document_id}, {"$unset": {name: ""}})

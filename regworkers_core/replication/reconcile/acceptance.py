@@ -117,7 +117,10 @@ class AcceptanceReport:
         if self.acceptance:
             undo = f"regworkers reconcile{_of(self.campaign_id)} --undo"
             return f"the versions before are kept for {KEEP_DAYS} days, `{undo}` brings them back"
-        return how_to_accept(self.campaign_id, self.found) if self.found else ""
+        if not self.found:
+            return ""
+        command = f"regworkers reconcile{_of(self.campaign_id)} --repair --accept-source {self.found}"
+        return f"`{command}` lets the source win in them (in Dagster `accept_source: {self.found}`)"
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -244,13 +247,10 @@ def refusal(found: Mapping[str, int], entries: Mapping[str, int], accept: Accept
     return ""
 
 
-def how_to_accept(campaign_id: str | None, number: int | None = None) -> str:
-    """The commands, in a sentence."""
+def how_to_accept(campaign_id: str) -> str:
+    """The commands, in a sentence, for one who does not know yet which entries are ahead."""
     command = f"regworkers reconcile{_of(campaign_id)} --repair"
-    return (
-        f"`{command} --dry-run` lists what is ahead, `{command} --accept-source {number or 'N'}` lets the source win"
-        f" (in Dagster `accept_source: {number or 'N'}`)"
-    )
+    return f"`{command} --dry-run` lists what is ahead, `{command} --accept-source N` lets the source win"
 
 
 def _of(campaign_id: str | None) -> str:

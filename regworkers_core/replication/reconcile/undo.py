@@ -27,9 +27,9 @@ class Now(StrEnum):
 
     RETURNABLE = "returnable"
     # It was never lowered, or is brought back already.
-    STANDS = "stands as before"
-    REMOVED = "removed since"
-    CHANGED = "changed since"
+    STANDS = "unchanged"
+    REMOVED = "removed"
+    CHANGED = "changed"
 
 
 @dataclass(slots=True)
