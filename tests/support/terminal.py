@@ -40,6 +40,8 @@ def regworkers(runtime: Runtime | None, *words: str, **environment: str) -> Answ
     with (
         mock.patch.dict(os.environ, variables),
         mock.patch.object(sys, "argv", ["regworkers", *words]),
+        # A command that leaves its process at once must not take this one along.
+        mock.patch.object(os, "_exit", sys.exit),
         redirect_stdout(stdout),
         redirect_stderr(stderr),
     ):
