@@ -165,16 +165,17 @@ def fuse_in_force(runtime: Runtime, name: str) -> BlownFuse | None:
 def _pass_fuse(runtime: Runtime, name: str) -> None:
     """Raises UsageError while the fuse is blown. One that other code blew is removed: this code gets its own try."""
     try:
-        blown = fuse_in_force(runtime, name)
-        if blown is None:
-            if (removed := remove_blown(runtime.leases, name)) is not None:
-                log.info("another version blew this fuse: removed", drain=name, **removed.as_dict())
+        blown = blown_fuse(runtime.leases, name)
+        if blown is not None and blown.code_version != code_version():
+            remove_blown(runtime.leases, name)
+            log.info("another version blew this fuse: removed", drain=name, **blown.as_dict())
             return
     except TransientFailure as failure:
         # Kafka's events do not wait for DynamoDB. At worst this drain blows its fuse again.
         log.warning("fuse not read", drain=name, dependency=failure.dependency, error=failure.error)
         return
-    raise UsageError(blown.in_words)
+    if blown is not None:
+        raise UsageError(blown.in_words)
 
 
 def _leave_fuse(runtime: Runtime, name: str, cause: PermanentFailure, run_id: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 import structlog
 
-from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.drain_heartbeat import beats
 from regworkers_core.drains import DrainSpec, drain_limits, fuse_in_force
 from regworkers_core.observability.logs import bind, describe
@@ -68,7 +68,11 @@ class Startable:
         pause = pause_after_crashes(failed, since)
         if pause:
             return f"the last {failed} runs failed: look at one of them; the next start is in {pause:.0f} s"
-        fuse = fuse_in_force(runtime, self.spec.name)
+        try:
+            fuse = fuse_in_force(runtime, self.spec.name)
+        except TransientFailure:
+            # A drain that needs DynamoDB is refused below, by its probe; another one starts without an answer.
+            fuse = None
         if fuse is not None:
             return fuse.in_words
         away = runtime.probe(*self.spec.needs)

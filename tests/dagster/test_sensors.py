@@ -9,13 +9,17 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.domain.messages import Op, ReplicationItem
+from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.drain_heartbeat import Heartbeat, beats
 from regworkers_core.engine.fuse import BlownFuse, keep_blown
+from regworkers_core.engine.leases import LeaseRow
 from regworkers_core.engine.ports import Outgoing
 from regworkers_core.observability.code_version import code_version
 from regworkers_core.replication.send import send_keys
 from regworkers_core.runtime import Runtime
+from regworkers_dagster.analytics.sensors import publish_tick
 from regworkers_dagster.draining.observing import Recorded
 from regworkers_dagster.draining.runs import drain_runs
 from regworkers_dagster.replication import sensors
@@ -300,6 +304,19 @@ def test_a_blown_fuse_keeps_the_sensor_from_starting_a_drain_until_other_code_ru
     assert "`regworkers drain resume save`" in _reason(tick(sensors.save_tick))
     monkeypatch.setattr("regworkers_core.drains.code_version", lambda: "another")
     assert len(tick(sensors.save_tick).run_requests) == 1
+
+
+def test_a_drain_that_needs_no_dynamodb_is_started_while_that_is_away(
+    tick: Tick, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime.queue(runtime.names.analytics_queue).send([Outgoing(b"{}", {})])
+
+    def away(*_: object) -> LeaseRow | None:
+        raise TransientFailure("dynamodb", "ConnectTimeoutError")
+
+    for name in ("get", "rows"):
+        monkeypatch.setattr(DynamoLeaseTable, name, away)
+    assert len(tick(publish_tick).run_requests) == 1
 
 
 @pytest.mark.parametrize("name", ["enqueue_tick", "save_tick"])
