@@ -146,8 +146,7 @@ def run_drain(
             on_batch=tally.batch,
         )
         # Saved queries look for ERROR where a run fails.
-        failed = report.ended == "dependency_down" or report.failure is not None
-        (log.error if failed else log.info)("drain ended", **report.as_dict())
+        (log.error if report.went_wrong else log.info)("drain ended", **report.as_dict())
         if report.blown is not None:
             _leave_fuse(runtime, spec.name, report.blown, run_id)
     strain = runtime.strain.since(before)

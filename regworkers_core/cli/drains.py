@@ -57,8 +57,7 @@ def _command(spec: DrainSpec[Any]) -> Callable[..., None]:
             report = run_drain(runtime, spec, limits, stop=stop, on_progress=show)
         document = {**report.as_dict(), "calls": runtime.calls}
         answer(document, form, facts(_telling(document)))
-        failed = report.ended == "dependency_down" or report.failure is not None
-        if failed or any(report.counts[name] for name in _FINDINGS):
+        if report.went_wrong or any(report.counts[name] for name in _FINDINGS):
             raise typer.Exit(FINDING)
 
     return command

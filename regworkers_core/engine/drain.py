@@ -22,7 +22,7 @@ import structlog
 
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
 from regworkers_core.engine.defects import in_parts
-from regworkers_core.engine.fuse import MOST_DEFECTS, WINDOW_ITEMS
+from regworkers_core.engine.fuse import blown_in_words
 from regworkers_core.engine.percentiles import Percentiles
 from regworkers_core.engine.stop import StopSignal
 
@@ -145,14 +145,15 @@ class DrainReport:
     def failure(self) -> str | None:
         """Why its run has failed, whatever it did; None for one that is fine, also if a dependency ended it."""
         if self.blown is not None:
-            return (
-                f"the fuse of the drain {self.name} blew: more than {MOST_DEFECTS} of its last {WINDOW_ITEMS} items "
-                f"failed with {self.blown}; no other starts before another version is deployed, or "
-                f"`regworkers drain resume {self.name}`"
-            )
+            return blown_in_words(self.name, str(self.blown))
         if self.blind is not None:
             return f"{self.blind} did not answer: no receive was successful any more before the drain ended"
         return None
+
+    @property
+    def went_wrong(self) -> bool:
+        """Whether it failed or a dependency ended it, whatever became of the items."""
+        return self.ended == "dependency_down" or self.failure is not None
 
     @property
     def adds_up(self) -> bool:

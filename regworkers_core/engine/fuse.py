@@ -79,11 +79,16 @@ class BlownFuse:
 
     @property
     def in_words(self) -> str:
-        return (
-            f"the fuse of the drain {self.drain} blew at {self.tripped_at}: more than {MOST_DEFECTS} of its last "
-            f"{WINDOW_ITEMS} items failed with {self.reason}; deploy a version without that defect, or run "
-            f"`regworkers drain resume {self.drain}` to try this one again"
-        )
+        return blown_in_words(self.drain, self.reason, f" at {self.tripped_at}")
+
+
+def blown_in_words(drain: str, reason: str, when: str = "") -> str:
+    """What happened, and what helps."""
+    return (
+        f"the fuse of the drain {drain} blew{when}: more than {MOST_DEFECTS} of its last {WINDOW_ITEMS} items failed "
+        f"with {reason}; deploy a version without that defect, or run `regworkers drain resume {drain}` to try this "
+        "one again"
+    )
 
 
 def blown_fuse(table: LeaseTable, drain: str) -> BlownFuse | None:

@@ -16,14 +16,16 @@ from regworkers_core.runtime import Runtime
 @contextmanager
 def saving(runtime: Runtime) -> Iterator[None]:
     """A save drain in a thread of its own, beside those that run elsewhere: whatever is queued meanwhile arrives even
-    where no sensor is on. Raises at the end what ended it early.
+    where no sensor is on. Raises at the end what failed it.
     """
     stop, failed = StopSignal(), list[BaseException]()
     limits = drain_limits(runtime.settings, SAVE, idle_seconds=float("inf"), max_seconds=float("inf"))
 
     def save() -> None:
         try:
-            run_drain(runtime, SAVE, limits, stop=stop)
+            report = run_drain(runtime, SAVE, limits, stop=stop)
+            if report.failure is not None:
+                failed.append(UsageError(report.failure))
         except (Failure, UsageError) as error:
             failed.append(error)
 

@@ -12,10 +12,12 @@ from regworkers_core.engine.fuse import MOST_DEFECTS, blown_fuse
 from regworkers_core.observability.code_version import code_version
 from regworkers_core.replication.save.saver import Saver
 from regworkers_core.replication.send import send_keys
+from regworkers_core.runbooks.saving import saving
 from regworkers_core.runtime import Runtime
 from tests.support.drains import run
 from tests.support.entries import document, key, put
 from tests.support.terminal import regworkers
+from tests.support.waiting import wait_until
 
 SECRET = "zoe@example.com"
 
@@ -91,6 +93,15 @@ def test_a_bug_in_every_entry_blows_the_fuse_and_nothing_starts_before_it_is_rem
 
     report = run(runtime, "save", idle_seconds=3.0)
     assert report.counts["applied"] == 60 and report.failure is None
+
+
+def test_a_runbook_whose_save_drain_blew_its_fuse_fails(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue_entries(runtime, 60)
+    break_saving(monkeypatch)
+    with pytest.raises(UsageError, match="the fuse of the drain save blew"), saving(runtime):
+        wait_until(lambda: blown_fuse(runtime.leases, "save"))
 
 
 def test_another_version_of_the_code_starts_and_takes_the_fuse_away(
