@@ -16,12 +16,13 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.drain_heartbeat import Heartbeat
 from regworkers_core.drain_recorder import Meters, Recorder, Tally
 from regworkers_core.engine.collector import seldom_collecting
-from regworkers_core.engine.dead_letters import DeadLetterOffice
+from regworkers_core.engine.dead_letters import DeadLetterOffice, History
 from regworkers_core.engine.drain import DrainLimits, DrainReport, Source, Work, drain
 from regworkers_core.engine.fuse import BlownFuse, blown_fuse, keep_blown, remove_blown
 from regworkers_core.engine.handling import Handler
 from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork
+from regworkers_core.engine.ports import Queue
 from regworkers_core.engine.queue_source import QueueSource
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
@@ -219,13 +220,18 @@ def queue_parts(
         wait_seconds=receive_wait_seconds,
         visibility_seconds=visibility_seconds,
     )
-    office = DeadLetterOffice(
+    office = dead_letter_office(runtime, queue, runtime.dead_letters, run_id=run_id)
+    marks = Marks(runtime.leases, queue_name)
+    return source, MessageWork(name, handler, office, marks, max_attempts=max_attempts, on_step=on_step)
+
+
+def dead_letter_office(runtime: Runtime, queue: Queue, history: History, *, run_id: str) -> DeadLetterOffice:
+    """That of a queue; `history` keeps what its dead letters are about."""
+    return DeadLetterOffice(
         queue,
-        runtime.queue(runtime.names.dead_letter_queue(queue_name)),
-        runtime.dead_letters,
+        runtime.queue(runtime.names.dead_letter_queue(queue.name)),
+        history,
         run_id=run_id,
         clock=runtime.clock,
         on_unsent=runtime.note_unsent_dead_letters,
     )
-    marks = Marks(runtime.leases, queue_name)
-    return source, MessageWork(name, handler, office, marks, max_attempts=max_attempts, on_step=on_step)

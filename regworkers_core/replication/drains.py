@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from regworkers_core.adapters.aws.streams import StreamRecord
 from regworkers_core.domain.dead_letter import DeadLetter
 from regworkers_core.domain.messages import ReplicationItem
-from regworkers_core.drains import DrainSpec, Pace, queue_parts
-from regworkers_core.engine.dead_letters import DeadLetterOffice
+from regworkers_core.drains import DrainSpec, Pace, dead_letter_office, queue_parts
 from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.ports import Received
 from regworkers_core.engine.queue_source import QueueSource
@@ -44,14 +43,7 @@ def _enqueue(
         on_step=on_step,
     )
     queue = runtime.queue(runtime.names.replication_queue)
-    office = DeadLetterOffice(
-        queue,
-        runtime.queue(runtime.names.dead_letter_queue(queue.name)),
-        _NoHistory(),
-        run_id=run_id,
-        clock=runtime.clock,
-        on_unsent=runtime.note_unsent_dead_letters,
-    )
+    office = dead_letter_office(runtime, queue, _NoHistory(), run_id=run_id)
     return source, EnqueueWork(queue, office=office, clock=runtime.clock, on_step=on_step)
 
 

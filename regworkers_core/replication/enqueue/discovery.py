@@ -270,8 +270,7 @@ class ShardDiscovery:
     def _note_asked(self, shard_ids: Sequence[str]) -> None:
         for shard_id in shard_ids:
             times = self._asked.get(shard_id, (0.0, 0))[1] + 1
-            pause = min(_LONGEST_PAUSE_SECONDS, CALL_SECONDS * 2 ** min(times - 1, 10))
-            self._asked[shard_id] = (self._clock() + pause, times)
+            self._asked[shard_id] = (self._clock() + _pause_seconds(times), times)
 
     def _list_children(self, known: KnownStream, shard_id: str) -> None:
         self._asked_last = True
@@ -432,7 +431,7 @@ class ShardDiscovery:
         self.failure = failure
         self._failures += 1
         self.counts["discovery_failures"] += 1
-        pause = min(_LONGEST_PAUSE_SECONDS, CALL_SECONDS * 2 ** min(self._failures - 1, 10))
+        pause = _pause_seconds(self._failures)
         self._step_at = self._clock() + max(CALL_SECONDS, self._uniform(pause / 2, pause))
         # The first ones, and then ever fewer: an outage of hours is not thousands of lines.
         if self._failures & (self._failures - 1) == 0:
@@ -453,3 +452,8 @@ class ShardDiscovery:
         except (TransientFailure, UsageError):
             # It runs out by itself.
             pass
+
+
+def _pause_seconds(times: int) -> float:
+    """Before the next attempt after `times` in vain."""
+    return min(_LONGEST_PAUSE_SECONDS, CALL_SECONDS * 2.0 ** min(times - 1, 10))
