@@ -214,12 +214,12 @@ def test_a_refused_message_is_kept_too_and_tried_again_seldom() -> None:
     assert delay >= 30.0
 
 
-def test_a_coalesced_record_is_acknowledged_although_its_successor_failed() -> None:
+def test_a_coalesced_record_comes_again_with_its_successor_that_failed() -> None:
     queue = FakeQueue()
     queue.fail = {0: False}
     batch = records(insert("e1", "1"), insert("e1", "2"))
     settlement = run(queue, batch)
-    assert (settlement.done, [record for record, _ in settlement.again]) == (batch[:1], batch[1:])
+    assert (settlement.done, [record for record, _ in settlement.again]) == ([], batch)
 
 
 @pytest.mark.parametrize(
@@ -342,6 +342,18 @@ def test_of_the_removals_of_a_key_the_one_with_the_highest_order_is_sent(
     (item,) = items(queue)
     assert (item["op"], item["createdAt"], item["version"]) == sent
     assert settlement.counts["coalesced"] == len(changes) - 1
+
+
+@pytest.mark.parametrize("last", [removal(EARLY, "3"), created(EARLY, "3")], ids=["removed", "created"])
+def test_the_highest_removal_goes_out_also_after_a_sending_that_failed(last: dict[str, Any]) -> None:
+    queue = FakeQueue()
+    queue.fail = {0: False}
+    work = EnqueueWork(queue, backoff=float)
+    settlement = work(records(removal(LATE, "1"), created(EARLY, "2"), last))
+    assert queue.sent == []
+    work([record for record, _ in settlement.again])
+    (item,) = items(queue)
+    assert (item["op"], item["createdAt"]) == ("remove", LATE)
 
 
 def test_a_removal_that_a_later_creation_follows_keeps_the_lag_of_the_creation() -> None:

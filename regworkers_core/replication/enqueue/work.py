@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -35,8 +35,21 @@ log = structlog.get_logger(__name__)
 _REFUSED_SECONDS = 30.0
 _BACKOFF = RetryPolicy(first_cap_seconds=0.5, last_cap_seconds=10.0)
 
-Pair = tuple[StreamRecord, Change]
 Refused = tuple[StreamRecord, PermanentFailure]
+
+
+class Pair(NamedTuple):
+    """A record and what it asks for; `before` are older records of its key, whose removals `change` speaks for."""
+
+    record: StreamRecord
+    change: Change
+    before: tuple[StreamRecord, ...] = ()
+
+    @classmethod
+    def of(cls, record: StreamRecord, change: Change, earlier: Pair | None) -> Pair:
+        if earlier is None:
+            return cls(record, change)
+        return cls(record, change.after(earlier.change), (*earlier.before, earlier.record))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +64,8 @@ class EnqueueWork:
     A record is done when SQS has confirmed the message with its key, or when it does not count. Of several
     records of one key only one item goes out: a save reads the current state anyway. Where a removal is among them it
     goes out as that removal, the one with the highest order: should the read find nothing, the tombstone has to stand
-    above every life of the entry that ended here.
+    above every life of the entry that ended here. They are done together: a removal that was acknowledged before the
+    item that speaks for it is sent would be lost with the first sending that fails.
 
     A record that no message can carry goes to `office` as a dead letter, which names its place in the stream, and is
     done once that is confirmed. Without an office it stays undone.
@@ -121,22 +135,19 @@ class EnqueueWork:
         refused: dict[object, Refused] = {}
         # In the order of the stream: records that were given back come again in the order of their delays.
         for record in sorted(records, key=lambda record: int(record.sequence)):
-            earlier: Pair | Refused | None
             try:
                 change = change_of(record)
             except PermanentFailure as failure:
                 key = table_key(record)
-                earlier = refused.pop(key, None)
+                if (earlier := refused.pop(key, None)) is not None:
+                    # One letter tells of the key, and the checkpoint cannot pass the later record without it.
+                    self._dropped(settlement, earlier[0], "coalesced")
                 refused[key] = (record, failure)
-            else:
-                if change is None:
-                    self._dropped(settlement, record, "filtered")
-                    continue
-                earlier = last.pop(change.item.key, None)
-                last[change.item.key] = (record, change if earlier is None else change.after(earlier[1]))
-            if earlier is not None:
-                # Safe to acknowledge: the checkpoint cannot pass the later record before that one is sent.
-                self._dropped(settlement, earlier[0], "coalesced")
+                continue
+            if change is None:
+                self._dropped(settlement, record, "filtered")
+                continue
+            last[change.item.key] = Pair.of(record, change, last.pop(change.item.key, None))
         return list(last.values()), list(refused.values())
 
     def _refuse(self, refused: Sequence[Refused], settlement: Settlement[StreamRecord]) -> None:
@@ -164,12 +175,12 @@ class EnqueueWork:
 
     def _messages(self, pairs: Sequence[Pair]) -> list[_Message]:
         messages: list[_Message] = []
-        items = [change.item.as_json() for _, change in pairs]
+        items = [pair.change.item.as_json() for pair in pairs]
         start = 0
         for chunk in chunks(items):
             part = pairs[start : start + len(chunk)]
             start += len(chunk)
-            ids = {change.correlation_id for _, change in part}
+            ids = {pair.change.correlation_id for pair in part}
             correlation_id = (ids.pop() if len(ids) == 1 else "") or self._new_id()
             attributes = {"correlationId": correlation_id, "attempt": "1", **inject()}
             body = encode(MessageType.REPLICATE, correlation_id, chunk)
@@ -208,13 +219,15 @@ class EnqueueWork:
                 records=len(message.pairs),
             )
             delay = _REFUSED_SECONDS if failure.permanent else self._backoff(in_a_row)
-            settlement.again.extend((record, delay) for record, _ in message.pairs)
-            settlement.counts["returned"] += len(message.pairs)
+            back = [record for pair in message.pairs for record in (*pair.before, pair.record)]
+            settlement.again.extend((record, delay) for record in back)
+            settlement.counts["returned"] += len(back)
 
-    @staticmethod
-    def _sent(message: _Message, now: float, settlement: Settlement[StreamRecord]) -> None:
+    def _sent(self, message: _Message, now: float, settlement: Settlement[StreamRecord]) -> None:
         settlement.counts.update(messages=1, sent=len(message.pairs))
-        for record, change in message.pairs:
+        for record, change, before in message.pairs:
+            for earlier in before:
+                self._dropped(settlement, earlier, "coalesced")
             settlement.done.append(record)
             settlement.counts["removals" if change.item.op is Op.REMOVE else "upserts"] += 1
             if change.changed_at is not None:
@@ -226,7 +239,7 @@ class EnqueueWork:
 def _passed(message: _Message) -> list[Passed]:
     """Each by its own correlation id, which goes on with the entry; where it has none, by that of the message."""
     shared = message.outgoing.attributes["correlationId"]
-    changes = ((change.correlation_id, change.item.key) for _, change in message.pairs)
+    changes = ((pair.change.correlation_id, pair.change.item.key) for pair in message.pairs)
     return [Passed(own or shared, key.campaign_id, key.entry_id) for own, key in changes]
 
 
