@@ -32,6 +32,10 @@ from regworkers_core.observability.tracing import span
 
 I = TypeVar("I")  # noqa: E741 (an item)
 log = structlog.get_logger(__name__)
+# A drain whose work goes well without DynamoDB does not end while that is away. What it cannot mark waits the longer,
+# the more often it came: the hundred receives after which SQS takes a message away then take seven hours.
+_UNMARKED_SECONDS = 5.0
+_LONGEST_UNMARKED_SECONDS = 900.0
 
 
 class MessageWork(Generic[I]):
@@ -106,7 +110,8 @@ class MessageWork(Generic[I]):
         self, message: Received, failure: TransientFailure, settlement: Settlement[Received]
     ) -> None:
         log.warning("message not marked", dependency=failure.dependency, error=failure.error)
-        self._settler.give_back(message, 1, settlement)
+        seconds = min(_UNMARKED_SECONDS * message.receive_count, _LONGEST_UNMARKED_SECONDS)
+        self._settler.give_back(message, 1, settlement, at_least_seconds=seconds)
 
     def _work(
         self,

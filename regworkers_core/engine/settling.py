@@ -117,10 +117,12 @@ class Settler(Generic[I]):
         settlement.counts["dead_lettered"] += len(letters)
         settlement.counts["resent"] += len(alone) + left
 
-    def give_back(self, message: Received, items: int, settlement: Settlement[Received]) -> None:
+    def give_back(
+        self, message: Received, items: int, settlement: Settlement[Received], *, at_least_seconds: float = 1.0
+    ) -> None:
         """For a reason that is not the message's own. It counts as so many items: one where it was not read."""
         self._marks.returned(message)
-        _back(message, items, settlement)
+        _back(message, items, settlement, at_least_seconds)
 
     def _done(self, judged: Judged[I], counted: set[Hashable], settlement: Settlement[Received]) -> None:
         decoded = judged.decoded
@@ -205,8 +207,11 @@ class Settler(Generic[I]):
             self._office.post(nameless, alone)
 
 
-def _back(message: Received, items: int, settlement: Settlement[Received]) -> None:
-    settlement.again.append((message, max(1.0, REDELIVERY.backoff(message.receive_count))))
+def _back(
+    message: Received, items: int, settlement: Settlement[Received], at_least_seconds: float = 1.0
+) -> None:
+    seconds = max(at_least_seconds, REDELIVERY.backoff(message.receive_count))
+    settlement.again.append((message, seconds))
     settlement.counts["received"] += items
     settlement.counts["returned"] += items
 

@@ -217,6 +217,20 @@ def test_a_message_that_cannot_be_marked_goes_back_unread() -> None:
     assert [each.item for each in world.handler.asked] == ["b"]
 
 
+def test_an_outage_of_the_marks_for_hours_does_not_use_up_the_receives_of_a_message() -> None:
+    world = World()
+    world.table.down = True
+    queue = VirtualQueue(message("a", receives=UNANSWERED))
+    with capture_logs():
+        while queue.now < 6 * 3600.0:
+            (each,) = queue.receive(1)
+            for given_back, seconds in world.settle(each).again:
+                queue.put(given_back, seconds)
+    assert each.receive_count < 100, "then SQS moves it to the dead-letter queue, without a reason"
+    world.table.down = False
+    assert world.settle(*queue.receive(1)).done
+
+
 def test_messages_that_came_up_to_three_times_cost_no_call() -> None:
     world = World()
     world.table.down = True
