@@ -118,7 +118,12 @@ class Settler(Generic[I]):
         settlement.counts["resent"] += len(alone) + left
 
     def give_back(
-        self, message: Received, items: int, settlement: Settlement[Received], *, at_least_seconds: float = 1.0
+        self,
+        message: Received,
+        items: int,
+        settlement: Settlement[Received],
+        *,
+        at_least_seconds: float = 1.0,
     ) -> None:
         """For a reason that is not the message's own. It counts as so many items: one where it was not read."""
         self._marks.returned(message)

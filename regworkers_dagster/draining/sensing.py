@@ -13,7 +13,7 @@ import dagster as dg
 import structlog
 
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
-from regworkers_core.drain_heartbeat import beats
+from regworkers_core.drain_heartbeat import Beat, beats
 from regworkers_core.drains import DrainSpec, drain_limits, fuse_in_force
 from regworkers_core.observability.logs import bind, describe
 from regworkers_core.runtime import Runtime
@@ -52,10 +52,13 @@ class Startable:
         runs = drain_runs(context.instance, name, runtime.settings.drain, now, named)
         life = by_beats(runs, found, watched)
         for dead in life.dead:
+            # While rows cannot be written, drains that live cannot beat either.
+            if dead.beat is not None and not _taken_away(runtime, dead.beat):
+                continue
             reported = report_dead(context.instance, dead)
             log.warning("drain died", drain=name, deadRunId=dead.run_id, why=dead.why, reported=reported)
-        for beat in (*life.ended, *(dead.beat for dead in life.dead if dead.beat is not None)):
-            runtime.leases.remove(beat.row)
+        for beat in life.ended:
+            _taken_away(runtime, beat)
         return life.active
 
     def obstacle(
@@ -97,6 +100,15 @@ class Startable:
         if obstacle is not None:
             return dg.SkipReason(obstacle)
         return dg.SensorResult(run_requests=self.requests(runtime, decision.start))
+
+
+def _taken_away(runtime: Runtime, beat: Beat) -> bool:
+    """Whether the row was still as it was read, and is gone; False, too, while DynamoDB takes no writes."""
+    try:
+        return runtime.leases.remove(beat.row)
+    except (Failure, UsageError) as error:
+        log.warning("heartbeat not removed", silentRunId=beat.run_id, error=str(error))
+        return False
 
 
 def by_depth_of(

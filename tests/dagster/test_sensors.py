@@ -285,6 +285,32 @@ def test_while_dynamodb_is_away_nothing_is_dead_and_afterwards_a_late_beat_is_wa
     assert len(beats(runtime.leases, "save")) == 1
 
 
+@pytest.mark.parametrize(
+    "answer", [TransientFailure("dynamodb", "throttled"), False], ids=["away", "has beaten"]
+)
+def test_a_drain_is_not_dead_while_its_row_cannot_be_taken_away(
+    daemon: Daemon,
+    runtime: Runtime,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: TransientFailure | bool,
+) -> None:
+    run_id = _started(instance, "save")
+    _alive(runtime, "save", run_id)
+
+    def remove(*_: object) -> bool:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(DynamoLeaseTable, "remove", remove)
+    for _ in range(40):
+        last = daemon.tick(sensors.save_tick)
+    run = instance.get_run_by_id(run_id)
+    assert run is not None and run.status is dg.DagsterRunStatus.STARTED
+    assert "0 messages wait" in _reason(last)
+
+
 def test_a_row_of_crashes_slows_the_sensor_down(
     tick: Tick, runtime: Runtime, instance: dg.DagsterInstance
 ) -> None:
