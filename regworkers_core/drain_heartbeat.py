@@ -1,8 +1,8 @@
-"""Signs of life of drains: a row per running drain in `worker-leases`, whoever started it.
+"""Signs of life of drains: a row per running drain in `worker-leases`, however it was started.
 
 A thread of the drain's process moves the row's counter every few seconds and removes the row at the end. A row whose
-counter stands still before an observer's eyes belongs to a process that is gone: nobody compares the clocks of two
-machines. The row carries how long the drain runs and its limits, so that the next one can be started in time.
+counter does not move while an observer watches belongs to a process that is gone: no clocks of two machines are
+compared. The row carries how long the drain runs and its limits, so that the next one can be started in time.
 """
 
 from __future__ import annotations

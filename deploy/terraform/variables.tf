@@ -19,7 +19,7 @@ variable "log_bucket" {
 }
 
 variable "critical_alarm_topics" {
-  description = "ARNs of the SNS topics that critical alarms tell: those that wake somebody up."
+  description = "ARNs of the SNS topics that critical alarms notify: those that page the engineer on call."
   type        = list(string)
   default     = []
 }

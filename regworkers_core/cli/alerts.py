@@ -144,7 +144,7 @@ def unmute(pattern: Pattern, by: By, form: FormatOption = Format.TEXT) -> None:
 def evaluate_command(form: FormatOption = Format.TEXT) -> None:
     """Look at the whole system, open and close incidents, tell who has to know: the sensor's work, from outside.
 
-    For a cron: a daemon of Dagster that is dead alerts nobody. Exit code 1 when an incident is open or something could
+    For a cron: a daemon of Dagster that is dead sends no alert. Exit code 1 when an incident is open or something could
     not be read, 2 when MongoDB does not answer.
     """
     runtime = _runtime()

@@ -34,7 +34,10 @@ def reconcile_command(
     yes_remove: Annotated[
         int | None,
         typer.Option(
-            "--yes-remove", min=0, metavar="N", help="up to N removals, where a repair refuses so many"
+            "--yes-remove",
+            min=0,
+            metavar="N",
+            help="allow up to N removals, where a repair would refuse that many",
         ),
     ] = None,
     accept_source: Annotated[

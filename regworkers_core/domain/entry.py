@@ -68,7 +68,7 @@ class Entry:
         """Read a demand-table item (plain Python values, numbers as int or float).
 
         Lenient where an honest reading exists (digits in a string, no version yet, no name); raises
-        PermanentFailure INVALID_ENTRY where none does (nobody can be told about an entry without mail), for a key
+        PermanentFailure INVALID_ENTRY where none does (an entry without mail cannot be notified), for a key
         that breaks the grammar and for what MongoDB cannot hold (`domain.grammar`).
         """
         if problem := key.problem:

@@ -95,6 +95,6 @@ class UsageError(Exception):
 
 
 class RequestError(UsageError):
-    """What somebody asked for is incomplete, mistyped or comes too early, and nothing was done. It is theirs to put
-    right, and no trouble of the system.
+    """A request that is incomplete, mistyped or too early; nothing was done. Its sender corrects it: the system is
+    fine.
     """

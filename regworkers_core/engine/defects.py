@@ -1,4 +1,4 @@
-"""An exception that nobody foresaw: whose it may be, how the item that causes it is found, and what is said of it.
+"""An unforeseen exception: whose it may be, how the item that causes it is found, and what is said of it.
 
 A batch that raises is halved until the one that raises is alone. All works are idempotent (writes are guarded, hints
 may come twice), so what was done before a half raised is done again without harm. `n` units of which `k` raise cost

@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 # What waits on purpose (a long poll) is given more.
 SLOW_SECONDS = 2.0
 # Parts of batches that are refused in a row, over so long, before nothing at all is believed to get through. Where nine
-# in ten are refused, so many in a row come once in forty thousand times; a part is repeated for about twice the time.
+# in ten are refused, that many in a row come once in forty thousand times; a part is repeated for about twice the time.
 _REFUSED_IN_A_ROW = 100
 _REFUSED_SECONDS = 5.0
 

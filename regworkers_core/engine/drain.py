@@ -117,7 +117,7 @@ class DrainLimits:
     heartbeat_seconds: float = 3.0
     # How long a source that failed is left alone before the next receive.
     pause_seconds: float = 0.5
-    # A drain whose last seconds, so many of them, brought no successful receive has failed, however it ends.
+    # A drain without a successful receive in its last seconds, this many, has failed, however it ends.
     blind_seconds: float = 120.0
 
 

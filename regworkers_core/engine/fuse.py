@@ -14,7 +14,7 @@ from regworkers_core.domain.dead_letter import fingerprint
 from regworkers_core.domain.reasons import PermanentFailure
 from regworkers_core.engine.leases import LeaseKey, LeaseRow, LeaseTable
 
-# More than so many of the last items with one fingerprint are no odd items any more.
+# More than this many of the last items with one fingerprint are a bug, and no odd items any more.
 MOST_DEFECTS = 20
 WINDOW_ITEMS = 400
 FUSES = "FUSE#"
@@ -39,7 +39,7 @@ class Fuse:
         self.blown: PermanentFailure | None = None
 
     def passed(self, items: int) -> None:
-        """So many items ended in any other way."""
+        """Count `items` that ended in any other way."""
         with self._lock:
             self._items += items
 
@@ -105,7 +105,7 @@ def keep_blown(table: LeaseTable, blown: BlownFuse) -> None:
 
 
 def remove_blown(table: LeaseTable, drain: str) -> BlownFuse | None:
-    """What was removed; None when there was nothing, or somebody else was faster."""
+    """What was removed; None when there was nothing, or another process was faster."""
     row = table.get(_key(drain))
     return _blown(drain, row) if row is not None and table.remove(row) else None
 

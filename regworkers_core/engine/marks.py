@@ -131,7 +131,7 @@ class Marks:
 
     def returned(self, message: Received) -> None:
         """It goes back, for a reason that is not its own: what was marked, and every receive so far, count for
-        nothing. Written once in so many receives. Never raises TransientFailure.
+        nothing. Written once in `UNANSWERED` receives. Never raises TransientFailure.
         """
         if message.receive_count >= UNANSWERED:
             try:

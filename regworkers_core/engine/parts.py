@@ -14,7 +14,7 @@ from typing import TypeVar
 from regworkers_core.engine.dependency import RetryPolicy
 
 P = TypeVar("P")
-# Of a part. Where four in five are refused, 35 parts in a thousand are left after so many; the waits add up to some
+# Of a part. Where four in five are refused, 35 parts in a thousand are left after these; the waits add up to some
 # 11 s, and to less than the visibility of a message.
 ATTEMPTS = 15
 

@@ -102,7 +102,7 @@ class Settler(Generic[I]):
         try:
             letters, alone = self._failed(judged, handled)
             if alone and len(decoded.items) == 1:
-                # A single-item message is never sent again, and SQS lets nobody write on it: its failed attempts are
+                # A single-item message is never sent again, and SQS has no way to write on it: its failed attempts are
                 # counted beside its marks, because its receives count outages, too.
                 self._marks.failed(decoded.message)
                 _back(decoded.message, 1, settlement)
@@ -125,7 +125,7 @@ class Settler(Generic[I]):
         *,
         at_least_seconds: float = 1.0,
     ) -> None:
-        """For a reason that is not the message's own. It counts as so many items: one where it was not read."""
+        """For a reason that is not the message's own. It counts as `items`: as one where it was not read."""
         self._marks.returned(message)
         _back(message, items, settlement, at_least_seconds)
 

@@ -25,9 +25,9 @@ from structlog.typing import EventDict
 
 from regworkers_core.domain.reasons import Failure
 
-# A copy of the lines is put aside when it has so many bytes, and the one before is dropped.
+# A copy of the lines is put aside when it is larger, and the one before is dropped.
 _COPY_BYTES = 32 * 1024 * 1024
-# More correlation ids than this on one span help nobody.
+# More correlation ids than this on one span are of no use.
 _MOST_IDS = 100
 
 

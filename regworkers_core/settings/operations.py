@@ -110,7 +110,8 @@ class AlertSettings(Section):
     recovery_seconds: float = Field(600.0, ge=0)
     # A dependency has to be away, or the scheduler silent, at two looks with so much time between them.
     patience_seconds: float = Field(20.0, ge=0)
-    # What no look could read for so long is an incident itself; a drain that received nothing for so long fails.
+    # What no look could read for this long is an incident itself; a drain without a successful receive for this long
+    # fails.
     blind_seconds: float = Field(120.0, ge=0)
     severity: AlertSeverities = AlertSeverities()
     # A clock that differs more than this from MongoDB's judges no ages.
@@ -121,7 +122,7 @@ class AlertSettings(Section):
     stream_lag_seconds: float = Field(60.0, gt=0)
     stream_lag_critical_seconds: float = Field(600.0, gt=0)
     queue_depth: QueueDepths = QueueDepths()
-    # So many dead letters may lie on a queue.
+    # How many dead letters may lie on a queue.
     dead_letters: int = Field(0, ge=0)
     # Of the time that a batch is its own.
     batch_share: float = Field(0.8, gt=0, le=1)
@@ -130,7 +131,7 @@ class AlertSettings(Section):
     loss_critical_share_left: float = Field(0.25, gt=0, lt=1)
     # A campaign in PROCESSING on whose draw nobody works.
     stuck_seconds: float = Field(900.0, gt=0)
-    # Ticks are awaited for so many intervals, and at least for so long.
+    # Ticks are awaited for this many intervals, and at least for these seconds.
     silent_intervals: float = Field(3.0, ge=1)
     silent_seconds: float = Field(180.0, gt=0)
     # Entries in which the replica differs.

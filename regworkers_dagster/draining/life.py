@@ -26,14 +26,14 @@ FIRST_BEAT_SECONDS = 60.0
 FINISHING_SECONDS = 60.0
 # What is not finished so long after its time limit hangs.
 HUNG_SECONDS = 600.0
-# How much one look adds to the time that a counter stands still. While no tick could read the rows (DynamoDB was away)
+# How much one look adds to the time that a counter has not moved. While no tick could read the rows (DynamoDB was away)
 # nothing was seen, and the drain could not beat either.
 _MOST_PER_LOOK_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class DrainRun:
-    """A run of Dagster. `ended` also for one that is told to end; `seconds_running` is None before its start."""
+    """A run of Dagster. `ended` also for one that is being cancelled; `seconds_running` is None before its start."""
 
     run_id: str
     ended: bool
@@ -54,7 +54,7 @@ class Dead:
 @dataclass(frozen=True, slots=True)
 class Watched:
     """What a sensor remembers of a drain's heartbeats: when it looked last (epoch seconds), and of each run its
-    counter and the seconds for which it was seen to stand still.
+    counter and the seconds for which it was seen not to move.
     """
 
     at: float = 0.0

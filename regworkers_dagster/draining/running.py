@@ -30,10 +30,10 @@ class DrainConfig(dg.Config):
 
     # Their limits are not pydantic's: it fails the step before anything can say that the launch was wrong.
     idle_seconds: float | None = Field(
-        default=None, description="Leave after so many seconds without work. Empty: drain.idleSeconds."
+        default=None, description="Leave after these seconds without work. Empty: drain.idleSeconds."
     )
     max_seconds: float | None = Field(
-        default=None, description="Leave after so many seconds in all. Empty: drain.maxSeconds."
+        default=None, description="Leave after these seconds in all. Empty: drain.maxSeconds."
     )
 
 

@@ -28,7 +28,7 @@ def drain_runs(
     now: float,
     named: Iterable[str] = (),
 ) -> list[DrainRun]:
-    """The runs of a drain, whoever asked for them, that have not ended for Dagster, and those that `named` has the
+    """The runs of a drain, however they were launched, that have not ended for Dagster, and those that `named` has the
     ids of, as far as they are runs of Dagster; `now` in epoch seconds.
     """
     active = dg.RunsFilter(tags={DRAIN_TAG: drain}, statuses=list(ACTIVE))

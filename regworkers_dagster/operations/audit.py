@@ -15,7 +15,7 @@ _AUTOMATIC = ("dagster/sensor_name", "dagster/schedule_name")
 
 
 def is_by_hand(run: dg.DagsterRun) -> bool:
-    """Whether somebody launched it, and no sensor or schedule."""
+    """Whether it was launched by hand, and not by a sensor or schedule."""
     return not any(tag in run.tags for tag in _AUTOMATIC)
 
 

@@ -33,8 +33,8 @@ _PATIENCE_SECONDS = 60.0
 @contextmanager
 def draw_failures(context: dg.OpExecutionContext | Context | None = None) -> Iterator[None]:
     """Known troubles of a draw fail the run with one line. An artefact that does not fit is not retried. A run of
-    `context` that somebody launched with a config or partition that is missing or wrong is marked as refused: it is
-    no trouble of the system, so nobody is alerted of it.
+    `context` that was launched by hand with a config or partition that is missing or wrong is marked as refused: the
+    system is fine, so no alert is sent.
     """
     with plain_failures():
         try:

@@ -170,7 +170,7 @@ class SqsQueue:
         self, operation: str, entries: Sequence[Mapping[str, Any]], *, within_seconds: float | None = None
     ) -> dict[str, Mapping[str, Any]]:
         """The entries that were not done, by their id, with what SQS says of each. An answer that speaks of none of
-        them is somebody else's, and an attempt that failed.
+        them is that of another call, and the attempt has failed.
         """
 
         def call() -> dict[str, Mapping[str, Any]]:

@@ -1,5 +1,5 @@
 """The `alert_looks` collection: what one look has to know of those before. Since when an alert is suspected or
-something cannot be read, when somebody looked last, and since when a lease stands still.
+something cannot be read, when the last look was, and since when a lease has not moved.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def _of_server(error: OperationFailure) -> Exception:
 
 
 def _reason(error: Exception) -> str:
-    """In a few words, without the driver's text, which may print a document; a host name that nobody knows is named."""
+    """In a few words, without the driver's text, which may print a document; a host that DNS does not know is named."""
     if isinstance(error, OperationFailure) and error.code is not None:
         return f"code {error.code}"
     unresolved = _UNRESOLVED.search(str(error)) if isinstance(error, ConnectionFailure) else None

@@ -168,7 +168,7 @@ class Incidents:
                 )
             )
         except DuplicateKeyError:
-            # Whoever looked at the same time was faster.
+            # Another look at the same time was faster.
             return
 
     def acknowledge(self, incident: Incident, by: str, at: str, why: str) -> bool:

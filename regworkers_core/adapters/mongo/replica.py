@@ -192,7 +192,7 @@ class Replica:
         raise TransientFailure(self._dependency.name, "entries stay contested by other writers")
 
     def _is_dependency(self, bulk: _Bulk, operations: int) -> bool:
-        """Whether errors of a bulk whose codes nobody knows are the server's: all of several writes were refused, with
+        """Whether errors of a bulk with unknown codes are the server's: all of several writes were refused, with
         one code. One that was refused beside others that went well, or alone, has itself to answer for it; alone it
         is tried again, a capped number of times.
         """

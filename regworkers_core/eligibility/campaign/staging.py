@@ -1,7 +1,7 @@
 """A file of all entries of a campaign, and what they have to do with each other, found out of core.
 
-The file holds who the fans are, so it lies in a folder that nobody else may read and goes with the judgement. What no
-rule and no draw reads of an entry is left out: its free attributes may hold anything.
+The file holds who the fans are, so it lies in a folder that no other user may read, and is deleted with the
+judgement. What no rule and no draw reads of an entry is left out: its free attributes may hold anything.
 """
 
 from __future__ import annotations

@@ -58,8 +58,8 @@ def since_when(gaps: Iterable[Gap], before: Mapping[str, float], now: float) -> 
 def findings_of(
     gaps: Iterable[Gap], since: Mapping[str, float], incidents: Iterable[Incident], now: float, seconds: float
 ) -> tuple[Finding, ...]:
-    """One for each cause of gaps that last `seconds` or longer. A gap that was told already stays with the incident
-    that tells it, whatever keeps it unread by now.
+    """One for each cause of gaps that last `seconds` or longer. A gap that an incident tells of already stays with that
+    one, whatever keeps it unread by now.
     """
     told = {
         key: incident.alert.key.partition(":")[2]

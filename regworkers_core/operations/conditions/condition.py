@@ -79,8 +79,8 @@ class Condition:
     """`name` is the scope of its alerts. `fires`, `severity` and `key` describe it for people; `several` ends the line
     that tells of many together ("12 ..."). `runbook` is a page below docs/runbooks.
 
-    `timed`: it compares times with the clock of whoever looks. `patient`: it has to hold at two looks. `recovery`: for
-    how many seconds after the end of what explains it a finding may go on untold.
+    `timed`: it compares times with the clock of this machine. `patient`: it has to hold at two looks. `recovery`: for
+    how many seconds after the end of what explains it a finding may go on without being reported.
     """
 
     name: str

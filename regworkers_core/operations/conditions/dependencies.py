@@ -15,7 +15,7 @@ _PAGES = {
 
 
 def away(_: Given) -> Judgement:
-    """Never, for whoever asks has been answered: `evaluate` tells it when MongoDB keeps no incidents."""
+    """Never, since MongoDB has answered by then: `evaluate` notifies of it while MongoDB keeps no incidents."""
     return Judgement()
 
 

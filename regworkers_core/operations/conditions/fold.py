@@ -39,7 +39,7 @@ class Before:
         return frozenset(each.alert.key for each in self.incidents if each.open)
 
     def explains(self, recovery_seconds: float) -> dict[str, float]:
-        """Keys of what is open, or was until just now, members of what was told together included; each with since
+        """Keys of what is open, or was until just now, members of what was reported together included; each with since
         when (seconds since the epoch): the first sight of what has to hold at two looks, else its incident's opening.
         """
         found: dict[str, float] = {}

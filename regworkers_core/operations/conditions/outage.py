@@ -1,4 +1,4 @@
-"""MongoDB, which keeps the incidents, is away: what is told without it, and what is written down afterwards.
+"""MongoDB, which keeps the incidents, is away: who is notified without it, and what is written down afterwards.
 
 Two memories do without MongoDB: a row in `worker-leases`, which all who look share, and what the caller carries from
 look to look (the sensor's cursor). Where neither is at hand, channels are told at every look: better twice than never.
@@ -24,14 +24,14 @@ from regworkers_core.runtime import Runtime
 
 log = structlog.get_logger(__name__)
 ROW = LeaseKey("OUTAGE#alerts", "OUTAGE")
-# Longer than telling takes. Whoever dies while telling keeps others from it for so long.
+# Longer than notifying takes. A process that dies meanwhile keeps others from it for this long.
 _CLAIM_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """`since` is the first look that found MongoDB away, `last` the latest, `claimed_until` until when somebody is busy
-    telling it (all in seconds since the epoch); `told` are the channels that have taken it.
+    """`since` is the first look that found MongoDB away, `last` the latest, `claimed_until` until when a process is
+    notifying (all in seconds since the epoch); `told` are the channels that have taken it.
     """
 
     since: float
@@ -90,7 +90,7 @@ class _Row:
         self.outage = None if self._seen is None else Outage.parse(self._seen.state)
 
     def keep(self, outage: Outage) -> bool:
-        """False when somebody else kept something since it was read. True where nothing can be kept."""
+        """False when another process kept something since it was read. True where nothing can be kept."""
         if self._leases is None:
             return True
         counter = 0 if self._seen is None else self._seen.counter + 1
@@ -113,7 +113,7 @@ class _Row:
 
 
 def told_without(runtime: Runtime, snapshot: Snapshot, why: str, carried: Outage | None) -> Outage:
-    """One look while MongoDB is away: every channel that has not heard of it yet is told, once it is no blink."""
+    """One look while MongoDB is away: every channel that has not heard of it yet is notified, once it is no blink."""
     row, now = _Row(runtime), runtime.clock()
     known = (row.outage or Outage(now, now)).with_what(carried)
     known = replace(known, last=max(known.last, now))

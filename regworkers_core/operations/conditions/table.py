@@ -22,7 +22,7 @@ def _two_steps(first: Severity, where: str, second: Severity) -> str:
 
 MONGO_AWAY = Condition(
     name="mongo-away",
-    fires="MongoDB, which keeps the incidents, does not answer at two looks; every channel is told directly",
+    fires="MongoDB, which keeps the incidents, does not answer at two looks; every channel is notified directly",
     severity=_SEVERITY.mongo_away.value,
     key="mongo",
     runbook="time-outs.md",
@@ -147,7 +147,7 @@ TABLE: tuple[Condition, ...] = (
     ),
     Condition(
         name="data-loss",
-        fires="of the time that the stream (24 h) or a queue keeps what nobody reads, less than `lossShareLeft` "
+        fires="of the time that the stream (24 h) or a queue keeps what is not read, less than `lossShareLeft` "
         f"({_LIMITS.loss_share_left:.0%}) is left for the oldest; of the analytics queue "
         f"`analytics.warnDaysLeft` ({_ANALYTICS.warn_days_left:g} days)",
         severity=_two_steps(

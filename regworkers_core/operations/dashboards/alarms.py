@@ -101,7 +101,7 @@ def _of_the_watch(settings: Settings) -> Iterator[Alarm]:
     yield Alarm(
         "nobody-watches",
         settings.alerts.severity.watcher,
-        "Nobody evaluates the alerts: Dagster's daemon or its sensors are down, so nothing else is told either.",
+        "The alerts are not evaluated: Dagster's daemon or its sensors are down, so no other alert is sent either.",
         of_environment(settings, HEARTBEAT, "Sum"),
         1,
         seconds=max(_MINUTE, _whole_minutes(settings.alerts.look_seconds * 2)),
@@ -222,7 +222,7 @@ def _of_tables(settings: Settings) -> Iterator[Alarm]:
             yield Alarm(
                 f"{short}-{what.lower()}s-throttled",
                 settings.alerts.severity.performance,
-                f"DynamoDB throttles {what.lower()}s of {table}, whoever makes them.",
+                f"DynamoDB throttles {what.lower()}s of {table}, from any caller.",
                 of_table(table, f"{what}ThrottleEvents"),
                 _THROTTLES,
                 periods=2,

@@ -105,7 +105,7 @@ class Group:
         if self.unreadable == self.messages and self.reason == Reason.INVALID_ENTRY:
             return "no keys that replication takes: correct the items in the table, then drop these; a copy is kept"
         if self.unreadable == self.messages and self.reason not in _SENDERS:
-            return "nobody can read these: find their sender, then drop them; a copy is kept"
+            return "these cannot be read: find their sender, then drop them; a copy is kept"
         return _advice(self.queue.kind, self.reason)
 
     def as_dict(self) -> dict[str, Any]:
@@ -177,14 +177,14 @@ _SENDERS = frozenset({Reason.INVALID_BODY, Reason.MISSING_KEY, Reason.UNKNOWN_TY
 _ADVICE: Mapping[str, str] = {
     Reason.INVALID_ENTRY: "mend the entries in the demand table with a higher version: that change replicates",
     Reason.DUPLICATE_KEY: "two entries claim one value of a unique index: mend one of them, then send again",
-    Reason.INVALID_EVENT: "mend whoever makes these events, or publish the schema that allows them, then send again",
+    Reason.INVALID_EVENT: "correct the writer of these events, or publish the schema that allows them, then send again",
     Reason.ATTEMPTS_EXHAUSTED: "what failed may be over: send again, the canary tells",
     Reason.RECEIVED_TOO_OFTEN: "workers died on these: look at the drains' logs, then send again, the canary tells",
     Reason.DEFECT: "the code has a defect at the place that the error names: deploy one without it, then send again",
     Reason.KILLED: "workers die of these: find out why at one of them, deploy what helps, then send again",
-    Reason.INVALID_BODY: "whoever sent these does not keep to the contract: mend the sender, then drop them",
-    Reason.MISSING_KEY: "whoever sent these does not keep to the contract: mend the sender, then drop them",
-    Reason.UNKNOWN_TYPE: "sent to the wrong queue: mend the sender, then drop them",
+    Reason.INVALID_BODY: "the sender of these breaks the contract: correct it, then drop them",
+    Reason.MISSING_KEY: "the sender of these breaks the contract: correct it, then drop them",
+    Reason.UNKNOWN_TYPE: "sent to the wrong queue: correct the sender, then drop them",
     Reason.UNSUPPORTED_VERSION: "a newer sender than these workers: deploy the workers, then send again",
     Reason.RESULT_MISMATCH: "the chunk is not of the committed result: look at the draw before anything is sent again",
     Reason.KEY_CONFLICT: "what stands contradicts the plan: look at the draw before anything is sent again",

@@ -150,9 +150,9 @@ def entry_truth(key: EntryKey, item: Mapping[str, Any] | None, stored: Stored | 
         entry = Entry.parse(key, item)
         same = stored is not None and same_content(entry.fields, stored.fields) if live else False
     except PermanentFailure as failure:
-        return Truth(Verdict.NEEDED, f"the source is not mended: {failure.error}", fails_again=True)
+        return Truth(Verdict.NEEDED, f"the source is not corrected: {failure.error}", fails_again=True)
     except UNSTORABLE:
-        return Truth(Verdict.NEEDED, "the source is not mended: MongoDB cannot hold it", fails_again=True)
+        return Truth(Verdict.NEEDED, "the source is not corrected: MongoDB cannot hold it", fails_again=True)
     if stored is None:
         return Truth(Verdict.NEEDED, "the replica does not have the entry")
     if not live:

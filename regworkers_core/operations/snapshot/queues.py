@@ -12,7 +12,7 @@ from regworkers_core.domain.timestamps import seconds
 from regworkers_core.runtime import Runtime
 
 _DEPTH, _AGE = "depth:", "age:"
-# So many looks may fail to come before what lies between them counts as not seen.
+# How many looks may fail to come before what lies between them counts as not seen.
 LOOKS = 5
 
 

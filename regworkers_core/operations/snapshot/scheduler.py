@@ -18,7 +18,7 @@ _DAY_SECONDS = 24 * 3600.0
 # must not hide a draw that did.
 MOST_RUNS = 50
 PARTITION_TAG = "dagster/partition"
-# On a run that somebody launched with a config or partition that is missing or wrong: it failed, and nothing is wrong.
+# On a run launched by hand with a config or partition that is missing or wrong: it failed, and nothing is wrong.
 REFUSED_TAG = "regworkers/refused"
 _RUN = "runId jobName status endTime tags { key value }"
 _RESULTS = f"{{ ... on Runs {{ results {{ {_RUN} }} }} }}"
@@ -130,7 +130,7 @@ def _tags(run: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _sensor(sensor: Mapping[str, Any]) -> TickState | None:
-    # Since when it is on nobody is told from outside.
+    # The API does not say since when it is on.
     state = sensor["sensorState"]
     if state["status"] != "RUNNING":
         return None

@@ -51,7 +51,7 @@ class StreamLimits:
 
 class StreamSource:
     """`engine.drain.Source[StreamRecord]`. `owner` is unique to this start; `sleep` is a bounded wait that a
-    stop signal may cut short; `on_step` is told `enqueue.before_checkpoint` before each checkpoint write. The
+    stop signal may cut short; `on_step` gets `enqueue.before_checkpoint` before each checkpoint write. The
     shards are listed `beside` the reading, which goes on with those that are known whatever becomes of the listing.
     """
 
@@ -215,7 +215,7 @@ class StreamSource:
         return fresh
 
     def _iterator(self, held: HeldShard) -> str:
-        """The shard's iterator; sought anew when it cannot be trusted any more. Raises Trimmed."""
+        """The shard's iterator; sought again when it cannot be trusted any more. Raises Trimmed."""
         era, now = self._era, self._clock()
         old = now - held.sought_at >= self._limits.reseek_seconds
         if held.iterator is None or held.sought_in != era or old:
@@ -303,7 +303,7 @@ class StreamSource:
                     return
                 due = held.due(self._clock(), self._limits.checkpoint_seconds, leave=leave)
             if due.restart:
-                # Also for whoever takes it over: from here on it is read from the horizon.
+                # Also for the consumer that takes it over: from here on it is read from the horizon.
                 if not self._save(held, state_of(held.lease.state, None), ""):
                     return
                 with self._lock:

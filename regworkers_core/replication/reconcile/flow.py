@@ -55,7 +55,7 @@ def reconcile(
     samples: int = SAMPLES,
 ) -> ReconcileResult:
     """Compare the demand table with the replica, content and all, and queue what differs if `repair`; up to
-    `yes_remove` removals also where the repair would refuse so many. With `accept` the source wins where the replica
+    `yes_remove` removals also where the repair would refuse that many. With `accept` the source wins where the replica
     is ahead, and without `repair` the result only says where that would be.
 
     `on_progress` gets the number of entries looked at so far (both sides and each recheck count), from several

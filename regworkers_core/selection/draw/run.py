@@ -43,7 +43,7 @@ class NotSettled(Failure):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a step came to. `done` now, `stood` from an earlier run, `awaiting` somebody's word, `waiting` for a time
+    """What a step came to. `done` now, `stood` from an earlier run, `awaiting` a confirmation, `waiting` for a time
     that is known (`dueAt`), or a `preview` that decides nothing; `facts` are numbers and hashes, never a fan's data.
     """
 
@@ -100,7 +100,7 @@ class DrawRun(HeldDraw):
 
     def steps(self, confirm: str | None = None) -> Iterator[Step]:
         """All steps in order; `confirm`, the campaign's id, confirms the phase that they came to. Ends after one
-        that awaits somebody's word, or waits.
+        that awaits a confirmation, or waits.
         """
         for step in (
             self.judge,

@@ -68,7 +68,7 @@ def test_an_entry_is_needed_superseded_or_gone_by_what_both_stores_hold() -> Non
 def test_an_entry_that_is_not_mended_says_which_field_and_that_it_would_fail_again() -> None:
     truth = entry_truth(E1, source(email=None), None)
     assert truth.fails_again and truth.verdict is Verdict.NEEDED
-    assert truth.why == "the source is not mended: field email is missing or empty"
+    assert truth.why == "the source is not corrected: field email is missing or empty"
 
 
 def test_a_chunk_is_judged_by_its_plan() -> None:
