@@ -67,7 +67,8 @@ class Settlement(Generic[D]):
     """What became of a batch. Every delivery is in `done` or in `again` (with seconds to wait), once.
 
     `counts` are of items and add up: `received` = the sum of `OUTCOMES`. `lags` are seconds. `blown` is what blew the
-    fuse of the work: the drain ends. `failed` names deliveries in `done` of which something did not go well.
+    fuse of the work: the drain ends. `failed` names deliveries in `done` of which something did not go well. `defects`
+    are exceptions of items that cannot become dead letters: several of them end the drain.
     """
 
     done: list[D] = field(default_factory=list)
@@ -76,6 +77,7 @@ class Settlement(Generic[D]):
     lags: list[float] = field(default_factory=list)
     blown: PermanentFailure | None = None
     failed: list[str] = field(default_factory=list)
+    defects: list[Exception] = field(default_factory=list)
 
     def add(self, other: Settlement[D]) -> None:
         """Of other deliveries of the same batch."""
@@ -85,6 +87,7 @@ class Settlement(Generic[D]):
         self.lags.extend(other.lags)
         self.blown = self.blown or other.blown
         self.failed.extend(other.failed)
+        self.defects.extend(other.defects)
 
 
 # What an item can end as. `applied`: written; `unchanged`: nothing to do, proven; `stale`: a newer state is
@@ -346,6 +349,7 @@ class _Drain(Generic[D]):
                 settlement.add(part)
         except Exception as error:
             settlement = self._defect(batch, error)
+        self._defects.extend(settlement.defects)
         # A failed acknowledgement costs a repeat, never an item: the delivery comes again.
         with suppress(TransientFailure):
             self._source.acknowledge(settlement.done)
@@ -371,8 +375,8 @@ class _Drain(Generic[D]):
 
     def _defect(self, batch: Sequence[D], error: Exception) -> Settlement[D]:
         log.error("the work failed without settling what it got", error=type(error).__name__, exc_info=error)
-        self._defects.append(error)
-        settlement = Settlement[D](again=[(delivery, _DEFECT_PAUSE_SECONDS) for delivery in batch])
+        again = [(delivery, _DEFECT_PAUSE_SECONDS) for delivery in batch]
+        settlement = Settlement[D](again=again, defects=[error])
         settlement.counts.update(received=len(batch), returned=len(batch))
         return settlement
 

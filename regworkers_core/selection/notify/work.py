@@ -1,10 +1,12 @@
 """Send parcels: the message first, then its events, then the rows count as SENT.
 
-A crash in between repeats the message with the same keys, and the mailer drops what it knows by key.
+A crash in between repeats the message with the same keys, and the mailer drops what it knows by key. A row that raises
+an exception holds up no other: it alone stays PENDING.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import structlog
@@ -12,12 +14,14 @@ import structlog
 from regworkers_core.domain.events import notification_queued
 from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.selection import Notice
 from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.engine.defects import in_parts
 from regworkers_core.engine.dependency import RetryPolicy
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.ports import Outgoing, Queue
 from regworkers_core.engine.steps import OnStep, no_step
-from regworkers_core.observability.logs import Passed, entries_passed
+from regworkers_core.observability.logs import Passed, describe, entries_passed
 from regworkers_core.observability.tracing import inject, span
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.events import send_events
@@ -25,6 +29,8 @@ from regworkers_core.selection.notify.source import Parcel
 
 log = structlog.get_logger(__name__)
 _AGAIN = RetryPolicy(first_cap_seconds=2.0, last_cap_seconds=30.0)
+# As long as a drain leaves a delivery alone that raised.
+_DEFECT_PAUSE_SECONDS = 30.0
 
 
 class NotifyWork:
@@ -36,15 +42,43 @@ class NotifyWork:
     def __call__(self, parcels: Sequence[Parcel]) -> Settlement[Parcel]:
         settlement = Settlement[Parcel]()
         with span("notifications", parcels=len(parcels)):
-            queue = self._runtime.queue(self._runtime.names.notification_queue)
-            confirmed = self._send(queue, parcels, settlement)
-            self._on_step("notifications.after_send")
-            try:
-                self._settle(confirmed, settlement)
-            except TransientFailure as failure:
-                log.warning("sent, not noted", dependency=failure.dependency, error=failure.error)
-                self._return(confirmed, settlement)
+            for part in in_parts(parcels, self._together, lambda parcel, _: self._row_by_row(parcel)):
+                settlement.add(part)
         return settlement
+
+    def _together(self, parcels: Sequence[Parcel]) -> Settlement[Parcel]:
+        settlement = Settlement[Parcel]()
+        queue = self._runtime.queue(self._runtime.names.notification_queue)
+        confirmed = self._send(queue, parcels, settlement)
+        self._on_step("notifications.after_send")
+        try:
+            self._settle(confirmed, settlement)
+        except TransientFailure as failure:
+            log.warning("sent, not noted", dependency=failure.dependency, error=failure.error)
+            self._return(confirmed, settlement)
+        return settlement
+
+    def _row_by_row(self, parcel: Parcel) -> Settlement[Parcel]:
+        """Of a parcel that raises. The outbox has no dead letters: a row that raises alone is a defect of the drain."""
+
+        def defect(notice: Notice, error: Exception) -> Settlement[Parcel]:
+            log.error(
+                "a row of the outbox cannot be sent",
+                campaignId=notice.market.campaign_id,
+                error=describe(error),
+            )
+            counts = Counter({"received": 1, "returned": 1})
+            return Settlement(again=[(parcel, _DEFECT_PAUSE_SECONDS)], counts=counts, defects=[error])
+
+        whole = Settlement[Parcel]()
+        for part in in_parts(
+            parcel.notices, lambda notices: self._together([Parcel(tuple(notices))]), defect
+        ):
+            whole.add(part)
+        # What is SENT by now is not read again.
+        wait = max((after for _, after in whole.again), default=None)
+        whole.done, whole.again = ([parcel], []) if wait is None else ([], [(parcel, wait)])
+        return whole
 
     def _send(self, queue: Queue, parcels: Sequence[Parcel], settlement: Settlement[Parcel]) -> list[Parcel]:
         """Those that the queue has confirmed; the others are given back."""

@@ -13,7 +13,7 @@ from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.engine.ports import Outgoing
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
-from regworkers_core.selection.notify import source, switch
+from regworkers_core.selection.notify import source, switch, work
 from regworkers_core.selection.notify.units import due_units
 from tests.faults.story import take_events
 from tests.support.drains import run
@@ -86,6 +86,27 @@ def test_everybody_is_told_once_what_the_committed_result_says(assigned: Runtime
     assert "BERLIN" not in str(items) and "@" not in str(items)
     assert run(assigned, NOTIFICATIONS).counts["received"] == 0 and told(assigned) == []
     assert all(entry["sent"] == entry["planned"] for entry in record_markets(assigned).values())
+
+
+def test_a_row_that_raises_stays_pending_alone_and_the_others_are_told(
+    assigned: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = next(row for row in ROWS if row.market == "berlin" and row.outcome is Outcome.WINNER)
+    notification_queued = work.notification_queued
+
+    def raising(notice: Notice, at: str, correlation_id: str) -> Any:
+        if notice.ref == bad.ref:
+            raise KeyError("name")
+        return notification_queued(notice, at, correlation_id)
+
+    monkeypatch.setattr(work, "notification_queued", raising)
+    report = run(patient(assigned, canary_messages=0), NOTIFICATIONS)
+    assert report.counts["sent"] == len(ROWS) - 1 and report.counts["returned"] >= 1 and report.adds_up
+    monkeypatch.undo()
+    # Its market rests for a while after what came back.
+    assert run(patient(assigned, canary_messages=0), NOTIFICATIONS).counts["sent"] == 1
+    refs = {item["ref"] for item in told(assigned)}
+    assert refs == {row.ref for row in ROWS if row.outcome in NOTICES}
 
 
 def record_markets(runtime: Runtime) -> dict[str, Any]:
