@@ -134,9 +134,14 @@ def _wire(runtime: Runtime, within_seconds: float) -> None:
     def mongo() -> object:
         return runtime.replica, runtime.drain_log, runtime.campaigns, runtime.draws
 
-    found = at_once({"aws": lambda: refused(aws), "mongo": lambda: refused(mongo)}, within_seconds)
-    refusals = [each for each in found.values() if isinstance(each, UsageError)]
-    if len(refusals) == len(found):
+    def redis() -> object:
+        # Its library alone takes longer to import on a busy machine than a probe is waited for.
+        return runtime.redis_client
+
+    makers = {"aws": aws, "mongo": mongo, "redis": redis}
+    found = at_once({name: lambda make=make: refused(make) for name, make in makers.items()}, within_seconds)  # type: ignore[misc]
+    refusals = [each for name in ("aws", "mongo") if isinstance(each := found[name], UsageError)]
+    if len(refusals) == 2:
         raise refusals[0]
 
 

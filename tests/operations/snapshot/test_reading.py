@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from regworkers_core import runtime
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import SchedulerState, Unread
 from regworkers_core.operations.snapshot.at_once import at_once
@@ -64,6 +67,24 @@ def test_a_look_at_a_system_that_has_worked(world: Runtime) -> None:
     assert found.campaigns == () and found.parity is None and found.scheduler is SCHEDULER
     assert not isinstance(found.certificates, Unread)
     assert [(each.days_left, each.trouble) for each in found.certificates] == [(None, "")]
+
+
+def test_libraries_that_take_long_to_import_are_no_outage(
+    world: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(name: str) -> None:
+        make = getattr(runtime, name)
+
+        def made(*given: Any) -> Any:
+            time.sleep(1.5)
+            return make(*given)
+
+        monkeypatch.setattr(runtime, name, made)
+
+    slowly("mongo_client")
+    slowly("redis_client")
+    found = read_system(Runtime(impatient(world.settings)), lambda: SCHEDULER, within_seconds=2.5)
+    assert {name: found.dependencies[name] for name in ("mongo", "redis")} == {"mongo": None, "redis": None}
 
 
 def test_what_drains_did_earlier_is_still_known_after_the_window(world: Runtime) -> None:
