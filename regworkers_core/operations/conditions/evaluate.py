@@ -19,7 +19,7 @@ from regworkers_core.operations.conditions.causes import BLIND
 from regworkers_core.operations.conditions.condition import Condition, Finding, Given, Judgement
 from regworkers_core.operations.conditions.dependencies import blind
 from regworkers_core.operations.conditions.fold import Before, fold
-from regworkers_core.operations.conditions.outage import Outage, told_without, written_down
+from regworkers_core.operations.conditions.outage import Outage, last_look, told_without, written_down
 from regworkers_core.operations.conditions.table import TABLE
 from regworkers_core.operations.conditions.texts import duration
 from regworkers_core.operations.snapshot.queues import LOOKS
@@ -69,7 +69,7 @@ def judge(condition: Condition, given: Given, *, clock_ahead_seconds: float) -> 
 def _settle(runtime: Runtime, snapshot: Snapshot, by: str, outage: Outage | None) -> Evaluation:
     settings, looks = runtime.settings, runtime.alert_looks
     now, seen = looks.now(), looks.looks()
-    seen_at = None if by == SENSOR else seen.get(SENSOR)
+    seen_at = None if by == SENSOR else last_look(runtime, seen.get(SENSOR), now, outage)
     given = Given(snapshot, settings, seen_at, _still(looks, snapshot, now))
     ahead = given.now - now
     judged = {

@@ -146,6 +146,19 @@ def written_down(runtime: Runtime, snapshot: Snapshot, carried: Outage | None) -
     row.forget()
 
 
+def last_look(
+    runtime: Runtime, noted: float | None, now: float, carried: Outage | None = None
+) -> float | None:
+    """When the sensor looked last (seconds since the epoch), of which `noted` is what MongoDB has. Where that is long
+    ago, the end of an outage counts instead: no look could be noted meanwhile. Raises TransientFailure.
+    """
+    if noted is None or now - noted <= runtime.settings.alerts.silent_seconds:
+        return noted
+    known, told = _Row(runtime).outage or carried, runtime.incidents.find(MONGO_AWAY.key_of("mongo"))
+    over = seconds(told.resolved_at) if told is not None and told.resolved_at else None
+    return max(noted, min(now, max(known.last if known else noted, over or noted)))
+
+
 def _alert(runtime: Runtime, snapshot: Snapshot, why: str) -> Alert:
     others = sorted(
         name for name, trouble in snapshot.dependencies.items() if trouble is not None and name != "mongo"

@@ -7,6 +7,7 @@ from typing import Any
 from regworkers_core.domain.snapshot import Snapshot, Unread
 from regworkers_core.operations.conditions.condition import Given
 from regworkers_core.operations.conditions.evaluate import SENSOR
+from regworkers_core.operations.conditions.outage import last_look
 from regworkers_core.operations.doctor.examination import Examination, examine
 from regworkers_core.operations.snapshot.at_once import at_once
 from regworkers_core.runtime import Runtime
@@ -22,15 +23,14 @@ def examined(runtime: Runtime, snapshot: Snapshot) -> Examination:
         looks = runtime.alert_looks
         readers = {
             "incidents": runtime.incidents.all_open,
-            "looks": looks.looks,
+            "seen": lambda: last_look(runtime, looks.looks().get(SENSOR), runtime.clock()),
             "beats": looks.beats,
             "suspected": looks.suspected,
         }
         read = at_once(readers, _SECONDS)
         found = {name: each for name, each in read.items() if not isinstance(each, Unread)}
-    seen = found.get("looks", {}).get(SENSOR)
     still = _still(snapshot, found.get("beats", {}), runtime.clock())
-    given = Given(snapshot, runtime.settings, seen, still)
+    given = Given(snapshot, runtime.settings, found.get("seen"), still)
     return examine(given, found.get("incidents", ()), found.get("suspected"))
 
 

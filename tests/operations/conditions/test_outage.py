@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.alerting import Alerting
 from regworkers_core.domain.alert import Alert, Change, Severity
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.conditions import outage
-from regworkers_core.operations.conditions.outage import ROW, Outage, told_without, written_down
+from regworkers_core.operations.conditions.outage import ROW, Outage, last_look, told_without, written_down
 from regworkers_core.settings import Settings
 from tests.enqueue.fakes import FakeLeaseTable
 from tests.operations.conditions.world import NOW, SETTINGS, WELL
@@ -40,6 +42,10 @@ class Adopted:
     """The store of incidents, as far as it is needed here."""
 
     kept: list[tuple[str, str, list[str]]] = field(default_factory=list)
+    resolved_at: str | None = None
+
+    def find(self, key: str) -> Any:
+        return SimpleNamespace(resolved_at=self.resolved_at) if key == "mongo-away:mongo" else None
 
     def adopt(self, alert: Alert, at: str, channels: frozenset[str]) -> None:
         self.kept.append((alert.key, at, sorted(channels)))
@@ -169,6 +175,27 @@ def test_two_that_read_the_same_row_do_not_both_tell(world: World, monkeypatch: 
     monkeypatch.setattr(world.leases, "swap", overtaken)
     world.look()
     assert world.heard == (1, 1)
+
+
+def test_a_sensor_whose_looks_could_not_be_noted_is_not_taken_for_dead(world: World) -> None:
+    def seconds_ago(noted: float | None) -> float | None:
+        seen = last_look(world, noted, world.now)  # type: ignore[arg-type]
+        return None if seen is None else world.now - seen
+
+    assert seconds_ago(None) is None, "it never looked"
+    assert seconds_ago(NOW - 3600) == 3600, "there was no outage"
+    world.look()
+    world.now += 600
+    world.look()
+    world.now += 20
+    assert seconds_ago(NOW - 60) == 20, "the outage is not written down yet"
+    assert seconds_ago(world.now - 5) == 5
+    world.look_with_mongodb()
+    world.incidents.resolved_at = iso(world.now)
+    world.now += 60
+    assert seconds_ago(NOW - 60) == 60, "it is over since a minute"
+    world.now += 200
+    assert seconds_ago(NOW - 60) == 260, "it still has not looked: this is not the outage's doing"
 
 
 def test_what_is_no_memory_of_an_outage_is_none() -> None:
