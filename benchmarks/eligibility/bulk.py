@@ -24,7 +24,7 @@ import structlog
 from benchmarks.peak import peak_bytes
 from benchmarks.replication.data import settings
 from benchmarks.tables import table
-from regworkers_core.adapters.mongo.replica import Stored, Write
+from regworkers_core.adapters.mongo.entry_documents import Stored, Write
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from shlex import quote
 from typing import Any
 
-from regworkers_core.adapters.mongo.replica import Stored
+from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.events import EventType, event_id
 from regworkers_core.domain.keys import EntryKey, is_selection_id

@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo.errors import BulkWriteError
 
-from regworkers_core.adapters.mongo import replica as replica_module
+from regworkers_core.adapters.mongo import entry_documents
 from regworkers_core.adapters.mongo.client import classify_mongo
-from regworkers_core.adapters.mongo.replica import Effect, Replica, Stored, Write, same_content
+from regworkers_core.adapters.mongo.entry_documents import Effect, Stored, Write, same_content
+from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import ItemFailure, PermanentFailure, Reason, TransientFailure
@@ -134,7 +135,7 @@ def test_without_the_guard_a_late_older_state_overwrites_a_newer_one(
 ) -> None:
     late = [(True, 1, 2, 1), (True, 1, 1, 1)]
     assert history_goes_wrong(runtime.replica, late) is None
-    monkeypatch.setattr(replica_module, "_guard", lambda write: {"_id": write.key.document_id})
+    monkeypatch.setattr(entry_documents, "_guard", lambda write: {"_id": write.key.document_id})
     assert history_goes_wrong(runtime.replica, late) is not None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.adapters.mongo.replica import same_content
+from regworkers_core.adapters.mongo.entry_documents import same_content
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.events import EventType, event_id
 from regworkers_core.domain.keys import EntryKey

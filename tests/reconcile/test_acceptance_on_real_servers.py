@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.mongo.replica import Effect, Write
+from regworkers_core.adapters.mongo.entry_documents import Effect, Write
 from regworkers_core.adapters.mongo.superseded import Lowering
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regworkers_core.adapters.mongo.replica import Stored, same_content
+from regworkers_core.adapters.mongo.entry_documents import Stored, same_content
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.replication.reconcile.classify import EXPLANATIONS, Kind, classify, could_be_lag

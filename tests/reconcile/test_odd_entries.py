@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.mongo.replica import Stored
+from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.replication.reconcile import Kind, reconcile

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from regworkers_core.adapters.mongo.replica import Stored
+from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from regworkers_core.adapters.aws.demand_table import Page
-from regworkers_core.adapters.mongo.replica import Stored
+from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.adapters.mongo.superseded import Lowering
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey

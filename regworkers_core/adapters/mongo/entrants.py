@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pymongo
 from pymongo.collection import Collection
 
-from regworkers_core.adapters.mongo.replica import IDENTITY_EMAIL
+from regworkers_core.adapters.mongo.entry_documents import IDENTITY_EMAIL
 from regworkers_core.domain.entry import ORDER_FIELDS
 from regworkers_core.engine.dependency import Dependency
 

@@ -1,20 +1,12 @@
-"""The `entries` collection: guarded writes in bulk, and what became of each.
-
-The guard is in the filter: *nothing stored is at or above my order*. It is written with `$nor` so that a
-missing part counts as the smallest, and so that a server answers it from the `_id` index.
-"""
+"""The `entries` collection: guarded writes in bulk, and what became of each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import bson
-from bson.dbref import DBRef
-from bson.errors import InvalidDocument
 from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.cursor import Cursor
@@ -22,66 +14,32 @@ from pymongo.errors import BulkWriteError, CursorNotFound, DocumentTooLarge, Wri
 from pymongo.results import BulkWriteResult
 
 from regworkers_core.adapters.mongo.client import classify_mongo
-from regworkers_core.domain.entry import REPLICA_FIELDS
+from regworkers_core.adapters.mongo.entry_documents import (
+    UNSTORABLE,
+    Document,
+    Effect,
+    Stored,
+    Write,
+    exactly,
+    fits,
+    guarded,
+    is_ours,
+    judge,
+    stored_of,
+    written_over,
+)
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.mail import comparable
-from regworkers_core.domain.order import Order, lenient_order
+from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import Failure, ItemFailure, PermanentFailure, Reason, TransientFailure
 from regworkers_core.engine.dependency import Dependency
 
-Document = dict[str, Any]
 DUPLICATE_KEY = 11000
-# Derived from `email` with every upsert, for whoever looks for entries of the same person; gone with a tombstone.
-IDENTITY_EMAIL = "_identity.email"
-_IDENTITY = "_identity"
 # Write errors that are about the document itself: bad value, path, field name, size, key or validation rule.
 _ITEM_CODES = frozenset({2, 9, 28, 40, 52, 55, 56, 57, 59, 121, 10334, 16755, 17280, 17419})
 # Beside those that are transient wherever they come from: writes blocked, no space left, Atlas over its quota.
 _SERVER_CODES = frozenset({371, 8000, 14031})
-# What the driver raises before it sends a document that BSON cannot hold.
-UNSTORABLE = (InvalidDocument, OverflowError, UnicodeEncodeError)
 # Others may write a contested document between our read and our write, but each time a newer state.
 _SETTLE_ROUNDS = 4
-# MongoDB's 16 MiB less room for the envelope of the update.
-_MAX_DOCUMENT_BYTES = 16 * 1024 * 1024 - 64 * 1024
-
-
-class Effect(Enum):
-    """What a guarded write did: APPLIED a greater order, HEALED other content at an equal order, found it
-    UNCHANGED, found it as an earlier attempt for the same message wrote it (REPEATED), found a newer state (STALE), or
-    a tombstone at or above a live source (RESURRECTED).
-    """
-
-    APPLIED = "applied"
-    HEALED = "healed"
-    UNCHANGED = "unchanged"
-    REPEATED = "repeated"
-    STALE = "stale"
-    RESURRECTED = "resurrected"
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """One state to store: `fields` of a live entry, or None for a tombstone. `message_id` is what the replica keeps of
-    the messages that ask for it, of which `also` has the others.
-    """
-
-    key: EntryKey
-    order: Order
-    fields: Mapping[str, Any] | None
-    message_id: str
-    also: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What the replica holds of one entry; `fields` is None behind a tombstone. `identity` is what it derived."""
-
-    order: Order
-    fields: Mapping[str, Any] | None
-    custody: Mapping[str, Any]
-    deleted_at: str | None
-    identity: Mapping[str, Any] | None = None
 
 
 class Counted(NamedTuple):
@@ -113,7 +71,7 @@ class Replica:
         """
         outcome: dict[EntryKey, Effect | Failure] = {}
         pending = list(writes)
-        operations = [_operation(write, at, run_id) for write in pending]
+        operations = [guarded(write, at, run_id) for write in pending]
         repeated = False
         while pending:
             try:
@@ -124,14 +82,14 @@ class Replica:
                 # The driver names no culprit, so each document is tried by itself. Of a large bulk it may have
                 # sent a part before.
                 repeated = True
-                fit = [_fits(write) for write in pending]
+                fit = [fits(write) for write in pending]
                 outcome.update(
-                    (write.key, _REFUSED) for write, fits in zip(pending, fit, strict=True) if not fits
+                    (write.key, _REFUSED) for write, ok in zip(pending, fit, strict=True) if not ok
                 )
                 if all(fit):
                     raise
-                operations = [operation for operation, fits in zip(operations, fit, strict=True) if fits]
-                pending = [write for write, fits in zip(pending, fit, strict=True) if fits]
+                operations = [operation for operation, ok in zip(operations, fit, strict=True) if ok]
+                pending = [write for write, ok in zip(pending, fit, strict=True) if ok]
         else:
             return outcome
         is_dependency = self._is_dependency(bulk, len(pending))
@@ -166,15 +124,15 @@ class Replica:
             tried: list[tuple[Write, Stored | None]] = []
             for write in contested:
                 seen = stored.get(write.key)
-                if write.key in outcome and seen is not None and _is_ours(write, seen, at, run_id):
+                if write.key in outcome and seen is not None and is_ours(write, seen, at, run_id):
                     continue
-                effect = Effect.APPLIED if seen is None else _judge(write, seen)
+                effect = Effect.APPLIED if seen is None else judge(write, seen)
                 outcome[write.key] = effect
                 if effect in (Effect.APPLIED, Effect.HEALED):
                     tried.append((write, seen))
             if not tried:
                 return outcome
-            bulk = self._bulk([_over(write, seen, at, run_id) for write, seen in tried])
+            bulk = self._bulk([written_over(write, seen, at, run_id) for write, seen in tried])
             is_dependency = self._is_dependency(bulk, len(tried))
             contested = []
             for index, (write, seen) in enumerate(tried):
@@ -216,7 +174,7 @@ class Replica:
         documents = self._dependency.call(
             lambda: list(self._collection.find({"_id": {"$in": [key.document_id for key in keys]}}))
         )
-        by_id = {document["_id"]: _stored(document) for document in documents}
+        by_id = {document["_id"]: stored_of(document) for document in documents}
         return {key: by_id[key.document_id] for key in keys if key.document_id in by_id}
 
     def scan(self, campaign_id: str | None, batch_size: int = 1000) -> Iterator[tuple[EntryKey, Stored]]:
@@ -230,7 +188,7 @@ class Replica:
             for document in batch:
                 campaign, entry = document.get("campaignId"), document.get("entryId")
                 if isinstance(campaign, str) and isinstance(entry, str):
-                    yield EntryKey(campaign, entry), _stored(document)
+                    yield EntryKey(campaign, entry), stored_of(document)
             if len(batch) < batch_size:
                 return
             last_id = batch[-1]["_id"]
@@ -273,7 +231,7 @@ class Replica:
     def delete_tombstone(self, key: EntryKey, order: Order) -> bool:
         """Delete exactly this tombstone; False when it changed meanwhile."""
         stored = Stored(order, None, order.as_fields(), "")
-        answer = self._dependency.call(lambda: self._collection.delete_one(_exactly(key, stored)))
+        answer = self._dependency.call(lambda: self._collection.delete_one(exactly(key, stored)))
         return answer.deleted_count == 1
 
     def count(self) -> int:
@@ -304,144 +262,6 @@ class Replica:
 
 
 _REFUSED = PermanentFailure(Reason.INVALID_ENTRY, "the entry cannot be stored as a MongoDB document")
-
-
-def _guard(write: Write) -> Document:
-    """Matches when nothing is stored at or above the order of an upsert, or nothing above that of a tombstone.
-
-    The first state of an entry mostly meets nothing, and asking for just that costs the server less than the
-    comparison. What does stand there refuses it by its id and is then looked at, like all that a guard passes by.
-    """
-    document_id, (created, version, updated) = write.key.document_id, write.order
-    if write.fields is not None and version <= 1:
-        return {"_id": document_id, "_replication": None}
-    return {
-        "_id": document_id,
-        "$nor": [
-            {"_replication.createdAt": {"$gt": created}},
-            {"_replication.createdAt": created, "_replication.version": {"$gt": version}},
-            {
-                "_replication.createdAt": created,
-                "_replication.version": version,
-                "_replication.updatedAt": {"$gt" if write.fields is None else "$gte": updated},
-            },
-        ],
-    }
-
-
-def _exactly(key: EntryKey, seen: Stored) -> Document:
-    """Matches the document only as it was seen: same order, still live or still a tombstone."""
-    custody = {f"_replication.{name}": seen.custody.get(name) for name in Order().as_fields()}
-    return {
-        "_id": key.document_id,
-        **{name: {"$exists": False} if value is None else value for name, value in custody.items()},
-        "deletedAt": {"$exists": seen.deleted_at is not None},
-    }
-
-
-def _is_ours(write: Write, seen: Stored, at: str, run_id: str) -> bool:
-    """Whether the document is as this very attempt wrote it."""
-    custody = _custody(write, at, run_id)
-    return (seen.deleted_at is None) is (write.fields is not None) and dict(seen.custody) == custody
-
-
-def _over(write: Write, seen: Stored | None, at: str, run_id: str) -> UpdateOne:
-    if seen is None:
-        return _operation(write, at, run_id)
-    return UpdateOne(_exactly(write.key, seen), _update(write, at, run_id))
-
-
-def _operation(write: Write, at: str, run_id: str) -> UpdateOne:
-    return UpdateOne(_guard(write), _update(write, at, run_id), upsert=True)
-
-
-def _custody(write: Write, at: str, run_id: str) -> Document:
-    return {**write.order.as_fields(), "replicatedAt": at, "messageId": write.message_id, "runId": run_id}
-
-
-def _update(write: Write, at: str, run_id: str) -> Document:
-    custody = _custody(write, at, run_id)
-    if write.fields is None:
-        key = {"campaignId": write.key.campaign_id, "entryId": write.key.entry_id}
-        return {
-            "$set": {**key, "_replication": custody, "deletedAt": at},
-            "$unset": {name: "" for name in (*REPLICA_FIELDS, _IDENTITY) if name not in key},
-        }
-    absent = {name: "" for name in REPLICA_FIELDS if name not in write.fields}
-    return {
-        "$set": {**write.fields, _IDENTITY: _identity(write.fields), "_replication": custody},
-        "$unset": {**absent, "deletedAt": ""},
-    }
-
-
-def _identity(fields: Mapping[str, Any]) -> Document:
-    return {"email": comparable(str(fields.get("email", "")))}
-
-
-def _judge(write: Write, seen: Stored) -> Effect:
-    if write.fields is None:
-        # A tombstone that is already there is written again at most by a repeat: same order, same event.
-        if write.order > seen.order or (write.order == seen.order and seen.deleted_at is None):
-            return Effect.APPLIED
-        return Effect.UNCHANGED if write.order == seen.order else Effect.STALE
-    if write.order > seen.order:
-        return Effect.APPLIED
-    if seen.deleted_at is not None:
-        return Effect.RESURRECTED
-    if write.order < seen.order:
-        return Effect.STALE
-    # An entry that was saved before identities were derived gets its own from a backfill.
-    same = seen.identity == _identity(write.fields) and same_content(write.fields, seen.fields)
-    if not same:
-        return Effect.HEALED
-    writer = seen.custody.get("messageId")
-    return Effect.REPEATED if writer == write.message_id or writer in write.also else Effect.UNCHANGED
-
-
-def same_content(source: Mapping[str, Any], replica: Mapping[str, Any] | None) -> bool:
-    """Whether the replica holds exactly the source's fields, types included (1, 1.0 and True differ)."""
-    return replica is not None and canonical(source) == canonical(replica)
-
-
-def canonical(fields: Mapping[str, Any]) -> bytes:
-    """Equal for equal content: types count, the order of names does not.
-
-    Raises one of `UNSTORABLE` for what MongoDB cannot hold.
-    """
-    encoded: bytes = bson.encode({"fields": _ordered(fields)})
-    return encoded
-
-
-def _ordered(value: Any) -> Any:
-    if isinstance(value, DBRef):
-        # How the driver reads a map with `$ref`.
-        value = value.as_doc()
-    if isinstance(value, Mapping):
-        return {name: _ordered(value[name]) for name in sorted(value)}
-    if isinstance(value, list):
-        return [_ordered(item) for item in value]
-    return value
-
-
-def _stored(document: Document) -> Stored:
-    custody = document.get("_replication")
-    custody = custody if isinstance(custody, Mapping) else {}
-    deleted_at = document.get("deletedAt")
-    fields = {name: document[name] for name in REPLICA_FIELDS if name in document}
-    return Stored(
-        order=lenient_order(custody),
-        fields=None if deleted_at is not None else fields,
-        custody=custody,
-        deleted_at=deleted_at,
-        identity=document.get(_IDENTITY),
-    )
-
-
-def _fits(write: Write) -> bool:
-    try:
-        return len(bson.encode({"_id": write.key.document_id, "fields": write.fields})) <= _MAX_DOCUMENT_BYTES
-    except UNSTORABLE:
-        return False
 
 
 def _is_the_servers(code: object) -> bool:

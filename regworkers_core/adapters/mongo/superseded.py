@@ -16,14 +16,13 @@ from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
-from regworkers_core.adapters.mongo.replica import IDENTITY_EMAIL, canonical
+from regworkers_core.adapters.mongo.entry_documents import IDENTITY_EMAIL, Document, canonical
 from regworkers_core.domain.entry import REPLICA_FIELDS
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import Dependency
 
-Document = dict[str, Any]
 KEEP_DAYS = 30
 # What saving a source's state changes of a document, and therefore what brings the former version back.
 _CHANGED = (*REPLICA_FIELDS, IDENTITY_EMAIL.partition(".")[0], "_replication")

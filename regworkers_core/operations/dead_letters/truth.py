@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from regworkers_core.adapters.mongo.entry_documents import UNSTORABLE, Stored, same_content
 from regworkers_core.adapters.mongo.outbox import SENT
-from regworkers_core.adapters.mongo.replica import UNSTORABLE, Stored, same_content
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from regworkers_core.adapters.aws.demand_table import Page
-from regworkers_core.adapters.mongo.replica import Stored
+from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.replication.reconcile.states import State, of_replica, of_source

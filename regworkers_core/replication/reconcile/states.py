@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from regworkers_core.adapters.mongo.replica import UNSTORABLE, Stored, canonical
+from regworkers_core.adapters.mongo.entry_documents import UNSTORABLE, Stored, canonical
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order

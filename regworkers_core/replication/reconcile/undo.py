@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from regworkers_core.adapters.mongo.replica import Stored
+from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.adapters.mongo.superseded import Kept, SupersededEntries
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.engine.steps import OnStep, no_step

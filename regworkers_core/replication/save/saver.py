@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from regworkers_core.adapters.aws.demand_table import Cleared
-from regworkers_core.adapters.mongo.replica import Effect, Write
+from regworkers_core.adapters.mongo.entry_documents import Effect, Write
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.events import entry_removed, entry_replicated
 from regworkers_core.domain.keys import EntryKey

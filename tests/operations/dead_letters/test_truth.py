@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.mongo.replica import Stored
+from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.analytics.candidates import refusal
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.messages import MessageType, encode

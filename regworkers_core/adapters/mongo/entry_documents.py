@@ -1,0 +1,212 @@
+"""Documents of the `entries` collection: the states that they stand for, the updates that write them, and the guard.
+
+The guard is in the filter: *nothing stored is at or above my order*. It is written with `$nor` so that a
+missing part counts as the smallest, and so that a server answers it from the `_id` index. No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import bson
+from bson.dbref import DBRef
+from bson.errors import InvalidDocument
+from pymongo import UpdateOne
+
+from regworkers_core.domain.entry import REPLICA_FIELDS
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.mail import comparable
+from regworkers_core.domain.order import Order, lenient_order
+
+Document = dict[str, Any]
+# Derived from `email` with every upsert, for whoever looks for entries of the same person; gone with a tombstone.
+IDENTITY_EMAIL = "_identity.email"
+_IDENTITY = "_identity"
+# What the driver raises before it sends a document that BSON cannot hold.
+UNSTORABLE = (InvalidDocument, OverflowError, UnicodeEncodeError)
+# MongoDB's 16 MiB less room for the envelope of the update.
+_MAX_DOCUMENT_BYTES = 16 * 1024 * 1024 - 64 * 1024
+
+
+class Effect(Enum):
+    """What a guarded write did: APPLIED a greater order, HEALED other content at an equal order, found it
+    UNCHANGED, found it as an earlier attempt for the same message wrote it (REPEATED), found a newer state (STALE), or
+    a tombstone at or above a live source (RESURRECTED).
+    """
+
+    APPLIED = "applied"
+    HEALED = "healed"
+    UNCHANGED = "unchanged"
+    REPEATED = "repeated"
+    STALE = "stale"
+    RESURRECTED = "resurrected"
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One state to store: `fields` of a live entry, or None for a tombstone. `message_id` is what the replica keeps of
+    the messages that ask for it, of which `also` has the others.
+    """
+
+    key: EntryKey
+    order: Order
+    fields: Mapping[str, Any] | None
+    message_id: str
+    also: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the replica holds of one entry; `fields` is None behind a tombstone. `identity` is what it derived."""
+
+    order: Order
+    fields: Mapping[str, Any] | None
+    custody: Mapping[str, Any]
+    deleted_at: str | None
+    identity: Mapping[str, Any] | None = None
+
+
+def _guard(write: Write) -> Document:
+    """Matches when nothing is stored at or above the order of an upsert, or nothing above that of a tombstone.
+
+    The first state of an entry mostly meets nothing, and asking for just that costs the server less than the
+    comparison. What does stand there refuses it by its id and is then looked at, like all that a guard passes by.
+    """
+    document_id, (created, version, updated) = write.key.document_id, write.order
+    if write.fields is not None and version <= 1:
+        return {"_id": document_id, "_replication": None}
+    return {
+        "_id": document_id,
+        "$nor": [
+            {"_replication.createdAt": {"$gt": created}},
+            {"_replication.createdAt": created, "_replication.version": {"$gt": version}},
+            {
+                "_replication.createdAt": created,
+                "_replication.version": version,
+                "_replication.updatedAt": {"$gt" if write.fields is None else "$gte": updated},
+            },
+        ],
+    }
+
+
+def exactly(key: EntryKey, seen: Stored) -> Document:
+    """Matches the document only as it was seen: same order, still live or still a tombstone."""
+    custody = {f"_replication.{name}": seen.custody.get(name) for name in Order().as_fields()}
+    return {
+        "_id": key.document_id,
+        **{name: {"$exists": False} if value is None else value for name, value in custody.items()},
+        "deletedAt": {"$exists": seen.deleted_at is not None},
+    }
+
+
+def is_ours(write: Write, seen: Stored, at: str, run_id: str) -> bool:
+    """Whether the document is as this very attempt wrote it."""
+    custody = _custody(write, at, run_id)
+    return (seen.deleted_at is None) is (write.fields is not None) and dict(seen.custody) == custody
+
+
+def written_over(write: Write, seen: Stored | None, at: str, run_id: str) -> UpdateOne:
+    """Writes over exactly what was seen."""
+    if seen is None:
+        return guarded(write, at, run_id)
+    return UpdateOne(exactly(write.key, seen), _update(write, at, run_id))
+
+
+def guarded(write: Write, at: str, run_id: str) -> UpdateOne:
+    """Writes unless what is stored is at or above its order; for a tombstone, above it."""
+    return UpdateOne(_guard(write), _update(write, at, run_id), upsert=True)
+
+
+def _custody(write: Write, at: str, run_id: str) -> Document:
+    return {**write.order.as_fields(), "replicatedAt": at, "messageId": write.message_id, "runId": run_id}
+
+
+def _update(write: Write, at: str, run_id: str) -> Document:
+    custody = _custody(write, at, run_id)
+    if write.fields is None:
+        key = {"campaignId": write.key.campaign_id, "entryId": write.key.entry_id}
+        return {
+            "$set": {**key, "_replication": custody, "deletedAt": at},
+            "$unset": {name: "" for name in (*REPLICA_FIELDS, _IDENTITY) if name not in key},
+        }
+    absent = {name: "" for name in REPLICA_FIELDS if name not in write.fields}
+    return {
+        "$set": {**write.fields, _IDENTITY: _identity(write.fields), "_replication": custody},
+        "$unset": {**absent, "deletedAt": ""},
+    }
+
+
+def _identity(fields: Mapping[str, Any]) -> Document:
+    return {"email": comparable(str(fields.get("email", "")))}
+
+
+def judge(write: Write, seen: Stored) -> Effect:
+    """What the write would do to the document as it was seen."""
+    if write.fields is None:
+        # A tombstone that is already there is written again at most by a repeat: same order, same event.
+        if write.order > seen.order or (write.order == seen.order and seen.deleted_at is None):
+            return Effect.APPLIED
+        return Effect.UNCHANGED if write.order == seen.order else Effect.STALE
+    if write.order > seen.order:
+        return Effect.APPLIED
+    if seen.deleted_at is not None:
+        return Effect.RESURRECTED
+    if write.order < seen.order:
+        return Effect.STALE
+    # An entry that was saved before identities were derived gets its own from a backfill.
+    same = seen.identity == _identity(write.fields) and same_content(write.fields, seen.fields)
+    if not same:
+        return Effect.HEALED
+    writer = seen.custody.get("messageId")
+    return Effect.REPEATED if writer == write.message_id or writer in write.also else Effect.UNCHANGED
+
+
+def same_content(source: Mapping[str, Any], replica: Mapping[str, Any] | None) -> bool:
+    """Whether the replica holds exactly the source's fields, types included (1, 1.0 and True differ)."""
+    return replica is not None and canonical(source) == canonical(replica)
+
+
+def canonical(fields: Mapping[str, Any]) -> bytes:
+    """Equal for equal content: types count, the order of names does not.
+
+    Raises one of `UNSTORABLE` for what MongoDB cannot hold.
+    """
+    encoded: bytes = bson.encode({"fields": _ordered(fields)})
+    return encoded
+
+
+def _ordered(value: Any) -> Any:
+    if isinstance(value, DBRef):
+        # How the driver reads a map with `$ref`.
+        value = value.as_doc()
+    if isinstance(value, Mapping):
+        return {name: _ordered(value[name]) for name in sorted(value)}
+    if isinstance(value, list):
+        return [_ordered(item) for item in value]
+    return value
+
+
+def stored_of(document: Document) -> Stored:
+    """From a document, also one that others wrote."""
+    custody = document.get("_replication")
+    custody = custody if isinstance(custody, Mapping) else {}
+    deleted_at = document.get("deletedAt")
+    fields = {name: document[name] for name in REPLICA_FIELDS if name in document}
+    return Stored(
+        order=lenient_order(custody),
+        fields=None if deleted_at is not None else fields,
+        custody=custody,
+        deleted_at=deleted_at,
+        identity=document.get(_IDENTITY),
+    )
+
+
+def fits(write: Write) -> bool:
+    """Whether MongoDB can hold it."""
+    try:
+        return len(bson.encode({"_id": write.key.document_id, "fields": write.fields})) <= _MAX_DOCUMENT_BYTES
+    except UNSTORABLE:
+        return False
