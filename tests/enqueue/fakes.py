@@ -233,7 +233,7 @@ def streams_of(service: FakeStreamsService) -> DynamoStreams:
 
 
 class Inline:
-    """`discovery.Beside` for a world with one thread."""
+    """`engine.beside.Beside` for a world with one thread."""
 
     def __call__(self, step: Callable[[], None]) -> None:
         step()

@@ -11,8 +11,9 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.engine.beside import InBackground
 from regworkers_core.engine.leases import LeaseRow
-from regworkers_core.replication.enqueue.discovery import InBackground, ShardDiscovery
+from regworkers_core.replication.enqueue.discovery import ShardDiscovery
 from regworkers_core.replication.enqueue.shards import (
     Obsolete,
     obsolete,
@@ -173,7 +174,7 @@ def test_a_listing_that_does_not_answer_holds_up_no_read_and_no_end() -> None:
         owner="a",
         clock=world.clock,
         sleep=world.clock.sleep,
-        beside=InBackground(),
+        beside=InBackground("shard-discovery"),
     )
     try:
         wait_until(lambda: source.receive() == [] and asked.is_set(), what="a listing that hangs")

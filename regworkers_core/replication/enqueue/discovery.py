@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import math
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextvars import copy_context
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import replace
 
 import structlog
 
@@ -22,9 +19,10 @@ from regworkers_core.adapters.aws.known_stream import KnownStream, lister_key
 from regworkers_core.adapters.aws.streams import Shard, Streams, Trimmed
 from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.leases import Lease, LeaseHolder, LeaseRow, LeaseTable
+from regworkers_core.engine.leases import Lease, LeaseHolder, LeaseTable
 from regworkers_core.observability.logs import describe
 from regworkers_core.replication.enqueue import shards
+from regworkers_core.replication.enqueue.listed_rows import ListedRows, Listing
 
 log = structlog.get_logger(__name__)
 
@@ -38,55 +36,6 @@ _LONGEST_PAUSE_SECONDS = 8.0
 # Then another may try: it may be this machine that does not reach the endpoint.
 _FAILURES_OF_ONE = 3
 _SHARDS_OF_A_PAGE = 100
-
-
-class Beside(Protocol):
-    """Where a step runs that its caller does not wait for."""
-
-    def __call__(self, step: Callable[[], None]) -> None: ...
-
-    def wait(self, seconds: float) -> None:
-        """Until no step runs, so long at most."""
-        ...
-
-
-class InBackground:
-    """A daemon thread for one step at a time: while one runs, further ones are left out."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-
-    def __call__(self, step: Callable[[], None]) -> None:
-        with self._lock:
-            if self._thread is None or not self._thread.is_alive():
-                # With the caller's context: its log lines carry the drain's identifiers, too.
-                self._thread = threading.Thread(
-                    target=copy_context().run, args=(step,), name="shard-discovery", daemon=True
-                )
-                self._thread.start()
-
-    def wait(self, seconds: float) -> None:
-        if self._thread is not None:
-            self._thread.join(seconds)
-
-
-@dataclass(slots=True)
-class _Listing:
-    """A listing, page by page: `whole` of all shards, else of those behind the last one that was listed. `before` are
-    the rows that there were at its begin; `waiting` are shards whose parent may come on a later page.
-    """
-
-    arn: str
-    began: float
-    before: frozenset[str] = frozenset()
-    whole: bool = True
-    after: str | None = None
-    pages: int = 0
-    parents: dict[str, str | None] = field(default_factory=dict)
-    waiting: list[Shard] = field(default_factory=list)
-    # Shards of the stream before this one that another consumer still holds.
-    taken: int = 0
 
 
 class ShardDiscovery:
@@ -115,25 +64,27 @@ class ShardDiscovery:
         self._key = lister_key(streams.table_name)
         self._lease: Lease | None = None
         # One of all shards, and one of those that are new.
-        self._listing: _Listing | None = None
-        self._tail: _Listing | None = None
-        self._rows: shards.ShardRows = {}
-        # What this one put since, for the rows are read elsewhere and a little later.
-        self._put: dict[str, str | None] = {}
+        self._listing: Listing | None = None
+        self._tail: Listing | None = None
         self._step_at = self._call_at = self._listing_at = clock()
         # When to ask again for the children of a shard, and how often that was done.
         self._asked: dict[str, tuple[float, int]] = {}
         self._asks_for_children, self._asked_last = True, False
         self._failures, self._urged, self._left = 0, False, False
         self._last_token = 0
-        self.changes = 0
+        self._learned = 0
         self.known: KnownStream | None = None
         self.failure: TransientFailure | UsageError | None = None
         self.counts: Counter[str] = Counter()
+        self._shards = ListedRows(table, streams.table_name, self._holder, self.counts, now)
 
     @property
     def due(self) -> bool:
         return not self._left and (self._urged or self._clock() >= self._step_at)
+
+    @property
+    def changes(self) -> int:
+        return self._learned + self._shards.changes
 
     @property
     def stream_arn(self) -> str:
@@ -148,12 +99,12 @@ class ShardDiscovery:
     @property
     def blindness(self) -> TransientFailure | UsageError | None:
         """Why nothing is known that could be read; None when something is, or the listing did not fail."""
-        knows = any(row.scope == self.stream_arn for row in self._rows.values())
+        knows = any(row.scope == self.stream_arn for row in self._shards.rows.values())
         return None if knows else self.failure
 
     def seen(self, rows: shards.ShardRows) -> None:
         """The reader's latest look at the rows; a shard whose children are not known is asked about soon."""
-        self._rows = rows
+        self._shards.rows = rows
         if self._lease is not None and self._wanted():
             self._urged = True
 
@@ -222,7 +173,7 @@ class ShardDiscovery:
     def _learn(self, known: KnownStream | None) -> None:
         if known is not None:
             if self.known is None or (known.arn, known.complete) != (self.known.arn, self.known.complete):
-                self.changes += 1
+                self._learned += 1
             self.known = known
 
     # What to ask
@@ -231,13 +182,15 @@ class ShardDiscovery:
         self._forget_answered()
         listing, known, wanted = self._listing, self.known, self._wanted()
         due = listing is not None or self._clock() >= self._listing_at
-        pages = math.ceil(len(self._rows) / _SHARDS_OF_A_PAGE) - (listing.pages if listing is not None else 0)
+        pages = math.ceil(len(self._shards.rows) / _SHARDS_OF_A_PAGE) - (
+            listing.pages if listing is not None else 0
+        )
         fresh = sum(shard_id not in self._asked for shard_id in wanted)
         if fresh > 1 and self._tail is None and known is not None and known.complete and known.shard_id:
             # The service lists shards as they came into being: the children of several are on the last pages. It does
             # not promise that, so for what is not found there the rest is asked.
             self._note_asked(wanted)
-            self._tail = _Listing(known.arn, self._clock(), whole=False, after=known.shard_id)
+            self._tail = Listing(known.arn, self._clock(), whole=False, after=known.shard_id)
         # The listing has its half, however many shards close.
         if due and self._asked_last:
             self._list_page(listing or self._begun())
@@ -252,15 +205,15 @@ class ShardDiscovery:
             self._list_page(listing or self._begun())
 
     def _forget_answered(self) -> None:
-        childless = set(shards.childless(self.stream_arn, self._rows)) - set(self._put.values())
+        childless = set(shards.childless(self.stream_arn, self._shards.rows)) - set(self._shards.put.values())
         self._asked = {shard_id: again for shard_id, again in self._asked.items() if shard_id in childless}
 
     def _wanted(self) -> list[str]:
         """Finished shards whose children are to be asked for now."""
-        now, put = self._clock(), set(self._put.values())
+        now, put = self._clock(), set(self._shards.put.values())
         return [
             shard_id
-            for shard_id in shards.childless(self.stream_arn, self._rows)
+            for shard_id in shards.childless(self.stream_arn, self._shards.rows)
             if shard_id not in put and self._asked.get(shard_id, (now, 0))[0] <= now
         ]
 
@@ -284,11 +237,11 @@ class ShardDiscovery:
             self._asked.pop(shard_id, None)
             log.info("the endpoint cannot list the children of one shard: all are listed instead")
         elif children and self._answered(known):
-            self._add(known.arn, children)
+            self._shards.add(known.arn, children)
 
-    def _begun(self) -> _Listing:
-        self._put = {}
-        self._listing = _Listing(self._latest_stream(), self._clock(), frozenset(self._rows))
+    def _begun(self) -> Listing:
+        self._shards.put = {}
+        self._listing = Listing(self._latest_stream(), self._clock(), frozenset(self._shards.rows))
         return self._listing
 
     def _latest_stream(self) -> str:
@@ -300,7 +253,7 @@ class ShardDiscovery:
                 raise
             return self.stream_arn
 
-    def _list_page(self, listing: _Listing) -> None:
+    def _list_page(self, listing: Listing) -> None:
         self._asked_last = not listing.whole
         self._spend()
         try:
@@ -315,12 +268,12 @@ class ShardDiscovery:
             return
         listing.parents.update((shard.shard_id, shard.parent_id) for shard in found)
         at_end = last is None and listing.whole
-        listing.waiting = self._add(listing.arn, [*listing.waiting, *found], listing, at_end=at_end)
+        listing.waiting = self._shards.add(listing.arn, [*listing.waiting, *found], listing, at_end=at_end)
         listing.after, listing.pages = last, listing.pages + 1
         if last is None:
             self._end(listing, known)
 
-    def _known_after(self, listing: _Listing, found: Sequence[Shard], last: str | None) -> KnownStream:
+    def _known_after(self, listing: Listing, found: Sequence[Shard], last: str | None) -> KnownStream:
         """The last shard stays where the end of a listing was, for what is new comes behind it."""
         before = (
             self.known
@@ -346,55 +299,7 @@ class ShardDiscovery:
 
     # What to write
 
-    def _add(
-        self, arn: str, found: Sequence[Shard], listing: _Listing | None = None, *, at_end: bool = False
-    ) -> list[Shard]:
-        """Put rows, parents first: a child whose parent is not known counts as one whose parent was trimmed. Returns
-        those whose parent may still come.
-        """
-        waiting = list(found)
-        while True:
-            known = shards.of_stream(arn, self._rows).keys() | self._put.keys()
-            later: list[Shard] = []
-            for shard in waiting:
-                listed = listing is not None and (not at_end or shard.parent_id in listing.parents)
-                if shard.parent_id is None or shard.parent_id in known or not listed:
-                    self._put_row(arn, shard, listing)
-                else:
-                    later.append(shard)
-            if not later or len(later) == len(waiting):
-                return later
-            waiting = later
-
-    def _put_row(self, arn: str, shard: Shard, listing: _Listing | None) -> None:
-        row = self._rows.get(shard.shard_id)
-        if shard.shard_id in self._put:
-            return
-        if row is None:
-            state = shards.state_of_new(shard.parent_id, iso(self._now()))
-            key = shards.shard_key(self._streams.table_name, shard.shard_id)
-            # Refused where another one put the same.
-            self.changes += self._table.swap(LeaseRow(key, scope=arn, state=state), None)
-        elif row.scope != arn and not self._replace_row(row, arn, shard):
-            if listing is not None:
-                listing.taken += 1
-            return
-        self._put[shard.shard_id] = shard.parent_id
-
-    def _replace_row(self, row: LeaseRow, arn: str, shard: Shard) -> bool:
-        """The table has a new stream that uses the name of a shard of the former one."""
-        if self._holder.is_live(row):
-            return False
-        state = shards.state_of_new(shard.parent_id, iso(self._now()))
-        fresh = replace(row, owner="", counter=row.counter + 1, scope=arn, state=state, position="")
-        if not self._table.swap(fresh, row):
-            return False
-        self.changes += 1
-        if not shards.is_finished(row):
-            self._lost(shard.shard_id)
-        return True
-
-    def _end(self, listing: _Listing, known: KnownStream) -> None:
+    def _end(self, listing: Listing, known: KnownStream) -> None:
         if listing is self._tail:
             self._tail = None
             return
@@ -406,26 +311,9 @@ class ShardDiscovery:
             self._listing_at = self._clock() + 2 * CALL_SECONDS
             return
         self._listing_at = max(self._clock(), listing.began + LISTING_SECONDS)
-        rows = {name: row for name, row in self._rows.items() if name in listing.before}
-        kept: set[str | None] = set()
-        for obsolete in shards.obsolete(listing.arn, listing.parents, rows):
-            row = obsolete.row
-            name = shards.shard_of(row.key)
-            stays = shards.parent_of(row) in kept or self._holder.is_live(row)
-            if stays or not self._table.remove(row):
-                kept.add(name)
-            elif obsolete.loss:
-                self._lost(name)
+        self._shards.remove_obsolete(listing)
         if not known.complete:
             self._answered(replace(known, complete=True))
-
-    def _lost(self, shard_id: str) -> None:
-        self.counts["trimmed"] += 1
-        log.error(
-            "changes that were not read are gone from the stream: run `regworkers reconcile --repair`",
-            shard=shard_id,
-            table=self._streams.table_name,
-        )
 
     def _failed(self, failure: TransientFailure | UsageError) -> None:
         self.failure = failure

@@ -15,9 +15,10 @@ import structlog
 
 from regworkers_core.adapters.aws.streams import MAX_RECORDS, IteratorExpired, StreamRecord, Streams, Trimmed
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine.beside import Beside, InBackground
 from regworkers_core.engine.leases import LeaseTable
 from regworkers_core.engine.steps import OnStep, no_step
-from regworkers_core.replication.enqueue.discovery import Beside, InBackground, ShardDiscovery
+from regworkers_core.replication.enqueue.discovery import ShardDiscovery
 from regworkers_core.replication.enqueue.held_shard import HeldShard
 from regworkers_core.replication.enqueue.shard_leases import ShardLeases
 from regworkers_core.replication.enqueue.shards import shard_of, state_of
@@ -69,7 +70,7 @@ class StreamSource:
     ) -> None:
         self._streams, self._limits = streams, limits
         self._clock, self._sleep, self._on_step = clock, sleep, on_step
-        self._beside = InBackground() if beside is None else beside
+        self._beside = InBackground("shard-discovery") if beside is None else beside
         self._discovery = ShardDiscovery(
             streams, table, owner=owner, lease_seconds=limits.lease_seconds, clock=clock
         )
