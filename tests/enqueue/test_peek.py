@@ -7,6 +7,7 @@ import pytest
 
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.replication.enqueue.peek import has_unread, oldest_unread, stream_lag, stream_state
+from tests.enqueue.fakes import refusal
 from tests.enqueue.world import World, work_off
 
 CREATED = 1_795_000_000
@@ -85,6 +86,27 @@ def test_a_shard_that_does_not_answer_ends_the_look_and_hides_nothing_of_the_oth
         assert has_unread(world.streams, world.table, within_seconds=0.5)
     finally:
         silent.set()
+
+
+def test_a_shard_that_cannot_be_read_hides_nothing_of_the_others() -> None:
+    world = many(40)
+    read = world.service.get_records
+
+    def refuses(ShardIterator: str, Limit: int) -> dict[str, Any]:
+        if world.service._minted[ShardIterator][0] == "s001":
+            raise refusal("InternalServerError")
+        return read(ShardIterator, Limit)
+
+    world.service.get_records = refuses  # type: ignore[method-assign]
+    with pytest.raises(TransientFailure, match="InternalServerError"):
+        oldest_unread(world.streams, world.table, now=CREATED)
+    world.service.write("s039")
+    for _ in range(10):
+        assert has_unread(world.streams, world.table)
+        assert oldest_unread(world.streams, world.table, now=CREATED + 9) == 9.0
+    assert stream_lag(world.streams, world.table, now=CREATED) is None, "how much waits in s001 is not known"
+    with pytest.raises(TransientFailure, match="InternalServerError"):
+        stream_state(world.streams, world.table, now=CREATED)
 
 
 def test_before_anybody_listed_the_shards_a_look_lists_one_page_and_writes_nothing() -> None:

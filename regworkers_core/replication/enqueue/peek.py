@@ -44,6 +44,7 @@ class KnownShards:
 class Look:
     """`looked` of the `workable` shards were looked at, of the `known` ones. `unread`: something is there that no
     checkpoint covers; `oldest_at`, in epoch seconds, is when the oldest such record came, None when that is not known.
+    `failure` is why one of the others could not be read.
     """
 
     known: int
@@ -51,6 +52,7 @@ class Look:
     looked: int
     unread: bool
     oldest_at: float | None
+    failure: Exception | None = None
 
     @property
     def whole(self) -> bool:
@@ -60,25 +62,25 @@ class Look:
 def has_unread(streams: Streams, leases: LeaseTable, *, within_seconds: float = LOOK_SECONDS) -> bool:
     """Whether any shard has something after its checkpoint.
 
-    Raises TransientFailure when that cannot be read, also when the time was too short for all shards and those that
-    were looked at have nothing; UsageError without table or stream.
+    Raises TransientFailure when that cannot be read, also when some shard could not be looked at, or not in time, and
+    the others have nothing; UsageError without table or stream.
     """
     look = look_at(streams, leases, within_seconds=within_seconds, first=True)
     if not look.unread and not look.whole:
-        raise _too_slow(look)
+        raise _not_whole(look)
     return look.unread
 
 
 def oldest_unread(
     streams: Streams, leases: LeaseTable, *, now: float, within_seconds: float = LOOK_SECONDS
 ) -> float | None:
-    """Age in seconds of the oldest unread record, 0.0 where it is not known, None when nothing is unread. Raises as
-    `has_unread`.
+    """Age in seconds of the oldest unread record that could be read, 0.0 where it is not known, None when nothing is
+    unread. Raises as `has_unread`.
     """
     look = look_at(streams, leases, within_seconds=within_seconds)
     if not look.unread:
         if not look.whole:
-            raise _too_slow(look)
+            raise _not_whole(look)
         return None
     return 0.0 if look.oldest_at is None else max(0.0, now - look.oldest_at)
 
@@ -106,12 +108,16 @@ def stream_state(
 
 
 def _lag(look: Look, now: float) -> float | None:
+    if look.failure is not None:
+        raise look.failure
     if look.unread:
         return None if look.oldest_at is None else max(0.0, now - look.oldest_at)
     return 0.0 if look.whole else None
 
 
-def _too_slow(look: Look) -> TransientFailure:
+def _not_whole(look: Look) -> Exception:
+    if look.failure is not None:
+        return look.failure
     found = f"only {look.looked} of {look.workable} shards could be looked at in time, and these have nothing unread"
     return TransientFailure("streams", found)
 
@@ -148,9 +154,10 @@ def look_at(
     first: bool = False,
     shuffle: Shuffle = lambda names: random.sample(names, len(names)),
 ) -> Look:
-    """Look at the shards that may be read, for so long at most; `first`: until one has something unread.
+    """Look at the shards that may be read, for so long at most; `first`: until one has something unread. One that
+    cannot be read hides nothing of the others.
 
-    Raises TransientFailure when one of them cannot be read, UsageError without table or stream.
+    Raises TransientFailure when the rows cannot be read, UsageError without table or stream.
     """
     deadline = time.monotonic() + within_seconds
     known = known_shards(streams, leases)
@@ -162,7 +169,7 @@ def look_at(
     if workable:
         gaze.over(shuffle(workable))
     oldest_at = None if gaze.dateless else gaze.oldest_at
-    return Look(len(known.rows), len(workable), gaze.looked, gaze.unread, oldest_at)
+    return Look(len(known.rows), len(workable), gaze.looked, gaze.unread, oldest_at, gaze.failure)
 
 
 class _Gaze:
@@ -171,7 +178,7 @@ class _Gaze:
     def __init__(self, streams: Streams, known: KnownShards, deadline: float, first: bool) -> None:
         self._streams, self._known, self._deadline, self._first = streams, known, deadline, first
         self._lock = threading.Lock()
-        self._failure: Exception | None = None
+        self.failure: Exception | None = None
         self.looked = 0
         self.unread = self.dateless = False
         self.oldest_at: float | None = None
@@ -183,13 +190,12 @@ class _Gaze:
             wait([pool.submit(self._at, name) for name in names], max(0.0, self._deadline - time.monotonic()))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-        with self._lock:
-            if self._failure is not None and not (self._first and self.unread):
-                raise self._failure
 
     def _at(self, name: str) -> None:
         with self._lock:
-            if self._failure is not None or (self._first and self.unread):
+            # What is no shard's trouble meets the others, too.
+            hopeless = self.failure is not None and not isinstance(self.failure, TransientFailure)
+            if hopeless or (self._first and self.unread):
                 return
         if time.monotonic() >= self._deadline:
             return
@@ -210,7 +216,7 @@ class _Gaze:
 
     def _fail(self, error: Exception) -> None:
         with self._lock:
-            self._failure = self._failure or error
+            self.failure = self.failure or error
 
     def _note(self, created_at: float | None) -> None:
         self.unread = True
