@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from regworkers_core.domain.reasons import TransientFailure, UsageError
@@ -135,6 +137,7 @@ def test_throttling_hands_out_what_was_read_before_it_and_loses_nothing() -> Non
     world.service._enter = throttled  # type: ignore[method-assign]
     world.clock.now += 1.0
     assert len(source.receive()) == 1
+    world.clock.now += 0.5
     assert len(receive(source)) == 1
     assert len(written) == 2
 
@@ -322,3 +325,29 @@ def test_a_lease_of_a_dead_consumer_keeps_the_next_one_from_idling_out_before_it
     world.pass_time(LEASE_SECONDS, source)
     receive(source, rounds=3)
     assert world.owner("s1") == "b"
+
+
+def test_a_shard_that_cannot_be_read_holds_up_no_other_and_is_not_taken_for_idle() -> None:
+    names = [f"s{number:02}" for number in range(20)]
+    world = World(*names)
+    source = world.consumer()
+    work_off(source, rounds=40)
+    read = world.service.get_records
+
+    def refuses(ShardIterator: str, Limit: int) -> dict[str, Any]:
+        if world.service._minted[ShardIterator][0] == "s05":
+            raise refusal("InternalServerError")
+        return read(ShardIterator, Limit)
+
+    world.service.get_records = refuses  # type: ignore[method-assign]
+    waits = world.service.write("s05")
+    for _ in range(30):
+        world.clock.now += 1.0
+        written = {number for name in names if name != "s05" for number in world.service.write(name)}
+        assert set(work_off(source, rounds=1)) == written
+    world.clock.now += 1.0
+    with pytest.raises(TransientFailure, match="InternalServerError"):
+        source.receive()
+    world.service.get_records = read  # type: ignore[method-assign]
+    world.clock.now += 16.0
+    assert work_off(source, rounds=1) == waits

@@ -6,9 +6,14 @@ import threading
 from dataclasses import dataclass, field
 
 from regworkers_core.adapters.aws.streams import StreamPage, StreamRecord
+from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.checkpoint import ContiguousTracker
 from regworkers_core.engine.leases import Lease
 from regworkers_core.replication.enqueue.shards import checkpoint_of, position_of
+
+# How long a shard whose reads fail one after the other is left alone: twice as long each time.
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 16.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,9 @@ class HeldShard:
     # Not to be read before this; last checkpoint written then.
     read_at: float = 0.0
     saved_at: float = 0.0
+    # What its last read failed with, and how many did in a row.
+    failure: TransientFailure | None = None
+    failures: int = 0
     ended: bool = False
     gone: bool = False
     leaving: bool = False
@@ -68,6 +76,7 @@ class HeldShard:
 
     def take_in(self, page: StreamPage) -> list[StreamRecord]:
         """A page was read; returns its records, without those that are being worked on already."""
+        self.failure, self.failures = None, 0
         fresh = [record for record in page.records if self.tracker.read(record.sequence)]
         self.open.update((record.sequence, record) for record in fresh)
         self.open_bytes += sum(record.size_bytes for record in fresh)
@@ -76,6 +85,12 @@ class HeldShard:
         self.iterator = page.next_iterator
         self.ended = page.next_iterator is None
         return fresh
+
+    def failed(self, failure: TransientFailure, now: float) -> None:
+        """A read failed, its retries included."""
+        self.failure = failure
+        self.read_at = now + min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(self.failures, 10))
+        self.failures += 1
 
     def done(self, record: StreamRecord) -> None:
         del self.open[record.sequence]

@@ -14,7 +14,7 @@ from functools import partial
 import structlog
 
 from regworkers_core.adapters.aws.streams import MAX_RECORDS, IteratorExpired, StreamRecord, Streams, Trimmed
-from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
 from regworkers_core.engine.beside import Beside, InBackground
 from regworkers_core.engine.leases import LeaseTable
 from regworkers_core.engine.steps import OnStep, no_step
@@ -94,7 +94,9 @@ class StreamSource:
         self._counts: Counter[str] = Counter()
 
     def receive(self) -> list[StreamRecord]:
-        """Raises the failure of a listing only while no shard is known, so that there is nothing to read."""
+        """Raises the failure of a shard where none has anything, and that of a listing only while no shard is known, so
+        that there is nothing to read.
+        """
         self._discover()
         batch: list[StreamRecord] = []
         failure: TransientFailure | UsageError | None = None
@@ -106,7 +108,8 @@ class StreamSource:
                 failure = error
         if batch:
             return batch
-        failure = failure or self._discovery.blindness
+        failing = (held.failure for held in self._holdings() if held.failure is not None)
+        failure = failure or next(failing, None) or self._discovery.blindness
         if failure is not None:
             raise failure
         self._rest()
@@ -189,7 +192,15 @@ class StreamSource:
             limit = min(MAX_RECORDS, room, self._room(held))
             if limit <= 0:
                 continue
-            fresh = self._read(held, limit)
+            try:
+                fresh = self._read(held, limit)
+            except DependencyDown:
+                raise
+            except TransientFailure as failure:
+                # The others are read on, and do not wait for its retries each time.
+                self._era += 1
+                held.failed(failure, self._clock())
+                continue
             room -= len(fresh)
             batch.extend(fresh)
 
