@@ -16,6 +16,7 @@ from regworkers_core.operations.dead_letters.letters import OF_A_FAILURE
 from regworkers_core.operations.dead_letters.truth import WORDS, Judged, Verdict
 
 Document = Mapping[str, Any]
+_LONGEST_ID = 60
 # Attributes of the contract: what others may have put there is not shown.
 _SHOWN_ATTRIBUTES = OF_A_FAILURE | {"correlationId", "traceparent"}
 
@@ -115,7 +116,9 @@ def not_found_text(document: Document) -> Group:
 
 
 def _named(letter: Document) -> str:
-    return next((str(item["id"]) for item in letter["items"] if item["id"]), str(letter["messageId"]))
+    """What `dlq show` takes. An id too long for a terminal would leave the other columns no room."""
+    first = next((str(item["id"]) for item in letter["items"] if item["id"]), "")
+    return first if 0 < len(first) <= _LONGEST_ID else str(letter["messageId"])
 
 
 def redrive_text(document: Document) -> Group:
