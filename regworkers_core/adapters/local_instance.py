@@ -128,7 +128,9 @@ def kafka_id(bootstrap: str) -> str | None:
     """The cluster id. Raises what the driver raises."""
     from confluent_kafka.admin import AdminClient
 
-    metadata = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=_HTTP_SECONDS)
+    # librdkafka would print each failed connection on its own; the failure reaches us as an exception.
+    client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    metadata = client.list_topics(timeout=_HTTP_SECONDS)
     return None if metadata.cluster_id is None else str(metadata.cluster_id)
 
 

@@ -6,8 +6,9 @@ import itertools
 import threading
 
 import pytest
+from confluent_kafka import KafkaException
 
-from regworkers_core.adapters.local_instance import InstanceCheck
+from regworkers_core.adapters.local_instance import InstanceCheck, kafka_id
 from regworkers_core.domain.reasons import TransientFailure
 from tests.support.waiting import wait_until
 
@@ -98,3 +99,9 @@ def test_a_server_that_is_away_is_not_waited_for_by_one_thread_after_the_other()
     for thread in threads:
         thread.join(20)
     assert failures == ["away"] * 5 and len(asked) == 1
+
+
+def test_a_kafka_that_is_away_prints_nothing_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KafkaException):
+        kafka_id("127.0.0.1:1")
+    assert capfd.readouterr() == ("", "")
