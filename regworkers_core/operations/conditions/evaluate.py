@@ -19,7 +19,7 @@ from regworkers_core.operations.conditions.causes import BLIND
 from regworkers_core.operations.conditions.condition import Condition, Finding, Given, Judgement
 from regworkers_core.operations.conditions.dependencies import blind
 from regworkers_core.operations.conditions.fold import Before, fold
-from regworkers_core.operations.conditions.outage import Outage, last_look, told_without, written_down
+from regworkers_core.operations.conditions.outage import Outage, last_look, notify_directly, record_outage
 from regworkers_core.operations.conditions.table import TABLE
 from regworkers_core.operations.conditions.texts import duration
 from regworkers_core.operations.snapshot.queues import LOOKS
@@ -51,7 +51,7 @@ def evaluate(runtime: Runtime, snapshot: Snapshot, *, by: str, outage: Outage | 
     except (TransientFailure, UsageError) as failure:
         # Away, or it refuses us.
         unknown = {condition.name: str(failure) for condition in TABLE}
-        return Evaluation(unknown=unknown, outage=told_without(runtime, snapshot, str(failure), outage))
+        return Evaluation(unknown=unknown, outage=notify_directly(runtime, snapshot, str(failure), outage))
 
 
 def judge(condition: Condition, given: Given, *, clock_ahead_seconds: float) -> Judgement | Unread:
@@ -86,7 +86,7 @@ def _settle(runtime: Runtime, snapshot: Snapshot, by: str, outage: Outage | None
     for key in folded.suspected - suspected.keys():
         looks.suspect(key, now)
     looks.clear(folded.cleared)
-    written_down(runtime, snapshot, outage)
+    record_outage(runtime, snapshot, outage)
     open_now = alerting(runtime).settle_all(folded.held, now=now)
     looks.looked(by, now)
     _mark_queues(runtime, snapshot, now)

@@ -112,7 +112,7 @@ class _Row:
             log.warning("outage not forgotten", error=str(failure))
 
 
-def told_without(runtime: Runtime, snapshot: Snapshot, why: str, carried: Outage | None) -> Outage:
+def notify_directly(runtime: Runtime, snapshot: Snapshot, why: str, carried: Outage | None) -> Outage:
     """One look while MongoDB is away: every channel that has not heard of it yet is notified, once it is no blink."""
     row, now = _Row(runtime), runtime.clock()
     known = (row.outage or Outage(now, now)).with_what(carried)
@@ -131,7 +131,7 @@ def told_without(runtime: Runtime, snapshot: Snapshot, why: str, carried: Outage
     return known
 
 
-def written_down(runtime: Runtime, snapshot: Snapshot, carried: Outage | None) -> None:
+def record_outage(runtime: Runtime, snapshot: Snapshot, carried: Outage | None) -> None:
     """MongoDB answers again: an outage that was no blink is kept as an open incident since its first look, which the
     next settlement closes. Raises TransientFailure when MongoDB is away again.
     """

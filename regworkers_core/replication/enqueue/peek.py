@@ -165,15 +165,15 @@ def look_at(
     if known.more or shards.childless(known.arn, known.rows):
         # What follows is not listed yet: a drain lists it, and only then is its age known.
         return Look(len(known.rows), len(workable), 0, True, None)
-    gaze = _Gaze(streams, known, deadline, first)
+    peek = _Peek(streams, known, deadline, first)
     if workable:
-        gaze.over(shuffle(workable))
-    oldest_at = None if gaze.dateless else gaze.oldest_at
-    return Look(len(known.rows), len(workable), gaze.looked, gaze.unread, oldest_at, gaze.failure)
+        peek.over(shuffle(workable))
+    oldest_at = None if peek.dateless else peek.oldest_at
+    return Look(len(known.rows), len(workable), peek.looked, peek.unread, oldest_at, peek.failure)
 
 
-class _Gaze:
-    """Several threads that look at one shard after the other."""
+class _Peek:
+    """Several threads that peek into one shard after the other."""
 
     def __init__(self, streams: Streams, known: KnownShards, deadline: float, first: bool) -> None:
         self._streams, self._known, self._deadline, self._first = streams, known, deadline, first

@@ -14,7 +14,13 @@ from regworkers_core.domain.alert import Alert, Change, Severity
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.conditions import outage
-from regworkers_core.operations.conditions.outage import ROW, Outage, last_look, told_without, written_down
+from regworkers_core.operations.conditions.outage import (
+    ROW,
+    Outage,
+    last_look,
+    notify_directly,
+    record_outage,
+)
 from regworkers_core.settings import Settings
 from tests.enqueue.fakes import FakeLeaseTable
 from tests.operations.conditions.world import NOW, SETTINGS, WELL
@@ -66,10 +72,10 @@ class World:
         return self.now
 
     def look(self, carried: Outage | None = None) -> Outage:
-        return told_without(self, WELL, "mongo: away", carried)  # type: ignore[arg-type]
+        return notify_directly(self, WELL, "mongo: away", carried)  # type: ignore[arg-type]
 
     def look_with_mongodb(self, carried: Outage | None = None) -> None:
-        written_down(self, WELL, carried)  # type: ignore[arg-type]
+        record_outage(self, WELL, carried)  # type: ignore[arg-type]
 
     @property
     def heard(self) -> tuple[int, int]:
