@@ -17,8 +17,16 @@ from regworkers_core.engine.fuse import FuseBlown
 
 U = TypeVar("U")
 R = TypeVar("R")
+
+
+class NotAtOnce(Exception):
+    """Wraps what was raised after something that others see, as a message to a fan: to look for the item would do that
+    again, once for each half.
+    """
+
+
 # A dependency's, the operator's, the machine's and the deployment's: to look for the item would blame an innocent one.
-_NEVER_THE_ITEMS = (TransientFailure, UsageError, FuseBlown, MemoryError, OSError, ImportError)
+_NEVER_THE_ITEMS = (TransientFailure, UsageError, FuseBlown, NotAtOnce, MemoryError, OSError, ImportError)
 _PRODUCT = Path(__file__).parents[1]
 
 

@@ -7,16 +7,17 @@ an exception holds up no other: it alone stays PENDING.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import structlog
 
 from regworkers_core.domain.events import notification_queued
 from regworkers_core.domain.messages import MessageType, encode
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.selection import Notice
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.engine.defects import in_parts
+from regworkers_core.engine.defects import NotAtOnce, in_parts
 from regworkers_core.engine.dependency import RetryPolicy
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.ports import Outgoing, Queue
@@ -49,13 +50,21 @@ class NotifyWork:
     def _together(self, parcels: Sequence[Parcel]) -> Settlement[Parcel]:
         settlement = Settlement[Parcel]()
         queue = self._runtime.queue(self._runtime.names.notification_queue)
-        confirmed = self._send(queue, parcels, settlement)
+        now = self._runtime.clock()
+        # All that a row may raise for comes before the sending: behind it, to look for that row tells fans again.
+        messages = [_message(parcel) for parcel in parcels]
+        events = {parcel: _events(parcel, iso(now)) for parcel in parcels}
+        confirmed = self._send(queue, parcels, messages, settlement)
         self._on_step("notifications.after_send")
         try:
-            self._settle(confirmed, settlement)
+            self._settle(confirmed, events, now, settlement)
         except TransientFailure as failure:
             log.warning("sent, not noted", dependency=failure.dependency, error=failure.error)
             self._return(confirmed, settlement)
+        except UsageError:
+            raise
+        except Exception as error:
+            raise NotAtOnce("messages were sent, and that could not be noted") from error
         return settlement
 
     def _row_by_row(self, parcel: Parcel) -> Settlement[Parcel]:
@@ -80,28 +89,39 @@ class NotifyWork:
         whole.done, whole.again = ([parcel], []) if wait is None else ([], [(parcel, wait)])
         return whole
 
-    def _send(self, queue: Queue, parcels: Sequence[Parcel], settlement: Settlement[Parcel]) -> list[Parcel]:
+    def _send(
+        self,
+        queue: Queue,
+        parcels: Sequence[Parcel],
+        messages: Sequence[Outgoing],
+        settlement: Settlement[Parcel],
+    ) -> list[Parcel]:
         """Those that the queue has confirmed; the others are given back."""
-        failures = queue.send([_message(parcel) for parcel in parcels])
+        failures = queue.send(messages)
         failed = {failure.index for failure in failures}
         if failures:
             log.warning("not confirmed", queue=queue.name, messages=len(failed), error=failures[0].error)
             self._return([parcels[index] for index in sorted(failed)], settlement)
         return [parcel for index, parcel in enumerate(parcels) if index not in failed]
 
-    def _settle(self, parcels: Sequence[Parcel], settlement: Settlement[Parcel]) -> None:
+    def _settle(
+        self,
+        parcels: Sequence[Parcel],
+        events: Mapping[Parcel, Sequence[dict[str, Any]]],
+        now: float,
+        settlement: Settlement[Parcel],
+    ) -> None:
         if not parcels:
             return
-        now = self._runtime.clock()
         notices = [notice for parcel in parcels for notice in parcel.notices]
         for correlation_id in sorted({_correlation_id(parcel) for parcel in parcels}):
-            events = [
-                notification_queued(notice, iso(now), correlation_id)
+            of_one = [
+                event
                 for parcel in parcels
                 if _correlation_id(parcel) == correlation_id
-                for notice in parcel.notices
+                for event in events[parcel]
             ]
-            send_events(self._runtime, events, correlation_id)
+            send_events(self._runtime, of_one, correlation_id)
         sent = self._runtime.outbox.mark_sent(
             [notice.key for notice in notices], at=iso(now), run_id=self._run_id
         )
@@ -127,6 +147,10 @@ class NotifyWork:
 
 def _correlation_id(parcel: Parcel) -> str:
     return f"draw-{parcel.market.campaign_id}-{parcel.market.phase}"
+
+
+def _events(parcel: Parcel, at: str) -> list[dict[str, Any]]:
+    return [notification_queued(notice, at, _correlation_id(parcel)) for notice in parcel.notices]
 
 
 def _message(parcel: Parcel) -> Outgoing:
