@@ -106,7 +106,7 @@ def test_a_row_that_raises_stays_pending_alone_and_the_others_are_told(
     # Its market rests for a while after what came back.
     assert run(patient(assigned, canary_messages=0), NOTIFICATIONS).counts["sent"] == 1
     refs = [item["ref"] for item in told(assigned)]
-    assert sorted(refs) == sorted(row.ref for row in ROWS if row.outcome in NOTICES), "nobody is told twice"
+    assert sorted(refs) == sorted(row.ref for row in ROWS if row.outcome in NOTICES), "no fan is told twice"
 
 
 def record_markets(runtime: Runtime) -> dict[str, Any]:
