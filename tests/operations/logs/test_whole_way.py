@@ -60,8 +60,8 @@ def enter(runtime: Runtime, **correlation_ids: str) -> dict[str, str]:
     """One check with `doTransfer` for each, under its correlation id; the entry ids. Then all drains, once."""
     create(runtime)
     checks = [
-        check(doTransfer=True, correlationId=id_, email=f"{name}@example.com")
-        for name, id_ in correlation_ids.items()
+        check(doTransfer=True, correlationId=id_, email=f"{id_}@example.com")
+        for id_ in correlation_ids.values()
     ]
     answers = ask(runtime, *checks)
     for drain in ("enqueue", "save", "publish"):
