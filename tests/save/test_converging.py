@@ -14,8 +14,8 @@ from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.events import EventType, event_id
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.order import lenient_order
-from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.ports import SendFailure
+from regworkers_core.domain.reasons import Reason, TransientFailure
+from regworkers_core.engine.ports import Outgoing, SendFailure
 from regworkers_core.replication.save import saver
 from tests.save.world import VISIBILITY_SECONDS, Crash, World
 from tests.support.entries import key
@@ -309,6 +309,11 @@ def test_any_history_ends_with_the_source_in_the_replica_and_the_event_of_the_la
     world.drain()
     world.sleep(VISIBILITY_SECONDS)
     world.drain()
+    # A message whose process died again and again is sent again by an operator.
+    letters = list(world.dead.sent)
+    assert {letter.attributes["reason"] for letter in letters} <= {Reason.KILLED}
+    world.replication.send([Outgoing(letter.body, {"attempt": "1"}) for letter in letters])
+    world.drain()
     document = world.document(E1)
     events = {event["id"] for event in world.events()}
     if image is None:
@@ -322,4 +327,4 @@ def test_any_history_ends_with_the_source_in_the_replica_and_the_event_of_the_la
         assert not entry.needs_replication
         assert _event(image, EventType.ENTRY_REPLICATED) in events
     assert events <= history.states, "an event of a state that never was"
-    assert not world.dead.sent and not world.replication.redriven
+    assert len(world.dead.sent) == len(letters) and not world.replication.redriven

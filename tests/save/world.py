@@ -73,14 +73,20 @@ class World:
             on_step=lambda step: self.on_step(step),
         )
         office = DeadLetterOffice(self.replication, self.dead, self, run_id="run", clock=lambda: self.now)
-        self._work: MessageWork[ReplicationItem] = MessageWork(
-            "save",
-            SaveHandler(self.saver),
-            office,
-            Marks(FakeLeaseTable(), self.replication.name),
-            max_attempts=20,
-            on_step=lambda step: self.on_step(step),
-        )
+        marks = Marks(FakeLeaseTable(), self.replication.name)
+
+        def process() -> MessageWork[ReplicationItem]:
+            return MessageWork(
+                "save",
+                SaveHandler(self.saver),
+                office,
+                marks,
+                max_attempts=20,
+                on_step=lambda step: self.on_step(step),
+            )
+
+        # Each batch is that of a process of its own: a drain that is paused holds up no other.
+        self._process = process
         self.counts: Counter[str] = Counter()
 
     def sleep(self, seconds: float) -> None:
@@ -115,7 +121,7 @@ class World:
         messages = self.replication.receive(BATCH_MESSAGES, 0.0, round(VISIBILITY_SECONDS))
         if not messages:
             return None
-        settlement = self._work(messages)
+        settlement = self._process()(messages)
         self.replication.delete(settlement.done)
         self.replication.change_visibility([(each, round(wait)) for each, wait in settlement.again])
         self.counts.update(settlement.counts)
