@@ -25,6 +25,8 @@ from tests.support.entries import document, key, put
 from tests.support.environment import environment_of
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 # Longer than the test may take: only the signal can end the drain.
 _RESIDENT = {"idle_seconds": 300.0, "max_seconds": 600.0}
 # A process of Dagster starts in some seconds, on a machine that is busy in many.

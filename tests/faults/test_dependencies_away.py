@@ -16,6 +16,8 @@ from tests.faults.story import Story
 from tests.support.drains import replicate_all, run
 from tests.support.runtimes import ADDRESSES, new_runtime, test_settings
 
+pytestmark = pytest.mark.slow
+
 VISIBILITY_SECONDS = 2
 # Drains that find out soon. Whoever provisions, recovers and judges is more patient.
 IMPATIENT: dict[str, Any] = {

@@ -18,6 +18,8 @@ from tests.support.entries import key, put
 from tests.support.runtimes import new_runtime, remove_namespace
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 NEIGHBOURS = 19
 
 

@@ -21,6 +21,8 @@ from tests.support.draws import add_codes, all_completed, confirmed, market_stat
 from tests.support.runtimes import ADDRESSES, new_runtime, test_settings
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:

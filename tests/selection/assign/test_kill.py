@@ -10,6 +10,8 @@ from regworkers_core.runtime import Runtime
 from tests.selection.assign.crash import PASSES, SECTIONS, crash_and_recover
 from tests.support.runtimes import new_runtime, remove_namespace
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small_chunks() -> Iterator[Runtime]:

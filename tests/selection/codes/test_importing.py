@@ -301,6 +301,7 @@ class Endless:
         return {}
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_lines_take_no_more_memory_than_a_few_batches(importer: Importer) -> None:
     rows = ["code", *(f"CODE-{number:07}" for number in range(100_000))]
     rows[50_000] = rows[3]
