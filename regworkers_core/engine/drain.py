@@ -101,7 +101,7 @@ OUTCOMES = (
 Work = Callable[[Sequence[D]], Settlement[D]]
 # A batch that nobody could settle stays hidden for so long, and so many of them end the drain: every
 # receive counts on the queue, and whoever is on call must see a failed run, not a green one that went in circles.
-_DEFECT_PAUSE_SECONDS = 30.0
+DEFECT_PAUSE_SECONDS = 30.0
 _MAX_DEFECTS = 5
 # Returns the name of a dependency that is away, or None.
 Health = Callable[[], str | None]
@@ -375,7 +375,7 @@ class _Drain(Generic[D]):
 
     def _defect(self, batch: Sequence[D], error: Exception) -> Settlement[D]:
         log.error("the work failed without settling what it got", error=type(error).__name__, exc_info=error)
-        again = [(delivery, _DEFECT_PAUSE_SECONDS) for delivery in batch]
+        again = [(delivery, DEFECT_PAUSE_SECONDS) for delivery in batch]
         settlement = Settlement[D](again=again, defects=[error])
         settlement.counts.update(received=len(batch), returned=len(batch))
         return settlement

@@ -19,7 +19,7 @@ from regworkers_core.domain.selection import Notice
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.defects import NotAtOnce, in_parts
 from regworkers_core.engine.dependency import RetryPolicy
-from regworkers_core.engine.drain import Settlement
+from regworkers_core.engine.drain import DEFECT_PAUSE_SECONDS, Settlement
 from regworkers_core.engine.ports import Outgoing, Queue
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.observability.logs import Passed, describe, entries_passed
@@ -30,8 +30,6 @@ from regworkers_core.selection.notify.source import Parcel
 
 log = structlog.get_logger(__name__)
 _AGAIN = RetryPolicy(first_cap_seconds=2.0, last_cap_seconds=30.0)
-# As long as a drain leaves a delivery alone that raised.
-_DEFECT_PAUSE_SECONDS = 30.0
 
 
 class NotifyWork:
@@ -77,7 +75,7 @@ class NotifyWork:
                 error=describe(error),
             )
             counts = Counter({"received": 1, "returned": 1})
-            return Settlement(again=[(parcel, _DEFECT_PAUSE_SECONDS)], counts=counts, defects=[error])
+            return Settlement(again=[(parcel, DEFECT_PAUSE_SECONDS)], counts=counts, defects=[error])
 
         whole = Settlement[Parcel]()
         for part in in_parts(
