@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from regworkers_core.domain.keys import is_selection_id
-from regworkers_core.selection.maths.canonical import Fields, canonical_bytes, parse_canonical
+from regworkers_core.selection.maths.canonical import (
+    TIME,
+    Fields,
+    canonical_bytes,
+    is_time,
+    parse_canonical,
+)
 from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.selection.maths.files import HEX_DIGITS, MANIFEST, is_hash, sha256_hex
 
 ALGORITHM = "vf1"
 COMMIT_REVEAL = "commit-reveal"
 DRAND = "drand"
-_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z", re.ASCII)
 _KEYS = (
     "algorithm", "asOf", "campaignId", "count", "drawId", "markets", "phase", "previous", "root", "seedSource",
     "strikesHash", "waitlistSize", "winsPerUnit",
@@ -135,7 +139,7 @@ class Manifest:
         phase = fields.integer("phase", 1)
         waitlist = None if fields.raw("waitlistSize") is None else fields.integer("waitlistSize")
         return Manifest(
-            as_of=fields.text("asOf", _TIME.fullmatch, "a time like 2026-11-25T08:15:00.123Z"),
+            as_of=fields.text("asOf", is_time, TIME),
             campaign_id=campaign_id,
             count=fields.integer("count"),
             draw_id=draw_id,
@@ -164,7 +168,7 @@ def _markets(fields: Fields, artefact: str) -> tuple[MarketTerms, ...]:
 
 def _market(artefact: str, path: str, document: object) -> MarketTerms:
     fields = Fields(artefact, path, document, ("capacity", "marketId", "reserves"))
-    market_id, capacity = fields.text("marketId", is_selection_id, "an id"), fields.integer("capacity")
+    market_id, capacity = fields.text("marketId", _is_market_id, "an id, not -"), fields.integer("capacity")
     reserves: list[ReserveTerms] = []
     for number, each in enumerate(fields.list("reserves")):
         reserve = Fields(artefact, f"{path}.reserves[{number}]", each, ("seats", "segment"))
@@ -178,6 +182,11 @@ def _market(artefact: str, path: str, document: object) -> MarketTerms:
             "reserves", f"{seats} reserved seats in market {market_id}, whose capacity is {capacity}"
         )
     return MarketTerms(market_id, capacity, tuple(reserves))
+
+
+def _is_market_id(text: str) -> bool:
+    # `-` stands for "no market" among the keys of messages.
+    return is_selection_id(text) and text != "-"
 
 
 def _previous(fields: Fields, artefact: str, phase: int) -> dict[str, str] | None:
