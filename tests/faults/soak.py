@@ -28,7 +28,9 @@ from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
 from tests.analytics import crash as analytics
 from tests.faults import crash as replication
+from tests.faults import killer
 from tests.faults.story import Verdict
+from tests.reconcile import crash as acceptance
 from tests.selection.assign import crash as assign
 from tests.selection.draw import crash as draw
 from tests.support.runtimes import ADDRESSES, new_runtime, remove_namespace
@@ -69,6 +71,14 @@ def _replication(runtime: Runtime, step: str, occurrence: int) -> Verdict:
     return replication.crash_and_recover(runtime, replication.Fault.at(step, occurrence))
 
 
+def _killer(runtime: Runtime, _step: str, _occurrence: int) -> Verdict:
+    return killer.die_until_it_is_given_up(runtime)[2]
+
+
+def _acceptance(runtime: Runtime, step: str, _occurrence: int) -> Verdict:
+    return acceptance.crash_and_repeat(runtime, step)
+
+
 def _draw(runtime: Runtime, step: str, _occurrence: int) -> Verdict:
     return Verdict(lost=draw.crash_and_resume(runtime, step))
 
@@ -87,6 +97,8 @@ POINTS: Mapping[str, Point] = {
         step: Point(20, passes, replication.SECTIONS, _replication)
         for step, passes in replication.PASSES.items()
     },
+    killer.POINT: Point(20, 1, replication.SECTIONS, _killer),
+    **{step: Point(20, 1, {}, _acceptance) for step in acceptance.STEPS},
     **{step: Point(10, 1, {}, _draw) for step in draw.STEPS},
     **{
         step: Point(10, passes, assign.SECTIONS, assign.crash_and_recover)

@@ -13,13 +13,11 @@ from regworkers_core.adapters.mongo.superseded import Lowering
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
-from regworkers_core.engine.steps import no_step
-from regworkers_core.replication.reconcile import Accept, ReconcileResult, reconcile
-from regworkers_core.replication.reconcile.flow import Reconciliation
-from regworkers_core.replication.reconcile.sides import Sides
-from regworkers_core.replication.reconcile.undo import Now, Undo, UndoReport, undo_acceptance
+from regworkers_core.replication.reconcile import Accept, reconcile
+from regworkers_core.replication.reconcile.undo import Now, undo_acceptance
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
+from tests.reconcile.crash import accept, undo
 from tests.reconcile.test_reconcile_on_real_servers import AGED, OLD, OLDER, findings, saving
 from tests.support.drains import replicate_all, run
 from tests.support.entries import document, key, put, remove, source
@@ -53,26 +51,8 @@ def created_again_by_a_slow_clock(runtime: Runtime, entry: EntryKey = E1) -> dic
     return document(runtime, entry) or {}
 
 
-def accept(runtime: Runtime, number: int, on_step: Callable[[str], None] = no_step) -> ReconcileResult:
-    """In all campaigns, without a drain and without waiting for one."""
-    replication = runtime.settings.replication.model_copy(update={"lag_objective_seconds": 0.05})
-    flow = Reconciliation(
-        Sides(runtime.demand_table, runtime.replica, runtime.dead_letters),
-        runtime.queue(runtime.names.replication_queue),
-        replication,
-        superseded=runtime.superseded_entries,
-        visibility_seconds=1,
-        on_step=on_step,
-    )
-    return flow.run(repair=True, accept=Accept(number))
-
-
 def rows(runtime: Runtime) -> list[dict[str, Any]]:
     return list(runtime.database["superseded_entries"].find())
-
-
-def undo(runtime: Runtime, confirmed: int | None = None, **options: Any) -> UndoReport:
-    return Undo(runtime.superseded_entries, runtime.replica, **options).run(None, confirmed)
 
 
 def name_of(runtime: Runtime) -> object:
