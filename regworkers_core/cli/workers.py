@@ -13,7 +13,7 @@ from regworkers_core.analytics.publish import invoke_publish
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.eligibility import check_eligibility
+from regworkers_core.eligibility.handler import respond
 from regworkers_core.replication.drains import saver
 from regworkers_core.replication.enqueue.work import invoke_enqueue
 from regworkers_core.replication.save.work import invoke_save
@@ -55,7 +55,7 @@ def _enqueue_market_selections(runtime: Runtime, event: Any) -> Any:
 
 def _check_eligibility(runtime: Runtime, event: Any) -> Any:
     """Judged is fine, whatever the verdicts."""
-    return check_eligibility(runtime, event)
+    return respond(runtime, event)
 
 
 WORKERS: Mapping[str, Worker] = {

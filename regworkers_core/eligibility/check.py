@@ -25,7 +25,8 @@ from regworkers_core.domain.claim import CLOCKS_SECONDS, WRITE_GRACE_SECONDS
 from regworkers_core.domain.eligibility import Known, Missing, Source, Status
 from regworkers_core.domain.events import eligibility_judged
 from regworkers_core.domain.messages import MessageType, chunks, encode
-from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
+from regworkers_core.domain.reasons import Failure, RequestError, TransientFailure, UsageError
+from regworkers_core.eligibility.caller import TRUSTED, Caller
 from regworkers_core.eligibility.case import AsOf
 from regworkers_core.eligibility.gather import Gathered, Gatherer, Limits
 from regworkers_core.eligibility.identity import IdentitySecret
@@ -52,18 +53,26 @@ _CACHE_SECONDS = 1.0
 EXAMPLE = '[{"campaignSlug": "...", "entry": {"email": "...", "firstName": "...", "lastName": "..."}}]'
 
 
-def check_eligibility(runtime: Runtime, items: object, *, on_step: OnStep = no_step) -> list[dict[str, Any]]:
-    """One answer document for each item; see docs/eligibility.md for both.
+def check_eligibility(
+    runtime: Runtime,
+    items: object,
+    *,
+    callers: Sequence[Caller] | None = None,
+    on_step: OnStep = no_step,
+) -> list[dict[str, Any]]:
+    """One answer document for each item; see docs/eligibility.md for both. `callers` says of each item who asks;
+    without them all are trusted.
 
-    Raises UsageError when `items` is no list, and when the settings lack the address of a dependency.
+    Raises RequestError when `items` is no list, UsageError when the settings lack the address of a dependency.
     """
     if not isinstance(items, list | tuple):
-        raise UsageError(f"a list of checks is due, like {EXAMPLE}: found {_kind(items)}")
+        raise RequestError(f"a list of checks is due, like {EXAMPLE}: found {_kind(items)}")
     end = time.monotonic() + runtime.settings.eligibility.call_seconds
     checker = _checker(runtime)
     answers: list[dict[str, Any]] = []
     for start in range(0, len(items), _TOGETHER):
-        answers += checker.check(items[start : start + _TOGETHER], on_step, end)
+        part = slice(start, start + _TOGETHER)
+        answers += checker.check(items[part], on_step, end, callers and callers[part])
     return answers
 
 
@@ -131,13 +140,21 @@ class Checker:
         transfer = Transfer(table, attempt_seconds=attempt, clock=runtime.clock)
         return cls(gatherer, transfer, analytics, clock=runtime.clock, attempt_seconds=attempt)
 
-    def check(self, items: Sequence[object], on_step: OnStep, end: float = math.inf) -> list[dict[str, Any]]:
+    def check(
+        self,
+        items: Sequence[object],
+        on_step: OnStep,
+        end: float = math.inf,
+        callers: Sequence[Caller] | None = None,
+    ) -> list[dict[str, Any]]:
         """Everything is over by `end` (monotonic seconds): the last attempt at the table leaves the time for one at
         the queue.
         """
         began = time.monotonic()
         last_write = end - 2 * self._attempt_seconds
-        gathered = self._gatherer.gather([read_check(item) for item in items], last_write)
+        asking = callers or [TRUSTED] * len(items)
+        checks = [read_check(item, caller) for item, caller in zip(items, asking, strict=True)]
+        gathered = self._gatherer.gather(checks, last_write)
         as_of = AsOf.at(self._clock())
         # Entries that this call has added to a household, which the replica cannot know yet.
         added: Counter[tuple[str, str]] = Counter()
@@ -160,6 +177,9 @@ class Checker:
             "checks answered",
             checks=len(answers),
             created=sum(answer.get("transfer", {}).get("state") == "created" for answer in answers),
+            fans=sum(each.is_a_fans for each in checks),
+            # A backend that is not in `eligibility.trustedCallers` shows here: its fans' weights count for nothing.
+            notTaken=sum(bool(each.not_taken) for each in checks),
             durationMs=round((time.monotonic() - began) * 1000),
             correlationIds=[each.check.correlation_id for each in gathered],
         )
@@ -197,7 +217,7 @@ class Checker:
                 gathered, as_of, judgement = self._judge(gathered)
             else:
                 judgement = _not_written(judgement, "dynamodb", "claiming took too long to go on safely")
-        answer = judgement.as_answer(gathered.facts, as_of, check.correlation_id)
+        answer = judgement.as_answer(gathered.facts, as_of, check.correlation_id, to_a_fan=check.is_a_fans)
         if not isinstance(done, Transferred):
             return {**answer, "transfer": dict(REFUSED)}, None
         if done.created and check.subject.unit is not None:
@@ -264,7 +284,8 @@ def _checker(runtime: Runtime) -> Checker:
 def _told(gathered: Gathered, as_of: AsOf) -> dict[str, Any]:
     gathered = gathered.at(as_of.seconds)
     judgement = judge(gathered.check.subject, gathered.facts, as_of)
-    return judgement.as_answer(gathered.facts, as_of, gathered.check.correlation_id)
+    check = gathered.check
+    return judgement.as_answer(gathered.facts, as_of, check.correlation_id, to_a_fan=check.is_a_fans)
 
 
 def _not_written(judgement: Judgement, dependency: str, error: str) -> Judgement:

@@ -30,6 +30,8 @@ from regworkers_core.eligibility.subject import Identity
 from regworkers_core.eligibility.timed import TimedCalls
 
 _CHECKS_A_PERIOD = 100
+# Of a fan who asks: whether somebody else's address is invited.
+_NOT_TOLD = Missing("identity", "nobody vouches for the mail address")
 
 
 class CampaignFacts(Protocol):
@@ -299,7 +301,9 @@ def _gathered(
 def _invites(ask: _Asked, read: Read) -> tuple[Fact[Mapping[InviteType, int]], Missing | None]:
     """Those that were read, and what is missing of the others."""
     found: dict[InviteType, int] = {}
-    missing: Missing | None = None
+    withheld = {kind.value for kind in ask.check.subject.withheld}
+    types = ask.campaign.eligibility.invite_types if ask.campaign else ()
+    missing = _NOT_TOLD if any(kind.value in withheld for kind in types) else None
     for kind, key in ask.invite_keys.items():
         item = read[key]
         if isinstance(item, Missing):

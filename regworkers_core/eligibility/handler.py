@@ -6,8 +6,9 @@ A list of checks is answered by the list of their answers. An AppSync event is a
     {"arguments": {"campaignSlug": "summer", "entry": {...}}, "info": {...}}                 -> one answer
     [{"arguments": {...}, "info": {...}}, ...] (a batch)                                     -> a list of those
 
-Everything else is answered by `{"errorType": "UsageError", "errorMessage": "..."}`, which says what is
-wrong; so is an environment that is not set up. A dependency that does not answer is no error: the answers say UNKNOWN.
+Who asks decides what is taken from them and what they are told: `caller.py`. Everything else is answered by
+`{"errorType": "UsageError", "errorMessage": "..."}`, which says what is wrong; so is an environment that is not set
+up, of which a fan learns no more. A dependency that does not answer is no error: the answers say UNKNOWN.
 """
 
 from __future__ import annotations
@@ -16,56 +17,89 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from regworkers_core.domain.reasons import UsageError
+import structlog
+
+from regworkers_core.domain.reasons import RequestError, UsageError
+from regworkers_core.eligibility.caller import appsync_caller, direct_caller
 from regworkers_core.eligibility.check import EXAMPLE, check_eligibility
 from regworkers_core.runtime import Runtime
 
+log = structlog.get_logger(__name__)
 _lock = threading.Lock()
 _runtime: Runtime | None = None
+_NOT_NOW = "this cannot be checked just now"
 
 
 def handler(event: object, context: object = None) -> Any:
     """As Lambda calls it; one runtime serves all calls of a process."""
     try:
         return respond(_shared_runtime(), event)
+    except RequestError as error:
+        message = str(error)
     except UsageError as error:
-        return {"errorType": "UsageError", "errorMessage": str(error)}
+        log.error("check not answered", error=str(error))
+        message = _NOT_NOW if _may_be_a_fans(event) else str(error)
+    return {"errorType": "UsageError", "errorMessage": message}
 
 
 def respond(runtime: Runtime, event: object) -> Any:
-    """The response to one event. Raises UsageError for an event of another shape."""
+    """The response to one event. Raises RequestError for an event of another shape."""
+    settings = runtime.settings.eligibility
+    if _is_appsync(event):
+        return _responses(runtime, [event])[0]
     if isinstance(event, Mapping):
-        checks = _checks(event)
-        if isinstance(checks, list):
-            return check_eligibility(runtime, checks)
-        return check_eligibility(runtime, [checks])[0]
-    if isinstance(event, list) and event and all(_is_appsync(each) for each in event):
-        asked = [_checks(each) for each in event]
-        flat = [check for each in asked for check in (each if isinstance(each, list) else [each])]
-        answers = iter(check_eligibility(runtime, flat))
-        return [[next(answers) for _ in each] if isinstance(each, list) else next(answers) for each in asked]
-    return check_eligibility(runtime, event)
+        raise _without_arguments()
+    if isinstance(event, list) and any(map(_is_appsync, event)):
+        return _responses(runtime, event)
+    caller = direct_caller(settings)
+    number = len(event) if isinstance(event, list | tuple) else 0
+    return check_eligibility(runtime, event, callers=[caller] * number)
+
+
+def _responses(runtime: Runtime, events: list[Any]) -> list[Any]:
+    """One for each AppSync event; all their checks are answered together."""
+    asked = [_checks(event) for event in events]
+    checks, callers = [], []
+    for event, each in zip(events, asked, strict=True):
+        some = each if isinstance(each, list) else [each]
+        checks += some
+        callers += [appsync_caller(event, runtime.settings.eligibility)] * len(some)
+    answers = iter(check_eligibility(runtime, checks, callers=callers))
+    return [[next(answers) for _ in each] if isinstance(each, list) else next(answers) for each in asked]
 
 
 def _is_appsync(event: object) -> bool:
-    return isinstance(event, Mapping) and isinstance(event.get("arguments"), Mapping)
+    return isinstance(event, Mapping) and ("arguments" in event or "info" in event)
 
 
-def _checks(event: Mapping[str, Any]) -> Any:
+def _may_be_a_fans(event: object) -> bool:
+    """Where it is not known whom the settings trust."""
+    if isinstance(event, list) and not any(map(_is_appsync, event)):
+        return _runtime is not None and not direct_caller(_runtime.settings.eligibility).is_trusted
+    return isinstance(event, list | Mapping)
+
+
+def _checks(event: object) -> Any:
     """What an AppSync event asks: a list of checks, or one check."""
-    arguments = event.get("arguments")
+    arguments = event.get("arguments") if isinstance(event, Mapping) else None
     if not isinstance(arguments, Mapping):
-        raise UsageError(
-            f'an event is a list of checks, like {EXAMPLE}, or an AppSync event {{"arguments": {{...}}, "info": '
-            "{...}}: found an object without arguments"
-        )
+        raise _without_arguments()
     if "checks" not in arguments:
         if "campaignSlug" in arguments or "entry" in arguments:
             return arguments
-        raise UsageError("arguments should hold checks (a list), or the campaignSlug and entry of one check")
+        raise RequestError(
+            "arguments should hold checks (a list), or the campaignSlug and entry of one check"
+        )
     if not isinstance(arguments["checks"], list):
-        raise UsageError(f"arguments.checks should be a list of checks, like {EXAMPLE}")
+        raise RequestError(f"arguments.checks should be a list of checks, like {EXAMPLE}")
     return arguments["checks"]
+
+
+def _without_arguments() -> RequestError:
+    return RequestError(
+        f'a list of checks is due, like {EXAMPLE}, or an AppSync event {{"arguments": {{...}}, "info": {{...}}}}: found'
+        " an object without arguments"
+    )
 
 
 def _shared_runtime() -> Runtime:

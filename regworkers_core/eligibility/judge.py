@@ -41,9 +41,22 @@ class Judgement:
     def primary_reason(self) -> str | None:
         return self.reasons[0].code if self.reasons else None
 
-    def as_answer(self, facts: Facts, as_of: AsOf, correlation_id: str) -> dict[str, Any]:
-        """The answer document, as it leaves the house."""
+    def as_answer(
+        self, facts: Facts, as_of: AsOf, correlation_id: str, *, to_a_fan: bool = False
+    ) -> dict[str, Any]:
+        """The answer document, as it leaves the house; to a fan without what is the operator's."""
         status = self.status
+        if to_a_fan:
+            return {
+                "status": status.value,
+                "eligible": _ELIGIBLE[status],
+                "reasons": [{"code": each.code, "message": each.message} for each in self.reasons],
+                "primaryReason": self.primary_reason,
+                "ruleSet": rule_set(),
+                "asOf": as_of.text,
+                "missing": [{"fact": name} for name in self.missing],
+                "correlationId": correlation_id,
+            }
         return {
             "status": status.value,
             "eligible": _ELIGIBLE[status],

@@ -18,10 +18,12 @@ from regworkers_core.domain.order import whole_number
 from regworkers_core.domain.terms import comparable_region
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.eligibility import texts
-from regworkers_core.eligibility.subject import Problem, Subject
+from regworkers_core.eligibility.caller import NOT_A_FANS, TRUSTED, Caller
+from regworkers_core.eligibility.subject import Identity, Problem, Subject
 
 # What a draw takes.
 _MAX_WEIGHT = 64
+_NOT_OWN = "is not one that the caller's identity vouches for"
 # What is kept of an entry beside the mail address, when it is written: the contract's optional fields as read.
 Fields = Mapping[str, Any]
 
@@ -30,7 +32,8 @@ Fields = Mapping[str, Any]
 class Check:
     """One question. `campaign_slug` (or id) is empty when there is none that could be looked up. `fields` are the
     contract's fields of the entry to write, clean as far as `subject` has no complaint. `is_id_given`: the caller
-    named the entry, so that its id is not derived from who the fan is.
+    named the entry, so that its id is not derived from who the fan is. `is_a_fans`: the answer goes to a fan;
+    `not_taken` names what they said that is not theirs to say.
     """
 
     campaign_slug: str
@@ -39,17 +42,19 @@ class Check:
     do_transfer: bool = False
     correlation_id: str = ""
     is_id_given: bool = False
+    is_a_fans: bool = False
+    not_taken: tuple[str, ...] = ()
 
 
 def _new_id() -> str:
     return uuid.uuid4().hex
 
 
-def read_check(raw: object, *, new_id: Callable[[], str] = _new_id) -> Check:
+def read_check(raw: object, caller: Caller = TRUSTED, *, new_id: Callable[[], str] = _new_id) -> Check:
     """One raw item: `{"campaignSlug", "entry": {...}, "doTransfer", "entryId"?, "correlationId"?}`."""
     if not isinstance(raw, Mapping):
         subject = Subject(invalid=(Problem("item", texts.wrong_type("an object", raw)),))
-        return Check("", subject, correlation_id=new_id())
+        return Check("", subject, correlation_id=new_id(), is_a_fans=not caller.is_trusted)
     missing: list[str] = []
     invalid: list[Problem] = []
     slug = _slug(raw.get("campaignSlug"), missing, invalid)
@@ -61,12 +66,54 @@ def read_check(raw: object, *, new_id: Callable[[], str] = _new_id) -> Check:
     do_transfer = raw.get("doTransfer")
     if do_transfer not in (None, True, False):
         invalid.append(Problem("doTransfer", texts.wrong_type("true or false", do_transfer)))
+    not_taken: tuple[str, ...] = ()
+    if not caller.is_trusted:
+        not_taken = tuple(name for name in NOT_A_FANS if entry.get(name) is not None)
+        entry = _as_a_fans(entry, caller)
     subject = subject_of(entry, entry_id=entry_id)
+    if not caller.is_trusted:
+        subject = _vouched(subject, caller, is_asking=do_transfer is not True)
     fields = _fields(entry, subject, invalid)
     if missing or invalid:
         subject = replace(subject, missing=(*missing, *subject.missing), invalid=(*subject.invalid, *invalid))
     correlation_id = fit_correlation_id(raw.get("correlationId")) or new_id()
-    return Check(slug, subject, fields, do_transfer is True, correlation_id, entry_id is not None)
+    return Check(
+        slug,
+        subject,
+        fields,
+        do_transfer is True,
+        correlation_id,
+        entry_id is not None,
+        not caller.is_trusted,
+        not_taken,
+    )
+
+
+def _as_a_fans(entry: Mapping[str, Any], caller: Caller) -> Mapping[str, Any]:
+    """Without what is not a fan's to say, and with who somebody vouches that they are."""
+    said = {name: value for name, value in entry.items() if name not in NOT_A_FANS}
+    for kind, value in caller.vouched.items():
+        given = said.get(kind.value)
+        if given is None or (isinstance(given, str) and not given.strip()):
+            said[kind.value] = value
+    return said
+
+
+def _vouched(subject: Subject, caller: Caller, *, is_asking: bool) -> Subject:
+    """The subject without identities that are another's for all that is known: nothing is looked up by them."""
+    own = subject_of({kind.value: value for kind, value in caller.vouched.items()}).identities
+    others = [
+        kind for kind, value in subject.identities.items() if kind in caller.bound and value != own.get(kind)
+    ]
+    withheld = {kind for kind, value in subject.identities.items() if is_asking and value != own.get(kind)}
+    return replace(
+        subject,
+        mail=None if Identity.EMAIL in others else subject.mail,
+        global_user_id=None if Identity.GLOBAL_USER_ID in others else subject.global_user_id,
+        member_id=None if Identity.MEMBER_ID in others else subject.member_id,
+        invalid=(*subject.invalid, *(Problem(kind.value, _NOT_OWN) for kind in others)),
+        withheld=frozenset(withheld.difference(others)),
+    )
 
 
 def subject_of(

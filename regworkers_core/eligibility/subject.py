@@ -52,6 +52,9 @@ class Subject:
     invalid_mail: str | None = None
     entry_id: str | None = None
     entered_at: str | None = None
+    # Of somebody who asks without entering: what nobody vouches for. Others may have entered or be invited by it,
+    # which is not for everybody to learn, so it is as if it were not given.
+    withheld: frozenset[Identity] = frozenset()
     # What of the three it has, comparable; made once, since it is asked for at every turn.
     identities: Mapping[Identity, str] = field(init=False, compare=False, repr=False)
 
@@ -61,5 +64,5 @@ class Subject:
             (Identity.GLOBAL_USER_ID, self.global_user_id),
             (Identity.MEMBER_ID, self.member_id),
         )
-        have = {kind: value for kind, value in found if value is not None}
+        have = {kind: value for kind, value in found if value is not None and kind not in self.withheld}
         object.__setattr__(self, "identities", have)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
+from regworkers_core.domain.roles import Role
 from regworkers_core.settings.section import Section
+
+
+def _role_arn(text: str) -> str:
+    if Role.named(text) is None:
+        raise PydanticCustomError(
+            "role_arn", "should be the ARN of one IAM role, like arn:aws:iam::123456789012:role/registration"
+        )
+    return text
 
 
 class DrainSettings(Section):
@@ -73,8 +83,20 @@ class EligibilitySettings(Section):
     read_seconds: float = Field(3.0, gt=0)
     # Calls to one dependency at once.
     threads: int = Field(16, ge=1, le=128)
+    # Whose requests AppSync passes on with weight, segments, unit and whatever identity they name: ARNs of IAM roles.
+    # A session of one (`identity.userArn`) is trusted; every other AppSync event is a fan's.
+    trusted_callers: tuple[Annotated[str, AfterValidator(_role_arn)], ...] = ()
+    # What a list of checks is that comes without AppSync: `lambda:InvokeFunction` is a caller's permission to say
+    # anything of a fan, or (`fan`) only to pass on what a fan says.
+    direct_callers: Literal["trusted", "fan"] = "trusted"
+    # Which claim of the identity that AppSync verified (or which value of an authorizer's `resolverContext`) is the
+    # fan's globalUserId, memberId, mail address. A fan gets no other one. Empty: nobody vouches for it, so a fan has no
+    # memberId; an address is then taken as it is typed, and a check says nothing about who has entered by it.
+    global_user_id_claim: str = "sub"
+    member_id_claim: str = ""
+    email_claim: str = ""
     # Of whom the judgement of a whole campaign asks for a user's record: those whom the campaign requires one of
-    # (or whose region or age it needs and the entry does not tell), or everybody who has a globalUserId.
+    # (for a verified phone, a region or an age), or everybody who has a globalUserId.
     campaign_user_lookups: Literal["required", "always"] = "required"
 
 

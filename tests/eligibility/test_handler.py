@@ -64,6 +64,8 @@ def test_a_batch_of_appsync_events_is_answered_by_one_response_each(asked: list[
         ({"arguments": None, "info": INFO}, "found an object without arguments"),
         (appsync(), "arguments should hold checks"),
         (appsync(checks={}), "arguments.checks should be a list"),
+        ([appsync(**check()), check()], "found an object without arguments"),
+        ([{"info": INFO}], "found an object without arguments"),
         ("text", "a list of checks is due"),
         (None, "a list of checks is due"),
     ],
@@ -73,6 +75,64 @@ def test_an_event_of_another_shape_is_answered_by_what_is_wrong(
 ) -> None:
     answer = handler(event)
     assert answer["errorType"] == "UsageError" and expected in answer["errorMessage"]
+
+
+def test_a_fans_event_is_one_whatever_its_identity_and_a_trusted_backends_is_not(
+    asked: list[int], servers: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role, session = (
+        "arn:aws:iam::123456789012:role/x/backend",
+        "arn:aws:sts::123456789012:assumed-role/backend/s1",
+    )
+    chosen = servers.settings.eligibility.model_copy(update={"trusted_callers": (role,)})
+    monkeypatch.setattr(
+        module, "_runtime", Runtime(servers.settings.model_copy(update={"eligibility": chosen}))
+    )
+    odds = check(weight=64, segments=["loyal"], unit="u1", doTransfer=True)
+    fan, backend = handler(
+        [
+            appsync(**odds),
+            {
+                **appsync(**check(weight=64, doTransfer=True, email="b@example.com")),
+                "identity": {"userArn": session},
+            },
+        ]
+    )
+    assert fan["transfer"]["state"] == backend["transfer"]["state"] == "created"
+    assert "sources" in backend and "sources" not in fan
+    weights = {
+        each["email"]["S"]: each.get("weight")
+        for each in servers.dynamodb.scan(TableName=servers.names.demand_table)["Items"]
+        if "email" in each
+    }
+    assert weights == {"fan@example.com": None, "b@example.com": {"N": "64"}}
+
+
+def test_a_direct_call_may_be_a_fans_by_the_settings(
+    asked: list[int], servers: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert handler([check(globalUserId="g1")])[0]["status"] == "ELIGIBLE"
+    chosen = servers.settings.eligibility.model_copy(update={"direct_callers": "fan"})
+    monkeypatch.setattr(
+        module, "_runtime", Runtime(servers.settings.model_copy(update={"eligibility": chosen}))
+    )
+    assert handler([check(globalUserId="g1")])[0]["reasons"] == [
+        {"code": "INVALID_FIELD", "message": "Something that you filled in cannot be read. Please check it."}
+    ]
+
+
+def test_a_fan_learns_nothing_of_an_environment_that_is_not_set_up(
+    asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> Runtime:
+        raise UsageError("mongo.uri: set it to mongodb://internal.example")
+
+    monkeypatch.setattr(Runtime, "load", staticmethod(fail))
+    for event in (appsync(**check()), [appsync(**check())], {"info": INFO}):
+        assert handler(event) == {
+            "errorType": "UsageError",
+            "errorMessage": "this cannot be checked just now",
+        }
 
 
 def test_an_environment_that_is_not_set_up_is_an_error_and_is_tried_anew(

@@ -240,7 +240,7 @@ def test_a_record_that_is_required_and_missing_passes_nobody_as_not_blocked() ->
 @pytest.mark.parametrize(
     ("terms", "expected"),
     [
-        (PHONE, "PHONE_NOT_VERIFIED"),
+        (PHONE, "USER_REQUIRED"),
         ({"regions": ["DE"]}, "REGION"),
         ({"minAge": 1}, "AGE"),
         ({}, "ELIGIBLE"),
@@ -253,17 +253,30 @@ def test_without_an_id_there_is_nothing_to_look_up_so_what_is_required_is_missin
 
 
 @pytest.mark.parametrize("where", [{}, {"attributes": {"region": "fr", "birthDate": "2010-01-01"}}])
-def test_what_the_entry_says_goes_before_the_users_record(where: dict[str, Any]) -> None:
-    terms = {"regions": ["FR"], "minAge": 18}
+def test_the_users_record_goes_before_what_the_entry_says(where: dict[str, Any]) -> None:
     top = {} if where else {"region": " Fr ", "birthDate": "2010-01-01"}
-    assert verdict(fan(**top, **where), facts(terms=terms)) == "AGE"
+    declared = fan(**top, **where)
+    german_adult = user(region="DE", birth_date=date(1990, 1, 1))
+    assert verdict(declared, facts(terms={"regions": ["FR"]}, user=german_adult)) == "REGION"
+    assert verdict(declared, facts(terms={"regions": ["DE"], "minAge": 18}, user=german_adult)) == "ELIGIBLE"
+    silent = {"regions": ["FR"], "minAge": 18}
+    for nothing in (user(), None):
+        assert verdict(declared, facts(terms=silent, user=nothing)) == "AGE", "the record says nothing"
+    assert verdict(declared, facts(terms=silent, user=AWAY)) == "UNKNOWN user", "it may say otherwise"
+
+
+def test_a_campaign_of_verified_users_needs_one_that_is_named() -> None:
+    (reason,) = judge(fan(globalUserId=None), facts(terms=PHONE, user=AWAY), AS_OF).reasons
+    assert (reason.code, reason.message) == ("USER_REQUIRED", "Please sign in first.")
+    assert verdict(fan(globalUserId=None), facts()) == "ELIGIBLE"
 
 
 def test_who_was_born_on_a_leap_day_turns_on_the_first_of_march() -> None:
     terms = {"minAge": 18}
     born = "2008-02-29"
-    assert verdict(stands("2026-02-28T23:00:00.000Z", birthDate=born), facts(terms=terms)) == "AGE"
-    assert verdict(stands("2026-03-01T00:00:00.000Z", birthDate=born), facts(terms=terms)) == "ELIGIBLE"
+    known = facts(terms=terms, user=None)
+    assert verdict(stands("2026-02-28T23:00:00.000Z", birthDate=born), known) == "AGE"
+    assert verdict(stands("2026-03-01T00:00:00.000Z", birthDate=born), known) == "ELIGIBLE"
 
 
 @pytest.mark.parametrize(

@@ -323,3 +323,13 @@ def test_a_draw_that_would_not_wait_for_late_entries_is_refused_where_fans_regis
 def test_in_local_dev_a_draw_need_not_wait_for_late_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGWORKERS_SELECTION__WRITE_GRACE_SECONDS", "0")
     assert load_settings().selection.write_grace_seconds == 0
+
+
+@pytest.mark.parametrize("arn", ["registration", "arn:aws:iam::123456789012:role/*", "arn:aws:iam::*:role/x"])
+def test_a_caller_is_trusted_by_the_arn_of_one_role(monkeypatch: pytest.MonkeyPatch, arn: str) -> None:
+    monkeypatch.setenv("REGWORKERS_ELIGIBILITY__TRUSTED_CALLERS", f'["{arn}"]')
+    with pytest.raises(UsageError, match=r"eligibility\.trustedCallers.*ARN of one IAM role"):
+        load_settings()
+    good = "arn:aws:iam::123456789012:role/backends/registration"
+    monkeypatch.setenv("REGWORKERS_ELIGIBILITY__TRUSTED_CALLERS", f'["{good}"]')
+    assert load_settings().eligibility.trusted_callers == (good,)

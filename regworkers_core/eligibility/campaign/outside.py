@@ -42,7 +42,9 @@ class Outside:
         self._runtime, self._campaign, self._pool = runtime, campaign, pool
         terms = campaign.eligibility
         self._always = runtime.settings.eligibility.campaign_user_lookups == "always"
-        self._asks_everybody = terms.require_verified_phone or self._always
+        # A region or an age that the entry gives is its fan's word: the record goes before it.
+        needs_record = terms.require_verified_phone or bool(terms.regions) or terms.min_age is not None
+        self._asks = needs_record or self._always
         # Ids that nobody is known under, as long as nobody is known at all; no more than are needed to tell.
         self._strangers: set[str] = set()
         self._knows_somebody = False
@@ -86,7 +88,7 @@ class Outside:
         ]
 
     def _users(self, subjects: Sequence[Subject]) -> list[Fact[User | None]]:
-        ids = {each.global_user_id for each in subjects if each.global_user_id and self._is_asked_for(each)}
+        ids = {each.global_user_id for each in subjects if each.global_user_id} if self._asks else set()
         known = dict(zip(ids, self._pool.map(self._user, ids), strict=True))
         for id_, fact in known.items():
             self._note(id_, fact)
@@ -100,12 +102,6 @@ class Outside:
         self._knows_somebody = self._knows_somebody or fact.value is not None
         if not self._knows_somebody and len(self._strangers) <= MOST_STRANGERS:
             self._strangers.add(global_user_id)
-
-    def _is_asked_for(self, subject: Subject) -> bool:
-        terms = self._campaign.eligibility
-        lacks_region = bool(terms.regions) and subject.region is None
-        lacks_age = terms.min_age is not None and subject.birth_date is None
-        return self._asks_everybody or lacks_region or lacks_age
 
     def _user(self, global_user_id: str) -> Fact[User | None]:
         try:

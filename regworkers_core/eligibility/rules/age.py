@@ -12,12 +12,11 @@ def _judge(case: Case) -> str | None:
     least = case.campaign.eligibility.min_age
     if least is None:
         return None
-    born = case.subject.birth_date
+    user = case.user
+    known = user.birth_date if user is not None else None
+    born = known or case.subject.birth_date
     if born is None:
-        user = case.user
-        born = user.birth_date if user is not None else None
-    if born is None:
-        return "neither the entry nor a user's record gives a date of birth"
+        return "neither a user's record nor the entry gives a date of birth"
     return None if _age(born, case.moment) >= least else f"younger than {least}"
 
 
@@ -28,10 +27,11 @@ def _age(born: date, moment: str) -> int:
 
 
 RULE = Rule(
-    position=120,
+    position=130,
     code="AGE",
-    fails_when="the campaign has `minAge` and the date of birth of the entry, else of the user's record, says younger",
+    fails_when="the campaign has `minAge` and the date of birth of the user's record, else of the entry, says younger",
     needs=("campaign", "user"),
     message="You are too young for this campaign.",
     judge=_judge,
+    revision=2,
 )

@@ -16,7 +16,7 @@ def _judge(case: Case) -> str | None:
 
 
 RULE = Rule(
-    position=130,
+    position=140,
     code="ALREADY_ENTERED",
     fails_when="an earlier entry of the campaign has the same mail address (compared), globalUserId or memberId",
     needs=("campaign", "duplicates"),

@@ -14,7 +14,7 @@ def _judge(case: Case) -> str | None:
 
 
 RULE = Rule(
-    position=90,
+    position=100,
     code="BLOCKED",
     fails_when="the user's record says so; without a record it passes, unless the campaign requires one",
     needs=("campaign", "user"),

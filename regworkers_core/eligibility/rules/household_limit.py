@@ -14,7 +14,7 @@ def _judge(case: Case) -> str | None:
 
 
 RULE = Rule(
-    position=140,
+    position=150,
     code="HOUSEHOLD_LIMIT",
     fails_when="the campaign has `maxPerUnit` and so many entries of the same `unit` stand before; without `unit` it"
     " passes",

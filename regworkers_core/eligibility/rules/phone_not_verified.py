@@ -9,8 +9,9 @@ from regworkers_core.eligibility.rule import Rule
 def _judge(case: Case) -> str | None:
     if not case.campaign.eligibility.require_verified_phone:
         return None
+    # Without a user there is no record: USER_REQUIRED says so.
     if case.subject.global_user_id is None:
-        return "no globalUserId: there is no record that could say so"
+        return None
     user = case.user
     if user is None:
         return "nobody is known under the globalUserId"
@@ -18,10 +19,11 @@ def _judge(case: Case) -> str | None:
 
 
 RULE = Rule(
-    position=100,
+    position=110,
     code="PHONE_NOT_VERIFIED",
-    fails_when="the campaign has `requireVerifiedPhone` and there is no user's record that says verified",
+    fails_when="the campaign has `requireVerifiedPhone` and no user's record under the `globalUserId` says verified",
     needs=("campaign", "user"),
     message="Please verify your phone number first.",
     judge=_judge,
+    revision=2,
 )

@@ -11,20 +11,20 @@ def _judge(case: Case) -> str | None:
     admitted = case.campaign.eligibility.regions
     if not admitted:
         return None
-    region = case.subject.region
+    user = case.user
+    known = comparable_region(user.region) if user is not None and user.region else None
+    region = known or case.subject.region
     if region is None:
-        user = case.user
-        region = comparable_region(user.region) if user is not None and user.region else None
-    if region is None:
-        return "neither the entry nor a user's record names a region"
+        return "neither a user's record nor the entry names a region"
     return None if region in admitted else f"admitted are {', '.join(admitted)}"
 
 
 RULE = Rule(
-    position=110,
+    position=120,
     code="REGION",
-    fails_when="the campaign has `regions` and that of the entry, else of the user's record, is none of them",
+    fails_when="the campaign has `regions` and that of the user's record, else of the entry, is none of them",
     needs=("campaign", "user"),
     message="This campaign is not open to your region.",
     judge=_judge,
+    revision=2,
 )

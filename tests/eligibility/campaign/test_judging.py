@@ -217,11 +217,11 @@ def test_a_service_that_knows_nobody_of_many_is_broken(
     assert len(World(many, users={}).judge(tmp_path)) == len(many), "nobody was asked for"
 
 
-def test_a_record_tells_the_region_that_the_entry_does_not(tmp_path: Path) -> None:
+def test_a_record_tells_the_region_and_goes_before_what_the_entry_says(tmp_path: Path) -> None:
     users = {"g-1": User(True, False, region="de"), "g-2": User(True, False, region="FR")}
     entries = [
         entry("german", globalUserId="g-1"),
-        entry("french", globalUserId="g-2"),
+        entry("french", globalUserId="g-2", attributes={"region": "DE"}),
         entry("own", globalUserId="g-3", attributes={"region": "DE"}),
     ]
     world = World(entries, users=users)
@@ -230,7 +230,7 @@ def test_a_record_tells_the_region_that_the_entry_does_not(tmp_path: Path) -> No
         "french": ["REGION"],
         "own": [],
     }
-    assert world.asked_users == {"g-1", "g-2"}
+    assert world.asked_users == {"g-1", "g-2", "g-3"}
 
 
 def test_removed_entries_are_not_judged(tmp_path: Path) -> None:
