@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
 from typing import Any, Literal
 
 from pymongo.collection import Collection
@@ -16,8 +17,29 @@ from regworkers_core.engine.dependency import Dependency
 
 Document = dict[str, Any]
 _PARAMETERS = ("ref", "entryId", "type", "resultHash", "notBefore")
-PENDING = "PENDING"
-SENT = "SENT"
+# Keys of one query, or of one update.
+_PAGE = 1_000
+
+
+class RowStatus(StrEnum):
+    """HELD: a later phase that is drawn and not confirmed changes the outcome (`heldFor` names the phase); it goes on
+    or is SUPERSEDED by what becomes of that phase. FAILED: it raised alone, twice (`reason`, `error`, `failedAt`).
+    SENT: the mailer's queue has it. SUPERSEDED: it never goes (`why`: `phase <n>`, `annulled` or `erased`;
+    `supersededAt`).
+    """
+
+    PENDING = "PENDING"
+    HELD = "HELD"
+    FAILED = "FAILED"
+    SENT = "SENT"
+    SUPERSEDED = "SUPERSEDED"
+
+
+# Of rows whose message may still go out.
+OPEN = (RowStatus.PENDING, RowStatus.HELD, RowStatus.FAILED)
+_OPEN_ROWS = {"status": {"$in": [status.value for status in OPEN]}}
+ANNULLED = "annulled"
+ERASED = "erased"
 
 
 class Outbox:
@@ -33,7 +55,7 @@ class Outbox:
             {
                 "_id": notice.key,
                 **notice.as_fields(),
-                "status": PENDING,
+                "status": RowStatus.PENDING.value,
                 "enqueuedAt": at,
                 "runId": run_id,
             }
@@ -43,19 +65,50 @@ class Outbox:
 
     def pending(self, market: MarketPhase, *, now: str, limit: int) -> list[Notice]:
         """The first rows, by ref, that are not sent and may go by their time."""
-        query = {**market.as_fields(), "status": PENDING, "notBefore": {"$lte": now}}
+        query = {**market.as_fields(), "status": RowStatus.PENDING.value, "notBefore": {"$lte": now}}
         found = self._dependency.call(lambda: list(self._collection.find(query).sort("ref", 1).limit(limit)))
         return [Notice.stored(document) for document in found]
 
     def mark_sent(self, keys: Sequence[str], *, at: str, run_id: str) -> int:
-        """How many of them were PENDING until now."""
-        query = {"_id": {"$in": list(keys)}, "status": PENDING}
-        update = {"$set": {"status": SENT, "sentAt": at, "sentBy": run_id}}
+        """How many of them were not SENT until now. Also of one that was superseded while it was under way: that the
+        mailer has it is the truth.
+        """
+        query = {"_id": {"$in": list(keys)}, "status": {"$ne": RowStatus.SENT.value}}
+        update = {"$set": {"status": RowStatus.SENT.value, "sentAt": at, "sentBy": run_id}}
         answer = self._dependency.call(lambda: self._collection.update_many(query, update))
         return answer.modified_count
 
+    def supersede(self, rows: MarketPhase | Sequence[str], *, why: str, at: str) -> int:
+        """Never send these: all rows of a market and phase, or those under these keys, that are not SENT. How many
+        there were. `why` is `phase <n>`, `annulled` or `erased`.
+
+        A sender may be at work on them: whoever supersedes what a draw decided holds the draw's lease, for the sender
+        sends under that lease alone. A page of rows at a time, so a repeat goes on where a crash ended it.
+        """
+        fields = {"status": RowStatus.SUPERSEDED.value, "why": why, "supersededAt": at}
+        update = {"$set": fields}
+        if isinstance(rows, MarketPhase):
+            return sum(
+                self._update_open(keys, update)
+                for keys in self._open_keys({**rows.as_fields(), **_OPEN_ROWS})
+            )
+        return sum(
+            self._update_open(rows[start : start + _PAGE], update) for start in range(0, len(rows), _PAGE)
+        )
+
+    def _open_keys(self, query: Mapping[str, Any]) -> Iterator[list[str]]:
+        """A page of keys at a time of what matches; whoever takes a page changes the rows, or it comes again."""
+        while page := self._dependency.call(
+            lambda: [str(row["_id"]) for row in self._collection.find(query, {"_id": 1}).limit(_PAGE)]
+        ):
+            yield page
+
+    def _update_open(self, keys: Sequence[str], update: Document) -> int:
+        query = {"_id": {"$in": list(keys)}, **_OPEN_ROWS}
+        return self._dependency.call(lambda: self._collection.update_many(query, update)).modified_count
+
     def statuses(self, keys: Sequence[str]) -> dict[str, str]:
-        """PENDING or SENT of the rows under these keys; absent ones are absent from the answer."""
+        """A `RowStatus` by key; absent rows are absent from the answer."""
         query = {"_id": {"$in": list(keys)}}
         found = self._dependency.call(lambda: list(self._collection.find(query, {"status": 1})))
         return {str(row["_id"]): str(row["status"]) for row in found}
@@ -71,7 +124,7 @@ class Outbox:
 
     def count_sent(self, market: MarketPhase, limit: int) -> int:
         """How many rows are SENT, at most `limit` (from 1)."""
-        query = {**market.as_fields(), "status": SENT}
+        query = {**market.as_fields(), "status": RowStatus.SENT.value}
         return count(self._collection, self._dependency, query, limit)
 
     def count_by(self, market: MarketPhase, field: Literal["type", "resultHash", "status"]) -> Counter[str]:
@@ -85,7 +138,7 @@ class Outbox:
 
     def due(self, now: str) -> bool:
         """Whether any row may go by its time. Cheap: a sensor asks it often."""
-        query = {"status": PENDING, "notBefore": {"$lte": now}}
+        query = {"status": RowStatus.PENDING.value, "notBefore": {"$lte": now}}
         return self._dependency.call(lambda: self._collection.find_one(query, {"_id": 1})) is not None
 
     def entries(self, campaign_id: str) -> Iterator[Document]:

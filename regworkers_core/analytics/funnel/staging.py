@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
-from regworkers_core.adapters.mongo.outbox import SENT
+from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.analytics.funnel.stages import NONE
 from regworkers_core.domain.selection import NoticeType
 from regworkers_core.domain.timestamps import iso, seconds
@@ -122,7 +122,7 @@ def _coded(document: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _told(document: Mapping[str, Any]) -> tuple[Any, ...]:
-    return *_coded(document), NoticeType(document["type"]).value, document["status"] == SENT
+    return *_coded(document), NoticeType(document["type"]).value, document["status"] == RowStatus.SENT
 
 
 def _write(path: Path, columns: Mapping[str, Any], rows: Iterable[tuple[Any, ...]]) -> None:

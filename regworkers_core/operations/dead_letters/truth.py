@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from regworkers_core.adapters.mongo.entry_documents import UNSTORABLE, Stored, same_content
-from regworkers_core.adapters.mongo.outbox import SENT
+from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType
@@ -185,10 +185,12 @@ def notice_truth(status: str | None) -> Truth:
     """Of a message to a fan: `status` of its row in the outbox."""
     if status is None:
         return Truth(Verdict.GONE, "the outbox owes no such message")
-    if status == SENT:
+    if status == RowStatus.SENT:
         return Truth(
             Verdict.UNKNOWN, "the mailer had it and drops repeats by key; only it knows what it sent"
         )
+    if status == RowStatus.SUPERSEDED:
+        return Truth(Verdict.SUPERSEDED, "it holds no longer, and the outbox will not send it")
     return Truth(Verdict.SUPERSEDED, "the outbox has it as not sent yet, and sends it itself")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from regworkers_core.adapters.mongo.outbox import PENDING, SENT
+from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.domain.timestamps import iso
@@ -65,10 +65,10 @@ def status(runtime: Runtime, campaign_id: str | None) -> dict[str, Any]:
                 held = held_until(runtime, Unit(market, phase))
                 markets[market_id] = {
                     "status": phase.markets[market_id]["status"],
-                    "pending": rows[PENDING],
-                    "sent": rows[SENT],
+                    "pending": rows[RowStatus.PENDING],
+                    "sent": rows[RowStatus.SENT],
                     "deliveredAt": phase.markets[market_id].get("deliveredAt"),
-                    "heldUntil": iso(held) if held > runtime.clock() and rows[PENDING] else None,
+                    "heldUntil": iso(held) if held > runtime.clock() and rows[RowStatus.PENDING] else None,
                 }
             if markets:
                 phases[str(number)] = {"notBefore": phase.fields["notBefore"], "markets": markets}

@@ -1,0 +1,72 @@
+"""Rows of the outbox and what becomes of them, on the real server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from regworkers_core.adapters.mongo import outbox
+from regworkers_core.adapters.mongo.outbox import RowStatus
+from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
+from regworkers_core.runtime import Runtime
+from tests.support.shared import emptied, shared_namespace
+
+AT = "2026-03-01T12:00:00.000Z"
+BERLIN, PARIS = MarketPhase("summer", "berlin", 1), MarketPhase("summer", "paris", 1)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Runtime]:
+    with shared_namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def runtime(shared: Runtime) -> Runtime:
+    return emptied(shared)
+
+
+def write(runtime: Runtime, market: MarketPhase, number: int) -> list[str]:
+    notices = [
+        Notice(market, f"r{each}", f"e{each}", NoticeType.WINNER, "a" * 64, AT) for each in range(number)
+    ]
+    runtime.outbox.write(notices, at=AT, run_id="run")
+    return [notice.key for notice in notices]
+
+
+def test_rows_of_a_market_are_superseded_but_for_those_that_are_sent(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "_PAGE", 2)
+    keys, others = write(runtime, BERLIN, 6), write(runtime, PARIS, 2)
+    runtime.outbox.mark_sent(keys[:1], at=AT, run_id="run")
+    assert runtime.outbox.supersede(BERLIN, why="phase 2", at=AT) == 5
+    assert runtime.outbox.supersede(BERLIN, why="annulled", at=AT) == 0
+    statuses = runtime.outbox.statuses([*keys, *others])
+    assert [statuses[key] for key in keys] == [RowStatus.SENT, *[RowStatus.SUPERSEDED] * 5]
+    assert {statuses[key] for key in others} == {RowStatus.PENDING}
+    row = runtime.database["outbox"].find_one({"_id": keys[1]})
+    assert row is not None and (row["why"], row["supersededAt"]) == ("phase 2", AT)
+    assert runtime.outbox.pending(BERLIN, now=AT, limit=10) == []
+
+
+def test_rows_are_superseded_by_their_keys(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "_PAGE", 2)
+    keys = write(runtime, BERLIN, 5)
+    assert runtime.outbox.supersede([*keys[:3], "none:there:1:x"], why="erased", at=AT) == 3
+    assert runtime.outbox.supersede(keys, why="erased", at=AT) == 2
+
+
+def test_a_repeat_of_the_writing_brings_no_superseded_row_back(runtime: Runtime) -> None:
+    keys = write(runtime, BERLIN, 2)
+    runtime.outbox.supersede(keys, why="erased", at=AT)
+    write(runtime, BERLIN, 3)
+    assert [notice.ref for notice in runtime.outbox.pending(BERLIN, now=AT, limit=10)] == ["r2"]
+
+
+def test_what_was_under_way_while_it_was_superseded_counts_as_sent(runtime: Runtime) -> None:
+    keys = write(runtime, BERLIN, 1)
+    runtime.outbox.supersede(keys, why="erased", at=AT)
+    assert runtime.outbox.mark_sent(keys, at=AT, run_id="run") == 1
+    assert runtime.outbox.statuses(keys) == {keys[0]: RowStatus.SENT}
