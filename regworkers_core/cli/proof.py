@@ -72,6 +72,7 @@ def verify_command(
                 engine=Engine(Path(scratch), memory_mib=_MEMORY_MIB),
                 published=published or (),
                 recorded=found.recorded,
+                files=found.files,
                 on_progress=lambda phase, step: bar.update(
                     task, advance=1, description=f"phase {phase}: {step}"
                 ),
@@ -93,6 +94,8 @@ def _verification(done: Verification) -> RenderableType:
         parts.append(Text(f"phase {each.phase}: {counts or 'no entries'}"))
         parts.append(Text(f"  manifestHash {each.manifest_hash}"))
         parts.append(Text(f"  resultHash   {each.result_hash}"))
+    if done.round_at is not None:
+        parts.append(Text(f"the beacon's round was signed at {done.round_at} (UTC)"))
     parts.extend(Text(note) for note in done.notes)
     return Group(*parts)
 
