@@ -50,6 +50,20 @@ resource "aws_s3_bucket_lifecycle_configuration" "artefacts" {
     }
   }
 
+  # Files of a draw that prove nothing; housekeeping deletes them once their period is over.
+  rule {
+    id     = "pipeline"
+    status = "Enabled"
+
+    filter {
+      prefix = "pipeline/"
+    }
+
+    noncurrent_version_expiration {
+      noncurrent_days = 30
+    }
+  }
+
   # What people hand in and fetch through the UI may hold fans' data.
   rule {
     id     = "uploads"

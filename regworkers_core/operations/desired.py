@@ -99,6 +99,8 @@ LIFECYCLES = (
     Lifecycle("", abort_days=7),
     # The archive replaces its small files all the time.
     Lifecycle("archive/", replaced_days=30),
+    # Files of a draw that prove nothing; housekeeping deletes them once their period is over.
+    Lifecycle("pipeline/", replaced_days=30),
     # What people hand in and fetch through the UI may hold fans' data, and its work is done within the day. In a
     # versioned bucket an expired object is only covered by a marker: its bytes go a day later.
     Lifecycle("uploads/", replaced_days=1, expire_days=1),

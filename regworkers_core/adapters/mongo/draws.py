@@ -185,6 +185,8 @@ class DrawRecord:
     token: int
     phases: Mapping[int, PhaseRecord]
     notifications: Mapping[str, Any]
+    # By kind of data whose period is over: `{at, doneAt?}`.
+    expired: Mapping[str, Mapping[str, Any]]
 
     @property
     def latest(self) -> PhaseRecord:
@@ -255,10 +257,22 @@ class Draws:
         answer = self._dependency.call(lambda: self._collection.update_one(guard, update))
         if answer.matched_count:
             return True
+        self._refuse_older(campaign_id, token)
+        return False
+
+    def expire(self, campaign_id: str, kind: str, fields: Mapping[str, Any], *, token: int) -> None:
+        """Note that the period of one kind of the campaign's data is over. Raises Fenced."""
+        guard = {"_id": campaign_id, "$nor": [{"token": {"$gt": token}}]}
+        values = {f"expired.{kind}.{name}": value for name, value in fields.items()}
+        update = {"$set": {**values, "token": token}}
+        answer = self._dependency.call(lambda: self._collection.update_one(guard, update))
+        if not answer.matched_count:
+            self._refuse_older(campaign_id, token)
+
+    def _refuse_older(self, campaign_id: str, token: int) -> None:
         stands = self._dependency.call(lambda: self._collection.find_one({"_id": campaign_id}, {"token": 1}))
         if stands is None or stands["token"] > token:
             raise Fenced(f"the draw of {campaign_id} went on in another run")
-        return False
 
 
 # By name, for no projection says "of every phase"; the embedded server takes a hundred names. Phases beyond come whole.
@@ -288,4 +302,5 @@ def _record(document: Mapping[str, Any]) -> DrawRecord:
         token=document["token"],
         phases=dict(sorted(phases.items())),
         notifications=document.get("notifications") or {},
+        expired=document.get("expired") or {},
     )
