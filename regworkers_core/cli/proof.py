@@ -15,6 +15,7 @@ from rich.text import Text
 from regworkers_core.cli.naming import campaign_id_of
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.engine.private_files import write_private
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import is_hash
@@ -163,6 +164,6 @@ def check_command(
 
 def _write(path: Path, data: bytes) -> None:
     try:
-        path.write_bytes(data)
+        write_private(path, data)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
