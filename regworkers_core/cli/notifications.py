@@ -22,10 +22,11 @@ By = Annotated[str, typer.Option("--by", help="who does it", default_factory=lam
 
 
 def register(app: typer.Typer) -> None:
-    """Add `notifications pause|resume|status`."""
+    """Add `notifications pause|resume|retry|status`."""
     group = typer.Typer(help="Stop, start and follow the messages to fans.", no_args_is_help=True)
     group.command("pause")(pause)
     group.command("resume")(resume)
+    group.command("retry")(retry)
     group.command("status")(status)
     app.add_typer(group, name="notifications")
 
@@ -60,16 +61,41 @@ def resume(
     answer(done, form)
 
 
+def retry(
+    campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")],
+    by: By,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Send messages that FAILED, each of which raised an exception by itself, once more. After a blown fuse, see
+    `drain resume notifications`.
+    """
+    runtime = Runtime.load()
+    campaign = campaign_id_of(runtime, campaign_id)
+    with by_hand(runtime, "notifications retry", campaign, {}, who=by) as result:
+        done = switch.retry(runtime, campaign, by=by)
+        result |= {"messages": done["messages"]}
+    answer(done, form)
+
+
 def status(
     campaign_id: Campaign = None, everything: Everything = False, form: FormatOption = Format.TEXT
 ) -> None:
-    """How many messages wait and are sent, by market. Exit code 1 while something is paused."""
+    """Count messages by market: to be sent, held by a later phase that waits for its confirmation, sent, superseded,
+    failed. Exit code 1 while something is paused, and when some failed.
+    """
     runtime = Runtime.load()
     target = None if everything or campaign_id is None else campaign_id_of(runtime, campaign_id)
     told = switch.status(runtime, target)
     answer(told, form, _told(told))
-    if told["all"].get("paused") or any(each["switch"].get("paused") for each in told["campaigns"].values()):
+    campaigns = told["campaigns"].values()
+    paused = told["all"].get("paused") or any(each["switch"].get("paused") for each in campaigns)
+    if paused or any(_number(each, "failed") for each in campaigns):
         raise typer.Exit(FINDING)
+
+
+def _number(campaign: dict[str, Any], name: str) -> int:
+    """Over all phases and markets."""
+    return sum(each[name] for phase in campaign["phases"].values() for each in phase["markets"].values())
 
 
 def _told(told: dict[str, Any]) -> Group:
@@ -78,6 +104,15 @@ def _told(told: dict[str, Any]) -> Group:
     held = [_paused("everything", told["all"])]
     for name, campaign in told["campaigns"].items():
         held.append(_paused(name, campaign["switch"]))
+        if waiting := _number(campaign, "waiting"):
+            phase = campaign["waitsFor"]
+            held.append(
+                f"{name}: {waiting} messages wait, for phase {phase} changes what they say and is not confirmed yet"
+            )
+        if failed := _number(campaign, "failed"):
+            held.append(
+                f"{name}: {failed} messages failed; `regworkers notifications retry {name}` sends them again"
+            )
         for phase, found in campaign["phases"].items():
             until = {each["heldUntil"] for each in found["markets"].values()} - {None}
             held += [f"{name}, phase {phase}: the canary holds the rest until {each}" for each in until]
@@ -86,12 +121,15 @@ def _told(told: dict[str, Any]) -> Group:
                     market_in_words(market),
                     each["status"],
                     each["pending"],
+                    each["waiting"],
                     each["sent"],
+                    each["superseded"],
+                    each["failed"],
                     _second(each["deliveredAt"]),
                 ]
                 for market, each in found["markets"].items()
             ]
-            columns = ["market", "codes", "waiting", "sent", "delivered"]
+            columns = ["market", "codes", "to send", "waiting", "sent", "superseded", "failed", "delivered"]
             tables.append(rows(columns, lines, title=f"{name}, phase {phase}"))
     held = [line for line in held if line]
     if not tables and not held:

@@ -17,7 +17,8 @@ from regworkers_core.observability.logs import describe
 log = structlog.get_logger(__name__)
 # An observer needs to see the counter stand still for one lease time, and a little more.
 PATIENCE_LEASES = 1.3
-_LOOKS_PER_LEASE = 20
+# Of a lease time, between two looks.
+LOOK_SHARE = 1 / 20
 
 
 class LeaseBusy(Failure):
@@ -51,7 +52,7 @@ def held_lease(
     while (lease := holder.acquire(name)) is None:
         if clock() >= give_up:
             raise LeaseBusy(name)
-        sleep(lease_seconds / _LOOKS_PER_LEASE)
+        sleep(lease_seconds * LOOK_SHARE)
     done = threading.Event()
     beat = threading.Thread(target=_beat, args=(lease, done, lease_seconds / 3), daemon=True)
     beat.start()

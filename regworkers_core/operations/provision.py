@@ -16,7 +16,6 @@ from pymongo import ASCENDING
 from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.adapters.mongo.drain_log import KEEP_DAYS as DRAIN_LOG_DAYS
 from regworkers_core.adapters.mongo.entrants import FIELDS as ENTRANT_FIELDS
-from regworkers_core.adapters.mongo.expiring import EXPIRES_AT
 from regworkers_core.adapters.mongo.reconcile_results import KEEP_DAYS as RECONCILE_DAYS
 from regworkers_core.adapters.mongo.superseded import KEEP_DAYS as SUPERSEDED_DAYS
 from regworkers_core.domain.reasons import TransientFailure, UsageError
@@ -55,7 +54,7 @@ INDEXES: Mapping[str, list[Index]] = {
     "selections": [
         ([("campaignId", ASCENDING), ("marketId", ASCENDING), ("phase", ASCENDING)], False),
     ],
-    # What is due at all; and the next rows of a market, which leave this order when they are sent.
+    # What is held or failed at all; and the next rows of a market, which leave this order when they are sent.
     "outbox": [
         ([("status", ASCENDING), ("notBefore", ASCENDING)], False),
         (
@@ -64,6 +63,7 @@ INDEXES: Mapping[str, list[Index]] = {
                 ("marketId", ASCENDING),
                 ("phase", ASCENDING),
                 ("status", ASCENDING),
+                ("type", ASCENDING),
                 ("ref", ASCENDING),
             ],
             False,
@@ -90,7 +90,6 @@ INDEXES: Mapping[str, list[Index]] = {
 }
 # MongoDB deletes a document so many days after the time in this field.
 EXPIRING: Mapping[str, tuple[str, int]] = {
-    **dict.fromkeys(("outbox", "selections", "selection_chunks", "codes"), (EXPIRES_AT, 0)),
     "drain_log": ("at", DRAIN_LOG_DAYS),
     "reconcile_results": ("keptFrom", RECONCILE_DAYS),
     "superseded_entries": ("keptFrom", SUPERSEDED_DAYS),

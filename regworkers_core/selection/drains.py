@@ -53,7 +53,7 @@ def _notifications(
 ) -> tuple[OutboxSource, NotifyWork]:
     # A run that is retried keeps its id, an owner must never come twice.
     source = OutboxSource(runtime, owner=f"{run_id}-{uuid.uuid4().hex[:8]}", sleep=stop.wait)
-    return source, NotifyWork(runtime, run_id=run_id, on_step=on_step)
+    return source, NotifyWork(runtime, run_id=run_id, may_send=source.may_send, on_step=on_step)
 
 
 SELECTIONS: DrainSpec[Received] = DrainSpec(
@@ -78,8 +78,16 @@ NOTIFICATIONS: DrainSpec[Parcel] = DrainSpec(
     name="notifications",
     worker="sendNotifications",
     summary="Send what the outbox owes to the notification queue: canary first, one sender at a time.",
-    needs=("sqs", "mongo", "dynamodb"),
-    outcomes=("received", "sent", "returned", "markets_delivered", "campaigns_paused"),
+    needs=("sqs", "mongo", "s3", "dynamodb"),
+    outcomes=(
+        "received",
+        "sent",
+        "dead_lettered",
+        "returned",
+        "superseded",
+        "markets_delivered",
+        "campaigns_paused",
+    ),
     pace=_sender_pace,
     parts=_notifications,
 )

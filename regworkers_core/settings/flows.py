@@ -144,7 +144,8 @@ class SelectionSettings(Section):
     receive_wait_seconds: float = Field(1.0, ge=0, le=20)
     visibility_seconds: int = Field(60, ge=1, le=43_200)
     max_attempts: int = Field(20, ge=1)
-    # Sent before all others of a phase; the rest follows when they were held so long without a dead letter.
+    # Sent before all others of a phase, some of each type of message; the rest of a type follows when it was held so
+    # long without a dead letter.
     canary_messages: int = Field(100, ge=0)
     canary_hold_seconds: float = Field(600.0, ge=0)
     # `notBefore` of a message is its publication and so many seconds: the time to stop it.

@@ -23,7 +23,8 @@ class PublicationConfig(dg.Config):
 
     confirm: str = Field(
         default="",
-        description="`<campaignId>:<phase>`, typed by the person who read the report. Empty: nothing is published, "
+        description="The campaign's id (`<campaignId>:<phase>` for a top-up), typed by whoever looked at the report. "
+        "Empty: nothing is published "
         "unless `selection.autoPublish` says so.",
     )
 

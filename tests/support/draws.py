@@ -75,8 +75,9 @@ def confirmed(
     *,
     phase: int = 1,
     campaign_id: str = CAMPAIGN,
+    only_drawn: bool = False,
 ) -> str:
-    """Put a drawn and confirmed phase in place; returns its result hash."""
+    """Put a drawn and confirmed phase in place (`only_drawn`: not confirmed yet); returns its result hash."""
     markets = sorted(markets)
     ordered = sorted(rows, key=lambda row: row.ref)
     lines = [f"{row.ref}|{row.market}|{row.rank or ''}|{row.outcome}\n" for row in ordered]
@@ -95,9 +96,10 @@ def confirmed(
         "outcomes": dict(Counter(row.outcome.value for row in rows)),
         "summary": orjson.dumps(summary).decode(),
         "manifest": orjson.dumps({"markets": terms}).decode(),
-        "confirmedAt": CONFIRMED_AT,
-        "confirmedBy": "test",
+        "drawnAt": CONFIRMED_AT,
     }
+    if not only_drawn:
+        fields |= {"confirmedAt": CONFIRMED_AT, "confirmedBy": "test"}
     database = runtime.database
     if phase == 1:
         database["campaigns"].insert_one(_campaign(campaign_id, markets))

@@ -12,7 +12,7 @@ from typing import Any
 from pymongo.collection import Collection
 
 from regworkers_core.adapters.mongo.draws import MarketStatus, PhaseStatus
-from regworkers_core.domain.selection import MarketPhase
+from regworkers_core.domain.selection import MarketPhase, NoticeType
 from regworkers_core.engine.dependency import Dependency
 
 Document = dict[str, Any]
@@ -54,10 +54,10 @@ class DrawMarkets:
         query = {"_id": campaign_id, f"{path}.status": PhaseStatus.PUBLISHED.value}
         return self._update(query, {"$set": fields})
 
-    def delivered(self, market: MarketPhase, *, sent: int, at: str) -> None:
-        """All its messages are with the mailer's queue."""
+    def delivered(self, market: MarketPhase, *, sent: int, superseded: int, at: str) -> None:
+        """All its messages are with the mailer's queue, but for those that hold no longer."""
         path = _path(market)
-        fields = {f"{path}.sent": sent, f"{path}.deliveredAt": at}
+        fields = {f"{path}.sent": sent, f"{path}.superseded": superseded, f"{path}.deliveredAt": at}
         self._update({"_id": market.campaign_id, f"{path}.deliveredAt": {"$exists": False}}, {"$set": fields})
 
     def lock(self, market: MarketPhase, at: str) -> None:
@@ -65,9 +65,14 @@ class DrawMarkets:
         path = f"{_path(market)}.lockedAt"
         self._update({"_id": market.campaign_id, path: {"$exists": False}}, {"$set": {path: at}})
 
-    def canary_sent(self, campaign_id: str, phase: int, at: str) -> None:
-        """The canary of a phase is with the mailer's queue; the first time counts."""
-        path = f"notifications.canary.{phase}"
+    def lock_counts(self, campaign_id: str, phase: int, at: str) -> None:
+        """Those who won up to this phase are those who have a code and those whose last message says so."""
+        path = f"phases.{phase}.countsLockedAt"
+        self._update({"_id": campaign_id, path: {"$exists": False}}, {"$set": {path: at}})
+
+    def canary_sent(self, campaign_id: str, phase: int, kind: NoticeType, at: str) -> None:
+        """The canary of one type of message is with the mailer's queue; the first time counts."""
+        path = f"notifications.canary.{phase}.{kind}"
         self._update({"_id": campaign_id, path: {"$exists": False}}, {"$set": {path: at}})
 
     def pause(self, campaign_id: str, *, reason: str, by: str, at: str) -> bool:

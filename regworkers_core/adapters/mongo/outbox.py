@@ -12,11 +12,14 @@ from pymongo.collection import Collection
 from regworkers_core.adapters.mongo.by_prefix import read_by_prefix
 from regworkers_core.adapters.mongo.counting import count
 from regworkers_core.adapters.mongo.write_once import Inserted, insert_once
-from regworkers_core.domain.selection import MarketPhase, Notice
+from regworkers_core.domain.reasons import PermanentFailure
+from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
 from regworkers_core.engine.dependency import Dependency
 
 Document = dict[str, Any]
 _PARAMETERS = ("ref", "entryId", "type", "resultHash", "notBefore")
+# What `dead_letters` calls the queue of a row that failed: it has none.
+SOURCE = "outbox"
 # Keys of one query, or of one update.
 _PAGE = 1_000
 
@@ -63,10 +66,12 @@ class Outbox:
         ]
         return insert_once(self._collection, self._dependency, documents, _PARAMETERS)
 
-    def pending(self, market: MarketPhase, *, now: str, limit: int) -> list[Notice]:
-        """The first rows, by ref, that are not sent and may go by their time."""
-        query = {**market.as_fields(), "status": RowStatus.PENDING.value, "notBefore": {"$lte": now}}
-        found = self._dependency.call(lambda: list(self._collection.find(query).sort("ref", 1).limit(limit)))
+    def pending(
+        self, market: MarketPhase, *, now: str, limit: int, kind: NoticeType | None = None
+    ) -> list[Notice]:
+        """The first rows, by type and ref, that are PENDING and may go by their time; with `kind`, of that type."""
+        query, order = _due(market, now, kind), [("type", 1), ("ref", 1)]
+        found = self._dependency.call(lambda: list(self._collection.find(query).sort(order).limit(limit)))
         return [Notice.stored(document) for document in found]
 
     def mark_sent(self, keys: Sequence[str], *, at: str, run_id: str) -> int:
@@ -78,9 +83,48 @@ class Outbox:
         answer = self._dependency.call(lambda: self._collection.update_many(query, update))
         return answer.modified_count
 
-    def supersede(self, rows: MarketPhase | Sequence[str], *, why: str, at: str) -> int:
+    def hold(self, keys: Sequence[str], phase: int) -> int:
+        """`phase` changes what these say: those that are not sent wait for what becomes of it, in those that are sent
+        it is noted (`heldFor`). How many wait. Under the draw's lease.
+        """
+        held, noted = 0, {"heldFor": phase}
+        for start in range(0, len(keys), _PAGE):
+            page = keys[start : start + _PAGE]
+            held += self._update_open(page, {"$set": {**noted, "status": RowStatus.HELD.value}})
+            self._update(page, {"status": RowStatus.SENT.value}, {"$set": noted})
+        return held
+
+    def any_held(self, campaign_id: str) -> bool:
+        """Whether any message of the campaign waits for a later phase."""
+        return self._exists({"status": RowStatus.HELD.value, "campaignId": campaign_id})
+
+    def fail(self, key: str, failure: PermanentFailure, *, at: str, run_id: str) -> bool:
+        """Try this row no more. False when it was not PENDING."""
+        query = {"_id": key, "status": RowStatus.PENDING.value}
+        fields = {
+            "status": RowStatus.FAILED.value,
+            "reason": failure.reason.value,
+            "error": failure.error,
+            "failedAt": at,
+            "failedBy": run_id,
+        }
+        answer = self._dependency.call(lambda: self._collection.update_one(query, {"$set": fields}))
+        return answer.modified_count == 1
+
+    def retry(self, market: MarketPhase) -> int:
+        """FAILED rows are PENDING again; how many."""
+        query = {**market.as_fields(), "status": RowStatus.FAILED.value}
+        update = {
+            "$set": {"status": RowStatus.PENDING.value},
+            "$unset": dict.fromkeys(("reason", "error", "failedAt", "failedBy"), ""),
+        }
+        return self._dependency.call(lambda: self._collection.update_many(query, update)).modified_count
+
+    def supersede(
+        self, rows: MarketPhase | Sequence[str], *, why: str, at: str, held_for: int | None = None
+    ) -> int:
         """Never send these: all rows of a market and phase, or those under these keys, that are not SENT. How many
-        there were. `why` is `phase <n>`, `annulled` or `erased`.
+        there were. `why` is `phase <n>`, `annulled` or `erased`; with `held_for`, only those that wait for that phase.
 
         A sender may be at work on them: whoever supersedes what a draw decided holds the draw's lease, for the sender
         sends under that lease alone. A page of rows at a time, so a repeat goes on where a crash ended it.
@@ -88,10 +132,9 @@ class Outbox:
         fields = {"status": RowStatus.SUPERSEDED.value, "why": why, "supersededAt": at}
         update = {"$set": fields}
         if isinstance(rows, MarketPhase):
-            return sum(
-                self._update_open(keys, update)
-                for keys in self._open_keys({**rows.as_fields(), **_OPEN_ROWS})
-            )
+            held = {} if held_for is None else {"status": RowStatus.HELD.value, "heldFor": held_for}
+            query = {**rows.as_fields(), **_OPEN_ROWS, **held}
+            return sum(self._update_open(keys, update) for keys in self._open_keys(query))
         return sum(
             self._update_open(rows[start : start + _PAGE], update) for start in range(0, len(rows), _PAGE)
         )
@@ -104,14 +147,21 @@ class Outbox:
             yield page
 
     def _update_open(self, keys: Sequence[str], update: Document) -> int:
-        query = {"_id": {"$in": list(keys)}, **_OPEN_ROWS}
+        return self._update(keys, _OPEN_ROWS, update)
+
+    def _update(self, keys: Sequence[str], rows: Mapping[str, Any], update: Document) -> int:
+        """Those under these keys that are such `rows`; how many changed."""
+        query = {"_id": {"$in": list(keys)}, **rows}
         return self._dependency.call(lambda: self._collection.update_many(query, update)).modified_count
 
     def statuses(self, keys: Sequence[str]) -> dict[str, str]:
         """A `RowStatus` by key; absent rows are absent from the answer."""
-        query = {"_id": {"$in": list(keys)}}
-        found = self._dependency.call(lambda: list(self._collection.find(query, {"status": 1})))
-        return {str(row["_id"]): str(row["status"]) for row in found}
+        return {str(row["_id"]): str(row["status"]) for row in self.rows(keys)}
+
+    def rows(self, keys: Sequence[str]) -> list[Document]:
+        """Key (`_id`), campaign, status, and the later phase that changes it (`heldFor`), of those that there are."""
+        query, fields = {"_id": {"$in": list(keys)}}, dict.fromkeys(("campaignId", "status", "heldFor"), 1)
+        return self._dependency.call(lambda: list(self._collection.find(query, fields)))
 
     def of_entry(self, campaign_id: str, ref: str) -> list[Document]:
         """The messages that are owed to one entry, sent or not."""
@@ -122,10 +172,16 @@ class Outbox:
     def count(self, market: MarketPhase) -> int:
         return count(self._collection, self._dependency, market.as_fields())
 
-    def count_sent(self, market: MarketPhase, limit: int) -> int:
-        """How many rows are SENT, at most `limit` (from 1)."""
-        query = {**market.as_fields(), "status": RowStatus.SENT.value}
+    def count_sent(self, market: MarketPhase, kind: NoticeType, limit: int) -> int:
+        """How many rows of one type are SENT, at most `limit` (from 1)."""
+        query = {**market.as_fields(), "status": RowStatus.SENT.value, "type": kind.value}
         return count(self._collection, self._dependency, query, limit)
+
+    def count_withdrawn(self, market: MarketPhase, kind: NoticeType) -> int:
+        """How many rows of one type will not be sent as things stand: HELD, FAILED, SUPERSEDED."""
+        withdrawn = [RowStatus.HELD.value, RowStatus.FAILED.value, RowStatus.SUPERSEDED.value]
+        query = {**market.as_fields(), "status": {"$in": withdrawn}, "type": kind.value}
+        return count(self._collection, self._dependency, query)
 
     def count_by(self, market: MarketPhase, field: Literal["type", "resultHash", "status"]) -> Counter[str]:
         """How many rows there are by the value of one field."""
@@ -136,12 +192,30 @@ class Outbox:
         )
         return Counter({str(row["_id"]): int(row["rows"]) for row in found})
 
-    def due(self, now: str) -> bool:
-        """Whether any row may go by its time. Cheap: a sensor asks it often."""
-        query = {"status": RowStatus.PENDING.value, "notBefore": {"$lte": now}}
+    def due(self, market: MarketPhase, now: str, kind: NoticeType | None = None) -> bool:
+        """Whether any row (of one type if `kind` names it) is PENDING and may go by its time. Cheap: a sensor asks it
+        often.
+        """
+        return self._exists(_due(market, now, kind))
+
+    def open(self, market: MarketPhase) -> bool:
+        """Whether any row may still go out, now or later. As cheap."""
+        return self._exists({**market.as_fields(), **_OPEN_ROWS})
+
+    def _exists(self, query: Document) -> bool:
         return self._dependency.call(lambda: self._collection.find_one(query, {"_id": 1})) is not None
+
+    def of_market(self, market: MarketPhase) -> Iterator[Document]:
+        """Ref, type, status and, of a superseded one, why, of every row, at constant memory."""
+        fields = ("ref", "type", "status", "why")
+        return read_by_prefix(self._collection, self._dependency, market.prefix, fields)
 
     def entries(self, campaign_id: str) -> Iterator[Document]:
         """Entry, market, phase, type and status of every row, at constant memory."""
         fields = ("entryId", "marketId", "phase", "type", "status")
         return read_by_prefix(self._collection, self._dependency, f"{campaign_id}:", fields)
+
+
+def _due(market: MarketPhase, now: str, kind: NoticeType | None) -> Document:
+    query = {**market.as_fields(), "status": RowStatus.PENDING.value, "notBefore": {"$lte": now}}
+    return query if kind is None else {**query, "type": kind.value}

@@ -177,6 +177,13 @@ class Replica:
         by_id = {document["_id"]: stored_of(document) for document in documents}
         return {key: by_id[key.document_id] for key in keys if key.document_id in by_id}
 
+    def erased(self, keys: Sequence[EntryKey]) -> set[EntryKey]:
+        """Those of `keys` whose fan had their data erased."""
+        query = {"_id": {"$in": [key.document_id for key in keys]}, "erasedAt": {"$exists": True}}
+        found = self._dependency.call(lambda: list(self._collection.find(query, {"_id": 1})))
+        ids = {document["_id"] for document in found}
+        return {key for key in keys if key.document_id in ids}
+
     def scan(self, campaign_id: str | None, batch_size: int = 1000) -> Iterator[tuple[EntryKey, Stored]]:
         """Every document, tombstones included, of one campaign or of all, by ascending `_id`.
 

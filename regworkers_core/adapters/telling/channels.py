@@ -12,7 +12,6 @@ from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Change, Severity
 from regworkers_core.domain.reasons import ItemFailure, TransientFailure
 from regworkers_core.engine.dependency import Dependency
-from regworkers_core.engine.private_files import open_private, private_folder
 
 log = structlog.get_logger(__name__)
 ALL = frozenset(Severity)
@@ -83,8 +82,8 @@ class FileChannel:
 
     def tell(self, incident: Incident, change: Change) -> None:
         try:
-            private_folder(self._path.parent)
-            with open_private(self._path, append=True) as file:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("ab") as file:
                 file.write(orjson.dumps(as_document(incident, change)) + b"\n")
         except OSError as error:
             raise TransientFailure(self.name, f"{self._path}: {type(error).__name__}") from None

@@ -12,7 +12,7 @@ NEEDS = {
     "enqueue": ("dynamodb", "streams", "sqs"),
     "save": ("dynamodb", "sqs", "mongo"),
     "selections": ("sqs", "mongo", "s3", "dynamodb"),
-    "notifications": ("sqs", "mongo", "dynamodb"),
+    "notifications": ("sqs", "mongo", "s3", "dynamodb"),
     "publish": ("sqs", "kafka"),
 }
 # Who takes messages off a queue. The mailer of the platform empties the fourth one.

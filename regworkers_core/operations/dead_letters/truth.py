@@ -114,8 +114,7 @@ class Truths:
             case MessageType.ASSIGN:
                 return self._chunks(items)
             case MessageType.NOTIFY:
-                statuses = self._runtime.outbox.statuses(sorted({str(item.subject) for item in items}))
-                return {id(item): notice_truth(statuses.get(str(item.subject))) for item in items}
+                return self._notices(items)
             case MessageType.PUBLISH:
                 return {id(item): event_truth(self._refusal(item.subject)) for item in items}
 
@@ -129,6 +128,23 @@ class Truths:
         stored = self._runtime.replica.get(distinct)
         source = self._runtime.demand_table.get(distinct)
         return {key: entry_truth(key, source.get(key), stored.get(key)) for key in distinct}
+
+    def _notices(self, items: Sequence[Item]) -> dict[int, Truth]:
+        """One read of the rows, and one of the draw of each campaign that has a later phase."""
+        rows = {
+            row["_id"]: row
+            for row in self._runtime.outbox.rows(sorted({str(item.subject) for item in items}))
+        }
+        later = {row["campaignId"] for row in rows.values() if row.get("heldFor")}
+        draws = {campaign_id: self._runtime.draws.light(campaign_id) for campaign_id in later}
+
+        def changed_by(row: Mapping[str, Any] | None) -> int | None:
+            draw = draws.get(row["campaignId"]) if row else None
+            phase = draw.phases.get(row.get("heldFor", 0)) if row and draw else None
+            return phase.phase if phase is not None and "confirmedAt" in phase.fields else None
+
+        found = {id(item): rows.get(str(item.subject)) for item in items}
+        return {name: notice_truth(row, changed_by(row)) for name, row in found.items()}
 
     def _chunks(self, items: Sequence[Item]) -> dict[int, Truth]:
         rows = self._runtime.chunks.get(sorted({item.id for item in items}))
@@ -181,16 +197,18 @@ def chunk_truth(chunk: Chunk, row: Mapping[str, Any] | None) -> Truth:
     return Truth(Verdict.NEEDED, "the chunk is not done")
 
 
-def notice_truth(status: str | None) -> Truth:
-    """Of a message to a fan: `status` of its row in the outbox."""
-    if status is None:
+def notice_truth(row: Mapping[str, Any] | None, changed_by: int | None = None) -> Truth:
+    """Of a message to a fan: `row` is its row in the outbox, `changed_by` the confirmed phase that made it untrue."""
+    if row is None:
         return Truth(Verdict.GONE, "the outbox owes no such message")
-    if status == RowStatus.SENT:
+    if changed_by is not None:
+        return Truth(Verdict.SUPERSEDED, f"phase {changed_by} has changed what it says")
+    if row["status"] == RowStatus.SUPERSEDED:
+        return Truth(Verdict.SUPERSEDED, "it holds no longer, and the outbox will not send it")
+    if row["status"] == RowStatus.SENT:
         return Truth(
             Verdict.UNKNOWN, "the mailer had it and drops repeats by key; only it knows what it sent"
         )
-    if status == RowStatus.SUPERSEDED:
-        return Truth(Verdict.SUPERSEDED, "it holds no longer, and the outbox will not send it")
     return Truth(Verdict.SUPERSEDED, "the outbox has it as not sent yet, and sends it itself")
 
 

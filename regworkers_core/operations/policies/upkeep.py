@@ -19,13 +19,11 @@ UPKEEP = (
     ),
     Worker(
         "housekeeping",
-        "`regworkers housekeeping`, runs of housekeeping: the only one that deletes reports and pipeline files",
+        "`regworkers housekeeping`, runs of housekeeping: the only one that deletes reports",
         (
-            hold_leases("HoldTheLeasesOfTheArchiveAndOfDraws"),
-            Statement("FindClaims", ("dynamodb:Query",), (table,)),
-            Statement("LetClaimsGo", ("dynamodb:PartiQLUpdate",), (table,)),
+            hold_leases("HoldTheLeaseOfTheArchive"),
             Statement("LetDaysOfTheArchiveGo", ("s3:GetObject", "s3:PutObject"), objects("archive")),
-            Statement("DeleteReportsAndPipelineFiles", ("s3:DeleteObject",), objects("pipeline", "reviews")),
+            Statement("DeleteReports", ("s3:DeleteObject",), objects("reviews")),
             MISSING_OBJECTS,
         ),
     ),

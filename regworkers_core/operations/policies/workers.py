@@ -82,7 +82,7 @@ REPLICATION = (
 SELECTION = (
     Worker(
         "campaigns",
-        "campaign managers at a terminal, runs of their jobs",
+        "campaign managers at a terminal",
         (
             hold_leases("HoldLeases"),
             Statement(
@@ -93,8 +93,6 @@ SELECTION = (
             Statement("PlanMarketsThatWaitedForCodes", ("s3:GetObject", "s3:PutObject"), objects("pipeline")),
             MISSING_OBJECTS,
             send("QueueThem", "selection-queue"),
-            Statement("ReadWhatWasHandedIn", ("s3:GetObject",), objects("uploads")),
-            Statement("HandOut", ("s3:PutObject",), objects("downloads")),
         ),
         _LIST,
     ),
@@ -148,11 +146,14 @@ SELECTION = (
             DYNAMODB_ANSWERS,
             depth("SeeWhetherSqsAnswers", "replication-queue"),
             hold_leases("HoldLeases"),
+            Statement("CompareWithTheResult", ("s3:GetObject",), objects("pipeline")),
+            MISSING_OBJECTS,
             depth("WatchTheMailersDeadLetters", "notification-queue-dlq"),
             send("SendMessagesAndEvents", "analytics-queue", "notification-queue"),
             KEEP_DRAIN_ROWS,
             PUT_METRICS,
         ),
+        _LIST,
     ),
 )
 
@@ -167,9 +168,7 @@ ELIGIBILITY = (
                 (table,),
             ),
             hold_leases("OneListAtATime"),
-            Statement(
-                "ReadListsWriteRejects", ("s3:GetObject", "s3:PutObject"), objects("invites", "uploads")
-            ),
+            Statement("ReadListsWriteRejects", ("s3:GetObject", "s3:PutObject"), objects("invites")),
             MISSING_OBJECTS,
         ),
         _LIST,

@@ -12,6 +12,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.pairing import count_pairs
+from regworkers_core.selection.notify.counts import compare, differences
 from regworkers_core.selection.verdict import Verdict
 
 
@@ -52,10 +53,13 @@ def codes_within_capacity(runtime: Runtime, campaign_id: str) -> Verdict:
 
 
 def counts_match(runtime: Runtime, campaign_id: str) -> Verdict:
-    """In every completed market planned = written = enqueued, and the winners are those of the result."""
+    """In every completed market planned = written = enqueued, and the winners are those of the result; after the last
+    confirmed phase, once it is complete, those who won are those who have a code and those whose last message says so.
+    """
     numbers: Counter[str] = Counter()
     wrong: list[str] = []
-    for phase in _published(runtime, campaign_id):
+    published = _published(runtime, campaign_id)
+    for phase in published:
         new = {
             market: each["new"] for market, each in orjson.loads(phase.fields["summary"])["markets"].items()
         }
@@ -70,6 +74,11 @@ def counts_match(runtime: Runtime, campaign_id: str) -> Verdict:
             numbers.update(planned=planned, written=written, enqueued=enqueued)
             if not planned == written == enqueued == new.get(market_id, planned):
                 wrong.append(f"{market}: planned {planned}, written {written}, enqueued {enqueued}")
+    if published[-1].reached(PhaseStatus.COMPLETED):
+        compared = compare(runtime, campaign_id, published[-1].phase)
+        numbers.update(compared)
+        if different := differences(compared):
+            wrong.append(f"phase {published[-1].phase}: {different}")
     text = "; ".join(wrong) if wrong else "planned = written = enqueued in every completed market"
     return Verdict(not wrong, text, dict(numbers))
 

@@ -22,6 +22,7 @@ from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import OUTCOMES
 
 _BATCH_ROWS = 50_000
+_CHANGED_ROWS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,17 @@ class Committed:
             f"SELECT ref, entry_id, {_TYPE} AS type FROM outcomes WHERE {_TOLD} ORDER BY ref"
         ).to_arrow_reader(_BATCH_ROWS)
         yield from reader
+
+    def changed(self) -> Iterator[tuple[list[str], list[str]]]:
+        """Refs whose outcome is another one than in the phase before, with the market that each had won by then (empty:
+        none), a few thousand at a time.
+        """
+        found = self.connection.execute(
+            "SELECT ref, previous_market FROM outcomes WHERE previous <> '' AND outcome <> previous ORDER BY ref"
+        )
+        while rows := found.fetchmany(_CHANGED_ROWS):
+            refs, markets = zip(*rows, strict=True)
+            yield list(refs), list(markets)
 
 
 _TYPE = " ".join(

@@ -29,6 +29,7 @@ from regworkers_core.selection.codes.precheck import check_codes
 from regworkers_core.selection.draw import allocation, commitment, freezing, reporting, seeding
 from regworkers_core.selection.draw.held import HeldDraw
 from regworkers_core.selection.draw.opening import await_writers, refuse_late_strikes, terms_of_first
+from regworkers_core.selection.notify.holding import settle
 
 Settled = Callable[[str], Sequence[str]]
 
@@ -87,28 +88,21 @@ class DrawRun(HeldDraw):
 
     @property
     def phase(self) -> int:
-        """The phase that this run works on. Raises UsageError when the draw has none of that number."""
-        record = self._runtime.draws.get(self.campaign_id)
-        if record is None or not record.phases:
-            return 1
+        """The phase that this run works on. Raises UsageError before the first one is opened."""
         return self._ready(PhaseStatus.OPENED, "judge")[1].phase
 
     @property
     def word(self) -> str:
-        """What confirms the publication of this run's phase. It names the phase, so that a run that is executed again
-        cannot confirm one that nobody has looked at.
+        """What confirms the publication of this run's phase. That of a top-up names it, so that a run that is
+        executed again cannot confirm a phase that nobody has looked at.
         """
-        return f"{self.campaign_id}:{self.phase}"
+        phase = self.phase
+        return self.campaign_id if phase == 1 else f"{self.campaign_id}:{phase}"
 
-    def _require_word(self, confirm: str | None) -> None:
-        if confirm and confirm != self.word:
-            raise RequestError(f"the confirmation should be {self.word}, found {confirm!r}: nothing was done")
-
-    def steps(self, confirm: str | None = None, *, unasked: bool = False) -> Iterator[Step]:
-        """All steps in order; `confirm` is the word for the phase that they come to, `unasked` publishes without one.
-        Ends after a step that awaits something, or waits. Raises RequestError for a wrong word before the first step.
+    def steps(self, confirm: str | None = None) -> Iterator[Step]:
+        """All steps in order; `confirm`, the campaign's id, confirms the phase that they came to. Ends after one
+        that awaits a confirmation, or waits.
         """
-        self._require_word(confirm)
         for step in (
             self.judge,
             self.freeze,
@@ -122,7 +116,7 @@ class DrawRun(HeldDraw):
             yield came_to
             if came_to.state in ("awaiting", "waiting") or self._stop.is_set:
                 return
-        yield self.publish(self.word if unasked else confirm)
+        yield self.publish(self.word if confirm == self.campaign_id else confirm)
 
     def preview(self) -> Step:
         """Judge the entries as they are now, whatever the campaign's status, and decide nothing."""
@@ -283,6 +277,9 @@ class DrawRun(HeldDraw):
                 decided |= {"drawnAt": self._now(), "status": PhaseStatus.DRAWN.value}
                 self._decide(lease, phase.phase, decided, once="resultHash")
                 phase, state = self._phase(phase.phase), "done"
+                self._on_step("draw.after_result")
+            # What this phase changes waits from now on.
+            settle(self._runtime, self.campaign_id, token=lease.token)
             allocation.announce_result(self._runtime, self.campaign_id, phase)
         return Step("allocate", state, allocation.facts(phase))
 
@@ -303,7 +300,8 @@ class DrawRun(HeldDraw):
         """Plan codes and queue the work on them, once `confirm` is `word` (or the settings say that none is needed).
         Raises UsageError for another one.
         """
-        self._require_word(confirm)
+        if confirm and confirm != self.word:
+            raise RequestError(f"the confirmation should be {self.word}, found {confirm!r}")
         with self._lease() as lease:
             _, phase = self._ready(PhaseStatus.DRAWN, "allocate")
             if phase.reached(PhaseStatus.COMPLETED):
@@ -315,6 +313,9 @@ class DrawRun(HeldDraw):
                     raise self._missing("report")
                 said = {"confirmedAt": self._now(), "confirmedBy": self._run_id if confirm else "settings"}
                 self._decide(lease, phase.phase, said, once="confirmedAt")
+                self._on_step("draw.after_confirm")
+            # What it changes is superseded before anything of it is given or sent.
+            settle(self._runtime, self.campaign_id, token=lease.token)
             stood = phase.reached(PhaseStatus.PUBLISHED)
             publish_phase(
                 self._runtime,

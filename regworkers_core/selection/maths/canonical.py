@@ -83,8 +83,7 @@ class Fields:
         self._document: Mapping[str, Any] = document
 
     def refuse(self, key: str, what: str) -> NoReturn:
-        # A key may be a stranger's text, too.
-        where = short(".".join(part for part in (self._path, key) if part))[1:-1]
+        where = ".".join(part for part in (self._path, key) if part)
         raise DrawError(self._artefact, f"{where}: {what}" if where else what)
 
     def raw(self, key: str) -> Any:

@@ -1,32 +1,54 @@
-"""The outbox as a drain's source: one sender at a time hands out due rows, a message's worth at a time."""
+"""The outbox as a drain's source: one sender at a time hands out due rows, a message's worth at a time.
+
+A page is read, handed out and marked under the lease of its campaign's draw, under which alone a phase is drawn and
+confirmed: what is true when the page is read is true when its messages go. Beside 6 calls for every send of ten
+messages (two switches, the send, its events, its marks) a page costs 8: two to take the lease and one to free it, the
+draw, its rows, the tombstones of erased fans, whether rows are due at all, and the dead letters of the mailer.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
 
+from regworkers_core.adapters.mongo.draws import lease_name
+from regworkers_core.adapters.mongo.outbox import ERASED, RowStatus
+from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.domain.reasons import PermanentFailure
-from regworkers_core.domain.selection import MarketPhase, Notice
+from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.held_lease import PATIENCE_LEASES
+from regworkers_core.engine.held_lease import LOOK_SHARE, PATIENCE_LEASES
 from regworkers_core.engine.leases import Lease, LeaseHolder
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.notify.units import Unit, canary_left, held_until, lock, undelivered
+from regworkers_core.selection.notify.holding import is_settled, settle
+from regworkers_core.selection.notify.units import (
+    Unit,
+    canary_left,
+    held_until,
+    is_due,
+    lock,
+    to_lock,
+    undelivered,
+)
 
 log = structlog.get_logger(__name__)
 LEASE = "notifications"
 SENDER = "send_notifications"
 # Rows that are read at once and held in memory. Between two pages all that was handed out comes to its end.
-_PAGE_ROWS = 5_000
+_PAGE_ROWS = 10_000
 # One send of the queue: ten messages.
 _PARCELS = 10
 _PAUSE_SECONDS = 0.2
+# Of a lease time: for how long a page may keep the lease of its draw, so that a run of that draw gets it in its
+# patience, and for how long it is left to others then, which is longer than they wait between two looks.
+_HOLD_LEASES = 0.5
+_LEAVE_LEASES = 2 * LOOK_SHARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +66,25 @@ class OutboxSource:
     """Implements `engine.drain.Source[Parcel]`. Without the lease it hands out nothing and idles away."""
 
     def __init__(
-        self, runtime: Runtime, *, owner: str, sleep: Callable[[float], object], page_rows: int = _PAGE_ROWS
+        self,
+        runtime: Runtime,
+        *,
+        owner: str,
+        sleep: Callable[[float], object],
+        page_rows: int = _PAGE_ROWS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._runtime, self._sleep, self._page_rows = runtime, sleep, page_rows
-        lease_seconds = runtime.settings.selection.lease_seconds
-        self._holder = LeaseHolder(runtime.leases, owner, lease_seconds=lease_seconds)
-        self._patience_seconds = lease_seconds * PATIENCE_LEASES
+        self._runtime, self._sleep, self._page_rows, self._clock = runtime, sleep, page_rows, clock
+        self._lease_seconds = runtime.settings.selection.lease_seconds
+        self._holder = LeaseHolder(runtime.leases, owner, lease_seconds=self._lease_seconds, clock=clock)
         self._lease: Lease | None = None
         # Since when (monotonic seconds) somebody else holds the lease before our eyes.
         self._refused_since: float | None = None
+        # That of the draw whose page is handed out, since when, and which draws are left to others until when.
+        self._draw: Lease | None = None
+        self._draw_of, self._draw_since = "", 0.0
+        self._leave_until: dict[str, float] = {}
+        self._waits_for_draw = False
         self._lock = threading.Lock()
         self._ready: deque[Parcel] = deque()
         self._in_flight = 0
@@ -63,19 +95,22 @@ class OutboxSource:
     def receive(self) -> list[Parcel]:
         if not self._leads():
             return self._nothing()
+        if self._ready and (self._kept_too_long() or self._stopped(self._ready[0].market.campaign_id)):
+            # What was read is read again when it may go.
+            self._ready.clear()
         if not self._ready:
             with self._lock:
                 busy = self._in_flight > 0
             if busy or not self._refill():
                 return self._nothing()
-        elif self._stopped(self._ready[0].market.campaign_id):
-            # What was read is read again when it may go.
-            self._ready.clear()
-            return self._nothing()
         batch = [self._ready.popleft() for _ in range(min(_PARCELS, len(self._ready)))]
         with self._lock:
             self._in_flight += len(batch)
         return batch
+
+    def may_send(self) -> bool:
+        """Whether both leases are still held: asked right before a send, by the threads of the drain."""
+        return not any(lease is None or lease.lost for lease in (self._lease, self._draw))
 
     def _leads(self) -> bool:
         if self._lease is None or self._lease.lost:
@@ -84,7 +119,7 @@ class OutboxSource:
         if self._lease is not None:
             self._refused_since = None
         elif self._refused_since is None:
-            self._refused_since = time.monotonic()
+            self._refused_since = self._clock()
         return self._lease is not None
 
     def _nothing(self) -> list[Parcel]:
@@ -95,61 +130,123 @@ class OutboxSource:
         markets = self._runtime.draw_markets
         return bool(markets.all_switch().get("paused") or markets.switch(campaign_id).get("paused"))
 
+    # The lease of a draw
+
+    def _take_draw(self, campaign_id: str) -> bool:
+        """False while a run of that draw is at work, or may want to be."""
+        if self._draw_of == campaign_id and not self._kept_too_long():
+            return True
+        self._free_draw()
+        if self._leave_until.get(campaign_id, 0.0) > self._clock():
+            return False
+        self._draw = self._holder.acquire(lease_name(campaign_id))
+        self._draw_of, self._draw_since = campaign_id, self._clock()
+        return self._draw is not None
+
+    def _kept_too_long(self) -> bool:
+        kept = self._clock() - self._draw_since
+        return self._draw is None or self._draw.lost or kept >= self._lease_seconds * _HOLD_LEASES
+
+    def _free_draw(self) -> None:
+        lease, self._draw = self._draw, None
+        if lease is None:
+            return
+        if self._clock() - self._draw_since >= self._lease_seconds * _HOLD_LEASES:
+            self._leave_until[self._draw_of] = self._clock() + self._lease_seconds * _LEAVE_LEASES
+        lease.release()
+
+    # Pages
+
     def _refill(self) -> bool:
         """Read the next page of the first unit that has one. Nothing is in flight here, so what is PENDING was
         not handed out, or came back.
         """
         now = self._runtime.clock()
+        self._waits_for_draw = False
         refused: set[str] = set()
         for unit in undelivered(self._runtime):
             campaign_id = unit.market.campaign_id
             if campaign_id in refused or self._rest_until.get(unit.market, 0.0) > now:
                 continue
-            if unit.phase.fields["notBefore"] > iso(now):
+            if not is_due(self._runtime, unit, now):
                 continue
-            if not self._may_go(unit, now):
+            if not self._counts_fit(unit):
                 refused.add(campaign_id)
-                continue
-            if self._read(unit, now):
+            elif not self._take_draw(campaign_id):
+                self._waits_for_draw = True
+                refused.add(campaign_id)
+            elif self._read(unit, now):
                 return True
+        self._free_draw()
         return False
 
-    def _may_go(self, unit: Unit, now: float) -> bool:
-        """Counts, canary and dead letters of a unit; what is wrong with them pauses its campaign."""
+    def _counts_fit(self, unit: Unit) -> bool:
+        """What is wrong with the counts pauses the campaign."""
         try:
             lock(self._runtime, unit)
+            if to_lock(unit.record) is not None:
+                # Late: it brings pyarrow and DuckDB, which whoever only names this drain does not need.
+                from regworkers_core.selection.notify.counts import lock_counts
+
+                # It takes long, and a phase that is confirmed meanwhile makes it void.
+                self._free_draw()
+                return lock_counts(self._runtime, unit.record)
         except PermanentFailure as failure:
             self._pause(unit, failure.error)
-            return False
-        if canary_left(self._runtime, unit) is not None:
-            return True
-        if held_until(self._runtime, unit) > now:
-            return False
-        dead = self._dead_letters()
-        tolerated = int(self._runtime.draw_markets.switch(unit.market.campaign_id).get("tolerated", 0))
-        if dead > tolerated:
-            self._pause(unit, f"{dead} dead letters of the mailer's queue, {tolerated} of them known")
             return False
         return True
 
     def _read(self, unit: Unit, now: float) -> bool:
-        left = canary_left(self._runtime, unit)
-        limit = self._page_rows if left is None else min(left, self._page_rows)
-        rows = self._runtime.outbox.pending(unit.market, now=iso(now), limit=limit)
-        if not rows:
-            self._end(unit)
+        """Under the draw's lease: the rows that may go as the draw stands now."""
+        canary = canary_left(self._runtime, unit)
+        record = self._runtime.draws.light(unit.market.campaign_id)
+        if record is None or self._draw is None:
             return False
+        if not is_settled(record):
+            settle(self._runtime, record.campaign_id, token=self._draw.token)
+        if record.notifications.get("paused"):
+            return False
+        rows = self._without_erased(self._rows(Unit(unit.market, record), canary, now), now)
         self._ready.extend(
             Parcel(tuple(rows[start : start + MAX_ITEMS])) for start in range(0, len(rows), MAX_ITEMS)
         )
-        return True
+        if not rows:
+            self._end(unit)
+        return bool(rows)
+
+    def _rows(self, unit: Unit, canary: Mapping[NoticeType, int], now: float) -> list[Notice]:
+        """Those of the canary, of each type; once they are out and nothing of them came back, a page of the rest."""
+        pending, at = self._runtime.outbox.pending, iso(now)
+        rows: list[Notice] = []
+        for kind, left in canary.items():
+            rows += pending(unit.market, now=at, limit=min(left, self._page_rows), kind=kind)
+        if rows or held_until(self._runtime, unit) > now:
+            return rows
+        dead, tolerated = self._dead_letters(), int(unit.record.notifications.get("tolerated", 0))
+        if dead > tolerated:
+            self._pause(unit, f"{dead} dead letters of the mailer's queue, {tolerated} of them known")
+            return []
+        return pending(unit.market, now=at, limit=self._page_rows)
+
+    def _without_erased(self, rows: list[Notice], now: float) -> list[Notice]:
+        """A fan whose data were erased is told nothing, whenever the row was written."""
+        keys = {notice.key: EntryKey(notice.market.campaign_id, notice.entry_id) for notice in rows}
+        erased = self._runtime.replica.erased(list(keys.values())) if keys else set()
+        if not erased:
+            return rows
+        gone = [key for key, entry in keys.items() if entry in erased]
+        self._counts["superseded"] += self._runtime.outbox.supersede(gone, why=ERASED, at=iso(now))
+        return [notice for notice in rows if keys[notice.key] not in erased]
 
     def _end(self, unit: Unit) -> None:
-        """Nothing of it is left to send: note it when that means that all of it is sent."""
-        planned = int(unit.entry["planned"])
-        sent = self._runtime.outbox.count_sent(unit.market, planned + 1) if planned else 0
-        if sent == planned:
-            self._runtime.draw_markets.delivered(unit.market, sent=sent, at=iso(self._runtime.clock()))
+        """Nothing of it may go now: note it when that means that all of it is sent, or holds no longer."""
+        if self._runtime.outbox.open(unit.market):
+            return
+        rows = self._runtime.outbox.count_by(unit.market, "status")
+        sent, superseded = rows[RowStatus.SENT], rows[RowStatus.SUPERSEDED]
+        if sent + superseded == int(unit.entry["planned"]):
+            at = iso(self._runtime.clock())
+            self._runtime.draw_markets.delivered(unit.market, sent=sent, superseded=superseded, at=at)
             self._counts["markets_delivered"] += 1
 
     def _pause(self, unit: Unit, reason: str) -> None:
@@ -175,16 +272,21 @@ class OutboxSource:
                 self._rest_until[parcel.market] = now + wait_seconds
 
     def heartbeat(self) -> None:
-        """Keep the lease. Once it is lost nothing more is handed out."""
-        if self._lease is not None:
-            self._lease.renew()
+        """Keep the leases. Once one is lost nothing more is handed out."""
+        for lease in (self._lease, self._draw):
+            if lease is not None:
+                lease.renew()
 
     def may_idle(self) -> bool:
-        """A dead sender's lease is waited out; one that is still held after that has a living sender."""
-        waited = 0.0 if self._refused_since is None else time.monotonic() - self._refused_since
-        return self._refused_since is None or waited > self._patience_seconds
+        """A dead sender's lease is waited out; one that is still held after that has a living sender. While a run of a
+        draw is at work, its messages wait for the end of its step.
+        """
+        if self._refused_since is None:
+            return not self._waits_for_draw
+        return self._clock() - self._refused_since > self._lease_seconds * PATIENCE_LEASES
 
     def close(self) -> None:
+        self._free_draw()
         if self._lease is not None:
             self._lease.release()
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from regworkers_core.adapters.mongo.outbox import RowStatus
+from regworkers_core.adapters.mongo.outbox import SOURCE, RowStatus
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.notify.holding import markets_of, waits_for
 from regworkers_core.selection.notify.units import Unit, held_until
 
 
@@ -46,8 +46,23 @@ def resume(runtime: Runtime, campaign_id: str | None, *, reason: str, by: str) -
     return {**answer, "toleratedDeadLetters": dead}
 
 
+def retry(runtime: Runtime, campaign_id: str, *, by: str) -> dict[str, Any]:
+    """Try the messages that FAILED once more, and close their dead letters. Raises UsageError for a campaign without a
+    draw.
+    """
+    record = runtime.draws.light(campaign_id)
+    if record is None:
+        raise _no_draw(campaign_id)
+    at = iso(runtime.clock())
+    rows = sum(runtime.outbox.retry(market) for market in markets_of(record))
+    of_campaign = {"queue": SOURCE, "campaignId": campaign_id}
+    closed = runtime.dead_letter_history.close_all(of_campaign, "resolved", before=at, at=at, by=by)
+    return {"campaignId": campaign_id, "messages": rows, "deadLettersClosed": closed}
+
+
 def status(runtime: Runtime, campaign_id: str | None) -> dict[str, Any]:
-    """Switches, and by campaign, phase and market how many messages wait and are sent.
+    """Switches, and by campaign, phase and market how many messages are to be sent (`pending`), are held by a later
+    phase that is drawn and not confirmed (`waiting`), are `sent`, hold no longer (`superseded`), or `failed`.
 
     Counts every row of the campaigns in question: not for sensors. Raises UsageError for a campaign without a draw.
     """
@@ -57,25 +72,35 @@ def status(runtime: Runtime, campaign_id: str | None) -> dict[str, Any]:
         if record is None:
             raise _no_draw(str(campaign_id))
         phases: dict[str, Any] = {}
-        for number, phase in record.phases.items():
-            markets = {}
-            for market_id in phase.markets:
-                market = MarketPhase(record.campaign_id, market_id, number)
-                rows = runtime.outbox.count_by(market, "status")
-                held = held_until(runtime, Unit(market, phase))
-                markets[market_id] = {
-                    "status": phase.markets[market_id]["status"],
-                    "pending": rows[RowStatus.PENDING],
-                    "sent": rows[RowStatus.SENT],
-                    "deliveredAt": phase.markets[market_id].get("deliveredAt"),
-                    "heldUntil": iso(held) if held > runtime.clock() and rows[RowStatus.PENDING] else None,
-                }
-            if markets:
-                phases[str(number)] = {"notBefore": phase.fields["notBefore"], "markets": markets}
-        campaigns[record.campaign_id] = {"switch": dict(record.notifications), "phases": phases}
+        for market in markets_of(record):
+            unit = Unit(market, record)
+            of_phase = phases.setdefault(
+                str(market.phase), {"notBefore": unit.phase.fields["notBefore"], "markets": {}}
+            )
+            of_phase["markets"][market.market_id] = _of_market(runtime, unit)
+        campaigns[record.campaign_id] = {
+            "switch": dict(record.notifications),
+            "waitsFor": waits_for(record),
+            "phases": phases,
+        }
     everything = dict(runtime.draw_markets.all_switch())
     everything.pop("_id", None)
     return {"all": everything, "campaigns": campaigns}
+
+
+def _of_market(runtime: Runtime, unit: Unit) -> dict[str, Any]:
+    rows = runtime.outbox.count_by(unit.market, "status")
+    held = held_until(runtime, unit)
+    return {
+        "status": unit.entry["status"],
+        "pending": rows[RowStatus.PENDING],
+        "waiting": rows[RowStatus.HELD],
+        "sent": rows[RowStatus.SENT],
+        "superseded": rows[RowStatus.SUPERSEDED],
+        "failed": rows[RowStatus.FAILED],
+        "deliveredAt": unit.entry.get("deliveredAt"),
+        "heldUntil": iso(held) if held > runtime.clock() and rows[RowStatus.PENDING] else None,
+    }
 
 
 def _no_draw(campaign_id: str) -> UsageError:

@@ -1,25 +1,28 @@
 """Send parcels: the message first, then its events, then the rows count as SENT.
 
 A crash in between repeats the message with the same keys, and the mailer drops what it knows by key. A row that raises
-an exception holds up no other: it alone stays PENDING.
+an exception holds up no other: it alone becomes FAILED, an open dead letter of the history, until it is tried again.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
 
+from regworkers_core.adapters.mongo.outbox import SOURCE
+from regworkers_core.domain.dead_letter import DeadLetter, Subject
 from regworkers_core.domain.events import notification_queued
 from regworkers_core.domain.messages import MessageType, encode
-from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
 from regworkers_core.domain.selection import Notice
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.engine.defects import NotAtOnce, in_parts
+from regworkers_core.engine.defects import NotAtOnce, defect_of, in_parts
 from regworkers_core.engine.dependency import RetryPolicy
 from regworkers_core.engine.drain import DEFECT_PAUSE_SECONDS, Settlement
+from regworkers_core.engine.fuse import Fuse, FuseBlown
 from regworkers_core.engine.ports import Outgoing, Queue
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.observability.logs import Passed, describe, entries_passed
@@ -33,16 +36,27 @@ _AGAIN = RetryPolicy(first_cap_seconds=2.0, last_cap_seconds=30.0)
 
 
 class NotifyWork:
-    """`Work[Parcel]`. `counts` are of fans' messages, not of queue messages."""
+    """`Work[Parcel]`. `counts` are of fans' messages, not of queue messages. `may_send` is asked right before a send:
+    False once a lease is lost.
+    """
 
-    def __init__(self, runtime: Runtime, *, run_id: str, on_step: OnStep = no_step) -> None:
-        self._runtime, self._run_id, self._on_step = runtime, run_id, on_step
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        run_id: str,
+        may_send: Callable[[], bool],
+        on_step: OnStep = no_step,
+    ) -> None:
+        self._runtime, self._run_id, self._may_send, self._on_step = runtime, run_id, may_send, on_step
+        self._fuse = Fuse()
 
     def __call__(self, parcels: Sequence[Parcel]) -> Settlement[Parcel]:
         settlement = Settlement[Parcel]()
         with span("notifications", parcels=len(parcels)):
             for part in in_parts(parcels, self._together, lambda parcel, _: self._row_by_row(parcel)):
                 settlement.add(part)
+        settlement.blown = self._fuse.blown
         return settlement
 
     def _together(self, parcels: Sequence[Parcel]) -> Settlement[Parcel]:
@@ -52,6 +66,9 @@ class NotifyWork:
         # All that a row may raise for comes before the sending: behind it, to look for that row tells fans again.
         messages = [_message(parcel) for parcel in parcels]
         events = {parcel: _events(parcel, iso(now)) for parcel in parcels}
+        if self._fuse.blown is not None or not self._may_send():
+            self._return(parcels, settlement)
+            return settlement
         confirmed = self._send(queue, parcels, messages, settlement)
         self._on_step("notifications.after_send")
         try:
@@ -66,26 +83,41 @@ class NotifyWork:
         return settlement
 
     def _row_by_row(self, parcel: Parcel) -> Settlement[Parcel]:
-        """Of a parcel that raises. The outbox has no dead letters: a row that raises alone is a defect of the drain."""
-
-        def defect(notice: Notice, error: Exception) -> Settlement[Parcel]:
-            log.error(
-                "a row of the outbox cannot be sent",
-                campaignId=notice.market.campaign_id,
-                error=describe(error),
-            )
-            counts = Counter({"received": 1, "returned": 1})
-            return Settlement(again=[(parcel, DEFECT_PAUSE_SECONDS)], counts=counts, defects=[error])
-
+        """Of a parcel that raises: a row that raises alone, twice, is tried no more."""
         whole = Settlement[Parcel]()
         for part in in_parts(
-            parcel.notices, lambda notices: self._together([Parcel(tuple(notices))]), defect
+            parcel.notices,
+            lambda notices: self._together([Parcel(tuple(notices))]),
+            lambda notice, error: self._failed(parcel, notice, error),
         ):
             whole.add(part)
-        # What is SENT by now is not read again.
+        # What is SENT or FAILED by now is not read again.
         wait = max((after for _, after in whole.again), default=None)
         whole.done, whole.again = ([parcel], []) if wait is None else ([], [(parcel, wait)])
         return whole
+
+    def _failed(self, parcel: Parcel, notice: Notice, error: Exception) -> Settlement[Parcel]:
+        """Recorded first, then noted in the row: a crash in between repeats both, and the history keeps one document.
+        The fuse counts it before: what too many rows raise is a bug, and they stay as they are.
+        """
+        failure, runtime = defect_of(error), self._runtime
+        try:
+            self._fuse.failed(failure)
+            at = iso(runtime.clock())
+            runtime.dead_letters.record(
+                [_dead_letter(parcel, notice, failure, at)], at=at, run_id=self._run_id
+            )
+            runtime.outbox.fail(notice.key, failure, at=at, run_id=self._run_id)
+        except (FuseBlown, TransientFailure) as stopped:
+            log.warning("a row of the outbox stays as it is", error=describe(stopped))
+            counts = Counter({"received": 1, "returned": 1})
+            return Settlement(again=[(parcel, DEFECT_PAUSE_SECONDS)], counts=counts)
+        log.error(
+            "a row of the outbox raised, twice and alone",
+            campaignId=notice.market.campaign_id,
+            error=failure.error,
+        )
+        return Settlement(counts=Counter({"received": 1, "dead_lettered": 1}))
 
     def _send(
         self,
@@ -134,6 +166,7 @@ class NotifyWork:
         settlement.counts["sent"] += sent
         # Another sender, whose lease had run out, was at the same rows.
         settlement.counts["unchanged"] += len(notices) - sent
+        self._fuse.passed(len(notices))
         settlement.lags.extend(now - (seconds(notice.not_before) or now) for notice in notices)
 
     def _return(self, parcels: Sequence[Parcel], settlement: Settlement[Parcel]) -> None:
@@ -141,6 +174,11 @@ class NotifyWork:
         number = sum(len(parcel.notices) for parcel in parcels)
         settlement.counts["received"] += number
         settlement.counts["returned"] += number
+
+
+def _dead_letter(parcel: Parcel, notice: Notice, failure: PermanentFailure, at: str) -> DeadLetter:
+    ids = {**notice.market.as_fields(), "entryId": notice.entry_id}
+    return DeadLetter(SOURCE, notice.key, failure, _correlation_id(parcel), at, Subject(notice.key, ids))
 
 
 def _correlation_id(parcel: Parcel) -> str:

@@ -80,8 +80,14 @@ def test_a_chunk_is_judged_by_its_plan() -> None:
 
 
 def test_nobody_but_the_mailer_can_tell_of_a_message_that_it_had() -> None:
-    told = [notice_truth(status).verdict for status in (None, "PENDING", "SENT")]
-    assert told == [Verdict.GONE, Verdict.SUPERSEDED, Verdict.UNKNOWN]
+    rows = [None, *({"status": status} for status in ("PENDING", "SENT", "SUPERSEDED"))]
+    told = [notice_truth(row).verdict for row in rows]
+    assert told == [Verdict.GONE, Verdict.SUPERSEDED, Verdict.UNKNOWN, Verdict.SUPERSEDED]
+
+
+def test_a_message_that_was_sent_is_superseded_by_the_confirmed_phase_that_changes_it() -> None:
+    truth = notice_truth({"status": "SENT"}, changed_by=2)
+    assert truth.verdict is Verdict.SUPERSEDED and "phase 2" in truth.why
 
 
 def test_an_event_that_its_schema_refuses_would_fail_again() -> None:

@@ -38,7 +38,7 @@ def test_an_exception_after_the_sending_tells_no_fan_twice_in_one_batch() -> Non
         clock=lambda: 0.0,
         outbox=SimpleNamespace(mark_sent=mark_sent),
     )
-    work = NotifyWork(runtime, run_id="run")
+    work = NotifyWork(runtime, run_id="run", may_send=lambda: True)
 
     def alone(_parcel: Parcel, _error: Exception) -> Settlement[Parcel]:
         return Settlement()

@@ -1,0 +1,152 @@
+"""The count lock: those who won are those who have a code and those whose last message says so.
+
+Compared ref by ref, in files, so that memory does not grow with the number of winners. Struck refs are left aside, for
+a code or a message that they had before stays theirs, and refs whose fan had their data erased.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from regworkers_core.adapters.mongo.draws import DrawRecord
+from regworkers_core.adapters.mongo.outbox import ERASED, RowStatus
+from regworkers_core.domain.reasons import PermanentFailure, Reason
+from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, NoticeType, Outcome
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.committed import committed
+from regworkers_core.selection.notify.units import to_lock
+
+_ROWS = 10_000
+_KEYS = 1_000
+_CODES = pa.schema({"ref": pa.string()})
+_MESSAGE_FIELDS: list[pa.Field[Any]] = [
+    pa.field("ref", pa.string()),
+    pa.field("phase", pa.int32()),
+    *(pa.field(name, pa.bool_()) for name in ("winner", "superseded", "erased")),
+]
+_MESSAGES = pa.schema(_MESSAGE_FIELDS)
+_ASIDE = (
+    f"SELECT ref FROM outcomes WHERE outcome = '{Outcome.STRUCK}' UNION SELECT ref FROM messages WHERE erased"
+)
+# Of two messages of one phase, the one that is none to a winner counts as the last: that is wrong for a winner.
+_LAST = "arg_max(winner, phase * 2 + (NOT winner)::INT)"
+_SETS = {
+    "won": f"SELECT ref FROM outcomes WHERE outcome = '{Outcome.WINNER}'",
+    "coded": "SELECT DISTINCT ref FROM codes",
+    "told": f"SELECT ref FROM messages WHERE NOT superseded GROUP BY ref HAVING {_LAST}",
+}
+_DIFFERENCES = {
+    "wonWithoutCode": ("won", "coded"),
+    "codeWithoutWin": ("coded", "won"),
+    "wonNotTold": ("won", "told"),
+    "toldWithoutWin": ("told", "won"),
+}
+
+
+def lock_counts(runtime: Runtime, record: DrawRecord) -> bool:
+    """Compare, and note that nothing differs. False when a further phase was confirmed meanwhile: what was read then
+    belongs to no phase.
+
+    Raises PermanentFailure COUNT_MISMATCH with the numbers, TransientFailure.
+    """
+    phase = to_lock(record)
+    if phase is None:
+        return True
+    numbers = compare(runtime, record.campaign_id, phase.phase)
+    now = runtime.draws.light(record.campaign_id)
+    latest = None if now is None else to_lock(now)
+    if latest is None or latest.phase != phase.phase:
+        return False
+    if wrong := differences(numbers):
+        raise PermanentFailure(
+            Reason.COUNT_MISMATCH,
+            f"counts locked: in phase {phase.phase} winners, codes and messages are not of the same refs: {wrong}",
+        )
+    runtime.draw_markets.lock_counts(record.campaign_id, phase.phase, iso(runtime.clock()))
+    return True
+
+
+def differences(numbers: dict[str, int]) -> str:
+    """What differs, in words; empty when nothing does."""
+    return ", ".join(f"{name} {numbers[name]}" for name in (*_DIFFERENCES, "toldTwice") if numbers[name])
+
+
+def compare(runtime: Runtime, campaign_id: str, number: int) -> dict[str, int]:
+    """`won`, `coded`, `told`, `aside` after a phase whose markets are complete; what differs between the first three;
+    `toldTwice`: winners of the first phase who are told something else in it, too. Two reads for each thousand winners,
+    and one for each thousand messages of later phases. Raises TransientFailure, PermanentFailure RESULT_MISMATCH.
+    """
+    record = runtime.draws.get(campaign_id)
+    if record is None:
+        raise PermanentFailure(Reason.RESULT_MISMATCH, f"campaign {campaign_id} has no draw")
+    with tempfile.TemporaryDirectory(prefix="regworkers-counts-") as scratch:
+        codes, messages = Path(scratch) / "codes.parquet", Path(scratch) / "messages.parquet"
+        given = runtime.code_claims.of_campaign(campaign_id)
+        _write(codes, _CODES, ([{"ref": str(code.get("ref"))} for code in page] for page in given))
+        _write(messages, _MESSAGES, _pages(_messages(runtime, record, number)))
+        with committed(runtime, campaign_id, number, record.phases[number].fields) as result:
+            connection = result.connection
+            for name, path in (("codes", codes), ("messages", messages)):
+                connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{path}')")
+            connection.execute(f"CREATE TEMP TABLE aside AS {_ASIDE}")
+            for name, query in _SETS.items():
+                connection.execute(f"CREATE TEMP TABLE {name} AS {query}")
+            queries = {name: f"SELECT count(*) FROM {name}" for name in ("won", "coded", "told", "aside")}
+            for name, (one, other) in _DIFFERENCES.items():
+                queries[name] = (
+                    f"SELECT count(*) FROM {one} ANTI JOIN {other} USING (ref) ANTI JOIN aside USING (ref)"
+                )
+            numbers = {
+                name: int(connection.execute(query).fetchall()[0][0]) for name, query in queries.items()
+            }
+            first = connection.execute("SELECT ref FROM messages WHERE phase = 1 AND NOT superseded")
+            numbers["toldTwice"] = 0
+            others = MarketPhase(campaign_id, NON_WINNERS, 1)
+            while rows := first.fetchmany(_KEYS):
+                statuses = runtime.outbox.statuses([others.key(ref) for (ref,) in rows])
+                numbers["toldTwice"] += sum(status != RowStatus.SUPERSEDED for status in statuses.values())
+            return numbers
+
+
+def _messages(runtime: Runtime, record: DrawRecord, number: int) -> Iterator[dict[str, Any]]:
+    """All but those to the others of the first phase, who are nearly all: none of them may be a winner's last one, and
+    where a winner has one besides is asked by its key.
+    """
+    for phase in record.phases.values():
+        if phase.phase > number:
+            continue
+        for market_id in phase.markets:
+            market = MarketPhase(record.campaign_id, market_id, phase.phase)
+            if market_id == NON_WINNERS and phase.phase == 1:
+                continue
+            for row in runtime.outbox.of_market(market):
+                yield {
+                    "ref": row["ref"],
+                    "phase": phase.phase,
+                    "winner": row["type"] == NoticeType.WINNER,
+                    "superseded": row["status"] == RowStatus.SUPERSEDED,
+                    "erased": row.get("why") == ERASED,
+                }
+
+
+def _pages(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    page: list[dict[str, Any]] = []
+    for row in rows:
+        page.append(row)
+        if len(page) == _ROWS:
+            yield page
+            page = []
+    yield page
+
+
+def _write(path: Path, schema: pa.Schema, pages: Iterable[list[dict[str, Any]]]) -> None:
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for page in pages:
+            writer.write_table(pa.Table.from_pylist(page, schema=schema))

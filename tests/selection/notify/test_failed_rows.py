@@ -1,0 +1,152 @@
+"""A row of the outbox that raises: it alone is tried no more, is known of, and is brought back by a command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+
+from regworkers_core.domain.dead_letter import DeadLetter
+from regworkers_core.domain.reasons import PermanentFailure, TransientFailure
+from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
+from regworkers_core.engine.fuse import MOST_DEFECTS
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
+from regworkers_core.selection.notify import work
+from regworkers_core.selection.notify.source import Parcel
+from regworkers_core.selection.notify.work import NotifyWork
+from tests.enqueue.fakes import FakeQueue
+from tests.support.drains import run
+from tests.support.draws import CAMPAIGN, add_codes, confirmed, publish, result
+from tests.support.terminal import regworkers
+
+MARKET = MarketPhase("c1", "m1", 1)
+
+
+class FakeOutbox:
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.failed: dict[str, PermanentFailure] = {}
+
+    def mark_sent(self, keys: Sequence[str], **_: Any) -> int:
+        self.sent += keys
+        return len(keys)
+
+    def fail(self, key: str, failure: PermanentFailure, **_: Any) -> bool:
+        self.failed[key] = failure
+        return True
+
+
+class FakeLetters:
+    def __init__(self) -> None:
+        self.recorded: list[DeadLetter] = []
+        self.away = False
+
+    def record(self, letters: Sequence[DeadLetter], **_: Any) -> None:
+        if self.away:
+            raise TransientFailure("mongo", "away")
+        self.recorded += letters
+
+
+class World:
+    """The work over fakes; rows whose ref begins with `bad` raise."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.mailer, self.outbox, self.letters, self.may_send = FakeQueue(), FakeOutbox(), FakeLetters(), True
+        runtime: Any = SimpleNamespace(
+            names=SimpleNamespace(notification_queue="n", analytics_queue="a"),
+            queue={"n": self.mailer, "a": FakeQueue()}.__getitem__,
+            clock=lambda: 0.0,
+            outbox=self.outbox,
+            dead_letters=self.letters,
+        )
+        notification_queued = work.notification_queued
+
+        def raising(notice: Notice, at: str, correlation_id: str) -> Any:
+            if notice.ref.startswith("bad"):
+                raise KeyError("a fan's secret")
+            return notification_queued(notice, at, correlation_id)
+
+        monkeypatch.setattr(work, "notification_queued", raising)
+        self.work = NotifyWork(runtime, run_id="run", may_send=lambda: self.may_send)
+
+    def told(self) -> list[str]:
+        return [item["ref"] for each in self.mailer.sent for item in orjson.loads(each.body)["items"]]
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch)
+
+
+def parcel(*refs: str) -> Parcel:
+    at = "2026-11-26T06:00:00.000Z"
+    return Parcel(tuple(Notice(MARKET, ref, f"e-{ref}", NoticeType.WINNER, "hash", at) for ref in refs))
+
+
+def test_a_row_that_raises_alone_twice_fails_alone_and_is_recorded_without_a_value(world: World) -> None:
+    settlement = world.work([parcel("r1", "bad", "r2"), parcel("r3")])
+    assert sorted(world.told()) == ["r1", "r2", "r3"] and len(settlement.done) == 2
+    assert dict(settlement.counts) == {"received": 4, "sent": 3, "unchanged": 0, "dead_lettered": 1}
+    ((key, failure),) = world.outbox.failed.items()
+    assert key == MARKET.key("bad") and str(failure).startswith("DEFECT: KeyError at ")
+    (letter,) = world.letters.recorded
+    assert letter.queue == "outbox" and letter.subject is not None
+    assert letter.subject.ids == {"campaignId": "c1", "marketId": "m1", "phase": 1, "entryId": "e-bad"}
+    assert "secret" not in str((failure, letter))
+
+
+def test_a_row_whose_failure_cannot_be_recorded_comes_back(world: World) -> None:
+    world.letters.away = True
+    settlement = world.work([parcel("r1", "bad")])
+    assert world.told() == ["r1"] and not world.outbox.failed
+    assert settlement.counts["returned"] == 1 and len(settlement.again) == 1 and not settlement.defects
+
+
+def test_too_many_rows_with_one_cause_blow_the_fuse_and_the_rest_stay_as_they_are(world: World) -> None:
+    parcels = [parcel(*(f"bad{number}-{each}" for each in range(10))) for number in range(4)]
+    settlement = world.work(parcels)
+    assert len(world.outbox.failed) == MOST_DEFECTS and settlement.blown is not None
+    assert settlement.counts["dead_lettered"] == MOST_DEFECTS
+    assert settlement.counts["received"] == 40 == MOST_DEFECTS + settlement.counts["returned"]
+    after = world.work([parcel("r1")])
+    assert world.told() == [] and after.counts["returned"] == 1
+
+
+def test_nothing_is_sent_once_a_lease_is_lost(world: World) -> None:
+    world.may_send = False
+    settlement = world.work([parcel("r1")])
+    assert world.told() == [] and settlement.counts == {"received": 1, "returned": 1}
+
+
+def test_a_failed_message_shows_and_is_tried_again_by_command(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = result({"berlin": 2})
+    confirmed(runtime, rows, ["berlin"])
+    add_codes(runtime, "berlin", 2)
+    publish(runtime)
+    run(runtime, SELECTIONS)
+    notification_queued = work.notification_queued
+
+    def raising(notice: Notice, at: str, correlation_id: str) -> Any:
+        if notice.ref == rows[0].ref:
+            raise KeyError("name")
+        return notification_queued(notice, at, correlation_id)
+
+    monkeypatch.setattr(work, "notification_queued", raising)
+    report = run(runtime, NOTIFICATIONS)
+    assert (report.counts["sent"], report.counts["dead_lettered"]) == (1, 1) and report.adds_up
+    monkeypatch.undo()
+    assert run(runtime, NOTIFICATIONS).counts["received"] == 0, "it is not tried again by itself"
+    shown = regworkers(runtime, "notifications", "status", CAMPAIGN)
+    assert shown.code == 1 and f"regworkers notifications retry {CAMPAIGN}" in shown.stdout
+    (letter,) = runtime.database["dead_letters"].find()
+    assert letter["reason"] == "DEFECT" and letter["error"].startswith("KeyError at ")
+    done = regworkers(runtime, "notifications", "retry", CAMPAIGN, "--format", "json")
+    assert (done.code, done.document["messages"], done.document["deadLettersClosed"]) == (0, 1, 1)
+    assert run(runtime, NOTIFICATIONS).counts["sent"] == 1
+    assert regworkers(runtime, "notifications", "status", CAMPAIGN).code == 0

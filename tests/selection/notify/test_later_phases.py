@@ -1,0 +1,229 @@
+"""No fan is told what a later phase has made untrue: messages wait, go on or are superseded, on the real servers."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from regworkers_core.adapters.mongo.draws import lease_name
+from regworkers_core.adapters.mongo.outbox import RowStatus
+from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Outcome
+from regworkers_core.engine.held_lease import held_lease
+from regworkers_core.engine.leases import LeaseHolder
+from regworkers_core.engine.ports import Outgoing
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.checks import counts_match
+from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
+from regworkers_core.selection.notify import counts, switch
+from regworkers_core.selection.notify.holding import settle
+from regworkers_core.selection.notify.source import OutboxSource
+from regworkers_core.selection.notify.units import due_units
+from tests.selection.notify.test_sending import patient, told
+from tests.support.drains import run
+from tests.support.draws import CAMPAIGN, Row, add_codes, confirmed, next_phase, publish, result
+from tests.support.terminal import regworkers
+
+ROWS = result({"berlin": 3}, waiting=2, unselected=1)
+STRUCK, PINNED = ROWS[0], ROWS[1]
+PROMOTED, LOWERED = [row for row in ROWS if row.outcome is Outcome.WAITLIST]
+CHANGES = {
+    STRUCK.ref: Row(STRUCK.ref, Outcome.STRUCK, "", STRUCK.rank),
+    PROMOTED.ref: Row(PROMOTED.ref, Outcome.WINNER, "berlin", PROMOTED.rank),
+    LOWERED.ref: Row(LOWERED.ref, Outcome.UNSELECTED, "", LOWERED.rank),
+}
+
+
+@pytest.fixture
+def world(runtime: Runtime) -> Runtime:
+    """The rows of phase 1 are in the outbox, none is sent."""
+    made = patient(runtime, canary_messages=0)
+    confirmed(made, ROWS, ["berlin"])
+    add_codes(made, "berlin", 6)
+    publish(made)
+    run(made, SELECTIONS)
+    return made
+
+
+def draw_second(runtime: Runtime) -> None:
+    """Phase 2 is drawn, as its run leaves it: what it changes is not held yet."""
+    confirmed(runtime, next_phase(ROWS, CHANGES), ["berlin"], phase=2, only_drawn=True)
+
+
+def under_the_lease(runtime: Runtime, *, confirm: bool) -> None:
+    """The end of the step `allocate`, and with `confirm` that of `publish`, as a run of the draw makes them."""
+    with held_lease(runtime.leases, lease_name(CAMPAIGN), "draw-run", lease_seconds=10.0) as lease:
+        if confirm:
+            at = "2026-03-02T12:00:00.000Z"
+            runtime.draws.decide(CAMPAIGN, 2, {"confirmedAt": at}, token=lease.token, once="confirmedAt")
+        settle(runtime, CAMPAIGN, token=lease.token)
+
+
+def statuses(runtime: Runtime, phase: int = 1) -> dict[str, str]:
+    return {each["ref"]: each["status"] for each in runtime.database["outbox"].find({"phase": phase})}
+
+
+def refs(items: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return sorted((item["ref"], item["type"]) for item in items)
+
+
+def test_a_winner_who_is_struck_while_messages_are_paused_is_never_told_that_they_won(world: Runtime) -> None:
+    switch.pause(world, CAMPAIGN, reason="bots", by="ann")
+    draw_second(world)
+    under_the_lease(world, confirm=True)
+    publish(world, 2)
+    run(world, SELECTIONS)
+    switch.resume(world, CAMPAIGN, reason="bots are struck", by="ann")
+    report = run(world, NOTIFICATIONS)
+    unchanged = [row for row in ROWS if row.ref not in CHANGES]
+    expected = [(row.ref, "winner" if row.market else "unselected") for row in unchanged]
+    assert refs(told(world)) == sorted([*expected, (PROMOTED.ref, "winner"), (LOWERED.ref, "unselected")])
+    assert report.counts["markets_delivered"] == 4 and due_units(world) == []
+    row = world.database["outbox"].find_one({"ref": STRUCK.ref})
+    assert row is not None and (row["status"], row["why"]) == ("SUPERSEDED", "phase 2")
+    markets = switch.status(world, CAMPAIGN)["campaigns"][CAMPAIGN]["phases"]["1"]["markets"]
+    assert [(markets[name]["sent"], markets[name]["superseded"]) for name in ("berlin", NON_WINNERS)] == [
+        (2, 1),
+        (1, 2),
+    ]
+
+
+def test_only_what_a_drawn_phase_changes_waits_for_its_confirmation(world: Runtime) -> None:
+    draw_second(world)
+    run(world, NOTIFICATIONS)
+    assert {ref for ref, status in statuses(world).items() if status == RowStatus.HELD} == set(CHANGES)
+    assert {item["ref"] for item in told(world)} == {row.ref for row in ROWS} - set(CHANGES)
+    state = switch.status(world, CAMPAIGN)["campaigns"][CAMPAIGN]
+    assert state["waitsFor"] == 2 and state["phases"]["1"]["markets"][NON_WINNERS]["waiting"] == 2
+    assert due_units(world) == [], "a sensor starts no sender for what waits"
+    under_the_lease(world, confirm=True)
+    assert {ref for ref, each in statuses(world).items() if each == RowStatus.SUPERSEDED} == set(CHANGES)
+    assert run(world, NOTIFICATIONS).counts["markets_delivered"] == 2 and told(world) == []
+
+
+def test_a_confirmation_waits_for_the_page_that_is_under_way_and_what_was_sent_by_then_stays_sent(
+    world: Runtime,
+) -> None:
+    draw_second(world)
+    world.database["draws"].update_one({"_id": CAMPAIGN}, {"$unset": {"phases.2": ""}})
+    seen: list[tuple[str, bool]] = []
+    waiting: list[threading.Thread] = []
+
+    def on_step(step: str) -> None:
+        if step != "notifications.after_send" or waiting:
+            return
+        # The page is with the mailer and not marked yet: now the whole of phase 2 comes about.
+        draw_second(world)
+        confirming = threading.Thread(target=lambda: under_the_lease(world, confirm=True))
+        confirming.start()
+        waiting.append(confirming)
+        confirming.join(1.0)
+        seen.append((step, confirming.is_alive()))
+
+    run(world, NOTIFICATIONS, on_step=on_step)
+    waiting[0].join(30)
+    assert seen == [("notifications.after_send", True)], "the confirmation waited"
+    items = told(world)
+    sent = {ref for ref, status in statuses(world).items() if status == RowStatus.SENT}
+    assert {item["ref"] for item in items} == sent and STRUCK.ref in sent
+    assert PROMOTED.ref not in sent and statuses(world)[PROMOTED.ref] == RowStatus.SUPERSEDED
+
+
+def test_a_confirmation_that_ended_before_its_rows_were_superseded_sends_none_of_them(world: Runtime) -> None:
+    draw_second(world)
+    with held_lease(world.leases, lease_name(CAMPAIGN), "draw-run", lease_seconds=10.0) as lease:
+        world.draws.decide(CAMPAIGN, 2, {"confirmedAt": "2026-03-02T12:00:00.000Z"}, token=lease.token)
+        source = OutboxSource(world, owner="me", sleep=lambda _seconds: None)
+        assert source.receive() == [] and not source.may_idle()
+        source.close()
+    # The run died here. Whoever sends next supersedes first.
+    run(world, NOTIFICATIONS)
+    assert {item["ref"] for item in told(world)} == {row.ref for row in ROWS} - set(CHANGES)
+    assert {ref for ref, each in statuses(world).items() if each == RowStatus.SUPERSEDED} == set(CHANGES)
+
+
+def test_a_sender_leaves_the_lease_of_the_draw_to_others_in_time(world: Runtime) -> None:
+    now = [100.0]
+    source = OutboxSource(world, owner="me", sleep=lambda _seconds: None, page_rows=1, clock=lambda: now[0])
+    other = LeaseHolder(world.leases, "draw-run", lease_seconds=10.0)
+    (parcel,) = source.receive()
+    assert source.may_send() and other.acquire(lease_name(CAMPAIGN)) is None
+    now[0] += world.settings.selection.lease_seconds * 0.5
+    world.outbox.mark_sent([notice.key for notice in parcel.notices], at="now", run_id="r")
+    source.acknowledge([parcel])
+    assert source.receive() == []
+    lease = other.acquire(lease_name(CAMPAIGN))
+    assert lease is not None
+    lease.release()
+    now[0] += world.settings.selection.lease_seconds * 0.1
+    assert source.receive() != []
+    source.close()
+
+
+def test_a_fan_whose_data_were_erased_is_told_nothing_whenever_the_row_was_written(world: Runtime) -> None:
+    key = {"_id": f"{CAMPAIGN}:{PINNED.entry_id}", "campaignId": CAMPAIGN, "entryId": PINNED.entry_id}
+    world.database["entries"].insert_one({**key, "erasedAt": "2026-03-01T12:00:00.000Z"})
+    report = run(world, NOTIFICATIONS)
+    assert report.counts["superseded"] == 1 and report.counts["markets_delivered"] == 2
+    assert PINNED.ref not in {item["ref"] for item in told(world)}
+    row = world.database["outbox"].find_one({"ref": PINNED.ref})
+    assert row is not None and (row["status"], row["why"]) == ("SUPERSEDED", "erased")
+    assert not counts.differences(counts.compare(world, CAMPAIGN, 1)), "an erased ref is left aside"
+
+
+def test_the_count_lock_leaves_struck_refs_aside_and_holds_in_every_phase(world: Runtime) -> None:
+    draw_second(world)
+    under_the_lease(world, confirm=True)
+    publish(world, 2)
+    run(world, SELECTIONS)
+    numbers = counts.compare(world, CAMPAIGN, 2)
+    assert not counts.differences(numbers)
+    assert (numbers["won"], numbers["coded"], numbers["aside"]) == (3, 4, 1)
+    assert counts_match(world, CAMPAIGN).passed
+    run(world, NOTIFICATIONS)
+    record = world.draws.get(CAMPAIGN)
+    assert record is not None and "countsLockedAt" in record.phases[2].fields
+
+
+@pytest.mark.parametrize(
+    ("collection", "query", "change", "wrong"),
+    [
+        ("codes", {"ref": PINNED.ref}, {"ref": PROMOTED.ref}, "wonWithoutCode 1, codeWithoutWin 1"),
+        ("outbox", {"ref": PINNED.ref}, {"ref": PROMOTED.ref}, "wonNotTold 1, toldWithoutWin 1"),
+        ("outbox", {"ref": PINNED.ref}, {"status": "SUPERSEDED", "why": "phase 2"}, "wonNotTold 1"),
+    ],
+)
+def test_winners_codes_and_messages_that_are_not_of_the_same_refs_stop_the_campaign(
+    world: Runtime, collection: str, query: dict[str, str], change: dict[str, str], wrong: str
+) -> None:
+    world.database[collection].update_one(query, {"$set": change})
+    report = run(world, NOTIFICATIONS)
+    assert report.counts["sent"] == 0 and report.counts["campaigns_paused"] == 1
+    assert wrong in world.draw_markets.switch(CAMPAIGN)["reason"] and told(world) == []
+    verdict = counts_match(world, CAMPAIGN)
+    assert not verdict.passed and wrong in verdict.description
+
+
+def test_a_winner_who_is_told_something_else_as_well_stops_the_campaign(world: Runtime) -> None:
+    others = MarketPhase(CAMPAIGN, NON_WINNERS, 1)
+    row = world.database["outbox"].find_one_and_delete({"ref": LOWERED.ref})
+    assert row is not None
+    world.database["outbox"].insert_one({**row, "_id": others.key(PINNED.ref), "ref": PINNED.ref})
+    assert run(world, NOTIFICATIONS).counts["campaigns_paused"] == 1
+    assert "toldTwice 1" in world.draw_markets.switch(CAMPAIGN)["reason"] and told(world) == []
+
+
+def test_a_dead_letter_of_the_mailer_is_superseded_by_the_phase_that_changes_it(world: Runtime) -> None:
+    run(world, NOTIFICATIONS)
+    dead = world.queue(world.names.dead_letter_queue(world.names.notification_queue))
+    queue = world.queue(world.names.notification_queue)
+    for message in queue.receive(10, 0, 30):
+        dead.send([Outgoing(message.body.encode(), {"reason": "SERVICE_REFUSED", "error": "refused"})])
+    draw_second(world)
+    under_the_lease(world, confirm=True)
+    listed = regworkers(world, "dlq", "list", dead.name, "--format", "json").document
+    items = [item for letter in listed["letters"] for item in letter["items"]]
+    verdicts = {item["id"].rpartition(":")[2]: item["verdict"] for item in items}
+    assert {ref for ref, verdict in verdicts.items() if verdict == "superseded"} == set(CHANGES)
+    assert set(verdicts) == {row.ref for row in ROWS}
