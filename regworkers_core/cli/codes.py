@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.codes.importing import ImportReport, import_codes
 from regworkers_core.selection.codes.lines import named_campaign
 from regworkers_core.selection.codes.stock import read_stock, void_codes
+from regworkers_core.selection.codes.struck import mark_blocked, struck_codes, write_csv
 
 
 def register(app: typer.Typer) -> None:
@@ -90,13 +92,26 @@ def status_command(
     campaign: Annotated[
         str | None, typer.Argument(metavar="CAMPAIGN", help="id or slug [default: every campaign]")
     ] = None,
+    struck: Annotated[
+        bool, typer.Option("--struck", help="list the codes of fans who were struck after they had won")
+    ] = False,
+    csv: Annotated[
+        Path | None, typer.Option(help="with --struck: write the codes themselves there, for their issuer")
+    ] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Codes of every market by status, against its seats, after a draw against its winners.
+    """Count the codes of every market by status, against its seats, after a draw against its winners.
 
-    Exit code 1 when there are too few.
+    Exit code 1 when there are too few; with --struck while one of those listed is not blocked.
     """
     runtime = Runtime.load()
+    if csv is not None and not struck:
+        raise UsageError("--csv is for --struck: only codes that have to be blocked leave the store")
+    if struck:
+        if campaign is None:
+            raise UsageError("name the campaign whose struck fans are meant")
+        _struck(runtime, find(runtime, campaign).campaign_id, csv, form)
+        return
     chosen = runtime.campaigns.list() if campaign is None else [find(runtime, campaign)]
     document: list[dict[str, Any]] = [
         {
@@ -115,14 +130,33 @@ def status_command(
 
 def void_command(
     campaign: CampaignArgument,
-    codes: Annotated[list[str], typer.Argument(help="the codes themselves")],
+    codes: Annotated[list[str] | None, typer.Argument(help="the codes themselves")] = None,
+    struck: Annotated[
+        bool, typer.Option("--struck", help="those of fans who were struck after they had won")
+    ] = False,
+    blocked: Annotated[
+        bool, typer.Option("--blocked-at-issuer", help="with --struck: their issuer refuses them by now")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="it cannot be undone")] = False,
     reason: Annotated[str, typer.Option(help="kept with the codes")] = "voided by hand",
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Take codes out of use for good, after a leak say. Exit code 1 when one of them could not be."""
+    """Take codes out of use for good, after a leak say. Exit code 1 when one of them could not be.
+
+    With --struck --blocked-at-issuer, note of the codes that struck fans hold that their issuer refuses them.
+    """
     runtime = Runtime.load()
     found = find(runtime, campaign)
+    if struck or blocked:
+        if not (struck and blocked) or codes:
+            raise UsageError(
+                "fans hold the codes of --struck, and only their issuer can block them: name no codes, and say "
+                "--blocked-at-issuer once that is done"
+            )
+        _block(runtime, found.campaign_id, reason, form)
+        return
+    if not codes:
+        raise UsageError("name the codes to void")
     if not yes:
         raise UsageError(f"voiding {len(codes)} codes cannot be undone: say --yes to do it")
     run_id = _run_id()
@@ -135,6 +169,36 @@ def void_command(
     answer(document, form, rows(("code", ""), [(each.code, each.outcome) for each in done]))
     if not all(each.done for each in done):
         raise typer.Exit(FINDING)
+
+
+def _struck(runtime: Runtime, campaign_id: str, csv: Path | None, form: Format) -> None:
+    found = struck_codes(runtime, campaign_id)
+    if csv is not None:
+        arguments = {"codes": len(found), "file": csv.name}
+        with (
+            by_hand(runtime, "codes status --struck", campaign_id, arguments),
+            os.fdopen(
+                os.open(csv, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii"
+            ) as file,
+        ):
+            write_csv(found, file)
+    document = [each.as_dict() for each in found]
+    columns = ("code", "market", "phase", "ref", "status", "told", "blocked")
+    lines = [
+        [*list(each.values())[:-2], *("yes" if each[name] else "no" for name in ("told", "blocked"))]
+        for each in document
+    ]
+    answer(document, form, rows(columns, lines, title=f"codes of struck fans of {campaign_id}"))
+    if any(each.to_block for each in found):
+        raise typer.Exit(FINDING)
+
+
+def _block(runtime: Runtime, campaign_id: str, reason: str, form: Format) -> None:
+    run_id = _run_id()
+    arguments = {"reason": reason, "runId": run_id}
+    with by_hand(runtime, "codes void --struck", campaign_id, arguments) as result:
+        result["blocked"] = mark_blocked(runtime, campaign_id, reason=reason, run_id=run_id)
+    answer({"campaignId": campaign_id, "blocked": result["blocked"]}, form)
 
 
 def _run_id() -> str:

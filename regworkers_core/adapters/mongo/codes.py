@@ -32,7 +32,9 @@ class CodeStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """One code as stored. `ref` and `entry_id` are empty while it belongs to nobody."""
+    """One code as stored. `ref` and `entry_id` are empty while it belongs to no winner; `blocked`: its issuer refuses
+    it.
+    """
 
     code: str
     campaign_id: str
@@ -42,6 +44,7 @@ class Code:
     ref: str = ""
     entry_id: str = ""
     import_id: str = ""
+    blocked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,18 @@ class Codes:
         answer = self._dependency.call(lambda: self._collection.update_one(guard, {"$set": fields}))
         return bool(answer.matched_count)
 
+    def block(self, campaign_id: str, codes: Sequence[str], *, at: str, reason: str, run_id: str) -> int:
+        """Note that their issuer refuses these, which fans hold; how many of them were not noted before."""
+        guard = {
+            "_id": {"$in": list(codes)},
+            "campaignId": campaign_id,
+            "status": {"$in": [CodeStatus.ASSIGNED.value, CodeStatus.REDEEMED.value]},
+            "blockedAt": {"$exists": False},
+        }
+        fields = {"blocked": True, "blockedAt": at, "blockedReason": reason, "blockedRunId": run_id}
+        answer = self._dependency.call(lambda: self._collection.update_many(guard, {"$set": fields}))
+        return answer.modified_count
+
 
 def _place(
     campaign_id: str, codes: Sequence[NewCode], import_id: str, at: str, highest: Mapping[str, int]
@@ -170,4 +185,6 @@ def _code(document: Mapping[str, Any]) -> Code:
         ref=document.get("ref") or "",
         entry_id=document.get("entryId") or "",
         import_id=document.get("importId") or "",
+        # A server on SQLite gives a flag that was set by an update back as 0 or 1.
+        blocked=bool(document.get("blocked")),
     )

@@ -56,6 +56,12 @@ class Selections:
         query = {"campaignId": campaign_id, "ref": ref}
         return self._dependency.call(lambda: list(self._collection.find(query, dict.fromkeys(fields, 1))))
 
+    def of_refs(self, campaign_id: str, refs: Sequence[str]) -> list[Document]:
+        """What these have won, in all phases, with the codes. Looks through all winners of the campaign."""
+        fields = dict.fromkeys(("marketId", "phase", "ref", "code"), 1)
+        query = {"campaignId": campaign_id, "ref": {"$in": list(refs)}}
+        return self._dependency.call(lambda: list(self._collection.find(query, fields)))
+
     def count_by_market(self, campaign_id: str) -> Counter[str]:
         """Over all phases."""
         pipeline: list[Mapping[str, Any]] = [

@@ -1,0 +1,112 @@
+"""Codes of fans who were struck after they had won: their issuer has to block them, for a fan holds them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TextIO
+
+from regworkers_core.adapters.mongo.codes import CodeStatus
+from regworkers_core.adapters.mongo.outbox import RowStatus
+from regworkers_core.domain.selection import MarketPhase
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.csv_lines import masked
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.terms import Terms
+
+_PAGE = 1_000
+_HELD = (CodeStatus.ASSIGNED, CodeStatus.REDEEMED)
+_COLUMNS = ("code", "marketId", "status", "ref", "told", "blocked")
+
+
+@dataclass(frozen=True, slots=True)
+class StruckCode:
+    """`told`: their fan was told that they won. `blocked`: the issuer refuses the code."""
+
+    code: str
+    market_id: str
+    phase: int
+    ref: str
+    status: CodeStatus
+    told: bool
+    blocked: bool
+
+    @property
+    def to_block(self) -> bool:
+        return self.status in _HELD and not self.blocked
+
+    def as_dict(self) -> dict[str, object]:
+        """Without the code, which is worth a seat to whoever reads it."""
+        return {
+            "code": masked(self.code),
+            "marketId": self.market_id,
+            "phase": self.phase,
+            "ref": self.ref,
+            "status": self.status.value,
+            "told": self.told,
+            "blocked": self.blocked,
+        }
+
+
+def struck_codes(runtime: Runtime, campaign_id: str) -> list[StruckCode]:
+    """Of every ref that a confirmed phase has struck and that holds a code, or was told that it won; by market and
+    position in the order in which they won.
+
+    Three queries for each thousand struck refs. Raises TransientFailure.
+    """
+    record = runtime.draws.get(campaign_id)
+    confirmed = [
+        phase for phase in (record.phases if record else {}).values() if "confirmedAt" in phase.fields
+    ]
+    strikes = Terms.parse(confirmed[-1].fields["terms"]).strikes if confirmed else ()
+    found: list[StruckCode] = []
+    for start in range(0, len(strikes), _PAGE):
+        refs = [ref for ref, _ in strikes[start : start + _PAGE]]
+        won = runtime.selections.of_refs(campaign_id, refs)
+        codes = runtime.codes.get([each["code"] for each in won])
+        keys = {each["_id"]: each for each in won}
+        statuses = runtime.outbox.statuses(list(keys))
+        for key, each in keys.items():
+            code = codes.get(each["code"])
+            told = statuses.get(key) == RowStatus.SENT
+            holds = code is not None and code.status in _HELD and code.ref == each["ref"]
+            if code is not None and (holds or told):
+                market = MarketPhase(campaign_id, each["marketId"], each["phase"])
+                found.append(
+                    StruckCode(
+                        code.code,
+                        market.market_id,
+                        market.phase,
+                        each["ref"],
+                        code.status,
+                        told,
+                        code.blocked,
+                    )
+                )
+    return sorted(found, key=lambda each: (each.market_id, each.phase, each.ref))
+
+
+def write_csv(codes: Iterable[StruckCode], file: TextIO) -> None:
+    """For the issuer, the codes as they are; a header and one line a code."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for each in codes:
+        told, blocked = ("yes" if flag else "no" for flag in (each.told, each.blocked))
+        writer.writerow((each.code, each.market_id, each.status.value, each.ref, told, blocked))
+
+
+def mark_blocked(runtime: Runtime, campaign_id: str, *, reason: str, run_id: str) -> int:
+    """Note of all codes that struck refs hold, REDEEMED ones too, that their issuer refuses them; how many were not
+    noted before. They keep their status: what was given stays on record. Raises TransientFailure.
+    """
+    at = iso(runtime.clock())
+    return sum(
+        runtime.codes.block(campaign_id, page, at=at, reason=reason, run_id=run_id)
+        for page in _pages([each.code for each in struck_codes(runtime, campaign_id) if each.to_block])
+    )
+
+
+def _pages(codes: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(codes), _PAGE):
+        yield codes[start : start + _PAGE]

@@ -1,0 +1,106 @@
+"""Codes of fans who were struck after they had won: listed for the issuer, and marked once it has blocked them."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regworkers_core.adapters.mongo.codes import NewCode
+from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType, Planned
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.codes.struck import mark_blocked, struck_codes
+from tests.support.campaigns import create
+from tests.support.terminal import regworkers
+
+AT = "2026-03-01T12:00:00.000Z"
+BERLIN = MarketPhase("summer", "berlin", 1)
+
+
+def won(runtime: Runtime, market: MarketPhase, ref: str, code: str, status: str, told: bool) -> None:
+    winner = Planned(ref, f"e-{ref}", NoticeType.WINNER, 1, code, 1)
+    runtime.codes.add("summer", [NewCode(code, market.market_id)], import_id="i", at="", highest={})
+    runtime.database["codes"].update_one({"_id": code}, {"$set": {"status": status, "ref": ref}})
+    runtime.selections.write(market, [winner], "a" * 64, at=AT, run_id="r")
+    runtime.outbox.write([Notice.of(market, winner, "a" * 64, AT)], at=AT, run_id="r")
+    if told:
+        runtime.outbox.mark_sent([market.key(ref)], at=AT, run_id="r")
+
+
+@pytest.fixture
+def struck(runtime: Runtime) -> Runtime:
+    """Phase 2 has struck `bot-1`, who was told, `bot-2`, who has redeemed, and `bot-3`, who never won. Phase 3, which
+    strikes `fan`, is not confirmed.
+    """
+    create(runtime)
+    won(runtime, BERLIN, "bot-1", "AAAA-1111", "ASSIGNED", True)
+    won(runtime, MarketPhase("summer", "paris", 1), "bot-2", "BBBB-2222", "REDEEMED", False)
+    won(runtime, BERLIN, "fan", "CCCC-3333", "ASSIGNED", True)
+    bots = [[f"bot-{number}", "BOT"] for number in (1, 2, 3)]
+
+    def phase(number: int, strikes: list[list[str]], **fields: Any) -> dict[str, Any]:
+        terms = {"markets": [], "winsPerUnit": 1, "waitlistSize": None, "strikes": strikes, "reason": ""}
+        return {"phase": number, "status": "DRAWN", "terms": terms, **fields}
+
+    phases = {
+        "1": phase(1, [], confirmedAt=AT),
+        "2": phase(2, bots, confirmedAt=AT),
+        "3": phase(3, [*bots, ["fan", "BOT"]]),
+    }
+    document = {"_id": "summer", "campaignId": "summer", "drawId": "summer", "token": 1, "phases": phases}
+    runtime.database["draws"].insert_one(document)
+    return runtime
+
+
+def test_codes_that_struck_refs_hold_are_listed_with_what_their_fans_were_told(struck: Runtime) -> None:
+    found = struck_codes(struck, "summer")
+    assert [(each.ref, each.status, each.told, each.to_block) for each in found] == [
+        ("bot-1", "ASSIGNED", True, True),
+        ("bot-2", "REDEEMED", False, True),
+    ]
+    assert struck_codes(struck, "winter") == []
+
+
+def test_the_issuer_gets_a_private_file_with_the_codes_and_the_terminal_shows_none(
+    struck: Runtime, tmp_path: Path
+) -> None:
+    file = tmp_path / "struck.csv"
+    answer = regworkers(struck, "codes", "status", "summer", "--struck", "--csv", str(file))
+    assert answer.code == 1 and "AAAA-1111" not in answer.stdout + answer.stderr and "bot-1" in answer.stdout
+    assert file.read_text().splitlines() == [
+        "code,marketId,status,ref,told,blocked",
+        "AAAA-1111,berlin,ASSIGNED,bot-1,yes,no",
+        "BBBB-2222,paris,REDEEMED,bot-2,no,no",
+    ]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_blocked_codes_are_marked_and_keep_their_status(struck: Runtime) -> None:
+    words = ("codes", "void", "summer", "--struck", "--blocked-at-issuer", "--reason", "bots")
+    assert regworkers(struck, *words, "--format", "json").document == {"campaignId": "summer", "blocked": 2}
+    codes = {each["_id"]: each for each in struck.database["codes"].find()}
+    assert [bool(codes[name].get("blocked")) for name in sorted(codes)] == [True, True, False]
+    assert codes["BBBB-2222"]["status"] == "REDEEMED" and codes["BBBB-2222"]["blockedReason"] == "bots"
+    assert mark_blocked(struck, "summer", reason="again", run_id="r") == 0
+    assert regworkers(struck, "codes", "status", "summer", "--struck").code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("codes", "void", "summer", "--struck"),
+        ("codes", "void", "summer", "--blocked-at-issuer"),
+        ("codes", "void", "summer", "AAAA-1111", "--struck", "--blocked-at-issuer"),
+        ("codes", "void", "summer"),
+        ("codes", "status", "--struck"),
+        ("codes", "status", "summer", "--csv", "x.csv"),
+    ],
+)
+def test_half_a_request_changes_nothing_and_says_what_is_missing(
+    struck: Runtime, words: tuple[str, ...]
+) -> None:
+    answer = regworkers(struck, *words)
+    assert answer.code == 2 and answer.stderr
+    assert struck.database["codes"].count_documents({"status": "VOID"}) == 0
