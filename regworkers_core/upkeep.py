@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.housekeeping import documents, reports
+from regworkers_core.operations.housekeeping import campaigns, documents, reports
 from regworkers_core.operations.housekeeping.run import tidy_up
 from regworkers_core.operations.housekeeping.tidied import Housekeeping, Part, Size, Tidied
 from regworkers_core.runtime import Runtime
@@ -30,6 +30,7 @@ def keep_house(
 
 
 def all_parts(runtime: Runtime) -> Iterator[Part]:
+    yield from campaigns.parts(runtime)
     yield from documents.parts(runtime)
     yield reports.part(runtime)
     days = runtime.settings.housekeeping.archive_days

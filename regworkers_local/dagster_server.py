@@ -23,6 +23,7 @@ import psutil
 import yaml
 
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.engine.private_files import open_private, private_folder, write_private
 from regworkers_local import processes
 from regworkers_local.ports import free_port
 from regworkers_local.processes import ProcessRef
@@ -108,7 +109,7 @@ class DagsterProcess:
         workspace = self.root / "workspace.yaml"
         if not workspace.exists():
             raise UsageError(f"{workspace} is missing: run this in the project")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        private_folder(self.folder)
         if self.home != self.root:
             write_home(self.root / "dagster.yaml", self.home)
         last = read_json(self._state_file).get("port")
@@ -137,7 +138,7 @@ class DagsterProcess:
 
     def _create_storage(self, environment: dict[str, str]) -> None:
         """Both children create missing tables when they start; at the same time one of them fails."""
-        with self.log.open("ab") as out, suppress(subprocess.SubprocessError):
+        with open_private(self.log, append=True) as out, suppress(subprocess.SubprocessError):
             subprocess.run(
                 [sys.executable, "-c", CREATE_STORAGE],
                 cwd=self.root,
@@ -146,6 +147,7 @@ class DagsterProcess:
                 stderr=subprocess.STDOUT,
                 # Ctrl-C is ours to answer.
                 start_new_session=True,
+                umask=0o077,
                 timeout=CREATE_SECONDS,
                 check=True,
             )
@@ -233,10 +235,8 @@ def write_home(source: Path, home: Path) -> None:
         config = yaml.safe_load(source.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         raise UsageError(f"{source} is missing: run this in the project") from None
-    home.mkdir(parents=True, exist_ok=True)
-    (home / "dagster.yaml").write_text(
-        yaml.safe_dump(_moved(config, home, ()), sort_keys=False), encoding="utf-8"
-    )
+    private_folder(home)
+    write_private(home / "dagster.yaml", yaml.safe_dump(_moved(config, home, ()), sort_keys=False))
 
 
 def _moved(node: Any, home: Path, path: tuple[str, ...]) -> Any:

@@ -13,6 +13,8 @@ from typing import Literal
 
 import psutil
 
+from regworkers_core.engine.private_files import open_private
+
 # Down: stopped in an orderly way, or never started. Dead: it should run and does not.
 ProcessState = Literal["running", "paused", "dead", "down"]
 
@@ -72,7 +74,7 @@ def spawn(
 
     `interruptible`: SIGINT works in it even if this process ignores it, as a shell's background job does.
     """
-    with log.open("ab") as out:
+    with open_private(log, append=True) as out:
         child = subprocess.Popen(
             command,
             cwd=cwd,
@@ -81,6 +83,8 @@ def spawn(
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # What it writes is the user's alone.
+            umask=0o077,
             preexec_fn=_restore_sigint if interruptible else None,
         )
     # From here on it is watched by its pid; without this, Popen complains that it is still running.

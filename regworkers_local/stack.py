@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Self, TextIO
+from typing import BinaryIO, Self
 
 import psutil
 
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.engine.private_files import open_private, private_folder
 from regworkers_local import processes
 from regworkers_local.ports import free_port, is_free
 from regworkers_local.processes import ProcessRef, ProcessState
@@ -238,7 +239,7 @@ class Stack:
 
     def _start(self, server: Server, state: StackState, *, keep_port: bool) -> None:
         folder = self.folder / server.name
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         for attempt in range(1, PORT_ATTEMPTS + 1):
             place = self._place(server, state)
             server.prepare(place)
@@ -321,13 +322,15 @@ class Stack:
     def _place(self, server: Server, state: StackState) -> Place:
         return Place(self.folder / server.name, state.ports, state.id)
 
-    def _locked(self) -> TextIO:
+    def _locked(self) -> BinaryIO:
         """One command at a time works on an instance, a second one waits; closing the file lets it go on."""
         path = self.folder / "lock"
         while True:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            private_folder(self.folder)
+            # One that an older version made is open to others.
+            self.folder.chmod(0o700)
             with suppress(FileNotFoundError):
-                lock = path.open("w")
+                lock = open_private(path)
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 # A reset may have deleted the file while this command waited for it.
                 with suppress(FileNotFoundError):

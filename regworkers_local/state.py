@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from regworkers_core.engine.private_files import private_folder, write_private
 from regworkers_local.processes import ProcessRef
 from regworkers_local.servers import SERVERS
 
@@ -69,7 +70,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Atomic: a reader sees the old document or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     draft = path.with_name(path.name + ".new")
-    draft.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    write_private(draft, orjson.dumps(document, option=orjson.OPT_INDENT_2))
     draft.replace(path)

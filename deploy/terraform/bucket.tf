@@ -1,4 +1,4 @@
-# Private, and every version of an object is kept, but for those of the archive.
+# Private, and every version of an object is kept, but for those that a rule below lets go.
 resource "aws_s3_bucket" "artefacts" {
   bucket = local.generated.bucket
 }
@@ -24,7 +24,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "artefacts" {
 
   # What a dead run left.
   rule {
-    id     = "abort-uploads"
+    id     = "everything"
     status = "Enabled"
 
     filter {
@@ -38,7 +38,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "artefacts" {
 
   # The archive replaces its small files all the time.
   rule {
-    id     = "forget-replaced"
+    id     = "archive"
     status = "Enabled"
 
     filter {
@@ -47,6 +47,55 @@ resource "aws_s3_bucket_lifecycle_configuration" "artefacts" {
 
     noncurrent_version_expiration {
       noncurrent_days = 30
+    }
+  }
+
+  # Files of a draw that prove nothing; housekeeping deletes them once their period is over.
+  rule {
+    id     = "pipeline"
+    status = "Enabled"
+
+    filter {
+      prefix = "pipeline/"
+    }
+
+    noncurrent_version_expiration {
+      noncurrent_days = 30
+    }
+  }
+
+  # What people hand in and fetch through the UI may hold fans' data.
+  rule {
+    id     = "uploads"
+    status = "Enabled"
+
+    filter {
+      prefix = "uploads/"
+    }
+
+    expiration {
+      days = 1
+    }
+
+    noncurrent_version_expiration {
+      noncurrent_days = 1
+    }
+  }
+
+  rule {
+    id     = "downloads"
+    status = "Enabled"
+
+    filter {
+      prefix = "downloads/"
+    }
+
+    expiration {
+      days = 1
+    }
+
+    noncurrent_version_expiration {
+      noncurrent_days = 1
     }
   }
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,13 +13,16 @@ from rich.text import Text
 
 from regworkers_core.adapters.mongo.operator_actions import Action
 from regworkers_core.cli.output import rows
-from regworkers_core.operations.dead_letters.letters import OF_A_FAILURE
+from regworkers_core.domain.messages import fit_correlation_id
+from regworkers_core.operations.dead_letters.letters import OF_A_FAILURE, is_ours
 from regworkers_core.operations.dead_letters.truth import WORDS, Judged, Verdict
 
 Document = Mapping[str, Any]
 _LONGEST_ID = 60
-# Attributes of the contract: what others may have put there is not shown.
-_SHOWN_ATTRIBUTES = OF_A_FAILURE | {"correlationId", "traceparent"}
+# W3C Trace Context, version 00.
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+# As our messages name fields; others may hold anything.
+_FIELD = re.compile(r"(data\.)?[A-Za-z]{1,40}")
 
 
 def letter_document(judged: Judged, *, whole: bool = False) -> dict[str, Any]:
@@ -42,23 +46,33 @@ def letter_document(judged: Judged, *, whole: bool = False) -> dict[str, Any]:
         ],
     }
     if whole:
-        attributes = letter.message.attributes
-        found["attributes"] = {
-            name: attributes[name] for name in sorted(attributes) if name in _SHOWN_ATTRIBUTES
-        }
+        found["attributes"] = _attributes(letter.message.attributes)
         found["bodyBytes"] = len(letter.message.body.encode(errors="backslashreplace"))
         found["bodyFields"] = _fields(letter.message.body)
     return found
 
 
+def _attributes(given: Mapping[str, str]) -> dict[str, str]:
+    """Those of the contract that are ours: anybody who may send can set any."""
+    ours = OF_A_FAILURE if is_ours(given) else frozenset()
+    shown = {name: value for name, value in given.items() if name in ours}
+    if correlation_id := fit_correlation_id(given.get("correlationId")):
+        shown["correlationId"] = correlation_id
+    if _TRACEPARENT.fullmatch(given.get("traceparent", "")):
+        shown["traceparent"] = given["traceparent"]
+    return dict(sorted(shown.items()))
+
+
 def _fields(body: str) -> list[str] | None:
-    """Names of the first item's fields (of an event those of its data, too); None for a body that is not read."""
+    """Names of the first item's fields (of an event those of its data, too), as far as ours could be called so; None
+    for a body that is not read.
+    """
     try:
         first = orjson.loads(body)["items"][0]
         names = [*first, *(f"data.{name}" for name in first.get("data", {}))]
     except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
         return None
-    return sorted(map(str, names))
+    return sorted(name for name in map(str, names) if _FIELD.fullmatch(name))
 
 
 def groups_text(document: Document) -> Group:

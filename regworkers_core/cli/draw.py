@@ -38,7 +38,7 @@ from regworkers_core.selection.draw.run import DrawRun, NotSettled, Step
 from regworkers_core.selection.draw.terms import TopUp, parse_strikes
 from regworkers_core.selection.draw.top_up import open_phase
 
-Yes = Annotated[bool, typer.Option("--yes", help="publish without asking for the campaign's id")]
+Yes = Annotated[bool, typer.Option("--yes", help="publish without asking for the word")]
 Strikes = Annotated[Path | None, typer.Option(help="file with a line ref|REASON for each entry to strike")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="assign codes here until the markets complete")]
 
@@ -65,8 +65,8 @@ def run_command(
 ) -> None:
     """Draw a closed campaign: freeze, commit, seed, rank, allocate, report, publish; then wait for its codes.
 
-    Goes on where an earlier run stopped, and does nothing that was done. Without --yes it asks for the
-    campaign's id before anything is published (exit code 1 where nobody can be asked).
+    Goes on where an earlier run stopped, and does nothing that was done. Before anything is published it asks for
+    the word `<campaignId>:<phase>`. Exit code 1 where it cannot ask; --yes publishes unasked.
     """
     runtime = Runtime.load()
     struck = () if strikes is None else parse_strikes(_text(strikes))
@@ -165,7 +165,7 @@ def _draw(
                 on_progress=lambda text: bar.update(task, description=text),
             )
             try:
-                for step in run.steps(campaign_id if yes else None):
+                for step in run.steps(unasked=yes):
                     bar.update(task, advance=1, description=step.name)
                     done[step.name] = {"state": step.state, **step.facts}
                     result[step.name] = step.state
@@ -189,7 +189,10 @@ def _draw(
             last = _ask(runtime, run, done)
             result["publish"] = done["publish"]["state"]
         elif last["state"] == "awaiting" and "publish" in done:
-            last["message"] = f"nothing is published yet: `regworkers draw run {campaign_id} --yes` does"
+            last["message"] = (
+                f"nothing is published yet: `regworkers draw run {campaign_id}` asks for {last['confirm']} in a"
+                " terminal; here nothing was asked, and a word that comes through a pipe is not read"
+            )
         if last["state"] == "awaiting" or stop.is_set:
             message = last.pop("message", None)
             _tell(campaign_id, done, outline, [message] if message else [], form)

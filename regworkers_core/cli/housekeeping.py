@@ -24,10 +24,11 @@ def housekeeping_command(
     yes: Annotated[bool, typer.Option("--yes", help="delete it; without this it is only counted")] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Delete what is older than the settings under `housekeeping` say: closed alerts and dead letters, old actions,
-    minutes of drains, reviews, days of the archive (by default never), databases of drills that died.
+    """Delete what is older than the settings under `housekeeping` say: claims, pipeline files, messages, selections and
+    codes of campaigns whose draw is over, closed alerts and dead letters, old actions, minutes of drains, reviews, days
+    of the archive, databases of drills that died.
 
-    Runs of Dagster are pruned by its job prune_runs. Exit code 1 when somebody did not answer.
+    Runs of Dagster are pruned by its job prune_runs. Exit code 1 when a part could not be read or deleted.
     """
     runtime = Runtime.load()
     with progress("") as bar, StopSignal().on_signals() as stop:

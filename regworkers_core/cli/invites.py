@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -146,11 +146,14 @@ def count_command(
 def check_command(
     campaign: CampaignArgument,
     type_: TypeArgument,
-    value: Annotated[str, typer.Argument(help="the address or id")],
+    value: Annotated[str, typer.Argument(help="the address or id, or - to read it from stdin")],
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Whether somebody is invited, and until when. Exit code 1 when not, 2 when VALUE is none that can be invited."""
-    found = check_invite(Runtime.load(), campaign, type_, value)
+    named = _given([value])
+    if len(named) != 1:
+        raise UsageError(f"one {type_.value} is due on stdin, found {len(named)}")
+    found = check_invite(Runtime.load(), campaign, type_, named[0])
     answer(found.as_dict(), form)
     if not found.invited:
         raise typer.Exit(FINDING)
@@ -160,7 +163,8 @@ def remove_command(
     campaign: CampaignArgument,
     type_: TypeArgument,
     values: Annotated[
-        list[str] | None, typer.Argument(help="the addresses or ids themselves", show_default=False)
+        list[str] | None,
+        typer.Argument(help="the addresses or ids, or - to read them from stdin", show_default=False),
     ] = None,
     file: Annotated[Path | None, typer.Option(help="a list of them, as for upload")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="do it; without, it is only counted")] = False,
@@ -172,22 +176,23 @@ def remove_command(
 
     Exit code 1 when lines were rejected.
     """
-    if bool(values) == (file is not None):
+    named = _given(values or ())
+    if bool(named) == (file is not None):
         raise UsageError("name the invites to remove, or a list of them with --file")
     runtime = Runtime.load()
     from_file = None if file is None else read_rows(local_file(file), str(file), type_)
-    lines = read_values(values or (), type_) if from_file is None else from_file
+    lines = read_values(named, type_) if from_file is None else from_file
     run_id = _run_id()
     # Of values that are given by hand only how many: they are fans' own.
     arguments = {
         "type": type_.value,
         "file": file and file.name,
-        "values": len(values or ()),
+        "values": len(named),
         "runId": run_id,
     }
     with (
         by_hand(runtime, "invites remove", campaign, arguments, dry_run=not yes) as result,
-        _working("remove", len(values or ()) if file is None else _lines_in(file)) as hooks,
+        _working("remove", len(named) if file is None else _lines_in(file)) as hooks,
     ):
         report = remove_invites(
             runtime,
@@ -204,6 +209,14 @@ def remove_command(
     if not yes:
         report.advice = f"nothing is removed yet: {report.outcomes['removed']} would be with --yes"
     _tell(report, file, form)
+
+
+def _given(values: Sequence[str]) -> Sequence[str]:
+    """The values, or those on stdin, one a line: what is typed as a word stays in the shell's history."""
+    if list(values) != ["-"]:
+        return values
+    read = sys.stdin.buffer.read().decode(errors="surrogateescape")
+    return [line.strip() for line in read.splitlines() if line.strip()]
 
 
 def _default_file(campaign: str, type_: InviteType, *, sure: bool) -> Path:

@@ -33,7 +33,8 @@ from regworkers_core.cli import (
     service,
     template,
 )
-from regworkers_core.cli.output import FINDING, TROUBLE
+from regworkers_core.cli.dashes import Commands
+from regworkers_core.cli.output import FINDING, TROUBLE, visible
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.observability.logs import configure_logging, describe
 from regworkers_core.observability.tracing import configure_tracing
@@ -50,7 +51,9 @@ def build(called: str = "") -> typer.Typer:
     """All commands; the draw's only where `called` may be it, for what they import takes a second. The embedded
     stack adds its own where it is installed.
     """
-    app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+    app = typer.Typer(
+        cls=Commands, help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
+    )
     basics.register(app)
     alerts.register(app)
     audit.register(app)
@@ -134,5 +137,5 @@ def _configure_logging() -> None:
 
 
 def _leave(line: str, code: int = TROUBLE) -> None:
-    print(f"regworkers: {line}", file=sys.stderr)
+    print(f"regworkers: {visible(line, keep=chr(10))}", file=sys.stderr)
     sys.exit(code)

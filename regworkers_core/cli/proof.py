@@ -15,6 +15,7 @@ from rich.text import Text
 from regworkers_core.cli.naming import campaign_id_of
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.engine.private_files import write_private
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import is_hash
@@ -72,6 +73,7 @@ def verify_command(
                 engine=Engine(Path(scratch), memory_mib=_MEMORY_MIB),
                 published=published or (),
                 recorded=found.recorded,
+                files=found.files,
                 on_progress=lambda phase, step: bar.update(
                     task, advance=1, description=f"phase {phase}: {step}"
                 ),
@@ -93,6 +95,8 @@ def _verification(done: Verification) -> RenderableType:
         parts.append(Text(f"phase {each.phase}: {counts or 'no entries'}"))
         parts.append(Text(f"  manifestHash {each.manifest_hash}"))
         parts.append(Text(f"  resultHash   {each.result_hash}"))
+    if done.round_at is not None:
+        parts.append(Text(f"the beacon's round was signed at {done.round_at} (UTC)"))
     parts.extend(Text(note) for note in done.notes)
     return Group(*parts)
 
@@ -160,6 +164,6 @@ def check_command(
 
 def _write(path: Path, data: bytes) -> None:
     try:
-        path.write_bytes(data)
+        write_private(path, data)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None

@@ -12,6 +12,7 @@ from rich.text import Text
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.cli.pages import require_writable
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.engine.private_files import write_private
 from regworkers_core.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def funnel_command(
     if page is not None:
         from regworkers_core.analytics.funnel.page import shown
 
-        page.write_text(shown(funnel).html, encoding="utf-8")
+        write_private(page, shown(funnel).html)
     answer(funnel.as_dict(), form, None if form is Format.JSON else _text(funnel))
     if not funnel.adds_up:
         raise typer.Exit(FINDING)

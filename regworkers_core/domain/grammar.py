@@ -41,6 +41,11 @@ def is_encodable(text: str) -> bool:
     return text.isascii() or _SURROGATE.search(text) is None
 
 
+def has_control(text: str) -> bool:
+    """Whether it holds a control character, a line feed among them."""
+    return _CONTROL.search(text) is not None
+
+
 def encodable(text: str) -> str:
     """The text itself, or one that can be encoded and is no valid id."""
     return text if text.isascii() else _SURROGATE.sub(_SUBSTITUTE, text)

@@ -10,6 +10,7 @@ from typing import Protocol
 import structlog
 
 from regworkers_core.domain.dead_letter import DeadLetter, Subject
+from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.ports import Outgoing, Queue, Received
@@ -98,7 +99,7 @@ class DeadLetterOffice:
             message_id=letter.message.message_id,
             failure=letter.failure,
             correlation_id=letter.message.correlation_id,
-            first_failed_at=letter.message.attributes.get("firstFailedAt", at),
+            first_failed_at=_first_failed_at(letter, at),
             subject=letter.subject,
         )
 
@@ -106,7 +107,7 @@ class DeadLetterOffice:
         attributes = {
             "correlationId": letter.message.correlation_id,
             "attempt": str(letter.attempt),
-            "firstFailedAt": letter.message.attributes.get("firstFailedAt", at),
+            "firstFailedAt": _first_failed_at(letter, at),
             "origin": letter.message.origin,
             **inject(),
         }
@@ -125,3 +126,8 @@ class DeadLetterOffice:
             if queue is self._dead_letter_queue:
                 self._on_unsent(len(failures))
             raise TransientFailure("sqs", f"{queue.name}: {len(failures)} messages not confirmed")
+
+
+def _first_failed_at(letter: Letter, at: str) -> str:
+    """As the message says, where it could be ours: anybody who may send can put anything there."""
+    return fit_correlation_id(letter.message.attributes.get("firstFailedAt")) or at

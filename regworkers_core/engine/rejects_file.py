@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.csv_lines import Reject
+from regworkers_core.engine.private_files import open_private
 
 _HEADER = "line,reason,found\n"
 
@@ -24,7 +26,7 @@ class RejectsFile:
         """Raises UsageError when the file cannot be written."""
         try:
             if self._file is None:
-                self._file = self._path.open("w", encoding="utf-8", newline="")
+                self._file = TextIOWrapper(open_private(self._path), encoding="utf-8", newline="")
                 self._file.write(_HEADER)
                 self.written = self._path
             row = (reject.number, reject.reason.value, _harmless(reject.found))

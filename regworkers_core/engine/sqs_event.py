@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-import orjson
 import structlog
 
+from regworkers_core.domain.messages import json_text
 from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure, UsageError
 from regworkers_core.engine.handling import Handler, decode_message, gather
 from regworkers_core.engine.ports import Received
@@ -51,11 +51,14 @@ def _records(event: Any) -> list[Received]:
         if not isinstance(record, dict) or not isinstance(record.get("messageId"), str):
             raise UsageError(f"Records[{index}].messageId is missing or not a string")
         body = record.get("body", "")
+        given = record.get("messageAttributes") or {}
+        if not isinstance(given, dict):
+            raise UsageError(f"Records[{index}].messageAttributes should be an object")
         attributes = {
             name: value["stringValue"]
-            for name, value in (record.get("messageAttributes") or {}).items()
+            for name, value in given.items()
             if isinstance(value, dict) and isinstance(value.get("stringValue"), str)
         }
-        text = body if isinstance(body, str) else orjson.dumps(body).decode()
+        text = body if isinstance(body, str) else json_text(body).decode()
         messages.append(Received(record["messageId"], "", text, attributes, 1))
     return messages

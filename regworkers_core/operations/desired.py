@@ -15,11 +15,6 @@ DAY_SECONDS = 24 * 3600
 # The redrive policy is for workers that die; our own classification dead-letters long before.
 _MAX_RECEIVES = 100
 _MAX_RECEIVES_ANALYTICS = 1000
-# Longer than any upload takes: what is older was left by a run that died, and is paid for.
-ABORT_UPLOADS_AFTER_DAYS = 7
-# The archive replaces its small files all the time. Versions of everything else are kept: they prove what was drawn.
-ARCHIVE_FOLDER = "archive/"
-FORGET_REPLACED_AFTER_DAYS = 30
 
 Fact: TypeAlias = str | int | bool | None
 Facts: TypeAlias = Mapping[str, Fact]
@@ -66,19 +61,65 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """What S3 takes away by itself below a prefix (empty: everywhere): parts of uploads that never ended, versions
+    that were replaced or deleted, and the objects themselves; each after so many days, None: never.
+    """
+
+    prefix: str
+    abort_days: int | None = None
+    replaced_days: int | None = None
+    expire_days: int | None = None
+
+    @property
+    def facts(self) -> Facts:
+        days = (("abort", self.abort_days), ("replaced", self.replaced_days), ("expire", self.expire_days))
+        told = ", ".join(f"{what} after {number} d" for what, number in days if number)
+        return {f"lifecycle of {self.prefix or 'everything'}": told}
+
+    def rule(self) -> dict[str, Any]:
+        """As S3 takes it."""
+        rule: dict[str, Any] = {
+            "ID": self.prefix.strip("/") or "everything",
+            "Status": "Enabled",
+            "Filter": {"Prefix": self.prefix},
+        }
+        if self.abort_days:
+            rule["AbortIncompleteMultipartUpload"] = {"DaysAfterInitiation": self.abort_days}
+        if self.replaced_days:
+            rule["NoncurrentVersionExpiration"] = {"NoncurrentDays": self.replaced_days}
+        if self.expire_days:
+            rule["Expiration"] = {"Days": self.expire_days}
+        return rule
+
+
+# Versions of everything else are kept: they prove what was drawn. deploy/terraform/bucket.tf says the same.
+LIFECYCLES = (
+    # Longer than any upload takes: what is older was left by a run that died, and is paid for.
+    Lifecycle("", abort_days=7),
+    # The archive replaces its small files all the time.
+    Lifecycle("archive/", replaced_days=30),
+    # Files of a draw that prove nothing; housekeeping deletes them once their period is over.
+    Lifecycle("pipeline/", replaced_days=30),
+    # What people hand in and fetch through the UI may hold fans' data, and its work is done within the day. In a
+    # versioned bucket an expired object is only covered by a marker: its bytes go a day later.
+    Lifecycle("uploads/", replaced_days=1, expire_days=1),
+    Lifecycle("downloads/", replaced_days=1, expire_days=1),
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Bucket:
-    """Private, versioned, with the lifecycle of the constants above."""
+    """Private, versioned, with the lifecycles above."""
 
     name: str
 
     @property
     def facts(self) -> Facts:
-        return {
-            "versioning": True,
-            "publicAccess": "blocked",
-            "abortUploadsAfterDays": ABORT_UPLOADS_AFTER_DAYS,
-            "forgetReplacedAfterDays": FORGET_REPLACED_AFTER_DAYS,
-        }
+        facts: dict[str, Fact] = {"versioning": True, "publicAccess": "blocked"}
+        for lifecycle in LIFECYCLES:
+            facts |= lifecycle.facts
+        return facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +171,4 @@ def desired(settings: Settings) -> Desired:
 
 def lifecycle_rules() -> list[dict[str, Any]]:
     """The bucket's lifecycle as S3 takes it."""
-    return [
-        {
-            "ID": "abort-uploads",
-            "Status": "Enabled",
-            "Filter": {"Prefix": ""},
-            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": ABORT_UPLOADS_AFTER_DAYS},
-        },
-        {
-            "ID": "forget-replaced",
-            "Status": "Enabled",
-            "Filter": {"Prefix": ARCHIVE_FOLDER},
-            "NoncurrentVersionExpiration": {"NoncurrentDays": FORGET_REPLACED_AFTER_DAYS},
-        },
-    ]
+    return [lifecycle.rule() for lifecycle in LIFECYCLES]

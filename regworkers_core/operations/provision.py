@@ -16,6 +16,7 @@ from pymongo import ASCENDING
 from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.adapters.mongo.drain_log import KEEP_DAYS as DRAIN_LOG_DAYS
 from regworkers_core.adapters.mongo.entrants import FIELDS as ENTRANT_FIELDS
+from regworkers_core.adapters.mongo.expiring import EXPIRES_AT
 from regworkers_core.adapters.mongo.reconcile_results import KEEP_DAYS as RECONCILE_DAYS
 from regworkers_core.adapters.mongo.superseded import KEEP_DAYS as SUPERSEDED_DAYS
 from regworkers_core.domain.reasons import TransientFailure, UsageError
@@ -90,6 +91,7 @@ INDEXES: Mapping[str, list[Index]] = {
 }
 # MongoDB deletes a document so many days after the time in this field.
 EXPIRING: Mapping[str, tuple[str, int]] = {
+    **dict.fromkeys(("outbox", "selections", "selection_chunks", "codes"), (EXPIRES_AT, 0)),
     "drain_log": ("at", DRAIN_LOG_DAYS),
     "reconcile_results": ("keptFrom", RECONCILE_DAYS),
     "superseded_entries": ("keptFrom", SUPERSEDED_DAYS),

@@ -1,4 +1,4 @@
-"""The bucket of the artefacts: private, and every version of an object is kept, but for those of the archive."""
+"""The bucket of the artefacts: private; versions and objects go only as `desired.LIFECYCLES` says."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _keep_versions(client: Any, call: Any, name: str) -> bool:
 
 
 def _tidy_up(client: Any, call: Any, name: str) -> bool:
-    """Uploads that a dead run left, and files that the archive replaced long ago."""
+    """Let S3 take away what nobody needs any more."""
     try:
         stands = call(lambda: client.get_bucket_lifecycle_configuration(Bucket=name))["Rules"]
     except ClientError as error:

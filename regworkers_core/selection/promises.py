@@ -33,7 +33,9 @@ def draw_replays(runtime: Runtime, campaign_id: str) -> Verdict:
     with tempfile.TemporaryDirectory(prefix="regworkers-replay-") as scratch:
         engine = Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=Path(scratch))
         with artefacts_of(campaign_id, lambda: runtime) as artefacts:
-            found = verify(artefacts.folder, engine=engine, recorded=artefacts.recorded)
+            found = verify(
+                artefacts.folder, engine=engine, recorded=artefacts.recorded, files=artefacts.files
+            )
     replayed = {each.phase: each.result_hash for each in found.phases}
     wrong = [str(finding) for finding in found.findings]
     wrong += [

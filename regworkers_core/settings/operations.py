@@ -158,8 +158,15 @@ class ReviewsSettings(Section):
 class HousekeepingSettings(Section):
     """After how many days what is over is deleted. Empty: never."""
 
+    # Of a campaign whose draw is over: from the moment its last phase is COMPLETED, or its draw annulled. No top-up is
+    # possible once pipeline files, outbox, selections or codes are gone.
+    claims_days: int | None = Field(90, ge=1)
+    pipeline_days: int | None = Field(180, ge=1)
+    outbox_days: int | None = Field(365, ge=1)
+    selections_days: int | None = Field(365, ge=1)
+    codes_days: int | None = Field(365, ge=1)
     # Days of the event archive (by the day of the events), which is the company's record.
-    archive_days: int | None = Field(None, ge=1)
+    archive_days: int | None = Field(1095, ge=1)
     alerts_days: int | None = Field(180, ge=1)
     dead_letters_days: int | None = Field(180, ge=1)
     # The audit log.

@@ -9,7 +9,7 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.upkeep import keep_house
 from regworkers_dagster.operations.audit import launched_by_hand
 from regworkers_dagster.resources import Workers, plain_failures
-from regworkers_dagster.tags import OPERATION_TAG, short_run
+from regworkers_dagster.tags import OPERATION_TAG, long_run
 
 
 class HousekeepingConfig(dg.Config):
@@ -53,9 +53,10 @@ def tidy_op(context: dg.OpExecutionContext, config: HousekeepingConfig, workers:
 
 
 @dg.job(
-    tags={OPERATION_TAG: "housekeeping", **short_run()},
+    tags={OPERATION_TAG: "housekeeping", **long_run()},
     executor_def=dg.in_process_executor,
-    description="Deletes closed alerts and dead letters, old actions, minutes of drains, reviews, databases of drills "
+    description="Deletes what is left of campaigns whose draw is over, closed alerts and dead letters, old actions, "
+    "minutes of drains, reviews, databases of drills "
     "that died and, where the settings say so, days of the archive. Defaults only count: set dry_run to false to "
     "delete. Runs of Dagster are pruned by prune_runs.",
 )

@@ -23,8 +23,7 @@ class PublicationConfig(dg.Config):
 
     confirm: str = Field(
         default="",
-        description="The campaign's id (`<campaignId>:<phase>` for a top-up), typed by whoever looked at the report. "
-        "Empty: nothing is published "
+        description="`<campaignId>:<phase>`, typed by the person who read the report. Empty: nothing is published, "
         "unless `selection.autoPublish` says so.",
     )
 

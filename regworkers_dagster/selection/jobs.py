@@ -77,7 +77,7 @@ CHECK_SELECTION = dg.define_asset_job(
     "winner keeps what they have. A winner of an earlier phase is not upgraded, so truthful preferences are "
     "the best ones within a phase only. Terms and reason are published with the phase. "
     'Config: {"campaignId": "...", "capacities": {"<marketId>": <new total>}, "reason": "...", "confirm": '
-    '"<campaignId>"}; also `reserves` {"<marketId>": {"<segment>": seats}} and `strikes` ["ref|REASON"].',
+    '"<campaignId>:<phase>"}; also `reserves` {"<marketId>": {"<segment>": seats}} and `strikes` ["ref|REASON"].',
 )
 def top_up() -> None:
     """One op."""

@@ -51,7 +51,8 @@ class TopUpConfig(dg.Config):
     strikes: list[str] = Field(default=[], description="Entries that lose their place, as `ref|REASON`.")
     reason: str = Field(default="", description="Why: it is published with the phase.")
     confirm: str = Field(
-        default="", description="The campaign's id: publish at once. Empty: only draw and report."
+        default="",
+        description="`<campaignId>:<phase>` (the phase that this opens): publish at once. Empty: only draw and report.",
     )
 
 

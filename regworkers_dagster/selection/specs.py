@@ -108,7 +108,7 @@ PUBLICATION = _step(
     [DRAW_REPORT, CODES],
     {"mongodb", "sqs"},
     "Codes planned for every winner, and one message per market and chunk on the selection queue. Needs "
-    "somebody's word: `confirm` in its config is the campaign's id (or `selection.autoPublish`).",
+    "a person's word: `confirm` in its config is `<campaignId>:<phase>` (or `selection.autoPublish`).",
 )
 STEPS = (ELIGIBILITY_REPORT, FROZEN_POOL, COMMITMENT, SEED, RANKING, DRAW, DRAW_REPORT, PUBLICATION)
 

@@ -147,7 +147,7 @@ def awaited(campaign_id: str, step: Step) -> str:
     if step.name == "publish":
         return (
             f"nothing is published yet: look at the report, then launch `publication` of {campaign_id} with the "
-            f"config {confirmation(str(step.facts['confirm']))}, or `regworkers draw run {campaign_id} --yes`"
+            f"config {confirmation(str(step.facts['confirm']))}, or `regworkers draw run {campaign_id}`"
         )
     if step.state == "waiting":
         return (
@@ -159,7 +159,8 @@ def awaited(campaign_id: str, step: Step) -> str:
 
 def confirmation(word: str) -> str:
     """The run config that confirms a publication."""
-    return f"{{ops: {{publication: {{config: {{confirm: {word}}}}}}}}}"
+    # In quotes: YAML would read what stands behind a colon as something else.
+    return f'{{ops: {{publication: {{config: {{confirm: "{word}"}}}}}}}}'
 
 
 def metadata_of(step: Step) -> Metadata:

@@ -23,6 +23,7 @@ def test_a_look_at_all_draws_leaves_out_what_is_large(shared: Runtime) -> None:
     kept = {
         "status": "PUBLISHED",
         "publishedAt": "2026-03-01T12:00:00.000Z",
+        "releasedAt": "2026-03-01T13:00:00.000Z",
         "notBefore": "2026-03-01T12:00:00.000Z",
         "confirmedAt": "2026-03-01T12:00:00.000Z",
         "resultHash": "a" * 64,

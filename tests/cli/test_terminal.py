@@ -263,3 +263,13 @@ def test_the_flag_that_is_still_set_is_seen_by_trace(runtime: Runtime) -> None:
     assert (source(runtime, key("e1")) or {})["needsReplication"] is False
     trace = regworkers(runtime, "trace", "summer", "e1", "--format", "json").document
     assert trace["source"]["needsReplication"] is False
+
+
+def test_an_entry_whose_id_begins_with_a_dash_is_traced_and_replicated(runtime: Runtime) -> None:
+    put(runtime, key("-abc"))
+    replicate_all(runtime)
+    traced = regworkers(runtime, "trace", "summer", "-abc", "--format", "json")
+    assert traced.code == 0 and traced.document["verdict"] == "in_sync"
+    assert regworkers(runtime, "replicate", "summer", "-abc").code == 0
+    mistyped = regworkers(runtime, "replicate", "summer", "-abc", "--fromat", "json")
+    assert (mistyped.code, mistyped.stdout) == (2, "")

@@ -84,10 +84,10 @@ def test_a_draw_stops_before_the_publication_and_goes_out_to_the_fans_once_it_is
     pictures = [name for name in report if name.startswith("plot_")]
     assert pictures and all("data:image/png;base64," in str(report[name].value) for name in pictures)
     waiting = plain(observed(first)["publication"].metadata)["awaiting"]
-    assert "confirm: summer" in waiting
+    assert 'confirm: "summer:1"' in waiting
     assert closed.queue(closed.names.selection_queue).depth().total == 0
 
-    second = run_draw(instance, confirm=CAMPAIGN)
+    second = run_draw(instance, confirm=f"{CAMPAIGN}:1")
 
     assert second.success
     assert sorted(materialised(second)) == sorted(STEPS)
@@ -155,7 +155,7 @@ def test_while_another_run_works_on_the_draw_a_run_does_nothing_and_is_fine(
     closed: Runtime, instance: dg.DagsterInstance
 ) -> None:
     with held_lease(closed.leases, lease_name(CAMPAIGN), "other", lease_seconds=1.0):
-        result = run_draw(instance, confirm=CAMPAIGN)
+        result = run_draw(instance, confirm=f"{CAMPAIGN}:1")
     assert result.success
     assert materialised(result) == {}
     assert _status(closed) == "CLOSED"
@@ -217,7 +217,7 @@ def test_a_broken_promise_fails_the_run_before_anything_is_published(
     made: list[str],
 ) -> None:
     monkeypatch.setattr(promises, promise, lambda _runtime, _campaign: Verdict(False, "broken"))
-    result = run_draw(instance, confirm=CAMPAIGN)
+    result = run_draw(instance, confirm=f"{CAMPAIGN}:1")
     assert not result.success
     assert judged(result)[promise] is False
     assert sorted(materialised(result)) == sorted(made)
@@ -259,7 +259,7 @@ def draw_job() -> dg.JobDefinition:
 def test_a_top_up_draws_a_further_phase_in_the_same_order(
     closed: Runtime, instance: dg.DagsterInstance
 ) -> None:
-    run_draw(instance, confirm=CAMPAIGN)
+    run_draw(instance, confirm=f"{CAMPAIGN}:1")
     _drain("process_selections", "selections")
 
     result = job("top_up").execute_in_process(
@@ -268,7 +268,7 @@ def test_a_top_up_draws_a_further_phase_in_the_same_order(
             "campaignId": CAMPAIGN,
             "capacities": {"paris": 5},
             "reason": "a larger hall",
-            "confirm": CAMPAIGN,
+            "confirm": f"{CAMPAIGN}:2",
         },
     )
 

@@ -179,7 +179,7 @@ def _publish(runtime: Runtime, *, codes: int) -> None:
 
 def _age(runtime: Runtime) -> None:
     """What was published and queued lies back longer than anybody waits."""
-    runtime.database["draws"].update_one({}, {"$set": {"phases.1.publishedAt": LONG_AGO}})
+    runtime.database["draws"].update_one({}, {"$set": {"phases.1.releasedAt": LONG_AGO}})
     runtime.database["selection_chunks"].update_many({}, {"$set": {"queuedAt": LONG_AGO}})
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from regworkers_core.domain.campaign import CampaignStatus
+from regworkers_core.operations import downloads, uploads
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.publish import resume_blocked
@@ -31,13 +33,13 @@ def runtime() -> Iterator[Runtime]:
     remove_namespace(made)
 
 
-def import_for_berlin(runtime: Runtime, folder: Path) -> None:
-    """Enough codes for the market that waits, imported as the terminal does it."""
-    file = folder / "codes.csv"
-    file.write_text("\n".join(["code", *(f"CODE-{number}" for number in range(20))]))
-    campaign = find(runtime, CAMPAIGN)
-    import_codes(runtime, file, campaign, market_id="berlin", rejects=folder / "rejects.csv", run_id="import")
+def import_for_berlin(runtime: Runtime, folder: Path, upload: str) -> None:
+    """Enough codes for the market that waits, imported as the job does it."""
+    campaign, rejects = find(runtime, CAMPAIGN), folder / "rejects.csv"
+    with uploads.fetched(runtime, upload) as file:
+        import_codes(runtime, file, campaign, market_id="berlin", rejects=rejects, run_id="import")
     assert "berlin" in resume_blocked(runtime, CAMPAIGN, run_id="import")
+    downloads.put(runtime, "rejects.csv", b"line,reason,found\n")
 
 
 def draw_it(runtime: Runtime) -> None:
@@ -51,13 +53,15 @@ def test_a_campaign_manager_needs_what_the_policy_allows(
 ) -> None:
     close_campaign(runtime, codes=0)
     drawn(runtime)
+    codes = io.BytesIO("\n".join(["code", *(f"CODE-{number}" for number in range(20))]).encode())
+    upload = uploads.put(runtime, "codes.csv", codes)
     recorder = Recorder(monkeypatch, runtime.names.prefix)
     hers = Runtime(runtime.settings)
     # Her first attempt died between the secret and the campaign.
     make_secret(hers, "winter")
     create(hers, "winter")
     advance_to(hers, "winter", CampaignStatus.CLOSED)
-    import_for_berlin(hers, tmp_path)
+    import_for_berlin(hers, tmp_path, upload)
     compare("campaigns", recorder)
 
 
@@ -74,3 +78,17 @@ def test_a_draw_and_its_drains_need_what_their_policies_allow(
         work(Runtime(runtime.settings))
         compare(role, recorder)
         monkeypatch.undo()
+
+
+def test_the_application_around_the_ui_needs_what_its_policy_allows(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = downloads.put(runtime, "receipt.html", b"<p>")
+    runtime.objects.put_bytes(f"reports/{CAMPAIGN}/funnel.html", b"<p>")
+    recorder = Recorder(monkeypatch, runtime.names.prefix)
+    mine = Runtime(runtime.settings)
+    uploads.put(mine, "codes.csv", io.BytesIO(b"code\n"))
+    for each in (path, downloads.report_path(CAMPAIGN, "funnel")):
+        page = downloads.open_page(mine, each)
+        assert page is not None and page.body.read() == b"<p>"
+    compare("web", recorder)

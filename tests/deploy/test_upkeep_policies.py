@@ -13,6 +13,7 @@ from regworkers_core.upkeep import keep_house
 from tests.analytics.archive.world import archived, event, produce
 from tests.deploy.policies import Recorder
 from tests.deploy.test_policies import compare
+from tests.operations.housekeeping.test_campaigns import done, plant
 
 
 def test_reviews_need_what_their_policy_allows(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,8 +31,9 @@ def test_the_housekeeping_needs_what_its_policy_allows(
     produce(runtime, event(1, time="2020-01-01T00:00:00.000Z"))
     archived(runtime)
     runtime.objects.put_bytes("reviews/weekly/2020-01-01/report.html", b"x")
+    plant(runtime, "old", done(91))
     recorder = Recorder(monkeypatch, runtime.names.prefix)
-    kept = runtime.settings.housekeeping.model_copy(update={"archive_days": 30})
-    done = keep_house(Runtime(runtime.settings.model_copy(update={"housekeeping": kept})), dry_run=False)
-    assert done.fine and done.deleted == 2, done.as_dict()
+    kept = runtime.settings.housekeeping.model_copy(update={"archive_days": 30, "pipeline_days": 90})
+    tidied = keep_house(Runtime(runtime.settings.model_copy(update={"housekeeping": kept})), dry_run=False)
+    assert tidied.fine and tidied.deleted == 4, tidied.as_dict()
     compare("housekeeping", recorder)

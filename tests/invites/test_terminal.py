@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.invites.ttl import days_from
 from regworkers_core.settings import PROJECT_ROOT
 from tests.invites.world import Uploader
-from tests.support.terminal import regworkers
+from tests.support.terminal import Answer, regworkers
 from tests.support.typing_in import Typed
 
 
@@ -181,6 +182,25 @@ def test_count_check_and_remove_by_hand(uploader: Uploader, typed: Typed) -> Non
         "valid": 0,
         "expired": 0,
     }
+
+
+def test_an_address_need_not_stand_in_the_history_of_a_shell(
+    uploader: Uploader, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploader.file.write_text("email\nuser1@example.com\nuser2@example.com\n")
+    assert typed("invites", "upload", uploader.campaign_id, "email", str(uploader.file)).code == 0
+
+    def piped(text: str, *words: str) -> Answer:
+        monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(text.encode())))
+        return typed("invites", words[0], uploader.campaign_id, "email", "-", *words[1:])
+
+    assert piped(" USER1@example.com\n", "check").code == 0
+    assert piped("nobody@example.com\n", "check").code == 1
+    for wrong in ("", "user1@example.com\nuser2@example.com\n"):
+        assert "is due on stdin" in piped(wrong, "check").stderr
+    removed = piped("user1@example.com\n\nuser2@example.com\n", "remove", "--yes", "--format", "json")
+    assert removed.code == 0 and removed.document["removed"] == 2
+    assert "name the invites" in piped("\n", "remove").stderr
 
 
 def test_what_to_remove_is_named_once(uploader: Uploader, typed: Typed) -> None:

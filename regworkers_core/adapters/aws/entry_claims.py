@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.aws.attribute_values import attribute, attributes, plain_item
-from regworkers_core.adapters.aws.clients import error_code
-from regworkers_core.adapters.aws.demand_table import MAX_GET
+from regworkers_core.adapters.aws.clients import error_code, meaning_of_code
+from regworkers_core.adapters.aws.demand_table import MAX_GET, MAX_STATEMENTS
 from regworkers_core.adapters.aws.tables import known_table
-from regworkers_core.domain.claim import Claim, TableKey
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.claim import IDENTITY_PREFIX, Claim, TableKey
+from regworkers_core.domain.keys import CAMPAIGN_PREFIX
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.engine.parts import ask_again
 
@@ -88,6 +89,55 @@ class EntryClaims:
         """Write an entry where there is none; False when there is one. `ref` tells whose it is."""
         end = self._end(within_seconds)
         return self._put(item, {"ConditionExpression": "attribute_not_exists(PK)"}, "ref", end)
+
+    def expire(self, campaign_id: str, ttl: int) -> Iterator[int]:
+        """Give every claim of the campaign that has none this `ttl` (epoch seconds), after which DynamoDB deletes it;
+        yields how many claims a page of them has got it. A repeat goes on.
+        """
+        query: dict[str, Any] = {
+            "TableName": self._table,
+            "KeyConditionExpression": "PK = :pk AND begins_with(SK, :sk)",
+            "FilterExpression": "attribute_not_exists(#ttl)",
+            "ProjectionExpression": "PK, SK",
+            "ExpressionAttributeNames": {"#ttl": "ttl"},
+            "ExpressionAttributeValues": attributes(
+                {":pk": CAMPAIGN_PREFIX + campaign_id, ":sk": IDENTITY_PREFIX}
+            ),
+        }
+        while True:
+            page = self._call(lambda: self._client.query(**query), math.inf)
+            keys = [(each["PK"]["S"], each["SK"]["S"]) for each in page.get("Items", ())]
+            for start in range(0, len(keys), MAX_STATEMENTS):
+                self._expire(keys[start : start + MAX_STATEMENTS], ttl)
+            yield len(keys)
+            if not page.get("LastEvaluatedKey"):
+                return
+            query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+    def _expire(self, keys: Sequence[TableKey], ttl: int) -> None:
+        # A statement creates nothing: a claim that was taken out meanwhile stays away.
+        statement = f'UPDATE "{self._table}" SET "ttl"=? WHERE PK=? AND SK=?'
+
+        def ask(pending: Sequence[TableKey]) -> list[TableKey]:
+            statements = [
+                {"Statement": statement, "Parameters": [attribute(value) for value in (ttl, *key)]}
+                for key in pending
+            ]
+            answer = self._call(lambda: self._client.batch_execute_statement(Statements=statements), math.inf)
+            left: list[TableKey] = []
+            for key, response in zip(pending, answer["Responses"], strict=True):
+                code = response.get("Error", {}).get("Code")
+                if code is None or code == "ConditionalCheckFailed":
+                    continue
+                meaning = meaning_of_code(self._dependency.name, code, "BatchExecuteStatement")
+                if not isinstance(meaning, TransientFailure):
+                    raise meaning or UsageError(f"a claim cannot be given its ttl: {code}")
+                left.append(key)
+            self._dependency.note_parts(served=len(pending) - len(left), throttled=len(left))
+            return left
+
+        if left := ask_again(keys, ask, self._policy, self._sleep, whole=True):
+            raise TransientFailure(self._dependency.name, f"{len(left)} claims stayed unprocessed")
 
     def _put(self, item: Item, condition: Mapping[str, Any], mark: str, end: float) -> bool:
         """A put whose answer got lost is refused when it is repeated, and yet it was ours: `mark` is an attribute

@@ -15,6 +15,7 @@ from regworkers_core.adapters.aws.clients import classify_aws, error_code
 from regworkers_core.adapters.aws.object_stream import ObjectStream
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency
+from regworkers_core.engine.private_files import open_private
 
 DEPENDENCY = "s3"
 _MIB = 1024 * 1024
@@ -141,7 +142,7 @@ class ObjectStore:
 
         def read() -> None:
             answer = self._client.get_object(Bucket=self.bucket, Key=key)
-            with part.open("wb") as file:
+            with open_private(part) as file:
                 for piece in answer["Body"].iter_chunks(_MIB):
                     file.write(piece)
 

@@ -6,7 +6,7 @@ must be decided once (the pool, the manifest, the seed, the result) is written o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +15,8 @@ from typing import Any
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
-from regworkers_core.domain.beacon import QUICKNET
+from regworkers_core.domain.beacon import LEAD_SECONDS, QUICKNET
+from regworkers_core.domain.timestamps import seconds
 from regworkers_core.engine.dependency import Dependency
 
 Document = dict[str, Any]
@@ -97,6 +98,57 @@ class PhaseRecord:
         return str(self.fields.get("manifestHash") or "")
 
     @property
+    def published_at(self) -> str | None:
+        """When the store confirmed `manifest.json`; None before. Not when codes and messages went out: `releasedAt`."""
+        # Records from before there were notices have another moment under this name.
+        return self.fields.get("publishedAt") if self.notice else None
+
+    @property
+    def notice(self) -> bytes:
+        """Exactly the bytes of `notice.json`; empty before the manifest is published."""
+        return str(self.fields.get("notice") or "").encode()
+
+    @property
+    def replaced(self) -> Sequence[Mapping[str, Any]]:
+        """The manifests that this one took the place of, in order: `{manifest, committedAt, publishedAt, replacedAt}`,
+        `manifest` as text, `publishedAt` None where nothing was published. `replaced-<k>.json` counts them from 1.
+        """
+        return self.fields.get("replaced") or ()
+
+    @property
+    def published_late(self) -> bool:
+        """Whether its manifest became public under ten minutes before the round of the beacon that it names, or is not
+        public: somebody may have fitted it to that round.
+        """
+        number = (self.fields.get("seedSource") or {}).get("round")
+        if self.phase > 1 or number is None:
+            return False
+        published = seconds(self.published_at or "")
+        return published is None or published > QUICKNET.due(number) - LEAD_SECONDS
+
+    @property
+    def recommitted(self) -> Sequence[Mapping[str, Any]]:
+        """Of each replaced manifest whose round was signed by then, and which so has a result of its own: `{k, round,
+        manifestHash, resultHash, differ}`, `differ` counting the entries with another outcome; from `allocate` on.
+        """
+        return self.fields.get("recommitted") or ()
+
+    @property
+    def signatures(self) -> Mapping[str, str]:
+        """The beacon's verified signatures by round, as far as the draw has them."""
+        return self.fields.get("signatures") or {}
+
+    @property
+    def hashes(self) -> Mapping[str, str]:
+        """File name: SHA-256 in hex of the bytes that the draw wrote, of every file that a later step reads."""
+        return self.fields.get("hashes") or {}
+
+    @property
+    def stopped(self) -> Mapping[str, Any]:
+        """`{at, step, file, expected, found}` while an input is not what the draw wrote; empty when all is well."""
+        return self.fields.get("stopped") or {}
+
+    @property
     def awaited_round(self) -> int | None:
         """The round of the beacon from which its seed will come; None when it waits for none."""
         source: Mapping[str, Any] = self.fields.get("seedSource") or {}
@@ -133,6 +185,8 @@ class DrawRecord:
     token: int
     phases: Mapping[int, PhaseRecord]
     notifications: Mapping[str, Any]
+    # By kind of data whose period is over: `{at, doneAt?}`.
+    expired: Mapping[str, Mapping[str, Any]]
 
     @property
     def latest(self) -> PhaseRecord:
@@ -188,10 +242,12 @@ class Draws:
         *,
         token: int,
         once: str = "",
+        unset: Sequence[str] = (),
         whole: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Set fields of a phase; with `once` only where that field is absent; `whole` creates the phase where
-        it is absent. False when something stood there already: read it and go by that. Raises Fenced.
+        """Set fields of a phase, and take those in `unset` away; with `once` only where that field is absent; `whole`
+        creates the phase where it is absent. False when something stood there already: read it and go by that.
+        Raises Fenced.
         """
         path = f"phases.{phase}"
         guard: Document = {"_id": campaign_id, "$nor": [{"token": {"$gt": token}}]}
@@ -201,20 +257,37 @@ class Draws:
             values = {path: dict(whole)}
         elif once:
             guard[f"{path}.{once}"] = {"$exists": False}
-        update = {"$set": {**values, "token": token}}
+        update: Document = {"$set": {**values, "token": token}}
+        if unset:
+            update["$unset"] = {f"{path}.{name}": "" for name in unset}
         answer = self._dependency.call(lambda: self._collection.update_one(guard, update))
         if answer.matched_count:
             return True
+        self._refuse_older(campaign_id, token)
+        return False
+
+    def expire(self, campaign_id: str, kind: str, fields: Mapping[str, Any], *, token: int) -> None:
+        """Note that the period of one kind of the campaign's data is over. Raises Fenced."""
+        guard = {"_id": campaign_id, "$nor": [{"token": {"$gt": token}}]}
+        values = {f"expired.{kind}.{name}": value for name, value in fields.items()}
+        update = {"$set": {**values, "token": token}}
+        answer = self._dependency.call(lambda: self._collection.update_one(guard, update))
+        if not answer.matched_count:
+            self._refuse_older(campaign_id, token)
+
+    def _refuse_older(self, campaign_id: str, token: int) -> None:
         stands = self._dependency.call(lambda: self._collection.find_one({"_id": campaign_id}, {"token": 1}))
         if stands is None or stands["token"] > token:
             raise Fenced(f"the draw of {campaign_id} went on in another run")
-        return False
 
 
 # By name, for no projection says "of every phase"; the embedded server takes a hundred names. Phases beyond come whole.
 _LIGHT_PHASES = 10
 _HEAVY = (
     "manifest",
+    "notice",
+    "replaced",
+    "hashes",
     "terms",
     "seedFile",
     "summary",
@@ -235,4 +308,5 @@ def _record(document: Mapping[str, Any]) -> DrawRecord:
         token=document["token"],
         phases=dict(sorted(phases.items())),
         notifications=document.get("notifications") or {},
+        expired=document.get("expired") or {},
     )

@@ -12,6 +12,7 @@ from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Change, Severity
 from regworkers_core.domain.reasons import ItemFailure, TransientFailure
 from regworkers_core.engine.dependency import Dependency
+from regworkers_core.engine.private_files import open_private, private_folder
 
 log = structlog.get_logger(__name__)
 ALL = frozenset(Severity)
@@ -82,8 +83,8 @@ class FileChannel:
 
     def tell(self, incident: Incident, change: Change) -> None:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab") as file:
+            private_folder(self._path.parent)
+            with open_private(self._path, append=True) as file:
                 file.write(orjson.dumps(as_document(incident, change)) + b"\n")
         except OSError as error:
             raise TransientFailure(self.name, f"{self._path}: {type(error).__name__}") from None

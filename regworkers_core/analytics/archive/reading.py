@@ -18,6 +18,7 @@ import pandas as pd
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.analytics.archive.manifest import ROOT, DataFile, read_manifest
 from regworkers_core.analytics.archive.rows import SCHEMA
+from regworkers_core.engine.private_files import private_folder
 
 # How often a file may have been let go between the look at the manifest and the copy.
 _LOOKS = 3
@@ -53,7 +54,7 @@ def fetch(
         try:
             for number, (file, path) in enumerate(zip(files, paths, strict=True), 1):
                 if not path.exists():
-                    path.parent.mkdir(parents=True, exist_ok=True)
+                    private_folder(path.parent)
                     objects.get_file(file.key, path)
                 tell(number, len(files))
         except MissingObject:

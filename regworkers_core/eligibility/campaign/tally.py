@@ -12,6 +12,7 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.eligibility.rule import all_rules, rule_set
 from regworkers_core.eligibility.rules.not_invited import RULE as NOT_INVITED
+from regworkers_core.engine.private_files import write_private
 from regworkers_core.judging import PAGE, JudgedEntry, Judgement
 
 ELIGIBLE = "ELIGIBLE"
@@ -91,7 +92,7 @@ class Tally:
 
         numbers = self.numbers()
         report = made_report(self.campaign, numbers, self.codes)
-        (folder / page).write_text(report.html, encoding="utf-8")
+        write_private(folder / page, report.html)
         facts = {name: value for name, value in numbers.items() if name not in ("asOf", "days", "notes")}
         return Judgement(facts, report.markdown)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.private_files import open_private
 from regworkers_core.operations.dead_letters.choosing import Choice
 from regworkers_core.operations.dead_letters.copies import PREFIX, Copies, as_lines
 from regworkers_core.operations.dead_letters.queues import DeadQueue
@@ -85,7 +86,7 @@ def _to_file(
 ) -> None:
     part = path.with_name(path.name + ".part")
     try:
-        with part.open("wb") as file:
+        with open_private(part) as file:
             _write(runtime, report, choice, file.write, stopped, on_progress)
         part.replace(path)
     except OSError as error:

@@ -25,6 +25,10 @@ TOO_OFTEN = "received too often without an answer: workers died on it, or gave i
 # What a failure left on a message: sent again it starts anew. correlationId and traceparent stay.
 OF_A_FAILURE = frozenset({"reason", "error", "fingerprint", "firstFailedAt", "source", "attempt"})
 _HASH_DIGITS = 64
+# Of a message whose attributes somebody else wrote: whoever may send may put a fan's data there.
+FOREIGN = "FOREIGN"
+NOT_SHOWN = "no worker of ours wrote this message's attributes, so they are not shown"
+_REASONS = frozenset(reason.value for reason in Reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +87,23 @@ class DeadMessage:
         return Outgoing(self.message.body.encode(), {**kept, "attempt": "1", "origin": self.message.origin})
 
 
+def is_ours(attributes: Mapping[str, str]) -> bool:
+    """Whether a worker of ours wrote what failed: a known reason, and the fingerprint of it and the error."""
+    reason, error = attributes.get("reason", ""), attributes.get("error", "")
+    return reason in _REASONS and attributes.get("fingerprint") == fingerprint(reason, error)
+
+
 def read_message(queue: DeadQueue, message: Received) -> DeadMessage:
     """Never raises: what is wrong with a message is part of the answer."""
     attributes = message.attributes
     reason = attributes.get("reason") or Reason.RECEIVED_TOO_OFTEN.value
     error = attributes.get("error", "" if attributes.get("reason") else TOO_OFTEN)
+    # Causes are told apart whoever wrote them; only what the workers wrote is shown.
+    cause = fingerprint(reason, error)
+    if reason not in _REASONS:
+        reason, error = FOREIGN, NOT_SHOWN
+    elif error and not is_ours(attributes) and error != TOO_OFTEN:
+        error = NOT_SHOWN
     first = seconds(attributes.get("firstFailedAt", "")) or message.sent_at
     items: Sequence[Item] = ()
     unreadable = None
@@ -103,7 +119,7 @@ def read_message(queue: DeadQueue, message: Received) -> DeadMessage:
         message=message,
         reason=reason,
         error=error,
-        fingerprint=attributes.get("fingerprint") or fingerprint(reason, error),
+        fingerprint=cause,
         first_failed=first,
         last_failed=message.sent_at or first,
         items=items,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
 
-from regworkers_core.operations.desired import Facts
+from regworkers_core.operations.desired import Fact, Facts, Lifecycle
 
 ACCOUNT, LOG_BUCKET = "ACCOUNT", "LOG_BUCKET"
 _COMPUTE_LOGS = "compute-logs"
@@ -64,9 +64,14 @@ def redrive_facts(policy: str | None) -> Facts:
     }
 
 
-def lifecycle_facts(aborts: Sequence[Any], forgets: Sequence[Any]) -> Facts:
-    """The shortest of the days that the rules in force say."""
-    return {
-        "abortUploadsAfterDays": min((int(days) for days in aborts if days), default=None),
-        "forgetReplacedAfterDays": min((int(days) for days in forgets if days), default=None),
-    }
+def lifecycle_facts(rules: Iterable[Lifecycle]) -> Facts:
+    """A fact for each prefix that has a rule in force."""
+    facts: dict[str, Fact] = {}
+    for rule in rules:
+        facts |= rule.facts
+    return facts
+
+
+def days(value: Any) -> int | None:
+    """What a rule says in days; what it does not say comes as nothing, or as 0."""
+    return int(value) if value else None

@@ -14,9 +14,10 @@ from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.operations.dashboards.alarms import facts_of
-from regworkers_core.operations.desired import Fact
+from regworkers_core.operations.desired import LIFECYCLES, Fact, Lifecycle
 from regworkers_core.operations.discovery.declared import Declared, Kind
 from regworkers_core.operations.discovery.facts import (
+    days,
     facts_of_board,
     facts_of_policy,
     facts_of_role,
@@ -227,7 +228,7 @@ class _Reader:
         if isinstance(versioning, Unread) and isinstance(access, Unread) and isinstance(lifecycle, Unread):
             return versioning
         if isinstance(lifecycle, Unread):
-            lifecycle = {"abortUploadsAfterDays": lifecycle, "forgetReplacedAfterDays": lifecycle}
+            lifecycle = dict.fromkeys(lifecycle_facts(LIFECYCLES), lifecycle)
         return {
             "versioning": versioning if isinstance(versioning, Unread) else versioning == "Enabled",
             "publicAccess": access,
@@ -244,11 +245,15 @@ class _Reader:
             "NoSuchLifecycleConfiguration", "get_bucket_lifecycle_configuration", Bucket=name
         )
         rules = [rule for rule in (found or {}).get("Rules", ()) if rule.get("Status") == "Enabled"]
-        aborts = [rule.get("AbortIncompleteMultipartUpload", {}) for rule in rules]
-        forgets = [rule.get("NoncurrentVersionExpiration", {}) for rule in rules]
         return lifecycle_facts(
-            [abort.get("DaysAfterInitiation") for abort in aborts],
-            [forget.get("NoncurrentDays") for forget in forgets],
+            Lifecycle(
+                # Older rules have it beside the filter.
+                (rule.get("Filter") or rule).get("Prefix", ""),
+                days(rule.get("AbortIncompleteMultipartUpload", {}).get("DaysAfterInitiation")),
+                days(rule.get("NoncurrentVersionExpiration", {}).get("NoncurrentDays")),
+                days(rule.get("Expiration", {}).get("Days")),
+            )
+            for rule in rules
         )
 
     def _none_if(self, code: str, operation: str, **arguments: Any) -> Any:

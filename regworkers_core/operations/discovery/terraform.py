@@ -11,9 +11,10 @@ import orjson
 
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations.dashboards.alarms import facts_of
-from regworkers_core.operations.desired import Fact
+from regworkers_core.operations.desired import Fact, Lifecycle
 from regworkers_core.operations.discovery.declared import Kind
 from regworkers_core.operations.discovery.facts import (
+    days,
     facts_of_board,
     facts_of_policy,
     facts_of_role,
@@ -153,11 +154,14 @@ def _public_access(values: Values) -> Read:
 
 def _lifecycle(values: Values) -> Read:
     rules = [rule for rule in values["rule"] if rule.get("status") == "Enabled"]
-    aborts = [_block(rule.get("abort_incomplete_multipart_upload")) for rule in rules]
-    forgets = [_block(rule.get("noncurrent_version_expiration")) for rule in rules]
     facts = lifecycle_facts(
-        [abort.get("days_after_initiation") for abort in aborts],
-        [forget.get("noncurrent_days") for forget in forgets],
+        Lifecycle(
+            _block(rule.get("filter")).get("prefix") or "",
+            days(_block(rule.get("abort_incomplete_multipart_upload")).get("days_after_initiation")),
+            days(_block(rule.get("noncurrent_version_expiration")).get("noncurrent_days")),
+            days(_block(rule.get("expiration")).get("days")),
+        )
+        for rule in rules
     )
     return Kind.BUCKET, values["bucket"], facts
 

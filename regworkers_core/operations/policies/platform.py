@@ -8,6 +8,7 @@ from typing import Any
 from regworkers_core.operations.policies.parts import (
     ALL_QUEUES,
     DEAD_LETTER_QUEUES,
+    MISSING_OBJECTS,
     OLDEST_MESSAGE,
     PEEK,
     PUT_METRICS,
@@ -110,6 +111,16 @@ PLATFORM = (
             Statement("CreateTheLogGroup", ("logs:CreateLogGroup", "logs:PutRetentionPolicy"), (log_group,)),
             _FIND_LOG_GROUPS,
         ),
+    ),
+    Worker(
+        "web",
+        "the application around the webserver: upload form, reports, downloads",
+        (
+            Statement("KeepWhatIsHandedIn", ("s3:PutObject",), objects("uploads")),
+            Statement("ShowReportsAndHandOut", ("s3:GetObject",), objects("downloads", "reports")),
+            MISSING_OBJECTS,
+        ),
+        frozenset({"s3:ListBucket"}),
     ),
     Worker(
         "compute-logs",

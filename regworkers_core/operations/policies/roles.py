@@ -7,8 +7,10 @@ from regworkers_core.operations.policies.statement import Place
 # More than AWS attaches to a role by default (10): its quota goes up to 20 on request.
 ROLES: dict[str, tuple[str, ...]] = {
     "sensors": ("compute-logs", "kafka-certificate", "sensors"),
+    "web": ("compute-logs", "web"),
     "run": (
         "archive",
+        "campaigns",
         "compute-logs",
         "dead-letters",
         "discovery",

@@ -19,11 +19,13 @@ UPKEEP = (
     ),
     Worker(
         "housekeeping",
-        "`regworkers housekeeping`, runs of housekeeping: the only one that deletes reports",
+        "`regworkers housekeeping`, runs of housekeeping: the only one that deletes reports and pipeline files",
         (
-            hold_leases("HoldTheLeaseOfTheArchive"),
+            hold_leases("HoldTheLeasesOfTheArchiveAndOfDraws"),
+            Statement("FindClaims", ("dynamodb:Query",), (table,)),
+            Statement("LetClaimsGo", ("dynamodb:PartiQLUpdate",), (table,)),
             Statement("LetDaysOfTheArchiveGo", ("s3:GetObject", "s3:PutObject"), objects("archive")),
-            Statement("DeleteReports", ("s3:DeleteObject",), objects("reviews")),
+            Statement("DeleteReportsAndPipelineFiles", ("s3:DeleteObject",), objects("pipeline", "reviews")),
             MISSING_OBJECTS,
         ),
     ),

@@ -82,7 +82,7 @@ REPLICATION = (
 SELECTION = (
     Worker(
         "campaigns",
-        "campaign managers at a terminal",
+        "campaign managers at a terminal, runs of their jobs",
         (
             hold_leases("HoldLeases"),
             Statement(
@@ -93,6 +93,8 @@ SELECTION = (
             Statement("PlanMarketsThatWaitedForCodes", ("s3:GetObject", "s3:PutObject"), objects("pipeline")),
             MISSING_OBJECTS,
             send("QueueThem", "selection-queue"),
+            Statement("ReadWhatWasHandedIn", ("s3:GetObject",), objects("uploads")),
+            Statement("HandOut", ("s3:PutObject",), objects("downloads")),
         ),
         _LIST,
     ),
@@ -168,7 +170,9 @@ ELIGIBILITY = (
                 (table,),
             ),
             hold_leases("OneListAtATime"),
-            Statement("ReadListsWriteRejects", ("s3:GetObject", "s3:PutObject"), objects("invites")),
+            Statement(
+                "ReadListsWriteRejects", ("s3:GetObject", "s3:PutObject"), objects("invites", "uploads")
+            ),
             MISSING_OBJECTS,
         ),
         _LIST,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import orjson
 
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine.private_files import private_folder, write_private
 from regworkers_core.operations.reviews.page import Shown, shown
 from regworkers_core.operations.reviews.places import REPORT, report_key
 from regworkers_core.operations.reviews.sections import Review
@@ -58,9 +59,9 @@ def _files(review: Review, made: Shown) -> Iterator[tuple[str, bytes]]:
 
 def _to_folder(folder: Path, files: Mapping[str, bytes]) -> Path:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         for name, data in files.items():
-            (folder / name).write_bytes(data)
+            write_private(folder / name, data)
     except OSError as error:
         raise UsageError(f"{folder} cannot be written ({type(error).__name__})") from None
     return folder / PAGE

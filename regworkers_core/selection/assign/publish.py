@@ -153,7 +153,7 @@ def _register(runtime: Runtime, campaign_id: str, phase: PhaseRecord, result: Co
     fields = {
         "markets": markets,
         "notBefore": iso(confirmed + delay),
-        "publishedAt": iso(at),
+        "releasedAt": iso(at),
         "status": PhaseStatus.PUBLISHED.value,
     }
     runtime.draws.decide(campaign_id, phase.phase, fields, token=token, once="markets")

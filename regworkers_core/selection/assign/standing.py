@@ -32,7 +32,7 @@ def standing(runtime: Runtime, *, older_than_seconds: float) -> list[Standing]:
     found = []
     for record in runtime.draws.all():
         for number, phase in record.phases.items():
-            if phase.status is not PhaseStatus.PUBLISHED or phase.fields["publishedAt"] > before:
+            if phase.status is not PhaseStatus.PUBLISHED or phase.fields.get("releasedAt", "") > before:
                 continue
             if waits_to_finish(phase):
                 if phase.markets and _last_completed(phase) < before:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from regworkers_core.adapters.aws.objects import ObjectStore
+from regworkers_core.selection.maths.beside import is_beside
 from regworkers_core.selection.maths.files import ARTEFACTS
 
 RANKED = "ranked.parquet"
@@ -73,18 +74,20 @@ def workbench(objects: ObjectStore, campaign_id: str) -> Iterator[Workbench]:
 
 
 def export(objects: ObjectStore, campaign_id: str, phases: Iterable[int], folder: Path) -> list[str]:
-    """Copy the artefacts of `phases` to `folder/phase-<n>/`; returns the relative names that were written.
+    """Copy the artefacts of `phases` and the files beside them to `folder/phase-<n>/`; returns the relative names
+    that were written.
 
     What is not published yet is left out. Raises TransientFailure when the store cannot answer.
     """
     written: list[str] = []
     for phase in phases:
-        for name in ARTEFACTS:
-            key = public_key(campaign_id, phase, name)
-            if not objects.exists(key):
+        prefix = public_key(campaign_id, phase, "")
+        published = {key.removeprefix(prefix) for key in objects.list(prefix)}
+        for name in (*ARTEFACTS, *sorted(filter(is_beside, published))):
+            if name not in published:
                 continue
             target = folder / f"phase-{phase}" / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            objects.get_file(key, target)
+            objects.get_file(prefix + name, target)
             written.append(f"phase-{phase}/{name}")
     return written

@@ -88,21 +88,28 @@ class DrawRun(HeldDraw):
 
     @property
     def phase(self) -> int:
-        """The phase that this run works on. Raises UsageError before the first one is opened."""
+        """The phase that this run works on. Raises UsageError when the draw has none of that number."""
+        record = self._runtime.draws.get(self.campaign_id)
+        if record is None or not record.phases:
+            return 1
         return self._ready(PhaseStatus.OPENED, "judge")[1].phase
 
     @property
     def word(self) -> str:
-        """What confirms the publication of this run's phase. That of a top-up names it, so that a run that is
-        executed again cannot confirm a phase that nobody has looked at.
+        """What confirms the publication of this run's phase. It names the phase, so that a run that is executed again
+        cannot confirm one that nobody has looked at.
         """
-        phase = self.phase
-        return self.campaign_id if phase == 1 else f"{self.campaign_id}:{phase}"
+        return f"{self.campaign_id}:{self.phase}"
 
-    def steps(self, confirm: str | None = None) -> Iterator[Step]:
-        """All steps in order; `confirm`, the campaign's id, confirms the phase that they came to. Ends after one
-        that awaits a confirmation, or waits.
+    def _require_word(self, confirm: str | None) -> None:
+        if confirm and confirm != self.word:
+            raise RequestError(f"the confirmation should be {self.word}, found {confirm!r}: nothing was done")
+
+    def steps(self, confirm: str | None = None, *, unasked: bool = False) -> Iterator[Step]:
+        """All steps in order; `confirm` is the word for the phase that they come to, `unasked` publishes without one.
+        Ends after a step that awaits something, or waits. Raises RequestError for a wrong word before the first step.
         """
+        self._require_word(confirm)
         for step in (
             self.judge,
             self.freeze,
@@ -116,7 +123,7 @@ class DrawRun(HeldDraw):
             yield came_to
             if came_to.state in ("awaiting", "waiting") or self._stop.is_set:
                 return
-        yield self.publish(self.word if confirm == self.campaign_id else confirm)
+        yield self.publish(self.word if unasked else confirm)
 
     def preview(self) -> Step:
         """Judge the entries as they are now, whatever the campaign's status, and decide nothing."""
@@ -300,8 +307,7 @@ class DrawRun(HeldDraw):
         """Plan codes and queue the work on them, once `confirm` is `word` (or the settings say that none is needed).
         Raises UsageError for another one.
         """
-        if confirm and confirm != self.word:
-            raise RequestError(f"the confirmation should be {self.word}, found {confirm!r}")
+        self._require_word(confirm)
         with self._lease() as lease:
             _, phase = self._ready(PhaseStatus.DRAWN, "allocate")
             if phase.reached(PhaseStatus.COMPLETED):

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from regworkers_core.domain.campaign import Campaign, Market, Reserve
+from regworkers_core.domain.grammar import has_control, is_encodable
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import RequestError
 
 _REASON = re.compile(r"[A-Z_]+")
+MAX_REASON_CHARS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,8 @@ class TopUp:
     def after(self, before: Terms, pinned: Mapping[str, int]) -> Terms:
         """The next phase's terms. `pinned` are the winners who keep their seat, by market.
 
-        Raises UsageError for an unknown market, fewer seats than are taken, or reserves above what is offered.
+        Raises RequestError for a reason that cannot be published, an unknown market, a segment that is no id, fewer
+        seats than are taken, or reserves above what is offered.
         """
         known = {market.market_id for market in before.markets}
         for market_id in (*self.capacities, *self.reserves):
@@ -101,13 +104,13 @@ class TopUp:
                 raise RequestError(
                     f"market {market_id} is not in the draw: there are {', '.join(sorted(known))}"
                 )
-        if not self.reason.strip():
-            raise RequestError("a top-up needs a reason: it is published with the phase")
+        reason = published_reason(self.reason, "a top-up")
         markets = []
         for market in before.markets:
             capacity = self.capacities.get(market.market_id, market.capacity)
             # Reserves are among the seats that are newly offered, so those of the phase before are spent.
             reserves = self.reserves.get(market.market_id, ())
+            _require_reserves(market.market_id, reserves)
             offered = capacity - pinned.get(market.market_id, 0)
             if offered < 0:
                 raise RequestError(
@@ -124,8 +127,37 @@ class TopUp:
             wins_per_unit=before.wins_per_unit,
             waitlist_size=before.waitlist_size if self.keep_waitlist else self.waitlist_size,
             strikes=merged((*before.strikes, *self.strikes)),
-            reason=self.reason.strip(),
+            reason=reason,
         )
+
+
+def published_reason(text: str, whose: str) -> str:
+    """An operator's reason without the space around it, as it is published. Raises RequestError when it is empty, has
+    more than one line, or is longer than everybody would read.
+    """
+    reason = text.strip()
+    if not reason:
+        raise RequestError(f"{whose} needs a reason: it is published")
+    if len(reason) > MAX_REASON_CHARS or not is_encodable(reason) or has_control(reason):
+        raise RequestError(
+            f"the reason of {whose} is published: it should be one line of at most {MAX_REASON_CHARS} characters"
+        )
+    return reason
+
+
+def _require_reserves(market_id: str, reserves: tuple[Reserve, ...]) -> None:
+    """What a manifest could not hold is refused before the phase is opened: its terms stay as they are then."""
+    for reserve in reserves:
+        if not is_selection_id(reserve.segment):
+            raise RequestError(
+                f"market {market_id}: a segment should be 1 to 64 of the characters A-Z a-z 0-9 _ -, found"
+                f" {reserve.segment[:80]!r}"
+            )
+        if reserve.seats < 1:
+            raise RequestError(
+                f"market {market_id}: a reserve should have at least 1 seat, found {reserve.seats} for"
+                f" {reserve.segment}"
+            )
 
 
 def merged(strikes: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

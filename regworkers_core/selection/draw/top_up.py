@@ -16,6 +16,9 @@ from regworkers_core.selection.draw.terms import Terms, TopUp
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import OUTCOMES
 
+# What a top-up does without, of the data whose period may be over.
+_NOT_NEEDED = frozenset({"claims"})
+
 
 def open_phase(runtime: Runtime, campaign_id: str, request: TopUp, *, run_id: str, lease: str) -> int:
     """Begin the next phase on the request's terms and return its number; a repeat of a request whose phase is
@@ -41,6 +44,13 @@ def _open(runtime: Runtime, campaign_id: str, request: TopUp, run_id: str, held:
     record = runtime.draws.get(campaign_id)
     if record is None or not record.phases:
         raise RequestError(f"{campaign_id} was not drawn yet: a top-up comes after its draw")
+    if gone := sorted(record.expired.keys() - _NOT_NEEDED):
+        at = max(str(record.expired[kind]["at"]) for kind in gone)
+        kinds = ", ".join(gone)
+        raise RequestError(
+            f"the draw of {campaign_id} is too old for a top-up: the periods of its {kinds} were over by {at},"
+            " so they are deleted (settings `housekeeping`)"
+        )
     last = record.latest
     if last.phase > 1 and not last.reached(PhaseStatus.COMPLETED):
         again = _terms(runtime, record, last.phase - 1, request)

@@ -83,7 +83,8 @@ class Fields:
         self._document: Mapping[str, Any] = document
 
     def refuse(self, key: str, what: str) -> NoReturn:
-        where = ".".join(part for part in (self._path, key) if part)
+        # A key may be a stranger's text, too.
+        where = short(".".join(part for part in (self._path, key) if part))[1:-1]
         raise DrawError(self._artefact, f"{where}: {what}" if where else what)
 
     def raw(self, key: str) -> Any:

@@ -21,6 +21,8 @@ from regworkers_core.selection.maths.files import HEX_DIGITS, MANIFEST, is_hash,
 ALGORITHM = "vf1"
 COMMIT_REVEAL = "commit-reveal"
 DRAND = "drand"
+# The allocation numbers them in 16 bits.
+MOST_MARKETS = 2**15 - 1
 _KEYS = (
     "algorithm", "asOf", "campaignId", "count", "drawId", "markets", "phase", "previous", "root", "seedSource",
     "strikesHash", "waitlistSize", "winsPerUnit",
@@ -159,6 +161,8 @@ def _markets(fields: Fields, artefact: str) -> tuple[MarketTerms, ...]:
         _market(artefact, f"markets[{number}]", document)
         for number, document in enumerate(fields.list("markets"))
     )
+    if len(markets) > MOST_MARKETS:
+        fields.refuse("markets", f"{len(markets)}, at most {MOST_MARKETS} can be drawn together")
     ids = [market.market_id for market in markets]
     for before, after in pairwise(ids):
         if before >= after:

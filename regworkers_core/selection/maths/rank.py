@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from regworkers_core.selection.maths.arrow import Batch
+from regworkers_core.selection.maths.arrow import Batch, compute
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.selection.maths.files import LEAVES, MANIFEST, SEED
@@ -21,6 +21,8 @@ from regworkers_core.selection.maths.reading import LEAST_LEAF_BYTES, read_leave
 from regworkers_core.selection.maths.rules import entry_key_prefix, key_prefix
 from regworkers_core.selection.maths.seed import SeedFile
 
+# Leaves of a unit that a message names.
+_SHOWN = 8
 RANKED_SCHEMA = pa.schema([pa.field("position", pa.int32()), pa.field("rank", pa.int32())])
 
 # The least over the unit's tickets. Most have one: only the others pay for the list.
@@ -34,6 +36,10 @@ _TIES = f"""
 SELECT position, row_number() OVER (PARTITION BY key, unit ORDER BY entry_key) <= $wins AS candidate
 FROM (SELECT position, unit, {_KEY} AS key, sha256($entry_prefix || ref) AS entry_key FROM leaves)
 ORDER BY key, unit, entry_key
+"""
+
+_SEVERAL_WEIGHTS = """
+SELECT unit FROM leaves GROUP BY unit HAVING min(weight) <> max(weight) ORDER BY unit LIMIT 1
 """
 
 
@@ -134,6 +140,21 @@ def _untie(
         order[part] = batch["position"].to_numpy()
         candidate[part] = batch["candidate"].to_numpy(zero_copy_only=False)
         done += batch.num_rows
+
+
+def check_weights(leaves: Path, count: int, engine: Engine) -> None:
+    """DrawError unless all leaves of a unit have the same weight: each weight would be a key of its own, and a chance.
+
+    Some 10 s for ten million leaves.
+    """
+    for batch in _answer(engine, _SEVERAL_WEIGHTS, {}, _positions(leaves, count)):
+        for unit in batch["unit"].to_pylist():
+            found = [
+                f"{row['ref']} has {row['weight']}"
+                for part in read_leaves(leaves, ("ref", "unit", "weight"))
+                for row in part.filter(compute.equal(part["unit"], unit)).to_pylist()
+            ]
+            raise DrawError(LEAVES, f"one unit, several weights: {', '.join(found[:_SHOWN])}")
 
 
 def _positions(leaves: Path, count: int, wanted: npt.NDArray[np.bool_] | None = None) -> Iterator[Batch]:

@@ -13,13 +13,11 @@ import pyarrow as pa
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.selection.maths.arrow import Batch, Column, compute
 from regworkers_core.selection.maths.errors import DrawError
-from regworkers_core.selection.maths.files import LEAVES, MANIFEST, STRIKES
+from regworkers_core.selection.maths.files import LEAVES, STRIKES
 from regworkers_core.selection.maths.reading import ahead, read_leaves, refuse_leaf
 
 # Texts of segment lists that are remembered as already looked at.
 _KNOWN_LISTS = 100_000
-# Indexes of markets are kept in 16 bits.
-_MOST_MARKETS = 2**15 - 1
 
 
 class Wishes:
@@ -67,10 +65,6 @@ class Wishes:
         """From leaves.txt, every line of which is checked in full. `strikes` are refs; DrawError for one that is
         no leaf, for a malformed leaf, an unknown market, and unless there are `count` leaves.
         """
-        if len(markets) > _MOST_MARKETS:
-            raise DrawError(
-                MANIFEST, f"{len(markets)} markets, at most {_MOST_MARKETS} can be drawn together"
-            )
         # A preference is a byte at least, and a separator.
         made = Wishes(count, leaves.stat().st_size // 2, segments, scratch)
         known, struck = pa.array(markets, pa.string()), pa.array(strikes, pa.string())

@@ -8,16 +8,22 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from regworkers_core.domain.beacon import QUICKNET, QUICKNET_HASH, Chain
+from regworkers_core.domain.beacon import LEAD_SECONDS, QUICKNET, QUICKNET_HASH, Chain
+from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.selection.maths.errors import DrawError
+from regworkers_core.selection.maths.files import MANIFEST
+from regworkers_core.selection.maths.manifest import Manifest, SeedSource
 
 SEED = "seed.json"
 CHAINS = {QUICKNET_HASH: QUICKNET}
 _DOMAIN = b"BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_NUL_"
 _SIGNATURE = re.compile(r"[0-9a-f]{96}")
+# Of the year 9999: times have four digits for the year.
+_LAST_SECOND = 253402300799
 
 
 def chain_of(chain_hash: str) -> Chain:
@@ -25,12 +31,39 @@ def chain_of(chain_hash: str) -> Chain:
     chain = CHAINS.get(chain_hash)
     if chain is None:
         known = ", ".join(CHAINS)
-        raise DrawError(
-            "manifest.json", f"seedSource.chain {chain_hash!r} is not a chain known here ({known})"
-        )
+        raise DrawError(MANIFEST, f"seedSource.chain {chain_hash!r} is not a chain known here ({known})")
     if chain.hash != chain_hash:
         raise DrawError(SEED, f"the pinned key of chain {chain_hash} does not hash to the chain")
     return chain
+
+
+def signed_at(seed_source: Mapping[str, Any]) -> str | None:
+    """When the round of a manifest's `seedSource` is signed, `2026-11-25T08:15:00.000Z`; None for a secret, for a
+    chain that is not known here and for a round after the year 9999.
+    """
+    chain = CHAINS.get(str(seed_source.get("chain")))
+    if chain is None:
+        return None
+    due = chain.due(seed_source["round"])
+    return iso(due) if due <= _LAST_SECOND else None
+
+
+def check_round(manifest: Manifest) -> None:
+    """DrawError when the round of the beacon was signed before `asOf`, or less than 600 s after it: the manifest came
+    after `asOf`, so the operator could know the round, or had no time to publish.
+    """
+    source = SeedSource.parse(manifest.seed_source)
+    if source.commitment is not None:
+        return
+    due, as_of = chain_of(source.source).due(source.round), seconds(manifest.as_of) or 0.0
+    if due > _LAST_SECOND:
+        raise DrawError(MANIFEST, f"seedSource.round: {source.round} lies after the year 9999")
+    if due < as_of + LEAD_SECONDS:
+        raise DrawError(
+            MANIFEST,
+            f"seedSource.round: round {source.round} was signed at {iso(due)} (UTC), and asOf is {manifest.as_of}: at"
+            f" least {LEAD_SECONDS} s have to lie between",
+        )
 
 
 def verify_beacon(chain_hash: str, round_number: int, signature_hex: str) -> str:

@@ -9,16 +9,16 @@ from typing import Any
 import orjson
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.selection.maths.canonical import Fields
+from regworkers_core.selection.maths.canonical import Fields, short
 from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.selection.proof.check_drawn import Drawn
 from regworkers_core.selection.proof.check_excluded import Excluded
 from regworkers_core.selection.proof.parts import RECEIPT, Check
 from regworkers_core.selection.proof.receipt import DRAWN, EXCLUDED, VERSION
 
-_COMMON = ("campaignId", "guarantee", "kind", "ref", "version")
+_COMMON = ("annulled", "campaignId", "guarantee", "kind", "ref", "roundAt", "version")
 _DRAWN = ("entryKey", "inclusion", "key", "market", "outcome", "phases", "rank", "seed", "siblings")
-_EXCLUDED = ("after", "before", "manifest", "reasons")
+_EXCLUDED = ("after", "before", "manifest", "published", "reasons")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,9 @@ def check_receipt(data: bytes) -> ReceiptChecked:
             RECEIPT, "", document, (*_COMMON, *(_DRAWN if _kind(document) == DRAWN else _EXCLUDED))
         )
         if fields.raw("version") != VERSION:
-            fields.refuse("version", f"{VERSION} is what is understood here, found {fields.raw('version')!r}")
+            fields.refuse(
+                "version", f"{VERSION} is what is understood here, found {short(fields.raw('version'))}"
+            )
         checker = Drawn(fields) if _kind(document) == DRAWN else Excluded(fields)
     except DrawError as error:
         return ReceiptChecked((Check("receipt", False, str(error)),))
@@ -85,5 +87,5 @@ def _parsed(data: bytes) -> Mapping[str, Any]:
 def _kind(document: Mapping[str, Any]) -> str:
     kind = document.get("kind")
     if kind not in (DRAWN, EXCLUDED):
-        raise DrawError(RECEIPT, f"kind: {DRAWN} or {EXCLUDED} is needed, found {kind!r}")
+        raise DrawError(RECEIPT, f"kind: {DRAWN} or {EXCLUDED} is needed, found {short(kind)}")
     return str(kind)

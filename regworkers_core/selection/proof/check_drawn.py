@@ -5,14 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
-from regworkers_core.selection.maths.canonical import Fields
+from regworkers_core.selection.maths.canonical import Fields, short
 from regworkers_core.selection.maths.errors import DrawError
-from regworkers_core.selection.maths.files import CUTOFFS, is_hash
+from regworkers_core.selection.maths.files import CUTOFFS, is_hash, sha256_hex
 from regworkers_core.selection.maths.manifest import SeedSource
-from regworkers_core.selection.maths.rules import LeafOutcome, entry_key, market_of, meets_cutoff, unit_key
+from regworkers_core.selection.maths.rules import (
+    NO_SEATS,
+    LeafOutcome,
+    entry_key,
+    market_of,
+    meets_cutoff,
+    unit_key,
+)
 from regworkers_core.selection.maths.seed import SeedFile
+from regworkers_core.selection.proof import guarantee
+from regworkers_core.selection.proof.beacon import signed_at
 from regworkers_core.selection.proof.inputs import changed_terms, check_randomness
 from regworkers_core.selection.proof.parts import Checker, Inclusion, PhasePart, Step, wrong
+
+_NO_STRIKES = sha256_hex(b"")
 
 
 class Drawn(Checker):
@@ -30,6 +41,8 @@ class Drawn(Checker):
         self._key = fields.text("key", is_hash, "64 lower-case hex digits")
         self._entry_key = fields.text("entryKey", is_hash, "64 lower-case hex digits")
         rank = fields.raw("rank")
+        if rank is not None:
+            fields.integer("rank", 1)
         self._stated = (fields.raw("market"), "" if rank is None else str(rank), fields.raw("outcome"))
         self._first = self._phases[0].manifest
 
@@ -38,6 +51,7 @@ class Drawn(Checker):
             ("leaf", self._check_leaf),
             ("inclusion", self._check_inclusion),
             ("manifest", self._check_manifests),
+            ("published", self._check_published),
             ("randomness", self._check_randomness),
             ("seed", self._check_seed),
             ("key", self._check_key),
@@ -58,12 +72,19 @@ class Drawn(Checker):
             "The same goes for who else belongs to the unit, and for who was struck.",
             "Compare manifestHash with where it was published before the seed existed, resultHash and cutoffsHash"
             " with the published ones: a receipt made up from beginning to end would have others.",
+            "The times, reasons and accepted findings of a phase are the operator's word: compare them with"
+            " notice.json, accepted.json and replaced-1.json beside the published artefacts.",
+            guarantee.LATER_PHASES.format(last=len(self._phases)),
         )
 
     def _check_leaf(self) -> str:
         leaf = self._own.leaf
         if leaf.ref != self.ref:
             wrong(f"the leaf is of {leaf.ref}, the receipt of {self.ref}")
+        known = {market.market_id for market in self._first.markets}
+        for market in leaf.preferences:
+            if market not in known:
+                wrong(f"market {market} of the leaf is not in the manifest")
         return f"weight {leaf.weight}, preferences {', '.join(leaf.preferences)}"
 
     def _check_inclusion(self) -> str:
@@ -95,6 +116,9 @@ class Drawn(Checker):
             for each in self._phases
         )
 
+    def _check_published(self) -> str:
+        return self.check_published([(each.manifest, each.published) for each in self._phases])
+
     def _check_randomness(self) -> str:
         source, stated = SeedSource.parse(self._first.seed_source), self._seed
         check_randomness(self._first, stated)
@@ -110,10 +134,11 @@ class Drawn(Checker):
         replace(due, kind=stated.kind, round=stated.round).check(
             self._phases[0].manifest_hash, self._first.seed_source
         )
-        self.check_guarantee(self._first)
+        self.check_source(self._first, self._phases[0].published)
         if source.commitment is not None:
             return f"the secret {stated.randomness} is the one that was committed to"
-        return f"round {source.round} is signed by the beacon"
+        at = signed_at(self._first.seed_source)
+        return f"round {source.round} was signed by the beacon at {at} (UTC), by its rules"
 
     def _check_seed(self) -> str:
         self._seed.check(self._phases[0].manifest_hash, self._first.seed_source)
@@ -151,6 +176,7 @@ class Drawn(Checker):
             wrong(
                 f"the cut-offs have SHA-256 {phase.cutoffs_hash}, the receipt states {phase.stated_cutoffs_hash}"
             )
+        _check_groups(phase)
         market, why = self._expected(phase)
         if why.startswith(LeafOutcome.WINNER):
             if (position.outcome, position.market) != (LeafOutcome.WINNER, market):
@@ -166,6 +192,8 @@ class Drawn(Checker):
         if before and before.strike is not None and before.strike != phase.strike:
             wrong("a strike of the phase before is gone: strikes stay")
         if phase.strike is not None:
+            if phase.manifest.strikes_hash == _NO_STRIKES:
+                wrong("a strike, where the manifest commits to an empty list of them")
             return "", LeafOutcome.STRUCK
         if not phase.position.rank:
             return "", LeafOutcome.HOUSEHOLD_LIMIT
@@ -194,6 +222,8 @@ class Drawn(Checker):
         rank = ranks.pop()
         if not rank:
             return "none: not a candidate"
+        if int(rank) > self._first.count:
+            wrong(f"rank {rank} of {self._first.count} leaves")
         own = (self._key, self._entry_key)
         for each in self._phases:
             for market, groups in each.cutoffs.items():
@@ -206,9 +236,32 @@ class Drawn(Checker):
         last = self._phases[-1].position
         if self._stated != (last.market, last.rank, last.outcome):
             wrong(
-                f"the receipt states {self._stated}, the last phase {(last.market, last.rank, last.outcome)}"
+                f"the receipt states {short(self._stated)}, the last phase {(last.market, last.rank, last.outcome)}"
             )
         return f"{last.outcome} {last.market}".strip()
+
+
+def _check_groups(phase: PhasePart) -> None:
+    """Cut-offs are those of the manifest's markets and reserves, and one without seats admits no one."""
+    terms = {market.market_id: market for market in phase.manifest.markets}
+    if set(phase.cutoffs) != set(terms):
+        wrong("the cut-offs are not those of the manifest's markets")
+    for market_id, groups in phase.cutoffs.items():
+        reserves = terms[market_id].reserves
+        if [segment for segment, _ in groups.reserves] != [each.segment for each in reserves]:
+            wrong(f"the cut-offs of market {market_id} are not those of its reserves")
+        for reserve, (_, cutoff) in zip(reserves, groups.reserves, strict=True):
+            if (reserve.seats == 0) != (cutoff is not None and cutoff.rank == 0):
+                wrong(
+                    f"the cut-off of reserve {reserve.segment} of {market_id} does not fit its {reserve.seats} seats"
+                )
+        for cutoff in (groups.open, *(each for _, each in groups.reserves)):
+            if cutoff is not None and not cutoff.rank and cutoff != NO_SEATS:
+                wrong(f"a cut-off of market {market_id} has rank 0 and is not all zeros")
+            if cutoff is not None and cutoff.rank > phase.manifest.count:
+                wrong(
+                    f"a cut-off of market {market_id} has rank {cutoff.rank} of {phase.manifest.count} leaves"
+                )
 
 
 def _reasons(outcome: str, phase: PhasePart) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from regworkers_core.selection.maths.canonical import Fields
+from regworkers_core.selection.maths.canonical import Fields, short
 from regworkers_core.selection.maths.files import sha256_hex
 from regworkers_core.selection.maths.manifest import Manifest
 from regworkers_core.selection.maths.strikes import REASON
-from regworkers_core.selection.proof.parts import Checker, Inclusion, Step, wrong
+from regworkers_core.selection.proof.parts import RECEIPT, Checker, Inclusion, Step, wrong
+from regworkers_core.selection.proof.published import Published
 
 
 class Excluded(Checker):
@@ -16,6 +17,7 @@ class Excluded(Checker):
         super().__init__(fields)
         text = fields.text("manifest", str.isascii, "the text of manifest.json").encode()
         self._manifest, self._manifest_hash = Manifest.parse(text), sha256_hex(text)
+        self._published = Published.parse(RECEIPT, "published", fields.raw("published"))
         self._reasons = [str(each) for each in fields.list("reasons")]
         self._before, self._after = (
             None if fields.raw(side) is None else Inclusion(side, fields.raw(side))
@@ -25,6 +27,7 @@ class Excluded(Checker):
     def steps(self) -> list[tuple[str, Step]]:
         return [
             ("manifest", self._check_manifest),
+            ("published", lambda: self.check_published([(self._manifest, self._published)])),
             ("absence", self._check_absence),
             ("reason", self._check_reason),
         ]
@@ -38,7 +41,7 @@ class Excluded(Checker):
 
     def _check_manifest(self) -> str:
         self.check_campaign(self._manifest)
-        self.check_guarantee(self._manifest)
+        self.check_source(self._manifest, self._published)
         return f"manifestHash {self._manifest_hash}"
 
     def _check_absence(self) -> str:
@@ -56,7 +59,7 @@ class Excluded(Checker):
     def _check_reason(self) -> str:
         for reason in self._reasons:
             if not REASON.fullmatch(reason):
-                wrong(f"{reason!r} is not a reason: A-Z and _ only")
+                wrong(f"{short(reason)} is not a reason: A-Z and _ only")
         if not self._reasons:
             wrong("none is given")
         return ", ".join(self._reasons)

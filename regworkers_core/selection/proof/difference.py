@@ -57,10 +57,14 @@ def _shown(line: bytes) -> str:
 def _json_difference(published: bytes, replayed: bytes) -> str:
     try:
         found = json.loads(published)
+        for path, got, wanted in _paths("", found, json.loads(replayed)):
+            return (
+                f"{ascii(path)[1:-1] or 'document'}: the replay gives {_value(wanted)}, found {_value(got)}"
+            )
     except ValueError:
         return "not JSON"
-    for path, got, wanted in _paths("", found, json.loads(replayed)):
-        return f"{path or 'document'}: the replay gives {_value(wanted)}, found {_value(got)}"
+    except RecursionError:
+        return "nested too deep"
     return "not the canonical bytes"
 
 

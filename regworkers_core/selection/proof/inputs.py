@@ -13,7 +13,8 @@ from regworkers_core.selection.maths.files import ARTEFACTS, MANIFEST, SEED, STR
 from regworkers_core.selection.maths.manifest import DRAND, Manifest, SeedSource
 from regworkers_core.selection.maths.seed import SeedFile, derive_seed
 from regworkers_core.selection.maths.strikes import parse_strikes
-from regworkers_core.selection.proof.beacon import verify_beacon
+from regworkers_core.selection.proof.beacon import check_round, verify_beacon
+from regworkers_core.selection.proof.published import Published
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Inputs:
     seed: SeedFile | None
     strikes: Mapping[str, str] | None
     summary: Mapping[str, Any] | None
+    published: Published
     errors: tuple[DrawError, ...]
 
 
@@ -47,6 +49,7 @@ def read_inputs(folder: Path) -> Inputs:
             errors.append(error)
             return None
 
+    published, wrong = Published.read(folder)
     return Inputs(
         number=int(folder.name.removeprefix("phase-")),
         folder=folder,
@@ -55,7 +58,8 @@ def read_inputs(folder: Path) -> Inputs:
         seed=parsed(SEED, SeedFile.parse),
         strikes=parsed(STRIKES, parse_strikes),
         summary=parsed(SUMMARY, lambda raw: parse_canonical(raw, SUMMARY)),
-        errors=tuple(errors),
+        published=published,
+        errors=(*errors, *wrong),
     )
 
 
@@ -70,6 +74,12 @@ def check_manifest(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]
     yield from _contradictions(phases, number)
     if each.manifest.phase != number:
         yield DrawError(MANIFEST, f"phase: {number} by its folder, found {each.manifest.phase}")
+    yield from each.published.problems(each.manifest, None if each.strikes is None else len(each.strikes))
+    if number == 1:
+        try:
+            check_round(each.manifest)
+        except DrawError as error:
+            yield error
     if number == 1 or first.manifest is None:
         return
     yield from changed_terms(first.manifest, each.manifest)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from regworkers_core.domain.keys import is_selection_id
-from regworkers_core.selection.maths.canonical import Fields, parse_canonical
+from regworkers_core.selection.maths.beside import ANNULLED, Annulled
+from regworkers_core.selection.maths.canonical import Fields, parse_canonical, short
 from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.selection.maths.files import CUTOFFS, STRIKES, is_hash, sha256_hex
 from regworkers_core.selection.maths.leaves import Leaf, parse_leaf
@@ -16,10 +17,12 @@ from regworkers_core.selection.maths.merkle import verify_proof
 from regworkers_core.selection.maths.rules import MarketCutoffs, parse_cutoffs
 from regworkers_core.selection.maths.strikes import parse_strikes
 from regworkers_core.selection.proof import guarantee
+from regworkers_core.selection.proof.beacon import check_round, signed_at
+from regworkers_core.selection.proof.published import Published, published_lines
 from regworkers_core.selection.proof.receipt import Position
 
 RECEIPT = "receipt"
-_PHASE = ("cutoffs", "cutoffsHash", "manifest", "manifestHash", "result", "resultHash", "strike")
+_PHASE = ("cutoffs", "cutoffsHash", "manifest", "manifestHash", "published", "result", "resultHash", "strike")
 _INCLUSION = ("index", "leaf", "proof")
 
 
@@ -43,6 +46,11 @@ class Checker:
         self.ref = fields.text("ref", is_selection_id, "a ref")
         self._guarantee = fields.text("guarantee", bool, "a sentence")
         self.campaign_id = fields.text("campaignId", is_selection_id, "a campaign's id")
+        self._round_at = fields.raw("roundAt")
+        self.annulled: Annulled | None = None
+        if fields.raw("annulled") is not None:
+            text = fields.text("annulled", lambda _text: True, f"the text of {ANNULLED}")
+            self.annulled = Annulled.parse(text.encode())
 
     def steps(self) -> list[tuple[str, Step]]:
         raise NotImplementedError
@@ -60,8 +68,30 @@ class Checker:
         if manifest.campaign_id != self.campaign_id:
             wrong(f"the manifest is of campaign {manifest.campaign_id}, the receipt of {self.campaign_id}")
 
-    def check_guarantee(self, manifest: Manifest) -> None:
-        if not guarantee.fits(self._guarantee, manifest.seed_source):
+    def check_published(self, parts: Sequence[tuple[Manifest, Published]]) -> str:
+        """What the operator published beside the artefacts of the phases, held against their manifests."""
+        for manifest, published in parts:
+            for error in published.problems(manifest):
+                wrong(f"phase {manifest.phase}: {error}")
+        if (annulled := self.annulled) is not None:
+            if annulled.campaign_id != self.campaign_id:
+                wrong(f"{ANNULLED} is of campaign {annulled.campaign_id}")
+            for manifest, _ in parts:
+                if manifest.phase == annulled.phase:
+                    annulled.check(manifest)
+        return "\n".join(
+            line for manifest, published in parts for line in published_lines(manifest.phase, published)
+        )
+
+    def check_source(self, manifest: Manifest, published: Published) -> None:
+        """When the randomness came, and what the receipt says of it. `manifest` and `published` are of phase 1."""
+        check_round(manifest)
+        if self._round_at != signed_at(manifest.seed_source):
+            wrong(
+                f"roundAt: the round of the manifest is signed at {signed_at(manifest.seed_source)}, the receipt states"
+                f" {short(self._round_at)}"
+            )
+        if not guarantee.fits(self._guarantee, manifest.seed_source, published):
             wrong("the guarantee that is stated is not that of the seed's source")
 
 
@@ -98,6 +128,7 @@ class PhasePart:
         self.cutoffs_hash = sha256_hex(cutoffs)
         self.stated_cutoffs_hash = fields.text("cutoffsHash", is_hash, "64 lower-case hex digits")
         self.cutoffs: dict[str, MarketCutoffs] = parse_cutoffs(parse_canonical(cutoffs, CUTOFFS))
+        self.published = Published.parse(RECEIPT, f"phases[{number - 1}].published", fields.raw("published"))
         self.position = Position.parse(fields.text("result", bool, "a line of result.txt"), ref)
         self.strike: str | None = None
         if fields.raw("strike") is not None:

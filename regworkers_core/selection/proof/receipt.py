@@ -9,6 +9,7 @@ the entrant and for support.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.selection.maths.canonical import canonical_bytes
+from regworkers_core.selection.maths.canonical import canonical_bytes, short
 from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.selection.maths.files import CUTOFFS, LEAVES, MANIFEST, RESULT, SEED, STRIKES, SUMMARY
 from regworkers_core.selection.maths.leaves import Leaf, parse_leaf
@@ -25,12 +26,16 @@ from regworkers_core.selection.maths.merkle import Proof, proof_of
 from regworkers_core.selection.maths.rules import LeafOutcome, entry_key, unit_key
 from regworkers_core.selection.maths.seed import SeedFile
 from regworkers_core.selection.proof import guarantee
+from regworkers_core.selection.proof.beacon import signed_at
 from regworkers_core.selection.proof.inputs import read_json
+from regworkers_core.selection.proof.published import Published
 from regworkers_core.selection.proof.sorted_file import SortedFile
 from regworkers_core.selection.proof.unit_index import starts_of, write_unit_index
 from regworkers_core.selection.proof.verify import phase_folders
 
-VERSION = 1
+VERSION = 2
+# As many digits as an artefact may have in a number.
+_RANK = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)
 DRAWN = "draw"
 EXCLUDED = "excluded"
 Receipt = dict[str, Any]
@@ -60,12 +65,12 @@ class Position:
         """From `ref|market|rank|outcome`. Raises DrawError naming result.txt."""
         parts = line.split("|")
         if len(parts) != 4 or parts[0] != ref:
-            raise DrawError(RESULT, f"{line!r} is not a line `{ref}|market|rank|outcome`")
+            raise DrawError(RESULT, f"{short(line)} is not a line `{ref}|market|rank|outcome`")
         _, market, rank, outcome = parts
         if outcome not in LeafOutcome.__members__:
-            raise DrawError(RESULT, f"outcome {outcome!r} is none of {', '.join(LeafOutcome)}")
-        if rank and (not rank.isascii() or not rank.isdigit() or rank.startswith("0")):
-            raise DrawError(RESULT, f"rank {rank!r} is not a whole number from 1 on")
+            raise DrawError(RESULT, f"outcome {short(outcome)} is none of {', '.join(LeafOutcome)}")
+        if rank and not _RANK.fullmatch(rank):
+            raise DrawError(RESULT, f"rank {short(rank)} is not a whole number from 1 on")
         return cls(market, rank, outcome)
 
 
@@ -94,16 +99,21 @@ def build_receipt(
     if not is_selection_id(ref):
         # Perhaps a mail address was typed, which is not repeated.
         raise NoReceipt("a ref is 1 to 64 of A-Z a-z 0-9 _ -, and what was given is none")
-    phases = [each for each in phase_folders(folder) if (each / RESULT).exists()]
+    folders = phase_folders(folder)
+    phases = [each for each in folders if (each / RESULT).exists()]
     if not phases:
         raise UsageError(f"{folder} holds no result yet: a receipt comes with the draw")
     manifests = [Manifest.parse((each / MANIFEST).read_bytes()) for each in phases]
+    published = [_published(each) for each in folders]
+    annulled = next((each.annulled for each in published if each.annulled), None)
     first = manifests[0]
     common: Receipt = {
         "version": VERSION,
         "campaignId": first.campaign_id,
         "ref": ref,
-        "guarantee": guarantee.of_source(first.seed_source, commitment_late),
+        "guarantee": guarantee.of_source(first.seed_source, commitment_late, published[0]),
+        "roundAt": signed_at(first.seed_source),
+        "annulled": None if annulled is None else annulled.to_bytes().decode(),
     }
     leaves = phases[0] / LEAVES
     with SortedFile(leaves) as lines:
@@ -117,6 +127,7 @@ def build_receipt(
                 )
             before, after = (line and _inclusion(leaves, line.ref, index) for line in lines.around(ref))
             absence = {"before": before, "after": after, "reasons": sorted(why)}
+            absence["published"] = published[0].as_document()
             return {**common, "kind": EXCLUDED, "manifest": _text(phases[0] / MANIFEST), **absence}
         leaf = parse_leaf(found.text)
     last = _positions(phases[-1], ref)
@@ -132,11 +143,18 @@ def build_receipt(
         "rank": int(last.rank) if last.rank else None,
         "outcome": last.outcome,
         "siblings": _siblings(leaves, leaf, seed.seed, first.wins_per_unit, index) if not last.rank else [],
-        "phases": [_phase(each, ref) for each in phases],
+        "phases": [_phase(each, ref, beside) for each, beside in zip(phases, published, strict=False)],
     }
 
 
-def _phase(folder: Path, ref: str) -> Receipt:
+def _published(folder: Path) -> Published:
+    published, errors = Published.read(folder)
+    for error in errors:
+        raise error
+    return published
+
+
+def _phase(folder: Path, ref: str, published: Published) -> Receipt:
     summary = read_json(folder / SUMMARY)
     return {
         "manifest": _text(folder / MANIFEST),
@@ -146,6 +164,7 @@ def _phase(folder: Path, ref: str) -> Receipt:
         "cutoffsHash": summary.get("cutoffsHash", ""),
         "strike": _line(folder / STRIKES, ref),
         "result": _line(folder / RESULT, ref),
+        "published": published.as_document(),
     }
 
 

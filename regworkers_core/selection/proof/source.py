@@ -6,9 +6,9 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -21,6 +21,15 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import public_key
 from regworkers_core.selection.draw.freezing import key_of
 from regworkers_core.selection.draw.pool import EXCLUSIONS
+from regworkers_core.selection.maths.beside import (
+    ACCEPTED,
+    NOTICE,
+    Accepted,
+    Replaced,
+    accepted_bytes,
+    is_beside,
+    replaced_name,
+)
 from regworkers_core.selection.maths.files import (
     ARTEFACTS,
     CUTOFFS,
@@ -44,12 +53,13 @@ _FIRST = (LEAVES, SEED, *_LATER)
 
 @dataclass(frozen=True, slots=True)
 class Artefacts:
-    """`folder` holds `phase-<n>`; `recorded` are the manifest hashes of the `draws` document, by phase, or
-    empty where there is none to ask.
+    """`folder` holds `phase-<n>`; `recorded` are the manifest hashes of the `draws` document, by phase, and `files`
+    SHA-256 of files that it has otherwise, both empty where there is none to ask.
     """
 
     folder: Path
     recorded: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -76,16 +86,39 @@ def artefacts_of(target: str, load: Callable[[], Runtime]) -> Iterator[Artefacts
                 raise UsageError(f"{target} is no folder here, and no campaign of this id was drawn")
             _fetch_all(runtime.objects, f"draws/{target}", folder)
             hashes = (phase.manifest_hash for phase in record.phases.values() if phase.manifest_hash)
-            yield Artefacts(folder, tuple(hashes))
+            yield Artefacts(folder, tuple(hashes), recorded_files(record))
         else:
             raise UsageError(f"{target} is neither a folder, nor s3://bucket/prefix, nor a campaign's id")
+
+
+def recorded_files(record: DrawRecord) -> dict[str, str]:
+    """SHA-256 by `phase-<n>/<name>` of the files whose bytes the `draws` document determines."""
+    found: dict[str, str] = {}
+    for number, phase in record.phases.items():
+        fields = phase.fields
+        found |= {f"phase-{number}/{name}": each for name, each in (fields.get("hashes") or {}).items()}
+        texts: dict[str, bytes] = {}
+        if notice := fields.get("notice"):
+            texts[NOTICE] = str(notice).encode()
+        for place, each in enumerate(fields.get("replaced") or (), 1):
+            replaced = Replaced(
+                each["committedAt"], each["manifest"], each.get("publishedAt"), each["replacedAt"]
+            )
+            texts[replaced_name(place)] = replaced.to_bytes()
+        # Accepted findings are published with the confirmation: until then there may be more of them.
+        if "confirmedAt" in fields and (accepted := fields.get("accepted")):
+            texts[ACCEPTED] = accepted_bytes(
+                [Accepted(each["at"], each["finding"], each["reason"]) for each in accepted]
+            )
+        found |= {f"phase-{number}/{name}": sha256_hex(data) for name, data in texts.items()}
+    return found
 
 
 def _fetch_all(objects: ObjectStore, prefix: str, folder: Path) -> None:
     found = 0
     for key in objects.list(prefix + "/"):
         phase, _, name = key.removeprefix(prefix + "/").partition("/")
-        if _PHASE.fullmatch(phase) and name in ARTEFACTS:
+        if _PHASE.fullmatch(phase) and (name in ARTEFACTS or is_beside(name)):
             (folder / phase).mkdir(exist_ok=True)
             objects.get_file(key, folder / phase / name)
             found += 1
@@ -148,6 +181,7 @@ def campaign_source(runtime: Runtime, campaign_id: str, cache: Path) -> ReceiptS
     folder = cache / campaign_id / drawn[-1].result_hash
     if not folder.exists():
         _fill(runtime.objects, campaign_id, len(drawn), folder)
+    _refresh_beside(runtime.objects, campaign_id, len(record.phases), folder)
     return ReceiptSource(
         folder,
         folder / "leaves.index",
@@ -187,6 +221,20 @@ def _fill(objects: ObjectStore, campaign_id: str, phases: int, folder: Path) -> 
             raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _refresh_beside(objects: ObjectStore, campaign_id: str, phases: int, folder: Path) -> None:
+    """Bring the small files beside the artefacts again: acceptance and annulment come after the result."""
+    for number in range(1, phases + 1):
+        prefix = public_key(campaign_id, number, "")
+        target = folder / f"phase-{number}"
+        found = {name for key in objects.list(prefix) if is_beside(name := key.removeprefix(prefix))}
+        for path in target.iterdir() if target.is_dir() else ():
+            if is_beside(path.name) and path.name not in found:
+                path.unlink(missing_ok=True)
+        for name in found:
+            target.mkdir(mode=0o700, exist_ok=True)
+            objects.get_file(prefix + name, target / name)
 
 
 def _ref_of(runtime: Runtime, key: EntryKey) -> str | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.selection.maths.beside import Annulled, is_beside
 from regworkers_core.selection.maths.compute import compute
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.errors import DrawError
@@ -29,10 +30,13 @@ from regworkers_core.selection.maths.files import (
     file_hash,
 )
 from regworkers_core.selection.maths.merkle import root_of
+from regworkers_core.selection.maths.rank import check_weights
 from regworkers_core.selection.maths.strikes import check_cumulative
 from regworkers_core.selection.proof import guarantee
+from regworkers_core.selection.proof.beacon import signed_at
 from regworkers_core.selection.proof.difference import difference, equal_files
 from regworkers_core.selection.proof.inputs import Inputs, check_manifest, check_seed, read_inputs
+from regworkers_core.selection.proof.published import Published, published_lines
 
 # Told before each step: the phase and what is being checked.
 OnProgress = Callable[[int, str], None]
@@ -53,20 +57,41 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class PhaseVerified:
-    """What was replayed of a phase: to be compared with what the operator published."""
+    """What was replayed of a phase: to be compared with what the operator published. `published` is what lies beside
+    its artefacts, the operator's word.
+    """
 
     phase: int
     manifest_hash: str
     result_hash: str
     outcomes: Mapping[str, int]
+    published: Published
+
+    def as_dict(self) -> dict[str, Any]:
+        notice = self.published.notice
+        return {
+            "phase": self.phase,
+            "manifestHash": self.manifest_hash,
+            "resultHash": self.result_hash,
+            "outcomes": dict(self.outcomes),
+            "committedAt": notice and notice.committed_at,
+            "publishedAt": notice and notice.published_at,
+            "reason": notice and notice.reason,
+            "replaced": len(self.published.replaced),
+            "accepted": [each.finding for each in self.published.accepted or ()],
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """`findings` is empty when the artefacts follow from each other; `notes` say what that proves and what not."""
+    """`findings` is empty when the artefacts follow from each other; `notes` say what that proves and what not.
+    `round_at`: when the beacon's round was signed (UTC), None for a secret. `annulled`: as the operator published it.
+    """
 
     campaign_id: str
     count: int
+    round_at: str | None
+    annulled: Annulled | None
     phases: tuple[PhaseVerified, ...]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
@@ -80,15 +105,10 @@ class Verification:
             "campaignId": self.campaign_id,
             "passed": self.passed,
             "count": self.count,
-            "phases": [
-                {
-                    "phase": each.phase,
-                    "manifestHash": each.manifest_hash,
-                    "resultHash": each.result_hash,
-                    "outcomes": dict(each.outcomes),
-                }
-                for each in self.phases
-            ],
+            "roundAt": self.round_at,
+            "annulled": self.annulled
+            and {"annulledAt": self.annulled.annulled_at, "reason": self.annulled.reason},
+            "phases": [each.as_dict() for each in self.phases],
             "findings": [
                 {"artefact": finding.artefact, "message": finding.message} for finding in self.findings
             ],
@@ -102,25 +122,32 @@ def verify(
     engine: Engine,
     published: Sequence[str] = (),
     recorded: Sequence[str] = (),
+    files: Mapping[str, str] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Verification:
     """Replay `folder/phase-1`, `folder/phase-2`, ... `published` are manifest hashes that the operator made
     public before the draw, in phase order: they are compared too, or without them those that the operator's
-    record of the draw names (`recorded`), which proves less.
+    record of the draw names (`recorded`), which proves less. `files` are SHA-256 by name (`phase-1/notice.json`) that
+    the record has: a file that is there has to have its hash.
 
-    Raises UsageError when the folder holds no draw. Everything else that is wrong is a finding.
+    Raises UsageError when the folder holds no draw or cannot be read. Everything else that is wrong is a finding.
     """
     folders = phase_folders(folder)
     tell = on_progress or (lambda phase, step: None)
-    with engine.folder() as scratch:
-        return _Replay(folders, scratch, engine, published, recorded, tell).run()
+    try:
+        with engine.folder() as scratch:
+            return _Replay(folders, scratch, engine, published, recorded, files or {}, tell).run()
+    except OSError as error:
+        raise UsageError(f"{error.filename or folder} cannot be read: {error.strerror or error}") from None
 
 
 def phase_folders(folder: Path) -> list[Path]:
     """The folders of a draw's phases, from 1 on without a gap. Raises UsageError."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder: give the one that holds phase-1, phase-2, ...")
-    numbers = sorted(int(found[1]) for each in folder.iterdir() if (found := _PHASE.fullmatch(each.name)))
+    numbers = sorted(
+        int(found[1]) for each in folder.iterdir() if each.is_dir() and (found := _PHASE.fullmatch(each.name))
+    )
     if not numbers:
         raise UsageError(f"{folder} holds no phase-1: give the folder of a draw (`regworkers draw export`)")
     if numbers != list(range(1, len(numbers) + 1)):
@@ -137,10 +164,11 @@ class _Replay:
         engine: Engine,
         published: Sequence[str],
         recorded: Sequence[str],
+        files: Mapping[str, str],
         tell: OnProgress,
     ) -> None:
         self._folders, self._scratch, self._engine = folders, scratch, engine
-        self._known, self._tell = published or recorded, tell
+        self._known, self._files, self._tell = published or recorded, files, tell
         self._whence: Literal["published", "recorded"] = "published" if published else "recorded"
         self._findings: dict[str, Finding] = {}
         self._notes: list[str] = []
@@ -167,23 +195,48 @@ class _Replay:
             previous = self._replay(each, previous)
             replayable = previous is not None
         first = inputs[0].manifest
-        if len(self._known) > len(inputs):
+        if len(self._known) > len(self._folders):
             self._add(
                 self._folders[-1],
                 MANIFEST,
-                f"{len(self._known)} manifest hashes were {self._whence}, found {len(inputs)} drawn phases",
+                f"{len(self._known)} manifest hashes were {self._whence}, found {len(self._folders)} phases",
             )
+        self._check_files()
+        annulled = self._annulled()
         if first is not None:
-            self._notes.append(guarantee.of_source(first.seed_source))
+            self._notes.append(guarantee.of_source(first.seed_source, published=inputs[0].published))
+        for each in inputs:
+            self._notes.extend(published_lines(each.number, each.published))
         if not self._findings:
             self._notes.append(guarantee.of_hashes(self._whence) if self._known else guarantee.OF_A_REPLAY)
+        self._notes.append(guarantee.LATER_PHASES.format(last=len(inputs)))
         return Verification(
             campaign_id=first.campaign_id if first else "",
             count=first.count if first else 0,
+            round_at=signed_at(first.seed_source) if first else None,
+            annulled=annulled,
             phases=tuple(self._phases),
             findings=tuple(self._findings.values()),
             notes=tuple(self._notes),
         )
+
+    def _annulled(self) -> Annulled | None:
+        """As any phase says it, one without a result too."""
+        for folder in self._folders:
+            if (annulled := Published.read(folder)[0].annulled) is not None:
+                self._notes.append(
+                    f"the operator annulled this draw at {annulled.annulled_at}: {annulled.reason}"
+                )
+                return annulled
+        return None
+
+    def _check_files(self) -> None:
+        """Against the operator's record: what lies there and is not what was recorded."""
+        for folder in self._folders:
+            for path in sorted(folder.iterdir()):
+                expected = self._files.get(f"{folder.name}/{path.name}")
+                if expected is not None and path.is_file() and (found := file_hash(path)) != expected:
+                    self._add(folder, path.name, f"SHA-256 is {found}, recorded was {expected}")
 
     def _drawn(self) -> list[Path]:
         """The phases that have a result; the last one may be committed only."""
@@ -208,7 +261,7 @@ class _Replay:
             for error in check_seed(inputs, number):
                 self._blame(each.folder, error)
             path = each.folder / STRIKES
-            if path.exists() and (found := file_hash(path)) != each.manifest.strikes_hash:
+            if path.is_file() and (found := file_hash(path)) != each.manifest.strikes_hash:
                 self._add(
                     each.folder, STRIKES, f"SHA-256 is {found}, committed is {each.manifest.strikes_hash}"
                 )
@@ -242,6 +295,11 @@ class _Replay:
         if (root, count) != (each.manifest.root, each.manifest.count):
             committed = f"committed are {each.manifest.count} with {each.manifest.root}"
             self._add(each.folder, LEAVES, f"{count} leaves with root {root}; {committed}")
+            return
+        try:
+            check_weights(path, count, self._engine)
+        except DrawError as error:
+            self._blame(each.folder, error)
 
     def _replay(self, each: Inputs, previous: Path | None) -> Path | None:
         """Draw again in a folder of its own and compare; returns that folder, or None when it cannot be done."""
@@ -257,12 +315,16 @@ class _Replay:
             return None
         for name in _OUTPUTS:
             path = each.folder / name
-            if path.exists() and (what := difference(path, again / name)):
+            if path.is_file() and (what := difference(path, again / name)):
                 self._add(each.folder, name, what)
         summary = read_inputs(again).summary or {}
         self._phases.append(
             PhaseVerified(
-                each.number, each.manifest_hash, summary.get("resultHash", ""), summary.get("outcomes", {})
+                each.number,
+                each.manifest_hash,
+                summary.get("resultHash", ""),
+                summary.get("outcomes", {}),
+                each.published,
             )
         )
         return again
@@ -274,7 +336,8 @@ class _Replay:
         return f"{folder.name}/{name}" in self._findings
 
     def _blame(self, folder: Path, error: DrawError) -> None:
-        self._add(folder, error.artefact if error.artefact in ARTEFACTS else MANIFEST, error.message)
+        known = error.artefact in ARTEFACTS or is_beside(error.artefact)
+        self._add(folder, error.artefact if known else MANIFEST, error.message)
 
     def _add(self, folder: Path, name: str, message: str) -> None:
         # The first thing wrong with a file is the nearest to its cause.

@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from regworkers_core.selection.maths.beside import ACCEPTED, NOTICE, Annulled, replaced_name
+from regworkers_core.selection.maths.canonical import parse_canonical
+from regworkers_core.selection.maths.files import CUTOFFS
+from regworkers_core.selection.maths.leaves import parse_leaf
+from regworkers_core.selection.maths.rules import Cutoff, parse_cutoffs
+from regworkers_core.selection.proof.published import Published, published_lines
 from regworkers_core.selection.proof.receipt import DRAWN
 
 _HEADLINES = {
@@ -20,6 +26,7 @@ STEPS = {
     "leaf": "The entry as it took part",
     "inclusion": "It is part of the list that was committed to",
     "manifest": "The commitments, one for each phase",
+    "published": "What the operator published with them",
     "randomness": "Where the randomness comes from",
     "seed": "The seed follows from the commitment and the randomness",
     "key": "The key of the unit follows from the seed",
@@ -34,6 +41,8 @@ STEPS = {
 
 def headline(receipt: Mapping[str, Any]) -> str:
     """The outcome in a few words."""
+    if receipt["annulled"]:
+        return "This draw was annulled: its outcomes do not count"
     if receipt["kind"] != DRAWN:
         return "Not in the draw"
     text = _HEADLINES[receipt["outcome"]]
@@ -59,13 +68,32 @@ def essentials(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
         ]
     else:
         lines.append(("reasons", ", ".join(receipt["reasons"])))
+    if receipt["annulled"]:
+        annulled = Annulled.parse(receipt["annulled"].encode())
+        lines.append(("annulled", f"{annulled.annulled_at}: {annulled.reason}"))
+    if receipt["roundAt"]:
+        lines.append(("beacon", f"its round was signed at {receipt['roundAt']} (UTC)"))
+    lines += [("published", line) for line in _published(receipt)]
     return lines
+
+
+def _published(receipt: Mapping[str, Any]) -> list[str]:
+    parts = (
+        [each["published"] for each in receipt["phases"]]
+        if receipt["kind"] == DRAWN
+        else [receipt["published"]]
+    )
+    return [
+        line
+        for number, part in enumerate(parts, 1)
+        for line in published_lines(number, Published.parse("receipt", "published", part))
+    ]
 
 
 def values(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Names and values to compute with."""
     if receipt["kind"] != DRAWN:
-        lines = [("manifest", receipt["manifest"])]
+        lines = [("manifest", receipt["manifest"]), *_texts("", receipt["published"])]
         for side in ("before", "after"):
             if receipt[side]:
                 lines.append((f"neighbour {side}", receipt[side]["leaf"]))
@@ -86,8 +114,40 @@ def values(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
             (f"phase {number} manifestHash", phase["manifestHash"]),
             (f"phase {number} resultHash", phase["resultHash"]),
             (f"phase {number} cutoffsHash", phase["cutoffsHash"]),
+            *_cutoffs(number, phase, own["leaf"]),
             (f"phase {number} cut-offs", phase["cutoffs"]),
             (f"phase {number} strike", phase["strike"] or "none"),
             (f"phase {number} result", phase["result"] or "none"),
+            *_texts(f"phase {number} ", phase["published"]),
         ]
     return lines
+
+
+def _cutoffs(number: int, phase: Mapping[str, Any], line: str) -> list[tuple[str, str]]:
+    """Of the markets and segments that the entry lists, one a line."""
+    leaf = parse_leaf(line)
+    cutoffs = parse_cutoffs(parse_canonical(phase["cutoffs"].encode(), CUTOFFS))
+    lines = []
+    for market in leaf.preferences:
+        groups = cutoffs[market]
+        own = [(segment, cutoff) for segment, cutoff in groups.reserves if segment in leaf.segments]
+        for name, cutoff in [
+            ("open seats", groups.open),
+            *((f"reserve for {each}", found) for each, found in own),
+        ]:
+            lines.append((f"phase {number} cut-off of {market}, {name}", _cutoff(cutoff)))
+    return lines
+
+
+def _cutoff(cutoff: Cutoff | None) -> str:
+    if cutoff is None:
+        return "null: room was left, so it is met"
+    if not cutoff.rank:
+        return "no seats, so it is not met"
+    return f"rank {cutoff.rank:,}, key {cutoff.key}, entryKey {cutoff.entry_key}"
+
+
+def _texts(prefix: str, published: Mapping[str, Any]) -> list[tuple[str, str]]:
+    named = [(NOTICE, published["notice"]), (ACCEPTED, published["accepted"])]
+    named += [(replaced_name(number), text) for number, text in enumerate(published["replaced"], 1)]
+    return [(prefix + name, text) for name, text in named if text]

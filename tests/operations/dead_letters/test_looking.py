@@ -7,14 +7,17 @@ from itertools import count
 
 import pytest
 
+from regworkers_core.cli.dlq_text import letter_document
+from regworkers_core.domain.dead_letter import fingerprint
 from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.ports import Outgoing, Received
 from regworkers_core.operations.dead_letters.groups import Groups, Trend, trend
-from regworkers_core.operations.dead_letters.letters import DeadMessage, read_message
+from regworkers_core.operations.dead_letters.letters import NOT_SHOWN, DeadMessage, read_message
 from regworkers_core.operations.dead_letters.looking import Ended, Look
 from regworkers_core.operations.dead_letters.moving import Mover
 from regworkers_core.operations.dead_letters.queues import DeadQueue
+from regworkers_core.operations.dead_letters.truth import Judged, Verdict
 from tests.operations.dead_letters.fakes import EndlessQueue, MemoryQueue
 from tests.operations.dead_letters.world import body
 
@@ -185,3 +188,61 @@ def test_a_revived_message_keeps_what_is_no_trace_of_its_failure() -> None:
 def test_a_revived_message_knows_whose_part_it_is() -> None:
     found = read_message(QUEUE, Received("m", "r", BODY, {"origin": "first", "reason": "X"}, 1))
     assert found.revived().attributes == {"origin": "first", "attempt": "1"}
+
+
+PLANTED = "PLANTED fan@planted.example.org \x1b[2J"
+OURS = {
+    "reason": "INVALID_ENTRY",
+    "error": "field email is missing or empty",
+    "fingerprint": fingerprint("INVALID_ENTRY", "field email is missing or empty"),
+    "firstFailedAt": "2026-01-01T00:00:00.000Z",
+    "source": "replication-queue",
+    "attempt": "3",
+}
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def documents(**attributes: str) -> str:
+    """All that is told of a letter with these attributes, alone and in its group."""
+    found = read_message(QUEUE, Received("m1", RECEIPT, BODY, attributes, 1, 1_790_000_000.0))
+    groups = Groups()
+    groups.add(found)
+    judged = Judged(found, [], Verdict.NEEDED)
+    shown = letter_document(judged, whole=True)
+    return repr((shown, [group.as_dict() for group in groups]))
+
+
+def test_what_a_worker_wrote_of_a_failure_is_shown() -> None:
+    told = documents(**OURS, correlationId="c-1", traceparent=PARENT)
+    assert all(repr(value) in told for value in (*OURS.values(), "c-1", PARENT)) and NOT_SHOWN not in told
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"error": PLANTED},
+        {"reason": PLANTED},
+        {"fingerprint": PLANTED},
+        {"reason": PLANTED, "error": "x", "fingerprint": fingerprint(PLANTED, "x")},
+        {"firstFailedAt": PLANTED, "source": PLANTED, "fingerprint": ""},
+        {"correlationId": PLANTED, "traceparent": PLANTED, "tenant": PLANTED},
+    ],
+)
+def test_what_anybody_may_have_written_is_not_shown(forged: dict[str, str]) -> None:
+    told = documents(**{**OURS, **forged})
+    assert "planted" not in told.lower() and "x1b" not in told
+
+
+def test_causes_of_others_are_told_apart_without_being_shown() -> None:
+    groups = Groups()
+    for error in ("a", "b", "b"):
+        groups.add(read_message(QUEUE, message(1, error)))
+    assert [group.messages for group in groups] == [2, 1]
+    assert {(group.reason, group.error) for group in groups} == {("INVALID_ENTRY", NOT_SHOWN)}
+
+
+def test_names_of_fields_that_ours_could_not_have_are_not_shown() -> None:
+    text = '{"type": "entries.replicate", "version": 1, "items": [{"pk": 1, "fan@planted.example.org": 2}]}'
+    found = read_message(QUEUE, Received("m1", RECEIPT, text, OURS, 1))
+    document = letter_document(Judged(found, [], Verdict.UNREADABLE), whole=True)
+    assert document["bodyFields"] == ["pk"]

@@ -9,6 +9,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 
 from regworkers_core.operations.dashboards.publish import publish
+from regworkers_core.operations.desired import LIFECYCLES
 from regworkers_core.operations.discovery.compare import Discovery, Line, discover
 from regworkers_core.operations.discovery.declared import Kind, declared
 from regworkers_core.operations.policies.everyone import WORKERS
@@ -63,7 +64,7 @@ def test_every_fact_that_was_changed_by_hand_is_a_difference(runtime: Runtime) -
     queue = line(found, names.replication_queue).differences
     assert "retentionSeconds: declared 345600, found 60" in queue
     assert any(each.startswith("maxReceives: declared 100, found ") for each in queue)
-    assert len(line(found, names.bucket).differences) == 2
+    assert len(line(found, names.bucket).differences) == len(LIFECYCLES)
     assert line(found, f"/{names.prefix}regworkers").differences == ("retentionDays: declared 3, found 1",)
     assert len(found.differing) == 4
     # Provisioning makes of it what is declared.

@@ -71,6 +71,7 @@ def test_what_is_absent_or_null_means_none() -> None:
         ({"markets": "berlin"}, "markets must be a list", "'berlin'"),
         ({"markets": ["berlin"]}, "markets[0] must hold named fields", "'berlin'"),
         ({"markets": [market(marketId="a|b")]}, "markets[0].marketId", "'a|b'"),
+        ({"markets": [market(marketId="-")]}, "markets[0].marketId must not be a dash alone", "'-'"),
         ({"markets": [market(), market()]}, "markets[1].marketId is there twice", "'berlin'"),
         ({"markets": [market(capacity=-1)]}, "markets[0].capacity", "-1"),
         ({"markets": [market(capacity=True)]}, "markets[0].capacity", "True"),

@@ -117,14 +117,18 @@ def test_a_step_before_its_turn_names_the_one_that_is_missing(runtime: Runtime) 
         run.seed()
 
 
-def test_nothing_is_published_without_the_campaigns_id(runtime: Runtime) -> None:
+def test_nothing_is_published_without_the_word_that_names_campaign_and_phase(runtime: Runtime) -> None:
     close_campaign(runtime)
+    with pytest.raises(UsageError, match="should be summer:1, found 'summer'"):
+        list(draw(runtime).steps(CAMPAIGN))
+    assert runtime.draws.get(CAMPAIGN) is None, "a wrong word is refused before the first step"
     (*_, last) = draw(runtime).steps()
     assert (last.name, last.state) == ("publish", "awaiting")
-    with pytest.raises(UsageError, match=CAMPAIGN):
-        draw(runtime).publish("sumer")
+    for wrong in (CAMPAIGN, "sumer:1", f"{CAMPAIGN}:2"):
+        with pytest.raises(UsageError, match="should be summer:1"):
+            draw(runtime).publish(wrong)
     assert not runtime.queue(runtime.names.selection_queue).depth().total
-    assert draw(runtime).publish(CAMPAIGN).state == "done"
+    assert draw(runtime).publish(f"{CAMPAIGN}:1").state == "done"
 
 
 def test_a_second_run_leaves_a_draw_alone_that_another_one_works_on(runtime: Runtime) -> None:
@@ -142,7 +146,7 @@ def test_two_runs_at_once_make_one_draw(runtime: Runtime) -> None:
 
     def go(run: DrawRun) -> None:
         try:
-            results.extend(step.state for step in run.steps(CAMPAIGN))
+            results.extend(step.state for step in run.steps(f"{CAMPAIGN}:1"))
         except DrawBusy:
             results.append("busy")
 

@@ -33,7 +33,7 @@ def strikes_of(runtime: Runtime) -> tuple[tuple[str, str], ...]:
 def test_strikes_that_come_after_the_commit_are_refused_and_never_dropped(closed_campaign: Runtime) -> None:
     list(draw(closed_campaign).steps())
     with pytest.raises(UsageError, match="draw top-up summer --strikes"):
-        list(draw(closed_campaign, strikes=STRIKE).steps(CAMPAIGN))
+        list(draw(closed_campaign, strikes=STRIKE).steps(f"{CAMPAIGN}:1"))
     record = closed_campaign.draws.get(CAMPAIGN)
     assert record is not None and "confirmedAt" not in record.latest.fields
 
@@ -53,7 +53,7 @@ def test_a_run_that_knows_of_no_strikes_keeps_those_of_the_one_before(closed_cam
     draw(closed_campaign).judge()
     assert strikes_of(closed_campaign) == STRIKE
     drawn(closed_campaign)
-    list(draw(closed_campaign, strikes=STRIKE).steps(CAMPAIGN))
+    list(draw(closed_campaign, strikes=STRIKE).steps(f"{CAMPAIGN}:1"))
     assert strikes_of(closed_campaign) == STRIKE
 
 

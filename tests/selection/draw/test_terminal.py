@@ -35,8 +35,12 @@ def test_a_draw_runs_from_the_terminal_to_its_last_code_and_is_topped_up_and_ver
 ) -> None:
     registered(runtime, codes=10)
     unsure = regworkers(runtime, "draw", "run", CAMPAIGN)
-    assert unsure.code == 1 and f"`regworkers draw run {CAMPAIGN} --yes`" in unsure.stdout
-    for text in ("registered", "winners", "manifestHash", "waits for summer"):
+    assert (
+        unsure.code == 1
+        and f"`regworkers draw run {CAMPAIGN}` asks for {CAMPAIGN}:1 in a terminal" in unsure.stdout
+    )
+    assert "a word that comes through a pipe is not read" in unsure.stdout and "--yes" not in unsure.stdout
+    for text in ("registered", "winners", "manifestHash", "waits for summer:1"):
         assert text in unsure.stdout
     assert "steps." not in unsure.stdout and "reasons." not in unsure.stdout
     assert runtime.queue(runtime.names.selection_queue).depth().total == 0
@@ -70,10 +74,10 @@ def test_who_is_asked_sees_the_report_first_and_a_wrong_word_says_what_was_expec
     assert "no report yet" in typed("draw", "report", SLUG).stderr
     terminal = SimpleNamespace(isatty=lambda: True)
     monkeypatch.setattr(draw, "sys", SimpleNamespace(stdin=terminal, stderr=terminal))
-    words = iter([SLUG, f"  {CAMPAIGN} "])
+    words = iter([CAMPAIGN, f"  {CAMPAIGN}:1 "])
     monkeypatch.setattr(typer, "prompt", lambda *_asked, **_options: next(words))
     wrong = typed("draw", "run", CAMPAIGN)
-    assert wrong.code == 1 and f"{CAMPAIGN} was expected, not '{SLUG}'" in wrong.stdout
+    assert wrong.code == 1 and f"{CAMPAIGN}:1 was expected, not '{CAMPAIGN}'" in wrong.stdout
     for text in ("registered", "WINNER", "berlin", "codes", "seed source", "regworkers draw report"):
         assert text in wrong.stderr
     assert runtime.queue(runtime.names.selection_queue).depth().total == 0

@@ -117,7 +117,7 @@ def draw(
 
 def drawn(runtime: Runtime, **options: Any) -> dict[str, Step]:
     """All steps to the publication, by name."""
-    return {step.name: step for step in draw(runtime, **options).steps(CAMPAIGN)}
+    return {step.name: step for step in draw(runtime, **options).steps(unasked=True)}
 
 
 def artefact(runtime: Runtime, name: str, phase: int = 1) -> bytes:

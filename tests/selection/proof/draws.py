@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from regworkers_core.domain.beacon import QUICKNET_HASH
+from regworkers_core.domain.beacon import QUICKNET, QUICKNET_HASH
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.selection.maths.beside import (
+    ACCEPTED,
+    NOTICE,
+    Accepted,
+    Notice,
+    Replaced,
+    accepted_bytes,
+    replaced_name,
+)
 from regworkers_core.selection.maths.compute import compute
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import (
@@ -31,6 +41,8 @@ CAMPAIGN = "summer"
 SECRET = hashlib.sha256(b"a secret for tests").hexdigest()
 REVEAL = {"commitment": commitment_of(SECRET), "kind": "commit-reveal"}
 BEACON = {"chain": QUICKNET_HASH, "kind": "drand", "round": ROUND}
+AS_OF = "2026-11-25T08:00:00.000Z"
+BEFORE_THE_ROUND = iso(QUICKNET.due(ROUND) - 1_200)
 
 
 def refs(count: int) -> list[str]:
@@ -78,8 +90,13 @@ def make(
     *,
     source: Mapping[str, Any] = REVEAL,
     wins: int = 1,
+    as_of: str = "",
 ) -> Path:
-    """Write `root/phase-1`, ... as a draw would; returns `root`."""
+    """Write `root/phase-1`, ... as a draw would; returns `root`. Without `as_of` the recorded round of the beacon lies
+    twenty minutes ahead.
+    """
+    if not as_of:
+        as_of = AS_OF if source is REVEAL else BEFORE_THE_ROUND
     engine = Engine(root / "scratch", threads=1, memory_mib=256)
     seed: bytes | None = None
     before: Path | None = None
@@ -91,7 +108,7 @@ def make(
         (folder / STRIKES).write_bytes(strikes_bytes(terms.strikes))
         tree, count = root_of(folder / LEAVES)
         manifest = Manifest(
-            as_of="2026-11-25T08:00:00.000Z",
+            as_of=as_of,
             campaign_id=CAMPAIGN,
             count=count,
             draw_id=CAMPAIGN,
@@ -135,6 +152,32 @@ def two_phases(root: Path, *, source: Mapping[str, Any] = REVEAL) -> Path:
     winner = next(ref for ref, outcome in outcomes(probe / "phase-1").items() if outcome == "WINNER")
     second = Terms(MORE, {**first.strikes, winner: "DUPLICATE_ACCOUNT"}, waitlist_size=None)
     return make(root / "draw", leaves, [first, second], source=source)
+
+
+def publish_beside(root: Path, *, lead_seconds: int = 700) -> Path:
+    """Put notice.json beside each phase, and in phase 1 a replaced manifest and an accepted finding: the manifest was
+    public so long before the round. Returns `root`.
+    """
+    for number, folder in enumerate(sorted(root.glob("phase-*")), 1):
+        manifest = Manifest.parse((folder / MANIFEST).read_bytes())
+        due = QUICKNET.due(manifest.seed_source.get("round", ROUND))
+        public = iso(due - lead_seconds)
+        notice = Notice.of(
+            manifest,
+            strikes=len((folder / STRIKES).read_text().splitlines()),
+            committed_at=iso(due - lead_seconds - 1),
+            published_at=public,
+            reason="more seats" if number > 1 else "",
+        )
+        (folder / NOTICE).write_bytes(notice.to_bytes())
+        if number == 1 and "round" in manifest.seed_source:
+            before = replace(manifest, seed_source={**manifest.seed_source, "round": ROUND - 100})
+            old = Replaced(iso(due - 900), before.to_bytes().decode(), None, iso(due - 800))
+            (folder / replaced_name(1)).write_bytes(old.to_bytes())
+        if number == 1:
+            accepted = [Accepted(public, "late_commit", "the store was away")]
+            (folder / ACCEPTED).write_bytes(accepted_bytes(accepted))
+    return root
 
 
 def outcomes(folder: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,26 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.selection.maths.beside import Annulled
 from regworkers_core.selection.maths.errors import DrawError
-from regworkers_core.selection.maths.files import RESULT
+from regworkers_core.selection.maths.files import RESULT, file_hash
 from regworkers_core.selection.maths.rules import entry_key
 from regworkers_core.selection.proof.check import ReceiptChecked, check_receipt
+from regworkers_core.selection.proof.html import page
 from regworkers_core.selection.proof.receipt import NoReceipt, build_receipt, receipt_bytes
-from tests.selection.proof.draws import FIRST, Terms, entrants, make, outcomes, refs
+from regworkers_core.selection.proof.text import receipt_text
+from tests.selection.proof.draws import (
+    AS_OF,
+    BEACON,
+    CAMPAIGN,
+    FIRST,
+    Terms,
+    entrants,
+    make,
+    outcomes,
+    publish_beside,
+    refs,
+)
 
 
 def receipts(folder: Path) -> dict[str, dict[str, Any]]:
@@ -384,3 +399,158 @@ def test_a_result_without_the_entry_is_said_to_be_damaged(tmp_path: Path) -> Non
     path.write_text("".join(lines[1:]))
     with pytest.raises(DrawError, match=r"result\.txt"):
         build_receipt(folder, lines[0].split("|")[0])
+
+
+def test_a_receipt_says_when_its_round_was_signed_and_one_that_was_signed_too_soon_does_not_hold(
+    beaconed: Path, tmp_path: Path
+) -> None:
+    receipt = build_receipt(beaconed, refs(36)[3])
+    assert receipt["roundAt"] == "2023-08-23T15:59:24.000Z"
+    assert "signed at 2023-08-23T15:59:24.000Z (UTC)" in receipt["guarantee"]
+    shown = receipt_text(receipt, check(receipt))
+    assert "its round was signed at 2023-08-23T15:59:24.000Z (UTC)" in shown
+    assert "signed at 2023-08-23T15:59:24.000Z (UTC)" in page(receipt, check(receipt))
+    for wrong in (None, "2023-08-23T15:59:27.000Z", 7):
+        assert failed(check({**receipt, "roundAt": wrong})) == ["randomness"]
+    late = make(tmp_path / "late", entrants(9), [Terms(FIRST, {})], source=BEACON, as_of=AS_OF)
+    for ref in (refs(9)[3], "nobody"):
+        receipt = build_receipt(late, ref, reasons=lambda _ref: ["NO_MARKET"])
+        checked = check(receipt)
+        assert failed(checked) == (["manifest"] if ref == "nobody" else ["randomness"])
+        assert any("at least 600 s" in each.detail for each in checked.checks)
+
+
+def test_a_receipt_says_that_a_later_phase_may_exist(revealed: Path, tmp_path: Path) -> None:
+    shutil.copytree(revealed / "phase-1", tmp_path / "phase-1")
+    for folder, last in ((tmp_path, 1), (revealed, 2)):
+        receipt = build_receipt(folder, refs(36)[3])
+        checked = check(receipt)
+        said = f"up to phase {last}. A later phase may exist"
+        assert checked.passed and any(said in limit for limit in checked.limits)
+        assert said in " ".join(receipt_text(receipt, checked).split())
+
+
+def test_a_receipt_counts_replaced_manifests_and_names_what_was_accepted_and_why(
+    beaconed: Path, tmp_path: Path
+) -> None:
+    folder = publish_beside(shutil.copytree(beaconed, tmp_path / "beside"))
+    for ref in (refs(36)[3], "nobody"):
+        receipt = build_receipt(folder, ref, reasons=lambda _ref: ["NO_MARKET"])
+        checked = check(receipt)
+        assert checked.passed, failed(checked)
+        for shown in (receipt_text(receipt, checked), page(receipt, checked)):
+            text = " ".join(shown.split())
+            assert "took the place of 1 earlier one(s)" in text
+            assert "with round 900" in text and "late_commit, because: the store was away" in text
+        part = receipt["phases"][0]["published"] if receipt["kind"] == "draw" else receipt["published"]
+        kept = dict(part)
+        for change in (
+            {"replaced": []},
+            {"replaced": [kept["replaced"][0].replace("count", "court")]},
+            {"replaced": [7]},
+            {"notice": None},
+            {"notice": kept["notice"].replace('"east":4', '"east":5')},
+            {"notice": kept["notice"].replace("T15:47:44", "T14:47:44")},
+            {"accepted": "[ ]"},
+        ):
+            part.update(change)
+            assert not check(receipt).passed, change
+            part.update(kept)
+        assert check(receipt).passed
+
+
+def test_a_receipt_of_an_annulled_draw_says_so_first(revealed: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(revealed, tmp_path / "annulled")
+    at = "2026-11-26T08:00:00.000Z"
+    annulled = Annulled(at, CAMPAIGN, file_hash(folder / "phase-2" / "manifest.json"), 2, "the wrong list")
+    (folder / "phase-2" / "annulled.json").write_bytes(annulled.to_bytes())
+    for ref in (refs(36)[3], "nobody"):
+        receipt = build_receipt(folder, ref, reasons=lambda _ref: ["NO_MARKET"])
+        checked = check(receipt)
+        assert checked.passed
+        assert receipt_text(receipt, checked).startswith("This draw was annulled")
+        assert f"{at}: the wrong list" in page(receipt, checked)
+        other = {**receipt, "annulled": receipt["annulled"].replace('"summer"', '"winter"')}
+        assert failed(check(other)) == ["published"]
+        assert not check({**receipt, "annulled": 7}).passed
+    drawn = build_receipt(folder, refs(36)[3])
+    drawn["annulled"] = drawn["annulled"].replace(annulled.manifest_hash, ZEROS)
+    assert failed(check(drawn)) == ["published"]
+
+
+def test_cut_offs_that_are_not_those_of_the_manifests_groups_fail(
+    all_receipts: dict[str, dict[str, Any]],
+) -> None:
+    def changed(change: Callable[[dict[str, Any]], None]) -> list[str]:
+        receipt = one_of(all_receipts, "WAITLIST")
+        document = json.loads(receipt["phases"][0]["cutoffs"])
+        change(document["markets"])
+        receipt["phases"][0]["cutoffs"] = receipt_bytes(document).decode()
+        rehashed(receipt)
+        return failed(check(receipt))
+
+    assert changed(lambda markets: None) == []
+    assert "outcome-1" in changed(lambda markets: markets.pop("east"))
+    assert "outcome-1" in changed(lambda markets: markets.update(moon=markets["east"]))
+    assert "outcome-1" in changed(lambda markets: markets["east"].update(reserves=[]))
+    assert "outcome-1" in changed(lambda markets: markets["east"]["reserves"][0].update(segment="other"))
+    none = {"entryKey": ZEROS, "key": ZEROS, "rank": 0}
+    assert "outcome-1" in changed(lambda markets: markets["east"]["reserves"][0].update(cutoff=none))
+    assert "outcome-1" in changed(lambda markets: markets["west"]["open"].update(rank=37))
+    assert "outcome-1" in changed(lambda markets: markets["west"].update(open={**none, "key": "1" * 64}))
+
+
+def test_a_rank_of_thousands_of_digits_is_a_failed_check(all_receipts: dict[str, dict[str, Any]]) -> None:
+    for rank in ("9" * 5_000, "9" * 17, "0", "٣", "-1", "1_0"):
+        receipt = one_of(all_receipts, "WAITLIST")
+        for phase in receipt["phases"]:
+            ref, market, _, result = phase["result"].split("|")
+            phase["result"] = f"{ref}|{market}|{rank}|{result}"
+        checked = check(receipt)
+        assert not checked.passed and all(len(each.detail) < 2_000 for each in checked.checks)
+    for stated in ("5", 5.0, True, 0, -5):
+        receipt = one_of(all_receipts, "WAITLIST")
+        receipt["rank"] = str(receipt["rank"]) if stated == "5" else stated
+        assert not check_receipt(json.dumps(receipt).encode()).passed, stated
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just("9" * 5_000),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=80) | VALUES.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_are_a_failed_check_and_no_crash(data: bytes) -> None:
+    assert not check_receipt(data).passed
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=st.sampled_from(["WINNER", "WAITLIST", "HOUSEHOLD_LIMIT", "STRUCK"]), data=st.data())
+def test_any_value_anywhere_in_a_receipt_is_no_crash(
+    all_receipts: dict[str, dict[str, Any]], kind: str, data: st.DataObject
+) -> None:
+    receipt = one_of(all_receipts, kind)
+    place: Any = receipt
+    while True:
+        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+        inner = place[key]
+        text = isinstance(inner, str) and inner.startswith("{")
+        if not (text or isinstance(inner, dict | list)) or not inner or data.draw(st.integers(0, 3)) == 0:
+            break
+        if text:
+            # A document within: changed there, and written canonically again where that is possible.
+            document = json.loads(inner)
+            document[data.draw(st.sampled_from(sorted(document)))] = data.draw(VALUES)
+            try:
+                place[key] = receipt_bytes(document).decode()
+            except ValueError:
+                place[key] = json.dumps(document)
+            break
+        place = inner
+    if not text:
+        place[key] = data.draw(VALUES)
+    checked = check_receipt(json.dumps(receipt).encode())
+    assert all(len(each.detail) < 20_000 for each in checked.checks)

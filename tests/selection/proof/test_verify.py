@@ -6,20 +6,24 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from regworkers_core.domain.beacon import QUICKNET
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.selection.maths.beside import Annulled
 from regworkers_core.selection.maths.canonical import canonical_bytes
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import ARTEFACTS, MANIFEST, RESULT, SEED, SUMMARY, file_hash
 from regworkers_core.selection.proof.verify import Verification, verify
 from tests.selection.proof import draws
-from tests.selection.proof.draws import FIRST, Terms, entrants, make
-from tests.selection.proof.rounds import SIGNATURE
+from tests.selection.proof.draws import BEACON, FIRST, MORE, Terms, entrants, make, publish_beside
+from tests.selection.proof.rounds import ROUND, SIGNATURE
 
 
 def replay(folder: Path, scratch: Path, *published: str) -> Verification:
@@ -248,3 +252,217 @@ def test_a_folder_without_a_draw_is_a_usage_error(revealed: Path, tmp_path: Path
     shutil.copytree(revealed / "phase-2", tmp_path / "gap" / "phase-2")
     with pytest.raises(UsageError, match="no phase-1"):
         replay(tmp_path / "gap", tmp_path)
+
+
+EARLY = iso(QUICKNET.due(ROUND) - 599)
+
+
+def test_a_round_that_was_signed_too_soon_after_the_judgement_is_a_finding(tmp_path: Path) -> None:
+    for as_of, passes in (
+        (iso(QUICKNET.due(ROUND) - 600), True),
+        (EARLY, False),
+        ("2026-11-25T08:00:00.000Z", False),
+    ):
+        folder = make(
+            tmp_path / as_of.replace(":", ""), entrants(9), [Terms(FIRST, {})], source=BEACON, as_of=as_of
+        )
+        done = replay(folder, tmp_path)
+        assert done.passed is passes
+        assert done.round_at == done.as_dict()["roundAt"] == "2023-08-23T15:59:24.000Z"
+        assert any("2023-08-23T15:59:24.000Z (UTC)" in note for note in done.notes)
+        if not passes:
+            assert named(done) == ["phase-1/manifest.json"]
+            assert "round 1000 was signed at 2023-08-23T15:59:24.000Z (UTC)" in done.findings[0].message
+
+
+def test_a_unit_with_two_weights_is_a_finding_however_well_the_rest_fits(tmp_path: Path) -> None:
+    leaves = entrants(12, households=0)
+    house = [
+        replace(leaf, unit="house", weight=weight) for leaf, weight in zip(leaves[:3], (1, 1, 5), strict=True)
+    ]
+    folder = make(tmp_path / "draw", [*house, *leaves[3:]], [Terms(FIRST, {}), Terms(MORE, {})])
+    done = replay(folder, tmp_path)
+    assert named(done) == ["phase-1/leaves.txt", "phase-2/leaves.txt"]
+    assert "one unit, several weights" in done.findings[0].message
+    assert f"{leaves[2].ref} has 5" in done.findings[0].message
+
+
+def test_a_verified_draw_says_that_a_later_phase_may_exist(revealed: Path, tmp_path: Path) -> None:
+    shutil.copytree(revealed / "phase-1", tmp_path / "short" / "phase-1")
+    for folder, last in ((tmp_path / "short", 1), (revealed, 2)):
+        done = replay(folder, tmp_path)
+        assert done.passed
+        assert any(f"up to phase {last}. A later phase may exist" in note for note in done.notes)
+
+
+@pytest.fixture
+def beside(beaconed: Path, tmp_path: Path) -> Path:
+    """A draw from the beacon with all the files beside its artefacts."""
+    return publish_beside(shutil.copytree(beaconed, tmp_path / "beside"))
+
+
+def test_what_the_operator_published_beside_the_artefacts_is_told(beside: Path, tmp_path: Path) -> None:
+    done = replay(beside, tmp_path)
+    assert done.passed
+    first, second = (each.as_dict() for each in done.phases)
+    assert first["publishedAt"] == iso(QUICKNET.due(ROUND) - 700)
+    assert (first["replaced"], first["accepted"], second["reason"]) == (1, ["late_commit"], "more seats")
+    notes = "\n".join(done.notes)
+    for said in (
+        "the manifest was public at 2023-08-23T15:47:44.000Z, 700 s before",
+        "took the place of 1 earlier one(s)",
+        "with round 900",
+        "late_commit, because: the store was away",
+        "reason: more seats",
+    ):
+        assert said in notes
+    assert "asked" not in notes and "annulled" not in notes
+
+
+def test_a_manifest_that_became_public_late_is_told_and_so_is_one_that_was_committed_again(
+    beaconed: Path, tmp_path: Path
+) -> None:
+    late = publish_beside(shutil.copytree(beaconed, tmp_path / "late"), lead_seconds=30)
+    notes = "\n".join(replay(late, tmp_path).notes)
+    assert "public only at 2023-08-23T15:58:54.000Z, 30 s before that moment" in notes
+    assert "ask for another one" not in notes
+    path = late / "phase-1" / "replaced-1.json"
+    edit(path, replacedAt=iso(QUICKNET.due(ROUND)))
+    done = replay(late, tmp_path)
+    assert done.passed and "1 of them had a round that was signed when it was replaced" in "\n".join(
+        done.notes
+    )
+
+
+def test_an_annulled_draw_is_told_to_be_one(beside: Path, tmp_path: Path) -> None:
+    manifest = beside / "phase-2" / MANIFEST
+    annulled = Annulled(EARLY, draws.CAMPAIGN, file_hash(manifest), 2, "the wrong list")
+    (beside / "phase-2" / "annulled.json").write_bytes(annulled.to_bytes())
+    done = replay(beside, tmp_path)
+    assert done.passed and done.as_dict()["annulled"] == {"annulledAt": EARLY, "reason": "the wrong list"}
+    assert any("annulled this draw" in note for note in done.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("phase-1/notice.json", {"capacities": {"east": 5, "west": 5}}),
+        ("phase-1/notice.json", {"strikes": 7}),
+        ("phase-2/notice.json", {"phase": 1}),
+        ("phase-2/notice.json", {"asOf": EARLY}),
+        ("phase-1/notice.json", {"extra": 1}),
+        ("phase-1/replaced-1.json", {"manifest": "{}"}),
+        ("phase-1/accepted.json", None),
+    ],
+)
+def test_a_file_beside_the_artefacts_that_contradicts_them_is_named(
+    beside: Path, tmp_path: Path, name: str, changed: dict[str, object] | None
+) -> None:
+    if changed is None:
+        (beside / name).write_bytes(b"[ ]")
+    else:
+        edit(beside / name, **changed)
+    assert named(replay(beside, tmp_path)) == [name]
+
+
+def test_a_replaced_manifest_in_a_later_phase_or_with_a_gap_before_it_is_named(
+    beside: Path, tmp_path: Path
+) -> None:
+    (beside / "phase-1" / "replaced-1.json").rename(beside / "phase-1" / "replaced-2.json")
+    assert named(replay(beside, tmp_path)) == ["phase-1/replaced-2.json"]
+    (beside / "phase-1" / "replaced-2.json").rename(beside / "phase-2" / "replaced-1.json")
+    assert named(replay(beside, tmp_path)) == ["phase-2/replaced-1.json"]
+
+
+def test_a_file_that_is_not_the_recorded_one_is_named(beside: Path, tmp_path: Path) -> None:
+    engine = Engine(tmp_path / "scratch", threads=1, memory_mib=256)
+    names = ("phase-1/notice.json", "phase-1/leaves.txt", "phase-2/accepted.json")
+    files = {name: file_hash(beside / name) for name in names[:2]} | {names[2]: "0" * 64}
+    assert verify(beside, engine=engine, files=files).passed, "what is not there yet is no finding"
+    for name in names[:2]:
+        done = verify(beside, engine=engine, files={**files, name: "0" * 64})
+        assert named(done) == [name] and "recorded was 000" in done.findings[0].message
+
+
+SMALL = entrants(7, households=2)
+FILES = (*ARTEFACTS, "notice.json", "accepted.json", "replaced-1.json", "annulled.json")
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+GARBAGE = st.one_of(
+    st.binary(max_size=60),
+    JSON.map(lambda value: json.dumps(value).encode()),
+    st.sampled_from(
+        [b"[" * 100_000, b'{"a":' * 50_000, b"1" * 5_000, b"\xff\n", b"\x00", b"a|a|1||east\n" * 2, b"\r\n"]
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make(tmp_path_factory.mktemp("small") / "draw", SMALL, [Terms(FIRST, {})])
+    return publish_beside(folder)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(FILES), GARBAGE)
+def test_any_bytes_in_any_file_are_a_finding_and_no_crash(
+    small: Path, tmp_path: Path, name: str, data: bytes
+) -> None:
+    path = small / "phase-1" / name
+    kept = path.read_bytes() if path.exists() else None
+    path.write_bytes(data)
+    try:
+        done = replay(small, tmp_path)
+        assert f"phase-1/{name}" in named(done) or data in (kept, b"[]", b"")
+        assert all(text.isprintable() for text in map(str, done.findings))
+    finally:
+        path.unlink()
+        if kept is not None:
+            path.write_bytes(kept)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from([name for name in FILES if name.endswith(".json")]), st.data())
+def test_any_value_in_any_json_file_is_no_crash(
+    small: Path, tmp_path: Path, name: str, data: st.DataObject
+) -> None:
+    path = small / "phase-1" / name
+    if not path.exists():
+        return
+    kept = path.read_bytes()
+    document = json.loads(kept)
+    place = document[0] if isinstance(document, list) else document
+    while True:
+        key = data.draw(st.sampled_from(sorted(place)))
+        if not isinstance(place[key], dict) or not place[key] or data.draw(st.booleans()):
+            break
+        place = place[key]
+    place[key] = data.draw(JSON | st.sampled_from([2**53 - 1, "9" * 5_000, [{}] * 40_000]))
+    try:
+        path.write_bytes(canonical_bytes(document))
+    except ValueError:
+        path.write_text(json.dumps(document))
+    try:
+        done = replay(small, tmp_path)
+        assert all(text.isprintable() for text in map(str, done.findings))
+    finally:
+        path.write_bytes(kept)
+
+
+def test_a_folder_or_a_loop_in_place_of_a_file_is_a_finding(copy: Path) -> None:
+    for name in ARTEFACTS:
+        path = copy / "phase-1" / name
+        kept = path.read_bytes()
+        path.unlink()
+        path.mkdir()
+        assert f"phase-1/{name}" in named(replay(copy, copy))
+        path.rmdir()
+        path.symlink_to(path)
+        assert f"phase-1/{name}" in named(replay(copy, copy))
+        path.unlink()
+        path.write_bytes(kept)
+    (copy / "phase-3").write_text("no folder")
+    assert replay(copy, copy).passed

@@ -1,0 +1,81 @@
+"""Files that people hand in through the upload form, for a job to read: lists of invites, codes, refs to strike.
+
+They may hold a fan's data or a code, and Dagster keeps the config of every run. So the file goes to a private prefix,
+which its lifecycle empties after a day, and a job's config gets the name alone.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from regworkers_core.adapters.aws.objects import MissingObject
+from regworkers_core.domain.reasons import RequestError
+from regworkers_core.runtime import Runtime
+
+FOLDER = "uploads/"
+# Ten million addresses or codes; a file that is larger goes to the terminal.
+MAX_BYTES = 512 * 1024 * 1024
+_PIECE_BYTES = 1024 * 1024
+_NAME = re.compile(r"uploads/[0-9a-f]{32}/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,79}")
+
+
+def put(runtime: Runtime, file_name: str, file: BinaryIO, *, max_bytes: int = MAX_BYTES) -> str:
+    """Keep what is left to read of `file` and return the name to paste: `uploads/<random>/<name>`.
+
+    Raises RequestError for a file that is empty or larger than `max_bytes`, TransientFailure when S3 cannot answer.
+    """
+    with tempfile.NamedTemporaryFile(prefix="regworkers-upload-") as whole:
+        size = 0
+        while piece := file.read(_PIECE_BYTES):
+            size += len(piece)
+            if size > max_bytes:
+                raise RequestError(f"the file is larger than {max_bytes // 1024**2} MiB: nothing was kept")
+            whole.write(piece)
+        if not size:
+            raise RequestError("the file is empty: nothing was kept")
+        whole.flush()
+        name = f"{FOLDER}{secrets.token_hex(16)}/{plain_name(file_name)}"
+        runtime.objects.put_file(name, Path(whole.name))
+    return name
+
+
+def plain_name(file_name: str) -> str:
+    """A file's name as it may stand in the config of a run: without folders and other characters than
+    `A-Za-z0-9_.-`, and without the stem of one that is a mail address.
+    """
+    last = file_name.replace("\\", "/").rpartition("/")[2]
+    if "@" in last:
+        last = "file" + Path(last).suffix
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", last).lstrip(".")[-80:] or "file"
+
+
+def require(upload: str) -> str:
+    """The name without the blanks that pasting brings. Raises RequestError for what no upload is called."""
+    name = upload.strip()
+    if not _NAME.fullmatch(name):
+        raise RequestError(
+            "upload should be the name that the upload form answers with, uploads/<32 hex digits>/<file>"
+            + (": it is missing" if not name else "")
+        )
+    return name
+
+
+@contextmanager
+def fetched(runtime: Runtime, upload: str) -> Iterator[Path]:
+    """The file on this machine, under its own name, as long as the block lasts. Raises RequestError for a name that is
+    none, or whose day is over, TransientFailure when S3 cannot answer.
+    """
+    name = require(upload)
+    with tempfile.TemporaryDirectory(prefix="regworkers-upload-") as folder:
+        path = Path(folder) / name.rpartition("/")[2]
+        try:
+            runtime.objects.get_file(name, path)
+        except MissingObject:
+            raise RequestError(f"{name} is not there: uploads are kept for a day, upload it again") from None
+        yield path

@@ -1,0 +1,68 @@
+"""Nothing that others put into an id, an attribute or a diff acts upon the terminal of whoever looks at it."""
+
+from __future__ import annotations
+
+import re
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Group
+from rich.text import Text
+
+from regworkers_core.cli import main, output
+from regworkers_core.cli.output import Format, answer, facts, rows, visible
+
+# ESC, CSI as one character, DEL, the turn of direction, Unicode's ends of lines, and those that rich drops.
+HOSTILE = "a\x1b[2Jb\x9b2Kc\x7fd\u202ee\u2028f\u2029g\u2066h\rj\x07k\bl"
+SHOWN = "a\\x1b[2Jb\\x9b2Kc\\x7fd\\u202ee\\u2028f\\u2029g\\u2066h\\rj\\x07k\\x08l"
+ACTS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def test_what_acts_is_shown_and_letters_of_every_script_stay() -> None:
+    assert visible(HOSTILE) == SHOWN
+    kept = "Zoë Łukasz مرحبا שלום 東京 می\u200cخواهم 👩\u200d🚀 \xa0\xad"
+    assert visible(kept) == kept
+    assert visible("a\nb", keep="\n") == "a\nb" and visible("a\nb\ud800") == "a\\nb\\ud800"
+
+
+@given(st.text(st.characters(exclude_categories=[])))
+def test_no_text_acts_whatever_it_holds(text: str) -> None:
+    assert not ACTS.search(visible(text)) and isinstance(visible(text).encode(), bytes)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        Text(HOSTILE),
+        Group(Text("fine"), Text(HOSTILE)),
+        rows(("id", HOSTILE), [(HOSTILE, 1), ([HOSTILE], None)], title=HOSTILE),
+        facts({HOSTILE: HOSTILE, "nested": {"value": HOSTILE}}, title=HOSTILE),
+    ],
+)
+def test_no_answer_acts_upon_a_terminal(text: Text, capsys: pytest.CaptureFixture[str]) -> None:
+    answer({}, Format.TEXT, text)
+    out = capsys.readouterr().out
+    assert not ACTS.search(out) and "\\x1b[2J" in out
+
+
+def test_a_cell_keeps_its_width_and_shows_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    answer({"entryId": "x\rfine\x07", "command": "regworkers trace \x1b[8m"}, Format.TEXT)
+    out = capsys.readouterr().out
+    assert "x\\rfine\\x07" in out and "trace \\x1b[8m" in out
+    assert len({len(line) for line in out.splitlines()[:3]}) == 1
+
+
+def test_json_is_the_same_document_without_what_acts(capsys: pytest.CaptureFixture[str]) -> None:
+    document = {"id": HOSTILE, "name": "Łukasz", "plain\x7f": ["\x7f"]}
+    answer(document, Format.JSON)
+    out = capsys.readouterr().out
+    assert not ACTS.search(out) and orjson.loads(out) == document and "Łukasz" in out
+
+
+def test_an_error_shows_what_it_quotes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main._leave(f"no entry {HOSTILE}\nsecond line")
+    assert left.value.code == output.TROUBLE
+    assert capsys.readouterr().err == f"regworkers: no entry {SHOWN}\nsecond line\n"
