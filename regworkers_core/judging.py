@@ -1,7 +1,8 @@
 """How a judgement of a whole campaign is handed on: a file with one row an entry, as it was at one moment.
 
 Whoever judges writes it, a draw takes its pool from it, and nobody reads the entries again in between: so what is
-drawn is exactly what was judged. It holds ids, and of a mail address its domain only.
+drawn is exactly what was judged. It holds ids, and of a mail address its domain where that is one of many: a domain of
+few may be a person's name.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.mail import domain_of
+from regworkers_core.domain.keys import EntryKey, is_selection_id
 
 JUDGED = "judged.parquet"
+# A mail domain is kept from so many entrants of a campaign on who are so great a share of all; others are one class.
+DOMAIN_ENTRANTS, DOMAIN_SHARE = 1_000, 0.01
+OTHER_DOMAINS = "other"
 # A report of the judgement for people, where the judge makes one.
 PAGE = "eligibility.html"
 # Rows that are held before they are written: some 20 MB.
@@ -66,7 +69,8 @@ class Judge(Protocol):
 
 class JudgedEntry(NamedTuple):
     """One live entry. `ref` and `unit` are None where it has none, `markets` are as the fan gave them; `reasons`
-    are all the rules that it fails, the primary one first, and empty for an eligible entry.
+    are all the rules that it fails, the primary one first, and empty for an eligible entry. `mail_domain` is
+    comparable, or `OTHER_DOMAINS`.
     """
 
     entry_id: str
@@ -80,31 +84,38 @@ class JudgedEntry(NamedTuple):
     reasons: Sequence[str] = ()
 
     @classmethod
-    def of(cls, key: EntryKey, fields: Mapping[str, Any], reasons: Sequence[str] = ()) -> JudgedEntry:
-        """From the fields of the replica. What is none of the type that a save gives it is as invalid as any other."""
-        weight = fields.get("weight", 1)
+    def of(
+        cls,
+        key: EntryKey,
+        fields: Mapping[str, Any],
+        reasons: Sequence[str] = (),
+        mail_domain: str = OTHER_DOMAINS,
+    ) -> JudgedEntry:
+        """From the fields of the replica. An id that is none of a draw's becomes empty: it may be a fan's data, and
+        is invalid whatever it is.
+        """
+        weight, created_at = fields.get("weight", 1), fields.get("createdAt")
         return cls(
             key.entry_id,
-            _text(fields.get("ref")),
-            _text(fields.get("unit")),
+            _id(fields.get("ref")),
+            _id(fields.get("unit")),
             weight if isinstance(weight, int) and 0 <= weight <= _MOST else 0,
-            _texts(fields.get("segments")),
-            _texts(fields.get("markets")),
-            _text(fields.get("createdAt")) or "",
-            domain_of(_text(fields.get("email")) or ""),
+            _ids(fields.get("segments")),
+            _ids(fields.get("markets")),
+            created_at if isinstance(created_at, str) else "",
+            mail_domain,
             reasons,
         )
 
 
-def _text(value: object) -> str | None:
-    """Empty for another type, which is no id."""
-    return value if value is None or isinstance(value, str) else ""
+def _id(value: object) -> str | None:
+    return value if value is None or (isinstance(value, str) and is_selection_id(value)) else ""
 
 
-def _texts(value: object) -> Sequence[str]:
+def _ids(value: object) -> Sequence[str]:
     if not isinstance(value, list | tuple):
         return () if value is None else ("",)
-    return value if all(isinstance(each, str) for each in value) else [_text(each) or "" for each in value]
+    return [_id(each) or "" for each in value]
 
 
 class JudgedWriter:

@@ -1,7 +1,8 @@
 """Whether a schema still keeps what its published copy has promised: to those who validate, and to those who read.
 
 It may gain optional fields and values of an enumeration. Everything else breaks somebody: who reads relies on fields,
-types and what is required; who writes relies on not being refused.
+types and what is required; who writes relies on not being refused. One exception: ids whose grammar the data contract
+has from the start may get it as a pattern, since what it refuses was never to be published.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ Schema = Mapping[str, Any]
 _UPPER = ("maxLength", "maximum", "exclusiveMaximum", "maxItems", "maxProperties")
 _LOWER = ("minLength", "minimum", "exclusiveMinimum", "minItems", "minProperties")
 _EXACT = ("pattern", "format", "uniqueItems", "multipleOf")
+# Refs, markets, segments and correlation ids ("Grammar" of the data contract).
+_GRAMMAR = ("/correlationid", "/data/ref", "/data/marketId", "/data/markets[]", "/data/segments[]")
 
 
 def breaking_changes(published: Schema, new: Schema) -> list[str]:
@@ -44,7 +47,8 @@ def _option_changes(published: Schema, new: Schema, path: str) -> Iterator[str]:
         if word in new and new[word] > published.get(word, float("-inf")):
             yield f"{here}: {word} is narrower"
     for word in _EXACT:
-        if word in new and new[word] != published.get(word):
+        is_grammar = word == "pattern" and word not in published and here in _GRAMMAR
+        if word in new and new[word] != published.get(word) and not is_grammar:
             yield f"{here}: {word} differs"
     yield from _fields(published, new, path)
     yield from _open_fields(published, new, path)

@@ -2,7 +2,8 @@
 
 Whatever is not named here is refused: a field that nobody has declared may be a fan's data. A published version only
 grows by optional fields and by further values of an enumeration (`compatibility.py`); anything else is a version 2
-beside it, on a topic of its own.
+beside it, on a topic of its own. Ids that a draw knows, and correlation ids, have their grammar: another text may be a
+fan's data.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="SHA-256 as lo
 Instant = Annotated[str, Field(pattern=_RFC_3339, description="A moment, RFC 3339.")]
 # Of an entry, as its writer set it: compared as text, and empty where the writer set none.
 OrderTime = Annotated[str, Field(max_length=LONGEST_TIME)]
+SelectionId = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}$")]
+# `-` stands for no market, and is the id of none.
+MarketId = Annotated[str, Field(pattern="^([A-Za-z0-9_]|[A-Za-z0-9_-]{2,64})$")]
+CorrelationId = Annotated[str, Field(pattern="^[A-Za-z0-9_.:-]{1,128}$")]
 Number = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 
@@ -50,9 +55,9 @@ class EntryReplicatedData(EntryState):
     """A state that the replica holds since `replicatedAt`. `ref` is the fan's opaque reference."""
 
     replicated_at: Instant
-    ref: str | None
-    markets: list[str]
-    segments: list[str]
+    ref: SelectionId | None
+    markets: list[MarketId]
+    segments: list[SelectionId]
 
 
 class EntryRemovedData(EntryState):
@@ -102,10 +107,10 @@ class SelectionData(Part):
     """One fan in one market of one phase; `marketId` is `-` where no market is concerned."""
 
     campaign_id: Id
-    market_id: Id
+    market_id: SelectionId
     phase: Number
     entry_id: Id
-    ref: Id
+    ref: SelectionId
     result_hash: Hash
 
 
@@ -136,7 +141,7 @@ class Event(BaseModel):
     time: Instant
     datacontenttype: Literal["application/json"]
     partitionkey: Id
-    correlationid: str
+    correlationid: CorrelationId
 
 
 class EntryReplicated(Event):

@@ -48,12 +48,6 @@ def comparable(text: str) -> str:
     return f"{local.lower()}{at}{_ascii_domain(domain)}"
 
 
-def domain_of(text: str) -> str:
-    """The domain in its comparable form, empty where there is none."""
-    _, at, domain = comparable(text).rpartition("@")
-    return domain if at else ""
-
-
 def _ascii_domain(domain: str) -> str:
     if domain.isascii():
         return domain.lower()

@@ -104,8 +104,7 @@ class Decoded(Generic[I]):
 
 def refused_message(message: Received, kind: MessageType, failure: PermanentFailure) -> Decoded[Any]:
     """A message that cannot be read, or shall not be."""
-    known = message.correlation_id or message.message_id
-    return Decoded(message, kind, known, refused=failure)
+    return Decoded(message, kind, message.known_as, refused=failure)
 
 
 def decode_message(message: Received, handler: Handler[I]) -> Decoded[I]:
@@ -116,8 +115,7 @@ def decode_message(message: Received, handler: Handler[I]) -> Decoded[I]:
         return refused_message(message, handler.kind, failure)
     except Exception as error:
         return refused_message(message, handler.kind, _unforeseen(error))
-    known = message.correlation_id or message.message_id
-    decoded: Decoded[I] = Decoded(message, handler.kind, envelope.correlation_id or known)
+    decoded: Decoded[I] = Decoded(message, handler.kind, envelope.correlation_id or message.known_as)
     items, parse = decoded.items, handler.parse
     for raw in envelope.items:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -44,6 +45,11 @@ class Received:
     def correlation_id(self) -> str:
         """Empty where the attribute is none: what others put there may be a fan's data."""
         return fit_correlation_id(self.attributes.get("correlationId"))
+
+    @property
+    def known_as(self) -> str:
+        """A correlation id in any case: of a message without one its own id, and a new one where that is none."""
+        return self.correlation_id or fit_correlation_id(self.message_id) or uuid.uuid4().hex
 
     @property
     def origin(self) -> str:

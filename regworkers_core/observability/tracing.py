@@ -14,6 +14,7 @@ from opentelemetry.trace import Link, Span, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from structlog.contextvars import get_contextvars
 
+from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.observability.logs import describe, note_correlation_ids
 
 _PROPAGATOR = TraceContextTextMapPropagator()
@@ -72,8 +73,8 @@ def span(name: str, *, sources: Sequence[Mapping[str, str]] = (), **attributes: 
         set_status_on_exception=False,
     ) as current:
         bound = get_contextvars().get("correlationId")
-        ids = [each.get("correlationId") for each in sources] or [bound]
-        note_correlation_ids([*dict.fromkeys(id_ for id_ in ids if id_)])
+        given = [each.get("correlationId") for each in sources] or [bound]
+        note_correlation_ids([*dict.fromkeys(filter(None, map(fit_correlation_id, given)))])
         try:
             yield current
         except Exception as error:

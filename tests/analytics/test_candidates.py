@@ -36,6 +36,7 @@ def test_events_keep_to_their_schema_as_the_flows_make_them(event: dict[str, Any
         ({**EVENT, "specversion": "0.3"}, "/properties/specversion/const"),
         ({**EVENT, "specversion": 1.0}, "/properties/specversion/type"),
         ({**EVENT, "time": "yesterday"}, "/properties/time/pattern"),
+        ({**EVENT, "correlationid": MAIL}, "/properties/correlationid/pattern"),
         ({**EVENT, "source": MAIL}, "/properties/source/const"),
         ({**EVENT, "partitionkey": ""}, "/properties/partitionkey/minLength"),
         ({**EVENT, "email": MAIL}, "/additionalProperties"),
@@ -49,6 +50,21 @@ def test_a_refusal_names_the_path_of_the_schema_and_never_a_value(event: Any, er
     failure = refusal(event)
     assert failure is not None
     assert (failure.reason, failure.error) == (Reason.INVALID_EVENT, error)
+
+
+@pytest.mark.parametrize("name", ["ref", "marketId"])
+def test_an_id_of_a_draw_that_may_be_a_fans_address_is_refused(name: str) -> None:
+    for event in of_every_type():
+        if name in event["data"]:
+            failure = refusal({**event, "data": {**event["data"], name: MAIL}})
+            assert failure is not None and MAIL not in failure.error and name in failure.error
+
+
+@pytest.mark.parametrize(("name", "value"), [("markets", MAIL), ("segments", MAIL), ("markets", "-")])
+def test_a_market_or_segment_that_is_none_is_refused(name: str, value: str) -> None:
+    (replicated, *_) = of_every_type()
+    failure = refusal({**replicated, "data": {**replicated["data"], name: [value]}})
+    assert failure is not None and failure.error == f"/properties/data/properties/{name}/items/pattern"
 
 
 def test_a_refused_event_is_known_by_what_it_is_about_and_not_by_an_id_that_may_be_anothers() -> None:

@@ -36,6 +36,18 @@ def test_a_published_version_is_not_broken(kind: EventType) -> None:
     assert breaking_changes(published, schema(kind)) == []
 
 
+def test_only_the_ids_of_the_grammar_may_get_a_pattern_of_their_own() -> None:
+    published = orjson.loads((PUBLISHED / "entry.replicated.v1.json").read_bytes())
+    narrower = copy.deepcopy(schema(EventType.ENTRY_REPLICATED))
+    narrower["properties"]["data"]["properties"]["entryId"]["pattern"] = "^x$"
+    assert breaking_changes(published, narrower) == ["/data/entryId: pattern differs"]
+    narrower = copy.deepcopy(schema(EventType.ENTRY_REPLICATED))
+    narrower["properties"]["correlationid"]["pattern"] = "^x$"
+    assert breaking_changes(schema(EventType.ENTRY_REPLICATED), narrower) == [
+        "/correlationid: pattern differs"
+    ]
+
+
 def test_every_type_has_a_schema_and_a_topic_and_no_schema_is_left_over() -> None:
     names = Names("qa-")
     assert {path.name for path in event_schemas.FOLDER.iterdir()} == {

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from regworkers_core.domain.dead_letter import Subject
-from regworkers_core.domain.messages import MessageType, encode
+from regworkers_core.domain.messages import MessageType, encode, fit_correlation_id
 from regworkers_core.domain.reasons import ItemFailure, LeftOver, PermanentFailure, Reason, TransientFailure
 from regworkers_core.engine.handling import Asked
 from regworkers_core.engine.ports import Received
@@ -199,3 +199,11 @@ def test_an_item_that_lies_deeper_than_json_is_written_lands_alone_and_whole() -
     settlement = world.settle(message("a", deep))
     assert (settlement.counts["applied"], settlement.counts["dead_lettered"]) == (1, 1)
     assert items_of(world.dead) == [[deep]]
+
+
+@pytest.mark.parametrize(
+    ("given", "known"), [("m-1", "m-1"), ("fan@example.com", ""), ("", ""), ("x" * 200, "")]
+)
+def test_a_message_is_known_by_an_id_in_any_case(given: str, known: str) -> None:
+    id_ = Received(given, "r", "{}", {"correlationId": "fan@example.com"}, 1).known_as
+    assert fit_correlation_id(id_) == id_ and (id_ == known or not known)

@@ -94,3 +94,10 @@ def test_without_a_collector_nothing_is_installed(monkeypatch: pytest.MonkeyPatc
     configure_tracing("regworkers")
     assert trace.get_tracer_provider() is before
     assert set(inject()) <= {"traceparent"}
+
+
+def test_what_is_no_correlation_id_is_on_no_span(spans: InMemorySpanExporter) -> None:
+    with span("x", sources=[{"correlationId": "fan@example.com"}, {"correlationId": "c-1"}]):
+        pass
+    (found,) = spans.get_finished_spans()
+    assert (found.attributes or {})["correlationId"] == "c-1"

@@ -101,7 +101,7 @@ class _CampaignJudge:
         }
         for each in entries:
             key = EntryKey(self._campaign_id, each.entry_id)
-            yield JudgedEntry.of(key, each.fields, codes.get(each.entry_id, each.codes))
+            yield JudgedEntry.of(key, each.fields, codes.get(each.entry_id, each.codes), each.mail_domain)
 
     def _codes(
         self, subject: Subject, asked: Asked, duplicates: frozenset[Identity], household: int

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.eligibility.subject import Identity, Subject
 from regworkers_core.engine.spilling import spilling
+from regworkers_core.judging import DOMAIN_ENTRANTS, DOMAIN_SHARE, OTHER_DOMAINS
 
 # Rows of one part of the file, and of one answer: some 10 MB.
 ROWS = 5_000
@@ -55,7 +56,7 @@ _KEPT_ATTRIBUTES = ("region", "birthDate")
 
 class Staged(NamedTuple):
     """An entry as it was judged by itself (`codes`), and what stands before it (see `Facts`): entries with which
-    identities, and how many of its unit.
+    identities, and how many of its unit. `mail_domain` is one of many, or `OTHER_DOMAINS`.
     """
 
     entry_id: str
@@ -64,6 +65,7 @@ class Staged(NamedTuple):
     codes: Sequence[str]
     duplicates: frozenset[Identity]
     household: int
+    mail_domain: str
 
 
 class Staging:
@@ -110,6 +112,7 @@ class Staging:
         with duckdb.connect(config=spilling(self._folder, _MEMORY_MIB)) as database:
             database.execute(f"CREATE VIEW staged AS FROM read_parquet('{_quoted(self._path)}')")
             database.execute(_BEFORE)
+            database.execute(_DOMAINS)
             reader: Any = database.sql(_JOINED).to_arrow_reader(ROWS)
             for batch in reader:
                 columns = [column.to_pylist() for column in batch.columns]
@@ -167,8 +170,12 @@ SELECT n, list(what) FILTER (WHERE what <> 'unit') AS identities, coalesce(max(b
     AS household
 FROM ({" UNION ALL ".join(_places(column) for column in (*(identity.value for identity in Identity), "unit"))})
 WHERE before > 0 GROUP BY n"""
-_JOINED = """SELECT entry_id, entered_at, fields, codes, identities, household
-FROM staged LEFT JOIN before USING (n)"""
+# The address is comparable, and so is what stands behind its last @.
+_DOMAIN = f"split_part({Identity.EMAIL.value}, '@', -1)"
+_DOMAINS = f"""CREATE TABLE shown AS SELECT {_DOMAIN} AS domain FROM staged WHERE {Identity.EMAIL.value} IS NOT NULL
+GROUP BY ALL HAVING count(*) >= {DOMAIN_ENTRANTS} AND count(*) >= {DOMAIN_SHARE} * (SELECT count(*) FROM staged)"""
+_JOINED = f"""SELECT entry_id, entered_at, fields, codes, identities, household, coalesce(domain, '{OTHER_DOMAINS}')
+FROM staged LEFT JOIN before USING (n) LEFT JOIN shown ON domain = {_DOMAIN}"""
 
 
 def _staged(
@@ -178,9 +185,10 @@ def _staged(
     codes: list[str],
     identities: list[str] | None,
     household: int | None,
+    mail_domain: str,
 ) -> Staged:
     duplicates = frozenset(map(Identity, identities or ()))
-    return Staged(entry_id, entered_at, orjson.loads(fields), codes, duplicates, household or 0)
+    return Staged(entry_id, entered_at, orjson.loads(fields), codes, duplicates, household or 0, mail_domain)
 
 
 def _quoted(path: Path) -> str:

@@ -17,6 +17,7 @@ import duckdb
 
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.spilling import spilling
+from regworkers_core.judging import OTHER_DOMAINS
 from regworkers_core.selection.report.inputs import ReportFiles
 
 # A mail domain is shown from so many entries on: below, it could point at one fan.
@@ -58,7 +59,7 @@ FROM (SELECT DISTINCT {column} AS list FROM read_parquet($pool))
 """
 _DOMAINS = f"""
 CREATE TABLE shown_domain AS
-SELECT mail_domain FROM read_parquet($pool) WHERE mail_domain <> ''
+SELECT mail_domain FROM read_parquet($pool) WHERE mail_domain NOT IN ('', '{OTHER_DOMAINS}')
 GROUP BY mail_domain HAVING count(*) >= {DOMAIN_ENTRIES} ORDER BY count(*) DESC, mail_domain LIMIT {_DOMAINS_SHOWN}
 """
 

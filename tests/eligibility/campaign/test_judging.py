@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from regworkers_core.eligibility.facts import Facts, was_entered_before
 from regworkers_core.eligibility.judge import judge
 from regworkers_core.eligibility.request import subject_of
 from regworkers_core.eligibility.subject import Subject
-from regworkers_core.judging import PAGE
+from regworkers_core.judging import DOMAIN_ENTRANTS, OTHER_DOMAINS, PAGE, read_judged
 from tests.eligibility.campaign.world import AS_OF, CLOSES, World, closed, entry
 
 LATER = int(seconds("2026-06-01T00:00:00.000Z") or 0)
@@ -334,3 +335,32 @@ def test_out_of_core_and_one_by_one_come_to_the_same(
         for name, subject in subjects.items()
     }
     assert World(entries).judge(tmp_path, of) == expected
+
+
+def mail_domains(folder: Path) -> Counter[str]:
+    return Counter(each.mail_domain for each in read_judged(folder))
+
+
+def test_a_mail_domain_of_few_or_of_a_small_share_is_kept_in_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "_DOMAINS", _scaled(staging._DOMAINS, 1_000, 10, 0.01, 0.2))
+    many = [entry(f"m{n}", email=f"m{n}@Münster.example") for n in range(60)]
+    few = [entry(f"f{n}", email=f"f{n}@planted-family.example") for n in range(9)]
+    enough = [entry(f"s{n}", email=f"s{n}@planted-share.example") for n in range(12)]
+    odd = [entry("x", email="no address"), entry("y", email='"a@planted"@B.example')]
+    World([*many, *few, *enough, *odd]).judge(tmp_path)
+    assert mail_domains(tmp_path) == {"xn--mnster-3ya.example": 60, OTHER_DOMAINS: 23}
+    assert b"planted" not in (tmp_path / "judged.parquet").read_bytes()
+
+
+def test_a_domain_is_kept_from_a_thousand_entrants_on_who_are_one_in_a_hundred(tmp_path: Path) -> None:
+    made = [entry(f"a{n}", email=f"a{n}@big.example") for n in range(DOMAIN_ENTRANTS)]
+    made += [entry(f"b{n}", email=f"b{n}@less.example") for n in range(DOMAIN_ENTRANTS - 1)]
+    World(made).judge(tmp_path)
+    assert mail_domains(tmp_path) == {"big.example": DOMAIN_ENTRANTS, OTHER_DOMAINS: DOMAIN_ENTRANTS - 1}
+
+
+def _scaled(query: str, entrants: int, few: int, share: float, large: float) -> str:
+    assert f">= {entrants} " in query and f">= {share} " in query
+    return query.replace(f">= {entrants} ", f">= {few} ").replace(f">= {share} ", f">= {large} ")
