@@ -275,7 +275,7 @@ def _phases(report: CampaignReport) -> RenderableType:
                     market_in_words(market_id),
                     numbers["status"],
                     *counts,
-                    f"{sent.get('SENT', 0)} of {sum(sent.values())}",
+                    f"{sent.get('SENT', 0)} of {sum(sent.values()) - sent.get('SUPERSEDED', 0)}",
                 ]
             )
     columns = ("phase", "market", "status", "planned", "written", "messages sent")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from regworkers_core.adapters.mongo.draws import SENDER
 from regworkers_core.domain.selection import Chunk
 from regworkers_core.drains import DrainSpec, Pace, queue_parts
 from regworkers_core.engine.message_work import MessageWork
@@ -52,7 +53,7 @@ def _notifications(
     runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnStep
 ) -> tuple[OutboxSource, NotifyWork]:
     # A run that is retried keeps its id, an owner must never come twice.
-    source = OutboxSource(runtime, owner=f"{run_id}-{uuid.uuid4().hex[:8]}", sleep=stop.wait)
+    source = OutboxSource(runtime, owner=f"{SENDER}{run_id}-{uuid.uuid4().hex[:8]}", sleep=stop.wait)
     return source, NotifyWork(runtime, run_id=run_id, may_send=source.may_send, on_step=on_step)
 
 

@@ -62,6 +62,9 @@ class AlertSeverities(Section):
     data_loss_critical: Severity = Severity.CRITICAL
     selection_run: Severity = Severity.CRITICAL
     campaign_stuck: Severity = Severity.CRITICAL
+    # Held by a further phase that is not confirmed; and those that raised an exception by themselves.
+    messages_waiting: Severity = Severity.WARNING
+    messages_failed: Severity = Severity.CRITICAL
     # From `driftEntries` on, and from `driftCritical` on.
     drift: Severity = Severity.WARNING
     drift_critical: Severity = Severity.CRITICAL
@@ -131,6 +134,8 @@ class AlertSettings(Section):
     loss_critical_share_left: float = Field(0.25, gt=0, lt=1)
     # A campaign in PROCESSING on whose draw nobody works.
     stuck_seconds: float = Field(900.0, gt=0)
+    # Messages that wait for the confirmation of a further phase.
+    messages_wait_seconds: float = Field(86_400.0, gt=0)
     # Ticks are awaited for this many intervals, and at least for these seconds.
     silent_intervals: float = Field(3.0, ge=1)
     silent_seconds: float = Field(180.0, gt=0)

@@ -192,6 +192,18 @@ class DrawRecord:
     def latest(self) -> PhaseRecord:
         return self.phases[max(self.phases)]
 
+    @property
+    def unconfirmed(self) -> PhaseRecord | None:
+        """The further phase that is drawn and not confirmed: messages wait whose outcome it changes."""
+        latest = self.latest if self.phases else None
+        if latest is None or latest.phase == 1 or "confirmedAt" in latest.fields:
+            return None
+        return latest if latest.reached(PhaseStatus.DRAWN) else None
+
+
+# What the owner of a draw's lease begins with who sends messages under it, and does not work on the draw.
+SENDER = "sender-"
+
 
 def lease_name(campaign_id: str) -> str:
     """The lease of a campaign's draw in `worker-leases`."""

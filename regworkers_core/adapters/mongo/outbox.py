@@ -98,6 +98,15 @@ class Outbox:
         """Whether any message of the campaign waits for a later phase."""
         return self._exists({"status": RowStatus.HELD.value, "campaignId": campaign_id})
 
+    def failed(self) -> Counter[str]:
+        """How many rows are FAILED, by campaign: few, or the drain's fuse has blown."""
+        pipeline: list[Mapping[str, Any]] = [
+            {"$match": {"status": RowStatus.FAILED.value}},
+            {"$group": {"_id": "$campaignId", "rows": {"$sum": 1}}},
+        ]
+        found = self._dependency.call(lambda: list(self._collection.aggregate(pipeline)))
+        return Counter({str(row["_id"]): int(row["rows"]) for row in found})
+
     def fail(self, key: str, failure: PermanentFailure, *, at: str, run_id: str) -> bool:
         """Try this row no more. False when it was not PENDING."""
         query = {"_id": key, "status": RowStatus.PENDING.value}

@@ -79,6 +79,47 @@ def stuck(given: Given) -> Judgement | Unread:
     return Judgement(tuple(found), unknown)
 
 
+def messages_waiting(given: Given) -> Judgement | Unread:
+    """One finding for each campaign whose messages wait for long for the confirmation of a further phase."""
+    campaigns, limit = given.snapshot.campaigns, given.settings.alerts.messages_wait_seconds
+    if isinstance(campaigns, Unread):
+        return campaigns
+    found: list[Finding] = []
+    for campaign in campaigns:
+        name, age = campaign.campaign_id, given.age(campaign.held_since)
+        if age is not None and age > limit:
+            found.append(
+                Finding(
+                    name,
+                    given.severity.messages_waiting,
+                    f"messages of {name} wait for {duration(age)}: a further phase is drawn that changes what they "
+                    "say, and is not confirmed",
+                    {"campaignId": name, "seconds": round(age)},
+                )
+            )
+    return Judgement(tuple(found))
+
+
+def messages_failed(given: Given) -> Judgement | Unread:
+    """One finding for each campaign with messages that raised an exception by themselves."""
+    campaigns = given.snapshot.campaigns
+    if isinstance(campaigns, Unread):
+        return campaigns
+    return Judgement(
+        tuple(
+            Finding(
+                campaign.campaign_id,
+                given.severity.messages_failed,
+                f"{campaign.failed_messages} messages of {campaign.campaign_id} failed and are not tried again: "
+                f"`regworkers notifications retry {campaign.campaign_id}` once their defect is gone",
+                {"campaignId": campaign.campaign_id, "messages": campaign.failed_messages},
+            )
+            for campaign in campaigns
+            if campaign.failed_messages
+        )
+    )
+
+
 def _is_worked_on(given: Given, campaign: CampaignState) -> bool:
     if campaign.lease_owner:
         # It moves several times within a lease's time.

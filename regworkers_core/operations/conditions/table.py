@@ -186,6 +186,27 @@ TABLE: tuple[Condition, ...] = (
         timed=True,
     ),
     Condition(
+        name="messages-waiting",
+        fires="messages to fans wait for `messagesWaitSeconds` "
+        f"({duration(_LIMITS.messages_wait_seconds)}) for a further phase that changes what they say, is drawn, and is "
+        "not confirmed",
+        severity=_SEVERITY.messages_waiting.value,
+        key="campaignId",
+        runbook="selection-failures.md",
+        several="campaigns have messages that wait for a further phase",
+        judge=campaigns.messages_waiting,
+        timed=True,
+    ),
+    Condition(
+        name="messages-failed",
+        fires="a message to a fan raised an exception by itself and is not tried again",
+        severity=_SEVERITY.messages_failed.value,
+        key="campaignId",
+        runbook="selection-failures.md",
+        several="campaigns have messages that failed",
+        judge=campaigns.messages_failed,
+    ),
+    Condition(
         name="drift",
         fires=f"the last reconcile found that the replica differs from its source in `driftEntries` "
         f"({_LIMITS.drift_entries}) entries or more",

@@ -33,6 +33,8 @@ _SECTION_OF = {
     "data-loss": "queues",
     "selection-run": "runs",
     "campaign-stuck": "campaigns",
+    "messages-waiting": "campaigns",
+    "messages-failed": "campaigns",
     "drift": "parity",
     "certificates": "certificates",
 }

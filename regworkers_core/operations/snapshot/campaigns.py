@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseStatus, lease_name
+from regworkers_core.adapters.mongo.draws import SENDER, DrawRecord, MarketStatus, PhaseStatus, lease_name
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.snapshot import CampaignState
 from regworkers_core.domain.timestamps import iso
@@ -24,18 +24,36 @@ def read_campaigns(runtime: Runtime) -> tuple[CampaignState, ...]:
         if campaign.status in _DRAWING
     }
     leases = runtime.leases.several(list(keys.values()))
+    failed = runtime.outbox.failed()
+    held = {
+        name
+        for name, record in draws.items()
+        if record.unconfirmed is not None and runtime.outbox.any_held(name)
+    }
     return tuple(
         campaign_state(
-            campaign, draws.get(campaign.campaign_id), leases.get(keys.get(campaign.campaign_id, _NO_KEY))
+            campaign,
+            draws.get(campaign.campaign_id),
+            leases.get(keys.get(campaign.campaign_id, _NO_KEY)),
+            holds_messages=campaign.campaign_id in held,
+            failed_messages=failed[campaign.campaign_id],
         )
         for campaign in campaigns
     )
 
 
 def campaign_state(
-    campaign: Campaign, record: DrawRecord | None, lease: LeaseRow | None = None
+    campaign: Campaign,
+    record: DrawRecord | None,
+    lease: LeaseRow | None = None,
+    *,
+    holds_messages: bool = False,
+    failed_messages: int = 0,
 ) -> CampaignState:
     """Pure. Markets are open from a phase's publication until their last code is given and all is told."""
+    if lease is not None and lease.owner.startswith(SENDER):
+        lease = None
+    unconfirmed = record.unconfirmed if record and holds_messages else None
     open_markets, blocked = 0, []
     for phase in record.phases.values() if record else ():
         if not phase.reached(PhaseStatus.PUBLISHED):
@@ -56,4 +74,6 @@ def campaign_state(
         failed="; ".join(blocked),
         lease_beat=f"{lease.token}/{lease.counter}" if lease else "",
         round_due_at=None if due is None else iso(due),
+        held_since=None if unconfirmed is None else unconfirmed.fields.get("drawnAt"),
+        failed_messages=failed_messages,
     )

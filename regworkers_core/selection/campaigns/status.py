@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from regworkers_core.adapters.mongo.draws import (
     PhaseStatus,
     lease_name,
 )
+from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.domain.timestamps import iso
@@ -189,12 +191,26 @@ def _retry(campaign_id: str, market_id: str) -> str:
 def _of_notifications(
     campaign_id: str, switch: Mapping[str, Any], outbox: Mapping[str, Mapping[str, Mapping[str, int]]]
 ) -> Iterator[Finding]:
-    waiting = sum(counts.get("PENDING", 0) for markets in outbox.values() for counts in markets.values())
+    rows: Counter[str] = Counter()
+    for markets in outbox.values():
+        for counts in markets.values():
+            rows.update(counts)
+    waiting = rows[RowStatus.PENDING]
     if switch.get("paused") and waiting:
         whose = "--all" if switch.get("all") else campaign_id
         yield Finding(
             f"{waiting} messages wait while notifications are paused: {switch.get('reason') or 'no reason given'}",
             f"regworkers notifications resume {whose}",
+        )
+    if held := rows[RowStatus.HELD]:
+        yield Finding(
+            f"{held} messages wait for a further phase that changes what they say and is not confirmed",
+            f"regworkers draw run {campaign_id}",
+        )
+    if failed := rows[RowStatus.FAILED]:
+        yield Finding(
+            f"{failed} messages raised an exception by themselves and are not tried again",
+            f"regworkers notifications retry {campaign_id}",
         )
 
 

@@ -23,13 +23,6 @@ def is_settled(record: DrawRecord) -> bool:
     return not any(_to_hold(phase) or _to_supersede(phase) for phase in record.phases.values())
 
 
-def waits_for(record: DrawRecord) -> int | None:
-    """The phase that is drawn and not confirmed: messages wait whose outcome it changes. None: there is none."""
-    latest = record.latest
-    drawn = latest.phase > 1 and latest.reached(PhaseStatus.DRAWN)
-    return latest.phase if drawn and "confirmedAt" not in latest.fields else None
-
-
 def settle(runtime: Runtime, campaign_id: str, *, token: int) -> None:
     """Hold and supersede what is to be. The caller holds the draw's lease, with this token.
 

@@ -8,7 +8,7 @@ from regworkers_core.adapters.mongo.outbox import SOURCE, RowStatus
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.notify.holding import markets_of, waits_for
+from regworkers_core.selection.notify.holding import markets_of
 from regworkers_core.selection.notify.units import Unit, held_until
 
 
@@ -80,7 +80,7 @@ def status(runtime: Runtime, campaign_id: str | None) -> dict[str, Any]:
             of_phase["markets"][market.market_id] = _of_market(runtime, unit)
         campaigns[record.campaign_id] = {
             "switch": dict(record.notifications),
-            "waitsFor": waits_for(record),
+            "waitsFor": None if record.unconfirmed is None else record.unconfirmed.phase,
             "phases": phases,
         }
     everything = dict(runtime.draw_markets.all_switch())

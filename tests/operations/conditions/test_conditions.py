@@ -296,6 +296,19 @@ def test_a_campaign_on_which_nobody_works(state: CampaignState, still: float, ho
     assert state.failed in "".join(line for _, _, line in lines)
 
 
+@pytest.mark.parametrize(("since", "holds"), [(None, False), (ago(DAY - 60), False), (ago(DAY + 60), True)])
+def test_messages_that_wait_for_a_further_phase_for_a_day(since: str | None, holds: bool) -> None:
+    state = CampaignState("c", "COMPLETED", ago(9_000), None, held_since=since)
+    lines = found("messages-waiting", replace(WELL, campaigns=(state,)))
+    assert [line[:2] for line in lines] == ([("c", "warning")] if holds else [])
+
+
+def test_messages_that_failed() -> None:
+    state = CampaignState("c", "COMPLETED", ago(9_000), None, failed_messages=2)
+    ((subject, severity, line),) = found("messages-failed", replace(WELL, campaigns=(state,)))
+    assert (subject, severity) == ("c", "critical") and "notifications retry c" in line
+
+
 @pytest.mark.parametrize("since", [None, ago(-60)])
 def test_a_campaign_of_which_nobody_knows_since_when_is_unknown(since: str | None) -> None:
     states = (CampaignState("c", "PROCESSING", since, None),)

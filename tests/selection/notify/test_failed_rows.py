@@ -13,7 +13,9 @@ from regworkers_core.domain.dead_letter import DeadLetter
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
 from regworkers_core.engine.fuse import MOST_DEFECTS
+from regworkers_core.operations.snapshot.campaigns import read_campaigns
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.status import Finding, read_campaign_status
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.notify import work
 from regworkers_core.selection.notify.source import Parcel
@@ -22,6 +24,13 @@ from tests.enqueue.fakes import FakeQueue
 from tests.support.drains import run
 from tests.support.draws import CAMPAIGN, add_codes, confirmed, publish, result
 from tests.support.terminal import regworkers
+
+
+def findings_of(runtime: Runtime) -> list[Finding]:
+    campaign = runtime.campaigns.get(CAMPAIGN)
+    assert campaign is not None
+    return read_campaign_status(runtime, campaign, sleep=lambda _seconds: None).findings
+
 
 MARKET = MarketPhase("c1", "m1", 1)
 
@@ -144,6 +153,8 @@ def test_a_failed_message_shows_and_is_tried_again_by_command(
     assert run(runtime, NOTIFICATIONS).counts["received"] == 0, "it is not tried again by itself"
     shown = regworkers(runtime, "notifications", "status", CAMPAIGN)
     assert shown.code == 1 and f"regworkers notifications retry {CAMPAIGN}" in shown.stdout
+    assert read_campaigns(runtime)[0].failed_messages == 1
+    assert any("1 messages raised" in each.text for each in findings_of(runtime))
     (letter,) = runtime.database["dead_letters"].find()
     assert letter["reason"] == "DEFECT" and letter["error"].startswith("KeyError at ")
     done = regworkers(runtime, "notifications", "retry", CAMPAIGN, "--format", "json")

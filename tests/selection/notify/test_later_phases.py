@@ -13,6 +13,7 @@ from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Outcome
 from regworkers_core.engine.held_lease import held_lease
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.engine.ports import Outgoing
+from regworkers_core.operations.snapshot.campaigns import read_campaigns
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.checks import counts_match
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
@@ -22,7 +23,7 @@ from regworkers_core.selection.notify.source import OutboxSource
 from regworkers_core.selection.notify.units import due_units
 from tests.selection.notify.test_sending import patient, told
 from tests.support.drains import run
-from tests.support.draws import CAMPAIGN, Row, add_codes, confirmed, next_phase, publish, result
+from tests.support.draws import CAMPAIGN, CONFIRMED_AT, Row, add_codes, confirmed, next_phase, publish, result
 from tests.support.terminal import regworkers
 
 ROWS = result({"berlin": 3}, waiting=2, unselected=1)
@@ -97,7 +98,10 @@ def test_only_what_a_drawn_phase_changes_waits_for_its_confirmation(world: Runti
     state = switch.status(world, CAMPAIGN)["campaigns"][CAMPAIGN]
     assert state["waitsFor"] == 2 and state["phases"]["1"]["markets"][NON_WINNERS]["waiting"] == 2
     assert due_units(world) == [], "a sensor starts no sender for what waits"
+    (seen,) = read_campaigns(world)
+    assert seen.held_since == CONFIRMED_AT and seen.failed_messages == 0
     under_the_lease(world, confirm=True)
+    assert read_campaigns(world)[0].held_since is None
     assert {ref for ref, each in statuses(world).items() if each == RowStatus.SUPERSEDED} == set(CHANGES)
     assert run(world, NOTIFICATIONS).counts["markets_delivered"] == 2 and told(world) == []
 
