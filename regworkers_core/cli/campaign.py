@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Group, RenderableType
 
+from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.cli import campaign_cache
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.naming import market_in_words
@@ -23,6 +24,7 @@ from regworkers_core.selection.campaigns import registry
 from regworkers_core.selection.campaigns.definition import from_options, read_definition
 from regworkers_core.selection.campaigns.lifecycle import advance
 from regworkers_core.selection.campaigns.status import CampaignReport, read_campaign_status
+from regworkers_core.selection.codes.stock import seats_of
 
 CampaignArgument = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")]
 Reason = Annotated[str, typer.Option(help="kept with the change of status")]
@@ -132,7 +134,10 @@ def list_command(
     form: FormatOption = Format.TEXT,
 ) -> None:
     """All campaigns by id."""
-    found = Runtime.load().campaigns.list(status)
+    runtime = Runtime.load()
+    found = runtime.campaigns.list(status)
+    draws = {record.campaign_id: record for record in runtime.draws.all()}
+    seats = {each.campaign_id: sum(seats_of(each, draws.get(each.campaign_id)).values()) for each in found}
     document = [
         {
             "campaignId": each.campaign_id,
@@ -141,7 +146,8 @@ def list_command(
             "opensAt": each.opens_at,
             "closesAt": each.closes_at,
             "markets": len(each.markets),
-            "capacity": sum(market.capacity for market in each.markets),
+            "capacity": seats[each.campaign_id],
+            "annulled": _annulled(draws.get(each.campaign_id)),
             "autoDraw": each.auto_draw,
         }
         for each in found
@@ -152,14 +158,18 @@ def list_command(
         (
             each.campaign_id,
             each.name,
-            each.status.value,
+            "annulled" if _annulled(draws.get(each.campaign_id)) else each.status.value,
             _day(each.opens_at),
             _day(each.closes_at),
-            sum(market.capacity for market in each.markets),
+            seats[each.campaign_id],
         )
         for each in found
     ]
     answer(document, form, rows(columns, lines, whole=columns[:1]))
+
+
+def _annulled(record: DrawRecord | None) -> bool:
+    return record is not None and bool(record.annulled)
 
 
 def _day(time: str) -> str:

@@ -21,6 +21,7 @@ from regworkers_core.selection.codes.importing import ImportReport, import_codes
 from regworkers_core.selection.codes.lines import named_campaign
 from regworkers_core.selection.codes.stock import read_stock, void_codes
 from regworkers_core.selection.codes.struck import mark_blocked, struck_codes, write_csv
+from regworkers_core.selection.draw.fencing import DrawBusy
 
 
 def register(app: typer.Typer) -> None:
@@ -163,7 +164,13 @@ def void_command(
     # Without the codes: until they are void, they are worth a seat to whoever reads them.
     arguments = {"codes": len(codes), "reason": reason, "runId": run_id}
     with by_hand(runtime, "codes void", found.campaign_id, arguments) as result:
-        done = void_codes(runtime, found, codes, reason=reason, run_id=run_id)
+        try:
+            done = void_codes(runtime, found, codes, reason=reason, run_id=run_id)
+        except DrawBusy:
+            raise UsageError(
+                f"another run works on the draw of {found.campaign_id} and may plan these codes: try again when it has"
+                " ended"
+            ) from None
         result["voided"] = sum(each.done for each in done)
     document = [{"code": each.code, "done": each.done, "outcome": each.outcome} for each in done]
     answer(document, form, rows(("code", ""), [(each.code, each.outcome) for each in done]))

@@ -15,7 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
-from regworkers_core.cli import draw_report, proof, simulate
+from regworkers_core.cli import draw_remedies, draw_report, proof, simulate
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.draw_report import read_outline
 from regworkers_core.cli.draw_steps import steps_table
@@ -51,6 +51,7 @@ def register(app: typer.Typer) -> None:
     draw.command("top-up")(top_up_command)
     draw.command("export")(export_command)
     draw_report.register(draw)
+    draw_remedies.register(draw)
     proof.register(draw)
     simulate.register(draw)
     app.add_typer(draw, name="draw")

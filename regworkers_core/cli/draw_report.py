@@ -18,6 +18,8 @@ from regworkers_core.cli.output import Format, FormatOption, answer, rows
 from regworkers_core.cli.pages import require_writable
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.registry import find
+from regworkers_core.selection.codes.stock import MarketStock, read_stock
 from regworkers_core.selection.draw.artefacts import report_key
 from regworkers_core.selection.draw.reporting import NUMBERS, PAGE
 
@@ -44,28 +46,25 @@ def report_command(
     numbers: Numbers = orjson.loads(runtime.objects.get_bytes(report_key(campaign_id, number, NUMBERS)))
     if page is not None:
         runtime.objects.get_file(report_key(campaign_id, number, PAGE), page)
-    answer(numbers, form, None if form is Format.JSON else outline(numbers, codes_of(runtime, campaign_id)))
+    answer(numbers, form, None if form is Format.JSON else outline(numbers, _stocks(runtime, campaign_id)))
 
 
 def read_outline(runtime: Runtime, campaign_id: str, phase: int) -> RenderableType:
     """The outline of a phase's report, or a line when it cannot be read: nothing that was decided depends on it."""
     key = report_key(campaign_id, phase, NUMBERS)
     try:
-        return outline(orjson.loads(runtime.objects.get_bytes(key)), codes_of(runtime, campaign_id))
+        return outline(orjson.loads(runtime.objects.get_bytes(key)), _stocks(runtime, campaign_id))
     except (MissingObject, TransientFailure) as failure:
         return Text(f"the report's numbers cannot be shown: {failure}")
 
 
-def codes_of(runtime: Runtime, campaign_id: str) -> Mapping[str, int]:
-    """Codes by market, given or free, those that are out of use left out."""
-    counts = runtime.codes.count(campaign_id)
-    return {
-        market_id: sum(number for status, number in each.items() if status != "VOID")
-        for market_id, each in counts.items()
-    }
+def _stocks(runtime: Runtime, campaign_id: str) -> Mapping[str, MarketStock]:
+    """The codes of every market, as `codes status` counts them."""
+    stocks = read_stock(runtime, find(runtime, campaign_id), runtime.draws.get(campaign_id))
+    return {stock.market_id: stock for stock in stocks}
 
 
-def outline(numbers: Numbers, codes: Mapping[str, int]) -> RenderableType:
+def outline(numbers: Numbers, stocks: Mapping[str, MarketStock]) -> RenderableType:
     """The funnel, a line for each market, and what the report says in words."""
     funnel = numbers["funnel"]
     counted = [("registered", funnel["registered"])]
@@ -77,16 +76,21 @@ def outline(numbers: Numbers, codes: Mapping[str, int]) -> RenderableType:
             each["marketId"],
             f"{each['seats']:,}",
             f"{each['winners']:,}",
-            f"{codes.get(each['marketId'], 0):,}",
+            f"{each['new']:,}",
+            *_codes(stocks.get(each["marketId"])),
         )
         for each in numbers["markets"]
     ]
     title = f"{numbers['campaignId']}, phase {numbers['phase']}"
     return Group(
         rows(("", "entries"), [(name, f"{count:,}") for name, count in counted], title=title),
-        rows(("market", "seats", "winners", "codes"), markets),
+        rows(("market", "seats", "winners", "new", "codes free", "missing"), markets),
         *(Text(f"{note['level']}: {note['text']}") for note in numbers["notes"]),
     )
+
+
+def _codes(stock: MarketStock | None) -> tuple[str, str]:
+    return ("0", "0") if stock is None else (f"{stock.available:,}", f"{stock.missing:,}")
 
 
 def _phase(campaign_id: str, record: DrawRecord | None, wanted: int | None) -> int:

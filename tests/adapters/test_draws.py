@@ -9,7 +9,7 @@ import pytest
 from regworkers_core.runtime import Runtime
 from tests.support.shared import emptied, shared_namespace
 
-_LARGE = ("manifest", "terms", "seedFile", "summary", "freeze", "eligibility")
+_LARGE = ("manifest", "seedFile", "summary", "freeze", "eligibility")
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +29,13 @@ def test_a_look_at_all_draws_leaves_out_what_is_large(shared: Runtime) -> None:
         "resultHash": "a" * 64,
         "outcomes": {"WINNER": 3},
         "markets": {"berlin": {"status": "PENDING", "planned": 3}},
+        # The seats that count now are asked of all campaigns at once.
+        "terms": {"markets": [{"marketId": "berlin", "capacity": 3, "reserves": []}]},
     }
     large = {name: {"strikes": ["x"] * 10} for name in _LARGE}
     report = {"page": "s3://bucket/page", "findings": ["x"], "warnings": ["x"], "funnel": {"x": 1}}
-    phases = {str(number): {**kept, **large, "report": report} for number in (1, 2, 10)}
+    terms = {**kept["terms"], "strikes": ["x"] * 10}  # type: ignore[dict-item]
+    phases = {str(number): {**kept, **large, "terms": terms, "report": report} for number in (1, 2, 10)}
     runtime.database["draws"].insert_one(
         {"_id": "summer", "drawId": "summer", "token": 7, "phases": phases, "notifications": {"paused": True}}
     )

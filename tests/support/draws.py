@@ -179,6 +179,14 @@ def publish(runtime: Runtime, phase: int = 1, campaign_id: str = CAMPAIGN) -> di
     return publish_phase(runtime, campaign_id, phase, token=1, run_id="test-run")
 
 
+def plan_of(runtime: Runtime, market_id: str, phase: int = 1, campaign_id: str = CAMPAIGN) -> dict[str, Any]:
+    """What the record says of a market's plan: key, sha256, rows, lastPosition."""
+    record = runtime.draws.get(campaign_id)
+    assert record is not None
+    found: dict[str, Any] = record.phases[phase].markets[market_id]["plan"]
+    return found
+
+
 def market(market_id: str, phase: int = 1, campaign_id: str = CAMPAIGN) -> MarketPhase:
     return MarketPhase(campaign_id, market_id, phase)
 

@@ -16,6 +16,8 @@ from regworkers_core.engine.dependency import Dependency
 
 Document = dict[str, Any]
 _TAKEN = ("ASSIGNED", "REDEEMED")
+_IS_VOID = "it is VOID"
+_PAGE = 10_000
 
 
 class Position(NamedTuple):
@@ -25,6 +27,13 @@ class Position(NamedTuple):
     code: str
 
 
+class PlacedCode(NamedTuple):
+    """A code and its status."""
+
+    code: str
+    status: str
+
+
 class CodeClaims:
     """Every method raises TransientFailure when MongoDB cannot answer."""
 
@@ -32,15 +41,22 @@ class CodeClaims:
         self._collection = collection
         self._dependency = dependency
 
-    def behind(self, campaign_id: str, market_id: str, position: int, limit: int) -> list[Position]:
-        """Up to `limit` codes behind a position, by position, those that are VOID left out."""
-        if not limit:
-            return []
-        query = _not_void(campaign_id, market_id, position)
-        found = self._dependency.call(
-            lambda: list(self._collection.find(query, {"position": 1}).sort("position", 1).limit(limit))
-        )
-        return [Position(document["position"], document["_id"]) for document in found]
+    def behind(self, campaign_id: str, market_id: str, position: int, limit: int) -> Iterator[Position]:
+        """Up to `limit` codes behind a position, by position, those that are VOID left out; a page at a time."""
+        while limit > 0:
+            query = _not_void(campaign_id, market_id, position)
+            page = min(limit, _PAGE)
+            found = self._dependency.call(
+                lambda query=query, page=page: list(  # type: ignore[misc]
+                    self._collection.find(query, {"position": 1}).sort("position", 1).limit(page)
+                )
+            )
+            for document in found:
+                position = document["position"]
+                yield Position(position, document["_id"])
+            if len(found) < page:
+                return
+            limit -= page
 
     def count_behind(self, campaign_id: str, market_id: str, position: int, limit: int) -> int:
         """How many there are, at most `limit`."""
@@ -48,6 +64,29 @@ class CodeClaims:
             return 0
         query = _not_void(campaign_id, market_id, position)
         return count(self._collection, self._dependency, query, limit)
+
+    def first_given(self, campaign_id: str, market_id: str, position: int, limit: int) -> int | None:
+        """The first position among the `limit` codes behind `position` whose code is given already; None when there is
+        none: then a plan can be made of them.
+        """
+        query = {**_not_void(campaign_id, market_id, position), "status": {"$in": list(_TAKEN)}}
+        first = self._dependency.call(
+            lambda: self._collection.find_one(query, {"position": 1}, sort=[("position", 1)])
+        )
+        if first is None or not limit:
+            return None
+        before = _not_void(campaign_id, market_id, position)
+        before["position"] = {"$gt": position, "$lt": first["position"]}
+        ahead = count(self._collection, self._dependency, before, limit)
+        return int(first["position"]) if ahead < limit else None
+
+    def at(self, campaign_id: str, market_id: str, positions: Sequence[int]) -> dict[int, PlacedCode]:
+        """The codes at these positions, by position; one that is gone is absent."""
+        query = {"campaignId": campaign_id, "marketId": market_id, "position": {"$in": list(positions)}}
+        found = self._dependency.call(
+            lambda: list(self._collection.find(query, {"position": 1, "status": 1}))
+        )
+        return {each["position"]: PlacedCode(each["_id"], str(each.get("status"))) for each in found}
 
     def claim(self, market: MarketPhase, winners: Sequence[Planned], *, at: str, run_id: str) -> int:
         """Give every winner the planned code: AVAILABLE becomes ASSIGNED. How many were given just now; the
@@ -80,7 +119,7 @@ class CodeClaims:
             raise PermanentFailure(
                 Reason.CODE_CONFLICT,
                 f"{len(strange)} of {len(winners)} planned codes of {market} cannot be given, "
-                f"first position {position}: {what}; set right what happened to it, then retry the market",
+                f"first position {position}: {what}; {_help(market, what)}",
             )
         if free:
             raise TransientFailure(self._dependency.name, "codes became available while they were claimed")
@@ -125,6 +164,13 @@ def _belongs(code: Document, market: MarketPhase) -> bool:
 
 def _is_theirs(code: Document, market: MarketPhase, winner: Planned) -> bool:
     return code.get("status") in _TAKEN and _belongs(code, market) and code.get("ref") == winner.ref
+
+
+def _help(market: MarketPhase, what: str) -> str:
+    if what == _IS_VOID:
+        command = f"`regworkers draw replan-code {market.campaign_id} {market.market_id}`"
+        return f"{command} gives the winners of void codes the next positions"
+    return "set right what happened to it, then retry the market"
 
 
 def _what(code: Document | None, market: MarketPhase) -> str:

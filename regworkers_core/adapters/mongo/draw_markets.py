@@ -32,9 +32,14 @@ class DrawMarkets:
         fields = {"status": MarketStatus.BLOCKED.value, "needed": needed, "available": available}
         return self._move(market, _WAITING, fields)
 
-    def begin(self, market: MarketPhase, *, planned: int, chunks: int) -> bool:
-        """Its plan and its chunks stand. False when they did before."""
-        fields = {"status": MarketStatus.ASSIGNING.value, "planned": planned, "chunks": chunks}
+    def begin(self, market: MarketPhase, *, planned: int, chunks: int, plan: Mapping[str, Any]) -> bool:
+        """Its plan counts from here on, and its chunks stand. False when another plan did before."""
+        fields = {
+            "status": MarketStatus.ASSIGNING.value,
+            "planned": planned,
+            "chunks": chunks,
+            "plan": dict(plan),
+        }
         return self._move(market, _WAITING, fields)
 
     def complete(self, market: MarketPhase, *, written: int, enqueued: int, at: str) -> bool:

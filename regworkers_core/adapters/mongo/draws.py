@@ -16,6 +16,7 @@ from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
 from regworkers_core.domain.beacon import LEAD_SECONDS, QUICKNET
+from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.engine.dependency import Dependency
 
@@ -167,6 +168,21 @@ class PhaseRecord:
         return str(self.fields.get("resultHash") or "")
 
     @property
+    def confirmed(self) -> bool:
+        """Whether its publication was confirmed, by a person or by the settings."""
+        return "confirmedAt" in self.fields
+
+    @property
+    def gate(self) -> Mapping[str, Any]:
+        """`{at, runId, findings [{name, detail, acceptable}]}` of the last look of the gate; empty before one."""
+        return self.fields.get("gate") or {}
+
+    @property
+    def accepted(self) -> Sequence[Mapping[str, str]]:
+        """`{at, finding, reason}` of what a person accepted, in that order."""
+        return self.fields.get("accepted") or ()
+
+    @property
     def outcomes(self) -> Mapping[str, int]:
         return self.fields.get("outcomes") or {}
 
@@ -178,7 +194,9 @@ class PhaseRecord:
 
 @dataclass(frozen=True, slots=True)
 class DrawRecord:
-    """The draw of one campaign with its phases in order."""
+    """The draw of one campaign with its phases in order. `annulled` is `{annulledAt, phase, manifestHash, reason, by}`
+    of a draw that must not count: no step follows.
+    """
 
     campaign_id: str
     draw_id: str
@@ -187,6 +205,7 @@ class DrawRecord:
     notifications: Mapping[str, Any]
     # By kind of data whose period is over: `{at, doneAt?}`.
     expired: Mapping[str, Mapping[str, Any]]
+    annulled: Mapping[str, Any] | None = None
 
     @property
     def latest(self) -> PhaseRecord:
@@ -199,6 +218,14 @@ class DrawRecord:
         if latest is None or latest.phase == 1 or "confirmedAt" in latest.fields:
             return None
         return latest if latest.reached(PhaseStatus.DRAWN) else None
+
+    def require_counts(self) -> None:
+        """Raises RequestError for a draw that was annulled: nothing follows it."""
+        if self.annulled:
+            raise RequestError(
+                f"the draw of {self.campaign_id} was annulled at {self.annulled['annulledAt']}"
+                f" ({self.annulled['reason']}): nothing follows it, and this campaign is never drawn again"
+            )
 
 
 # What the owner of a draw's lease begins with who sends messages under it, and does not work on the draw.
@@ -246,6 +273,11 @@ class Draws:
                 self._dependency.call(lambda: self._collection.insert_one({**first, "phases": {"1": opened}}))
         self.decide(campaign_id, phase, {}, token=token, whole=opened)
 
+    def annul(self, campaign_id: str, fields: Mapping[str, Any], *, token: int) -> bool:
+        """Decide that the draw does not count. False when that was decided before. Raises Fenced."""
+        guard = {"annulled": {"$exists": False}}
+        return self._set(campaign_id, guard, {"annulled": dict(fields)}, token=token)
+
     def decide(
         self,
         campaign_id: str,
@@ -262,17 +294,25 @@ class Draws:
         Raises Fenced.
         """
         path = f"phases.{phase}"
-        guard: Document = {"_id": campaign_id, "$nor": [{"token": {"$gt": token}}]}
+        guard: Document = {}
         values: Document = {f"{path}.{name}": value for name, value in fields.items()}
         if whole is not None:
             guard[path] = {"$exists": False}
             values = {path: dict(whole)}
         elif once:
             guard[f"{path}.{once}"] = {"$exists": False}
+        taken = [f"{path}.{name}" for name in unset]
+        return self._set(campaign_id, guard, values, token=token, unset=taken)
+
+    def _set(
+        self, campaign_id: str, guard: Document, values: Document, *, token: int, unset: Sequence[str] = ()
+    ) -> bool:
+        """False where `guard` does not hold. Raises Fenced."""
+        query = {"_id": campaign_id, "$nor": [{"token": {"$gt": token}}], **guard}
         update: Document = {"$set": {**values, "token": token}}
         if unset:
-            update["$unset"] = {f"{path}.{name}": "" for name in unset}
-        answer = self._dependency.call(lambda: self._collection.update_one(guard, update))
+            update["$unset"] = dict.fromkeys(unset, "")
+        answer = self._dependency.call(lambda: self._collection.update_one(query, update))
         if answer.matched_count:
             return True
         self._refuse_older(campaign_id, token)
@@ -300,7 +340,7 @@ _HEAVY = (
     "notice",
     "replaced",
     "hashes",
-    "terms",
+    "terms.strikes",
     "seedFile",
     "summary",
     "freeze",
@@ -321,4 +361,5 @@ def _record(document: Mapping[str, Any]) -> DrawRecord:
         phases=dict(sorted(phases.items())),
         notifications=document.get("notifications") or {},
         expired=document.get("expired") or {},
+        annulled=document.get("annulled"),
     )

@@ -12,7 +12,6 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import structlog
 
-from regworkers_core.adapters.aws.objects import MissingObject
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.dead_letter import Subject
 from regworkers_core.domain.events import selection_made
@@ -25,7 +24,7 @@ from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.observability.logs import Passed, entries_passed
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.completion import finish_market, finish_phase
-from regworkers_core.selection.assign.plan import Plans
+from regworkers_core.selection.assign.plan import Plan, Plans, with_replanned
 from regworkers_core.selection.events import send_events
 
 log = structlog.get_logger(__name__)
@@ -110,7 +109,7 @@ class Assigner:
             )
         if "doneAt" in row:
             return "unchanged"
-        planned = self._planned(chunk)
+        planned = self._planned(chunk, phase)
         at = iso(runtime.clock())
         written = self._give(chunk, planned, at, counts) if market.market_id != NON_WINNERS else 0
         notices = [Notice.of(market, each, chunk.result_hash, phase.fields["notBefore"]) for each in planned]
@@ -128,12 +127,10 @@ class Assigner:
         entries_passed("entry assigned", passed)
         return "applied" if first else "unchanged"
 
-    def _planned(self, chunk: Chunk) -> list[Planned]:
-        try:
-            return self._plans.rows(chunk.market, chunk.result_hash, chunk.first, chunk.last)
-        except MissingObject as missing:
-            # Chunks are cut from a plan that stands: somebody removed it.
-            raise PermanentFailure(Reason.KEY_CONFLICT, f"{missing}: restore the plan") from None
+    def _planned(self, chunk: Chunk, phase: PhaseRecord) -> list[Planned]:
+        entry = phase.markets[chunk.market.market_id]
+        rows = self._plans.rows(Plan.of(chunk.market, entry), chunk.first, chunk.last)
+        return with_replanned(self._runtime.code_claims, chunk.market, entry, chunk.first, rows)
 
     def _give(self, chunk: Chunk, winners: Sequence[Planned], at: str, counts: Counter[str]) -> int:
         """Codes first: no selection is written that has none."""

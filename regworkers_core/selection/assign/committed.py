@@ -36,11 +36,13 @@ class Committed:
     winners: Mapping[str, int]
     notices: Mapping[NoticeType, int]
 
-    def new_winners(self, market_id: str) -> list[tuple[str, str, int]]:
-        """(ref, entry id, rank) of the winners of this phase in a market, by rank."""
-        return self.connection.execute(
-            "SELECT ref, entry_id, rank FROM new_winners WHERE market = ? ORDER BY rank, ref", [market_id]
-        ).fetchall()
+    def new_winners(self, market_id: str) -> Iterator[pa.RecordBatch]:
+        """(ref, entry_id, rank) of the winners of this phase in a market, by rank."""
+        reader = self.connection.sql(
+            "SELECT ref, entry_id, rank FROM new_winners WHERE market = $market ORDER BY rank, ref",
+            params={"market": market_id},
+        ).to_arrow_reader(_BATCH_ROWS)
+        yield from reader
 
     def others(self) -> Iterator[pa.RecordBatch]:
         """(ref, entry_id, type) of everybody who is told something else than a seat, by ref."""

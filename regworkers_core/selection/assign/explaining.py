@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseRecord, PhaseStatus
+from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseStatus
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.domain.timestamps import iso
@@ -101,8 +101,9 @@ def explain(runtime: Runtime, campaign: Campaign) -> DrawState:
         last.run_id if last else "",
         last.at if last else "",
         tuple(
-            _market(runtime, MarketPhase(campaign_id, market_id, number), phase, lost_before)
-            for number, phase in (record.phases.items() if record else ())
+            _market(runtime, record, MarketPhase(campaign_id, market_id, number), lost_before)
+            for record in ([record] if record and not record.annulled else ())
+            for number, phase in record.phases.items()
             for market_id in phase.markets
         ),
     )
@@ -111,6 +112,8 @@ def explain(runtime: Runtime, campaign: Campaign) -> DrawState:
 def _step(record: DrawRecord | None) -> str:
     if record is None or not record.phases:
         return "draw"
+    if record.annulled:
+        return ""
     open_phases = [phase for phase in record.phases.values() if phase.status is not PhaseStatus.COMPLETED]
     if not open_phases:
         return ""
@@ -119,7 +122,8 @@ def _step(record: DrawRecord | None) -> str:
     return _NEXT_STEP[open_phases[0].status] + waits
 
 
-def _market(runtime: Runtime, market: MarketPhase, phase: PhaseRecord, lost_before: str) -> MarketState:
+def _market(runtime: Runtime, record: DrawRecord, market: MarketPhase, lost_before: str) -> MarketState:
+    phase = record.phases[market.phase]
     entry = phase.markets[market.market_id]
     status = MarketStatus(entry["status"])
     if status is MarketStatus.COMPLETED:
@@ -130,7 +134,7 @@ def _market(runtime: Runtime, market: MarketPhase, phase: PhaseRecord, lost_befo
         return MarketState(market, status)
     if status is MarketStatus.BLOCKED:
         needed, available = entry.get("needed"), entry.get("available")
-        if enough_codes(runtime, market, phase):
+        if enough_codes(runtime, record, market):
             return MarketState(market, status, f"it waited for {needed} codes, and they are there now", True)
         return MarketState(market, status, f"it needs {needed} codes and had {available}")
     if status is MarketStatus.PENDING:

@@ -1,29 +1,33 @@
 """The plan of a market: which winner gets which code, or which message, laid down once before the first is given.
 
-A plan is a Parquet file with a row `i` from 1 for everybody in it. The one of a market is written once, so a
-retry lands on the same codes, whatever became of the codes meanwhile; the one of `-` is a function of the result.
+A plan is a Parquet file with a row `i` from 1 for everybody in it. It counts from the moment on when the market's
+record names it, before the first code is given, and is never made again: so a retry lands on the same codes, whatever
+became of the codes meanwhile.
 """
 
 from __future__ import annotations
 
-import io
+import secrets
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from regworkers_core.adapters.aws.objects import ObjectStore
-from regworkers_core.adapters.mongo.code_claims import Position
-from regworkers_core.domain.reasons import PermanentFailure, Reason
+from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
+from regworkers_core.adapters.mongo.code_claims import CodeClaims, Position
+from regworkers_core.adapters.mongo.draws import DrawRecord
+from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, NoticeType, Planned
 from regworkers_core.selection.assign.committed import Committed
 from regworkers_core.selection.draw.artefacts import pipeline_key
+from regworkers_core.selection.maths.files import file_hash
 
 # A chunk reads the row groups that it touches, so they are small.
 _GROUP_ROWS = 10_000
@@ -40,84 +44,121 @@ _SEATS = pa.schema(_SEATS_FIELDS)
 _OTHERS = pa.schema([*_SEATS_FIELDS[:3], pa.field("type", pa.string())])
 
 
-def plan_key(market: MarketPhase) -> str:
-    return pipeline_key(market.campaign_id, market.phase, f"plan/{market.market_id}.parquet")
-
-
 @dataclass(frozen=True, slots=True)
-class PlanHead:
-    """What a plan says of itself. `last_position` is the highest position planned in the market in all phases."""
+class Plan:
+    """Where the plan of a market lies, and the SHA-256 (hex) of its bytes: the market's record keeps both, so that who
+    can write to the bucket cannot give a winner's code to another one. `last_position` is the highest position that
+    it names, or that of the plans before where it names none.
+    """
 
     market: MarketPhase
-    result_hash: str
+    key: str
+    sha256: str
     rows: int
     last_position: int
 
-    def metadata(self) -> dict[str, str]:
+    def as_fields(self) -> dict[str, Any]:
         return {
-            "campaignId": self.market.campaign_id,
-            "marketId": self.market.market_id,
-            "phase": str(self.market.phase),
-            "resultHash": self.result_hash,
-            "lastPosition": str(self.last_position),
+            "key": self.key,
+            "sha256": self.sha256,
+            "rows": self.rows,
+            "lastPosition": self.last_position,
         }
 
-    def check(self, market: MarketPhase, result_hash: str, rows: int | None = None) -> None:
-        """Raises PermanentFailure KEY_CONFLICT unless it is the plan of this market and result."""
-        same = (self.market, self.result_hash) == (market, result_hash) and rows in (None, self.rows)
-        if not same:
-            raise PermanentFailure(
-                Reason.KEY_CONFLICT,
-                f"the plan that stands under {plan_key(market)} is of {self.rows} rows and result"
-                f" {self.result_hash[:12]}, not of {rows} rows and result {result_hash[:12]}",
-            )
+    @classmethod
+    def of(cls, market: MarketPhase, entry: Mapping[str, Any]) -> Plan:
+        """The plan that the record of a market (`entry`) names. Raises PermanentFailure KEY_CONFLICT for none."""
+        fields = entry.get("plan")
+        if not fields:
+            raise PermanentFailure(Reason.KEY_CONFLICT, f"{market} has no plan")
+        return cls(market, fields["key"], fields["sha256"], int(fields["rows"]), int(fields["lastPosition"]))
+
+
+def last_planned(record: DrawRecord, market: MarketPhase) -> int:
+    """The highest position that was planned in the market before this phase, codes that took the place of void ones
+    included: none is ever planned again.
+    """
+    return highest_planned(record, market.market_id, before=market.phase)
+
+
+def highest_planned(record: DrawRecord, market_id: str, *, before: int | None = None) -> int:
+    """The same over all phases, or those below `before`."""
+    highest = 0
+    for number, phase in record.phases.items():
+        entry = phase.markets.get(market_id, {})
+        if entry.get("plan") and (before is None or number < before):
+            again = [int(each["to"]) for each in entry.get("replanned") or ()]
+            highest = max([highest, int(entry["plan"]["lastPosition"]), *again])
+    return highest
 
 
 def write_seats(
     objects: ObjectStore,
-    head: PlanHead,
-    winners: Sequence[tuple[str, str, int]],
-    codes: Sequence[Position],
-) -> PlanHead:
-    """Lay down winner i with code i, once; returns the head of the plan that stands, ours or an earlier one."""
-    columns: dict[str, list[Any]] = {
-        "i": list(range(1, len(winners) + 1)),
-        "ref": [ref for ref, _, _ in winners],
-        "entry_id": [entry_id for _, entry_id, _ in winners],
-        "rank": [rank for _, _, rank in winners],
-        "code": [code.code for code in codes],
-        "position": [code.position for code in codes],
-    }
-    table = pa.Table.from_pydict(columns, schema=_SEATS.with_metadata(head.metadata()))
-    sink = io.BytesIO()
-    pq.write_table(table, sink, row_group_size=_GROUP_ROWS, compression="zstd")
-    return _head(pq.read_metadata(io.BytesIO(objects.put_once(plan_key(head.market), sink.getvalue()))))
+    market: MarketPhase,
+    result: Committed,
+    codes: Iterator[Position],
+    *,
+    behind: int,
+) -> Plan:
+    """Lay down winner i with code i, `behind` the last position that was planned before; constant memory.
+
+    Raises TransientFailure when `codes` end before the winners: they were counted before, so some are void by now.
+    """
+    last = behind
+
+    def tables() -> Iterator[pa.Table]:
+        nonlocal last
+        rows = 0
+        for batch in result.new_winners(market.market_id):
+            chosen = list(islice(codes, batch.num_rows))
+            if len(chosen) < batch.num_rows:
+                raise TransientFailure("mongo", f"codes of {market} became fewer while they were planned")
+            parts = [
+                pa.array(range(rows + 1, rows + batch.num_rows + 1), pa.int64()),
+                batch.column("ref"),
+                batch.column("entry_id"),
+                batch.column("rank").cast(pa.int64()),
+                pa.array([each.code for each in chosen], pa.string()),
+                pa.array([each.position for each in chosen], pa.int64()),
+            ]
+            yield pa.table(parts, schema=_SEATS)
+            rows += batch.num_rows
+            last = chosen[-1].position if chosen else last
+
+    key, sha256, rows = _write(objects, market, _SEATS, tables())
+    return Plan(market, key, sha256, rows, last)
 
 
-def write_others(objects: ObjectStore, head: PlanHead, result: Committed) -> PlanHead:
-    """Lay down who of the others is told what, by ref."""
+def write_others(objects: ObjectStore, market: MarketPhase, result: Committed) -> Plan:
+    """Lay down who of the others is told what, by ref; constant memory."""
+
+    def tables() -> Iterator[pa.Table]:
+        rows = 0
+        for batch in result.others():
+            numbers = pa.array(range(rows + 1, rows + batch.num_rows + 1), pa.int64())
+            parts = [numbers, *(batch.column(name) for name in ("ref", "entry_id", "type"))]
+            yield pa.table(parts, schema=_OTHERS)
+            rows += batch.num_rows
+
+    key, sha256, rows = _write(objects, market, _OTHERS, tables())
+    return Plan(market, key, sha256, rows, 0)
+
+
+def _write(
+    objects: ObjectStore, market: MarketPhase, schema: pa.Schema, tables: Iterator[pa.Table]
+) -> tuple[str, str, int]:
+    """Key, SHA-256 and rows. Each attempt has a key of its own: whose plan counts, the market's record says."""
+    rows = 0
     with tempfile.TemporaryDirectory(prefix="regworkers-plan-") as folder:
-        path, rows = Path(folder) / "plan.parquet", 0
-        schema = _OTHERS.with_metadata(head.metadata())
+        path = Path(folder) / "plan.parquet"
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            for batch in result.others():
-                numbers = pa.array(range(rows + 1, rows + batch.num_rows + 1), pa.int64())
-                parts = [numbers, *(batch.column(name) for name in ("ref", "entry_id", "type"))]
-                writer.write_table(pa.table(parts, schema=schema), row_group_size=_GROUP_ROWS)
-                rows += batch.num_rows
-        objects.put_file(plan_key(head.market), path)
-    return PlanHead(head.market, head.result_hash, rows, 0)
-
-
-def read_head(objects: ObjectStore, market: MarketPhase) -> PlanHead:
-    """Raises MissingObject when there is no plan."""
-    return _head(pq.read_metadata(io.BytesIO(objects.get_bytes(plan_key(market)))))
-
-
-def _head(metadata: pq.FileMetaData) -> PlanHead:
-    told = {name.decode(): value.decode() for name, value in (metadata.metadata or {}).items()}
-    market = MarketPhase(told["campaignId"], told["marketId"], int(told["phase"]))
-    return PlanHead(market, told["resultHash"], metadata.num_rows, int(told["lastPosition"]))
+            for table in tables:
+                writer.write_table(table, row_group_size=_GROUP_ROWS)
+                rows += table.num_rows
+        name = f"plan/{market.market_id}-{secrets.token_hex(8)}.parquet"
+        key = pipeline_key(market.campaign_id, market.phase, name)
+        objects.put_file(key, path)
+        return key, file_hash(path), rows
 
 
 class Plans:
@@ -130,20 +171,18 @@ class Plans:
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
         self._lock = threading.Lock()
-        self._fetching: dict[MarketPhase, threading.Lock] = {}
-        self._open: OrderedDict[MarketPhase, tuple[pa.Buffer, pq.FileMetaData]] = OrderedDict()
+        self._fetching: dict[str, threading.Lock] = {}
+        self._open: OrderedDict[str, tuple[pa.Buffer, pq.FileMetaData]] = OrderedDict()
 
-    def rows(self, market: MarketPhase, result_hash: str, first: int, last: int) -> list[Planned]:
-        """Rows `first` to `last`, counted from 1. Raises MissingObject, or PermanentFailure KEY_CONFLICT when
-        the plan is of another result or has no such rows.
+    def rows(self, plan: Plan, first: int, last: int) -> list[Planned]:
+        """Rows `first` to `last`, counted from 1. Raises PermanentFailure KEY_CONFLICT when the plan has no such rows,
+        or is missing, or is not the file that was written.
         """
-        buffer, metadata = self._plan(market)
-        head = _head(metadata)
-        head.check(market, result_hash)
-        if last > head.rows:
+        if last > plan.rows:
             raise PermanentFailure(
-                Reason.KEY_CONFLICT, f"the plan of {market} has {head.rows} rows, none number {last}"
+                Reason.KEY_CONFLICT, f"the plan of {plan.market} has {plan.rows} rows, none number {last}"
             )
+        buffer, metadata = self._plan(plan)
         groups: list[int] = []
         before = start = 0
         for group in range(metadata.num_row_groups):
@@ -156,32 +195,61 @@ class Plans:
             groups, use_threads=False
         )
         wanted = table.slice(first - 1 - start, last - first + 1).to_pylist()
-        return [_planned(row, market) for row in wanted]
+        return [_planned(row, plan.market) for row in wanted]
 
-    def _plan(self, market: MarketPhase) -> tuple[pa.Buffer, pq.FileMetaData]:
+    def _plan(self, plan: Plan) -> tuple[pa.Buffer, pq.FileMetaData]:
         with self._lock:
-            if market in self._open:
-                self._open.move_to_end(market)
-                return self._open[market]
-            fetching = self._fetching.setdefault(market, threading.Lock())
+            if plan.key in self._open:
+                self._open.move_to_end(plan.key)
+                return self._open[plan.key]
+            fetching = self._fetching.setdefault(plan.key, threading.Lock())
         with fetching:
             with self._lock:
-                if market in self._open:
-                    return self._open[market]
-            plan = self._fetch(market)
+                if plan.key in self._open:
+                    return self._open[plan.key]
+            fetched = self._fetch(plan)
             with self._lock:
-                self._open[market] = plan
-                self._fetching.pop(market, None)
+                self._open[plan.key] = fetched
+                self._fetching.pop(plan.key, None)
                 while len(self._open) > _OPEN_PLANS:
                     self._open.popitem(last=False)
-            return plan
+            return fetched
 
-    def _fetch(self, market: MarketPhase) -> tuple[pa.Buffer, pq.FileMetaData]:
+    def _fetch(self, plan: Plan) -> tuple[pa.Buffer, pq.FileMetaData]:
         with tempfile.TemporaryDirectory(prefix="regworkers-plan-") as folder:
             path = Path(folder) / "plan.parquet"
-            self._objects.get_file(plan_key(market), path)
+            try:
+                self._objects.get_file(plan.key, path)
+            except MissingObject as missing:
+                # Chunks are cut from a plan that stands: somebody removed it.
+                raise PermanentFailure(Reason.KEY_CONFLICT, f"{missing}: restore the plan") from None
+            if (found := file_hash(path)) != plan.sha256:
+                raise PermanentFailure(
+                    Reason.KEY_CONFLICT,
+                    f"{plan.key} has SHA-256 {found}, the plan that was written {plan.sha256}: restore that version",
+                )
             buffer = pa.memory_map(str(path)).read_buffer()
         return buffer, pq.read_metadata(pa.BufferReader(buffer))
+
+
+def with_replanned(
+    codes: CodeClaims, market: MarketPhase, entry: Mapping[str, Any], first: int, rows: Sequence[Planned]
+) -> list[Planned]:
+    """`rows` of a plan, from row `first` on, with the codes that took the place of void ones. `entry` is the market's
+    record. Raises PermanentFailure CODE_CONFLICT when such a code is gone.
+    """
+    moved = {int(each["row"]): int(each["to"]) for each in entry.get("replanned") or ()}
+    wanted = {row: to for row, to in moved.items() if first <= row < first + len(rows)}
+    if not wanted:
+        return list(rows)
+    stored = codes.at(market.campaign_id, market.market_id, list(wanted.values()))
+    planned = list(rows)
+    for row, position in wanted.items():
+        if position not in stored:
+            raise PermanentFailure(Reason.CODE_CONFLICT, f"{market}: the code of position {position} is gone")
+        at = row - first
+        planned[at] = replace(planned[at], code=stored[position].code, position=position)
+    return planned
 
 
 def _planned(row: dict[str, Any], market: MarketPhase) -> Planned:

@@ -15,16 +15,24 @@ import orjson
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseRecord, PhaseStatus
 from regworkers_core.domain.messages import MessageType, encode
-from regworkers_core.domain.reasons import RequestError, TransientFailure, UsageError
+from regworkers_core.domain.reasons import (
+    PermanentFailure,
+    Reason,
+    RequestError,
+    TransientFailure,
+    UsageError,
+)
 from regworkers_core.domain.selection import NON_WINNERS, Chunk, MarketPhase, cut
 from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.ports import Outgoing
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.observability.tracing import inject
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.committed import Committed, committed
 from regworkers_core.selection.assign.completion import counts, finish_market, finish_phase
-from regworkers_core.selection.assign.plan import PlanHead, plan_key, read_head, write_others, write_seats
+from regworkers_core.selection.assign.plan import Plan, last_planned, write_others, write_seats
+from regworkers_core.selection.draw.fencing import DrawBusy, draw_lease
 
 Facts = dict[str, Any]
 
@@ -44,7 +52,7 @@ def publish_phase(
     missing; such a market waits and the others go on. Raises UsageError when the phase is not drawn and
     confirmed, Fenced when another run took over, PermanentFailure when the result is not the committed one.
     """
-    _, record = _phase(runtime, campaign_id, phase)
+    draw, record = _phase(runtime, campaign_id, phase)
     if not record.reached(PhaseStatus.DRAWN) or "confirmedAt" not in record.fields:
         raise UsageError(
             f"phase {phase} of campaign {campaign_id} is not confirmed: nothing is given away yet"
@@ -53,42 +61,85 @@ def publish_phase(
         with committed(runtime, campaign_id, phase, record.fields) as result:
             if not record.markets:
                 _register(runtime, campaign_id, record, result, token)
-                _, record = _phase(runtime, campaign_id, phase)
+                draw, record = _phase(runtime, campaign_id, phase)
                 on_step("draw.after_register")
-            facts = _go_on_all(runtime, campaign_id, record, result)
+            facts = _go_on_all(runtime, draw, record, result, on_step)
     else:
-        facts = _go_on_all(runtime, campaign_id, record, None)
+        facts = _go_on_all(runtime, draw, record, None, on_step)
     finish_phase(runtime, campaign_id, phase, run_id=run_id)
     return facts
 
 
 def resume_blocked(runtime: Runtime, campaign_id: str, *, run_id: str = "") -> dict[str, Facts]:
-    """Plan and queue the markets that waited for codes, where there are enough now. Nothing to do is fine."""
-    record = runtime.draws.get(campaign_id)
+    """Plan and queue the markets that waited for codes, where there are enough now. Nothing to do is fine. Raises
+    TransientFailure, also while another run works on the draw.
+    """
+    run_id = run_id or _new_run_id()
     done: dict[str, Facts] = {}
-    for number, phase in record.phases.items() if record else ():
-        waiting = [
-            MarketPhase(campaign_id, market_id, number)
-            for market_id, entry in phase.markets.items()
-            if entry["status"] == MarketStatus.BLOCKED
-        ]
-        ready = [market for market in waiting if enough_codes(runtime, market, phase)]
-        if not ready:
-            continue
-        with committed(runtime, campaign_id, number, phase.fields) as result:
-            done |= {market.market_id: _go_on(runtime, market, phase, result) for market in ready}
-        finish_phase(runtime, campaign_id, number, run_id=run_id or _new_run_id())
+    if not _ready(runtime, runtime.draws.get(campaign_id)):
+        return done
+    with planning(runtime, campaign_id, run_id):
+        draw = runtime.draws.get(campaign_id)
+        for number, markets in _ready(runtime, draw).items():
+            draw, phase = _phase(runtime, campaign_id, number)
+            with committed(runtime, campaign_id, number, phase.fields) as result:
+                done |= {market.market_id: _go_on(runtime, draw, market, phase, result) for market in markets}
+            finish_phase(runtime, campaign_id, number, run_id=run_id)
     return done
+
+
+def _ready(runtime: Runtime, draw: DrawRecord | None) -> dict[int, list[MarketPhase]]:
+    """By phase the markets that waited for codes and have them now."""
+    found: dict[int, list[MarketPhase]] = {}
+    if draw is None or draw.annulled:
+        return found
+    for number, phase in draw.phases.items():
+        for market_id, entry in phase.markets.items():
+            market = MarketPhase(draw.campaign_id, market_id, number)
+            if entry["status"] == MarketStatus.BLOCKED and enough_codes(runtime, draw, market):
+                found.setdefault(number, []).append(market)
+    return found
+
+
+@contextmanager
+def planning(runtime: Runtime, campaign_id: str, run_id: str) -> Iterator[Lease]:
+    """Plans are made under the lease of the draw, as codes are voided under it: so no plan names a code that is void
+    by the time it counts. Raises TransientFailure while another run works on the draw.
+    """
+    try:
+        with draw_lease(runtime, campaign_id, run_id) as lease:
+            yield lease
+    except DrawBusy as busy:
+        raise TransientFailure("leases", str(busy)) from None
 
 
 def retry_market(runtime: Runtime, campaign_id: str, market_id: str, *, run_id: str = "") -> Facts:
     """Take up a market again: plan it if it waits, send its open chunks, complete it if all are done.
 
-    Nothing is assigned or told twice by that. Raises UsageError when there is no such market to work on.
+    Nothing is assigned or told twice by that. Raises UsageError when there is no such market to work on,
+    TransientFailure, also while it needs a plan and another run works on the draw.
     """
     run_id = run_id or _new_run_id()
+    draw, phase = market_at_work(runtime, campaign_id, market_id)
+    market = MarketPhase(campaign_id, market_id, phase.phase)
+    if _waits(phase.markets[market_id]):
+        with planning(runtime, campaign_id, run_id):
+            draw, phase = _phase(runtime, campaign_id, market.phase)
+            with committed(runtime, campaign_id, market.phase, phase.fields) as result:
+                facts = _go_on(runtime, draw, market, phase, result)
+    else:
+        facts = _go_on(runtime, draw, market, phase, None)
+    if facts["status"] == MarketStatus.ASSIGNING and not facts["queued"]:
+        facts |= _all_done(runtime, market, phase)
+    completed = finish_phase(runtime, campaign_id, phase.phase, run_id=run_id)
+    return {**market.as_fields(), **facts, "phaseCompleted": completed}
+
+
+def market_at_work(runtime: Runtime, campaign_id: str, market_id: str) -> tuple[DrawRecord, PhaseRecord]:
+    """The draw, and the oldest phase in which this market is not complete (a later one waits for it), else the latest.
+    Raises RequestError when there is no such market to assign.
+    """
     draw, phase = _phase(runtime, campaign_id, None)
-    # The oldest phase that is not complete: a later one waits for it.
     for candidate in draw.phases.values():
         if market_id in candidate.markets and not candidate.reached(PhaseStatus.COMPLETED):
             phase = candidate
@@ -96,28 +147,24 @@ def retry_market(runtime: Runtime, campaign_id: str, market_id: str, *, run_id: 
     if market_id not in phase.markets:
         known = ", ".join(phase.markets) or "none before the publication"
         raise RequestError(f"campaign {campaign_id} has no market {market_id} to assign: there are {known}")
-    market = MarketPhase(campaign_id, market_id, phase.phase)
-    with _result_if_needed(runtime, market, phase) as result:
-        facts = _go_on(runtime, market, phase, result)
-    if facts["status"] == MarketStatus.ASSIGNING and not facts["queued"]:
-        facts |= _all_done(runtime, market, phase)
-    completed = finish_phase(runtime, campaign_id, phase.phase, run_id=run_id)
-    return {**market.as_fields(), **facts, "phaseCompleted": completed}
+    return draw, phase
 
 
-def enough_codes(runtime: Runtime, market: MarketPhase, phase: PhaseRecord) -> bool:
+def enough_codes(runtime: Runtime, draw: DrawRecord, market: MarketPhase) -> bool:
     """Whether a market that waits has its codes now."""
-    needed = int(phase.markets[market.market_id]["planned"])
-    behind = _last_position(runtime, market)
+    needed = int(draw.phases[market.phase].markets[market.market_id]["planned"])
+    behind = last_planned(draw, market)
     found = runtime.code_claims.count_behind(market.campaign_id, market.market_id, behind, needed)
     return found >= needed
 
 
 def _go_on_all(
-    runtime: Runtime, campaign_id: str, phase: PhaseRecord, result: Committed | None
+    runtime: Runtime, draw: DrawRecord, phase: PhaseRecord, result: Committed | None, on_step: OnStep
 ) -> dict[str, Facts]:
     return {
-        market_id: _go_on(runtime, MarketPhase(campaign_id, market_id, phase.phase), phase, result)
+        market_id: _go_on(
+            runtime, draw, MarketPhase(draw.campaign_id, market_id, phase.phase), phase, result, on_step
+        )
         for market_id in phase.markets
     }
 
@@ -125,18 +172,6 @@ def _go_on_all(
 def _waits(entry: Mapping[str, Any]) -> bool:
     """Whether a market has no plan yet."""
     return entry["status"] not in (MarketStatus.ASSIGNING, MarketStatus.COMPLETED)
-
-
-@contextmanager
-def _result_if_needed(
-    runtime: Runtime, market: MarketPhase, phase: PhaseRecord
-) -> Iterator[Committed | None]:
-    """The result is read only for a market that has no plan yet."""
-    if not _waits(phase.markets[market.market_id]):
-        yield None
-        return
-    with committed(runtime, market.campaign_id, market.phase, phase.fields) as result:
-        yield result
 
 
 def _register(runtime: Runtime, campaign_id: str, phase: PhaseRecord, result: Committed, token: int) -> None:
@@ -163,21 +198,32 @@ def _markets(phase: PhaseRecord) -> Sequence[str]:
     return sorted(orjson.loads(phase.fields["summary"])["markets"])
 
 
-def _go_on(runtime: Runtime, market: MarketPhase, phase: PhaseRecord, result: Committed | None) -> Facts:
+def _go_on(
+    runtime: Runtime,
+    draw: DrawRecord,
+    market: MarketPhase,
+    phase: PhaseRecord,
+    result: Committed | None,
+    on_step: OnStep = no_step,
+) -> Facts:
     """Bring one market as far as its queued chunks."""
     entry = phase.markets[market.market_id]
+    planned = int(entry["planned"])
     if entry["status"] == MarketStatus.COMPLETED:
-        return {"status": entry["status"], "planned": entry["planned"], "queued": 0}
+        return {"status": entry["status"], "planned": planned, "queued": 0}
+    plan: Plan | None = None
     if _waits(entry):
         if result is None:
             raise AssertionError("a market without a plan is planned from the result")
-        blocked = _plan(runtime, market, int(entry["planned"]), result)
-        if blocked is not None:
-            return blocked
-    planned = int(entry["planned"])
+        missing = _missing_codes(runtime, draw, market, planned)
+        if missing is not None:
+            return missing
+        plan = _plan(runtime, draw, market, planned, result)
+        on_step("draw.after_plan")
     size = runtime.settings.selection.chunk_winners
     chunks = _chunks(runtime, market, planned, size, phase.result_hash)
-    runtime.draw_markets.begin(market, planned=planned, chunks=len(chunks))
+    if plan is not None:
+        runtime.draw_markets.begin(market, planned=planned, chunks=len(chunks), plan=plan.as_fields())
     if not planned:
         at = iso(runtime.clock())
         runtime.draw_markets.complete(market, written=0, enqueued=0, at=at)
@@ -186,40 +232,38 @@ def _go_on(runtime: Runtime, market: MarketPhase, phase: PhaseRecord, result: Co
     return {"status": MarketStatus.ASSIGNING.value, "planned": planned, "queued": queued}
 
 
-def _plan(runtime: Runtime, market: MarketPhase, planned: int, result: Committed) -> Facts | None:
-    """Lay the plan down. What is missing, when there are too few codes for all of it."""
-    objects = runtime.objects
-    if objects.exists(plan_key(market)) and market.market_id != NON_WINNERS:
-        # From a run that ended before the record knew: it stands, whatever became of the codes.
-        head = read_head(objects, market)
-    elif market.market_id == NON_WINNERS:
-        head = write_others(objects, PlanHead(market, result.result_hash, planned, 0), result)
+def _missing_codes(runtime: Runtime, draw: DrawRecord, market: MarketPhase, planned: int) -> Facts | None:
+    """The market waits, for it has too few codes; None where it has all of them."""
+    if market.market_id == NON_WINNERS:
+        return None
+    # Only VOID codes are passed over: one that somebody took stops its chunk, so that it is looked into.
+    behind = last_planned(draw, market)
+    available = runtime.code_claims.count_behind(market.campaign_id, market.market_id, behind, planned)
+    if available >= planned:
+        return None
+    runtime.draw_markets.block(market, needed=planned, available=available)
+    return {
+        "status": MarketStatus.BLOCKED.value,
+        "planned": planned,
+        "queued": 0,
+        "needed": planned,
+        "available": available,
+    }
+
+
+def _plan(runtime: Runtime, draw: DrawRecord, market: MarketPhase, planned: int, result: Committed) -> Plan:
+    """Lay a plan down. It counts once the record names it: of one whose run died before that nothing was given."""
+    if market.market_id == NON_WINNERS:
+        plan = write_others(runtime.objects, market, result)
     else:
-        behind = _last_position(runtime, market)
-        # Only VOID codes are passed over: one that somebody took stops its chunk, so that it is looked into.
+        behind = last_planned(draw, market)
         codes = runtime.code_claims.behind(market.campaign_id, market.market_id, behind, planned)
-        if len(codes) < planned:
-            runtime.draw_markets.block(market, needed=planned, available=len(codes))
-            return {
-                "status": MarketStatus.BLOCKED.value,
-                "planned": planned,
-                "queued": 0,
-                "needed": planned,
-                "available": len(codes),
-            }
-        last = codes[-1].position if codes else behind
-        head = PlanHead(market, result.result_hash, planned, last)
-        head = write_seats(objects, head, result.new_winners(market.market_id), codes)
-    head.check(market, result.result_hash, planned)
-    return None
-
-
-def _last_position(runtime: Runtime, market: MarketPhase) -> int:
-    """The highest position that earlier phases planned: none is ever used again."""
-    if market.phase == 1:
-        return 0
-    before = MarketPhase(market.campaign_id, market.market_id, market.phase - 1)
-    return read_head(runtime.objects, before).last_position
+        plan = write_seats(runtime.objects, market, result, codes, behind=behind)
+    if plan.rows != planned:
+        raise PermanentFailure(
+            Reason.COUNT_MISMATCH, f"{market}: {planned} are to be planned, the result names {plan.rows}"
+        )
+    return plan
 
 
 def _chunks(runtime: Runtime, market: MarketPhase, planned: int, size: int, result_hash: str) -> list[Chunk]:
@@ -272,6 +316,7 @@ def _phase(runtime: Runtime, campaign_id: str, number: int | None) -> tuple[Draw
     if record is None or not record.phases or (number is not None and number not in record.phases):
         which = "draw" if number is None else f"phase {number} of the draw"
         raise RequestError(f"campaign {campaign_id} has no {which}: `regworkers draw run {campaign_id}`")
+    record.require_counts()
     return record, record.latest if number is None else record.phases[number]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from regworkers_core.adapters.mongo.draws import MarketStatus, PhaseRecord, PhaseStatus
+from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseRecord, PhaseStatus
 from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
@@ -31,6 +31,8 @@ def standing(runtime: Runtime, *, older_than_seconds: float) -> list[Standing]:
     before = iso(runtime.clock() - older_than_seconds)
     found = []
     for record in runtime.draws.all():
+        if record.annulled:
+            continue
         for number, phase in record.phases.items():
             if phase.status is not PhaseStatus.PUBLISHED or phase.fields.get("releasedAt", "") > before:
                 continue
@@ -41,7 +43,7 @@ def standing(runtime: Runtime, *, older_than_seconds: float) -> list[Standing]:
                 continue
             for market_id in phase.markets:
                 market = MarketPhase(record.campaign_id, market_id, number)
-                why = _why(runtime, market, phase, before)
+                why = _why(runtime, record, market, before)
                 if why is not None:
                     found.append(Standing(market, why))
     return found
@@ -52,11 +54,11 @@ def _last_completed(phase: PhaseRecord) -> str:
 
 
 def _why(
-    runtime: Runtime, market: MarketPhase, phase: PhaseRecord, before: str
+    runtime: Runtime, record: DrawRecord, market: MarketPhase, before: str
 ) -> Literal["codes", "chunks", "completion"] | None:
-    status = phase.markets[market.market_id]["status"]
+    status = record.phases[market.phase].markets[market.market_id]["status"]
     if status == MarketStatus.BLOCKED:
-        return "codes" if enough_codes(runtime, market, phase) else None
+        return "codes" if enough_codes(runtime, record, market) else None
     if status == MarketStatus.PENDING:
         return "chunks"
     if status == MarketStatus.ASSIGNING:

@@ -118,12 +118,14 @@ def _of_codes(campaign: Campaign, codes: list[MarketStock], record: DrawRecord |
                 f"codes stand for {stock.market_id}, which is no market of the campaign",
                 f"regworkers codes status {campaign.campaign_id}",
             )
-    if campaign.status not in (CampaignStatus.CLOSED, CampaignStatus.PROCESSING):
+    if campaign.status.is_before(CampaignStatus.CLOSED):
         return
-    if record is not None and record.phases and record.latest.reached(PhaseStatus.PUBLISHED):
+    if record is not None and (
+        record.annulled or (record.phases and record.latest.reached(PhaseStatus.PUBLISHED))
+    ):
         return
     for stock in codes:
-        if stock.missing:
+        if stock.missing and stock.capacity is not None:
             of = f"{stock.capacity} seats" if stock.wanted is None else f"{stock.wanted} winners"
             text = f"market {stock.market_id}: codes for {stock.missing} of {of} are missing"
             yield Finding(text, f"{load} --market {stock.market_id}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,9 @@ from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, Phase
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.csv_lines import masked
+from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.fencing import DrawBusy, draw_lease
 
 # With markets in one of these a plan may name the code already, and a plan is never made twice.
 _PLANNED = frozenset({MarketStatus.PENDING, MarketStatus.ASSIGNING})
@@ -20,9 +23,9 @@ _PLANNED = frozenset({MarketStatus.PENDING, MarketStatus.ASSIGNING})
 
 @dataclass(frozen=True, slots=True)
 class MarketStock:
-    """Codes of one market by status against its capacity (None: a market that the campaign does not have).
+    """Codes of one market by status against its seats (`capacity`; None: a market that the campaign does not have).
 
-    `wanted` is how many codes its winners still wait for, None before a draw: then all seats may be won.
+    `wanted` is how many codes its winners still wait for, None before they are known: then all seats may be won.
     """
 
     market_id: str
@@ -67,6 +70,7 @@ def read_stock(runtime: Runtime, campaign: Campaign, record: DrawRecord | None =
     there is one.
     """
     counts = runtime.codes.count(campaign.campaign_id)
+    seats = seats_of(campaign, record)
     wanted = _wanted(record)
     strays = sorted(counts.keys() - set(campaign.market_ids))
     found = []
@@ -75,7 +79,7 @@ def read_stock(runtime: Runtime, campaign: Campaign, record: DrawRecord | None =
         found.append(
             MarketStock(
                 market_id,
-                market.capacity if market else None,
+                seats.get(market_id),
                 available=of.get(CodeStatus.AVAILABLE, 0),
                 assigned=of.get(CodeStatus.ASSIGNED, 0),
                 redeemed=of.get(CodeStatus.REDEEMED, 0),
@@ -86,17 +90,32 @@ def read_stock(runtime: Runtime, campaign: Campaign, record: DrawRecord | None =
     return found
 
 
+def seats_of(campaign: Campaign, record: DrawRecord | None) -> dict[str, int]:
+    """By market id the seats that count now: those of the latest phase of the draw, the campaign's own before one."""
+    seats = {market.market_id: market.capacity for market in campaign.markets}
+    if record is not None and record.phases:
+        terms: Mapping[str, Any] = record.latest.fields.get("terms") or {}
+        seats |= {
+            each["marketId"]: int(each["capacity"])
+            for each in terms.get("markets", ())
+            if each["marketId"] in seats
+        }
+    return seats
+
+
 def _wanted(record: DrawRecord | None) -> Counter[str] | None:
     """By market, codes that the winners of a draw wait for: those of a blocked market, and those of a result that
-    is not published yet. A market that is being assigned has all that it needs. None as long as nobody has won.
+    is not published yet. A market that is being assigned has all that it needs. None as long as the winners of the
+    latest phase are not known.
     """
-    reported = [phase for phase in record.phases.values() if "report" in phase.fields] if record else []
-    if not reported:
+    if record is None or not record.phases or "report" not in record.latest.fields:
         return None
     wanted: Counter[str] = Counter()
-    for phase in reported:
+    if record.annulled:
+        return wanted
+    for phase in record.phases.values():
         if not phase.reached(PhaseStatus.PUBLISHED):
-            wanted.update(phase.fields["report"].get("newWinners", {}))
+            wanted.update((phase.fields.get("report") or {}).get("newWinners", {}))
         for market_id, numbers in phase.markets.items():
             if numbers.get("status") == MarketStatus.BLOCKED:
                 wanted[market_id] += int(numbers["needed"])
@@ -104,29 +123,39 @@ def _wanted(record: DrawRecord | None) -> Counter[str] | None:
 
 
 def void_codes(
-    runtime: Runtime, campaign: Campaign, codes: Sequence[str], *, reason: str, run_id: str
+    runtime: Runtime,
+    campaign: Campaign,
+    codes: Sequence[str],
+    *,
+    reason: str,
+    run_id: str,
+    on_step: OnStep = no_step,
+    sleep: Callable[[float], object] = time.sleep,
 ) -> list[Voided]:
     """Take AVAILABLE codes out of use for good; they keep their positions, which plans then pass over.
 
-    A code that a fan holds is not touched, nor one whose market is being assigned.
+    A code that a fan holds is not touched, nor one whose market is being assigned. This holds the lease of the draw, as
+    every plan is made under it: so no plan can name a code that is voided here. Raises DrawBusy while another run works
+    on the draw, also when one takes it over half way (what is void by then stays void).
     """
-    stands = runtime.codes.get(codes)
-    busy = _markets_in_assignment(runtime, campaign.campaign_id)
-    done = []
-    for code in dict.fromkeys(codes):
-        found = stands.get(code)
-        hindrance = _hindrance(found, campaign.campaign_id, busy)
-        stood = found is not None and found.status is CodeStatus.VOID
-        if (
-            hindrance is None
-            and not stood
-            and not runtime.codes.void(
-                campaign.campaign_id, code, at=iso(runtime.clock()), reason=reason, run_id=run_id
-            )
-        ):
-            hindrance = "was given to somebody just now"
-        outcome = hindrance or ("was void already" if stood else "is void now")
-        done.append(Voided(masked(code), hindrance is None, outcome))
+    done: list[Voided] = []
+    with draw_lease(runtime, campaign.campaign_id, run_id, sleep=sleep) as lease:
+        on_step("codes.after_lease")
+        stands = runtime.codes.get(codes)
+        busy = _markets_in_assignment(runtime, campaign.campaign_id)
+        for code in dict.fromkeys(codes):
+            found = stands.get(code)
+            hindrance = _hindrance(found, campaign.campaign_id, busy)
+            stood = found is not None and found.status is CodeStatus.VOID
+            if hindrance is None and not stood:
+                if lease.lost:
+                    raise DrawBusy(campaign.campaign_id)
+                if not runtime.codes.void(
+                    campaign.campaign_id, code, at=iso(runtime.clock()), reason=reason, run_id=run_id
+                ):
+                    hindrance = "was given to somebody just now"
+            outcome = hindrance or ("was void already" if stood else "is void now")
+            done.append(Voided(masked(code), hindrance is None, outcome))
     return done
 
 
@@ -142,7 +171,7 @@ def _hindrance(code: Code | None, campaign_id: str, busy: frozenset[str]) -> str
 
 def _markets_in_assignment(runtime: Runtime, campaign_id: str) -> frozenset[str]:
     record = runtime.draws.get(campaign_id)
-    if record is None:
+    if record is None or record.annulled:
         return frozenset()
     return frozenset(
         market_id

@@ -7,24 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseRecord, PhaseStatus
+from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
 from regworkers_core.adapters.mongo.draws import lease_name as lease_name
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.reasons import Failure, RequestError, UsageError
+from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.held_lease import LeaseBusy, held_lease
 from regworkers_core.engine.leases import Lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import Workbench, workbench
-from regworkers_core.selection.draw.fencing import table_behind
+from regworkers_core.selection.draw.fencing import DrawBusy as DrawBusy
+from regworkers_core.selection.draw.fencing import draw_lease
 from regworkers_core.selection.maths.engine import Engine
-
-
-class DrawBusy(Failure):
-    """Another run works on this draw. Nothing is wrong: it goes on there."""
-
-    def __init__(self, campaign_id: str) -> None:
-        super().__init__(f"another run works on the draw of {campaign_id}: nothing to do here")
 
 
 class HeldDraw:
@@ -44,21 +37,8 @@ class HeldDraw:
 
     @contextmanager
     def _lease(self) -> Iterator[Lease]:
-        try:
-            with held_lease(
-                self._runtime.leases,
-                lease_name(self.campaign_id),
-                self._run_id,
-                lease_seconds=self._runtime.settings.selection.lease_seconds,
-                sleep=self._sleep,
-            ) as lease:
-                try:
-                    yield lease
-                except Fenced:
-                    busy = DrawBusy(self.campaign_id)
-                    raise table_behind(self._runtime, self.campaign_id, lease) or busy from None
-        except LeaseBusy:
-            raise DrawBusy(self.campaign_id) from None
+        with draw_lease(self._runtime, self.campaign_id, self._run_id, sleep=self._sleep) as lease:
+            yield lease
 
     @contextmanager
     def _bench(self) -> Iterator[Workbench]:

@@ -27,6 +27,7 @@ from tests.support.draws import (
     findings,
     market,
     market_status,
+    plan_of,
     publish,
     result,
 )
@@ -139,13 +140,33 @@ def test_a_result_file_that_names_other_entries_gives_nobody_anything(drawn: Run
 
 def test_publishing_twice_queues_open_chunks_again_and_changes_no_plan(drawn: Runtime) -> None:
     publish(drawn)
-    plan = drawn.objects.get_bytes(f"pipeline/{CAMPAIGN}/phase-1/plan/berlin.parquet")
+    plan = plan_of(drawn, "berlin")
     first = items(take(drawn))
     # A code that is void by now was planned before: a retry must land on it all the same.
     drawn.database["codes"].update_one({"_id": code_at("berlin", 20)}, {"$set": {"status": "VOID"}})
     publish(drawn)
     assert sorted(map(str, items(take(drawn)))) == sorted(map(str, first))
-    assert drawn.objects.get_bytes(f"pipeline/{CAMPAIGN}/phase-1/plan/berlin.parquet") == plan
+    assert plan_of(drawn, "berlin") == plan
+
+
+@pytest.mark.parametrize("name", ["berlin", NON_WINNERS])
+def test_a_plan_that_is_not_the_file_that_was_written_gives_nobody_anything(
+    drawn: Runtime, name: str
+) -> None:
+    publish(drawn)
+    key = plan_of(drawn, name)["key"]
+    table = pq.read_table(io.BytesIO(drawn.objects.get_bytes(key)))
+    # Two entries change places: a friend gets the code, or another one is told that they won.
+    values = table.column("entry_id").to_pylist()
+    values[0], values[1] = values[1], values[0]
+    changed = table.set_column(table.column_names.index("entry_id"), "entry_id", pa.array(values))
+    written = io.BytesIO()
+    pq.write_table(changed, written)
+    drawn.objects.put_bytes(key, written.getvalue())
+    run(drawn, SELECTIONS)
+    (letter,) = dead(drawn)
+    assert letter.attributes["reason"] == "KEY_CONFLICT" and "restore" in letter.attributes["error"]
+    assert drawn.selections.count(market(name)) == drawn.outbox.count(market(name)) == 0
 
 
 def test_codes_void_at_plan_time_are_skipped(drawn: Runtime) -> None:

@@ -12,7 +12,7 @@ from regworkers_core.selection.assign.checks import (
     codes_within_capacity,
     counts_match,
 )
-from regworkers_core.selection.assign.publish import resume_blocked, retry_market
+from regworkers_core.selection.assign.publish import publish_phase, resume_blocked, retry_market
 from regworkers_core.selection.assign.standing import standing
 from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.campaigns.status import read_campaign_status
@@ -30,6 +30,7 @@ from tests.support.draws import (
     market,
     market_status,
     next_phase,
+    plan_of,
     publish,
     result,
 )
@@ -71,19 +72,26 @@ def test_a_market_with_too_few_codes_gives_none_and_goes_on_after_an_import(runt
     assert runtime.campaigns.get(CAMPAIGN).status == "COMPLETED"  # type: ignore[union-attr]
 
 
-def test_a_plan_that_stands_needs_no_other_codes_when_its_run_died_before_it_was_noted(
+def test_a_plan_counts_once_the_record_names_it_and_of_one_before_that_nothing_is_given(
     runtime: Runtime,
 ) -> None:
     rows = result({"berlin": 4})
     confirmed(runtime, rows, ["berlin"])
-    add_codes(runtime, "berlin", 4)
-    publish(runtime)
-    planned = items(take(runtime))
-    died = {"phases.1.markets.berlin": {"planned": 4, "status": "PENDING"}}
-    runtime.database["draws"].update_one({"_id": CAMPAIGN}, {"$set": died})
+    add_codes(runtime, "berlin", 5)
+
+    def dies(step: str) -> None:
+        if step == "draw.after_plan":
+            raise InterruptedError(step)
+
+    with pytest.raises(InterruptedError):
+        publish_phase(runtime, CAMPAIGN, 1, token=1, run_id="victim", on_step=dies)
+    assert take(runtime) == [] and market_status(runtime)["berlin"] == "PENDING"
+    # Whatever became of the codes meanwhile, the plan that counts is made of those that are there.
     runtime.database["codes"].update_one({"_id": code_at("berlin", 2)}, {"$set": {"status": "VOID"}})
     assert publish(runtime)["berlin"]["status"] == "ASSIGNING"
-    assert items(take(runtime)) == planned
+    run(runtime, SELECTIONS)
+    assert findings(runtime, rows) == [] and market_status(runtime) == all_completed("berlin")
+    assert plan_of(runtime, "berlin")["lastPosition"] == 5
 
 
 def test_a_draw_without_winners_completes_at_once(runtime: Runtime) -> None:

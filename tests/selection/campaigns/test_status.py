@@ -105,6 +105,18 @@ def test_a_drawn_phase_waits_for_its_confirmation(runtime: Runtime) -> None:
     assert commands(report) == ["regworkers draw run summer"]
 
 
+def test_codes_that_a_top_up_misses_are_named_before_its_publication_is_confirmed(runtime: Runtime) -> None:
+    create(runtime)
+    advance_to(runtime, "summer", CampaignStatus.COMPLETED)
+    add_codes(runtime, berlin=1)
+    terms = {"markets": [{"marketId": "berlin", "capacity": 9, "reserves": []}]}
+    draw(runtime, "DRAWN", report={"newWinners": {"berlin": 4}}, terms=terms)
+    report = status(runtime)
+    assert "codes for 3 of 4 winners are missing" in report.findings[0].text
+    assert commands(report)[0] == "regworkers codes import <csv> --campaign summer --market berlin"
+    assert (report.codes[0].capacity, report.codes[0].missing) == (9, 3)
+
+
 def test_markets_that_stand_still_name_their_command(runtime: Runtime) -> None:
     create(runtime)
     advance_to(runtime, "summer", CampaignStatus.PROCESSING)

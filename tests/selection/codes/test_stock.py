@@ -8,7 +8,7 @@ from typing import Any
 from regworkers_core.adapters.mongo.codes import NewCode
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.codes.stock import read_stock, void_codes
+from regworkers_core.selection.codes.stock import read_stock, seats_of, void_codes
 from tests.support.campaigns import create
 
 
@@ -78,6 +78,30 @@ def test_after_the_draw_codes_are_missing_for_winners_not_for_seats_that_nobody_
     published["paris"] = {"status": "ASSIGNING"}
     second = {"status": "DRAWN", "markets": {}, "report": {"newWinners": {"berlin": 2, "paris": 0}}}
     assert missing(first) == [0, 0] and missing(first, second) == [2, 0]
+
+
+def test_seats_are_those_of_the_latest_phase_and_so_is_what_is_missing_before_its_winners_are_known(
+    runtime: Runtime,
+) -> None:
+    campaign = stocked(runtime, {"A1": "ASSIGNED", "A2": "AVAILABLE"})
+    terms = {"markets": [{"marketId": "berlin", "capacity": 5, "reserves": []}]}
+    first: dict[str, Any] = {"phase": 1, "status": "COMPLETED", "markets": {}, "report": {"newWinners": {}}}
+    second: dict[str, Any] = {"phase": 2, "status": "OPENED", "terms": terms}
+
+    def berlin() -> tuple[int | None, int]:
+        runtime.database["draws"].delete_many({})
+        phases = {"1": first, "2": second}
+        runtime.database["draws"].insert_one(
+            {"_id": "summer", "drawId": "summer", "token": 1, "phases": phases}
+        )
+        stock = read_stock(runtime, campaign, runtime.draws.get("summer"))[0]
+        (light,) = runtime.draws.all()
+        assert seats_of(campaign, light) == {"berlin": stock.capacity, "paris": 2}
+        return stock.capacity, stock.missing
+
+    assert berlin() == (5, 3), "five seats, one code is given and one is free"
+    second |= {"status": "DRAWN", "report": {"newWinners": {"berlin": 2}}}
+    assert berlin() == (5, 1)
 
 
 def test_only_codes_that_nobody_holds_are_voided_and_they_keep_their_position(runtime: Runtime) -> None:

@@ -88,7 +88,7 @@ def test_who_is_asked_sees_the_report_first_and_a_wrong_word_says_what_was_expec
     assert "<html" in page.read_text("utf-8")
     shown = typed("draw", "report", CAMPAIGN, "--phase", "1").stdout
     (berlin,) = [line for line in shown.splitlines() if "berlin" in line and "seed" not in line]
-    assert [cell.strip() for cell in berlin.split("│")[1:-1]] == ["berlin", "4", "4", "10"]
+    assert [cell.strip() for cell in berlin.split("│")[1:-1]] == ["berlin", "4", "4", "4", "10", "0"]
     for wrong_words, said in (
         (("--phase", "2"), "no report of phase 2: there are 1"),
         (("--page", str(tmp_path / "none" / "report.html")), "there is no folder"),

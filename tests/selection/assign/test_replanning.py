@@ -1,0 +1,192 @@
+"""Codes that are void although a plan names them: voiding and publishing cannot cross, and a way out if it happened."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from regworkers_core.domain.reasons import RequestError, TransientFailure
+from regworkers_core.domain.selection import Outcome
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.plan import highest_planned
+from regworkers_core.selection.assign.publish import publish_phase, resume_blocked
+from regworkers_core.selection.assign.replan import replan_codes
+from regworkers_core.selection.campaigns.registry import find
+from regworkers_core.selection.codes.stock import void_codes
+from regworkers_core.selection.drains import SELECTIONS
+from regworkers_core.selection.draw.fencing import DrawBusy, draw_lease
+from tests.selection.assign.test_assigning import dead
+from tests.support.drains import run
+from tests.support.draws import (
+    CAMPAIGN,
+    Row,
+    add_codes,
+    all_completed,
+    code_at,
+    confirmed,
+    findings,
+    market_status,
+    next_phase,
+    publish,
+    result,
+)
+
+ROWS = result({"berlin": 4}, waiting=2)
+
+
+@pytest.fixture
+def drawn(runtime: Runtime) -> Runtime:
+    confirmed(runtime, ROWS, ["berlin"])
+    add_codes(runtime, "berlin", 6)
+    return runtime
+
+
+def void(runtime: Runtime, position: int) -> None:
+    """As a hand in the database does it, past every guard."""
+    runtime.database["codes"].update_one({"_id": code_at("berlin", position)}, {"$set": {"status": "VOID"}})
+
+
+def voided(runtime: Runtime, position: int) -> str:
+    (done,) = void_codes(
+        runtime, find(runtime, CAMPAIGN), [code_at("berlin", position)], reason="leaked", run_id="v"
+    )
+    return done.outcome
+
+
+def replanned(runtime: Runtime, *, apply: bool = True) -> list[tuple[int, int | None]]:
+    found = replan_codes(runtime, CAMPAIGN, "berlin", run_id="r", apply=apply)
+    return [(move.before, move.after) for move in found.moves]
+
+
+def test_a_code_is_not_voided_while_a_plan_is_made(drawn: Runtime) -> None:
+    seen: list[str] = []
+
+    def between(step: str) -> None:
+        if step == "draw.after_register":
+            with pytest.raises(DrawBusy):
+                voided(drawn, 2)
+            seen.append(step)
+
+    with draw_lease(drawn, CAMPAIGN, "publication") as lease:
+        publish_phase(drawn, CAMPAIGN, 1, token=lease.token, run_id="publication", on_step=between)
+    assert seen and "may be planned" in voided(drawn, 2)
+    run(drawn, SELECTIONS)
+    assert findings(drawn, ROWS) == [] and market_status(drawn) == all_completed("berlin")
+
+
+def test_a_plan_is_not_made_while_codes_are_voided_and_passes_over_them_afterwards(drawn: Runtime) -> None:
+    drawn.database["codes"].delete_many({"position": {"$gt": 3}})
+    publish(drawn)
+    assert market_status(drawn)["berlin"] == "BLOCKED"
+    add_codes(drawn, "berlin", 2, first=4)
+    crossed: list[Exception] = []
+
+    def plan() -> None:
+        try:
+            resume_blocked(drawn, CAMPAIGN)
+        except TransientFailure as failure:
+            crossed.append(failure)
+
+    def between(_step: str) -> None:
+        planning = threading.Thread(target=plan)
+        planning.start()
+        planning.join()
+
+    (done,) = void_codes(
+        drawn, find(drawn, CAMPAIGN), [code_at("berlin", 2)], reason="leaked", run_id="v", on_step=between
+    )
+    assert done.done and "works on the draw" in str(crossed[0])
+    assert resume_blocked(drawn, CAMPAIGN)["berlin"]["queued"] == 1
+    run(drawn, SELECTIONS)
+    assert findings(drawn, ROWS) == []
+    given = sorted(each["position"] for each in drawn.database["selections"].find())
+    assert given == [1, 3, 4, 5]
+
+
+def test_a_planned_code_that_is_void_is_replaced_by_the_next_position_and_the_plan_keeps_both(
+    drawn: Runtime,
+) -> None:
+    publish(drawn)
+    void(drawn, 3)
+    void(drawn, 5)
+    run(drawn, SELECTIONS)
+    (letter,) = dead(drawn)
+    assert letter.attributes["reason"] == "CODE_CONFLICT"
+    assert "`regworkers draw replan-code summer berlin`" in letter.attributes["error"]
+    assert replanned(drawn, apply=False) == [(3, 6)]
+    assert market_status(drawn)["berlin"] == "ASSIGNING", "a look changes nothing"
+
+    assert replanned(drawn) == [(3, 6)]
+    run(drawn, SELECTIONS)
+    assert market_status(drawn) == all_completed("berlin")
+    given = {each["rank"]: each["position"] for each in drawn.database["selections"].find()}
+    third = sorted(given)[2]
+    assert given[third] == 6 and sorted(given.values()) == [1, 2, 4, 6]
+    record = drawn.draws.get(CAMPAIGN)
+    assert record is not None
+    (kept,) = record.latest.markets["berlin"]["replanned"]
+    assert (kept["row"], kept["from"], kept["to"], kept["runId"]) == (3, 3, 6, "r")
+    assert highest_planned(record, "berlin") == 6
+
+    # The next phase goes on behind it: 5 is void, 6 is given, 7 was never planned.
+    add_codes(drawn, "berlin", 2, first=7)
+    waits = next(row for row in ROWS if row.outcome is Outcome.WAITLIST)
+    rows = next_phase(ROWS, {waits.ref: Row(waits.ref, Outcome.WINNER, "berlin", waits.rank)})
+    confirmed(drawn, rows, ["berlin"], phase=2)
+    publish(drawn, 2)
+    run(drawn, SELECTIONS)
+    assert [each["position"] for each in drawn.database["selections"].find({"phase": 2})] == [7]
+
+
+def test_a_code_that_took_a_void_ones_place_is_replaced_as_well(drawn: Runtime) -> None:
+    publish(drawn)
+    void(drawn, 1)
+    assert replanned(drawn) == [(1, 5)]
+    void(drawn, 5)
+    assert replanned(drawn) == [(5, 6)]
+    run(drawn, SELECTIONS)
+    assert market_status(drawn) == all_completed("berlin")
+    assert sorted(each["position"] for each in drawn.database["selections"].find()) == [2, 3, 4, 6]
+
+
+def test_without_a_code_for_every_such_winner_none_is_replanned(drawn: Runtime) -> None:
+    publish(drawn)
+    for position in (1, 2, 3):
+        void(drawn, position)
+    found = replan_codes(drawn, CAMPAIGN, "berlin", run_id="r", apply=True)
+    assert (found.missing, found.applied) == (1, False)
+    record = drawn.draws.get(CAMPAIGN)
+    assert record is not None and "replanned" not in record.latest.markets["berlin"]
+
+
+def test_a_winner_who_has_the_void_code_already_gets_no_second_one(drawn: Runtime) -> None:
+    publish(drawn)
+    run(drawn, SELECTIONS)
+    void(drawn, 2)
+    with pytest.raises(RequestError, match="COMPLETED"):
+        replanned(drawn)
+    drawn.database["draws"].update_one(
+        {"_id": CAMPAIGN},
+        {"$set": {"phases.1.status": "PUBLISHED", "phases.1.markets.berlin.status": "ASSIGNING"}},
+    )
+    drawn.database["selection_chunks"].update_many({}, {"$unset": {"doneAt": ""}})
+    with pytest.raises(RequestError, match="has this code already"):
+        replanned(drawn)
+
+
+def test_a_run_that_dies_after_it_replanned_is_followed_by_one_that_sends_the_chunks(drawn: Runtime) -> None:
+    publish(drawn)
+    void(drawn, 4)
+    run(drawn, SELECTIONS)
+
+    def dies(step: str) -> None:
+        raise InterruptedError(step)
+
+    with pytest.raises(InterruptedError, match=r"draw\.after_replan"):
+        replan_codes(drawn, CAMPAIGN, "berlin", run_id="victim", apply=True, on_step=dies)
+    found = replan_codes(drawn, CAMPAIGN, "berlin", run_id="again", apply=True)
+    assert (found.moves, found.queued) == ((), 1)
+    run(drawn, SELECTIONS)
+    assert market_status(drawn) == all_completed("berlin")
+    assert sorted(each["position"] for each in drawn.database["selections"].find()) == [1, 2, 3, 5]
