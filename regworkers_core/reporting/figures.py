@@ -6,6 +6,7 @@ Figures are objects of their own: no state is shared with whoever else draws in 
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -19,6 +20,8 @@ INK, MUTED, GRID = "#1f2933", "#66727f", "#dde2e7"
 BLUE, ORANGE, GREEN, GREY, RED, BAND = "#2f6db5", "#d9822b", "#3c8d5a", "#a9b3bd", "#c0392b", "#cfe0f3"
 _WIDTH_INCHES = 8.4
 _DPI = 100
+# Of a legend's line across the figure, and what the mark before a label takes of it.
+_LEGEND_CHARACTERS, _LEGEND_HANDLE = 110, 8
 
 
 def figure(rows: float, panels: int = 1) -> tuple[Figure, Sequence[Axes]]:
@@ -65,14 +68,18 @@ def horizontal_bars(
 
 
 def legend(axis: Axes, columns: int) -> None:
-    """Above the panel, to the right."""
-    axis.legend(
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        ncols=columns,
+    """Below the figure, in up to so many columns: room is made for it, so it touches neither title nor labels."""
+    handles, labels = axis.get_legend_handles_labels()
+    if not labels:
+        return
+    fitting = _LEGEND_CHARACTERS // (max(map(len, labels)) + _LEGEND_HANDLE)
+    axis.get_figure(root=True).legend(  # type: ignore[union-attr]
+        handles,
+        labels,
+        loc="outside lower right",
+        ncols=max(1, min(columns, fitting)),
         frameon=False,
         fontsize=8.5,
-        borderaxespad=0.1,
     )
 
 
@@ -82,12 +89,9 @@ def whole_numbers(axis: Axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:,.0f}"))
 
 
-def percents(values: Sequence[float]) -> FuncFormatter:
-    """As many decimals as the largest of `values` (in percent) asks for."""
-    largest = max(values, default=0)
-    decimals = 0 if largest >= 8 else 1 if largest >= 0.8 else 2
-    # An axis may reach beyond, to leave room for labels.
-    return FuncFormatter(lambda value, _place: f"{value:.{decimals}f} %" if value <= 100 else "")
+def percents() -> FuncFormatter:
+    """An axis in percent, with as many decimals as its ticks have; beyond 100, which leaves room for labels, none."""
+    return FuncFormatter(lambda value, _place: f"{value:.3g} %" if value <= 100 else "")
 
 
 def words(name: str) -> str:
@@ -98,3 +102,14 @@ def words(name: str) -> str:
 def short(text: str, most: int = 28) -> str:
     """Cut to `most` characters, the last of which then says so."""
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def distinct(texts: Sequence[str], most: int = 28) -> list[str]:
+    """Each cut to `most` characters; those that would read the same are numbered."""
+    cut = [short(text, most) for text in texts]
+    seen: Counter[str] = Counter()
+    labels = []
+    for text in cut:
+        seen[text] += 1
+        labels.append(text if cut.count(text) == 1 else f"{text} ({seen[text]})")
+    return labels

@@ -20,6 +20,7 @@ from regworkers_core.reporting.figures import (
     INK,
     MUTED,
     ORANGE,
+    distinct,
     figure,
     horizontal_bars,
     legend,
@@ -87,7 +88,7 @@ def _groups(funnel: Funnel, frame: pd.DataFrame, title: str, names: Mapping[str,
         axis.barh(
             places, drawn[stage.value].tolist(), height=height, color=_COLOURS[stage], label=stage.value
         )
-    axis.set_yticks(range(len(drawn)), [short(names.get(str(key)) or str(key)) for key in drawn.index])
+    axis.set_yticks(range(len(drawn)), distinct([names.get(str(key)) or str(key) for key in drawn.index]))
     axis.invert_yaxis()
     whole_numbers(axis.xaxis)
     more = f" (the {_MOST_ROWS} largest)" if len(frame) > len(drawn) else ""

@@ -18,10 +18,10 @@ from regworkers_core.reporting.figures import (
     MUTED,
     ORANGE,
     RED,
+    distinct,
     figure,
     legend,
     png,
-    short,
     whole_numbers,
     words,
 )
@@ -66,7 +66,7 @@ def _markets(
         values = [counts[market].get(code, 0) for market in shown]
         axis.barh(range(len(shown)), values, left=left, color=colour, label=words(code))
         left = [before + value for before, value in zip(left, values, strict=True)]
-    axis.set_yticks(range(len(shown)), [short(names.get(market) or market) for market in shown])
+    axis.set_yticks(range(len(shown)), distinct([names.get(market) or market for market in shown]))
     axis.invert_yaxis()
     whole_numbers(axis.xaxis)
     more = f" (the {_MOST_MARKETS} most wanted)" if len(counts) > len(shown) else ""

@@ -13,6 +13,7 @@ from regworkers_core.reporting.figures import (
     MUTED,
     ORANGE,
     RED,
+    distinct,
     figure,
     horizontal_bars,
     legend,
@@ -82,7 +83,7 @@ def bars(
     """A bar a name, those of `red` in that colour; `limit` is a dashed line with its name."""
     made, (axis,) = figure(rows=2 * len(values))
     colours = [RED if name in red else BLUE for name in values]
-    horizontal_bars(axis, [short(name, 40) for name in values], list(values.values()), colours, texts)
+    horizontal_bars(axis, distinct(list(values), 40), list(values.values()), colours, texts)
     if limit is not None:
         axis.axvline(limit[1], color=RED, linestyle="--", linewidth=1, label=limit[0])
         legend(axis, 1)

@@ -240,11 +240,18 @@ def _time_labels(low: int | None, high: int | None, bounds: Sequence[int]) -> di
     if low is None or high is None:
         return {}
     edges = [low, *(bound for bound in bounds if bound < high), high]
-    return {str(n): f"{_stamp(start)} to {_stamp(end)}" for n, (start, end) in enumerate(pairwise(edges))}
+    stamps = _stamps(edges)
+    return {str(n): f"{start} to {end}" for n, (start, end) in enumerate(pairwise(stamps))}
 
 
-def _stamp(milliseconds: int) -> str:
-    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M}"
+def _stamps(edges: Sequence[int]) -> list[str]:
+    """Moments in milliseconds, to the minute, or as exactly as it takes to tell one from the next."""
+    moments = [datetime.fromtimestamp(edge / 1000, UTC) for edge in edges]
+    for precise in ("minutes", "seconds", "milliseconds"):
+        stamps = [moment.replace(tzinfo=None).isoformat(" ", precise) for moment in moments]
+        if len(set(stamps)) == len(set(edges)):
+            break
+    return stamps
 
 
 def _day_labels(low: int | None, days: int, width: int) -> dict[str, str]:

@@ -18,12 +18,12 @@ from regworkers_core.reporting.figures import (
     MUTED,
     ORANGE,
     RED,
+    distinct,
     figure,
     horizontal_bars,
     legend,
     percents,
     png,
-    short,
     whole_numbers,
     words,
 )
@@ -38,6 +38,8 @@ OUTCOME_COLOURS = {
 # A bar chart stays readable up to here; the tables list all.
 _MOST_BARS = 30
 _MOST_TICKS = 16
+# Each two lines of up to ten characters.
+_MOST_BAR_LABELS = 8
 
 
 def plots(numbers: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, bytes]:
@@ -47,7 +49,7 @@ def plots(numbers: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, byt
     if numbers["markets"]:
         shown = sorted(numbers["markets"], key=lambda market: -market["anyChoice"])[:_MOST_BARS]
         more = f" (the {_MOST_BARS} most wanted)" if len(numbers["markets"]) > _MOST_BARS else ""
-        labels = [short(names.get(market["marketId"]) or market["marketId"]) for market in shown]
+        labels = distinct([names.get(market["marketId"]) or market["marketId"] for market in shown])
         made["markets"] = _plot(_demand, shown, labels, more, rows=2 * len(shown))
         made["win-rates"] = _plot(_win_rates, shown, labels, more, rows=2 * len(shown))
     if sum(place["winners"] for place in numbers["preferences"]):
@@ -120,13 +122,13 @@ def _win_rates(axis: Axes, markets: Sequence[Mapping[str, Any]], labels: Sequenc
     horizontal_bars(axis, labels, rates, [GREEN] * len(rates), texts)
     axis.set_title(f"Win rate by market{more}", loc="left", color=INK)
     axis.set_xlabel("winners per 100 candidates who listed the market", color=MUTED)
-    axis.xaxis.set_major_formatter(percents(rates))
+    axis.xaxis.set_major_formatter(percents())
 
 
 def _preferences(axis: Axes, places: Sequence[Mapping[str, Any]]) -> None:
     values = [place["winners"] for place in places]
     bars = axis.bar([str(place["place"]) for place in places], values, color=GREEN)
-    if len(places) <= _MOST_TICKS:
+    if len(places) <= _MOST_BAR_LABELS:
         axis.bar_label(
             bars,
             [f"{place['winners']:,}\n{100 * (place['share'] or 0):.1f} %" for place in places],
@@ -146,11 +148,11 @@ def _segments(axis: Axes, segments: Sequence[Mapping[str, Any]]) -> None:
         f"{rate:.3g} %  ({row['winners']:,} of {row['candidates']:,})"
         for rate, row in zip(rates, segments, strict=True)
     ]
-    labels = [short(row["segment"] or "no segment") for row in segments]
+    labels = distinct([row["segment"] or "no segment" for row in segments])
     horizontal_bars(axis, labels, rates, [BLUE] * len(rates), texts)
     axis.set_title("Win rate by segment", loc="left", color=INK)
     axis.set_xlabel("winners per 100 candidates", color=MUTED)
-    axis.xaxis.set_major_formatter(percents(rates))
+    axis.xaxis.set_major_formatter(percents())
 
 
 def _weights(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -177,7 +179,7 @@ def _weights(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     axis.set_title("Share of units among the first ranks, by weight", loc="left", color=INK)
     axis.set_xlabel("weight (tickets of a unit)", color=MUTED)
     axis.set_ylabel("share of the weight's units", color=MUTED)
-    axis.yaxis.set_major_formatter(percents(expected))
+    axis.yaxis.set_major_formatter(percents())
     axis.set_ylim(0, 1.1 * max([100 * row["highShare"] for row in rows] + found))
     axis.grid(axis="y", color=GRID)
     legend(axis, 2)
@@ -209,7 +211,7 @@ def _audited(axes: Sequence[Axes], tests: Sequence[Mapping[str, Any]]) -> None:
         long = max(len(str(groups[n]["group"])) for n in ticks) > 4
         axis.set_xticks(
             ticks,
-            [short(str(groups[n]["group"]).split(" to ")[0], 26) for n in ticks],
+            distinct([str(groups[n]["group"]).split(" to ")[0] for n in ticks], 26),
             rotation=35 if long else 0,
             ha="right" if long else "center",
         )
