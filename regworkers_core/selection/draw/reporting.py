@@ -64,6 +64,9 @@ def report(
         commitment_late=first.commitment_late,
         dropped_preferences=first.freeze["droppedPreferences"],
         reason=Terms.parse(phase.fields["terms"]).reason,
+        published_at=first.published_at,
+        replaced=len(first.replaced),
+        recommitted=first.recommitted,
     )
     # Imported here: plots and statistics cost every run and every command a second that only a report needs.
     from regworkers_core.selection.report.build import build_report

@@ -235,6 +235,10 @@ def _proof(numbers: Mapping[str, Any]) -> Iterable[str]:
         ("seed source", f"{source['kind']}: {source['guarantee']}"),
         *((name, value) for name, value in numbers["hashes"].items()),
     ]
+    if source.get("roundAt"):
+        rows.insert(2, ("round signed (UTC)", source["roundAt"]))
+        rows.insert(3, ("manifest public (UTC)", source["publishedAt"] or "not known here"))
+        rows.insert(4, ("manifests replaced", f"{source['replaced']:,}"))
     yield "<h2>What can be verified</h2><dl>"
     for name, value in rows:
         shown = f"<code>{value}</code>" if name in numbers["hashes"] else escape(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,9 @@ class ReportFiles:
 class ReportContext:
     """What the files do not tell: names for people, codes available by market (None: not counted), whether the
     commitment of the secret came after the opening (None: nobody knows), preferences dropped because their market
-    is unknown or repeated, the operator's reason for a top-up.
+    is unknown or repeated, the operator's reason for a top-up. `published_at`: when the store confirmed the manifest of
+    phase 1 (None: not known); `replaced`: how many manifests it took the place of; `recommitted`: of those whose round
+    was signed by then, `{k, round, resultHash, differ}`, `differ` counting the entries with another outcome.
     """
 
     campaign_name: str = ""
@@ -38,6 +40,9 @@ class ReportContext:
     commitment_late: bool | None = False
     dropped_preferences: int = 0
     reason: str = ""
+    published_at: str | None = None
+    replaced: int = 0
+    recommitted: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)

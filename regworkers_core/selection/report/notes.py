@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from regworkers_core.domain.beacon import LEAD_SECONDS
+from regworkers_core.domain.timestamps import seconds
+from regworkers_core.selection.proof.beacon import signed_at
 from regworkers_core.selection.report.inputs import ReportContext, Terms
 
 
@@ -51,6 +54,7 @@ def notes(numbers: Mapping[str, Any], terms: Terms, context: ReportContext) -> l
         *_audit(numbers["audit"]),
         *(note for market in numbers["markets"] for note in _market(market, context)),
         *_source(numbers["seedSource"]),
+        *_commitment(numbers["seedSource"]),
         *_phase(numbers, context),
     ]
     if context.dropped_preferences:
@@ -68,14 +72,50 @@ def seed_source(terms: Terms, context: ReportContext) -> dict[str, Any]:
     """Where chance comes from and what that guarantees."""
     source = dict(terms.seed_source)
     if source["kind"] == "drand":
+        at = signed_at(source)
+        signed = f", signed at {at} (UTC)" if at else ""
+        lead = None if not at or not context.published_at else _seconds(at) - _seconds(context.published_at)
+        public = "" if lead is None else f"; the manifest was public at {context.published_at}, {_lead(lead)}"
         return {
             **source,
-            "guarantee": f"public randomness: nobody could know round {source['round']} of the drand beacon when"
-            " the entries were committed",
+            "guarantee": f"public randomness: nobody could know round {source['round']} of the drand beacon{signed},"
+            f" when the entries were committed{public}",
+            "roundAt": at,
+            "publishedAt": context.published_at,
+            "leadSeconds": lead,
+            "replaced": context.replaced,
+            "recommitted": [dict(each) for each in context.recommitted],
         }
     late = context.commitment_late
     guarantee = f"trust in the operator: {_UNKNOWN if late is None else _LATE if late else _EARLY}; {_HOLDER}"
     return {**source, "guarantee": guarantee, "commitmentLate": late}
+
+
+def _seconds(text: str) -> float:
+    return seconds(text) or 0.0
+
+
+def _lead(lead: float) -> str:
+    return f"{lead:,.0f} s before" if lead >= 0 else f"{-lead:,.0f} s AFTER"
+
+
+def _commitment(source: Mapping[str, Any]) -> Iterator[Note]:
+    """What is not as it should be with the time of the commitment to a round."""
+    lead = source.get("leadSeconds")
+    if lead is not None and lead < LEAD_SECONDS:
+        yield Note(
+            Level.WARNING,
+            f"the manifest was public only at {source['publishedAt']}, {_lead(lead)} its round: at least"
+            f" {LEAD_SECONDS} s before is the rule",
+        )
+    if source.get("replaced"):
+        yield Note(Level.NOTE, f"the manifest took the place of {source['replaced']:,} with another round")
+    for each in source.get("recommitted", ()):
+        yield Note(
+            Level.WARNING,
+            f"manifest {each['k']} was replaced when its round {each['round']} was signed already: it would have given"
+            f" {each['differ']:,} entries another outcome (resultHash {each['resultHash']})",
+        )
 
 
 def verdict(audit: Mapping[str, Any]) -> str:

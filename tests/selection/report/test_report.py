@@ -14,6 +14,7 @@ import orjson
 import pytest
 from PIL import Image
 
+from regworkers_core.domain.beacon import QUICKNET_HASH
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.reporting.figures import INK, figure, horizontal_bars
 from regworkers_core.reporting.markdown import PLOT_BYTES
@@ -21,6 +22,7 @@ from regworkers_core.selection.maths.canonical import canonical_bytes
 from regworkers_core.selection.maths.manifest import Manifest
 from regworkers_core.selection.report.build import DrawReport, build_report, measured
 from regworkers_core.selection.report.checks import capacity_respected, win_rates_uniform
+from regworkers_core.selection.report.html import html_page
 from regworkers_core.selection.report.inputs import ReportContext, ReportFiles
 from regworkers_core.selection.report.markdown import images, overview
 from tests.selection.report.world import Fan, Seats, World, by_lot, fans
@@ -246,6 +248,36 @@ def test_a_beacon_needs_no_trust(world: World) -> None:
     world.seed_source = {"kind": "drand", "chain": "5" * 64, "round": 1234}
     source = figures(world).numbers["seedSource"]
     assert "public randomness" in source["guarantee"] and "1234" in source["guarantee"]
+
+
+def test_the_time_of_the_round_and_of_the_publication_is_told(world: World) -> None:
+    world.seed_source = {"kind": "drand", "chain": QUICKNET_HASH, "round": 1000}
+    files = world.draw()
+    made = read(files, ReportContext(published_at="2023-08-23T15:40:00.000Z"))
+    source = made.numbers["seedSource"]
+    assert source["roundAt"] == "2023-08-23T15:59:24.000Z" and source["leadSeconds"] == 1164
+    assert "signed at 2023-08-23T15:59:24.000Z (UTC)" in source["guarantee"]
+    assert "public at 2023-08-23T15:40:00.000Z, 1,164 s before" in source["guarantee"]
+    assert not [text for text in made.warnings if "round" in text]
+    for public, said in (("15:58:24", "60 s before its round"), ("16:00:24", "60 s AFTER its round")):
+        late = read(files, ReportContext(published_at=f"2023-08-23T{public}.000Z"))
+        assert any(said in text for text in late.warnings)
+
+
+def test_replaced_manifests_are_counted_and_so_are_the_outcomes_that_another_round_would_have_given(
+    world: World,
+) -> None:
+    world.seed_source = {"kind": "drand", "chain": QUICKNET_HASH, "round": 1000}
+    again = {"k": 1, "round": 900, "resultHash": "a" * 64, "differ": 1234}
+    context = ReportContext(replaced=2, recommitted=[again])
+    numbers, found = measured(world.draw(), context, memory_mib=200)
+    assert numbers["seedSource"]["replaced"] == 2 and numbers["seedSource"]["recommitted"] == [again]
+    assert any("took the place of 2" in note.text for note in found)
+    (warning,) = (note.text for note in found if note.level == "warning" and "already" in note.text)
+    assert "1,234 entries another outcome" in warning
+    page = html_page(numbers, {}, context)
+    for shown in ("1,234 entries", "manifests replaced", "2023-08-23T15:59:24.000Z"):
+        assert shown in page
 
 
 def test_an_empty_campaign_has_a_report(tmp_path: Path) -> None:
