@@ -12,6 +12,8 @@ DRAIN_TAG = "regworkers/drain"
 OPERATION_TAG = "regworkers/operation"
 # On every retry of a market: `<campaignId>:<marketId>:<phase>`.
 MARKET_TAG = "regworkers/market"
+# On what people launch in the UI: the name of the person. The web application sets it, over any that the client sends.
+OPERATOR_TAG = "regworkers/operator"
 # Dagster's own, on every run of a partition: of a campaign's draw, its id.
 PARTITION_TAG = "dagster/partition"
 # Dagster's own, in seconds: its run monitoring ends a run that takes longer, and marks it as failed.

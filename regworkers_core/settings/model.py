@@ -40,6 +40,7 @@ from regworkers_core.settings.operations import (
     HousekeepingSettings,
     ObservabilitySettings,
     ReviewsSettings,
+    WebSettings,
 )
 from regworkers_core.settings.places import ENV_PREFIX, Environment
 
@@ -78,6 +79,7 @@ class Settings(BaseSettings):
     housekeeping: HousekeepingSettings = HousekeepingSettings()
     vault: VaultSettings = VaultSettings()
     dagster: DagsterSettings = DagsterSettings()
+    web: WebSettings = WebSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
 
     @field_validator("selection")

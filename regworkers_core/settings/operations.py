@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from ipaddress import ip_network
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from regworkers_core.domain.alert import Severity
 from regworkers_core.settings.section import Section
@@ -177,6 +179,41 @@ class HousekeepingSettings(Section):
     # The audit log.
     operator_actions_days: int | None = Field(1095, ge=1)
     reviews_days: int | None = Field(1095, ge=1)
+
+
+class WebSettings(Section):
+    """The application around Dagster's UI (`regworkers-web`): whom it answers, and whose name a launch gets."""
+
+    # Names without a port, by which browsers, probes and programs reach it; localhost, 127.0.0.1 and [::1] always do.
+    hosts: tuple[Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")], ...] = ()
+    # The header in which a proxy says who is logged in. Empty: there is no proxy, and what is done here counts as done
+    # by the account that runs the application.
+    operator_header: str = Field("", pattern=r"^[A-Za-z0-9-]*$")
+    # Addresses or networks of that proxy. No other header is believed.
+    proxies: tuple[str, ...] = ()
+
+    @field_validator("proxies")
+    @classmethod
+    def _are_addresses(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                wrong = ip_network(proxy).prefixlen == 0
+            except ValueError:
+                wrong = True
+            if wrong:
+                raise PydanticCustomError(
+                    "proxy",
+                    "should be addresses (10.0.4.7) or networks (10.0.4.0/24) of the proxy, not of all",
+                )
+        return proxies
+
+    @model_validator(mode="after")
+    def _a_header_has_a_proxy(self) -> Self:
+        if self.operator_header and not self.proxies:
+            raise PydanticCustomError(
+                "proxy", "should be set with operatorHeader: from whom is it believed?", {"field": "proxies"}
+            )
+        return self
 
 
 class ObservabilitySettings(Section):

@@ -21,6 +21,7 @@ from regworkers_core.operations.dead_letters.queues import dead_queue, dead_queu
 from regworkers_core.operations.dead_letters.reading import OnProgress, group_letters
 from regworkers_core.operations.dead_letters.redrive import Hooks, RedriveOptions, redrive
 from regworkers_core.operations.dead_letters.truth import SETTLED, WORDS, Truths, Verdict
+from regworkers_dagster.operations.audit import who_launched
 from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.tags import OPERATION_TAG, long_run, short_run
 
@@ -106,7 +107,7 @@ def review_op(context: dg.OpExecutionContext, config: ReviewConfig, workers: Wor
         )
         closed = 0
         if config.closeSettled:
-            who = _who(context)
+            who = who_launched(context.run)
             with runtime.operator_actions.recorded(
                 "dlq review", config.queue or "all", {"closeSettled": True}, who=who
             ) as result:
@@ -144,7 +145,7 @@ def redrive_op(context: dg.OpExecutionContext, config: RedriveConfig, workers: W
             dead_queue(runtime.names, config.queue),
             Truths(runtime, refusal),
             options,
-            who=_who(context),
+            who=who_launched(context.run),
             hooks=hooks,
         )
     numbers = {name: value for name, value in report.numbers().items() if not isinstance(value, dict)}
@@ -167,7 +168,7 @@ def drop_op(context: dg.OpExecutionContext, config: DropConfig, workers: Workers
             queue,
             Truths(runtime, refusal),
             options,
-            who=_who(context),
+            who=who_launched(context.run),
             stop=stop,
             on_progress=_told(context.log.info),
         )
@@ -257,11 +258,6 @@ def _told(tell: Callable[[str], None]) -> OnProgress:
             tell(f"{done} of about {expected} messages")
 
     return show
-
-
-def _who(context: dg.OpExecutionContext) -> str:
-    """Dagster does not know who launched a run: its id stands for them."""
-    return f"dagster {context.run_id}"
 
 
 def _verdicts(texts: list[str]) -> frozenset[Verdict]:

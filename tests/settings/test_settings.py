@@ -333,3 +333,18 @@ def test_a_caller_is_trusted_by_the_arn_of_one_role(monkeypatch: pytest.MonkeyPa
     good = "arn:aws:iam::123456789012:role/backends/registration"
     monkeypatch.setenv("REGWORKERS_ELIGIBILITY__TRUSTED_CALLERS", f'["{good}"]')
     assert load_settings().eligibility.trusted_callers == (good,)
+
+
+def test_a_header_that_names_people_is_believed_from_named_proxies_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REGWORKERS_WEB__OPERATOR_HEADER", "X-Forwarded-Email")
+    assert "web.proxies: should be set with operatorHeader" in complaint()
+    for everywhere in ('["0.0.0.0/0"]', '["::/0"]', '["proxy.example.com"]'):
+        monkeypatch.setenv("REGWORKERS_WEB__PROXIES", everywhere)
+        assert "REGWORKERS_WEB__PROXIES" in complaint()
+    monkeypatch.setenv("REGWORKERS_WEB__PROXIES", '["10.0.4.0/24", "::1"]')
+    monkeypatch.setenv("REGWORKERS_WEB__HOSTS", '["dagster.example.com:443"]')
+    assert "web.hosts" in complaint()
+    monkeypatch.setenv("REGWORKERS_WEB__HOSTS", '["dagster.example.com"]')
+    assert load_settings().web.proxies == ("10.0.4.0/24", "::1")

@@ -1,0 +1,169 @@
+"""Files that people hand in and fetch: the upload form, the reports of campaigns, what jobs hand out."""
+
+from __future__ import annotations
+
+import io
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from html import escape
+from typing import BinaryIO
+
+from anyio import from_thread
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from regworkers_core.domain.reasons import Failure, RequestError, UsageError
+from regworkers_core.operations import uploads
+from regworkers_core.operations.downloads import Page, open_page
+from regworkers_core.reporting.page import page
+from regworkers_core.runtime import Runtime
+from regworkers_dagster.web.operators import Operators
+
+_PIECE_BYTES = 1024 * 1024
+# As `downloads.open_page` knows them.
+_FOLDERS = ("/reports/", "/downloads/")
+_FORM = """<h1>Hand in a file</h1>
+<p class="muted">A list of invites or codes, or references to strike, for a job that asks for an <code>upload</code>.
+The file goes to a private place, which is emptied after a day. Dagster gets its name alone.</p>
+<form id="form"><p><input type="file" id="file" required> <button>Upload</button></p></form>
+<p id="state" role="status"></p>
+<div id="answer" hidden><p>Paste this name into the job's launchpad, as its <code>upload</code>:</p>
+<p><code id="name"></code> <button id="copy" type="button">Copy</button></p></div>
+<p class="muted">Signed in as %(who)s. At most %(most)d MiB.</p>
+<script nonce="%(nonce)s">
+const at = (id) => document.getElementById(id);
+at("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const file = at("file").files[0];
+  const button = at("form").querySelector("button");
+  const request = new XMLHttpRequest();
+  const says = (text) => { at("state").textContent = text; };
+  request.open("PUT", "%(prefix)s/uploads/" + encodeURIComponent(file.name));
+  request.setRequestHeader("Content-Type", "application/octet-stream");
+  request.upload.addEventListener("progress", (sent) => {
+    says(sent.lengthComputable ? Math.floor(100 * sent.loaded / sent.total) + " %%" : "sending");
+  });
+  request.addEventListener("loadend", () => {
+    button.disabled = false;
+    const done = request.status === 201;
+    says(done ? "" : request.responseText || "The connection broke: nothing was kept.");
+    at("answer").hidden = !done;
+    if (done) at("name").textContent = JSON.parse(request.responseText).upload;
+  });
+  button.disabled = true;
+  at("answer").hidden = true;
+  request.send(file);
+});
+at("copy").addEventListener("click", () => navigator.clipboard.writeText(at("name").textContent));
+</script>"""
+
+
+class Files:
+    """`runtime` is asked for with every request, for addresses may have changed; it raises UsageError. `prefix` is the
+    path under which the application is served.
+    """
+
+    def __init__(
+        self, operators: Operators, runtime: Callable[[], Runtime], *, prefix: str, read_only: bool
+    ) -> None:
+        self._operators, self._runtime = operators, runtime
+        self._prefix, self._read_only = prefix, read_only
+
+    def routes(self) -> list[BaseRoute]:
+        """Relative to the application's prefix."""
+        return [
+            Route("/uploads", self.form),
+            Route("/uploads/{name:path}", self.take, methods=["PUT"]),
+            *(Route(f"{folder}{{path:path}}", partial(self.show, folder)) for folder in _FOLDERS),
+        ]
+
+    async def form(self, request: Request) -> Response:
+        """The page that sends a file and shows the name to paste."""
+        who = self._operators.who(request)
+        if who is None or self._read_only:
+            return PlainTextResponse(self._why_not(), 403)
+        nonce = secrets.token_urlsafe(16)
+        body = _FORM % {
+            "nonce": nonce,
+            "prefix": self._prefix,
+            "who": escape(who),
+            "most": uploads.MAX_BYTES // 1024**2,
+        }
+        policy = (
+            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'unsafe-inline'; connect-src 'self'; "
+            "base-uri 'none'; form-action 'none'"
+        )
+        headers = {"Content-Security-Policy": policy, "Cache-Control": "no-store"}
+        return HTMLResponse(page("Hand in a file", body), headers=headers)
+
+    async def take(self, request: Request) -> Response:
+        """Keep the body as a file, and answer with its name."""
+        who = self._operators.who(request)
+        if who is None or self._read_only:
+            return PlainTextResponse(self._why_not(), 403)
+        body: BinaryIO = io.BufferedReader(_Body(request.stream()), _PIECE_BYTES)
+        try:
+            name = await run_in_threadpool(self._put, request.path_params["name"], body, who)
+        except RequestError as error:
+            return PlainTextResponse(str(error), 400)
+        except ClientDisconnect:
+            return PlainTextResponse("nothing was kept", 400)
+        except (Failure, UsageError) as failure:
+            return PlainTextResponse(f"nothing was kept: {failure}", 503)
+        return JSONResponse({"upload": name}, 201)
+
+    def _put(self, file_name: str, body: BinaryIO, who: str) -> str:
+        runtime = self._runtime()
+        target = uploads.plain_name(file_name)
+        with runtime.operator_actions.recorded("ui upload", target, who=who) as result:
+            name = uploads.put(runtime, file_name, body)
+            result["upload"] = name
+        return name
+
+    def _why_not(self) -> str:
+        if self._read_only:
+            return "this server only reads"
+        return "not signed in: files are handed in through the proxy, which names the person"
+
+    async def show(self, folder: str, request: Request) -> Response:
+        """A report, or what a job handed out. All that is said of others is that they are not there."""
+        path = folder + request.path_params["path"]
+        try:
+            found = await run_in_threadpool(lambda: open_page(self._runtime(), path))
+        except (Failure, UsageError) as failure:
+            return PlainTextResponse(str(failure), 503)
+        if found is None:
+            return PlainTextResponse("there is no such report, or its day is over", 404)
+        return StreamingResponse(_pieces(found), headers=dict(found.headers))
+
+
+def _pieces(found: Page) -> Iterator[bytes]:
+    with found.body as body:
+        yield from iter(partial(body.read, _PIECE_BYTES), b"")
+
+
+class _Body(io.RawIOBase):
+    """The body of a request as a file, for a thread of the server's pool: what arrives is read on, never kept."""
+
+    def __init__(self, stream: AsyncIterator[bytes]) -> None:
+        self._stream, self._left = stream, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        if not self._left:
+            self._left = from_thread.run(self._next)
+        piece, self._left = self._left[: len(buffer)], self._left[len(buffer) :]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    async def _next(self) -> bytes:
+        # An empty piece is the end of a stream, and of a file.
+        async for piece in self._stream:
+            if piece:
+                return piece
+        return b""

@@ -1,0 +1,165 @@
+"""What a browser may send here, and on whose behalf: checked before Dagster's webserver sees a request.
+
+Dagster's own server takes a mutation from any page that is open in the same browser: as the address of a picture, as a
+form without a preflight, under any host name that resolves to this machine. Here
+
+- `Host` is a name of ours: one that a stranger's DNS points at this machine is not (421);
+- `Origin`, where there is one, is this very host and port; so is the page that `Sec-Fetch-Site` speaks of, but for a
+  link that opens a page (403);
+- nothing is changed but by POST of `application/json` to `/graphql` and PUT of a file to `/uploads/`: no page of
+  another origin can send either without a preflight, which is never granted (405, 415);
+- a body says its length and keeps within its limit (411, 413);
+- no page shows ours in a frame.
+
+A program (curl, the doctor) sends neither `Origin` nor `Sec-Fetch-Site`, and needs neither.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = structlog.get_logger()
+
+# However many ports are forwarded to this one: only what runs on the browser's own machine answers to these names.
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+# The largest query that the UI sends is some 20 KB, a long run config included.
+GRAPHQL_BYTES = 4 * 1024 * 1024
+_AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::([0-9]{1,5}))?")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+# RFC 6455: the other side breaks the rules of this one.
+_POLICY_VIOLATION = 1008
+_HEADERS = {
+    "x-frame-options": "DENY",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+class Refused(NamedTuple):
+    """Why a request goes no further: a status of HTTP, and a sentence for the sender."""
+
+    status: int
+    why: str
+
+
+class Guard:
+    """The application `app` with the checks above in front of it. `hosts` are the names besides this machine's own,
+    `prefix` is the path under which the application is served, `upload_bytes` the largest file.
+    """
+
+    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], prefix: str, upload_bytes: int) -> None:
+        self._app = app
+        self._hosts = LOOPBACK | set(hosts)
+        self._graphql, self._uploads = f"{prefix}/graphql", f"{prefix}/uploads/"
+        self._upload_bytes = upload_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        refused = self.refusal(scope["type"], scope.get("method", "GET"), scope["path"], headers)
+        if refused is None:
+            await self._app(scope, receive, _hardened(send) if scope["type"] == "http" else send)
+            return
+        log.warning("request refused", status=refused.status, why=refused.why)
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": ""})
+        else:
+            await PlainTextResponse(refused.why + "\n", refused.status)(scope, receive, _hardened(send))
+
+    def refusal(self, kind: str, method: str, path: str, headers: Headers) -> Refused | None:
+        """Why a request (`kind` is http or websocket) goes no further; None for one that does."""
+        return (
+            self._wrong_host(headers)
+            or _wrong_origin(headers)
+            or (None if kind == "websocket" else _other_site(method, headers))
+            or (None if kind == "websocket" else self._wrong_shape(method, path, headers))
+        )
+
+    def _wrong_host(self, headers: Headers) -> Refused | None:
+        given = headers.getlist("host")
+        host = _authority(given[0]) if len(given) == 1 else None
+        if host is not None and host[0] in self._hosts:
+            return None
+        return Refused(
+            421,
+            "this host name is not one of this server's: the setting web.hosts has those that it answers to",
+        )
+
+    def _wrong_shape(self, method: str, path: str, headers: Headers) -> Refused | None:
+        if method in ("GET", "HEAD"):
+            # A page to type queries into, and nothing else: Dagster would run the query of an address.
+            if path == self._graphql and "text/html" not in headers.get("accept", ""):
+                return Refused(405, "queries are sent by POST")
+            return None
+        if method == "POST" and path == self._graphql:
+            return _wrong_body(headers, "application/json", GRAPHQL_BYTES)
+        if method == "PUT" and path.startswith(self._uploads):
+            return _wrong_body(headers, "application/octet-stream", self._upload_bytes)
+        return Refused(405, "changes are sent to /graphql by POST, and files to /uploads/ by PUT")
+
+
+def _wrong_origin(headers: Headers) -> Refused | None:
+    given = headers.getlist("origin")
+    if not given:
+        return None
+    scheme, _, rest = given[0].partition("://")
+    origin, host = _authority(rest), _authority(headers["host"])
+    port = _DEFAULT_PORTS.get(scheme)
+    if len(given) == 1 and port is not None and origin is not None and host is not None:
+        ours = (host[0], host[1] or port)
+        if (origin[0], origin[1] or port) == ours:
+            return None
+    return Refused(403, "a page of another origin sent this")
+
+
+def _other_site(method: str, headers: Headers) -> Refused | None:
+    if headers.get("sec-fetch-site", "none") in ("same-origin", "none"):
+        return None
+    opens_a_page = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    if method in ("GET", "HEAD") and opens_a_page:
+        # A link in a chat or an alert.
+        return None
+    return Refused(403, "a page of another site sent this")
+
+
+def _wrong_body(headers: Headers, content_type: str, most_bytes: int) -> Refused | None:
+    given = headers.getlist("content-type")
+    # `text/plain; x=application/json` needs no preflight.
+    if len(given) != 1 or given[0].partition(";")[0].strip().lower() != content_type:
+        return Refused(415, f"this is sent as {content_type}")
+    length = headers.get("content-length", "")
+    if not (length.isascii() and length.isdigit()):
+        return Refused(411, "the length of the body is missing")
+    if int(length) > most_bytes:
+        return Refused(413, f"the body is larger than {most_bytes // (1024 * 1024)} MiB")
+    return None
+
+
+def _authority(text: str) -> tuple[str, int | None] | None:
+    """Host and port of `text`, in lower case; None for what is neither a name nor an address."""
+    found = _AUTHORITY.fullmatch(text.lower())
+    return None if found is None else (found[1], int(found[2]) if found[2] else None)
+
+
+def _hardened(send: Send) -> Send:
+    async def with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+            # Beside a policy that the page has already: both hold.
+            headers.append("content-security-policy", "frame-ancestors 'none'")
+        await send(message)
+
+    return with_headers

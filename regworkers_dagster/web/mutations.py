@@ -1,0 +1,240 @@
+"""Whose name a launch gets, and a row of `operator_actions` for every other change that people make in the UI.
+
+The resolvers of GraphQL's mutations are wrapped, so it does not matter how a change is written: under an alias, in a
+fragment, several in one document, with its arguments as variables or in the text. A mutation that a newer Dagster
+brings is recorded like the others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from inspect import isawaitable
+from typing import Any
+
+from dagster_graphql.schema.errors import GraphenePythonError
+from dagster_shared.error import SerializableErrorInfo
+from graphene import Schema
+from graphql import GraphQLError, GraphQLUnionType, default_field_resolver, get_named_type
+
+from regworkers_core.adapters.mongo.operator_actions import OperatorActions
+from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_dagster.tags import OPERATOR_TAG
+from regworkers_dagster.web.operators import Operators
+
+Arguments = dict[str, Any]
+Resolver = Callable[..., Any]
+
+# What of them becomes a run has the tag, and the run's own steps are in the audit log.
+LAUNCHES = frozenset(
+    {
+        "launchMultipleRuns",
+        "launchPartitionBackfill",
+        "launchPipelineExecution",
+        "launchPipelineReexecution",
+        "launchRun",
+        "launchRunReexecution",
+    }
+)
+# It copies the tags of the backfill that it repeats, and takes none. So it is recorded, too.
+REPEATS_A_BACKFILL = "reexecutePartitionBackfill"
+# They change nothing but what the UI shows to its user next.
+OF_THE_UI = frozenset({"logTelemetry", "setNuxSeen"})
+
+# Arguments that name something of ours, the best name first. All others (cursors, descriptions, metadata) are free
+# text and are not kept.
+_NAMES = (
+    "sensorName",
+    "scheduleName",
+    "runId",
+    "runIds",
+    "backfillId",
+    "parentRunId",
+    "path",
+    "partitionKey",
+    "partitionKeys",
+    "concurrencyKey",
+    "repositoryLocationName",
+    "locationName",
+    "componentId",
+    "defsStateKey",
+    "checkName",
+    "partitionsDefName",
+)
+_NUMBERS = ("limit", "paused", "passed", "wipeMaterializations", "terminatePolicy", "strategy", "stepKey")
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
+_MOST_OF_A_LIST = 20
+
+
+class Mutations:
+    """`actions` is asked for with every change, for addresses may have changed; it raises UsageError."""
+
+    def __init__(self, operators: Operators, actions: Callable[[], OperatorActions]) -> None:
+        self._operators, self._actions = operators, actions
+
+    def wrap(self, schema: Schema) -> None:
+        """Put ourselves around every mutation of `schema`."""
+        mutations = schema.graphql_schema.mutation_type
+        for name, field in ({} if mutations is None else mutations.fields).items():
+            if name not in OF_THE_UI:
+                wrapped = self._launching if name in LAUNCHES else self._recording
+                field.resolve = wrapped(name, field.resolve or default_field_resolver)
+
+    def _launching(self, name: str, resolve: Resolver) -> Resolver:
+        def launch(root: Any, info: Any, **arguments: Any) -> Any:
+            try:
+                who = self._who(info)
+            except _Refused as refused:
+                return refused.answer(info)
+            return resolve(root, info, **tagged(arguments, who))
+
+        return launch
+
+    def _recording(self, name: str, resolve: Resolver) -> Resolver:
+        def change(root: Any, info: Any, **arguments: Any) -> Any:
+            what = f"ui {name}"
+            try:
+                who = self._who(info)
+                target, facts = described(arguments, named(info.context, arguments))
+                actions = self._actions()
+                action_id = actions.begins(what, target, facts, who=who)
+            except _Refused as refused:
+                return refused.answer(info)
+            except (Failure, UsageError) as failure:
+                return _Refused(f"not done, because it could not be recorded: {failure}").answer(info)
+
+            def ended(answer: Any) -> Any:
+                if name == REPEATS_A_BACKFILL:
+                    _rename(info.context.instance, answer, who)
+                actions.last_words(action_id, what, *outcome(answer))
+                return answer
+
+            async def ends(answer: Awaitable[Any]) -> Any:
+                try:
+                    found = await answer
+                except BaseException as error:
+                    actions.last_words(action_id, what, "failed", {"error": type(error).__name__})
+                    raise
+                return ended(found)
+
+            try:
+                answer = resolve(root, info, **arguments)
+            except BaseException as error:
+                actions.last_words(action_id, what, "failed", {"error": type(error).__name__})
+                raise
+            return ends(answer) if isawaitable(answer) else ended(answer)
+
+        return change
+
+    def _who(self, info: Any) -> str:
+        if info.context.read_only:
+            raise _Refused("this server only reads")
+        connection = info.context.source
+        who = None if connection is None else self._operators.who(connection)
+        if who is None:
+            raise _Refused("not signed in: changes are made through the proxy, which names the person")
+        return who
+
+
+class _Refused(Exception):
+    """Why a mutation is not made."""
+
+    def answer(self, info: Any) -> Any:
+        """In the form that the UI shows best: as one of Dagster's own errors, where the mutation has them."""
+        kind = get_named_type(info.return_type)
+        if isinstance(kind, GraphQLUnionType) and any(each.name == "PythonError" for each in kind.types):
+            error = SerializableErrorInfo(f"{self}\n", [], None)
+            return GraphenePythonError(error)  # type: ignore[no-untyped-call]
+        raise GraphQLError(str(self))
+
+
+def tagged(arguments: Mapping[str, Any], who: str) -> Arguments:
+    """The arguments of a launch with the tag of the person, in place of any such tag that the client sent."""
+    changed = dict(arguments)
+    if execution := arguments.get("executionParams"):
+        changed["executionParams"] = _execution(execution, who)
+    if executions := arguments.get("executionParamsList"):
+        changed["executionParamsList"] = [_execution(each, who) for each in executions]
+    for name, tags in (("reexecutionParams", "extraTags"), ("backfillParams", "tags")):
+        if params := arguments.get(name):
+            changed[name] = {**params, tags: _tags(params.get(tags), who)}
+    return changed
+
+
+def _execution(params: Mapping[str, Any], who: str) -> Arguments:
+    metadata = params.get("executionMetadata") or {}
+    return {**params, "executionMetadata": {**metadata, "tags": _tags(metadata.get("tags"), who)}}
+
+
+def _tags(tags: Sequence[Mapping[str, str]] | None, who: str) -> list[Mapping[str, str]]:
+    others = [tag for tag in tags or () if tag["key"] != OPERATOR_TAG]
+    return [*others, {"key": OPERATOR_TAG, "value": who}]
+
+
+def _rename(instance: Any, answer: Any, who: str) -> None:
+    """A backfill that was just made from another one is this person's, and so are the runs to come."""
+    backfill = instance.get_backfill(getattr(answer, "backfill_id", None) or "")
+    if backfill is not None:
+        instance.update_backfill(backfill._replace(tags={**backfill.tags, OPERATOR_TAG: who}))
+
+
+def described(arguments: Mapping[str, Any], name: str = "") -> tuple[str, dict[str, Any]]:
+    """What a change is done to, and its arguments as the audit log keeps them: names and numbers of ours, no free text
+    and nothing that looks like a mail address. `name` is what an opaque id stands for.
+    """
+    facts: dict[str, Any] = {}
+    for key, value in _leaves(arguments):
+        kept = _kept(value)
+        if kept is None:
+            continue
+        if key in facts:
+            before = facts[key] if isinstance(facts[key], list) else [facts[key]]
+            kept = [*before, *(kept if isinstance(kept, list) else [kept])]
+        facts[key] = kept[:_MOST_OF_A_LIST] if isinstance(kept, list) else kept
+    target = name or next((facts[key] for key in _NAMES if key in facts), "")
+    return (", ".join(map(str, target)) if isinstance(target, list) else str(target)), facts
+
+
+def _leaves(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in arguments.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value)
+        elif isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
+            for each in value:
+                yield from _leaves(each)
+        elif key == "path" and isinstance(value, list):
+            # Of an asset.
+            yield key, "/".join(map(str, value))
+        elif key in _NAMES or key in _NUMBERS:
+            yield key, value
+
+
+def _kept(value: Any) -> Any:
+    if isinstance(value, list):
+        return [kept for each in value if (kept := _kept(each)) is not None]
+    if isinstance(value, bool | int):
+        return value
+    text = str(getattr(value, "value", value))
+    return text if _PLAIN.fullmatch(text) else None
+
+
+def named(context: Any, arguments: Mapping[str, Any]) -> str:
+    """The sensor or schedule that an opaque id stands for; empty where there is no such id."""
+    given = {arguments.get(key) for key in ("id", "job_origin_id", "schedule_origin_id")} - {None}
+    if not given:
+        return ""
+    for location in context.code_locations:
+        for repository in location.get_repositories().values():
+            for each in (*repository.get_sensors(), *repository.get_schedules()):
+                if {each.get_remote_origin_id(), each.get_compound_id().to_string()} & given:
+                    return str(each.name)
+    return ""
+
+
+def outcome(answer: Any) -> tuple[str, dict[str, Any]]:
+    """`done` or `failed`, and the type of the answer: Dagster returns its errors, it does not raise them."""
+    meta = getattr(type(answer), "_meta", None)
+    kind = meta.name if meta is not None else ""
+    interfaces = [each._meta.name for each in getattr(meta, "interfaces", ())]
+    failed = "Error" in interfaces or kind.endswith("Failure")
+    return ("failed" if failed else "done"), ({"answer": kind} if kind else {})

@@ -1,0 +1,119 @@
+"""`regworkers-web`: the application as a server, in place of `dagster-webserver` and with its options.
+
+`make dev` starts it so; the image has it under the name `dagster-webserver`, too, so that Dagster's Helm chart starts
+nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from ipaddress import ip_address
+from typing import Any
+
+import click
+import uvicorn
+from dagster import DagsterInstance
+from dagster._cli.workspace.cli_target import workspace_opts_to_load_target
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._utils.log import configure_loggers
+from dagster_shared.cli import WorkspaceOpts
+from dagster_webserver.cli import dagster_webserver
+from dagster_webserver.version import __version__
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.observability.logs import configure_logging
+from regworkers_core.settings import load_settings
+from regworkers_core.settings.operations import WebSettings
+from regworkers_dagster.web.application import application
+
+_PORT = 3000
+# Of Dagster's options: for parents that start it with an instance and a pipe of their own, and its own version.
+_NOT_OURS = frozenset({"instance_ref", "shutdown_pipe", "suppress_warnings", "version"})
+
+
+def serve(
+    host: str,
+    port: int | None,
+    path_prefix: str,
+    db_statement_timeout: int,
+    db_pool_recycle: int,
+    db_pool_max_overflow: int,
+    read_only: bool,
+    uvicorn_log_level: str,
+    dagster_log_level: str,
+    log_format: str,
+    code_server_log_level: str,
+    live_data_poll_rate: int,
+    **workspace: Any,
+) -> None:
+    """Serve until SIGINT or SIGTERM. Raises UsageError for an address at which strangers could launch a run."""
+    settings = load_settings()
+    refuse_strangers(host, settings.web, read_only=read_only)
+    configure_loggers(formatter=log_format, log_level=dagster_log_level.upper())
+    configure_logging(settings.observability.log_level)
+    target = workspace_opts_to_load_target(WorkspaceOpts.extract_from_cli_options(workspace))
+    with DagsterInstance.get() as instance:
+        instance.optimize_for_webserver(db_statement_timeout, db_pool_recycle, db_pool_max_overflow)
+        with WorkspaceProcessContext(
+            instance,
+            workspace_load_target=target,
+            version=__version__,
+            read_only=read_only,
+            code_server_log_level=code_server_log_level,
+        ) as context:
+            uvicorn.run(
+                application(
+                    context,
+                    settings.web,
+                    read_only=read_only,
+                    prefix=path_prefix,
+                    poll_milliseconds=live_data_poll_rate,
+                    lifespan=_lifespan,
+                ),
+                host=host,
+                port=port or _PORT,
+                log_level=uvicorn_log_level,
+                # The address of a connection is the one that it comes from: whose header names a person depends on it.
+                proxy_headers=False,
+                server_header=False,
+            )
+
+
+def refuse_strangers(host: str, settings: WebSettings, *, read_only: bool) -> None:
+    """Raises UsageError for a server that other machines reach and that knows no names."""
+    if read_only or settings.operator_header or host == "localhost":
+        return
+    with suppress(ValueError):
+        if ip_address(host).is_loopback:
+            return
+    raise UsageError(
+        f"at {host} every machine that reaches it could launch a run: listen on 127.0.0.1, or name the login in front "
+        "of it (web.operatorHeader, web.proxies), or add --read-only"
+    )
+
+
+@asynccontextmanager
+async def _lifespan(_app: Any) -> AsyncIterator[None]:
+    # Ctrl-C while connections are open.
+    with suppress(asyncio.CancelledError):
+        yield
+
+
+command = click.Command(
+    "regworkers-web",
+    params=[option for option in dagster_webserver.params if option.name not in _NOT_OURS],
+    callback=serve,
+    help="Serve Dagster's UI behind checks of who sends a request, with the upload form and the reports. "
+    "The settings `web` say for which host names, and how a proxy names the person (docs/security.md).",
+)
+
+
+def main() -> None:
+    """Exit code 2 with one line for what only the caller can change."""
+    try:
+        command(auto_envvar_prefix="DAGSTER_WEBSERVER")
+    except UsageError as error:
+        click.echo(f"regworkers-web: {error}", err=True)
+        raise SystemExit(2) from None

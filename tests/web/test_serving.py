@@ -1,0 +1,59 @@
+"""`regworkers-web`: the options of Dagster's command, and where it listens."""
+
+from __future__ import annotations
+
+import pytest
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.settings import PROJECT_ROOT
+from regworkers_core.settings.operations import WebSettings
+from regworkers_dagster.web import serve
+from regworkers_dagster.web.serve import command, main, refuse_strangers
+
+PROXIED = WebSettings(operator_header="X-User", proxies=("10.0.0.7",))
+
+
+def test_it_takes_the_command_line_of_dagsters_helm_chart() -> None:
+    workspace = str(PROJECT_ROOT / "workspace.yaml")
+    line = (
+        f"-h 0.0.0.0 -p 80 -w {workspace} --db-statement-timeout 15000 --db-pool-recycle 3600 "
+        "--db-pool-max-overflow 20 --path-prefix /dagster --log-level warning --read-only"
+    )
+    given = command.make_context("regworkers-web", line.split()).params
+    assert (given["host"], given["port"], given["path_prefix"], given["read_only"]) == (
+        "0.0.0.0",
+        80,
+        "/dagster",
+        True,
+    )
+    assert given["workspace"] == (workspace,)
+
+
+def test_by_default_it_listens_on_this_machine_alone() -> None:
+    given = command.make_context("regworkers-web", []).params
+    assert given["host"] == "127.0.0.1"
+    refuse_strangers(given["host"], WebSettings(), read_only=False)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.0.0.5", "::1"])
+def test_no_login_is_needed_where_only_this_machine_reaches_it(host: str) -> None:
+    refuse_strangers(host, WebSettings(), read_only=False)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "dagster.example.com"])
+def test_it_does_not_listen_for_others_without_a_login_in_front(host: str) -> None:
+    with pytest.raises(UsageError, match=r"web\.operatorHeader"):
+        refuse_strangers(host, WebSettings(), read_only=False)
+    refuse_strangers(host, PROXIED, read_only=False)
+    refuse_strangers(host, WebSettings(), read_only=True)
+
+
+def test_wrong_use_is_a_line_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["regworkers-web", "--host", "0.0.0.0"])
+    monkeypatch.setattr(serve, "load_settings", lambda: type("Settings", (), {"web": WebSettings()}))
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith("regworkers-web: at 0.0.0.0 every machine")

@@ -1,0 +1,171 @@
+"""Dagster with a job, a partitioned asset, a sensor and a schedule, and clients as they come from a browser."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import dagster as dg
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import PythonFileTarget
+from starlette.testclient import TestClient
+
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings.operations import WebSettings
+from regworkers_dagster.web.application import application
+
+LOCATION = """
+import dagster as dg
+
+
+@dg.op(config_schema={"seats": dg.Field(int, default_value=1)})
+def nothing(): ...
+
+
+@dg.job
+def draw():
+    nothing()
+
+
+@dg.asset(partitions_def=dg.DynamicPartitionsDefinition(name="campaigns"))
+def winners(): ...
+
+
+@dg.sensor(job=draw, default_status=dg.DefaultSensorStatus.RUNNING)
+def watch(): ...
+
+
+@dg.schedule(job=draw, cron_schedule="0 3 * * *")
+def nightly(): ...
+
+
+defs = dg.Definitions(assets=[winners], jobs=[draw], sensors=[watch], schedules=[nightly])
+"""
+# Runs wait in the queue, which no daemon empties here.
+HOME = "run_coordinator: {module: dagster._core.run_coordinator, class: QueuedRunCoordinator}\n"
+REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": "location.py"}
+SELECTOR = {**REPOSITORY, "jobName": "draw"}
+# What the upload form says of a file.
+FILE = {"content-type": "application/octet-stream"}
+# As the UI sends it, and as it fits into an address.
+LAUNCH = """mutation Launch($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+  }
+}"""
+LAUNCH_INLINE = """mutation { launchPipelineExecution(executionParams: {selector: {repositoryName: "__repository__",
+  repositoryLocationName: "location.py", jobName: "draw"}}) { __typename } }"""
+
+
+@contextmanager
+def dagster_context() -> Iterator[WorkspaceProcessContext]:
+    """A workspace with the location above, on an instance of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        location = Path(folder) / "location.py"
+        location.write_text(LOCATION)
+        (Path(folder) / "dagster.yaml").write_text(HOME)
+        with (
+            dg.DagsterInstance.from_config(folder) as instance,
+            WorkspaceProcessContext(
+                instance,
+                PythonFileTarget(
+                    python_file=str(location),
+                    attribute=None,
+                    working_directory=folder,
+                    location_name="location.py",
+                ),
+            ) as context,
+        ):
+            yield context
+
+
+@dataclass
+class Actions:
+    """The audit log in memory; `away` as MongoDB may be."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    away: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def begins(self, what: str, target: str, arguments: Mapping[str, Any], *, who: str = "") -> str:
+        if self.away:
+            raise TransientFailure("mongo", "no answer")
+        with self.lock:
+            row = {"what": what, "target": target, "arguments": dict(arguments), "who": who}
+            self.rows.append({**row, "outcome": "running"})
+            return str(len(self.rows) - 1)
+
+    def last_words(self, action_id: str, what: str, outcome: str, result: Mapping[str, Any]) -> None:
+        row = self.rows[int(action_id)]
+        assert row["what"] == what
+        row.update(outcome=outcome, result=dict(result))
+
+    @contextmanager
+    def recorded(self, what: str, target: str, *, who: str = "") -> Iterator[dict[str, Any]]:
+        action_id = self.begins(what, target, {}, who=who)
+        result: dict[str, Any] = {}
+        try:
+            yield result
+        except BaseException:
+            self.last_words(action_id, what, "failed", result)
+            raise
+        self.last_words(action_id, what, "done", result)
+
+
+class Site:
+    """The application on `context`, and those who ask it."""
+
+    def __init__(
+        self,
+        context: WorkspaceProcessContext,
+        *,
+        runtime: Runtime | None = None,
+        prefix: str = "",
+        **web: Any,
+    ) -> None:
+        self.context, self.instance, self.actions = context, context.instance, Actions()
+        given = runtime or cast(Runtime, SimpleNamespace(operator_actions=self.actions))
+        self.app = application(
+            context,
+            WebSettings(**web),
+            read_only=context.create_request_context().read_only,
+            prefix=prefix,
+            runtime=lambda: given,
+        )
+        self.prefix = prefix
+
+    def client(
+        self, base: str = "http://localhost:3000", *, address: str = "127.0.0.1", **headers: str
+    ) -> TestClient:
+        """A client at `address`; header names with `_` for `-`."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return TestClient(self.app, base_url=base, client=(address, 50_000), headers=named)
+
+    def ask(self, query: str, variables: Mapping[str, Any] | None = None, **headers: str) -> dict[str, Any]:
+        """The answer to a program, or to the UI's own page if `headers` say so."""
+        answer = self.client(**headers).post(
+            f"{self.prefix}/graphql", json={"query": query, "variables": dict(variables or {})}
+        )
+        document: dict[str, Any] = answer.json()
+        return document
+
+    def launch(self, *, tags: Mapping[str, str] | None = None, **headers: str) -> dg.DagsterRun:
+        """A run of the job, as the launchpad asks for it."""
+        sent = [{"key": key, "value": value} for key, value in (tags or {}).items()]
+        params = {"selector": SELECTOR, "executionMetadata": {"tags": sent}}
+        found = self.ask(LAUNCH, {"params": params}, **headers)
+        return self.run_of(found["data"]["launchRun"])
+
+    def run_of(self, launched: Mapping[str, Any]) -> dg.DagsterRun:
+        """The run of an answer that says that one was launched."""
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        run = self.instance.get_run_by_id(launched["run"]["runId"])
+        assert run is not None
+        return run
