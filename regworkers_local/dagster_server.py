@@ -1,4 +1,4 @@
-"""Dagster for an instance of the embedded stack: webserver and daemon as two children.
+"""Dagster for an instance of the embedded stack: the web application around it and the daemon as two children.
 
 Two children and not `dagster dev`: ready in about 3 s instead of 5 s on two cores, one process and 95 MB less.
 Either way a code server can outlive its parent for a while, so a stop sweeps the whole session. Like the servers
@@ -52,7 +52,7 @@ LOCATIONS = """{ instance { daemonHealth { allDaemonStatuses { daemonType health
 
 
 class DagsterProcess:
-    """Webserver and daemon on `workspace.yaml` of the project. As a context manager they run inside only.
+    """Web application and daemon on `workspace.yaml` of the project. As a context manager they run inside only.
 
     The default instance has DAGSTER_HOME at the project root; any other one has a home of its own in its
     folder, so that several run side by side. A second object for the same instance finds what runs.
@@ -124,7 +124,7 @@ class DagsterProcess:
             self._create_storage(environment)
         shared = ["-w", str(workspace)]
         commands = {
-            "webserver": ["-m", "dagster_webserver", "--host", HOST, "--port", str(port), *shared],
+            "webserver": ["-m", "regworkers_dagster.web", "--host", HOST, "--port", str(port), *shared],
             "daemon": ["-m", "dagster._daemon", "run", *shared],
         }
         refs: dict[str, ProcessRef] = {}

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import yaml
 
+from regworkers_core.operations.uploads import MAX_BYTES
 from regworkers_core.settings import PROJECT_ROOT
+from regworkers_core.settings.operations import WebSettings
+from regworkers_dagster.web.guard import LOOPBACK
 
 PROXY = PROJECT_ROOT / "deploy" / "proxy"
 # A directive is its words and, with braces, the directives in it.
@@ -100,7 +105,7 @@ def test_only_the_group_of_operators_reaches_the_ui_that_changes_things() -> Non
     assert not any(map(fits, ("", readers, operators + "-former", "no-" + operators)))
     comment = (PROXY / "nginx.conf").read_text(encoding="utf-8")
     for line in comment.splitlines():
-        if "dagster-webserver" in line:
+        if "regworkers-web" in line:
             reads = upstreams()["dagster_readers"].rpartition(":")[2] in line
             assert reads == ("--read-only" in line) and "--host 127.0.0.1" in line
 
@@ -111,6 +116,23 @@ def test_what_the_browser_says_of_itself_counts_for_nothing() -> None:
     assert taken["$auth_groups"] == "$upstream_http_x_auth_request_groups"
     headers = {words[0]: words[1] for words in values(root, "proxy_set_header")}
     assert headers["Cookie"] == headers["Authorization"] == ""
+
+
+@pytest.mark.parametrize("environment", ["qa", "preprod", "prod"])
+def test_the_person_whom_the_application_believes_in_is_the_one_who_logged_in(environment: str) -> None:
+    config = yaml.safe_load(
+        (PROJECT_ROOT / "configs" / f"{environment}.config.yml").read_text(encoding="utf-8")
+    )
+    (root,) = [block for words, block in named(secure(), "location") if words[-1] == "/"]
+    headers = {words[0]: words[1] for words in values(root, "proxy_set_header")}
+    assert headers[config["web"]["operatorHeader"]] == "$auth_user"
+    assert set(config["web"]["proxies"]) == {"127.0.0.1", "::1"}
+    # Nothing in the place of a name: an empty header is not sent on.
+    assert ["$auth_user", ""] in values(secure(), "set")
+    assert ["$auth_user", "$upstream_http_x_auth_request_email"] in values(root, "auth_request_set")
+    # An origin has its port, and so has the host that it is compared with.
+    assert headers["Host"] == "$http_host"
+    assert ["512m"] in values(secure(), "client_max_body_size") and MAX_BYTES == 512 * 1024**2
 
 
 def test_the_session_is_for_this_host_over_tls_and_ends() -> None:
@@ -124,6 +146,31 @@ def test_the_session_is_for_this_host_over_tls_and_ends() -> None:
 def test_in_the_cluster_there_is_a_webserver_that_only_reads_and_none_that_the_world_reaches() -> None:
     values_file = PROJECT_ROOT / "deploy" / "kubernetes" / "values.yaml"
     chart = yaml.safe_load(values_file.read_text(encoding="utf-8"))
-    assert chart["dagsterWebserver"]["enableReadOnly"] is True
-    assert chart["dagsterWebserver"]["service"]["type"] == "ClusterIP"
+    web = chart["dagsterWebserver"]
+    assert web["enableReadOnly"] is True
+    assert web["service"]["type"] == "ClusterIP"
     assert not chart.get("ingress", {}).get("enabled")
+
+
+def test_in_the_cluster_the_ui_is_ours_and_answers_the_names_by_which_it_is_reached() -> None:
+    kubernetes = PROJECT_ROOT / "deploy" / "kubernetes"
+    chart = yaml.safe_load((kubernetes / "values.yaml").read_text(encoding="utf-8"))
+    web, (code,) = chart["dagsterWebserver"], chart["dagster-user-deployments"]["deployments"]
+    assert web["image"] == code["image"]
+    dockerfile = (PROJECT_ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+    assert 'ln -sf "$(command -v regworkers-web)" "$(command -v dagster-webserver)"' in dockerfile
+    given = {each["name"]: json.loads(each["value"]) for each in web["env"]}
+    settings = WebSettings(
+        hosts=given["REGWORKERS_WEB__HOSTS"], operator_header="X", proxies=given["REGWORKERS_WEB__PROXIES"]
+    )
+    looks = yaml.safe_load((kubernetes / "alerts-cronjob.yaml").read_text(encoding="utf-8"))
+    pod = looks["spec"]["jobTemplate"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    address = {each["name"]: each["value"] for each in container["env"]}["REGWORKERS_DAGSTER__URL"]
+    assert address.removeprefix("http://").split(":") == [settings.hosts[1], str(web["service"]["port"])]
+    assert web["readinessProbe"]["httpGet"]["port"] == web["service"]["port"]
+    (header,) = web["readinessProbe"]["httpGet"]["httpHeaders"]
+    assert header["name"] == "Host" and header["value"] in LOOPBACK
+    policy = yaml.safe_load((kubernetes / "web-network-policy.yaml").read_text(encoding="utf-8"))
+    (rule,) = policy["spec"]["ingress"]
+    assert pod["metadata"]["labels"] in [each["podSelector"]["matchLabels"] for each in rule["from"]]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import sys
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
+import httpx2
 import pytest
 import yaml
 
@@ -17,7 +19,16 @@ from regworkers_local.stack import StartFailed
 from regworkers_local.state import process_refs, read_json
 from tests.support.waiting import wait_until
 
-DEFINITIONS = "import dagster\n\n@dagster.asset\ndef one(): ...\n\ndefs = dagster.Definitions(assets=[one])\n"
+DEFINITIONS = """import dagster
+
+@dagster.job
+def draw(): ...
+
+defs = dagster.Definitions(jobs=[draw])
+"""
+LAUNCH = """mutation { launchRun(executionParams: {selector: {repositoryName: "__repository__",
+  repositoryLocationName: "location.py", jobName: "draw"}}) { __typename ... on PythonError { message } } }"""
+JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture
@@ -34,7 +45,40 @@ def refs(dagster: DagsterProcess) -> list[ProcessRef]:
     return list(process_refs(read_json(dagster.folder / "dagster.json")).values())
 
 
-def test_it_serves_the_project_from_a_home_of_the_instances_own_and_leaves_nothing(project: Path) -> None:
+def another_page(url: str) -> None:
+    """A page that is open in the same browser launches nothing, and follows no run."""
+    address = url + "/graphql?" + urllib.parse.urlencode({"query": LAUNCH})
+    assert httpx2.get(address, headers={"accept": "image/*"}).status_code == 405
+    sent = httpx2.post(address, headers={"content-type": "text/plain", "origin": "https://evil.example"})
+    assert sent.status_code == 403
+    rebound = httpx2.get(url, headers={"host": "evil.example:3000"})
+    assert rebound.status_code == 421
+    socket = httpx2.get(
+        url + "/graphql",
+        headers={
+            "connection": "upgrade",
+            "upgrade": "websocket",
+            "sec-websocket-version": "13",
+            "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA==",
+            "sec-websocket-protocol": "graphql-ws",
+            "origin": "https://evil.example",
+        },
+    )
+    assert socket.status_code == 403
+
+
+def forged_name(url: str) -> None:
+    """The address of the connection counts, not the one that a header claims."""
+    headers = {**JSON, "x-forwarded-email": "eve@example.com", "x-forwarded-for": "10.0.0.7"}
+    answer = httpx2.post(url + "/graphql", json={"query": LAUNCH}, headers=headers)
+    assert "not signed in" in answer.json()["data"]["launchRun"]["message"]
+
+
+def test_it_serves_the_project_from_a_home_of_the_instances_own_and_leaves_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGWORKERS_WEB__OPERATOR_HEADER", "X-Forwarded-Email")
+    monkeypatch.setenv("REGWORKERS_WEB__PROXIES", '["10.0.0.7"]')
     with DagsterProcess(project, "other") as dagster:
         with urllib.request.urlopen(dagster.url + "/server_info") as answer:
             assert answer.status == 200
@@ -42,6 +86,9 @@ def test_it_serves_the_project_from_a_home_of_the_instances_own_and_leaves_nothi
         assert not (project / ".dagster").exists()
         leaders = refs(dagster)
         assert len(processes.family(leaders)) > len(leaders)  # the code servers too
+
+        another_page(dagster.url)
+        forged_name(dagster.url)
 
         again = DagsterProcess(project, "other")
         again.start()
