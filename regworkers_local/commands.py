@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows, visible
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.settings import PROJECT_ROOT
 
@@ -101,12 +101,12 @@ def logs(
     ends = {name: _size(stack.log_file(name)) for name in names}
     for name in names:
         for line in stack.logs(name, lines):
-            typer.echo(line if server else f"{name} | {line}")
+            typer.echo(visible(line if server else f"{name} | {line}", keep="\t"))
     while follow:
         time.sleep(FOLLOW_SECONDS)
         for name in names:
             for line in _read_on(stack.log_file(name), ends, name):
-                typer.echo(line if server else f"{name} | {line}")
+                typer.echo(visible(line if server else f"{name} | {line}", keep="\t"))
 
 
 def _stack(instance: str | None) -> Stack:

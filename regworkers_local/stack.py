@@ -207,7 +207,7 @@ class Stack:
             if server in dead:
                 loss = self._loss(server)
                 self._start(server, state, keep_port=server.name in remembered)
-                (self.folder / server.name / READY_MARK).touch()
+                (self.folder / server.name / READY_MARK).touch(mode=0o600)
                 if loss:
                     progress(loss)
                 progress(f"{server.name}: {server.program} listens on {state.address(server.name)}")

@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from regworkers_core.cli.naming import campaign_id_of
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, visible
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.private_files import write_private
 from regworkers_core.runtime import Runtime
@@ -136,7 +136,7 @@ def receipt_command(
     if form is ReceiptFormat.HTML:
         data = page(receipt, checked).encode()
     elif form is ReceiptFormat.TEXT:
-        data = receipt_text(receipt, checked).encode()
+        data = visible(receipt_text(receipt, checked), keep="\n").encode()
     if output is not None:
         _write(output, data)
     else:

@@ -74,7 +74,8 @@ class _Lines:
     """The last processor: a line of text. structlog keeps it, so that the lines of entries are set up with the rest."""
 
     def __init__(self, *, human: bool, entry_rate: float, copy_to: Path | None) -> None:
-        self._human = structlog.dev.ConsoleRenderer() if human else None
+        # A value may hold what acts upon a terminal: `repr` shows it.
+        self._human = structlog.dev.ConsoleRenderer(repr_native_str=True) if human else None
         self._copy = None if copy_to is None else _copy(copy_to)
         self.on_stderr = not human
         self.entry_rate = entry_rate if self.on_stderr or self._copy is not None else 0.0

