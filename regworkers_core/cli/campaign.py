@@ -254,6 +254,7 @@ def _standing(report: CampaignReport) -> RenderableType:
         "since": report.since,
         "open": f"{campaign.opens_at} to {campaign.closes_at}",
         "entries in the replica": f"{report.entries:,}, and {report.tombstones:,} removed",
+        **_annulment(report.record),
         "notifications": "paused" if report.notifications.get("paused") else "on",
     }
     parts: list[RenderableType] = [facts(head), stock_table(report.as_dict()["codes"])]
@@ -270,6 +271,12 @@ def stock_table(codes: list[dict[str, Any]], title: str = "codes") -> Renderable
     names = ("marketId", "capacity", "available", "assigned", "redeemed", "void", "missing")
     columns = ("market", "seats", "available", "assigned", "redeemed", "void", "missing")
     return rows(columns, [[stock[name] for name in names] for stock in codes], title=title)
+
+
+def _annulment(record: DrawRecord | None) -> dict[str, str]:
+    if record is None or not record.annulled:
+        return {}
+    return {"annulled": f"{record.annulled['annulledAt']}: {record.annulled['reason']}"}
 
 
 def _phases(report: CampaignReport) -> RenderableType:

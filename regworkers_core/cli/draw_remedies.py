@@ -1,7 +1,8 @@
-"""`regworkers draw replan-code`: what helps when a draw cannot go on as it was planned."""
+"""`regworkers draw annul|replan-code`: what helps when a draw must not count, or cannot go on as it was planned."""
 
 from __future__ import annotations
 
+import sys
 import uuid
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from regworkers_core.cli.naming import campaign_id_of
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.fencing import DrawBusy
 
 CampaignArgument = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")]
 Confirm = Annotated[
@@ -22,7 +24,57 @@ Confirm = Annotated[
 
 
 def register(draw: typer.Typer) -> None:
+    draw.command("annul")(annul_command)
     draw.command("replan-code")(replan_command)
+
+
+def annul_command(
+    campaign_id: CampaignArgument,
+    reason: Annotated[str, typer.Option(help="published with the annulment, in annulled.json")],
+    confirm: Confirm = "",
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """End a draw that must not count: no message goes out any more, no phase follows, the reason is published.
+
+    Shows what it would stop and asks for the word; --confirm gives it where nothing can be asked. It cannot be undone,
+    and the campaign is never drawn again. A repeat goes on where one was killed. Exit code 1 while it is not confirmed,
+    and while fans hold codes that its issuer has to block.
+    """
+    # Late, for it brings pyarrow and DuckDB.
+    from regworkers_core.selection.draw.annul import annul, preview
+
+    runtime = Runtime.load()
+    campaign_id, run_id = campaign_id_of(runtime, campaign_id), f"cli-{uuid.uuid4().hex[:12]}"
+    done = preview(runtime, campaign_id)
+    require_word(confirm, done.word)
+    if not done.annulled and not confirm and sys.stdin.isatty() and sys.stderr.isatty():
+        typer.echo(
+            f"{done.waiting:,} messages wait and would never go, {done.sent:,} were sent, {done.codes:,} codes are with"
+            " fans; no phase can follow, and this cannot be undone",
+            err=True,
+        )
+        confirm = typer.prompt(f"type {done.word} to annul the draw", err=True).strip()
+        require_word(confirm, done.word)
+    if confirm or done.annulled:
+        with by_hand(runtime, "draw annul", campaign_id, {"reason": reason, "runId": run_id}) as result:
+            try:
+                done = annul(runtime, campaign_id, reason=reason, confirm=confirm, run_id=run_id)
+            except DrawBusy:
+                raise UsageError(
+                    f"another run works on the draw of {campaign_id}: end it (a terminal that waits for the beacon, or"
+                    " the run of the job `draw`), then repeat this"
+                ) from None
+            result |= {"stopped": done.stopped, "sent": done.sent, "codes": done.codes}
+    said = [f"nothing is annulled yet: repeat this with --confirm {done.word}"]
+    if done.annulled:
+        said = [f"annulled at {done.annulled['annulledAt']}: {done.annulled['reason']}"]
+        said += [f"{done.stopped:,} messages taken back, {done.sent:,} were sent before"]
+        if done.codes:
+            listed = f"`regworkers codes status {campaign_id} --struck --csv FILE`"
+            said += [f"fans hold {done.codes:,} codes: {listed} lists them for their issuer"]
+    answer({**done.as_dict(), "said": said}, form, Group(*(Text(line) for line in said)))
+    if not done.annulled or done.codes:
+        raise typer.Exit(FINDING)
 
 
 def replan_command(

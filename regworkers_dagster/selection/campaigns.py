@@ -75,6 +75,8 @@ def _draws_to_start(
     marks: dict[str, LeaseMark] = {}
     for campaign in campaigns:
         record = draws.get(campaign.campaign_id)
+        if record is not None and record.annulled:
+            continue
         phase = record.latest if record is not None and record.phases else None
         due = decisions.draw_due(campaign, phase, auto_publish=settings.auto_publish)
         if due is None:

@@ -92,6 +92,7 @@ def confirmed(
         "phase": phase,
         "status": "DRAWN",
         "resultHash": result_hash,
+        "manifestHash": hashlib.sha256(f"{campaign_id}:{phase}".encode()).hexdigest(),
         "entriesHash": hashlib.sha256("".join(named).encode()).hexdigest(),
         "outcomes": dict(Counter(row.outcome.value for row in rows)),
         "summary": orjson.dumps(summary).decode(),

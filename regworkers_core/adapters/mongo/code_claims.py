@@ -124,10 +124,15 @@ class CodeClaims:
         if free:
             raise TransientFailure(self._dependency.name, "codes became available while they were claimed")
 
+    def count_held(self, campaign_id: str) -> int:
+        """How many codes fans hold of which nobody noted that their issuer refuses them."""
+        query = {"campaignId": campaign_id, "status": {"$in": list(_TAKEN)}, "blockedAt": {"$exists": False}}
+        return count(self._collection, self._dependency, query)
+
     def of_campaign(self, campaign_id: str, size: int = 10_000) -> Iterator[list[Document]]:
-        """Market, position and holder of every code that was given, in no order, `size` at a time. For checks."""
+        """Market, position, holder and phase of every code that was given, in no order, `size` at a time."""
         query = {"campaignId": campaign_id, "status": {"$in": list(_TAKEN)}}
-        fields = {"marketId": 1, "position": 1, "ref": 1}
+        fields = {"marketId": 1, "position": 1, "ref": 1, "phase": 1}
         return in_batches_of(self._dependency, lambda: self._collection.find(query, fields), size)
 
 

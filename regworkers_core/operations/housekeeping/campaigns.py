@@ -114,12 +114,16 @@ def _is_over(record: DrawRecord, kind: _Kind, before: float) -> bool:
 
 def _began(record: DrawRecord) -> float | None:
     """When the periods began, in epoch seconds; None while a phase is open."""
+    if record.annulled:
+        return seconds(str(record.annulled["annulledAt"]))
     if not record.phases or not record.latest.reached(PhaseStatus.COMPLETED):
         return None
     return seconds(str(record.latest.fields.get("completedAt")))
 
 
 def _undelivered(record: DrawRecord) -> int:
-    """How many markets have messages that are not with the mailer's queue."""
+    """How many markets have messages that are not with the mailer's queue; those of an annulled draw never go."""
+    if record.annulled:
+        return 0
     markets = [entry for phase in record.phases.values() for entry in phase.markets.values()]
     return sum("deliveredAt" not in entry for entry in markets if entry["planned"])

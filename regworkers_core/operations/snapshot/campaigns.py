@@ -16,7 +16,8 @@ _NO_KEY = LeaseKey("", "")
 
 def read_campaigns(runtime: Runtime) -> tuple[CampaignState, ...]:
     """All of them, by id. Raises TransientFailure."""
-    draws = {record.campaign_id: record for record in runtime.draws.all()}
+    # Of an annulled draw nothing goes on, so nothing of it can stand still.
+    draws = {record.campaign_id: record for record in runtime.draws.all() if not record.annulled}
     campaigns = runtime.campaigns.list()
     keys = {
         campaign.campaign_id: LeaseHolder.key_of(lease_name(campaign.campaign_id))
@@ -36,7 +37,7 @@ def read_campaigns(runtime: Runtime) -> tuple[CampaignState, ...]:
             draws.get(campaign.campaign_id),
             leases.get(keys.get(campaign.campaign_id, _NO_KEY)),
             holds_messages=campaign.campaign_id in held,
-            failed_messages=failed[campaign.campaign_id],
+            failed_messages=failed[campaign.campaign_id] if campaign.campaign_id in draws else 0,
         )
         for campaign in campaigns
     )

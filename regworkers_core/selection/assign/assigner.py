@@ -54,12 +54,16 @@ class Assigner:
     def handle(self, asked: Sequence[Asked[Chunk]]) -> Handled:
         """Every chunk by itself: what stops one does not stop its neighbours."""
         handled = Handled()
-        phases: dict[tuple[str, int], PhaseRecord] = {}
+        phases: dict[tuple[str, int], PhaseRecord | None] = {}
         for each in asked:
             if each.item in handled.outcomes:
                 continue
             try:
                 phase = self._phase(each.item, phases)
+                if phase is None:
+                    # Its draw was annulled: nobody is given anything of it any more.
+                    handled.outcomes[each.item] = "unchanged"
+                    continue
                 handled.outcomes[each.item] = self._assign(
                     each.item, phase, each.correlation_id, handled.counts
                 )
@@ -69,9 +73,9 @@ class Assigner:
         self._on_step("selections.after_complete")
         return handled
 
-    def _phase(self, chunk: Chunk, known: dict[tuple[str, int], PhaseRecord]) -> PhaseRecord:
-        """The record that the chunk belongs to. Raises PermanentFailure RESULT_MISMATCH unless it is of the
-        committed result.
+    def _phase(self, chunk: Chunk, known: dict[tuple[str, int], PhaseRecord | None]) -> PhaseRecord | None:
+        """The record that the chunk belongs to, None when its draw was annulled. Raises PermanentFailure
+        RESULT_MISMATCH unless it is of the committed result.
         """
         market = chunk.market
         at = (market.campaign_id, market.phase)
@@ -83,8 +87,10 @@ class Assigner:
                     Reason.RESULT_MISMATCH,
                     f"phase {market.phase} of campaign {market.campaign_id} is not published",
                 )
-            known[at] = phase
+            known[at] = None if record and record.annulled else phase
         phase = known[at]
+        if phase is None:
+            return None
         if phase.result_hash != chunk.result_hash:
             raise PermanentFailure(
                 Reason.RESULT_MISMATCH,
@@ -153,7 +159,7 @@ class Assigner:
                 # The note is for the one who sends it again by itself: without it the chunk comes again.
                 handled.outcomes[chunk] = other
 
-    def _complete(self, handled: Handled, phases: Mapping[tuple[str, int], PhaseRecord]) -> None:
+    def _complete(self, handled: Handled, phases: Mapping[tuple[str, int], PhaseRecord | None]) -> None:
         """Complete what has no open chunk any more. Also for chunks that were done before: whoever did them may
         have died right after.
         """
@@ -164,10 +170,11 @@ class Assigner:
         finished: dict[tuple[str, int], list[Chunk]] = {}
         for market, chunks in touched.items():
             at = (market.campaign_id, market.phase)
+            phase = phases[at]
             try:
-                if self._any_open(market):
+                if phase is None or self._any_open(market):
                     continue
-                handled.counts["markets_completed"] += finish_market(self._runtime, market, phases[at])
+                handled.counts["markets_completed"] += finish_market(self._runtime, market, phase)
                 finished.setdefault(at, []).extend(chunks)
             except Failure as failure:
                 handled.outcomes.update(dict.fromkeys(chunks, failure))

@@ -23,6 +23,7 @@ from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.completion import waits_to_finish
 from regworkers_core.selection.codes.stock import MarketStock, read_stock
+from regworkers_core.selection.notify.holding import markets_of
 
 Sleep = Callable[[float], object]
 
@@ -72,6 +73,7 @@ class CampaignReport:
             "entries": self.entries,
             "tombstones": self.tombstones,
             "codes": [stock.as_dict() for stock in self.codes],
+            "annulled": dict(self.record.annulled) if self.record and self.record.annulled else None,
             "draw": _draw(self.record),
             "outbox": self.outbox,
             "notifications": dict(self.notifications),
@@ -140,6 +142,9 @@ def _of_draw(
         if campaign.status is CampaignStatus.PROCESSING and not _at_work(runtime, campaign_id, sleep):
             yield Finding("it is in processing and no run works on it", f"regworkers draw run {campaign_id}")
         return
+    if record.annulled:
+        yield from _of_annulled(runtime, record)
+        return
     latest = record.latest
     if (
         latest.status is PhaseStatus.DRAWN
@@ -165,6 +170,21 @@ def _of_draw(
                 f"phase {phase.phase}: all its markets are complete, and nobody completed the phase",
                 _retry(campaign_id, next(iter(phase.markets))),
             )
+
+
+def _of_annulled(runtime: Runtime, record: DrawRecord) -> Iterator[Finding]:
+    """Codes of it that fans hold, and messages that an annulment which was killed has not taken back."""
+    campaign_id = record.campaign_id
+    if held := runtime.code_claims.count_held(campaign_id):
+        yield Finding(
+            f"fans hold {held} codes of the annulled draw that its issuer has to block",
+            f"regworkers codes status {campaign_id} --struck",
+        )
+    if any(runtime.outbox.open(market) for market in markets_of(record)):
+        yield Finding(
+            "messages of the annulled draw are not taken back: none is sent, and the annulment is to be run again",
+            f"regworkers draw annul {campaign_id} --reason <text>",
+        )
 
 
 def _of_markets(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> Iterator[Finding]:

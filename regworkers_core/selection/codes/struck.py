@@ -1,4 +1,6 @@
-"""Codes of fans who were struck after they had won: their issuer has to block them, for a fan holds them."""
+"""Codes that fans hold and that do not count: of those who were struck after they had won, and of an annulled draw.
+Their issuer has to block them.
+"""
 
 from __future__ import annotations
 
@@ -51,11 +53,13 @@ class StruckCode:
 
 def struck_codes(runtime: Runtime, campaign_id: str) -> list[StruckCode]:
     """Of every ref that a confirmed phase has struck and that holds a code, or was told that it won; by market and
-    position in the order in which they won.
+    position in the order in which they won. Of an annulled draw, every code that was given.
 
     Three queries for each thousand struck refs. Raises TransientFailure.
     """
     record = runtime.draws.get(campaign_id)
+    if record is not None and record.annulled:
+        return sorted(_given(runtime, campaign_id), key=lambda each: (each.market_id, each.phase, each.ref))
     confirmed = [
         phase for phase in (record.phases if record else {}).values() if "confirmedAt" in phase.fields
     ]
@@ -85,6 +89,22 @@ def struck_codes(runtime: Runtime, campaign_id: str) -> list[StruckCode]:
                     )
                 )
     return sorted(found, key=lambda each: (each.market_id, each.phase, each.ref))
+
+
+def _given(runtime: Runtime, campaign_id: str) -> Iterator[StruckCode]:
+    for batch in runtime.code_claims.of_campaign(campaign_id, _PAGE):
+        codes = runtime.codes.get([each["_id"] for each in batch])
+        keys = {
+            each["_id"]: MarketPhase(campaign_id, each["marketId"], each.get("phase", 1)).key(each["ref"])
+            for each in batch
+        }
+        statuses = runtime.outbox.statuses(list(keys.values()))
+        for each in batch:
+            code = codes.get(each["_id"])
+            if code is not None:
+                told = statuses.get(keys[code.code]) == RowStatus.SENT
+                phase = each.get("phase", 1)
+                yield StruckCode(code.code, code.market_id, phase, code.ref, code.status, told, code.blocked)
 
 
 def write_csv(codes: Iterable[StruckCode], file: TextIO) -> None:

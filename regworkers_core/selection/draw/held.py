@@ -69,6 +69,7 @@ class HeldDraw:
         record = self._runtime.draws.get(self.campaign_id)
         if record is None or not record.phases:
             raise self._missing("judge")
+        record.require_counts()
         number = self._wanted_phase or record.latest.phase
         phase = record.phases.get(number)
         if phase is None:

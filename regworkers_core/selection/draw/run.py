@@ -141,6 +141,8 @@ class DrawRun(HeldDraw):
         campaign = self._campaign()
         with self._lease() as lease:
             record = self._runtime.draws.get(self.campaign_id)
+            if record is not None:
+                record.require_counts()
             # A run that died early may have left a draw without a phase.
             first = record.phases.get(1) if record is not None else None
             if first is not None and first.freeze:

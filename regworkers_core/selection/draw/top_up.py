@@ -44,6 +44,7 @@ def _open(runtime: Runtime, campaign_id: str, request: TopUp, run_id: str, held:
     record = runtime.draws.get(campaign_id)
     if record is None or not record.phases:
         raise RequestError(f"{campaign_id} was not drawn yet: a top-up comes after its draw")
+    record.require_counts()
     if gone := sorted(record.expired.keys() - _NOT_NEEDED):
         at = max(str(record.expired[kind]["at"]) for kind in gone)
         kinds = ", ".join(gone)

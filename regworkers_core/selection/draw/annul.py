@@ -1,0 +1,157 @@
+"""The end of a draw that must not count: no message of it goes out any more, and everybody can read why.
+
+The decision comes first, in the `draws` document: from then on every step, every chunk and every sender finds it. What
+follows is a function of it, so that the same command goes on where one was killed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
+from regworkers_core.adapters.mongo.operator_actions import operator
+from regworkers_core.adapters.mongo.outbox import ANNULLED as WHY
+from regworkers_core.adapters.mongo.outbox import RowStatus
+from regworkers_core.domain.campaign import CampaignStatus
+from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns import lifecycle
+from regworkers_core.selection.draw.artefacts import public_key
+from regworkers_core.selection.draw.fencing import draw_lease
+from regworkers_core.selection.draw.terms import published_reason
+from regworkers_core.selection.maths.beside import ANNULLED, Annulled
+from regworkers_core.selection.maths.errors import DrawError
+from regworkers_core.selection.notify.holding import markets_of, supersede_all
+
+
+@dataclass(frozen=True, slots=True)
+class Annulment:
+    """`annulled` is what the record says of it; empty: it would be, once `word` confirms it. `waiting` messages are not
+    sent yet, `stopped` were taken back by this run, `sent` went out before; `codes` are with fans and not noted as
+    blocked at their issuer.
+    """
+
+    campaign_id: str
+    word: str
+    annulled: Mapping[str, Any]
+    waiting: int
+    sent: int
+    codes: int
+    stopped: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "campaignId": self.campaign_id,
+            "confirm": self.word,
+            "annulled": dict(self.annulled) or None,
+            "messages": {"waiting": self.waiting, "stopped": self.stopped, "sent": self.sent},
+            "codesWithFans": self.codes,
+        }
+
+
+def preview(runtime: Runtime, campaign_id: str) -> Annulment:
+    """What an annulment would stop, and what went out already; of an annulled draw, how it stands. Changes nothing.
+
+    Raises RequestError for a campaign without a committed draw, TransientFailure.
+    """
+    record, phase = _committed(runtime, campaign_id)
+    counts = [runtime.outbox.count_by(market, "status") for market in markets_of(record)]
+    sent = sum(each[RowStatus.SENT.value] for each in counts)
+    over = sum(each[RowStatus.SUPERSEDED.value] for each in counts)
+    return Annulment(
+        campaign_id,
+        f"{campaign_id}:{phase.phase}",
+        record.annulled or {},
+        sum(each.total() for each in counts) - sent - over,
+        sent,
+        runtime.code_claims.count_held(campaign_id),
+    )
+
+
+def annul(
+    runtime: Runtime,
+    campaign_id: str,
+    *,
+    reason: str,
+    confirm: str,
+    run_id: str,
+    by: str = "",
+    on_step: OnStep = no_step,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Annulment:
+    """End the draw: nothing follows it, its messages that are not sent never go, and `annulled.json` beside the latest
+    committed phase says why. A repeat, whatever its reason, goes on with the annulment that stands.
+
+    Raises RequestError for a wrong word (`<campaignId>:<phase>`, the latest committed one), a reason that cannot be
+    published, or a campaign without a committed draw; DrawBusy while another run works on it; TransientFailure.
+    """
+    text = published_reason(reason, "an annulment")
+    with draw_lease(runtime, campaign_id, run_id, sleep=sleep) as lease:
+        record, phase = _committed(runtime, campaign_id)
+        if not record.annulled:
+            if confirm != (word := f"{campaign_id}:{phase.phase}"):
+                raise RequestError(
+                    f"the confirmation should be {word}, found {confirm!r}: nothing was annulled"
+                )
+            decided = {
+                "annulledAt": iso(runtime.clock()),
+                "phase": phase.phase,
+                "manifestHash": phase.manifest_hash,
+                "reason": text,
+                "by": by or operator(),
+            }
+            runtime.draws.annul(campaign_id, decided, token=lease.token)
+            on_step("draw.after_annul")
+            record, phase = _committed(runtime, campaign_id)
+        stands = record.annulled or {}
+        stopped = supersede_all(runtime, record, why=WHY, at=stands["annulledAt"])
+        on_step("draw.after_annul_messages")
+        _publish(runtime, record, stands)
+        on_step("draw.after_annul_file")
+        _complete(runtime, campaign_id, run_id, sleep)
+    done = preview(runtime, campaign_id)
+    return Annulment(
+        campaign_id, done.word, done.annulled, done.waiting, done.sent, done.codes, stopped=stopped
+    )
+
+
+def _publish(runtime: Runtime, record: DrawRecord, annulled: Mapping[str, Any]) -> None:
+    data = Annulled(
+        annulled_at=annulled["annulledAt"],
+        campaign_id=record.campaign_id,
+        manifest_hash=annulled["manifestHash"],
+        phase=annulled["phase"],
+        reason=annulled["reason"],
+    ).to_bytes()
+    key = public_key(record.campaign_id, annulled["phase"], ANNULLED)
+    if runtime.objects.put_once(key, data) != data:
+        raise DrawError(
+            ANNULLED, f"{key} is not the annulment of the record: find out who wrote it, then repeat this"
+        )
+
+
+def _complete(runtime: Runtime, campaign_id: str, run_id: str, sleep: Callable[[float], object]) -> None:
+    """Nothing of the campaign goes on, so that the periods after which its data goes begin."""
+    if lifecycle.get(runtime, campaign_id).status is CampaignStatus.PROCESSING:
+        lifecycle.advance(
+            runtime,
+            campaign_id,
+            CampaignStatus.COMPLETED,
+            reason="its draw was annulled",
+            run_id=run_id,
+            sleep=sleep,
+        )
+
+
+def _committed(runtime: Runtime, campaign_id: str) -> tuple[DrawRecord, PhaseRecord]:
+    """The draw, and its latest phase with a manifest."""
+    record = runtime.draws.get(campaign_id)
+    committed = [phase for phase in record.phases.values() if phase.manifest_hash] if record else []
+    if record is None or not committed:
+        raise RequestError(f"no manifest of {campaign_id} is committed: there is no draw to annul")
+    return record, committed[-1]

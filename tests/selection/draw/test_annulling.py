@@ -1,0 +1,152 @@
+"""A draw that must not count: it ends, nothing of it goes out any more, and everybody can read why."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from regworkers_core.domain.reasons import RequestError
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.publish import resume_blocked, retry_market
+from regworkers_core.selection.assign.standing import standing
+from regworkers_core.selection.campaigns.registry import find
+from regworkers_core.selection.campaigns.status import read_campaign_status
+from regworkers_core.selection.codes.struck import struck_codes
+from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
+from regworkers_core.selection.draw.annul import annul, preview
+from regworkers_core.selection.draw.fencing import DrawBusy, draw_lease, lease_name
+from regworkers_core.selection.draw.terms import TopUp
+from regworkers_core.selection.draw.top_up import open_phase
+from regworkers_core.selection.maths.beside import Annulled
+from tests.selection.draw.world import draw
+from tests.support.drains import run
+from tests.support.draws import CAMPAIGN, add_codes, confirmed, market_status, publish, result
+from tests.support.typing_in import Typed
+
+ROWS = result({"berlin": 3}, waiting=2)
+WORD, REASON = f"{CAMPAIGN}:1", "the list of members was last year's"
+STEPS = ("draw.after_annul", "draw.after_annul_messages", "draw.after_annul_file")
+
+
+@pytest.fixture
+def published(runtime: Runtime) -> Runtime:
+    """Codes are given, no message is sent yet."""
+    confirmed(runtime, ROWS, ["berlin"])
+    add_codes(runtime, "berlin", 4)
+    publish(runtime)
+    run(runtime, SELECTIONS)
+    return runtime
+
+
+def annulled_file(runtime: Runtime) -> Annulled:
+    return Annulled.parse(runtime.objects.get_bytes(f"draws/{CAMPAIGN}/phase-1/annulled.json"))
+
+
+def statuses(runtime: Runtime) -> set[tuple[str, str | None]]:
+    return {(row["status"], row.get("why")) for row in runtime.database["outbox"].find()}
+
+
+def judge(runtime: Runtime) -> None:
+    """What holds of every annulled draw."""
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None and record.annulled is not None
+    stands, file = record.annulled, annulled_file(runtime)
+    assert (file.annulled_at, file.reason, file.phase) == (stands["annulledAt"], REASON, 1)
+    assert file.manifest_hash == record.phases[1].manifest_hash
+    assert statuses(runtime) == {("SUPERSEDED", "annulled")}
+    campaign = find(runtime, CAMPAIGN)
+    assert campaign.status == "COMPLETED"
+    run(runtime, NOTIFICATIONS)
+    assert runtime.queue(runtime.names.notification_queue).depth().total == 0
+
+
+def test_an_annulled_draw_sends_nothing_says_why_and_lists_the_codes_that_are_out(published: Runtime) -> None:
+    before = preview(published, CAMPAIGN)
+    assert (before.word, before.annulled, before.waiting, before.sent, before.codes) == (WORD, {}, 5, 0, 3)
+    assert statuses(published) == {("PENDING", None)}, "a preview changes nothing"
+    done = annul(published, CAMPAIGN, reason=REASON, confirm=WORD, run_id="r", by="ann")
+    assert (done.stopped, done.sent, done.codes, done.annulled["by"]) == (5, 0, 3, "ann")
+    judge(published)
+    assert [(each.to_block, each.told) for each in struck_codes(published, CAMPAIGN)] == [(True, False)] * 3
+    report = read_campaign_status(published, find(published, CAMPAIGN))
+    assert [finding.command for finding in report.findings] == [
+        f"regworkers codes status {CAMPAIGN} --struck"
+    ]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_annulment_that_is_killed_at_any_step_goes_on_with_the_same_command(
+    published: Runtime, step: str
+) -> None:
+    def dies(name: str) -> None:
+        if name == step:
+            raise KeyboardInterrupt(name)
+
+    with pytest.raises(KeyboardInterrupt):
+        annul(published, CAMPAIGN, reason=REASON, confirm=WORD, run_id="victim", on_step=dies)
+    record = published.draws.get(CAMPAIGN)
+    assert record is not None and record.annulled is not None
+    run(published, NOTIFICATIONS)
+    assert published.queue(published.names.notification_queue).depth().total == 0, "decided is decided"
+    again = annul(published, CAMPAIGN, reason="another reason", confirm="", run_id="again")
+    assert again.annulled == record.annulled
+    judge(published)
+
+
+def test_nothing_follows_an_annulled_draw(runtime: Runtime) -> None:
+    confirmed(runtime, ROWS, ["berlin"])
+    add_codes(runtime, "berlin", 2)
+    publish(runtime)
+    assert market_status(runtime)["berlin"] == "BLOCKED"
+    annul(runtime, CAMPAIGN, reason=REASON, confirm=WORD, run_id="r")
+    add_codes(runtime, "berlin", 2, first=3)
+    assert resume_blocked(runtime, CAMPAIGN) == {} and standing(runtime, older_than_seconds=0) == []
+    more = TopUp(capacities={"berlin": 5}, reserves={}, strikes=(), reason="more seats")
+    for attempt in (
+        lambda: publish(runtime),
+        lambda: retry_market(runtime, CAMPAIGN, "berlin"),
+        lambda: list(draw(runtime).steps()),
+        lambda: draw(runtime).publish(),
+        lambda: open_phase(runtime, CAMPAIGN, more, run_id="r", lease=lease_name(CAMPAIGN)),
+    ):
+        with pytest.raises(RequestError, match=r"was annulled at .* never drawn again"):
+            attempt()
+    # A chunk that was on its way gives nobody anything, and is no dead letter.
+    report = run(runtime, SELECTIONS)
+    assert report.counts["dead_lettered"] == 0 and report.counts["received"] == 1
+    assert runtime.database["outbox"].find_one() is None
+
+
+def test_only_the_word_for_the_latest_phase_annuls_and_only_when_no_other_run_works_on_it(
+    published: Runtime,
+) -> None:
+    for word in ("", CAMPAIGN, f"{CAMPAIGN}:2"):
+        with pytest.raises(RequestError, match=f"should be {WORD}"):
+            annul(published, CAMPAIGN, reason=REASON, confirm=word, run_id="r")
+    with pytest.raises(RequestError, match="needs a reason"):
+        annul(published, CAMPAIGN, reason=" ", confirm=WORD, run_id="r")
+    with pytest.raises(RequestError, match="no manifest of winter"):
+        annul(published, "winter", reason=REASON, confirm="winter:1", run_id="r")
+    with draw_lease(published, CAMPAIGN, "another"), pytest.raises(DrawBusy):
+        annul(published, CAMPAIGN, reason=REASON, confirm=WORD, run_id="r")
+    record = published.draws.get(CAMPAIGN)
+    assert record is not None and record.annulled is None
+
+
+def test_at_the_terminal_an_annulment_shows_what_it_stops_and_wants_the_word(
+    published: Runtime, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    typed = Typed(published, monkeypatch, capfd)
+    look = typed("draw", "annul", CAMPAIGN, "--reason", REASON, "--format", "json")
+    assert look.code == 1 and look.document["messages"] == {"waiting": 5, "stopped": 0, "sent": 0}
+    assert f"--confirm {WORD}" in look.document["said"][0]
+    wrong = typed("draw", "annul", CAMPAIGN, "--reason", REASON, "--confirm", CAMPAIGN)
+    assert wrong.code == 2 and f"should be {WORD}" in wrong.stderr
+    assert typed("draw", "annul", CAMPAIGN, "--reason", REASON, "--confirm", WORD).code == 1
+    judge(published)
+    (action,) = published.operator_actions.history(what="draw annul")
+    assert (action.arguments["reason"], action.result["stopped"]) == (REASON, 5)
+    status = typed("campaign", "status", CAMPAIGN)
+    assert "annulled" in status.stdout and "the list of members" in status.stdout
+    assert "annulled" in typed("campaign", "list").stdout
+    assert orjson.loads(typed("campaign", "list", "--format", "json").stdout)[0]["annulled"] is True
