@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,13 +19,14 @@ from typer.testing import CliRunner
 from regworkers_core.cli import proof
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.artefacts import public_key
+from regworkers_core.selection.draw.artefacts import export, public_key
+from regworkers_core.selection.maths.beside import ACCEPTED, ANNULLED, NOTICE, Annulled
 from regworkers_core.selection.maths.files import ARTEFACTS, MANIFEST, RESULT, file_hash
 from regworkers_core.selection.proof import html
 from regworkers_core.selection.proof.check import check_receipt
 from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
 from regworkers_core.selection.proof.source import campaign_source
-from tests.selection.proof.draws import CAMPAIGN, outcomes
+from tests.selection.proof.draws import CAMPAIGN, outcomes, publish_beside
 from tests.support.terminal import Answer, regworkers
 
 
@@ -211,3 +213,50 @@ def test_receipts_come_from_a_cache_that_follows_the_result(published: Runtime, 
     published.database["draws"].update_one({"_id": CAMPAIGN}, {"$unset": {"phases.2": ""}})
     again = campaign_source(published, CAMPAIGN, tmp_path)
     assert [path.name for path in (tmp_path / CAMPAIGN).iterdir()] == [again.folder.name]
+
+
+def test_what_lies_beside_the_artefacts_is_exported_verified_and_in_every_receipt(
+    published: Runtime, revealed: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Runtime, "load", lambda: published)
+    winner, draws = ref_of(revealed, "WINNER"), published.database["draws"]
+    assert "late_commit" not in here("receipt", CAMPAIGN, winner).stdout
+    folder = publish_beside(shutil.copytree(revealed, tmp_path / "beside"))
+    beside = {f"phase-{number}/{NOTICE}" for number in (1, 2)} | {f"phase-1/{ACCEPTED}"}
+    for name in beside:
+        published.objects.put_file(f"draws/{CAMPAIGN}/{name}", folder / name)
+    (accepted,) = json.loads((folder / "phase-1" / ACCEPTED).read_bytes())
+    recorded = {
+        "phases.1.notice": (folder / "phase-1" / NOTICE).read_text(),
+        "phases.1.accepted": [accepted],
+        "phases.1.confirmedAt": accepted["at"],
+        "phases.2.hashes": {RESULT: file_hash(folder / "phase-2" / RESULT)},
+    }
+    draws.update_one({"_id": CAMPAIGN}, {"$set": recorded})
+
+    exported = tmp_path / "exported"
+    written = export(published.objects, CAMPAIGN, (1, 2), exported)
+    assert beside <= set(written) and len(written) == 2 * len(ARTEFACTS) + len(beside)
+    by_id, by_folder = (here("verify", each, "--format", "json") for each in (CAMPAIGN, str(exported)))
+    for answer in (by_id, by_folder):
+        assert answer.code == 0, answer.stdout
+        first, second = answer.document["phases"]
+        assert first["accepted"] == ["late_commit"] and second["reason"] == "more seats"
+        assert first["publishedAt"] is not None and answer.document["roundAt"] is None
+    # The cache of the first receipt is of the same result.
+    shown = here("receipt", CAMPAIGN, winner).stdout
+    assert "late_commit, because: the store was away" in shown and "reason: more seats" in shown
+
+    manifest = folder / "phase-2" / MANIFEST
+    annulled = Annulled(accepted["at"], CAMPAIGN, file_hash(manifest), 2, "the wrong list")
+    published.objects.put_bytes(public_key(CAMPAIGN, 2, ANNULLED), annulled.to_bytes())
+    assert here("receipt", CAMPAIGN, winner).stdout.startswith("This draw was annulled")
+    assert here("verify", CAMPAIGN, "--format", "json").document["annulled"]["reason"] == "the wrong list"
+
+    changes = ("phases.1.notice", "{}"), ("phases.1.accepted", [{**accepted, "reason": "another"}])
+    for field, value in (*changes, ("phases.2.hashes", {RESULT: "0" * 64})):
+        draws.update_one({"_id": CAMPAIGN}, {"$set": {field: value}})
+        answer = here("verify", CAMPAIGN)
+        name = {"notice": NOTICE, "accepted": ACCEPTED, "hashes": RESULT}[field.split(".")[-1]]
+        assert answer.code == 1 and f"phase-{field.split('.')[1]}/{name}: SHA-256 is" in answer.stdout
+        draws.update_one({"_id": CAMPAIGN}, {"$set": recorded})
