@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import httpx2
 import orjson
@@ -46,6 +46,12 @@ class Beacon(Protocol):
         """
         ...
 
+    def latest(self, *, accept: Callable[[int, str], bool]) -> int:
+        """The highest round that is signed, of the first base that proves it: `accept` is true for its number and
+        signature. Raises TransientFailure when no base has a fitting answer.
+        """
+        ...
+
 
 class DrandHttp:
     """`Beacon` over HTTP. `timeout_seconds` bounds each step of a request, and the whole of one that drips."""
@@ -72,9 +78,21 @@ class DrandHttp:
         wait = self._chain.due(round_number) - self._clock()
         if wait > 0:
             raise RoundNotYet(round_number, wait)
-        return self._dependency.call(lambda: self._first(round_number, accept))
 
-    def _first(self, round_number: int, accept: Callable[[str], bool] | None) -> str:
+        def fits(signed: _Signed) -> bool:
+            return accept is None or accept(signed.signature)
+
+        return self._dependency.call(lambda: self._first(round_number, fits)).signature
+
+    def latest(self, *, accept: Callable[[int, str], bool]) -> int:
+        """See `Beacon.latest`."""
+        signed = self._dependency.call(
+            lambda: self._first(None, lambda each: accept(each.round, each.signature))
+        )
+        return signed.round
+
+    def _first(self, round_number: int | None, fits: Callable[[_Signed], bool]) -> _Signed:
+        """A round (None: the latest) of the first base whose answer fits."""
         problems: list[str] = []
         not_yet = 0
         with httpx2.Client(timeout=self._timeout_seconds, follow_redirects=False) as client:
@@ -88,16 +106,17 @@ class DrandHttp:
                     not_yet += refused.not_yet
                     problems.append(f"{base}: {refused}")
                     continue
-                if accept is None or accept(found):
+                if fits(found):
                     return found
                 problems.append(f"{base}: a signature that is not the chain's")
-        if not_yet and not_yet == len(problems):
+        if round_number is not None and not_yet and not_yet == len(problems):
             raise RoundNotYet(round_number, float(self._chain.period))
         raise TransientFailure(DEPENDENCY, "; ".join(problems) or "no base is configured")
 
-    def _ask(self, client: httpx2.Client, base: str, round_number: int) -> str:
+    def _ask(self, client: httpx2.Client, base: str, round_number: int | None) -> _Signed:
         deadline = self._monotonic() + self._timeout_seconds
-        with client.stream("GET", f"{base}/{self._chain.hash}/public/{round_number}") as response:
+        which = "latest" if round_number is None else round_number
+        with client.stream("GET", f"{base}/{self._chain.hash}/public/{which}") as response:
             if response.status_code != 200:
                 raise _Refused(f"status {response.status_code}", not_yet=response.status_code in _NOT_YET)
             body = b""
@@ -107,7 +126,12 @@ class DrandHttp:
                     raise _Refused(f"more than {MAX_BYTES} bytes")
                 if self._monotonic() > deadline:
                     raise _Refused(f"not done after {self._timeout_seconds:g} s")
-        return _signature(body, round_number)
+        return _signed(body, round_number)
+
+
+class _Signed(NamedTuple):
+    round: int
+    signature: str
 
 
 class _Refused(Exception):
@@ -118,17 +142,18 @@ class _Refused(Exception):
         self.not_yet = not_yet
 
 
-def _signature(body: bytes, round_number: int) -> str:
+def _signed(body: bytes, round_number: int | None) -> _Signed:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise _Refused("not JSON") from None
-    if not isinstance(document, dict) or document.get("round") != round_number:
+    found = document.get("round") if isinstance(document, dict) else None
+    if type(found) is not int or found < 1 or found != (round_number or found):
         raise _Refused("not the round that was asked for")
     signature = document.get("signature")
     if not isinstance(signature, str) or not _SIGNATURE.fullmatch(signature):
         raise _Refused("signature is not 96 hex digits")
-    return signature
+    return _Signed(found, signature)
 
 
 def classify_drand(error: Exception) -> Exception:

@@ -85,12 +85,13 @@ class SeedSource(Part):
 
 
 class DrawCommittedData(Part):
-    """What a phase of a draw is bound to before its seed exists."""
+    """What a phase of a draw is bound to before its seed exists; `publishedAt` is when the manifest was public."""
 
     campaign_id: Id
     phase: Number
     manifest_hash: Hash
     seed_source: SeedSource
+    published_at: Instant | None = None
 
 
 class DrawDrawnData(Part):

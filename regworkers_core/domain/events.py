@@ -66,14 +66,15 @@ def eligibility_judged(
 
 
 def draw_event(
-    campaign_id: str, phase: int, kind: EventType, data: Mapping[str, Any], at: str
+    campaign_id: str, phase: int, kind: EventType, data: Mapping[str, Any], at: str, *, replaced: int = 0
 ) -> dict[str, Any]:
     """What a phase of a draw has published: `data` are hashes and counts. It concerns no single entry, so its
-    subject and key are `<campaignId>:draw`.
+    subject and key are `<campaignId>:draw`. A manifest that took the place of the `replaced`-th is an event of its own.
     """
     subject = f"{campaign_id}:draw"
+    which = (f"replaced-{replaced}",) if replaced else ()
     return _envelope(
-        _digest(subject, str(phase), kind.value),
+        _digest(subject, str(phase), kind.value, *which),
         SELECTION_SOURCE,
         kind,
         subject,

@@ -112,7 +112,8 @@ class CampaignState:
     """`since` is when it came into its status, `lease_owner` who works on its draw, empty: nobody. `lease_beat` is
     another one at every look while that one lives. `round_due_at` is when the beacon signs the round that its draw
     waits for, None: it waits for none. Messages are `held_since` a further phase that is not confirmed was drawn, None:
-    none is held; `failed_messages` raised an exception by themselves.
+    none is held; `failed_messages` raised an exception by themselves. `stopped` says which file of its draw is not the
+    one that was written, empty: all are.
     """
 
     campaign_id: str
@@ -126,6 +127,7 @@ class CampaignState:
     round_due_at: str | None = None
     held_since: str | None = None
     failed_messages: int = 0
+    stopped: str = ""
 
     @property
     def is_drawn(self) -> bool:

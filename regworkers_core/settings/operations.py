@@ -67,6 +67,7 @@ class AlertSeverities(Section):
     # Held by a further phase that is not confirmed; and those that raised an exception by themselves.
     messages_waiting: Severity = Severity.WARNING
     messages_failed: Severity = Severity.CRITICAL
+    draw_input_differs: Severity = Severity.CRITICAL
     # From `driftEntries` on, and from `driftCritical` on.
     drift: Severity = Severity.WARNING
     drift_critical: Severity = Severity.CRITICAL

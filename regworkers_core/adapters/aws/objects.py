@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,7 +25,8 @@ _TRANSFER = TransferConfig(
     multipart_threshold=64 * _MIB, multipart_chunksize=32 * _MIB, max_concurrency=2, use_threads=True
 )
 _MISSING_KEY = frozenset({"NoSuchKey", "404", "NotFound"})
-_REPLACED = frozenset({"PreconditionFailed", "412", "InvalidRange"})
+_STANDS = frozenset({"PreconditionFailed", "412"})
+_REPLACED = _STANDS | {"InvalidRange"}
 _ELSEWHERE = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"}
 )
@@ -42,10 +44,13 @@ class MissingObject(UsageError):
 
 
 class Tagged(NamedTuple):
-    """An object and the tag that changes with every write of it."""
+    """An object, the tag that changes with every write of it, and when the store took it: whole seconds since the
+    epoch, by the store's clock.
+    """
 
     data: bytes
     tag: str
+    at: float
 
 
 def classify_objects(error: Exception) -> Exception:
@@ -87,17 +92,50 @@ class ObjectStore:
             )
         except ClientError as error:
             # Also when our own write went through and only its answer was lost.
-            if error_code(error) not in ("PreconditionFailed", "412"):
+            if error_code(error) not in _STANDS:
                 raise
             return self.get_bytes(key)
         return data
+
+    def put_file_once(self, key: str, path: Path) -> bool:
+        """Store the file's bytes unless something stands under `key`; False when something does, of which the caller
+        finds out what it is. It may be our own write, whose answer was lost.
+        """
+        try:
+            if path.stat().st_size <= _TRANSFER.multipart_threshold:
+                data = path.read_bytes()
+                self._call(
+                    lambda: self._client.put_object(Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*"),
+                    key,
+                )
+            else:
+                self._put_parts_once(key, path)
+        except ClientError as error:
+            if error_code(error) not in _STANDS:
+                raise
+            return False
+        return True
+
+    def _put_parts_once(self, key: str, path: Path) -> None:
+        """In parts, of which one is in memory. The condition holds for the last call, which makes the object; the parts
+        of an upload that did not come to it are taken away by the bucket's lifecycle.
+        """
+        at: dict[str, Any] = {"Bucket": self.bucket, "Key": key}
+        at["UploadId"] = self._call(lambda: self._client.create_multipart_upload(**at), key)["UploadId"]
+        parts: list[dict[str, Any]] = []
+        with path.open("rb") as file:
+            while data := file.read(_TRANSFER.multipart_chunksize):
+                part = partial(self._client.upload_part, **at, PartNumber=len(parts) + 1, Body=data)
+                parts.append({"PartNumber": len(parts) + 1, "ETag": self._call(part, key)["ETag"]})
+        at["MultipartUpload"] = {"Parts": parts}
+        self._call(lambda: self._client.complete_multipart_upload(**at, IfNoneMatch="*"), key)
 
     def get_tagged(self, key: str) -> Tagged | None:
         """The whole object with its tag; None when there is none."""
 
         def read() -> Tagged:
             answer = self._client.get_object(Bucket=self.bucket, Key=key)
-            return Tagged(answer["Body"].read(), answer["ETag"])
+            return Tagged(answer["Body"].read(), answer["ETag"], answer["LastModified"].timestamp())
 
         try:
             return self._call(read, key)
@@ -117,7 +155,7 @@ class ObjectStore:
         except MissingObject:
             return None
         except ClientError as error:
-            if error_code(error) not in ("PreconditionFailed", "412"):
+            if error_code(error) not in _STANDS:
                 raise
         stands = self.get_tagged(key)
         return stands.tag if stands is not None and stands.data == data else None

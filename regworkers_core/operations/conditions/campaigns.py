@@ -7,7 +7,7 @@ from regworkers_core.operations.conditions.causes import of_draws
 from regworkers_core.operations.conditions.condition import Finding, Given, Judgement
 from regworkers_core.operations.conditions.texts import duration
 
-RUNS = "selection-run"
+RUNS, INPUT_DIFFERS = "selection-run", "draw-input-differs"
 PROCESSING = "PROCESSING"
 _STILL_SECONDS, _LEASES = 60.0, 4
 
@@ -44,6 +44,7 @@ def failed_runs(given: Given) -> Judgement | Unread:
                 given.severity.selection_run,
                 f"the run {run.job}{of} failed at {run.ended_at}",
                 details,
+                because=(f"{INPUT_DIFFERS}:{run.partition}",) if run.partition else (),
             )
     return Judgement(tuple(found.values()), unknown)
 
@@ -73,7 +74,11 @@ def stuck(given: Given) -> Judgement | Unread:
                     given.severity.campaign_stuck,
                     f"campaign {name} is in PROCESSING for {duration(age)} and nobody works on it{markets}{why}",
                     {"campaignId": name, "seconds": round(age), "openMarkets": campaign.open_markets},
-                    because=(*of_draws(), *(f"{RUNS}:{_subject(job, name)}" for job in ("draw", "top_up"))),
+                    because=(
+                        *of_draws(),
+                        f"{INPUT_DIFFERS}:{name}",
+                        *(f"{RUNS}:{_subject(job, name)}" for job in ("draw", "top_up")),
+                    ),
                 )
             )
     return Judgement(tuple(found), unknown)
@@ -116,6 +121,26 @@ def messages_failed(given: Given) -> Judgement | Unread:
             )
             for campaign in campaigns
             if campaign.failed_messages
+        )
+    )
+
+
+def input_differs(given: Given) -> Judgement | Unread:
+    """One finding for each campaign whose draw has stopped because a file in the store is not the one that it wrote."""
+    campaigns = given.snapshot.campaigns
+    if isinstance(campaigns, Unread):
+        return campaigns
+    return Judgement(
+        tuple(
+            Finding(
+                campaign.campaign_id,
+                given.severity.draw_input_differs,
+                f"the draw of {campaign.campaign_id} has stopped: {campaign.stopped}; find out who changed the file,"
+                " restore the version that the draw wrote, then run the draw again",
+                {"campaignId": campaign.campaign_id},
+            )
+            for campaign in campaigns
+            if campaign.stopped
         )
     )
 

@@ -207,6 +207,16 @@ TABLE: tuple[Condition, ...] = (
         judge=campaigns.messages_failed,
     ),
     Condition(
+        name=campaigns.INPUT_DIFFERS,
+        fires="a file of a draw in the artefacts' bucket is not the one that the draw wrote, or is missing; the draw "
+        "has stopped; over when the step that found it goes through",
+        severity=_SEVERITY.draw_input_differs.value,
+        key="campaignId",
+        runbook="selection-failures.md",
+        several="draws have stopped at a file that is not theirs",
+        judge=campaigns.input_differs,
+    ),
+    Condition(
         name="drift",
         fires=f"the last reconcile found that the replica differs from its source in `driftEntries` "
         f"({_LIMITS.drift_entries}) entries or more",

@@ -35,6 +35,7 @@ _SECTION_OF = {
     "campaign-stuck": "campaigns",
     "messages-waiting": "campaigns",
     "messages-failed": "campaigns",
+    "draw-input-differs": "campaigns",
     "drift": "parity",
     "certificates": "certificates",
 }

@@ -55,8 +55,11 @@ def campaign_state(
     if lease is not None and lease.owner.startswith(SENDER):
         lease = None
     unconfirmed = record.unconfirmed if record and holds_messages else None
-    open_markets, blocked = 0, []
+    open_markets, blocked, stopped = 0, [], ""
     for phase in record.phases.values() if record else ():
+        if found := phase.stopped:
+            what = f"has SHA-256 {found['found']}" if found["found"] else "is missing"
+            stopped = f"{found['file']} {what}, the draw wrote {found['expected'] or 'none'}"
         if not phase.reached(PhaseStatus.PUBLISHED):
             continue
         for market_id, market in phase.markets.items():
@@ -77,4 +80,5 @@ def campaign_state(
         round_due_at=None if due is None else iso(due),
         held_since=None if unconfirmed is None else unconfirmed.fields.get("drawnAt"),
         failed_messages=failed_messages,
+        stopped=stopped,
     )

@@ -5,14 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw import freezing
+from regworkers_core.selection.draw import freezing, seeding
 from regworkers_core.selection.draw.announce import DRAWN, announce
-from regworkers_core.selection.draw.artefacts import RANKED, Workbench, pipeline_key
+from regworkers_core.selection.draw.artefacts import (
+    RANKED,
+    InputDiffers,
+    Workbench,
+    own_prefix,
+    pipeline_key,
+)
 from regworkers_core.selection.draw.pool import POOL
-from regworkers_core.selection.draw.sealing import entries_hash
+from regworkers_core.selection.draw.sealing import entries_hash, result_hash
 from regworkers_core.selection.maths.allocate import allocate as allocate_seats
+from regworkers_core.selection.maths.compute import compute
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import (
     ARTEFACTS,
@@ -24,56 +33,108 @@ from regworkers_core.selection.maths.files import (
     SEED,
     STRIKES,
     SUMMARY,
+    sha256_hex,
 )
+from regworkers_core.selection.maths.manifest import Manifest
 from regworkers_core.selection.maths.rank import rank as rank_leaves
 
 
-def rank(bench: Workbench, record: DrawRecord, engine: Engine) -> None:
-    """Put `ranked.parquet` of phase 1 beside the pool. The order never changes afterwards."""
+def rank(bench: Workbench, record: DrawRecord, engine: Engine, token: int) -> dict[str, Any]:
+    """Put `ranked.parquet` of phase 1 beside the pool; returns where it lies and its SHA-256. The order never changes
+    afterwards.
+    """
     folder = _inputs(bench, record, record.phases[1])
     rank_leaves(folder, bench.root / RANKED, engine=engine)
-    bench.put(pipeline_key(record.campaign_id, 1, RANKED), bench.root / RANKED)
+    # Another attempt may write the same rows into other bytes.
+    key = pipeline_key(record.campaign_id, 1, f"{own_prefix('rank', token)}/{RANKED}")
+    return {"ranking": {"key": key, "sha256": bench.put(key, bench.root / RANKED)}}
 
 
 def allocate(bench: Workbench, record: DrawRecord, phase: PhaseRecord, engine: Engine) -> dict[str, Any]:
-    """Publish result, cut-offs, summary and leaves; returns `resultHash`, `entriesHash`, `outcomes` and
-    `summary`.
+    """Publish result, cut-offs, summary and leaves; returns `resultHash`, `entriesHash`, `outcomes`, `summary`,
+    `hashes` and `recommitted`.
 
-    Raises DrawError for artefacts that do not fit.
+    Raises DrawError for artefacts that do not fit, InputDiffers for a file that is not the one that the draw wrote.
     """
     number = phase.phase
     folder = _inputs(bench, record, phase)
-    previous = bench.fetch_public(number - 1, *ARTEFACTS) if number > 1 else None
-    ranked = bench.fetch(pipeline_key(record.campaign_id, 1, RANKED), bench.root / RANKED)
+    previous = bench.fetch_public(record.phases[number - 1], *ARTEFACTS) if number > 1 else None
+    ranking = record.phases[1].fields.get("ranking") or {}
+    key = ranking.get("key", pipeline_key(record.campaign_id, 1, RANKED))
+    ranked = bench.fetch(key, bench.root / RANKED, ranking.get("sha256", ""))
     summary = allocate_seats(folder, previous, ranked, folder, engine=engine)
-    entries = _with_entries(bench, record, number, folder / OUTCOMES, engine)
-    bench.put_public(number, RESULT, CUTOFFS, SUMMARY, LEAVES)
+    entries, outcomes = _with_entries(bench, record, phase, folder / OUTCOMES, engine, summary.result_hash)
+    recommitted = [
+        _other_result(bench.scratch, folder, phase, k, manifest, engine)
+        for k, manifest in seeding.replaced_when_due(phase)
+    ]
+    hashes = bench.put_public(number, RESULT, CUTOFFS, SUMMARY, LEAVES)
     return {
         "resultHash": summary.result_hash,
         "entriesHash": entries,
         "outcomes": dict(summary.outcomes),
         "summary": (folder / SUMMARY).read_text("ascii"),
+        "hashes": {**phase.hashes, **hashes, OUTCOMES: outcomes},
+        "recommitted": recommitted,
     }
 
 
+def _other_result(
+    scratch: Path, folder: Path, phase: PhaseRecord, k: int, manifest: Manifest, engine: Engine
+) -> dict[str, Any]:
+    """What the k-th replaced manifest would have drawn, and how many entries have another outcome in `folder`."""
+    other, number = scratch / f"replaced-{k}", int(manifest.seed_source["round"])
+    other.mkdir()
+    signature = phase.signatures[str(number)]
+    randomness = sha256_hex(bytes.fromhex(signature))
+    (other / MANIFEST).write_bytes(manifest.to_bytes())
+    (other / SEED).write_bytes(seeding.seed_of(manifest.to_bytes(), randomness, signature))
+    for name in (LEAVES, STRIKES):
+        (other / name).symlink_to(folder / name)
+    made = compute(other, None, other, engine=engine)
+    return {
+        "k": k,
+        "round": number,
+        "manifestHash": manifest.hash,
+        "resultHash": made.result_hash,
+        "differ": _differ(folder / RESULT, other / RESULT),
+    }
+
+
+def _differ(one: Path, other: Path) -> int:
+    """In how many lines market or outcome differ: both list the same entries in the same order."""
+    with one.open("rb") as ours, other.open("rb") as theirs:
+        pairs = ((a.split(b"|"), b.split(b"|")) for a, b in zip(ours, theirs, strict=True))
+        return sum((a[1], a[3]) != (b[1], b[3]) for a, b in pairs)
+
+
 def _inputs(bench: Workbench, record: DrawRecord, phase: PhaseRecord) -> Path:
-    """The phase's folder with what the maths reads."""
-    folder = bench.fetch_public(phase.phase, MANIFEST, STRIKES, SEED)
-    bench.fetch(freezing.key_of(record.campaign_id, record.phases[1], LEAVES), folder / LEAVES)
+    """The phase's folder with what the maths reads, each file as the draw wrote it."""
+    folder = bench.fetch_public(phase, MANIFEST, STRIKES, SEED)
+    freezing.fetch(bench, record, LEAVES, folder / LEAVES)
     return folder
 
 
-def _with_entries(bench: Workbench, record: DrawRecord, number: int, outcomes: Path, engine: Engine) -> str:
-    """Put `outcomes.parquet`: the maths' outcomes with the entry of each ref and its outcome before, whose hash is
-    returned. It is a hash of rows: a repeat may write them into other bytes.
+def _with_entries(
+    bench: Workbench,
+    record: DrawRecord,
+    phase: PhaseRecord,
+    outcomes: Path,
+    engine: Engine,
+    result: str,
+) -> tuple[str, str]:
+    """Put `outcomes.parquet`: the maths' outcomes with the entry of each ref and its outcome before. Returns the hash
+    of its rows, and the SHA-256 of the file.
     """
-    campaign_id = record.campaign_id
-    pool = bench.fetch(freezing.key_of(campaign_id, record.phases[1], POOL), bench.root / POOL)
+    campaign_id, number = record.campaign_id, phase.phase
+    pool = freezing.fetch(bench, record, POOL, bench.root / POOL)
     target = bench.scratch / OUTCOMES
     before, join = "'' AS previous, '' AS previous_market", ""
     if number > 1:
         earlier = bench.fetch(
-            pipeline_key(campaign_id, number - 1, OUTCOMES), bench.scratch / "before.parquet"
+            pipeline_key(campaign_id, number - 1, OUTCOMES),
+            bench.scratch / "before.parquet",
+            record.phases[number - 1].hashes.get(OUTCOMES, ""),
         )
         before = "b.outcome AS previous, b.market AS previous_market"
         join = f"JOIN read_parquet('{earlier}') b USING (ref)"
@@ -88,8 +149,27 @@ def _with_entries(bench: Workbench, record: DrawRecord, number: int, outcomes: P
             """
         )
         entries = entries_hash(connection, f"read_parquet('{target}')", bench.scratch)
-    bench.put(pipeline_key(campaign_id, number, OUTCOMES), target)
-    return entries
+        try:
+            return entries, bench.put(pipeline_key(campaign_id, number, OUTCOMES), target)
+        except InputDiffers as differs:
+            # An attempt that died before its decision may have written the same rows into other bytes.
+            stands = bench.fetch(differs.key, bench.scratch / "stands.parquet", differs.found)
+            if not _has_rows(connection, stands, bench.scratch, result, entries):
+                raise
+            return entries, differs.found
+
+
+def _has_rows(
+    connection: duckdb.DuckDBPyConnection, path: Path, scratch: Path, result: str, entries: str
+) -> bool:
+    table = f"read_parquet('{path}')"
+    try:
+        return (result, entries) == (
+            result_hash(connection, table, scratch),
+            entries_hash(connection, table, scratch),
+        )
+    except duckdb.Error:
+        return False
 
 
 def announce_result(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> None:

@@ -16,10 +16,19 @@ DRAWN = EventType.DRAW_DRAWN
 
 
 def announce(
-    runtime: Runtime, campaign_id: str, phase: int, kind: EventType, data: Mapping[str, Any], *, at: str
+    runtime: Runtime,
+    campaign_id: str,
+    phase: int,
+    kind: EventType,
+    data: Mapping[str, Any],
+    *,
+    at: str,
+    replaced: int = 0,
 ) -> None:
-    """Queue one event. A repeat has the same id, so readers drop it. Raises TransientFailure."""
-    event = draw_event(campaign_id, phase, kind, data, at)
+    """Queue one event. A repeat has the same id, so readers drop it; after a manifest was replaced (`replaced` times)
+    it is another one. Raises TransientFailure.
+    """
+    event = draw_event(campaign_id, phase, kind, data, at, replaced=replaced)
     body = encode(MessageType.PUBLISH, event["correlationid"], [event])
     queue = runtime.queue(runtime.names.analytics_queue)
     if failed := queue.send([Outgoing(body, {"correlationId": event["correlationid"]})]):

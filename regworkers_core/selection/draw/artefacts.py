@@ -1,20 +1,41 @@
 """Where the artefacts of a draw lie in S3, and a local folder to work on them.
 
-Nothing stays on a machine between two steps: each fetches what it needs and puts what it made.
+Nothing stays on a machine between two steps: each fetches what it needs and puts what it made. The `draws` document
+knows the SHA-256 of every file that a step reads, and a file with another one stops the draw: whoever can write to the
+bucket cannot thereby say who wins.
 """
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from regworkers_core.adapters.aws.objects import ObjectStore
+from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
+from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.selection.maths.beside import is_beside
-from regworkers_core.selection.maths.files import ARTEFACTS
+from regworkers_core.selection.maths.errors import DrawError
+from regworkers_core.selection.maths.files import ARTEFACTS, file_hash, sha256_hex
 
 RANKED = "ranked.parquet"
+
+
+class InputDiffers(DrawError):
+    """A file in the store is not the one that the draw wrote. `expected` and `found` are its SHA-256 in hex; `expected`
+    is empty where the draw recorded none, `found` where there is no file.
+    """
+
+    def __init__(self, key: str, expected: str, found: str) -> None:
+        what = f"has SHA-256 {found}" if found else "is missing"
+        rule = f"the draw wrote {expected}" if expected else "the draw recorded none"
+        super().__init__(
+            key.rpartition("/")[2],
+            f"{key} {what}, {rule}: find out who changed it, restore the version that the draw wrote, then run the"
+            " draw again",
+        )
+        self.key, self.expected, self.found = key, expected, found
 
 
 def public_key(campaign_id: str, phase: int, name: str) -> str:
@@ -25,6 +46,13 @@ def public_key(campaign_id: str, phase: int, name: str) -> str:
 def pipeline_key(campaign_id: str, phase: int, name: str) -> str:
     """Of a file that serves the pipeline only: it may name entries, or codes."""
     return f"pipeline/{campaign_id}/phase-{phase}/{name}"
+
+
+def own_prefix(name: str, token: int) -> str:
+    """A folder for what one attempt writes, which no other attempt has, also where a new lease table counts its tokens
+    from 1 again: only the `draws` document says whose files are the draw's.
+    """
+    return f"{name}-{token}-{secrets.token_hex(4)}"
 
 
 def report_key(campaign_id: str, phase: int, name: str) -> str:
@@ -45,25 +73,47 @@ class Workbench:
         folder.mkdir(exist_ok=True)
         return folder
 
-    def fetch(self, key: str, path: Path) -> Path:
-        """Bring one object. Raises TransientFailure; MissingObject when it is not there."""
-        self._objects.get_file(key, path)
+    def fetch(self, key: str, path: Path, expected: str) -> Path:
+        """Bring one object, whose SHA-256 is `expected` (hex). Raises InputDiffers, TransientFailure."""
+        try:
+            self._objects.get_file(key, path)
+        except MissingObject:
+            raise InputDiffers(key, expected, "") from None
+        if (found := file_hash(path)) != expected:
+            raise InputDiffers(key, expected, found)
         return path
 
-    def put(self, key: str, path: Path) -> None:
-        """Store one file."""
-        self._objects.put_file(key, path)
+    def put(self, key: str, path: Path) -> str:
+        """Store one file where nothing stands; its SHA-256. Raises InputDiffers where other bytes stand."""
+        ours = file_hash(path)
+        if not self._objects.put_file_once(key, path):
+            stands = self.scratch / "stands"
+            self.fetch(key, stands, ours)
+            stands.unlink()
+        return ours
 
-    def fetch_public(self, number: int, *names: str) -> Path:
-        """Bring artefacts of a phase into its folder, and return that."""
+    def fetch_public(self, phase: PhaseRecord, *names: str) -> Path:
+        """Bring artefacts of a phase, as its record knows them, into its folder, and return that. Raises
+        InputDiffers.
+        """
+        folder = self.phase(phase.phase)
         for name in names:
-            self.fetch(public_key(self._campaign_id, number, name), self.phase(number) / name)
-        return self.phase(number)
+            key = public_key(self._campaign_id, phase.phase, name)
+            self.fetch(key, folder / name, phase.hashes.get(name, ""))
+        return folder
 
-    def put_public(self, number: int, *names: str) -> None:
-        """Publish artefacts of a phase. Each is a function of what was decided, so a repeat puts the same."""
-        for name in names:
-            self._objects.put_file(public_key(self._campaign_id, number, name), self.phase(number) / name)
+    def put_public(self, number: int, *names: str) -> dict[str, str]:
+        """Publish artefacts of a phase; their SHA-256 by name. Each is a function of what was decided, so a repeat
+        finds the same. Raises InputDiffers where it does not.
+        """
+        folder = self.phase(number)
+        return {name: self.put(public_key(self._campaign_id, number, name), folder / name) for name in names}
+
+
+def publish_once(objects: ObjectStore, key: str, data: bytes) -> None:
+    """Store `data` where nothing stands. Raises InputDiffers where something else does."""
+    if (stands := objects.put_once(key, data)) != data:
+        raise InputDiffers(key, sha256_hex(data), sha256_hex(stands))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,10 +14,35 @@ from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.artefacts import Workbench, workbench
+from regworkers_core.selection.draw.artefacts import InputDiffers, Workbench, workbench
 from regworkers_core.selection.draw.fencing import DrawBusy as DrawBusy
 from regworkers_core.selection.draw.fencing import draw_lease
 from regworkers_core.selection.maths.engine import Engine
+
+
+@contextmanager
+def noted_stops(
+    runtime: Runtime, campaign_id: str, phase: int | None, step: str, token: int
+) -> Iterator[None]:
+    """An input that differs is written into the phase's record (by default the latest one's) as `stopped`, from where
+    the alerts take it; when the same step goes through, it is taken out again.
+    """
+
+    def phases() -> Mapping[int, PhaseRecord]:
+        record = runtime.draws.get(campaign_id)
+        return {} if record is None else record.phases
+
+    try:
+        yield
+    except InputDiffers as differs:
+        if stand := phases():
+            fields = {"file": differs.key, "expected": differs.expected, "found": differs.found}
+            stopped = {"stopped": {"at": iso(runtime.clock()), "step": step, **fields}}
+            runtime.draws.decide(campaign_id, phase or max(stand), stopped, token=token)
+        raise
+    for number, each in phases().items():
+        if each.stopped.get("step") == step:
+            runtime.draws.decide(campaign_id, number, {}, token=token, unset=("stopped",))
 
 
 class HeldDraw:
@@ -36,8 +61,12 @@ class HeldDraw:
         self._wanted_phase, self._sleep = phase, sleep
 
     @contextmanager
-    def _lease(self) -> Iterator[Lease]:
-        with draw_lease(self._runtime, self.campaign_id, self._run_id, sleep=self._sleep) as lease:
+    def _lease(self, step: str) -> Iterator[Lease]:
+        """The draw's lease for one step. Raises as `draw_lease`."""
+        with (
+            draw_lease(self._runtime, self.campaign_id, self._run_id, sleep=self._sleep) as lease,
+            noted_stops(self._runtime, self.campaign_id, self._wanted_phase, step, lease.token),
+        ):
             yield lease
 
     @contextmanager
@@ -55,8 +84,15 @@ class HeldDraw:
             raise RequestError(f"no campaign {self.campaign_id}: `regworkers campaign list` names them")
         return campaign
 
-    def _decide(self, lease: Lease, phase: int, fields: Mapping[str, Any], once: str = "") -> None:
-        self._runtime.draws.decide(self.campaign_id, phase, fields, token=lease.token, once=once)
+    def _decide(
+        self,
+        lease: Lease,
+        phase: int,
+        fields: Mapping[str, Any],
+        once: str = "",
+        unset: Sequence[str] = (),
+    ) -> None:
+        self._runtime.draws.decide(self.campaign_id, phase, fields, token=lease.token, once=once, unset=unset)
 
     def _phase(self, number: int) -> PhaseRecord:
         record = self._runtime.draws.get(self.campaign_id)

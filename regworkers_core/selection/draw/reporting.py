@@ -45,13 +45,14 @@ def report(
 ) -> MadeReport:
     """Make the report of a drawn phase and put it into the store as page and as JSON."""
     campaign_id, number = record.campaign_id, phase.phase
-    folder = bench.fetch_public(number, MANIFEST, CUTOFFS, SUMMARY)
+    folder = bench.fetch_public(phase, MANIFEST, CUTOFFS, SUMMARY)
     first = record.phases[1]
+    outcomes = pipeline_key(campaign_id, number, OUTCOMES)
     files = ReportFiles(
         artefacts=folder,
-        pool=bench.fetch(freezing.key_of(campaign_id, first, POOL), bench.root / POOL),
-        exclusions=bench.fetch(freezing.key_of(campaign_id, first, EXCLUSIONS), bench.root / EXCLUSIONS),
-        outcomes=bench.fetch(pipeline_key(campaign_id, number, OUTCOMES), bench.root / OUTCOMES),
+        pool=freezing.fetch(bench, record, POOL, bench.root / POOL),
+        exclusions=freezing.fetch(bench, record, EXCLUSIONS, bench.root / EXCLUSIONS),
+        outcomes=bench.fetch(outcomes, bench.root / OUTCOMES, phase.hashes.get(OUTCOMES, "")),
     )
     codes = runtime.codes.count(campaign_id)
     context = ReportContext(

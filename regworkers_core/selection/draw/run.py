@@ -17,7 +17,6 @@ from typing import Any, Literal
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import Failure, RequestError
-from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
@@ -30,6 +29,7 @@ from regworkers_core.selection.draw import allocation, commitment, freezing, rep
 from regworkers_core.selection.draw.held import HeldDraw
 from regworkers_core.selection.draw.opening import await_writers, refuse_late_strikes, terms_of_first
 from regworkers_core.selection.notify.holding import settle
+from regworkers_core.selection.draw.rounds import Patience
 
 Settled = Callable[[str], Sequence[str]]
 
@@ -60,8 +60,9 @@ class DrawRun(HeldDraw):
 
     Every step raises DrawBusy while another run works on the draw, TransientFailure when a store cannot
     answer, UsageError when the step before it is missing or the campaign cannot be drawn, DrawError for
-    artefacts that do not fit. For the beacon's round it waits `patience_seconds` at most: a run that is one of many
-    leaves, and another one goes on when the round is due.
+    artefacts that do not fit, InputDiffers for a file in the store that is not the one that the draw wrote. For the
+    beacon it waits `patience_seconds` at most: a run that is one of many leaves, and another one goes on when the round
+    is due, or the beacon is back.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class DrawRun(HeldDraw):
         self._settled, self._judge, self._strikes = settled, judge, strikes
         self._stop = stop or StopSignal()
         self._on_step, self._tell = on_step, on_progress
-        self._patience_seconds = patience_seconds
+        self._patience = Patience(self._stop, on_progress, patience_seconds)
 
     @property
     def phase(self) -> int:
@@ -139,7 +140,7 @@ class DrawRun(HeldDraw):
         can be mended in the entries.
         """
         campaign = self._campaign()
-        with self._lease() as lease:
+        with self._lease("judge") as lease:
             record = self._runtime.draws.get(self.campaign_id)
             if record is not None:
                 record.require_counts()
@@ -193,7 +194,7 @@ class DrawRun(HeldDraw):
     def freeze(self) -> Step:
         """Keep the pool: the judged entries that can take part, as leaves, and their root."""
         campaign = self._campaign()
-        with self._lease() as lease:
+        with self._lease("freeze") as lease:
             record, _ = self._ready(PhaseStatus.OPENED, "judge")
             first = record.phases[1]
             if first.freeze:
@@ -201,7 +202,7 @@ class DrawRun(HeldDraw):
             if not first.eligibility:
                 raise self._missing("judge")
             with self._bench() as bench:
-                frozen = freezing.freeze(
+                frozen, hashes = freezing.freeze(
                     self._runtime,
                     campaign,
                     first.eligibility,
@@ -212,19 +213,28 @@ class DrawRun(HeldDraw):
                 )
             self._on_step("draw.after_freeze")
             # With the judgement that it was made from: a judge that lost its lease may have written another since.
-            decided = {"freeze": frozen, "eligibility": first.eligibility, "asOf": first.as_of}
+            decided = {
+                "freeze": frozen,
+                "eligibility": first.eligibility,
+                "asOf": first.as_of,
+                "hashes": hashes,
+            }
             self._decide(lease, 1, {**decided, "status": PhaseStatus.FROZEN.value}, once="freeze")
         return Step("freeze", "done", freezing.facts(self._phase(1)))
 
     def commit(self) -> Step:
-        """Fix the manifest and publish its hash, before the seed exists."""
-        with self._lease() as lease:
+        """Fix the manifest and publish its hash, before the seed exists. One that became public too late for its round
+        is replaced, see `commitment`; a stop signal while the beacon is away ends the step (state `awaiting`).
+        """
+        with self._lease("commit") as lease:
             record, phase = self._ready(PhaseStatus.OPENED, "freeze")
             if not record.phases[1].freeze:
                 raise self._missing("freeze")
             state: Literal["done", "stood"] = "stood"
             if not phase.manifest_hash:
-                decided = commitment.decide(self._runtime, self._campaign(), record, phase)
+                decided = commitment.decide(self._runtime, self._campaign(), record, phase, self._patience)
+                if decided is None:
+                    return Step("commit", "awaiting", {"phase": phase.phase})
                 self._decide(
                     lease,
                     phase.phase,
@@ -233,50 +243,85 @@ class DrawRun(HeldDraw):
                 )
                 phase, state = self._phase(phase.phase), "done"
                 self._on_step("draw.after_commit")
-            commitment.publish(self._runtime, self.campaign_id, phase)
+            while not phase.published_at or commitment.needs_another_round(phase, self._runtime.clock()):
+                decided = None if phase.published_at else self._published(phase)
+                if decided is not None:
+                    self._decide(lease, phase.phase, decided, once="publishedAt")
+                    self._on_step("draw.after_notice")
+                else:
+                    decided = commitment.another_round(self._runtime, phase, self._patience)
+                    if decided is None:
+                        return Step("commit", "awaiting", commitment.facts(phase))
+                    self._decide(lease, 1, decided, once="seedFile", unset=("publishedAt", "notice"))
+                    self._on_step("draw.after_replacement")
+                phase, state = self._phase(phase.phase), "done"
+            commitment.publish_manifest(self._runtime, self.campaign_id, phase, self._on_step)
+            commitment.announce_manifest(self._runtime, self.campaign_id, phase)
         return Step("commit", state, commitment.facts(phase))
+
+    def _published(self, phase: PhaseRecord) -> dict[str, Any] | None:
+        """`publishedAt` and `notice` of a manifest that the store has confirmed; None where it is not to be published
+        any more: another round comes first.
+        """
+        at = commitment.confirmed_at(self._runtime, self.campaign_id, phase)
+        if at is None:
+            if commitment.needs_another_round(phase, self._runtime.clock()):
+                return None
+            at = commitment.publish_manifest(self._runtime, self.campaign_id, phase, self._on_step)
+        self._on_step("draw.after_manifest")
+        notice = commitment.notice(phase, at)
+        return {"publishedAt": at, "notice": notice.decode()}
 
     def seed(self) -> Step:
         """Get the randomness that the manifest names, verify it, derive the seed. With a beacon this waits for
         its round; a stop signal ends the waiting (state `awaiting`), and so does the end of patience (`waiting`).
         """
-        with self._lease() as lease:
+        with self._lease("seed") as lease:
             record, phase = self._ready(PhaseStatus.COMMITTED, "commit")
             state: Literal["done", "stood"] = "stood"
+            if not phase.published_at:
+                raise self._missing("commit")
             if not seeding.seed_bytes(phase):
-                found = seeding.obtain(
-                    self._runtime, record, phase, self._stop, self._tell, self._patience_seconds
-                )
+                found = seeding.obtain(self._runtime, record, phase, self._patience)
                 if found is None:
-                    waits = {"seedSource": phase.fields["seedSource"], "dueAt": iso(phase.round_due or 0.0)}
-                    return Step("seed", "awaiting" if self._stop.is_set else "waiting", waits)
-                decided = {
-                    "seedFile": found.decode("ascii"),
-                    "seededAt": self._now(),
-                    "status": PhaseStatus.SEEDED.value,
-                }
+                    return Step(
+                        "seed", "awaiting" if self._stop.is_set else "waiting", commitment.facts(phase)
+                    )
+                decided = {**found, "seededAt": self._now(), "status": PhaseStatus.SEEDED.value}
                 self._decide(lease, phase.phase, decided, once="seedFile")
                 phase, state = self._phase(phase.phase), "done"
                 self._on_step("draw.after_seed")
             seeding.publish(self._runtime, self.campaign_id, phase)
         return Step("seed", state, seeding.facts(phase))
 
+    def take_signature(self, signature: str) -> None:
+        """Keep a signature of the beacon that somebody brought: `seed` goes on with it. Raises RequestError for one
+        that is not the chain's for a round that this draw waits for.
+        """
+        with self._lease("seed") as lease:
+            _, phase = self._ready(PhaseStatus.COMMITTED, "commit")
+            if seeding.seed_bytes(phase):
+                raise RequestError(f"phase {phase.phase} of {self.campaign_id} has its seed already")
+            self._decide(lease, phase.phase, seeding.by_hand(phase, signature))
+
     def rank(self) -> Step:
         """Order every entry by its key. Later phases keep the order of the first."""
-        with self._lease() as lease:
+        with self._lease("rank") as lease:
             record, phase = self._ready(PhaseStatus.SEEDED, "seed")
             if phase.reached(PhaseStatus.RANKED):
                 return Step("rank", "stood", {"count": record.phases[1].freeze["count"]})
+            ranking: dict[str, Any] = {}
             if phase.phase == 1:
                 with self._bench() as bench:
-                    allocation.rank(bench, record, self._engine(bench))
+                    ranking = allocation.rank(bench, record, self._engine(bench), lease.token)
             self._on_step("draw.after_rank")
-            self._decide(lease, phase.phase, {"rankedAt": self._now(), "status": PhaseStatus.RANKED.value})
+            decided = {**ranking, "rankedAt": self._now(), "status": PhaseStatus.RANKED.value}
+            self._decide(lease, phase.phase, decided)
         return Step("rank", "done", {"count": record.phases[1].freeze["count"]})
 
     def allocate(self) -> Step:
         """Give seats in rank order, and publish result and hash before anyone sees a report."""
-        with self._lease() as lease:
+        with self._lease("allocate") as lease:
             record, phase = self._ready(PhaseStatus.RANKED, "rank")
             state: Literal["done", "stood"] = "stood"
             if not phase.result_hash:
@@ -294,7 +339,7 @@ class DrawRun(HeldDraw):
 
     def report(self) -> Step:
         """Funnel, odds, bias audit, exclusions: what to look at before the publication is confirmed."""
-        with self._lease() as lease:
+        with self._lease("report") as lease:
             record, phase = self._ready(PhaseStatus.DRAWN, "allocate")
             if phase.reached(PhaseStatus.PUBLISHED):
                 return Step("report", "stood", phase.fields["report"])
@@ -310,7 +355,7 @@ class DrawRun(HeldDraw):
         Raises UsageError for another one.
         """
         self._require_word(confirm)
-        with self._lease() as lease:
+        with self._lease("publish") as lease:
             _, phase = self._ready(PhaseStatus.DRAWN, "allocate")
             if phase.reached(PhaseStatus.COMPLETED):
                 return Step("publish", "stood", _markets(phase))

@@ -2,53 +2,93 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any
 
-from regworkers_core.adapters.drand import RoundNotYet
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
-from regworkers_core.engine.stop import StopSignal
+from regworkers_core.domain.beacon import QUICKNET
+from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.secrets import reveal
-from regworkers_core.selection.draw.artefacts import public_key
+from regworkers_core.selection.draw.artefacts import public_key, publish_once
+from regworkers_core.selection.draw.rounds import Patience, signature_of
 from regworkers_core.selection.maths.errors import DrawError
-from regworkers_core.selection.maths.files import SEED
-from regworkers_core.selection.maths.manifest import DRAND, SeedSource
+from regworkers_core.selection.maths.files import SEED, sha256_hex
+from regworkers_core.selection.maths.manifest import DRAND, Manifest, SeedSource
 from regworkers_core.selection.maths.seed import SeedFile, commitment_of
 from regworkers_core.selection.proof.beacon import verify_beacon
 
-# A late beacon is asked again this often: the same round, never another one.
-_ASK_AGAIN_SECONDS = 5.0
+Fields = dict[str, Any]
 
 
-def obtain(
-    runtime: Runtime,
-    record: DrawRecord,
-    phase: PhaseRecord,
-    stop: StopSignal,
-    tell: Callable[[str], None],
-    patience_seconds: float = math.inf,
-) -> bytes | None:
-    """The bytes of `seed.json`, or None when the beacon has not signed the round yet: after a stop, or when that
-    takes longer than `patience_seconds`.
+def obtain(runtime: Runtime, record: DrawRecord, phase: PhaseRecord, patience: Patience) -> Fields | None:
+    """`seedFile` and `hashes`, and the `signatures` by round that it took; None when the beacon has not signed a round
+    yet, after a stop or when that takes longer than patience lasts.
 
-    Raises DrawError when the revealed secret is not the one that was committed to.
+    Raises DrawError when the revealed secret is not the one that was committed to, TransientFailure when the beacon is
+    away.
     """
     if phase.phase > 1:
-        return seed_bytes(record.phases[1])
+        return _made(phase, seed_bytes(record.phases[1]))
     source = SeedSource.parse(phase.fields["seedSource"])
-    if source.kind == DRAND:
-        signature = _beacon(runtime, source, stop, tell, patience_seconds)
-        if signature is None:
-            return None
-        randomness = verify_beacon(source.source, source.round, signature)
-    else:
-        signature, randomness = None, reveal(runtime, record.campaign_id)
+    if source.kind != DRAND:
+        randomness = reveal(runtime, record.campaign_id)
         if commitment_of(randomness) != source.commitment:
             raise DrawError(SEED, "the secret in the secret store is not the one that was committed to")
-    made = SeedFile.of(phase.manifest_hash, source.kind, source.source, source.round, randomness, signature)
+        return _made(phase, seed_of(phase.manifest, randomness, None))
+    signatures = dict(phase.signatures)
+    for number in awaited(phase):
+        signature = signatures.get(str(number)) or signature_of(runtime, source.source, number, patience)
+        if signature is None:
+            return None
+        signatures[str(number)] = signature
+    # A signature that was handed in, or came from the record, is proven once more by what it is used for.
+    randomness = verify_beacon(source.source, source.round, signatures[str(source.round)])
+    made = seed_of(phase.manifest, randomness, signatures[str(source.round)])
+    return {**_made(phase, made), "signatures": signatures}
+
+
+def awaited(phase: PhaseRecord) -> list[int]:
+    """The rounds that are needed: the manifest's own, and those of manifests that were replaced when they were due."""
+    rounds = [Manifest.parse(phase.manifest), *(manifest for _k, manifest in replaced_when_due(phase))]
+    return [int(manifest.seed_source["round"]) for manifest in rounds]
+
+
+def replaced_when_due(phase: PhaseRecord) -> list[tuple[int, Manifest]]:
+    """The replaced manifests, by their number, whose round was signed when another one took their place."""
+    found = []
+    for k, each in enumerate(phase.replaced, 1):
+        manifest = Manifest.parse(str(each["manifest"]).encode("ascii"))
+        if iso(QUICKNET.due(manifest.seed_source["round"])) <= each["replacedAt"]:
+            found.append((k, manifest))
+    return found
+
+
+def seed_of(manifest: bytes, randomness: str, signature: str | None) -> bytes:
+    """`seed.json` of a manifest of phase 1."""
+    source = SeedSource.parse(Manifest.parse(manifest).seed_source)
+    made = SeedFile.of(sha256_hex(manifest), source.kind, source.source, source.round, randomness, signature)
     return made.to_bytes()
+
+
+def by_hand(phase: PhaseRecord, signature: str) -> Fields:
+    """`signatures` with one that somebody brought, of a round that the draw waits for.
+
+    Raises RequestError for one that is not the chain's for any of them. Takes about 0.7 s a round.
+    """
+    source = phase.fields["seedSource"]
+    if phase.phase > 1 or source["kind"] != DRAND:
+        raise RequestError(f"phase {phase.phase} waits for no round of the beacon")
+    wanted, why = awaited(phase), ""
+    for number in wanted:
+        try:
+            verify_beacon(source["chain"], number, signature)
+        except DrawError as error:
+            why = error.message
+        else:
+            return {"signatures": {**phase.signatures, str(number): signature}}
+    named = ", ".join(f"{number} (due {iso(QUICKNET.due(number))})" for number in wanted)
+    raise RequestError(f"--signature: {why}; needed is the one of round {named} of chain {source['chain']}")
 
 
 def seed_bytes(phase: PhaseRecord) -> bytes:
@@ -56,40 +96,16 @@ def seed_bytes(phase: PhaseRecord) -> bytes:
     return str(phase.fields.get("seedFile") or "").encode("ascii")
 
 
-def _beacon(
-    runtime: Runtime,
-    source: SeedSource,
-    stop: StopSignal,
-    tell: Callable[[str], None],
-    patience_seconds: float,
-) -> str | None:
-    def accept(signature: str) -> bool:
-        try:
-            verify_beacon(source.source, source.round, signature)
-        except DrawError:
-            return False
-        return True
-
-    waited = 0.0
-    while not stop.is_set:
-        try:
-            return runtime.beacon.signature(source.round, accept=accept)
-        except RoundNotYet as not_yet:
-            tell(f"round {source.round} of the beacon is due in {not_yet.seconds:.0f} s")
-            pause = min(max(not_yet.seconds, 0.5), _ASK_AGAIN_SECONDS)
-            if waited + max(pause, not_yet.seconds) > patience_seconds:
-                return None
-            stop.wait(pause)
-            waited += pause
-    return None
-
-
 def publish(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> None:
-    """Put `seed.json` where everybody sees it."""
-    runtime.objects.put_bytes(public_key(campaign_id, phase.phase, SEED), seed_bytes(phase))
+    """Put `seed.json` where everybody sees it. Raises InputDiffers where something else stands."""
+    publish_once(runtime.objects, public_key(campaign_id, phase.phase, SEED), seed_bytes(phase))
 
 
-def facts(phase: PhaseRecord) -> dict[str, Any]:
+def facts(phase: PhaseRecord) -> Fields:
     """For people: the seed and where it came from."""
     seed = SeedFile.parse(seed_bytes(phase))
     return {"phase": phase.phase, "seedSource": phase.fields["seedSource"], **seed.as_fields()}
+
+
+def _made(phase: PhaseRecord, data: bytes) -> Fields:
+    return {"seedFile": data.decode("ascii"), "hashes": {**phase.hashes, SEED: sha256_hex(data)}}

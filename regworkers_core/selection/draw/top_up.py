@@ -12,6 +12,7 @@ from regworkers_core.engine.leases import Lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import pipeline_key, workbench
 from regworkers_core.selection.draw.fencing import table_behind
+from regworkers_core.selection.draw.held import noted_stops
 from regworkers_core.selection.draw.terms import Terms, TopUp
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import OUTCOMES
@@ -25,7 +26,8 @@ def open_phase(runtime: Runtime, campaign_id: str, request: TopUp, *, run_id: st
     not complete yet returns that phase.
 
     Raises UsageError when the phase before is not complete, for terms that cannot be met, for a ref that is struck
-    without being in the draw, and when another run works on the draw.
+    without being in the draw, and when another run works on the draw; InputDiffers when the outcomes of the phase
+    before are not the ones that were drawn.
     """
     busy = UsageError(f"another run works on the draw of {campaign_id}: try again when it has ended")
     try:
@@ -33,7 +35,8 @@ def open_phase(runtime: Runtime, campaign_id: str, request: TopUp, *, run_id: st
             runtime.leases, lease, run_id, lease_seconds=runtime.settings.selection.lease_seconds
         ) as held:
             try:
-                return _open(runtime, campaign_id, request, run_id, held)
+                with noted_stops(runtime, campaign_id, None, "top_up", held.token):
+                    return _open(runtime, campaign_id, request, run_id, held)
             except Fenced:
                 raise table_behind(runtime, campaign_id, held) or busy from None
     except LeaseBusy:
@@ -79,7 +82,9 @@ def _terms(runtime: Runtime, record: DrawRecord, before: int, request: TopUp) ->
     settings = runtime.settings.selection
     with workbench(runtime.objects, record.campaign_id) as bench:
         outcomes = bench.fetch(
-            pipeline_key(record.campaign_id, before, OUTCOMES), bench.root / "before.parquet"
+            pipeline_key(record.campaign_id, before, OUTCOMES),
+            bench.root / "before.parquet",
+            record.phases[before].hashes.get(OUTCOMES, ""),
         )
         engine = Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=bench.scratch)
         struck = [

@@ -43,7 +43,7 @@ class FakeObjects:
 
     def get_tagged(self, key: str) -> Tagged | None:
         self._enter()
-        return Tagged(self.stored[key], self._tag(key)) if key in self.stored else None
+        return Tagged(self.stored[key], self._tag(key), 0.0) if key in self.stored else None
 
     def put_over(self, key: str, data: bytes, tag: str | None) -> str | None:
         self._enter()

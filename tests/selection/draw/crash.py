@@ -9,41 +9,87 @@ import hashlib
 import os
 import signal
 import sys
+from contextlib import ExitStack, suppress
 
+from regworkers_core.domain.timestamps import seconds
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.maths.beside import replaced_name
 from regworkers_core.selection.maths.files import ARTEFACTS
+from tests.selection.draw.beacons import START, Clock, Waiting, taken_for_signatures, with_beacon
 from tests.selection.draw.replay import replay_of
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, drawn
 from tests.support.children import run_child
 from tests.support.runtimes import test_settings
 
+# Of a draw whose first run died between commit and publication, and whose second one comes when the round is out.
+REPLACING = ("draw.after_replacement", "draw.after_replaced")
 STEPS = (
     "draw.after_judge",
     "draw.after_freeze",
     "draw.after_commit",
+    "draw.after_manifest",
+    "draw.after_notice",
+    *REPLACING,
     "draw.after_seed",
     "draw.after_rank",
     "draw.after_allocate",
     "draw.after_publish",
 )
 # Decided once: whatever stood when the run died must stand at the end.
-_DECIDED = ("freeze", "manifest", "seedFile", "resultHash", "outcomes", "confirmedAt")
+_DECIDED = (
+    "freeze",
+    "manifest",
+    "replaced",
+    "publishedAt",
+    "seedFile",
+    "ranking",
+    "resultHash",
+    "outcomes",
+    "confirmedAt",
+)
+# So much later than the first run the second one comes.
+_LATER_SECONDS = 7200.0
 
 
 def crash_and_resume(runtime: Runtime, step: str) -> list[str]:
     """Findings in words; empty when the resumed draw is the one that was begun, and whole."""
     close_campaign(runtime)
-    answer = run_child("tests.selection.draw.crash", runtime.names.prefix, step, seconds=60)
-    assert answer.returncode == -signal.SIGKILL, f"{step} did not die: {answer.stdout}{answer.stderr}"
-    before = _decided(runtime)
-    drawn(runtime, run_id="resumed")
-    after = _decided(runtime)
-    found = [f"{name} changed" for name, value in before.items() if after.get(name) != value]
-    found += [f"{name} is not published" for name in ARTEFACTS if not _is_published(runtime, name)]
+    with ExitStack() as around:
+        resumed = runtime
+        if step in REPLACING:
+            around.enter_context(taken_for_signatures())
+            _die_politely(runtime)
+            resumed = with_beacon(runtime.names.prefix, Clock(START + _LATER_SECONDS))
+        answer = run_child("tests.selection.draw.crash", runtime.names.prefix, step, seconds=60)
+        assert answer.returncode == -signal.SIGKILL, f"{step} did not die: {answer.stdout}{answer.stderr}"
+        before = _decided(runtime)
+        drawn(resumed, run_id="resumed", stop=Waiting(resumed.clock))  # type: ignore[arg-type]
+        return [*_changed(before, _decided(runtime)), *_wrong(runtime)]
+
+
+def _changed(before: dict[str, object], after: dict[str, object]) -> list[str]:
+    return [f"{name} changed" for name, value in before.items() if after.get(name) != value]
+
+
+def _wrong(runtime: Runtime) -> list[str]:
+    found: list[str] = []
+    record = runtime.draws.get(CAMPAIGN)
+    if record is None:
+        return ["there is no draw"]
+    names = [*ARTEFACTS, "notice.json", *(replaced_name(k) for k, _ in enumerate(record.latest.replaced, 1))]
+    found += [f"{name} is not published" for name in names if not _is_published(runtime, name)]
     for name, key in (("result.txt", "resultHash"), ("manifest.json", "manifestHash")):
-        record = runtime.draws.get(CAMPAIGN)
-        if record is None or hashlib.sha256(artefact(runtime, name)).hexdigest() != record.latest.fields[key]:
+        if hashlib.sha256(artefact(runtime, name)).hexdigest() != record.latest.fields[key]:
             found.append(f"{name} is not what {key} says")
+    if artefact(runtime, "notice.json") != record.latest.notice:
+        found.append("notice.json is not what was decided")
+    if len(record.latest.recommitted) != len(record.latest.replaced):
+        found.append("a replaced manifest whose round was out has no result")
+    # A resumed run finds out when the store took the manifest, or says the later moment.
+    if (seconds(record.latest.published_at or "") or 0.0) < (
+        seconds(record.latest.fields["committedAt"]) or 1.0
+    ):
+        found.append("the manifest was public before it was committed to")
     found += [str(finding) for finding in replay_of(runtime).findings]
     planned = list(runtime.database["selection_chunks"].find())
     messages = runtime.queue(runtime.names.selection_queue).depth().total
@@ -63,12 +109,31 @@ def _is_published(runtime: Runtime, name: str) -> bool:
     return bool(runtime.objects.exists(f"draws/{CAMPAIGN}/phase-1/{name}"))
 
 
+class _Died(Exception):
+    pass
+
+
+def _die_politely(runtime: Runtime) -> None:
+    """As a run that is killed after its commit and before anything is published."""
+
+    def on_step(name: str) -> None:
+        if name == "draw.after_commit":
+            raise _Died
+
+    with suppress(_Died):
+        drawn(with_beacon(runtime.names.prefix, Clock()), run_id="first", on_step=on_step)
+
+
 def _die(prefix: str, step: str) -> None:
     def on_step(name: str) -> None:
         if name == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    drawn(Runtime(test_settings(prefix)), run_id="victim", on_step=on_step)
+    made = Runtime(test_settings(prefix))
+    if step in REPLACING:
+        made = with_beacon(prefix, Clock(START + _LATER_SECONDS))
+    with taken_for_signatures():
+        drawn(made, run_id="victim", on_step=on_step)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -11,13 +11,14 @@ import pytest
 
 from regworkers_core.adapters.drand import RoundNotYet
 from regworkers_core.domain.beacon import QUICKNET, QUICKNET_HASH
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.explaining import explain
 from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.draw.run import DrawRun
+from tests.selection.draw.beacons import START, Clock, OwnBeacon, Waiting, taken_for_signatures, with_beacon
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, everybody
 from tests.selection.proof.rounds import ROUND, SIGNATURE
 from tests.support.runtimes import test_settings
@@ -28,6 +29,9 @@ class Beacon:
 
     def __init__(self, signature: str, late: int = 0, seconds: float = 0.0) -> None:
         self.signature_hex, self.late, self.seconds, self.asked = signature, late, seconds, [0]
+
+    def latest(self, *, accept: Callable[[int, str], bool]) -> int:
+        return ROUND - 220
 
     def signature(self, round_number: int, *, accept: Callable[[str], bool] | None = None) -> str:
         self.asked.append(round_number)
@@ -46,6 +50,7 @@ def committed(runtime: Runtime) -> Runtime:
     at = float(QUICKNET.due(ROUND) - 660)
     settings = test_settings(runtime.names.prefix, selection={"seed_source": "drand"})
     early = Runtime(settings, clock=lambda: at)
+    early.__dict__["beacon"] = Beacon(SIGNATURE)
     run = _draw(early)
     run.judge()
     run.freeze()
@@ -68,19 +73,33 @@ def test_a_late_beacon_is_asked_again_for_the_same_round(committed: Runtime) -> 
     assert (seed["kind"], seed["round"], seed["signature"]) == ("drand", ROUND, SIGNATURE)
 
 
+WRONG = SIGNATURE[:-1] + ("0" if SIGNATURE[-1] != "0" else "1")
+
+
 def test_a_signature_that_is_not_the_chains_makes_no_seed(committed: Runtime) -> None:
-    wrong = SIGNATURE[:-1] + ("0" if SIGNATURE[-1] != "0" else "1")
-    committed.__dict__["beacon"] = Beacon(wrong)
+    committed.__dict__["beacon"] = Beacon(WRONG)
     with pytest.raises(TransientFailure):
-        _draw(committed).seed()
+        _draw(committed, patience_seconds=1.0).seed()
     assert not committed.objects.exists(f"draws/{CAMPAIGN}/phase-1/seed.json")
+
+
+def test_a_signature_that_was_brought_by_hand_is_verified_and_makes_the_seed(committed: Runtime) -> None:
+    committed.__dict__["beacon"] = Beacon(WRONG)
+    with pytest.raises(UsageError, match=rf"not a point of .*; needed is the one of round {ROUND}"):
+        _draw(committed).take_signature(WRONG)
+    with pytest.raises(UsageError, match="not 96 lower-case hex digits"):
+        _draw(committed).take_signature(SIGNATURE.upper())
+    _draw(committed).take_signature(SIGNATURE)
+    assert _draw(committed, patience_seconds=1.0).seed().facts["signature"] == SIGNATURE
+    with pytest.raises(UsageError, match="has its seed already"):
+        _draw(committed).take_signature(SIGNATURE)
 
 
 def test_a_run_that_is_stopped_while_it_waits_says_so_and_the_next_one_goes_on(committed: Runtime) -> None:
     committed.__dict__["beacon"] = Beacon(SIGNATURE, late=10**6)
     stop = StopSignal()
     stop.set()
-    assert _draw(committed, stop).seed().state == "awaiting"
+    assert _draw(committed, stop=stop).seed().state == "awaiting"
     committed.__dict__["beacon"] = Beacon(SIGNATURE)
     assert _draw(committed).seed().state == "done"
 
@@ -90,10 +109,12 @@ def test_a_run_without_patience_ends_as_waiting_and_the_next_one_goes_on(committ
     committed.__dict__["beacon"] = beacon
     *_, step = _draw(committed, patience_seconds=60.0).steps()
     assert (step.name, step.state) == ("seed", "waiting")
-    assert step.facts["dueAt"] == iso(QUICKNET.due(ROUND))
-    assert beacon.asked[1:] == [ROUND], "it left at once"
     record = committed.draws.get(CAMPAIGN)
     assert record is not None and record.latest.round_due == QUICKNET.due(ROUND)
+    # Who waits sees what has been committed to.
+    assert step.facts["dueAt"] == iso(QUICKNET.due(ROUND))
+    assert step.facts["manifestHash"] == record.latest.manifest_hash
+    assert beacon.asked[1:] == [ROUND], "it left at once"
     campaign = committed.campaigns.get(CAMPAIGN)
     assert campaign is not None
     found = [each.text for each in read_campaign_status(committed, campaign).findings]
@@ -113,13 +134,91 @@ def test_a_beacon_that_is_late_is_waited_for_as_long_as_patience_lasts(committed
     assert len(beacon.asked[1:]) == 3
 
 
-def _draw(runtime: Runtime, stop: StopSignal | None = None, **options: Any) -> DrawRun:
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def own(runtime: Runtime, clock: Clock) -> Iterator[Runtime]:
+    """A closed campaign, a clock that only moves when told, and a beacon on it."""
+    close_campaign(runtime)
+    with taken_for_signatures():
+        yield with_beacon(runtime.names.prefix, clock)
+
+
+def test_whoever_waits_in_a_terminal_sees_the_seconds_go_by(own: Runtime, clock: Clock) -> None:
+    told: list[str] = []
+    stop = Waiting(clock)
+    *_, last = _draw(own, stop=stop, on_progress=told.append).steps()
+    assert last.name == "publish"
+    texts = [text for text in told if text.startswith("round ")]
+    assert texts[0].endswith("is due in 11 min 0 s") and texts[1].endswith("is due in 10 min 59 s")
+    assert 650 <= len(texts) <= 662
+
+
+def test_the_beacon_may_be_away_for_hours_which_costs_nothing_but_time(own: Runtime, clock: Clock) -> None:
+    own.beacon.away = True  # type: ignore[attr-defined]
+    told: list[str] = []
+
+    class Back(Waiting):
+        def wait(self, seconds: float) -> bool:
+            own.beacon.away = self._clock.at < START + 5 * 3600  # type: ignore[attr-defined]
+            return super().wait(seconds)
+
+    run = _draw(own, stop=Back(clock), on_progress=told.append)
+    for step in (run.judge, run.freeze, run.commit):
+        assert step().state == "done"
+    assert clock.at >= START + 5 * 3600 and "does not answer" in told[-1]
+    own.beacon.away = True  # type: ignore[attr-defined]
+    with pytest.raises(TransientFailure):
+        # Where runs take turns, this one fails and another one comes.
+        clock.at += 700
+        _draw(own, stop=Waiting(clock), patience_seconds=60.0).seed()
+    own.beacon.away = False  # type: ignore[attr-defined]
+    assert _draw(own).seed().state == "done"
+
+
+def test_nothing_is_committed_to_while_the_beacon_cannot_say_which_round_it_has_signed(own: Runtime) -> None:
+    own.beacon.away = True  # type: ignore[attr-defined]
+    run = _draw(own, patience_seconds=1.0)
+    run.judge()
+    run.freeze()
+    with pytest.raises(TransientFailure):
+        run.commit()
+    record = own.draws.get(CAMPAIGN)
+    assert record is not None and not record.latest.manifest_hash
+
+
+def test_a_clock_that_is_behind_the_beacon_commits_to_nothing(own: Runtime, clock: Clock) -> None:
+    own.__dict__["beacon"] = OwnBeacon(clock, ahead_seconds=1200.0)
+    run = _draw(own)
+    run.judge()
+    run.freeze()
+    with pytest.raises(UsageError, match=r"clock is (20 min 0|19 min 5\d) s behind the beacon"):
+        run.commit()
+    record = own.draws.get(CAMPAIGN)
+    assert record is not None and not record.latest.manifest_hash
+
+
+def test_a_clock_that_is_seconds_behind_commits_to_a_round_by_the_beacons_time(
+    own: Runtime, clock: Clock
+) -> None:
+    own.__dict__["beacon"] = OwnBeacon(clock, ahead_seconds=10.0)
+    run = _draw(own)
+    for step in (run.judge, run.freeze, run.commit):
+        step()
+    record = own.draws.get(CAMPAIGN)
+    assert record is not None and record.latest.round_due is not None
+    assert record.latest.round_due >= clock.at + 7 + 660
+
+
+def _draw(runtime: Runtime, **options: Any) -> DrawRun:
     return DrawRun(
         runtime,
         CAMPAIGN,
         run_id="test-run",
         settled=lambda _campaign: (),
         judge=partial(everybody, runtime),
-        stop=stop,
         **options,
     )

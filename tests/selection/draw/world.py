@@ -11,6 +11,7 @@ from typing import Any
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.stop import StopSignal
 from regworkers_core.judging import JudgedEntry, JudgedWriter, Judgement, Tell
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.run import DrawRun, Step
@@ -101,6 +102,7 @@ def draw(
     strikes: tuple[tuple[str, str], ...] = (),
     settled: Callable[[str], Sequence[str]] = lambda _campaign: (),
     on_step: OnStep = no_step,
+    stop: StopSignal | None = None,
 ) -> DrawRun:
     """A run over a campaign whose replication is taken for settled, and whose entries are all eligible."""
     return DrawRun(
@@ -112,6 +114,7 @@ def draw(
         phase=phase,
         strikes=strikes,
         on_step=on_step,
+        stop=stop,
     )
 
 

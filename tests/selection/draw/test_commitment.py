@@ -1,0 +1,269 @@
+"""What is committed to is public in time, or the record says that it was not, and nobody can quietly choose a round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import orjson
+import pytest
+
+from regworkers_core.adapters.mongo.draws import PhaseRecord
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.artefacts import InputDiffers, public_key
+from regworkers_core.selection.draw.run import DrawRun
+from tests.selection.draw.beacons import START, Clock, Waiting, taken_for_signatures, with_beacon
+from tests.selection.draw.replay import replay_of
+from tests.selection.draw.world import CAMPAIGN, MARKETS, artefact, close_campaign, everybody
+from tests.support.runtimes import test_settings
+
+HOURS = 3600.0
+
+
+class Died(Exception):
+    """A run ends here, as by a kill."""
+
+
+def dies_at(step: str) -> OnStep:
+    def on_step(name: str) -> None:
+        if name == step:
+            raise Died
+
+    return on_step
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def own(runtime: Runtime, clock: Clock) -> Iterator[Runtime]:
+    close_campaign(runtime)
+    with taken_for_signatures():
+        yield with_beacon(runtime.names.prefix, clock)
+
+
+def run_of(runtime: Runtime, clock: Clock, on_step: OnStep = no_step) -> DrawRun:
+    return DrawRun(
+        runtime,
+        CAMPAIGN,
+        run_id="test-run",
+        settled=lambda _campaign: (),
+        judge=partial(everybody, runtime),
+        stop=Waiting(clock),
+        on_step=on_step,
+    )
+
+
+def commit(runtime: Runtime, clock: Clock, on_step: OnStep = no_step) -> PhaseRecord:
+    """To the commit and no further; the phase as it then is."""
+    run = run_of(runtime, clock, on_step)
+    try:
+        for step in (run.judge, run.freeze, run.commit):
+            step()
+    except Died:
+        pass
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None
+    return record.latest
+
+
+def slow_store(runtime: Runtime, clock: Clock, seconds: float) -> None:
+    """The next write of the manifest takes so long."""
+    put = runtime.objects.put_over
+
+    def slow(key: str, data: bytes, tag: str | None) -> str | None:
+        runtime.objects.put_over = put  # type: ignore[method-assign]
+        clock.at += seconds
+        return put(key, data, tag)
+
+    runtime.objects.put_over = slow  # type: ignore[method-assign]
+
+
+def events(runtime: Runtime) -> list[dict[str, Any]]:
+    messages = runtime.queue(runtime.names.analytics_queue).receive(10, 0, 30)
+    return [orjson.loads(message.body)["items"][0] for message in messages]
+
+
+def round_of(manifest: str | bytes) -> int:
+    return int(orjson.loads(manifest)["seedSource"]["round"])
+
+
+def test_when_the_manifest_was_public_stands_in_the_record_the_notice_and_the_event(
+    own: Runtime, clock: Clock
+) -> None:
+    slow_store(own, clock, 7.0)
+    phase = commit(own, clock)
+    assert (phase.fields["committedAt"], phase.published_at) == (iso(START), iso(START + 7))
+    assert not phase.published_late
+    assert artefact(own, "notice.json") == phase.notice
+    assert orjson.loads(phase.notice) == {
+        "asOf": phase.as_of,
+        "campaignId": CAMPAIGN,
+        "capacities": {market["marketId"]: market["capacity"] for market in MARKETS},
+        "committedAt": iso(START),
+        "phase": 1,
+        "publishedAt": iso(START + 7),
+        "reason": "",
+        "strikes": 0,
+    }
+    (event,) = events(own)
+    assert event["data"]["publishedAt"] == iso(START + 7)
+    assert event["data"]["manifestHash"] == phase.manifest_hash
+    facts = run_of(own, clock).commit().facts
+    assert facts["publishedAt"] == iso(START + 7) and facts["dueAt"] == iso(phase.round_due or 0)
+
+
+def test_a_manifest_that_could_be_published_in_time_still_is_when_its_run_died(
+    own: Runtime, clock: Clock
+) -> None:
+    before = commit(own, clock, dies_at("draw.after_commit"))
+    assert before.published_at is None and before.published_late
+    with pytest.raises(UsageError, match="`commit` is first"):
+        run_of(own, clock).seed()
+    clock.at += 50
+    after = commit(own, clock)
+    assert (after.manifest, after.published_at) == (before.manifest, iso(START + 50))
+    assert not after.replaced and not after.published_late
+
+
+@pytest.mark.parametrize("later", [61.5 + 2, 600.0])
+def test_a_manifest_that_is_not_public_ten_minutes_before_its_round_makes_way_for_a_later_round(
+    own: Runtime, clock: Clock, later: float
+) -> None:
+    before = commit(own, clock, dies_at("draw.after_commit"))
+    clock.at += later
+    after = commit(own, clock)
+    assert after.published_at == iso(START + later) and not after.published_late
+    one, other = orjson.loads(before.manifest), orjson.loads(after.manifest)
+    assert one.pop("seedSource")["round"] < other.pop("seedSource")["round"]
+    assert one == other
+    assert orjson.loads(artefact(own, "replaced-1.json")) == {
+        "committedAt": iso(START),
+        "manifest": before.manifest.decode(),
+        "publishedAt": None,
+        "replacedAt": iso(START + later),
+    }
+    assert artefact(own, "manifest.json") == after.manifest
+    *_, last = run_of(own, clock).steps(CAMPAIGN)
+    assert last.state == "done"
+    record = own.draws.get(CAMPAIGN)
+    # Its round was not signed: there is no other result.
+    assert record is not None and not record.latest.recommitted
+    assert replay_of(own).passed
+
+
+def test_a_manifest_that_was_published_late_is_written_over_as_long_as_its_round_is_to_come(
+    own: Runtime, clock: Clock
+) -> None:
+    slow_store(own, clock, 120.0)
+    phase = commit(own, clock)
+    (replaced,) = phase.replaced
+    assert replaced["publishedAt"] == iso(START + 120)
+    assert round_of(replaced["manifest"]) < round_of(phase.manifest)
+    assert not phase.published_late
+    assert artefact(own, "manifest.json") == phase.manifest
+    assert orjson.loads(artefact(own, "notice.json"))["publishedAt"] == phase.published_at
+    assert orjson.loads(artefact(own, "replaced-1.json")) == replaced
+    (event,) = events(own)
+    assert event["data"]["manifestHash"] == phase.manifest_hash
+
+
+def test_of_a_manifest_that_is_replaced_when_its_round_is_out_the_other_result_is_counted(
+    own: Runtime, clock: Clock
+) -> None:
+    before = commit(own, clock, dies_at("draw.after_commit"))
+    clock.at += 2 * HOURS
+    *_, last = run_of(own, clock).steps(CAMPAIGN)
+    assert last.state == "done"
+    record = own.draws.get(CAMPAIGN)
+    assert record is not None
+    (other,) = record.latest.recommitted
+    assert (other["k"], other["round"]) == (1, round_of(before.manifest))
+    assert (other["manifestHash"], len(other["resultHash"])) == (before.manifest_hash, 64)
+    assert other["resultHash"] != record.latest.result_hash
+    assert 0 < other["differ"] <= 20
+    assert not record.latest.published_late
+    assert set(record.latest.signatures) == {
+        str(round_of(each)) for each in (before.manifest, record.latest.manifest)
+    }
+    assert replay_of(own).passed
+
+
+def test_a_manifest_that_was_public_in_time_stays_although_its_run_died_before_it_knew(
+    own: Runtime, clock: Clock
+) -> None:
+    before = commit(own, clock, dies_at("draw.after_manifest"))
+    assert before.published_at is None
+    # The store remembers when it took the manifest; its clock is the real one, long before this test's.
+    clock.at += 2 * HOURS
+    after = commit(own, clock)
+    assert (after.manifest, after.published_at) == (before.manifest, iso(START))
+    assert not after.replaced and not after.published_late
+
+
+def test_a_manifest_that_was_public_before_its_round_stays_when_the_round_is_out_and_is_late(
+    own: Runtime, clock: Clock
+) -> None:
+    slow_store(own, clock, 120.0)
+    before = commit(own, clock, dies_at("draw.after_notice"))
+    assert before.published_at == iso(START + 120)
+    clock.at += 2 * HOURS
+    after = commit(own, clock)
+    assert after.manifest == before.manifest and not after.replaced
+    assert after.published_late
+    assert artefact(own, "notice.json") == after.notice
+
+
+def test_each_manifest_that_makes_way_is_kept_and_counted(own: Runtime, clock: Clock) -> None:
+    first = commit(own, clock, dies_at("draw.after_commit"))
+    clock.at += HOURS
+    second = commit(own, clock, dies_at("draw.after_replacement"))
+    clock.at += HOURS
+    third = commit(own, clock)
+    assert [each["manifest"].encode() for each in third.replaced] == [first.manifest, second.manifest]
+    for k, each in enumerate(third.replaced, 1):
+        assert orjson.loads(artefact(own, f"replaced-{k}.json")) == each
+    assert run_of(own, clock).commit().facts["replaced"] == 2
+
+
+def test_nothing_makes_way_while_the_store_is_away(own: Runtime, clock: Clock) -> None:
+    commit(own, clock, dies_at("draw.after_commit"))
+    clock.at += HOURS
+    look = own.objects.get_tagged
+
+    def away(_key: str) -> Any:
+        raise Died
+
+    own.objects.get_tagged = away  # type: ignore[method-assign]
+    assert not commit(own, clock).replaced
+    own.objects.get_tagged = look  # type: ignore[method-assign]
+    assert len(commit(own, clock).replaced) == 1
+
+
+@pytest.mark.parametrize("step", ["draw.after_commit", "draw.after_replacement"])
+def test_a_manifest_of_somebody_else_is_not_written_over(own: Runtime, clock: Clock, step: str) -> None:
+    if step == "draw.after_replacement":
+        commit(own, clock, dies_at("draw.after_commit"))
+        clock.at += HOURS
+    commit(own, clock, dies_at(step))
+    own.objects.put_bytes(public_key(CAMPAIGN, 1, "manifest.json"), b"{}")
+    with pytest.raises(InputDiffers, match=r"manifest\.json"):
+        commit(own, clock)
+    assert artefact(own, "manifest.json") == b"{}"
+
+
+def test_a_draw_by_an_own_secret_has_no_round_to_be_late_for(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    clock = Clock()
+    own = Runtime(test_settings(runtime.names.prefix), clock=clock)
+    before = commit(own, clock, dies_at("draw.after_commit"))
+    clock.at += 2 * HOURS
+    after = commit(own, clock)
+    assert (after.manifest, after.published_at) == (before.manifest, iso(START + 2 * HOURS))
+    assert not after.published_late and not after.replaced
