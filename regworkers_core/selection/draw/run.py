@@ -28,8 +28,8 @@ from regworkers_core.selection.codes.precheck import check_codes
 from regworkers_core.selection.draw import allocation, commitment, freezing, reporting, seeding
 from regworkers_core.selection.draw.held import HeldDraw
 from regworkers_core.selection.draw.opening import await_writers, refuse_late_strikes, terms_of_first
-from regworkers_core.selection.notify.holding import settle
 from regworkers_core.selection.draw.rounds import Patience
+from regworkers_core.selection.notify.holding import settle
 
 Settled = Callable[[str], Sequence[str]]
 

@@ -316,6 +316,19 @@ def test_a_campaign_of_which_nobody_knows_since_when_is_unknown(since: str | Non
     assert isinstance(judgement, Judgement) and set(judgement.unknown) == {"c"}
 
 
+def test_a_draw_that_stopped_at_a_file_that_is_not_its_own_is_told_and_explains_what_follows() -> None:
+    stopped = "draws/c/phase-1/seed.json is missing, the draw wrote ab"
+    state = CampaignState("c", "PROCESSING", ago(9_000), None, stopped=stopped)
+    snapshot = replace(scheduler(failed_runs=(FailedRun("r1", "draw", ago(60), "c"),)), campaigns=(state,))
+    ((subject, severity, line),) = found("draw-input-differs", snapshot)
+    assert (subject, severity) == ("c", "critical") and stopped in line
+    for name in ("campaign-stuck", "selection-run"):
+        judgement = judged(name, snapshot)
+        assert isinstance(judgement, Judgement)
+        assert "draw-input-differs:c" in judgement.findings[0].because
+    assert found("draw-input-differs", replace(WELL, campaigns=(replace(state, stopped=""),))) == []
+
+
 def test_drift_of_which_reconcile_tells() -> None:
     def of(**differences: int) -> Snapshot:
         return replace(WELL, parity=ParityState(ago(60), differences))

@@ -46,7 +46,17 @@ ILL = replace(
     ),
     stream=StreamState(1, 700.0),
     drains=(drain("save", received=100, failed=50, batch_p95_seconds=59.0, batch_limit_seconds=60.0),),
-    campaigns=(CampaignState("c", "PROCESSING", ago(DAY), None, held_since=ago(2 * DAY), failed_messages=1),),
+    campaigns=(
+        CampaignState(
+            "c",
+            "PROCESSING",
+            ago(DAY),
+            None,
+            held_since=ago(2 * DAY),
+            failed_messages=1,
+            stopped="a file differs",
+        ),
+    ),
     certificates=(CertificateState("qa", 10.0), CertificateState("old", 1.0)),
     scheduler=SchedulerState(
         {"SENSOR": None}, (TickState("sensor", 3.0, None),), (FailedRun("r", "top_up", ago(60)),)
