@@ -150,7 +150,7 @@ def test_a_manifest_that_is_not_public_ten_minutes_before_its_round_makes_way_fo
         "replacedAt": iso(START + later),
     }
     assert artefact(own, "manifest.json") == after.manifest
-    *_, last = run_of(own, clock).steps(CAMPAIGN)
+    *_, last = run_of(own, clock).steps(f"{CAMPAIGN}:1")
     assert last.state == "done"
     record = own.draws.get(CAMPAIGN)
     # Its round was not signed: there is no other result.
@@ -179,7 +179,7 @@ def test_of_a_manifest_that_is_replaced_when_its_round_is_out_the_other_result_i
 ) -> None:
     before = commit(own, clock, dies_at("draw.after_commit"))
     clock.at += 2 * HOURS
-    *_, last = run_of(own, clock).steps(CAMPAIGN)
+    *_, last = run_of(own, clock).steps(f"{CAMPAIGN}:1")
     assert last.state == "done"
     record = own.draws.get(CAMPAIGN)
     assert record is not None
