@@ -11,6 +11,7 @@ from typing import Self
 import duckdb
 import pandas as pd
 
+from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.analytics.funnel.stages import NONE, STAGES, WISHED, Stage
 from regworkers_core.analytics.funnel.staging import CODED, FROZEN, OUTCOMES, REPLICA, SOURCE, TOLD, Staged
 from regworkers_core.domain.selection import NoticeType, Outcome
@@ -42,13 +43,15 @@ _EMPTY = {
 class Counts:
     """`totals` by stage. `without` counts, for a stage and one before it, the entries that are in the first and not in
     the second. `elsewhere` are codes of another market than the one won. `told` counts messages that were sent, by
-    type. The frames have a row a market, segment or day (UTC, of the entry's creation), and a column a stage.
+    type, `superseded` those that held no longer and never are. The frames have a row a market, segment or day (UTC, of
+    the entry's creation), and a column a stage.
     """
 
     totals: Mapping[Stage, int]
     without: Mapping[tuple[Stage, Stage], int]
     elsewhere: int
     told: Mapping[str, int]
+    superseded: Mapping[str, int]
     markets: pd.DataFrame
     segments: pd.DataFrame
     days: pd.DataFrame
@@ -71,20 +74,27 @@ class Counting:
         for name, select in {
             "winner": f"entry_id, market FROM outcome WHERE outcome = '{Outcome.WINNER}'",
             "coded": f"{latest} FROM selection GROUP BY entry_id",
-            "told": f"{latest} FROM message WHERE sent AND type = '{NoticeType.WINNER}' GROUP BY entry_id",
+            "told": f"{latest} FROM message WHERE status = '{RowStatus.SENT}' AND type = '{NoticeType.WINNER}' "
+            "GROUP BY entry_id",
         }.items():
             self._database.execute(f"CREATE VIEW {name} AS SELECT {select}")
         self._database.execute(_ENTRIES, {"none": NONE})
         pairs = [(later, earlier) for at, later in enumerate(STAGES) for earlier in STAGES[:at]]
         numbers = self._row([*map(_count, STAGES), *(_count_without(*pair) for pair in pairs), _ELSEWHERE])
-        told = self._database.execute(
-            "SELECT type, count(*) FROM message WHERE sent GROUP BY type"
-        ).fetchall()
+        told, superseded = (
+            dict(
+                self._database.execute(
+                    "SELECT type, count(*) FROM message WHERE status = ? GROUP BY type", [status.value]
+                ).fetchall()
+            )
+            for status in (RowStatus.SENT, RowStatus.SUPERSEDED)
+        )
         return Counts(
             dict(zip(STAGES, numbers, strict=False)),
             dict(zip(pairs, numbers[len(STAGES) :], strict=False)),
             numbers[-1],
-            dict(told),
+            told,
+            superseded,
             self._markets(markets),
             self._frame(
                 "segment", "unnest(CASE WHEN segments = [] THEN [$none] ELSE list_distinct(segments) END)"

@@ -184,6 +184,7 @@ def _beside(funnel: Funnel) -> list[str]:
     for title, columns, counts in (
         ("Excluded by the judgement", ("first reason", "entries"), funnel.excluded),
         ("Messages sent", ("type", "entries"), funnel.counts.told),
+        ("Messages superseded, and never sent", ("type", "entries"), funnel.counts.superseded),
     ):
         if counts:
             parts += [

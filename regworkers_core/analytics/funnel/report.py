@@ -62,6 +62,7 @@ class Funnel:
             "removed": self.removed,
             "excluded": dict(self.excluded),
             "messagesSent": dict(sorted(self.counts.told.items())),
+            "messagesSuperseded": dict(sorted(self.counts.superseded.items())),
             "markets": self.rows(self.counts.markets),
             "segments": self.rows(self.counts.segments),
             "days": self.rows(self.counts.days),

@@ -28,7 +28,7 @@ _TEXT: pa.DataType = pa.string()
 _TEXTS: pa.DataType = pa.list_(pa.string())
 _ENTRY = {"entry_id": _TEXT, "markets": _TEXTS, "segments": _TEXTS, "day": _TEXT}
 _CODED = {"entry_id": _TEXT, "market": _TEXT, "phase": pa.int32()}
-_TOLD = {**_CODED, "type": _TEXT, "sent": pa.bool_()}
+_TOLD = {**_CODED, "type": _TEXT, "status": _TEXT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def _coded(document: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _told(document: Mapping[str, Any]) -> tuple[Any, ...]:
-    return *_coded(document), NoticeType(document["type"]).value, document["status"] == RowStatus.SENT
+    return *_coded(document), NoticeType(document["type"]).value, RowStatus(document["status"]).value
 
 
 def _write(path: Path, columns: Mapping[str, Any], rows: Iterable[tuple[Any, ...]]) -> None:

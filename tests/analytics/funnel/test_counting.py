@@ -28,7 +28,7 @@ _COLUMNS: Mapping[str, Mapping[str, Any]] = {
     FROZEN: _ENTRY,
     OUTCOMES: {"entry_id": _TEXT, "market": _TEXT, "outcome": _TEXT},
     CODED: {"entry_id": _TEXT, "market": _TEXT, "phase": pa.int32()},
-    TOLD: {"entry_id": _TEXT, "market": _TEXT, "phase": pa.int32(), "type": _TEXT, "sent": pa.bool_()},
+    TOLD: {"entry_id": _TEXT, "market": _TEXT, "phase": pa.int32(), "type": _TEXT, "status": _TEXT},
 }
 
 
@@ -86,7 +86,7 @@ def drawn(number: int = 2, market: str = "paris") -> dict[str, list[tuple[Any, .
         FROZEN: entries,
         OUTCOMES: [(each[0], market, "WINNER") for each in entries],
         CODED: [(each[0], market, 1) for each in entries],
-        TOLD: [(each[0], market, 1, "winner", True) for each in entries],
+        TOLD: [(each[0], market, 1, "winner", "SENT") for each in entries],
     }
 
 
@@ -134,9 +134,16 @@ def test_an_entry_of_two_phases_counts_once_where_it_is_in_the_later_one(tmp_pat
     assert counts.markets["coded"].to_dict() == {"berlin": 1, "paris": 0}
 
 
+def test_messages_that_hold_no_longer_are_counted_apart_and_tell_nothing(tmp_path: Path) -> None:
+    rows = drawn(2)
+    rows[TOLD] = [("e0", "paris", 1, "winner", "SUPERSEDED"), ("e1", "paris", 1, "winner", "SENT")]
+    counts = counted(staged(tmp_path, rows))
+    assert counts.superseded == {"winner": 1} and counts.totals[Stage.NOTIFIED] == 1
+
+
 def test_messages_that_were_not_sent_and_those_of_others_are_no_winners_told(tmp_path: Path) -> None:
     rows = drawn(2)
-    rows[TOLD] = [("e0", "paris", 1, "winner", False), ("e1", "-", 1, "waitlisted", True)]
+    rows[TOLD] = [("e0", "paris", 1, "winner", "PENDING"), ("e1", "-", 1, "waitlisted", "SENT")]
     files = staged(tmp_path, rows)
     assert counted(files).told == {"waitlisted": 1}
     assert told(files).pending == {Stage.NOTIFIED: "no winner's message was sent so far"}
@@ -154,7 +161,7 @@ def test_messages_that_were_not_sent_and_those_of_others_are_no_winners_told(tmp
             {CODED: [("e0", "berlin", 1), ("e1", "paris", 1)]},
             "finding: 1 entry with a code of another market",
         ),
-        ({TOLD: [("e0", "paris", 1, "winner", True)]}, "note: 1 entry with a code and not told yet"),
+        ({TOLD: [("e0", "paris", 1, "winner", "SENT")]}, "note: 1 entry with a code and not told yet"),
     ],
 )
 def test_a_number_that_does_not_fit_is_told_with_its_reason(
@@ -206,7 +213,7 @@ def test_whatever_the_sources_hold_every_day_column_adds_up_to_its_stage(
             FROZEN: entry(number),
             OUTCOMES: (f"e{number}", "paris", "WINNER"),
             CODED: (f"e{number}", "paris", 1),
-            TOLD: (f"e{number}", "paris", 1, "winner", True),
+            TOLD: (f"e{number}", "paris", 1, "winner", "SENT"),
         }
         for at, (name, row) in enumerate(made.items()):
             if at in reached:
