@@ -120,11 +120,11 @@ def selections_kept(
 
 
 def _reached(runtime: Runtime, status: PhaseStatus) -> list[str]:
-    """The campaigns with a phase that came at least so far."""
+    """The campaigns with a phase that came at least so far, and whose data is kept."""
     return [
         record.campaign_id
         for record in runtime.draws.all()
-        if any(phase.reached(status) for phase in record.phases.values())
+        if record.is_kept and any(phase.reached(status) for phase in record.phases.values())
     ]
 
 

@@ -214,10 +214,15 @@ class DrawRecord:
     @property
     def unconfirmed(self) -> PhaseRecord | None:
         """The further phase that is drawn and not confirmed: messages wait whose outcome it changes."""
-        latest = self.latest if self.phases else None
+        latest = self.latest if self.phases and not self.annulled else None
         if latest is None or latest.phase == 1 or "confirmedAt" in latest.fields:
             return None
         return latest if latest.reached(PhaseStatus.DRAWN) else None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether all is there that its promises are judged by: no period of it is over."""
+        return not self.expired.keys() - {"claims"}
 
     def require_counts(self) -> None:
         """Raises RequestError for a draw that was annulled: nothing follows it."""

@@ -130,18 +130,23 @@ class Truths:
         return {key: entry_truth(key, source.get(key), stored.get(key)) for key in distinct}
 
     def _notices(self, items: Sequence[Item]) -> dict[int, Truth]:
-        """One read of the rows, and one of the draw of each campaign that has a later phase."""
+        """One read of the rows, and one of the draw of each of their campaigns."""
         rows = {
             row["_id"]: row
             for row in self._runtime.outbox.rows(sorted({str(item.subject) for item in items}))
         }
-        later = {row["campaignId"] for row in rows.values() if row.get("heldFor")}
-        draws = {campaign_id: self._runtime.draws.light(campaign_id) for campaign_id in later}
+        draws = {
+            name: self._runtime.draws.light(name) for name in {row["campaignId"] for row in rows.values()}
+        }
 
-        def changed_by(row: Mapping[str, Any] | None) -> int | None:
-            draw = draws.get(row["campaignId"]) if row else None
-            phase = draw.phases.get(row.get("heldFor", 0)) if row and draw else None
-            return phase.phase if phase is not None and "confirmedAt" in phase.fields else None
+        def changed_by(row: Mapping[str, Any] | None) -> str | None:
+            draw = draws[row["campaignId"]] if row else None
+            if row is None or draw is None:
+                return None
+            if draw.annulled:
+                return "the annulment of the draw"
+            phase = draw.phases.get(row.get("heldFor", 0))
+            return f"phase {phase.phase}" if phase is not None and "confirmedAt" in phase.fields else None
 
         found = {id(item): rows.get(str(item.subject)) for item in items}
         return {name: notice_truth(row, changed_by(row)) for name, row in found.items()}
@@ -197,12 +202,12 @@ def chunk_truth(chunk: Chunk, row: Mapping[str, Any] | None) -> Truth:
     return Truth(Verdict.NEEDED, "the chunk is not done")
 
 
-def notice_truth(row: Mapping[str, Any] | None, changed_by: int | None = None) -> Truth:
-    """Of a message to a fan: `row` is its row in the outbox, `changed_by` the confirmed phase that made it untrue."""
+def notice_truth(row: Mapping[str, Any] | None, changed_by: str | None = None) -> Truth:
+    """Of a message to a fan: `row` is its row in the outbox, `changed_by` what has made it untrue."""
     if row is None:
         return Truth(Verdict.GONE, "the outbox owes no such message")
     if changed_by is not None:
-        return Truth(Verdict.SUPERSEDED, f"phase {changed_by} has changed what it says")
+        return Truth(Verdict.SUPERSEDED, f"{changed_by} has made it untrue")
     if row["status"] == RowStatus.SUPERSEDED:
         return Truth(Verdict.SUPERSEDED, "it holds no longer, and the outbox will not send it")
     if row["status"] == RowStatus.SENT:

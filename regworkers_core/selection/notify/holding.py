@@ -19,8 +19,10 @@ HELD_AT, SUPERSEDED_AT = "messagesHeldAt", "messagesSupersededAt"
 
 
 def is_settled(record: DrawRecord) -> bool:
-    """Whether all rows wait, or are superseded, that a drawn phase changes."""
-    return not any(_to_hold(phase) or _to_supersede(phase) for phase in record.phases.values())
+    """Whether all rows wait, or are superseded, that a drawn phase changes. Of an annulled draw none goes out."""
+    return bool(record.annulled) or not any(
+        _to_hold(phase) or _to_supersede(phase) for phase in record.phases.values()
+    )
 
 
 def settle(runtime: Runtime, campaign_id: str, *, token: int) -> None:

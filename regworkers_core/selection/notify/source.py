@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import structlog
 
 from regworkers_core.adapters.mongo.draws import lease_name
-from regworkers_core.adapters.mongo.outbox import ERASED, RowStatus
+from regworkers_core.adapters.mongo.outbox import ANNULLED, ERASED, RowStatus
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.domain.reasons import PermanentFailure
@@ -182,6 +182,8 @@ class OutboxSource:
 
     def _counts_fit(self, unit: Unit) -> bool:
         """What is wrong with the counts pauses the campaign."""
+        if unit.record.annulled:
+            return True
         try:
             lock(self._runtime, unit)
             if to_lock(unit.record) is not None:
@@ -202,6 +204,10 @@ class OutboxSource:
         record = self._runtime.draws.light(unit.market.campaign_id)
         if record is None or self._draw is None:
             return False
+        if record.annulled:
+            # Also what was written after that: nothing of it goes out.
+            at = iso(now)
+            self._counts["superseded"] += self._runtime.outbox.supersede(unit.market, why=ANNULLED, at=at)
         if not is_settled(record):
             settle(self._runtime, record.campaign_id, token=self._draw.token)
         if record.notifications.get("paused"):

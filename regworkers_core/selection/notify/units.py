@@ -175,6 +175,8 @@ def lock(runtime: Runtime, unit: Unit) -> None:
 
 def to_lock(record: DrawRecord) -> PhaseRecord | None:
     """The latest confirmed phase, if all its markets are complete and its counts are not locked yet."""
+    if record.annulled or not record.is_kept:
+        return None
     confirmed = [phase for phase in record.phases.values() if "confirmedAt" in phase.fields]
     latest = confirmed[-1] if confirmed else None
     if latest is None or not latest.reached(PhaseStatus.COMPLETED) or "countsLockedAt" in latest.fields:

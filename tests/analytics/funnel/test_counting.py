@@ -48,7 +48,7 @@ def staged(folder: Path, files: Mapping[str, Sequence[tuple[Any, ...]]], **phase
         **phase,
     }
     record = PhaseRecord(number, fields)
-    draw = DrawRecord("summer", "summer", 1, {number: record}, {})
+    draw = DrawRecord("summer", "summer", 1, {number: record}, {}, {})
     has_pool, has_result = FROZEN in files, OUTCOMES in files
     return Staged(
         folder,

@@ -101,7 +101,7 @@ def test_a_campaign_is_followed_from_its_first_entry_to_the_last_message(
     assert funnel.as_dict()["pending"] == dict.fromkeys(
         ("coded", "notified"), "the result is not published yet"
     )
-    steps.publish(CAMPAIGN)
+    steps.publish(f"{CAMPAIGN}:1")
     assert funnel_of(runtime).as_dict()["pending"]["coded"] == "no winner has a code so far"
 
     run(runtime, SELECTIONS)

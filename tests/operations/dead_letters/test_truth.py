@@ -86,7 +86,7 @@ def test_nobody_but_the_mailer_can_tell_of_a_message_that_it_had() -> None:
 
 
 def test_a_message_that_was_sent_is_superseded_by_the_confirmed_phase_that_changes_it() -> None:
-    truth = notice_truth({"status": "SENT"}, changed_by=2)
+    truth = notice_truth({"status": "SENT"}, changed_by="phase 2")
     assert truth.verdict is Verdict.SUPERSEDED and "phase 2" in truth.why
 
 

@@ -231,3 +231,14 @@ def test_a_dead_letter_of_the_mailer_is_superseded_by_the_phase_that_changes_it(
     verdicts = {item["id"].rpartition(":")[2]: item["verdict"] for item in items}
     assert {ref for ref, verdict in verdicts.items() if verdict == "superseded"} == set(CHANGES)
     assert set(verdicts) == {row.ref for row in ROWS}
+
+
+def test_nothing_of_an_annulled_draw_goes_out_whenever_it_was_written(world: Runtime) -> None:
+    with held_lease(world.leases, lease_name(CAMPAIGN), "draw-run", lease_seconds=10.0) as lease:
+        world.draws.annul(
+            CAMPAIGN, {"annulledAt": CONFIRMED_AT, "phase": 1, "reason": "wrong"}, token=lease.token
+        )
+    report = run(world, NOTIFICATIONS)
+    assert told(world) == [] and set(statuses(world).values()) == {RowStatus.SUPERSEDED}
+    assert report.counts["superseded"] == len(ROWS) and report.counts["markets_delivered"] == 2
+    assert {row["why"] for row in world.database["outbox"].find()} == {"annulled"}
