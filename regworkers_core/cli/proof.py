@@ -90,6 +90,8 @@ def _verification(done: Verification) -> RenderableType:
         parts.extend(Text(f"  {finding}") for finding in done.findings)
     else:
         parts.append(Text(f"{done.campaign_id}: every byte follows from what was committed to", "bold green"))
+    if done.annulled is not None:
+        parts.append(Text("the operator annulled this draw: its outcomes do not count", style="bold red"))
     for each in done.phases:
         counts = ", ".join(f"{number:,} {outcome}" for outcome, number in each.outcomes.items() if number)
         parts.append(Text(f"phase {each.phase}: {counts or 'no entries'}"))

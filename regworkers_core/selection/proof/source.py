@@ -23,8 +23,10 @@ from regworkers_core.selection.draw.freezing import key_of
 from regworkers_core.selection.draw.pool import EXCLUSIONS
 from regworkers_core.selection.maths.beside import (
     ACCEPTED,
+    ANNULLED,
     NOTICE,
     Accepted,
+    Annulled,
     Replaced,
     accepted_bytes,
     is_beside,
@@ -94,6 +96,15 @@ def artefacts_of(target: str, load: Callable[[], Runtime]) -> Iterator[Artefacts
 def recorded_files(record: DrawRecord) -> dict[str, str]:
     """SHA-256 by `phase-<n>/<name>` of the files whose bytes the `draws` document determines."""
     found: dict[str, str] = {}
+    if annulled := record.annulled:
+        data = Annulled(
+            annulled["annulledAt"],
+            record.campaign_id,
+            annulled["manifestHash"],
+            annulled["phase"],
+            annulled["reason"],
+        ).to_bytes()
+        found[f"phase-{annulled['phase']}/{ANNULLED}"] = sha256_hex(data)
     for number, phase in record.phases.items():
         fields = phase.fields
         found |= {f"phase-{number}/{name}": each for name, each in (fields.get("hashes") or {}).items()}

@@ -253,6 +253,14 @@ def test_what_lies_beside_the_artefacts_is_exported_verified_and_in_every_receip
     assert here("receipt", CAMPAIGN, winner).stdout.startswith("This draw was annulled")
     assert here("verify", CAMPAIGN, "--format", "json").document["annulled"]["reason"] == "the wrong list"
 
+    kept = {"annulledAt": annulled.annulled_at, "phase": 2, "manifestHash": annulled.manifest_hash}
+    draws.update_one(
+        {"_id": CAMPAIGN}, {"$set": {"annulled": {**kept, "reason": "the wrong list", "by": "me"}}}
+    )
+    assert here("verify", CAMPAIGN).code == 0
+    draws.update_one({"_id": CAMPAIGN}, {"$set": {"annulled.reason": "another"}})
+    assert "phase-2/annulled.json: SHA-256 is" in here("verify", CAMPAIGN).stdout
+    draws.update_one({"_id": CAMPAIGN}, {"$unset": {"annulled": ""}})
     changes = ("phases.1.notice", "{}"), ("phases.1.accepted", [{**accepted, "reason": "another"}])
     for field, value in (*changes, ("phases.2.hashes", {RESULT: "0" * 64})):
         draws.update_one({"_id": CAMPAIGN}, {"$set": {field: value}})
