@@ -58,6 +58,13 @@ def lenient_order(fields: Mapping[str, Any]) -> Order:
     )
 
 
+def is_erased(created_at: str, erased_at: str | None) -> bool:
+    """Whether a state belongs to a life of the entry that was erased: it was created up to the erasure. Both are ISO
+    times of the contract, which sort as they are; one without `createdAt` always does.
+    """
+    return erased_at is not None and created_at <= erased_at
+
+
 def removal_order(fields: Mapping[str, Any]) -> Order | None:
     """The order of the tombstone for a removed state; None when its `createdAt` is malformed, so that nothing says
     which life of the entry ended.

@@ -16,6 +16,7 @@ from pymongo import ASCENDING
 from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.adapters.mongo.drain_log import KEEP_DAYS as DRAIN_LOG_DAYS
 from regworkers_core.adapters.mongo.entrants import FIELDS as ENTRANT_FIELDS
+from regworkers_core.adapters.mongo.entry_documents import ERASED_AT
 from regworkers_core.adapters.mongo.expiring import EXPIRES_AT
 from regworkers_core.adapters.mongo.reconcile_results import KEEP_DAYS as RECONCILE_DAYS
 from regworkers_core.adapters.mongo.superseded import KEEP_DAYS as SUPERSEDED_DAYS
@@ -38,6 +39,8 @@ INDEXES: Mapping[str, list[Index]] = {
         *(([(field, ASCENDING)], False) for field in ENTRANT_FIELDS),
         # Tombstones alone: how many of a campaign there are.
         ([("deletedAt", ASCENDING)], False),
+        # Those of erased fans.
+        ([(ERASED_AT, ASCENDING)], False),
     ],
     "campaigns": [([("slug", ASCENDING)], True), ([("status", ASCENDING)], False)],
     # The first is what keeps a position from being given twice, and what finds the highest.
@@ -89,9 +92,12 @@ INDEXES: Mapping[str, list[Index]] = {
         ([("lastFailedAt", ASCENDING)], False),
     ],
 }
+# Optional fields: entries without one cost its index nothing.
+_SPARSE = frozenset({*ENTRANT_FIELDS, "deletedAt", ERASED_AT})
 # MongoDB deletes a document so many days after the time in this field.
 EXPIRING: Mapping[str, tuple[str, int]] = {
-    **dict.fromkeys(("outbox", "selections", "selection_chunks", "codes"), (EXPIRES_AT, 0)),
+    # Of `entries`, the tombstones of erased fans alone have the field.
+    **dict.fromkeys(("entries", "outbox", "selections", "selection_chunks", "codes"), (EXPIRES_AT, 0)),
     "drain_log": ("at", DRAIN_LOG_DAYS),
     "reconcile_results": ("keptFrom", RECONCILE_DAYS),
     "superseded_entries": ("keptFrom", SUPERSEDED_DAYS),
@@ -228,8 +234,7 @@ def _indexes(runtime: Runtime) -> Iterator[Provisioned]:
         # By their keys: servers name an index each in their own way.
         before = [list(index["key"]) for index in stands.values()]
         for keys, unique in indexes:
-            # Optional fields: entries without one cost its index nothing.
-            sparse = [name for name, _ in keys] in [[field] for field in (*ENTRANT_FIELDS, "deletedAt")]
+            sparse = len(keys) == 1 and keys[0][0] in _SPARSE
             made = call(
                 lambda collection=collection, keys=keys, unique=unique, sparse=sparse: (  # type: ignore[misc]
                     collection.create_index(keys, unique=unique, sparse=sparse)

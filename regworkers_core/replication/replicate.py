@@ -25,7 +25,7 @@ def replicate(runtime: Runtime, key: EntryKey) -> dict[str, Any]:
     queue = runtime.queue(runtime.names.replication_queue)
     correlation_id = uuid.uuid4().hex
     item: ReplicationItem | None = None
-    if source is not None:
+    if source is not None and kind is not Kind.ERASED:
         item = ReplicationItem(key, Op.UPSERT, source.order)
     elif kind is Kind.ORPHANED and replica is not None:
         item = ReplicationItem(key, Op.REMOVE, replica.order)
@@ -41,6 +41,8 @@ def replicate(runtime: Runtime, key: EntryKey) -> dict[str, Any]:
 
 
 def _explain(item: ReplicationItem | None, kind: Kind | None, *, known: bool) -> str:
+    if kind is Kind.ERASED:
+        return f"Nothing sent. {EXPLANATIONS[kind]}"
     if item is None and known:
         return "Nothing sent: the entry was removed from the source, and the replica has its tombstone."
     if item is None:

@@ -45,19 +45,21 @@ def settled(
         sleep(_LOOK_SECONDS)
     stuck = (unread or depth) and len(looks) == 1
     result = reconcile(runtime, campaign_id, on_phase=on_phase)
-    if result.clean and not any(result.counts.values()):
+    # What was erased takes part in nothing, wherever it came from.
+    counts = {kind: number for kind, number in result.counts.items() if number and kind is not Kind.ERASED}
+    if not counts:
         return []
-    open_now = [f"{number} {kind.value}" for kind, number in result.counts.items() if number]
+    open_now = [f"{number} {kind.value}" for kind, number in counts.items()]
     if depth:
         open_now.append(f"{depth} messages wait on {queue.name}")
     if unread:
         open_now.append("the stream has unread records")
-    if result.counts[Kind.AHEAD]:
+    if Kind.AHEAD in counts:
         open_now.append(how_to_accept(campaign_id))
     if stuck:
         # A repair would queue the same entries once more, behind those that nobody takes.
         drains = [*(["`regworkers drain enqueue`"] if unread else []), "`regworkers drain save`"]
         return [*open_now, f"nothing moved meanwhile: is no drain running? By hand: {', then '.join(drains)}"]
-    if result.counts[Kind.AHEAD] == sum(result.counts.values()):
+    if list(counts) == [Kind.AHEAD]:
         return open_now
     return [*open_now, f"`regworkers reconcile --campaign {campaign_id} --repair` repairs it and says more"]

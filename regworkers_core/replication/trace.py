@@ -31,7 +31,7 @@ def trace_entry(runtime: Runtime, key: EntryKey) -> dict[str, Any]:
     """A JSON document; raises TransientFailure when a store cannot answer.
 
     `verdict` is in_sync, gone (removed, with a tombstone), unknown (on neither side), missing, stale, orphaned,
-    resurrected, rejected or ahead; `explanation` says it in words, `command` is what helps or None, `young`
+    resurrected, rejected, ahead or erased; `explanation` says it in words, `command` is what helps or None, `young`
     whether the difference may still be on its way; `ref` is what `regworkers draw receipt` takes.
     `lagSeconds` is None unless in sync.
     """
@@ -48,7 +48,7 @@ def trace_entry(runtime: Runtime, key: EntryKey) -> dict[str, Any]:
         "id": key.document_id,
         "ref": _ref(item, stored),
         "verdict": str(verdict),
-        "explanation": _explanation(verdict, source, letters, objective if young else None),
+        "explanation": _explanation(verdict, source, replica, letters, objective if young else None),
         "command": _command(verdict, key),
         "young": young,
         "lagSeconds": _lag(stored) if verdict == IN_SYNC else None,
@@ -86,10 +86,18 @@ def _verdict(source: State | None, replica: State | None, letters: Sequence[Item
 
 
 def _explanation(
-    verdict: str, source: State | None, letters: Sequence[Item], young_within: float | None
+    verdict: str,
+    source: State | None,
+    replica: State | None,
+    letters: Sequence[Item],
+    young_within: float | None,
 ) -> str:
     if verdict == IN_SYNC:
         return "Source and replica hold the same state."
+    if verdict == GONE and replica is not None and replica.erased_at is not None:
+        return (
+            f"The fan was erased at {replica.erased_at}: the tombstone refuses every state from before that."
+        )
     if verdict == GONE:
         return "The entry was removed from the source, and the replica has its tombstone."
     if verdict == UNKNOWN:
@@ -107,6 +115,8 @@ def _explanation(
 def _command(verdict: str, key: EntryKey) -> str | None:
     if verdict in (Kind.MISSING, Kind.STALE, Kind.ORPHANED):
         return f"regworkers replicate {quote(key.campaign_id)} {quote(key.entry_id)}"
+    if verdict == Kind.ERASED:
+        return f"regworkers erase --pending --campaign {quote(key.campaign_id)}"
     if verdict in (Kind.RESURRECTED, Kind.AHEAD):
         listing = " --dry-run" if verdict == Kind.AHEAD else ""
         return f"regworkers reconcile --campaign {quote(key.campaign_id)} --repair{listing}"
@@ -138,6 +148,7 @@ def _replica(stored: Stored | None) -> dict[str, Any] | None:
         **stored.order.as_fields(),
         "state": "tombstone" if stored.fields is None else "live",
         "deletedAt": stored.deleted_at,
+        "erasedAt": stored.erased_at,
         **{name: stored.custody.get(name) for name in _CUSTODY},
     }
 

@@ -180,6 +180,9 @@ class HousekeepingSettings(Section):
     # The audit log.
     operator_actions_days: int | None = Field(1095, ge=1)
     reviews_days: int | None = Field(1095, ge=1)
+    # The tombstone of an erased fan: the longest time for which a backup of either store is kept, and a week. Not
+    # below what point-in-time recovery of the demand table keeps (35 days); longer where MongoDB's backups are.
+    erased_tombstone_days: int = Field(42, ge=42)
 
 
 class WebSettings(Section):

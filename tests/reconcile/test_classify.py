@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -119,3 +120,26 @@ def test_two_digests_are_equal_exactly_where_the_save_drain_sees_the_same_conten
 ) -> None:
     assert (digest(one) == digest(other)) is same_content(one, other)
     assert digest(one) == digest(dict(reversed(one.items())))
+
+
+def erased(state: State, at: str) -> State:
+    return replace(state, erased_at=at)
+
+
+@pytest.mark.parametrize(
+    ("source", "replica", "kind"),
+    [
+        (live(HIGH), erased(tombstone(LOW), "2026-01-01"), Kind.ERASED),
+        (live(Order()), erased(tombstone(LOW), "2026-01-01"), Kind.ERASED),
+        (INVALID, erased(tombstone(LOW), "2026-06-01"), Kind.ERASED),
+        (live(HIGH), erased(tombstone(LOW), "2025-12-31"), Kind.STALE),
+        # Registered again after an erasure; then the table was restored to the time before.
+        (live(LOW), erased(live(Order("2026-07-01", 1, "")), "2026-06-01"), Kind.ERASED),
+        (live(Order("2026-07-01", 1, "")), erased(live(Order("2026-07-01", 1, "")), "2026-06-01"), None),
+        (None, erased(tombstone(), "2026-06-01"), None),
+    ],
+)
+def test_a_source_that_was_erased_is_a_class_of_its_own(
+    source: State | None, replica: State | None, kind: Kind | None
+) -> None:
+    assert classify(source, replica) is kind

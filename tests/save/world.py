@@ -310,7 +310,10 @@ def _meets(document: Mapping[str, Any], path: str, condition: Any) -> bool:
         value = value.get(name, _MISSING) if isinstance(value, Mapping) else _MISSING
     if not isinstance(condition, Mapping):
         return bool(value == condition or (condition is None and value is _MISSING))
-    ((operator, operand),) = condition.items()
+    return all(_holds(value, operator, operand) for operator, operand in condition.items())
+
+
+def _holds(value: Any, operator: str, operand: Any) -> bool:
     if operator == "$exists":
         return (value is not _MISSING) is operand
     if value is _MISSING:

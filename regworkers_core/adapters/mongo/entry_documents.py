@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from typing import Any
 
@@ -16,15 +17,18 @@ from bson.dbref import DBRef
 from bson.errors import InvalidDocument
 from pymongo import UpdateOne
 
+from regworkers_core.adapters.mongo.expiring import EXPIRES_AT
 from regworkers_core.domain.entry import REPLICA_FIELDS
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.mail import comparable
-from regworkers_core.domain.order import Order, lenient_order
+from regworkers_core.domain.order import Order, is_erased, lenient_order
 
 Document = dict[str, Any]
 # Derived from `email` with every upsert, for whoever looks for entries of the same person; gone with a tombstone.
 IDENTITY_EMAIL = "_identity.email"
 _IDENTITY = "_identity"
+# When a life of the entry was erased, an ISO time: it stays on the document, whatever is saved later.
+ERASED_AT = "erasedAt"
 # What the driver raises before it sends a document that BSON cannot hold.
 UNSTORABLE = (InvalidDocument, OverflowError, UnicodeEncodeError)
 # MongoDB's 16 MiB less room for the envelope of the update.
@@ -34,7 +38,7 @@ _MAX_DOCUMENT_BYTES = 16 * 1024 * 1024 - 64 * 1024
 class Effect(Enum):
     """What a guarded write did: APPLIED a greater order, HEALED other content at an equal order, found it
     UNCHANGED, found it as an earlier attempt for the same message wrote it (REPEATED), found a newer state (STALE), or
-    a tombstone at or above a live source (RESURRECTED).
+    a tombstone at or above a live source, or of a fan who was erased since it was created (RESURRECTED).
     """
 
     APPLIED = "applied"
@@ -60,17 +64,22 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the replica holds of one entry; `fields` is None behind a tombstone. `identity` is what it derived."""
+    """What the replica holds of one entry; `fields` is None behind a tombstone. `identity` is what it derived.
+
+    `erased_at`: every state with a `createdAt` up to it was erased. The document may be a later life of the entry.
+    """
 
     order: Order
     fields: Mapping[str, Any] | None
     custody: Mapping[str, Any]
     deleted_at: str | None
     identity: Mapping[str, Any] | None = None
+    erased_at: str | None = None
 
 
 def _guard(write: Write) -> Document:
-    """Matches when nothing is stored at or above the order of an upsert, or nothing above that of a tombstone.
+    """Matches when nothing is stored at or above the order of an upsert, and no erasure after it was created; of a
+    tombstone, when nothing is stored above its order.
 
     The first state of an entry mostly meets nothing, and asking for just that costs the server less than the
     comparison. What does stand there refuses it by its id and is then looked at, like all that a guard passes by.
@@ -81,6 +90,7 @@ def _guard(write: Write) -> Document:
     return {
         "_id": document_id,
         "$nor": [
+            *([] if write.fields is None else [erased_since(created)]),
             {"_replication.createdAt": {"$gt": created}},
             {"_replication.createdAt": created, "_replication.version": {"$gt": version}},
             {
@@ -92,12 +102,19 @@ def _guard(write: Write) -> Document:
     }
 
 
+def erased_since(created_at: str) -> Document:
+    """Matches when a state with this `createdAt` was erased."""
+    # Some servers take the opposite of a comparison as wrong, too, where the field is missing.
+    return {ERASED_AT: {"$exists": True, "$gte": created_at}}
+
+
 def exactly(key: EntryKey, seen: Stored) -> Document:
-    """Matches the document only as it was seen: same order, still live or still a tombstone."""
-    custody = {f"_replication.{name}": seen.custody.get(name) for name in Order().as_fields()}
+    """Matches the document only as it was seen: same order, still live or still a tombstone, not erased since."""
+    stands = {f"_replication.{name}": seen.custody.get(name) for name in Order().as_fields()}
+    stands[ERASED_AT] = seen.erased_at
     return {
         "_id": key.document_id,
-        **{name: {"$exists": False} if value is None else value for name, value in custody.items()},
+        **{name: {"$exists": False} if value is None else value for name, value in stands.items()},
         "deletedAt": {"$exists": seen.deleted_at is not None},
     }
 
@@ -135,8 +152,30 @@ def _update(write: Write, at: str, run_id: str) -> Document:
     absent = {name: "" for name in REPLICA_FIELDS if name not in write.fields}
     return {
         "$set": {**write.fields, _IDENTITY: _identity(write.fields), "_replication": custody},
-        "$unset": {**absent, "deletedAt": ""},
+        "$unset": {**absent, "deletedAt": "", EXPIRES_AT: ""},
     }
+
+
+def erasing(
+    key: EntryKey, stands: Document | None, order: Order, *, at: str, expire: datetime, run_id: str
+) -> tuple[Document, Document]:
+    """Filter and update that leave of a document, exactly as it stands, the tombstone of an erased fan: no other
+    field stays. Of a later life than the erasure only its time is kept. `order` is that of the source's state.
+    """
+    seen = None if stands is None else stored_of(stands)
+    erased_at = at if seen is None else max(at, seen.erased_at or "")
+    if stands is not None and seen is not None and not is_erased(seen.order.created_at, at):
+        return exactly(key, seen), {"$set": {ERASED_AT: erased_at}}
+    tombstone: Document = {"campaignId": key.campaign_id, "entryId": key.entry_id}
+    tombstone |= {ERASED_AT: erased_at, EXPIRES_AT: expire}
+    if stands is None or seen is None or seen.deleted_at is None:
+        highest = order if seen is None else max(order, seen.order)
+        custody = {**highest.as_fields(), "replicatedAt": at, "messageId": "", "runId": run_id}
+        tombstone |= {"deletedAt": at, "_replication": custody}
+    kept = {"_id", "_replication", "deletedAt", *tombstone}
+    gone = {name: "" for name in stands or () if name not in kept}
+    update: Document = {"$set": tombstone, **({"$unset": gone} if gone else {})}
+    return ({"_id": key.document_id, "_replication": None} if seen is None else exactly(key, seen)), update
 
 
 def _identity(fields: Mapping[str, Any]) -> Document:
@@ -150,11 +189,12 @@ def judge(write: Write, seen: Stored) -> Effect:
         if write.order > seen.order or (write.order == seen.order and seen.deleted_at is None):
             return Effect.APPLIED
         return Effect.UNCHANGED if write.order == seen.order else Effect.STALE
-    if write.order > seen.order:
+    erased = is_erased(write.order.created_at, seen.erased_at)
+    if write.order > seen.order and not erased:
         return Effect.APPLIED
     if seen.deleted_at is not None:
         return Effect.RESURRECTED
-    if write.order < seen.order:
+    if erased or write.order < seen.order:
         return Effect.STALE
     # An entry that was saved before identities were derived gets its own from a backfill.
     same = seen.identity == _identity(write.fields) and same_content(write.fields, seen.fields)
@@ -194,6 +234,7 @@ def stored_of(document: Document) -> Stored:
     custody = document.get("_replication")
     custody = custody if isinstance(custody, Mapping) else {}
     deleted_at = document.get("deletedAt")
+    erased_at = document.get(ERASED_AT)
     fields = {name: document[name] for name in REPLICA_FIELDS if name in document}
     return Stored(
         order=lenient_order(custody),
@@ -201,6 +242,7 @@ def stored_of(document: Document) -> Stored:
         custody=custody,
         deleted_at=deleted_at,
         identity=document.get(_IDENTITY),
+        erased_at=erased_at if isinstance(erased_at, str) else None,
     )
 
 

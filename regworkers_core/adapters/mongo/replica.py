@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
 
 from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.cursor import Cursor
-from pymongo.errors import BulkWriteError, CursorNotFound, DocumentTooLarge, WriteError
+from pymongo.errors import BulkWriteError, CursorNotFound, DocumentTooLarge, DuplicateKeyError, WriteError
 from pymongo.results import BulkWriteResult
 
 from regworkers_core.adapters.mongo.client import classify_mongo
 from regworkers_core.adapters.mongo.entry_documents import (
+    ERASED_AT,
     UNSTORABLE,
     Document,
     Effect,
     Stored,
     Write,
+    erasing,
     exactly,
     fits,
     guarded,
@@ -178,8 +181,9 @@ class Replica:
         return {key: by_id[key.document_id] for key in keys if key.document_id in by_id}
 
     def erased(self, keys: Sequence[EntryKey]) -> set[EntryKey]:
-        """Those of `keys` whose fan had their data erased."""
-        query = {"_id": {"$in": [key.document_id for key in keys]}, "erasedAt": {"$exists": True}}
+        """Those of `keys` that are the tombstone of an erased fan; one who has registered again since is none."""
+        ids_of = [key.document_id for key in keys]
+        query = {"_id": {"$in": ids_of}, **{name: {"$exists": True} for name in (ERASED_AT, "deletedAt")}}
         found = self._dependency.call(lambda: list(self._collection.find(query, {"_id": 1})))
         ids = {document["_id"] for document in found}
         return {key for key in keys if key.document_id in ids}
@@ -236,10 +240,51 @@ class Replica:
         return Counted(max(0, documents - tombstones), tombstones)
 
     def delete_tombstone(self, key: EntryKey, order: Order) -> bool:
-        """Delete exactly this tombstone; False when it changed meanwhile."""
+        """Delete exactly this tombstone; False when it changed meanwhile, and for one that refuses what an erasure
+        took out.
+        """
         stored = Stored(order, None, order.as_fields(), "")
         answer = self._dependency.call(lambda: self._collection.delete_one(exactly(key, stored)))
         return answer.deleted_count == 1
+
+    def erase(self, key: EntryKey, order: Order, *, at: str, expire: datetime, run_id: str) -> None:
+        """Leave the tombstone of an erased fan, whatever stands: it refuses every live state with a `createdAt` up to
+        the ISO time `at`, and MongoDB deletes it at `expire`. Where a later life is stored, that one stays and only
+        the time is kept. `order` is that of the source's state, or `Order()`.
+        """
+        for _ in range(_SETTLE_ROUNDS):
+            stands = self._dependency.call(lambda: self._collection.find_one({"_id": key.document_id}))
+            query, update = erasing(key, stands, order, at=at, expire=expire, run_id=run_id)
+            try:
+                answer = self._dependency.call(
+                    lambda query=query, update=update, new=stands is None: (  # type: ignore[misc]
+                        self._collection.update_one(query, update, upsert=new)
+                    )
+                )
+            except DuplicateKeyError:
+                continue
+            if answer.matched_count or answer.upserted_id is not None:
+                return
+        raise TransientFailure(self._dependency.name, "the entry stays contested by other writers")
+
+    def erasures(self, campaign_id: str | None, batch_size: int = 1000) -> Iterator[dict[EntryKey, str]]:
+        """Entries of which a life was erased, with the time of it, by ascending `_id`; an index has only those."""
+        query: Document = {ERASED_AT: {"$exists": True}}
+        if campaign_id is not None:
+            query["campaignId"] = campaign_id
+        while True:
+            page = self._dependency.call(
+                lambda query=query: list(self._collection.find(query).sort("_id", 1).limit(batch_size))  # type: ignore[misc]
+            )
+            if page:
+                yield {
+                    EntryKey(each["campaignId"], each["entryId"]): str(each[ERASED_AT])
+                    for each in page
+                    if isinstance(each.get("campaignId"), str) and isinstance(each.get("entryId"), str)
+                }
+            if len(page) < batch_size:
+                return
+            query = {**query, "_id": {"$gt": page[-1]["_id"]}}
 
     def count(self) -> int:
         """Documents in the collection, tombstones included, from its metadata."""

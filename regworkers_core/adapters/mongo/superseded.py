@@ -16,7 +16,7 @@ from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
-from regworkers_core.adapters.mongo.entry_documents import IDENTITY_EMAIL, Document, canonical
+from regworkers_core.adapters.mongo.entry_documents import IDENTITY_EMAIL, Document, canonical, erased_since
 from regworkers_core.domain.entry import REPLICA_FIELDS
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order
@@ -101,7 +101,7 @@ class SupersededEntries:
             self._entries,
             [
                 UpdateOne(
-                    _as_seen(each.key, each.custody),
+                    _as_seen(each.key, each.custody, each.order),
                     {
                         "$set": {
                             f"_replication.{name}": value for name, value in each.order.as_fields().items()
@@ -143,8 +143,33 @@ class SupersededEntries:
         """Bring former versions back, each only over exactly the custody fields beside it."""
         self._bulk(
             self._entries,
-            [UpdateOne(_as_seen(each.key, custody), _back_to(each.former)) for each, custody in kept],
+            [
+                UpdateOne(_as_seen(each.key, custody, lenient_order(each.custody)), _back_to(each.former))
+                for each, custody in kept
+            ],
         )
+
+    def of_entry(self, key: EntryKey) -> list[Mapping[str, Any]]:
+        """Every former version of one entry that is kept, whole."""
+        query = {"campaignId": key.campaign_id, "entryId": key.entry_id}
+        rows = self._dependency.call(lambda: list(self._superseded.find(query, {"former": 1})))
+        return [row["former"] for row in rows]
+
+    def orders(self, campaign_id: str | None) -> list[tuple[EntryKey, Order]]:
+        """Entry and order of every former version that is kept."""
+        # Whole: a projection reaches into documents on some servers only.
+        fields = {"campaignId": 1, "entryId": 1, "former": 1}
+        query = _of_campaign(campaign_id)
+        rows = self._dependency.call(lambda: list(self._superseded.find(query, fields)))
+        return [
+            (EntryKey(row["campaignId"], row["entryId"]), lenient_order(row["former"]["_replication"]))
+            for row in rows
+        ]
+
+    def forget(self, key: EntryKey) -> int:
+        """Delete every former version of an erased entry; how many."""
+        query = {"campaignId": key.campaign_id, "entryId": key.entry_id}
+        return self._dependency.call(lambda: self._superseded.delete_many(query)).deleted_count
 
     def close(self, outcomes: Mapping[str, str]) -> None:
         """Say of rows, by their ids, what taking them back came to: no later one meets them again."""
@@ -169,14 +194,14 @@ def _row_id(lowering: Lowering) -> str:
     return f"{lowering.key.document_id}@{digest}"
 
 
-def _as_seen(key: EntryKey, custody: Mapping[str, Any]) -> Document:
-    """Matches a live entry only as it was seen, never a tombstone, least of all that of an erased fan."""
+def _as_seen(key: EntryKey, custody: Mapping[str, Any], order: Order) -> Document:
+    """Matches a live entry only as it was seen, never a tombstone, and none whose life of this `order` was erased."""
     return {
         "_id": key.document_id,
         # Part by part: a whole subdocument would have to have its parts in the same order, and some servers take none.
         **{f"_replication.{name}": value for name, value in custody.items()},
         "deletedAt": {"$exists": False},
-        "erasedAt": {"$exists": False},
+        "$nor": [erased_since(order.created_at)],
     }
 
 

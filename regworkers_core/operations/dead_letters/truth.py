@@ -16,6 +16,7 @@ from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType
+from regworkers_core.domain.order import is_erased, lenient_order
 from regworkers_core.domain.reasons import PermanentFailure
 from regworkers_core.domain.selection import Chunk
 from regworkers_core.operations.dead_letters.letters import DeadMessage, Item
@@ -163,6 +164,14 @@ class Truths:
 def entry_truth(key: EntryKey, item: Mapping[str, Any] | None, stored: Stored | None) -> Truth:
     """Of an entry: `item` as the demand table has it, `stored` as the replica has it."""
     live = stored is not None and stored.fields is not None
+    if (
+        item is not None
+        and stored is not None
+        and is_erased(lenient_order(item).created_at, stored.erased_at)
+    ):
+        return Truth(
+            Verdict.GONE, "the fan was erased: `regworkers erase --pending` takes the source's entry out"
+        )
     if item is None:
         if live:
             return Truth(Verdict.NEEDED, "the replica still holds an entry that was removed")

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from regworkers_core.adapters.mongo.superseded import KEEP_DAYS, Lowering
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order
+from regworkers_core.domain.order import Order, is_erased, lenient_order
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.replication.reconcile.classify import Kind, classify
@@ -49,6 +49,7 @@ RESTORED = (
 class Superseding(Protocol):
     def keep(self, lowerings: Sequence[Lowering], *, acceptance: str, at: str) -> list[Lowering]: ...
     def lower(self, lowerings: Sequence[Lowering]) -> None: ...
+    def forget(self, key: EntryKey) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,11 +216,20 @@ class Acceptance:
         self._superseded.lower(kept)
         self._on_step("accept.after_lower")
         fresh = self._sides.read(keys)
+        for each in kept:
+            if _is_erased(each, fresh[each.key].replica):
+                # Erased between the copy and now: the copy came too late for the erasure to find it.
+                self._superseded.forget(each.key)
         self._comparison.put(
             [replace(each, pair=fresh[each.key], kind=classify(*fresh[each.key])) for each in batch]
         )
         seen = {difference.key: difference.pair.replica for difference in batch}
         return sum(_is_below(fresh[each.key].replica, seen[each.key]) for each in kept)
+
+
+def _is_erased(lowering: Lowering, now: State | None) -> bool:
+    """Whether the version that was copied has been erased."""
+    return now is not None and is_erased(lenient_order(lowering.custody).created_at, now.erased_at)
 
 
 def _is_below(now: State | None, before: State | None) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from regworkers_core.domain.order import is_erased
 from regworkers_core.replication.reconcile.states import State
 
 
 class Kind(StrEnum):
-    """The classes of differences. Only NOT_YET is no finding."""
+    """The classes of differences. Only NOT_YET is no finding, and ERASED is none about what the replica holds."""
 
     MISSING = "missing"
     STALE = "stale"
@@ -16,6 +17,7 @@ class Kind(StrEnum):
     RESURRECTED = "resurrected"
     REJECTED = "rejected"
     AHEAD = "ahead"
+    ERASED = "erased"
     NOT_YET = "not_yet"
 
 
@@ -35,6 +37,9 @@ EXPLANATIONS = {
     " behind created the entry again, the source was restored from a backup, or something else wrote to the replica."
     " A repair leaves it alone until you say that the source is right: `regworkers reconcile --repair --accept-source"
     " N`, and `--dry-run` in its place lists the entries first.",
+    Kind.ERASED: "The source holds an entry of a fan who was erased after it was created: a backup or a writer brought"
+    " it back. The replica refuses it. `regworkers erase --pending` takes it out again; a new registration has a later"
+    " `createdAt` and is replicated.",
     Kind.NOT_YET: "Younger than the lag objective, or changing right now: no difference so far.",
 }
 
@@ -52,6 +57,8 @@ def classify(source: State | None, replica: State | None) -> Kind | None:
         return Kind.ORPHANED if replica is not None and replica.live else None
     if replica is None:
         return Kind.MISSING
+    if is_erased(source.order.created_at, replica.erased_at):
+        return Kind.ERASED
     if source.invalid:
         if not replica.live:
             return Kind.MISSING

@@ -39,6 +39,7 @@ _STATE: tuple[tuple[str, pa.DataType, str], ...] = (
     ("live", pa.bool_(), "BOOLEAN"),
     ("content", pa.binary(), "BLOB"),
     ("invalid", pa.bool_(), "BOOLEAN"),
+    ("erased_at", pa.string(), "VARCHAR"),
 )
 _STATE_SCHEMA = pa.schema([pa.field(name, kind) for name, kind, _ in _STATE])
 _PAIR_FIELDS: list[pa.Field[Any]] = [
@@ -58,7 +59,7 @@ SELECT row_number() OVER () AS n, 'found' AS step, CAST(NULL AS VARCHAR) AS kind
 FROM source s FULL OUTER JOIN replica r ON s.campaign = r.campaign AND s.entry = r.entry
 WHERE (s.campaign IS NULL AND r.live)
    OR (s.campaign IS NOT NULL
-       AND (r.campaign IS NULL OR s.invalid OR NOT r.live
+       AND (r.campaign IS NULL OR s.invalid OR NOT r.live OR s.created_at <= r.erased_at
             OR (s.created_at, s.version, s.updated_at, s.content)
                IS DISTINCT FROM (r.created_at, r.version, r.updated_at, r.content)))
 """
@@ -264,14 +265,14 @@ def _marks(values: Sequence[object]) -> str:
 def _state_row(state: State | None) -> tuple[Any, ...]:
     if state is None:
         return (None,) * len(_STATE)
-    return (*state.key, *state.order, state.live, state.content, state.invalid)
+    return (*state.key, *state.order, state.live, state.content, state.invalid, state.erased_at)
 
 
 def _state(row: Sequence[Any]) -> State | None:
     if row[0] is None:
         return None
-    campaign, entry, created_at, version, updated_at, live, content, invalid = row
-    return State(EntryKey(campaign, entry), Order(created_at, version, updated_at), live, content, invalid)
+    campaign, entry, *order, live, content, invalid, erased_at = row
+    return State(EntryKey(campaign, entry), Order(*order), live, content, invalid, erased_at)
 
 
 def _difference_row(difference: Difference) -> tuple[Any, ...]:

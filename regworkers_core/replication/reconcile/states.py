@@ -23,7 +23,7 @@ _DIGEST_BYTES = 16
 @dataclass(frozen=True, slots=True)
 class State:
     """One entry on one side. `content` is empty behind a tombstone and for an entry that is `invalid`: one
-    that the save drain would refuse.
+    that the save drain would refuse. In the replica `erased_at` says up to which `createdAt` states were erased.
     """
 
     key: EntryKey
@@ -31,6 +31,7 @@ class State:
     live: bool = True
     content: bytes = b""
     invalid: bool = False
+    erased_at: str | None = None
 
     @property
     def updated_at(self) -> float | None:
@@ -50,13 +51,13 @@ def of_source(key: EntryKey, item: Mapping[str, Any]) -> State:
 def of_replica(key: EntryKey, stored: Stored) -> State:
     """From a document of the replica; one without custody fields, written by others, is of the lowest order."""
     if stored.fields is None:
-        return State(key, stored.order, live=False)
+        return State(key, stored.order, live=False, erased_at=stored.erased_at)
     try:
         content = digest(stored.fields)
     except UNSTORABLE:
         # Something that only others write: it differs from everything, so that a repair writes over it.
         content = b""
-    return State(key, stored.order, content=content)
+    return State(key, stored.order, content=content, erased_at=stored.erased_at)
 
 
 def digest(fields: Mapping[str, Any]) -> bytes:

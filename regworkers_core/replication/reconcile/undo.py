@@ -12,6 +12,7 @@ from typing import Any
 from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.adapters.mongo.superseded import Kept, SupersededEntries
 from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.order import is_erased, lenient_order
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.replication.campaign import require_campaign
 from regworkers_core.replication.reconcile.acceptance import LISTED
@@ -30,6 +31,8 @@ class Now(StrEnum):
     STANDS = "unchanged"
     REMOVED = "removed"
     CHANGED = "changed"
+    # The fan was erased since: nothing of that time comes back.
+    ERASED = "erased"
 
 
 @dataclass(slots=True)
@@ -48,7 +51,7 @@ class UndoReport:
     @property
     def clean(self) -> bool:
         """Whether none of it is passed over, and all that was confirmed is back."""
-        passed = self.counts[Now.REMOVED] + self.counts[Now.CHANGED]
+        passed = self.counts[Now.REMOVED] + self.counts[Now.CHANGED] + self.counts[Now.ERASED]
         return not passed and self.confirmed in (None, self.restored)
 
     @property
@@ -148,6 +151,10 @@ class Undo:
         self._superseded.close(
             {row_id: now.value for row_id, now in became.items() if now is not Now.RETURNABLE}
         )
+        for kept in batch:
+            if became[kept.row_id] is Now.ERASED:
+                # A copy that was made while the erasure was under way.
+                self._superseded.forget(kept.key)
         return sum(became[kept.row_id] is Now.STANDS for kept, _ in returnable)
 
     def _batches(self, acceptance: str, campaign_id: str | None) -> Iterator[list[Kept]]:
@@ -158,6 +165,8 @@ class Undo:
 
 
 def _judge(kept: Kept, stored: Stored | None) -> Now:
+    if stored is not None and is_erased(lenient_order(kept.custody).created_at, stored.erased_at):
+        return Now.ERASED
     if stored is None or stored.fields is None:
         return Now.REMOVED
     if _same(stored.custody, kept.custody):

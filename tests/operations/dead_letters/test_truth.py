@@ -194,3 +194,12 @@ def test_items_of_every_kind_have_an_id_and_a_campaign() -> None:
     ids = [letter.items[0].id for letter in letters]
     assert ids == ["summer:e1", "summer:berlin:1:3", "summer:berlin:1:ref", removed(1)["id"]]
     assert all(letter.items[0].campaign_id for letter in letters)
+
+
+def test_a_letter_about_an_erased_fan_is_never_sent_again() -> None:
+    own = source()
+    entry = Entry.parse(E1, own)
+    stored = Stored(entry.order, None, {}, "2026-01-01", erased_at="2126-01-01T00:00:00.000Z")
+    assert entry_truth(E1, own, stored).verdict is Verdict.GONE
+    later = Stored(entry.order, None, {}, "2026-01-01", erased_at="2020-01-01T00:00:00.000Z")
+    assert entry_truth(E1, own, later).verdict is Verdict.NEEDED, "a new registration is"
