@@ -15,7 +15,7 @@ from regworkers_dagster.certificates import daily as certificates
 from regworkers_dagster.eligibility import invites
 from regworkers_dagster.maintenance import housekeeping
 from regworkers_dagster.maintenance import jobs as maintenance
-from regworkers_dagster.operations import alerts, dead_letters, doctor, reviews, runbooks
+from regworkers_dagster.operations import alerts, dead_letters, doctor, erasure, reviews, runbooks
 from regworkers_dagster.operations import resources as aws_resources
 from regworkers_dagster.replication import assets, checks, jobs, parity, schedules, sensors, specs
 from regworkers_dagster.resources import Workers
@@ -67,6 +67,7 @@ defs = dg.Definitions(
         maintenance.prune_runs,
         housekeeping.housekeeping,
         *dead_letters.JOBS,
+        erasure.erase_entry,
         *selection_jobs.JOBS,
         analytics_jobs.PUBLISH_EVENTS,
         archive.ARCHIVE_EVENTS,

@@ -22,6 +22,7 @@ from regworkers_core.cli import (
     drains,
     drill,
     eligibility,
+    erase,
     housekeeping,
     invites,
     logs,
@@ -66,6 +67,7 @@ def build(called: str = "") -> typer.Typer:
     certs.register(app)
     codes.register(app)
     eligibility.register(app)
+    erase.register(app)
     housekeeping.register(app)
     invites.register(app)
     logs.register(app)

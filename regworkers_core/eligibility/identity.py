@@ -70,6 +70,10 @@ class IdentitySecret:
                 self._hash = IdentityHash(bytes.fromhex(self._read()))
             return self._hash
 
+    def existing(self) -> IdentityHash | None:
+        """As `hash`, but None where nobody has made a secret yet: there are no claims then."""
+        return None if self._hash is None and self._secrets.get(SECRET) is None else self.hash()
+
     def _read(self) -> str:
         stands = self._secrets.get(SECRET) or self._secrets.create(
             SECRET, self._entropy(SECRET_BYTES).hex(), description=_DESCRIPTION

@@ -14,8 +14,8 @@ entry is not there, by a condition on exactly what was read.
 An entry's `createdAt` is the moment at which it was judged, to the millisecond, and it lands within
 `WRITE_GRACE_SECONDS` of it or never: whoever judges the closed campaign waits so long and then misses nobody who was
 told ELIGIBLE. A writer that is slower than that is told so, and judges anew; its claims are younger than their lease
-all the time. Claims are never taken back, since another call for the same entry may rely on them. So a removed entry
-blocks nobody, and the person may enter again under any id.
+all the time. Claims are never taken back, since another call for the same entry may rely on them (an erasure does it,
+once they are older than their lease). So a removed entry blocks nobody, and the person may enter again under any id.
 """
 
 from __future__ import annotations

@@ -252,6 +252,8 @@ LONG = {
     "drill_recovery",
     "drop_dead_letters",
     "eligibility_report",
+    "erase_entry",
+    "housekeeping",
     "quarterly_review",
     "redrive_dead_letters",
     "top_up",

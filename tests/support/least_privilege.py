@@ -44,6 +44,7 @@ FLOWS = {
     "regworkers_core/analytics/funnel/": "funnel",
     "regworkers_core/eligibility/invites/": "invites",
     "regworkers_core/replication/backfill/": "reconcile",
+    "regworkers_core/erasure/": "erasure",
 }
 _running: ContextVar[str] = ContextVar("worker of the guard", default="")
 

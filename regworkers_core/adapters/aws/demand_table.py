@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from botocore.exceptions import ClientError
+
 from regworkers_core.adapters.aws.attribute_values import attribute, plain_item
-from regworkers_core.adapters.aws.clients import meaning_of_code
+from regworkers_core.adapters.aws.clients import error_code, meaning_of_code
 from regworkers_core.adapters.aws.tables import known_table, missing
 from regworkers_core.domain.entry import ORDER_FIELDS, Entry
 from regworkers_core.domain.keys import ENTRY_PREFIX, EntryKey
@@ -159,6 +161,31 @@ class DemandTable:
             f" SET replicatedAt=? WHERE PK=? AND SK=? AND {' AND '.join(conditions)}",
             "Parameters": [attribute(value) for value in values],
         }
+
+    def remove(self, key: EntryKey, item: Mapping[str, Any]) -> bool:
+        """Delete an entry whose `createdAt`, `version` and `updatedAt` are still those of `item`; False where they are
+        not, or it is gone.
+        """
+        conditions = [
+            f"#{name} = :{name}" if name in item else f"attribute_not_exists(#{name})"
+            for name in ORDER_FIELDS
+        ]
+        values = {f":{name}": attribute(item[name]) for name in ORDER_FIELDS if name in item}
+        try:
+            self._call(
+                lambda: self._client.delete_item(
+                    TableName=self.table,
+                    Key={"PK": {"S": key.pk}, "SK": {"S": key.sk}},
+                    ConditionExpression=" AND ".join(["attribute_exists(PK)", *conditions]),
+                    ExpressionAttributeNames={f"#{name}": name for name in ORDER_FIELDS},
+                    **({"ExpressionAttributeValues": values} if values else {}),
+                )
+            )
+        except ClientError as error:
+            if error_code(error) != "ConditionalCheckFailedException":
+                raise
+            return False
+        return True
 
     def scan(
         self,

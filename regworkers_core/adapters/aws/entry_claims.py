@@ -1,4 +1,6 @@
-"""What a check reads in the demand table at once, and the two conditional writes that put an entry there once."""
+"""What a check reads in the demand table at once, the two conditional writes that put an entry there once, and how an
+erasure takes a claim back.
+"""
 
 from __future__ import annotations
 
@@ -84,6 +86,28 @@ class EntryClaims:
         names = {"ExpressionAttributeNames": {"#token": "token"}}
         values = {"ExpressionAttributeValues": {":seen": attribute(value)}}
         return self._put(claim.as_item(), {"ConditionExpression": condition, **names, **values}, "token", end)
+
+    def release(self, claim: Claim) -> bool:
+        """Delete a claim exactly as it was read; False when it is another one by now, or gone."""
+        condition = "entryId = :entry AND #token = :token" if claim.token else "entryId = :entry"
+        try:
+            self._call(
+                lambda: self._client.delete_item(
+                    TableName=self._table,
+                    Key=attributes({"PK": claim.key[0], "SK": claim.key[1]}),
+                    ConditionExpression=condition,
+                    ExpressionAttributeValues=attributes(
+                        {":entry": claim.entry_id, **({":token": claim.token} if claim.token else {})}
+                    ),
+                    **({"ExpressionAttributeNames": {"#token": "token"}} if claim.token else {}),
+                ),
+                math.inf,
+            )
+        except ClientError as error:
+            if error_code(error) != "ConditionalCheckFailedException":
+                raise
+            return False
+        return True
 
     def put_entry(self, item: Item, *, within_seconds: float | None = None) -> bool:
         """Write an entry where there is none; False when there is one. `ref` tells whose it is."""

@@ -98,6 +98,11 @@ class DeadLetterLog:
         found = self._find({"campaignId": key.campaign_id, "entryId": key.entry_id})
         return sorted(found, key=lambda document: str(document.get("firstFailedAt", "")))
 
+    def forget(self, key: EntryKey) -> int:
+        """Delete every recorded failure of an erased entry; how many."""
+        query = {"campaignId": key.campaign_id, "entryId": key.entry_id}
+        return self._dependency.call(lambda: self._collection.delete_many(query)).deleted_count
+
     def _find(self, query: dict[str, Any]) -> list[dict[str, Any]]:
         return self._dependency.call(lambda: list(self._collection.find(query)))
 

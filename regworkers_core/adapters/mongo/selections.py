@@ -50,6 +50,12 @@ class Selections:
     def count(self, market: MarketPhase) -> int:
         return count(self._collection, self._dependency, market.as_fields())
 
+    def codes(self, keys: Sequence[str]) -> list[str]:
+        """The codes of the winners under these keys; most keys are nobody's."""
+        query = {"_id": {"$in": list(keys)}}
+        found = self._dependency.call(lambda: list(self._collection.find(query, {"code": 1})))
+        return [row["code"] for row in found if row.get("code")]
+
     def of_entry(self, campaign_id: str, ref: str) -> list[Document]:
         """What one entry has won, in all phases; without its code, which is as good as a ticket."""
         fields = ("marketId", "phase", "position", "selectedAt", "runId")

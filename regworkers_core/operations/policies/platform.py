@@ -17,6 +17,7 @@ from regworkers_core.operations.policies.parts import (
     REMOVE_FUSES,
     WORK_QUEUES,
     hold_leases,
+    send,
 )
 from regworkers_core.operations.policies.statement import (
     Place,
@@ -29,6 +30,7 @@ from regworkers_core.operations.policies.statement import (
     objects,
     of_service,
     prefixed,
+    secret,
     table,
 )
 
@@ -249,6 +251,52 @@ OPERATORS = (
                 "sqs:ListMessageMoveTasks",
                 "sqs:StartMessageMoveTask",
             }
+        ),
+    ),
+    Worker(
+        "erasure",
+        "`regworkers erase` and runs of erase_entry: takes one fan out of everywhere",
+        (
+            Statement(
+                "TakeOutEntryInvitesAndClaims",
+                (
+                    "dynamodb:BatchGetItem",
+                    "dynamodb:BatchWriteItem",
+                    "dynamodb:DeleteItem",
+                    "dynamodb:Query",
+                    "dynamodb:Scan",
+                ),
+                (table,),
+            ),
+            Statement(
+                "TakeOutDeadLetters",
+                (
+                    "sqs:ChangeMessageVisibility",
+                    "sqs:DeleteMessage",
+                    "sqs:GetQueueAttributes",
+                    "sqs:GetQueueUrl",
+                    "sqs:ReceiveMessage",
+                    "sqs:SendMessage",
+                ),
+                DEAD_LETTER_QUEUES,
+            ),
+            send("TellOfTheRemoval", "replication-queue"),
+            hold_leases("OneAtATime"),
+            Statement(
+                "TakeOutCopies", ("s3:DeleteObject", "s3:GetObject", "s3:PutObject"), objects("dead-letters")
+            ),
+            Statement("KeepTheLedger", ("s3:GetObject", "s3:PutObject"), objects("erasures")),
+            Statement("FindThem", ("s3:ListBucket",), (bucket,)),
+            Statement(
+                "MakeTheKeyOfTheLedgerOnce",
+                ("secretsmanager:CreateSecret", "secretsmanager:GetSecretValue"),
+                (secret("erasure-ledger*"),),
+            ),
+            Statement(
+                "ReadTheKeyOfIdentities",
+                ("secretsmanager:GetSecretValue",),
+                (secret("eligibility-identity*"),),
+            ),
         ),
     ),
 )

@@ -17,6 +17,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "doctor",
         "draw",
         "enqueue",
+        "erasure",
         "funnel",
         "housekeeping",
         "invites",

@@ -9,6 +9,7 @@ from typing import Any
 
 from pymongo.collection import Collection
 
+from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.runtime import Runtime
@@ -48,6 +49,11 @@ class Scratch:
                     lambda keys=keys, options=options: scratch.create_index(keys, **options)  # type: ignore[misc]
                 )
         return scratch
+
+    def forget(self, key: EntryKey) -> int:
+        """Delete an erased entry; how many there were."""
+        entries = self._runtime.mongo[self.name][_ENTRIES]
+        return int(self._call(lambda: entries.delete_one({"_id": key.document_id})).deleted_count)
 
     def drop(self) -> None:
         """Idempotent."""

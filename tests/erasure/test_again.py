@@ -1,0 +1,130 @@
+"""What came back after an erasure: put back by a writer, or by a restore of the table or of MongoDB."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.erasure.again import pending, replay
+from regworkers_core.erasure.ledger import SECRET
+from regworkers_core.replication.reconcile import reconcile
+from regworkers_core.runtime import Runtime
+from tests.erasure.world import Killed, enter, erased, killed_at, plant, sort_keys
+from tests.support.drains import replicate_all
+from tests.support.entries import document, key, put, source
+
+E1, E2 = key("e1"), key("e2")
+
+
+def restore_table(runtime: Runtime, *images: dict[str, Any]) -> None:
+    """As point-in-time recovery brings items back: as they were, with their flag cleared."""
+    for image in images:
+        put(runtime, key(image["entryId"]), **{**image, "needsReplication": False})
+
+
+def test_what_came_back_behind_a_tombstone_is_counted_and_taken_out_again(runtime: Runtime) -> None:
+    image = enter(runtime, E1)
+    plant(runtime, E2)
+    assert pending(runtime).as_dict()["found"] == 0 and pending(runtime).finished
+    assert erased(runtime, E1).finished and erased(runtime, E2).finished
+    restore_table(runtime, image)
+    looked = pending(runtime)
+    assert (looked.found, looked.finished) == (1, False)
+    assert [id_ for id_, _ in looked.entries] == ["summer:e1"] and source(runtime, E1) is not None
+    wrong = pending(runtime, confirmed=2)
+    assert wrong.refused_because and not wrong.finished and source(runtime, E1) is not None
+    done = pending(runtime, confirmed=1)
+    assert done.finished and source(runtime, E1) is None
+    assert pending(runtime).found == 0
+
+
+def test_a_crash_between_tombstone_and_table_is_pending(runtime: Runtime) -> None:
+    plant(runtime, E1)
+    with pytest.raises(Killed):
+        erased(runtime, E1, on_step=killed_at("erase.after_tombstone"))
+    assert pending(runtime).found == 1
+    assert pending(runtime, confirmed=1).finished and source(runtime, E1) is None
+
+
+def test_a_new_registration_is_not_pending(runtime: Runtime) -> None:
+    enter(runtime, E1)
+    assert erased(runtime, E1).finished
+    later = "2126-05-01T00:00:00.000Z"
+    enter(runtime, E1, createdAt=later, updatedAt=later)
+    replicate_all(runtime)
+    assert pending(runtime).found == 0 and replay(runtime).found == 0
+    assert (document(runtime, E1) or {})["email"]
+
+
+def test_a_restored_table_is_cleaned_by_the_ledger_though_mongodb_lost_the_tombstones(
+    runtime: Runtime,
+) -> None:
+    image = enter(runtime, E1)
+    other = put(runtime, E2)
+    replicate_all(runtime)
+    at = erased(runtime, E1).erased_at
+    assert reconcile(runtime, "summer").clean
+    # Both stores of the evening before: nobody there knows of the erasure.
+    runtime.database["entries"].delete_many({})
+    restore_table(runtime, image, other)
+    looked = replay(runtime)
+    assert (looked.recorded, looked.found, looked.finished) == (1, 1, False)
+    assert looked.entries == [("summer:e1", at)]
+    done = replay(runtime, confirmed=1)
+    assert done.finished and source(runtime, E1) is None and source(runtime, E2) is not None
+    stands = document(runtime, E1)
+    assert stands is not None and stands["erasedAt"] == at and "email" not in stands
+    assert replay(runtime).found == 0
+
+
+def test_a_restored_mongodb_gets_its_tombstones_back(runtime: Runtime) -> None:
+    enter(runtime, E1)
+    replicate_all(runtime)
+    backup = document(runtime, E1)
+    assert backup is not None and "email" in backup
+    at = erased(runtime, E1).erased_at
+    runtime.database["entries"].replace_one({"_id": E1.document_id}, backup)
+    assert replay(runtime, "summer", confirmed=1).finished
+    stands = document(runtime, E1)
+    assert stands is not None and stands["erasedAt"] == at and "email" not in stands
+
+
+def test_former_versions_that_a_restore_brought_back_go_too(runtime: Runtime) -> None:
+    plant(runtime, E1)
+    rows = list(runtime.database["superseded_entries"].find())
+    assert erased(runtime, E1).finished
+    runtime.database["superseded_entries"].insert_many(rows)
+    assert replay(runtime).found == 1
+    assert replay(runtime, confirmed=1).finished and runtime.superseded_entries.of_entry(E1) == []
+
+
+def test_a_restore_keeps_the_registration_that_came_after_the_erasure(runtime: Runtime) -> None:
+    enter(runtime, E1)
+    assert erased(runtime, E1).finished
+    later = "2126-05-01T00:00:00.000Z"
+    enter(runtime, E1, createdAt=later, updatedAt=later)
+    runtime.database["entries"].delete_many({})
+    replicate_all(runtime)
+    assert replay(runtime).found == 1, "its time is lost: what an older backup brings back would be let in"
+    assert replay(runtime, confirmed=1).finished
+    stands = document(runtime, E1)
+    assert stands is not None and stands["email"] and stands["erasedAt"] < later
+    assert source(runtime, E1) is not None and sort_keys(runtime) == {E1.sk}
+
+
+def test_without_the_key_of_the_ledger_nothing_is_called_fine(runtime: Runtime) -> None:
+    enter(runtime, E1)
+    assert erased(runtime, E1).finished
+    runtime.aws.client("secretsmanager").delete_secret(
+        SecretId=runtime.names.prefix + SECRET, ForceDeleteWithoutRecovery=True
+    )
+    with pytest.raises(UsageError, match=SECRET):
+        replay(runtime)
+
+
+def test_nothing_was_ever_erased(runtime: Runtime) -> None:
+    enter(runtime, E1)
+    looked = replay(runtime)
+    assert looked.finished and (looked.recorded, looked.looked_at) == (0, 0)
