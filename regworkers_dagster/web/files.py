@@ -24,7 +24,7 @@ from regworkers_dagster.web.operators import Operators
 
 _PIECE_BYTES = 1024 * 1024
 # As `downloads.open_page` knows them.
-_FOLDERS = ("/reports/", "/downloads/")
+_REPORTS, _DOWNLOADS = "/reports/", "/downloads/"
 _FORM = """<h1>Hand in a file</h1>
 <p class="muted">A list of invites or codes, or references to strike, for a job that asks for an <code>upload</code>.
 The file goes to a private place, which is emptied after a day. Dagster gets its name alone.</p>
@@ -77,7 +77,10 @@ class Files:
         return [
             Route("/uploads", self.form),
             Route("/uploads/{name:path}", self.take, methods=["PUT"]),
-            *(Route(f"{folder}{{path:path}}", partial(self.show, folder)) for folder in _FOLDERS),
+            *(
+                Route(f"{folder}{{path:path}}", partial(self.show, folder))
+                for folder in (_REPORTS, _DOWNLOADS)
+            ),
         ]
 
     async def form(self, request: Request) -> Response:
@@ -126,10 +129,14 @@ class Files:
     def _why_not(self) -> str:
         if self._read_only:
             return "this server only reads"
-        return "not signed in: files are handed in through the proxy, which names the person"
+        return "not signed in: files go in and out through the proxy, which names the person"
 
     async def show(self, folder: str, request: Request) -> Response:
-        """A report, or what a job handed out. All that is said of others is that they are not there."""
+        """A report, or what a job handed out: that may hold codes, and is for those alone who may launch the job. All
+        that is said of others is that they are not there.
+        """
+        if folder == _DOWNLOADS and (self._read_only or self._operators.who(request) is None):
+            return PlainTextResponse(self._why_not(), 403)
         path = folder + request.path_params["path"]
         try:
             found = await run_in_threadpool(lambda: open_page(self._runtime(), path))

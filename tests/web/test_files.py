@@ -65,7 +65,11 @@ def test_no_other_page_hands_in_a_file(
     assert site.actions.rows == []
 
 
-def test_whom_the_proxy_does_not_name_hands_in_nothing(proxied: Site) -> None:
+def test_whom_the_proxy_does_not_name_hands_in_nothing_and_fetches_no_list(
+    proxied: Site, pages: list[str]
+) -> None:
+    assert proxied.client().get("/downloads/00/codes.csv").status_code == 403 and not pages
+    assert proxied.client().get("/reports/summer/1").status_code == 200
     assert proxied.client().put("/uploads/a.csv", content=b"a", headers=FILE).status_code == 403
     assert proxied.client().get("/uploads").status_code == 403
     assert proxied.actions.rows == []

@@ -158,6 +158,7 @@ def test_who_only_reads_changes_nothing_under_any_name(
     messages = launched["data"]["launchRun"]["message"], switched["data"]["startSensor"]["message"]
     assert messages == ("this server only reads\n", "this server only reads\n")
     assert site.client().get("/uploads").status_code == 403
+    assert site.client().get("/downloads/" + "0" * 32 + "/codes.csv").status_code == 403
     assert site.client().put("/uploads/a", content=b"a", headers=FILE).status_code == 403
     assert site.instance.get_runs_count() == before and site.actions.rows == []
 

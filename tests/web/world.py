@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -12,8 +13,10 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import dagster as dg
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
-from dagster._core.workspace.load_target import PythonFileTarget
+from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from starlette.testclient import TestClient
 
 from regworkers_core.domain.reasons import TransientFailure
@@ -75,11 +78,16 @@ def dagster_context() -> Iterator[WorkspaceProcessContext]:
             dg.DagsterInstance.from_config(folder) as instance,
             WorkspaceProcessContext(
                 instance,
-                PythonFileTarget(
-                    python_file=str(location),
-                    attribute=None,
-                    working_directory=folder,
-                    location_name="location.py",
+                # In this process: a code server takes seconds to start.
+                InProcessWorkspaceLoadTarget(
+                    InProcessCodeLocationOrigin(
+                        LoadableTargetOrigin(
+                            executable_path=sys.executable,
+                            python_file=str(location),
+                            working_directory=folder,
+                        ),
+                        location_name="location.py",
+                    )
                 ),
             ) as context,
         ):
