@@ -1,0 +1,71 @@
+"""What a draw published, seen by those who check it: auditor, fan, campaign manager, and a reader of the rules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.artefacts import export, report_key
+from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.proof.check import check_receipt
+from regworkers_core.selection.proof.receipt import receipt_bytes
+from regworkers_core.selection.proof.source import artefacts_of, campaign_source
+from regworkers_core.selection.proof.verify import Verification, verify
+from tests.selection.draw.beacons import Clock, taken_for_signatures, with_beacon
+from tests.selection.draw.test_commitment import HOURS, commit, dies_at, run_of
+from tests.selection.draw.world import CAMPAIGN, close_campaign, ref_of
+from tests.selection.proof.test_rules import reader
+
+
+def verified(runtime: Runtime, scratch: Path) -> Verification:
+    """As `regworkers draw verify <campaign>` does it."""
+    with artefacts_of(CAMPAIGN, lambda: runtime) as found:
+        assert {"phase-1/notice.json", "phase-1/leaves.txt", "phase-1/result.txt"} <= set(found.files)
+        engine = Engine(scratch / "scratch", threads=1, memory_mib=256)
+        return verify(found.folder, engine=engine, recorded=found.recorded, files=found.files)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_everybody_reads_when_the_manifest_was_public_and_what_it_took_the_place_of(
+    runtime: Runtime, tmp_path: Path, late: bool
+) -> None:
+    clock = Clock()
+    close_campaign(runtime)
+    with taken_for_signatures():
+        own = with_beacon(runtime.names.prefix, clock)
+        if late:
+            commit(own, clock, dies_at("draw.after_commit"))
+            clock.at += 2 * HOURS
+        *_, last = run_of(own, clock).steps(f"{CAMPAIGN}:1")
+        assert last.state == "done"
+        record = own.draws.get(CAMPAIGN)
+        assert record is not None
+        first = record.phases[1]
+
+        done = verified(own, tmp_path)
+        assert done.passed, done.findings
+        told = done.phases[0].as_dict()
+        assert told["publishedAt"] == first.published_at and told["replaced"] == int(late)
+
+        receipt = campaign_source(own, CAMPAIGN, tmp_path).receipt(ref_of(1))
+        assert check_receipt(receipt_bytes(receipt)).passed
+        for text in (receipt["guarantee"], "\n".join(done.notes)):
+            assert f"signed at {done.round_at} (UTC)" in text
+            assert f"the manifest was public at {first.published_at}" in text
+            assert ("1 of them had a round that was signed when it was replaced" in text) is late
+
+        page, numbers = (
+            own.objects.get_bytes(report_key(CAMPAIGN, 1, name)) for name in ("report.html", "report.json")
+        )
+        source = orjson.loads(numbers)["seedSource"]
+        assert (source["roundAt"], source["publishedAt"]) == (done.round_at, first.published_at)
+        assert source["replaced"] == int(late) and source["recommitted"] == list(first.recommitted)
+        differ = f"{first.recommitted[0]['differ']} entries another outcome" if late else "signed at"
+        assert differ.encode() in page and str(done.round_at).encode() in page
+
+    export(own.objects, CAMPAIGN, record.phases, tmp_path / "exported")
+    answer = reader(tmp_path / "exported", first.manifest_hash)
+    assert (answer.returncode, answer.stderr) == (0, ""), answer.stdout
