@@ -7,6 +7,7 @@ nothing else.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
@@ -48,8 +49,14 @@ def serve(
     live_data_poll_rate: int,
     **workspace: Any,
 ) -> None:
-    """Serve until SIGINT or SIGTERM. Raises UsageError for an address at which strangers could launch a run."""
+    """Serve until SIGINT or SIGTERM. Raises UsageError for an address at which strangers could launch a run, and
+    without Dagster's home.
+    """
     settings = load_settings()
+    if not os.environ.get("DAGSTER_HOME"):
+        raise UsageError(
+            "DAGSTER_HOME is not set: in the project, DAGSTER_HOME=$PWD regworkers-web -w workspace.yaml"
+        )
     refuse_strangers(host, settings.web, read_only=read_only)
     configure_loggers(formatter=log_format, log_level=dagster_log_level.upper())
     configure_logging(settings.observability.log_level)

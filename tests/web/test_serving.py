@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from regworkers_core.domain.reasons import UsageError
@@ -51,9 +53,14 @@ def test_it_does_not_listen_for_others_without_a_login_in_front(host: str) -> No
 def test_wrong_use_is_a_line_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(serve, "load_settings", lambda: SimpleNamespace(web=WebSettings()))
     monkeypatch.setattr("sys.argv", ["regworkers-web", "--host", "0.0.0.0"])
-    monkeypatch.setattr(serve, "load_settings", lambda: type("Settings", (), {"web": WebSettings()}))
-    with pytest.raises(SystemExit) as left:
-        main()
-    assert left.value.code == 2
-    assert capsys.readouterr().err.startswith("regworkers-web: at 0.0.0.0 every machine")
+    for home, line in ((None, "DAGSTER_HOME is not set"), ("/home", "at 0.0.0.0 every machine")):
+        if home is None:
+            monkeypatch.delenv("DAGSTER_HOME", raising=False)
+        else:
+            monkeypatch.setenv("DAGSTER_HOME", home)
+        with pytest.raises(SystemExit) as left:
+            main()
+        assert left.value.code == 2
+        assert capsys.readouterr().err.startswith(f"regworkers-web: {line}")
