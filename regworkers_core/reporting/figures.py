@@ -68,7 +68,7 @@ def horizontal_bars(
 
 
 def legend(axis: Axes, columns: int) -> None:
-    """Below the figure, in up to so many columns: room is made for it, so it touches neither title nor labels."""
+    """Below the figure, in `columns` columns at most: room is made for it, so it touches neither title nor labels."""
     handles, labels = axis.get_legend_handles_labels()
     if not labels:
         return

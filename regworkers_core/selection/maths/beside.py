@@ -120,7 +120,7 @@ class Notice:
         )
 
     def check(self, manifest: Manifest, strikes: int | None = None, artefact: str = NOTICE) -> None:
-        """DrawError unless this is about `manifest`, whose strikes.txt has so many lines (None: not known here)."""
+        """DrawError unless this is about `manifest`, whose strikes.txt has `strikes` lines (None: not known here)."""
         due = Notice.of(
             manifest,
             strikes=self.strikes if strikes is None else strikes,

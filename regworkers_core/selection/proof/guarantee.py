@@ -27,7 +27,7 @@ _UNKNOWN = (
 )
 _DRAND = (
     "The randomness is round {round} of the public beacon drand quicknet, signed at {at} (UTC): before that moment"
-    " nobody, the operator included, could know it."
+    " no one, the operator included, could know it."
 )
 _NO_NOTICE = (
     " When the manifest became public is not in these files: if its hash was public ten minutes before that moment, it"

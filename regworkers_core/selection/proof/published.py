@@ -123,8 +123,8 @@ def published_lines(phase: int, published: Published) -> list[str]:
     for number, each in enumerate(published.replaced, 1):
         was = each.document.seed_source["round"]
         lines.append(
-            f"phase {phase}: manifest {each.manifest_hash} with round {was} (public {each.published_at or 'never'}) was"
-            f" replaced {each.replaced_at}, {replaced_name(number)}"
+            f"phase {phase}: {replaced_name(number)}, manifest {each.manifest_hash} with round {was},"
+            f" {f'public {each.published_at}' if each.published_at else 'never public'}, replaced {each.replaced_at}"
         )
     for finding in published.accepted or ():
         lines.append(f"phase {phase}: accepted {finding.at}: {finding.finding}, because: {finding.reason}")

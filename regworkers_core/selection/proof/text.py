@@ -32,7 +32,8 @@ def _checked(checked: ReceiptChecked) -> list[str]:
     lines = ["Every check holds" if checked.passed else "THIS RECEIPT DOES NOT HOLD"]
     for each in checked.checks:
         lines.append(f"  [{'x' if each.passed else '!'}] {step(each.name)}")
-        lines += _wrapped(each.detail, "      ")
+        for line in each.detail.splitlines():
+            lines += _wrapped(line, "      ")
     if checked.limits:
         lines += ["", "What a receipt cannot prove alone"]
         for limit in checked.limits:

@@ -10,7 +10,6 @@ from regworkers_core.selection.maths.canonical import parse_canonical
 from regworkers_core.selection.maths.files import CUTOFFS
 from regworkers_core.selection.maths.leaves import parse_leaf
 from regworkers_core.selection.maths.rules import Cutoff, parse_cutoffs
-from regworkers_core.selection.proof.published import Published, published_lines
 from regworkers_core.selection.proof.receipt import DRAWN
 
 _HEADLINES = {
@@ -73,21 +72,7 @@ def essentials(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(("annulled", f"{annulled.annulled_at}: {annulled.reason}"))
     if receipt["roundAt"]:
         lines.append(("beacon", f"its round was signed at {receipt['roundAt']} (UTC)"))
-    lines += [("published", line) for line in _published(receipt)]
     return lines
-
-
-def _published(receipt: Mapping[str, Any]) -> list[str]:
-    parts = (
-        [each["published"] for each in receipt["phases"]]
-        if receipt["kind"] == DRAWN
-        else [receipt["published"]]
-    )
-    return [
-        line
-        for number, part in enumerate(parts, 1)
-        for line in published_lines(number, Published.parse("receipt", "published", part))
-    ]
 
 
 def values(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -78,7 +78,7 @@ def seed_source(terms: Terms, context: ReportContext) -> dict[str, Any]:
         public = "" if lead is None else f"; the manifest was public at {context.published_at}, {_lead(lead)}"
         return {
             **source,
-            "guarantee": f"public randomness: nobody could know round {source['round']} of the drand beacon{signed},"
+            "guarantee": f"public randomness: no one could know round {source['round']} of the drand beacon{signed},"
             f" when the entries were committed{public}",
             "roundAt": at,
             "publishedAt": context.published_at,

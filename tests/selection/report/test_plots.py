@@ -33,7 +33,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
 
 
 def crowd(count: int, seconds: float, markets: tuple[str, ...], seed: int = 1) -> list[Fan]:
-    """Fans who register within so many seconds."""
+    """Fans who register within this time."""
     chance = random.Random(seed)
     return [
         Fan(
