@@ -9,10 +9,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
+from rich.text import Text
 
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.cli import campaign_cache
 from regworkers_core.cli.by_hand import by_hand
+from regworkers_core.cli.draw_steps import commitment_in_words
 from regworkers_core.cli.naming import market_in_words
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
@@ -260,6 +262,11 @@ def _standing(report: CampaignReport) -> RenderableType:
     parts: list[RenderableType] = [facts(head), stock_table(report.as_dict()["codes"])]
     if report.record is not None:
         parts.append(_phases(report))
+        parts += [
+            Text(commitment_in_words(number, each))
+            for number, each in (report.as_dict()["draw"] or {}).items()
+            if each["manifestHash"]
+        ]
     if report.findings:
         lines = [(finding.text, finding.command) for finding in report.findings]
         parts.append(rows(("needs a hand", "what helps"), lines))

@@ -15,10 +15,10 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
-from regworkers_core.cli import draw_remedies, draw_report, proof, simulate
+from regworkers_core.cli import draw_remedies, draw_report, draw_seed, proof, simulate
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.draw_report import read_outline
-from regworkers_core.cli.draw_steps import steps_table
+from regworkers_core.cli.draw_steps import steps_table, what_to_do_with_it
 from regworkers_core.cli.naming import campaign_id_of
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
 from regworkers_core.cli.pairs import numbers, seats_of_segments
@@ -50,6 +50,7 @@ def register(app: typer.Typer) -> None:
     draw.command("run")(run_command)
     draw.command("top-up")(top_up_command)
     draw.command("export")(export_command)
+    draw_seed.register(draw)
     draw_report.register(draw)
     draw_remedies.register(draw)
     proof.register(draw)
@@ -170,6 +171,8 @@ def _draw(
                     bar.update(task, advance=1, description=step.name)
                     done[step.name] = {"state": step.state, **step.facts}
                     result[step.name] = step.state
+                    if step.name == "commit" and (step.state == "done" or step.facts.get("dueAt")):
+                        Console(stderr=True, soft_wrap=True).print(Text(what_to_do_with_it(step.facts)))
             except DrawBusy as busy:
                 answer({"campaignId": campaign_id, "state": "busy", "message": str(busy)}, form, str(busy))
                 return

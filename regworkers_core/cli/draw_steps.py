@@ -49,3 +49,26 @@ def _markets(facts: Facts) -> list[str]:
         f"{market_in_words(market_id)} {numbers.get('status')}"
         for market_id, numbers in facts.get("markets", {}).items()
     ]
+
+
+def commitment_in_words(phase: int | str, facts: Facts) -> str:
+    """What a phase has committed to, in a line without a table around it, for the hash is to be copied."""
+    parts = [f"phase {phase}: manifestHash {facts['manifestHash']}"]
+    parts.append(f"public since {facts['publishedAt']}" if facts["publishedAt"] else "not public yet")
+    if facts.get("publishedLate"):
+        parts.append("less than ten minutes before its round")
+    if facts["replaced"]:
+        parts.append(f"{facts['replaced']} manifests were replaced")
+    if facts["dueAt"]:
+        parts.append(f"its round of the beacon is due at {facts['dueAt']}")
+    return ", ".join(parts)
+
+
+def what_to_do_with_it(facts: Facts) -> str:
+    """For who runs a draw, as soon as it is committed."""
+    until = f"before {facts['dueAt']}, when the round of the beacon is signed" if facts["dueAt"] else "now"
+    return (
+        f"{commitment_in_words(facts['phase'], facts)}\n"
+        f"Publish this hash {until}, where you cannot take it back: a public post, a mail to the press, a notary. Who"
+        " compares it later knows that nothing was changed once chance was known."
+    )

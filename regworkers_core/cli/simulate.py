@@ -14,10 +14,11 @@ from rich.console import Group
 
 from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
 from regworkers_core.cli.pairs import numbers, seats_of_segments
-from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.campaign.judging import judge_entries
 from regworkers_core.judging import read_judged
+from regworkers_core.replication.settled import on_its_way
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.pool import POOL, write_pool
 from regworkers_core.selection.maths.engine import Engine
@@ -104,13 +105,24 @@ def simulate_command(
             engine=Engine(scratch=folder / "scratch", memory_mib=_MEMORY_MIB),
             on_round=lambda done: bar.update(task, completed=done),
         )
-    document = {"campaignId": campaign_id, "pool": pool, **made.as_dict()}
+    warnings = [] if runtime is None else _lag(runtime)
+    document = {"campaignId": campaign_id, "pool": pool, "warnings": warnings, **made.as_dict()}
     answer(document, form, _text(document))
+
+
+def _lag(runtime: Runtime) -> list[str]:
+    """What of the entries may be missing here."""
+    try:
+        waits = on_its_way(runtime)
+    except TransientFailure as failure:
+        return [f"whether replication is behind could not be read: {failure}"]
+    return [f"replication is behind, so entries may be missing here: {waits}"] if waits else []
 
 
 def _text(document: Mapping[str, Any]) -> Group:
     parts: list[Any] = [
         f"{document['campaignId']}: {NOTICE}",
+        *(f"warning: {text}" for text in document["warnings"]),
         f"{document['entries']:,} entries take part, {document['rounds']} rounds;"
         f" a chance is the mean of the rounds (lowest – highest)",
         rows(

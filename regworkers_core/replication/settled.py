@@ -15,6 +15,16 @@ _LOOK_SECONDS = 2.0
 _STREAM_SECONDS = 30.0
 
 
+def on_its_way(runtime: Runtime) -> str:
+    """What of replication waits right now, in words; empty when nothing does. Of all campaigns, and in a moment: where
+    somebody only looks. Raises TransientFailure.
+    """
+    depth = runtime.queue(runtime.names.replication_queue).depth().total
+    unread = has_unread(runtime.streams, runtime.leases, within_seconds=_LOOK_SECONDS)
+    waits = [f"{depth:,} messages wait"] if depth else []
+    return " and ".join([*waits, *(["the stream has unread records"] if unread else [])])
+
+
 def settled(
     runtime: Runtime,
     campaign_id: str,

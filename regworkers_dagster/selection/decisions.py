@@ -12,8 +12,9 @@ from regworkers_core.engine.leases import LeaseRow
 from regworkers_core.selection.assign.standing import Standing
 from regworkers_dagster.draining.decisions import pause_after_crashes
 
-# A draw that fails so often in a row has a defect that no further run mends: somebody has to look.
-MAX_FAILURES = 5
+# A draw that fails so often in a row has a defect that needs a person, or the beacon is away: it is tried slowly from
+# then on, for either may be over at any time.
+MAX_FAILURES, SLOW_SECONDS = 5, 900.0
 # How long a completed phase is worth a check. Older ones were checked, or are checked by hand.
 CHECKED_WITHIN_SECONDS = 3600.0
 
@@ -87,11 +88,9 @@ def start_draw(
         return DrawDecision(False, "somebody holds its lease")
     if runs.terminated:
         return DrawDecision(False, "its last run was terminated: launch `draw` to go on")
-    if runs.failed >= MAX_FAILURES:
-        return DrawDecision(
-            False, f"its last {runs.failed} runs failed: look at one of them, then launch `draw`"
-        )
     pause = pause_after_crashes(runs.failed, runs.seconds_since_failure)
+    if runs.failed >= MAX_FAILURES:
+        pause = max(0.0, SLOW_SECONDS - runs.seconds_since_failure)
     if pause:
         return DrawDecision(False, f"its last {runs.failed} runs failed; the next start is in {pause:.0f} s")
     if due == "draw":

@@ -104,10 +104,16 @@ def test_where_no_confirmation_is_needed_a_drawn_phase_goes_on() -> None:
         (DrawRuns(failed=1, seconds_since_failure=0.0), False, True, ""),
         (DrawRuns(failed=3, seconds_since_failure=1.0), False, False, "the next start is in 14 s"),
         (DrawRuns(failed=3, seconds_since_failure=16.0), False, True, ""),
-        (DrawRuns(failed=MAX_FAILURES, seconds_since_failure=1e6), False, False, "look at one of them"),
+        (
+            DrawRuns(failed=MAX_FAILURES, seconds_since_failure=600.0),
+            False,
+            False,
+            "the next start is in 300 s",
+        ),
+        (DrawRuns(failed=MAX_FAILURES, seconds_since_failure=901.0), False, True, ""),
     ],
 )
-def test_a_draw_is_taken_up_when_nobody_works_on_it_and_it_does_not_fail_for_ever(
+def test_a_draw_is_taken_up_when_nobody_works_on_it_and_slowly_when_it_fails_again_and_again(
     runs: DrawRuns, lease_alive: bool, start: bool, reason: str
 ) -> None:
     decision = start_draw("resume", runs=runs, lease_alive=lease_alive)

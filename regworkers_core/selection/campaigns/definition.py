@@ -6,8 +6,8 @@ not, because there a field that nobody reads is a typing error.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,21 @@ _ELIGIBILITY: Mapping[str, str] = {
 }
 
 
+class _Loader(yaml.SafeLoader):
+    """Leaves times as they are written: whether there is such a day is told where the field is known."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_DATE = re.compile(r"\d{4}-?\d{2}-?\d{2}", re.ASCII)
+
+
 def read_definition(path: Path) -> dict[str, Any]:
     """The fields in a YAML or JSON file. Raises UsageError naming file and line."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        document = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -53,8 +64,12 @@ def read_definition(path: Path) -> dict[str, Any]:
 
 def draft(fields: Mapping[str, Any]) -> Campaign:
     """A new campaign in DRAFT. Raises UsageError with the field, what was found, and what may stand there."""
-    fields = _plain(fields)
     _only(fields, _FIELDS, "")
+    for name in ("opensAt", "closesAt"):
+        if _DATE.fullmatch(str(fields.get(name))):
+            raise UsageError(
+                f"{name} must have a time, as {fields[name]}T18:00:00+01:00: found the date {fields[name]} alone"
+            )
     _only(_mapping(fields.get("draw")), _DRAW, "draw.")
     for index, market in enumerate(_list(fields.get("markets"))):
         _only(_mapping(market), _MARKET, f"markets[{index}].")
@@ -138,14 +153,3 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _list(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else ()
-
-
-def _plain(value: Any) -> Any:
-    """YAML reads times as times, and dates as dates."""
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    return value

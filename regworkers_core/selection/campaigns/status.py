@@ -277,12 +277,25 @@ def _notifications(runtime: Runtime, record: DrawRecord | None) -> Mapping[str, 
     }
 
 
+def _committed(phase: PhaseRecord) -> dict[str, Any]:
+    """What was committed to, and when that was public; `dueAt` while its round is waited for."""
+    due = phase.round_due
+    return {
+        "manifestHash": phase.manifest_hash or None,
+        "publishedAt": phase.published_at,
+        "publishedLate": bool(phase.manifest_hash) and phase.published_late,
+        "dueAt": None if due is None else iso(due),
+        "replaced": len(phase.replaced),
+    }
+
+
 def _draw(record: DrawRecord | None) -> dict[str, Any] | None:
     if record is None:
         return None
     return {
         str(number): {
             "status": phase.status.value,
+            **_committed(phase),
             "outcomes": dict(phase.outcomes),
             "resultHash": phase.result_hash or None,
             "markets": {market_id: dict(numbers) for market_id, numbers in phase.markets.items()},

@@ -33,8 +33,9 @@ class Patience:
     tell: Callable[[str], None]
     seconds: float
 
-    def ask(self, call: Callable[[], T]) -> T | None:
-        """What `call` returns; None after a stop, or when its round comes later than patience lasts.
+    def ask(self, call: Callable[[], T], hint: str = "") -> T | None:
+        """What `call` returns; None after a stop, or when its round comes later than patience lasts. `hint` says what
+        helps while the beacon is away.
 
         Raises TransientFailure when the beacon is away for all that time.
         """
@@ -52,7 +53,7 @@ class Patience:
                 pause = _AWAY_SECONDS
                 if waited + pause > self.seconds:
                     raise
-                self.tell(f"the beacon does not answer and is asked again in {pause:.0f} s ({failure})")
+                self.tell(f"the beacon does not answer and is asked again in {pause:.0f} s{hint} ({failure})")
             self.stop.wait(pause)
             waited += pause
         return None
@@ -88,13 +89,20 @@ def choose(runtime: Runtime, patience: Patience) -> int | None:
     )
 
 
-def signature_of(runtime: Runtime, chain: str, number: int, patience: Patience) -> str | None:
-    """The verified signature of a round; None as `Patience.ask`. Raises TransientFailure when the beacon is away."""
+def signature_of(
+    runtime: Runtime, chain: str, number: int, patience: Patience, known: Callable[[], str | None]
+) -> str | None:
+    """The verified signature of a round, or the one that is `known` by now; None as `Patience.ask`. Raises
+    TransientFailure when the beacon is away.
+    """
 
     def accept(signature: str) -> bool:
         return _verified(chain, number, signature)
 
-    return patience.ask(lambda: runtime.beacon.signature(number, accept=accept))
+    return patience.ask(
+        lambda: known() or runtime.beacon.signature(number, accept=accept),
+        hint="; `regworkers draw seed` takes its signature by hand",
+    )
 
 
 def _verified(chain: str, number: int, signature: str) -> bool:

@@ -274,20 +274,26 @@ class DrawRun(HeldDraw):
 
     def seed(self) -> Step:
         """Get the randomness that the manifest names, verify it, derive the seed. With a beacon this waits for
-        its round; a stop signal ends the waiting (state `awaiting`), and so does the end of patience (`waiting`).
+        its round, without the draw's lease; a stop signal ends the waiting (state `awaiting`), and so does the end of
+        patience (`waiting`).
         """
+        record, phase = self._ready(PhaseStatus.COMMITTED, "commit")
+        if not phase.published_at:
+            raise self._missing("commit")
+        signatures: Mapping[str, str] | None = {}
+        if not seeding.seed_bytes(phase):
+            number = phase.phase
+            signatures = seeding.signatures(
+                self._runtime, phase, self._patience, lambda: self._phase(number).signatures
+            )
+        if signatures is None:
+            return Step("seed", "awaiting" if self._stop.is_set else "waiting", commitment.facts(phase))
         with self._lease("seed") as lease:
             record, phase = self._ready(PhaseStatus.COMMITTED, "commit")
             state: Literal["done", "stood"] = "stood"
-            if not phase.published_at:
-                raise self._missing("commit")
             if not seeding.seed_bytes(phase):
-                found = seeding.obtain(self._runtime, record, phase, self._patience)
-                if found is None:
-                    return Step(
-                        "seed", "awaiting" if self._stop.is_set else "waiting", commitment.facts(phase)
-                    )
-                decided = {**found, "seededAt": self._now(), "status": PhaseStatus.SEEDED.value}
+                decided = seeding.obtain(self._runtime, record, phase, signatures)
+                decided |= {"seededAt": self._now(), "status": PhaseStatus.SEEDED.value}
                 self._decide(lease, phase.phase, decided, once="seedFile")
                 phase, state = self._phase(phase.phase), "done"
                 self._on_step("draw.after_seed")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
@@ -21,12 +23,34 @@ from regworkers_core.selection.proof.beacon import verify_beacon
 Fields = dict[str, Any]
 
 
-def obtain(runtime: Runtime, record: DrawRecord, phase: PhaseRecord, patience: Patience) -> Fields | None:
-    """`seedFile` and `hashes`, and the `signatures` by round that it took; None when the beacon has not signed a round
-    yet, after a stop or when that takes longer than patience lasts.
+def signatures(
+    runtime: Runtime, phase: PhaseRecord, patience: Patience, known: Callable[[], Mapping[str, str]]
+) -> dict[str, str] | None:
+    """The verified signatures by round that the phase needs; `known` looks up those that the draw has, which somebody
+    may bring while this waits. None when the beacon has not signed a round yet, after a stop or when that takes longer
+    than patience lasts.
 
-    Raises DrawError when the revealed secret is not the one that was committed to, TransientFailure when the beacon is
-    away.
+    Raises TransientFailure when the beacon is away.
+    """
+    found: dict[str, str] = {}
+    for number in awaited(phase):
+        brought = partial(_brought, known, number)
+        signature = signature_of(runtime, phase.fields["seedSource"]["chain"], number, patience, brought)
+        if signature is None:
+            return None
+        found[str(number)] = signature
+    return found
+
+
+def _brought(known: Callable[[], Mapping[str, str]], number: int) -> str | None:
+    return known().get(str(number))
+
+
+def obtain(runtime: Runtime, record: DrawRecord, phase: PhaseRecord, signatures: Mapping[str, str]) -> Fields:
+    """`seedFile` and `hashes`, and the `signatures` that it took.
+
+    Raises DrawError for a signature that is not the chain's, and when the revealed secret is not the one that was
+    committed to.
     """
     if phase.phase > 1:
         return _made(phase, seed_bytes(record.phases[1]))
@@ -36,20 +60,19 @@ def obtain(runtime: Runtime, record: DrawRecord, phase: PhaseRecord, patience: P
         if commitment_of(randomness) != source.commitment:
             raise DrawError(SEED, "the secret in the secret store is not the one that was committed to")
         return _made(phase, seed_of(phase.manifest, randomness, None))
-    signatures = dict(phase.signatures)
     for number in awaited(phase):
-        signature = signatures.get(str(number)) or signature_of(runtime, source.source, number, patience)
-        if signature is None:
-            return None
-        signatures[str(number)] = signature
-    # A signature that was handed in, or came from the record, is proven once more by what it is used for.
-    randomness = verify_beacon(source.source, source.round, signatures[str(source.round)])
-    made = seed_of(phase.manifest, randomness, signatures[str(source.round)])
-    return {**_made(phase, made), "signatures": signatures}
+        verify_beacon(source.source, number, signatures.get(str(number), ""))
+    own = signatures[str(source.round)]
+    made = seed_of(phase.manifest, sha256_hex(bytes.fromhex(own)), own)
+    return {**_made(phase, made), "signatures": dict(signatures)}
 
 
 def awaited(phase: PhaseRecord) -> list[int]:
-    """The rounds that are needed: the manifest's own, and those of manifests that were replaced when they were due."""
+    """The rounds that are needed: the manifest's own, and those of manifests that were replaced when they were due.
+    None with an own secret, and in later phases, whose seed is that of the first.
+    """
+    if phase.phase > 1 or phase.fields["seedSource"]["kind"] != DRAND:
+        return []
     rounds = [Manifest.parse(phase.manifest), *(manifest for _k, manifest in replaced_when_due(phase))]
     return [int(manifest.seed_source["round"]) for manifest in rounds]
 

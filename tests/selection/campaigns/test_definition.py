@@ -116,7 +116,7 @@ def test_a_commitment_that_is_no_hash_is_refused(commitment: Any) -> None:
 def test_a_manager_may_write_yaml_with_times_as_yaml_has_them(tmp_path: Path) -> None:
     file = tmp_path / "campaign.yml"
     file.write_text(
-        "campaignId: summer\nopensAt: 2026-01-01\ncloses: 1\n".replace("closes: 1", "")
+        "campaignId: summer\nopensAt: 2026-01-01 00:00:00\ncloses: 1\n".replace("closes: 1", "")
         + "closesAt: 2026-02-01T10:00:00+02:00\nmarkets:\n  - {marketId: berlin, capacity: 3}\n",
         encoding="utf-8-sig",
     )
@@ -136,6 +136,37 @@ def test_a_file_that_is_no_definition_says_where(tmp_path: Path, text: str, expe
         read_definition(file)
     with pytest.raises(UsageError, match="No such file"):
         read_definition(tmp_path / "none.yml")
+
+
+@pytest.mark.parametrize("field", ["opensAt", "closesAt"])
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        # A day that there is not, and one without a time, which could mean its beginning or its end.
+        (
+            "2027-02-30",
+            "{field} must have a time, as 2027-02-30T18:00:00.01:00: found the date 2027-02-30 alone",
+        ),
+        (
+            "2027-02-14",
+            "{field} must have a time, as 2027-02-14T18:00:00.01:00: found the date 2027-02-14 alone",
+        ),
+        ("20270214", "{field} must have a time"),
+        ("2027-02-30T18:00:00Z", "{field} must be a time like .*, found '2027-02-30T18:00:00Z'"),
+        ("2027-2-1 9:00:00", "{field} must be a time like"),
+        ("soon", "{field} must be a time like"),
+    ],
+)
+def test_a_time_that_is_none_is_one_line_that_names_its_field(
+    tmp_path: Path, field: str, written: str, expected: str
+) -> None:
+    path = tmp_path / "campaign.yml"
+    times = {"opensAt": "2027-02-01T09:00:00Z", "closesAt": "2027-03-01T09:00:00Z", field: written}
+    lines = [f"{name}: {value}" for name, value in times.items()]
+    path.write_text("campaignId: c\nmarkets: [{marketId: berlin, capacity: 1}]\n" + "\n".join(lines))
+    with pytest.raises(UsageError, match=expected.format(field=field)) as mistake:
+        draft(read_definition(path))
+    assert "\n" not in str(mistake.value)
 
 
 def test_options_give_the_same_campaign_as_a_file() -> None:

@@ -18,7 +18,15 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.explaining import explain
 from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.draw.run import DrawRun
-from tests.selection.draw.beacons import START, Clock, OwnBeacon, Waiting, taken_for_signatures, with_beacon
+from tests.selection.draw.beacons import (
+    START,
+    Clock,
+    OwnBeacon,
+    Waiting,
+    signature_of,
+    taken_for_signatures,
+    with_beacon,
+)
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, everybody
 from tests.selection.proof.rounds import ROUND, SIGNATURE
 from tests.support.runtimes import test_settings
@@ -177,6 +185,30 @@ def test_the_beacon_may_be_away_for_hours_which_costs_nothing_but_time(own: Runt
         _draw(own, stop=Waiting(clock), patience_seconds=60.0).seed()
     own.beacon.away = False  # type: ignore[attr-defined]
     assert _draw(own).seed().state == "done"
+
+
+def test_who_waits_for_the_beacon_holds_no_lease_and_goes_on_with_a_signature_that_somebody_brings(
+    own: Runtime, clock: Clock
+) -> None:
+    run = _draw(own)
+    for step in (run.judge, run.freeze, run.commit):
+        step()
+    clock.at += 700
+    own.beacon.away = True  # type: ignore[attr-defined]
+    record = own.draws.get(CAMPAIGN)
+    assert record is not None and record.latest.awaited_round is not None
+    right = signature_of(record.latest.awaited_round)
+
+    class Brought(Waiting):
+        def wait(self, seconds: float) -> bool:
+            if not self.pauses:
+                # As `draw seed` does, from another terminal.
+                _draw(own).take_signature(right)
+            return super().wait(seconds)
+
+    stop = Brought(clock)
+    assert _draw(own, stop=stop).seed().facts["signature"] == right
+    assert len(stop.pauses) == 1
 
 
 def test_nothing_is_committed_to_while_the_beacon_cannot_say_which_round_it_has_signed(own: Runtime) -> None:

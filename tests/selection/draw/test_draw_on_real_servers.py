@@ -259,7 +259,7 @@ def test_an_export_brings_every_phase(runtime: Runtime, tmp_path_factory: pytest
     drawn(runtime)
     folder = tmp_path_factory.mktemp("export")
     written = export(runtime.objects, CAMPAIGN, [1], folder)
-    assert written == [f"phase-1/{name}" for name in ARTEFACTS]
+    assert written == [f"phase-1/{name}" for name in (*ARTEFACTS, "notice.json")]
     assert (folder / "phase-1" / "result.txt").read_bytes() == artefact(runtime, "result.txt")
 
 

@@ -10,7 +10,9 @@ import typer
 
 from regworkers_core.cli import draw
 from regworkers_core.runtime import Runtime
+from tests.selection.draw.beacons import Clock, signature_of, taken_for_signatures, with_beacon
 from tests.selection.draw.world import CAMPAIGN, close_campaign, ref_of
+from tests.selection.draw.world import draw as draw_of
 from tests.support.drains import replicate_all
 from tests.support.entries import key, put
 from tests.support.terminal import regworkers
@@ -40,6 +42,14 @@ def test_a_draw_runs_from_the_terminal_to_its_last_code_and_is_topped_up_and_ver
         and f"`regworkers draw run {CAMPAIGN}` asks for {CAMPAIGN}:1 in a terminal" in unsure.stdout
     )
     assert "a word that comes through a pipe is not read" in unsure.stdout and "--yes" not in unsure.stdout
+    # As soon as it is committed, apart from the answer.
+    assert "phase 1: manifestHash " in unsure.stderr and "Publish this hash now" in unsure.stderr
+    standing = regworkers(runtime, "campaign", "status", CAMPAIGN, "--format", "json").document["draw"]["1"]
+    assert standing["manifestHash"] in unsure.stderr and standing["publishedAt"] in unsure.stderr
+    shown = regworkers(runtime, "campaign", "status", CAMPAIGN).stdout
+    assert (
+        f"phase 1: manifestHash {standing['manifestHash']}, public since {standing['publishedAt']}" in shown
+    )
     for text in ("registered", "winners", "manifestHash", "waits for summer:1"):
         assert text in unsure.stdout
     assert "steps." not in unsure.stdout and "reasons." not in unsure.stdout
@@ -62,7 +72,7 @@ def test_a_draw_runs_from_the_terminal_to_its_last_code_and_is_topped_up_and_ver
 
     folder = tmp_path / "artefacts"
     exported = regworkers(runtime, "draw", "export", SLUG, str(folder))
-    assert exported.code == 0 and "14 files" in exported.stdout
+    assert exported.code == 0 and "16 files" in exported.stdout
     assert regworkers(None, "draw", "verify", str(folder)).code == 0
 
 
@@ -128,6 +138,7 @@ def test_a_campaign_that_is_not_replicated_is_not_drawn_and_the_line_says_what_i
         (("run", "nowhere", "--yes"), "regworkers campaign list"),
         (("export", CAMPAIGN, "folder"), f"regworkers draw run {CAMPAIGN}"),
         (("top-up", CAMPAIGN, "--reason", "r", "--capacity", "paris"), "NAME=N"),
+        (("seed", CAMPAIGN, "--signature", "ab"), "`judge` is first"),
         (("run", CAMPAIGN, "--strikes", "/nowhere/strikes.txt"), "No such file"),
     ],
 )
@@ -135,3 +146,33 @@ def test_a_mistake_is_one_line_and_exit_code_2(runtime: Runtime, words: tuple[st
     answer = regworkers(runtime, "draw", *words)
     assert answer.code == 2 and said in answer.stderr and answer.stdout == ""
     assert answer.stderr.count("\n") == 1
+
+
+def test_a_signature_that_somebody_brings_is_verified_and_makes_the_seed(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    close_campaign(runtime)
+    clock = Clock()
+    own = with_beacon(runtime.names.prefix, clock)
+    typed = Typed(own, monkeypatch, capfd)
+    with taken_for_signatures():
+        commit_only(own)
+        # The round is out, and from here the beacon cannot be reached.
+        clock.at += 700
+        own.beacon.away = True  # type: ignore[attr-defined]
+        due = typed("campaign", "status", CAMPAIGN, "--format", "json").document["draw"]["1"]["dueAt"]
+        wrong = typed("draw", "seed", CAMPAIGN, "--signature", "ab" * 48)
+        assert wrong.code == 2 and f"(due {due})" in wrong.stderr
+        record = own.draws.get(CAMPAIGN)
+        assert record is not None and record.latest.awaited_round is not None
+        right = signature_of(record.latest.awaited_round)
+        answer = typed("draw", "seed", CAMPAIGN, "--signature", f" {right}", "--format", "json")
+        assert (answer.code, answer.document["state"], answer.document["signature"]) == (0, "done", right)
+        again = typed("draw", "seed", CAMPAIGN, "--signature", right)
+        assert again.code == 2 and "has its seed already" in again.stderr
+
+
+def commit_only(runtime: Runtime) -> None:
+    run = draw_of(runtime)
+    for step in (run.judge, run.freeze, run.commit):
+        step()

@@ -11,6 +11,8 @@ from regworkers_core.cli import simulate
 from regworkers_core.domain.campaign import Campaign, CampaignStatus, DrawRules, Market, Reserve
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
+from tests.support.drains import run
+from tests.support.entries import key, put
 from tests.support.terminal import regworkers
 
 INVENTED = (
@@ -102,6 +104,17 @@ def test_odds_come_from_the_replica_as_it_is_and_nothing_is_written(runtime: Run
     assert stored(runtime) == before
     assert "@" not in answer.stdout + answer.stderr and "ref-0" not in answer.stdout + answer.stderr
     assert not runtime.objects.list("draws/") and not runtime.objects.list("pipeline/")
+
+
+def test_entries_that_are_on_their_way_are_warned_of(runtime: Runtime) -> None:
+    runtime.database["campaigns"].insert_one(campaign().as_document())
+    assert regworkers(runtime, "draw", "simulate", "spring", "--format", "json").document["warnings"] == []
+    put(runtime, key("e1"))
+    answer = regworkers(runtime, "draw", "simulate", "spring")
+    assert "warning: replication is behind, so entries may be missing here: the stream" in answer.stdout
+    run(runtime, "enqueue")
+    (warning,) = regworkers(runtime, "draw", "simulate", "spring", "--format", "json").document["warnings"]
+    assert "1 messages wait" in warning
 
 
 def test_an_unknown_campaign_is_one_line_with_the_way_out(runtime: Runtime) -> None:
