@@ -342,7 +342,8 @@ class Eraser:
     def _tell_what_stays(self, report: ErasureReport, facts: Facts) -> None:
         report.codes = held_codes(self._runtime, facts)
         report.stays = what_stays(self._runtime, facts, codes=len(report.codes))
-        if facts.source is None and not facts.live:
+        erased_before = facts.replica is not None and facts.replica.erased_at is not None
+        if facts.source is None and not facts.live and not erased_before:
             report.notes.append(
                 "the entry is gone already, so its mail address is not known: an invite by it is removed with"
                 f" `regworkers invites remove {facts.key.campaign_id} email`, and its claims end with their period"

@@ -149,6 +149,7 @@ def test_an_entry_that_its_writer_removed_before_is_erased_by_what_is_left(runti
     assert report.finished and report.taken.superseded == 1
     assert any("mail address is not known" in note for note in report.notes)
     assert (document(runtime, E1) or {})["erasedAt"] == report.erased_at
+    assert erased(runtime, E1).notes == [], "a repeat has nothing to add"
 
 
 def test_an_entry_that_never_reached_the_replica_gets_a_tombstone_at_once(runtime: Runtime) -> None:
