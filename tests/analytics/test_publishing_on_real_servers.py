@@ -118,7 +118,7 @@ def test_an_event_that_is_larger_than_kafka_takes_is_a_dead_letter_that_names_th
     servers: Runtime,
 ) -> None:
     event = next(each for each in of_every_type() if each["type"] == "entry.replicated")
-    event["data"]["segments"] = ["x" * 2_000_000]
+    event["data"]["segments"] = ["x" * 64] * 30_000
     handler = publisher(servers)
     body = encode(MessageType.PUBLISH, "c", [event]).decode()
     answer = invoke_publish({"Records": [{"messageId": "large", "body": body}]}, handler)
