@@ -36,6 +36,11 @@ SENT_BY_OTHERS: dict[str, tuple[str, Mapping[str, Any]]] = {
         "POST",
         {"json": JSON, "headers": {"origin": "http://localhost:8080", "sec-fetch-site": "same-site"}},
     ),
+    "JSON of another port, of an old browser": (
+        "POST",
+        {"json": JSON, "headers": {"origin": "http://localhost:8080"}},
+    ),
+    "JSON of no port, of an old browser": ("POST", {"json": JSON, "headers": {"origin": "http://localhost"}}),
     "JSON of a frame without an origin": ("POST", {"json": JSON, "headers": {"origin": "null"}}),
     "JSON by a name that was rebound": (
         "POST",
