@@ -14,10 +14,20 @@ OPERATION_TAG = "regworkers/operation"
 MARKET_TAG = "regworkers/market"
 # On what people launch in the UI: the name of the person. The web application sets it, over any that the client sends.
 OPERATOR_TAG = "regworkers/operator"
+# On every run of a manager's job: the campaign's id, so that its runs are found together.
+CAMPAIGN_TAG = "regworkers/campaign"
 # Dagster's own, on every run of a partition: of a campaign's draw, its id.
 PARTITION_TAG = "dagster/partition"
 # Dagster's own, in seconds: its run monitoring ends a run that takes longer, and marks it as failed.
 MAX_RUNTIME_TAG = "dagster/max_runtime"
+
+# A worker that dies is followed by another, which goes on at the step that was not finished. A step that fails tells
+# why and is not repeated by itself.
+RESUMED = {
+    "dagster/max_retries": "3",
+    "dagster/retry_strategy": "FROM_FAILURE",
+    "dagster/retry_on_asset_or_op_failure": "false",
+}
 
 
 @cache

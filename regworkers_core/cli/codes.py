@@ -76,15 +76,8 @@ def import_command(
             stop=stop,
             on_progress=show,
         )
-        document: dict[str, Any] = report.as_dict()
         result |= {"lines": report.lines, "added": report.added}
-        if not dry_run:
-            # Late, for it brings pyarrow and DuckDB.
-            from regworkers_core.selection.assign.publish import resume_blocked
-
-            # Also after a repeat that added nothing: the import before may have died just here.
-            document["resumed"] = resume_blocked(runtime, found.campaign_id, run_id=run_id)
-    answer(document, form)
+    answer(report.as_dict(), form)
     if not report.clean:
         raise typer.Exit(FINDING)
 

@@ -18,10 +18,22 @@ from regworkers_core.adapters.aws.objects import MissingObject
 from regworkers_core.runtime import Runtime
 
 FOLDER = "downloads/"
-_CAMPAIGN = r"[A-Za-z0-9_-]{1,64}"
-_PHASE_REPORT = re.compile(rf"/reports/({_CAMPAIGN})/([1-9][0-9]{{0,3}})")
-_NAMED_REPORT = re.compile(rf"/reports/({_CAMPAIGN})/(eligibility|funnel)")
-_DOWNLOAD = re.compile(r"/downloads/([0-9a-f]{32}/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,79})")
+_NAME = r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,79}"
+# What may stand in a path, and below which key it lies: the one is the other with these names filled in.
+_PARTS = {
+    "campaign": r"[A-Za-z0-9_-]{1,64}",
+    "phase": r"[1-9][0-9]{0,3}",
+    "kind": r"[a-z]{1,20}",
+    "date": r"[0-9]{4}-[0-9]{2}-[0-9]{2}",
+    "place": rf"[0-9a-f]{{32}}/{_NAME}",
+}
+_PAGES = (
+    ("/reports/<campaign>/eligibility", "reports/<campaign>/phase-1/eligibility.html"),
+    ("/reports/<campaign>/funnel", "reports/<campaign>/funnel.html"),
+    ("/reports/<campaign>/<phase>", "reports/<campaign>/phase-<phase>/report.html"),
+    ("/reviews/<kind>/<date>", "reviews/<kind>/<date>/report.html"),
+    ("/downloads/<place>", "downloads/<place>"),
+)
 # Our pages have neither scripts nor anything from elsewhere: whatever finds its way into one stays dead.
 _SHOWN = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"}
 
@@ -34,9 +46,10 @@ class Page:
     headers: Mapping[str, str]
 
 
-def report_path(campaign_id: str, which: int | str) -> str:
-    """Where the UI's application shows a report: that of a phase by its number, `eligibility` or `funnel`."""
-    return f"/reports/{campaign_id}/{which}"
+def link_to(where: str) -> str | None:
+    """Where the UI's application shows what lies at `s3://bucket/key`; None for what it does not show."""
+    key = where.partition("://")[2].partition("/")[2]
+    return next((_filled(path, found) for path, below in _PAGES if (found := _met(below, key))), None)
 
 
 def put(runtime: Runtime, name: str, file: Path | bytes) -> str:
@@ -50,11 +63,11 @@ def put(runtime: Runtime, name: str, file: Path | bytes) -> str:
 
 
 def open_page(runtime: Runtime, path: str) -> Page | None:
-    """What stands under a path that `report_path` or `put` gave; None for any other, and for what is not there.
+    """What stands under a path that `link_to` or `put` gave; None for any other, and for what is not there.
 
     Raises TransientFailure when S3 cannot answer.
     """
-    key = _key(path)
+    key = next((_filled(below, found) for at, below in _PAGES if (found := _met(at, path))), None)
     if key is None:
         return None
     name = key.rpartition("/")[2]
@@ -70,14 +83,11 @@ def open_page(runtime: Runtime, path: str) -> Page | None:
         return None
 
 
-def _key(path: str) -> str | None:
-    if (found := _PHASE_REPORT.fullmatch(path)) is not None:
-        return f"reports/{found[1]}/phase-{found[2]}/report.html"
-    if (found := _NAMED_REPORT.fullmatch(path)) is not None:
-        campaign, which = found.groups()
-        return f"reports/{campaign}/" + (
-            "phase-1/eligibility.html" if which == "eligibility" else "funnel.html"
-        )
-    if (found := _DOWNLOAD.fullmatch(path)) is not None:
-        return FOLDER + found[1]
-    return None
+def _met(pattern: str, text: str) -> Mapping[str, str] | None:
+    expression = re.sub("<(.+?)>", lambda part: f"(?P<{part[1]}>{_PARTS[part[1]]})", pattern)
+    found = re.fullmatch(expression, text)
+    return None if found is None else found.groupdict()
+
+
+def _filled(pattern: str, parts: Mapping[str, str]) -> str:
+    return re.sub("<(.+?)>", lambda part: parts[part[1]], pattern)

@@ -13,7 +13,7 @@ from regworkers_dagster.analytics.specs import GROUP, OWNERS, TAGS
 from regworkers_dagster.draining.metadata import Metadata
 from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
-from regworkers_dagster.selection.steps import campaign_of
+from regworkers_dagster.selection.steps import campaign_of, facts_as_metadata
 from regworkers_dagster.tags import long_run
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def of_funnel(made: "Published") -> Metadata:
             metadata[name] = dg.MetadataValue.int(number)
     metadata["pending"] = dg.MetadataValue.json(document["pending"])
     metadata |= {name: _table(document[name]) for name in ("markets", "segments", "days") if document[name]}
-    metadata["page"] = dg.MetadataValue.text(made.where)
+    metadata |= facts_as_metadata({"page": made.where})
     metadata["adds_up"] = dg.MetadataValue.bool(made.funnel.adds_up)
     return metadata
 

@@ -14,6 +14,7 @@ from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.draining.metadata import Metadata
 from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.selection.steps import facts_as_metadata
 from regworkers_dagster.tags import OPERATION_TAG, long_run, short_run
 
 if TYPE_CHECKING:
@@ -143,8 +144,8 @@ def of_review(published: "Published") -> Metadata:
         "warnings": dg.MetadataValue.int(len(review.remarks("warning"))),
         "not_read": dg.MetadataValue.int(len(review.unread)),
         "overview": dg.MetadataValue.md(published.shown.overview),
-        "page": dg.MetadataValue.text(published.where or published.trouble),
     }
+    metadata |= facts_as_metadata({"page": published.where or published.trouble})
     return metadata | {name: dg.MetadataValue.md(text) for name, text in published.shown.by_section.items()}
 
 

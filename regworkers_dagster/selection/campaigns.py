@@ -13,6 +13,7 @@ import orjson
 
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
@@ -47,11 +48,13 @@ def markets_tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> 
 
 def _look_after_campaigns(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
     now = iso(time.time())
-    campaigns = [campaign for campaign in runtime.campaigns.list() if decisions.is_over(campaign, now)]
+    # A name that Dagster cannot take as a partition cannot be drawn either.
+    all_of_them = [each for each in runtime.campaigns.list() if is_selection_id(each.campaign_id)]
+    campaigns = [campaign for campaign in all_of_them if decisions.is_over(campaign, now)]
     draws = {record.campaign_id: record for record in runtime.draws.all()}
     requests, words, marks = _draws_to_start(context, runtime, campaigns, draws)
     requests += _checks_to_run(draws.values(), time.time())
-    added = _new_partitions(context.instance, [campaign.campaign_id for campaign in campaigns])
+    added = _new_partitions(context.instance, [campaign.campaign_id for campaign in all_of_them])
     return dg.SensorResult(
         run_requests=requests[:_MAX_REQUESTS],
         dynamic_partitions_requests=[specs.CAMPAIGN_PARTITIONS.build_add_request(added)] if added else [],

@@ -5,28 +5,19 @@ from __future__ import annotations
 import dagster as dg
 
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
-from regworkers_dagster.selection import assets, checks
-from regworkers_dagster.selection.operations import retry_mapping, retry_market_op, top_up_mapping, top_up_op
+from regworkers_dagster.selection import assets, campaign_jobs, checks, code_jobs, draw_jobs, message_jobs
 from regworkers_dagster.selection.specs import DRAW_JOB
-from regworkers_dagster.tags import DRAIN_TAG, OPERATION_TAG, long_run, short_run
-
-# A worker that dies is followed by another, which goes on at the step that was not finished. A step that fails
-# tells why and is not repeated by itself: `watch_campaigns` takes it up again after a pause.
-_RESUMED = {
-    "dagster/max_retries": "3",
-    "dagster/retry_strategy": "FROM_FAILURE",
-    "dagster/retry_on_asset_or_op_failure": "false",
-}
+from regworkers_dagster.tags import DRAIN_TAG, OPERATION_TAG, RESUMED, long_run, short_run
 
 DRAW = dg.define_asset_job(
     DRAW_JOB,
     selection=dg.AssetSelection.assets(*assets.STEPS).without_checks()
     | dg.AssetSelection.checks(*checks.OF_A_DRAW),
-    tags={**_RESUMED, **long_run()},
+    tags={**RESUMED, **long_run()},
     executor_def=dg.in_process_executor,
     description="The draw of one campaign, from the frozen pool to the publication. Every step finds what was "
-    "decided before, so it can be launched again at any time: nothing is drawn twice. Publishes only with "
-    "`confirm` in the config of `publication`, or when `selection.autoPublish` says so.",
+    "decided before, so it can be launched again at any time: nothing is drawn twice. Choose the campaign's partition; "
+    "no config is needed. It ends with the report: `confirm_draw` lets the result go out.",
 )
 
 ELIGIBILITY_REPORT = dg.define_asset_job(
@@ -69,40 +60,14 @@ CHECK_SELECTION = dg.define_asset_job(
 )
 
 
-@dg.job(
-    config=top_up_mapping,
-    tags={**_RESUMED, **long_run()},
-    executor_def=dg.in_process_executor,
-    description="More seats for a campaign that was drawn: a further phase in the same order, in which every "
-    "winner keeps what they have. A winner of an earlier phase is not upgraded, so truthful preferences are "
-    "the best ones within a phase only. Terms and reason are published with the phase. "
-    'Config: {"campaignId": "...", "capacities": {"<marketId>": <new total>}, "reason": "...", "confirm": '
-    '"<campaignId>:<phase>"}; also `reserves` {"<marketId>": {"<segment>": seats}} and `strikes` ["ref|REASON"].',
-)
-def top_up() -> None:
-    """One op."""
-    top_up_op()
-
-
-@dg.job(
-    config=retry_mapping,
-    tags=short_run(),
-    executor_def=dg.in_process_executor,
-    description="Takes a market up again that stands still: plans it when codes were missing, and sends the "
-    "chunks that are not done. Nothing is assigned or told twice. "
-    'Config: {"campaignId": "...", "marketId": "..."} (marketId `-`: the messages to those who did not win).',
-)
-def retry_market_selection() -> None:
-    """One op."""
-    retry_market_op()
-
-
 JOBS = (
     DRAW,
     ELIGIBILITY_REPORT,
     PROCESS_SELECTIONS,
     SEND_NOTIFICATIONS,
     CHECK_SELECTION,
-    top_up,
-    retry_market_selection,
+    *campaign_jobs.JOBS,
+    *code_jobs.JOBS,
+    *draw_jobs.JOBS,
+    *message_jobs.JOBS,
 )

@@ -17,15 +17,10 @@ from regworkers_dagster.draining.sensing import (
     safely,
 )
 from regworkers_dagster.resources import Workers
-from regworkers_dagster.selection import campaigns, specs
+from regworkers_dagster.selection import campaigns, recording, specs
 from regworkers_dagster.selection.checks import dlq_evaluation
-from regworkers_dagster.selection.jobs import (
-    CHECK_SELECTION,
-    DRAW,
-    PROCESS_SELECTIONS,
-    SEND_NOTIFICATIONS,
-    retry_market_selection,
-)
+from regworkers_dagster.selection.draw_jobs import retry_market_selection
+from regworkers_dagster.selection.jobs import CHECK_SELECTION, DRAW, PROCESS_SELECTIONS, SEND_NOTIFICATIONS
 
 _SELECTIONS = Startable(SELECTIONS, PROCESS_SELECTIONS.name)
 _NOTIFICATIONS = Startable(NOTIFICATIONS, SEND_NOTIFICATIONS.name)
@@ -45,10 +40,17 @@ def build_sensors(*, on: bool) -> list[dg.SensorDefinition]:
             jobs=[DRAW, CHECK_SELECTION],
             minimum_interval_seconds=_CAMPAIGNS_INTERVAL_SECONDS,
             default_status=status,
-            description="Gives every closed campaign its partition. Starts the draw of campaigns with `autoDraw` "
+            description="Gives every campaign its partition. Starts the draw of campaigns with `autoDraw` "
             "once they are closed or their `closesAt` has passed; takes a draw up again whose run died, or whose "
             "round of the beacon is due; has the promises judged of every phase that completes.",
         )(campaigns.campaigns_tick),
+        dg.sensor(
+            name="record_campaigns",
+            minimum_interval_seconds=_CAMPAIGNS_INTERVAL_SECONDS,
+            default_status=status,
+            description="Records what was done to campaigns and draws in a terminal as materialisations of their "
+            "partitions, so that the UI shows how each stands, whoever moved it on.",
+        )(recording.record_tick),
         dg.sensor(
             name="watch_markets",
             job=retry_market_selection,

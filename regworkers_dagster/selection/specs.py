@@ -12,13 +12,16 @@ GROUP = "selection"
 DRAW_JOB = "draw"
 OWNERS = ["team:selection"]
 TAGS = {"regworkers/flow": "selection"}
-# One partition a campaign, by its id. The sensor `watch_campaigns` adds them, and so does a run of the first step.
+# One partition a campaign, by its id, from its DRAFT on. The sensor `watch_campaigns` adds them, and so does every run
+# that is about one campaign.
 CAMPAIGN_PARTITIONS = dg.DynamicPartitionsDefinition(name="campaigns")
 
 CAMPAIGNS = dg.AssetSpec(
     "campaigns",
     description="MongoDB collection: markets with their seats, opening times, rules of the draw, and status "
-    "(DRAFT, OPEN, CLOSED, PROCESSING, COMPLETED). Written by `regworkers campaign`.",
+    "(DRAFT, OPEN, CLOSED, PROCESSING, COMPLETED). Written by the jobs `create_campaign`, `open_campaign`, "
+    "`close_campaign` and `draw`, and by `regworkers campaign`.",
+    partitions_def=CAMPAIGN_PARTITIONS,
     kinds={"mongodb"},
     group_name=GROUP,
     owners=OWNERS,
@@ -28,7 +31,9 @@ CAMPAIGNS = dg.AssetSpec(
 CODES = dg.AssetSpec(
     "codes",
     deps=[CAMPAIGNS],
-    description="MongoDB collection of access codes, imported per market with `regworkers codes import`.",
+    description="MongoDB collection of access codes, imported per market with the job `import_codes` or `regworkers "
+    "codes import`.",
+    partitions_def=CAMPAIGN_PARTITIONS,
     kinds={"mongodb"},
     group_name=GROUP,
     owners=OWNERS,
@@ -108,9 +113,13 @@ PUBLICATION = _step(
     [DRAW_REPORT, CODES],
     {"mongodb", "sqs"},
     "Codes planned for every winner, and one message per market and chunk on the selection queue. Needs "
-    "a person's word: `confirm` in its config is `<campaignId>:<phase>` (or `selection.autoPublish`).",
+    "a person's word: launch `confirm_draw` (or `selection.autoPublish`).",
 )
 STEPS = (ELIGIBILITY_REPORT, FROZEN_POOL, COMMITMENT, SEED, RANKING, DRAW, DRAW_REPORT, PUBLICATION)
+# By the name of the step in the core.
+ASSET_OF = dict(
+    zip(("judge", "freeze", "commit", "seed", "rank", "allocate", "report", "publish"), STEPS, strict=True)
+)
 
 SELECTION_QUEUE = dg.AssetSpec(
     "selection_queue",

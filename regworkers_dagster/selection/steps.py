@@ -9,10 +9,12 @@ from typing import Any
 
 import dagster as dg
 
+from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseStatus
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.eligibility.campaign.judging import judge_campaign
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
+from regworkers_core.operations import downloads
 from regworkers_core.operations.snapshot.scheduler import REFUSED_TAG
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
@@ -145,10 +147,7 @@ def tell_awaited(
 def awaited(campaign_id: str, step: Step) -> str:
     """What a step waits for, and what brings it on."""
     if step.name == "publish":
-        return (
-            f"nothing is published yet: look at the report, then launch `publication` of {campaign_id} with the "
-            f"config {confirmation(str(step.facts['confirm']))}, or `regworkers draw run {campaign_id}`"
-        )
+        return to_confirm(str(step.facts["confirm"]))
     if step.state == "waiting":
         return (
             f"waiting: the beacon signs the round of {campaign_id} at {step.facts['dueAt']}. `watch_campaigns` goes on "
@@ -157,10 +156,25 @@ def awaited(campaign_id: str, step: Step) -> str:
     return f"{step.name} of {campaign_id} was stopped while it waited: launch the job again"
 
 
-def confirmation(word: str) -> str:
-    """The run config that confirms a publication."""
-    # In quotes: YAML would read what stands behind a colon as something else.
-    return f'{{ops: {{publication: {{config: {{confirm: "{word}"}}}}}}}}'
+def awaiting(record: DrawRecord) -> str | None:
+    """What the draw of a campaign waits for from a person, as its document says."""
+    latest = record.latest
+    if (
+        latest.status is not PhaseStatus.DRAWN
+        or "report" not in latest.fields
+        or "confirmedAt" in latest.fields
+    ):
+        return None
+    return to_confirm(f"{record.campaign_id}:{latest.phase}")
+
+
+def to_confirm(word: str) -> str:
+    """How a publication is confirmed from the UI."""
+    # In quotes: YAML may read what stands behind a colon as something else.
+    return (
+        "nothing is published yet: look at the report (`open` in the metadata of `draw_report` shows its page), then "
+        f'launch `confirm_draw` with confirm: "{word}"'
+    )
 
 
 def metadata_of(step: Step) -> Metadata:
@@ -170,10 +184,14 @@ def metadata_of(step: Step) -> Metadata:
 
 
 def facts_as_metadata(facts: Mapping[str, Any]) -> Metadata:
-    """Numbers as numbers, so that the UI plots them over campaigns; what has a shape as JSON."""
+    """Numbers as numbers, so that the UI plots them over campaigns; what has a shape as JSON. A page that the
+    application around the UI shows gets a link besides, under `open`.
+    """
     metadata: Metadata = {}
     for name, value in facts.items():
-        if isinstance(value, bool):
+        if isinstance(value, dg.MetadataValue):
+            metadata[name] = value
+        elif isinstance(value, bool):
             metadata[name] = dg.MetadataValue.bool(value)
         elif isinstance(value, int):
             metadata[name] = dg.MetadataValue.int(value)
@@ -185,4 +203,6 @@ def facts_as_metadata(facts: Mapping[str, Any]) -> Metadata:
             metadata[name] = dg.MetadataValue.json(list(value))
         elif value is not None:
             metadata[name] = dg.MetadataValue.text(str(value))
+            if path := downloads.link_to(str(value)):
+                metadata["open"] = dg.MetadataValue.url(path)
     return metadata

@@ -12,7 +12,6 @@ from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.publish import resume_blocked
 from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.campaigns.secrets import make_secret
 from regworkers_core.selection.codes.importing import import_codes
@@ -37,8 +36,8 @@ def import_for_berlin(runtime: Runtime, folder: Path, upload: str) -> None:
     """Enough codes for the market that waits, imported as the job does it."""
     campaign, rejects = find(runtime, CAMPAIGN), folder / "rejects.csv"
     with uploads.fetched(runtime, upload) as file:
-        import_codes(runtime, file, campaign, market_id="berlin", rejects=rejects, run_id="import")
-    assert "berlin" in resume_blocked(runtime, CAMPAIGN, run_id="import")
+        done = import_codes(runtime, file, campaign, market_id="berlin", rejects=rejects, run_id="import")
+    assert "berlin" in done.resumed
     downloads.put(runtime, "rejects.csv", b"line,reason,found\n")
 
 
@@ -88,7 +87,7 @@ def test_the_application_around_the_ui_needs_what_its_policy_allows(
     recorder = Recorder(monkeypatch, runtime.names.prefix)
     mine = Runtime(runtime.settings)
     uploads.put(mine, "codes.csv", io.BytesIO(b"code\n"))
-    for each in (path, downloads.report_path(CAMPAIGN, "funnel")):
+    for each in (path, f"/reports/{CAMPAIGN}/funnel"):
         page = downloads.open_page(mine, each)
         assert page is not None and page.body.read() == b"<p>"
     compare("web", recorder)

@@ -11,6 +11,8 @@ from regworkers_core.domain.reasons import RequestError
 from regworkers_core.judging import PAGE as ELIGIBILITY_PAGE
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.operations.desired import lifecycle_rules
+from regworkers_core.operations.reviews.places import report_key as review_key
+from regworkers_core.operations.reviews.sections import Kind
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import report_key
 from regworkers_core.selection.draw.reporting import PAGE
@@ -92,11 +94,13 @@ def test_s3_takes_both_prefixes_away_after_a_day_older_versions_too() -> None:
 
 def test_reports_are_shown_and_what_is_no_page_is_handed_out_as_a_file(runtime: Runtime) -> None:
     places = {
-        report_key("summer", 2, PAGE): downloads.report_path("summer", 2),
-        report_key("summer", 1, ELIGIBILITY_PAGE): downloads.report_path("summer", "eligibility"),
-        "reports/summer/funnel.html": downloads.report_path("summer", "funnel"),
+        report_key("summer", 2, PAGE): "/reports/summer/2",
+        report_key("summer", 1, ELIGIBILITY_PAGE): "/reports/summer/eligibility",
+        "reports/summer/funnel.html": "/reports/summer/funnel",
+        review_key(Kind.WEEKLY, "2026-11-23", PAGE): "/reviews/weekly/2026-11-23",
     }
     for key, path in places.items():
+        assert downloads.link_to(f"s3://{runtime.objects.bucket}/{key}") == path
         runtime.objects.put_bytes(key, key.encode())
         page = downloads.open_page(runtime, path)
         assert page is not None and page.body.read() == key.encode()
@@ -128,3 +132,10 @@ def test_reports_are_shown_and_what_is_no_page_is_handed_out_as_a_file(runtime: 
 def test_nothing_else_of_the_bucket_is_shown(runtime: Runtime, path: str) -> None:
     runtime.objects.put_bytes("draws/summer/phase-1/manifest.json", b"{}")
     assert downloads.open_page(runtime, path) is None
+
+
+@pytest.mark.parametrize(
+    "where", ["s3://bucket/pipeline/summer/phase-1/plan.json", "s3://bucket", "", "reports/x"]
+)
+def test_what_the_application_does_not_show_has_no_link(where: str) -> None:
+    assert downloads.link_to(where) is None

@@ -66,6 +66,12 @@ class Codes:
         found = self._dependency.call(lambda: list(self._collection.find(query)))
         return {document["_id"]: _code(document) for document in found}
 
+    def at(self, campaign_id: str, market_id: str, positions: Sequence[int]) -> dict[int, str]:
+        """The codes at these positions of a market; those that there are."""
+        query = {"campaignId": campaign_id, "marketId": market_id, "position": {"$in": list(positions)}}
+        found = self._dependency.call(lambda: list(self._collection.find(query, {"position": 1})))
+        return {int(document["position"]): document["_id"] for document in found}
+
     def add(
         self, campaign_id: str, codes: Sequence[NewCode], *, import_id: str, at: str, highest: dict[str, int]
     ) -> dict[str, Code]:

@@ -119,7 +119,7 @@ PLATFORM = (
         "the application around the webserver: upload form, reports, downloads",
         (
             Statement("KeepWhatIsHandedIn", ("s3:PutObject",), objects("uploads")),
-            Statement("ShowReportsAndHandOut", ("s3:GetObject",), objects("downloads", "reports")),
+            Statement("ShowReportsAndHandOut", ("s3:GetObject",), objects("downloads", "reports", "reviews")),
             MISSING_OBJECTS,
         ),
         frozenset({"s3:ListBucket"}),

@@ -30,10 +30,11 @@ Sleep = Callable[[float], object]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that does not go on by itself, and the command that helps."""
+    """Something that does not go on by itself, the command that helps, and the job that does the same (empty: none)."""
 
     text: str
     command: str
+    job: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,10 @@ class CampaignReport:
             "draw": _draw(self.record),
             "outbox": self.outbox,
             "notifications": dict(self.notifications),
-            "findings": [{"finding": each.text, "command": each.command} for each in self.findings],
+            "findings": [
+                {"finding": each.text, "command": each.command, "job": each.job or None}
+                for each in self.findings
+            ],
         }
 
 
@@ -104,11 +108,15 @@ def read_campaign_status(
 def _of_status(runtime: Runtime, campaign: Campaign) -> Iterator[Finding]:
     now, campaign_id = iso(runtime.clock()), campaign.campaign_id
     if campaign.status is CampaignStatus.DRAFT and campaign.opens_at <= now:
-        yield Finding("opensAt has passed and it is a draft", f"regworkers campaign open {campaign_id}")
+        yield Finding(
+            "opensAt has passed and it is a draft", f"regworkers campaign open {campaign_id}", "open_campaign"
+        )
     elif campaign.status is CampaignStatus.OPEN and campaign.closes_at <= now:
-        yield Finding("closesAt has passed and it is open", f"regworkers campaign close {campaign_id}")
+        yield Finding(
+            "closesAt has passed and it is open", f"regworkers campaign close {campaign_id}", "close_campaign"
+        )
     elif campaign.status is CampaignStatus.CLOSED:
-        yield Finding("it is closed and not drawn yet", f"regworkers draw run {campaign_id}")
+        yield Finding("it is closed and not drawn yet", f"regworkers draw run {campaign_id}", "draw")
 
 
 def _of_codes(campaign: Campaign, codes: list[MarketStock], record: DrawRecord | None) -> Iterator[Finding]:
@@ -130,7 +138,7 @@ def _of_codes(campaign: Campaign, codes: list[MarketStock], record: DrawRecord |
         if stock.missing and stock.capacity is not None:
             of = f"{stock.capacity} seats" if stock.wanted is None else f"{stock.wanted} winners"
             text = f"market {stock.market_id}: codes for {stock.missing} of {of} are missing"
-            yield Finding(text, f"{load} --market {stock.market_id}")
+            yield Finding(text, f"{load} --market {stock.market_id}", "import_codes")
 
 
 def _of_draw(
@@ -140,7 +148,9 @@ def _of_draw(
     phases = record.phases if record else {}
     if not phases or not record:
         if campaign.status is CampaignStatus.PROCESSING and not _at_work(runtime, campaign_id, sleep):
-            yield Finding("it is in processing and no run works on it", f"regworkers draw run {campaign_id}")
+            yield Finding(
+                "it is in processing and no run works on it", f"regworkers draw run {campaign_id}", "draw"
+            )
         return
     if record.annulled:
         yield from _of_annulled(runtime, record)
@@ -154,7 +164,11 @@ def _of_draw(
         yield Finding(
             f"phase {latest.phase} waits for the confirmation of its publication",
             f"regworkers draw run {campaign_id}",
+            "confirm_draw",
         )
+    elif latest.status is PhaseStatus.OPENED and campaign.status.is_before(CampaignStatus.PROCESSING):
+        # Nothing but its strikes is known: they were handed in before the draw began.
+        pass
     elif latest.round_due is not None and latest.round_due > runtime.clock():
         # Nothing to do for anybody: the sensor, or the next run, goes on once the round is signed.
         pass
@@ -162,6 +176,7 @@ def _of_draw(
         yield Finding(
             f"phase {latest.phase} is {latest.status} and no run works on it",
             f"regworkers draw run {campaign_id}",
+            "draw",
         )
     for phase in phases.values():
         yield from _of_markets(runtime, campaign_id, phase)
@@ -169,6 +184,7 @@ def _of_draw(
             yield Finding(
                 f"phase {phase.phase}: all its markets are complete, and nobody completed the phase",
                 _retry(campaign_id, next(iter(phase.markets))),
+                "retry_market_selection",
             )
 
 
@@ -194,6 +210,7 @@ def _of_markets(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> Itera
             yield Finding(
                 f"{name} needs {numbers.get('needed')} codes and has {numbers.get('available')}",
                 f"regworkers codes import <csv> --campaign {campaign_id} --market {market_id}",
+                "import_codes",
             )
         elif numbers["status"] == MarketStatus.ASSIGNING:
             rows = runtime.chunks.open(MarketPhase(campaign_id, market_id, phase.phase))
@@ -202,6 +219,7 @@ def _of_markets(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> Itera
                 yield Finding(
                     f"{name}: failed chunks {len(failed)}, the first with: {failed[0].get('failure')}",
                     _retry(campaign_id, market_id),
+                    "retry_market_selection",
                 )
 
 
@@ -223,6 +241,7 @@ def _of_notifications(
         yield Finding(
             f"{waiting} messages wait while notifications are paused: {switch.get('reason') or 'no reason given'}",
             f"regworkers notifications resume {whose}",
+            "resume_notifications",
         )
     if held := rows[RowStatus.HELD]:
         yield Finding(

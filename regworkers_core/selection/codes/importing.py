@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from regworkers_core.adapters.mongo.codes import Code, NewCode
+from regworkers_core.adapters.mongo.draws import MarketStatus
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
@@ -47,6 +48,8 @@ class ImportReport:
     added_by_market: Counter[str] = field(default_factory=Counter)
     rejects_file: Path | None = None
     stopped: bool = False
+    # By market that waited for codes and goes on now, what became of it.
+    resumed: dict[str, Any] = field(default_factory=dict)
 
     @property
     def adds_up(self) -> bool:
@@ -74,6 +77,7 @@ class ImportReport:
             "addedByMarket": dict(sorted(self.added_by_market.items())),
             "rejectsFile": str(self.rejects_file) if self.rejects_file else None,
             "stopped": self.stopped,
+            "resumed": self.resumed,
             "advice": "nothing to import: no row is behind the header" if self.empty else None,
         }
 
@@ -92,7 +96,8 @@ def import_codes(
     on_step: OnStep = no_step,
     sleep: Callable[[float], object] = time.sleep,
 ) -> ImportReport:
-    """Import every good row of the file and write the others, with line and reason, to `rejects`.
+    """Import every good row of the file and write the others, with line and reason, to `rejects`; then let markets of
+    a published draw go on that waited for codes.
 
     `market_id` is where rows go that name no market; a row that names another one is rejected. Raises
     UsageError for a file that cannot be read, a market that is not the campaign's, or another import under
@@ -113,7 +118,23 @@ def import_codes(
             work.take(batch)
             on_progress(report)
     report.rejects_file = rejected.written
+    if not dry_run:
+        # Also after a repeat that added nothing: the import before may have died just here.
+        report.resumed = _resume(runtime, campaign.campaign_id, run_id)
     return report
+
+
+def _resume(runtime: Runtime, campaign_id: str, run_id: str) -> dict[str, Any]:
+    record = runtime.draws.get(campaign_id)
+    markets = (
+        [market for phase in record.phases.values() for market in phase.markets.values()] if record else []
+    )
+    if not any(market["status"] == MarketStatus.BLOCKED for market in markets):
+        return {}
+    # Late, for it brings pyarrow and DuckDB.
+    from regworkers_core.selection.assign.publish import resume_blocked
+
+    return resume_blocked(runtime, campaign_id, run_id=run_id)
 
 
 class _Import:

@@ -129,6 +129,7 @@ def void_codes(
     *,
     reason: str,
     run_id: str,
+    dry_run: bool = False,
     on_step: OnStep = no_step,
     sleep: Callable[[float], object] = time.sleep,
 ) -> list[Voided]:
@@ -147,14 +148,15 @@ def void_codes(
             found = stands.get(code)
             hindrance = _hindrance(found, campaign.campaign_id, busy)
             stood = found is not None and found.status is CodeStatus.VOID
-            if hindrance is None and not stood:
+            if hindrance is None and not stood and not dry_run:
                 if lease.lost:
                     raise DrawBusy(campaign.campaign_id)
                 if not runtime.codes.void(
                     campaign.campaign_id, code, at=iso(runtime.clock()), reason=reason, run_id=run_id
                 ):
                     hindrance = "was given to somebody just now"
-            outcome = hindrance or ("was void already" if stood else "is void now")
+            now = "would be void" if dry_run else "is void now"
+            outcome = hindrance or ("was void already" if stood else now)
             done.append(Voided(masked(code), hindrance is None, outcome))
     return done
 
