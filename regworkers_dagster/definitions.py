@@ -63,7 +63,7 @@ defs = dg.Definitions(
         jobs.SAVE_ENTRIES,
         jobs.RECONCILE_ENTRIES,
         jobs.backfill_entries,
-        invites.upload_invites,
+        *invites.JOBS,
         maintenance.prune_runs,
         housekeeping.housekeeping,
         *dead_letters.JOBS,

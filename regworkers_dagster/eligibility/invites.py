@@ -1,36 +1,29 @@
-"""Invites: where they lie in the graph, and the upload of a list that lies on S3."""
+"""Invites: where they lie in the graph; the upload of a list that lies on S3, and taking invites back by one."""
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
-import time
-from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.eligibility.invites.lines import local_file, read_rows
 from regworkers_core.eligibility.invites.object_list import upload_object
+from regworkers_core.eligibility.invites.removing import remove_invites as remove
 from regworkers_core.eligibility.invites.ttl import parse_ttl
 from regworkers_core.eligibility.invites.working import Hooks, ListReport
-from regworkers_core.engine.stop import StopSignal
-from regworkers_core.observability.logs import bind
-from regworkers_core.runtime import Runtime
-from regworkers_dagster.operations.audit import launched_by_hand
-from regworkers_dagster.resources import Workers, plain_failures
-from regworkers_dagster.selection.specs import CAMPAIGNS
-from regworkers_dagster.tags import long_run
-
-_TELL_SECONDS = 30.0
-# A worker that dies is followed by another, which finds done what is done. A list that is wrong stays wrong.
-_RESUMED = {"dagster/max_retries": "3", "dagster/retry_on_asset_or_op_failure": "false"}
+from regworkers_dagster.operations.by_hand import DRY_RUN, UPLOAD, Launch, Outcome, launchable, require
+from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS, CAMPAIGNS
 
 INVITES = dg.AssetSpec(
     "invites",
     deps=[CAMPAIGNS],
+    partitions_def=CAMPAIGN_PARTITIONS,
     description="Who is invited to which campaign by mail address, globalUserId or memberId, and until when: items of "
     "the demand table, which DynamoDB takes away some days after their end. Uploaded by `upload_invites` or "
-    "`regworkers invites upload`.",
+    "`regworkers invites upload`, taken back by `remove_invites`.",
     kinds={"dynamodb"},
     group_name="eligibility",
     owners=["team:eligibility"],
@@ -38,14 +31,19 @@ INVITES = dg.AssetSpec(
 )
 
 
+_CAMPAIGN = "The campaign, by id or slug."
+_TYPE = "The list's column: email, globalUserId or memberId."
+
+
 class UploadConfig(dg.Config):
     """Which list, for whom, until when."""
 
-    campaignId: str = Field(default="", description="The campaign, by id or slug.")
-    type: str = Field(default="email", description="The list's column: email, globalUserId or memberId.")
+    campaignId: str = Field(default="", description=_CAMPAIGN)
+    type: str = Field(default="email", description=_TYPE)
     key: str = Field(
         default="",
-        description="The list: a key in the bucket of artefacts, or s3://bucket/key. CSV in UTF-8.",
+        description="The list, CSV in UTF-8: the name that the upload form answers with (`uploads/...`), another key "
+        "in the bucket of artefacts, or s3://bucket/key. Never type an address here.",
     )
     ttl: str = Field(
         default="",
@@ -58,66 +56,98 @@ class UploadConfig(dg.Config):
     shorten: bool = Field(default=False, description="Also where an invite holds longer than ttl.")
 
 
-@dg.op(
-    name="invite",
-    out=dg.Out(dg.Nothing),
-    description="Reads the list as a stream and invites everybody in it.",
+class RemoveConfig(dg.Config):
+    """Which invites."""
+
+    campaignId: str = Field(default="", description=_CAMPAIGN)
+    type: str = Field(default="email", description=_TYPE)
+    upload: str = Field(
+        default="", description="The list, as for `upload_invites`. Never type an address here. " + UPLOAD
+    )
+    dryRun: bool = Field(default=True, description=DRY_RUN)
+
+
+@launchable(
+    "upload_invites",
+    long=True,
+    resumed=True,
+    description="Invites everybody in a list on S3 to a campaign. The same list may be given again: what is "
+    "done is found done, and no invite is shortened. Rejected lines are listed in `<key>.rejects.csv` beside it (also "
+    "a link in the metadata), and fail the run after all others are invited. "
+    'Config: {"campaignId": "...", "type": "email", "key": "invites/spring.csv", "ttl": "30"}; also `dryRun`, `force`, '
+    "`shorten`.",
 )
-def upload_op(
-    context: dg.OpExecutionContext, config: UploadConfig, workers: Workers
-) -> Iterator[dg.AssetMaterialization | dg.Output[None]]:
-    """Fails when lines were rejected, after everybody else was invited, and when it was terminated, after what was
-    in flight is done: the exit code tells.
-    """
-    bind(runId=context.run_id, worker="upload_invites", campaignId=config.campaignId)
-    told_at = time.monotonic()
-
-    def tell(report: ListReport) -> None:
-        nonlocal told_at
-        if time.monotonic() - told_at >= _TELL_SECONDS:
-            told_at = time.monotonic()
-            context.log.info(f"{report.lines} lines")
-
-    with plain_failures(), StopSignal().on_signals() as stop:
-        runtime = workers.runtime
-        for name in ("campaignId", "key"):
-            if not getattr(config, name).strip():
-                raise UsageError(f"{name} is missing in the config: the job's description shows one")
-        arguments = {"type": config.type, "key": config.key, "ttl": config.ttl, "shorten": config.shorten}
-        with launched_by_hand(
-            context.run, runtime, "upload_invites", config.campaignId, arguments, dry_run=config.dryRun
-        ) as result:
-            report, rejects = upload_object(
-                runtime,
-                config.campaignId,
-                _type(config.type),
-                config.key,
-                ttl=_until(runtime, config.ttl),
-                run_id=context.run_id,
-                dry_run=config.dryRun,
-                force=config.force,
-                shorten=config.shorten,
-                hooks=Hooks(stop=stop, on_progress=tell),
-            )
-            result |= {"lines": report.lines, **report.outcomes, "rejected": report.rejected.total()}
-    metadata = _metadata(report, rejects)
-    context.log.info(", ".join(f"{name} {value}" for name, value in metadata.items()))
+def upload_invites(launch: Launch, config: UploadConfig) -> Outcome:
+    """Reads the list as a stream. Terminated, it ends what is in flight and fails: launched again, it goes on."""
+    runtime = launch.runtime
+    named = require("campaignId", config.campaignId)
+    report, rejects = upload_object(
+        runtime,
+        named,
+        _type(config.type),
+        require("key", config.key),
+        ttl=parse_ttl(config.ttl, runtime.clock()) if config.ttl else None,
+        run_id=launch.run_id,
+        dry_run=config.dryRun,
+        force=config.force,
+        shorten=config.shorten,
+        hooks=_hooks(launch),
+    )
+    ours = f"s3://{runtime.objects.bucket}/"
+    link = None
+    if report.rejected and rejects.startswith(ours):
+        link = launch.hand_out("rejects.csv", runtime.objects.get_bytes(rejects.removeprefix(ours)))
     if report.advice is not None:
-        context.log.warning(report.advice)
-    if not report.dry_run:
-        # Yielded, for what an op only logs is lost when it fails.
-        yield dg.AssetMaterialization(INVITES.key, metadata=metadata)
-    if not report.clean:
-        raise dg.Failure(description=_what_is_left(report, rejects), metadata=metadata, allow_retries=False)
-    yield dg.Output(None, metadata=metadata)
+        launch.context.log.warning(report.advice)
+    facts = {**_facts(launch, report), "rejects": rejects, "rejected_lines": link}
+    return Outcome(
+        report.campaign_id,
+        facts,
+        INVITES,
+        changed=not report.dry_run,
+        failure=_what_is_left(report, rejects, "invited"),
+    )
 
 
-def _what_is_left(report: ListReport, rejects: str) -> str:
+@launchable(
+    "remove_invites",
+    long=True,
+    description="Takes invites back by an uploaded list. Who has entered by one keeps the entry; the draw judges "
+    "again. Counts only, unless `dryRun` is false.",
+)
+def remove_invites(launch: Launch, config: RemoveConfig) -> Outcome:
+    """A repeat finds done what is done."""
+    type_, campaign_id = _type(config.type), launch.campaign_id(config.campaignId)
+    with launch.uploaded(config.upload) as path:
+        report = remove(
+            launch.runtime,
+            campaign_id,
+            type_,
+            read_rows(local_file(path), path.name, type_),
+            rejects=path.with_name("rejects.csv"),
+            run_id=launch.run_id,
+            dry_run=config.dryRun,
+            hooks=_hooks(launch),
+        )
+        rejects = launch.hand_out("rejects.csv", report.rejects_file) if report.rejects_file else None
+    facts = {**_facts(launch, report), "rejected_lines": rejects}
+    failure = _what_is_left(report, "`rejected_lines`", "removed")
+    return Outcome(campaign_id, facts, INVITES, changed=not config.dryRun, failure=failure)
+
+
+def _hooks(launch: Launch) -> Hooks:
+    told = launch.now_and_then()
+    return Hooks(stop=launch.stop, on_progress=lambda report: told(f"{report.lines} lines"))
+
+
+def _what_is_left(report: ListReport, rejects: str, done: str) -> str:
+    if report.clean:
+        return ""
     if report.stopped:
         return f"stopped after {report.lines} lines: launch it again, it goes on"
     others = "would be" if report.dry_run else "is"
-    rejected = report.rejected.total()
-    return f"{rejected} of {report.lines} lines are rejected, see {rejects}; everybody else {others} invited"
+    rejected = f"{report.rejected.total()} of {report.lines} lines are rejected, see {rejects}"
+    return f"{rejected}; everybody else {others} {done}"
 
 
 def _type(text: str) -> InviteType:
@@ -128,11 +158,8 @@ def _type(text: str) -> InviteType:
         raise UsageError(f"type {text!r} is none of {known}") from None
 
 
-def _until(runtime: Runtime, ttl: str) -> int | None:
-    return parse_ttl(ttl, runtime.clock()) if ttl else None
-
-
-def _metadata(report: ListReport, rejects: str) -> dict[str, str | int | bool]:
+def _facts(launch: Launch, report: ListReport) -> dict[str, Any]:
+    launch.result.update({"lines": report.lines, **report.outcomes, "rejected": report.rejected.total()})
     document = report.as_dict()
     kept = (
         "campaignId",
@@ -145,25 +172,9 @@ def _metadata(report: ListReport, rejects: str) -> dict[str, str | int | bool]:
         "invalid",
         "stopped",
     )
-    return {**{name: document[name] for name in (*kept, "validUntil")}, "rejects": rejects}
+    facts = {name: document[name] for name in kept} | {"validUntil": document.get("validUntil")}
+    launch.tell(", ".join(f"{name} {value}" for name, value in facts.items()))
+    return facts
 
 
-@dg.config_mapping
-def upload_mapping(val: UploadConfig) -> dg.RunConfig:
-    """The op's config is the job's: nothing around it."""
-    return dg.RunConfig(ops={"invite": val})
-
-
-@dg.job(
-    config=upload_mapping,
-    tags={**_RESUMED, **long_run()},
-    executor_def=dg.in_process_executor,
-    description="Invites everybody in a list on S3 to a campaign. The same list may be given again: what is "
-    "done is found done, and no invite is shortened. Rejected lines are listed in `<key>.rejects.csv` beside it, and "
-    "fail the run after all others are invited. "
-    'Config: {"campaignId": "...", "type": "email", "key": "invites/spring.csv", "ttl": "30"}; also `dryRun`, `force`, '
-    "`shorten`.",
-)
-def upload_invites() -> None:
-    """One op."""
-    upload_op()
+JOBS = (upload_invites, remove_invites)

@@ -1,6 +1,6 @@
 """Jobs that people launch: config in, one call into the core, numbers and links out.
 
-`by_hand` makes a job of a function, whose config class is the launchpad. Around it stands what every such job
+`launchable` makes a job of a function, whose config class is the launchpad. Around it stands what every such job
 needs: known troubles end the run with one line, what changes something is in the audit log before it is done, and what
 came of it stands on the run, on the asset of the campaign, and under the tag `regworkers/campaign`.
 """
@@ -16,13 +16,14 @@ from typing import Any, TypeVar, get_type_hints
 
 import dagster as dg
 
+from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import RequestError, UsageError
+from regworkers_core.domain.snapshot import SELECTION_JOBS
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_dagster.operations.audit import launched_by_hand, who_of
 from regworkers_dagster.resources import Workers
@@ -82,9 +83,18 @@ class Launch:
         """Keep a file for a day; the link that opens it from the UI."""
         return dg.MetadataValue.url(downloads.put(self.runtime, name, file))
 
+    def campaign(self, named: str) -> Campaign:
+        """By id, else by slug. Raises RequestError when there is none."""
+        found = self.runtime.campaigns.find(require("campaignId", named))
+        if found is None:
+            raise RequestError(
+                f"there is no campaign {named!r}: the partitions of `campaigns` are all that there are"
+            )
+        return found
+
     def campaign_id(self, named: str) -> str:
-        """Of the campaign with this id or slug. Raises RequestError."""
-        return find(self.runtime, require("campaignId", named)).campaign_id
+        """As `campaign`, of which only the id is needed."""
+        return self.campaign(named).campaign_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +134,7 @@ def _cell(value: object) -> str:
     return "" if value is None else str(value).replace("|", "\\|")
 
 
-def by_hand(
+def launchable(
     name: str, *, description: str, reads: bool = False, long: bool = False, resumed: bool = False
 ) -> Callable[[Callable[[Launch, C], Outcome]], dg.JobDefinition]:
     """A job of a function. `reads`: it changes nothing, so it is not in the audit log. `long`: its time grows with the
@@ -150,8 +160,12 @@ def by_hand(
                 )
                 try:
                     outcome = function(Launch(context, runtime, stop, result), config)
-                except (UsageError, DrawBusy) as error:
-                    # Whoever launched it sees at once what is wrong with it: nobody else is called for.
+                except DrawBusy as busy:
+                    raise RequestError(str(busy)) from None
+                except UsageError as error:
+                    if name in SELECTION_JOBS:
+                        raise
+                    # Who launched it sees what is wrong with it: it is no trouble that calls for somebody else.
                     raise RequestError(str(error)) from None
                 if outcome.failure:
                     result["failure"] = outcome.failure

@@ -20,7 +20,7 @@ from regworkers_dagster.operations.by_hand import (
     UPLOAD,
     Launch,
     Outcome,
-    by_hand,
+    launchable,
     require,
     table,
 )
@@ -88,7 +88,7 @@ class CampaignConfig(dg.Config):
     campaignId: str = Field(default="", description=CAMPAIGN)
 
 
-@by_hand(
+@launchable(
     "create_campaign",
     description="Creates a campaign in DRAFT and publishes the commitment to its draw. Nobody can enter before "
     "`open_campaign`. Nothing of it can be changed later, so look at what the run shows.",
@@ -104,7 +104,7 @@ def create_campaign(launch: Launch, config: CreateConfig) -> Outcome:
     return Outcome(created.campaign_id, facts, CAMPAIGNS, changed=True)
 
 
-@by_hand(
+@launchable(
     "open_campaign",
     description="Lets fans register: the campaign becomes OPEN. A campaign that is open already is left as it is.",
 )
@@ -113,7 +113,7 @@ def open_campaign(launch: Launch, config: MoveConfig) -> Outcome:
     return _move(launch, config, CampaignStatus.OPEN)
 
 
-@by_hand(
+@launchable(
     "close_campaign",
     description="Ends the registration for good: the campaign becomes CLOSED, and the job `draw` may begin. A "
     "campaign that is closed already is left as it is. With `autoDraw` this happens by itself at closesAt.",
@@ -123,7 +123,7 @@ def close_campaign(launch: Launch, config: MoveConfig) -> Outcome:
     return _move(launch, config, CampaignStatus.CLOSED)
 
 
-@by_hand(
+@launchable(
     "campaign_status",
     reads=True,
     description="How a campaign stands: entries, codes against seats, each phase of its draw, messages; and what "
@@ -131,7 +131,7 @@ def close_campaign(launch: Launch, config: MoveConfig) -> Outcome:
 )
 def campaign_status(launch: Launch, config: CampaignConfig) -> Outcome:
     """Changes nothing."""
-    campaign = registry.find(launch.runtime, require("campaignId", config.campaignId))
+    campaign = launch.campaign(config.campaignId)
     report = read_campaign_status(launch.runtime, campaign)
     for finding in report.findings:
         launch.context.log.warning(finding.text)

@@ -14,9 +14,9 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.engine.csv_lines import Blank
-from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.codes.importing import import_codes as import_file
 from regworkers_core.selection.codes.lines import Row, read_lines
 from regworkers_core.selection.codes.stock import read_stock
@@ -28,7 +28,7 @@ from regworkers_dagster.operations.by_hand import (
     UPLOAD,
     Launch,
     Outcome,
-    by_hand,
+    launchable,
     require,
     table,
 )
@@ -67,7 +67,7 @@ class VoidConfig(dg.Config):
     dryRun: bool = Field(default=True, description=DRY_RUN + " It cannot be undone.")
 
 
-@by_hand(
+@launchable(
     "import_codes",
     long=True,
     description="Adds the codes of an uploaded file, in its order, behind those that are there; markets that "
@@ -77,7 +77,7 @@ class VoidConfig(dg.Config):
 )
 def import_codes(launch: Launch, config: ImportConfig) -> Outcome:
     """Terminate it at any time and launch it again: it goes on."""
-    campaign = find(launch.runtime, require("campaignId", config.campaignId))
+    campaign = launch.campaign(config.campaignId)
     told = launch.now_and_then()
     with launch.uploaded(config.upload) as path:
         report = import_file(
@@ -103,11 +103,11 @@ def import_codes(launch: Launch, config: ImportConfig) -> Outcome:
         )
     if report.stopped:
         failure = f"stopped after {report.lines} lines: launch it again, it goes on"
-    facts |= {"stock": _stock(launch, campaign.campaign_id)}
+    facts |= {"stock": _stock(launch, campaign)}
     return Outcome(campaign.campaign_id, facts, CODES, changed=not config.dryRun, failure=failure)
 
 
-@by_hand(
+@launchable(
     "void_codes",
     long=True,
     description="Takes codes out of use for good, after a leak say: those of an uploaded file, or those at "
@@ -116,7 +116,7 @@ def import_codes(launch: Launch, config: ImportConfig) -> Outcome:
 )
 def void_codes(launch: Launch, config: VoidConfig) -> Outcome:
     """What became of each code is a link in the metadata, with codes cut short."""
-    runtime, campaign = launch.runtime, find(launch.runtime, require("campaignId", config.campaignId))
+    runtime, campaign = launch.runtime, launch.campaign(config.campaignId)
     if bool(config.upload.strip()) == bool(config.positions):
         raise RequestError("give either upload, or marketId with positions")
     reason = require("reason", config.reason)
@@ -140,7 +140,7 @@ def void_codes(launch: Launch, config: VoidConfig) -> Outcome:
         "codes": len(done),
         "outcomes": dict(outcomes),
         "list": launch.hand_out("voided.csv", lines.getvalue().encode()),
-        "stock": _stock(launch, campaign.campaign_id),
+        "stock": _stock(launch, campaign),
     }
     parts = [f"{left} of {len(done)} codes cannot be voided: `list` says why"] if left else []
     parts += [f"{unread} lines of the file are no codes"] if unread else []
@@ -156,8 +156,8 @@ def _codes_in(path: Path) -> tuple[list[str], int]:
     return codes, len(lines) - len(codes)
 
 
-def _stock(launch: Launch, campaign_id: str) -> dg.MarkdownMetadataValue | None:
-    campaign, record = find(launch.runtime, campaign_id), launch.runtime.draws.get(campaign_id)
+def _stock(launch: Launch, campaign: Campaign) -> dg.MarkdownMetadataValue | None:
+    record = launch.runtime.draws.get(campaign.campaign_id)
     columns = ("marketId", "capacity", "available", "assigned", "redeemed", "void", "missing")
     stocks = [stock.as_dict() for stock in read_stock(launch.runtime, campaign, record)]
     return table(columns, [[stock[name] for name in columns] for stock in stocks])

@@ -31,7 +31,7 @@ from regworkers_dagster.operations.by_hand import (
     UPLOAD,
     Launch,
     Outcome,
-    by_hand,
+    launchable,
     require,
 )
 from regworkers_dagster.selection import specs
@@ -111,7 +111,7 @@ class ExportConfig(dg.Config):
     campaignId: str = Field(default="", description=CAMPAIGN)
 
 
-@by_hand(
+@launchable(
     "strike_entries",
     description="Entries that take no place in the first phase of a draw, bots say: handed in before its commit, "
     "also while fans still register. Once the draw is committed this refuses, and `top_up` with `strikes` takes "
@@ -129,7 +129,7 @@ def strike_entries(launch: Launch, config: StrikeConfig) -> Outcome:
     )
 
 
-@by_hand(
+@launchable(
     "confirm_draw",
     long=True,
     description="Lets a drawn phase go out: codes for its winners, messages to everybody. Look at the report "
@@ -149,7 +149,7 @@ def confirm_draw(launch: Launch, config: ConfirmConfig) -> Outcome:
     return Outcome(campaign_id, {"state": step.state, **step.facts}, specs.PUBLICATION, changed=True)
 
 
-@by_hand(
+@launchable(
     "top_up",
     long=True,
     resumed=True,
@@ -190,7 +190,7 @@ def top_up(launch: Launch, config: TopUpConfig) -> Outcome:
     return Outcome(campaign_id, facts, events=tuple(events))
 
 
-@by_hand(
+@launchable(
     "retry_market_selection",
     description="Takes a market up again that stands still: plans it when codes were missing, and sends the "
     "chunks that are not done. Nothing is assigned or told twice.",
@@ -206,7 +206,7 @@ def retry_market_selection(launch: Launch, config: RetryConfig) -> Outcome:
     return Outcome(campaign_id, facts, specs.PUBLICATION, failure=failure)
 
 
-@by_hand(
+@launchable(
     "make_receipt",
     reads=True,
     long=True,
@@ -230,7 +230,7 @@ def make_receipt(launch: Launch, config: ReceiptConfig) -> Outcome:
     )
 
 
-@by_hand(
+@launchable(
     "export_draw",
     reads=True,
     long=True,

@@ -60,14 +60,13 @@ CHECK_SELECTION = dg.define_asset_job(
 )
 
 
+MANAGERS_JOBS = (*campaign_jobs.JOBS, *code_jobs.JOBS, *draw_jobs.JOBS, *message_jobs.JOBS)
+
 JOBS = (
     DRAW,
     ELIGIBILITY_REPORT,
     PROCESS_SELECTIONS,
     SEND_NOTIFICATIONS,
     CHECK_SELECTION,
-    *campaign_jobs.JOBS,
-    *code_jobs.JOBS,
-    *draw_jobs.JOBS,
-    *message_jobs.JOBS,
+    *MANAGERS_JOBS,
 )

@@ -9,7 +9,15 @@ from pydantic import Field
 
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.selection.notify import switch
-from regworkers_dagster.operations.by_hand import CAMPAIGN, REASON, Launch, Outcome, by_hand, require, table
+from regworkers_dagster.operations.by_hand import (
+    CAMPAIGN,
+    REASON,
+    Launch,
+    Outcome,
+    launchable,
+    require,
+    table,
+)
 from regworkers_dagster.selection.specs import OUTBOX
 
 
@@ -29,7 +37,7 @@ class StatusConfig(dg.Config):
     campaignId: str = Field(default="", description=CAMPAIGN + " Empty: all campaigns.")
 
 
-@by_hand(
+@launchable(
     "pause_notifications",
     description="The stop switch: hands nothing more to the mailer. What the mailer has got already, it sends.",
 )
@@ -38,7 +46,7 @@ def pause_notifications(launch: Launch, config: SwitchConfig) -> Outcome:
     return _switched(launch, config, switch.pause)
 
 
-@by_hand(
+@launchable(
     "resume_notifications",
     description="Lets messages go on where they stopped: nobody is told twice. A campaign that is paused by "
     "itself stays paused when `everything` is resumed.",
@@ -48,7 +56,7 @@ def resume_notifications(launch: Launch, config: SwitchConfig) -> Outcome:
     return _switched(launch, config, switch.resume)
 
 
-@by_hand(
+@launchable(
     "notifications_status",
     reads=True,
     description="How many messages wait and are sent, by campaign, phase and market, and what holds them up. "

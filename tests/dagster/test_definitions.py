@@ -37,22 +37,34 @@ JOBS = [
     "archive_events",
     "backfill_entries",
     "campaign_funnel",
+    "campaign_status",
     "check_archive",
     "check_certificate",
     "check_selection",
+    "close_campaign",
+    "confirm_draw",
+    "create_campaign",
     "draw",
     "drill_recovery",
     "drop_dead_letters",
     "enqueue_entries",
+    "export_draw",
     "find_resources",
     "housekeeping",
+    "import_codes",
+    "make_receipt",
     "monthly_review",
+    "notifications_status",
+    "open_campaign",
+    "pause_notifications",
     "process_selections",
     "prune_runs",
     "publish_events",
     "quarterly_review",
     "reconcile_entries",
     "redrive_dead_letters",
+    "remove_invites",
+    "resume_notifications",
     "retry_market_selection",
     "review_dead_letters",
     "runbook_campaign_configuration",
@@ -65,8 +77,10 @@ JOBS = [
     "runbook_total_failure",
     "save_entries",
     "send_notifications",
+    "strike_entries",
     "top_up",
     "upload_invites",
+    "void_codes",
     "weekly_review",
 ]
 SENSORS = {
@@ -74,6 +88,7 @@ SENSORS = {
     "save_entries_sensor",
     "observe_replication",
     "watch_campaigns",
+    "record_campaigns",
     "watch_markets",
     "process_selections_sensor",
     "send_notifications_sensor",
@@ -248,16 +263,22 @@ LONG = {
     "archive_events",
     "campaign_funnel",
     "check_archive",
+    "confirm_draw",
     "draw",
     "drill_recovery",
     "drop_dead_letters",
     "eligibility_report",
     "erase_entry",
     "housekeeping",
+    "export_draw",
+    "import_codes",
+    "make_receipt",
     "quarterly_review",
     "redrive_dead_letters",
+    "remove_invites",
     "top_up",
     "upload_invites",
+    "void_codes",
 }
 
 
@@ -313,7 +334,7 @@ def test_everything_of_a_draw_is_partitioned_by_its_campaign_and_the_draw_job_wi
 
     graph = defs.resolve_asset_graph()
     partitioned = {node.key.to_user_string() for node in graph.asset_nodes if node.partitions_def is not None}
-    assert partitioned == {*DRAW, "campaign_funnel"}
+    assert partitioned == {*DRAW, "campaigns", "codes", "invites", "campaign_funnel"}
     assert job("draw").partitions_def is not None
 
 

@@ -13,13 +13,21 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import FailedRun
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.operations.scheduler import scheduler_of
-from regworkers_dagster.selection import operations
+from regworkers_dagster.selection import draw_jobs
+from regworkers_dagster.selection.jobs import MANAGERS_JOBS
 from tests.dagster.support import job, use
+from tests.support.shared import shared_namespace
 
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Iterator[Runtime]:
+    with shared_namespace() as made:
         yield made
 
 
@@ -43,7 +51,9 @@ def failed(instance: dg.DagsterInstance) -> tuple[FailedRun, ...]:
     return scheduler_of(instance, None, time.time()).failed_runs
 
 
-@pytest.mark.parametrize("name", ["draw", "top_up", "retry_market_selection"])
+@pytest.mark.parametrize(
+    "name", ["draw", *(job.name for job in MANAGERS_JOBS if job.name != "notifications_status")]
+)
 def test_a_job_that_is_launched_with_its_defaults_fails_and_is_no_trouble(
     instance: dg.DagsterInstance, name: str
 ) -> None:
@@ -56,7 +66,7 @@ def test_a_job_that_is_launched_with_its_defaults_fails_and_is_no_trouble(
     [
         ("draw", None, {"dagster/partition": "mistyped"}),
         ("top_up", {"campaignId": "mistyped", "reason": "more seats"}, {}),
-        ("top_up", {"campaignId": "spring", "reason": "x", "strikes": ["no bar"]}, {}),
+        ("top_up", {"campaignId": "spring", "reason": "x", "strikes": "no upload"}, {}),
         ("retry_market_selection", {"campaignId": "mistyped", "marketId": "berlin"}, {}),
         ("process_selections", {"ops": {"selections": {"config": {"idle_seconds": -1}}}}, {}),
     ],
@@ -86,7 +96,7 @@ def test_a_real_failure_is_a_trouble_that_a_refused_launch_does_not_hide(
 
     config = {"campaignId": "spring", "marketId": "berlin"}
     with monkeypatch.context() as broken:
-        broken.setattr(operations, "retry_market", fail)
+        broken.setattr(draw_jobs, "retry_market", fail)
         run_id = launch(instance, "retry_market_selection", config)
     assert [each.run_id for each in failed(instance)] == [run_id]
     launch(instance, "retry_market_selection")

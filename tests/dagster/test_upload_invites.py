@@ -12,7 +12,7 @@ from regworkers_core.domain.invite import InviteType
 from regworkers_core.eligibility.invites.looking import check_invite
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.eligibility import invites
+from regworkers_dagster.operations import by_hand
 from tests.dagster.selection_world import failure_of
 from tests.dagster.support import job, plain, use
 from tests.support.campaigns import create
@@ -103,7 +103,7 @@ def test_a_terminated_run_is_not_green_and_the_next_one_goes_on(
 
     content = b"email\n" + b"".join(b"term%d@example.com\n" % number for number in range(250))
     with monkeypatch.context() as patch:
-        patch.setattr(invites, "StopSignal", Terminated)
+        patch.setattr(by_hand, "StopSignal", Terminated)
         stopped = upload(runtime, content)
     assert not stopped.success and "launch it again, it goes on" in failure_of(stopped)
     assert metadata(stopped)["stopped"] is True

@@ -29,6 +29,7 @@ from regworkers_core.selection.draw import allocation, commitment, freezing, rep
 from regworkers_core.selection.draw.held import HeldDraw
 from regworkers_core.selection.draw.opening import await_writers, refuse_late_strikes, terms_of_first
 from regworkers_core.selection.draw.rounds import Patience
+from regworkers_core.selection.draw.striking import require_in_pool
 from regworkers_core.selection.notify.holding import settle
 
 Settled = Callable[[str], Sequence[str]]
@@ -232,6 +233,9 @@ class DrawRun(HeldDraw):
                 raise self._missing("freeze")
             state: Literal["done", "stood"] = "stood"
             if not phase.manifest_hash:
+                if phase.phase == 1:
+                    with self._bench() as bench:
+                        require_in_pool(bench, self.campaign_id, phase)
                 decided = commitment.decide(self._runtime, self._campaign(), record, phase, self._patience)
                 if decided is None:
                     return Step("commit", "awaiting", {"phase": phase.phase})

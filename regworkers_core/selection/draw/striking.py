@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from regworkers_core.adapters.mongo.draws import PhaseRecord
+from regworkers_core.domain.reasons import RequestError
+from regworkers_core.selection.draw.artefacts import Workbench
+from regworkers_core.selection.draw.freezing import key_of
 from regworkers_core.selection.draw.held import HeldDraw
 from regworkers_core.selection.draw.opening import refuse_late_strikes
+from regworkers_core.selection.draw.pool import POOL
 from regworkers_core.selection.draw.terms import Terms, merged
 
 
@@ -39,3 +47,19 @@ class Striking(HeldDraw):
         if first.manifest_hash:
             refuse_late_strikes(self.campaign_id, first, merged(strikes))
         return len(Terms.parse(first.fields["terms"]).strikes)
+
+
+def require_in_pool(bench: Workbench, campaign_id: str, first: PhaseRecord) -> None:
+    """Raises RequestError for a strike of an entry that the frozen pool does not have: once a manifest names it, the
+    draw could not be made.
+    """
+    struck = {ref for ref, _ in Terms.parse(first.fields["terms"]).strikes}
+    if not struck:
+        return
+    path = bench.fetch(key_of(campaign_id, first, POOL), bench.root / POOL)
+    found = pq.read_table(path, columns=["ref"], filters=pc.field("ref").isin(sorted(struck)))
+    if unknown := sorted(struck - set(found["ref"].to_pylist())):
+        raise RequestError(
+            f"{len(unknown)} of {len(struck)} strikes name no entry that takes part, first {unknown[0]}: mistyped, "
+            "or left out already. Nothing is committed; hand in the strikes again without them"
+        )

@@ -1,0 +1,292 @@
+"""A campaign from its creation to its annulment by jobs alone, as its manager launches them; and that Dagster, which
+keeps everything of a run, has no mail, no name and no code afterwards.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import orjson
+import pytest
+import structlog
+
+from regworkers_core.domain.invite import InviteType
+from regworkers_core.eligibility.invites.looking import check_invite
+from regworkers_core.operations import downloads, uploads
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.proof.check import check_receipt
+from regworkers_dagster.operations.by_hand import table
+from regworkers_local.leaks import exactly, find_leaks, in_files
+from tests.dagster.selection_world import failure_of, materialised, observed, run_draw
+from tests.dagster.support import job, plain, use
+from tests.selection.draw.world import ref_of
+from tests.support.campaigns import create
+from tests.support.drains import replicate_all
+from tests.support.entries import key, put
+from tests.support.shared import emptied, shared_namespace
+
+CAMPAIGN = "spring"
+OLD = "2026-01-15T00:00:00.000Z"
+QUICK = {"idle_seconds": 0.1, "max_seconds": 20.0}
+FORM = {
+    "campaignId": CAMPAIGN,
+    "name": "Spring Tour",
+    "opensAt": "2026-01-01T00:00:00Z",
+    "closesAt": "2026-12-31T18:00:00+01:00",
+    "capacities": {"berlin": 4, "paris": 2},
+    "reserves": {"berlin": {"loyal": 1}},
+}
+PLANTED = {
+    "mail": "planted.manager@quixilla-mail.example",
+    "mangled mail": "planted.mangled",
+    "code": "QUIXCODE-7F3C",
+    "wrong code": "QUIX CODE 91C4",
+    "last name": "Zandervögtsson",
+}
+
+
+class Manager:
+    """Who launches jobs over files that were uploaded, and reads what the runs say."""
+
+    def __init__(self, runtime: Runtime, instance: dg.DagsterInstance) -> None:
+        self.runtime, self.instance = runtime, instance
+
+    def upload(self, name: str, *lines: str) -> str:
+        return uploads.put(self.runtime, name, io.BytesIO("\n".join(lines).encode()))
+
+    def launches(self, name: str, /, **config: Any) -> dg.ExecuteInProcessResult:
+        return job(name).execute_in_process(instance=self.instance, run_config=config, raise_on_error=False)
+
+    def does(self, name: str, /, **config: Any) -> dict[str, Any]:
+        """The metadata of a launch that ends well."""
+        result = self.launches(name, **config)
+        assert result.success, failure_of(result)
+        return _said(result)
+
+    def drains(self, name: str, op: str) -> dict[str, Any]:
+        result = job(name).execute_in_process(
+            instance=self.instance, run_config={"ops": {op: {"config": QUICK}}}
+        )
+        (made,) = materialised(result).values()
+        return plain(made.metadata)
+
+    def opens(self, path: str) -> bytes:
+        """What a link in the metadata shows."""
+        page = downloads.open_page(self.runtime, path)
+        assert page is not None, path
+        return page.body.read()
+
+    def status(self) -> str:
+        campaign = self.runtime.campaigns.get(CAMPAIGN)
+        assert campaign is not None
+        return campaign.status.value
+
+
+def _said(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    outputs = [event.step_output_data for event in result.all_events if event.is_successful_output]
+    return plain(outputs[-1].metadata)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Runtime]:
+    with shared_namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def runtime(shared: Runtime) -> Runtime:
+    return emptied(shared)
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """With storage and compute logs in files, as the real one."""
+    folder = tmp_path / "dagster"
+    folder.mkdir()
+    with dg.DagsterInstance.local_temp(str(folder), overrides={"telemetry": {"enabled": False}}) as made:
+        yield made
+
+
+@pytest.fixture
+def manager(
+    runtime: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Manager]:
+    use(monkeypatch, runtime, REGWORKERS_OBSERVABILITY__LOG_LEVEL="DEBUG")
+    yield Manager(runtime, instance)
+    structlog.reset_defaults()
+
+
+def _fans_register(runtime: Runtime, fans: int) -> None:
+    for number in range(fans):
+        put(
+            runtime,
+            key(f"e{number}", CAMPAIGN),
+            ref=ref_of(number),
+            lastName=PLANTED["last name"],
+            markets=["berlin", "paris"],
+            createdAt=OLD,
+            updatedAt=OLD,
+        )
+    replicate_all(runtime)
+
+
+def _codes(market: str, number: int) -> list[str]:
+    return ["code,marketId", *(f"{PLANTED['code']}-{market}-{each},{market}" for each in range(number))]
+
+
+@pytest.mark.slow
+def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_and_no_code_of_it(
+    manager: Manager, runtime: Runtime, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    created = manager.does("create_campaign", **FORM)
+    assert (created["status"], created["seats"]) == ("DRAFT", 6)
+    assert manager.instance.get_dynamic_partitions("campaigns") == [CAMPAIGN]
+
+    invites = manager.upload("invites.csv", "email", PLANTED["mail"], PLANTED["mangled mail"])
+    invited = manager.launches("upload_invites", campaignId=CAMPAIGN, key=invites, ttl="400")
+    assert "1 of 2 lines are rejected" in failure_of(invited)
+    assert check_invite(runtime, CAMPAIGN, InviteType.EMAIL, PLANTED["mail"]).invited
+    gone = manager.upload("invites.csv", "email", PLANTED["mail"])
+    assert manager.does("remove_invites", campaignId=CAMPAIGN, upload=gone)["removed"] == 1
+    assert check_invite(runtime, CAMPAIGN, InviteType.EMAIL, PLANTED["mail"]).invited, "a dry run"
+    manager.does("remove_invites", campaignId=CAMPAIGN, upload=gone, dryRun=False)
+    assert not check_invite(runtime, CAMPAIGN, InviteType.EMAIL, PLANTED["mail"]).invited
+
+    codes = manager.upload("codes.csv", *_codes("berlin", 6), PLANTED["wrong code"] + ",berlin")
+    dry = manager.launches("import_codes", campaignId=CAMPAIGN, upload=codes)
+    assert "1 of 7 rows are rejected" in failure_of(dry) and not runtime.codes.count(CAMPAIGN)
+    manager.launches("import_codes", campaignId=CAMPAIGN, upload=codes, dryRun=False)
+    paris = manager.upload("codes.csv", *_codes("paris", 4))
+    assert manager.does("import_codes", campaignId=CAMPAIGN, upload=paris, dryRun=False)["added"] == 4
+    leaked = manager.upload("leaked.csv", "code", f"{PLANTED['code']}-berlin-0")
+    void = {"campaignId": CAMPAIGN, "reason": "leaked"}
+    assert manager.does("void_codes", upload=leaked, **void)["outcomes"] == {"would be void": 1}
+    manager.does("void_codes", upload=leaked, dryRun=False, **void)
+    by_place = {"marketId": "berlin", "positions": [2], "dryRun": False}
+    assert manager.does("void_codes", **by_place, **void)["outcomes"] == {"is void now": 1}
+    assert runtime.codes.count(CAMPAIGN)["berlin"] == {"AVAILABLE": 4, "VOID": 2}
+
+    assert manager.does("open_campaign", campaignId=CAMPAIGN)["status"] == "OPEN"
+    _fans_register(runtime, 12)
+    struck = manager.upload("bots.txt", f"{ref_of(0)}|BOT")
+    assert manager.does("strike_entries", campaignId=CAMPAIGN, upload=struck)["strikes"] == 1
+    manager.does("strike_entries", campaignId=CAMPAIGN, upload=struck, dryRun=False)
+    assert manager.does("close_campaign", campaignId=CAMPAIGN, reason="sold out")["changed"]
+
+    drawn = run_draw(manager.instance, partition=CAMPAIGN)
+    assert drawn.success, failure_of(drawn)
+    assert (
+        'launch `confirm_draw` with confirm: "spring:1"'
+        in plain(observed(drawn)["publication"].metadata)["awaiting"]
+    )
+    report = plain(materialised(drawn)["draw_report"].metadata)
+    assert b"<h1>Draw report: Spring Tour, phase 1</h1>" in manager.opens(report["open"])
+    assert f"{ref_of(0)}|BOT\n".encode() == runtime.objects.get_bytes(f"draws/{CAMPAIGN}/phase-1/strikes.txt")
+    standing = manager.launches("campaign_status", campaignId=CAMPAIGN)
+    assert "waits for the confirmation" in failure_of(standing)
+
+    refused = manager.launches("confirm_draw", confirm=CAMPAIGN)
+    assert "<campaignId>:<phase>" in failure_of(refused)
+    assert manager.does("confirm_draw", confirm=f"{CAMPAIGN}:1")["state"] == "done"
+    assert manager.drains("process_selections", "selections")["written"] == 6
+    assert manager.status() == "COMPLETED"
+
+    manager.does("pause_notifications", campaignId=CAMPAIGN, reason="a wrong date in the text")
+    assert manager.drains("send_notifications", "notifications").get("sent", 0) == 0
+    assert f"{CAMPAIGN} is paused" in failure_of(
+        manager.launches("notifications_status", campaignId=CAMPAIGN)
+    )
+    manager.does("resume_notifications", campaignId=CAMPAIGN, reason="it is right now")
+    assert manager.drains("send_notifications", "notifications")["sent"] == 11
+    assert manager.does("notifications_status")["sent"] == 11
+
+    receipt = manager.does("make_receipt", campaignId=CAMPAIGN, entry="e5")
+    assert receipt["holds"] and check_receipt(manager.opens(receipt["json"])).passed
+    assert b"<h1>" in manager.opens(receipt["page"])
+    assert "WINNER" not in str(receipt), "neither is what became of the entry in Dagster"
+    exported = manager.does("export_draw", campaignId=CAMPAIGN)
+    with zipfile.ZipFile(io.BytesIO(manager.opens(exported["archive"]))) as archive:
+        assert f"{CAMPAIGN}/phase-1/manifest.json" in archive.namelist()
+
+    later = manager.upload("bots.txt", f"{ref_of(1)}|BOT")
+    more = {"campaignId": CAMPAIGN, "capacities": {"paris": 3}, "waitlistSize": 1, "reason": "a larger hall"}
+    topped = manager.does("top_up", strikes=later, **more)
+    assert topped["phase"] == 2 and f'"{CAMPAIGN}:2"' in topped["next"]
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None and orjson.loads(record.latest.manifest)["waitlistSize"] == 1
+    manager.does("confirm_draw", confirm=f"{CAMPAIGN}:2")
+    short = manager.launches("campaign_status", campaignId=CAMPAIGN)
+    assert "market berlin needs 1 codes and has 0" in failure_of(short)
+    one = manager.upload("codes.csv", "code", f"{PLANTED['code']}-berlin-late")
+    late = manager.does("import_codes", campaignId=CAMPAIGN, upload=one, marketId="berlin", dryRun=False)
+    assert late["resumed"]["berlin"]["queued"] == 1, "the market goes on by itself"
+    manager.drains("process_selections", "selections")
+    manager.drains("send_notifications", "notifications")
+    status = manager.launches("campaign_status", campaignId=CAMPAIGN)
+    assert status.success, failure_of(status)
+
+    actions = runtime.operator_actions.history()
+    told = {action.what for action in actions if action.target.startswith(CAMPAIGN)}
+    assert told >= {
+        "create_campaign",
+        "import_codes",
+        "void_codes",
+        "strike_entries",
+        "confirm_draw",
+        "top_up",
+    }
+    assert {action.outcome for action in actions} <= {"done", "failed"}
+    said = capfd.readouterr()
+    (tmp_path / "logs").write_text(said.out + said.err)
+    assert "import_codes" in said.err + said.out, "the logs were looked at"
+    assert find_leaks(in_files(tmp_path), exactly(PLANTED)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "said"),
+    [
+        ("create_campaign", {"campaignId": "x y"}, "campaignId must be"),
+        ("create_campaign", {"campaignId": "x", "reserves": {"rome": {"a": 1}}}, "rome has no seats"),
+        ("create_campaign", {"campaignId": "x", "upload": "uploads/x"}, "leave all other fields as they are"),
+        ("open_campaign", {"campaignId": "sumer"}, "there is no campaign 'sumer'"),
+        ("close_campaign", {"campaignId": "summer"}, "is DRAFT and cannot become CLOSED"),
+        ("import_codes", {"campaignId": "summer"}, "it is missing"),
+        ("import_codes", {"campaignId": "summer", "upload": "codes.csv"}, "the upload form answers with"),
+        ("void_codes", {"campaignId": "summer", "reason": "x"}, "either upload, or marketId"),
+        (
+            "void_codes",
+            {"campaignId": "summer", "marketId": "berlin", "positions": [9], "reason": "x"},
+            "no code at position 9",
+        ),
+        ("void_codes", {"campaignId": "summer", "positions": [9]}, "reason is missing"),
+        ("confirm_draw", {"confirm": "summer:1"}, "has not come to this step"),
+        ("pause_notifications", {"campaignId": "summer", "everything": True, "reason": "x"}, "one campaign"),
+        ("make_receipt", {"campaignId": "summer", "entry": "e1"}, "no result yet"),
+        ("export_draw", {"campaignId": "summer"}, "has published nothing yet"),
+    ],
+)
+def test_what_is_wrong_with_a_launch_is_one_line(
+    manager: Manager, runtime: Runtime, name: str, config: dict[str, Any], said: str
+) -> None:
+    create(runtime)
+    failure = failure_of(manager.launches(name, **config))
+    assert said in failure and "\n" not in failure
+
+
+def test_a_definition_that_was_uploaded_is_created_as_it_is_written(
+    manager: Manager, runtime: Runtime
+) -> None:
+    text = (Path(__file__).parents[2] / "docs/examples/campaign.yml").read_text(encoding="utf-8")
+    made = manager.does("create_campaign", upload=manager.upload("campaign.yml", text))
+    assert made["seats"] == 800 and runtime.campaigns.get("spring-tour") is not None
+
+
+def test_a_cell_of_a_table_cannot_break_it() -> None:
+    shown = table(("a", "b"), [("x|y", None)])
+    assert shown is not None and shown.value == "| a | b |\n| --- | --- |\n| x\\|y |  |"
+    assert table(("a",), []) is None

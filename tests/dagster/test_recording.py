@@ -1,0 +1,114 @@
+"""What was done in a terminal shows in the UI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from regworkers_core.domain.campaign import CampaignStatus
+from regworkers_core.runtime import Runtime
+from regworkers_dagster.resources import Workers
+from regworkers_dagster.selection import recording, specs
+from tests.dagster.support import job, plain, use
+from tests.selection.draw.world import CAMPAIGN, close_campaign, draw, drawn
+from tests.support.campaigns import advance_to, create
+from tests.support.shared import emptied, shared_namespace
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Runtime]:
+    with shared_namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def runtime(shared: Runtime, monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    made = emptied(shared)
+    use(monkeypatch, made)
+    return made
+
+
+class Sensor:
+    """Ticks, and keeps what they record in the instance, as the daemon does."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self.instance, self.cursor = instance, ""
+
+    def tick(self) -> dict[str, dict[str, Any]]:
+        """The metadata of what was recorded, by asset; of several the last one."""
+        context = dg.build_sensor_context(
+            instance=self.instance, cursor=self.cursor or None, sensor_name="record_campaigns"
+        )
+        answer: Any = recording.record_tick(context, Workers(call_seconds=2.0))
+        self.cursor = answer.cursor
+        for event in answer.asset_events:
+            self.instance.report_runless_asset_event(event)
+        assert all(event.partition for event in answer.asset_events)
+        return {event.asset_key.to_user_string(): plain(event.metadata) for event in answer.asset_events}
+
+
+@pytest.fixture
+def sensor() -> Iterator[Sensor]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Sensor(instance)
+
+
+def test_a_draw_that_a_terminal_made_has_all_its_steps_in_the_ui_and_says_what_it_waits_for(
+    runtime: Runtime, sensor: Sensor
+) -> None:
+    close_campaign(runtime)
+    assert sensor.tick()["campaigns"]["status"] == "CLOSED"
+    list(draw(runtime).steps())
+
+    made = sensor.tick()
+
+    assert set(made) == {"campaigns", *(spec.key.to_user_string() for spec in specs.STEPS)}
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None
+    assert made["commitment"]["manifestHash"] == record.latest.manifest_hash
+    assert made["draw"]["resultHash"] == record.latest.result_hash
+    assert made["draw_report"]["open"] == f"/reports/{CAMPAIGN}/1"
+    assert f'launch `confirm_draw` with confirm: "{CAMPAIGN}:1"' in made["publication"]["awaiting"]
+    assert sensor.tick() == {}, "nothing happened since"
+
+    drawn(runtime)
+
+    assert set(sensor.tick()) == {"publication"}
+    sensor.cursor = "lost"
+    assert sensor.tick() == {}, "what the event log has is not recorded again"
+
+
+def test_a_campaign_shows_every_change_of_its_status(runtime: Runtime, sensor: Sensor) -> None:
+    create(runtime, CAMPAIGN)
+    assert sensor.tick()["campaigns"]["status"] == "DRAFT"
+    advance_to(runtime, CAMPAIGN, CampaignStatus.OPEN)
+    assert sensor.tick()["campaigns"]["status"] == "OPEN"
+    assert sensor.tick() == {}
+
+
+def test_while_a_run_works_on_the_draw_its_steps_are_left_to_it(runtime: Runtime, sensor: Sensor) -> None:
+    close_campaign(runtime)
+    tags = {**job("draw").tags, "dagster/partition": CAMPAIGN}
+    run = sensor.instance.create_run_for_job(job("draw"), tags=tags, status=dg.DagsterRunStatus.STARTED)
+    assert sensor.tick() == {}
+    sensor.instance.report_run_canceled(run)
+    assert set(sensor.tick()) == {"campaigns"}
+
+
+def test_many_campaigns_are_looked_at_over_several_ticks(runtime: Runtime, sensor: Sensor) -> None:
+    for number in range(7):
+        create(runtime, f"campaign-{number}")
+    first, second = _recorded(sensor), _recorded(sensor)
+    assert (len(first), len(second), len(first | second)) == (5, 2, 7)
+
+
+def _recorded(sensor: Sensor) -> set[str]:
+    context = dg.build_sensor_context(
+        instance=sensor.instance, cursor=sensor.cursor or None, sensor_name="record_campaigns"
+    )
+    answer: Any = recording.record_tick(context, Workers(call_seconds=2.0))
+    sensor.cursor = answer.cursor
+    return {event.partition for event in answer.asset_events}

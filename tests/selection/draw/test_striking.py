@@ -1,0 +1,90 @@
+"""Strikes that a manager hands in before the draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from regworkers_core.domain.campaign import CampaignStatus
+from regworkers_core.domain.reasons import RequestError, UsageError
+from regworkers_core.engine.held_lease import held_lease
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.registry import find
+from regworkers_core.selection.campaigns.status import read_campaign_status
+from regworkers_core.selection.draw.held import DrawBusy, lease_name
+from regworkers_core.selection.draw.striking import Striking
+from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, ref_of
+from tests.support.shared import emptied, shared_namespace
+
+BOT, CHEAT = (ref_of(1), "BOT"), (ref_of(2), "CHEAT")
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Runtime]:
+    with shared_namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def runtime(shared: Runtime) -> Runtime:
+    made = emptied(shared)
+    close_campaign(made)
+    return made
+
+
+def strike(runtime: Runtime, *strikes: tuple[str, str], dry_run: bool = False) -> dict[str, int]:
+    return Striking(runtime, CAMPAIGN, run_id="manager").strike(strikes, dry_run=dry_run)
+
+
+def test_who_is_struck_before_the_draw_takes_no_place_in_it_and_a_later_list_replaces_the_earlier(
+    runtime: Runtime,
+) -> None:
+    assert strike(runtime, BOT, dry_run=True) == {"strikes": 1, "before": 0}
+    assert runtime.draws.get(CAMPAIGN) is None, "a dry run keeps nothing"
+    assert strike(runtime, BOT) == {"strikes": 1, "before": 0}
+    assert strike(runtime, CHEAT) == {"strikes": 1, "before": 1}
+    drawn(runtime)
+    assert artefact(runtime, "strikes.txt").decode() == f"{CHEAT[0]}|CHEAT\n"
+    (line,) = [each for each in artefact(runtime, "result.txt").decode().splitlines() if CHEAT[0] in each]
+    assert line.endswith("|STRUCK")
+
+
+def test_the_status_of_a_campaign_that_has_nothing_but_strikes_asks_for_no_draw(runtime: Runtime) -> None:
+    strike(runtime, BOT)
+    runtime.database["campaigns"].update_one(
+        {"_id": CAMPAIGN}, {"$set": {"status": CampaignStatus.OPEN.value}}
+    )
+    report = read_campaign_status(runtime, find(runtime, CAMPAIGN))
+    assert [finding.job for finding in report.findings] == ["close_campaign"]
+
+
+def test_once_it_is_committed_only_the_same_strikes_are_fine(runtime: Runtime) -> None:
+    strike(runtime, BOT)
+    run = draw(runtime)
+    for step in (run.judge, run.freeze, run.commit):
+        step()
+    assert strike(runtime, BOT)["before"] == 1
+    with pytest.raises(UsageError, match="committed without these strikes"):
+        strike(runtime, CHEAT)
+
+
+def test_while_a_run_works_on_the_draw_nothing_is_struck(runtime: Runtime) -> None:
+    with (
+        held_lease(runtime.leases, lease_name(CAMPAIGN), "other", lease_seconds=1.0),
+        pytest.raises(DrawBusy),
+    ):
+        strike(runtime, BOT)
+    with pytest.raises(RequestError, match="struck for BOT already"):
+        strike(runtime, BOT, (BOT[0], "CHEAT"))
+
+
+def test_a_ref_that_is_not_in_the_pool_is_refused_before_anything_is_committed(runtime: Runtime) -> None:
+    strike(runtime, BOT, ("mistyped", "BOT"))
+    run = draw(runtime)
+    run.judge()
+    run.freeze()
+    with pytest.raises(RequestError, match=r"first mistyped: .*hand in the strikes again"):
+        run.commit()
+    strike(runtime, BOT)
+    run.commit()
