@@ -34,6 +34,8 @@ _PAGES = (
     ("/reviews/<kind>/<date>", "reviews/<kind>/<date>/report.html"),
     ("/downloads/<place>", "downloads/<place>"),
 )
+# Where paths begin that `open_page` may know.
+FOLDERS = ("/reports/", "/reviews/", "/downloads/")
 # Our pages have neither scripts nor anything from elsewhere: whatever finds its way into one stays dead.
 _SHOWN = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"}
 

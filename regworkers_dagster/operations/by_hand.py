@@ -25,7 +25,7 @@ from regworkers_core.observability.logs import bind
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.held import DrawBusy
-from regworkers_dagster.operations.audit import launched_by_hand, who_of
+from regworkers_dagster.operations.audit import launched_by_hand, who_launched
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
 from regworkers_dagster.selection.steps import draw_failures, facts_as_metadata
@@ -57,7 +57,7 @@ class Launch:
     @property
     def who(self) -> str:
         """Who launched it, as the audit log has it."""
-        return who_of(self.context.run)
+        return who_launched(self.context.run)
 
     def tell(self, text: str) -> None:
         """A line in the run's log."""

@@ -17,10 +17,12 @@ from pydantic import Field
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.engine.csv_lines import Blank
+from regworkers_core.selection.assign.replan import replan_codes
 from regworkers_core.selection.codes.importing import import_codes as import_file
 from regworkers_core.selection.codes.lines import Row, read_lines
 from regworkers_core.selection.codes.stock import read_stock
 from regworkers_core.selection.codes.stock import void_codes as void
+from regworkers_core.selection.codes.struck import mark_blocked, struck_codes, write_csv
 from regworkers_dagster.operations.by_hand import (
     CAMPAIGN,
     DRY_RUN,
@@ -65,6 +67,28 @@ class VoidConfig(dg.Config):
     )
     reason: str = Field(default="", description=REASON + "Kept with the codes.")
     dryRun: bool = Field(default=True, description=DRY_RUN + " It cannot be undone.")
+
+
+class StruckConfig(dg.Config):
+    """Whose codes, and whether their issuer has blocked them."""
+
+    campaignId: str = Field(default="", description=CAMPAIGN)
+    blockedAtIssuer: bool = Field(
+        default=False,
+        description="Set it to true once the issuer refuses all codes of the list: that is noted.",
+    )
+    reason: str = Field(default="", description=REASON + "Kept with the codes, with blockedAtIssuer.")
+
+
+class ReplanConfig(dg.Config):
+    """Which market."""
+
+    campaignId: str = Field(default="", description=CAMPAIGN)
+    marketId: str = Field(default="", description="The market whose chunks do not go on: its codes are void.")
+    confirm: str = Field(
+        default="",
+        description="`<campaignId>:<phase>`, as the run without it names it. Empty: only show what would move.",
+    )
 
 
 @launchable(
@@ -147,6 +171,58 @@ def void_codes(launch: Launch, config: VoidConfig) -> Outcome:
     return Outcome(campaign.campaign_id, facts, CODES, changed=not config.dryRun, failure="; ".join(parts))
 
 
+@launchable(
+    "block_struck_codes",
+    long=True,
+    description="Codes that fans hold and that do not count: of those who were struck after they had won, and of an "
+    "annulled draw. Hands out the list for their issuer, as a link in the metadata that is kept for a day, and fails "
+    "while one of them is not blocked. With `blockedAtIssuer` it notes of all of them that the issuer refuses them.",
+)
+def block_struck_codes(launch: Launch, config: StruckConfig) -> Outcome:
+    """Only the issuer can take a code from a fan: this changes what we note, and nothing at the issuer."""
+    runtime, campaign_id = launch.runtime, launch.campaign_id(config.campaignId)
+    if config.blockedAtIssuer:
+        reason = require("reason", config.reason)
+        launch.result["blocked"] = mark_blocked(runtime, campaign_id, reason=reason, run_id=launch.run_id)
+    found = struck_codes(runtime, campaign_id)
+    lines = io.StringIO()
+    write_csv(found, lines)
+    left = sum(each.to_block for each in found)
+    facts: dict[str, Any] = {
+        "codes": len(found),
+        "to_block": left,
+        "told_that_they_won": sum(each.told for each in found),
+        "list": launch.hand_out("struck-codes.csv", lines.getvalue().encode()) if found else None,
+    }
+    failure = f"{left} codes have to be blocked by their issuer: `list` has them" if left else ""
+    return Outcome(campaign_id, facts, CODES, changed=config.blockedAtIssuer, failure=failure)
+
+
+@launchable(
+    "replan_code",
+    description="Gives each winner whose planned code is void the next position of the market that was never planned, "
+    "and sends the open chunks again. The positions before stay burnt, and the plan keeps both. Shows what would move, "
+    "unless `confirm` is the word.",
+)
+def replan_code(launch: Launch, config: ReplanConfig) -> Outcome:
+    """Positions only: neither log nor metadata have a code."""
+    runtime, campaign_id = launch.runtime, launch.campaign_id(config.campaignId)
+    market_id = require("marketId", config.marketId)
+    found = replan_codes(runtime, campaign_id, market_id, run_id=launch.run_id)
+    word = f"{campaign_id}:{found.market.phase}"
+    if config.confirm and config.confirm != word:
+        raise RequestError(f"the confirmation should be {word}, found {config.confirm!r}: nothing was moved")
+    if config.confirm and not found.missing:
+        found = replan_codes(runtime, campaign_id, market_id, run_id=launch.run_id, apply=True)
+        launch.result.update(moved=len(found.moves), queued=found.queued)
+    moves = [(move.before, move.after or "no code is left") for move in found.moves]
+    facts = {**found.as_dict(), "moves": table(("position", "takes its place"), moves), "confirm": word}
+    failure = (
+        f"{found.missing} codes are missing: `import_codes`, then launch this again" if found.missing else ""
+    )
+    return Outcome(campaign_id, facts, CODES, changed=found.applied, failure=failure)
+
+
 def _codes_in(path: Path) -> tuple[list[str], int]:
     """The codes, and how many lines are none."""
     lines = [line for line in read_lines(path) if not isinstance(line, Blank)]
@@ -163,4 +239,4 @@ def _stock(launch: Launch, campaign: Campaign) -> dg.MarkdownMetadataValue | Non
     return table(columns, [[stock[name] for name in columns] for stock in stocks])
 
 
-JOBS = (import_codes, void_codes)
+JOBS = (import_codes, void_codes, block_struck_codes, replan_code)

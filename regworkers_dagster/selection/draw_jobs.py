@@ -15,6 +15,7 @@ from regworkers_core.domain.campaign import Reserve
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.selection.assign.blocked import blocked_lines
 from regworkers_core.selection.assign.publish import retry_market
+from regworkers_core.selection.draw.annul import annul, preview
 from regworkers_core.selection.draw.artefacts import export
 from regworkers_core.selection.draw.held import lease_name
 from regworkers_core.selection.draw.striking import Striking
@@ -109,6 +110,17 @@ class ExportConfig(dg.Config):
     """Of which draw."""
 
     campaignId: str = Field(default="", description=CAMPAIGN)
+
+
+class AnnulConfig(dg.Config):
+    """Which draw, and why."""
+
+    campaignId: str = Field(default="", description=CAMPAIGN)
+    reason: str = Field(default="", description=REASON + "It is published with the annulment.")
+    confirm: str = Field(
+        default="",
+        description="`<campaignId>:<phase>`, as the run without it names it. Empty: only show what it would stop.",
+    )
 
 
 @launchable(
@@ -257,6 +269,30 @@ def export_draw(launch: Launch, config: ExportConfig) -> Outcome:
     return Outcome(campaign_id, facts)
 
 
+@launchable(
+    "annul_draw",
+    description="Ends a draw that must not count: no message of it goes out any more, no phase follows, the reason is "
+    "published, and the campaign is never drawn again. It cannot be undone. Shows what it would stop, unless `confirm` "
+    "is the word; `block_struck_codes` then lists the codes that their issuer has to block.",
+)
+def annul_draw(launch: Launch, config: AnnulConfig) -> Outcome:
+    """A repeat goes on where the run before it stopped."""
+    runtime, campaign_id = launch.runtime, launch.campaign_id(config.campaignId)
+    done = preview(runtime, campaign_id)
+    if config.confirm or done.annulled:
+        reason = require("reason", config.reason)
+        done = annul(
+            runtime, campaign_id, reason=reason, confirm=config.confirm, run_id=launch.run_id, by=launch.who
+        )
+        launch.result.update(stopped=done.stopped, sent=done.sent, codes=done.codes)
+    failure = (
+        ""
+        if not done.annulled or not done.codes
+        else f"fans hold {done.codes} codes: `block_struck_codes` lists them"
+    )
+    return Outcome(campaign_id, done.as_dict(), specs.DRAW, failure=failure)
+
+
 def _strikes(launch: Launch, upload: str) -> tuple[tuple[str, str], ...]:
     with launch.uploaded(upload) as path:
         try:
@@ -265,4 +301,4 @@ def _strikes(launch: Launch, upload: str) -> tuple[tuple[str, str], ...]:
             raise RequestError("the file of strikes is not UTF-8 text") from None
 
 
-JOBS = (strike_entries, confirm_draw, top_up, retry_market_selection, make_receipt, export_draw)
+JOBS = (strike_entries, confirm_draw, top_up, retry_market_selection, make_receipt, export_draw, annul_draw)

@@ -17,14 +17,13 @@ from starlette.routing import BaseRoute, Route
 
 from regworkers_core.domain.reasons import Failure, RequestError, UsageError
 from regworkers_core.operations import uploads
-from regworkers_core.operations.downloads import Page, open_page
+from regworkers_core.operations.downloads import FOLDERS, Page, open_page
 from regworkers_core.reporting.page import page
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.web.operators import Operators
 
 _PIECE_BYTES = 1024 * 1024
-# As `downloads.open_page` knows them.
-_REPORTS, _DOWNLOADS = "/reports/", "/downloads/"
+_DOWNLOADS = "/downloads/"
 _FORM = """<h1>Hand in a file</h1>
 <p class="muted">A list of invites or codes, or references to strike, for a job that asks for an <code>upload</code>.
 The file goes to a private place, which is emptied after a day. Dagster gets its name alone.</p>
@@ -77,10 +76,7 @@ class Files:
         return [
             Route("/uploads", self.form),
             Route("/uploads/{name:path}", self.take, methods=["PUT"]),
-            *(
-                Route(f"{folder}{{path:path}}", partial(self.show, folder))
-                for folder in (_REPORTS, _DOWNLOADS)
-            ),
+            *(Route(f"{folder}{{path:path}}", partial(self.show, folder)) for folder in FOLDERS),
         ]
 
     async def form(self, request: Request) -> Response:

@@ -34,8 +34,10 @@ print(json.dumps({
 }))
 """
 JOBS = [
+    "annul_draw",
     "archive_events",
     "backfill_entries",
+    "block_struck_codes",
     "campaign_funnel",
     "campaign_status",
     "check_archive",
@@ -64,6 +66,7 @@ JOBS = [
     "reconcile_entries",
     "redrive_dead_letters",
     "remove_invites",
+    "replan_code",
     "resume_notifications",
     "retry_market_selection",
     "review_dead_letters",
@@ -261,6 +264,7 @@ UNLIMITED = {
 # Their time grows with a campaign, the archive or a list.
 LONG = {
     "archive_events",
+    "block_struck_codes",
     "campaign_funnel",
     "check_archive",
     "confirm_draw",

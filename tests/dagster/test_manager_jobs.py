@@ -88,8 +88,12 @@ class Manager:
 
 
 def _said(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    """What stands on the run; of one that failed, on its failure."""
     outputs = [event.step_output_data for event in result.all_events if event.is_successful_output]
-    return plain(outputs[-1].metadata)
+    if outputs:
+        return plain(outputs[-1].metadata)
+    (failed,) = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+    return plain(failed.user_failure_data.metadata)
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +217,9 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
     with zipfile.ZipFile(io.BytesIO(manager.opens(exported["archive"]))) as archive:
         assert f"{CAMPAIGN}/phase-1/manifest.json" in archive.namelist()
 
-    later = manager.upload("bots.txt", f"{ref_of(1)}|BOT")
+    result = runtime.objects.get_bytes(f"draws/{CAMPAIGN}/phase-1/result.txt").decode().splitlines()
+    bot = next(line.split("|")[0] for line in result if line.split("|")[1] == "berlin")
+    later = manager.upload("bots.txt", f"{bot}|BOT")
     more = {"campaignId": CAMPAIGN, "capacities": {"paris": 3}, "waitlistSize": 1, "reason": "a larger hall"}
     topped = manager.does("top_up", strikes=later, **more)
     assert topped["phase"] == 2 and f'"{CAMPAIGN}:2"' in topped["next"]
@@ -229,6 +235,16 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
     manager.drains("send_notifications", "notifications")
     status = manager.launches("campaign_status", campaignId=CAMPAIGN)
     assert status.success, failure_of(status)
+
+    struck = manager.launches("block_struck_codes", campaignId=CAMPAIGN)
+    assert "codes have to be blocked by their issuer" in failure_of(struck)
+    assert bot.encode() in manager.opens(_said(struck)["list"])
+    shown = manager.does("annul_draw", campaignId=CAMPAIGN)
+    assert (shown["confirm"], "annulled" in shown) == (f"{CAMPAIGN}:2", False)
+    void = {"campaignId": CAMPAIGN, "reason": "a wrong list"}
+    annulled = manager.launches("annul_draw", confirm=f"{CAMPAIGN}:2", **void)
+    assert "block_struck_codes" in failure_of(annulled)
+    manager.does("block_struck_codes", blockedAtIssuer=True, **void)
 
     actions = runtime.operator_actions.history()
     told = {action.what for action in actions if action.target.startswith(CAMPAIGN)}

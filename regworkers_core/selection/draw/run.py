@@ -235,7 +235,7 @@ class DrawRun(HeldDraw):
             if not phase.manifest_hash:
                 if phase.phase == 1:
                     with self._bench() as bench:
-                        require_in_pool(bench, self.campaign_id, phase)
+                        require_in_pool(bench, record)
                 decided = commitment.decide(self._runtime, self._campaign(), record, phase, self._patience)
                 if decided is None:
                     return Step("commit", "awaiting", {"phase": phase.phase})

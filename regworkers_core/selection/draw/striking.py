@@ -8,10 +8,11 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from regworkers_core.adapters.mongo.draws import PhaseRecord
+from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.domain.reasons import RequestError
+from regworkers_core.selection.draw import freezing
 from regworkers_core.selection.draw.artefacts import Workbench
-from regworkers_core.selection.draw.freezing import key_of
+from regworkers_core.selection.draw.fencing import draw_lease
 from regworkers_core.selection.draw.held import HeldDraw
 from regworkers_core.selection.draw.opening import refuse_late_strikes
 from regworkers_core.selection.draw.pool import POOL
@@ -31,7 +32,7 @@ class Striking(HeldDraw):
         terms = Terms.of(self._campaign(), strikes).as_fields()
         before = self._before(strikes)
         if not dry_run:
-            with self._lease() as lease:
+            with draw_lease(self._runtime, self.campaign_id, self._run_id) as lease:
                 # A run may have committed while the lease was waited for.
                 self._before(strikes)
                 opened = {"terms": terms, "runId": self._run_id}
@@ -49,14 +50,14 @@ class Striking(HeldDraw):
         return len(Terms.parse(first.fields["terms"]).strikes)
 
 
-def require_in_pool(bench: Workbench, campaign_id: str, first: PhaseRecord) -> None:
+def require_in_pool(bench: Workbench, record: DrawRecord) -> None:
     """Raises RequestError for a strike of an entry that the frozen pool does not have: once a manifest names it, the
-    draw could not be made.
+    draw could not be made. InputDiffers for a pool that is not the frozen one.
     """
-    struck = {ref for ref, _ in Terms.parse(first.fields["terms"]).strikes}
+    struck = {ref for ref, _ in Terms.parse(record.phases[1].fields["terms"]).strikes}
     if not struck:
         return
-    path = bench.fetch(key_of(campaign_id, first, POOL), bench.root / POOL)
+    path = freezing.fetch(bench, record, POOL, bench.root / POOL)
     found = pq.read_table(path, columns=["ref"], filters=pc.field("ref").isin(sorted(struck)))
     if unknown := sorted(struck - set(found["ref"].to_pylist())):
         raise RequestError(
