@@ -173,15 +173,16 @@ def launchable(
 
         op.__annotations__["config"] = config_type
 
-        def mapping(val: Any) -> dg.RunConfig:
-            return dg.RunConfig(ops={step: val})
+        def mapping(val: Mapping[str, Any]) -> dict[str, Any]:
+            # A field that was emptied has its default.
+            given = {key: value for key, value in val.items() if value is not None}
+            return {"ops": {step: {"config": given}}}
 
-        mapping.__annotations__["val"] = config_type
         body = dg.op(name=step, description=function.__doc__, out=dg.Out(dg.Nothing))(op)
 
         @dg.job(
             name=name,
-            config=dg.config_mapping(mapping),
+            config=dg.ConfigMapping(mapping, config_schema=config_type.to_config_schema()),
             tags={**(RESUMED if resumed else {}), **(long_run() if long else short_run())},
             executor_def=dg.in_process_executor,
             description=description,
