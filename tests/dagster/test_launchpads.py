@@ -23,7 +23,7 @@ KNOWN = {
     "marketId": "an id",
     "market_id": "an id",
     "entry": "a ref or the id of an entry, which name nobody",
-    "entryId": "an id, which names nobody",
+    "entry_id": "an id, which names nobody",
     "name": "the campaign's",
     "slug": "the campaign's",
     "marketNames": "the markets'",

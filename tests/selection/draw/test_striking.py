@@ -29,6 +29,9 @@ def shared() -> Iterator[Runtime]:
 @pytest.fixture
 def runtime(shared: Runtime) -> Runtime:
     made = emptied(shared)
+    # What one draw published, another cannot overwrite.
+    for name in made.objects.list("draws/"):
+        made.objects.delete(name)
     close_campaign(made)
     return made
 
