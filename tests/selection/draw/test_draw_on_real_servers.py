@@ -10,6 +10,7 @@ import pytest
 
 from regworkers_core.adapters.aws.attribute_values import attributes
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Notice, NoticeType
 from regworkers_core.engine.held_lease import held_lease
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
@@ -237,9 +238,26 @@ def test_a_top_up_keeps_earlier_winners_and_adds_the_next_in_order(runtime: Runt
     assert _top_up(runtime) == 2
     # Asked for again before it is complete, it is the same phase.
     assert _top_up(runtime) == 2
-    steps = drawn(runtime, phase=2)
+    others = MarketPhase(CAMPAIGN, NON_WINNERS, 1)
+    lines = artefact(runtime, "result.txt", 1).decode().splitlines()
+    lost = [line.partition("|")[0] for line in lines if not line.endswith("|WINNER")]
+    at = "2026-03-01T12:00:00.000Z"
+    notices = [Notice(others, ref, f"e-{ref}", NoticeType.WAITLISTED, "a" * 64, at) for ref in lost]
+    runtime.outbox.write(notices, at=at, run_id="r")
+    rows: dict[str, set[tuple[str, str]]] = {}
+
+    def on_step(step: str) -> None:
+        statuses = runtime.outbox.statuses([each.key for each in notices])
+        rows[step] = {(key.rpartition(":")[2], status) for key, status in statuses.items()}
+
+    steps = drawn(runtime, phase=2, on_step=on_step)
     assert steps["allocate"].facts["outcomes"]["WINNER"] == 9
     first, second = (_winners(runtime, phase) for phase in (1, 2))
+    # What the promoted were to be told of phase 1 waits for the confirmation, and never goes out after it.
+    promoted = second.keys() - first.keys()
+    waits = {(ref, "HELD" if ref in promoted else "PENDING") for ref in lost}
+    assert rows["draw.after_confirm"] == waits
+    assert {ref for ref, status in rows["draw.after_publish"] if status == "SUPERSEDED"} == promoted
     assert first.items() <= second.items()
     assert set(second.values()) == {"berlin", "paris"}
     for name in ("leaves.txt", "seed.json"):
