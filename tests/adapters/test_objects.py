@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError, EndpointConnectionError
 
+from regworkers_core.adapters.aws import objects
 from regworkers_core.adapters.aws.objects import DEPENDENCY, MissingObject, ObjectStore, classify_objects
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
@@ -35,6 +37,21 @@ def test_objects_go_in_and_come_out_byte_for_byte(runtime: Runtime, tmp_path: Pa
         store.put_file("draws/c/phase-1/file", source)
         store.get_file("draws/c/phase-1/file", tmp_path / "back")
         assert (tmp_path / "back").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("mib", [1, 11], ids=["whole", "in parts"])
+def test_a_file_is_put_once_and_nothing_is_written_over(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mib: int
+) -> None:
+    parts = TransferConfig(multipart_threshold=5 * 1024 * 1024, multipart_chunksize=5 * 1024 * 1024)
+    monkeypatch.setattr(objects, "_TRANSFER", parts)
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_bytes(b"abc" * mib * 349_525)
+    second.write_bytes(b"xyz" * mib * 349_525)
+    assert runtime.objects.put_file_once("file", first)
+    assert not runtime.objects.put_file_once("file", second)
+    assert not runtime.objects.put_file_once("file", first)
+    assert runtime.objects.get_bytes("file") == first.read_bytes()
 
 
 def test_what_was_written_once_stands_and_the_second_writer_gets_it(runtime: Runtime) -> None:

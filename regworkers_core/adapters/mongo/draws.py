@@ -342,7 +342,6 @@ class Draws:
 _LIGHT_PHASES = 10
 _HEAVY = (
     "manifest",
-    "notice",
     "replaced",
     "hashes",
     "terms.strikes",

@@ -86,7 +86,7 @@ def decide(
         waitlist_size=terms.waitlist_size,
         wins_per_unit=terms.wins_per_unit,
     )
-    hashes = {**phase.hashes, LEAVES: first.hashes[LEAVES], STRIKES: manifest.strikes_hash}
+    hashes = {**phase.hashes, LEAVES: first.hashes.get(LEAVES, ""), STRIKES: manifest.strikes_hash}
     return {"commitmentLate": late, **_committed(runtime, manifest, hashes)}
 
 

@@ -247,7 +247,9 @@ class DrawRun(HeldDraw):
                 )
                 phase, state = self._phase(phase.phase), "done"
                 self._on_step("draw.after_commit")
-            while not phase.published_at or commitment.needs_another_round(phase, self._runtime.clock()):
+            while not seeding.seed_bytes(phase) and (
+                not phase.published_at or commitment.needs_another_round(phase, self._runtime.clock())
+            ):
                 decided = None if phase.published_at else self._published(phase)
                 if decided is not None:
                     self._decide(lease, phase.phase, decided, once="publishedAt")
@@ -259,8 +261,10 @@ class DrawRun(HeldDraw):
                     self._decide(lease, 1, decided, once="seedFile", unset=("publishedAt", "notice"))
                     self._on_step("draw.after_replacement")
                 phase, state = self._phase(phase.phase), "done"
-            commitment.publish_manifest(self._runtime, self.campaign_id, phase, self._on_step)
-            commitment.announce_manifest(self._runtime, self.campaign_id, phase)
+            # A draw that was seeded before there were notices has none.
+            if phase.published_at:
+                commitment.publish_manifest(self._runtime, self.campaign_id, phase, self._on_step)
+                commitment.announce_manifest(self._runtime, self.campaign_id, phase)
         return Step("commit", state, commitment.facts(phase))
 
     def _published(self, phase: PhaseRecord) -> dict[str, Any] | None:
@@ -282,10 +286,10 @@ class DrawRun(HeldDraw):
         patience (`waiting`).
         """
         record, phase = self._ready(PhaseStatus.COMMITTED, "commit")
-        if not phase.published_at:
-            raise self._missing("commit")
         signatures: Mapping[str, str] | None = {}
         if not seeding.seed_bytes(phase):
+            if not phase.published_at:
+                raise self._missing("commit")
             number = phase.phase
             signatures = seeding.signatures(
                 self._runtime, phase, self._patience, lambda: self._phase(number).signatures

@@ -80,3 +80,15 @@ def test_a_top_up_that_another_run_overtook_says_so(completed: Runtime) -> None:
 
     with pytest.raises(UsageError, match="another run works on the draw"):
         top_up(completed, overtake)
+
+
+def test_a_draw_from_before_there_were_notices_is_found_as_it_stands(completed: Runtime) -> None:
+    # Then, `publishedAt` was when its codes went out.
+    old = {
+        "$unset": {"phases.1.notice": "", "phases.1.hashes": ""},
+        "$set": {"phases.1.publishedAt": "2026-02-01"},
+    }
+    completed.database["draws"].update_one({"_id": CAMPAIGN}, old)
+    assert {step.state for step in drawn(completed).values()} == {"stood"}
+    record = completed.draws.get(CAMPAIGN)
+    assert record is not None and record.latest.published_at is None
