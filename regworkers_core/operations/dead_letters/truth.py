@@ -136,12 +136,11 @@ class Truths:
             row["_id"]: row
             for row in self._runtime.outbox.rows(sorted({str(item.subject) for item in items}))
         }
-        draws = {
-            name: self._runtime.draws.light(name) for name in {row["campaignId"] for row in rows.values()}
-        }
+        named = {row["campaignId"] for row in rows.values() if "campaignId" in row}
+        draws = {name: self._runtime.draws.light(name) for name in named}
 
         def changed_by(row: Mapping[str, Any] | None) -> str | None:
-            draw = draws[row["campaignId"]] if row else None
+            draw = draws.get(row.get("campaignId", "")) if row else None
             if row is None or draw is None:
                 return None
             if draw.annulled:
