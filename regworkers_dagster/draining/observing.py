@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -70,12 +70,14 @@ def in_words(readings: Sequence[Reading]) -> str:
 class Recorded:
     """What was last written to the event log, kept in the sensor's cursor; a lost cursor costs a repeat.
 
-    `silent` has for each dependency that does not answer how many looks in a row found it so; None: nobody looked.
+    `silent` has for each dependency that does not answer how many looks in a row found it so; `judged`: a verdict on
+    them was written.
     """
 
     at: dict[str, float]
     numbers: dict[str, Numbers]
-    silent: dict[str, int] | None = None
+    silent: dict[str, int] = field(default_factory=dict)
+    judged: bool = False
 
     @classmethod
     def parse(cls, cursor: str | None) -> Recorded:
@@ -85,12 +87,14 @@ class Recorded:
                 {str(asset): float(at) for asset, at in document["at"].items()},
                 {str(asset): dict(numbers) for asset, numbers in document["numbers"].items()},
                 _looks(document.get("silent")),
+                document.get("judged") is True,
             )
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
             return cls({}, {})
 
     def cursor(self) -> str:
-        return orjson.dumps({"at": self.at, "numbers": self.numbers, "silent": self.silent}).decode()
+        document = {"at": self.at, "numbers": self.numbers, "silent": self.silent, "judged": self.judged}
+        return orjson.dumps(document).decode()
 
     def take(self, reading: Reading, now: float) -> bool:
         """Whether the reading is to be written now; if so it is taken for written."""
@@ -104,18 +108,21 @@ class Recorded:
         return True
 
     def listen(self, away: Collection[str]) -> set[str] | None:
-        """Who did not answer for some looks in a row, when that is to be written: it changed, or nobody looked before
-        and all answer.
+        """Who did not answer for some looks in a row, when that is to be written: it changed, or nothing was written
+        yet and all answer. A first look may meet a start, so it is no verdict while somebody is away.
         """
-        before, known = self.silent is None, self.silent or {}
+        known = self.silent
         self.silent = {name: known.get(name, 0) + 1 for name in away}
         lost = {name for name, looks in self.silent.items() if looks >= SILENT_LOOKS}
         changed = lost != {name for name, looks in known.items() if looks >= SILENT_LOOKS}
-        return lost if changed or (before and not away) else None
+        if not changed and (self.judged or away):
+            return None
+        self.judged = True
+        return lost
 
 
-def _looks(silent: Any) -> dict[str, int] | None:
-    return None if silent is None else {str(name): int(looks) for name, looks in silent.items()}
+def _looks(silent: Any) -> dict[str, int]:
+    return {str(name): int(looks) for name, looks in (silent or {}).items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import dagster as dg
 
 from regworkers_core.replication.drains import ENQUEUE, SAVE
+from regworkers_dagster.draining.metadata import Metadata
+from regworkers_dagster.draining.observing import or_none
 from regworkers_dagster.draining.running import CONTINUOUS, DrainConfig, drained
 from regworkers_dagster.replication.checks import LAG_WITHIN_OBJECTIVE, lag_result
 from regworkers_dagster.replication.specs import ENTRIES, REPLICATION_QUEUE
@@ -33,9 +35,12 @@ def save_entries(
     with plain_failures():
         runtime = workers.runtime
         done = drained(context, config, runtime, SAVE)
+        # First, so that the overview of the asset does not look empty after a drain that found nothing to do.
+        held = or_none(runtime.replica.count)
+    whole: Metadata = {} if held is None else {"documents_in_the_replica": dg.MetadataValue.int(held)}
     yield dg.MaterializeResult(
         asset_key=ENTRIES.key,
-        metadata=done.metadata,
+        metadata=whole | done.metadata,
         data_version=CONTINUOUS,
         check_results=[lag_result(done.report, runtime.settings.replication.lag_objective_seconds)],
     )

@@ -1,0 +1,30 @@
+"""When a verdict on the dependencies is written."""
+
+from __future__ import annotations
+
+from regworkers_dagster.draining.observing import SILENT_LOOKS, Recorded
+
+
+def looks(*away: set[str]) -> list[set[str] | None]:
+    """What each look in turn has written, the cursor kept as the daemon keeps it."""
+    recorded, written = Recorded({}, {}), []
+    for each in away:
+        written.append(recorded.listen(each))
+        recorded = Recorded.parse(recorded.cursor())
+    return written
+
+
+def test_the_first_look_at_which_all_answer_is_a_verdict_also_when_an_earlier_one_met_a_start() -> None:
+    assert looks(set(), set()) == [set(), None]
+    assert looks({"mongo"}, set(), set()) == [None, set(), None]
+
+
+def test_who_is_silent_for_some_looks_in_a_row_fails_it_once_and_whose_return_is_written_too() -> None:
+    silent = [{"mongo"}] * SILENT_LOOKS
+    assert looks(set(), *silent, {"mongo"}, set()) == [
+        set(),
+        *[None] * (SILENT_LOOKS - 1),
+        {"mongo"},
+        None,
+        set(),
+    ]
