@@ -76,9 +76,9 @@ class Taken:
 @dataclass(slots=True)
 class ErasureReport:
     """`erased_at` is empty where nothing is known of the entry, and in a dry run before the first erasure; `again`: it
-    is that of an earlier one, after which the fan may have registered anew. `registered_again` is when that was,
-    where somebody should know. `left` says what is not done, in sentences; `codes` is for the issuer and goes into no
-    log.
+    is that of an earlier one, after which the fan may have registered again. `registered_again` is when that was,
+    where an operator should know. `left` says what is not done, in sentences; `codes` is for the issuer and goes into
+    no log.
     """
 
     key: EntryKey
@@ -362,7 +362,7 @@ def erase(
     """Take one entry out of everywhere, or say in a dry run what that would be. Killed anywhere, it is repeated and
     goes on.
 
-    Raises TransientFailure when a store cannot answer, UsageError while somebody else works on dead letters.
+    Raises TransientFailure when a store cannot answer, UsageError while another command works on dead letters.
     """
     eraser = Eraser(runtime, sleep=sleep, on_phase=on_phase, on_step=on_step)
     on_phase("taking out the entry" if not dry_run else "looking")

@@ -1,7 +1,7 @@
 """What a restored store cannot forget: an object for each erasure, by a keyed hash of the entry and the time.
 
-The key is in the secret store, so that the objects tell nobody who was erased. Whoever restores a backup hashes the
-entries in it and finds those again (`again.replay`).
+The key is in the secret store, so that the objects do not tell who was erased. After a restore the entries of the
+backup are hashed, and those are found again (`again.replay`).
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Ledger:
             found[mark] = max(found.get(mark, ""), _time_of(name))
         if found and self._known_key() is None:
             raise UsageError(
-                f"secret {SECRET} is missing, without which nobody can tell whom {len(found)} erasures are about:"
+                f"secret {SECRET} is missing, without which {len(found)} erasures cannot be told from each other:"
                 " restore it"
             )
         return found

@@ -49,7 +49,7 @@ class LettersTaken:
 
 def take_out(runtime: Runtime, wanted: Sequence[Wanted], *, dry_run: bool) -> LettersTaken:
     """Go through all dead-letter queues and copies once. Raises TransientFailure, a repeat goes on; UsageError while
-    somebody else works on a queue.
+    another command works on a queue.
     """
     taken = LettersTaken()
     for queue in dead_queues(runtime.names):
@@ -141,7 +141,7 @@ def _line_without(line: bytes, wanted: Sequence[Wanted]) -> bytes | None:
 
 
 def without(body: str, wanted: Sequence[Wanted]) -> bytes | None:
-    """The body as it is where it is about nobody of these, else without their items; None when none is left."""
+    """The body as it is where it is about none of these, else without their items; None when none is left."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:

@@ -87,7 +87,7 @@ def _stays(runtime: Runtime, facts: Facts, codes: int) -> Iterator[Stay]:
     kept = settings.observability
     logs = f"{_days(kept.log_retention_days)}; {_days(kept.run_retention_days)}"
     yield Stay("logs; Dagster's runs", "entry id", logs, "what the workers did")
-    yield Stay("the table's stream", "the whole entry", "24 hours", "DynamoDB lets nobody delete it")
+    yield Stay("the table's stream", "the whole entry", "24 hours", "DynamoDB has no call that deletes it")
     yield Stay(
         "point-in-time recovery", "the whole entry", "35 days", "a backup: `regworkers erase replay` after it"
     )

@@ -66,7 +66,7 @@ def test_a_restored_table_is_cleaned_by_the_ledger_though_mongodb_lost_the_tombs
     replicate_all(runtime)
     at = erased(runtime, E1).erased_at
     assert reconcile(runtime, "summer").clean
-    # Both stores of the evening before: nobody there knows of the erasure.
+    # Both stores of the evening before: neither knows of the erasure.
     runtime.database["entries"].delete_many({})
     restore_table(runtime, image, other)
     looked = replay(runtime)

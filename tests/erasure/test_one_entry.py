@@ -1,4 +1,4 @@
-"""One entry out of everywhere, killed anywhere and beside whoever else is at work."""
+"""One entry out of everywhere, killed anywhere and beside all others at work."""
 
 from __future__ import annotations
 
@@ -136,9 +136,9 @@ def test_killed_after_any_step_the_same_command_goes_on(runtime: Runtime, step: 
 
 
 def test_what_it_could_not_find_it_says_and_an_unknown_entry_is_not_buried(runtime: Runtime) -> None:
-    report = erased(runtime, key("nobody"))
+    report = erased(runtime, key("unknown"))
     assert not report.known and not report.finished
-    assert document(runtime, key("nobody")) is None and runtime.objects.list(PREFIX) == []
+    assert document(runtime, key("unknown")) is None and runtime.objects.list(PREFIX) == []
 
 
 def test_an_entry_that_its_writer_removed_before_is_erased_by_what_is_left(runtime: Runtime) -> None:
@@ -230,7 +230,7 @@ def test_a_claim_that_a_registration_may_rely_on_is_waited_for(runtime: Runtime)
             runtime.names.demand_table,
             policy=runtime.policy,
         )
-        assert claims.claim(type(young)(young.key, "somebody", young.claimed_at + 30, "new"), young)
+        assert claims.claim(type(young)(young.key, "another", young.claimed_at + 30, "new"), young)
 
     report = erased(runtime, E1, sleep=sleep)
     assert report.finished and report.taken.claims == 0

@@ -47,9 +47,9 @@ def test_an_id_may_begin_with_a_dash(runtime: Runtime) -> None:
 
 
 def test_an_unknown_entry_is_a_finding(runtime: Runtime) -> None:
-    assert regworkers(runtime, "erase", "summer", "nobody", *JSON).code == 1
-    done = regworkers(runtime, "erase", "summer", "nobody", "--confirm", "nobody")
-    assert done.code == 1 and document(runtime, key("nobody")) is None
+    assert regworkers(runtime, "erase", "summer", "unknown", *JSON).code == 1
+    done = regworkers(runtime, "erase", "summer", "unknown", "--confirm", "unknown")
+    assert done.code == 1 and document(runtime, key("unknown")) is None
 
 
 @pytest.mark.parametrize(

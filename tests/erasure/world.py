@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from regworkers_core.adapters.aws.attribute_values import attributes
-from regworkers_core.domain.claim import CLAIM_LEASE_SECONDS, Claim
+from regworkers_core.domain.claim import Claim
 from regworkers_core.domain.invite import Invite, InviteType
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, encode
@@ -61,7 +61,7 @@ def enter(runtime: Runtime, key: EntryKey, **changes: Any) -> dict[str, Any]:
 
 
 def plant(runtime: Runtime, key: EntryKey) -> None:
-    """All that there can be of one fan; beside it an entry and an invite of somebody else."""
+    """All that there can be of one fan; beside it an entry and an invite of another fan."""
     enter(runtime, key)
     put(runtime, OTHER, createdAt=OLD, updatedAt=OLD)
     replicate_all(runtime)
@@ -125,7 +125,7 @@ def draw(runtime: Runtime, key: EntryKey, *, status: str = "PENDING") -> None:
 
 
 def dead_letters(runtime: Runtime, key: EntryKey) -> None:
-    """One alone, one among others, one that cannot be read, and one of somebody else; and copies on S3."""
+    """One alone, one among others, one that cannot be read, and one of another fan; and copies on S3."""
     items = [ReplicationItem(each, Op.UPSERT).as_json() for each in (OTHER, key)]
     bodies = {
         "replication-queue": [
@@ -182,7 +182,3 @@ def bodies(runtime: Runtime, queue: str) -> list[str]:
     while batch := runtime.queue(name).receive(10, 0, 30):
         found += [message.body for message in batch]
     return found
-
-
-def wait_seconds() -> float:
-    return CLAIM_LEASE_SECONDS

@@ -59,7 +59,7 @@ def places(runtime: Runtime, folder: Path) -> Iterator[Place]:
 
 
 def expected_of_a_draw(place: str, kind: str) -> bool:
-    """A leaf has its unit, by contract: it names nobody."""
+    """A leaf has its unit, by contract: it names no one."""
     return kind == "unit" and place.startswith(("object draws/", "object pipeline/"))
 
 

@@ -51,7 +51,7 @@ class Selections:
         return count(self._collection, self._dependency, market.as_fields())
 
     def codes(self, keys: Sequence[str]) -> list[str]:
-        """The codes of the winners under these keys; most keys are nobody's."""
+        """The codes of the winners under these keys; most keys have no winner."""
         query = {"_id": {"$in": list(keys)}}
         found = self._dependency.call(lambda: list(self._collection.find(query, {"code": 1})))
         return [row["code"] for row in found if row.get("code")]
