@@ -244,7 +244,7 @@ def test_what_lies_beside_the_artefacts_is_exported_verified_and_in_every_receip
         assert first["accepted"] == ["late_commit"] and second["reason"] == "more seats"
         assert first["publishedAt"] is not None and answer.document["roundAt"] is None
     # The cache of the first receipt is of the same result.
-    shown = here("receipt", CAMPAIGN, winner).stdout
+    shown = " ".join(here("receipt", CAMPAIGN, winner).stdout.split())
     assert "late_commit, because: the store was away" in shown and "reason: more seats" in shown
 
     manifest = folder / "phase-2" / MANIFEST
