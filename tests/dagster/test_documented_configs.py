@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from regworkers_core.eligibility import handler
-from regworkers_core.selection.campaigns.definition import draft
+from regworkers_core.selection.campaigns.definition import draft, read_definition
 from regworkers_core.settings import PROJECT_ROOT, Settings
 from regworkers_core.settings.documents import snake
 from regworkers_dagster.definitions import defs
@@ -71,10 +72,16 @@ def snaked(document: Any) -> Any:
     return {snake(str(key)): snaked(value) for key, value in document.items()}
 
 
-KINDS: tuple[tuple[Callable[[Any], bool], Callable[[Any], object]], ...] = (
-    (is_campaign, draft),
-    (is_settings, lambda document: Settings(**snaked(document))),
-    (handler._is_appsync, handler._checks),
+def read_campaign(document: Any, text: str, folder: Path) -> object:
+    """As `campaign create --file` does."""
+    (folder / "campaign.yml").write_text(text, "utf-8")
+    return draft(read_definition(folder / "campaign.yml"))
+
+
+KINDS: tuple[tuple[Callable[[Any], bool], Callable[[Any, str, Path], object]], ...] = (
+    (is_campaign, read_campaign),
+    (is_settings, lambda document, _text, _folder: Settings(**snaked(document))),
+    (handler._is_appsync, lambda document, _text, _folder: handler._checks(document)),
 )
 
 
@@ -83,9 +90,9 @@ def documents() -> Iterator[Any]:
     for page in PAGES:
         for language, block in _FENCE.findall(page.read_text("utf-8")):
             if language in ("yaml", "yml") and not _LAUNCHPAD.match(block):
-                yield pytest.param([yaml.safe_load(block)], id=page.name)
+                yield pytest.param([yaml.safe_load(block)], block, id=page.name)
             elif language in ("json", "jsonc"):
-                yield pytest.param(list(values(block)), id=page.name)
+                yield pytest.param(list(values(block)), block, id=page.name)
 
 
 def values(block: str) -> Iterator[Any]:
@@ -97,13 +104,13 @@ def values(block: str) -> Iterator[Any]:
         rest = rest[end:].strip()
 
 
-@pytest.mark.parametrize("found", list(documents()))
-def test_a_documented_file_is_one_that_the_program_reads(found: list[Any]) -> None:
+@pytest.mark.parametrize(("found", "text"), list(documents()))
+def test_a_documented_file_is_one_that_the_program_reads(found: list[Any], text: str, tmp_path: Path) -> None:
     for document in found:
         reads = [read for fits, read in KINDS if fits(document)]
         assert reads, f"say in the page what reads this, and here how: {document}"
         for read in reads:
-            read(document)
+            read(document, text, tmp_path)
 
 
 def test_the_examples_were_found() -> None:
