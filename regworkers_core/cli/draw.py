@@ -33,6 +33,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.blocked import blocked_lines
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw.artefacts import export
+from regworkers_core.selection.draw.gate import ACCEPTABLE, Acceptance, GateClosed, NotAccepted
 from regworkers_core.selection.draw.held import DrawBusy, lease_name
 from regworkers_core.selection.draw.run import DrawRun, NotSettled, Step
 from regworkers_core.selection.draw.terms import TopUp, parse_strikes
@@ -62,6 +63,14 @@ def run_command(
     campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")],
     yes: Yes = False,
     strikes: Strikes = None,
+    accept_finding: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"publish although the gate found this ({', '.join(ACCEPTABLE)}); may be repeated",
+        ),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="why it is accepted: published with it")] = "",
     wait: Wait = True,
     form: FormatOption = Format.TEXT,
 ) -> None:
@@ -72,9 +81,16 @@ def run_command(
     """
     runtime = Runtime.load()
     struck = () if strikes is None else parse_strikes(_text(strikes))
+    accept = Acceptance.of(accept_finding or (), reason)
     campaign_id = campaign_id_of(runtime, campaign_id)
-    with by_hand(runtime, "draw run", campaign_id, {"yes": yes, "strikes": len(struck)}) as result:
-        _draw(runtime, campaign_id, None, struck, yes, wait, form, result)
+    arguments = {
+        "yes": yes,
+        "strikes": len(struck),
+        "accepts": list(accept.findings),
+        "reason": accept.reason,
+    }
+    with by_hand(runtime, "draw run", campaign_id, arguments) as result:
+        _draw(runtime, campaign_id, None, struck, yes, wait, form, result, accept)
 
 
 def top_up_command(
@@ -147,6 +163,7 @@ def _draw(
     wait: bool,
     form: Format,
     result: dict[str, Any],
+    accept: Acceptance | None = None,
 ) -> None:
     """`result` gets the state of each step, for the audit log."""
     done: dict[str, Any] = {}
@@ -165,6 +182,7 @@ def _draw(
                 strikes=strikes,
                 stop=stop,
                 on_progress=lambda text: bar.update(task, description=text),
+                accept=accept,
             )
             try:
                 for step in run.steps(unasked=yes):
@@ -176,6 +194,11 @@ def _draw(
             except DrawBusy as busy:
                 answer({"campaignId": campaign_id, "state": "busy", "message": str(busy)}, form, str(busy))
                 return
+            except (GateClosed, NotAccepted) as refused:
+                findings = [each.as_fields() for each in refused.findings]
+                document = {"campaignId": campaign_id, "state": "refused", "findings": findings}
+                answer(document, form, str(refused))
+                raise typer.Exit(FINDING) from None
             except NotSettled as failure:
                 document = {"campaignId": campaign_id, "state": "not settled", "open": list(failure.findings)}
                 answer(
@@ -183,16 +206,23 @@ def _draw(
                 )
                 raise typer.Exit(FINDING) from None
         last = next(reversed(done.values()))
-        asked = (
-            last["state"] == "awaiting" and "publish" in done and sys.stdin.isatty() and sys.stderr.isatty()
-        )
+        waits = last["state"] == "awaiting" and "publish" in done
+        left = [each for each in last.get("findings", ()) if not each["accepted"]] if waits else []
+        asked = waits and not left and sys.stdin.isatty() and sys.stderr.isatty()
         outline = None
         if "report" in done and not asked and form is Format.TEXT:
             outline = read_outline(runtime, campaign_id, run.phase)
         if asked:
             last = _ask(runtime, run, done)
             result["publish"] = done["publish"]["state"]
-        elif last["state"] == "awaiting" and "publish" in done:
+        elif left:
+            told = "; ".join(f"{each['name']}: {each['detail']}" for each in left)
+            names = " ".join(f"--accept-finding {each['name']}" for each in left)
+            last["message"] = (
+                f"nothing is published yet. {told}. `regworkers draw run {campaign_id} {names} --reason TEXT` accepts"
+                " it, and the reason is published"
+            )
+        elif waits:
             last["message"] = (
                 f"nothing is published yet: `regworkers draw run {campaign_id}` asks for {last['confirm']} in a"
                 " terminal; here nothing was asked, and a word that comes through a pipe is not read"

@@ -41,6 +41,7 @@ def _brief(name: str, facts: Facts) -> str | None:
             parts = [str(facts["page"])]
         case "publish":
             parts = [f"waits for {facts['confirm']}"] if "confirm" in facts else _markets(facts)
+            parts += [f"the gate found {each['name']}" for each in facts.get("findings", ())]
     return ", ".join(parts) or None
 
 

@@ -12,7 +12,10 @@ import orjson
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.artefacts import pipeline_key, report_key
+from regworkers_core.selection.draw.artefacts import InputDiffers, pipeline_key, report_key
+from regworkers_core.selection.draw.confirming import Confirming
+from regworkers_core.selection.draw.fencing import DrawBusy
+from regworkers_core.selection.draw.gate import REPLAY
 from regworkers_core.selection.draw.reporting import NUMBERS
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import OUTCOMES
@@ -45,6 +48,25 @@ def draw_replays(runtime: Runtime, campaign_id: str) -> Verdict:
     ]
     numbers = {"leaves": found.count, "phases": len(found.phases), "findings": len(wrong)}
     return Verdict(not wrong, "; ".join(wrong[:5]) or "every phase replays to its committed result", numbers)
+
+
+def gate_replays(runtime: Runtime, campaign_id: str, run_id: str) -> Verdict:
+    """The same as the gate sees it, before the publication is confirmed: it keeps its verdict, and a publication by the
+    run `run_id` does not replay again.
+    """
+    phases = _drawn(runtime, campaign_id)
+    if phases[-1].confirmed:
+        return draw_replays(runtime, campaign_id)
+    try:
+        found = Confirming(runtime, campaign_id, run_id=run_id).examine()
+    except DrawBusy:
+        # Another run works on the draw and asks the gate itself.
+        return draw_replays(runtime, campaign_id)
+    except InputDiffers as differs:
+        return Verdict(False, str(differs), {"phases": len(phases), "findings": 1})
+    wrong = [str(each) for each in found if each.name == REPLAY]
+    numbers = {"phases": len(phases), "findings": len(wrong)}
+    return Verdict(not wrong, "; ".join(wrong) or "every phase replays to its committed result", numbers)
 
 
 def capacity_respected(runtime: Runtime, campaign_id: str) -> Verdict:

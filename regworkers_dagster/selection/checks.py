@@ -42,8 +42,12 @@ def _judged(context: dg.AssetCheckExecutionContext, workers: Workers, judge: Jud
     description="Replayed from the published artefacts alone, every phase comes to the committed hash.",
 )
 def draw_replays(context: dg.AssetCheckExecutionContext, workers: Workers) -> dg.AssetCheckResult:
-    """As `regworkers draw verify` does."""
-    return _judged(context, workers, promises.draw_replays)
+    """By the gate, whose verdict the publication of this run goes by; of all draws as `regworkers draw verify` does."""
+    if PARTITION_TAG not in context.run.tags:
+        return _judged(context, workers, promises.draw_replays)
+    return _judged(
+        context, workers, lambda runtime, name: promises.gate_replays(runtime, name, context.run.run_id)
+    )
 
 
 @dg.asset_check(
@@ -58,9 +62,8 @@ def capacity_respected(context: dg.AssetCheckExecutionContext, workers: Workers)
 
 @dg.asset_check(
     asset=specs.DRAW_REPORT.key,
-    blocking=True,
-    description="Ranks are uniform over registration time, ids and mail domains (chi-square). Where it fails, only "
-    "a launch of `publication` alone publishes.",
+    description="Ranks are uniform over registration time, ids and mail domains (chi-square). Where it fails, the gate "
+    "publishes only what a person accepts by name, with a reason.",
 )
 def win_rates_uniform(context: dg.AssetCheckExecutionContext, workers: Workers) -> dg.AssetCheckResult:
     """The report's bias audit."""

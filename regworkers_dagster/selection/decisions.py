@@ -65,7 +65,8 @@ def draw_due(
         return "resume" if campaign.status is CampaignStatus.PROCESSING else None
     if phase.reached(PhaseStatus.PUBLISHED):
         return None
-    if "report" in phase.fields and "confirmedAt" not in phase.fields and not auto_publish:
+    if "report" in phase.fields and not phase.confirmed and (not auto_publish or phase.gate.get("findings")):
+        # The settings publish nothing that the gate has found something about.
         return None
     return "resume"
 

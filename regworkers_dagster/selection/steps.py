@@ -19,6 +19,7 @@ from regworkers_core.operations.snapshot.scheduler import REFUSED_TAG
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.blocked import blocked_lines
+from regworkers_core.selection.draw.gate import Acceptance, GateClosed
 from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_core.selection.draw.run import DrawRun, NotSettled, Step
 from regworkers_core.selection.maths.errors import DrawError
@@ -47,6 +48,8 @@ def draw_failures(context: dg.OpExecutionContext | Context | None = None) -> Ite
             raise dg.Failure(description=str(error), allow_retries=False) from None
         except NotSettled as failure:
             raise dg.Failure(description=str(failure)) from None
+        except GateClosed as closed:
+            raise dg.Failure(description=str(closed), allow_retries=False) from None
         except DrawError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from None
 
@@ -70,6 +73,7 @@ def take(
     call: Callable[[DrawRun], Step],
     *,
     decides: bool = True,
+    accept: Acceptance | None = None,
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Materialises `spec` with what the step came to. Nothing while another run works on that draw, or when
     the step awaits something or waits: the steps after it are then skipped, the run ends green, and the log says who
@@ -86,7 +90,8 @@ def take(
                 ) as result,
                 StopSignal().on_signals() as stop,
             ):
-                step = call(draw_run(runtime, campaign_id, run.run_id, context.log.info, stop))
+                made = draw_run(runtime, campaign_id, run.run_id, context.log.info, stop, accept=accept)
+                step = call(made)
                 result["state"] = step.state
         except DrawBusy as busy:
             context.log.info(str(busy))
@@ -113,6 +118,7 @@ def draw_run(
     tell: Callable[[str], None],
     stop: StopSignal,
     phase: int | None = None,
+    accept: Acceptance | None = None,
 ) -> DrawRun:
     """A phase of a campaign's draw, by default the latest one, in the hands of this run."""
     return DrawRun(
@@ -125,6 +131,7 @@ def draw_run(
         stop=stop,
         on_progress=tell,
         patience_seconds=_PATIENCE_SECONDS,
+        accept=accept,
     )
 
 

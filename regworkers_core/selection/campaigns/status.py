@@ -166,6 +166,16 @@ def _of_draw(
             f"regworkers draw run {campaign_id}",
             "confirm_draw",
         )
+        accepted = {each["finding"] for each in latest.accepted}
+        for found in latest.gate.get("findings", ()):
+            if found["name"] not in accepted:
+                accepts = (
+                    f"regworkers draw run {campaign_id} --accept-finding {found['name']} --reason <text>"
+                )
+                yield Finding(
+                    f"phase {latest.phase}: the gate found {found['name']}: {found['detail']}",
+                    accepts if found["acceptable"] else f"regworkers draw verify {campaign_id}",
+                )
     elif latest.status is PhaseStatus.OPENED and campaign.status.is_before(CampaignStatus.PROCESSING):
         # Nothing but its strikes is known: they were handed in before the draw began.
         pass

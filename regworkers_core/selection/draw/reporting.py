@@ -82,6 +82,8 @@ def report(
             "page": f"s3://{runtime.names.bucket}/{page}",
             "findings": list(made.findings),
             "warnings": list(made.warnings),
+            # For the gate, which takes nothing from the page.
+            "biasAudit": list(made.numbers["audit"]["findings"]),
             "funnel": made.numbers["funnel"],
             "newWinners": {market["marketId"]: market["new"] for market in made.numbers["markets"]},
             "at": iso(runtime.clock()),

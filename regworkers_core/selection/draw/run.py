@@ -26,10 +26,13 @@ from regworkers_core.selection.assign.publish import publish_phase
 from regworkers_core.selection.campaigns import lifecycle
 from regworkers_core.selection.codes.precheck import check_codes
 from regworkers_core.selection.draw import allocation, commitment, freezing, reporting, seeding
-from regworkers_core.selection.draw.held import HeldDraw
+from regworkers_core.selection.draw.artefacts import public_key, publish_once
+from regworkers_core.selection.draw.confirming import Confirming
+from regworkers_core.selection.draw.gate import Acceptance
 from regworkers_core.selection.draw.opening import await_writers, refuse_late_strikes, terms_of_first
 from regworkers_core.selection.draw.rounds import Patience
 from regworkers_core.selection.draw.striking import require_in_pool
+from regworkers_core.selection.maths.beside import ACCEPTED, Accepted, accepted_bytes
 from regworkers_core.selection.notify.holding import settle
 
 Settled = Callable[[str], Sequence[str]]
@@ -56,7 +59,7 @@ class Step:
     markdown: Mapping[str, str] = field(default_factory=dict)
 
 
-class DrawRun(HeldDraw):
+class DrawRun(Confirming):
     """One run's work on a phase of a campaign's draw; without `phase` on the latest.
 
     Every step raises DrawBusy while another run works on the draw, TransientFailure when a store cannot
@@ -81,31 +84,13 @@ class DrawRun(HeldDraw):
         on_progress: Tell = lambda _text: None,
         sleep: Callable[[float], object] = time.sleep,
         patience_seconds: float = math.inf,
+        accept: Acceptance | None = None,
     ) -> None:
-        super().__init__(runtime, campaign_id, run_id=run_id, phase=phase, sleep=sleep)
+        super().__init__(runtime, campaign_id, run_id=run_id, phase=phase, sleep=sleep, accept=accept)
         self._settled, self._judge, self._strikes = settled, judge, strikes
         self._stop = stop or StopSignal()
         self._on_step, self._tell = on_step, on_progress
         self._patience = Patience(self._stop, on_progress, patience_seconds)
-
-    @property
-    def phase(self) -> int:
-        """The phase that this run works on. Raises UsageError when the draw has none of that number."""
-        record = self._runtime.draws.get(self.campaign_id)
-        if record is None or not record.phases:
-            return 1
-        return self._ready(PhaseStatus.OPENED, "judge")[1].phase
-
-    @property
-    def word(self) -> str:
-        """What confirms the publication of this run's phase. It names the phase, so that a run that is executed again
-        cannot confirm one that nobody has looked at.
-        """
-        return f"{self.campaign_id}:{self.phase}"
-
-    def _require_word(self, confirm: str | None) -> None:
-        if confirm and confirm != self.word:
-            raise RequestError(f"the confirmation should be {self.word}, found {confirm!r}: nothing was done")
 
     def steps(self, confirm: str | None = None, *, unasked: bool = False) -> Iterator[Step]:
         """All steps in order; `confirm` is the word for the phase that they come to, `unasked` publishes without one.
@@ -365,22 +350,31 @@ class DrawRun(HeldDraw):
         return Step("report", "done", made.record, made.markdown)
 
     def publish(self, confirm: str | None = None) -> Step:
-        """Plan codes and queue the work on them, once `confirm` is `word` (or the settings say that none is needed).
-        Raises UsageError for another one.
+        """Plan codes and queue the work on them, once the gate is open and `confirm` is `word` (or the settings say
+        that none is needed). Awaits the word without it.
+
+        Raises UsageError for another word, GateClosed for findings that nobody can accept, NotAccepted for those that
+        this run does not accept by name, InputDiffers for a file that is not the draw's.
         """
         self._require_word(confirm)
         with self._lease("publish") as lease:
-            _, phase = self._ready(PhaseStatus.DRAWN, "allocate")
+            record, phase = self._ready(PhaseStatus.DRAWN, "allocate")
             if phase.reached(PhaseStatus.COMPLETED):
                 return Step("publish", "stood", _markets(phase))
-            if "confirmedAt" not in phase.fields:
-                if not confirm and not self._runtime.settings.selection.auto_publish:
-                    return Step("publish", "awaiting", {"confirm": self.word})
-                if "report" not in phase.fields:
-                    raise self._missing("report")
-                said = {"confirmedAt": self._now(), "confirmedBy": self._run_id if confirm else "settings"}
-                self._decide(lease, phase.phase, said, once="confirmedAt")
+            if not phase.confirmed:
+                findings = self._examine(lease, record, phase)
+                if not self._confirm(lease, phase, findings, confirm):
+                    told = [
+                        each.as_fields() | {"accepted": self._is_accepted(phase, each)} for each in findings
+                    ]
+                    return Step("publish", "awaiting", {"confirm": self.word, "findings": told})
                 self._on_step("draw.after_confirm")
+                phase = self._phase(phase.phase)
+            publish_once(
+                self._runtime.objects,
+                public_key(self.campaign_id, phase.phase, ACCEPTED),
+                accepted_bytes([Accepted(**each) for each in phase.accepted]),
+            )
             # What it changes is superseded before anything of it is given or sent.
             settle(self._runtime, self.campaign_id, token=lease.token)
             stood = phase.reached(PhaseStatus.PUBLISHED)

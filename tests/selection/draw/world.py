@@ -14,6 +14,7 @@ from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.judging import JudgedEntry, JudgedWriter, Judgement, Tell
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.gate import Acceptance
 from regworkers_core.selection.draw.run import DrawRun, Step
 
 CAMPAIGN = "summer"
@@ -103,6 +104,7 @@ def draw(
     settled: Callable[[str], Sequence[str]] = lambda _campaign: (),
     on_step: OnStep = no_step,
     stop: StopSignal | None = None,
+    accept: Acceptance | None = None,
 ) -> DrawRun:
     """A run over a campaign whose replication is taken for settled, and whose entries are all eligible."""
     return DrawRun(
@@ -115,6 +117,7 @@ def draw(
         strikes=strikes,
         on_step=on_step,
         stop=stop,
+        accept=accept,
     )
 
 

@@ -1,0 +1,134 @@
+"""Who says that a drawn phase may go out, and what stands against it: the gate is asked, a person types the word."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
+from regworkers_core.domain.reasons import RequestError
+from regworkers_core.engine.leases import Lease
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.artefacts import InputDiffers
+from regworkers_core.selection.draw.gate import (
+    INPUTS,
+    REPLAY,
+    Acceptance,
+    GateClosed,
+    GateFinding,
+    NotAccepted,
+    examine,
+    inputs,
+)
+from regworkers_core.selection.draw.held import HeldDraw
+
+
+class Confirming(HeldDraw):
+    """`accept` is what the person who runs it accepts by name."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        campaign_id: str,
+        *,
+        run_id: str,
+        phase: int | None = None,
+        sleep: Callable[[float], object] = time.sleep,
+        accept: Acceptance | None = None,
+    ) -> None:
+        super().__init__(runtime, campaign_id, run_id=run_id, phase=phase, sleep=sleep)
+        self._accept = accept or Acceptance()
+
+    @property
+    def phase(self) -> int:
+        """The phase that this run works on. Raises UsageError when the draw has none of that number."""
+        record = self._runtime.draws.get(self.campaign_id)
+        if record is None or not record.phases:
+            return 1
+        return self._ready(PhaseStatus.OPENED, "judge")[1].phase
+
+    @property
+    def word(self) -> str:
+        """What confirms the publication of this run's phase. It names the phase, so that a run that is executed again
+        cannot confirm one that nobody has looked at.
+        """
+        return f"{self.campaign_id}:{self.phase}"
+
+    def _require_word(self, confirm: str | None) -> None:
+        if confirm and confirm != self.word:
+            raise RequestError(f"the confirmation should be {self.word}, found {confirm!r}: nothing was done")
+
+    def examine(self) -> tuple[GateFinding, ...]:
+        """What the gate finds about the drawn phase so far; a publication by this run does not replay it again.
+
+        Raises InputDiffers when a file in the store is not the draw's.
+        """
+        with self._lease("examine") as lease:
+            record, phase = self._ready(PhaseStatus.DRAWN, "allocate")
+            return self._examine(lease, record, phase)
+
+    def _examine(self, lease: Lease, record: DrawRecord, phase: PhaseRecord) -> tuple[GateFinding, ...]:
+        """Ask the gate and keep what it says: `autoPublish` and the sensors go by that."""
+        before = phase.gate
+        replayed = (before.get("runId"), before.get("replayed")) == (self._run_id, phase.result_hash)
+        try:
+            with self._bench() as bench:
+                found = examine(self._runtime, record, phase, bench, self._engine(bench), replayed=replayed)
+        except InputDiffers as differs:
+            self._keep(lease, phase, (inputs(differs),))
+            raise
+        self._keep(lease, phase, found)
+        return found
+
+    def _keep(self, lease: Lease, phase: PhaseRecord, findings: Sequence[GateFinding]) -> None:
+        sound = not any(finding.name in (REPLAY, INPUTS) for finding in findings)
+        kept = {
+            "at": self._now(),
+            "runId": self._run_id,
+            "replayed": phase.result_hash if sound else "",
+            "findings": [finding.as_fields() for finding in findings],
+        }
+        self._decide(lease, phase.phase, {"gate": kept})
+
+    def _confirm(
+        self, lease: Lease, phase: PhaseRecord, findings: Sequence[GateFinding], confirm: str | None
+    ) -> bool:
+        """Whether the publication is confirmed by now. The settings confirm only what has no finding at all."""
+        if "report" not in phase.fields:
+            raise self._missing("report")
+        if any(not finding.acceptable for finding in findings):
+            raise GateClosed(self.campaign_id, phase.phase, findings)
+        if not confirm and (findings or not self._runtime.settings.selection.auto_publish):
+            return False
+        if left := [each for each in findings if not self._is_accepted(phase, each)]:
+            raise NotAccepted(self.campaign_id, phase.phase, left)
+        stand = {each["finding"] for each in phase.accepted}
+        at = self._now()
+        lines = self._accept.lines(at, [each.name for each in findings if each.name not in stand])
+        said = {
+            "confirmedAt": at,
+            "confirmedBy": self._run_id if confirm else "settings",
+            "accepted": [*phase.accepted, *lines],
+        }
+        with self._audited(phase.phase, lines):
+            self._decide(lease, phase.phase, said, once="confirmedAt")
+        return True
+
+    def _is_accepted(self, phase: PhaseRecord, finding: GateFinding) -> bool:
+        names = {each["finding"] for each in phase.accepted} | set(self._accept.findings)
+        return finding.acceptable and finding.name in names
+
+    @contextmanager
+    def _audited(self, phase: int, lines: Sequence[Mapping[str, str]]) -> Iterator[None]:
+        """What is accepted is written down before it counts, whichever way it came."""
+        with ExitStack() as rows:
+            for line in lines:
+                arguments = {"finding": line["finding"], "reason": line["reason"], "runId": self._run_id}
+                target = f"{self.campaign_id}:{phase}"
+                rows.enter_context(
+                    self._runtime.operator_actions.recorded(
+                        "draw accept-finding", target, arguments, who=self._accept.by
+                    )
+                )
+            yield
