@@ -59,7 +59,7 @@ def undelivered(runtime: Runtime) -> list[Unit]:
         return []
     units = []
     for record in runtime.draws.all():
-        if record.annulled or record.notifications.get("paused"):
+        if record.notifications.get("paused"):
             continue
         for number, phase in record.phases.items():
             if not phase.reached(PhaseStatus.PUBLISHED):
