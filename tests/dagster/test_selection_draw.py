@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,7 @@ from tests.dagster.selection_world import (
     run_draw,
 )
 from tests.dagster.support import job, plain, use
+from tests.selection.draw.beacons import OwnBeacon, taken_for_signatures
 from tests.selection.draw.world import CAMPAIGN, close_campaign
 from tests.support.draws import add_codes, confirmed, publish, result
 
@@ -343,12 +345,18 @@ def test_a_draw_that_waits_for_its_round_ends_green_as_waiting_and_its_sensor_re
 ) -> None:
     use(monkeypatch, runtime, REGWORKERS_SELECTION__SEED_SOURCE="drand")
     registered(runtime)
+    beacon = OwnBeacon(time.time)
+    monkeypatch.setattr(Runtime, "beacon", property(lambda _runtime: beacon))
 
-    first = run_draw(instance)
+    with taken_for_signatures():
+        first = run_draw(instance)
 
     assert first.success, failure_of(first)
     assert sorted(materialised(first)) == sorted(STEPS[:3])
+    # What has been committed to can be read, and published, from then on.
+    committed = plain(materialised(first)["commitment"].metadata)
     said = plain(observed(first)["seed"].metadata)
+    assert committed["manifestHash"] == said["manifestHash"] and committed["publishedAt"]
     assert "`watch_campaigns` goes on then" in said["waiting"] and said["dueAt"] in said["waiting"]
     record = runtime.draws.get(CAMPAIGN)
     assert record is not None and record.latest.round_due is not None
