@@ -281,7 +281,10 @@ class Runtime:
     def superseded_entries(self) -> SupersededEntries:
         database = self.database
         return SupersededEntries(
-            database["entries"], database["superseded_entries"], self.dependency("mongo")
+            database["entries"],
+            database["superseded_entries"],
+            self.dependency("mongo"),
+            keep_days=self.settings.housekeeping.superseded_days,
         )
 
     @cached_property

@@ -17,7 +17,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
@@ -272,9 +271,7 @@ class Eraser:
         return True
 
     def _bury(self, facts: Facts, report: ErasureReport, order: Order) -> None:
-        days = self._runtime.settings.housekeeping.erased_tombstone_days
-        expire = datetime.fromtimestamp(self._runtime.clock(), UTC) + timedelta(days=days)
-        self._runtime.replica.erase(facts.key, order, at=report.erased_at, expire=expire, run_id=RUN)
+        self._runtime.replica.erase(facts.key, order, at=report.erased_at, run_id=RUN)
         if facts.live and facts.replica is not None:
             report.taken.replica |= is_erased(facts.replica.order.created_at, report.erased_at)
 

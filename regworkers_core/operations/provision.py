@@ -19,7 +19,6 @@ from regworkers_core.adapters.mongo.entrants import FIELDS as ENTRANT_FIELDS
 from regworkers_core.adapters.mongo.entry_documents import ERASED_AT
 from regworkers_core.adapters.mongo.expiring import EXPIRES_AT
 from regworkers_core.adapters.mongo.reconcile_results import KEEP_DAYS as RECONCILE_DAYS
-from regworkers_core.adapters.mongo.superseded import KEEP_DAYS as SUPERSEDED_DAYS
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.operations.desired import LogGroup, Queue, Table, desired
 from regworkers_core.operations.provision_bucket import provision_bucket
@@ -97,10 +96,12 @@ _SPARSE = frozenset({*ENTRANT_FIELDS, "deletedAt", ERASED_AT})
 # MongoDB deletes a document so many days after the time in this field.
 EXPIRING: Mapping[str, tuple[str, int]] = {
     # Of `entries`, the tombstones of erased fans alone have the field.
-    **dict.fromkeys(("entries", "outbox", "selections", "selection_chunks", "codes"), (EXPIRES_AT, 0)),
+    **dict.fromkeys(
+        ("superseded_entries", "outbox", "selections", "selection_chunks", "codes"),
+        (EXPIRES_AT, 0),
+    ),
     "drain_log": ("at", DRAIN_LOG_DAYS),
     "reconcile_results": ("keptFrom", RECONCILE_DAYS),
-    "superseded_entries": ("keptFrom", SUPERSEDED_DAYS),
 }
 
 

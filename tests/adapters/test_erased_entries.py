@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from regworkers_core.runtime import Runtime
 from tests.support.shared import emptied, shared_namespace
 
 AT = "2026-11-25T08:00:00.000Z"
-EXPIRE = datetime(2126, 1, 1, tzinfo=UTC)
 _numbers = itertools.count()
 
 
@@ -59,7 +57,7 @@ def apply(runtime: Runtime, write: Write) -> Any:
 
 
 def erase(runtime: Runtime, key: EntryKey, at: str, source: Order | None = None) -> None:
-    runtime.replica.erase(key, source or Order(), at=at, expire=EXPIRE, run_id="erase")
+    runtime.replica.erase(key, source or Order(), at=at, run_id="erase")
 
 
 def stands(runtime: Runtime, key: EntryKey) -> dict[str, Any]:
@@ -89,7 +87,6 @@ def test_whatever_comes_in_whatever_order_no_erased_state_is_live(
         document = stands(runtime, key)
         if "deletedAt" not in document and document:
             assert document["_replication"]["createdAt"] > erased
-            assert "expiresAt" not in document, "or MongoDB would delete a live entry"
         else:
             assert "email" not in document
         if erased:
@@ -115,7 +112,6 @@ def test_the_tombstone_has_nothing_of_the_fan_not_even_what_others_wrote(runtime
         "_replication",
         "deletedAt",
         "erasedAt",
-        "expiresAt",
     }
     assert document["_replication"]["createdAt"] == moment(1), "the removal's event is that of the state"
 
@@ -145,7 +141,7 @@ def test_the_later_life_of_an_entry_stays_when_an_earlier_one_is_erased(runtime:
     erase(runtime, key, moment(4))
     document = stands(runtime, key)
     assert document["email"] == "a@example.com" and document["erasedAt"] == moment(4)
-    assert "deletedAt" not in document and "expiresAt" not in document
+    assert "deletedAt" not in document
 
 
 def test_no_repair_takes_the_tombstone_of_an_erased_fan_away(runtime: Runtime) -> None:

@@ -45,7 +45,7 @@ def test_a_funnel_needs_what_its_policy_allows(runtime: Runtime, monkeypatch: py
     compare("funnel", recorder)
 
 
-def test_only_archive_and_housekeeping_may_delete_objects_and_only_their_own() -> None:
+def test_few_roles_may_delete_objects_and_only_their_own() -> None:
     may = [
         (role, resource)
         for role in ROLES
@@ -55,5 +55,7 @@ def test_only_archive_and_housekeeping_may_delete_objects_and_only_their_own() -
     ]
     assert may == [
         ("archive", "arn:aws:s3:::PREFIXregworkers-artefacts/archive/*"),
+        ("erasure", "arn:aws:s3:::PREFIXregworkers-artefacts/dead-letters/*"),
+        ("housekeeping", "arn:aws:s3:::PREFIXregworkers-artefacts/pipeline/*"),
         ("housekeeping", "arn:aws:s3:::PREFIXregworkers-artefacts/reviews/*"),
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -68,7 +67,7 @@ def nothing_is_left(runtime: Runtime) -> None:
     """Of the fan; and all of the others is."""
     assert sort_keys(runtime) == {OTHER.sk, "INVITE#email#other@example.com"}
     stands = document(runtime, E1)
-    assert stands is not None and {"deletedAt", "erasedAt", "expiresAt"} <= set(stands)
+    assert stands is not None and {"deletedAt", "erasedAt"} <= set(stands)
     assert not {"email", "ref", "firstName", "_identity"} & set(stands)
     assert document(runtime, OTHER) is not None and source(runtime, OTHER) is not None
     assert runtime.superseded_entries.of_entry(E1) == []
@@ -366,9 +365,7 @@ def test_a_key_on_the_queue_is_refused_without_an_event_of_the_fan(runtime: Runt
     assert erased(runtime, E1).finished
     put(runtime, E1, **image)
     fresh(runtime)
-    runtime.replica.erase(
-        E1, lenient_order(image), at=OLD, expire=datetime(2126, 1, 1, tzinfo=UTC), run_id="test"
-    )
+    runtime.replica.erase(E1, lenient_order(image), at=OLD, run_id="test")
     send_keys(runtime.queue(runtime.names.replication_queue), [ReplicationItem(E1, Op.UPSERT)])
     report = run(runtime, "save")
     assert report.counts["resurrected"] == 1 and report.counts["events"] == 0

@@ -72,8 +72,8 @@ def test_an_entry_that_was_created_again_by_a_slow_clock_is_cured_and_brought_ba
     assert (source(runtime, E1) or {})["needsReplication"] is False, "the draw waits for no flag"
     (row,) = rows(runtime)
     assert row["former"] == former and row["campaignId"] == "summer" and row["entryId"] == "e1"
-    kept = row["keptFrom"].replace(tzinfo=UTC)
-    assert abs(datetime.now(UTC) - kept) < timedelta(minutes=5)
+    until = row["expiresAt"].replace(tzinfo=UTC)
+    assert abs(datetime.now(UTC) + timedelta(days=30) - until) < timedelta(minutes=5)
 
     listed = undo_acceptance(runtime, "summer")
     assert listed.counts[Now.RETURNABLE] == 1 and name_of(runtime) == "again"
@@ -230,8 +230,8 @@ def test_what_waits_for_a_draw_names_the_cure(runtime: Runtime) -> None:
     assert "--accept-source" in found[1]
 
 
-def test_copies_expire_after_thirty_days_and_those_of_a_fan_are_found_by_an_index(runtime: Runtime) -> None:
+def test_copies_expire_by_themselves_and_those_of_a_fan_are_found_by_an_index(runtime: Runtime) -> None:
     indexes = runtime.database["superseded_entries"].index_information().values()
     expiring = {each.get("expireAfterSeconds"): list(each["key"]) for each in indexes}
-    assert expiring[30 * 24 * 3600] == [("keptFrom", 1)]
+    assert expiring[0] == [("expiresAt", 1)]
     assert [("campaignId", 1), ("entryId", 1)] in [list(each["key"]) for each in indexes]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import Enum
 from typing import Any
 
@@ -17,7 +16,6 @@ from bson.dbref import DBRef
 from bson.errors import InvalidDocument
 from pymongo import UpdateOne
 
-from regworkers_core.adapters.mongo.expiring import EXPIRES_AT
 from regworkers_core.domain.entry import REPLICA_FIELDS
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.mail import comparable
@@ -152,12 +150,12 @@ def _update(write: Write, at: str, run_id: str) -> Document:
     absent = {name: "" for name in REPLICA_FIELDS if name not in write.fields}
     return {
         "$set": {**write.fields, _IDENTITY: _identity(write.fields), "_replication": custody},
-        "$unset": {**absent, "deletedAt": "", EXPIRES_AT: ""},
+        "$unset": {**absent, "deletedAt": ""},
     }
 
 
 def erasing(
-    key: EntryKey, stands: Document | None, order: Order, *, at: str, expire: datetime, run_id: str
+    key: EntryKey, stands: Document | None, order: Order, *, at: str, run_id: str
 ) -> tuple[Document, Document]:
     """Filter and update that leave of a document, exactly as it stands, the tombstone of an erased fan: no other
     field stays. Of a later life than the erasure only its time is kept. `order` is that of the source's state.
@@ -166,8 +164,7 @@ def erasing(
     erased_at = at if seen is None else max(at, seen.erased_at or "")
     if stands is not None and seen is not None and not is_erased(seen.order.created_at, at):
         return exactly(key, seen), {"$set": {ERASED_AT: erased_at}}
-    tombstone: Document = {"campaignId": key.campaign_id, "entryId": key.entry_id}
-    tombstone |= {ERASED_AT: erased_at, EXPIRES_AT: expire}
+    tombstone: Document = {"campaignId": key.campaign_id, "entryId": key.entry_id, ERASED_AT: erased_at}
     if stands is None or seen is None or seen.deleted_at is None:
         highest = order if seen is None else max(order, seen.order)
         custody = {**highest.as_fields(), "replicatedAt": at, "messageId": "", "runId": run_id}

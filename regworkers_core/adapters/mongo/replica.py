@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
 
@@ -247,14 +246,14 @@ class Replica:
         answer = self._dependency.call(lambda: self._collection.delete_one(exactly(key, stored)))
         return answer.deleted_count == 1
 
-    def erase(self, key: EntryKey, order: Order, *, at: str, expire: datetime, run_id: str) -> None:
+    def erase(self, key: EntryKey, order: Order, *, at: str, run_id: str) -> None:
         """Leave the tombstone of an erased fan, whatever stands: it refuses every live state with a `createdAt` up to
-        the ISO time `at`, and MongoDB deletes it at `expire`. Where a later life is stored, that one stays and only
-        the time is kept. `order` is that of the source's state, or `Order()`.
+        the ISO time `at`. Where a later life is stored, that one stays and only the time is kept. `order` is that of
+        the source's state, or `Order()`.
         """
         for _ in range(_SETTLE_ROUNDS):
             stands = self._dependency.call(lambda: self._collection.find_one({"_id": key.document_id}))
-            query, update = erasing(key, stands, order, at=at, expire=expire, run_id=run_id)
+            query, update = erasing(key, stands, order, at=at, run_id=run_id)
             try:
                 answer = self._dependency.call(
                     lambda query=query, update=update, new=stands is None: (  # type: ignore[misc]

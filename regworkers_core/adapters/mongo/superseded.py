@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pymongo import UpdateOne
@@ -17,13 +17,13 @@ from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
 from regworkers_core.adapters.mongo.entry_documents import IDENTITY_EMAIL, Document, canonical, erased_since
+from regworkers_core.adapters.mongo.expiring import EXPIRES_AT
 from regworkers_core.domain.entry import REPLICA_FIELDS
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import Dependency
 
-KEEP_DAYS = 30
 # What saving a source's state changes of a document, and therefore what brings the former version back.
 _CHANGED = (*REPLICA_FIELDS, IDENTITY_EMAIL.partition(".")[0], "_replication")
 
@@ -57,14 +57,20 @@ class SupersededEntries:
     """Over `entries` and `superseded_entries`. Every method raises TransientFailure when MongoDB cannot answer."""
 
     def __init__(
-        self, entries: Collection[Document], superseded: Collection[Document], dependency: Dependency
+        self,
+        entries: Collection[Document],
+        superseded: Collection[Document],
+        dependency: Dependency,
+        *,
+        keep_days: float,
     ) -> None:
         self._entries, self._superseded, self._dependency = entries, superseded, dependency
+        self._keep = timedelta(days=keep_days)
 
     def keep(self, lowerings: Sequence[Lowering], *, acceptance: str, at: str) -> list[Lowering]:
         """Copy what still stands as seen, under an id that a repeat finds again; returns what is kept for certain.
 
-        `at` is an ISO time; MongoDB deletes the copies KEEP_DAYS later.
+        `at` is an ISO time; MongoDB deletes the copies `keep_days` later.
         """
         documents = self._dependency.call(
             lambda: list(self._entries.find({"_id": {"$in": [each.key.document_id for each in lowerings]}}))
@@ -81,8 +87,7 @@ class SupersededEntries:
                             "campaignId": each.key.campaign_id,
                             "entryId": each.key.entry_id,
                             "acceptance": acceptance,
-                            # For the index that lets it expire.
-                            "keptFrom": datetime.fromisoformat(at),
+                            EXPIRES_AT: datetime.fromisoformat(at) + self._keep,
                             "order": each.order.as_fields(),
                             "former": stands[each.key.document_id],
                         },
@@ -113,7 +118,7 @@ class SupersededEntries:
         )
 
     def latest(self, campaign_id: str | None) -> str | None:
-        """The acceptance that was made last and is not taken back; None: there is none within KEEP_DAYS."""
+        """The acceptance that was made last and is not taken back; None: there is none left."""
         query = {**_of_campaign(campaign_id), "undo": None}
         found = self._dependency.call(
             lambda: self._superseded.find_one(query, {"acceptance": 1}, sort=[("acceptance", -1)])

@@ -1,4 +1,4 @@
-"""Documents of MongoDB that are over: closed incidents, closed dead letters, old actions, old minutes of drains."""
+"""Documents of MongoDB that are over: tombstones, closed incidents and dead letters, old actions, minutes of drains."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
 from regworkers_core.adapters.mongo.drain_log import KEEP_DAYS, minute_of
+from regworkers_core.adapters.mongo.entry_documents import ERASED_AT
 from regworkers_core.domain.alert import Change
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import Dependency
@@ -36,10 +37,24 @@ def parts(runtime: Runtime) -> Iterator[Part]:
         days: float | None,
         over: Callable[[float], Document],
         may_go: Callable[[Document], bool] = lambda _document: True,
+        collection: str = "",
     ) -> Part:
-        documents = Documents(runtime.database[name], runtime.dependency("mongo"), may_go)
+        documents = Documents(name, runtime.database[collection or name], runtime.dependency("mongo"), may_go)
         return Part(name, days, lambda dry_run: documents.tidy(days, over(days or 0.0), dry_run=dry_run))
 
+    # By then no message and no record of the stream is left that could bring an older state back.
+    yield part(
+        "tombstones",
+        settings.tombstones_days,
+        lambda days: {"deletedAt": {"$lt": before(days)}, ERASED_AT: {"$exists": False}},
+        collection="entries",
+    )
+    yield part(
+        "erased_tombstones",
+        settings.erased_tombstone_days,
+        lambda days: {ERASED_AT: {"$lt": before(days)}, "deletedAt": {"$exists": True, "$lt": before(days)}},
+        collection="entries",
+    )
     yield part("alerts", settings.alerts_days, closed, _everybody_knows)
     yield part("dead_letters", settings.dead_letters_days, closed)
     yield part(
@@ -61,17 +76,18 @@ class Documents:
 
     def __init__(
         self,
+        name: str,
         collection: Collection[dict[str, Any]],
         dependency: Dependency,
         may_go: Callable[[Document], bool],
     ) -> None:
-        self._collection, self._dependency, self._may_go = collection, dependency, may_go
+        self._name, self._collection, self._dependency, self._may_go = name, collection, dependency, may_go
 
     def tidy(
         self, days: float | None, over: Document, *, dry_run: bool, batch: int = _BATCH, most: int = _MOST
     ) -> Tidied:
         """At most `most` go at a time, `batch` a call."""
-        name, before = self._collection.name, self._size()
+        name, before = self._name, self._size()
         found = deleted = 0
         more = False
         for ids in self._pages(over, batch):

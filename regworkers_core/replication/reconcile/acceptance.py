@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from shlex import quote
 from typing import Any, Protocol
 
-from regworkers_core.adapters.mongo.superseded import KEEP_DAYS, Lowering
+from regworkers_core.adapters.mongo.superseded import Lowering
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, is_erased, lenient_order
 from regworkers_core.domain.timestamps import iso
@@ -117,7 +117,7 @@ class AcceptanceReport:
             return f"the source may not win: {self.refused_because}"
         if self.acceptance:
             undo = f"regworkers reconcile{_of(self.campaign_id)} --undo"
-            return f"the versions before are kept for {KEEP_DAYS} days, `{undo}` brings them back"
+            return f"the versions before are kept (`housekeeping.supersededDays`), `{undo}` brings them back"
         if not self.found:
             return ""
         command = f"regworkers reconcile{_of(self.campaign_id)} --repair --accept-source {self.found}"

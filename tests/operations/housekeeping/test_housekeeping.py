@@ -106,9 +106,10 @@ def over(done: Housekeeping) -> dict[str, int]:
     return {part.name: part.over for part in done.parts}
 
 
+TOMBSTONES = ("tombstones", "erased_tombstones")
 OF_CAMPAIGNS = ("claims", "pipeline", "outbox", "selections", "codes")
 EXPECTED = {
-    **dict.fromkeys(OF_CAMPAIGNS, 0),
+    **dict.fromkeys((*OF_CAMPAIGNS, *TOMBSTONES), 0),
     "alerts": 1,
     "dead_letters": 2,
     "operator_actions": 1,
@@ -169,6 +170,24 @@ def test_a_database_that_a_killed_drill_left_is_dropped_after_a_day(runtime: Run
         young.drop()
 
 
+def test_tombstones_go_after_their_period_and_those_of_erased_fans_later(runtime: Runtime) -> None:
+    stones: dict[str, dict[str, Any]] = {
+        "old": {"deletedAt": ago(31)},
+        "young": {"deletedAt": ago(29)},
+        "erased": {"deletedAt": ago(41), "erasedAt": ago(41)},
+        "erased-long-ago": {"deletedAt": ago(43), "erasedAt": ago(43)},
+        "erased-and-removed-again": {"deletedAt": ago(5), "erasedAt": ago(43)},
+        "live": {"email": "a@example.com"},
+        "a-later-life": {"email": "a@example.com", "erasedAt": ago(99)},
+    }
+    runtime.database["entries"].insert_many([{"_id": f"c:{name}", **each} for name, each in stones.items()])
+    done = keep_house(runtime, dry_run=False)
+    assert done.fine and done.deleted == 2
+    gone = {"c:old", "c:erased-long-ago"}
+    left = {each["_id"] for each in runtime.database["entries"].find()}
+    assert left == {f"c:{name}" for name in stones} - gone
+
+
 def test_one_that_is_opened_again_between_look_and_deletion_stays(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,7 +207,7 @@ def test_one_that_is_opened_again_between_look_and_deletion_stays(
 def test_a_cap_leaves_some_for_the_next_time(runtime: Runtime) -> None:
     collection = runtime.database["dead_letters"]
     collection.insert_many([{"_id": number} for number in range(7)])
-    documents = Documents(collection, runtime.dependency("mongo"), lambda _document: True)
+    documents = Documents("dead_letters", collection, runtime.dependency("mongo"), lambda _document: True)
     first = documents.tidy(1, {}, dry_run=False, batch=2, most=4)
     assert (first.deleted, first.more) == (4, True)
     second = documents.tidy(1, {}, dry_run=False, batch=2, most=4)
