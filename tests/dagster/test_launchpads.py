@@ -40,7 +40,7 @@ KNOWN = {
     "key": "the name of a file",
     "confirm": "a campaign and its phase, or a queue",
     "reason": "words that are published, or kept with the change",
-    "acceptFindings": "names of findings",
+    "accept": "names of findings",
     "queue": "a queue",
     "fingerprint": "a cause",
     "verdicts": "needed, unknown, superseded, gone",

@@ -23,7 +23,7 @@ ELIGIBILITY_FIELDS = {
     "requireVerifiedPhone",
     "maxPerUnit",
 }
-OPTIONS = ("--opens-at", "2026-01-01", "--closes-at", "2026-02-01", "--market", "berlin=2")
+OPTIONS = ("--opens-at", "2026-01-01T00:00:00Z", "--closes-at", "2026-02-01T00:00:00Z", "--market", "berlin=2")
 
 
 @pytest.fixture
