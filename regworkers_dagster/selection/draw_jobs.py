@@ -17,6 +17,7 @@ from regworkers_core.selection.assign.blocked import blocked_lines
 from regworkers_core.selection.assign.publish import retry_market
 from regworkers_core.selection.draw.annul import annul, preview
 from regworkers_core.selection.draw.artefacts import export
+from regworkers_core.selection.draw.gate import ACCEPTABLE, Acceptance
 from regworkers_core.selection.draw.held import lease_name
 from regworkers_core.selection.draw.striking import Striking
 from regworkers_core.selection.draw.terms import TopUp, parse_strikes
@@ -63,6 +64,11 @@ class ConfirmConfig(dg.Config):
     """Which result may go out."""
 
     confirm: str = Field(default="", description=_CONFIRM)
+    accept: list[str] = Field(
+        default=[],
+        description="Findings of the gate that are accepted all the same: " + ", ".join(ACCEPTABLE) + ".",
+    )
+    reason: str = Field(default="", description=REASON + "Why they are accepted: published with them.")
 
 
 class TopUpConfig(dg.Config):
@@ -154,7 +160,15 @@ def confirm_draw(launch: Launch, config: ConfirmConfig) -> Outcome:
     if not colon or not phase.isdecimal():
         raise RequestError(f"confirm should be {_CONFIRM}")
     campaign_id = launch.campaign_id(campaign)
-    run = draw_run(launch.runtime, campaign_id, launch.run_id, launch.tell, launch.stop, phase=int(phase))
+    run = draw_run(
+        launch.runtime,
+        campaign_id,
+        launch.run_id,
+        launch.tell,
+        launch.stop,
+        phase=int(phase),
+        accept=Acceptance.of(config.accept, config.reason, by=launch.who),
+    )
     step = run.publish(confirm)
     launch.result["publish"] = step.state
     warn_of_blocked(launch.context, campaign_id, step)

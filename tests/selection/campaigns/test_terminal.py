@@ -23,7 +23,14 @@ ELIGIBILITY_FIELDS = {
     "requireVerifiedPhone",
     "maxPerUnit",
 }
-OPTIONS = ("--opens-at", "2026-01-01T00:00:00Z", "--closes-at", "2026-02-01T00:00:00Z", "--market", "berlin=2")
+OPTIONS = (
+    "--opens-at",
+    "2026-01-01T00:00:00Z",
+    "--closes-at",
+    "2026-02-01T00:00:00Z",
+    "--market",
+    "berlin=2",
+)
 
 
 @pytest.fixture
@@ -86,7 +93,7 @@ def test_the_list_keeps_ids_whole_however_long_the_names(
 def test_a_definition_in_a_file_is_the_whole_campaign(ask: Ask, tmp_path: Path) -> None:
     file = tmp_path / "campaign.yml"
     file.write_text(
-        "campaignId: winter\nopensAt: 2026-01-01\nclosesAt: 2026-02-01\n"
+        "campaignId: winter\nopensAt: 2026-01-01T00:00:00Z\nclosesAt: 2026-02-01T00:00:00Z\n"
         "markets: [{marketId: berlin, capacity: 1}]\n"
     )
     mixed = ask("campaign", "create", "--file", str(file), "--market", "paris=1")
@@ -120,7 +127,14 @@ def test_a_campaign_for_invited_fans_is_created_from_options(ask: Ask) -> None:
 def test_who_creates_a_campaign_whose_opening_has_passed_is_told_what_begins_it(ask: Ask) -> None:
     past = ask("campaign", "create", "past", *OPTIONS)
     assert past.code == 0 and "campaign open past" in past.stderr
-    ahead = ("--opens-at", "2998-01-01", "--closes-at", "2999-01-01", "--market", "berlin=2")
+    ahead = (
+        "--opens-at",
+        "2998-01-01T00:00:00Z",
+        "--closes-at",
+        "2999-01-01T00:00:00Z",
+        "--market",
+        "berlin=2",
+    )
     assert ask("campaign", "create", "ahead", *ahead).stderr == ""
 
 
