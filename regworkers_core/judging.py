@@ -57,6 +57,17 @@ class Judgement:
     markdown: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How far a campaign's replication has come. `open` says in words what is not replicated, empty when all is.
+    `differences` counts by class what differs for certain while nothing is on its way: then they are all that is open,
+    and a person may accept them by name.
+    """
+
+    open: tuple[str, ...] = ()
+    differences: Mapping[str, int] = field(default_factory=dict)
+
+
 class Judge(Protocol):
     """Judges every live entry of a campaign at one moment."""
 

@@ -13,6 +13,7 @@ from regworkers_core.cli.naming import campaign_id_of
 from regworkers_core.cli.output import Format, FormatOption, answer
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.eligibility.campaign.judging import judge_campaign
+from regworkers_core.judging import Settlement
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.fencing import DrawBusy
 from regworkers_core.selection.draw.run import DrawRun
@@ -41,7 +42,7 @@ def seed_command(
         runtime,
         campaign_id,
         run_id=run_id,
-        settled=lambda _campaign: (),
+        settled=lambda _campaign: Settlement(),
         judge=partial(judge_campaign, runtime),
         # What is still missing is said at once.
         patience_seconds=0.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from regworkers_core.judging import Settlement
 from regworkers_core.replication.enqueue.peek import has_unread
 from regworkers_core.replication.reconcile import Kind, reconcile
 from regworkers_core.replication.reconcile.acceptance import how_to_accept
@@ -32,8 +33,9 @@ def settled(
     on_phase: Callable[[str], None] = lambda _text: None,
     sleep: Callable[[float], object] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
-) -> list[str]:
-    """What is still open, in words; empty when the campaign's entries are replicated to the last one.
+) -> Settlement:
+    """What is still open; nothing when the campaign's entries are replicated to the last one. Erased entries are none
+    of it, nor states that replication refuses and of which the replica holds no older one: neither is in a pool.
 
     Waits up to `selection.settleSeconds` for stream and queue to run dry. Other campaigns share them and may
     keep them busy, so it is the comparison of this campaign, with nothing on its way, that decides.
@@ -55,10 +57,12 @@ def settled(
         sleep(_LOOK_SECONDS)
     stuck = (unread or depth) and len(looks) == 1
     result = reconcile(runtime, campaign_id, on_phase=on_phase)
-    # What was erased takes part in nothing, wherever it came from.
+    # What was erased takes part in nothing, wherever it came from, and neither does what was never taken.
     counts = {kind: number for kind, number in result.counts.items() if number and kind is not Kind.ERASED}
+    if counts.pop(Kind.REJECTED, 0) and result.rejected_held:
+        counts[Kind.REJECTED] = result.rejected_held
     if not counts:
-        return []
+        return Settlement()
     open_now = [f"{number} {kind.value}" for kind, number in counts.items()]
     if depth:
         open_now.append(f"{depth} messages wait on {queue.name}")
@@ -66,10 +70,15 @@ def settled(
         open_now.append("the stream has unread records")
     if Kind.AHEAD in counts:
         open_now.append(how_to_accept(campaign_id))
+    differences: dict[str, int] = {}
+    # What is not replicated because it still waits there is no difference that anybody could accept.
+    if Kind.NOT_YET not in counts and not unread and not depth:
+        differences = {kind.value: number for kind, number in counts.items()}
     if stuck:
         # A repair would queue the same entries once more, behind those that nobody takes.
         drains = [*(["`regworkers drain enqueue`"] if unread else []), "`regworkers drain save`"]
-        return [*open_now, f"nothing moved meanwhile: is no drain running? By hand: {', then '.join(drains)}"]
-    if list(counts) == [Kind.AHEAD]:
-        return open_now
-    return [*open_now, f"`regworkers reconcile --campaign {campaign_id} --repair` repairs it and says more"]
+        help_ = f"nothing moved meanwhile: is no drain running? By hand: {', then '.join(drains)}"
+        return Settlement((*open_now, help_), differences)
+    if list(counts) != [Kind.AHEAD]:
+        open_now.append(f"`regworkers reconcile --campaign {campaign_id} --repair` repairs it and says more")
+    return Settlement(tuple(open_now), differences)

@@ -43,7 +43,7 @@ def import_for_berlin(runtime: Runtime, folder: Path, upload: str) -> None:
 
 def draw_it(runtime: Runtime) -> None:
     """As a run does it, which asks whether replication has settled, first."""
-    assert settled(runtime, CAMPAIGN), "nothing but the replica holds these entries"
+    assert settled(runtime, CAMPAIGN).open, "nothing but the replica holds these entries"
     drawn(runtime)
 
 

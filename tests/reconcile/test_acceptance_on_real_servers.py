@@ -224,7 +224,9 @@ def test_a_field_that_only_the_new_state_has_goes_when_the_former_one_comes_back
 
 def test_what_waits_for_a_draw_names_the_cure(runtime: Runtime) -> None:
     created_again_by_a_slow_clock(runtime)
-    found = settled(runtime, "summer", sleep=lambda _seconds: None)
+    settlement = settled(runtime, "summer", sleep=lambda _seconds: None)
+    found = settlement.open
+    assert settlement.differences == {"ahead": 1}
     assert found[0] == "1 ahead" and len(found) == 2
     assert "regworkers reconcile --campaign summer --repair --dry-run" in found[1]
     assert "--accept-source" in found[1]

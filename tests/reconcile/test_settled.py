@@ -9,7 +9,11 @@ from tests.support.drains import replicate_all, run
 
 
 def look(runtime: Runtime) -> list[str]:
-    return settled(runtime, "summer", sleep=lambda _seconds: None)
+    return list(settled(runtime, "summer", sleep=lambda _seconds: None).open)
+
+
+def differences(runtime: Runtime) -> dict[str, int]:
+    return dict(settled(runtime, "summer", sleep=lambda _seconds: None).differences)
 
 
 def test_nothing_is_open_once_stream_and_queue_are_drained(runtime: Runtime) -> None:
@@ -47,7 +51,7 @@ def test_while_replication_moves_a_repair_is_what_helps(runtime: Runtime) -> Non
         "summer",
         sleep=lambda _seconds: run(runtime, "enqueue"),
         clock=lambda: next(times),
-    )
+    ).open
     patient.mongo.close()
     assert "1 messages wait on" in found[1] and "drain" not in found[-1]
     assert "reconcile --campaign summer --repair" in found[-1]
@@ -59,6 +63,9 @@ def test_a_replica_that_was_changed_by_hand_keeps_the_campaign_open(runtime: Run
     replicate_all(runtime)
     runtime.database["entries"].delete_one({"_id": key.document_id})
     assert look(runtime)[0] == "1 missing"
+    assert differences(runtime) == {"missing": 1}, "nothing is on its way: a person may accept it"
+    entries.put(runtime, entries.key("two"))
+    assert differences(runtime) == {}, "what still waits is no difference"
 
 
 def test_other_campaigns_that_are_busy_do_not_keep_a_campaign_open(runtime: Runtime) -> None:

@@ -20,7 +20,7 @@ from regworkers_core.domain.reasons import Failure, RequestError
 from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.judging import Judge, Tell
+from regworkers_core.judging import Judge, Settlement, Tell
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.publish import publish_phase
 from regworkers_core.selection.campaigns import lifecycle
@@ -28,14 +28,14 @@ from regworkers_core.selection.codes.precheck import check_codes
 from regworkers_core.selection.draw import allocation, commitment, freezing, reporting, seeding
 from regworkers_core.selection.draw.artefacts import public_key, publish_once
 from regworkers_core.selection.draw.confirming import Confirming
-from regworkers_core.selection.draw.gate import Acceptance
+from regworkers_core.selection.draw.gate import RECONCILE, Acceptance
 from regworkers_core.selection.draw.opening import await_writers, refuse_late_strikes, terms_of_first
 from regworkers_core.selection.draw.rounds import Patience
 from regworkers_core.selection.draw.striking import require_in_pool
 from regworkers_core.selection.maths.beside import ACCEPTED, Accepted, accepted_bytes
 from regworkers_core.selection.notify.holding import settle
 
-Settled = Callable[[str], Sequence[str]]
+Settled = Callable[[str], Settlement]
 
 
 class NotSettled(Failure):
@@ -149,8 +149,7 @@ class DrawRun(Confirming):
             ):
                 return Step("judge", "awaiting", {"campaignId": self.campaign_id})
             self._tell("waiting for replication")
-            if findings := self._settled(self.campaign_id):
-                raise NotSettled(self.campaign_id, findings)
+            differences, accepted = self._settle(first)
             lifecycle.advance(
                 self._runtime,
                 self.campaign_id,
@@ -167,8 +166,27 @@ class DrawRun(Confirming):
                     self._runtime, campaign, self._judge, as_of, bench, lease.token, self._tell
                 )
             self._on_step("draw.after_judge")
-            self._decide(lease, 1, {"eligibility": judged, "asOf": as_of, "terms": terms})
+            decided = {"eligibility": judged, "asOf": as_of, "terms": terms}
+            with self._audited(1, accepted):
+                self._decide(
+                    lease, 1, {**decided, "differences": dict(differences), "accepted": list(accepted)}
+                )
         return Step("judge", "done", {**judged, **codes.as_facts()}, told.markdown)
+
+    def _settle(self, first: PhaseRecord | None) -> tuple[Mapping[str, int], Sequence[Mapping[str, str]]]:
+        """What differs although the pool is frozen, and the line that accepts it: a person says so by name, in this
+        run, or of the same differences in one that died before the freeze. Raises NotSettled.
+        """
+        found = self._settled(self.campaign_id)
+        if not found.open:
+            return {}, ()
+        if found.differences and RECONCILE in self._accept.findings:
+            return found.differences, self._accept.lines(self._now(), [RECONCILE])
+        if first is not None and first.accepted and first.fields.get("differences") == found.differences:
+            return found.differences, first.accepted
+        how = f"`regworkers draw run {self.campaign_id} --accept-finding {RECONCILE} --reason TEXT`"
+        accepts = f"{how} draws all the same, and the reason is published"
+        raise NotSettled(self.campaign_id, [*found.open, *([accepts] if found.differences else [])])
 
     def _strike(self, lease: Lease, campaign: Campaign, first: PhaseRecord) -> None:
         """Strikes that come after the freeze still count, as long as no manifest stands."""

@@ -14,6 +14,7 @@ from regworkers_core.domain.beacon import QUICKNET, QUICKNET_HASH
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.judging import Settlement
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.explaining import explain
 from regworkers_core.selection.campaigns.status import read_campaign_status
@@ -250,7 +251,7 @@ def _draw(runtime: Runtime, **options: Any) -> DrawRun:
         runtime,
         CAMPAIGN,
         run_id="test-run",
-        settled=lambda _campaign: (),
+        settled=lambda _campaign: Settlement(),
         judge=partial(everybody, runtime),
         **options,
     )

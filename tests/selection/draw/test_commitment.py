@@ -13,6 +13,7 @@ from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.judging import Settlement
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import InputDiffers, public_key
 from regworkers_core.selection.draw.run import DrawRun
@@ -53,7 +54,7 @@ def run_of(runtime: Runtime, clock: Clock, on_step: OnStep = no_step) -> DrawRun
         runtime,
         CAMPAIGN,
         run_id="test-run",
-        settled=lambda _campaign: (),
+        settled=lambda _campaign: Settlement(),
         judge=partial(everybody, runtime),
         stop=Waiting(clock),
         on_step=on_step,

@@ -13,6 +13,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Notice, NoticeType
 from regworkers_core.engine.held_lease import held_lease
 from regworkers_core.engine.leases import LeaseHolder
+from regworkers_core.judging import Settlement
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export
 from regworkers_core.selection.draw.held import DrawBusy, lease_name
@@ -93,7 +94,7 @@ def test_what_made_a_freeze_fail_can_be_mended_and_is_judged_anew(runtime: Runti
 def test_a_campaign_that_is_not_replicated_says_what_is_open(runtime: Runtime) -> None:
     close_campaign(runtime)
     with pytest.raises(NotSettled, match="3 entries are missing"):
-        draw(runtime, settled=lambda _campaign: ["3 entries are missing"]).judge()
+        draw(runtime, settled=lambda _campaign: Settlement(("3 entries are missing",))).judge()
     assert status(runtime) == "CLOSED"
 
 

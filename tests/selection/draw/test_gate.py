@@ -10,13 +10,14 @@ import pytest
 
 from regworkers_core.domain.beacon import QUICKNET_HASH
 from regworkers_core.domain.reasons import RequestError
+from regworkers_core.judging import Settlement
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw import gate
 from regworkers_core.selection.draw.artefacts import InputDiffers
 from regworkers_core.selection.draw.gate import Acceptance, GateClosed, NotAccepted
 from regworkers_core.selection.draw.held import lease_name
-from regworkers_core.selection.draw.run import DrawRun
+from regworkers_core.selection.draw.run import DrawRun, NotSettled
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.maths.files import sha256_hex
@@ -172,6 +173,34 @@ def test_the_settings_publish_nothing_with_a_finding_and_accept_none(waiting: Ru
     change(waiting, **{"report.biasAudit": []})
     assert draw(automatic).publish().state == "done"
     automatic.mongo.close()
+
+
+def test_a_pool_is_frozen_with_differences_only_if_a_person_accepts_them_by_name(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    ahead = Settlement(("2 ahead",), {"ahead": 2})
+    lag = Settlement(("3 missing", "the stream has unread records"))
+    with pytest.raises(NotSettled, match="--accept-finding reconcile"):
+        draw(runtime, settled=lambda _: ahead).judge()
+    with pytest.raises(NotSettled, match="unread"):
+        accepting(runtime, "reconcile", settled=lambda _: lag).judge()
+    accepting(runtime, "reconcile", settled=lambda _: ahead).judge()
+    # One that died before the freeze is gone on with, as long as nothing else differs.
+    assert draw(runtime, settled=lambda _: ahead).judge().state == "done"
+    with pytest.raises(NotSettled):
+        draw(runtime, settled=lambda _: Settlement(("3 ahead",), {"ahead": 3})).judge()
+    accepting(runtime, "reconcile", settled=lambda _: ahead).judge()
+    for step in (
+        DrawRun.freeze,
+        DrawRun.commit,
+        DrawRun.seed,
+        DrawRun.rank,
+        DrawRun.allocate,
+        DrawRun.report,
+    ):
+        step(draw(runtime))
+    assert draw(runtime).publish(WORD).state == "done"
+    assert [line["finding"] for line in orjson.loads(artefact(runtime, "accepted.json"))] == ["reconcile"]
+    assert found(runtime) == ["reconcile"]
 
 
 def test_a_name_without_a_reason_and_a_reason_without_a_name_are_refused() -> None:

@@ -12,7 +12,7 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.judging import JudgedEntry, JudgedWriter, Judgement, Tell
+from regworkers_core.judging import JudgedEntry, JudgedWriter, Judgement, Settlement, Tell
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.gate import Acceptance
 from regworkers_core.selection.draw.run import DrawRun, Step
@@ -101,7 +101,7 @@ def draw(
     run_id: str = "test-run",
     phase: int | None = None,
     strikes: tuple[tuple[str, str], ...] = (),
-    settled: Callable[[str], Sequence[str]] = lambda _campaign: (),
+    settled: Callable[[str], Settlement] = lambda _campaign: Settlement(),
     on_step: OnStep = no_step,
     stop: StopSignal | None = None,
     accept: Acceptance | None = None,
