@@ -40,6 +40,7 @@ _FIELDS: list[pa.Field[Any]] = [
     pa.field("created_at", pa.string()),
     pa.field("mail_domain", pa.string()),
     pa.field("reasons", _TEXTS),
+    pa.field("is_rejected", pa.bool_()),
 ]
 _SCHEMA = pa.schema(_FIELDS)
 
@@ -81,7 +82,8 @@ class Judge(Protocol):
 class JudgedEntry(NamedTuple):
     """One live entry. `ref` and `unit` are None where it has none, `markets` are as the fan gave them; `reasons`
     are all the rules that it fails, the primary one first, and empty for an eligible entry. `mail_domain` is
-    comparable, or `OTHER_DOMAINS`.
+    comparable, or `OTHER_DOMAINS`. `is_rejected`: replication refuses a newer state of the entry, so that this is not
+    what its fan wants.
     """
 
     entry_id: str
@@ -93,6 +95,7 @@ class JudgedEntry(NamedTuple):
     created_at: str
     mail_domain: str
     reasons: Sequence[str] = ()
+    is_rejected: bool = False
 
     @classmethod
     def of(
@@ -101,6 +104,8 @@ class JudgedEntry(NamedTuple):
         fields: Mapping[str, Any],
         reasons: Sequence[str] = (),
         mail_domain: str = OTHER_DOMAINS,
+        *,
+        is_rejected: bool = False,
     ) -> JudgedEntry:
         """From the fields of the replica. An id that is none of a draw's becomes empty: it may be a fan's data, and
         is invalid whatever it is.
@@ -116,6 +121,7 @@ class JudgedEntry(NamedTuple):
             created_at if isinstance(created_at, str) else "",
             mail_domain,
             reasons,
+            is_rejected,
         )
 
 

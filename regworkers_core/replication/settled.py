@@ -14,6 +14,7 @@ from regworkers_core.runtime import Runtime
 _LOOK_SECONDS = 2.0
 # Enough for some thousand shards; less than all of them proves nothing.
 _STREAM_SECONDS = 30.0
+_IN_NO_POOL = frozenset({Kind.ERASED, Kind.REJECTED})
 
 
 def on_its_way(runtime: Runtime) -> str:
@@ -35,7 +36,7 @@ def settled(
     clock: Callable[[], float] = time.monotonic,
 ) -> Settlement:
     """What is still open; nothing when the campaign's entries are replicated to the last one. Erased entries are none
-    of it, nor states that replication refuses and of which the replica holds no older one: neither is in a pool.
+    of it, nor those of which replication refuses a state: neither takes part in a draw.
 
     Waits up to `selection.settleSeconds` for stream and queue to run dry. Other campaigns share them and may
     keep them busy, so it is the comparison of this campaign, with nothing on its way, that decides.
@@ -57,10 +58,7 @@ def settled(
         sleep(_LOOK_SECONDS)
     stuck = (unread or depth) and len(looks) == 1
     result = reconcile(runtime, campaign_id, on_phase=on_phase)
-    # What was erased takes part in nothing, wherever it came from, and neither does what was never taken.
-    counts = {kind: number for kind, number in result.counts.items() if number and kind is not Kind.ERASED}
-    if counts.pop(Kind.REJECTED, 0) and result.rejected_held:
-        counts[Kind.REJECTED] = result.rejected_held
+    counts = {kind: number for kind, number in result.counts.items() if number and kind not in _IN_NO_POOL}
     if not counts:
         return Settlement()
     open_now = [f"{number} {kind.value}" for kind, number in counts.items()]

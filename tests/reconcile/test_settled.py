@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from regworkers_core.replication.reconcile import Kind, reconcile
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
 from tests.support import entries
@@ -73,3 +74,13 @@ def test_other_campaigns_that_are_busy_do_not_keep_a_campaign_open(runtime: Runt
     replicate_all(runtime)
     entries.put(runtime, entries.key("other", campaign_id="winter"))
     assert look(runtime) == []
+
+
+def test_a_state_that_replication_refuses_keeps_no_campaign_open(runtime: Runtime) -> None:
+    key = entries.key("one")
+    entries.put(runtime, key)
+    replicate_all(runtime)
+    entries.put(runtime, key, version=2, email=None)
+    replicate_all(runtime)
+    assert reconcile(runtime, "summer").counts[Kind.REJECTED] == 1
+    assert look(runtime) == [] and differences(runtime) == {}

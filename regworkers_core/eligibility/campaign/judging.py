@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.eligibility import Fact, Known, Source
 from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.eligibility.campaign.outside import Asked, Outside, outside
@@ -33,6 +34,7 @@ _ALONE: frozenset[Identity] = frozenset()
 
 class _Read(NamedTuple):
     key: EntryKey
+    order: Order
     fields: Mapping[str, Any]
     subject: Subject
     is_dated: bool
@@ -62,10 +64,12 @@ def judge_entries(runtime: Runtime, campaign: Campaign, *, as_of: str, folder: P
     ):
         work = _CampaignJudge(campaign, as_of, asked)
         for batch in _read(runtime, campaign, tally):
+            work.rejected |= _rejected(runtime, batch)
             for read, codes in zip(batch, work.alone(batch), strict=True):
                 staging.add(read.key, read.subject, read.fields, codes, is_dated=read.is_dated)
             tell(f"{staging.count:,} entries judged")
         asked.require_that_somebody_is_known()
+        tally.rejected = len(work.rejected)
         tell("comparing the entries with each other")
         for entries in staging.entries():
             for judged in work.together(entries):
@@ -80,6 +84,8 @@ class _CampaignJudge:
         self._campaign_id = campaign.campaign_id
         self._as_of = AsOf(seconds(as_of) or 0.0, as_of)
         self._outside = outside
+        # Ids of entries of which replication refuses a newer state: each has an open dead letter, so they are few.
+        self.rejected: set[str] = set()
 
     def alone(self, batch: Sequence[_Read]) -> list[list[str]]:
         """The codes of each entry as if there were no other."""
@@ -101,7 +107,13 @@ class _CampaignJudge:
         }
         for each in entries:
             key = EntryKey(self._campaign_id, each.entry_id)
-            yield JudgedEntry.of(key, each.fields, codes.get(each.entry_id, each.codes), each.mail_domain)
+            yield JudgedEntry.of(
+                key,
+                each.fields,
+                codes.get(each.entry_id, each.codes),
+                each.mail_domain,
+                is_rejected=each.entry_id in self.rejected,
+            )
 
     def _codes(
         self, subject: Subject, asked: Asked, duplicates: frozenset[Identity], household: int
@@ -133,9 +145,17 @@ def _read(runtime: Runtime, campaign: Campaign, tally: Tally) -> Iterator[list[_
         if not is_dated:
             tally.undated += 1
             subject = subject_of(stored.fields, entry_id=key.entry_id, created_at=campaign.opens_at)
-        batch.append(_Read(key, stored.fields, subject, is_dated))
+        batch.append(_Read(key, stored.order, stored.fields, subject, is_dated))
         if len(batch) == ROWS:
             yield batch
             batch = []
     if batch:
         yield batch
+
+
+def _rejected(runtime: Runtime, batch: Sequence[_Read]) -> set[str]:
+    """Entries with an open dead letter about a newer state than the one that was read: it cannot be saved."""
+    refused = runtime.dead_letters.open_orders([read.key for read in batch])
+    return {
+        read.key.entry_id for read in batch if any(order > read.order for order in refused.get(read.key, ()))
+    }

@@ -30,6 +30,7 @@ class Tally:
     as_of: str
     entries: int = 0
     undated: int = 0
+    rejected: int = 0
     primary: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     by_market: dict[str, Counter[str]] = field(default_factory=dict)
@@ -61,6 +62,11 @@ class Tally:
                 f"{self.undated:,} entries have no createdAt that can be read: they count as entered when the campaign"
                 " opened, after all others."
             )
+        if self.rejected:
+            notes.append(
+                f"{self.rejected:,} entries are judged as they were before a change that replication refuses (see their"
+                " dead letters): a draw leaves them out with REJECTED."
+            )
         if uninvited := self.failed[NOT_INVITED.code]:
             notes.append(
                 f"NOT_INVITED ({uninvited:,}): invites that have expired since can not be told from none."
@@ -77,6 +83,7 @@ class Tally:
             "eligible": eligible,
             "ineligible": self.entries - eligible,
             "undated": self.undated,
+            "rejected": self.rejected,
             "notes": self.notes,
             "primaryReasons": {code: self.primary[code] for code in self.codes if code != ELIGIBLE},
             "failedRules": {

@@ -197,10 +197,6 @@ class Comparison:
         )
         return {kind: found.get(kind.value, 0) for kind in Kind}
 
-    def count_held(self, kind: Kind) -> int:
-        """Differences of a kind whose entry lives in the replica, in whatever state."""
-        return self._number("SELECT count(*) FROM difference WHERE kind = ? AND r_live", [kind.value])
-
     def orphans(self) -> list[Orphans]:
         """By campaign, those with the most first."""
         rows = self._database.execute(

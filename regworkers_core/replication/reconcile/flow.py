@@ -164,7 +164,6 @@ class Reconciliation:
                 self._phase(f"{waiting} may be on their way: looking again after the lag objective")
             generations = judge.recheck(source_read_at, self._generations)
             counts, totals = comparison.counts(), comparison.totals()
-            rejected_held = comparison.count_held(Kind.REJECTED)
             samples = {
                 kind: comparison.samples(kind, self._samples) for kind, number in counts.items() if number
             }
@@ -188,7 +187,6 @@ class Reconciliation:
             samples=samples,
             generations=generations,
             seconds=self._clock() - began,
-            rejected_held=rejected_held,
             repair=repaired,
             acceptance=accepted,
         )

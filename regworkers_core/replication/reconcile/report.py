@@ -83,8 +83,6 @@ class ReconcileResult:
     samples: Mapping[Kind, tuple[str, ...]]
     generations: int
     seconds: float
-    # Of the rejected ones, those of which the replica holds an older state.
-    rejected_held: int = 0
     repair: RepairReport | None = None
     acceptance: AcceptanceReport | None = None
 

@@ -102,6 +102,7 @@ def _unfit(entry: JudgedEntry, preferences: list[str]) -> list[str]:
     """Why an entry cannot be in a draw, whoever it belongs to."""
     ref, unit = entry.ref, entry.unit
     found = {
+        "REJECTED": entry.is_rejected,
         "INVALID_REF": ref is None or not is_selection_id(ref),
         "INVALID_UNIT": unit is not None and not is_selection_id(unit),
         "INVALID_WEIGHT": not 1 <= entry.weight <= MAX_WEIGHT,

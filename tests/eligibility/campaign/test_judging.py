@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from regworkers_core.domain.eligibility import Known, Source
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.domain.user import User
@@ -237,6 +238,20 @@ def test_a_record_tells_the_region_and_goes_before_what_the_entry_says(tmp_path:
 def test_removed_entries_are_not_judged(tmp_path: Path) -> None:
     gone = {"campaignId": "summer", "entryId": "gone"}
     assert World([gone, entry("a")]).judge(tmp_path) == {"a": []}
+
+
+def test_an_entry_whose_newer_state_is_refused_is_marked_for_the_draw(tmp_path: Path) -> None:
+    world = World([entry("a"), entry("b"), entry("c")])
+    # The replica of this world holds everything under the lowest order.
+    world.refused = {"b": {Order("2026-01-11T00:00:00.000Z", 2, "")}, "c": {Order()}}
+    world.judge(tmp_path)
+    assert {each.entry_id: each.is_rejected for each in read_judged(tmp_path)} == {
+        "a": False,
+        "b": True,
+        "c": False,
+    }
+    assert world.tally is not None and world.tally.rejected == 1
+    assert "REJECTED" in world.tally.notes[0]
 
 
 def test_the_numbers_add_up_by_reason_market_and_day_and_hold_nobodys_data(tmp_path: Path) -> None:

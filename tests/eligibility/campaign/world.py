@@ -58,6 +58,8 @@ class World:
     asked: list[int] = field(default_factory=list)
     asked_users: set[str] = field(default_factory=set)
     tally: Tally | None = None
+    # The orders of states that replication has refused, by entry id.
+    refused: dict[str, set[Order]] = field(default_factory=dict)
 
     def invite(self, value: str, ttl: int, kind: InviteType = InviteType.EMAIL) -> None:
         self.invites[invite_key(CAMPAIGN, kind, value)] = ttl
@@ -67,6 +69,7 @@ class World:
         runtime: Any = SimpleNamespace(
             replica=SimpleNamespace(scan=self._scan),
             invites=SimpleNamespace(ttls=self._ttls),
+            dead_letters=SimpleNamespace(open_orders=self._open_orders),
             services=SimpleNamespace(user=SimpleNamespace(get=self._user)),
             settings=SimpleNamespace(
                 eligibility=SimpleNamespace(threads=4, campaign_user_lookups=self.lookups)
@@ -83,6 +86,9 @@ class World:
             removed = "email" not in fields and "ref" not in fields
             key = EntryKey(campaign_id, fields["entryId"])
             yield key, Stored(Order(), None if removed else fields, {}, AS_OF if removed else None)
+
+    def _open_orders(self, keys: Sequence[EntryKey]) -> dict[EntryKey, set[Order]]:
+        return {key: self.refused[key.entry_id] for key in keys if key.entry_id in self.refused}
 
     def _ttls(self, keys: Sequence[TableKey]) -> dict[TableKey, int]:
         self.asked.append(len(keys))

@@ -78,6 +78,15 @@ def test_an_entry_that_cannot_take_part_is_left_out_with_its_reason(
     assert counts.entries == counts.eligible + sum(counts.excluded.values()) == 2
 
 
+def test_an_entry_of_which_a_newer_state_is_refused_takes_no_part(tmp_path: Path) -> None:
+    judged = [
+        JudgedEntry.of(EntryKey(CAMPAIGN, each["entryId"]), each, is_rejected=number == 1)
+        for number, each in enumerate((entry(1), entry(2)), 1)
+    ]
+    counts = write_pool(judged, MARKETS, tmp_path)
+    assert (counts.entries, counts.eligible, dict(counts.excluded)) == (2, 1, {"REJECTED": 1})
+
+
 def test_nothing_of_a_mail_address_is_kept_but_the_domain_that_was_judged_to_be_one_of_many(
     tmp_path: Path,
 ) -> None:
