@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeGuard
 
+from regworkers_core.domain.timestamps import iso, seconds
+
 
 class Order(NamedTuple):
     """(createdAt, version, updatedAt), compared in that order; a missing part is the smallest value.
@@ -26,6 +28,8 @@ _LARGEST = 2**63 - 1
 _DIGITS = 19
 # Characters of a time. An ISO-8601 time has some 30: more is none, and would not fit into a message.
 LONGEST_TIME = 64
+# Of a time in the contract's form.
+_TIME = len("2026-01-01T00:00:00.000Z")
 # Above every version that a writer gives.
 LAST_VERSION = _LARGEST
 
@@ -58,11 +62,23 @@ def lenient_order(fields: Mapping[str, Any]) -> Order:
     )
 
 
-def is_erased(created_at: str, erased_at: str | None) -> bool:
-    """Whether a state belongs to a life of the entry that was erased: it was created up to the erasure. Both are ISO
-    times of the contract, which sort as they are; one without `createdAt` always does.
+def life(created_at: str) -> str:
+    """When a life of an entry began, to be compared with an erasure: `createdAt` in the contract's form, whatever form
+    or zone its writer chose. Empty, which is before every erasure, for a text that is no time.
     """
-    return erased_at is not None and created_at <= erased_at
+    moment = seconds(created_at)
+    try:
+        text = "" if moment is None else iso(moment)
+    except (OverflowError, ValueError):
+        return ""
+    return text if len(text) == _TIME else ""
+
+
+def is_erased(created_at: str, erased_at: str | None) -> bool:
+    """Whether a state belongs to a life of the entry that was erased: it was created up to the erasure, a time of the
+    contract. One whose `createdAt` is missing, or no time, always does: nothing says that it is a later one.
+    """
+    return erased_at is not None and life(created_at) <= erased_at
 
 
 def removal_order(fields: Mapping[str, Any]) -> Order | None:

@@ -10,7 +10,7 @@ from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order, is_erased, lenient_order
+from regworkers_core.domain.order import Order, is_erased, lenient_order, life
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.eligibility.standing import identities_of
 from regworkers_core.eligibility.subject import Identity
@@ -59,10 +59,10 @@ class Facts:
         return gone and replica is not None and replica.erased_at is not None and replica.erased_at >= at
 
     def newest(self) -> str:
-        """The latest `createdAt` of a live state, empty without any."""
-        states = [self.source_order.created_at] if self.source is not None else []
+        """When the latest live state was created, in the contract's form; empty without any that says so."""
+        states = [life(self.source_order.created_at)] if self.source is not None else []
         if self.live and self.replica is not None:
-            states.append(self.replica.order.created_at)
+            states.append(life(self.replica.order.created_at))
         return max(states, default="")
 
     @property

@@ -9,7 +9,7 @@ import pytest
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.erasure.again import pending, replay
 from regworkers_core.erasure.ledger import SECRET
-from regworkers_core.replication.reconcile import reconcile
+from regworkers_core.replication.reconcile import Kind, reconcile
 from regworkers_core.runtime import Runtime
 from tests.erasure.world import Killed, enter, erased, killed_at, plant, sort_keys
 from tests.support.drains import replicate_all
@@ -122,9 +122,37 @@ def test_without_the_key_of_the_ledger_nothing_is_called_fine(runtime: Runtime) 
     )
     with pytest.raises(UsageError, match=SECRET):
         replay(runtime)
+    # A new key would make the erasures before it unknown for good, and `replay` would call that fine.
+    enter(runtime, E2)
+    with pytest.raises(UsageError, match=SECRET):
+        erased(runtime, E2)
+    with pytest.raises(UsageError, match=SECRET):
+        replay(runtime)
+    assert source(runtime, E2) is not None
 
 
 def test_nothing_was_ever_erased(runtime: Runtime) -> None:
     enter(runtime, E1)
     looked = replay(runtime)
     assert looked.finished and (looked.recorded, looked.looked_at) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "created_at",
+    ["no time at all", "2126-01-01T12:00:00Z", "2126-01-01T20:00:00+10:00"],
+)
+def test_an_entry_whose_creation_its_writer_wrote_otherwise_is_erased_and_stays_so_after_a_restore(
+    runtime: Runtime, created_at: str
+) -> None:
+    image = enter(runtime, E1, createdAt=created_at, updatedAt=created_at)
+    replicate_all(runtime)
+    assert (document(runtime, E1) or {})["email"]
+    report = erased(runtime, E1)
+    assert report.complete and not report.registered_again, report.as_dict()
+    restore_table(runtime, image)
+    replicate_all(runtime)
+    assert "email" not in (document(runtime, E1) or {})
+    assert pending(runtime).found == 1
+    assert reconcile(runtime, "summer", repair=True).counts[Kind.ERASED] == 1
+    runtime.database["entries"].delete_many({})
+    assert replay(runtime, confirmed=1).finished and source(runtime, E1) is None

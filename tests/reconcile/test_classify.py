@@ -129,8 +129,8 @@ def erased(state: State, at: str) -> State:
 @pytest.mark.parametrize(
     ("source", "replica", "kind"),
     [
-        (live(HIGH), erased(tombstone(LOW), "2026-01-01"), Kind.ERASED),
-        (live(Order()), erased(tombstone(LOW), "2026-01-01"), Kind.ERASED),
+        (live(HIGH), erased(tombstone(LOW), "2026-01-01T00:00:00.000Z"), Kind.ERASED),
+        (live(Order()), erased(tombstone(LOW), "2026-01-01T00:00:00.000Z"), Kind.ERASED),
         (INVALID, erased(tombstone(LOW), "2026-06-01"), Kind.ERASED),
         (live(HIGH), erased(tombstone(LOW), "2025-12-31"), Kind.STALE),
         # Registered again after an erasure; then the table was restored to the time before.

@@ -19,7 +19,7 @@ from pymongo import UpdateOne
 from regworkers_core.domain.entry import REPLICA_FIELDS
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.mail import comparable
-from regworkers_core.domain.order import Order, is_erased, lenient_order
+from regworkers_core.domain.order import Order, is_erased, lenient_order, life
 
 Document = dict[str, Any]
 # Derived from `email` with every upsert, for whoever looks for entries of the same person; gone with a tombstone.
@@ -103,7 +103,7 @@ def _guard(write: Write) -> Document:
 def erased_since(created_at: str) -> Document:
     """Matches when a state with this `createdAt` was erased."""
     # Some servers take the opposite of a comparison as wrong, too, where the field is missing.
-    return {ERASED_AT: {"$exists": True, "$gte": created_at}}
+    return {ERASED_AT: {"$exists": True, "$gte": life(created_at)}}
 
 
 def exactly(key: EntryKey, seen: Stored) -> Document:

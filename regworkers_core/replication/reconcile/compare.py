@@ -59,7 +59,7 @@ SELECT row_number() OVER () AS n, 'found' AS step, CAST(NULL AS VARCHAR) AS kind
 FROM source s FULL OUTER JOIN replica r ON s.campaign = r.campaign AND s.entry = r.entry
 WHERE (s.campaign IS NULL AND r.live)
    OR (s.campaign IS NOT NULL
-       AND (r.campaign IS NULL OR s.invalid OR NOT r.live OR s.created_at <= r.erased_at
+       AND (r.campaign IS NULL OR s.invalid OR NOT r.live OR r.erased_at IS NOT NULL
             OR (s.created_at, s.version, s.updated_at, s.content)
                IS DISTINCT FROM (r.created_at, r.version, r.updated_at, r.content)))
 """
