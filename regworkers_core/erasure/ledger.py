@@ -70,8 +70,12 @@ class Ledger:
         return Recorded(last, bool(last) and self._name(key, last, _DONE) in names)
 
     def write(self, key: EntryKey, at: str) -> None:
-        """Durable when it returns; a repeat changes nothing. `at` is an ISO time."""
+        """Durable when it returns; a repeat changes nothing. `at` is an ISO time. Raises UsageError when the key is
+        lost: under a new one, no erasure before would ever be found again.
+        """
         if self._known_key() is None:
+            if before := self._objects.list(PREFIX):
+                raise _lost(len({_mark_of(name) for name in before}))
             made = self._entropy(_SECRET_BYTES).hex()
             self._key = _checked(self._secrets.create(SECRET, made, description=_DESCRIPTION))
         line = orjson.dumps({"entry": self.mark(key), "erasedAt": at}) + b"\n"
@@ -85,13 +89,10 @@ class Ledger:
         """The last time by the mark of each entry that was ever erased. Raises UsageError when the key is lost."""
         found: dict[str, str] = {}
         for name in self._objects.list(PREFIX):
-            mark = name.removeprefix(PREFIX).partition("/")[0]
+            mark = _mark_of(name)
             found[mark] = max(found.get(mark, ""), _time_of(name))
         if found and self._known_key() is None:
-            raise UsageError(
-                f"secret {SECRET} is missing, without which {len(found)} erasures cannot be told from each other:"
-                " restore it"
-            )
+            raise _lost(len(found))
         return found
 
     def mark(self, key: EntryKey) -> str:
@@ -117,6 +118,16 @@ def _checked(secret: str) -> bytes:
             f"secret {SECRET} should be 64 lowercase hex digits: restore it from its earlier version"
         )
     return bytes.fromhex(secret)
+
+
+def _lost(number: int) -> UsageError:
+    return UsageError(
+        f"secret {SECRET} is missing, without which {number} erasures cannot be told from each other: restore it"
+    )
+
+
+def _mark_of(name: str) -> str:
+    return name.removeprefix(PREFIX).partition("/")[0]
 
 
 def _time_of(name: str) -> str:
