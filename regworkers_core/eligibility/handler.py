@@ -14,13 +14,13 @@ up, of which a fan learns no more. A dependency that does not answer is no error
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
 
 from regworkers_core.domain.reasons import RequestError, UsageError
-from regworkers_core.eligibility.caller import appsync_caller, direct_caller
+from regworkers_core.eligibility.caller import Caller, appsync_caller, direct_caller
 from regworkers_core.eligibility.check import EXAMPLE, check_eligibility
 from regworkers_core.runtime import Runtime
 
@@ -52,8 +52,9 @@ def respond(runtime: Runtime, event: object) -> Any:
     if isinstance(event, list) and any(map(_is_appsync, event)):
         return _responses(runtime, event)
     caller = direct_caller(settings)
-    number = len(event) if isinstance(event, list | tuple) else 0
-    return check_eligibility(runtime, event, callers=[caller] * number)
+    callers = [caller] * (len(event) if isinstance(event, list | tuple) else 0)
+    _require_few(callers, settings.fan_checks)
+    return check_eligibility(runtime, event, callers=callers)
 
 
 def _responses(runtime: Runtime, events: list[Any]) -> list[Any]:
@@ -64,8 +65,15 @@ def _responses(runtime: Runtime, events: list[Any]) -> list[Any]:
         some = each if isinstance(each, list) else [each]
         checks += some
         callers += [appsync_caller(event, runtime.settings.eligibility)] * len(some)
+    _require_few(callers, runtime.settings.eligibility.fan_checks)
     answers = iter(check_eligibility(runtime, checks, callers=callers))
     return [[next(answers) for _ in each] if isinstance(each, list) else next(answers) for each in asked]
+
+
+def _require_few(callers: Sequence[Caller], most: int) -> None:
+    """Raises RequestError for more checks of fans than one call may ask: AppSync makes a batch of one request."""
+    if sum(not caller.is_trusted for caller in callers) > most:
+        raise RequestError(f"at most {most} checks are answered at once")
 
 
 def _is_appsync(event: object) -> bool:

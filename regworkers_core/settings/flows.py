@@ -89,6 +89,9 @@ class EligibilitySettings(Section):
     # What a list of checks is that comes without AppSync: `lambda:InvokeFunction` is a caller's permission to say
     # anything of a fan, or (`fan`) only to pass on what a fan says.
     direct_callers: Literal["trusted", "fan"] = "trusted"
+    # Checks of fans in one call: a limit of requests in front of the function is none where a request asks for
+    # thousands.
+    fan_checks: int = Field(10, ge=1, le=1000)
     # Which claim of the identity that AppSync verified (or which value of an authorizer's `resolverContext`) is the
     # fan's globalUserId, memberId, mail address. A fan gets no other one. Empty: nobody vouches for it, so a fan has no
     # memberId; an address is then taken as it is typed, and a check says nothing about who has entered by it.

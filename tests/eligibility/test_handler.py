@@ -97,6 +97,27 @@ def test_an_event_of_another_shape_is_answered_by_what_is_wrong(
     assert answer["errorType"] == "UsageError" and expected in answer["errorMessage"]
 
 
+def test_a_fan_asks_for_few_at_once_however_the_request_is_cut(
+    asked: list[int], servers: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = servers.settings.eligibility.fan_checks
+    refused = "at most 10 checks are answered at once"
+    assert len(handler(appsync(checks=[check("nowhere")] * few))) == few
+    for event in (
+        appsync(checks=[check("nowhere")] * (few + 1)),
+        [appsync(**check("nowhere"))] * (few + 1),
+        [appsync(**check("nowhere")), appsync(checks=[check("nowhere")] * few)],
+    ):
+        assert handler(event)["errorMessage"] == refused
+    # A backend asks for its fans.
+    assert len(handler([check("nowhere")] * (few + 1))) == few + 1
+    chosen = servers.settings.eligibility.model_copy(update={"direct_callers": "fan"})
+    monkeypatch.setattr(
+        module, "_runtime", Runtime(servers.settings.model_copy(update={"eligibility": chosen}))
+    )
+    assert handler([check("nowhere")] * (few + 1))["errorMessage"] == refused
+
+
 def test_a_fans_event_is_one_whatever_its_identity_and_a_trusted_backends_is_not(
     asked: list[int], servers: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
