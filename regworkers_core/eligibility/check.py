@@ -318,8 +318,10 @@ def _with_household(gathered: Gathered, added: Counter[tuple[str, str]]) -> Gath
 def _event(
     done: Transferred, judgement: Judgement, as_of: AsOf, correlation_id: str
 ) -> dict[str, Any] | None:
-    """Of an entry as it was written. One that changed since has had its event long ago."""
-    if done.order.version != 1:
+    """Of an entry as it was written. One that changed since has had its event long ago. None, too, for a repeat that is
+    not ELIGIBLE: the entry was, and anybody may have typed its address with another age, or after the closing.
+    """
+    if done.order.version != 1 or not (done.created or judgement.status is Status.ELIGIBLE):
         return None
     verdict = {
         "status": judgement.status.value,

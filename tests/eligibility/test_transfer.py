@@ -17,9 +17,11 @@ from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.keys import EntryKey, is_selection_id
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.eligibility.caller import FAN
 from regworkers_core.eligibility.check import Checker
 from regworkers_core.eligibility.transfer import Transfer
 from regworkers_core.engine.ports import Outgoing, SendFailure
+from regworkers_core.engine.steps import no_step
 from tests.eligibility.campaign.world import OPENS, closed
 from tests.eligibility.campaign.world import World as Judged
 from tests.eligibility.fakes import NOW, World
@@ -387,6 +389,14 @@ def test_the_event_tells_the_verdict_without_a_fans_data_and_under_the_same_id_a
         "ruleSet": first["data"]["ruleSet"],
         "asOf": entry["createdAt"],
     }
+
+
+def test_who_types_anothers_address_changes_nothing_that_is_told_of_their_entry(desk: Desk) -> None:
+    desk.enter()
+    typed = desk.checker.check([check(doTransfer=True, markets=["nowhere"])], no_step, callers=[FAN])[0]
+    assert typed["status"] == "INELIGIBLE" and typed["transfer"]["state"] == "existing"
+    # Its event has the id of the entry's own: whichever comes first is the one that consumers keep.
+    assert [event["data"]["status"] for event in desk.analytics.events] == ["ELIGIBLE"]
 
 
 @pytest.mark.parametrize(
