@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import uuid
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.campaign import CampaignArgument, stock_table
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.engine.private_files import open_private
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import find
@@ -177,9 +178,7 @@ def _struck(runtime: Runtime, campaign_id: str, csv: Path | None, form: Format) 
         arguments = {"codes": len(found), "file": csv.name}
         with (
             by_hand(runtime, "codes status --struck", campaign_id, arguments),
-            os.fdopen(
-                os.open(csv, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii"
-            ) as file,
+            _opened(csv) as file,
         ):
             write_csv(found, file)
     document = [each.as_dict() for each in found]
@@ -191,6 +190,13 @@ def _struck(runtime: Runtime, campaign_id: str, csv: Path | None, form: Format) 
     answer(document, form, rows(columns, lines, title=f"codes of struck fans of {campaign_id}"))
     if any(each.to_block for each in found):
         raise typer.Exit(FINDING)
+
+
+def _opened(path: Path) -> TextIOWrapper:
+    try:
+        return TextIOWrapper(open_private(path), encoding="ascii", newline="")
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
 
 
 def _block(runtime: Runtime, campaign_id: str, reason: str, form: Format) -> None:

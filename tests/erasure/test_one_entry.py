@@ -306,7 +306,7 @@ def test_reconcile_names_it_repairs_nothing_and_the_draw_does_not_wait_for_it(ru
     assert result.counts[Kind.ERASED] == 1 and sum(result.counts.values()) == 1 and result.adds_up
     assert not result.clean and "erase --pending" in result.explanations[Kind.ERASED]
     assert result.repair is not None and (result.repair.sent, result.repair.tombstones_deleted) == (0, 0)
-    assert settled(runtime, "summer", sleep=lambda _seconds: None) == []
+    assert settled(runtime, "summer", sleep=lambda _seconds: None).open == ()
     traced = trace_entry(runtime, E1)
     assert traced["verdict"] == "erased" and "erase --pending" in traced["command"]
 

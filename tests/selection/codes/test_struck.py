@@ -67,6 +67,8 @@ def test_the_issuer_gets_a_private_file_with_the_codes_and_the_terminal_shows_no
     struck: Runtime, tmp_path: Path
 ) -> None:
     file = tmp_path / "struck.csv"
+    file.write_text("of yesterday\n" * 1000)
+    file.chmod(0o644)
     answer = regworkers(struck, "codes", "status", "summer", "--struck", "--csv", str(file))
     assert answer.code == 1 and "AAAA-1111" not in answer.stdout + answer.stderr and "bot-1" in answer.stdout
     assert file.read_text().splitlines() == [
@@ -75,6 +77,10 @@ def test_the_issuer_gets_a_private_file_with_the_codes_and_the_terminal_shows_no
         "BBBB-2222,paris,REDEEMED,bot-2,no,no",
     ]
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    nowhere = regworkers(
+        struck, "codes", "status", "summer", "--struck", "--csv", str(tmp_path / "no" / "a.csv")
+    )
+    assert nowhere.code == 2 and "no/a.csv" in nowhere.stderr and "Traceback" not in nowhere.stderr
 
 
 def test_blocked_codes_are_marked_and_keep_their_status(struck: Runtime) -> None:
