@@ -23,7 +23,7 @@ def campaign(campaign_id: str = "summer", slug: str = "summer-tour", **fields: A
             "name": "Summer – Été",
             "status": "OPEN",
             "opensAt": "2026-01-01T00:00:00.000Z",
-            "closesAt": "2027-01-01T00:00:00.000Z",
+            "closesAt": "2099-01-01T00:00:00.000Z",
             "markets": [{"marketId": "berlin", "name": "Berlin", "capacity": 3}],
             **fields,
         }

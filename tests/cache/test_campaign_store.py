@@ -201,7 +201,7 @@ def campaigns(draw: st.DrawFn) -> Campaign:
             "name": draw(texts),
             "status": draw(st.sampled_from(CampaignStatus)).value,
             "opensAt": "2026-01-01T00:00:00.000Z",
-            "closesAt": "2027-01-01T00:00:00.000Z",
+            "closesAt": "2099-01-01T00:00:00.000Z",
             "markets": [market(each) for each in draw(st.lists(ids, min_size=1, max_size=4, unique=True))],
             "autoDraw": draw(st.booleans()),
             "eligibility": {"inviteOnly": draw(st.booleans()), "regions": draw(st.lists(ids, max_size=2))},

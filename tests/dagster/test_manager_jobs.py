@@ -37,7 +37,7 @@ FORM = {
     "campaignId": CAMPAIGN,
     "name": "Spring Tour",
     "opensAt": "2026-01-01T00:00:00Z",
-    "closesAt": "2026-12-31T18:00:00+01:00",
+    "closesAt": "2099-12-31T18:00:00+01:00",
     "capacities": {"berlin": 4, "paris": 2},
     "reserves": {"berlin": {"loyal": 1}},
 }

@@ -25,7 +25,7 @@ def put_campaign(services: Served) -> None:
             "slug": "summer-2026",
             "status": "OPEN",
             "opensAt": "2026-01-01T00:00:00.000Z",
-            "closesAt": "2027-01-01T00:00:00.000Z",
+            "closesAt": "2099-01-01T00:00:00.000Z",
             "eligibility": {"inviteOnly": True, "inviteTypes": ["email"]},
             "markets": [{"marketId": "berlin", "capacity": 3}, {"marketId": "paris", "capacity": 2}],
         }

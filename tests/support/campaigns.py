@@ -16,7 +16,7 @@ def definition(campaign_id: str = "summer", **changes: Any) -> dict[str, Any]:
         "campaignId": campaign_id,
         "name": "Summer – Été",
         "opensAt": "2026-01-01T00:00:00.000Z",
-        "closesAt": "2027-01-01T00:00:00.000Z",
+        "closesAt": "2099-01-01T00:00:00.000Z",
         "markets": [
             {"marketId": "berlin", "name": "Berlin", "capacity": 3},
             {"marketId": "paris", "name": "Paris", "capacity": 2},
