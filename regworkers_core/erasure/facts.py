@@ -10,7 +10,7 @@ from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order, is_erased, lenient_order, life
+from regworkers_core.domain.order import Order, lenient_order, life
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.eligibility.standing import identities_of
 from regworkers_core.eligibility.subject import Identity
@@ -51,12 +51,6 @@ class Facts:
     @property
     def source_order(self) -> Order:
         return lenient_order(self.source or {})
-
-    def erased_by(self, at: str) -> bool:
-        """Whether neither side holds a life of the entry that was erased at `at`."""
-        gone = self.source is None or not is_erased(self.source_order.created_at, at)
-        replica = self.replica
-        return gone and replica is not None and replica.erased_at is not None and replica.erased_at >= at
 
     def newest(self) -> str:
         """When the latest live state was created, in the contract's form; empty without any that says so."""

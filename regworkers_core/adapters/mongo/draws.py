@@ -309,6 +309,11 @@ class Draws:
         taken = [f"{path}.{name}" for name in unset]
         return self._set(campaign_id, guard, values, token=token, unset=taken)
 
+    def expire(self, campaign_id: str, kind: str, fields: Mapping[str, Any], *, token: int) -> None:
+        """Note that the period of one kind of the campaign's data is over. Raises Fenced."""
+        values = {f"expired.{kind}.{name}": value for name, value in fields.items()}
+        self._set(campaign_id, {}, values, token=token)
+
     def _set(
         self, campaign_id: str, guard: Document, values: Document, *, token: int, unset: Sequence[str] = ()
     ) -> bool:
@@ -322,15 +327,6 @@ class Draws:
             return True
         self._refuse_older(campaign_id, token)
         return False
-
-    def expire(self, campaign_id: str, kind: str, fields: Mapping[str, Any], *, token: int) -> None:
-        """Note that the period of one kind of the campaign's data is over. Raises Fenced."""
-        guard = {"_id": campaign_id, "$nor": [{"token": {"$gt": token}}]}
-        values = {f"expired.{kind}.{name}": value for name, value in fields.items()}
-        update = {"$set": {**values, "token": token}}
-        answer = self._dependency.call(lambda: self._collection.update_one(guard, update))
-        if not answer.matched_count:
-            self._refuse_older(campaign_id, token)
 
     def _refuse_older(self, campaign_id: str, token: int) -> None:
         stands = self._dependency.call(lambda: self._collection.find_one({"_id": campaign_id}, {"token": 1}))
