@@ -100,6 +100,22 @@ def test_former_versions_that_a_restore_brought_back_go_too(runtime: Runtime) ->
     assert replay(runtime, confirmed=1).finished and runtime.superseded_entries.of_entry(E1) == []
 
 
+def test_former_versions_are_read_a_page_at_a_time_and_none_is_left_out(runtime: Runtime) -> None:
+    at = "2026-05-01T00:00:00.000Z"
+    runtime.database["superseded_entries"].insert_many(
+        {
+            "_id": f"summer:e{version}@0",
+            "campaignId": "summer",
+            "entryId": f"e{version}",
+            "former": {"_replication": {"createdAt": at, "version": version, "updatedAt": at}},
+        }
+        for version in range(5)
+    )
+    for limit in (1, 2, 5, 6):
+        read = runtime.superseded_entries.orders("summer", limit)
+        assert [(each.entry_id, order.version) for each, order in read] == [(f"e{n}", n) for n in range(5)]
+
+
 def test_a_restore_keeps_the_registration_that_came_after_the_erasure(runtime: Runtime) -> None:
     enter(runtime, E1)
     assert erased(runtime, E1).finished
