@@ -131,10 +131,7 @@ def _void(runtime: Runtime, market: MarketPhase, entry: Mapping[str, Any]) -> It
             code = stored.get(planned.code)
             if code is None or code.status is not CodeStatus.VOID:
                 continue
-            if any(
-                each["marketId"] == market.market_id and each["phase"] == market.phase
-                for each in runtime.selections.of_entry(market.campaign_id, planned.ref)
-            ):
+            if runtime.selections.codes([market.key(planned.ref)]):
                 raise RequestError(
                     f"{market}: the winner of position {planned.position} has this code already, and it is void:"
                     " its issuer has to say which one counts"
