@@ -42,7 +42,9 @@ def _record(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
     changed = [each for each in campaigns if known.get(each.campaign_id) != marks[each.campaign_id]]
     events: list[Event] = []
     looked_at = 0
-    for campaign in changed[:_LOOKED_AT_PER_TICK]:
+    for campaign in changed:
+        if looked_at == _LOOKED_AT_PER_TICK:
+            break
         if draw_runs(instance, campaign.campaign_id, now).active:
             # That run records its steps itself, each a moment after it is decided.
             continue
@@ -64,7 +66,7 @@ def mark_of(campaign: Campaign, record: DrawRecord | None) -> str:
         f"{number}{phase.status.value}{'r' * ('report' in phase.fields)}{'c' * ('confirmedAt' in phase.fields)}"
         for number, phase in (record.phases.items() if record else ())
     ]
-    annulled = ["annulled"] if getattr(record, "annulled", None) else []
+    annulled = ["annulled"] if record and record.annulled else []
     return " ".join([campaign.status.value, *phases, *annulled])
 
 
@@ -83,9 +85,10 @@ def missing(instance: dg.DagsterInstance, campaign: Campaign, record: DrawRecord
         if not at or int(at.get("phase", 1)) < number:
             yield _event(spec, campaign_id, {"state": "done by other hands", **facts, "phase": number})
     if record and record.phases and (words := awaiting(record)):
-        yield dg.AssetObservation(
-            specs.PUBLICATION.key, partition=campaign_id, metadata={"awaiting": dg.MetadataValue.text(words)}
-        )
+        yield _says(specs.PUBLICATION, campaign_id, "awaiting", words)
+    if record and record.annulled:
+        words = f"phase {record.annulled['phase']} at {record.annulled['annulledAt']}: {record.annulled['reason']}"
+        yield _says(specs.DRAW, campaign_id, "annulled", words)
 
 
 def decided(phase: PhaseRecord) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -121,6 +124,10 @@ def _last(instance: dg.DagsterInstance, spec: dg.AssetSpec, campaign_id: str) ->
 
 def _event(spec: dg.AssetSpec, campaign_id: str, facts: Mapping[str, Any]) -> dg.AssetMaterialization:
     return dg.AssetMaterialization(spec.key, partition=campaign_id, metadata=facts_as_metadata(facts))
+
+
+def _says(spec: dg.AssetSpec, campaign_id: str, name: str, words: str) -> dg.AssetObservation:
+    return dg.AssetObservation(spec.key, partition=campaign_id, metadata={name: dg.MetadataValue.text(words)})
 
 
 def _marks(cursor: str | None) -> dict[str, str]:

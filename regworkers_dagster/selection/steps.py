@@ -164,13 +164,10 @@ def awaited(campaign_id: str, step: Step) -> str:
 
 
 def awaiting(record: DrawRecord) -> str | None:
-    """What the draw of a campaign waits for from a person, as its document says."""
+    """What the draw of a campaign waits for from a person, as its document says. An annulled one waits for nothing."""
     latest = record.latest
-    if (
-        latest.status is not PhaseStatus.DRAWN
-        or "report" not in latest.fields
-        or "confirmedAt" in latest.fields
-    ):
+    is_ready = latest.status is PhaseStatus.DRAWN and "report" in latest.fields
+    if record.annulled or latest.confirmed or not is_ready:
         return None
     return to_confirm(f"{record.campaign_id}:{latest.phase}")
 

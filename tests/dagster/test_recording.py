@@ -10,6 +10,7 @@ import pytest
 
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.annul import annul
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import recording, specs
 from tests.dagster.support import job, plain, use
@@ -96,6 +97,29 @@ def test_while_a_run_works_on_the_draw_its_steps_are_left_to_it(runtime: Runtime
     assert sensor.tick() == {}
     sensor.instance.report_run_canceled(run)
     assert set(sensor.tick()) == {"campaigns"}
+
+
+def test_an_annulment_in_a_terminal_shows_in_the_ui_and_is_not_waited_for(
+    runtime: Runtime, sensor: Sensor
+) -> None:
+    close_campaign(runtime)
+    list(draw(runtime).steps())
+    annul(runtime, CAMPAIGN, reason="wrong list", confirm=f"{CAMPAIGN}:1", run_id="by-hand")
+
+    made = sensor.tick()
+
+    assert made["draw"]["annulled"].endswith("wrong list")
+    assert "awaiting" not in made.get("publication", {})
+    assert sensor.tick() == {}
+
+
+def test_campaigns_whose_draw_is_at_work_keep_no_other_one_waiting(runtime: Runtime, sensor: Sensor) -> None:
+    for number in range(6):
+        create(runtime, f"campaign-{number}")
+        if number < 5:
+            tags = {**job("draw").tags, "dagster/partition": f"campaign-{number}"}
+            sensor.instance.create_run_for_job(job("draw"), tags=tags, status=dg.DagsterRunStatus.STARTED)
+    assert _recorded(sensor) == {"campaign-5"}
 
 
 def test_many_campaigns_are_looked_at_over_several_ticks(runtime: Runtime, sensor: Sensor) -> None:
