@@ -33,9 +33,10 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.blocked import blocked_lines
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw.artefacts import export
+from regworkers_core.selection.draw.confirming import NotSettled
 from regworkers_core.selection.draw.gate import ACCEPTABLE, Acceptance, GateClosed, NotAccepted
 from regworkers_core.selection.draw.held import DrawBusy, lease_name
-from regworkers_core.selection.draw.run import DrawRun, NotSettled, Step
+from regworkers_core.selection.draw.run import DrawRun, Step
 from regworkers_core.selection.draw.terms import TopUp, parse_strikes
 from regworkers_core.selection.draw.top_up import open_phase
 

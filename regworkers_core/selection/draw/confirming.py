@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
-from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.reasons import Failure, RequestError
 from regworkers_core.engine.leases import Lease
+from regworkers_core.judging import Settlement
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import InputDiffers
 from regworkers_core.selection.draw.gate import (
     INPUTS,
+    RECONCILE,
     REPLAY,
     Acceptance,
     GateClosed,
@@ -22,6 +24,14 @@ from regworkers_core.selection.draw.gate import (
     inputs,
 )
 from regworkers_core.selection.draw.held import HeldDraw
+
+
+class NotSettled(Failure):
+    """Replication of the campaign has not caught up: `findings` say what is open and what helps."""
+
+    def __init__(self, campaign_id: str, findings: Sequence[str]) -> None:
+        super().__init__(f"{campaign_id} cannot be frozen yet: {'; '.join(findings)}")
+        self.findings = findings
 
 
 class Confirming(HeldDraw):
@@ -90,6 +100,22 @@ class Confirming(HeldDraw):
             "findings": [finding.as_fields() for finding in findings],
         }
         self._decide(lease, phase.phase, {"gate": kept})
+
+    def _differences(
+        self, found: Settlement, first: PhaseRecord | None
+    ) -> tuple[Mapping[str, int], Sequence[Mapping[str, str]]]:
+        """What differs although the pool is frozen, and the line that accepts it: a person says so by name, in this
+        run, or of the same differences in one that died before the freeze. Raises NotSettled.
+        """
+        if not found.open:
+            return {}, ()
+        if found.differences and RECONCILE in self._accept.findings:
+            return found.differences, self._accept.lines(self._now(), [RECONCILE])
+        if first is not None and first.accepted and first.fields.get("differences") == found.differences:
+            return found.differences, first.accepted
+        how = f"`regworkers draw run {self.campaign_id} --accept-finding {RECONCILE} --reason TEXT`"
+        accepts = f"{how} draws all the same, and the reason is published"
+        raise NotSettled(self.campaign_id, [*found.open, *([accepts] if found.differences else [])])
 
     def _confirm(
         self, lease: Lease, phase: PhaseRecord, findings: Sequence[GateFinding], confirm: str | None

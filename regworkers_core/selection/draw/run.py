@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
-from regworkers_core.domain.reasons import Failure, RequestError
+from regworkers_core.domain.reasons import RequestError
 from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
@@ -28,7 +28,7 @@ from regworkers_core.selection.codes.precheck import check_codes
 from regworkers_core.selection.draw import allocation, commitment, freezing, reporting, seeding
 from regworkers_core.selection.draw.artefacts import public_key, publish_once
 from regworkers_core.selection.draw.confirming import Confirming
-from regworkers_core.selection.draw.gate import RECONCILE, Acceptance
+from regworkers_core.selection.draw.gate import Acceptance
 from regworkers_core.selection.draw.opening import await_writers, refuse_late_strikes, terms_of_first
 from regworkers_core.selection.draw.rounds import Patience
 from regworkers_core.selection.draw.striking import require_in_pool
@@ -36,14 +36,6 @@ from regworkers_core.selection.maths.beside import ACCEPTED, Accepted, accepted_
 from regworkers_core.selection.notify.holding import settle
 
 Settled = Callable[[str], Settlement]
-
-
-class NotSettled(Failure):
-    """Replication of the campaign has not caught up: `findings` say what is open and what helps."""
-
-    def __init__(self, campaign_id: str, findings: Sequence[str]) -> None:
-        super().__init__(f"{campaign_id} cannot be frozen yet: {'; '.join(findings)}")
-        self.findings = findings
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +141,7 @@ class DrawRun(Confirming):
             ):
                 return Step("judge", "awaiting", {"campaignId": self.campaign_id})
             self._tell("waiting for replication")
-            differences, accepted = self._settle(first)
+            differences, accepted = self._differences(self._settled(self.campaign_id), first)
             lifecycle.advance(
                 self._runtime,
                 self.campaign_id,
@@ -172,21 +164,6 @@ class DrawRun(Confirming):
                     lease, 1, {**decided, "differences": dict(differences), "accepted": list(accepted)}
                 )
         return Step("judge", "done", {**judged, **codes.as_facts()}, told.markdown)
-
-    def _settle(self, first: PhaseRecord | None) -> tuple[Mapping[str, int], Sequence[Mapping[str, str]]]:
-        """What differs although the pool is frozen, and the line that accepts it: a person says so by name, in this
-        run, or of the same differences in one that died before the freeze. Raises NotSettled.
-        """
-        found = self._settled(self.campaign_id)
-        if not found.open:
-            return {}, ()
-        if found.differences and RECONCILE in self._accept.findings:
-            return found.differences, self._accept.lines(self._now(), [RECONCILE])
-        if first is not None and first.accepted and first.fields.get("differences") == found.differences:
-            return found.differences, first.accepted
-        how = f"`regworkers draw run {self.campaign_id} --accept-finding {RECONCILE} --reason TEXT`"
-        accepts = f"{how} draws all the same, and the reason is published"
-        raise NotSettled(self.campaign_id, [*found.open, *([accepts] if found.differences else [])])
 
     def _strike(self, lease: Lease, campaign: Campaign, first: PhaseRecord) -> None:
         """Strikes that come after the freeze still count, as long as no manifest stands."""

@@ -16,8 +16,9 @@ from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.judging import Settlement
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export
+from regworkers_core.selection.draw.confirming import NotSettled
 from regworkers_core.selection.draw.held import DrawBusy, lease_name
-from regworkers_core.selection.draw.run import DrawRun, NotSettled
+from regworkers_core.selection.draw.run import DrawRun
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.maths.errors import DrawError
