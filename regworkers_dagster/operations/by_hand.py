@@ -135,10 +135,17 @@ def _cell(value: object) -> str:
 
 
 def launchable(
-    name: str, *, description: str, reads: bool = False, long: bool = False, resumed: bool = False
+    name: str,
+    *,
+    description: str,
+    reads: bool = False,
+    previews: bool = False,
+    long: bool = False,
+    resumed: bool = False,
 ) -> Callable[[Callable[[Launch, C], Outcome]], dg.JobDefinition]:
-    """A job of a function. `reads`: it changes nothing, so it is not in the audit log. `long`: its time grows with the
-    campaign. `resumed`: a worker that dies is followed by another one, which goes on.
+    """A job of a function. `reads`: it changes nothing, so it is not in the audit log; `previews`: the same while its
+    field `confirm` is empty. `long`: its time grows with the campaign. `resumed`: a worker that dies is followed by
+    another one, which goes on.
     """
 
     def make(function: Callable[[Launch, C], Outcome]) -> dg.JobDefinition:
@@ -153,7 +160,7 @@ def launchable(
                 stop = around.enter_context(StopSignal().on_signals())
                 runtime = workers.runtime
                 given = {key: value for key, value in config.model_dump().items() if value}
-                dry_run = reads or bool(given.pop("dryRun", False))
+                dry_run = reads or bool(given.pop("dryRun", False)) or (previews and not config.confirm)
                 target = str(given.pop("campaignId", "") or given.get("confirm", ""))
                 result = around.enter_context(
                     launched_by_hand(context.run, runtime, name, target, given, dry_run=dry_run)

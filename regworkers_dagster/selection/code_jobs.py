@@ -200,6 +200,7 @@ def block_struck_codes(launch: Launch, config: StruckConfig) -> Outcome:
 
 @launchable(
     "replan_code",
+    previews=True,
     description="Gives each winner whose planned code is void the next position of the market that was never planned, "
     "and sends the open chunks again. The positions before stay burnt, and the plan keeps both. Shows what would move, "
     "unless `confirm` is the word.",

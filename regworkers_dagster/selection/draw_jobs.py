@@ -285,6 +285,7 @@ def export_draw(launch: Launch, config: ExportConfig) -> Outcome:
 
 @launchable(
     "annul_draw",
+    previews=True,
     description="Ends a draw that must not count: no message of it goes out any more, no phase follows, the reason is "
     "published, and the campaign is never drawn again. It cannot be undone. Shows what it would stop, unless `confirm` "
     "is the word; `block_struck_codes` then lists the codes that their issuer has to block.",
@@ -293,7 +294,7 @@ def annul_draw(launch: Launch, config: AnnulConfig) -> Outcome:
     """A repeat goes on where the run before it stopped."""
     runtime, campaign_id = launch.runtime, launch.campaign_id(config.campaignId)
     done = preview(runtime, campaign_id)
-    if config.confirm or done.annulled:
+    if config.confirm:
         reason = require("reason", config.reason)
         done = annul(
             runtime, campaign_id, reason=reason, confirm=config.confirm, run_id=launch.run_id, by=launch.who
