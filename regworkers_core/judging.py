@@ -20,7 +20,8 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import EntryKey, is_selection_id
 
 JUDGED = "judged.parquet"
-# A mail domain is kept from so many entrants of a campaign on who are so great a share of all; others are one class.
+# A mail domain is kept if a campaign has at least this number of its entrants, and this share of all; others are one
+# class.
 DOMAIN_ENTRANTS, DOMAIN_SHARE = 1_000, 0.01
 OTHER_DOMAINS = "other"
 # A report of the judgement for people, where the judge makes one.

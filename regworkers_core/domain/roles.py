@@ -1,4 +1,4 @@
-"""IAM roles, as an ARN names them and as a session of one is seen by whoever it calls."""
+"""IAM roles, as an ARN names them and as a service sees a session of one."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Who asks for a check, and what is taken from them: the trust boundary (docs/security.md).
 
 A trusted caller is a backend of ours: it says who the fan is, and what weight they have. A fan says what a form asks.
-Who they are somebody else must vouch for: the identity provider whose claims AppSync verified, or the authorizer.
+Another party has to vouch for who they are: the identity provider whose claims AppSync verified, or the authorizer.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _MAX_CLAIM = 256
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`vouched` are the identities that somebody vouches for, as they came; `bound` those that a fan may have only
-    if somebody does. A trusted caller has neither, and needs none.
+    """`vouched` are the identities that are vouched for, as they came; `bound` those that a fan may have only if
+    they are. A trusted caller has neither, and needs none.
     """
 
     is_trusted: bool = False

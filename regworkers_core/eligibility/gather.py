@@ -30,7 +30,7 @@ from regworkers_core.eligibility.subject import Identity
 from regworkers_core.eligibility.timed import TimedCalls
 
 _CHECKS_A_PERIOD = 100
-# Of a fan who asks: whether somebody else's address is invited.
+# Of a fan who asks: whether another person's address is invited.
 _NOT_TOLD = Missing("identity", "nobody vouches for the mail address")
 
 

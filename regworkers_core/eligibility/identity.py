@@ -71,7 +71,7 @@ class IdentitySecret:
             return self._hash
 
     def existing(self) -> IdentityHash | None:
-        """As `hash`, but None where nobody has made a secret yet: there are no claims then."""
+        """As `hash`, but None where there is no secret yet: there are no claims then."""
         return None if self._hash is None and self._secrets.get(SECRET) is None else self.hash()
 
     def _read(self) -> str:

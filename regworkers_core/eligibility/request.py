@@ -90,7 +90,7 @@ def read_check(raw: object, caller: Caller = TRUSTED, *, new_id: Callable[[], st
 
 
 def _as_a_fans(entry: Mapping[str, Any], caller: Caller) -> Mapping[str, Any]:
-    """Without what is not a fan's to say, and with who somebody vouches that they are."""
+    """Without what is not a fan's to say, and with the identities that are vouched for."""
     said = {name: value for name, value in entry.items() if name not in NOT_A_FANS}
     for kind, value in caller.vouched.items():
         given = said.get(kind.value)

@@ -52,7 +52,7 @@ class Subject:
     invalid_mail: str | None = None
     entry_id: str | None = None
     entered_at: str | None = None
-    # Of somebody who asks without entering: what nobody vouches for. Others may have entered or be invited by it,
+    # Of a person who asks without entering: what is not vouched for. Others may have entered or be invited by it,
     # which is not for everybody to learn, so it is as if it were not given.
     withheld: frozenset[Identity] = frozenset()
     # What of the three it has, comparable; made once, since it is asked for at every turn.

@@ -1,4 +1,4 @@
-"""Files for the eyes of whoever runs the command: mode 0600, and 0700 for folders, whatever the umask says."""
+"""Files for the account that runs the command alone: mode 0600, and 0700 for folders, whatever the umask says."""
 
 from __future__ import annotations
 

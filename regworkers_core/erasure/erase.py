@@ -8,7 +8,7 @@
 5. The entry in the demand table, exactly as it was read: a writer that changed it meanwhile sends us back to 2.
 6. What is found by the entry's id alone: former versions, the history of failures, dead letters and their copies.
 
-The entry in the table goes late because all before is found through it: killed anywhere, the command is repeated and
+The entry in the table goes late because it leads to all that goes before: killed anywhere, the command is repeated and
 goes on. Until 5 the entry stands behind a tombstone that refuses it, which reconcile calls `erased`.
 """
 
@@ -324,7 +324,7 @@ class Eraser:
         self._on_step("erase.after_staged")
 
     def _verify(self, report: ErasureReport) -> None:
-        """Both sides once more: what is told as done was seen."""
+        """Read both sides once more: the report says only what was seen."""
         facts, at = read_facts(self._runtime, report.key), report.erased_at
         created = facts.source_order.created_at
         if facts.source is not None and is_erased(created, at):

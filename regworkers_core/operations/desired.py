@@ -63,7 +63,7 @@ class Queue:
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
     """What S3 takes away by itself below a prefix (empty: everywhere): parts of uploads that never ended, versions
-    that were replaced or deleted, and the objects themselves; each after so many days, None: never.
+    that were replaced or deleted, and the objects themselves; each after that number of days, None: never.
     """
 
     prefix: str

@@ -1,7 +1,7 @@
 """What people fetch through the application around the UI: pages of reports, and files that jobs make for them.
 
-Reports lie at fixed places, for whoever may see the UI. Receipts, exports and lists are under an address that cannot be
-guessed, in a prefix that its lifecycle empties after a day: a job makes them again at any time.
+Reports lie at fixed places, for everybody who may see the UI. Receipts, exports and lists are under an address that
+cannot be guessed, in a prefix that its lifecycle empties after a day: a job makes them again at any time.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def _keep_versions(client: Any, call: Any, name: str) -> bool:
 
 
 def _tidy_up(client: Any, call: Any, name: str) -> bool:
-    """Let S3 take away what nobody needs any more."""
+    """Let S3 delete what is not needed any more."""
     try:
         stands = call(lambda: client.get_bucket_lifecycle_configuration(Bucket=name))["Rules"]
     except ClientError as error:

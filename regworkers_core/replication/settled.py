@@ -18,8 +18,8 @@ _IN_NO_POOL = frozenset({Kind.ERASED, Kind.REJECTED})
 
 
 def on_its_way(runtime: Runtime) -> str:
-    """What of replication waits right now, in words; empty when nothing does. Of all campaigns, and in a moment: where
-    somebody only looks. Raises TransientFailure.
+    """What of replication waits right now, in words; empty when nothing does. Of all campaigns, and in a moment: for a
+    look alone. Raises TransientFailure.
     """
     depth = runtime.queue(runtime.names.replication_queue).depth().total
     unread = has_unread(runtime.streams, runtime.leases, within_seconds=_LOOK_SECONDS)

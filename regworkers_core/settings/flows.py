@@ -93,7 +93,7 @@ class EligibilitySettings(Section):
     # thousands.
     fan_checks: int = Field(10, ge=1, le=1000)
     # Which claim of the identity that AppSync verified (or which value of an authorizer's `resolverContext`) is the
-    # fan's globalUserId, memberId, mail address. A fan gets no other one. Empty: nobody vouches for it, so a fan has no
+    # fan's globalUserId, memberId, mail address. A fan gets no other one. Empty: it is not vouched for, so a fan has no
     # memberId; an address is then taken as it is typed, and a check says nothing about who has entered by it.
     global_user_id_claim: str = "sub"
     member_id_claim: str = ""

@@ -109,7 +109,7 @@ class Recorded:
 
     def listen(self, away: Collection[str]) -> set[str] | None:
         """Who did not answer for some looks in a row, when that is to be written: it changed, or nothing was written
-        yet and all answer. A first look may meet a start, so it is no verdict while somebody is away.
+        yet and all answer. A first look may meet a start, so it is no verdict while one of them is away.
         """
         known = self.silent
         self.silent = {name: known.get(name, 0) + 1 for name in away}

@@ -172,7 +172,7 @@ def launchable(
                 except UsageError as error:
                     if name in SELECTION_JOBS:
                         raise
-                    # Who launched it sees what is wrong with it: it is no trouble that calls for somebody else.
+                    # Who launched it sees what is wrong with it: it is no trouble that calls another person.
                     raise RequestError(str(error)) from None
                 if outcome.failure:
                     result["failure"] = outcome.failure

@@ -1,6 +1,7 @@
 """Access codes, as a manager launches it: import them from an uploaded file, take leaked ones out of use.
 
-A code is worth a seat to whoever reads it. So codes come and go in files, and neither config, log nor metadata has one.
+Everybody who reads a code can take its seat. So codes come and go in files, and neither config, log nor metadata has
+one.
 """
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.

@@ -46,7 +46,7 @@ from regworkers_dagster.selection.steps import (
 )
 
 _STRIKES = "a line `ref|REASON` for each entry, REASON of A-Z and _: `r-7f3c|BOT`. " + UPLOAD
-_CONFIRM = "`<campaignId>:<phase>`, for example spring-tour:1, typed by whoever looked at the report."
+_CONFIRM = "`<campaignId>:<phase>`, for example spring-tour:1, typed by the person who read the report."
 
 
 class StrikeConfig(dg.Config):
@@ -55,7 +55,7 @@ class StrikeConfig(dg.Config):
     campaignId: str = Field(default="", description=CAMPAIGN)
     upload: str = Field(
         default="",
-        description=f"{_STRIKES} It replaces what was handed in before: whoever is not in it takes part.",
+        description=f"{_STRIKES} It replaces what was handed in before: an entry that is not in it takes part.",
     )
     dryRun: bool = Field(default=True, description=DRY_RUN)
 
@@ -91,7 +91,7 @@ class TopUpConfig(dg.Config):
     reason: str = Field(default="", description=REASON + "It is published with the phase.")
     confirm: str = Field(
         default="",
-        description=f"Empty: only draw and report; confirm with `confirm_draw` after a look at it. Else {_CONFIRM}",
+        description=f"Empty: only draw and report; read it, then confirm with `confirm_draw`. Else {_CONFIRM}",
     )
 
 
@@ -136,7 +136,7 @@ class AnnulConfig(dg.Config):
     "their places away. Checks and counts only, unless `dryRun` is false.",
 )
 def strike_entries(launch: Launch, config: StrikeConfig) -> Outcome:
-    """Nothing is judged by it: whoever is struck still counts as registered."""
+    """Nothing is judged by it: a struck entry still counts as registered."""
     campaign_id = launch.campaign_id(config.campaignId)
     facts = Striking(launch.runtime, campaign_id, run_id=launch.run_id).strike(
         _strikes(launch, config.upload), dry_run=config.dryRun
@@ -218,7 +218,7 @@ def top_up(launch: Launch, config: TopUpConfig) -> Outcome:
 
 @launchable(
     "retry_market_selection",
-    description="Takes a market up again that stands still: plans it when codes were missing, and sends the "
+    description="Takes a market up again that is stuck: plans it when codes were missing, and sends the "
     "chunks that are not done. Nothing is assigned or told twice.",
 )
 def retry_market_selection(launch: Launch, config: RetryConfig) -> Outcome:

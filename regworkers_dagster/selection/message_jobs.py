@@ -48,7 +48,7 @@ def pause_notifications(launch: Launch, config: SwitchConfig) -> Outcome:
 
 @launchable(
     "resume_notifications",
-    description="Lets messages go on where they stopped: nobody is told twice. A campaign that is paused by "
+    description="Lets messages go on where they stopped: no fan gets a message twice. A campaign that is paused by "
     "itself stays paused when `everything` is resumed.",
 )
 def resume_notifications(launch: Launch, config: SwitchConfig) -> Outcome:

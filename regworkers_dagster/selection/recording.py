@@ -131,7 +131,7 @@ def _says(spec: dg.AssetSpec, campaign_id: str, name: str, words: str) -> dg.Ass
 
 
 def _marks(cursor: str | None) -> dict[str, str]:
-    """A lost cursor costs a look at every campaign."""
+    """A lost cursor costs a read of every campaign."""
     try:
         document: Any = orjson.loads(cursor or "{}")
         return {str(name): str(mark) for name, mark in document.items()}

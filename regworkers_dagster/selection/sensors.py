@@ -49,7 +49,7 @@ def build_sensors(*, on: bool) -> list[dg.SensorDefinition]:
             minimum_interval_seconds=_CAMPAIGNS_INTERVAL_SECONDS,
             default_status=status,
             description="Records what was done to campaigns and draws in a terminal as materialisations of their "
-            "partitions, so that the UI shows how each stands, whoever moved it on.",
+            "partitions, so that the UI shows how each stands, also when it was moved on elsewhere.",
         )(recording.record_tick),
         dg.sensor(
             name="watch_markets",

@@ -125,7 +125,7 @@ class CodeClaims:
             raise TransientFailure(self._dependency.name, "codes became available while they were claimed")
 
     def count_held(self, campaign_id: str) -> int:
-        """How many codes fans hold of which nobody noted that their issuer refuses them."""
+        """How many codes fans hold that are not noted as refused by their issuer."""
         query = {"campaignId": campaign_id, "status": {"$in": list(_TAKEN)}, "blockedAt": {"$exists": False}}
         return count(self._collection, self._dependency, query)
 

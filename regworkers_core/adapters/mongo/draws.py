@@ -119,7 +119,7 @@ class PhaseRecord:
     @property
     def published_late(self) -> bool:
         """Whether its manifest became public under ten minutes before the round of the beacon that it names, or is not
-        public: somebody may have fitted it to that round.
+        public: it may have been fitted to that round.
         """
         number = (self.fields.get("seedSource") or {}).get("round")
         if self.phase > 1 or number is None:

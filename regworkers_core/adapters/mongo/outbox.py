@@ -135,8 +135,8 @@ class Outbox:
         """Never send these: all rows of a market and phase, or those under these keys, that are not SENT. How many
         there were. `why` is `phase <n>`, `annulled` or `erased`; with `held_for`, only those that wait for that phase.
 
-        A sender may be at work on them: whoever supersedes what a draw decided holds the draw's lease, for the sender
-        sends under that lease alone. A page of rows at a time, so a repeat goes on where a crash ended it.
+        A sender may be at work on them: a caller that supersedes what a draw decided holds the draw's lease, under
+        which alone the sender sends. A page of rows at a time, so a repeat goes on where a crash ended it.
         """
         fields = {"status": RowStatus.SUPERSEDED.value, "why": why, "supersededAt": at}
         update = {"$set": fields}
@@ -149,7 +149,7 @@ class Outbox:
         )
 
     def _open_keys(self, query: Mapping[str, Any]) -> Iterator[list[str]]:
-        """A page of keys at a time of what matches; whoever takes a page changes the rows, or it comes again."""
+        """A page of keys at a time of what matches; a caller that takes a page changes its rows, or it comes again."""
         while page := self._dependency.call(
             lambda: [str(row["_id"]) for row in self._collection.find(query, {"_id": 1}).limit(_PAGE)]
         ):

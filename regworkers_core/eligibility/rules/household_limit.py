@@ -16,8 +16,8 @@ def _judge(case: Case) -> str | None:
 RULE = Rule(
     position=150,
     code="HOUSEHOLD_LIMIT",
-    fails_when="the campaign has `maxPerUnit` and so many entries of the same `unit` stand before; without `unit` it"
-    " passes",
+    fails_when="the campaign has `maxPerUnit` and that number of entries of the same `unit` stand before; without"
+    " `unit` it passes",
     needs=("campaign", "household"),
     message="Your household has entered as often as it may.",
     judge=_judge,

@@ -25,7 +25,7 @@ TOO_OFTEN = "received too often without an answer: workers died on it, or gave i
 # What a failure left on a message: sent again it starts anew. correlationId and traceparent stay.
 OF_A_FAILURE = frozenset({"reason", "error", "fingerprint", "firstFailedAt", "source", "attempt"})
 _HASH_DIGITS = 64
-# Of a message whose attributes somebody else wrote: whoever may send may put a fan's data there.
+# Of a message whose attributes another program wrote: every sender may put a fan's data there.
 FOREIGN = "FOREIGN"
 NOT_SHOWN = "no worker of ours wrote this message's attributes, so they are not shown"
 _REASONS = frozenset(reason.value for reason in Reason)
@@ -98,7 +98,7 @@ def read_message(queue: DeadQueue, message: Received) -> DeadMessage:
     attributes = message.attributes
     reason = attributes.get("reason") or Reason.RECEIVED_TOO_OFTEN.value
     error = attributes.get("error", "" if attributes.get("reason") else TOO_OFTEN)
-    # Causes are told apart whoever wrote them; only what the workers wrote is shown.
+    # Causes of every sender are told apart; only what the workers wrote is shown.
     cause = fingerprint(reason, error)
     if reason not in _REASONS:
         reason, error = FOREIGN, NOT_SHOWN

@@ -16,7 +16,7 @@ _NO_KEY = LeaseKey("", "")
 
 def read_campaigns(runtime: Runtime) -> tuple[CampaignState, ...]:
     """All of them, by id. Raises TransientFailure."""
-    # Of an annulled draw nothing goes on, so nothing of it can stand still.
+    # Nothing goes on in an annulled draw, so nothing of it can be stuck.
     draws = {record.campaign_id: record for record in runtime.draws.all() if not record.annulled}
     campaigns = runtime.campaigns.list()
     keys = {

@@ -61,7 +61,7 @@ class Assigner:
             try:
                 phase = self._phase(each.item, phases)
                 if phase is None:
-                    # Its draw was annulled: nobody is given anything of it any more.
+                    # Its draw was annulled: no fan is given anything of it any more.
                     handled.outcomes[each.item] = "unchanged"
                     continue
                 handled.outcomes[each.item] = self._assign(

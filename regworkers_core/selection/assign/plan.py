@@ -130,7 +130,7 @@ def write_seats(
 
 
 def write_others(objects: ObjectStore, market: MarketPhase, result: Committed) -> Plan:
-    """Lay down who of the others is told what, by ref; constant memory."""
+    """Lay down which message each of the others gets, by ref; constant memory."""
 
     def tables() -> Iterator[pa.Table]:
         rows = 0
@@ -221,7 +221,7 @@ class Plans:
             try:
                 self._objects.get_file(plan.key, path)
             except MissingObject as missing:
-                # Chunks are cut from a plan that stands: somebody removed it.
+                # Chunks are cut from a plan that stands: it was removed.
                 raise PermanentFailure(Reason.KEY_CONFLICT, f"{missing}: restore the plan") from None
             if (found := file_hash(path)) != plan.sha256:
                 raise PermanentFailure(

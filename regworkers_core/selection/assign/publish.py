@@ -1,4 +1,4 @@
-"""Put a drawn phase to work: plan every market, queue its chunks; and take up again what stands still.
+"""Put a drawn phase to work: plan every market, queue its chunks; and take up again what is stuck.
 
 Everything can be repeated at any time: plans and chunks are written once, and only chunks that are not done
 are sent again.
@@ -236,7 +236,7 @@ def _missing_codes(runtime: Runtime, draw: DrawRecord, market: MarketPhase, plan
     """The market waits, for it has too few codes; None where it has all of them."""
     if market.market_id == NON_WINNERS:
         return None
-    # Only VOID codes are passed over: one that somebody took stops its chunk, so that it is looked into.
+    # Only VOID codes are passed over: one that was taken stops its chunk, so that a person finds out why.
     behind = last_planned(draw, market)
     available = runtime.code_claims.count_behind(market.campaign_id, market.market_id, behind, planned)
     if available >= planned:

@@ -34,7 +34,7 @@ _ELIGIBILITY: Mapping[str, str] = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Leaves times as they are written: whether there is such a day is told where the field is known."""
+    """Leaves times as they are written: whether there is such a day is checked where the field is known."""
 
 
 _Loader.yaml_implicit_resolvers = {

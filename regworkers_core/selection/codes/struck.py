@@ -24,7 +24,7 @@ _COLUMNS = ("code", "marketId", "status", "ref", "told", "blocked")
 
 @dataclass(frozen=True, slots=True)
 class StruckCode:
-    """`told`: their fan was told that they won. `blocked`: the issuer refuses the code."""
+    """`told`: their fan got the message that they won. `blocked`: the issuer refuses the code."""
 
     code: str
     market_id: str
@@ -39,7 +39,7 @@ class StruckCode:
         return self.status in _HELD and not self.blocked
 
     def as_dict(self) -> dict[str, object]:
-        """Without the code, which is worth a seat to whoever reads it."""
+        """Without the code, which is worth a seat to everybody who reads it."""
         return {
             "code": masked(self.code),
             "marketId": self.market_id,
@@ -52,8 +52,8 @@ class StruckCode:
 
 
 def struck_codes(runtime: Runtime, campaign_id: str) -> list[StruckCode]:
-    """Of every ref that a confirmed phase has struck and that holds a code, or was told that it won; by market and
-    position in the order in which they won. Of an annulled draw, every code that was given.
+    """Of every ref that a confirmed phase has struck and that holds a code, or got the message that it won; by
+    market, phase and ref. Of an annulled draw, every code that was given.
 
     Three queries for each thousand struck refs. Raises TransientFailure.
     """

@@ -1,8 +1,8 @@
 """Where the artefacts of a draw lie in S3, and a local folder to work on them.
 
 Nothing stays on a machine between two steps: each fetches what it needs and puts what it made. The `draws` document
-knows the SHA-256 of every file that a step reads, and a file with another one stops the draw: whoever can write to the
-bucket cannot thereby say who wins.
+knows the SHA-256 of every file that a step reads, and a file with another one stops the draw: write access to the
+bucket does not say who wins.
 """
 
 from __future__ import annotations

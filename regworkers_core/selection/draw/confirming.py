@@ -61,7 +61,7 @@ class Confirming(HeldDraw):
     @property
     def word(self) -> str:
         """What confirms the publication of this run's phase. It names the phase, so that a run that is executed again
-        cannot confirm one that nobody has looked at.
+        cannot confirm one that no person has seen.
         """
         return f"{self.campaign_id}:{self.phase}"
 

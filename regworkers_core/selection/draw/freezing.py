@@ -27,7 +27,7 @@ from regworkers_core.selection.maths.merkle import root_of
 def judge(
     runtime: Runtime, campaign: Campaign, judge: Judge, as_of: str, bench: Workbench, token: int, tell: Tell
 ) -> tuple[dict[str, Any], Judgement]:
-    """The `eligibility` part of phase 1, with the SHA-256 of the file of the judged, and what was told beside it."""
+    """The `eligibility` part of phase 1, with the SHA-256 of the file of the judged, and the judge's tables."""
     tell("judging the entries")
     made = judge(campaign, as_of=as_of, folder=bench.root, tell=tell)
     prefix = own_prefix("judged", token)

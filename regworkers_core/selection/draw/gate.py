@@ -1,7 +1,7 @@
 """The one gate before a publication: what speaks against it, and what of that a person may accept by name.
 
 Terminal, jobs and the settings all publish through `DrawRun.publish`, which asks here under the draw's lease. A finding
-about what was drawn (`replay`, `capacity`, `codes`, `inputs`) ends it: nobody can accept away that a file was changed.
+about what was drawn (`replay`, `capacity`, `codes`, `inputs`) ends it: that a file was changed cannot be accepted away.
 The others need a name and a reason, which are published with the result.
 """
 
@@ -83,7 +83,7 @@ class Acceptance:
 
 
 class GateClosed(Failure):
-    """The gate has findings that nobody can accept: nothing is published before what they say is set right."""
+    """The gate has findings that cannot be accepted: nothing is published before what they say is set right."""
 
     def __init__(self, campaign_id: str, phase: int, findings: Sequence[GateFinding]) -> None:
         told = "; ".join(str(finding) for finding in findings if not finding.acceptable)

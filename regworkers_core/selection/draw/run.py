@@ -114,8 +114,8 @@ class DrawRun(Confirming):
     def judge(self) -> Step:
         """Look whether there are codes, wait for replication, then judge every entry at one moment. Raises NotSettled.
 
-        What was judged counts once it is frozen. Until then it is judged anew, so that whatever made the freeze fail
-        can be mended in the entries.
+        What was judged counts once it is frozen. Until then it is judged again, so that whatever made the freeze fail
+        can be repaired in the entries.
         """
         campaign = self._campaign()
         with self._lease("judge") as lease:
@@ -289,7 +289,7 @@ class DrawRun(Confirming):
         return Step("seed", state, seeding.facts(phase))
 
     def take_signature(self, signature: str) -> None:
-        """Keep a signature of the beacon that somebody brought: `seed` goes on with it. Raises RequestError for one
+        """Keep a signature of the beacon that a person brought: `seed` goes on with it. Raises RequestError for one
         that is not the chain's for a round that this draw waits for.
         """
         with self._lease("seed") as lease:
@@ -348,7 +348,7 @@ class DrawRun(Confirming):
         """Plan codes and queue the work on them, once the gate is open and `confirm` is `word` (or the settings say
         that none is needed). Awaits the word without it.
 
-        Raises UsageError for another word, GateClosed for findings that nobody can accept, NotAccepted for those that
+        Raises UsageError for another word, GateClosed for findings that cannot be accepted, NotAccepted for those that
         this run does not accept by name, InputDiffers for a file that is not the draw's.
         """
         self._require_word(confirm)

@@ -26,7 +26,7 @@ Fields = dict[str, Any]
 def signatures(
     runtime: Runtime, phase: PhaseRecord, patience: Patience, known: Callable[[], Mapping[str, str]]
 ) -> dict[str, str] | None:
-    """The verified signatures by round that the phase needs; `known` looks up those that the draw has, which somebody
+    """The verified signatures by round that the phase needs; `known` looks up those that the draw has, which a person
     may bring while this waits. None when the beacon has not signed a round yet, after a stop or when that takes longer
     than patience lasts.
 
@@ -95,7 +95,7 @@ def seed_of(manifest: bytes, randomness: str, signature: str | None) -> bytes:
 
 
 def by_hand(phase: PhaseRecord, signature: str) -> Fields:
-    """`signatures` with one that somebody brought, of a round that the draw waits for.
+    """`signatures` with one that a person brought, of a round that the draw waits for.
 
     Raises RequestError for one that is not the chain's for any of them. Takes about 0.7 s a round.
     """

@@ -80,7 +80,7 @@ def differences(numbers: dict[str, int]) -> str:
 
 def compare(runtime: Runtime, campaign_id: str, number: int) -> dict[str, int]:
     """`won`, `coded`, `told`, `aside` after a phase whose markets are complete; what differs between the first three;
-    `toldTwice`: winners of the first phase who are told something else in it, too. Two reads for each thousand winners,
+    `toldTwice`: winners of the first phase who get another message in it, too. Two reads for each thousand winners,
     and one for each thousand messages of later phases. Raises TransientFailure, PermanentFailure RESULT_MISMATCH.
     """
     record = runtime.draws.get(campaign_id)

@@ -187,7 +187,7 @@ class OutboxSource:
         try:
             lock(self._runtime, unit)
             if to_lock(unit.record) is not None:
-                # Late: it brings pyarrow and DuckDB, which whoever only names this drain does not need.
+                # Late: it brings pyarrow and DuckDB, which a caller that only names this drain does not need.
                 from regworkers_core.selection.notify.counts import lock_counts
 
                 # It takes long, and a phase that is confirmed meanwhile makes it void.
@@ -235,7 +235,7 @@ class OutboxSource:
         return pending(unit.market, now=at, limit=self._page_rows)
 
     def _without_erased(self, rows: list[Notice], now: float) -> list[Notice]:
-        """A fan whose data were erased is told nothing, whenever the row was written."""
+        """A fan whose data were erased gets no message, whenever the row was written."""
         keys = {notice.key: EntryKey(notice.market.campaign_id, notice.entry_id) for notice in rows}
         erased = self._runtime.replica.erased(list(keys.values())) if keys else set()
         if not erased:
