@@ -140,6 +140,13 @@ def test_what_it_could_not_find_it_says_and_an_unknown_entry_is_not_buried(runti
     assert document(runtime, key("unknown")) is None and runtime.objects.list(PREFIX) == []
 
 
+@pytest.mark.parametrize("odd", [{"version": 2**70}, {"createdAt": [OLD]}])
+def test_an_entry_that_replication_refuses_is_erased_too(runtime: Runtime, odd: dict[str, Any]) -> None:
+    enter(runtime, E1, **odd)
+    assert erased(runtime, E1).finished
+    assert source(runtime, E1) is None and "email" not in (document(runtime, E1) or {})
+
+
 def test_an_entry_that_its_writer_removed_before_is_erased_by_what_is_left(runtime: Runtime) -> None:
     plant(runtime, E1)
     runtime.demand_table.remove(E1, source(runtime, E1) or {})

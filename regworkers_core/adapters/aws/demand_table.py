@@ -164,13 +164,19 @@ class DemandTable:
 
     def remove(self, key: EntryKey, item: Mapping[str, Any]) -> bool:
         """Delete an entry whose `createdAt`, `version` and `updatedAt` are still those of `item`; False where they are
-        not, or it is gone.
+        not, or it is gone. Of one that is neither a text nor a 64-bit integer it is enough that it is there: it was not
+        read exactly (a number as the nearest float, a set as a list), so it would never compare as equal.
         """
+        values = {
+            name: attribute(item[name]) for name in ORDER_FIELDS if isinstance(item.get(name), str | int)
+        }
         conditions = [
-            f"#{name} = :{name}" if name in item else f"attribute_not_exists(#{name})"
+            f"#{name} = :{name}"
+            if name in values
+            else f"{'attribute_exists' if name in item else 'attribute_not_exists'}(#{name})"
             for name in ORDER_FIELDS
         ]
-        values = {f":{name}": attribute(item[name]) for name in ORDER_FIELDS if name in item}
+        given = {f":{name}": value for name, value in values.items()}
         try:
             self._call(
                 lambda: self._client.delete_item(
@@ -178,7 +184,7 @@ class DemandTable:
                     Key={"PK": {"S": key.pk}, "SK": {"S": key.sk}},
                     ConditionExpression=" AND ".join(["attribute_exists(PK)", *conditions]),
                     ExpressionAttributeNames={f"#{name}": name for name in ORDER_FIELDS},
-                    **({"ExpressionAttributeValues": values} if values else {}),
+                    **({"ExpressionAttributeValues": given} if given else {}),
                 )
             )
         except ClientError as error:
