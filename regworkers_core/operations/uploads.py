@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 import secrets
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import unquote
 
 from regworkers_core.adapters.aws.objects import MissingObject
 from regworkers_core.domain.reasons import RequestError
@@ -22,6 +24,8 @@ FOLDER = "uploads/"
 # Ten million addresses or codes; a file that is larger goes to the terminal.
 MAX_BYTES = 512 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
+# Of files that jobs read; any other may be the rest of an address.
+_SUFFIX = re.compile(r"\.(csv|tsv|txt|jsonl?|gz|parquet)", re.IGNORECASE)
 _NAME = re.compile(r"uploads/[0-9a-f]{32}/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,79}")
 
 
@@ -49,9 +53,12 @@ def plain_name(file_name: str) -> str:
     """A file's name as it may stand in the config of a run: without folders and other characters than
     `A-Za-z0-9_.-`, and without the stem of one that is a mail address.
     """
-    last = file_name.replace("\\", "/").rpartition("/")[2]
+    # Full-width and percent-encoded characters, too, are what people read them as.
+    plain = unicodedata.normalize("NFKC", unquote(file_name))
+    last = plain.replace("\\", "/").rpartition("/")[2]
     if "@" in last:
-        last = "file" + Path(last).suffix
+        suffix = Path(last).suffix
+        last = "file" + (suffix if _SUFFIX.fullmatch(suffix) else "")
     return re.sub(r"[^A-Za-z0-9_.-]", "_", last).lstrip(".")[-80:] or "file"
 
 
