@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -164,25 +163,34 @@ def merged(strikes: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     """Sorted by ref. Raises UsageError for a malformed line or a ref that is struck twice for two reasons."""
     found: dict[str, str] = {}
     for ref, reason in strikes:
-        if not is_selection_id(ref) or not _REASON.fullmatch(reason):
-            raise RequestError(
-                f"a strike is `ref|REASON` with a reason of A-Z and _: found {ref!r}|{reason!r}"
-            )
+        if wrong := _wrong(ref, reason):
+            raise RequestError(f"a strike is `ref|REASON`: {wrong}")
         if found.setdefault(ref, reason) != reason:
             raise RequestError(f"{ref} is struck for {found[ref]} already: strikes are cumulative and stay")
     return tuple(sorted(found.items()))
 
 
 def parse_strikes(text: str) -> tuple[tuple[str, str], ...]:
-    """Lines of `ref|REASON`; blank ones are skipped. Raises UsageError naming the line."""
-    found = []
+    """Lines of `ref|REASON`; blank ones are skipped. Raises RequestError with the line's number and not its text: that
+    may be a fan's mail address, and what a job raises is kept.
+    """
+    found: dict[str, str] = {}
+    lines: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             ref, bar, reason = line.strip().partition("|")
-            if not bar:
-                raise RequestError(f"strikes, line {number}: should be `ref|REASON`")
-            found.append((ref, reason))
-    repeated = [ref for ref, times in Counter(ref for ref, _ in found).items() if times > 1]
-    if repeated:
-        raise RequestError(f"strikes: {repeated[0]} is listed twice")
-    return merged(found)
+            if wrong := _wrong(ref, reason) if bar else "it has no `|`":
+                raise RequestError(f"strikes, line {number}: should be `ref|REASON`, but {wrong}")
+            if ref in found:
+                raise RequestError(f"strikes, line {number}: the ref of line {lines[ref]} is listed twice")
+            found[ref], lines[ref] = reason, number
+    return merged(found.items())
+
+
+def _wrong(ref: str, reason: str) -> str:
+    """What is wrong with a strike, without what stands there."""
+    if not is_selection_id(ref):
+        return "the ref is not 1 to 64 of the characters A-Z a-z 0-9 _ -"
+    if not _REASON.fullmatch(reason):
+        return "the reason has other characters than A-Z and _, or none"
+    return ""

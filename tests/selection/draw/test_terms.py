@@ -68,3 +68,20 @@ def test_a_strikes_file_names_its_bad_line() -> None:
         parse_strikes("a|FRAUD\nb\n")
     with pytest.raises(UsageError, match="twice"):
         parse_strikes("a|FRAUD\na|FRAUD\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a|BOT\nfan@example.com|BOT\n", "line 2: .* the ref is not"),
+        ("a|BOT\n\nb|for fan@example.com\n", "line 3: .* the reason has"),
+        ("fan@example.com|BOT\nfan@example.com|BOT\n", "line 1: .* the ref is not"),
+        ("a|BOT\nb|BOT\na|FRAUD\n", "line 3: the ref of line 1 is listed twice"),
+    ],
+)
+def test_a_bad_line_of_strikes_is_named_by_its_number_and_its_text_is_not_repeated(
+    text: str, says: str
+) -> None:
+    with pytest.raises(UsageError, match=says) as refused:
+        parse_strikes(text)
+    assert "example.com" not in str(refused.value)
