@@ -13,6 +13,7 @@ from rich.console import Group
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.campaign import CampaignArgument, stock_table
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
+from regworkers_core.cli.pages import require_writable
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.private_files import open_private
 from regworkers_core.engine.stop import StopSignal
@@ -102,6 +103,7 @@ def status_command(
     runtime = Runtime.load()
     if csv is not None and not struck:
         raise UsageError("--csv is for --struck: only codes that have to be blocked leave the store")
+    require_writable(csv, "--csv")
     if struck:
         if campaign is None:
             raise UsageError("name the campaign whose struck fans are meant")

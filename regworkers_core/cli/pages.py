@@ -1,4 +1,4 @@
-"""Pages that a command writes for people."""
+"""Files that a command writes for people."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from pathlib import Path
 from regworkers_core.domain.reasons import UsageError
 
 
-def require_writable(page: Path | None) -> None:
-    """Raises UsageError when the page could not be written: better before minutes of work than after them."""
+def require_writable(page: Path | None, option: str = "--page") -> None:
+    """Raises UsageError when the file that `option` names could not be written: better before minutes of work than
+    after them.
+    """
     if page is None:
         return
     if not page.parent.is_dir():
-        raise UsageError(f"--page {page}: there is no folder {page.parent}")
+        raise UsageError(f"{option} {page}: there is no folder {page.parent}")
     if page.is_dir():
-        raise UsageError(f"--page {page} is a folder: name a file in it")
+        raise UsageError(f"{option} {page} is a folder: name a file in it")
     if not os.access(page if page.exists() else page.parent, os.W_OK):
-        raise UsageError(f"--page {page}: no permission to write there")
+        raise UsageError(f"{option} {page}: no permission to write there")

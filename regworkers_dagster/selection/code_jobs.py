@@ -124,7 +124,8 @@ def import_codes(launch: Launch, config: ImportConfig) -> Outcome:
     failure = document["advice"] or ""
     if report.rejected:
         failure = (
-            f"{report.rejected.total()} of {report.lines} rows are rejected, see `rejects`; all others count"
+            f"{report.rejected.total()} of {report.lines} rows are rejected, see `rejects`; "
+            f"all others {'would be added' if config.dryRun else 'count'}"
         )
     if report.stopped:
         failure = f"stopped after {report.lines} lines: launch it again, it goes on"

@@ -130,7 +130,7 @@ class DrawRun(Confirming):
             if campaign.status not in (CampaignStatus.CLOSED, CampaignStatus.PROCESSING):
                 raise RequestError(
                     f"campaign {self.campaign_id} is {campaign.status}, a draw needs it CLOSED:"
-                    f" `regworkers campaign close {self.campaign_id}`"
+                    f" `regworkers campaign close {self.campaign_id}`, or the job `close_campaign`"
                 )
             codes = check_codes(self._runtime, campaign)
             for warning in codes.warnings:

@@ -110,3 +110,12 @@ def test_half_a_request_changes_nothing_and_says_what_is_missing(
     answer = regworkers(struck, *words)
     assert answer.code == 2 and answer.stderr
     assert struck.database["codes"].count_documents({"status": "VOID"}) == 0
+
+
+def test_a_list_for_the_issuer_that_cannot_be_written_names_the_option_and_the_folder(
+    struck: Runtime, tmp_path: Path
+) -> None:
+    file = tmp_path / "nowhere" / "struck.csv"
+    answer = regworkers(struck, "codes", "status", "summer", "--struck", "--csv", str(file))
+    assert answer.code == 2
+    assert f"--csv {file}: there is no folder {file.parent}" in answer.stderr
