@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
+from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus, works_on_draw
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.engine.leases import LeaseRow
 from regworkers_core.selection.assign.standing import Standing
@@ -112,10 +112,10 @@ class LeaseMark:
 def observe_lease(
     row: LeaseRow | None, known: LeaseMark | None, *, now: float, lease_seconds: float
 ) -> tuple[bool, LeaseMark | None]:
-    """Whether a lease is alive, and what to remember of it. An owned one is taken for alive until its counter
-    stood still for one lease time before this observer's eyes.
+    """Whether a run holds a draw's lease, and what to remember of it. It is taken for alive until its counter stood
+    still for one lease time before this observer's eyes. A sender of messages under the lease is no run.
     """
-    if row is None or not row.owner:
+    if row is None or not works_on_draw(row.owner):
         return False, None
     mark = f"{row.owner}/{row.token}/{row.counter}"
     if known is None or known.mark != mark:

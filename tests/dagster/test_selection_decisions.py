@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.mongo.draws import PhaseRecord
+from regworkers_core.adapters.mongo.draws import SENDER, PhaseRecord
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
@@ -154,6 +154,10 @@ def test_a_lease_counts_as_alive_until_it_stood_still_for_one_lease_time() -> No
 def test_a_lease_that_nobody_owns_is_not_alive() -> None:
     assert observe_lease(None, None, now=0.0, lease_seconds=15.0) == (False, None)
     assert observe_lease(_row(owner=""), None, now=0.0, lease_seconds=15.0) == (False, None)
+
+
+def test_a_sender_that_holds_the_lease_keeps_no_draw_from_being_resumed() -> None:
+    assert observe_lease(_row(owner=f"{SENDER}run-1"), None, now=0.0, lease_seconds=15.0) == (False, None)
 
 
 BLOCKED = Standing(MarketPhase("summer", "berlin", 1), "codes")

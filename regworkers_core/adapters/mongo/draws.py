@@ -237,6 +237,11 @@ class DrawRecord:
 SENDER = "sender-"
 
 
+def works_on_draw(owner: str) -> bool:
+    """Whether this owner of a draw's lease (empty: it is free) works on the draw."""
+    return bool(owner) and not owner.startswith(SENDER)
+
+
 def lease_name(campaign_id: str) -> str:
     """The lease of a campaign's draw in `worker-leases`."""
     return f"draw-{campaign_id}"

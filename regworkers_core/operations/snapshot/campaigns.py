@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from regworkers_core.adapters.mongo.draws import SENDER, DrawRecord, MarketStatus, PhaseStatus, lease_name
+from regworkers_core.adapters.mongo.draws import (
+    DrawRecord,
+    MarketStatus,
+    PhaseStatus,
+    lease_name,
+    works_on_draw,
+)
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.snapshot import CampaignState
 from regworkers_core.domain.timestamps import iso
@@ -52,7 +58,7 @@ def campaign_state(
     failed_messages: int = 0,
 ) -> CampaignState:
     """Pure. Markets are open from a phase's publication until their last code is given and all is told."""
-    if lease is not None and lease.owner.startswith(SENDER):
+    if lease is not None and not works_on_draw(lease.owner):
         lease = None
     unconfirmed = record.unconfirmed if record and holds_messages else None
     open_markets, blocked, stopped = 0, [], ""

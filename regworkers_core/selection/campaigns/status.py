@@ -14,6 +14,7 @@ from regworkers_core.adapters.mongo.draws import (
     PhaseRecord,
     PhaseStatus,
     lease_name,
+    works_on_draw,
 )
 from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
@@ -266,18 +267,18 @@ def _of_notifications(
 
 
 def _at_work(runtime: Runtime, campaign_id: str, sleep: Sleep) -> bool:
-    """Whether somebody holds the draw's lease and shows a sign of life: its counter moves every third of a
-    lease time.
+    """Whether a run holds the draw's lease and shows a sign of life: its counter moves every third of a lease time. A
+    sender of messages that holds it does not work on the draw.
     """
     key = LeaseHolder.key_of(lease_name(campaign_id))
     before = runtime.leases.get(key)
-    if before is None or not before.owner:
+    if before is None or not works_on_draw(before.owner):
         return False
     for _ in range(5):
         sleep(runtime.settings.selection.lease_seconds / 10)
         now = runtime.leases.get(key)
         if now is not None and (now.token, now.counter) != (before.token, before.counter):
-            return True
+            return works_on_draw(now.owner)
     return False
 
 

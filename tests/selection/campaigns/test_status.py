@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from regworkers_core.adapters.mongo.codes import NewCode
+from regworkers_core.adapters.mongo.draws import SENDER
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
@@ -93,6 +94,10 @@ def test_a_draw_that_nobody_works_on_is_told_from_one_that_is_alive(runtime: Run
     lease.release()
     report = status(runtime)
     assert "phase 1 is SEEDED and no run works on it" in report.findings[0].text
+    sender = LeaseHolder(runtime.leases, f"{SENDER}run", lease_seconds=1.0).acquire("draw-summer")
+    assert sender is not None
+    sending = commands(status(runtime, sleep=lambda _seconds: sender.renew()))
+    assert sending == ["regworkers draw run summer"], "who sends messages does not work on the draw"
 
 
 def test_a_drawn_phase_waits_for_its_confirmation(runtime: Runtime) -> None:
