@@ -37,6 +37,6 @@ def test_whoever_looks_after_invites_needs_what_the_policy_allows(
     compare("invites", recorder)
 
 
-def test_only_those_may_write_many_items_of_the_demand_table_at_once() -> None:
+def test_only_they_and_an_erasure_may_write_many_items_of_the_demand_table_at_once() -> None:
     may = {role for role in ROLES for each in policy(role) if "dynamodb:BatchWriteItem" in each["Action"]}
-    assert may == {"invites"}
+    assert may == {"erasure", "invites"}
