@@ -114,7 +114,7 @@ def needs_another_round(phase: PhaseRecord, now: float) -> bool:
 
 def another_round(runtime: Runtime, phase: PhaseRecord, patience: rounds.Patience) -> Fields | None:
     """The manifest with a later round, and `replaced` with the one before; None after a stop. Raises as `decide`."""
-    number = rounds.choose(runtime, patience)
+    number = rounds.choose(runtime, patience, after=seconds(phase.published_at or "") or 0.0)
     if number is None:
         return None
     before = Manifest.parse(phase.manifest)
@@ -134,15 +134,16 @@ def confirmed_at(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> str 
     stands = runtime.objects.get_tagged(public_key(campaign_id, phase.phase, MANIFEST))
     if stands is None or stands.data != phase.manifest:
         return None
-    # The store's clock counts whole seconds, and is not ours.
-    return min(max(iso(stands.at), str(phase.fields["committedAt"])), iso(runtime.clock()))
+    # The store's clock counts whole seconds. It is not ours, which may be slow, or set back.
+    return max(iso(stands.at), str(phase.fields["committedAt"]))
 
 
 def publish_manifest(
     runtime: Runtime, campaign_id: str, phase: PhaseRecord, on_step: OnStep = no_step
 ) -> str:
     """Put the manifests that were replaced, the strikes and the manifest where everybody sees them; when the store
-    confirmed the last. Raises InputDiffers where something else stands.
+    confirmed the last, by its clock or ours, whichever is later: with a slow one nothing becomes public in time that
+    did not. Raises InputDiffers where something else stands.
     """
     objects, strikes = runtime.objects, strikes_bytes(dict(Terms.parse(phase.fields["terms"]).strikes))
     for k, each in enumerate(phase.replaced, 1):
@@ -153,7 +154,8 @@ def publish_manifest(
     publish_once(objects, public_key(campaign_id, phase.phase, STRIKES), strikes)
     earlier = [str(each["manifest"]).encode("ascii") for each in phase.replaced]
     _put_over(objects, public_key(campaign_id, phase.phase, MANIFEST), phase.manifest, earlier)
-    return iso(runtime.clock())
+    at = iso(runtime.clock())
+    return max(at, confirmed_at(runtime, campaign_id, phase) or at)
 
 
 def notice(phase: PhaseRecord, published_at: str) -> bytes:

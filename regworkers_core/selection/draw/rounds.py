@@ -65,9 +65,10 @@ def countdown(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def choose(runtime: Runtime, patience: Patience) -> int | None:
-    """A round that comes `selection.seedDelaySeconds` or more after a commit that is made now. The beacon's latest one
-    is asked for first, so that a clock that is wrong commits to none that is out. None after a stop.
+def choose(runtime: Runtime, patience: Patience, *, after: float = 0.0) -> int | None:
+    """A round that comes `selection.seedDelaySeconds` or more after a commit that is made now, and after the moment
+    `after` (epoch seconds, by the store's clock). The beacon's latest one is asked for first, so that a clock that is
+    wrong commits to none that is out. None after a stop.
 
     Raises UsageError for a clock that is behind the beacon, TransientFailure when it is away.
     """
@@ -85,7 +86,7 @@ def choose(runtime: Runtime, patience: Patience) -> int | None:
             " clock right; nothing is committed to yet"
         )
     return round_after(
-        max(now, QUICKNET.due(latest)) + WRITE_SECONDS, runtime.settings.selection.seed_delay_seconds
+        max(now, QUICKNET.due(latest), after) + WRITE_SECONDS, runtime.settings.selection.seed_delay_seconds
     )
 
 

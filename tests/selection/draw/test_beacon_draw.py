@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
+from regworkers_core.adapters.aws.objects import Tagged
 from regworkers_core.adapters.drand import RoundNotYet
 from regworkers_core.domain.beacon import QUICKNET, QUICKNET_HASH
 from regworkers_core.domain.reasons import TransientFailure, UsageError
@@ -60,6 +61,14 @@ def committed(runtime: Runtime) -> Runtime:
     settings = test_settings(runtime.names.prefix, selection={"seed_source": "drand"})
     early = Runtime(settings, clock=lambda: at)
     early.__dict__["beacon"] = Beacon(SIGNATURE)
+    look = early.objects.get_tagged
+
+    def read(key: str) -> Tagged | None:
+        """By a store whose clock is that of the draw."""
+        found = look(key)
+        return None if found is None else found._replace(at=at)
+
+    early.objects.get_tagged = read  # type: ignore[method-assign]
     run = _draw(early)
     run.judge()
     run.freeze()

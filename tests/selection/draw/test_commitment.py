@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
+from regworkers_core.adapters.aws.objects import Tagged
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
@@ -206,6 +207,32 @@ def test_a_manifest_that_was_public_in_time_stays_although_its_run_died_before_i
     after = commit(own, clock)
     assert (after.manifest, after.published_at) == (before.manifest, iso(START))
     assert not after.replaced and not after.published_late
+
+
+def store_ahead(runtime: Runtime, clock: Clock, seconds: float) -> None:
+    """The store's clock is so far ahead of the draw's, which is slow, or was set back."""
+    look = runtime.objects.get_tagged
+
+    def read(key: str) -> Tagged | None:
+        found = look(key)
+        return None if found is None else found._replace(at=clock.at + seconds)
+
+    runtime.objects.get_tagged = read  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("step", ["draw.after_commit", "draw.after_manifest"])
+def test_with_a_clock_that_was_set_back_no_manifest_becomes_public_in_time_that_did_not(
+    own: Runtime, clock: Clock, step: str
+) -> None:
+    before = commit(own, clock, dies_at(step))
+    store_ahead(own, clock, 2 * HOURS)
+    after = commit(own, clock, dies_at("draw.after_notice"))
+    late = iso(START + 2 * HOURS)
+    if after.manifest == before.manifest:
+        assert after.published_at == late and after.published_late
+    # It makes way for one whose round comes long after that.
+    assert commit(own, clock).replaced[0]["publishedAt"] == late
+    assert not commit(own, clock).published_late
 
 
 def test_a_manifest_that_was_public_before_its_round_stays_when_the_round_is_out_and_is_late(
