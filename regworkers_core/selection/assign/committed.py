@@ -13,10 +13,11 @@ import duckdb
 import orjson
 import pyarrow as pa
 
+from regworkers_core.adapters.aws.objects import MissingObject
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 from regworkers_core.domain.selection import NOTICES, NoticeType, Outcome
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.artefacts import pipeline_key
+from regworkers_core.selection.draw.artefacts import ResultDiffers, pipeline_key
 from regworkers_core.selection.draw.sealing import entries_hash, result_hash
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import OUTCOMES
@@ -80,17 +81,25 @@ def committed(
 ) -> Iterator[Committed]:
     """The result of a phase whose record is `fields`.
 
-    Raises PermanentFailure RESULT_MISMATCH when the file in the store is not the result that was committed, or names
-    other entries than the draw wrote; COUNT_MISMATCH when its winners are not those that the summary counts.
+    Raises ResultDiffers when the file in the store is missing, is not the result that was committed, or names other
+    entries than the draw wrote; PermanentFailure COUNT_MISMATCH when its winners are not those that the summary counts.
     """
+    key = pipeline_key(campaign_id, phase, OUTCOMES)
     settings = runtime.settings.selection
     with tempfile.TemporaryDirectory(prefix="regworkers-assign-") as folder:
         path = Path(folder) / OUTCOMES
-        runtime.objects.get_file(pipeline_key(campaign_id, phase, OUTCOMES), path)
+        try:
+            runtime.objects.get_file(key, path)
+        except MissingObject:
+            raise ResultDiffers(key, fields["resultHash"], "") from None
         engine = Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=Path(folder))
         with engine.connection() as connection:
-            connection.execute(f"CREATE VIEW outcomes AS SELECT * FROM read_parquet('{path}')")
-            _check_hashes(connection, Path(folder), fields, campaign_id, phase)
+            try:
+                connection.execute(f"CREATE VIEW outcomes AS SELECT * FROM read_parquet('{path}')")
+                _check_hashes(connection, Path(folder), fields, key)
+            except (duckdb.InvalidInputException, duckdb.BinderException):
+                # No Parquet file, or one with other columns.
+                raise ResultDiffers(key, fields["resultHash"], "") from None
             found = _read(connection, fields["resultHash"])
             _check_counts(found, fields, campaign_id, phase)
             yield found
@@ -116,22 +125,14 @@ def _read(connection: duckdb.DuckDBPyConnection, result_hash: str) -> Committed:
 
 
 def _check_hashes(
-    connection: duckdb.DuckDBPyConnection,
-    folder: Path,
-    fields: Mapping[str, Any],
-    campaign_id: str,
-    phase: int,
+    connection: duckdb.DuckDBPyConnection, folder: Path, fields: Mapping[str, Any], key: str
 ) -> None:
-    for what, found, expected in (
-        ("hash", result_hash(connection, "outcomes", folder), fields["resultHash"]),
-        ("entries with hash", entries_hash(connection, "outcomes", folder), fields["entriesHash"]),
+    for hash_of, expected in (
+        (result_hash, fields["resultHash"]),
+        (entries_hash, fields["entriesHash"]),
     ):
-        if found != expected:
-            raise PermanentFailure(
-                Reason.RESULT_MISMATCH,
-                f"{OUTCOMES} of campaign {campaign_id}, phase {phase} has {what} {found[:12]}, committed is"
-                f" {expected[:12]}: restore the file that the draw wrote",
-            )
+        if (found := hash_of(connection, "outcomes", folder)) != expected:
+            raise ResultDiffers(key, expected, found)
 
 
 def _check_counts(found: Committed, fields: Mapping[str, Any], campaign_id: str, phase: int) -> None:

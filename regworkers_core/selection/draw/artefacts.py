@@ -15,6 +15,7 @@ from pathlib import Path
 
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.adapters.mongo.draws import PhaseRecord
+from regworkers_core.domain.reasons import PermanentFailure, Reason
 from regworkers_core.selection.maths.beside import is_beside
 from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.selection.maths.files import ARTEFACTS, file_hash, sha256_hex
@@ -34,6 +35,18 @@ class InputDiffers(DrawError):
             key.rpartition("/")[2],
             f"{key} {what}, {rule}: find out who changed it, restore the version that the draw wrote, then run the"
             " draw again",
+        )
+        self.key, self.expected, self.found = key, expected, found
+
+
+class ResultDiffers(PermanentFailure):
+    """As `InputDiffers`, of the result that is given out: what works on many draws goes on with the others."""
+
+    def __init__(self, key: str, expected: str, found: str) -> None:
+        what = f"has rows of SHA-256 {found[:12]}" if found else "is missing, or cannot be read"
+        super().__init__(
+            Reason.RESULT_MISMATCH,
+            f"{key} {what}, committed are {expected[:12]}: restore the file that the draw wrote",
         )
         self.key, self.expected, self.found = key, expected, found
 

@@ -14,7 +14,7 @@ from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.artefacts import InputDiffers, Workbench, workbench
+from regworkers_core.selection.draw.artefacts import InputDiffers, ResultDiffers, Workbench, workbench
 from regworkers_core.selection.draw.fencing import DrawBusy as DrawBusy
 from regworkers_core.selection.draw.fencing import draw_lease
 from regworkers_core.selection.maths.engine import Engine
@@ -34,7 +34,7 @@ def noted_stops(
 
     try:
         yield
-    except InputDiffers as differs:
+    except (InputDiffers, ResultDiffers) as differs:
         if stand := phases():
             fields = {"file": differs.key, "expected": differs.expected, "found": differs.found}
             stopped = {"stopped": {"at": iso(runtime.clock()), "step": step, **fields}}

@@ -209,7 +209,13 @@ class OutboxSource:
             at = iso(now)
             self._counts["superseded"] += self._runtime.outbox.supersede(unit.market, why=ANNULLED, at=at)
         if not is_settled(record):
-            settle(self._runtime, record.campaign_id, token=self._draw.token)
+            try:
+                settle(self._runtime, record.campaign_id, token=self._draw.token)
+            except PermanentFailure as failure:
+                # This draw's trouble alone: the messages of others go on.
+                if not record.notifications.get("paused"):
+                    self._pause(unit, failure.error)
+                return False
         if record.notifications.get("paused"):
             return False
         rows = self._without_erased(self._rows(Unit(unit.market, record), canary, now), now)

@@ -133,7 +133,7 @@ def test_a_result_file_that_names_other_entries_gives_nobody_anything(drawn: Run
     written = io.BytesIO()
     pq.write_table(changed, written)
     drawn.objects.put_bytes(key, written.getvalue())
-    with pytest.raises(Exception, match=r"RESULT_MISMATCH.*entries"):
+    with pytest.raises(Exception, match=r"RESULT_MISMATCH.*outcomes\.parquet"):
         publish(drawn)
     assert take(drawn) == []
 

@@ -243,3 +243,31 @@ def test_nothing_of_an_annulled_draw_goes_out_whenever_it_was_written(world: Run
     assert told(world) == [] and set(statuses(world).values()) == {RowStatus.SUPERSEDED}
     assert report.counts["superseded"] == len(ROWS) and report.counts["markets_delivered"] == 2
     assert {row["why"] for row in world.database["outbox"].find()} == {"annulled"}
+
+
+@pytest.mark.parametrize("data", [b"no table", None])
+@pytest.mark.parametrize("second", [True, False])
+def test_a_result_that_is_not_the_draws_pauses_its_campaign_and_holds_up_no_other(
+    world: Runtime, data: bytes | None, second: bool
+) -> None:
+    confirmed(world, ROWS, ["berlin"], campaign_id="winter")
+    add_codes(world, "paris", 3, campaign_id="winter", marketId="berlin")
+    publish(world, campaign_id="winter")
+    run(world, SELECTIONS)
+    if second:
+        # Drawn by a run that died before what it changes was held: the count lock of the first phase stands.
+        at = {"phases.1.countsLockedAt": CONFIRMED_AT}
+        world.database["draws"].update_one({"_id": CAMPAIGN}, {"$set": at})
+        draw_second(world)
+    key = f"pipeline/{CAMPAIGN}/phase-{2 if second else 1}/outcomes.parquet"
+    right = world.objects.get_bytes(key)
+    world.objects.delete(key)
+    if data is not None:
+        world.objects.put_bytes(key, data)
+    report = run(world, NOTIFICATIONS)
+    assert (report.counts["campaigns_paused"], report.counts["sent"]) == (1, len(ROWS))
+    assert {item["campaignId"] for item in told(world)} == {"winter"}
+    assert "restore the file" in world.draw_markets.switch(CAMPAIGN)["reason"]
+    world.objects.put_bytes(key, right)
+    switch.resume(world, CAMPAIGN, reason="it is back", by="ann")
+    assert run(world, NOTIFICATIONS).counts["campaigns_paused"] == 0 and told(world)
