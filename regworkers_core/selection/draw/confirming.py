@@ -74,7 +74,8 @@ class Confirming(HeldDraw):
 
         Raises InputDiffers when a file in the store is not the draw's.
         """
-        with self._lease("examine") as lease:
+        # As a part of the publication: what it stopped at is over when that goes through.
+        with self._lease("publish") as lease:
             record, phase = self._ready(PhaseStatus.DRAWN, "allocate")
             return self._examine(lease, record, phase)
 

@@ -293,3 +293,14 @@ def test_at_the_terminal_a_finding_is_named_with_what_accepts_it(
     done = typed("draw", "run", CAMPAIGN, *words, "--yes", "--no-wait", "--format", "json")
     assert done.code == 0 and done.document["steps"]["publish"]["state"] == "done"
     assert orjson.loads(artefact(waiting, "accepted.json"))[0]["finding"] == "recommitted"
+
+
+def test_what_the_gate_stopped_at_is_over_once_the_publication_goes_through(waiting: Runtime) -> None:
+    right = artefact(waiting, "cutoffs.json")
+    _file(waiting)
+    with pytest.raises(InputDiffers):
+        draw(waiting, run_id="checks").examine()
+    assert phase(waiting).stopped
+    waiting.objects.put_bytes(f"draws/{CAMPAIGN}/phase-1/cutoffs.json", right)
+    assert draw(waiting).publish(WORD).state == "done"
+    assert not phase(waiting).stopped
