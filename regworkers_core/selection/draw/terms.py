@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from regworkers_core.domain.campaign import Campaign, Market, Reserve
+from regworkers_core.domain.campaign import MAX_SEATS, Campaign, Market, Reserve
 from regworkers_core.domain.grammar import has_control, is_encodable
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import RequestError
@@ -120,11 +121,18 @@ class TopUp:
                 raise RequestError(
                     f"market {market.market_id}: reserves of {seats} seats exceed the {offered} on offer"
                 )
+            if capacity > MAX_SEATS:
+                raise RequestError(
+                    f"market {market.market_id}: capacity should be at most {MAX_SEATS}, found {capacity}"
+                )
             markets.append(replace(market, capacity=capacity, reserves=reserves))
+        waitlist = before.waitlist_size if self.keep_waitlist else self.waitlist_size
+        if waitlist is not None and not 0 <= waitlist <= MAX_SEATS:
+            raise RequestError(f"the waiting list should have 0 to {MAX_SEATS} places, found {waitlist}")
         return Terms(
             markets=tuple(markets),
             wins_per_unit=before.wins_per_unit,
-            waitlist_size=before.waitlist_size if self.keep_waitlist else self.waitlist_size,
+            waitlist_size=waitlist,
             strikes=merged((*before.strikes, *self.strikes)),
             reason=reason,
         )
@@ -146,6 +154,9 @@ def published_reason(text: str, whose: str) -> str:
 
 def _require_reserves(market_id: str, reserves: tuple[Reserve, ...]) -> None:
     """What a manifest could not hold is refused before the phase is opened: its terms stay as they are then."""
+    repeated = [segment for segment, times in Counter(each.segment for each in reserves).items() if times > 1]
+    if repeated:
+        raise RequestError(f"market {market_id}: segment {repeated[0][:80]!r} has a reserve already")
     for reserve in reserves:
         if not is_selection_id(reserve.segment):
             raise RequestError(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
+
 from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseStatus
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.timestamps import iso
@@ -23,7 +25,7 @@ _NOT_NEEDED = frozenset({"claims"})
 
 def open_phase(runtime: Runtime, campaign_id: str, request: TopUp, *, run_id: str, lease: str) -> int:
     """Begin the next phase on the request's terms and return its number; a repeat of a request whose phase is
-    not complete yet returns that phase.
+    not complete yet returns that phase. One that is not committed yet takes other terms: nothing is public of it.
 
     Raises UsageError when the phase before is not complete, for terms that cannot be met, for a ref that is struck
     without being in the draw, and when another run works on the draw; InputDiffers when the outcomes of the phase
@@ -60,6 +62,11 @@ def _open(runtime: Runtime, campaign_id: str, request: TopUp, run_id: str, held:
         again = _terms(runtime, record, last.phase - 1, request)
         if again == Terms.parse(last.fields["terms"]):
             return last.phase
+        if not last.manifest_hash:
+            runtime.draws.decide(
+                campaign_id, last.phase, {"terms": again.as_fields()}, token=held.token, once="manifestHash"
+            )
+            return last.phase
     if not last.reached(PhaseStatus.COMPLETED):
         raise RequestError(
             f"phase {last.phase} of {campaign_id} is {last.status}: a top-up waits until it is COMPLETED"
@@ -91,16 +98,16 @@ def _terms(runtime: Runtime, record: DrawRecord, before: int, request: TopUp) ->
             ref for ref, _ in (*Terms.parse(record.phases[before].fields["terms"]).strikes, *request.strikes)
         ]
         with engine.connection() as connection:
-            table = f"read_parquet('{outcomes}')"
-            known = connection.execute(f"SELECT ref FROM {table} WHERE list_contains(?, ref)", [struck])
-            unknown = sorted(set(struck) - {row[0] for row in known.fetchall()})
-            if unknown:
-                raise RequestError(
-                    f"{unknown[0]} is not in the draw of {record.campaign_id}: nothing to strike"
-                )
+            # Joined, not looked up in a list: a purge of bots has tens of thousands of them.
+            connection.register("struck", pa.table({"ref": pa.array(sorted(set(struck)), pa.string())}))
+            connection.execute(f"CREATE VIEW before AS SELECT * FROM read_parquet('{outcomes}')")
+            unknown = connection.execute(
+                "SELECT min(ref) FROM (SELECT ref FROM struck ANTI JOIN before USING (ref))"
+            ).fetchall()[0][0]
+            if unknown is not None:
+                raise RequestError(f"{unknown} is not in the draw of {record.campaign_id}: nothing to strike")
             rows = connection.execute(
-                f"SELECT market, count(*) FROM {table} WHERE outcome = 'WINNER' AND NOT list_contains(?, ref)"
-                " GROUP BY market",
-                [struck],
+                "SELECT market, count(*) FROM before ANTI JOIN struck USING (ref) WHERE outcome = 'WINNER'"
+                " GROUP BY market"
             ).fetchall()
     return request.after(Terms.parse(record.phases[before].fields["terms"]), dict(rows))

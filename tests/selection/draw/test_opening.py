@@ -12,7 +12,7 @@ from regworkers_core.selection.draw.opening import await_writers
 from regworkers_core.selection.draw.terms import Terms, TopUp
 from regworkers_core.selection.draw.top_up import open_phase
 from tests.eligibility.campaign.world import CLOSES, closed
-from tests.selection.draw.world import CAMPAIGN, close_campaign, draw, drawn, ref_of
+from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, ref_of
 
 STRIKE = ((ref_of(3), "FRAUD"),)
 CLOSED_AT = seconds(CLOSES) or 0.0
@@ -96,6 +96,24 @@ def test_a_word_for_the_draw_does_not_confirm_a_top_up(closed_campaign: Runtime)
     with pytest.raises(UsageError, match="summer:2"):
         run.publish(CAMPAIGN)
     assert run.publish(f"{CAMPAIGN}:2").state == "done"
+
+
+def test_a_top_up_with_a_mistake_takes_other_terms_until_it_is_committed(closed_campaign: Runtime) -> None:
+    drawn(closed_campaign)
+    record = closed_campaign.draws.get(CAMPAIGN)
+    assert record is not None
+    closed_campaign.draws.decide(CAMPAIGN, 1, {"status": "COMPLETED"}, token=record.token)
+
+    def ask(berlin: int) -> int:
+        more = TopUp({"berlin": berlin}, {}, (), "a second evening")
+        return open_phase(closed_campaign, CAMPAIGN, more, run_id="top-up", lease=lease_name(CAMPAIGN))
+
+    assert (ask(60), ask(6)) == (2, 2)
+    draw(closed_campaign).commit()
+    assert b'"capacity":6,' in artefact(closed_campaign, "manifest.json", 2)
+    with pytest.raises(UsageError, match="a top-up waits until it is COMPLETED"):
+        ask(7)
+    assert ask(6) == 2
 
 
 def waits(now: float, *, cut_short: bool = False) -> tuple[bool, float]:

@@ -85,3 +85,19 @@ def test_a_bad_line_of_strikes_is_named_by_its_number_and_its_text_is_not_repeat
     with pytest.raises(UsageError, match=says) as refused:
         parse_strikes(text)
     assert "example.com" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"capacities": {"berlin": 2**53}}, "capacity should be at most"),
+        ({"keep_waitlist": False, "waitlist_size": -1}, "the waiting list should have 0 to"),
+        ({"keep_waitlist": False, "waitlist_size": 2**53}, "the waiting list should have 0 to"),
+        ({"reserves": {"berlin": (Reserve("vip", 1), Reserve("vip", 1))}}, "'vip' has a reserve already"),
+    ],
+)
+def test_a_further_phase_is_not_opened_on_terms_that_no_manifest_could_hold(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        top_up(**changes).after(BEFORE, {})
