@@ -179,13 +179,16 @@ class Replica:
         by_id = {document["_id"]: stored_of(document) for document in documents}
         return {key: by_id[key.document_id] for key in keys if key.document_id in by_id}
 
-    def erased(self, keys: Sequence[EntryKey]) -> set[EntryKey]:
-        """Those of `keys` that are the tombstone of an erased fan; one who has registered again since is none."""
-        ids_of = [key.document_id for key in keys]
-        query = {"_id": {"$in": ids_of}, **{name: {"$exists": True} for name in (ERASED_AT, "deletedAt")}}
-        found = self._dependency.call(lambda: list(self._collection.find(query, {"_id": 1})))
-        ids = {document["_id"] for document in found}
-        return {key for key in keys if key.document_id in ids}
+    def erased(self, refs: Mapping[EntryKey, str]) -> set[EntryKey]:
+        """Those whose registration under this ref was erased: a tombstone stands, or a later registration of the fan
+        under another ref.
+        """
+        query = {"_id": {"$in": [key.document_id for key in refs]}, ERASED_AT: {"$exists": True}}
+        found = self._dependency.call(
+            lambda: list(self._collection.find(query, {"_id": 1, "ref": 1, "deletedAt": 1}))
+        )
+        live = {each["_id"]: None if "deletedAt" in each else each.get("ref") for each in found}
+        return {key for key, ref in refs.items() if live.get(key.document_id, ref) != ref}
 
     def scan(self, campaign_id: str | None, batch_size: int = 1000) -> Iterator[tuple[EntryKey, Stored]]:
         """Every document, tombstones included, of one campaign or of all, by ascending `_id`.

@@ -243,7 +243,8 @@ class OutboxSource:
     def _without_erased(self, rows: list[Notice], now: float) -> list[Notice]:
         """A fan whose data were erased gets no message, whenever the row was written."""
         keys = {notice.key: EntryKey(notice.market.campaign_id, notice.entry_id) for notice in rows}
-        erased = self._runtime.replica.erased(list(keys.values())) if keys else set()
+        refs = {keys[notice.key]: notice.ref for notice in rows}
+        erased = self._runtime.replica.erased(refs) if refs else set()
         if not erased:
             return rows
         gone = [key for key, entry in keys.items() if entry in erased]
