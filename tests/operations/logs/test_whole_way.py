@@ -35,6 +35,8 @@ def shared() -> Iterator[Runtime]:
 
 @pytest.fixture
 def runtime(shared: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
+    # Jobs of earlier tests bind who they are, too.
+    structlog.contextvars.clear_contextvars()
     """Commands in this process find it, and its log files below `tmp_path`."""
     monkeypatch.setattr(Runtime, "load", lambda: shared)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
