@@ -12,6 +12,8 @@ from regworkers_local.stack import Stack
 from tests.analytics.crash import PASSES, SECTIONS, broker_dies_and_returns, crash_and_recover
 from tests.support.runtimes import ADDRESSES, new_runtime, remove_namespace
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small_batches() -> Iterator[Runtime]:

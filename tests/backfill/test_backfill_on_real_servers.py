@@ -24,6 +24,8 @@ from tests.support.drains import replicate_all, run
 from tests.support.entries import item, key, put
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 OLD = "2026-01-01T00:00:00.000Z"
 AGED = {"createdAt": OLD, "updatedAt": OLD}
 

@@ -23,6 +23,8 @@ from tests.support.runtimes import test_settings
 from tests.support.tls_proxy import SecureKafka
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def write(folder: Path, pair: Pair, *, key: str | None = None) -> Path:
     """As a secret store's agent writes it: in one piece."""

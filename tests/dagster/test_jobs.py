@@ -18,6 +18,8 @@ from tests.support.drains import replicate_all
 from tests.support.entries import document, key, put, remove
 from tests.support.terminal import regworkers
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"idle_seconds": 0.1, "max_seconds": 20.0}
 _IMPATIENT = {
     "REGWORKERS_MONGO__SERVER_SELECTION_TIMEOUT_SECONDS": "0.2",

@@ -31,6 +31,8 @@ from tests.selection.draw.beacons import OwnBeacon, taken_for_signatures
 from tests.selection.draw.world import CAMPAIGN, close_campaign
 from tests.support.draws import add_codes, confirmed, publish, result
 
+pytestmark = pytest.mark.slow
+
 STEPS = [
     "eligibility_report",
     "frozen_pool",

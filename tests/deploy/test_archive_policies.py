@@ -15,6 +15,8 @@ from tests.deploy.policies import ROLES, Recorder, policy
 from tests.deploy.test_policies import compare
 from tests.selection.draw.world import CAMPAIGN, close_campaign, drawn
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_archive_needs_what_its_policy_allows(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     def die(step: str) -> None:

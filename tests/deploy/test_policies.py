@@ -32,6 +32,8 @@ from tests.support.drains import replicate_all, run
 from tests.support.entries import key, put
 from tests.support.runtimes import new_runtime, remove_namespace, test_settings
 
+pytestmark = pytest.mark.slow
+
 # Needed only when something goes wrong, which these runs do not stage.
 WHEN_IT_FAILS = {worker.name: worker.seldom for worker in WORKERS}
 # As AWS's own reference of actions has it.

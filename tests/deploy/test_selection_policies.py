@@ -23,6 +23,8 @@ from tests.support.campaigns import advance_to, create
 from tests.support.drains import run
 from tests.support.runtimes import new_runtime, remove_namespace
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def runtime() -> Iterator[Runtime]:

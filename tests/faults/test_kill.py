@@ -10,6 +10,8 @@ from regworkers_core.runtime import Runtime
 from tests.faults.crash import PASSES, SECTIONS, Fault, crash_and_recover
 from tests.support.runtimes import new_runtime, remove_namespace
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small_batches() -> Iterator[Runtime]:

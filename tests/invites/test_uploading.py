@@ -170,6 +170,7 @@ def test_an_unknown_campaign_is_refused_unless_it_is_yet_to_come(uploader: Uploa
 
 def test_invites_that_will_not_count_are_uploaded_and_told(uploader: Uploader) -> None:
     collection, one = uploader.runtime.database["campaigns"], {"_id": uploader.campaign_id}
+    closing(uploader, 800)
     assert uploader("email", "user1@example.com", ttl=in_days(900)).advice is None
     collection.update_one(one, {"$set": {"eligibility": {"inviteOnly": True, "inviteTypes": ["memberId"]}}})
     told = uploader("email", "user1@example.com").advice

@@ -19,6 +19,8 @@ from regworkers_local.stack import StartFailed
 from regworkers_local.state import process_refs, read_json
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 DEFINITIONS = """import dagster
 
 @dagster.job

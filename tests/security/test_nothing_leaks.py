@@ -23,6 +23,8 @@ from tests.support.entries import key, put, remove
 from tests.support.runtimes import test_settings
 from tests.support.terminal import in_a_process
 
+pytestmark = pytest.mark.slow
+
 FAN = {
     "mail": "planted.fan+1@quixilla-mail.example",
     "first name": "Quixilla-Ženevièva",

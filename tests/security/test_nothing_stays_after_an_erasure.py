@@ -22,6 +22,8 @@ from tests.support.entries import key
 from tests.support.runtimes import new_runtime, remove_namespace
 from tests.support.terminal import in_a_process
 
+pytestmark = pytest.mark.slow
+
 E1 = key("e1")
 PLANTED = {**FAN, "mail of before": MAIL_ONCE, "comparable": FAN["email"].lower()}
 # What has to be found before, or nothing is proved by its absence.

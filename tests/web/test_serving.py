@@ -18,10 +18,10 @@ PROXIED = WebSettings(operator_header="X-User", proxies=("10.0.0.7",))
 def test_it_takes_the_command_line_of_dagsters_helm_chart() -> None:
     workspace = str(PROJECT_ROOT / "workspace.yaml")
     line = (
-        f"-h 0.0.0.0 -p 80 -w {workspace} --db-statement-timeout 15000 --db-pool-recycle 3600 "
+        "-h 0.0.0.0 -p 80 --db-statement-timeout 15000 --db-pool-recycle 3600 "
         "--db-pool-max-overflow 20 --path-prefix /dagster --log-level warning --read-only"
     )
-    given = command.make_context("regworkers-web", line.split()).params
+    given = command.make_context("regworkers-web", ["-w", workspace, *line.split()]).params
     assert (given["host"], given["port"], given["path_prefix"], given["read_only"]) == (
         "0.0.0.0",
         80,

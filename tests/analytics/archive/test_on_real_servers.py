@@ -24,6 +24,8 @@ from tests.support.children import run_child
 from tests.support.shared import shared_namespace
 from tests.support.typing_in import Typed
 
+pytestmark = pytest.mark.slow
+
 # The other moments are those of test_archiver.py.
 KILL_POINTS = ("archive.before_manifest", "archive.compacted")
 

@@ -17,6 +17,8 @@ from tests.support.drains import replicate_all, run
 from tests.support.entries import key, put, remove
 from tests.support.typing_in import Typed
 
+pytestmark = pytest.mark.slow
+
 DAYS = ("2026-01-14", "2026-01-15")
 # The first in another zone, where it is a day later already.
 TIMES = ("2026-01-15T00:30:00+02:00", "2026-01-15T10:00:00.000Z")

@@ -31,6 +31,8 @@ from tests.support.services import served_to
 from tests.support.shared import shared_namespace
 from tests.support.typing_in import Typed
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[Runtime]:

@@ -17,6 +17,7 @@ from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.judging import Settlement
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import InputDiffers, public_key
+from regworkers_core.selection.draw.gate import Acceptance
 from regworkers_core.selection.draw.run import DrawRun
 from tests.selection.draw.beacons import START, Clock, Waiting, taken_for_signatures, with_beacon
 from tests.selection.draw.replay import replay_of
@@ -50,7 +51,9 @@ def own(runtime: Runtime, clock: Clock) -> Iterator[Runtime]:
         yield with_beacon(runtime.names.prefix, clock)
 
 
-def run_of(runtime: Runtime, clock: Clock, on_step: OnStep = no_step) -> DrawRun:
+def run_of(
+    runtime: Runtime, clock: Clock, on_step: OnStep = no_step, accept: Acceptance | None = None
+) -> DrawRun:
     return DrawRun(
         runtime,
         CAMPAIGN,
@@ -59,6 +62,7 @@ def run_of(runtime: Runtime, clock: Clock, on_step: OnStep = no_step) -> DrawRun
         judge=partial(everybody, runtime),
         stop=Waiting(clock),
         on_step=on_step,
+        accept=accept,
     )
 
 

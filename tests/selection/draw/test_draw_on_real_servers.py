@@ -25,6 +25,8 @@ from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.selection.maths.files import ARTEFACTS
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, entry, ref_of
 
+pytestmark = pytest.mark.slow
+
 
 def status(runtime: Runtime) -> str:
     return str(runtime.database["campaigns"].find_one({"_id": CAMPAIGN})["status"])
@@ -279,7 +281,7 @@ def test_an_export_brings_every_phase(runtime: Runtime, tmp_path_factory: pytest
     drawn(runtime)
     folder = tmp_path_factory.mktemp("export")
     written = export(runtime.objects, CAMPAIGN, [1], folder)
-    assert written == [f"phase-1/{name}" for name in (*ARTEFACTS, "notice.json")]
+    assert written == [f"phase-1/{name}" for name in (*ARTEFACTS, "accepted.json", "notice.json")]
     assert (folder / "phase-1" / "result.txt").read_bytes() == artefact(runtime, "result.txt")
 
 

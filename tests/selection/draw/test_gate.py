@@ -26,6 +26,8 @@ from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw,
 from tests.support.drains import run
 from tests.support.typing_in import Typed
 
+pytestmark = pytest.mark.slow
+
 WORD = f"{CAMPAIGN}:1"
 REASON = "we looked at it: the fans of the first hour live in one city"
 BIASED = {"report.biasAudit": ["candidates who came first won more often"]}

@@ -14,6 +14,8 @@ from regworkers_core.selection.draw.top_up import open_phase
 from tests.eligibility.campaign.world import CLOSES, closed
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, ref_of
 
+pytestmark = pytest.mark.slow
+
 STRIKE = ((ref_of(3), "FRAUD"),)
 CLOSED_AT = seconds(CLOSES) or 0.0
 

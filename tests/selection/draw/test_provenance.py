@@ -21,6 +21,8 @@ from regworkers_core.selection.proof.source import campaign_source
 from tests.selection.draw.world import CAMPAIGN, close_campaign, drawn, ref_of
 from tests.support.drains import run
 
+pytestmark = pytest.mark.slow
+
 
 def test_of_a_commitment_that_came_with_the_campaign_nobody_says_that_it_was_in_time(
     runtime: Runtime,

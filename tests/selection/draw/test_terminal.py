@@ -18,6 +18,8 @@ from tests.support.entries import key, put
 from tests.support.terminal import regworkers
 from tests.support.typing_in import Typed
 
+pytestmark = pytest.mark.slow
+
 SLUG = "summer-tour"
 # While the campaign was open.
 REGISTERED = "2026-01-15T12:00:00.000Z"

@@ -18,6 +18,8 @@ from regworkers_core.selection.report.inputs import ReportContext
 from tests.selection.report.world import OPENED, Fan, Seats, World, by_lot
 from tests.support.figures import unreadable
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
