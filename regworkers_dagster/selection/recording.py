@@ -4,7 +4,7 @@ their assets, from what their documents say.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -13,6 +13,7 @@ import orjson
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.keys import is_selection_id
+from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw import allocation, commitment, freezing, seeding
 from regworkers_dagster.draining.sensing import Answer, safely
@@ -25,6 +26,12 @@ from regworkers_dagster.selection.steps import awaiting, facts_as_metadata
 Event = dg.AssetMaterialization | dg.AssetObservation
 # Each of them asks the event log about nine assets.
 _LOOKED_AT_PER_TICK = 5
+# What a terminal does with codes and invites, by the first word of the command.
+_OF_ACTIONS = {"codes": specs.CODES.key, "invites": dg.AssetKey("invites")}
+# In the cursor, beside campaigns by their ids, none of which has a colon: the start of the last action that was looked
+# at. One that has not ended after this time was killed.
+_ACTIONS, _ENDS_WITHIN_SECONDS = "actions:", 3600.0
+_MOST_ACTIONS = 200
 
 
 def record_tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> Answer:
@@ -53,11 +60,33 @@ def _record(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
         events += missing(instance, campaign, whole)
         known[campaign.campaign_id] = marks[campaign.campaign_id]
         looked_at += 1
-    cursor = orjson.dumps({name: mark for name, mark in known.items() if name in marks}).decode()
+    events += _by_hand(runtime, known, marks.keys(), now)
+    kept = {name: mark for name, mark in known.items() if name in marks or name == _ACTIONS}
+    cursor = orjson.dumps(kept).decode()
     told = (
         f"{len(events)} events of {looked_at} campaigns recorded, {len(changed) - looked_at} to be looked at"
     )
     return dg.SensorResult(asset_events=events, cursor=cursor, skip_reason=told)
+
+
+def _by_hand(
+    runtime: Runtime, known: dict[str, str], campaigns: Collection[str], now: float
+) -> Iterator[Event]:
+    """What was done with codes and invites since the last tick; jobs record their own."""
+    since = known.get(_ACTIONS) or iso(now - _ENDS_WITHIN_SECONDS)
+    for action in reversed(runtime.operator_actions.history(since=since, limit=_MOST_ACTIONS)):
+        if action.started_at <= since:
+            continue
+        if action.ended_at is None and now - (seconds(action.started_at) or now) < _ENDS_WITHIN_SECONDS:
+            # Looked at again once it has ended.
+            return
+        known[_ACTIONS] = action.started_at
+        asset = _OF_ACTIONS.get(action.what.partition(" ")[0])
+        if asset is None or action.target not in campaigns or "runId" in action.arguments:
+            continue
+        numbers = {name: value for name, value in action.result.items() if isinstance(value, int)}
+        facts = {"command": action.what, "outcome": action.outcome, "at": action.started_at, **numbers}
+        yield dg.AssetObservation(asset, partition=action.target, metadata=facts_as_metadata(facts))
 
 
 def mark_of(campaign: Campaign, record: DrawRecord | None) -> str:

@@ -136,3 +136,22 @@ def _recorded(sensor: Sensor) -> set[str]:
     answer: Any = recording.record_tick(context, Workers(call_seconds=2.0))
     sensor.cursor = answer.cursor
     return {event.partition for event in answer.asset_events}
+
+
+def test_what_a_terminal_did_with_codes_shows_on_their_asset_once_it_has_ended(
+    runtime: Runtime, sensor: Sensor
+) -> None:
+    create(runtime, CAMPAIGN)
+    sensor.tick()
+    actions = runtime.operator_actions
+    with actions.recorded("codes import", CAMPAIGN, {"market": "berlin"}) as result:
+        assert "codes" not in sensor.tick(), "it has not ended"
+        result |= {"imported": 3, "file": "codes.csv"}
+    shown = sensor.tick()["codes"]
+    assert (shown["command"], shown["outcome"], shown["imported"]) == ("codes import", "done", 3)
+    assert "file" not in shown
+    with actions.recorded("invites remove", CAMPAIGN, {"runId": "r"}):
+        pass
+    with actions.recorded("codes void", "no-campaign"):
+        pass
+    assert sensor.tick() == {}, "a job records its own, and nothing is said twice"
