@@ -17,6 +17,7 @@ from regworkers_core.adapters.aws.clients import AwsClients, classify_aws
 from regworkers_core.adapters.aws.cloudwatch import DrainMetrics, Strain
 from regworkers_core.adapters.aws.demand_table import DemandTable
 from regworkers_core.adapters.aws.direct_calls import DirectCalls
+from regworkers_core.adapters.aws.entry_claims import EntryClaims
 from regworkers_core.adapters.aws.invites import Invites
 from regworkers_core.adapters.aws.known_stream import known_stream
 from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
@@ -133,6 +134,13 @@ class Runtime:
     def demand_table(self) -> DemandTable:
         dependency = self.dependency("dynamodb")
         return DemandTable(self.dynamodb, dependency, self.names.demand_table, policy=self.policy)
+
+    @cached_property
+    def entry_claims(self) -> EntryClaims:
+        dependency = self.dependency("dynamodb")
+        return EntryClaims(
+            self.dynamodb, self.dynamodb, dependency, self.names.demand_table, policy=self.policy
+        )
 
     @cached_property
     def invites(self) -> Invites:

@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from regworkers_core.adapters.aws.entry_claims import EntryClaims
 from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.adapters.mongo.outbox import ERASED, OPEN
 from regworkers_core.domain.claim import CLAIM_LEASE_SECONDS, Claim
@@ -151,13 +150,6 @@ class Eraser:
         self.ledger = Ledger(runtime.objects, runtime.secrets)
         self._identities = IdentitySecret(runtime.secrets)
         self._wanted: list[Wanted] = []
-        self._claims = EntryClaims(
-            runtime.dynamodb,
-            runtime.dynamodb,
-            runtime.dependency("dynamodb"),
-            runtime.names.demand_table,
-            policy=runtime.policy,
-        )
 
     def look(self, key: EntryKey) -> ErasureReport:
         """What there is to take out. Changes nothing."""
@@ -257,7 +249,7 @@ class Eraser:
             taken.invites += len(standing)
         self._on_step("erase.after_invites")
         for claim in self._old_claims(facts):
-            taken.claims += self._claims.release(claim)
+            taken.claims += self._runtime.entry_claims.release(claim)
         self._on_step("erase.after_claims")
         self._bury(facts, report, facts.source_order)
         self._on_step("erase.after_tombstone")
@@ -281,7 +273,7 @@ class Eraser:
         if hashes is None:
             return []
         keys = {hashes.claim_key(facts.key.campaign_id, kind, value) for kind, value in facts.identities}
-        items = self._claims.read(sorted(keys))
+        items = self._runtime.entry_claims.read(sorted(keys))
         claims = [Claim.of(item) for item in items.values()]
         return [claim for claim in claims if claim.entry_id == facts.key.entry_id]
 

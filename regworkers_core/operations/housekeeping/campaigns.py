@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from regworkers_core.adapters.aws.entry_claims import EntryClaims
 from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseStatus, lease_name
 from regworkers_core.adapters.mongo.expiring import expire_by_prefix, expire_codes
 from regworkers_core.domain.timestamps import iso, seconds
@@ -58,9 +57,7 @@ def parts(runtime: Runtime) -> Iterator[Part]:
 
 
 def _claims(runtime: Runtime, campaign_id: str, at: float) -> Iterator[int]:
-    client, dependency = runtime.dynamodb, runtime.dependency("dynamodb")
-    claims = EntryClaims(client, client, dependency, runtime.names.demand_table, policy=runtime.policy)
-    yield from claims.expire(campaign_id, int(at))
+    yield from runtime.entry_claims.expire(campaign_id, int(at))
 
 
 def _pipeline(runtime: Runtime, campaign_id: str, _at: float) -> Iterator[int]:
