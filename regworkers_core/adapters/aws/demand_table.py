@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.aws.attribute_values import attribute, plain_item
-from regworkers_core.adapters.aws.clients import error_code, meaning_of_code
-from regworkers_core.adapters.aws.tables import known_table, missing
+from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.adapters.aws.tables import CHANGED, known_table, statement_outcome
 from regworkers_core.domain.entry import ORDER_FIELDS, Entry
 from regworkers_core.domain.keys import ENTRY_PREFIX, EntryKey
 from regworkers_core.domain.reasons import ItemFailure, TransientFailure
@@ -128,22 +128,14 @@ class DemandTable:
         left: list[Entry] = []
         throttled = 0
         for entry, response in zip(entries, answer["Responses"], strict=True):
-            code = response.get("Error", {}).get("Code")
-            if code is None:
-                continue
-            if code == "ConditionalCheckFailed":
+            code, refusal = statement_outcome(self._dependency.name, self.table, response)
+            if code == CHANGED:
                 cleared.changed.append(entry)
-                continue
-            if code == "ResourceNotFound":
-                raise missing(self.table)
-            meaning = meaning_of_code(self._dependency.name, code, "BatchExecuteStatement")
-            if isinstance(meaning, TransientFailure):
-                throttled += meaning.throttled
-                busy[entry.key] = meaning
+            elif refusal is not None:
+                throttled += refusal.throttled
+                busy[entry.key] = refusal
                 left.append(entry)
-            elif meaning is not None:
-                raise meaning
-            else:
+            elif code:
                 cleared.failed.append((entry, ItemFailure(f"the flag cannot be cleared: {code}")))
         self._dependency.note_parts(served=len(entries) - len(left), throttled=throttled)
         return left

@@ -12,9 +12,9 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.aws.attribute_values import attribute, attributes, plain_item
-from regworkers_core.adapters.aws.clients import error_code, meaning_of_code
+from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.adapters.aws.demand_table import MAX_GET, MAX_STATEMENTS
-from regworkers_core.adapters.aws.tables import known_table
+from regworkers_core.adapters.aws.tables import CHANGED, known_table, statement_outcome
 from regworkers_core.domain.claim import IDENTITY_PREFIX, Claim, TableKey
 from regworkers_core.domain.keys import CAMPAIGN_PREFIX
 from regworkers_core.domain.reasons import TransientFailure, UsageError
@@ -149,15 +149,15 @@ class EntryClaims:
             ]
             answer = self._call(lambda: self._client.batch_execute_statement(Statements=statements), math.inf)
             left: list[TableKey] = []
+            throttled = 0
             for key, response in zip(pending, answer["Responses"], strict=True):
-                code = response.get("Error", {}).get("Code")
-                if code is None or code == "ConditionalCheckFailed":
-                    continue
-                meaning = meaning_of_code(self._dependency.name, code, "BatchExecuteStatement")
-                if not isinstance(meaning, TransientFailure):
-                    raise meaning or UsageError(f"a claim cannot be given its ttl: {code}")
-                left.append(key)
-            self._dependency.note_parts(served=len(pending) - len(left), throttled=len(left))
+                code, failure = statement_outcome(self._dependency.name, self._table, response)
+                if failure is not None:
+                    throttled += failure.throttled
+                    left.append(key)
+                elif code not in ("", CHANGED):
+                    raise UsageError(f"a claim cannot be given its ttl: {code}")
+            self._dependency.note_parts(served=len(pending) - len(left), throttled=throttled)
             return left
 
         if left := ask_again(keys, ask, self._policy, self._sleep, whole=True):
