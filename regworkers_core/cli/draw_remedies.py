@@ -14,6 +14,7 @@ from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.naming import campaign_id_of
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.selection import confirmation_word, require_word
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.fencing import DrawBusy
 
@@ -46,7 +47,8 @@ def annul_command(
     runtime = Runtime.load()
     campaign_id, run_id = campaign_id_of(runtime, campaign_id), f"cli-{uuid.uuid4().hex[:12]}"
     done = preview(runtime, campaign_id)
-    require_word(confirm, done.word)
+    if confirm:
+        require_word(confirm, done.word)
     if not done.annulled and not confirm and sys.stdin.isatty() and sys.stderr.isatty():
         typer.echo(
             f"{done.waiting:,} messages wait and would never go, {done.sent:,} were sent, {done.codes:,} codes are with"
@@ -54,7 +56,8 @@ def annul_command(
             err=True,
         )
         confirm = typer.prompt(f"type {done.word} to annul the draw", err=True).strip()
-        require_word(confirm, done.word)
+        if confirm:
+            require_word(confirm, done.word)
     if confirm or done.annulled:
         with by_hand(runtime, "draw annul", campaign_id, {"reason": reason, "runId": run_id}) as result:
             try:
@@ -94,8 +97,9 @@ def replan_command(
     runtime = Runtime.load()
     campaign_id, run_id = campaign_id_of(runtime, campaign_id), f"cli-{uuid.uuid4().hex[:12]}"
     found = replan_codes(runtime, campaign_id, market_id, run_id=run_id)
-    word = f"{campaign_id}:{found.market.phase}"
-    require_word(confirm, word)
+    word = confirmation_word(campaign_id, found.market.phase)
+    if confirm:
+        require_word(confirm, word)
     if confirm and not found.missing:
         arguments = {"marketId": market_id, "phase": found.market.phase, "runId": run_id}
         with by_hand(runtime, "draw replan-code", campaign_id, arguments) as result:
@@ -117,9 +121,3 @@ def replan_command(
     answer({**found.as_dict(), "confirm": word, "said": said}, form, Group(table, Text(said)))
     if found.missing or (found.moves and not found.applied):
         raise typer.Exit(FINDING)
-
-
-def require_word(given: str, word: str) -> None:
-    """Raises UsageError for a word that is not the one that confirms."""
-    if given and given != word:
-        raise UsageError(f"the confirmation should be {word}, found {given!r}: nothing was done")

@@ -12,11 +12,24 @@ from enum import StrEnum
 from typing import Any
 
 from regworkers_core.domain.keys import is_selection_id
-from regworkers_core.domain.reasons import PermanentFailure, Reason
+from regworkers_core.domain.reasons import PermanentFailure, Reason, RequestError
 
 # The market id of what concerns no market: messages to those who did not win.
 NON_WINNERS = "-"
 _HASH = re.compile(r"[0-9a-f]{64}")
+
+
+def confirmation_word(campaign_id: str, phase: int) -> str:
+    """What a person types to confirm what is done to a phase. It names the phase, so that a run that is executed again
+    cannot confirm one that no person has seen.
+    """
+    return f"{campaign_id}:{phase}"
+
+
+def require_word(given: str, word: str) -> None:
+    """Raises RequestError for a word that is not the one that confirms."""
+    if given != word:
+        raise RequestError(f"the confirmation should be {word}, found {given!r}: nothing was done")
 
 
 def is_market_id(text: str) -> bool:

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.selection import confirmation_word, require_word
 from regworkers_core.engine.csv_lines import Blank
 from regworkers_core.selection.assign.replan import replan_codes
 from regworkers_core.selection.codes.importing import import_codes as import_file
@@ -212,9 +213,9 @@ def replan_code(launch: Launch, config: ReplanConfig) -> Outcome:
     runtime, campaign_id = launch.runtime, launch.campaign_id(config.campaignId)
     market_id = require("marketId", config.marketId)
     found = replan_codes(runtime, campaign_id, market_id, run_id=launch.run_id)
-    word = f"{campaign_id}:{found.market.phase}"
-    if config.confirm and config.confirm != word:
-        raise RequestError(f"the confirmation should be {word}, found {config.confirm!r}: nothing was moved")
+    word = confirmation_word(campaign_id, found.market.phase)
+    if config.confirm:
+        require_word(config.confirm, word)
     if config.confirm and not found.missing:
         found = replan_codes(runtime, campaign_id, market_id, run_id=launch.run_id, apply=True)
         launch.result.update(moved=len(found.moves), queued=found.queued)

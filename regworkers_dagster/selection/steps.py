@@ -11,6 +11,7 @@ import dagster as dg
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseStatus
 from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.selection import confirmation_word
 from regworkers_core.eligibility.campaign.judging import judge_campaign
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
@@ -170,7 +171,7 @@ def awaiting(record: DrawRecord) -> str | None:
     is_ready = latest.status is PhaseStatus.DRAWN and "report" in latest.fields
     if record.annulled or latest.confirmed or not is_ready:
         return None
-    return to_confirm(f"{record.campaign_id}:{latest.phase}")
+    return to_confirm(confirmation_word(record.campaign_id, latest.phase))
 
 
 def to_confirm(word: str) -> str:

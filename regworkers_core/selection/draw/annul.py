@@ -17,6 +17,7 @@ from regworkers_core.adapters.mongo.outbox import ANNULLED as WHY
 from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.selection import confirmation_word, require_word
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.runtime import Runtime
@@ -65,7 +66,7 @@ def preview(runtime: Runtime, campaign_id: str) -> Annulment:
     over = sum(each[RowStatus.SUPERSEDED.value] for each in counts)
     return Annulment(
         campaign_id,
-        f"{campaign_id}:{phase.phase}",
+        confirmation_word(campaign_id, phase.phase),
         record.annulled or {},
         sum(each.total() for each in counts) - sent - over,
         sent,
@@ -94,10 +95,7 @@ def annul(
     with draw_lease(runtime, campaign_id, run_id, sleep=sleep) as lease:
         record, phase = _committed(runtime, campaign_id)
         if not record.annulled:
-            if confirm != (word := f"{campaign_id}:{phase.phase}"):
-                raise RequestError(
-                    f"the confirmation should be {word}, found {confirm!r}: nothing was annulled"
-                )
+            require_word(confirm, confirmation_word(campaign_id, phase.phase))
             decided = {
                 "annulledAt": iso(runtime.clock()),
                 "phase": phase.phase,

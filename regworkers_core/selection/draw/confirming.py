@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
-from regworkers_core.domain.reasons import Failure, RequestError
+from regworkers_core.domain.reasons import Failure
+from regworkers_core.domain.selection import confirmation_word, require_word
 from regworkers_core.engine.leases import Lease
 from regworkers_core.judging import Settlement
 from regworkers_core.runtime import Runtime
@@ -60,14 +61,12 @@ class Confirming(HeldDraw):
 
     @property
     def word(self) -> str:
-        """What confirms the publication of this run's phase. It names the phase, so that a run that is executed again
-        cannot confirm one that no person has seen.
-        """
-        return f"{self.campaign_id}:{self.phase}"
+        """What confirms the publication of this run's phase."""
+        return confirmation_word(self.campaign_id, self.phase)
 
     def _require_word(self, confirm: str | None) -> None:
-        if confirm and confirm != self.word:
-            raise RequestError(f"the confirmation should be {self.word}, found {confirm!r}: nothing was done")
+        if confirm:
+            require_word(confirm, self.word)
 
     def examine(self) -> tuple[GateFinding, ...]:
         """What the gate finds about the drawn phase so far; a publication by this run does not replay it again.
