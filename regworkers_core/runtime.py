@@ -13,6 +13,8 @@ from typing import Any
 
 from pymongo import MongoClient
 
+from regworkers_core.adapters.alert_channels.channels import classify_slack
+from regworkers_core.adapters.alert_channels.pagerduty import classify_pagerduty
 from regworkers_core.adapters.aws.clients import AwsClients, classify_aws
 from regworkers_core.adapters.aws.cloudwatch import DrainMetrics, Strain
 from regworkers_core.adapters.aws.demand_table import DemandTable
@@ -26,12 +28,11 @@ from regworkers_core.adapters.aws.objects import ObjectStore, classify_objects
 from regworkers_core.adapters.aws.secrets import SecretStore
 from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.adapters.aws.streams import DynamoStreams
-from regworkers_core.adapters.cache.campaign_cache import CampaignCache
-from regworkers_core.adapters.cache.campaign_sources import CampaignSource, DatabaseSource, ServiceSource
-from regworkers_core.adapters.cache.campaign_store import CampaignStore
-from regworkers_core.adapters.cache.redis_cache import RedisCache, classify_redis, redis_client
 from regworkers_core.adapters.dagster_api import DagsterApi, classify_dagster
 from regworkers_core.adapters.drand import DrandHttp, classify_drand
+from regworkers_core.adapters.http.http import classify_service
+from regworkers_core.adapters.http.ports import Services
+from regworkers_core.adapters.http.wired import HttpServices
 from regworkers_core.adapters.kafka.admin import KafkaAdmin, classify_kafka
 from regworkers_core.adapters.kafka.credentials import Credentials, try_out
 from regworkers_core.adapters.kafka.log import KafkaLog
@@ -67,11 +68,10 @@ from regworkers_core.adapters.mongo.reconcile_results import ReconcileResults
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.adapters.mongo.selections import Selections
 from regworkers_core.adapters.mongo.superseded import SupersededEntries
-from regworkers_core.adapters.services.http import classify_service
-from regworkers_core.adapters.services.ports import Services
-from regworkers_core.adapters.services.wired import HttpServices
-from regworkers_core.adapters.telling.channels import classify_slack
-from regworkers_core.adapters.telling.pagerduty import classify_pagerduty
+from regworkers_core.adapters.redis.campaign_cache import CampaignCache
+from regworkers_core.adapters.redis.campaign_sources import CampaignSource, DatabaseSource, ServiceSource
+from regworkers_core.adapters.redis.campaign_store import CampaignStore
+from regworkers_core.adapters.redis.redis_cache import RedisCache, classify_redis, redis_client
 from regworkers_core.adapters.vault import Vault, classify_vault
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.breaker import CircuitBreaker

@@ -11,11 +11,18 @@ from regworkers_dagster.analytics import checks as analytics_checks
 from regworkers_dagster.analytics import jobs as analytics_jobs
 from regworkers_dagster.analytics import sensors as analytics_sensors
 from regworkers_dagster.analytics import specs as analytics_specs
-from regworkers_dagster.certificates import daily as certificates
 from regworkers_dagster.eligibility import invites
-from regworkers_dagster.maintenance import housekeeping
-from regworkers_dagster.maintenance import jobs as maintenance
-from regworkers_dagster.operations import alerts, dead_letters, doctor, erasure, reviews, runbooks
+from regworkers_dagster.operations import (
+    alerts,
+    dead_letters,
+    doctor,
+    erasure,
+    housekeeping,
+    reviews,
+    runbooks,
+)
+from regworkers_dagster.operations import certificate as certificates
+from regworkers_dagster.operations import pruning_jobs as maintenance
 from regworkers_dagster.operations import resources as aws_resources
 from regworkers_dagster.replication import assets, checks, jobs, parity, schedules, sensors, specs
 from regworkers_dagster.resources import Workers

@@ -22,8 +22,8 @@ import orjson
 import psutil
 import yaml
 
+from regworkers_core.adapters.files.private_files import open_private, private_folder, write_private
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.engine.private_files import open_private, private_folder, write_private
 from regworkers_local import processes
 from regworkers_local.ports import free_port
 from regworkers_local.processes import ProcessRef

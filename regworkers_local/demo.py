@@ -20,8 +20,8 @@ from rich.console import Console
 
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.infrastructure.provision import provision
 from regworkers_core.observability.logs import configure_logging
-from regworkers_core.operations.provision import provision
 from regworkers_core.replication.reconcile import reconcile
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT

@@ -20,8 +20,8 @@ from typing import BinaryIO, Self
 
 import psutil
 
+from regworkers_core.adapters.files.private_files import open_private, private_folder
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.engine.private_files import open_private, private_folder
 from regworkers_local import processes
 from regworkers_local.ports import free_port, is_free
 from regworkers_local.processes import ProcessRef, ProcessState

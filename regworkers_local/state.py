@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.engine.private_files import private_folder, write_private
+from regworkers_core.adapters.files.private_files import private_folder, write_private
 from regworkers_local.processes import ProcessRef
 from regworkers_local.servers import SERVERS
 

@@ -17,7 +17,7 @@ from confluent_kafka import Producer
 from benchmarks.analytics.data import PER_MESSAGE, event, message
 from regworkers_core.analytics.drains import PUBLISH, publisher
 from regworkers_core.domain.messages import MAX_ITEMS
-from regworkers_core.drains import drain_limits, run_drain
+from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.handling import Asked
 from regworkers_core.engine.ports import Received
 from regworkers_core.engine.stop import StopSignal

@@ -19,7 +19,7 @@ from benchmarks.analytics.data import PER_MESSAGE, message, namespace, settings
 from benchmarks.peak import peak_bytes
 from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.analytics.drains import PUBLISH
-from regworkers_core.drains import drain_limits, run_drain
+from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import configure_logging
 from regworkers_core.runtime import Runtime

@@ -30,7 +30,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.campaign.judging import judge_entries
-from regworkers_core.operations.provision import provision
+from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 from regworkers_local.demo_data import MARKETS, DemoCampaign

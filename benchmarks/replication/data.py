@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.replication.counting import CallCounter, counted
 from regworkers_core.adapters.aws.attribute_values import attributes
-from regworkers_core.operations.provision import provision
+from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from regworkers_local.demo_data import CAMPAIGNS, DemoData

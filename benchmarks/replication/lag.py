@@ -16,7 +16,7 @@ from typing import Any
 import dagster as dg
 
 from benchmarks.replication.data import Entries, Item, settings, write
-from regworkers_core.operations.provision import provision
+from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.dagster_server import DagsterProcess

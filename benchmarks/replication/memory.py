@@ -19,7 +19,7 @@ from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.adapters.mongo.campaigns import Campaigns
 from regworkers_core.adapters.mongo.dead_letter_log import DeadLetterLog
 from regworkers_core.adapters.mongo.replica import Replica
-from regworkers_core.drains import DrainSpec, drain_limits
+from regworkers_core.drains.runner import DrainSpec, drain_limits
 from regworkers_core.engine.collector import seldom_collecting
 from regworkers_core.engine.dead_letters import DeadLetterOffice
 from regworkers_core.engine.dependency import Dependency, RetryPolicy

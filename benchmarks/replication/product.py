@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.replication.counting import CallCounter
 from benchmarks.replication.data import Item, write
 from benchmarks.replication.phases import Timed
-from regworkers_core.drains import DrainSpec, drain_limits, run_drain
+from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
 from regworkers_core.engine.drain import DrainReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.drains import ENQUEUE, SAVE

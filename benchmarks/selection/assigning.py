@@ -13,7 +13,7 @@ from pymongo import InsertOne, UpdateOne
 
 from benchmarks.stacks import stack_of
 from benchmarks.tables import table
-from regworkers_core.drains import drain_limits, run_drain
+from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import SELECTIONS

@@ -1,5 +1,5 @@
 # What the settings of each environment decide comes from generated/<environment>.json
-# (python -m regworkers_core.operations.terraform); a test compares this module with them.
+# (python -m regworkers_core.infrastructure.terraform); a test compares this module with them.
 locals {
   generated = jsondecode(file("${path.module}/generated/${var.environment}.json"))
   prefix    = local.generated.prefix

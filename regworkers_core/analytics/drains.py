@@ -10,10 +10,10 @@ import structlog
 
 from regworkers_core.adapters.mongo.queue_marks import QueueMarks
 from regworkers_core.analytics.candidates import Candidate
-from regworkers_core.analytics.publish import PublishHandler
+from regworkers_core.analytics.event_publisher import PublishHandler
 from regworkers_core.analytics.topics import topics_by_type
 from regworkers_core.domain.reasons import Failure
-from regworkers_core.drains import DrainSpec, Pace, queue_parts
+from regworkers_core.drains.runner import DrainSpec, Pace, queue_parts
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.ports import Received

@@ -31,7 +31,7 @@ def _archive(runtime: Runtime, events: Sequence[dict[str, str]], since: str | No
     if not ids:
         return Hop("archive", "none")
     # Imported here: it brings DuckDB and pandas, which no other command of the terminal waits for.
-    from regworkers_core.analytics.archive.reading import Wanted, opened
+    from regworkers_core.analytics.archive.archived_events import Wanted, opened
 
     # An event is archived under the day of its own time, which no later hop precedes.
     wanted = Wanted(since=(since or "")[:10], types=frozenset(each["type"] for each in events))

@@ -15,18 +15,18 @@ from rich.text import Text
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.adapters.mongo.mutes import Mute
 from regworkers_core.adapters.mongo.operator_actions import operator
-from regworkers_core.alerting import alerting
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Snapshot
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.operations.conditions.evaluate import OUTSIDE, evaluate
-from regworkers_core.operations.snapshot.scheduler import read_scheduler
-from regworkers_core.operations.status import impatient
+from regworkers_core.operations.alerts.evaluate import OUTSIDE, evaluate
+from regworkers_core.operations.alerts.notifier import alerting
+from regworkers_core.operations.health.scheduler import read_scheduler
+from regworkers_core.operations.health.status import impatient
+from regworkers_core.operations.health.system import read_system
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
-from regworkers_core.system import read_system
 
 Key = Annotated[str, typer.Argument(metavar="KEY", help="as `regworkers alerts` shows it")]
 Pattern = Annotated[

@@ -38,8 +38,8 @@ def run_command(
     Exit code 1 when a dependency did not answer, or when something was damaged, lost or missing.
     """
     # Late, for they bring DuckDB and pyarrow.
-    from regworkers_core.analytics.archive.report import ArchiveReport
-    from regworkers_core.analytics.archive.run import archive_events
+    from regworkers_core.analytics.archive.archive_report import ArchiveReport
+    from regworkers_core.analytics.archive.archiver import archive_events
 
     runtime = Runtime.load()
     with progress("events") as bar, StopSignal().on_signals() as stop:
@@ -92,7 +92,7 @@ def fetch_command(
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Copy the archive, or some days and types of it, to read with DuckDB, pandas or anything else."""
-    from regworkers_core.analytics.archive.reading import Wanted, fetch
+    from regworkers_core.analytics.archive.archived_events import Wanted, fetch
 
     runtime = Runtime.load()
     with progress("files") as bar:

@@ -16,12 +16,12 @@ from regworkers_core.cli.output import FINDING, TROUBLE, Format, FormatOption, a
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import Unread
-from regworkers_core.operations.dashboards.publish import Change, State, publish
-from regworkers_core.operations.discovery.compare import Discovery, Line, discover
-from regworkers_core.operations.discovery.terraform import read_state
-from regworkers_core.operations.policies.everyone import WORKERS
-from regworkers_core.operations.policies.statement import place_of
-from regworkers_core.operations.status import impatient
+from regworkers_core.infrastructure.dashboards.publish_dashboards import Change, State, publish
+from regworkers_core.infrastructure.discovery.compare import Discovery, Line, discover
+from regworkers_core.infrastructure.discovery.terraform import read_state
+from regworkers_core.infrastructure.policies.everyone import WORKERS
+from regworkers_core.infrastructure.policies.statement import place_of
+from regworkers_core.operations.health.status import impatient
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 

@@ -8,7 +8,7 @@ import typer
 
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import Format, FormatOption, answer, facts, rows
-from regworkers_core.operations.provision import provision
+from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import config_file, load_settings, masked
 

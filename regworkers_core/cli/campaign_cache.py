@@ -12,7 +12,7 @@ from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
 from regworkers_core.operations.cached_campaign import CachedCampaign, KeyState, clear_cached, read_cached
 from regworkers_core.operations.compare_campaign import Comparison, compare_campaign
-from regworkers_core.operations.status import impatient
+from regworkers_core.operations.health.status import impatient
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Group
 
+from regworkers_core.adapters.files.private_files import open_private
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.campaign import CampaignArgument, stock_table
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.cli.pages import require_writable
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.engine.private_files import open_private
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import find

@@ -14,12 +14,12 @@ from regworkers_core.cli import dlq_text as text
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.operations.dead_letters.browse import find_letter, group_letters, list_letters
 from regworkers_core.operations.dead_letters.choosing import Choice
 from regworkers_core.operations.dead_letters.drop import DropOptions
 from regworkers_core.operations.dead_letters.drop import drop as drop_letters
 from regworkers_core.operations.dead_letters.export import export as export_letters
 from regworkers_core.operations.dead_letters.queues import DeadQueue, dead_queue, dead_queues
-from regworkers_core.operations.dead_letters.reading import find_letter, group_letters, list_letters
 from regworkers_core.operations.dead_letters.redrive import Hooks, RedriveOptions
 from regworkers_core.operations.dead_letters.redrive import redrive as redrive_letters
 from regworkers_core.operations.dead_letters.truth import SETTLED, Truths, Verdict

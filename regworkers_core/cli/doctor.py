@@ -14,15 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer
-from regworkers_core.operations.doctor.examination import Examination, Found
-from regworkers_core.operations.doctor.reading import examined
-from regworkers_core.operations.doctor.row import Row, State
-from regworkers_core.operations.doctor.sections import SECTIONS
-from regworkers_core.operations.snapshot.scheduler import read_scheduler
-from regworkers_core.operations.status import impatient
+from regworkers_core.operations.health.earlier import examined
+from regworkers_core.operations.health.examination import Examination, Found
+from regworkers_core.operations.health.row import Row, State
+from regworkers_core.operations.health.scheduler import read_scheduler
+from regworkers_core.operations.health.sections import SECTIONS
+from regworkers_core.operations.health.status import impatient
+from regworkers_core.operations.health.system import read_system
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
-from regworkers_core.system import read_system
 
 _MARKS = {
     State.FINE: ("ok", "green"),

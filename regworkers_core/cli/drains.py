@@ -11,12 +11,12 @@ from rich.text import Text
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.drains import DrainSpec, drain_limits, run_drain
+from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
 from regworkers_core.engine.drain import DrainReport
 from regworkers_core.engine.fuse import remove_blown
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.operations.health.system import DRAINS
 from regworkers_core.runtime import Runtime
-from regworkers_core.system import DRAINS
 
 # Counts that somebody has to look at: items given up, records lost, messages stopped.
 _FINDINGS = ("dead_lettered", "trimmed", "campaigns_paused")

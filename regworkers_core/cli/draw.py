@@ -24,7 +24,7 @@ from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, pr
 from regworkers_core.cli.pairs import numbers, seats_of_segments
 from regworkers_core.domain.campaign import Reserve
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.drains import drain_limits, run_drain
+from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.eligibility.campaign.judging import judge_campaign
 from regworkers_core.engine.drain import DrainReport
 from regworkers_core.engine.stop import StopSignal
@@ -34,9 +34,9 @@ from regworkers_core.selection.assign.blocked import blocked_lines
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw.artefacts import export
 from regworkers_core.selection.draw.confirming import NotSettled
+from regworkers_core.selection.draw.draw_run import DrawRun, Step
 from regworkers_core.selection.draw.gate import ACCEPTABLE, Acceptance, GateClosed, NotAccepted
 from regworkers_core.selection.draw.held import DrawBusy, lease_name
-from regworkers_core.selection.draw.run import DrawRun, Step
 from regworkers_core.selection.draw.terms import TopUp, parse_strikes
 from regworkers_core.selection.draw.top_up import open_phase
 

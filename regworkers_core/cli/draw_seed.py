@@ -8,15 +8,15 @@ from typing import Annotated
 
 import typer
 
+from regworkers_core.adapters.files.judged_entries import Settlement
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.naming import campaign_id_of
 from regworkers_core.cli.output import Format, FormatOption, answer
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.eligibility.campaign.judging import judge_campaign
-from regworkers_core.judging import Settlement
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.draw_run import DrawRun
 from regworkers_core.selection.draw.fencing import DrawBusy
-from regworkers_core.selection.draw.run import DrawRun
 
 
 def register(draw: typer.Typer) -> None:

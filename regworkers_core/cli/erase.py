@@ -16,8 +16,8 @@ from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, fa
 from regworkers_core.cli.trace import entry_key
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.erasure.again import AgainReport, Hooks, pending, replay
-from regworkers_core.erasure.erase import ErasureReport, erase
+from regworkers_core.operations.erasure.again import AgainReport, Hooks, pending, replay
+from regworkers_core.operations.erasure.erase import ErasureReport, erase
 from regworkers_core.runtime import Runtime
 
 _REPLAY = "replay"

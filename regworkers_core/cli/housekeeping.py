@@ -11,9 +11,9 @@ from rich.text import Text
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.housekeeping.tidied import Housekeeping, Size
+from regworkers_core.operations.retention.apply import all_parts, keep_house
+from regworkers_core.operations.retention.results import Housekeeping, Size
 from regworkers_core.runtime import Runtime
-from regworkers_core.upkeep import all_parts, keep_house
 
 
 def register(app: typer.Typer) -> None:

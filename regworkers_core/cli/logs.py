@@ -13,7 +13,7 @@ from regworkers_core.cli.trace import entry_key, traced
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.logs.lines import LogLine, Sought
-from regworkers_core.operations.logs.reading import Lines, look_up, span_seconds
+from regworkers_core.operations.logs.lookup import Lines, look_up, span_seconds
 from regworkers_core.runtime import Runtime
 
 _COLUMNS = ("at", "level", "worker", "event", "")

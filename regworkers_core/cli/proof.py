@@ -12,10 +12,10 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from regworkers_core.adapters.files.private_files import write_private
 from regworkers_core.cli.naming import campaign_id_of
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, visible
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.engine.private_files import write_private
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import is_hash

@@ -9,14 +9,14 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
+from regworkers_core.adapters.files.private_files import write_private
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.cli.pages import require_writable
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.engine.private_files import write_private
 from regworkers_core.runtime import Runtime
 
 if TYPE_CHECKING:
-    from regworkers_core.analytics.funnel.report import Funnel
+    from regworkers_core.analytics.funnel.funnel_report import Funnel
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +40,7 @@ def funnel_command(
     """
     require_writable(page)
     # Late, for they bring DuckDB, pandas and matplotlib.
-    from regworkers_core.analytics.funnel.report import make_funnel
+    from regworkers_core.analytics.funnel.funnel_report import make_funnel
 
     runtime = Runtime.load()
     found = runtime.campaigns.find(campaign)

@@ -16,7 +16,7 @@ from regworkers_core.runtime import Runtime
 
 if TYPE_CHECKING:
     from regworkers_core.domain.drill import DrillResult
-    from regworkers_core.operations.reviews.publish import Published
+    from regworkers_core.operations.reviews.stored_reviews import Published
 
 FolderOption = Annotated[
     Path | None, typer.Option("--folder", help="write the report there instead of keeping it on S3")
@@ -70,8 +70,8 @@ def _review(
 ) -> None:
     # Late, for they bring matplotlib.
     from regworkers_core.operations.reviews.make import make_review
-    from regworkers_core.operations.reviews.publish import publish
     from regworkers_core.operations.reviews.sections import Kind
+    from regworkers_core.operations.reviews.stored_reviews import publish
 
     runtime = Runtime.load()
     with progress("") as bar, StopSignal().on_signals() as stop:
@@ -92,7 +92,7 @@ def _review(
 def _drill(
     runtime: Runtime, stop: StopSignal, most: int | None, tell: Callable[[str], None]
 ) -> Callable[[], DrillResult]:
-    from regworkers_core.replication.drill.run import recovery_drill
+    from regworkers_core.replication.drill.recovery_drill import recovery_drill
 
     limit = most or runtime.settings.reviews.drill_max_entries
     return lambda: recovery_drill(

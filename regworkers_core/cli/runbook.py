@@ -15,11 +15,19 @@ from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.runbooks import campaign_configuration, cost, time_outs
+from regworkers_core.operations.health.status import impatient
+from regworkers_core.operations.runbooks import (
+    campaign_configuration,
+    cost,
+    kafka_run,
+    out_of_sync_run,
+    recovery,
+    selection,
+    stream_lag_run,
+    time_outs,
+)
 from regworkers_core.operations.runbooks.catalog import CATALOG
-from regworkers_core.operations.runbooks.report import RunbookReport
-from regworkers_core.operations.status import impatient
-from regworkers_core.runbooks import kafka, out_of_sync, recovery, selection, stream_lag
+from regworkers_core.operations.runbooks.runbook_report import RunbookReport
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 
@@ -57,7 +65,7 @@ def list_command(context: typer.Context, form: FormatOption = Format.TEXT) -> No
 
 def stream_lag_command(minutes: Minutes = 15, form: FormatOption = Format.TEXT) -> None:
     """What bounds replication now (shards, drains, throttling, batches, save), and which setting to change."""
-    _say(stream_lag.read_stream_lag(_impatient(), minutes=minutes), form)
+    _say(stream_lag_run.read_stream_lag(_impatient(), minutes=minutes), form)
 
 
 def total_failure_command(
@@ -98,7 +106,9 @@ def out_of_sync_command(
         _telling("reconcile") as tell,
         by_hand(runtime, "runbook out-of-sync", campaign or "all", arguments, dry_run=not yes) as result,
     ):
-        report = out_of_sync.mend_out_of_sync(runtime, campaign, apply=yes, yes_remove=yes_remove, tell=tell)
+        report = out_of_sync_run.mend_out_of_sync(
+            runtime, campaign, apply=yes, yes_remove=yes_remove, tell=tell
+        )
         result.update(left=report.facts["differences"], done=report.changed)
     _say(report, form)
 
@@ -133,7 +143,7 @@ def campaign_configuration_command(
 
 def kafka_command(minutes: Minutes = 60, form: FormatOption = Format.TEXT) -> None:
     """Brokers, topics, certificate, what the publish drains met, age of the queue, time until events are lost."""
-    _say(kafka.read_kafka(_impatient(), minutes=minutes), form)
+    _say(kafka_run.read_kafka(_impatient(), minutes=minutes), form)
 
 
 def time_outs_command(minutes: Minutes = 30, form: FormatOption = Format.TEXT) -> None:

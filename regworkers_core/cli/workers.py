@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from regworkers_core.analytics.drains import publisher
-from regworkers_core.analytics.publish import invoke_publish
+from regworkers_core.analytics.event_publisher import invoke_publish
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
@@ -43,7 +43,7 @@ def _enqueue_market_selections(runtime: Runtime, event: Any) -> Any:
                 f'the event is {{"campaignId": "...", "marketId": "..."}}: {name} is missing or not an id'
             )
     # Late, for it brings pyarrow and DuckDB.
-    from regworkers_core.selection.assign.publish import retry_market
+    from regworkers_core.selection.assign.release import retry_market
 
     # The one worker of old that an operator calls to decide something; the others do what they do with every event.
     target, run_id = f"{fields['campaignId']}:{fields['marketId']}", f"invoke-{uuid.uuid4().hex}"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from regworkers_core.adapters.aws.streams import StreamRecord
 from regworkers_core.domain.dead_letter import DeadLetter
 from regworkers_core.domain.messages import ReplicationItem
-from regworkers_core.drains import DrainSpec, Pace, dead_letter_office, queue_parts
+from regworkers_core.drains.runner import DrainSpec, Pace, dead_letter_office, queue_parts
 from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.ports import Received
 from regworkers_core.engine.queue_source import QueueSource

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from regworkers_core.judging import Settlement
+from regworkers_core.adapters.files.judged_entries import Settlement
 from regworkers_core.replication.enqueue.peek import has_unread
 from regworkers_core.replication.reconcile import Kind, reconcile
 from regworkers_core.replication.reconcile.acceptance import how_to_accept

@@ -7,7 +7,7 @@ from typing import Any
 
 from regworkers_core.adapters.mongo.draws import SENDER
 from regworkers_core.domain.selection import Chunk
-from regworkers_core.drains import DrainSpec, Pace, queue_parts
+from regworkers_core.drains.runner import DrainSpec, Pace, queue_parts
 from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.ports import Received
 from regworkers_core.engine.queue_source import QueueSource

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import dagster as dg
 from pydantic import Field
 
-from regworkers_core.analytics.archive.report import ArchiveReport
-from regworkers_core.analytics.archive.run import archive_events as archive
+from regworkers_core.analytics.archive.archive_report import ArchiveReport
+from regworkers_core.analytics.archive.archiver import archive_events as archive
 from regworkers_core.analytics.archive.verify import verify
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_dagster.analytics.specs import GROUP, KAFKA_EVENTS, OWNERS, TAGS
-from regworkers_dagster.draining.metadata import Metadata
-from regworkers_dagster.draining.running import CONTINUOUS
+from regworkers_dagster.drains.metadata import Metadata
+from regworkers_dagster.drains.running import CONTINUOUS
 from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.tags import OPERATION_TAG, long_run
 

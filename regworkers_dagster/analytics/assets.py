@@ -5,10 +5,10 @@
 import dagster as dg
 
 from regworkers_core.analytics.drains import PUBLISH
-from regworkers_core.analytics.watch import look
-from regworkers_core.operations.certificates.alerts import watch_renewals
+from regworkers_core.operations.alerts.analytics_queue import look
+from regworkers_core.operations.alerts.certificate_renewal import watch_renewals
 from regworkers_dagster.analytics.specs import KAFKA_EVENTS
-from regworkers_dagster.draining.running import CONTINUOUS, DrainConfig, drained
+from regworkers_dagster.drains.running import CONTINUOUS, DrainConfig, drained
 from regworkers_dagster.resources import Workers, plain_failures
 
 

@@ -5,7 +5,7 @@
 import dagster as dg
 
 from regworkers_dagster.analytics.specs import ANALYTICS_DLQ
-from regworkers_dagster.draining.observing import Reading
+from regworkers_dagster.drains.observing import Reading
 from regworkers_dagster.resources import Workers, plain_failures
 
 DLQ_EMPTY = "analytics_dlq_empty"

@@ -10,14 +10,14 @@ import dagster as dg
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.observability.logs import bind
 from regworkers_dagster.analytics.specs import GROUP, OWNERS, TAGS
-from regworkers_dagster.draining.metadata import Metadata
+from regworkers_dagster.drains.metadata import Metadata
 from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
 from regworkers_dagster.selection.steps import campaign_of, facts_as_metadata
 from regworkers_dagster.tags import long_run
 
 if TYPE_CHECKING:
-    from regworkers_core.analytics.funnel.publish import Published
+    from regworkers_core.analytics.funnel.stored_funnel import Published
 
 CAMPAIGN_FUNNEL = dg.AssetSpec(
     "campaign_funnel",
@@ -37,7 +37,7 @@ CAMPAIGN_FUNNEL = dg.AssetSpec(
 def campaign_funnel(context: dg.AssetExecutionContext, workers: Workers) -> dg.MaterializeResult[None]:
     """Numbers that do not fit make the run warn, not fail: the report is there to show them."""
     # Late, for pandas and matplotlib would cost every run of every job two seconds.
-    from regworkers_core.analytics.funnel.publish import publish_funnel
+    from regworkers_core.analytics.funnel.stored_funnel import publish_funnel
 
     with plain_failures():
         campaign_id = campaign_of(context)

@@ -5,13 +5,13 @@
 import dagster as dg
 
 from regworkers_core.analytics.drains import PUBLISH
-from regworkers_core.analytics.watch import Snapshot, look, tell
+from regworkers_core.operations.alerts.analytics_queue import Snapshot, look, tell
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.analytics.checks import dlq_evaluation
 from regworkers_dagster.analytics.jobs import PUBLISH_EVENTS
 from regworkers_dagster.analytics.specs import ANALYTICS_DLQ, ANALYTICS_QUEUE
-from regworkers_dagster.draining.observing import Reading, depth_of, observed
-from regworkers_dagster.draining.sensing import (
+from regworkers_dagster.drains.observing import Reading, depth_of, observed
+from regworkers_dagster.drains.sensing import (
     DRAIN_INTERVAL_SECONDS,
     Answer,
     Startable,

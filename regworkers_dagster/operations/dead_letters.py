@@ -13,12 +13,12 @@ from regworkers_core.analytics.candidates import refusal
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
+from regworkers_core.operations.dead_letters.browse import OnProgress, group_letters
 from regworkers_core.operations.dead_letters.choosing import Choice
 from regworkers_core.operations.dead_letters.closing import close_settled
 from regworkers_core.operations.dead_letters.drop import DropOptions, drop
 from regworkers_core.operations.dead_letters.groups import Group, Groups
 from regworkers_core.operations.dead_letters.queues import dead_queue, dead_queues
-from regworkers_core.operations.dead_letters.reading import OnProgress, group_letters
 from regworkers_core.operations.dead_letters.redrive import Hooks, RedriveOptions, redrive
 from regworkers_core.operations.dead_letters.truth import SETTLED, WORDS, Truths, Verdict
 from regworkers_dagster.operations.audit import who_launched

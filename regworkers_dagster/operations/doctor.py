@@ -10,12 +10,12 @@ import dagster as dg
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import SchedulerState
 from regworkers_core.observability.logs import bind
-from regworkers_core.operations.doctor.examination import Examination
-from regworkers_core.operations.doctor.reading import examined
-from regworkers_core.operations.doctor.row import State
-from regworkers_core.operations.doctor.sections import SECTIONS
-from regworkers_core.system import read_system
-from regworkers_dagster.draining.metadata import Metadata
+from regworkers_core.operations.health.earlier import examined
+from regworkers_core.operations.health.examination import Examination
+from regworkers_core.operations.health.row import State
+from regworkers_core.operations.health.sections import SECTIONS
+from regworkers_core.operations.health.system import read_system
+from regworkers_dagster.drains.metadata import Metadata
 from regworkers_dagster.operations.scheduler import scheduler_of
 from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.tags import OPERATION_TAG, short_run

@@ -7,8 +7,8 @@ from pydantic import Field
 
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.erasure.erase import ErasureReport, erase
 from regworkers_core.observability.logs import bind
+from regworkers_core.operations.erasure.erase import ErasureReport, erase
 from regworkers_dagster.operations.audit import launched_by_hand
 from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.tags import long_run

@@ -7,9 +7,9 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from regworkers_core.infrastructure.discovery.compare import Discovery, discover
+from regworkers_core.infrastructure.discovery.terraform import read_state
 from regworkers_core.observability.logs import bind
-from regworkers_core.operations.discovery.compare import Discovery, discover
-from regworkers_core.operations.discovery.terraform import read_state
 from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.tags import OPERATION_TAG, short_run
 

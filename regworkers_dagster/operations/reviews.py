@@ -12,13 +12,13 @@ from regworkers_core.domain.drill import DrillResult
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.draining.metadata import Metadata
+from regworkers_dagster.drains.metadata import Metadata
 from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.selection.steps import facts_as_metadata
 from regworkers_dagster.tags import OPERATION_TAG, long_run, short_run
 
 if TYPE_CHECKING:
-    from regworkers_core.operations.reviews.publish import Published
+    from regworkers_core.operations.reviews.stored_reviews import Published
 
 GROUP = "operations"
 _ABOUT = {
@@ -107,8 +107,8 @@ def _reviewed(
 ) -> dg.MaterializeResult[None]:
     # Late, for matplotlib would cost every run of every job a second.
     from regworkers_core.operations.reviews.make import make_review
-    from regworkers_core.operations.reviews.publish import publish
     from regworkers_core.operations.reviews.sections import Kind
+    from regworkers_core.operations.reviews.stored_reviews import publish
 
     bind(runId=context.run.run_id, worker=f"{kind}_review")
     with plain_failures():
@@ -153,7 +153,7 @@ def _drilled(
     runtime: Runtime, most: int | None, stop: StopSignal, tell: Callable[[str], None]
 ) -> DrillResult:
     # Late, for it brings DuckDB and pyarrow.
-    from regworkers_core.replication.drill.run import recovery_drill
+    from regworkers_core.replication.drill.recovery_drill import recovery_drill
 
     return recovery_drill(runtime, most=most, stop=stop, on_phase=tell)
 

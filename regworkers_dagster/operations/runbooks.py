@@ -12,15 +12,15 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.operations.runbooks.campaign_configuration import campaign_configuration
 from regworkers_core.operations.runbooks.cost import cost
-from regworkers_core.operations.runbooks.report import Row, RunbookReport
+from regworkers_core.operations.runbooks.kafka_run import read_kafka
+from regworkers_core.operations.runbooks.out_of_sync_run import mend_out_of_sync
+from regworkers_core.operations.runbooks.recovery import recover
+from regworkers_core.operations.runbooks.runbook_report import Row, RunbookReport
+from regworkers_core.operations.runbooks.selection import mend_selection
+from regworkers_core.operations.runbooks.stream_lag_run import read_stream_lag
 from regworkers_core.operations.runbooks.time_outs import time_outs
-from regworkers_core.runbooks.kafka import read_kafka
-from regworkers_core.runbooks.out_of_sync import mend_out_of_sync
-from regworkers_core.runbooks.recovery import recover
-from regworkers_core.runbooks.selection import mend_selection
-from regworkers_core.runbooks.stream_lag import read_stream_lag
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.draining.metadata import Metadata
+from regworkers_dagster.drains.metadata import Metadata
 from regworkers_dagster.operations.audit import launched_by_hand
 from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.tags import OPERATION_TAG, short_run

@@ -10,7 +10,7 @@ import dagster as dg
 
 from regworkers_core.domain.snapshot import SELECTION_JOBS, FailedRun, SchedulerState, TickState
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.operations.snapshot.scheduler import (
+from regworkers_core.operations.health.scheduler import (
     MOST_RUNS,
     REFUSED_TAG,
     Work,
@@ -18,7 +18,7 @@ from regworkers_core.operations.snapshot.scheduler import (
     schedule_state,
     standing,
 )
-from regworkers_dagster.draining.runs import ENDED
+from regworkers_dagster.drains.runs import ENDED
 from regworkers_dagster.tags import PARTITION_TAG
 
 # What a sensor without an interval of its own has.

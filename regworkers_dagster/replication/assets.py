@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import dagster as dg
 
 from regworkers_core.replication.drains import ENQUEUE, SAVE
-from regworkers_dagster.draining.metadata import Metadata
-from regworkers_dagster.draining.observing import or_none
-from regworkers_dagster.draining.running import CONTINUOUS, DrainConfig, drained
+from regworkers_dagster.drains.metadata import Metadata
+from regworkers_dagster.drains.observing import or_none
+from regworkers_dagster.drains.running import CONTINUOUS, DrainConfig, drained
 from regworkers_dagster.replication.checks import LAG_WITHIN_OBJECTIVE, lag_result
 from regworkers_dagster.replication.specs import ENTRIES, REPLICATION_QUEUE
 from regworkers_dagster.resources import Workers, plain_failures

@@ -5,10 +5,10 @@
 import dagster as dg
 
 from regworkers_core.engine.drain import DrainReport
-from regworkers_core.operations.status import ask
+from regworkers_core.operations.health.status import ask
 from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.draining.observing import SILENT_LOOKS, Answering
+from regworkers_dagster.drains.observing import SILENT_LOOKS, Answering
 from regworkers_dagster.replication.specs import ENTRIES, REPLICATION_DLQ
 from regworkers_dagster.resources import Workers, plain_failures
 

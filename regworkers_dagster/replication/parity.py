@@ -9,7 +9,7 @@ from pydantic import Field
 
 from regworkers_core.observability.logs import bind
 from regworkers_core.replication.reconcile import Accept, ReconcileResult, reconcile
-from regworkers_dagster.draining.metadata import Metadata
+from regworkers_dagster.drains.metadata import Metadata
 from regworkers_dagster.operations.audit import launched_by_hand
 from regworkers_dagster.replication.specs import ENTRIES
 from regworkers_dagster.resources import Workers, plain_failures

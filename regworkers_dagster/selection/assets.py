@@ -9,9 +9,9 @@ from pydantic import Field
 
 from regworkers_core.selection.campaigns.lifecycle import close_if_due
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
+from regworkers_core.selection.draw.draw_run import DrawRun, Step
 from regworkers_core.selection.draw.gate import ACCEPTABLE, Acceptance
-from regworkers_core.selection.draw.run import DrawRun, Step
-from regworkers_dagster.draining.running import CONTINUOUS, DrainConfig, drained
+from regworkers_dagster.drains.running import CONTINUOUS, DrainConfig, drained
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import specs
 from regworkers_dagster.selection.steps import draw_failures, take

@@ -19,9 +19,9 @@ from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.standing import standing
 from regworkers_core.selection.draw.held import lease_name
-from regworkers_dagster.draining.decisions import pause_after_crashes
-from regworkers_dagster.draining.runs import ACTIVE, ENDED, crashes_in_a_row
-from regworkers_dagster.draining.sensing import Answer, safely
+from regworkers_dagster.drains.decisions import pause_after_crashes
+from regworkers_dagster.drains.runs import ACTIVE, ENDED, crashes_in_a_row
+from regworkers_dagster.drains.sensing import Answer, safely
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import decisions, specs
 from regworkers_dagster.selection.decisions import DrawRuns, LeaseMark

@@ -13,8 +13,8 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection import promises
 from regworkers_core.selection.assign import checks as assigned
 from regworkers_core.selection.verdict import Verdict
-from regworkers_dagster.draining.metadata import Metadata
-from regworkers_dagster.draining.observing import Reading
+from regworkers_dagster.drains.metadata import Metadata
+from regworkers_dagster.drains.observing import Reading
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import specs
 from regworkers_dagster.selection.steps import draw_failures, facts_as_metadata

@@ -15,10 +15,10 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from regworkers_core.adapters.files.csv_lines import Blank
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import confirmation_word, require_word
-from regworkers_core.engine.csv_lines import Blank
 from regworkers_core.selection.assign.replan import replan_codes
 from regworkers_core.selection.codes.importing import import_codes as import_file
 from regworkers_core.selection.codes.lines import Row, read_lines

@@ -10,7 +10,7 @@ from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus, works
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.engine.leases import LeaseRow
 from regworkers_core.selection.assign.standing import Standing
-from regworkers_dagster.draining.decisions import pause_after_crashes
+from regworkers_dagster.drains.decisions import pause_after_crashes
 
 # A draw that fails so often in a row has a defect that needs a person, or the beacon is away: it is tried slowly from
 # then on, for either may be over at any time.

@@ -14,7 +14,7 @@ from pydantic import Field
 from regworkers_core.domain.campaign import Reserve
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.selection.assign.blocked import blocked_lines
-from regworkers_core.selection.assign.publish import retry_market
+from regworkers_core.selection.assign.release import retry_market
 from regworkers_core.selection.draw.annul import annul, preview
 from regworkers_core.selection.draw.artefacts import export
 from regworkers_core.selection.draw.gate import ACCEPTABLE, Acceptance

@@ -16,7 +16,7 @@ from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw import allocation, commitment, freezing, seeding
-from regworkers_dagster.draining.sensing import Answer, safely
+from regworkers_dagster.drains.sensing import Answer, safely
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import specs
 from regworkers_dagster.selection.campaign_jobs import campaign_facts

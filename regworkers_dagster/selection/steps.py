@@ -16,16 +16,16 @@ from regworkers_core.eligibility.campaign.judging import judge_campaign
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.operations import downloads
-from regworkers_core.operations.snapshot.scheduler import REFUSED_TAG
+from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.blocked import blocked_lines
 from regworkers_core.selection.draw.confirming import NotSettled
+from regworkers_core.selection.draw.draw_run import DrawRun, Step
 from regworkers_core.selection.draw.gate import Acceptance, GateClosed
 from regworkers_core.selection.draw.held import DrawBusy
-from regworkers_core.selection.draw.run import DrawRun, Step
 from regworkers_core.selection.maths.errors import DrawError
-from regworkers_dagster.draining.metadata import Metadata
+from regworkers_dagster.drains.metadata import Metadata
 from regworkers_dagster.operations.audit import is_by_hand, launched_by_hand
 from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS

@@ -23,9 +23,9 @@ from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import AwsSettings
+from tests.adapters.http.servers import Scripted, answer, nobody_listens
+from tests.adapters.http.test_requests import self_signed
 from tests.adapters.test_answers import EVERY_TYPE, KEY
-from tests.services.servers import Scripted, answer, nobody_listens
-from tests.services.test_requests import self_signed
 
 ASKED = {"table": {"Keys": [KEY, {"PK": {"S": "\ud800"}, "SK": {"S": "ż"}}], "ConsistentRead": True}}
 

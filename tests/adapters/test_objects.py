@@ -13,8 +13,8 @@ from regworkers_core.adapters.aws import objects
 from regworkers_core.adapters.aws.objects import DEPENDENCY, MissingObject, ObjectStore, classify_objects
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
-from regworkers_core.operations.provision_bucket import provision_bucket
-from regworkers_core.operations.provisioned import Outcome
+from regworkers_core.infrastructure.provision_bucket import provision_bucket
+from regworkers_core.infrastructure.provisioned import Outcome
 from regworkers_core.runtime import Runtime
 
 _MIB = 1024 * 1024

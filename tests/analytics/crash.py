@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from regworkers_core.analytics.drains import PUBLISH
-from regworkers_core.drains import drain_limits, run_drain
+from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.drain import DrainReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from regworkers_core.adapters.kafka.producer import Record
-from regworkers_core.analytics.publish import PublishHandler
+from regworkers_core.analytics.event_publisher import PublishHandler
 from regworkers_core.domain.events import EventType
 from regworkers_core.domain.reasons import (
     DependencyDown,

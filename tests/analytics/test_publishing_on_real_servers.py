@@ -11,11 +11,11 @@ import orjson
 import pytest
 
 from regworkers_core.analytics.drains import PUBLISH, publisher
-from regworkers_core.analytics.publish import PublishHandler, invoke_publish
+from regworkers_core.analytics.event_publisher import PublishHandler, invoke_publish
 from regworkers_core.domain.events import EventType
 from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.drains import queue_parts
+from regworkers_core.drains.runner import queue_parts
 from regworkers_core.engine.handling import Asked
 from regworkers_core.engine.ports import Outgoing
 from regworkers_core.engine.steps import OnStep

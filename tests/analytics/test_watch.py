@@ -7,8 +7,15 @@ from datetime import UTC, datetime
 import pytest
 
 from regworkers_core.adapters.mongo.queue_marks import Marks
-from regworkers_core.analytics.watch import RETENTION_SECONDS, Age, Snapshot, age_of, alerts, look
 from regworkers_core.domain.alert import Severity
+from regworkers_core.operations.alerts.analytics_queue import (
+    RETENTION_SECONDS,
+    Age,
+    Snapshot,
+    age_of,
+    alerts,
+    look,
+)
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import AnalyticsSettings
 from tests.analytics.world import queue_events, removed

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.draining import sensing
+from regworkers_dagster.drains import sensing
 from regworkers_dagster.resources import Workers
 from tests.support.environment import environment_of
 

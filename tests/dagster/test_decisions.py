@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regworkers_dagster.draining.decisions import (
+from regworkers_dagster.drains.decisions import (
     HANDOVER_SECONDS,
     ActiveDrain,
     by_age,

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regworkers_core.drain_heartbeat import Beat
+from regworkers_core.drains.heartbeat import Beat
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
-from regworkers_dagster.draining.life import (
+from regworkers_dagster.drains.life import (
     DEAD_SECONDS,
     SILENT_SECONDS,
     DrainRun,

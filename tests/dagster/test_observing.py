@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from regworkers_dagster.draining.observing import SILENT_LOOKS, Recorded
+from regworkers_dagster.drains.observing import SILENT_LOOKS, Recorded
 
 
 def looks(*away: set[str]) -> list[set[str] | None]:

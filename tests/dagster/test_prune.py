@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from regworkers_dagster.maintenance.pruning import Pruned, prune
+from regworkers_dagster.operations.pruning import Pruned, prune
 
 
 @dg.op

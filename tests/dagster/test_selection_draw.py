@@ -13,8 +13,8 @@ import pytest
 from regworkers_core.engine.held_lease import held_lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection import promises
+from regworkers_core.selection.draw.draw_run import DrawRun
 from regworkers_core.selection.draw.held import lease_name
-from regworkers_core.selection.draw.run import DrawRun
 from regworkers_core.selection.verdict import Verdict
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import campaigns

@@ -12,7 +12,7 @@ import pytest
 from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.drain_heartbeat import Heartbeat, beats
+from regworkers_core.drains.heartbeat import Heartbeat, beats
 from regworkers_core.engine.fuse import BlownFuse, keep_blown
 from regworkers_core.engine.leases import LeaseRow
 from regworkers_core.engine.ports import Outgoing
@@ -20,8 +20,8 @@ from regworkers_core.observability.code_version import code_version
 from regworkers_core.replication.send import send_keys
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.analytics.sensors import publish_tick
-from regworkers_dagster.draining.observing import Recorded
-from regworkers_dagster.draining.runs import drain_runs
+from regworkers_dagster.drains.observing import Recorded
+from regworkers_dagster.drains.runs import drain_runs
 from regworkers_dagster.replication import sensors
 from regworkers_dagster.resources import Workers
 from tests.dagster.support import Daemon, job, plain, use
@@ -328,7 +328,7 @@ def test_a_blown_fuse_keeps_the_sensor_from_starting_a_drain_until_other_code_ru
     _queue(runtime, 1)
     keep_blown(runtime.leases, BlownFuse("save", "f", "DEFECT: x", "now", code_version(), "run"))
     assert "`regworkers drain resume save`" in _reason(tick(sensors.save_tick))
-    monkeypatch.setattr("regworkers_core.drains.code_version", lambda: "another")
+    monkeypatch.setattr("regworkers_core.drains.runner.code_version", lambda: "another")
     assert len(tick(sensors.save_tick).run_requests) == 1
 
 

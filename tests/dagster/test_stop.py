@@ -14,7 +14,7 @@ import dagster as dg
 import orjson
 import pytest
 
-from regworkers_core.drain_heartbeat import beats
+from regworkers_core.drains.heartbeat import beats
 from regworkers_core.replication.enqueue import shards
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT

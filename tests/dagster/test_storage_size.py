@@ -10,8 +10,8 @@ import dagster as dg
 import pytest
 from sqlalchemy import create_engine, text
 
-from regworkers_dagster.maintenance.pruning import prune
-from regworkers_dagster.maintenance.storage import give_back, storage_size
+from regworkers_dagster.operations.pruning import prune
+from regworkers_dagster.operations.storage import give_back, storage_size
 
 LATER = datetime.now(UTC) + timedelta(days=1)
 

@@ -18,8 +18,8 @@ from regworkers_core.eligibility import check_eligibility
 from regworkers_core.eligibility.rule import rule_set
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
+from tests.adapters.http.servers import Scripted, answer
 from tests.eligibility.world import ask, campaign, check, codes, create, invite, one
-from tests.services.servers import Scripted, answer
 from tests.support.drains import replicate_all
 from tests.support.entries import document, key, put, remove
 from tests.support.typing_in import Typed

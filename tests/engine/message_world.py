@@ -16,7 +16,7 @@ from regworkers_core.engine.handling import Asked, Handled
 from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.ports import Received
-from tests.enqueue.fakes import FakeLeaseTable, FakeQueue
+from tests.replication.enqueue.fakes import FakeLeaseTable, FakeQueue
 
 Outcome = str | Failure
 

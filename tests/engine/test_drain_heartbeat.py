@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.drain_heartbeat import Heartbeat, beats
+from regworkers_core.drains.heartbeat import Heartbeat, beats
 from regworkers_core.engine.leases import LeaseRow
-from tests.enqueue.fakes import Clock, FakeLeaseTable
+from tests.replication.enqueue.fakes import Clock, FakeLeaseTable
 from tests.support.waiting import wait_until
 
 

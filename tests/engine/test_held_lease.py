@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from regworkers_core.engine.held_lease import held_lease
 from regworkers_core.engine.leases import LeaseKey
-from tests.enqueue.fakes import FakeLeaseTable
+from tests.replication.enqueue.fakes import FakeLeaseTable
 
 
 class Odd(FakeLeaseTable):

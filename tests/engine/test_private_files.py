@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from regworkers_core.adapters.files.csv_lines import Reject
+from regworkers_core.adapters.files.private_files import open_private, private_folder, write_private
+from regworkers_core.adapters.files.rejects_file import RejectsFile
 from regworkers_core.eligibility.invites.lines import Rejected
-from regworkers_core.engine.csv_lines import Reject
-from regworkers_core.engine.private_files import open_private, private_folder, write_private
-from regworkers_core.engine.rejects_file import RejectsFile
 
 
 def mode(path: Path) -> int:

@@ -14,7 +14,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.sqs_event import answer_event
 from regworkers_core.replication.enqueue.work import invoke_enqueue
 from tests.engine.message_world import Handler
-from tests.enqueue.fakes import FakeQueue
+from tests.replication.enqueue.fakes import FakeQueue
 
 JSON = st.recursive(
     st.none()

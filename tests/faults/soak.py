@@ -30,7 +30,7 @@ from tests.analytics import crash as analytics
 from tests.faults import crash as replication
 from tests.faults import killer
 from tests.faults.story import Verdict
-from tests.reconcile import crash as acceptance
+from tests.replication.reconcile import crash as acceptance
 from tests.selection.assign import crash as assign
 from tests.selection.draw import crash as draw
 from tests.support.runtimes import ADDRESSES, new_runtime, remove_namespace

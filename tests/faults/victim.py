@@ -11,18 +11,18 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from regworkers_core import drains
 from regworkers_core import runtime as runtimes
 from regworkers_core.adapters.aws.demand_table import Cleared, DemandTable
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.drains import runner
 from regworkers_core.engine.ports import Received
 from regworkers_core.engine.queue_source import QueueSource
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.operations.health.system import DRAINS
 from regworkers_core.replication.save.saver import Saved, Saver, Wanted
 from regworkers_core.runtime import Runtime
-from regworkers_core.system import DRAINS
 from tests.faults.crash import SECTIONS, Fault
 from tests.support.runtimes import test_settings
 
@@ -63,7 +63,7 @@ def die_of_an_entry() -> None:
 VARIANTS: dict[str, Callable[[], None]] = {
     "good": lambda: None,
     "dies of an entry": die_of_an_entry,
-    "acknowledges first": lambda: setattr(drains, "QueueSource", AcknowledgesFirst),
+    "acknowledges first": lambda: setattr(runner, "QueueSource", AcknowledgesFirst),
     "throttled": lambda: setattr(runtimes, "DemandTable", Throttled),
 }
 
@@ -84,8 +84,8 @@ def main(prefix: str, step: str, occurrence: str, variant: str) -> None:
 
     runtime = Runtime(test_settings(prefix, **SECTIONS))
     (spec,) = [spec for spec in DRAINS if spec.name == fault.drain]
-    limits = drains.drain_limits(runtime.settings, spec, idle_seconds=0.1, max_seconds=30)
-    report = drains.run_drain(runtime, spec, limits, stop=StopSignal(), run_id="victim", on_step=on_step)
+    limits = runner.drain_limits(runtime.settings, spec, idle_seconds=0.1, max_seconds=30)
+    report = runner.run_drain(runtime, spec, limits, stop=StopSignal(), run_id="victim", on_step=on_step)
     print(report.as_dict())
 
 

@@ -9,8 +9,8 @@ import pymongo
 import pytest
 
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.operations.provision import provision
-from regworkers_core.operations.status import impatient
+from regworkers_core.infrastructure.provision import provision
+from regworkers_core.operations.health.status import impatient
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 from regworkers_local.servers import SERVERS

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from regworkers_core.adapters.files.judged_entries import PAGE as ELIGIBILITY_PAGE
 from regworkers_core.domain.reasons import RequestError
-from regworkers_core.judging import PAGE as ELIGIBILITY_PAGE
+from regworkers_core.infrastructure.desired import lifecycle_rules
 from regworkers_core.operations import downloads, uploads
-from regworkers_core.operations.desired import lifecycle_rules
 from regworkers_core.operations.reviews.places import report_key as review_key
 from regworkers_core.operations.reviews.sections import Kind
 from regworkers_core.runtime import Runtime

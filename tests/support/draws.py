@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Outcome
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.publish import publish_phase
+from regworkers_core.selection.assign.release import publish_phase
 
 CAMPAIGN = "summer"
 CONFIRMED_AT = "2026-03-01T12:00:00.000Z"

@@ -19,13 +19,13 @@ from functools import lru_cache
 from types import FrameType
 from typing import Any
 
-from regworkers_core import drains
 from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.adapters.aws.direct_calls import DirectCalls
-from regworkers_core.operations.policies.everyone import WORKERS
-from regworkers_core.operations.policies.statement import PLACEHOLDERS
+from regworkers_core.drains import runner
+from regworkers_core.infrastructure.policies.everyone import WORKERS
+from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.settings import PROJECT_ROOT
-from tests.deploy.policies import Call, action_of, resources
+from tests.infrastructure.deploy.policies import Call, action_of, resources
 
 _PRODUCT = tuple(str(PROJECT_ROOT / name) for name in ("regworkers_core", "regworkers_dagster"))
 # Means in whosever hands: an adapter that a test takes up is that test's.
@@ -35,16 +35,16 @@ EXEMPT = tuple(str(PROJECT_ROOT / name) for name in ("tests", "benchmarks", "reg
 PROVISION = "provision"
 # Flows whose every call, in whatever thread, is one worker's.
 FLOWS = {
-    "regworkers_core/operations/provision": PROVISION,
-    "regworkers_core/operations/discovery/": "discovery",
-    "regworkers_core/operations/dashboards/publish": "dashboards",
+    "regworkers_core/infrastructure/provision": PROVISION,
+    "regworkers_core/infrastructure/discovery/": "discovery",
+    "regworkers_core/infrastructure/dashboards/publish": "dashboards",
     "regworkers_core/operations/logs/": "logs",
     "regworkers_core/operations/dead_letters/": "dead-letters",
     "regworkers_core/analytics/archive/": "archive",
     "regworkers_core/analytics/funnel/": "funnel",
     "regworkers_core/eligibility/invites/": "invites",
     "regworkers_core/replication/backfill/": "reconcile",
-    "regworkers_core/erasure/": "erasure",
+    "regworkers_core/operations/erasure/": "erasure",
 }
 _running: ContextVar[str] = ContextVar("worker of the guard", default="")
 
@@ -140,13 +140,13 @@ def install() -> None:
 
     # They pass the hooks of their client by.
     DirectCalls.call = direct  # type: ignore[method-assign]
-    drain = drains.drain
+    drain = runner.drain
 
     def known(name: str, *arguments: Any, **options: Any) -> Any:
         with running(name):
             return drain(name, *arguments, **options)
 
-    drains.drain = known
+    runner.drain = known
 
 
 @contextmanager
@@ -207,4 +207,6 @@ def explain(broken: Iterable[Made]) -> str:
     lines = sorted(
         f"{made.worker or 'some worker'}: {made.call.action} on {made.call.resource}" for made in broken
     )
-    return "AWS calls outside of the policies in regworkers_core/operations/policies:\n" + "\n".join(lines)
+    return "AWS calls outside of the policies in regworkers_core/infrastructure/policies:\n" + "\n".join(
+        lines
+    )

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from regworkers_core.operations.provision import provision
+from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from regworkers_local.services.stores import USER_DATABASE

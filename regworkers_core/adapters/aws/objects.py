@@ -14,9 +14,9 @@ from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.aws.clients import classify_aws, error_code
 from regworkers_core.adapters.aws.object_stream import ObjectStream
+from regworkers_core.adapters.files.private_files import open_private
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency
-from regworkers_core.engine.private_files import open_private
 
 DEPENDENCY = "s3"
 _MIB = 1024 * 1024

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+from regworkers_core.analytics.archive.archiver import LEASE, Log
 from regworkers_core.analytics.archive.manifest import read_manifest
 from regworkers_core.analytics.archive.offsets import lag, plan_reading
-from regworkers_core.analytics.archive.run import LEASE, Log
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseHolder

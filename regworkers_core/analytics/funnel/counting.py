@@ -11,11 +11,11 @@ from typing import Self
 import duckdb
 import pandas as pd
 
+from regworkers_core.adapters.files.spilling import spilling
 from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.analytics.funnel.stages import NONE, STAGES, WISHED, Stage
 from regworkers_core.analytics.funnel.staging import CODED, FROZEN, OUTCOMES, REPLICA, SOURCE, TOLD, Staged
 from regworkers_core.domain.selection import NoticeType, Outcome
-from regworkers_core.engine.spilling import spilling
 
 # What an entry wishes for is told by the frozen pool, which is what was drawn from; before that by the source, and of
 # an entry that is only in the replica by that. What it won, by the row of its latest phase.

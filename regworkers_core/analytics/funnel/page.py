@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.axes import Axes
 
-from regworkers_core.analytics.funnel.report import Funnel
+from regworkers_core.analytics.funnel.funnel_report import Funnel
 from regworkers_core.analytics.funnel.stages import STAGES, Stage
 from regworkers_core.reporting.figures import (
     BAND,

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from regworkers_core.adapters.files.judged_entries import JudgedEntry, JudgedWriter, Judgement, Tell
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.eligibility import Fact, Known, Source
 from regworkers_core.domain.keys import EntryKey
@@ -26,7 +27,6 @@ from regworkers_core.eligibility.facts import Facts
 from regworkers_core.eligibility.judge import judge
 from regworkers_core.eligibility.request import subject_of
 from regworkers_core.eligibility.subject import Identity, Subject
-from regworkers_core.judging import JudgedEntry, JudgedWriter, Judgement, Tell
 from regworkers_core.runtime import Runtime
 
 _ALONE: frozenset[Identity] = frozenset()
@@ -43,7 +43,7 @@ class _Read(NamedTuple):
 def judge_campaign(
     runtime: Runtime, campaign: Campaign, *, as_of: str, folder: Path, tell: Tell
 ) -> Judgement:
-    """`regworkers_core.judging.Judge`, by the rules of eligibility, with a report for people."""
+    """`regworkers_core.adapters.files.judged_entries.Judge`, by the rules of eligibility, with a report for people."""
     return judge_entries(runtime, campaign, as_of=as_of, folder=folder, tell=tell).judgement(folder)
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from regworkers_core.adapters.aws.demand_table import MAX_GET
+from regworkers_core.adapters.files.csv_lines import in_batches
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.eligibility import Fact, Known, Missing, Source
@@ -15,7 +16,6 @@ from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure
 from regworkers_core.domain.user import User
 from regworkers_core.eligibility.subject import Subject
-from regworkers_core.engine.csv_lines import in_batches
 from regworkers_core.runtime import Runtime
 
 Invites = Mapping[InviteType, int]

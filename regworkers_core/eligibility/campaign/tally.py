@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from regworkers_core.adapters.files.judged_entries import PAGE, JudgedEntry, Judgement
+from regworkers_core.adapters.files.private_files import write_private
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.eligibility.rule import all_rules, rule_set
 from regworkers_core.eligibility.rules.not_invited import RULE as NOT_INVITED
-from regworkers_core.engine.private_files import write_private
-from regworkers_core.judging import PAGE, JudgedEntry, Judgement
 
 ELIGIBLE = "ELIGIBLE"
 # Entries that list no market of the campaign, or have no day of their own.
@@ -95,7 +95,7 @@ class Tally:
 
     def judgement(self, folder: Path, page: str = PAGE) -> Judgement:
         """With the report as `page` in `folder`. Plots are made here, so a second goes for their library."""
-        from regworkers_core.eligibility.campaign.report import made_report
+        from regworkers_core.eligibility.campaign.eligibility_report import made_report
 
         numbers = self.numbers()
         report = made_report(self.campaign, numbers, self.codes)

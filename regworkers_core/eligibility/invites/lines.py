@@ -9,10 +9,10 @@ from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
+from regworkers_core.adapters.files.csv_lines import Blank, Cells, CsvFile, Reject, Shape, masked
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.mail import is_mail
 from regworkers_core.eligibility.texts import MAX_ID, is_blank, text_problem
-from regworkers_core.engine.csv_lines import Blank, Cells, CsvFile, Reject, Shape, masked
 
 # A row may bring names and addresses along, which are not read.
 _MAX_LINE_CHARS = 16_384

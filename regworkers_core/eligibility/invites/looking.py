@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from regworkers_core.adapters.files.csv_lines import Reject, masked
 from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.invites.campaign import campaign_of_invites
 from regworkers_core.eligibility.invites.lines import read_value
-from regworkers_core.engine.csv_lines import Reject, masked
 from regworkers_core.runtime import Runtime
 
 

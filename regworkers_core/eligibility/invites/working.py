@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from regworkers_core.adapters.aws.demand_table import MAX_GET
+from regworkers_core.adapters.files.csv_lines import Blank, Reject
+from regworkers_core.adapters.files.first_seen import FirstSeen
+from regworkers_core.adapters.files.rejects_file import RejectsFile
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.invites.lines import Line, Row
-from regworkers_core.engine.csv_lines import Blank, Reject
-from regworkers_core.engine.first_seen import FirstSeen
 from regworkers_core.engine.held_lease import LeaseBusy, held_lease
 from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.rate import TokenBucket
-from regworkers_core.engine.rejects_file import RejectsFile
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime

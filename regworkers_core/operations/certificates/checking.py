@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.operations.certificates.inspection import Inspection, inspect
-from regworkers_core.operations.status import impatient
+from regworkers_core.operations.health.status import impatient
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Environment, Settings, settings_of
 

@@ -10,13 +10,7 @@ from typing import Any
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.dead_letters.choosing import Choice
-from regworkers_core.operations.dead_letters.closing import close_moved, close_settled
-from regworkers_core.operations.dead_letters.copies import PREFIX, Copies, as_lines
-from regworkers_core.operations.dead_letters.groups import Groups
-from regworkers_core.operations.dead_letters.letters import DeadMessage
-from regworkers_core.operations.dead_letters.queues import DeadQueue
-from regworkers_core.operations.dead_letters.reading import (
+from regworkers_core.operations.dead_letters.browse import (
     OnProgress,
     Seen,
     add_all,
@@ -24,6 +18,12 @@ from regworkers_core.operations.dead_letters.reading import (
     no_progress,
     open_look,
 )
+from regworkers_core.operations.dead_letters.choosing import Choice
+from regworkers_core.operations.dead_letters.closing import close_moved, close_settled
+from regworkers_core.operations.dead_letters.copies import PREFIX, Copies, as_lines
+from regworkers_core.operations.dead_letters.groups import Groups
+from regworkers_core.operations.dead_letters.letters import DeadMessage
+from regworkers_core.operations.dead_letters.queues import DeadQueue
 from regworkers_core.operations.dead_letters.truth import SETTLED, Judged, Truths, Verdict
 from regworkers_core.operations.dead_letters.working import Working, working
 from regworkers_core.runtime import Runtime

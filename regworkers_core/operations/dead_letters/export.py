@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from regworkers_core.adapters.files.private_files import open_private
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.private_files import open_private
-from regworkers_core.operations.dead_letters.choosing import Choice
-from regworkers_core.operations.dead_letters.copies import PREFIX, Copies, as_lines
-from regworkers_core.operations.dead_letters.queues import DeadQueue
-from regworkers_core.operations.dead_letters.reading import (
+from regworkers_core.operations.dead_letters.browse import (
     OnProgress,
     Seen,
     fitting,
     no_progress,
     open_look,
 )
+from regworkers_core.operations.dead_letters.choosing import Choice
+from regworkers_core.operations.dead_letters.copies import PREFIX, Copies, as_lines
+from regworkers_core.operations.dead_letters.queues import DeadQueue
 from regworkers_core.operations.dead_letters.working import DLQ
 from regworkers_core.runtime import Runtime
 

@@ -14,14 +14,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.rate import TokenBucket
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.dead_letters.canary import FOLLOWS, CanaryOutcome, CanaryWatch
-from regworkers_core.operations.dead_letters.choosing import Choice
-from regworkers_core.operations.dead_letters.closing import close_cause, close_moved, close_settled
-from regworkers_core.operations.dead_letters.groups import OTHERS, Group, total
-from regworkers_core.operations.dead_letters.letters import DeadMessage
-from regworkers_core.operations.dead_letters.moving import Moved, Mover
-from regworkers_core.operations.dead_letters.queues import DeadQueue
-from regworkers_core.operations.dead_letters.reading import (
+from regworkers_core.operations.dead_letters.browse import (
     OnProgress,
     add_all,
     fitting,
@@ -29,6 +22,13 @@ from regworkers_core.operations.dead_letters.reading import (
     open_look,
     set_trends,
 )
+from regworkers_core.operations.dead_letters.canary import FOLLOWS, CanaryOutcome, CanaryWatch
+from regworkers_core.operations.dead_letters.choosing import Choice
+from regworkers_core.operations.dead_letters.closing import close_cause, close_moved, close_settled
+from regworkers_core.operations.dead_letters.groups import OTHERS, Group, total
+from regworkers_core.operations.dead_letters.letters import DeadMessage
+from regworkers_core.operations.dead_letters.moving import Moved, Mover
+from regworkers_core.operations.dead_letters.queues import DeadQueue
 from regworkers_core.operations.dead_letters.redrive_report import RedriveEnded, RedriveReport
 from regworkers_core.operations.dead_letters.truth import SETTLED, Judged, Truths
 from regworkers_core.operations.dead_letters.whole_queue import COMPLETED, move_whole

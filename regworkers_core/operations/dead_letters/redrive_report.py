@@ -8,13 +8,13 @@ from enum import StrEnum
 from shlex import quote
 from typing import Any
 
+from regworkers_core.operations.dead_letters.browse import Seen
 from regworkers_core.operations.dead_letters.canary import FOLLOWS, CanaryOutcome
 from regworkers_core.operations.dead_letters.choosing import Choice
 from regworkers_core.operations.dead_letters.groups import OTHERS, Groups
 from regworkers_core.operations.dead_letters.looking import Look
 from regworkers_core.operations.dead_letters.moving import Moved
 from regworkers_core.operations.dead_letters.queues import DeadQueue
-from regworkers_core.operations.dead_letters.reading import Seen
 
 
 class RedriveEnded(StrEnum):

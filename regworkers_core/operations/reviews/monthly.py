@@ -10,8 +10,8 @@ from regworkers_core.adapters.mongo.drain_log import KEEP_DAYS
 from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.infrastructure.desired import desired
 from regworkers_core.operations.certificates.checking import State, check_certificate
-from regworkers_core.operations.desired import desired
 from regworkers_core.operations.reviews.cost import cost, earlier_costs
 from regworkers_core.operations.reviews.history import DAY_SECONDS, Day, by_drain, read_days
 from regworkers_core.operations.reviews.plots import bars

@@ -10,8 +10,8 @@ import orjson
 
 from regworkers_core.domain.drill import DrillResult
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.infrastructure.policies.everyone import FOLDER, WORKERS, files
 from regworkers_core.operations.dependencies import DependencyReport
-from regworkers_core.operations.policies.everyone import FOLDER, WORKERS, files
 from regworkers_core.operations.reviews.plots import bars
 from regworkers_core.operations.reviews.sections import Part, Remark, Section, Table
 
@@ -75,7 +75,7 @@ def privileges(written: Mapping[str, bytes], declared: Mapping[str, bytes]) -> S
     )
 
 
-_WRITE = "`python -m regworkers_core.operations.policies` writes it anew"
+_WRITE = "`python -m regworkers_core.infrastructure.policies` writes it anew"
 
 
 def _of_policy(name: str, actions: set[str], everywhere: Sequence[str]) -> Iterator[Remark]:

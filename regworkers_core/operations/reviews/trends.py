@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from regworkers_core.adapters.mongo.letters_of_period import Letter, Letters
+from regworkers_core.adapters.mongo.dead_letters_between import Letter, Letters
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.reviews.history import Day, by_drain
 from regworkers_core.operations.reviews.plots import bars, lines

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
 
+from regworkers_core.adapters.mongo.dead_letters_between import Letter, Letters, LettersOfPeriod
 from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.adapters.mongo.letters_of_period import Letter, Letters, LettersOfPeriod
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.operations.reviews.history import DAY_SECONDS, Day, read_days

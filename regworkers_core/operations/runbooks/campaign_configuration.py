@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.operations.cached_campaign import clear_cached
 from regworkers_core.operations.compare_campaign import REDIS, Comparison, compare_campaign
-from regworkers_core.operations.runbooks.report import Finding, Row, RunbookReport
-from regworkers_core.operations.status import command_in
+from regworkers_core.operations.health.status import command_in
+from regworkers_core.operations.runbooks.runbook_report import Finding, Row, RunbookReport
 from regworkers_core.runtime import Runtime
 
 NAME = "campaign-configuration"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from regworkers_core.adapters.mongo.drain_log import DrainLog, DrainMinute, minute_of
 from regworkers_core.operations import prices
-from regworkers_core.operations.runbooks.report import Finding, Row, RunbookReport
+from regworkers_core.operations.runbooks.runbook_report import Finding, Row, RunbookReport
 from regworkers_core.operations.runbooks.worked import MINUTE_SECONDS, Worked, worked
 from regworkers_core.runtime import Runtime
 

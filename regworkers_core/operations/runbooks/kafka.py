@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from regworkers_core.adapters.kafka.admin import Cluster
 from regworkers_core.domain.snapshot import Reading, Unread
 from regworkers_core.operations.certificates.checking import CertificateReport, State
-from regworkers_core.operations.runbooks.report import Finding, Row, RunbookReport
+from regworkers_core.operations.health.status import command_in
+from regworkers_core.operations.runbooks.runbook_report import Finding, Row, RunbookReport
 from regworkers_core.operations.runbooks.worked import Worked
-from regworkers_core.operations.status import command_in
 
 NAME = "kafka"
 _DAY_SECONDS = 24 * 3600.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from regworkers_core.operations.runbooks.report import Finding, RunbookReport
+from regworkers_core.operations.runbooks.runbook_report import Finding, RunbookReport
 
 NAME = "out-of-sync"
 

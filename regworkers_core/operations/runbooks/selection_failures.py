@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from regworkers_core.operations.runbooks.report import Finding, Row, RunbookReport
+from regworkers_core.operations.runbooks.runbook_report import Finding, Row, RunbookReport
 
 NAME = "selection-failures"
 _BLOCKED = "BLOCKED"

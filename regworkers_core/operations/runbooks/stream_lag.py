@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from regworkers_core.domain.snapshot import QueueState, Reading, Unread
-from regworkers_core.operations.runbooks.report import Finding, Row, RunbookReport
+from regworkers_core.operations.health.status import command_in
+from regworkers_core.operations.runbooks.runbook_report import Finding, Row, RunbookReport
 from regworkers_core.operations.runbooks.worked import Worked
-from regworkers_core.operations.status import command_in
 from regworkers_core.settings import Settings
 
 NAME = "stream-lag"

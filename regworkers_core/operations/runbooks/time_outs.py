@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from regworkers_core.domain.reasons import Failure, UsageError
-from regworkers_core.operations.runbooks.report import Finding, Row, RunbookReport
+from regworkers_core.operations.health.status import DEPENDENCIES, SERVICES, way_out
+from regworkers_core.operations.runbooks.runbook_report import Finding, Row, RunbookReport
 from regworkers_core.operations.runbooks.worked import Worked, minute_before, worked
-from regworkers_core.operations.status import DEPENDENCIES, SERVICES, way_out
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from regworkers_core.domain.reasons import Failure, UsageError
-from regworkers_core.operations.runbooks.report import Finding, RunbookReport
-from regworkers_core.operations.status import command_in
+from regworkers_core.operations.health.status import command_in
+from regworkers_core.operations.runbooks.runbook_report import Finding, RunbookReport
 
 NAME = "total-failure"
 # For how many entries the time is stretched, where nobody says.

@@ -21,14 +21,14 @@ from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.engine.rate import TokenBucket
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication.backfill.progress import BackfillRows, Parameters, Segment
-from regworkers_core.replication.backfill.run import (
+from regworkers_core.replication.backfill.backfill_run import (
     BackfillProgress,
     BackfillRun,
     OnProgress,
     SegmentReader,
     no_progress,
 )
+from regworkers_core.replication.backfill.progress import BackfillRows, Parameters, Segment
 from regworkers_core.replication.campaign import require_campaign
 from regworkers_core.runtime import Runtime
 

@@ -8,6 +8,6 @@ from __future__ import annotations
 from regworkers_core.replication.reconcile.acceptance import Accept
 from regworkers_core.replication.reconcile.classify import EXPLANATIONS, Kind
 from regworkers_core.replication.reconcile.flow import reconcile
-from regworkers_core.replication.reconcile.report import ReconcileResult, RepairReport
+from regworkers_core.replication.reconcile.reconcile_report import ReconcileResult, RepairReport
 
 __all__ = ["EXPLANATIONS", "Accept", "Kind", "ReconcileResult", "RepairReport", "reconcile"]

@@ -17,9 +17,9 @@ from typing import Any, Literal, NamedTuple, Self
 import duckdb
 import pyarrow as pa
 
+from regworkers_core.adapters.files.spilling import spilling
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
-from regworkers_core.engine.spilling import spilling
 from regworkers_core.replication.reconcile.classify import Kind
 from regworkers_core.replication.reconcile.removals import Orphans
 from regworkers_core.replication.reconcile.sides import Pair

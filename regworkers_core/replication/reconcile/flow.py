@@ -24,9 +24,9 @@ from regworkers_core.replication.reconcile.acceptance import (
 from regworkers_core.replication.reconcile.classify import Kind
 from regworkers_core.replication.reconcile.compare import Comparison, Step
 from regworkers_core.replication.reconcile.judge import Judge
+from regworkers_core.replication.reconcile.reconcile_report import ReconcileResult, RepairReport
 from regworkers_core.replication.reconcile.removals import Removals, judge_removals
 from regworkers_core.replication.reconcile.repair import Repair
-from regworkers_core.replication.reconcile.report import ReconcileResult, RepairReport
 from regworkers_core.replication.reconcile.scan import load_replica, load_source
 from regworkers_core.replication.reconcile.sides import Sides
 from regworkers_core.runtime import Runtime

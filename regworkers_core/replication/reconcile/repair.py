@@ -22,8 +22,8 @@ from regworkers_core.engine.rate import TokenBucket
 from regworkers_core.replication.reconcile.classify import REPAIRABLE, Kind, classify
 from regworkers_core.replication.reconcile.compare import Comparison, Difference, Step
 from regworkers_core.replication.reconcile.judge import Judge
+from regworkers_core.replication.reconcile.reconcile_report import RepairReport
 from regworkers_core.replication.reconcile.removals import Removals
-from regworkers_core.replication.reconcile.report import RepairReport
 from regworkers_core.replication.reconcile.scan import Tick
 from regworkers_core.replication.reconcile.sides import Sides
 from regworkers_core.replication.send import send_keys

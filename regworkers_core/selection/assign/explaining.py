@@ -12,7 +12,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.completion import waits_to_finish
-from regworkers_core.selection.assign.publish import enough_codes
+from regworkers_core.selection.assign.release import enough_codes
 from regworkers_core.selection.draw.held import lease_name
 
 # A chunk that nobody worked on for so many visibility times was lost on its way.

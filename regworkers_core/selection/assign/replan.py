@@ -18,7 +18,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.plan import Plan, Plans, highest_planned, with_replanned
-from regworkers_core.selection.assign.publish import market_at_work, planning, retry_market
+from regworkers_core.selection.assign.release import market_at_work, planning, retry_market
 
 
 @dataclass(frozen=True, slots=True)

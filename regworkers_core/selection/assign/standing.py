@@ -10,7 +10,7 @@ from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.completion import waits_to_finish
-from regworkers_core.selection.assign.publish import enough_codes
+from regworkers_core.selection.assign.release import enough_codes
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,16 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from regworkers_core.adapters.files.csv_lines import Blank, Reject, in_batches, masked
+from regworkers_core.adapters.files.first_seen import FirstSeen
+from regworkers_core.adapters.files.rejects_file import RejectsFile
 from regworkers_core.adapters.mongo.codes import Code, NewCode
 from regworkers_core.adapters.mongo.draws import MarketStatus
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.csv_lines import Blank, Reject, in_batches, masked
-from regworkers_core.engine.first_seen import FirstSeen
 from regworkers_core.engine.held_lease import LeaseBusy, held_lease
 from regworkers_core.engine.leases import Lease
-from regworkers_core.engine.rejects_file import RejectsFile
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
@@ -132,7 +132,7 @@ def _resume(runtime: Runtime, campaign_id: str, run_id: str) -> dict[str, Any]:
     if not any(market["status"] == MarketStatus.BLOCKED for market in markets):
         return {}
     # Late, for it brings pyarrow and DuckDB.
-    from regworkers_core.selection.assign.publish import resume_blocked
+    from regworkers_core.selection.assign.release import resume_blocked
 
     return resume_blocked(runtime, campaign_id, run_id=run_id)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from regworkers_core.adapters.files.csv_lines import Blank, Cells, CsvFile, Reject, Shape, masked
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.engine.csv_lines import Blank, Cells, CsvFile, Reject, Shape, masked
 
 # What survives a URL, a QR code and a spreadsheet unchanged; as long as an id elsewhere.
 _CODE = re.compile(r"[A-Za-z0-9._~-]{1,64}")

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TextIO
 
+from regworkers_core.adapters.files.csv_lines import masked
 from regworkers_core.adapters.mongo.codes import CodeStatus
 from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.csv_lines import masked
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.terms import Terms
 

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
+from regworkers_core.adapters.files.judged_entries import Settlement
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
 from regworkers_core.domain.reasons import Failure
 from regworkers_core.domain.selection import confirmation_word, require_word
 from regworkers_core.engine.leases import Lease
-from regworkers_core.judging import Settlement
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import InputDiffers
 from regworkers_core.selection.draw.gate import (

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from regworkers_core.adapters.files.judged_entries import JUDGED, PAGE, Judge, Judgement, Tell, read_judged
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.judging import JUDGED, PAGE, Judge, Judgement, Tell, read_judged
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import Workbench, own_prefix, pipeline_key, report_key
 from regworkers_core.selection.draw.pool import EXCLUSIONS, POOL, write_pool

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from regworkers_core.adapters.files.judged_entries import JudgedEntry
 from regworkers_core.domain.keys import is_selection_id
-from regworkers_core.judging import JudgedEntry
 
 POOL = "pool.parquet"
 EXCLUSIONS = "exclusions.parquet"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import duckdb
 
-from regworkers_core.engine.spilling import spilling
+from regworkers_core.adapters.files.spilling import spilling
 
 
 @dataclass(frozen=True, slots=True)

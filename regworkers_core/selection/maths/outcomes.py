@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regworkers_core.selection.maths.arrow import Batch, Column, compute, terminated
+from regworkers_core.selection.maths.columns import ahead, read_leaves, read_result
 from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.selection.maths.files import OUTCOMES, RESULT
 from regworkers_core.selection.maths.manifest import Manifest
-from regworkers_core.selection.maths.reading import ahead, read_leaves, read_result
 from regworkers_core.selection.maths.rules import LeafOutcome
 
 _NAME = pa.dictionary(pa.int16(), pa.string())

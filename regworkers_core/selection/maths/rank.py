@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regworkers_core.selection.maths.arrow import Batch, compute
+from regworkers_core.selection.maths.columns import LEAST_LEAF_BYTES, read_leaves
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.selection.maths.files import LEAVES, MANIFEST, SEED
 from regworkers_core.selection.maths.manifest import Manifest
-from regworkers_core.selection.maths.reading import LEAST_LEAF_BYTES, read_leaves
 from regworkers_core.selection.maths.rules import entry_key_prefix, key_prefix
 from regworkers_core.selection.maths.seed import SeedFile
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.selection.maths.arrow import Batch, Column, compute
+from regworkers_core.selection.maths.columns import ahead, read_leaves, refuse_leaf
 from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.selection.maths.files import LEAVES, STRIKES
-from regworkers_core.selection.maths.reading import ahead, read_leaves, refuse_leaf
 
 # Texts of segment lists that are remembered as already looked at.
 _KNOWN_LISTS = 100_000

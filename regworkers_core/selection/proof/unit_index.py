@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from regworkers_core.selection.maths.columns import LEAF_COLUMNS, read_leaves
 from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.reading import LEAF_COLUMNS, read_leaves
 
 _TYPES: dict[str, pa.DataType] = {"unit": pa.string(), "start": pa.int64()}
 _SCHEMA = pa.schema(_TYPES)

@@ -15,9 +15,9 @@ from typing import Any, Self
 
 import duckdb
 
+from regworkers_core.adapters.files.judged_entries import OTHER_DOMAINS
+from regworkers_core.adapters.files.spilling import spilling
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.engine.spilling import spilling
-from regworkers_core.judging import OTHER_DOMAINS
 from regworkers_core.selection.report.inputs import ReportFiles
 
 # A mail domain is shown from so many entries on: below, it could point at one fan.

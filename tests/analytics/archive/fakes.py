@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from regworkers_core.adapters.aws.objects import MissingObject, Tagged
 from regworkers_core.adapters.kafka.log import Chunk, Partition, Record, Span
+from regworkers_core.analytics.archive.archive_report import ArchiveReport
+from regworkers_core.analytics.archive.archiver import Archiver, Limits
 from regworkers_core.analytics.archive.manifest import Ledger, Manifest, read_manifest
-from regworkers_core.analytics.archive.report import ArchiveReport
-from regworkers_core.analytics.archive.run import Archiver, Limits
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from regworkers_core.adapters.kafka.log import KafkaLog, Partition, Span
+from regworkers_core.analytics.archive.archive_report import ArchiveReport
+from regworkers_core.analytics.archive.archived_events import Wanted, fetch, frame
+from regworkers_core.analytics.archive.archiver import LEASE
 from regworkers_core.analytics.archive.manifest import MANIFEST
-from regworkers_core.analytics.archive.reading import Wanted, fetch, frame
-from regworkers_core.analytics.archive.report import ArchiveReport
-from regworkers_core.analytics.archive.run import LEASE
 from regworkers_core.analytics.archive.status import archive_status, is_finding
 from regworkers_core.analytics.archive.verify import verify
 from regworkers_core.runtime import Runtime

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from regworkers_core.analytics.archive.run import archive_events
+from regworkers_core.analytics.archive.archiver import archive_events
 from regworkers_core.runtime import Runtime
 from tests.support.runtimes import test_settings
 

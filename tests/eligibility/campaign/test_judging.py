@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from regworkers_core.adapters.files.judged_entries import DOMAIN_ENTRANTS, OTHER_DOMAINS, PAGE, read_judged
 from regworkers_core.domain.eligibility import Known, Source
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.keys import EntryKey
@@ -23,7 +24,6 @@ from regworkers_core.eligibility.facts import Facts, was_entered_before
 from regworkers_core.eligibility.judge import judge
 from regworkers_core.eligibility.request import subject_of
 from regworkers_core.eligibility.subject import Subject
-from regworkers_core.judging import DOMAIN_ENTRANTS, OTHER_DOMAINS, PAGE, read_judged
 from tests.eligibility.campaign.world import AS_OF, CLOSES, World, closed, entry
 
 LATER = int(seconds("2026-06-01T00:00:00.000Z") or 0)

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from regworkers_core.adapters.files.judged_entries import read_judged
 from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.claim import TableKey
@@ -18,7 +19,6 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.user import User
 from regworkers_core.eligibility.campaign.judging import judge_entries
 from regworkers_core.eligibility.campaign.tally import Tally
-from regworkers_core.judging import read_judged
 from tests.eligibility.world import CAMPAIGN, campaign
 
 OPENS, CLOSES = "2026-01-01T00:00:00.000Z", "2026-02-01T00:00:00.000Z"

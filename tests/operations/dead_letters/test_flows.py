@@ -15,8 +15,9 @@ from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, en
 from regworkers_core.domain.reasons import Reason, TransientFailure, UsageError
 from regworkers_core.engine.held_lease import held_lease
 from regworkers_core.engine.ports import Outgoing, Received, SendFailure
-from regworkers_core.operations.dead_letters import reading
+from regworkers_core.operations.dead_letters import browse
 from regworkers_core.operations.dead_letters import redrive as redriving
+from regworkers_core.operations.dead_letters.browse import find_letter, group_letters, list_letters
 from regworkers_core.operations.dead_letters.canary import CanaryOutcome
 from regworkers_core.operations.dead_letters.choosing import Choice
 from regworkers_core.operations.dead_letters.drop import DropOptions, drop
@@ -24,7 +25,6 @@ from regworkers_core.operations.dead_letters.export import export
 from regworkers_core.operations.dead_letters.letters import DeadMessage
 from regworkers_core.operations.dead_letters.looking import Ended, Look
 from regworkers_core.operations.dead_letters.queues import dead_queue
-from regworkers_core.operations.dead_letters.reading import find_letter, group_letters, list_letters
 from regworkers_core.operations.dead_letters.redrive import RedriveOptions, redrive
 from regworkers_core.operations.dead_letters.redrive_report import RedriveEnded
 from regworkers_core.operations.dead_letters.truth import Judged, Truths, Verdict
@@ -198,7 +198,7 @@ def test_a_redrive_that_saw_a_part_is_not_done(runtime: Runtime, monkeypatch: py
                 self.ended = Ended.IN_FLIGHT_LIMIT
             return found
 
-    monkeypatch.setattr(reading, "Look", Short)
+    monkeypatch.setattr(browse, "Look", Short)
     options = RedriveOptions(dry_run=False, canary_messages=0)
     report = redrive(runtime, queue, truths(runtime), options)
     assert report.sent_messages == 1 and report.ended is RedriveEnded.UNFINISHED

@@ -6,12 +6,12 @@ import pytest
 
 from regworkers_core.adapters.aws.message_moves import MessageMoves
 from regworkers_core.engine.ports import Outgoing
-from regworkers_core.operations.policies.everyone import WORKERS
+from regworkers_core.infrastructure.policies.everyone import WORKERS
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from tests.analytics.world import queue_events, removed
 from tests.dagster.support import job, use
-from tests.deploy.policies import Recorder
+from tests.infrastructure.deploy.policies import Recorder
 from tests.operations.dead_letters.world import (
     body,
     depths,

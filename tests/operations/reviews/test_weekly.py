@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from regworkers_core.adapters.mongo.letters_of_period import Letter, Letters
+from regworkers_core.adapters.mongo.dead_letters_between import Letter, Letters
 from regworkers_core.domain.alert import Change, Severity
 from regworkers_core.operations.reviews.history import Day
 from regworkers_core.operations.reviews.queues import QueueFacts

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from regworkers_core.adapters.mongo.dead_letters_between import Letter
 from regworkers_core.adapters.mongo.drain_log import DrainMinute, minute_of
 from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.adapters.mongo.letters_of_period import Letter
 from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.reviews.sections import Remark, Section

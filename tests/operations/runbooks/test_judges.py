@@ -23,7 +23,7 @@ from regworkers_core.operations.runbooks import (
     time_outs,
     total_failure,
 )
-from regworkers_core.operations.runbooks.report import Finding, RunbookReport
+from regworkers_core.operations.runbooks.runbook_report import Finding, RunbookReport
 from regworkers_core.operations.runbooks.total_failure import Done, Recovery, Step
 from regworkers_core.operations.runbooks.worked import Worked, worked
 from regworkers_core.settings import Settings

@@ -14,10 +14,10 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.drains import drain_limits, run_drain
+from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.publish import publish_phase
+from regworkers_core.selection.assign.release import publish_phase
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from tests.faults.story import Verdict
 from tests.support.children import run_child

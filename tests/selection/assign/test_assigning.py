@@ -14,7 +14,7 @@ from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.selection import NON_WINNERS
 from regworkers_core.engine.ports import Outgoing, Received
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.publish import publish_phase, retry_market
+from regworkers_core.selection.assign.release import publish_phase, retry_market
 from regworkers_core.selection.drains import SELECTIONS
 from tests.faults.story import take_events
 from tests.support.drains import run

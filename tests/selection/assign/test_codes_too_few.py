@@ -12,7 +12,7 @@ from regworkers_core.selection.assign.checks import (
     codes_within_capacity,
     counts_match,
 )
-from regworkers_core.selection.assign.publish import publish_phase, resume_blocked, retry_market
+from regworkers_core.selection.assign.release import publish_phase, resume_blocked, retry_market
 from regworkers_core.selection.assign.standing import standing
 from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.campaigns.status import read_campaign_status
@@ -184,7 +184,7 @@ def test_a_phase_that_nobody_completed_after_its_last_market_is_found_and_healed
 
     # Every market is empty, so the publication completes them all: no message will ever bring anybody back.
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("regworkers_core.selection.assign.publish.finish_phase", die)
+        patched.setattr("regworkers_core.selection.assign.release.finish_phase", die)
         with pytest.raises(KeyboardInterrupt):
             publish(runtime)
     assert market_status(runtime) == {**all_completed("berlin"), "": "PUBLISHED"}

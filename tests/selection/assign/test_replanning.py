@@ -10,7 +10,7 @@ from regworkers_core.domain.reasons import RequestError, TransientFailure
 from regworkers_core.domain.selection import Outcome
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.plan import highest_planned
-from regworkers_core.selection.assign.publish import publish_phase, resume_blocked
+from regworkers_core.selection.assign.release import publish_phase, resume_blocked
 from regworkers_core.selection.assign.replan import replan_codes
 from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.codes.stock import void_codes

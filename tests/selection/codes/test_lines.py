@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from regworkers_core.adapters.files.csv_lines import Blank, Malformed, Reject, masked
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.engine.csv_lines import Blank, Malformed, Reject, masked
 from regworkers_core.selection.codes.lines import Rejected, Row, read_columns, read_lines
 
 

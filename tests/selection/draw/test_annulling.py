@@ -7,7 +7,7 @@ import pytest
 
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.publish import resume_blocked, retry_market
+from regworkers_core.selection.assign.release import resume_blocked, retry_market
 from regworkers_core.selection.assign.standing import standing
 from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.campaigns.status import read_campaign_status

@@ -11,15 +11,15 @@ import pytest
 
 from regworkers_core.adapters.aws.objects import Tagged
 from regworkers_core.adapters.drand import RoundNotYet
+from regworkers_core.adapters.files.judged_entries import Settlement
 from regworkers_core.domain.beacon import QUICKNET, QUICKNET_HASH
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.judging import Settlement
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.explaining import explain
 from regworkers_core.selection.campaigns.status import read_campaign_status
-from regworkers_core.selection.draw.run import DrawRun
+from regworkers_core.selection.draw.draw_run import DrawRun
 from tests.selection.draw.beacons import (
     START,
     Clock,

@@ -10,15 +10,15 @@ import orjson
 import pytest
 
 from regworkers_core.adapters.aws.objects import Tagged
+from regworkers_core.adapters.files.judged_entries import Settlement
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.steps import OnStep, no_step
-from regworkers_core.judging import Settlement
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import InputDiffers, public_key
+from regworkers_core.selection.draw.draw_run import DrawRun
 from regworkers_core.selection.draw.gate import Acceptance
-from regworkers_core.selection.draw.run import DrawRun
 from tests.selection.draw.beacons import START, Clock, Waiting, taken_for_signatures, with_beacon
 from tests.selection.draw.replay import replay_of
 from tests.selection.draw.world import CAMPAIGN, MARKETS, artefact, close_campaign, everybody

@@ -8,17 +8,17 @@ from typing import Any
 import orjson
 import pytest
 
+from regworkers_core.adapters.files.judged_entries import Settlement
 from regworkers_core.domain.beacon import QUICKNET_HASH
 from regworkers_core.domain.reasons import RequestError
-from regworkers_core.judging import Settlement
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw import gate
 from regworkers_core.selection.draw.artefacts import InputDiffers
 from regworkers_core.selection.draw.confirming import NotSettled
+from regworkers_core.selection.draw.draw_run import DrawRun
 from regworkers_core.selection.draw.gate import Acceptance, GateClosed, NotAccepted
 from regworkers_core.selection.draw.held import lease_name
-from regworkers_core.selection.draw.run import DrawRun
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.maths.files import sha256_hex

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import orjson
 import pytest
 
-from regworkers_core.operations.snapshot.campaigns import read_campaigns
+from regworkers_core.operations.health.campaigns import read_campaigns
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw.artefacts import InputDiffers, pipeline_key, public_key
+from regworkers_core.selection.draw.draw_run import DrawRun, Step
 from regworkers_core.selection.draw.freezing import key_of
 from regworkers_core.selection.draw.held import lease_name
-from regworkers_core.selection.draw.run import DrawRun, Step
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.maths.canonical import canonical_bytes

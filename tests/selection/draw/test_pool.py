@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from regworkers_core.adapters.files.judged_entries import JudgedEntry
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.judging import JudgedEntry
 from regworkers_core.selection.draw.pool import EXCLUSIONS, POOL, PoolCounts, write_pool
 from tests.selection.draw.world import CAMPAIGN, entry
 

@@ -8,14 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from regworkers_core.adapters.files.judged_entries import (
+    JudgedEntry,
+    JudgedWriter,
+    Judgement,
+    Settlement,
+    Tell,
+)
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.judging import JudgedEntry, JudgedWriter, Judgement, Settlement, Tell
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.draw_run import DrawRun, Step
 from regworkers_core.selection.draw.gate import Acceptance
-from regworkers_core.selection.draw.run import DrawRun, Step
 
 CAMPAIGN = "summer"
 MARKETS = (

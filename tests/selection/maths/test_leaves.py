@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from regworkers_core.selection.maths.columns import read_leaves
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.selection.maths.leaves import Leaf, LeafCounts, parse_leaf, write_leaves
-from regworkers_core.selection.maths.reading import read_leaves
 from tests.selection.maths.draws import write_pool
 from tests.selection.maths.oracle import OracleLeaf
 
@@ -140,7 +140,7 @@ def test_a_file_of_leaves_is_refused_for_each_flaw(tmp_path: Path, text: bytes, 
 
 
 def test_disorder_between_two_batches_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("regworkers_core.selection.maths.reading._BLOCK_BYTES", 40)
+    monkeypatch.setattr("regworkers_core.selection.maths.columns._BLOCK_BYTES", 40)
     path = tmp_path / "leaves.txt"
     lines = [f"r{number:03d}|u1|1|a|m\n" for number in range(50)]
     path.write_text("".join(lines))

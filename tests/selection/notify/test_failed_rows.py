@@ -13,14 +13,14 @@ from regworkers_core.domain.dead_letter import DeadLetter
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
 from regworkers_core.engine.fuse import MOST_DEFECTS
-from regworkers_core.operations.snapshot.campaigns import read_campaigns
+from regworkers_core.operations.health.campaigns import read_campaigns
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.status import Finding, read_campaign_status
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.notify import work
 from regworkers_core.selection.notify.source import Parcel
 from regworkers_core.selection.notify.work import NotifyWork
-from tests.enqueue.fakes import FakeQueue
+from tests.replication.enqueue.fakes import FakeQueue
 from tests.support.drains import run
 from tests.support.draws import CAMPAIGN, add_codes, confirmed, publish, result
 from tests.support.terminal import regworkers

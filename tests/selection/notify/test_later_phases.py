@@ -13,7 +13,7 @@ from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Outcome
 from regworkers_core.engine.held_lease import held_lease
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.engine.ports import Outgoing
-from regworkers_core.operations.snapshot.campaigns import read_campaigns
+from regworkers_core.operations.health.campaigns import read_campaigns
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.checks import counts_match
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS

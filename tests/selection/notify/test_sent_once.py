@@ -16,7 +16,7 @@ from regworkers_core.engine.defects import NotAtOnce, in_parts
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.selection.notify.source import Parcel
 from regworkers_core.selection.notify.work import NotifyWork
-from tests.enqueue.fakes import FakeQueue
+from tests.replication.enqueue.fakes import FakeQueue
 
 MARKET = MarketPhase("c1", "m1", 1)
 

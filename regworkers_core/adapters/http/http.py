@@ -1,0 +1,268 @@
+"""How each of the four services is asked over HTTP: pooled, bounded in time and size, retried, behind its breaker.
+
+Only reads are made. What the product writes goes to MongoDB behind the guards of its flows, so there is nothing
+here that would need an idempotency key; every request is a GET and may be repeated.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import quote
+
+import httpx2
+import orjson
+from structlog.contextvars import get_contextvars
+
+from regworkers_core.adapters.http.deadline import BoundedTransport, Deadline
+from regworkers_core.adapters.http.problem import is_problem
+from regworkers_core.adapters.http.token import BearerToken
+from regworkers_core.domain.messages import fit_correlation_id
+from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure, UsageError
+from regworkers_core.engine.dependency import Classify, Dependency
+from regworkers_core.observability.tracing import inject, span
+
+T = TypeVar("T")
+# An entry is at most 400 KB in DynamoDB, and a campaign of many markets is no larger.
+MAX_BYTES = 1024 * 1024
+# Of one id in a path, percent-encoded: servers refuse lines above 8 KB, and no id comes near.
+MAX_ID_BYTES = 1024
+# Beside 5xx: the server gave up waiting, will not risk a replay, has too much to do.
+_BUSY = frozenset({408, 425, 429})
+_UNAUTHORISED = frozenset({401, 403})
+
+# Its lines show paths, and a path has the id of a fan in it.
+logging.getLogger("httpx2").setLevel(logging.WARNING)
+logging.getLogger("httpcore2").setLevel(logging.WARNING)
+
+
+class Malformed(Exception):
+    """An answer of status 200 that is not what the contract says. The text names the field, never its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds for a connection, for one read, and for one answer as a whole; how many connections are kept."""
+
+    connect_seconds: float = 1.0
+    read_seconds: float = 2.0
+    answer_seconds: float = 5.0
+    connections: int = 32
+
+
+class ServiceHttp:
+    """GET of JSON documents from one service. Safe to share between threads; `name` is that of its settings.
+
+    `budget_seconds` bounds a whole call, its retries included; it starts once the token is known.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        token: BearerToken,
+        dependency: Dependency,
+        *,
+        limits: Limits = Limits(),
+        budget_seconds: float | None = None,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name, self._base, self._token = name, base_url.rstrip("/"), token
+        self._dependency, self._limits, self._budget_seconds = dependency, limits, budget_seconds
+        self._clock, self._monotonic = clock, monotonic
+        self._deadline = Deadline(monotonic)
+        pool = httpx2.Limits(max_connections=limits.connections, max_keepalive_connections=limits.connections)
+        self._client = httpx2.Client(
+            transport=BoundedTransport(self._deadline, https=base_url.startswith("https:"), limits=pool),
+            follow_redirects=False,
+        )
+
+    def get(self, *segments: str, read: Callable[[Any], T]) -> T | None:
+        """What `read` makes of the document under the path of `segments`; None where the service itself says that
+        it has none (404, see `problem.py`).
+
+        `read` raises Malformed for a document that is not the contract's. Raises as `ports` says.
+        """
+        path = _path(self._dependency.name, segments)
+        return self._authorised(lambda token: self._asked(path, token, read))
+
+    def health(self) -> None:
+        """One GET of /health. Raises as `get` does, and TransientFailure also where there is no such path."""
+
+        def ask(token: str) -> None:
+            end = self._monotonic() + self._limits.answer_seconds
+            self._dependency.call(lambda: self._once("/health", token, end), retry=False)
+
+        try:
+            self._authorised(ask)
+        except _NotFound:
+            raise TransientFailure(
+                self._dependency.name, f"status 404 from /health: is services.{self._name}.baseUrl right?"
+            ) from None
+
+    def _authorised(self, ask: Callable[[str], T]) -> T:
+        """`ask` with our token, and once more with the one that stands then: it may have been replaced."""
+        token = self._token.get()
+        try:
+            return ask(token)
+        except _Unauthorised:
+            token = self._token.again(token)
+        try:
+            return ask(token)
+        except _Unauthorised as refused:
+            raise UsageError(
+                f"{self._dependency.name} refuses our token with {refused}: put a valid one where "
+                f"services.{self._name}.tokenSecret or services.{self._name}.token says"
+            ) from None
+
+    def _asked(self, path: str, token: str, read: Callable[[Any], T]) -> T | None:
+        budget = math.inf if self._budget_seconds is None else self._budget_seconds
+        end = self._monotonic() + budget
+
+        def once() -> T:
+            body = self._once(path, token, min(end, self._monotonic() + self._limits.answer_seconds))
+            try:
+                return read(orjson.loads(body))
+            except orjson.JSONDecodeError:
+                raise Malformed("not JSON") from None
+
+        try:
+            return self._dependency.call(once, within_seconds=self._budget_seconds)
+        except _NotFound:
+            return None
+
+    def _once(self, path: str, token: str, end: float) -> bytes:
+        """The body of a 200. Raises _NotFound, _Unauthorised, and what ends the attempt otherwise."""
+        name, limits = self._dependency.name, self._limits
+        # All else that takes time is cut by the deadline; waiting for a free connection is no traffic.
+        pool = max(0.0, min(limits.connect_seconds, end - self._monotonic()))
+        timeout = httpx2.Timeout(limits.read_seconds, connect=limits.connect_seconds, pool=pool)
+        with (
+            span(f"{name} GET") as current,
+            self._deadline.at(end),
+            self._client.stream(
+                "GET", self._base + path, headers=_headers(token), timeout=timeout
+            ) as response,
+        ):
+            status = response.status_code
+            current.set_attribute("http.response.status_code", status)
+            if status != 200:
+                self._refuse(response)
+            return _body(response)
+
+    def _refuse(self, response: httpx2.Response) -> NoReturn:
+        name, status = self._dependency.name, response.status_code
+        if status in _UNAUTHORISED:
+            raise _Unauthorised(status)
+        if status >= 500 or status in _BUSY:
+            retry_after = _seconds(response.headers.get("Retry-After"), self._clock())
+            raise TransientFailure(name, f"status {status}", retry_after_seconds=retry_after)
+        if status >= 400:
+            if not is_problem(status, response.headers.get("Content-Type", ""), _body(response)):
+                raise _NotTheService(status, self._name)
+            if status == 404:
+                raise _NotFound
+            raise PermanentFailure(Reason.SERVICE_REFUSED, f"{name} refuses the id with status {status}")
+        # Followed, it might lead our token to a stranger.
+        raise TransientFailure(
+            name, f"status {status} is no answer: is services.{self._name}.baseUrl the service's own address?"
+        )
+
+
+class _NotFound(Exception):
+    """Status 404."""
+
+
+class _NotTheService(Exception):
+    """Status 4xx, but not in the words of the service: a gateway's page, or another server's."""
+
+    def __init__(self, status: int, service: str) -> None:
+        super().__init__(
+            f"status {status} without the service's own `detail`: is services.{service}.baseUrl right, and does"
+            " nothing answer in its place?"
+        )
+
+
+class _Unauthorised(Exception):
+    """Status 401 or 403: perhaps the token was replaced."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"status {status}")
+
+
+def classify_service(name: str) -> Classify:
+    """What goes wrong on the wire, and an answer that is not the contract's, are the service's. Texts of the client
+    are left out: they show what was sent.
+    """
+
+    def classify(error: Exception) -> Exception:
+        if isinstance(error, Malformed):
+            return TransientFailure(name, f"an answer that is not the contract's: {error}")
+        if isinstance(error, _NotTheService):
+            return TransientFailure(name, str(error))
+        if isinstance(error, httpx2.LocalProtocolError | httpx2.InvalidURL):
+            return UsageError(f"{name}: its baseUrl or its token cannot be sent ({type(error).__name__})")
+        if isinstance(error, httpx2.HTTPError):
+            return TransientFailure(name, type(error).__name__)
+        return error
+
+    return classify
+
+
+def _body(response: httpx2.Response) -> bytes:
+    """As sent: packed, a small answer may unfold to any size. Raises Malformed for one that is too large."""
+    body = bytearray()
+    for piece in response.iter_raw():
+        body += piece
+        if len(body) > MAX_BYTES:
+            raise Malformed(f"more than {MAX_BYTES} bytes")
+    return bytes(body)
+
+
+def _headers(token: str) -> dict[str, str]:
+    known = fit_correlation_id(get_contextvars().get("correlationId"))
+    return {
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "Authorization": f"Bearer {token}",
+        "User-Agent": "regworkers",
+        "X-Correlation-Id": known or uuid.uuid4().hex,
+        **inject(),
+    }
+
+
+def _path(name: str, segments: tuple[str, ...]) -> str:
+    """Every segment percent-encoded. Raises PermanentFailure for an id that no path can carry."""
+    encoded = []
+    for segment in segments:
+        try:
+            each = quote(segment, safe="")
+        except UnicodeEncodeError:
+            each = ""
+        # Dots stand for folders, escaped or not.
+        if not each or each in (".", "..") or len(each) > MAX_ID_BYTES:
+            raise PermanentFailure(
+                Reason.SERVICE_REFUSED, f"{name}: an id is empty, dots, too long or no valid text"
+            )
+        encoded.append("/" + each)
+    return "".join(encoded)
+
+
+def _seconds(retry_after: str | None, now: float) -> float | None:
+    """Seconds to wait from a Retry-After header, which is a number or a date; None for anything else."""
+    if retry_after is None:
+        return None
+    text = retry_after.strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,270 @@
+"""One run of the archive: from where the last one stopped to the end of the topics as it is now.
+
+Order of a batch: read, drop repeats, write the files, then the manifest, which names them and moves the offsets on in
+one conditional write. A crash before that write costs a repeat of the batch and leaves files that nothing names; after
+it nothing is missing. `on_step` names the moments between, where a death would hurt most.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from regworkers_core.adapters.aws.objects import ObjectStore
+from regworkers_core.adapters.kafka.log import Chunk, Partition, Record, Span
+from regworkers_core.analytics.archive import files
+from regworkers_core.analytics.archive.archive_report import ArchiveReport, Ended
+from regworkers_core.analytics.archive.compaction import Compaction, let_go, sweep
+from regworkers_core.analytics.archive.ids import KnownIds
+from regworkers_core.analytics.archive.manifest import Ledger, Superseded
+from regworkers_core.analytics.archive.offsets import lag, plan_reading
+from regworkers_core.analytics.archive.rows import Damaged, Row, parse
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.held_lease import LeaseBusy, held_lease
+from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import ArchiveSettings
+
+log = structlog.get_logger(__name__)
+LEASE = "event-archive"
+_MIB = 1024 * 1024
+
+
+class Log(Protocol):
+    """What is read of Kafka; see adapters/kafka/log.py."""
+
+    def partitions(self, topics: Sequence[str]) -> dict[str, list[Partition]]: ...
+
+    def bounds(self, partitions: Sequence[Partition]) -> dict[Partition, Span]: ...
+
+    def read(self, spans: Mapping[Partition, Span]) -> Iterator[Chunk]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a run leaves: at `deadline` on `clock`, or at a stop signal; both between two batches."""
+
+    deadline: float
+    clock: Callable[[], float]
+    stop: StopSignal
+
+    @property
+    def reached(self) -> Ended | None:
+        if self.stop.is_set:
+            return "stopped"
+        return "max_seconds" if self.clock() >= self.deadline else None
+
+
+def archive_events(
+    runtime: Runtime,
+    *,
+    run_id: str,
+    max_seconds: float | None = None,
+    stop: StopSignal | None = None,
+    open_log: Callable[[], AbstractContextManager[Log]] | None = None,
+    on_step: OnStep = no_step,
+    on_progress: Callable[[ArchiveReport], None] = lambda _report: None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], object] = time.sleep,
+) -> ArchiveReport:
+    """Archive what the topics hold. One run at a time: another one ends `busy` and has done nothing.
+
+    A dependency that does not answer ends the run; what was committed stands, the next run goes on behind it. Raises
+    UsageError for a missing bucket, address or a manifest that cannot be read.
+    """
+    report, began = ArchiveReport(), clock()
+    settings = runtime.settings
+    limits = Limits(began + (max_seconds or settings.drain.max_seconds), clock, stop or StopSignal())
+    connect = open_log or (lambda: runtime.kafka_log(LEASE))
+    try:
+        away = runtime.probe("s3", *(() if open_log else ("kafka",)))
+        if away is not None:
+            raise TransientFailure(away, "does not answer")
+        with (
+            held_lease(
+                runtime.leases,
+                LEASE,
+                run_id,
+                lease_seconds=settings.archive.lease_seconds,
+                sleep=sleep,
+            ) as lease,
+            connect() as source,
+            tempfile.TemporaryDirectory(prefix="regworkers-archive-") as folder,
+        ):
+            archiver = Archiver(
+                runtime.objects,
+                source,
+                Ledger(runtime.objects, lease.token),
+                settings.archive,
+                Path(folder),
+                report=report,
+                limits=limits,
+                holds=lambda: not lease.lost,
+                now=runtime.clock,
+                on_step=on_step,
+                on_progress=on_progress,
+            )
+            archiver.run(runtime.names.topics)
+    except LeaseBusy:
+        report.ended = "busy"
+    except Superseded:
+        report.ended = "superseded"
+    except TransientFailure as failure:
+        report.ended, report.dependency = "dependency_down", failure.dependency
+        log.warning("archive interrupted", dependency=failure.dependency, error=failure.error)
+    report.seconds = clock() - began
+    return report
+
+
+class Archiver:
+    """A run that holds the lease; `holds` says whether it still does, `now` is the time of day."""
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        source: Log,
+        ledger: Ledger,
+        settings: ArchiveSettings,
+        folder: Path,
+        *,
+        report: ArchiveReport,
+        limits: Limits,
+        holds: Callable[[], bool] = lambda: True,
+        now: Callable[[], float] = time.time,
+        on_step: OnStep = no_step,
+        on_progress: Callable[[ArchiveReport], None] = lambda _report: None,
+    ) -> None:
+        self._objects, self._source, self._ledger, self._settings = objects, source, ledger, settings
+        self._report, self._limits, self._holds = report, limits, holds
+        self._now, self._on_step, self._on_progress = now, on_step, on_progress
+        self._known = KnownIds(objects, folder)
+        self._compaction = Compaction(
+            objects,
+            folder,
+            settings.compact_files,
+            settings.compact_mib * _MIB,
+            settings.memory_mib,
+            on_step,
+        )
+
+    def run(self, topics: Sequence[str]) -> None:
+        """Raises Superseded and TransientFailure; the report then says what was committed."""
+        report, before = self._report, self._ledger.manifest
+        report.rows = before.rows
+        found = self._source.partitions(topics)
+        report.missing_topics = sorted(set(topics) - set(found))
+        bounds = self._source.bounds([each for numbers in found.values() for each in numbers])
+        plan = plan_reading(before, bounds, self._at)
+        report.restarted = [f"{topic}/{number}" for topic, number in plan.restarted]
+        report.lag = lag(plan.spans, before)
+        if not (plan.anything or before.open or self._has_leftovers()):
+            return
+        # From here on no run that lost the lease can commit: what it wrote may be swept away.
+        lost = [Partition(loss.topic, loss.partition) for loss in plan.losses]
+        passed = {each: plan.spans[each].start for each in (*plan.restarted, *lost)}
+        lossy = before.with_losses(plan.losses)
+        self._commit(open=True, offsets=before.moved(passed), losses=lossy.losses, lost=lossy.lost)
+        report.lost = lossy.lost - before.lost
+        if before.open:
+            report.orphans = sweep(self._objects, self._ledger.manifest)
+        for records, positions in self._batches(self._source.read(plan.spans)):
+            self._archive(records, positions)
+            report.lag = lag(plan.spans, self._ledger.manifest)
+        self._tidy()
+        report.ended = (self._limits.reached if any(report.lag.values()) else None) or "caught_up"
+
+    def _batches(self, chunks: Iterable[Chunk]) -> Iterator[tuple[list[Record], dict[Partition, int]]]:
+        """Chunks put together up to a batch's size; ends early at a limit, after what was read until then."""
+        records, positions, size = list[Record](), dict[Partition, int](), 0
+        most = self._settings.batch_mib * _MIB
+        for chunk in chunks:
+            records += chunk.records
+            positions |= chunk.positions
+            size += sum(len(record.value or b"") for record in chunk.records)
+            if self._limits.reached:
+                break
+            if len(records) >= self._settings.batch_events or size >= most:
+                yield records, positions
+                records, positions, size = [], {}, 0
+        if positions:
+            yield records, positions
+
+    def _archive(self, records: Sequence[Record], positions: Mapping[Partition, int]) -> None:
+        manifest, report = self._ledger.manifest, self._report
+        fresh: dict[bytes, Row] = {}
+        damaged: list[Damaged] = []
+        for parsed in map(parse, records):
+            if isinstance(parsed, Damaged):
+                damaged.append(parsed)
+            else:
+                # Of two the one that Kafka had first.
+                fresh.setdefault(parsed.digest, parsed)
+        known = self._known.among(fresh.keys(), manifest.ids)
+        rows = [row for digest, row in fresh.items() if digest not in known]
+        repeats = len(records) - len(rows) - len(damaged)
+        name = files.batch_name(manifest.generation + 1, manifest.token)
+        written = files.write_rows(self._objects, rows, name)
+        self._on_step("archive.after_files")
+        aside = files.write_damaged(self._objects, damaged, name)
+        ids = files.write_ids(self._objects, rows, name)
+        self._on_step("archive.before_manifest")
+        self._commit(
+            offsets=manifest.moved(positions),
+            files=(*manifest.files, *written),
+            ids=(*manifest.ids, *ids),
+            damaged=(*manifest.damaged, *aside),
+            read=manifest.read + len(records),
+            repeats=manifest.repeats + repeats,
+        )
+        self._on_step("archive.after_manifest")
+        report.batches += 1
+        report.files += len(written)
+        report.read += len(records)
+        report.written += len(rows)
+        report.repeats += repeats
+        report.damaged += len(damaged)
+        report.rows = self._ledger.manifest.rows
+        self._on_progress(report)
+
+    def _tidy(self) -> None:
+        """Compact what is due while there is time, let go of what was replaced, and close."""
+        while (places := self._compaction.due(self._ledger.manifest)) and not self._limits.reached:
+            self._check_lease()
+            done = self._compaction.merge(self._ledger, places[0], self._at, self._now())
+            self._report.merged_files += done.before
+        if self._compaction.sides_due(self._ledger.manifest) and not self._limits.reached:
+            self._check_lease()
+            self._compaction.merge_sides(self._ledger, self._at, self._now())
+        left = let_go(self._objects, self._ledger.manifest, self._let_go_before)
+        self._commit(open=False, replaced=left)
+        self._report.rows = self._ledger.manifest.rows
+
+    def _has_leftovers(self) -> bool:
+        manifest = self._ledger.manifest
+        old = any(each.at <= self._let_go_before for each in manifest.replaced)
+        return old or bool(self._compaction.due(manifest)) or self._compaction.sides_due(manifest)
+
+    @property
+    def _let_go_before(self) -> float:
+        return self._now() - self._settings.keep_replaced_seconds
+
+    @property
+    def _at(self) -> str:
+        return iso(self._now())
+
+    def _check_lease(self) -> None:
+        if not self._holds():
+            raise Superseded
+
+    def _commit(self, **changes: object) -> None:
+        self._check_lease()
+        self._ledger.commit(self._at, **changes)

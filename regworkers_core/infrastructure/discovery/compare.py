@@ -1,0 +1,191 @@
+"""Declared, found and Terraform's, resource by resource."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from regworkers_core.domain.snapshot import Unread
+from regworkers_core.infrastructure.desired import Facts
+from regworkers_core.infrastructure.discovery.declared import Declared, Kind, declared
+from regworkers_core.infrastructure.discovery.found import Finding, Found, find
+from regworkers_core.infrastructure.discovery.terraform import State
+from regworkers_core.runtime import Runtime
+
+# What a difference shows of a long value: the beginning says which it is.
+_SHOWN = 60
+ABSENT = "absent"
+_PLURALS = {Kind.POLICY: "policies"}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One resource. `declared` is None for one that only others know, `found` for one that is absent, and `terraform`
+    for one that is not in Terraform's state. `unread` says what could not be read.
+    """
+
+    kind: Kind
+    name: str
+    declared: Facts | None
+    found: Finding
+    terraform: Facts | None
+    differences: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    optional: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind.value,
+            "name": self.name,
+            "declared": None if self.declared is None else dict(self.declared),
+            "found": _document(self.found),
+            "terraform": None if self.terraform is None else dict(self.terraform),
+            "differences": list(self.differences),
+            "unread": list(self.unread),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """`strays` are resources that bear our names and that nobody declares; `with_terraform`: it was compared, too."""
+
+    environment: str
+    lines: tuple[Line, ...]
+    strays: tuple[Line, ...]
+    unread: Mapping[str, str]
+    with_terraform: bool
+
+    @property
+    def differing(self) -> list[Line]:
+        return [line for line in self.lines if line.differences]
+
+    @property
+    def blind(self) -> bool:
+        """Whether anything could not be read."""
+        return bool(self.unread) or any(line.unread for line in self.lines)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing at all of the environment stands."""
+        return not self.blind and all(line.found is None for line in self.lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "environment": self.environment,
+            "terraform": self.with_terraform,
+            "empty": self.empty,
+            "differing": len(self.differing),
+            "resources": [line.as_dict() for line in self.lines],
+            "strays": [{"kind": line.kind.value, "name": line.name} for line in self.strays],
+            "couldNotRead": dict(self.unread),
+        }
+
+
+def discover(runtime: Runtime, terraform: State | None = None) -> Discovery:
+    """Never raises for what is away or refused: that is part of the answer. UsageError in local-dev without a stack."""
+    _ = runtime.aws
+    wanted = declared(runtime.settings)
+    return compare(
+        runtime.settings.environment,
+        wanted,
+        find(runtime, wanted),
+        terraform,
+        # Without a prefix nobody can tell what is ours, but on the embedded stack, where all is.
+        tell_strays=bool(runtime.names.prefix) or runtime.settings.environment == "local-dev",
+    )
+
+
+def compare(
+    environment: str,
+    wanted: Iterable[Declared],
+    found: Found,
+    terraform: State | None,
+    *,
+    tell_strays: bool = True,
+) -> Discovery:
+    lines = [_line(each, found.facts[each.kind, each.name], terraform) for each in wanted]
+    known = {(line.kind, line.name) for line in lines}
+    others = [
+        Line(kind, name, None, None, facts, ("in Terraform's state, and not declared",))
+        for (kind, name), facts in (terraform or {}).items()
+        if (kind, name) not in known
+    ]
+    known |= {(line.kind, line.name) for line in others}
+    strays = [
+        Line(kind, name, None, {}, None)
+        for kind, names in found.names.items()
+        if tell_strays and not isinstance(names, Unread)
+        for name in sorted(names)
+        if (kind, name) not in known
+    ]
+    unread = {
+        f"list of {_PLURALS.get(kind, f'{kind.value}s')}": names.why
+        for kind, names in found.names.items()
+        if isinstance(names, Unread)
+    }
+    return Discovery(environment, (*lines, *others), tuple(strays), unread, terraform is not None)
+
+
+def _line(wanted: Declared, found: Finding, terraform: State | None) -> Line:
+    known = None if terraform is None else terraform.get((wanted.kind, wanted.name))
+    differences = list(_differences(wanted, found))
+    if terraform is not None:
+        if known is None:
+            differences.append("not in Terraform's state")
+        else:
+            differences.extend(_differing(wanted.facts, known, "Terraform has"))
+    return Line(
+        wanted.kind,
+        wanted.name,
+        wanted.facts,
+        found,
+        known,
+        tuple(differences),
+        tuple(_unread(found)),
+        wanted.optional,
+    )
+
+
+def _differences(wanted: Declared, found: Finding) -> Iterator[str]:
+    if found is None:
+        if not wanted.optional:
+            yield ABSENT
+    elif not isinstance(found, Unread):
+        yield from _differing(wanted.facts, found, "found")
+
+
+def _differing(wanted: Facts, others: Mapping[str, Any], verb: str) -> Iterator[str]:
+    for fact, value in wanted.items():
+        other = others.get(fact)
+        if not isinstance(other, Unread) and other != value:
+            yield f"{fact}: declared {_shown(value)}, {verb} {_shown(other)}"
+    # Only of what is a list of its own can there be too much.
+    for fact in others:
+        if fact not in wanted and fact.startswith(("statement ", "widget ")):
+            yield f"{fact}: not declared"
+
+
+def _unread(found: Finding) -> Iterator[str]:
+    if isinstance(found, Unread):
+        yield found.why
+    elif found is not None:
+        for fact, value in found.items():
+            if isinstance(value, Unread):
+                yield f"{fact}: {value.why}"
+
+
+def _document(found: Finding) -> Any:
+    if found is None:
+        return None
+    if isinstance(found, Unread):
+        return {"couldNotRead": found.why}
+    return {
+        fact: {"couldNotRead": value.why} if isinstance(value, Unread) else value
+        for fact, value in found.items()
+    }
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

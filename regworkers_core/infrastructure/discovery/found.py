@@ -1,0 +1,313 @@
+"""What AWS has: each kind read by itself, so that what may not be read hides nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+from urllib.parse import unquote
+
+import orjson
+from botocore.exceptions import ClientError
+
+from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.snapshot import Unread
+from regworkers_core.infrastructure.dashboards.alarms import facts_of
+from regworkers_core.infrastructure.desired import LIFECYCLES, Fact, Lifecycle
+from regworkers_core.infrastructure.discovery.declared import Declared, Kind
+from regworkers_core.infrastructure.discovery.facts import (
+    days,
+    facts_of_board,
+    facts_of_policy,
+    facts_of_role,
+    lifecycle_facts,
+    redrive_facts,
+)
+from regworkers_core.runtime import Runtime
+
+T = TypeVar("T")
+FoundFacts: TypeAlias = Mapping[str, Fact | Unread]
+# None: there is none.
+Finding: TypeAlias = FoundFacts | Unread | None
+_ABSENT = frozenset(
+    {
+        "ResourceNotFoundException",
+        "ResourceNotFound",
+        "DashboardNotFoundError",
+        "AWS.SimpleQueueService.NonExistentQueue",
+        "QueueDoesNotExist",
+        "NoSuchBucket",
+        "404",
+        "NotFound",
+        "NoSuchEntity",
+    }
+)
+_FORBIDDEN = frozenset({"403", "Forbidden", "AllAccessDisabled", "PermanentRedirect", "301"})
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """`facts` by kind and name for what is declared; `names` of a kind: all that stand there, ours by their prefix."""
+
+    facts: Mapping[tuple[Kind, str], Finding]
+    names: Mapping[Kind, frozenset[str] | Unread]
+
+
+def find(runtime: Runtime, wanted: Iterable[Declared]) -> Found:
+    """Never raises for what is away or refused."""
+    reader, facts = _Reader(runtime), {}
+    for each in wanted:
+        facts[each.kind, each.name] = reader.read(each)
+    return Found(facts, {kind: reader.names(kind) for kind in Kind})
+
+
+class _Absent(Exception):
+    """It does not stand there."""
+
+
+def _attempt(read: Callable[[], T]) -> T | Unread:
+    try:
+        return read()
+    except (TransientFailure, UsageError) as failure:
+        return Unread(str(failure))
+    except ClientError as error:
+        return Unread(f"{error.operation_name}: {error_code(error)}")
+    except _Absent:
+        raise
+    except Exception as error:
+        # Something else than AWS answers: who looks at many things wants to hear of the others.
+        return Unread(type(error).__name__)
+
+
+class _Reader:
+    """One look; whole lists are read once."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._clients: dict[str, Any] = {}
+        self._lists: dict[Kind, Mapping[str, Mapping[str, Any]] | Unread] = {}
+
+    def read(self, wanted: Declared) -> Finding:
+        readers: Mapping[Kind, Callable[[str], Finding]] = {
+            Kind.TABLE: self._table,
+            Kind.QUEUE: self._queue,
+            Kind.BUCKET: self._bucket,
+            Kind.DASHBOARD: self._dashboard,
+            Kind.LOG_GROUP: lambda name: self._listed(
+                Kind.LOG_GROUP, name, lambda group: {"retentionDays": group.get("retentionInDays")}
+            ),
+            Kind.ALARM: lambda name: self._listed(Kind.ALARM, name, facts_of),
+            Kind.POLICY: lambda name: self._listed(Kind.POLICY, name, lambda row: self._policy(name, row)),
+            Kind.ROLE: lambda name: self._listed(Kind.ROLE, name, lambda _row: self._role(name)),
+        }
+        return _absent(lambda: readers[wanted.kind](wanted.name))
+
+    def names(self, kind: Kind) -> frozenset[str] | Unread:
+        rows = self._rows(kind)
+        return rows if isinstance(rows, Unread) else frozenset(rows)
+
+    def _call(self, service: str, operation: str, **arguments: Any) -> Any:
+        client = self._clients.setdefault(service, self._runtime.aws.client(service))
+        return self._runtime.dependency(service).call(lambda: getattr(client, operation)(**arguments))
+
+    def _pages(
+        self, service: str, operation: str, rows: str, token: tuple[str, str], **arguments: Any
+    ) -> list[Any]:
+        """All rows; `token` is what the answer calls the next page, and what the request does."""
+        found: list[Any] = []
+        while True:
+            answer = self._call(service, operation, **arguments)
+            found.extend(answer.get(rows) or ())
+            following = answer.get(token[0])
+            if not following:
+                return found
+            arguments[token[1]] = following
+
+    def _rows(self, kind: Kind) -> Mapping[str, Mapping[str, Any]] | Unread:
+        if kind not in self._lists:
+            self._lists[kind] = _attempt(lambda: self._list(kind))
+        return self._lists[kind]
+
+    def _list(self, kind: Kind) -> Mapping[str, Mapping[str, Any]]:
+        prefix = self._runtime.names.prefix
+        ours = f"{prefix}regworkers-"
+        if kind is Kind.TABLE:
+            names = self._pages(
+                "dynamodb", "list_tables", "TableNames", ("LastEvaluatedTableName", "ExclusiveStartTableName")
+            )
+            return {name: {} for name in names if name.startswith(prefix)}
+        if kind is Kind.QUEUE:
+            urls = self._pages(
+                "sqs",
+                "list_queues",
+                "QueueUrls",
+                ("NextToken", "NextToken"),
+                MaxResults=1000,
+                **({"QueueNamePrefix": prefix} if prefix else {}),
+            )
+            return {url.rsplit("/", 1)[-1]: {} for url in urls}
+        if kind is Kind.BUCKET:
+            start = prefix.lower().replace("_", "-")
+            buckets = self._pages("s3", "list_buckets", "Buckets", ("ContinuationToken", "ContinuationToken"))
+            return {each["Name"]: {} for each in buckets if each["Name"].startswith(start)}
+        if kind is Kind.LOG_GROUP:
+            groups = self._pages(
+                "logs",
+                "describe_log_groups",
+                "logGroups",
+                ("nextToken", "nextToken"),
+                logGroupNamePrefix=f"/{prefix}regworkers",
+            )
+            return {each["logGroupName"]: each for each in groups}
+        if kind is Kind.DASHBOARD:
+            boards = self._pages(
+                "cloudwatch",
+                "list_dashboards",
+                "DashboardEntries",
+                ("NextToken", "NextToken"),
+                DashboardNamePrefix=ours,
+            )
+            return {each["DashboardName"]: {} for each in boards}
+        if kind is Kind.ALARM:
+            alarms = self._pages(
+                "cloudwatch",
+                "describe_alarms",
+                "MetricAlarms",
+                ("NextToken", "NextToken"),
+                AlarmNamePrefix=ours,
+            )
+            return {each["AlarmName"]: each for each in alarms}
+        if kind is Kind.POLICY:
+            policies = self._pages("iam", "list_policies", "Policies", ("Marker", "Marker"), Scope="Local")
+            return {each["PolicyName"]: each for each in policies if each["PolicyName"].startswith(ours)}
+        roles = self._pages("iam", "list_roles", "Roles", ("Marker", "Marker"))
+        return {each["RoleName"]: each for each in roles if each["RoleName"].startswith(ours)}
+
+    def _listed(self, kind: Kind, name: str, facts: Callable[[Mapping[str, Any]], FoundFacts]) -> Finding:
+        rows = self._rows(kind)
+        if isinstance(rows, Unread):
+            return rows
+        return facts(rows[name]) if name in rows else None
+
+    def _table(self, name: str) -> FoundFacts:
+        table = self._call("dynamodb", "describe_table", TableName=name)["Table"]
+        stream = table.get("StreamSpecification") or {}
+        keys = sorted(table["KeySchema"], key=lambda key: key["KeyType"])
+        return {
+            "keys": ", ".join(f"{key['AttributeName']} {key['KeyType']}" for key in keys),
+            "stream": stream.get("StreamViewType", "off") if stream.get("StreamEnabled") else "off",
+            "ttl": _attempt(lambda: self._time_to_live(name)),
+            "pointInTimeRecovery": _attempt(lambda: self._recovery(name)),
+        }
+
+    def _time_to_live(self, name: str) -> str:
+        found = self._call("dynamodb", "describe_time_to_live", TableName=name)["TimeToLiveDescription"]
+        on = found.get("TimeToLiveStatus") in ("ENABLED", "ENABLING")
+        return str(found["AttributeName"]) if on else "off"
+
+    def _recovery(self, name: str) -> bool:
+        found = self._call("dynamodb", "describe_continuous_backups", TableName=name)
+        recovery = found["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
+        return bool(recovery.get("PointInTimeRecoveryStatus") == "ENABLED")
+
+    def _queue(self, name: str) -> FoundFacts:
+        url = self._call("sqs", "get_queue_url", QueueName=name)["QueueUrl"]
+        found = self._call("sqs", "get_queue_attributes", QueueUrl=url, AttributeNames=["All"])["Attributes"]
+        return {
+            "retentionSeconds": int(found["MessageRetentionPeriod"]),
+            "visibilitySeconds": int(found["VisibilityTimeout"]),
+            **redrive_facts(found.get("RedrivePolicy")),
+        }
+
+    def _bucket(self, name: str) -> Finding:
+        # Of a bucket that is missing the first answer says so.
+        versioning = _refusable(lambda: self._call("s3", "get_bucket_versioning", Bucket=name).get("Status"))
+        access = _refusable(lambda: self._public_access(name))
+        lifecycle = _refusable(lambda: self._lifecycle(name))
+        if isinstance(versioning, Unread) and isinstance(access, Unread) and isinstance(lifecycle, Unread):
+            return versioning
+        if isinstance(lifecycle, Unread):
+            lifecycle = dict.fromkeys(lifecycle_facts(LIFECYCLES), lifecycle)
+        return {
+            "versioning": versioning if isinstance(versioning, Unread) else versioning == "Enabled",
+            "publicAccess": access,
+            **lifecycle,
+        }
+
+    def _public_access(self, name: str) -> str:
+        found = self._none_if("NoSuchPublicAccessBlockConfiguration", "get_public_access_block", Bucket=name)
+        blocks = (found or {}).get("PublicAccessBlockConfiguration", {})
+        return "blocked" if blocks and all(blocks.values()) else "open"
+
+    def _lifecycle(self, name: str) -> FoundFacts:
+        found = self._none_if(
+            "NoSuchLifecycleConfiguration", "get_bucket_lifecycle_configuration", Bucket=name
+        )
+        rules = [rule for rule in (found or {}).get("Rules", ()) if rule.get("Status") == "Enabled"]
+        return lifecycle_facts(
+            Lifecycle(
+                # Older rules have it beside the filter.
+                (rule.get("Filter") or rule).get("Prefix", ""),
+                days(rule.get("AbortIncompleteMultipartUpload", {}).get("DaysAfterInitiation")),
+                days(rule.get("NoncurrentVersionExpiration", {}).get("NoncurrentDays")),
+                days(rule.get("Expiration", {}).get("Days")),
+            )
+            for rule in rules
+        )
+
+    def _none_if(self, code: str, operation: str, **arguments: Any) -> Any:
+        try:
+            return self._call("s3", operation, **arguments)
+        except ClientError as error:
+            if error_code(error) == code:
+                return None
+            raise
+
+    def _dashboard(self, name: str) -> FoundFacts:
+        body = self._call("cloudwatch", "get_dashboard", DashboardName=name)["DashboardBody"]
+        try:
+            return facts_of_board(body)
+        except (orjson.JSONDecodeError, AttributeError):
+            return {"body": "is no JSON"}
+
+    def _policy(self, name: str, row: Mapping[str, Any]) -> FoundFacts:
+        found = self._call(
+            "iam", "get_policy_version", PolicyArn=row["Arn"], VersionId=row["DefaultVersionId"]
+        )
+        document = found["PolicyVersion"]["Document"]
+        # botocore hands out what it could parse; as text it is URL-encoded.
+        parsed = orjson.loads(unquote(document)) if isinstance(document, str) else document
+        return facts_of_policy(name, parsed)
+
+    def _role(self, name: str) -> FoundFacts:
+        rows = self._pages(
+            "iam", "list_attached_role_policies", "AttachedPolicies", ("Marker", "Marker"), RoleName=name
+        )
+        return facts_of_role([each["PolicyName"] for each in rows])
+
+
+def _absent(read: Callable[[], Finding]) -> Finding:
+    try:
+        return _attempt(lambda: _answered(read))
+    except _Absent:
+        return None
+
+
+def _answered(read: Callable[[], T]) -> T:
+    """In place of a service's ways to say that something is not there, _Absent; what S3 refuses with a bare number,
+    in words.
+    """
+    try:
+        return read()
+    except ClientError as error:
+        if error_code(error) in _ABSENT:
+            raise _Absent from None
+        if error_code(error) in _FORBIDDEN:
+            raise UsageError(f"AWS refuses {error.operation_name}: check the role and its policy") from None
+        raise
+
+
+def _refusable(read: Callable[[], T]) -> T | Unread:
+    """A part of a resource that may be refused by itself."""
+    return _attempt(lambda: _answered(read))

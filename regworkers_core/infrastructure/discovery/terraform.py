@@ -1,0 +1,234 @@
+"""What Terraform knows: the resources of `terraform show -json`, in the terms of what is declared."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import orjson
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.infrastructure.dashboards.alarms import facts_of
+from regworkers_core.infrastructure.desired import Fact, Lifecycle
+from regworkers_core.infrastructure.discovery.declared import Kind
+from regworkers_core.infrastructure.discovery.facts import (
+    days,
+    facts_of_board,
+    facts_of_policy,
+    facts_of_role,
+    lifecycle_facts,
+    redrive_facts,
+)
+
+State: TypeAlias = Mapping[tuple[Kind, str], Mapping[str, Fact]]
+Values: TypeAlias = Mapping[str, Any]
+_HOW = "write it with `terraform show -json > state.json`"
+_MAX_BYTES = 256 * 1024 * 1024
+
+
+def read_state(path: Path) -> State:
+    """The known resources by kind and name. Raises UsageError, one line that names the file and what is wrong."""
+    document = _document(path)
+    if "planned_values" in document:
+        raise UsageError(f"{path}: a plan, not a state: {_HOW}")
+    if "values" not in document and isinstance(document.get("resources"), list):
+        raise UsageError(f"{path}: a raw state file: {_HOW}")
+    if "format_version" not in document:
+        raise UsageError(f"{path}: format_version is missing, so this is not Terraform's output: {_HOW}")
+    return resources(_mapping(path, "values", document.get("values") or {}), str(path))
+
+
+def resources(values: Values, origin: str) -> State:
+    """The same of the part `values`; `origin` is named in errors."""
+    found: dict[tuple[Kind, str], dict[str, Fact]] = defaultdict(dict)
+    for address, kind, attributes in _walk(values.get("root_module") or {}, origin):
+        reader = _READERS.get(kind)
+        if reader is None:
+            continue
+        try:
+            of, name, facts = reader(attributes)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise UsageError(
+                f"{origin}: {address} is not as Terraform writes a {kind} ({type(error).__name__}: {error})"
+            ) from None
+        # Some resources are several in Terraform: a bucket and its settings, a role and what hangs on it.
+        entry = found[of, name]
+        for fact, value in facts.items():
+            entry[fact] = _joined(entry[fact], value) if of is Kind.ROLE and fact in entry else value
+    for (kind_, _), entry in found.items():
+        if kind_ is Kind.ROLE:
+            entry.setdefault("policies", "")
+    return found
+
+
+def _document(path: Path) -> Mapping[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise UsageError(f"{path}: larger than {_MAX_BYTES} bytes, no state that this reads")
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or type(error).__name__}") from None
+    if not content.strip():
+        raise UsageError(f"{path}: empty: {_HOW}")
+    try:
+        document = orjson.loads(content.removeprefix(b"\xef\xbb\xbf"))
+    except orjson.JSONDecodeError as error:
+        raise UsageError(f"{path}: not JSON in line {error.lineno}: {_HOW}") from None
+    return _mapping(path, "the document", document)
+
+
+def _mapping(path: Path, what: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{path}: {what} should be an object, found {type(value).__name__}: {_HOW}")
+    return value
+
+
+def _walk(module: Any, origin: str) -> Iterator[tuple[str, str, Values]]:
+    """Address, type and values of every managed resource, those of child modules included."""
+    if not isinstance(module, Mapping):
+        raise UsageError(f"{origin}: a module should be an object, found {type(module).__name__}: {_HOW}")
+    for number, each in enumerate(module.get("resources") or (), 1):
+        if not isinstance(each, Mapping) or not isinstance(each.get("type"), str):
+            raise UsageError(f"{origin}: resource {number} of a module has no type: {_HOW}")
+        address = str(each.get("address", each["type"]))
+        values = each.get("values")
+        if not isinstance(values, Mapping):
+            raise UsageError(f"{origin}: {address} has no values: {_HOW}")
+        if each.get("mode", "managed") == "managed":
+            yield address, each["type"], values
+    for child in module.get("child_modules") or ():
+        yield from _walk(child, origin)
+
+
+Read: TypeAlias = tuple[Kind, str, Mapping[str, Fact]]
+
+
+def _table(values: Values) -> Read:
+    ttl = _block(values.get("ttl"))
+    recovery = _block(values.get("point_in_time_recovery"))
+    keys = f"{values['hash_key']} HASH" + (
+        f", {values['range_key']} RANGE" if values.get("range_key") else ""
+    )
+    facts: dict[str, Fact] = {
+        "keys": keys,
+        "stream": values.get("stream_view_type") or "off" if values.get("stream_enabled") else "off",
+        "ttl": str(ttl.get("attribute_name")) if ttl.get("enabled", bool(ttl)) else "off",
+        "pointInTimeRecovery": bool(recovery.get("enabled")),
+    }
+    return Kind.TABLE, values["name"], facts
+
+
+def _queue(values: Values) -> Read:
+    facts: dict[str, Any] = {
+        "retentionSeconds": int(values["message_retention_seconds"]),
+        "visibilitySeconds": int(values["visibility_timeout_seconds"]),
+        **redrive_facts(values.get("redrive_policy") or None),
+    }
+    return Kind.QUEUE, values["name"], facts
+
+
+def _bucket(values: Values) -> Read:
+    return Kind.BUCKET, values["bucket"], {}
+
+
+def _versioning(values: Values) -> Read:
+    return (
+        Kind.BUCKET,
+        values["bucket"],
+        {"versioning": _block(values["versioning_configuration"]).get("status") == "Enabled"},
+    )
+
+
+def _public_access(values: Values) -> Read:
+    names = ("block_public_acls", "block_public_policy", "ignore_public_acls", "restrict_public_buckets")
+    return (
+        Kind.BUCKET,
+        values["bucket"],
+        {"publicAccess": "blocked" if all(values.get(name) for name in names) else "open"},
+    )
+
+
+def _lifecycle(values: Values) -> Read:
+    rules = [rule for rule in values["rule"] if rule.get("status") == "Enabled"]
+    facts = lifecycle_facts(
+        Lifecycle(
+            _block(rule.get("filter")).get("prefix") or "",
+            days(_block(rule.get("abort_incomplete_multipart_upload")).get("days_after_initiation")),
+            days(_block(rule.get("noncurrent_version_expiration")).get("noncurrent_days")),
+            days(_block(rule.get("expiration")).get("days")),
+        )
+        for rule in rules
+    )
+    return Kind.BUCKET, values["bucket"], facts
+
+
+def _log_group(values: Values) -> Read:
+    return Kind.LOG_GROUP, values["name"], {"retentionDays": values.get("retention_in_days") or None}
+
+
+def _alarm(values: Values) -> Read:
+    facts = facts_of(
+        {
+            "Namespace": values["namespace"],
+            "MetricName": values["metric_name"],
+            "Dimensions": [
+                {"Name": name, "Value": value} for name, value in (values.get("dimensions") or {}).items()
+            ],
+            "Statistic": values["statistic"],
+            "ComparisonOperator": values["comparison_operator"],
+            "Threshold": values["threshold"],
+            "EvaluationPeriods": values["evaluation_periods"],
+            "Period": values["period"],
+            "TreatMissingData": values.get("treat_missing_data"),
+            "AlarmDescription": values.get("alarm_description"),
+        }
+    )
+    return Kind.ALARM, values["alarm_name"], facts
+
+
+def _dashboard(values: Values) -> Read:
+    return Kind.DASHBOARD, values["dashboard_name"], facts_of_board(values["dashboard_body"])
+
+
+def _policy(values: Values) -> Read:
+    return Kind.POLICY, values["name"], facts_of_policy(values["name"], orjson.loads(values["policy"]))
+
+
+def _role(values: Values) -> Read:
+    return Kind.ROLE, values["name"], {}
+
+
+def _attachment(values: Values) -> Read:
+    policy = values["policy_arn"].rsplit("/", 1)[-1]
+    return Kind.ROLE, values["role"], facts_of_role([policy])
+
+
+def _joined(before: Fact, more: Fact) -> Fact:
+    return ", ".join(sorted({*str(before).split(", "), str(more)}))
+
+
+def _block(value: Any) -> Mapping[str, Any]:
+    """A nested block, which Terraform writes as a list of at most one."""
+    if isinstance(value, list):
+        value = value[0] if value else {}
+    return value or {}
+
+
+_READERS: Mapping[str, Callable[[Values], Read]] = {
+    "aws_dynamodb_table": _table,
+    "aws_sqs_queue": _queue,
+    "aws_s3_bucket": _bucket,
+    "aws_s3_bucket_versioning": _versioning,
+    "aws_s3_bucket_public_access_block": _public_access,
+    "aws_s3_bucket_lifecycle_configuration": _lifecycle,
+    "aws_cloudwatch_log_group": _log_group,
+    "aws_cloudwatch_metric_alarm": _alarm,
+    "aws_cloudwatch_dashboard": _dashboard,
+    "aws_iam_policy": _policy,
+    "aws_iam_role": _role,
+    "aws_iam_role_policy_attachment": _attachment,
+}

@@ -1,0 +1,302 @@
+"""What Dagster, provisioning and those who look after AWS need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from regworkers_core.infrastructure.policies.parts import (
+    ALL_QUEUES,
+    DEAD_LETTER_QUEUES,
+    MISSING_OBJECTS,
+    OLDEST_MESSAGE,
+    PEEK,
+    PUT_METRICS,
+    REMEMBER_OUTAGES,
+    REMOVE_DEAD_HEARTBEATS,
+    REMOVE_FUSES,
+    WORK_QUEUES,
+    hold_leases,
+    send,
+)
+from regworkers_core.infrastructure.policies.statement import (
+    Place,
+    Statement,
+    Worker,
+    bucket,
+    everything,
+    leases,
+    log_group,
+    objects,
+    of_service,
+    prefixed,
+    secret,
+    table,
+)
+
+
+def _log_bucket(place: Place) -> str:
+    return f"arn:aws:s3:::{place.log_bucket}"
+
+
+def _compute_logs(place: Place) -> str:
+    return f"{_log_bucket(place)}/compute-logs/*"
+
+
+def _only_compute_logs(_place: Place) -> Mapping[str, Any]:
+    return {"StringLike": {"s3:prefix": "compute-logs/*"}}
+
+
+_FIND_LOG_GROUPS = Statement(
+    "FindTheLogGroup", ("logs:DescribeLogGroups",), (of_service("logs", "log-group:*"),)
+)
+# Asked by the beginning of a name, which IAM does not know.
+_FIND_ALARMS = Statement("FindAlarms", ("cloudwatch:DescribeAlarms",), (of_service("cloudwatch", "alarm:*"),))
+# Those of every draw at once, and all of them for a look.
+_READ_LEASES = ("dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query", "dynamodb:Scan")
+
+# For one look at the whole system.
+_LOOK = (
+    Statement("FindTheStream", ("dynamodb:DescribeTable",), (table,)),
+    PEEK,
+    Statement("ReadCheckpointsAndLeases", _READ_LEASES, (leases,)),
+    Statement("ReadDepths", ("sqs:GetQueueAttributes", "sqs:GetQueueUrl"), ALL_QUEUES),
+    Statement("SeeWhetherS3Answers", ("s3:ListBucket",), (bucket,)),
+    OLDEST_MESSAGE,
+)
+
+
+PLATFORM = (
+    Worker(
+        "sensors",
+        "the code server: sensors, schedules, checks; `regworkers alerts evaluate`",
+        (*_LOOK, REMOVE_DEAD_HEARTBEATS, PUT_METRICS, REMEMBER_OUTAGES),
+        # Only of a drain that was killed, and while MongoDB is away.
+        frozenset({"dynamodb:DeleteItem", "dynamodb:PutItem"}),
+    ),
+    Worker(
+        "provision",
+        "whoever runs `regworkers provision`, and nobody else",
+        (
+            Statement(
+                "CreateTables",
+                (
+                    "dynamodb:CreateTable",
+                    "dynamodb:DescribeContinuousBackups",
+                    "dynamodb:DescribeTable",
+                    "dynamodb:DescribeTimeToLive",
+                    "dynamodb:UpdateContinuousBackups",
+                    "dynamodb:UpdateTable",
+                    "dynamodb:UpdateTimeToLive",
+                ),
+                (table, leases),
+            ),
+            Statement(
+                "CreateQueues",
+                ("sqs:CreateQueue", "sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SetQueueAttributes"),
+                ALL_QUEUES,
+            ),
+            Statement(
+                "CreateTheBucket",
+                (
+                    "s3:CreateBucket",
+                    "s3:GetBucketPublicAccessBlock",
+                    "s3:GetBucketVersioning",
+                    "s3:GetLifecycleConfiguration",
+                    "s3:ListBucket",
+                    "s3:PutBucketPublicAccessBlock",
+                    "s3:PutBucketVersioning",
+                    "s3:PutLifecycleConfiguration",
+                ),
+                (bucket,),
+            ),
+            Statement("CreateTheLogGroup", ("logs:CreateLogGroup", "logs:PutRetentionPolicy"), (log_group,)),
+            _FIND_LOG_GROUPS,
+        ),
+    ),
+    Worker(
+        "web",
+        "the application around the webserver: upload form, reports, downloads",
+        (
+            Statement("KeepWhatIsHandedIn", ("s3:PutObject",), objects("uploads")),
+            Statement("ShowReportsAndHandOut", ("s3:GetObject",), objects("downloads", "reports", "reviews")),
+            MISSING_OBJECTS,
+        ),
+        frozenset({"s3:ListBucket"}),
+    ),
+    Worker(
+        "compute-logs",
+        "the code server, runs, webserver and daemon: Dagster's logs of runs",
+        (
+            Statement(
+                "KeepTheLogsOfRuns", ("s3:DeleteObject", "s3:GetObject", "s3:PutObject"), (_compute_logs,)
+            ),
+            Statement("ListTheLogsOfRuns", ("s3:ListBucket",), (_log_bucket,), _only_compute_logs),
+        ),
+    ),
+)
+
+OPERATORS = (
+    Worker(
+        "doctor",
+        "`regworkers doctor` and runs of doctor: changes nothing",
+        _LOOK,
+    ),
+    Worker(
+        "discovery",
+        "`regworkers aws find-resources` and runs of find_resources: reads, changes nothing",
+        (
+            Statement(
+                "FindTables",
+                (
+                    "dynamodb:DescribeContinuousBackups",
+                    "dynamodb:DescribeTable",
+                    "dynamodb:DescribeTimeToLive",
+                ),
+                (table, leases),
+            ),
+            Statement("ReadQueues", ("sqs:GetQueueAttributes", "sqs:GetQueueUrl"), ALL_QUEUES),
+            Statement(
+                "ReadTheBucket",
+                (
+                    "s3:GetBucketPublicAccessBlock",
+                    "s3:GetBucketVersioning",
+                    "s3:GetLifecycleConfiguration",
+                ),
+                (bucket,),
+            ),
+            _FIND_LOG_GROUPS,
+            _FIND_ALARMS,
+            Statement(
+                "ReadRolesAndPolicies",
+                ("iam:GetPolicyVersion", "iam:ListAttachedRolePolicies"),
+                (
+                    prefixed("iam", "role/", regional=False),
+                    prefixed("iam", "policy/", regional=False),
+                ),
+            ),
+            Statement(
+                "ReadDashboards",
+                ("cloudwatch:GetDashboard",),
+                (prefixed("cloudwatch", "dashboard/", regional=False),),
+            ),
+            Statement(
+                "ListThem",
+                (
+                    "cloudwatch:ListDashboards",
+                    "dynamodb:ListTables",
+                    "iam:ListPolicies",
+                    "iam:ListRoles",
+                    "s3:ListAllMyBuckets",
+                    "sqs:ListQueues",
+                ),
+                (everything,),
+            ),
+        ),
+    ),
+    Worker(
+        "dashboards",
+        "`regworkers aws publish-dashboards`",
+        (
+            _FIND_ALARMS,
+            Statement("PublishAlarms", ("cloudwatch:PutMetricAlarm",), (prefixed("cloudwatch", "alarm:"),)),
+            Statement(
+                "PublishDashboards",
+                ("cloudwatch:GetDashboard", "cloudwatch:PutDashboard"),
+                (prefixed("cloudwatch", "dashboard/", regional=False),),
+            ),
+            Statement(
+                "SaveQueries", ("logs:DescribeQueryDefinitions", "logs:PutQueryDefinition"), (everything,)
+            ),
+        ),
+        frozenset({"logs:PutQueryDefinition"}),
+    ),
+    Worker(
+        "logs",
+        "`regworkers logs`: engineers on call",
+        (Statement("ReadOurLogs", ("logs:FilterLogEvents",), (log_group,)),),
+    ),
+    Worker(
+        "dead-letters",
+        "`regworkers dlq` and `drain resume`, runs of redrive_dead_letters: moves and deletes dead letters",
+        (
+            Statement(
+                "WorkOnDeadLetters",
+                (
+                    "sqs:CancelMessageMoveTask",
+                    "sqs:ChangeMessageVisibility",
+                    "sqs:DeleteMessage",
+                    "sqs:GetQueueAttributes",
+                    "sqs:GetQueueUrl",
+                    "sqs:ListMessageMoveTasks",
+                    "sqs:ReceiveMessage",
+                    "sqs:StartMessageMoveTask",
+                ),
+                DEAD_LETTER_QUEUES,
+            ),
+            Statement(
+                "SendThemBack", ("sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"), WORK_QUEUES
+            ),
+            Statement("ReadTheTruth", ("dynamodb:BatchGetItem",), (table,)),
+            hold_leases("OneAtATime"),
+            REMOVE_FUSES,
+            Statement("KeepCopies", ("s3:GetObject", "s3:PutObject"), objects("dead-letters")),
+        ),
+        # The move that SQS makes itself is missing on emulators; a copy is read when its write was answered twice.
+        frozenset(
+            {
+                "dynamodb:DeleteItem",
+                "s3:GetObject",
+                "sqs:CancelMessageMoveTask",
+                "sqs:ListMessageMoveTasks",
+                "sqs:StartMessageMoveTask",
+            }
+        ),
+    ),
+    Worker(
+        "erasure",
+        "`regworkers erase` and runs of erase_entry: takes one fan out of everywhere",
+        (
+            Statement(
+                "TakeOutEntryInvitesAndClaims",
+                (
+                    "dynamodb:BatchGetItem",
+                    "dynamodb:BatchWriteItem",
+                    "dynamodb:DeleteItem",
+                    "dynamodb:Query",
+                    "dynamodb:Scan",
+                ),
+                (table,),
+            ),
+            Statement(
+                "TakeOutDeadLetters",
+                (
+                    "sqs:ChangeMessageVisibility",
+                    "sqs:DeleteMessage",
+                    "sqs:GetQueueAttributes",
+                    "sqs:GetQueueUrl",
+                    "sqs:ReceiveMessage",
+                    "sqs:SendMessage",
+                ),
+                DEAD_LETTER_QUEUES,
+            ),
+            send("TellOfTheRemoval", "replication-queue"),
+            hold_leases("OneAtATime"),
+            Statement(
+                "TakeOutCopies", ("s3:DeleteObject", "s3:GetObject", "s3:PutObject"), objects("dead-letters")
+            ),
+            Statement("KeepTheLedger", ("s3:GetObject", "s3:PutObject"), objects("erasures")),
+            Statement("FindThem", ("s3:ListBucket",), (bucket,)),
+            Statement(
+                "MakeTheKeyOfTheLedgerOnce",
+                ("secretsmanager:CreateSecret", "secretsmanager:GetSecretValue"),
+                (secret("erasure-ledger*"),),
+            ),
+            Statement(
+                "ReadTheKeyOfIdentities",
+                ("secretsmanager:GetSecretValue",),
+                (secret("eligibility-identity*"),),
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,277 @@
+"""The workers of the flows and what each needs, and nothing else."""
+
+from __future__ import annotations
+
+from regworkers_core.infrastructure.policies.parts import (
+    DYNAMODB_ANSWERS,
+    KEEP_DRAIN_ROWS,
+    MISSING_OBJECTS,
+    OLDEST_MESSAGE,
+    PEEK,
+    PUT_METRICS,
+    READ_THE_STREAM,
+    depth,
+    hold_leases,
+    send,
+    work_on,
+)
+from regworkers_core.infrastructure.policies.statement import (
+    Statement,
+    Worker,
+    bucket,
+    objects,
+    queue,
+    secret,
+    stream,
+    table,
+)
+
+_DEPTH_ACTION = "sqs:GetQueueAttributes"
+_HIDE = frozenset({"sqs:ChangeMessageVisibility"})
+# Without this one, S3 answers a look for a missing object with a refusal.
+_LIST = frozenset({"s3:ListBucket"})
+
+REPLICATION = (
+    Worker(
+        "enqueue",
+        "runs of enqueue_entries",
+        (
+            Statement("FindTheStream", ("dynamodb:DescribeTable",), (table,)),
+            Statement("ReadTheStream", READ_THE_STREAM, (stream,)),
+            hold_leases("ShareShardsAndKeepCheckpoints", "dynamodb:DeleteItem", "dynamodb:Query"),
+            Statement(
+                "QueueKeys",
+                ("sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"),
+                (queue("replication-queue"),),
+            ),
+            send("SendDeadLetters", "replication-queue-dlq"),
+            PUT_METRICS,
+        ),
+    ),
+    Worker(
+        "save",
+        "runs of save_entries",
+        (
+            Statement(
+                "ReadEntriesAndClearTheirFlag",
+                ("dynamodb:BatchGetItem", "dynamodb:DescribeTable", "dynamodb:PartiQLUpdate"),
+                (table,),
+            ),
+            work_on("replication-queue", _DEPTH_ACTION),
+            send("SendEventsAndDeadLetters", "analytics-queue", "replication-queue-dlq"),
+            KEEP_DRAIN_ROWS,
+            PUT_METRICS,
+        ),
+        _HIDE,
+    ),
+    Worker(
+        "reconcile",
+        "runs of reconcile_entries and backfill_entries",
+        (
+            Statement(
+                "ReadTheTable",
+                ("dynamodb:BatchGetItem", "dynamodb:DescribeTable", "dynamodb:Query", "dynamodb:Scan"),
+                (table,),
+            ),
+            hold_leases("KeepTheProgressOfABackfill", "dynamodb:Query"),
+            send("QueueKeys", "replication-queue"),
+        ),
+    ),
+)
+
+SELECTION = (
+    Worker(
+        "campaigns",
+        "campaign managers at a terminal, runs of their jobs",
+        (
+            hold_leases("HoldLeases"),
+            Statement(
+                "MakeTheSecretOfADraw",
+                ("secretsmanager:CreateSecret", "secretsmanager:GetSecretValue"),
+                (secret("draw-secret/*"),),
+            ),
+            Statement("PlanMarketsThatWaitedForCodes", ("s3:GetObject", "s3:PutObject"), objects("pipeline")),
+            MISSING_OBJECTS,
+            send("QueueThem", "selection-queue"),
+            Statement("ReadWhatWasHandedIn", ("s3:GetObject",), objects("uploads")),
+            Statement("HandOut", ("s3:PutObject",), objects("downloads")),
+        ),
+        _LIST,
+    ),
+    Worker(
+        "draw",
+        "runs of draw and top_up",
+        (
+            Statement(
+                "SeeThatReplicationHasSettled",
+                ("dynamodb:BatchGetItem", "dynamodb:DescribeTable", "dynamodb:Query"),
+                (table,),
+            ),
+            PEEK,
+            hold_leases("HoldLeasesAndReadCheckpoints", "dynamodb:Query"),
+            depth("ReadTheDepthOfReplication", "replication-queue"),
+            Statement(
+                "MakeAndRevealTheSecret",
+                ("secretsmanager:CreateSecret", "secretsmanager:GetSecretValue"),
+                (secret("draw-secret/*"),),
+            ),
+            Statement(
+                "KeepArtefacts",
+                ("s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"),
+                objects("draws", "pipeline", "reports"),
+            ),
+            MISSING_OBJECTS,
+            send("QueueMarketsAndAnnounce", "analytics-queue", "selection-queue"),
+        ),
+        _LIST | {"s3:AbortMultipartUpload"},
+    ),
+    Worker(
+        "selections",
+        "runs of process_selections",
+        (
+            DYNAMODB_ANSWERS,
+            depth("SeeWhetherSqsAnswers", "replication-queue"),
+            Statement("ReadPlans", ("s3:GetObject",), objects("pipeline")),
+            MISSING_OBJECTS,
+            hold_leases("HoldLeases"),
+            work_on("selection-queue", _DEPTH_ACTION),
+            send("SendEventsAndDeadLetters", "analytics-queue", "selection-queue-dlq"),
+            KEEP_DRAIN_ROWS,
+            PUT_METRICS,
+        ),
+        _HIDE,
+    ),
+    Worker(
+        "notifications",
+        "runs of send_notifications",
+        (
+            DYNAMODB_ANSWERS,
+            depth("SeeWhetherSqsAnswers", "replication-queue"),
+            hold_leases("HoldLeases"),
+            Statement("CompareWithTheResult", ("s3:GetObject",), objects("pipeline")),
+            MISSING_OBJECTS,
+            depth("WatchTheMailersDeadLetters", "notification-queue-dlq"),
+            send("SendMessagesAndEvents", "analytics-queue", "notification-queue"),
+            KEEP_DRAIN_ROWS,
+            PUT_METRICS,
+        ),
+        _LIST,
+    ),
+)
+
+ELIGIBILITY = (
+    Worker(
+        "invites",
+        "those who invite at a terminal, runs of upload_invites",
+        (
+            Statement(
+                "ReadAndWriteInvites",
+                ("dynamodb:BatchGetItem", "dynamodb:BatchWriteItem", "dynamodb:Query"),
+                (table,),
+            ),
+            hold_leases("OneListAtATime"),
+            Statement(
+                "ReadListsWriteRejects", ("s3:GetObject", "s3:PutObject"), objects("invites", "uploads")
+            ),
+            MISSING_OBJECTS,
+        ),
+        _LIST,
+    ),
+    Worker(
+        "services",
+        "whoever asks the platform's four services",
+        (
+            Statement(
+                "ReadTheTokensOfTheServices",
+                ("secretsmanager:GetSecretValue",),
+                (secret("service-token/*"),),
+            ),
+        ),
+    ),
+    Worker(
+        "eligibility",
+        "checkEligibility: the function that fans ask",
+        (
+            Statement(
+                "ReadInvitesAndClaimsAndWriteTheEntry",
+                ("dynamodb:BatchGetItem", "dynamodb:PutItem"),
+                (table,),
+            ),
+            Statement(
+                "MakeTheKeyOfIdentitiesOnce",
+                ("secretsmanager:CreateSecret", "secretsmanager:GetSecretValue"),
+                (secret("eligibility-identity*"),),
+            ),
+            send("QueueTheEvents", "analytics-queue"),
+        ),
+    ),
+)
+
+ANALYTICS = (
+    Worker(
+        "publish",
+        "runs of publish_events",
+        (
+            work_on("analytics-queue"),
+            send("SendDeadLetters", "analytics-queue-dlq"),
+            depth("SeeWhetherSqsAnswers", "analytics-queue", "replication-queue"),
+            KEEP_DRAIN_ROWS,
+            PUT_METRICS,
+            OLDEST_MESSAGE,
+        ),
+        _HIDE,
+    ),
+    Worker(
+        "archive",
+        "runs of archive_events and check_archive",
+        (
+            hold_leases("HoldTheLease"),
+            Statement(
+                "KeepTheArchive",
+                ("s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"),
+                objects("archive"),
+            ),
+            Statement("FindWhatADeadRunLeft", ("s3:ListBucket",), (bucket,)),
+        ),
+        frozenset({"s3:AbortMultipartUpload"}),
+    ),
+    Worker(
+        "funnel",
+        "runs of campaign_funnel",
+        (
+            Statement("CountRegistrations", ("dynamodb:Query",), (table,)),
+            Statement("ReadWhatTheDrawDecided", ("s3:GetObject",), objects("pipeline")),
+            MISSING_OBJECTS,
+            Statement("PutThePage", ("s3:PutObject",), objects("reports")),
+        ),
+        _LIST,
+    ),
+    Worker(
+        "kafka-certificate",
+        "whoever speaks to Kafka",
+        (
+            Statement(
+                "ReadTheCertificateOfKafka",
+                ("secretsmanager:GetSecretValue",),
+                (secret("kafka-certificate/*"),),
+            ),
+        ),
+    ),
+    Worker(
+        "certificates",
+        "whoever runs `regworkers certs generate`",
+        (
+            Statement(
+                "ReadTheCertificateOfKafka",
+                ("secretsmanager:GetSecretValue",),
+                (secret("kafka-certificate/*"),),
+            ),
+            Statement(
+                "ReplaceIt",
+                ("secretsmanager:CreateSecret", "secretsmanager:PutSecretValue"),
+                # Together, or its key apart.
+                (secret("kafka-certificate/client*"), secret("kafka-certificate/key*")),
+            ),
+        ),
+    ),
+)

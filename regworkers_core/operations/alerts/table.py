@@ -1,0 +1,255 @@
+"""The one table of all conditions. docs/alerts.md shows it; a test compares the two."""
+
+from __future__ import annotations
+
+from regworkers_core.domain.alert import Severity
+from regworkers_core.domain.snapshot import SELECTION_JOBS
+from regworkers_core.engine.fuse import MOST_DEFECTS, WINDOW_ITEMS
+from regworkers_core.operations.alerts.conditions import (
+    campaigns,
+    dependencies,
+    kept,
+    queues,
+    scheduler,
+    work,
+)
+from regworkers_core.operations.alerts.conditions.causes import BLIND, DEPENDENCY, FUSE
+from regworkers_core.operations.alerts.conditions.condition import Condition
+from regworkers_core.operations.alerts.conditions.texts import duration
+from regworkers_core.settings import AlertSettings, AnalyticsSettings, CertificatesSettings
+
+_LIMITS, _CERTIFICATES, _ANALYTICS = AlertSettings(), CertificatesSettings(), AnalyticsSettings()
+_SEVERITY = _LIMITS.severity
+
+
+def _two_steps(first: Severity, where: str, second: Severity) -> str:
+    """`warning; above 600 s critical`, of which the worse one counts."""
+    return first.value if first is second else f"{first}; {where} {second}"
+
+
+MONGO_AWAY = Condition(
+    name="mongo-away",
+    fires="MongoDB, which keeps the incidents, does not answer at two looks; every channel is notified directly",
+    severity=_SEVERITY.mongo_away.value,
+    key="mongo",
+    runbook="time-outs.md",
+    several="times MongoDB is away",
+    judge=dependencies.away,
+)
+TABLE: tuple[Condition, ...] = (
+    MONGO_AWAY,
+    Condition(
+        name=DEPENDENCY,
+        fires=f"a dependency does not answer at two looks, `patienceSeconds` ({_LIMITS.patience_seconds:.0f} s) apart",
+        severity=f"{_SEVERITY.dependency_down}: DynamoDB, its streams, SQS, S3, MongoDB; "
+        f"{_SEVERITY.dependency_down_others} (`dependencyDownOthers`): the others, as long as nothing critical "
+        "comes of it",
+        key="dependency",
+        runbook="time-outs.md",
+        several="dependencies do not answer",
+        judge=dependencies.down,
+        patient=True,
+    ),
+    Condition(
+        name=BLIND,
+        fires="what a condition judges, all of it or one subject, could not be read for `blindSeconds` "
+        f"({duration(_LIMITS.blind_seconds)}); what one dependency keeps from being read is one incident",
+        severity="the highest of the conditions that are blind",
+        key="dependency, `clock`, or the condition where no dependency is at fault",
+        runbook="time-outs.md",
+        several="causes keep conditions from being judged",
+        judge=dependencies.blind,
+        # A dependency that answers again and still cannot be read is another matter.
+        recovery=lambda limits: limits.blind_seconds,
+    ),
+    Condition(
+        name="scheduler",
+        fires="a daemon of Dagster is silent, a sensor that is switched on did not tick for `silentIntervals` "
+        f"({_LIMITS.silent_intervals:g}) of its intervals and `silentSeconds` ({duration(_LIMITS.silent_seconds)}), a "
+        "schedule one interval and 60 s after it was due, or its last tick failed; at two looks",
+        severity=f"{_SEVERITY.scheduler}: daemons; {_SEVERITY.scheduler_ticks} (`schedulerTicks`): ticks",
+        key="`daemons`, or the sensor or schedule",
+        runbook="scheduler.md",
+        several="sensors and schedules do not tick as they should",
+        judge=scheduler.silent,
+        timed=True,
+        patient=True,
+    ),
+    Condition(
+        name="watcher",
+        fires="who looks from outside of Dagster finds that the sensor of alerts did not look for `silentSeconds` "
+        f"({duration(_LIMITS.silent_seconds)})",
+        severity=_SEVERITY.watcher.value,
+        key="alerts_sensor",
+        runbook="scheduler.md",
+        several="watchers are silent",
+        judge=scheduler.watcher_silent,
+        timed=True,
+    ),
+    Condition(
+        name=FUSE,
+        fires=f"a drain has stopped itself: one defect made more than {MOST_DEFECTS} of its last {WINDOW_ITEMS} items "
+        "dead letters; over when another code version runs, or after `regworkers drain resume`",
+        severity=_SEVERITY.drain_fuse.value,
+        key="drain",
+        runbook="dead-letters.md",
+        several="drains have stopped themselves",
+        judge=work.fuses,
+    ),
+    Condition(
+        name="error-rate",
+        fires=f"more than `errorRate` ({_LIMITS.error_rate:.0%}) of what a drain received within 5 min failed, and at "
+        f"least `errorItems` ({_LIMITS.error_items}) items",
+        severity=_SEVERITY.error_rate.value,
+        key="drain",
+        runbook="dead-letters.md",
+        several="drains fail",
+        judge=work.error_rate,
+        timed=True,
+    ),
+    Condition(
+        name="batch-time",
+        fires=f"the p95 of a drain's batches is above `batchShare` ({_LIMITS.batch_share:.0%}) of the time that a "
+        "batch is its own",
+        severity=_SEVERITY.batch_time.value,
+        key="drain",
+        runbook="time-outs.md",
+        several="drains are close to their time limit",
+        judge=work.batch_time,
+        timed=True,
+    ),
+    Condition(
+        name="stream-lag",
+        fires="the oldest unread record of the demand table's stream is older than `streamLagSeconds` "
+        f"({_LIMITS.stream_lag_seconds:.0f} s)",
+        severity=_two_steps(
+            _SEVERITY.stream_lag,
+            f"above `streamLagCriticalSeconds` ({duration(_LIMITS.stream_lag_critical_seconds)})",
+            _SEVERITY.stream_lag_critical,
+        ),
+        key="demand-table",
+        runbook="stream-lag.md",
+        several="streams lag",
+        judge=work.stream_lag,
+        timed=True,
+    ),
+    Condition(
+        name="queue-depth",
+        fires="more messages wait than `queueDepth` of that queue: "
+        + ", ".join(f"{name} {limit:,}" for name, limit in _LIMITS.queue_depth.model_dump().items()),
+        severity=_SEVERITY.queue_depth.value,
+        key="queue",
+        runbook="stream-lag.md",
+        several="queues are deep",
+        judge=queues.depth,
+    ),
+    Condition(
+        name="dead-letters",
+        fires=f"more than `deadLetters` ({_LIMITS.dead_letters}) lie on a dead-letter queue",
+        severity=_SEVERITY.dead_letters.value,
+        key="dead-letter queue",
+        runbook="dead-letters.md",
+        several="dead-letter queues are not empty",
+        judge=queues.dead_letters,
+    ),
+    Condition(
+        name="data-loss",
+        fires="of the time that the stream (24 h) or a queue keeps what is not read, less than `lossShareLeft` "
+        f"({_LIMITS.loss_share_left:.0%}) is left for the oldest; of the analytics queue "
+        f"`analytics.warnDaysLeft` ({_ANALYTICS.warn_days_left:g} days)",
+        severity=_two_steps(
+            _SEVERITY.data_loss,
+            f"under `lossCriticalShareLeft` ({_LIMITS.loss_critical_share_left:.0%}), `analytics.criticalDaysLeft` "
+            f"({_ANALYTICS.critical_days_left:g} days)",
+            _SEVERITY.data_loss_critical,
+        ),
+        key="queue, or `demand-table-stream`",
+        runbook="stream-lag.md",
+        several="queues are about to lose something",
+        judge=queues.data_loss,
+        timed=True,
+    ),
+    Condition(
+        name=campaigns.RUNS,
+        fires="the last run of a selection job failed, a day ago at most, for another reason than a config that is "
+        "missing or wrong: "
+        + ", ".join(f"`{job}`" for job in SELECTION_JOBS)
+        + "; of a draw a week ago at most, unless it was done since then, by whomever",
+        severity=_SEVERITY.selection_run.value,
+        key="job, or `<job>/<campaignId>`",
+        runbook="selection-failures.md",
+        several="selection runs failed",
+        judge=campaigns.failed_runs,
+    ),
+    Condition(
+        name="campaign-stuck",
+        fires=f"a campaign is in PROCESSING for `stuckSeconds` ({duration(_LIMITS.stuck_seconds)}) and nobody holds "
+        "the lease of its draw, or it stands still; or codes for its winners are missing",
+        severity=_SEVERITY.campaign_stuck.value,
+        key="campaignId",
+        runbook="selection-failures.md",
+        several="campaigns are stuck in PROCESSING",
+        judge=campaigns.stuck,
+        timed=True,
+    ),
+    Condition(
+        name="messages-waiting",
+        fires="messages to fans wait for `messagesWaitSeconds` "
+        f"({duration(_LIMITS.messages_wait_seconds)}) for a further phase that changes what they say, is drawn, and is "
+        "not confirmed",
+        severity=_SEVERITY.messages_waiting.value,
+        key="campaignId",
+        runbook="selection-failures.md",
+        several="campaigns have messages that wait for a further phase",
+        judge=campaigns.messages_waiting,
+        timed=True,
+    ),
+    Condition(
+        name="messages-failed",
+        fires="a message to a fan raised an exception by itself and is not tried again",
+        severity=_SEVERITY.messages_failed.value,
+        key="campaignId",
+        runbook="selection-failures.md",
+        several="campaigns have messages that failed",
+        judge=campaigns.messages_failed,
+    ),
+    Condition(
+        name=campaigns.INPUT_DIFFERS,
+        fires="a file of a draw in the artefacts' bucket is not the one that the draw wrote, or is missing; the draw "
+        "has stopped; over when the step that found it goes through",
+        severity=_SEVERITY.draw_input_differs.value,
+        key="campaignId",
+        runbook="selection-failures.md",
+        several="draws have stopped at a file that is not theirs",
+        judge=campaigns.input_differs,
+    ),
+    Condition(
+        name="drift",
+        fires=f"the last reconcile found that the replica differs from its source in `driftEntries` "
+        f"({_LIMITS.drift_entries}) entries or more",
+        severity=_two_steps(
+            _SEVERITY.drift,
+            f"from `driftCritical` ({_LIMITS.drift_critical}) entries on",
+            _SEVERITY.drift_critical,
+        ),
+        key="replica",
+        runbook="out-of-sync.md",
+        several="replicas differ",
+        judge=kept.drift,
+    ),
+    Condition(
+        name="certificates",
+        fires=f"Kafka's client certificate ends in less than `certificates.warnDays` ({_CERTIFICATES.warn_days:g}), or "
+        "is out of order",
+        severity=_two_steps(
+            _SEVERITY.certificates,
+            f"under `certificates.criticalDays` ({_CERTIFICATES.critical_days:g}), and when it cannot be used,",
+            _SEVERITY.certificates_critical,
+        ),
+        key="`<environment>-ends`, `<environment>-trouble`",
+        runbook="certificates.md",
+        several="certificates need somebody",
+        judge=kept.certificates,
+        timed=True,
+    ),
+)

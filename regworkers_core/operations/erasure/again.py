@@ -1,0 +1,171 @@
+"""Erasures once more: of what a backup or a writer brought back behind a tombstone (`pending`), and of all that the
+ledger knows after a restore of either store (`replay`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.order import is_erased, lenient_order
+from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.operations.erasure.erase import Eraser, ErasureReport, OnPhase
+from regworkers_core.replication.campaign import require_campaign
+from regworkers_core.runtime import Runtime
+
+LISTED = 1000
+OnProgress = Callable[[int], None]
+
+
+@dataclass(slots=True)
+class AgainReport:
+    """`found` entries hold what was erased, of `recorded` erasures (0 for `pending`); `done` of them are erased again.
+    The first LISTED ids are `entries`, with the time of their erasure.
+    """
+
+    dry_run: bool
+    recorded: int = 0
+    looked_at: int = 0
+    found: int = 0
+    entries: list[tuple[str, str]] = field(default_factory=list)
+    reports: list[ErasureReport] = field(default_factory=list)
+    refused_because: str = ""
+
+    @property
+    def done(self) -> int:
+        return sum(each.finished for each in self.reports)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left that was erased."""
+        return self.found == (0 if self.dry_run else self.done) and not self.refused_because
+
+    @property
+    def left(self) -> list[str]:
+        return [f"{each.key.shown}: {line}" for each in self.reports for line in each.left]
+
+    @property
+    def advice(self) -> str:
+        """What is left to do, empty when nothing is."""
+        if self.refused_because:
+            return f"nothing was erased: {self.refused_because}"
+        return "\n".join(self.left[:LISTED])
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        return {"recorded": self.recorded, "lookedAt": self.looked_at, "found": self.found, "done": self.done}
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "dryRun": self.dry_run,
+            **self.numbers,
+            "entries": [{"id": id_, "erasedAt": at} for id_, at in self.entries],
+            "refusedBecause": self.refused_because or None,
+            "finished": self.finished,
+            "advice": self.advice,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """`on_progress` gets how many entries were looked at so far."""
+
+    on_progress: OnProgress = lambda _seen: None
+    on_phase: OnPhase = lambda _text: None
+    on_step: OnStep = no_step
+
+
+def pending(
+    runtime: Runtime,
+    campaign_id: str | None = None,
+    *,
+    confirmed: int | None = None,
+    hooks: Hooks | None = None,
+) -> AgainReport:
+    """Entries of the demand table behind the tombstone of an erased fan: counted, and taken out again if `confirmed` is
+    their number.
+
+    Raises TransientFailure when a store cannot answer, a repeat goes on; UsageError for an unknown campaign.
+    """
+    require_campaign(runtime, campaign_id)
+    hooks = hooks or Hooks()
+    report = AgainReport(confirmed is None)
+    found: dict[EntryKey, str] = {}
+    hooks.on_phase("reading what was erased")
+    for page in runtime.replica.erasures(campaign_id):
+        items = runtime.demand_table.get(list(page))
+        found |= {
+            key: page[key]
+            for key, item in items.items()
+            if is_erased(lenient_order(item).created_at, page[key])
+        }
+        report.looked_at += len(page)
+        hooks.on_progress(report.looked_at)
+    return _once_more(runtime, found, report, confirmed, hooks)
+
+
+def replay(
+    runtime: Runtime,
+    campaign_id: str | None = None,
+    *,
+    confirmed: int | None = None,
+    hooks: Hooks | None = None,
+) -> AgainReport:
+    """After a restore: every entry of either store (of a campaign) that the ledger knows as erased and that is back, or
+    whose tombstone is lost; erased again if `confirmed` is their number. Reads both stores once.
+
+    Raises as `pending` does, and UsageError when the ledger's key is lost.
+    """
+    require_campaign(runtime, campaign_id)
+    hooks = hooks or Hooks()
+    report = AgainReport(confirmed is None)
+    hooks.on_phase("reading the ledger")
+    ledger = Eraser(runtime).ledger
+    known = ledger.all()
+    report.recorded = len(known)
+    found: dict[EntryKey, str] = {}
+    if known:
+        hooks.on_phase("looking for erased entries in both stores")
+        for key, is_back in _all(runtime, campaign_id):
+            report.looked_at += 1
+            at = known.get(ledger.mark(key))
+            if at is not None and is_back(at):
+                found[key] = at
+            if report.looked_at % LISTED == 0:
+                hooks.on_progress(report.looked_at)
+    return _once_more(runtime, found, report, confirmed, hooks)
+
+
+def _all(runtime: Runtime, campaign_id: str | None) -> Iterator[tuple[EntryKey, Callable[[str], bool]]]:
+    """Every entry of every place, each with the question whether an erasure at a time is undone there."""
+    for page in runtime.demand_table.pages(campaign_id):
+        for key, item in page.items:
+            created = lenient_order(item).created_at
+            yield key, lambda at, created=created: is_erased(created, at)  # type: ignore[misc]
+    for key, stored in runtime.replica.scan(campaign_id):
+        kept = stored.erased_at or ""
+        yield key, lambda at, kept=kept: kept < at  # type: ignore[misc]
+    for key, order in runtime.superseded_entries.orders(campaign_id):
+        yield key, lambda at, created=order.created_at: is_erased(created, at)  # type: ignore[misc]
+
+
+def _once_more(
+    runtime: Runtime, found: dict[EntryKey, str], report: AgainReport, confirmed: int | None, hooks: Hooks
+) -> AgainReport:
+    report.found = len(found)
+    report.entries = [(key.shown, at) for key, at in list(found.items())[:LISTED]]
+    if confirmed is None:
+        return report
+    if confirmed != report.found:
+        report.refused_because = f"{report.found} entries are back, and {confirmed} were typed"
+        return report
+    eraser = Eraser(runtime, on_phase=hooks.on_phase, on_step=hooks.on_step)
+    hooks.on_phase(f"erasing {report.found} entries once more")
+    for number, (key, at) in enumerate(found.items(), 1):
+        report.reports.append(eraser.run(key, at))
+        hooks.on_progress(number)
+    hooks.on_phase("going through dead letters")
+    eraser.end(report.reports)
+    return report

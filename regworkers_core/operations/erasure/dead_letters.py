@@ -1,0 +1,190 @@
+"""Dead letters about erased entries: taken out of the queues, and out of the copies on S3.
+
+A message of many items loses those that are about the entry and is kept with the others. What cannot be read is looked
+through for the entry's ids and for what names the fan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.messages import RefusedRecord, json_text
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine.held_lease import LeaseBusy, held_lease
+from regworkers_core.engine.leases import Lease
+from regworkers_core.engine.ports import Outgoing, Received
+from regworkers_core.operations.dead_letters.browse import open_look
+from regworkers_core.operations.dead_letters.copies import PREFIX
+from regworkers_core.operations.dead_letters.queues import DeadQueue, dead_queues
+from regworkers_core.runtime import Runtime
+
+# Others may write the same copies: an export goes on, or another erasure.
+_ROUNDS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An entry whose letters go, and what names the fan in them."""
+
+    key: EntryKey
+    texts: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class LettersTaken:
+    """`letters` of the queues and `copies` on S3 held something and were changed (a dry run: would be); `unseen`
+    names queues of which a part was in the hands of others.
+    """
+
+    letters: int = 0
+    copies: int = 0
+    unseen: list[str] = field(default_factory=list)
+
+
+def take_out(runtime: Runtime, wanted: Sequence[Wanted], *, dry_run: bool) -> LettersTaken:
+    """Go through all dead-letter queues and copies once. Raises TransientFailure, a repeat goes on; UsageError while
+    another command works on a queue.
+    """
+    taken = LettersTaken()
+    for queue in dead_queues(runtime.names):
+        _from_queue(runtime, queue, wanted, taken, dry_run=dry_run)
+    _from_copies(runtime, wanted, taken, dry_run=dry_run)
+    return taken
+
+
+def _from_queue(
+    runtime: Runtime, queue: DeadQueue, wanted: Sequence[Wanted], taken: LettersTaken, *, dry_run: bool
+) -> None:
+    dead = runtime.queue(queue.name)
+    if not dead.depth().total:
+        return
+    with _alone(runtime, queue), open_look(runtime, queue) as look:
+        for batch in look.batches():
+            hits = [(message, without(message.body, wanted)) for message in batch]
+            hits = [(message, left) for message, left in hits if left != message.body.encode()]
+            taken.letters += len(hits)
+            if hits and not dry_run:
+                _replace(runtime, queue, hits)
+                look.settled([message for message, _ in hits])
+        if look.hidden or not look.complete:
+            taken.unseen.append(queue.name)
+
+
+def _replace(runtime: Runtime, queue: DeadQueue, hits: Sequence[tuple[Received, bytes | None]]) -> None:
+    """What is left of each message first, then away with it: killed in between, the rest is there twice."""
+    dead = runtime.queue(queue.name)
+    rest = [Outgoing(left, dict(message.attributes)) for message, left in hits if left is not None]
+    if rest and (failures := dead.send(rest)):
+        raise TransientFailure("sqs", f"{len(failures)} messages not confirmed")
+    if left := dead.delete([message for message, _ in hits]):
+        raise TransientFailure("sqs", f"{len(left)} messages not deleted")
+
+
+@contextmanager
+def _alone(runtime: Runtime, queue: DeadQueue) -> Iterator[Lease]:
+    """The lease that every change of the queue's letters holds."""
+    seconds = runtime.settings.dead_letters.lease_seconds
+    try:
+        with held_lease(
+            runtime.leases, f"dead-letters:{queue.source}", "erase", lease_seconds=seconds
+        ) as lease:
+            yield lease
+    except LeaseBusy:
+        raise UsageError(
+            f"{queue.name} is being worked on: wait, or see `regworkers dlq history`; then repeat this"
+        ) from None
+
+
+def _from_copies(runtime: Runtime, wanted: Sequence[Wanted], taken: LettersTaken, *, dry_run: bool) -> None:
+    objects = runtime.objects
+    for name in objects.list(PREFIX):
+        for _ in range(_ROUNDS):
+            stands = objects.get_tagged(name)
+            if stands is None:
+                break
+            lines = stands.data.splitlines(keepends=True)
+            left = [_line_without(line, wanted) for line in lines]
+            changed = sum(before != after for before, after in zip(lines, left, strict=True))
+            if not changed or dry_run:
+                taken.copies += changed
+                break
+            rest = b"".join(line for line in left if line is not None)
+            if not rest:
+                objects.delete(name)
+            elif objects.put_over(name, rest, stands.tag) is None:
+                continue
+            taken.copies += changed
+            break
+        else:
+            raise TransientFailure("s3", f"{name} stays contested by other writers")
+
+
+def _line_without(line: bytes, wanted: Sequence[Wanted]) -> bytes | None:
+    """A line of a copy: a document around the body. None: nothing of it is to be kept."""
+    try:
+        document = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        document = None
+    body = document.get("body") if isinstance(document, dict) else None
+    if not isinstance(document, dict) or not isinstance(body, str):
+        return None if _mentions(line.decode(errors="replace"), wanted) else line
+    left = without(body, wanted)
+    if left is None:
+        return None
+    return line if left == body.encode() else orjson.dumps({**document, "body": left.decode()}) + b"\n"
+
+
+def without(body: str, wanted: Sequence[Wanted]) -> bytes | None:
+    """The body as it is where it is about none of these, else without their items; None when none is left."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        document = None
+    items = document.get("items") if isinstance(document, dict) else None
+    if not isinstance(document, dict) or not isinstance(items, list) or not items:
+        return None if _mentions(body, wanted) else body.encode()
+    rest = [item for item in items if not any(_is_about(item, each) for each in wanted)]
+    if not rest:
+        return None
+    left = body.encode() if len(rest) == len(items) else json_text({**document, "items": rest})
+    # Around the items, too, may stand what should not.
+    return None if _names(left.decode(), wanted) else left
+
+
+def _is_about(item: Any, wanted: Wanted) -> bool:
+    if not isinstance(item, dict):
+        return _mentions(json_text(item).decode(), [wanted])
+    key = EntryKey.parse(item.get("pk"), item.get("sk"))
+    if (record := RefusedRecord.parse(item)) is not None:
+        key = EntryKey.parse(record.pk, record.sk)
+    data = item.get("data")
+    own = data if isinstance(data, dict) else item
+    ids = (own.get("campaignId"), own.get("entryId"))
+    return key == wanted.key or ids == tuple(wanted.key) or _names(json_text(item).decode(), [wanted])
+
+
+def _mentions(text: str, wanted: Sequence[Wanted]) -> bool:
+    """Of a text without items: whether it has the entry's ids, or what names the fan."""
+    return _names(text, wanted) or any(
+        each.key.campaign_id in text and each.key.entry_id in text for each in wanted
+    )
+
+
+def _names(text: str, wanted: Sequence[Wanted]) -> bool:
+    folded = text.casefold()
+    return any(
+        form in folded
+        for each in wanted
+        for name in each.texts
+        for form in (
+            name.casefold(),
+            orjson.dumps(name).decode()[1:-1].casefold(),
+            ascii(name)[1:-1].casefold(),
+        )
+    )

@@ -1,0 +1,235 @@
+"""Facts and judgement put together. Pure: the same conditions as those of the alerts, without their patience."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from regworkers_core.adapters.mongo.incidents import Incident
+from regworkers_core.domain.snapshot import Unread
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.operations.alerts.conditions.causes import BLIND
+from regworkers_core.operations.alerts.conditions.condition import Condition, Finding, Given
+from regworkers_core.operations.alerts.evaluate import judge
+from regworkers_core.operations.alerts.table import MONGO_AWAY, TABLE
+from regworkers_core.operations.health.row import Row, State
+from regworkers_core.operations.health.sections import SECTIONS, STREAM, rows_of
+from regworkers_core.operations.health.status import LOCAL_UP, stack_is_down, way_out
+from regworkers_core.operations.runbooks.catalog import CATALOG
+from regworkers_core.settings import Settings
+
+# Where what a condition finds is shown.
+_SECTION_OF = {
+    "dependency-down": "dependencies",
+    "scheduler": "sensors",
+    "watcher": "sensors",
+    "drain-fuse": "drains",
+    "error-rate": "drains",
+    "batch-time": "drains",
+    "stream-lag": "stream",
+    "queue-depth": "queues",
+    "dead-letters": "deadLetterQueues",
+    "data-loss": "queues",
+    "selection-run": "runs",
+    "campaign-stuck": "campaigns",
+    "messages-waiting": "campaigns",
+    "messages-failed": "campaigns",
+    "draw-input-differs": "campaigns",
+    "drift": "parity",
+    "certificates": "certificates",
+}
+_COMMANDS = {entry.page.removeprefix("docs/runbooks/"): entry.command for entry in CATALOG}
+_STREAM_SUBJECTS = (STREAM, "demand-table-stream")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a condition finds. `since` is when its incident was opened, None as long as none is; `because` the key of
+    what explains it.
+    """
+
+    key: str
+    section: str
+    name: str
+    state: State
+    summary: str
+    since: str | None
+    help: str
+    runbook: str
+    because: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "key": self.key,
+            "state": self.state.value,
+            "summary": self.summary,
+            "since": self.since,
+            "help": self.help,
+            "runbook": self.runbook,
+            "because": self.because,
+            "section": self.section,
+            "name": self.name,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """`found` has what explains something before what it explains. `unjudged`: by condition, why it could not be."""
+
+    at: str
+    environment: str
+    rows: Sequence[Row]
+    found: Sequence[Found]
+    unjudged: Mapping[str, str]
+
+    @property
+    def state(self) -> State:
+        worst = State.FINE
+        for row in self.rows:
+            worst = worst.or_worse(row.state)
+        return worst
+
+    @property
+    def fine(self) -> bool:
+        return not any(row.state.is_finding for row in self.rows)
+
+    def section(self, name: str) -> list[Row]:
+        return [row for row in self.rows if row.section == name]
+
+    def as_dict(self) -> dict[str, Any]:
+        """One JSON document; every section is a list of rows with `name`, `state`, `text`, `since` and `help`."""
+        return {
+            "at": self.at,
+            "environment": self.environment,
+            "fine": self.fine,
+            "state": self.state.value,
+            "findings": [each.as_dict() for each in self.found],
+            "unjudged": dict(self.unjudged),
+            **{name: [row.as_dict() for row in self.section(name)] for name in SECTIONS},
+        }
+
+
+_STACK_DOWN = Found(
+    "stack-down:local-dev",
+    "dependencies",
+    "",
+    State.CRITICAL,
+    "the embedded stack is down",
+    None,
+    LOCAL_UP,
+    "docs/operating.md",
+)
+
+
+def examine(
+    given: Given, incidents: Iterable[Incident], suspected: Mapping[str, float] | None = None
+) -> Examination:
+    """`incidents` are those that are open: they know since when. `suspected` has, by the key of what has to hold at two
+    looks, when (seconds since the epoch) it did so first.
+    """
+    snapshot = given.snapshot
+    # One look is all there is here: what is away at two, or unread for a while, `dependency-down` and the rows say.
+    table = [condition for condition in TABLE if condition.name not in (MONGO_AWAY.name, BLIND)]
+    judged = {condition.name: judge(condition, given, clock_ahead_seconds=0.0) for condition in table}
+    findings = [
+        (condition, finding)
+        for condition in table
+        for found in (judged[condition.name],)
+        if not isinstance(found, Unread)
+        for finding in found.findings
+    ]
+    keys = {condition.key_of(finding.subject) for condition, finding in findings}
+    since = _since(incidents)
+    began = {key: iso(at) for key, at in (suspected or {}).items()}
+    for key, at in since.items():
+        began[key] = min(at, began.get(key, at))
+    found = [
+        _found(condition, finding, keys, since, began, given.settings) for condition, finding in findings
+    ]
+    if stack_is_down(snapshot.dependencies, given.settings):
+        # The rows show each dependency; the one thing to do is to start the stack.
+        found = [_STACK_DOWN, *(each for each in found if each.section != "dependencies")]
+    found.sort(key=lambda each: (each.because is not None, each.state is not State.CRITICAL))
+    unjudged = {name: each.why for name, each in judged.items() if isinstance(each, Unread)}
+    rows = _judged_rows(rows_of(snapshot, given.settings), found)
+    return Examination(snapshot.at, snapshot.environment, rows, found, unjudged)
+
+
+def _since(incidents: Iterable[Incident]) -> dict[str, str]:
+    """By key, those that are told together included."""
+    since = {}
+    for incident in incidents:
+        since[incident.alert.key] = incident.opened_at
+        for member in incident.alert.details.get("members", ()):
+            since[f"{incident.alert.scope}:{member}"] = incident.opened_at
+    return since
+
+
+def _found(
+    condition: Condition,
+    finding: Finding,
+    keys: set[str],
+    since: Mapping[str, str],
+    began: Mapping[str, str],
+    settings: Settings,
+) -> Found:
+    key, page = condition.key_of(finding.subject), finding.page or condition.runbook
+    section, name = _SECTION_OF[condition.name], finding.subject
+    if section == "queues" and name.endswith("-dlq"):
+        section = "deadLetterQueues"
+    if name in _STREAM_SUBJECTS:
+        section, name = "stream", STREAM
+    if section == "sensors" and name == "daemons":
+        section = "daemons"
+    if section == "certificates":
+        name = name.rpartition("-")[0]
+    return Found(
+        key,
+        section,
+        name,
+        State.of(finding.severity),
+        finding.summary,
+        since.get(key),
+        way_out(finding.summary, settings, name if section == "dependencies" else "")
+        or _command(section, name, page, settings),
+        f"docs/runbooks/{page}",
+        next((cause for cause in finding.because if cause in keys and _came_first(cause, key, began)), None),
+    )
+
+
+def _came_first(cause: str, key: str, began: Mapping[str, str]) -> bool:
+    """What is seen for the first time may have begun at any time."""
+    return key not in began or began.get(cause, "~") <= began[key]
+
+
+def _command(section: str, name: str, page: str, settings: Settings) -> str:
+    if section == "deadLetterQueues":
+        return f"regworkers dlq groups {name.removesuffix('-dlq')}"
+    if section == "campaigns":
+        return f"regworkers campaign status {name}"
+    if section == "daemons":
+        return "make dev" if settings.environment == "local-dev" else "start dagster-daemon again"
+    if section == "sensors":
+        return f"Dagster UI, Automation, {name.rpartition(':')[2]}"
+    if name.startswith("service-"):
+        return f"regworkers service check {name.removeprefix('service-')}"
+    return _COMMANDS.get(page, "")
+
+
+def _judged_rows(rows: Sequence[Row], found: Sequence[Found]) -> list[Row]:
+    """Each row with the worst that was found about it; what is about no row becomes one."""
+    by_place: dict[tuple[str, str], list[Found]] = {}
+    for each in found:
+        by_place.setdefault((each.section, each.name), []).append(each)
+    judged = [_judged(row, by_place.pop((row.section, row.name), [])) for row in rows]
+    for (section, name), rest in by_place.items():
+        judged.append(_judged(Row(section, name, State.FINE, rest[0].summary), rest))
+    return judged
+
+
+def _judged(row: Row, found: Sequence[Found]) -> Row:
+    if not found:
+        return row
+    worst = max(found, key=lambda each: list(State).index(each.state))
+    return replace(row, state=worst.state, since=worst.since or row.since, help=worst.help)

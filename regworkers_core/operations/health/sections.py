@@ -1,0 +1,228 @@
+"""The facts of each part of the system as rows, before anybody has judged them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from regworkers_core.domain.snapshot import (
+    CampaignState,
+    CertificateState,
+    DrainState,
+    LeaseState,
+    ParityState,
+    QueueState,
+    Reading,
+    SchedulerState,
+    Snapshot,
+    StreamState,
+    Unread,
+)
+from regworkers_core.operations.alerts.conditions.texts import duration
+from regworkers_core.operations.health.row import Row, State
+from regworkers_core.operations.health.status import way_out
+from regworkers_core.settings import Settings
+
+T = TypeVar("T")
+# In the order in which they are shown.
+SECTIONS = {
+    "dependencies": "Dependencies",
+    "queues": "Queues",
+    "deadLetterQueues": "Dead letters",
+    "stream": "Stream",
+    "leases": "Leases",
+    "drains": "Drains",
+    "campaigns": "Campaigns",
+    "parity": "Parity",
+    "certificates": "Certificates",
+    "daemons": "Daemons",
+    "sensors": "Sensors",
+    "runs": "Runs",
+}
+STREAM = "demand-table"
+_OWN_JOB = "doctor"
+
+
+def rows_of(snapshot: Snapshot, settings: Settings) -> list[Row]:
+    prefix = settings.names.prefix
+    # Where nobody has said where Dagster is, nothing is wrong with it.
+    unread = State.UNREAD if settings.dagster.url else State.UNKNOWN
+    return [
+        *(_dependency(name, trouble, settings) for name, trouble in snapshot.dependencies.items()),
+        *_read("queues", snapshot.queues, settings, lambda found: _queues(found, prefix, dead=False)),
+        *_unread_queues(snapshot, settings, "queues"),
+        *_read(
+            "deadLetterQueues", snapshot.queues, settings, lambda found: _queues(found, prefix, dead=True)
+        ),
+        *_unread_queues(snapshot, settings, "deadLetterQueues"),
+        *_read("stream", snapshot.stream, settings, _stream),
+        *_read("leases", snapshot.leases, settings, lambda found: map(_lease, found)),
+        *_read("drains", snapshot.drains, settings, lambda found: map(_drain, found)),
+        *_read("campaigns", snapshot.campaigns, settings, lambda found: map(_campaign, found)),
+        *_read("parity", snapshot.parity, settings, _parity),
+        *_read("certificates", snapshot.certificates, settings, lambda found: map(_certificate, found)),
+        *_read("daemons", snapshot.scheduler, settings, _daemons, unread),
+        *_read("sensors", snapshot.scheduler, settings, _sensors, unread),
+        *_read("runs", snapshot.scheduler, settings, _runs, unread),
+    ]
+
+
+def _read(
+    section: str,
+    found: Reading[T],
+    settings: Settings,
+    rows: Callable[[T], Iterable[Row]],
+    unread: State = State.UNREAD,
+) -> Iterable[Row]:
+    if isinstance(found, Unread):
+        return [Row(section, "", unread, found.why, help=way_out(found.why, settings))]
+    return rows(found)
+
+
+def _dependency(name: str, trouble: str | None, settings: Settings) -> Row:
+    if trouble is None:
+        return Row("dependencies", name, State.FINE, "answers")
+    return Row("dependencies", name, State.UNREAD, trouble, help=way_out(trouble, settings, name))
+
+
+def _unread_queues(snapshot: Snapshot, settings: Settings, section: str) -> Iterable[Row]:
+    """Where some could be read and others could not."""
+    if not isinstance(snapshot.queues, Unread):
+        for name, unread in snapshot.unread_queues.items():
+            if name.endswith("-dlq") is (section == "deadLetterQueues"):
+                short = name.removeprefix(settings.names.prefix)
+                yield Row(section, short, State.UNREAD, unread.why, help=way_out(unread.why, settings))
+
+
+def _queues(queues: Iterable[QueueState], prefix: str, *, dead: bool) -> Iterable[Row]:
+    for queue in queues:
+        if queue.is_dead_letter is dead:
+            yield _queue(queue, prefix)
+
+
+def _queue(queue: QueueState, prefix: str) -> Row:
+    oldest = queue.oldest_seconds
+    old = f", oldest {duration(oldest)}" if queue.waiting and oldest is not None else ""
+    return Row(
+        "deadLetterQueues" if queue.is_dead_letter else "queues",
+        queue.name.removeprefix(prefix),
+        State.FINE,
+        f"{queue.waiting:,} waiting{old}" if queue.waiting else "empty",
+        facts={
+            "visible": queue.visible,
+            "inFlight": queue.in_flight,
+            "delayed": queue.delayed,
+            "oldestSeconds": None if oldest is None else round(oldest),
+            "retentionSeconds": round(queue.retention_seconds),
+        },
+    )
+
+
+def _stream(stream: StreamState) -> Iterable[Row]:
+    age = stream.iterator_age_seconds
+    if age is None:
+        text = "age of the oldest unread record not known"
+    else:
+        text = f"oldest unread record {duration(age)} old" if age else "all read"
+    shards = f"{stream.shards} shard{'' if stream.shards == 1 else 's'}"
+    state = State.NOTE if age is None else State.FINE
+    facts = {"shards": stream.shards, "iteratorAgeSeconds": age}
+    yield Row("stream", STREAM, state, f"{shards}, {text}", facts=facts)
+
+
+def _lease(lease: LeaseState) -> Row:
+    # `STREAM#demand-table SHARD#...` and `LEASE#draw-spring LEASE`.
+    name = lease.name if lease.name != "LEASE" else lease.scope.partition("#")[2]
+    text = f"held by {lease.owner}" if lease.owner else "free"
+    facts = {
+        "scope": lease.scope,
+        "owner": lease.owner or None,
+        "token": lease.token,
+        "position": lease.position or None,
+    }
+    return Row("leases", name, State.FINE, text, facts=facts)
+
+
+def _drain(drain: DrainState) -> Row:
+    p95, lag = drain.batch_p95_seconds, drain.lag_p95_seconds
+    parts = [f"{drain.received:,} in {duration(drain.window_seconds)}"]
+    parts += [f"{drain.failed:,} failed"] if drain.failed else []
+    parts += [f"batch p95 {p95:.1f} s"] if p95 is not None else []
+    parts += [f"lag p95 {lag:.1f} s"] if lag is not None else []
+    facts = {
+        "windowSeconds": drain.window_seconds,
+        "received": drain.received,
+        "failed": drain.failed,
+        "activeRuns": drain.active_runs,
+        "batchP95Seconds": p95,
+        "batchLimitSeconds": drain.batch_limit_seconds,
+        "lagP95Seconds": lag,
+    }
+    text = ", ".join(parts) if drain.received or drain.active_runs else "idle"
+    return Row("drains", drain.name, State.FINE, text, drain.last_seen_at, facts=facts)
+
+
+def _campaign(campaign: CampaignState) -> Row:
+    markets = f", {campaign.open_markets} markets open" if campaign.open_markets else ""
+    failed = f", {campaign.failed}" if campaign.failed else ""
+    facts = {
+        "status": campaign.status,
+        "closesAt": campaign.closes_at,
+        "leaseOwner": campaign.lease_owner or None,
+        "openMarkets": campaign.open_markets,
+        "failed": campaign.failed or None,
+    }
+    return Row(
+        "campaigns",
+        campaign.campaign_id,
+        State.NOTE if campaign.failed else State.FINE,
+        campaign.status + markets + failed,
+        campaign.since,
+        f"regworkers campaign status {campaign.campaign_id}" if campaign.failed else "",
+        facts,
+    )
+
+
+def _parity(parity: ParityState | None) -> Iterable[Row]:
+    if parity is None:
+        text, help_ = "source and replica were never compared", "regworkers reconcile"
+        yield Row("parity", "replica", State.NOTE, text, help=help_, facts={"differences": None})
+        return
+    total = sum(parity.differences.values())
+    text = f"{total:,} entries differ" if total else "replica equals source"
+    facts = {"comparedAt": parity.at, "differences": dict(parity.differences)}
+    yield Row("parity", "replica", State.FINE, f"{text}, compared {parity.at}", facts=facts)
+
+
+def _certificate(certificate: CertificateState) -> Row:
+    days = certificate.days_left
+    text = "none configured" if days is None else f"{days:.0f} days left"
+    facts = {"daysLeft": days, "subject": certificate.subject or None, "trouble": certificate.trouble or None}
+    return Row("certificates", certificate.environment, State.FINE, certificate.trouble or text, facts=facts)
+
+
+def _daemons(scheduler: SchedulerState) -> Iterable[Row]:
+    for name, beat in scheduler.daemons.items():
+        text = f"last heard of {beat}" if beat else "never heard of"
+        yield Row("daemons", name, State.FINE, text, facts={"lastHeartbeatAt": beat})
+
+
+def _sensors(scheduler: SchedulerState) -> Iterable[Row]:
+    for tick in scheduler.ticks:
+        facts: Mapping[str, Any] = {
+            "intervalSeconds": tick.interval_seconds,
+            "lastTickAt": tick.last_tick_at,
+            "error": tick.error or None,
+        }
+        text = f"last tick {tick.last_tick_at}" if tick.last_tick_at else "no tick yet"
+        yield Row("sensors", tick.name, State.FINE, text, facts=facts)
+
+
+def _runs(scheduler: SchedulerState) -> Iterable[Row]:
+    queued = scheduler.queued_runs
+    yield Row("runs", "queued", State.FINE, f"{queued} queued", facts={"number": queued})
+    # A look that found something has failed, which is no trouble of its own.
+    for run in (run for run in scheduler.failed_runs if run.job != _OWN_JOB):
+        name = f"{run.job}/{run.partition}" if run.partition else run.job
+        facts = {"runId": run.run_id, "job": run.job, "partition": run.partition or None}
+        yield Row("runs", name, State.NOTE, f"run {run.run_id[:8]} failed", run.ended_at, facts=facts)

@@ -1,0 +1,229 @@
+"""How long entries live, and that a campaign comes out of Redis as it went in."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regworkers_core.adapters.redis.campaign_cache import CampaignCache
+from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.runtime import Runtime
+from tests.adapters.redis.support import FakeSource, cache_over, campaign, from_cache, from_source, store_of
+from tests.support.runtimes import test_settings
+
+TIME_MARGIN_SECONDS = 5.0
+
+
+def lives(runtime: Runtime, key: str) -> float:
+    return float(runtime.redis_client.pttl(key)) / 1000
+
+
+def test_the_ttl_is_jittered_by_ten_per_cent_and_the_stale_time_comes_on_top(bare: Runtime) -> None:
+    store, cache = store_of(bare), bare.settings.cache
+    found = []
+    for number in range(60):
+        each = campaign(f"c{number}", f"s{number}")
+        assert store.write(each.slug, each, b"")
+        found.append(lives(bare, store.key(each.campaign_id)) - cache.stale_seconds)
+        assert lives(bare, store.slug_key(each.slug)) > cache.stale_seconds
+    # Whatever the machine did between the write and the look.
+    assert all(cache.ttl_seconds * 0.9 - TIME_MARGIN_SECONDS < each for each in found)
+    assert all(each <= cache.ttl_seconds * 1.1 for each in found)
+    assert len({round(each) for each in found}) > 5
+
+
+def test_the_jitter_uses_its_whole_range(bare: Runtime) -> None:
+    ranges: list[tuple[float, float]] = []
+    store = store_of(bare)
+    store._uniform = lambda low, high: ranges.append((low, high)) or high  # type: ignore[func-returns-value]
+    store.write("summer-tour", campaign(), b"")
+    assert ranges == [(0.9, 1.1)]
+    assert 660 < lives(bare, store.key("summer")) <= 666
+
+
+def test_that_there_is_none_is_kept_shortly(bare: Runtime) -> None:
+    store = store_of(bare)
+    store.write("winter", None, b"")
+    assert 0 < lives(bare, store.slug_key("winter")) <= bare.settings.cache.negative_seconds * 1.1
+
+
+def test_an_entry_is_fresh_while_more_than_its_stale_time_is_left(bare: Runtime) -> None:
+    store, key = store_of(bare), store_of(bare).key("summer")
+    store.write("summer-tour", campaign(), b"")
+    stale = int(bare.settings.cache.stale_seconds * 1000)
+    for left, fresh in ((stale + 20_000, True), (stale - 1, False)):
+        bare.redis_client.pexpire(key, left)
+        assert store.look("summer").fresh is store.look("summer-tour").fresh is fresh
+
+
+def test_what_was_read_before_a_change_is_not_written_after_it(bare: Runtime) -> None:
+    store, each = store_of(bare), campaign()
+    before = store.look("summer").token
+    store.forget([each.campaign_id], [each.slug])
+    assert not store.write("summer", each, before)
+    assert not store.write("summer", None, before)
+    assert not store.look("summer").known
+    now = store.look("summer").token
+    assert now != before and store.write("summer", each, now)
+    assert store.look("summer").campaign == each
+
+
+def test_a_change_between_the_look_at_the_token_and_the_write_is_noticed(bare: Runtime) -> None:
+    store, each = store_of(bare), campaign()
+    other = Runtime(bare.settings)
+
+    class Meddling:
+        """Somebody changes a campaign just before the transaction."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(bare.redis_client, name)
+
+        def pipeline(self, **options: Any) -> Any:
+            pipe = bare.redis_client.pipeline(**options)
+            multi = pipe.multi
+
+            def meddle() -> None:
+                store_of(other).forget(["summer"], [])
+                multi()
+
+            pipe.multi = meddle
+            return pipe
+
+    store._client = Meddling()
+    assert not store.write("summer", each, b"")
+    assert not store.look("summer").known
+
+
+def test_asked_by_id_an_entry_renews_the_key_of_its_slug_and_makes_none(bare: Runtime) -> None:
+    store, each = store_of(bare), campaign()
+    key = store.slug_key(each.slug)
+    store.write("summer", each, b"")
+    assert bare.redis_client.get(key) is None
+    store.write("summer-tour", each, b"")
+    bare.redis_client.pexpire(key, 30_000)
+    store.write("summer", each, b"")
+    assert lives(bare, key) > bare.settings.cache.stale_seconds
+
+
+class Counting:
+    """A client that counts round trips."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.round_trips = 0
+
+    def pipeline(self, **options: Any) -> Any:
+        self.round_trips += 1
+        return self._client.pipeline(**options)
+
+
+def test_a_slug_takes_one_round_trip_once_it_is_known_where_it_leads(bare: Runtime) -> None:
+    store, each = store_of(bare), campaign()
+    store.write("summer-tour", each, b"")
+    store._client = client = Counting(bare.redis_client)
+    trips = []
+    for _ in range(3):
+        before = client.round_trips
+        assert store.look("summer-tour").campaign == each
+        trips.append(client.round_trips - before)
+    assert trips == [2, 1, 1]
+
+
+def test_where_a_slug_led_before_never_decides_what_it_means_now(bare: Runtime) -> None:
+    store, first, second = store_of(bare), campaign("summer"), campaign("other", status="CLOSED")
+    store.write("summer-tour", first, b"")
+    assert store.look("summer-tour").campaign == first
+    store.write("summer-tour", second, b"")
+    assert store.look("summer-tour").campaign == second
+    bare.redis_client.delete(store.key("other"))
+    assert not store.look("summer-tour").known
+    store.write("summer-tour", None, b"")
+    held = store.look("summer-tour")
+    assert held.known and held.campaign is None
+    bare.redis_client.delete(store.slug_key("summer-tour"))
+    assert not store.look("summer-tour").known, "the first campaign's own key still stands"
+
+
+def test_a_change_of_the_stored_text_is_seen_at_once(bare: Runtime) -> None:
+    store, open_, closed = store_of(bare), campaign(), campaign(status="CLOSED")
+    for each in (open_, closed, open_):
+        store.write("summer", each, b"")
+        assert store.look("summer").campaign == each
+    bare.redis_client.set(store.key("summer"), b"{")
+    assert not store.look("summer").known
+
+
+@pytest.fixture(scope="module")
+def one() -> Iterator[Runtime]:
+    """For hypothesis, whose examples share it."""
+    runtime = Runtime(test_settings(f"c{uuid.uuid4().hex[:8]}-"))
+    yield runtime
+    for key in runtime.redis_client.scan_iter(f"{runtime.names.prefix}*"):
+        runtime.redis_client.delete(key)
+
+
+ids = st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True)
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(str.strip)
+counts = st.integers(0, 2**31 - 1)
+MOMENT = "2026-05-05T05:05:05.005Z"
+
+
+@st.composite
+def campaigns(draw: st.DrawFn) -> Campaign:
+    def market(market_id: str) -> dict[str, Any]:
+        capacity = draw(st.integers(2, 2**31 - 1))
+        reserves = [{"segment": "loyal", "seats": draw(st.integers(1, capacity))}]
+        some = draw(st.booleans())
+        return {
+            "marketId": market_id,
+            "name": draw(texts),
+            "capacity": capacity,
+            "reserves": reserves if some else [],
+        }
+
+    transition = {
+        "from": "DRAFT",
+        "to": "OPEN",
+        "at": MOMENT,
+        "reason": draw(texts),
+        "runId": "r",
+        "token": 1,
+    }
+    return Campaign.parse(
+        {
+            "_id": draw(ids),
+            "slug": draw(texts),
+            "name": draw(texts),
+            "status": draw(st.sampled_from(CampaignStatus)).value,
+            "opensAt": "2026-01-01T00:00:00.000Z",
+            "closesAt": "2099-01-01T00:00:00.000Z",
+            "markets": [market(each) for each in draw(st.lists(ids, min_size=1, max_size=4, unique=True))],
+            "autoDraw": draw(st.booleans()),
+            "eligibility": {"inviteOnly": draw(st.booleans()), "regions": draw(st.lists(ids, max_size=2))},
+            "draw": {
+                "winsPerUnit": draw(st.integers(1, 9)),
+                "waitlistSize": draw(st.none() | counts),
+                "commitment": draw(st.none() | st.just("ab" * 32)),
+            },
+            "transitions": draw(st.sampled_from([[], [transition]])),
+            "fence": draw(counts),
+        }
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(each=campaigns())
+def test_with_and_without_the_cache_a_campaign_is_the_same(one: Runtime, each: Campaign) -> None:
+    # What an example before left under these names.
+    store_of(one).forget([each.campaign_id, each.slug], [])
+    source = FakeSource(each)
+    cached, bare_source = cache_over(one, source), CampaignCache(source, None, wait_seconds=20)
+    for name in (each.slug, each.campaign_id):
+        assert bare_source.find(name) == from_source(each)
+        assert cached.find(name) in (from_source(each), from_cache(each))
+        assert cached.find(name) == from_cache(each)

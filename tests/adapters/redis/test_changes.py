@@ -1,0 +1,152 @@
+"""A change of a campaign is seen by the next who asks, whoever made it and whoever was just reading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from structlog.testing import capture_logs
+
+from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.eligibility import Missing
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns import lifecycle
+from regworkers_core.selection.campaigns.secrets import ensure_commitment
+from regworkers_local.demo_data import CAMPAIGNS
+from regworkers_local.load import Loader, LoadPlan
+from tests.adapters.redis.support import (
+    CLOSED,
+    FakeSource,
+    cache_over,
+    campaign,
+    from_cache,
+    from_source,
+    store_of,
+)
+from tests.support.campaigns import advance_to, create
+from tests.support.runtimes import test_settings
+from tests.support.shared import emptied, shared_namespace
+from tests.support.waiting import wait_until
+
+OPEN = campaign()
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Runtime]:
+    with shared_namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def provisioned(shared: Runtime) -> Runtime:
+    made = emptied(shared)
+    for key in made.redis_client.scan_iter(f"{made.names.prefix}*"):
+        made.redis_client.delete(key)
+    return made
+
+
+def ask(runtime: Runtime, name: str = "summer") -> Campaign | None:
+    found = runtime.campaign_cache.find(name)
+    assert not isinstance(found, Missing)
+    return found.value
+
+
+def test_a_campaign_that_was_asked_for_too_early_is_found_once_it_is_created(provisioned: Runtime) -> None:
+    assert ask(provisioned) is ask(provisioned, "summer-tour") is None
+    made = create(provisioned, slug="summer-tour")
+    assert ask(provisioned) == ask(provisioned, "summer-tour") == made
+
+
+def test_every_step_of_a_campaign_is_seen_by_the_next_who_asks(provisioned: Runtime) -> None:
+    create(provisioned, slug="summer-tour")
+    ask(provisioned, "summer-tour")
+    for status in list(CampaignStatus)[1:]:
+        advance_to(provisioned, "summer", status)
+        for name in ("summer", "summer-tour"):
+            found = ask(provisioned, name)
+            assert found is not None and found.status is status
+
+
+def test_a_repeated_step_forgets_too_for_the_one_who_made_it_may_have_died(provisioned: Runtime) -> None:
+    create(provisioned)
+    ask(provisioned)
+    # What a run leaves that died between its write and the cache.
+    provisioned.database["campaigns"].update_one({"_id": "summer"}, {"$set": {"status": "OPEN"}})
+    lifecycle.advance(provisioned, "summer", CampaignStatus.OPEN, reason="again", run_id="r")
+    found = ask(provisioned)
+    assert found is not None and found.status is CampaignStatus.OPEN
+
+
+def test_a_late_commitment_is_seen(provisioned: Runtime) -> None:
+    provisioned.campaigns.create(OPEN)
+    ask(provisioned)
+    commitment = ensure_commitment(provisioned, OPEN).commitment
+    found = ask(provisioned)
+    assert found is not None and found.draw.commitment == commitment
+
+
+def test_the_demo_campaigns_are_found_once_they_are_loaded(provisioned: Runtime) -> None:
+    name = CAMPAIGNS[0].campaign_id
+    assert ask(provisioned, name) is None
+    Loader(provisioned, LoadPlan()).insert_first()
+    assert ask(provisioned, name) is not None
+
+
+def test_a_reader_that_is_late_does_not_bring_the_old_state_back(bare: Runtime) -> None:
+    source = FakeSource(OPEN)
+    cache, gate = cache_over(bare, source), source.gate
+    gate.clear()
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(cache.find, "summer")
+        wait_until(lambda: source.reads)
+        source.campaigns, source.gate = [CLOSED], type(gate)()
+        source.gate.set()
+        cache.forget(OPEN)
+        # Nor does who asks after the change join the read that began before it.
+        assert cache.find("summer") == from_source(CLOSED)
+        gate.set()
+        assert late.result() == from_source(OPEN)
+    assert cache.find("summer") == from_cache(CLOSED)
+
+
+def test_a_negative_answer_that_is_late_does_not_hide_what_was_created(bare: Runtime) -> None:
+    source = FakeSource()
+    cache, gate = cache_over(bare, source), source.gate
+    gate.clear()
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(cache.find, "summer-tour")
+        wait_until(lambda: source.reads)
+        source.campaigns, source.gate = [OPEN], type(gate)()
+        source.gate.set()
+        cache.forget(OPEN)
+        gate.set()
+        assert late.result() == from_source(None)
+    assert cache.find("summer-tour") == from_source(OPEN)
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "redis://nobody:wrong@127.0.0.1:1/0"])
+def test_a_change_without_redis_is_made_and_logged(bare: Runtime, url: str) -> None:
+    bare.campaign_cache.find("summer")
+    away = Runtime(test_settings(bare.names.prefix, redis={"url": url}))
+    with capture_logs() as lines:
+        away.campaign_cache.forget(OPEN)
+    assert [(line["event"], line["campaignId"]) for line in lines] == [
+        ("campaign not forgotten by the cache", "summer")
+    ]
+    assert "wrong" not in repr(lines)
+
+
+def forgotten(change: Callable[[Runtime], object], runtime: Runtime) -> bool:
+    before = store_of(runtime).look("summer").token
+    change(runtime)
+    return store_of(runtime).look("summer").token != before
+
+
+def test_forgetting_reaches_other_processes_through_redis(bare: Runtime) -> None:
+    bare.campaigns.create(OPEN)
+    other = Runtime(bare.settings)
+    assert other.campaign_cache.find("summer") == from_source(OPEN)
+    assert forgotten(lambda runtime: runtime.campaign_cache.forget(OPEN), bare)
+    assert other.campaign_cache.find("summer") == from_source(OPEN)
+    other.mongo.close()

@@ -1,0 +1,168 @@
+"""The upload form, reports, and what jobs hand out, as a browser meets them."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from dagster._core.workspace.context import WorkspaceProcessContext
+
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.operations import downloads, uploads
+from regworkers_core.operations.downloads import Page
+from regworkers_core.runtime import Runtime
+from tests.dagster.web.world import FILE, Site
+
+OUR_PAGE = {**FILE, "origin": "http://localhost:3000", "sec-fetch-site": "same-origin"}
+LIST = b"ada@fans.example\nbob@fans.example\n" * 5_000
+
+
+def test_a_file_is_handed_in_and_its_name_is_what_a_job_takes(
+    context: WorkspaceProcessContext, runtime: Runtime
+) -> None:
+    site = Site(context, runtime=runtime, operator_header="X-User", proxies=("10.0.0.7",))
+    client = site.client(address="10.0.0.7", x_user="ada")
+    answer = client.put("/uploads/vip%20list.csv", content=LIST, headers=OUR_PAGE)
+    assert answer.status_code == 201, answer.text
+    name = answer.json()["upload"]
+    assert re.fullmatch(r"uploads/[0-9a-f]{32}/vip_list\.csv", name)
+    with uploads.fetched(runtime, name) as path:
+        assert path.read_bytes() == LIST
+    (action,) = runtime.operator_actions.history(what="ui upload")
+    assert (action.who, action.target, action.outcome) == ("ada", "vip_list.csv", "done")
+    assert action.result == {"upload": name} and "fans" not in str(action)
+
+
+def test_an_empty_file_is_refused_and_nothing_is_kept(
+    context: WorkspaceProcessContext, runtime: Runtime
+) -> None:
+    site = Site(context, runtime=runtime)
+    answer = site.client().put("/uploads/a.csv", content=b"", headers=OUR_PAGE)
+    assert answer.status_code == 400 and "empty" in answer.text
+    assert runtime.objects.list("uploads/") == []
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "status"),
+    [
+        ("PUT", {"headers": {**FILE, "origin": "https://evil.example"}}, 403),
+        ("PUT", {"headers": {**FILE, "sec-fetch-site": "same-site"}}, 403),
+        ("PUT", {"headers": {**FILE, "host": "evil.example"}}, 421),
+        ("PUT", {"headers": {"content-type": "text/plain"}}, 415),
+        ("PUT", {"headers": {**FILE, "content-length": str(600 * 1024**2)}}, 413),
+        ("POST", {"headers": FILE}, 405),
+        ("POST", {"headers": {"content-type": "text/plain"}}, 405),
+    ],
+)
+def test_no_other_page_hands_in_a_file(
+    method: str, request_: dict[str, Any], status: int, site: Site
+) -> None:
+    answer = site.client().request(method, "/uploads/a.csv", content=b"a", **request_)
+    assert answer.status_code == status
+    assert site.actions.rows == []
+
+
+def test_whom_the_proxy_does_not_name_hands_in_nothing_and_fetches_no_list(
+    proxied: Site, pages: list[str]
+) -> None:
+    assert proxied.client().get("/downloads/00/codes.csv").status_code == 403 and not pages
+    assert proxied.client().get("/reports/summer/1").status_code == 200
+    assert proxied.client().put("/uploads/a.csv", content=b"a", headers=FILE).status_code == 403
+    assert proxied.client().get("/uploads").status_code == 403
+    assert proxied.actions.rows == []
+
+
+def test_a_store_that_is_away_is_told_in_a_line(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_arguments: object) -> str:
+        raise TransientFailure("s3", "no answer")
+
+    site.actions.away = True
+    refused = site.client().put("/uploads/a.csv", content=b"a", headers=FILE)
+    assert refused.status_code == 503 and "nothing was kept" in refused.text
+    monkeypatch.setattr("regworkers_dagster.web.files.open_page", away)
+    assert site.client().get("/reports/summer/1").status_code == 503
+
+
+def test_the_form_runs_its_own_script_alone_and_says_who_is_signed_in(
+    context: WorkspaceProcessContext,
+) -> None:
+    site = Site(context, prefix="/dagster", operator_header="X-User", proxies=("10.0.0.7",))
+    form = site.client(address="10.0.0.7", x_user="<b>ada</b>").get("/dagster/uploads")
+    assert form.status_code == 200
+    policy = form.headers.get_list("content-security-policy")[0]
+    (nonce,) = re.findall(r"script-src 'nonce-([^']+)'", policy)
+    assert policy.startswith("default-src 'none'; ") and "form-action 'none'" in policy
+    assert f'<script nonce="{nonce}">' in form.text and form.text.count("<script") == 1
+    assert "&lt;b&gt;ada&lt;/b&gt;" in form.text and '"/dagster/uploads/"' in form.text
+    assert nonce not in site.client(address="10.0.0.7", x_user="ada").get("/dagster/uploads").text
+
+
+class Kept(io.BufferedReader):
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    asked: list[str] = []
+
+    def open_page(_runtime: Runtime, path: str) -> Page | None:
+        asked.append(path)
+        return None if "nowhere" in path else Page(Kept(b"<h1>x</h1>"), {"Content-Type": "text/html"})
+
+    monkeypatch.setattr("regworkers_dagster.web.files.open_page", open_page)
+    yield asked
+
+
+def test_paths_of_reports_and_downloads_reach_their_places_and_all_others_dagster(
+    context: WorkspaceProcessContext, pages: list[str]
+) -> None:
+    site = Site(context)
+    assert site.client().get("/reports/summer/1").text == "<h1>x</h1>"
+    assert site.client().get("/downloads/00/list.csv").text == "<h1>x</h1>"
+    assert Site(context, prefix="/dagster").client().get("/dagster/reports/summer/funnel").status_code == 200
+    assert site.client().get("/reports/nowhere/1").status_code == 404
+    assert pages == [
+        "/reports/summer/1",
+        "/downloads/00/list.csv",
+        "/reports/summer/funnel",
+        "/reports/nowhere/1",
+    ]
+    assert "<html" in site.client().get("/runs/1", headers={"accept": "text/html"}).text
+
+
+def test_a_report_of_a_campaign_opens_in_a_browser_and_runs_no_script(
+    context: WorkspaceProcessContext, runtime: Runtime
+) -> None:
+    page = b"<!doctype html><h1>Summer</h1><script>alert(1)</script>"
+    runtime.objects.put_bytes("reports/summer/phase-1/report.html", page)
+    client = Site(context, runtime=runtime).client()
+    answer = client.get("/reports/summer/1")
+    assert answer.content == page and answer.headers["content-type"].startswith("text/html")
+    policy = answer.headers.get_list("content-security-policy")[0]
+    assert "default-src 'none'" in policy and "sandbox" in policy and "script-src" not in policy
+    handed_out = client.get(downloads.put(runtime, "receipt.json", b"{}"))
+    assert handed_out.content == b"{}" and handed_out.headers["content-disposition"].startswith("attachment")
+    assert client.get("/downloads/" + "0" * 32 + "/receipt.json").status_code == 404
+    for elsewhere in ("/reports/../uploads/x", "/reports/summer/..%2f..%2fdraws", "/reports/a/b/c/d"):
+        assert client.get(elsewhere).status_code in (200, 404)
+        assert client.get(elsewhere).content != page
+
+
+def test_settings_that_lack_an_address_are_a_line_and_no_trace(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_arguments: object) -> Page:
+        raise UsageError("no embedded stack: run `regworkers local up`")
+
+    monkeypatch.setattr("regworkers_dagster.web.files.uploads.put", missing)
+    monkeypatch.setattr("regworkers_dagster.web.files.open_page", missing)
+    for answer in (
+        site.client().put("/uploads/a.csv", content=b"a", headers=FILE),
+        site.client().get("/reports/summer/1"),
+    ):
+        assert answer.status_code == 503 and "regworkers local up" in answer.text
+    assert site.actions.rows[-1]["outcome"] == "failed"

@@ -1,0 +1,126 @@
+"""A fan who entered, was drawn, coded and told, and failed on the way, is erased: whatever any store, log or file holds
+after that does not name them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import structlog
+
+from regworkers_core.runtime import Runtime
+from regworkers_local.leaks import Place, everywhere, exactly, find_leaks
+from tests.analytics.archive.world import archived
+from tests.dagster.support import job, use
+from tests.operations.erasure.world import FAN, MAIL_ONCE, OLD, REF, dead_letters, plant
+from tests.selection.draw.world import close_campaign, drawn, entry
+from tests.support.drains import run
+from tests.support.entries import key
+from tests.support.runtimes import new_runtime, remove_namespace
+from tests.support.terminal import in_a_process
+
+pytestmark = pytest.mark.slow
+
+E1 = key("e1")
+PLANTED = {**FAN, "mail of before": MAIL_ONCE, "comparable": FAN["email"].lower()}
+# What has to be found before, or nothing is proved by its absence.
+HOMES = {"table", "collection entries", "collection superseded_entries", "queue", "object"}
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def runtime() -> Iterator[Runtime]:
+    made = new_runtime(dead_letters={"look_wait_seconds": 0, "lease_seconds": 1.0, "hide_seconds": 1})
+    yield made
+    remove_namespace(made)
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    folder = tmp_path / "dagster"
+    folder.mkdir()
+    with dg.DagsterInstance.local_temp(str(folder), overrides={"telemetry": {"enabled": False}}) as made:
+        yield made
+
+
+def places(runtime: Runtime, folder: Path) -> Iterator[Place]:
+    yield from everywhere(runtime, folder)
+    for page in runtime.dynamodb.get_paginator("scan").paginate(TableName=runtime.names.demand_table):
+        for each in page["Items"]:
+            yield "table", repr(each).encode()
+    for document in runtime.database["entries"].find():
+        yield "collection entries", repr(document).encode()
+
+
+def expected_of_a_draw(place: str, kind: str) -> bool:
+    """A leaf has its unit, by contract: it names no one."""
+    return kind == "unit" and place.startswith(("object draws/", "object pipeline/"))
+
+
+def test_no_store_log_or_file_names_an_erased_fan(
+    runtime: Runtime,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    debug = {"REGWORKERS_OBSERVABILITY__LOG_LEVEL": "DEBUG"}
+    use(monkeypatch, runtime, **debug)
+    plant(runtime, E1)
+    close_campaign(runtime, [entry(number) for number in range(2, 8)])
+    drawn(runtime)
+    for name in ("selections", "notifications", "publish"):
+        run(runtime, name)
+    archived(runtime)
+    assert runtime.outbox.of_entry("summer", REF), "the fan is told something"
+    # A dead letter with the whole fan in it, as a stranger's worker may send one.
+    dead_letters(runtime, E1)
+    (tmp_path / "before").mkdir()
+    before = find_leaks(places(runtime, tmp_path / "before"), exactly(PLANTED))
+    found = {leak.place if leak.place.startswith("coll") else leak.place.partition(" ")[0] for leak in before}
+    assert found >= HOMES, found
+    (tmp_path / "before").rmdir()
+    _dead_letters_anew(runtime)
+
+    looked = in_a_process(runtime, "erase", "summer", "e1", **debug)
+    assert looked.code == 0, looked
+    config = {"campaign_id": "summer", "entry_id": "e1", "confirm": "e1"}
+    done = job("erase_entry").execute_in_process(
+        instance=instance, run_config={"ops": {"erase": {"config": config}}}, raise_on_error=False
+    )
+    assert done.success
+    for name in ("enqueue", "save", "notifications", "publish"):
+        run(runtime, name)
+    archived(runtime)
+    told = in_a_process(runtime, "trace", "summer", "e1", **debug)
+    captured = capfd.readouterr()
+    said = (looked.stdout, looked.stderr, told.stdout, told.stderr, captured.out, captured.err)
+    (tmp_path / "said.log").write_text("\n".join(said))
+
+    left = [
+        leak
+        for leak in find_leaks(places(runtime, tmp_path), exactly(PLANTED))
+        if not expected_of_a_draw(leak.place, leak.kind)
+    ]
+    assert left == []
+    stands = runtime.database["entries"].find_one({"_id": E1.document_id})
+    assert stands["erasedAt"] and stands["_replication"]["createdAt"] == OLD
+    rows = runtime.outbox.of_entry("summer", REF)
+    assert rows and not [row for row in rows if row["status"] == "PENDING"]
+
+
+def _dead_letters_anew(runtime: Runtime) -> None:
+    """The look before hides messages for minutes, from the erasure as well."""
+    for base in runtime.names.queues:
+        name = runtime.names.dead_letter_queue(base)
+        if runtime.queue(name).depth().total:
+            runtime.sqs.purge_queue(QueueUrl=runtime.sqs.get_queue_url(QueueName=name)["QueueUrl"])
+    dead_letters(runtime, E1)

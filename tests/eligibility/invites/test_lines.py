@@ -1,0 +1,130 @@
+"""Lists of invites as partners send them: every way a line can be wrong, and none of them ends the reading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from regworkers_core.adapters.files.csv_lines import Blank, Malformed, Reject
+from regworkers_core.domain.invite import InviteType
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.eligibility.invites.lines import Line, Rejected, Row, local_file, read_rows, read_values
+from regworkers_core.settings import PROJECT_ROOT
+
+EMAIL = InviteType.EMAIL
+
+
+def lines(folder: Path, content: bytes, type_: InviteType = EMAIL) -> list[Line]:
+    file = folder / "invites.csv"
+    file.write_bytes(content)
+    return list(read_rows(local_file(file), str(file), type_))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"email\nuser1@example.com\nuser2@example.com\n",
+        b"\xef\xbb\xbfemail\r\nuser1@example.com\r\nuser2@example.com\r\n",
+        b"email\ruser1@example.com\ruser2@example.com",
+        b'"email"\n"user1@example.com"\n"User2@EXAMPLE.com"\n',
+        b'name;Email;\n"Doe; Jane";USER1@example.com;\nRo; user2@example.com ;x\n',
+        b"EMAIL\tname\tname\nuser1@example.com\tA\tB\nuser2@example.com\t\t\n",
+    ],
+    ids=["plain", "BOM and CRLF", "CR", "quotes", "semicolons, mixed case, other columns", "tabs"],
+)
+def test_the_same_people_are_read_from_every_dialect(tmp_path: Path, content: bytes) -> None:
+    assert lines(tmp_path, content) == [Row(2, "user1@example.com"), Row(3, "user2@example.com")]
+
+
+def test_blank_lines_are_counted_and_wrong_ones_rejected_with_their_line_and_without_the_value(
+    tmp_path: Path,
+) -> None:
+    content = (
+        b"email,name\n"
+        b"\n"
+        b",Jane\n"
+        b"no-mail-at-all,x\n"
+        b"two@@example.com,x\n"
+        b"caf\xe9@example.com,x\n"
+        b"one@example.com\n"
+        b'"open@example.com,x\n'
+        b"good@example.com,x\n" + b"L" * 20_000 + b"@example.com,x\n" + b"\x00\x1b[31m@example.com,x\n"
+        b"last@example.com,x"
+    )
+    found = lines(tmp_path, content)
+    assert [each for each in found if isinstance(each, Row)] == [
+        Row(9, "good@example.com"),
+        Row(12, "last@example.com"),
+    ]
+    assert [each.number for each in found if isinstance(each, Blank)] == [2]
+    rejects = [each for each in found if isinstance(each, Reject)]
+    assert [(each.number, each.reason) for each in rejects] == [
+        (3, Rejected.EMPTY),
+        (4, Rejected.INVALID_EMAIL),
+        (5, Rejected.INVALID_EMAIL),
+        (6, Rejected.INVALID_EMAIL),
+        (7, Malformed.WRONG_COLUMNS),
+        (8, Malformed.WRONG_COLUMNS),
+        (10, Malformed.LINE_TOO_LONG),
+        (11, Rejected.INVALID_EMAIL),
+    ]
+    assert all(len(each.found) <= 5 for each in rejects if each.reason is Rejected.INVALID_EMAIL)
+
+
+def test_ids_keep_their_case_and_those_that_a_spreadsheet_destroyed_are_told_apart(tmp_path: Path) -> None:
+    content = b"memberId\nAbC-1\nabc-1\n4.00012E+15\n4E10\n\xff\xfe\n" + b"x" * 129 + b"\nA\xe2\x80\xaeB\n"
+    assert lines(tmp_path, content, InviteType.MEMBER_ID) == [
+        Row(2, "AbC-1"),
+        Row(3, "abc-1"),
+        Reject(4, Rejected.MANGLED_NUMBER, "4.00…"),
+        Row(5, "4E10"),
+        Reject(6, Rejected.INVALID_ID, "\ufffd…"),
+        Reject(7, Rejected.INVALID_ID, "xxxx…"),
+        Reject(8, Rejected.INVALID_ID, "A…"),
+    ]
+
+
+def test_international_addresses_meet_in_one_form(tmp_path: Path) -> None:
+    content = "email\nZoe\u0308@B\u00dcCHER.example\nZo\u00eb@xn--bcher-kva.example\n".encode()
+    one, two = lines(tmp_path, content)
+    assert isinstance(one, Row) and isinstance(two, Row) and one.value == two.value
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "empty; its first line should be the header `email`"),
+        (b"\n \n", "empty"),
+        (b"globalUserId\nabc\n", "line 1 should be the header `email` .*, found globalUserId"),
+        (
+            b"first.fan@example.com\nsecond@example.com\n",
+            "line 1 should be the header `email` .*, found firs…",
+        ),
+        (b"email,EMAIL\na@example.com,b@example.com\n", "found email, EM…"),
+        (b"mail\na@example.com\n", "found ma…"),
+        ("email\na@example.com\n".encode("utf-16"), "UTF-16 text; save it as CSV in UTF-8"),
+    ],
+)
+def test_a_wrong_header_says_what_was_expected_and_found_and_gives_nobody_away(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    with pytest.raises(UsageError, match=said) as error:
+        lines(tmp_path, content)
+    assert "first.fan" not in str(error.value)
+
+
+def test_a_header_alone_is_an_empty_list(tmp_path: Path) -> None:
+    assert lines(tmp_path, b"email\n") == [] == lines(tmp_path, b"email")
+
+
+def test_typed_values_are_numbered_from_1() -> None:
+    assert list(read_values([" A@example.com", "nobody"], EMAIL)) == [
+        Row(1, "a@example.com"),
+        Reject(2, Rejected.INVALID_EMAIL, "nob…"),
+    ]
+
+
+def test_the_example_beside_the_default_place_can_be_read() -> None:
+    sample = PROJECT_ROOT / "tools" / "uploadInvites" / "invites.example.csv"
+    assert len(list(read_rows(local_file(sample), str(sample), EMAIL))) == 2

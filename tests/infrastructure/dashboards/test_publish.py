@@ -1,0 +1,128 @@
+"""Dashboard, alarms and saved queries as CloudWatch takes them; queries by their shape, for no emulator has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from botocore.stub import Stubber
+
+from regworkers_core.cli.drains import DRAINS as SPECS
+from regworkers_core.infrastructure.dashboards.alarms import alarms
+from regworkers_core.infrastructure.dashboards.board import board
+from regworkers_core.infrastructure.dashboards.metrics import DRAINS, HEARTBEAT
+from regworkers_core.infrastructure.dashboards.publish_dashboards import State, publish
+from regworkers_core.infrastructure.dashboards.queries import by_correlation_id, saved_queries
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import AlertSettings
+from regworkers_dagster.operations import alerts
+from tests.support.runtimes import test_settings
+
+
+@pytest.fixture
+def settings() -> Any:
+    return test_settings("prod-")
+
+
+def test_every_drain_has_its_alarms_and_its_place_on_the_dashboard(settings: Any) -> None:
+    assert set(DRAINS) == {spec.name for spec in SPECS}
+    shown = {
+        row[row.index("Drain") + 1]
+        for widget in board(settings)["widgets"]
+        for row in widget["properties"].get("metrics", ())
+        if "Drain" in row
+    }
+    assert shown == set(DRAINS)
+
+
+def test_a_heartbeat_that_stays_away_is_an_alarm(settings: Any) -> None:
+    (watch,) = [each for each in alarms(settings) if each.metric.name == HEARTBEAT]
+    assert watch.missing == "breaching" and watch.comparison == "LessThanThreshold"
+    assert alerts.HEARTBEAT == HEARTBEAT
+    assert watch.metric.dimensions == (("Environment", settings.environment),)
+
+
+def test_every_queue_has_an_alarm_for_depth_age_and_dead_letters(settings: Any) -> None:
+    watched: dict[str, set[str]] = {}
+    for each in alarms(settings):
+        if each.metric.namespace == "AWS/SQS":
+            watched.setdefault(each.metric.dimensions[0][1], set()).add(each.metric.name)
+    for queue in settings.names.queues:
+        assert watched[queue] == {"ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage"}
+        assert watched[settings.names.dead_letter_queue(queue)] == {"ApproximateNumberOfMessagesVisible"}
+
+
+def test_the_level_of_an_alarm_follows_the_severity_of_its_condition(settings: Any) -> None:
+    def levels(**severity: str) -> dict[str, str]:
+        changed = {"alerts": AlertSettings.model_validate({"severity": severity})}
+        made = alarms(settings.model_copy(update=changed))
+        assert all(each.request()["AlarmDescription"].startswith(f"{each.severity}: ") for each in made)
+        return {each.name.removeprefix("prod-regworkers-"): each.severity.value for each in made}
+
+    usual = levels()
+    assert (
+        usual["selection-queue-dlq-not-empty"]
+        == usual["stream-behind"]
+        == usual["nobody-watches"]
+        == "critical"
+    )
+    assert usual["selection-queue-deep"] == usual["save-retries"] == "warning"
+    other = levels(dead_letters="warning", queue_depth="critical", performance="critical", watcher="warning")
+    assert other["selection-queue-dlq-not-empty"] == other["nobody-watches"] == "warning"
+    assert other["selection-queue-deep"] == other["save-retries"] == "critical"
+
+
+def test_names_are_unique_and_widgets_do_not_overlap(settings: Any) -> None:
+    names = [each.name for each in alarms(settings)]
+    assert len(set(names)) == len(names)
+    places = [(widget["x"], widget["y"]) for widget in board(settings)["widgets"]]
+    assert len(set(places)) == len(places)
+
+
+def test_saved_queries_are_made_then_left_alone_then_mended_under_their_id(settings: Any) -> None:
+    def states(stands: list[dict[str, Any]], writes: list[dict[str, Any]]) -> list[State]:
+        runtime = Runtime(settings)
+        logs, cloudwatch = (runtime.aws.client(name) for name in ("logs", "cloudwatch"))
+        queries = Stubber(logs)
+        queries.add_response(
+            "describe_query_definitions",
+            {"queryDefinitions": stands},
+            {"queryDefinitionNamePrefix": "prod-regworkers/"},
+        )
+        for request in writes:
+            queries.add_response("put_query_definition", {"queryDefinitionId": "q"}, request)
+        board_and_alarms = Stubber(cloudwatch)
+        board_and_alarms.add_client_error("get_dashboard", "ResourceNotFound")
+        board_and_alarms.add_response("put_dashboard", {})
+        board_and_alarms.add_response("describe_alarms", {"MetricAlarms": []})
+        for _ in alarms(settings):
+            board_and_alarms.add_response("put_metric_alarm", {})
+        runtime.aws.client = lambda name, **_: logs if name == "logs" else cloudwatch  # type: ignore[method-assign]
+        with queries, board_and_alarms:
+            changes = list(publish(runtime, dry_run=False))
+            queries.assert_no_pending_responses()
+            board_and_alarms.assert_no_pending_responses()
+        return [each.state for each in changes if each.kind == "saved query"]
+
+    wanted = [query.request() for query in saved_queries(settings)]
+    assert states([], wanted) == [State.NEW] * len(wanted)
+    stands = [{**each, "queryDefinitionId": f"q{number}"} for number, each in enumerate(wanted)]
+    assert states(stands, []) == [State.SAME] * len(wanted)
+    changed = [{**stands[0], "queryString": "fields @message"}, *stands[1:]]
+    assert states(changed, [{**wanted[0], "queryDefinitionId": "q0"}])[0] is State.DIFFERS
+
+
+def test_the_manuals_queries_stand_with_its_filters_and_limits(settings: Any) -> None:
+    texts = {query.name.rpartition("/")[2]: query.text for query in saved_queries(settings)}
+    for name, filtered, limit in (
+        ("failed invocations", "filter @message like /ERROR/", 100),
+        ("by correlation id", 'filter correlationId = "<correlation id>"', 1000),
+        ("SQS batch failures", 'filter batchItemFailures != "[]"', 100),
+        ("slow requests", "filter durationMs > 5000", 50),
+    ):
+        assert filtered in texts[name] and texts[name].endswith(f"limit {limit}")
+
+
+def test_an_id_cannot_break_out_of_its_query() -> None:
+    text = by_correlation_id('x" or 1 = 1 | display @message "')
+    assert 'correlationId = "x or 1 = 1 | display @message "' in text

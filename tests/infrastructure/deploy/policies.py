@@ -1,0 +1,178 @@
+"""The policies in deploy/ and the calls that are made, in the same terms: IAM actions on resources."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import boto3
+import orjson
+import pytest
+from botocore import xform_name
+
+from regworkers_core.adapters.aws.clients import AwsClients
+from regworkers_core.adapters.aws.direct_calls import DirectCalls
+from regworkers_core.infrastructure.policies.everyone import WORKERS
+from regworkers_core.settings import PROJECT_ROOT
+
+FOLDER = PROJECT_ROOT / "deploy" / "policies"
+# Dagster's own role apart, which no call of ours needs.
+ROLES = tuple(worker.name for worker in WORKERS if worker.name != "compute-logs")
+# Services by the names that IAM gives their actions.
+_SERVICES = {"dynamodb": "dynamodb", "dynamodbstreams": "dynamodb", "sqs": "sqs", "logs": "logs"}
+_SERVICES |= {"cloudwatch": "cloudwatch", "s3": "s3", "secretsmanager": "secretsmanager", "iam": "iam"}
+# Operations that IAM knows under the name of another action.
+_ACTIONS = {
+    "dynamodb:BatchExecuteStatement": "dynamodb:PartiQLUpdate",
+    "sqs:SendMessageBatch": "sqs:SendMessage",
+    "sqs:DeleteMessageBatch": "sqs:DeleteMessage",
+    "sqs:ChangeMessageVisibilityBatch": "sqs:ChangeMessageVisibility",
+    "s3:HeadObject": "s3:GetObject",
+    "s3:HeadBucket": "s3:ListBucket",
+    "s3:ListObjectsV2": "s3:ListBucket",
+    "s3:CreateMultipartUpload": "s3:PutObject",
+    "s3:UploadPart": "s3:PutObject",
+    "s3:CompleteMultipartUpload": "s3:PutObject",
+    "s3:ListBuckets": "s3:ListAllMyBuckets",
+    "s3:GetBucketLifecycleConfiguration": "s3:GetLifecycleConfiguration",
+    "s3:PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
+    "s3:GetPublicAccessBlock": "s3:GetBucketPublicAccessBlock",
+    "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One permission that was needed; the resource with the placeholders of the policies."""
+
+    action: str
+    resource: str
+
+
+def policy(role: str) -> list[dict[str, Any]]:
+    """The statements of a role."""
+    document = orjson.loads((FOLDER / f"{role}.json").read_bytes())
+    assert document["Version"] == "2012-10-17"
+    return list(document["Statement"])
+
+
+def actions(role: str) -> set[str]:
+    return {action for statement in policy(role) for action in statement["Action"]}
+
+
+def allows(role: str, call: Call) -> bool:
+    return any(
+        call.action in statement["Action"]
+        and any(fnmatchcase(call.resource, resource) for resource in statement["Resource"])
+        for statement in policy(role)
+    )
+
+
+def action_of(service: str, operation: str) -> str:
+    """`dynamodbstreams`, `GetRecords` -> `dynamodb:GetRecords`."""
+    name = f"{_SERVICES[service]}:{operation}"
+    return _ACTIONS.get(name, name)
+
+
+def methods_called(*sources: Path) -> set[str]:
+    """Names of methods that the sources call or pass on, like `client.scan`."""
+    return {
+        node.attr
+        for source in sources
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+    }
+
+
+def actions_of_methods(methods: set[str]) -> set[str]:
+    """The actions behind those that are operations of a service we use."""
+    found = set()
+    for service in _SERVICES:
+        client = boto3.client(service, "us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+        for operation in client.meta.service_model.operation_names:
+            if xform_name(operation) in methods:
+                found.add(action_of(service, operation))
+    return found
+
+
+class Recorder:
+    """Notes every call that any of the project's AWS clients makes from here on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+        self.calls: set[Call] = set()
+        self._prefix = prefix
+        make = AwsClients.client
+
+        def client(clients: AwsClients, service: str, **options: Any) -> Any:
+            made = make(clients, service, **options)
+            made.meta.events.register("before-parameter-build", self._note)
+            return made
+
+        monkeypatch.setattr(AwsClients, "client", client)
+        call = DirectCalls.call
+
+        def direct(calls: DirectCalls, operation: str, request_items: Mapping[str, Any]) -> dict[str, Any]:
+            self._note({"RequestItems": request_items}, calls.operations[operation])
+            return call(calls, operation, request_items)
+
+        # They pass the hooks of their client by.
+        monkeypatch.setattr(DirectCalls, "call", direct)
+
+    def _note(self, params: dict[str, Any], model: Any, **_: Any) -> None:
+        service = model.service_model.service_name
+        for resource in resources(service, model.name, params):
+            placed = resource.replace(self._prefix, "PREFIX")
+            self.calls.add(Call(action_of(service, model.name), placed))
+
+
+# Asked for all there are: IAM knows no resource for them.
+_OF_ALL = frozenset(
+    {
+        "ListTables",
+        "ListQueues",
+        "ListBuckets",
+        "ListDashboards",
+        "ListPolicies",
+        "ListRoles",
+        "DescribeQueryDefinitions",
+        "PutQueryDefinition",
+    }
+)
+
+
+def resources(service: str, operation: str, params: dict[str, Any]) -> Iterator[str]:
+    """ARNs with the placeholders of the policies, but for the prefix."""
+    if operation in _OF_ALL:
+        yield "*"
+    elif service == "dynamodbstreams":
+        # An iterator does not show its stream; there is only one.
+        yield "arn:aws:dynamodb:REGION:ACCOUNT:table/PREFIXdemand-table/stream/2026-01-01T00:00:00.000"
+    elif service == "dynamodb":
+        statements = " ".join(each["Statement"] for each in params.get("Statements", ()))
+        tables = {*params.get("RequestItems", ()), *re.findall(r'UPDATE "([^"]+)"', statements)}
+        for table in tables | ({params["TableName"]} if "TableName" in params else set()):
+            yield f"arn:aws:dynamodb:REGION:ACCOUNT:table/{table}"
+    elif service == "sqs":
+        named = params.get("QueueName") or params.get("QueueUrl") or params.get("SourceArn", "")
+        yield "arn:aws:sqs:REGION:ACCOUNT:" + re.split("[/:]", named)[-1]
+    elif service == "logs":
+        yield f"arn:aws:logs:REGION:ACCOUNT:log-group:{params.get('logGroupName', '')}"
+    elif service == "s3":
+        yield f"arn:aws:s3:::{params['Bucket']}" + (f"/{params['Key']}" if "Key" in params else "")
+    elif service == "secretsmanager":
+        # A real ARN ends in six characters more.
+        yield f"arn:aws:secretsmanager:REGION:ACCOUNT:secret:{params.get('SecretId', params.get('Name'))}"
+    elif service == "iam":
+        named = params.get("PolicyArn", f"role/{params.get('RoleName')}")
+        yield f"arn:aws:iam::ACCOUNT:{named.split(':')[-1]}"
+    elif "DashboardName" in params:
+        yield f"arn:aws:cloudwatch::ACCOUNT:dashboard/{params['DashboardName']}"
+    elif operation in ("PutMetricAlarm", "DescribeAlarms"):
+        yield f"arn:aws:cloudwatch:REGION:ACCOUNT:alarm:{params.get('AlarmName', '')}"
+    else:
+        yield "*"

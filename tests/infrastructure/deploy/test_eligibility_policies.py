@@ -1,0 +1,21 @@
+"""Least privilege in eligibility: what a check with its transfer does on AWS, compared with its policy."""
+
+from __future__ import annotations
+
+import pytest
+
+from regworkers_core.runtime import Runtime
+from tests.eligibility.world import create, one
+from tests.infrastructure.deploy.policies import Recorder
+from tests.infrastructure.deploy.test_policies import compare
+
+
+def test_a_check_and_its_transfer_need_what_the_policy_allows(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(runtime, eligibility={"maxPerUnit": 1})
+    recorder = Recorder(monkeypatch, runtime.names.prefix)
+    mine = Runtime(runtime.settings)
+    for state in ("created", "existing"):
+        assert one(mine, doTransfer=True, unit="u1")["transfer"]["state"] == state
+    compare("eligibility", recorder)

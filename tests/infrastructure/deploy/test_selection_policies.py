@@ -1,0 +1,95 @@
+"""Least privilege in selection: what campaigns, draws and their drains do on AWS, compared with their policies."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from regworkers_core.domain.campaign import CampaignStatus
+from regworkers_core.operations import downloads, uploads
+from regworkers_core.replication.settled import settled
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.registry import find
+from regworkers_core.selection.campaigns.secrets import make_secret
+from regworkers_core.selection.codes.importing import import_codes
+from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
+from tests.infrastructure.deploy.policies import Recorder
+from tests.infrastructure.deploy.test_policies import compare
+from tests.selection.draw.world import CAMPAIGN, close_campaign, drawn
+from tests.support.campaigns import advance_to, create
+from tests.support.drains import run
+from tests.support.runtimes import new_runtime, remove_namespace
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def runtime() -> Iterator[Runtime]:
+    """With metrics on."""
+    made = new_runtime(observability={"cloudwatch_enabled": True})
+    yield made
+    remove_namespace(made)
+
+
+def import_for_berlin(runtime: Runtime, folder: Path, upload: str) -> None:
+    """Enough codes for the market that waits, imported as the job does it."""
+    campaign, rejects = find(runtime, CAMPAIGN), folder / "rejects.csv"
+    with uploads.fetched(runtime, upload) as file:
+        done = import_codes(runtime, file, campaign, market_id="berlin", rejects=rejects, run_id="import")
+    assert "berlin" in done.resumed
+    downloads.put(runtime, "rejects.csv", b"line,reason,found\n")
+
+
+def draw_it(runtime: Runtime) -> None:
+    """As a run does it, which asks whether replication has settled, first."""
+    assert settled(runtime, CAMPAIGN).open, "nothing but the replica holds these entries"
+    drawn(runtime)
+
+
+def test_a_campaign_manager_needs_what_the_policy_allows(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    close_campaign(runtime, codes=0)
+    drawn(runtime)
+    codes = io.BytesIO("\n".join(["code", *(f"CODE-{number}" for number in range(20))]).encode())
+    upload = uploads.put(runtime, "codes.csv", codes)
+    recorder = Recorder(monkeypatch, runtime.names.prefix)
+    hers = Runtime(runtime.settings)
+    # Her first attempt died between the secret and the campaign.
+    make_secret(hers, "winter")
+    create(hers, "winter")
+    advance_to(hers, "winter", CampaignStatus.CLOSED)
+    import_for_berlin(hers, tmp_path, upload)
+    compare("campaigns", recorder)
+
+
+def test_a_draw_and_its_drains_need_what_their_policies_allow(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close_campaign(runtime)
+    for role, work in (
+        ("draw", draw_it),
+        ("selections", lambda mine: run(mine, SELECTIONS)),
+        ("notifications", lambda mine: run(mine, NOTIFICATIONS)),
+    ):
+        recorder = Recorder(monkeypatch, runtime.names.prefix)
+        work(Runtime(runtime.settings))
+        compare(role, recorder)
+        monkeypatch.undo()
+
+
+def test_the_application_around_the_ui_needs_what_its_policy_allows(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = downloads.put(runtime, "receipt.html", b"<p>")
+    runtime.objects.put_bytes(f"reports/{CAMPAIGN}/funnel.html", b"<p>")
+    recorder = Recorder(monkeypatch, runtime.names.prefix)
+    mine = Runtime(runtime.settings)
+    uploads.put(mine, "codes.csv", io.BytesIO(b"code\n"))
+    for each in (path, f"/reports/{CAMPAIGN}/funnel"):
+        page = downloads.open_page(mine, each)
+        assert page is not None and page.body.read() == b"<p>"
+    compare("web", recorder)

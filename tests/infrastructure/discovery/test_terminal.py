@@ -1,0 +1,201 @@
+"""`regworkers aws ...` and the job `find_resources`: exit codes, what is told, files that are no state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import orjson
+import pytest
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+from regworkers_core.cli import aws
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.infrastructure.discovery.declared import Kind
+from regworkers_core.infrastructure.discovery.terraform import read_state
+from regworkers_core.runtime import Runtime
+from regworkers_dagster.operations.resources import find_resources
+from regworkers_dagster.resources import Workers
+from tests.dagster.support import use
+from tests.support.shared import emptied, shared_namespace
+
+Terminal = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Runtime]:
+    with shared_namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def runtime(shared: Runtime, monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    made = emptied(shared)
+    use(monkeypatch, made)
+    return made
+
+
+@pytest.fixture
+def terminal(runtime: Runtime) -> Terminal:
+    app = typer.Typer()
+    aws.register(app)
+    return lambda *words: CliRunner().invoke(app, ["aws", *words])
+
+
+def state_of(*resources: dict[str, Any]) -> bytes:
+    return orjson.dumps({"format_version": "1.0", "values": {"root_module": {"resources": list(resources)}}})
+
+
+def queue(name: str, **values: Any) -> dict[str, Any]:
+    known = {"name": name, "message_retention_seconds": 345600, "visibility_timeout_seconds": 2}
+    return {"address": f"aws_sqs_queue.{name}", "type": "aws_sqs_queue", "values": {**known, **values}}
+
+
+def test_a_provisioned_environment_is_fine_and_one_with_a_change_is_a_finding(
+    runtime: Runtime, terminal: Terminal
+) -> None:
+    fine = terminal("find-resources", "--format", "json")
+    assert fine.exit_code == 0
+    document = orjson.loads(fine.stdout_bytes)
+    assert document["differing"] == 0 and not document["empty"]
+    group = f"/{runtime.names.prefix}regworkers"
+    logs = runtime.aws.client("logs")
+    logs.put_retention_policy(logGroupName=group, retentionInDays=1)
+    told = terminal("find-resources")
+    assert told.exit_code == 1 and f"log group {group}: retentionDays: declared 3, found 1" in told.stdout
+    with dg.DagsterInstance.ephemeral() as instance:
+        resources = {"tick_workers": Workers(call_seconds=2.0)}
+        failed = find_resources.execute_in_process(
+            instance=instance, resources=resources, raise_on_error=False
+        )
+        assert not failed.success
+        logs.put_retention_policy(logGroupName=group, retentionInDays=3)
+        assert find_resources.execute_in_process(instance=instance, resources=resources).success
+
+
+def test_terraforms_state_is_compared_and_what_only_it_has_is_told(
+    runtime: Runtime, terminal: Terminal, tmp_path: Path
+) -> None:
+    names = runtime.names
+    path = tmp_path / "state.json"
+    path.write_bytes(
+        state_of(
+            queue(names.replication_queue, message_retention_seconds=60),
+            queue(names.prefix + "forgotten-queue"),
+        )
+    )
+    answer = terminal("find-resources", "--terraform", str(path), "--format", "json")
+    assert answer.exit_code == 1
+    lines = {each["name"]: each for each in orjson.loads(answer.stdout_bytes)["resources"]}
+    assert (
+        "retentionSeconds: declared 345600, Terraform has 60" in lines[names.replication_queue]["differences"]
+    )
+    assert lines[names.selection_queue]["differences"] == ["not in Terraform's state"]
+    assert lines[names.prefix + "forgotten-queue"]["declared"] is None
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "empty"),
+        (b"{", "not JSON in line 1"),
+        (b"\xff\xfe{\x00}\x00", "not JSON"),
+        (b"[]", "should be an object"),
+        (b"{}", "format_version is missing"),
+        (b'{"version": 4, "resources": []}', "a raw state file"),
+        (b'{"format_version": "1.0", "planned_values": {}}', "a plan"),
+        (b'{"format_version": "1.0", "values": 3}', "values should be an object"),
+        (b'{"format_version": "1.0", "values": {"root_module": []}}', None),
+        (b'{"format_version": "1.0", "values": {"root_module": [1]}}', "a module should be an object"),
+        (
+            b'{"format_version": "1.0", "values": {"root_module": {"resources": [7]}}}',
+            "resource 1 of a module has no type",
+        ),
+        (state_of({"type": "aws_sqs_queue", "address": "q"}), "q has no values"),
+        (state_of({"type": "aws_sqs_queue", "address": "q", "values": {}}), "q is not as Terraform writes"),
+        (state_of(queue("q", message_retention_seconds="soon")), "is not as Terraform writes"),
+        (state_of(queue("q", redrive_policy="{")), "is not as Terraform writes"),
+    ],
+)
+def test_a_file_that_is_no_state_is_one_line_that_names_it(
+    tmp_path: Path, content: bytes, problem: str | None
+) -> None:
+    path = tmp_path / "state.json"
+    path.write_bytes(content)
+    if problem is None:
+        assert read_state(path) == {}
+        return
+    with pytest.raises(UsageError, match=problem) as caught:
+        read_state(path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_or_a_folder_is_one_line_too(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        read_state(tmp_path / "none.json")
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_state(tmp_path)
+
+
+def test_a_state_of_nothing_and_child_modules_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.write_bytes(b'{"format_version": "1.0"}')
+    assert read_state(path) == {}
+    nested = {"root_module": {"child_modules": [{"child_modules": [{"resources": [queue("deep")]}]}]}}
+    path.write_bytes(orjson.dumps({"format_version": "1.0", "values": nested}))
+    assert set(read_state(path)) == {(Kind.QUEUE, "deep")}
+
+
+def test_when_nothing_answers_nothing_is_called_absent(
+    runtime: Runtime, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise TransientFailure("aws", "away")
+
+    monkeypatch.setattr("regworkers_core.infrastructure.discovery.found._Reader._call", away)
+    answer = terminal("find-resources")
+    assert answer.exit_code == 2
+    assert "could not read" in answer.stdout and "absent" not in answer.stdout
+
+
+def test_the_policy_of_one_worker_is_printed_for_the_environment_and_unknown_ones_are_refused(
+    terminal: Terminal, runtime: Runtime
+) -> None:
+    one = orjson.loads(terminal("iam-policy", "--worker", "save", "--account", "1" * 12).stdout_bytes)
+    assert one["Version"] == "2012-10-17"
+    assert f"111111111111:table/{runtime.names.demand_table}" in one["Statement"][0]["Resource"][0]
+    assert "save" in orjson.loads(terminal("iam-policy").stdout_bytes)
+    assert "runs of save_entries" in terminal("iam-policy", "--list").stdout
+    assert isinstance(terminal("iam-policy", "--worker", "nobody").exception, UsageError)
+    assert isinstance(terminal("iam-policy", "--account", "12").exception, UsageError)
+
+
+def test_publishing_shows_first_writes_with_yes_and_then_has_nothing_to_do(
+    terminal: Terminal, runtime: Runtime
+) -> None:
+    def states(*words: str) -> set[tuple[str, bool]]:
+        answer = terminal("publish-dashboards", "--format", "json", *words)
+        assert answer.exit_code == 0
+        changes = orjson.loads(answer.stdout_bytes)
+        return {(each["state"], each["written"]) for each in changes if each["kind"] != "saved query"}
+
+    assert states() == {("new", False)}
+    topic = "arn:aws:sns:us-east-1:123456789012:on-call"
+    topics = ("--critical-topic", topic, "--warning-topic", topic + "-team")
+    assert states("--yes", *topics) == {("new", True)}
+    stand = runtime.aws.client("cloudwatch").describe_alarms(AlarmNamePrefix=runtime.names.prefix)[
+        "MetricAlarms"
+    ]
+    assert {each["AlarmActions"][0]: each["AlarmDescription"].partition(":")[0] for each in stand} == {
+        topic: "critical",
+        topic + "-team": "warning",
+    }
+    # Whom alarms tell stays as it is where nobody says otherwise.
+    assert states() == {("same", False)} == states("--yes")
+    other = terminal("publish-dashboards", "--critical-topic", topic + "-2")
+    assert "-tells: " in other.stdout and "nothing written: --yes writes" in other.stdout
+    assert isinstance(terminal("publish-dashboards", "--warning-topic", "on-call").exception, UsageError)

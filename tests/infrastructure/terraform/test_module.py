@@ -1,0 +1,138 @@
+"""Terraform's module against what the settings declare: names, keys, stream, retention, redrive, policies, alarms."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regworkers_core.domain.alert import Severity
+from regworkers_core.infrastructure.dashboards.alarms import alarms
+from regworkers_core.infrastructure.discovery.compare import Discovery, compare
+from regworkers_core.infrastructure.discovery.declared import Kind, declared
+from regworkers_core.infrastructure.discovery.found import Found
+from regworkers_core.infrastructure.discovery.terraform import resources
+from regworkers_core.infrastructure.terraform.generated import ENVIRONMENTS, FOLDER, files, write_files
+from regworkers_core.settings import PROJECT_ROOT, Environment, settings_of
+from tests.support.hcl import evaluate
+
+MODULE = PROJECT_ROOT / "deploy" / "terraform"
+# Of the provider's own documentation, as far as the module uses them: a misspelt argument is not silently none.
+ARGUMENTS = {
+    "aws_dynamodb_table": "name billing_mode hash_key range_key stream_enabled stream_view_type attribute ttl"
+    " point_in_time_recovery deletion_protection_enabled",
+    "aws_sqs_queue": "name message_retention_seconds visibility_timeout_seconds redrive_policy",
+    "aws_s3_bucket": "bucket",
+    "aws_s3_bucket_versioning": "bucket versioning_configuration",
+    "aws_s3_bucket_public_access_block": "bucket block_public_acls block_public_policy ignore_public_acls"
+    " restrict_public_buckets",
+    "aws_s3_bucket_lifecycle_configuration": "bucket rule",
+    "aws_cloudwatch_log_group": "name retention_in_days",
+    "aws_cloudwatch_dashboard": "dashboard_name dashboard_body",
+    "aws_cloudwatch_metric_alarm": "alarm_name alarm_description namespace metric_name dimensions statistic period"
+    " evaluation_periods threshold comparison_operator treat_missing_data alarm_actions ok_actions",
+    "aws_cloudwatch_query_definition": "name query_string log_group_names",
+    "aws_iam_policy": "name policy",
+    "aws_iam_role": "name assume_role_policy",
+    "aws_iam_role_policy_attachment": "role policy_arn",
+}
+
+
+def values(environment: str, module: Path = MODULE) -> dict[str, Any]:
+    return evaluate(
+        module,
+        {
+            "environment": environment,
+            "account": "123456789012",
+            "log_bucket": "logs",
+            "critical_alarm_topics": ["arn:on-call"],
+            "warning_alarm_topics": ["arn:team"],
+            "oidc_provider": "oidc.example.com/id/1",
+            "kubernetes_namespace": "regworkers",
+        },
+    )
+
+
+def compared(environment: Environment, module: Path = MODULE) -> Discovery:
+    """As if AWS had just what is declared."""
+    wanted = declared(settings_of(environment))
+    found = Found({(each.kind, each.name): each.facts for each in wanted}, {})
+    return compare(environment, wanted, found, resources(values(environment, module), str(module)))
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_module_makes_what_the_settings_declare_and_nothing_else(environment: Environment) -> None:
+    found = compared(environment)
+    assert [(line.name, line.differences) for line in found.differing] == []
+    assert {line.kind for line in found.lines} == set(Kind)
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "difference"),
+    [
+        ("main.tf", '"NEW_AND_OLD_IMAGES"', '"KEYS_ONLY"', "stream: "),
+        ("main.tf", 'range_key                   = "SK"', 'range_key                   = "S"', "keys: "),
+        ("main.tf", "    enabled        = true", "    enabled        = false", "ttl: "),
+        ("main.tf", "local.generated.log_retention_days", "7", "retentionDays: "),
+        ("queues.tf", "days = 14", "days = 4", "retentionSeconds: "),
+        ("queues.tf", "max_receives = 1000", "max_receives = 100", "maxReceives: "),
+        ("queues.tf", "aws_sqs_queue.dead[each.key].arn", '"arn:aws:sqs:r:a:other"', "deadLetterQueue: "),
+        ("bucket.tf", "noncurrent_days = 30", "noncurrent_days = 3", "lifecycle of archive/: "),
+        ("bucket.tf", "      days = 1\n", "      days = 9\n", "lifecycle of uploads/: "),
+        ("bucket.tf", "block_public_acls       = true", "block_public_acls       = false", "publicAccess: "),
+        ("policies.tf", '"PREFIX", local.prefix', '"PREFIX", "x"', "statement "),
+        ("policies.tf", "regworkers-${trimsuffix", "workers-${trimsuffix", "not in Terraform's state"),
+        ("watching.tf", "each.value.threshold", "1234", "holds: "),
+    ],
+)
+def test_a_change_of_the_module_alone_is_a_difference(
+    tmp_path: Path, file: str, before: str, after: str, difference: str
+) -> None:
+    module = tmp_path / "terraform"
+    shutil.copytree(MODULE, module)
+    shutil.copytree(MODULE.parent / "policies", tmp_path / "policies")
+    text = (module / file).read_text()
+    assert before in text
+    (module / file).write_text(text.replace(before, after, 1))
+    told = [text for line in compared("prod", module).differing for text in line.differences]
+    assert any(text.startswith(difference) for text in told), told
+
+
+def test_every_argument_is_one_that_the_provider_knows() -> None:
+    for resource in values("prod")["root_module"]["resources"]:
+        known = set(ARGUMENTS[resource["type"]].split())
+        assert set(resource["values"]) <= known, resource["address"]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_alarm_notifies_the_topics_of_its_severity(environment: Environment) -> None:
+    wanted = {each.name: each.severity for each in alarms(settings_of(environment))}
+    made = {
+        resource["values"]["alarm_name"]: resource["values"]
+        for resource in values(environment)["root_module"]["resources"]
+        if resource["type"] == "aws_cloudwatch_metric_alarm"
+    }
+    topics = {Severity.CRITICAL: ["arn:on-call"], Severity.WARNING: ["arn:team"]}
+    assert {name: alarm["alarm_actions"] for name, alarm in made.items()} == {
+        name: topics[severity] for name, severity in wanted.items()
+    }
+    assert all(alarm["ok_actions"] == alarm["alarm_actions"] for alarm in made.values())
+    assert set(wanted.values()) == set(Severity)
+
+
+def test_every_role_has_fewer_policies_than_aws_attaches_at_most() -> None:
+    hanging = [
+        resource["values"]["role"]
+        for resource in values("prod")["root_module"]["resources"]
+        if resource["type"] == "aws_iam_role_policy_attachment"
+    ]
+    assert max(hanging.count(role) for role in hanging) <= 20
+
+
+def test_the_generated_files_are_those_of_the_settings(tmp_path: Path) -> None:
+    """Otherwise: `python -m regworkers_core.infrastructure.terraform`."""
+    assert {path.name: path.read_bytes() for path in FOLDER.glob("*.json")} == files()
+    assert len(write_files(tmp_path)) == 3
+    assert write_files(tmp_path) == []

@@ -1,0 +1,392 @@
+"""Each condition: when it holds, how urgent it is, what its line says, and when it is not known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from regworkers_core.domain.snapshot import (
+    CampaignState,
+    CertificateState,
+    FailedRun,
+    FuseState,
+    ParityState,
+    SchedulerState,
+    Snapshot,
+    StreamState,
+    TickState,
+    Unread,
+)
+from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.operations.alerts.conditions.causes import DRAIN_OF, NEEDS
+from regworkers_core.operations.alerts.conditions.condition import Judgement
+from regworkers_core.operations.alerts.evaluate import judge
+from regworkers_core.operations.alerts.table import TABLE
+from regworkers_core.operations.health.scheduler import schedule_state
+from regworkers_core.operations.health.system import DRAINS
+from regworkers_core.settings import AlertSettings
+from tests.operations.alerts.conditions.world import (
+    BLIND,
+    DAY,
+    NOW,
+    SETTINGS,
+    WELL,
+    ago,
+    condition,
+    drain,
+    found,
+    given,
+    judged,
+    queue,
+)
+
+READ = [
+    each
+    for each in TABLE
+    if each.name not in ("mongo-away", "dependency-down", "blind", "watcher", "data-loss")
+]
+
+
+@pytest.mark.parametrize("each", TABLE, ids=lambda each: each.name)
+def test_where_all_is_well_no_condition_holds(each: Any) -> None:
+    assert each.judge(given(WELL)) == Judgement()
+
+
+@pytest.mark.parametrize("each", READ, ids=lambda each: each.name)
+def test_what_could_not_be_read_is_not_known(each: Any) -> None:
+    assert isinstance(each.judge(given(BLIND)), Unread)
+
+
+def test_a_dependency_that_does_not_answer() -> None:
+    away = {**WELL.dependencies, "sqs": "does not answer", "redis": "no answer within 3 s"}
+    assert found("dependency-down", replace(WELL, dependencies=away)) == [
+        ("sqs", "critical", "sqs does not answer: does not answer"),
+        ("redis", "warning", "redis does not answer: no answer within 3 s"),
+    ]
+
+
+def scheduler(**facts: Any) -> Snapshot:
+    assert isinstance(WELL.scheduler, SchedulerState)
+    return replace(WELL, scheduler=replace(WELL.scheduler, **facts))
+
+
+def test_daemons_that_are_silent_are_one_finding() -> None:
+    ((subject, severity, line),) = found(
+        "scheduler", scheduler(daemons={"SENSOR": ago(200), "SCHEDULER": None, "ASSET": ago(100)})
+    )
+    assert (subject, severity) == ("daemons", "critical")
+    assert line == ("2 of 3 daemons of Dagster are silent, last heard of: SCHEDULER never, SENSOR 3 min ago")
+
+
+@pytest.mark.parametrize(
+    ("tick", "says"),
+    [
+        (TickState("a", 30.0, ago(100)), None),
+        (TickState("a", 30.0, ago(181)), "ticked 3 min ago, it should every 30 s"),
+        (TickState("a", 3600.0, ago(3 * 3600)), None),
+        (TickState("a", 3600.0, ago(3 * 3600 + 1)), "ticked 3.0 h ago"),
+        (TickState("a", 30.0, None, since=ago(100)), None),
+        (TickState("a", 30.0, None, since=ago(181)), "never ticked"),
+        (TickState("a", 30.0, ago(5), "KeyError"), "the last tick of a failed: KeyError"),
+    ],
+)
+def test_ticks_are_awaited_for_three_intervals(tick: TickState, says: str | None) -> None:
+    lines = [line for _, _, line in found("scheduler", scheduler(ticks=(tick,)))]
+    assert (len(lines) == 1 and says in lines[0]) if says else not lines
+
+
+@pytest.mark.parametrize(
+    ("cron", "interval"), [("*/5 * * * *", 300.0), ("0 * * * *", 3600.0), ("0 9 * * 1", 7 * DAY)]
+)
+@pytest.mark.parametrize("ticked", [False, True])
+def test_a_schedule_is_late_one_interval_and_a_minute_after_it_was_due(
+    cron: str, interval: float, ticked: bool
+) -> None:
+    begun = NOW - 20 * DAY
+    tick = schedule_state("a", cron, begun + 1 if ticked else None, "", begun)
+    due = seconds(tick.due_at or "")
+    assert due is not None and begun < due <= begun + 1 + interval
+
+    def late(moment: float) -> bool:
+        look = replace(scheduler(ticks=(tick,)), at=iso(moment))
+        return any(subject == "a" for subject, _, _ in found("scheduler", look))
+
+    assert not late(begun + 1), "on a fresh start"
+    assert not late(due + interval + 59)
+    assert late(due + interval + 61)
+
+
+def test_what_is_not_known_to_be_switched_on_is_not_late() -> None:
+    judgement = judged("scheduler", scheduler(ticks=(TickState("nightly", DAY, None),)))
+    assert judgement == Judgement(early=frozenset({"nightly"}))
+
+
+def test_who_looks_from_outside_sees_a_sensor_that_looks_no_more() -> None:
+    assert found("watcher", WELL, sensor_seen_at=NOW - 170) == []
+    ((subject, severity, _),) = found("watcher", WELL, sensor_seen_at=NOW - 190)
+    assert (subject, severity) == ("alerts_sensor", "critical")
+
+
+@pytest.mark.parametrize(
+    ("received", "failed", "holds"),
+    [(100, 5, False), (100, 6, True), (30, 2, False), (4, 3, True), (0, 0, False)],
+)
+def test_more_than_one_in_twenty_failed_and_more_than_two(received: int, failed: int, holds: bool) -> None:
+    lines = found("error-rate", replace(WELL, drains=(drain("save", received=received, failed=failed),)))
+    assert bool(lines) is holds
+    if holds:
+        assert f"{failed} of {received} items" in lines[0][2] and lines[0][1] == "critical"
+
+
+def test_a_drain_that_has_stopped_itself_names_the_defect_and_what_starts_it_again() -> None:
+    fuse = FuseState("save", "f1", "DEFECT: KeyError at saver.py:7", ago(60), "run1")
+    ((subject, severity, line),) = found("drain-fuse", replace(WELL, fuses=(fuse,)))
+    assert (subject, severity) == ("save", "critical")
+    for part in ("KeyError at saver.py:7", "fingerprint f1", "`regworkers drain resume save`"):
+        assert part in line
+
+
+def test_batches_that_take_nearly_as_long_as_they_may() -> None:
+    def of(took: float | None, **facts: Any) -> Snapshot:
+        return replace(
+            WELL, drains=(drain("save", batch_p95_seconds=took, batch_limit_seconds=60.0, **facts),)
+        )
+
+    assert found("batch-time", of(48.0)) == []
+    assert found("batch-time", of(48.5)) == [
+        ("save", "warning", "a batch of the drain save takes 48.5 s (p95), its limit is 60 s")
+    ]
+    assert judged("batch-time", of(None, received=5)) == Judgement(
+        unknown={"save": Unread("the drain save has ended no batch")}
+    )
+
+
+def test_a_stream_that_is_read_late() -> None:
+    def of(age: float | None) -> Snapshot:
+        return replace(WELL, stream=StreamState(1, age))
+
+    assert found("stream-lag", of(60)) == []
+    assert [each[1] for each in found("stream-lag", of(61))] == ["critical"]
+    steps = SETTINGS.model_copy(
+        update={"alerts": AlertSettings.model_validate({"severity": {"streamLag": "warning"}})}
+    )
+    assert [each[1] for each in found("stream-lag", of(600), settings=steps)] == ["warning"]
+    assert [each[1] for each in found("stream-lag", of(601), settings=steps)] == ["critical"]
+    assert isinstance(judged("stream-lag", of(None)), Unread)
+
+
+def test_a_queue_above_its_own_threshold() -> None:
+    depths = replace(WELL, queues=(queue("replication-queue", 20_000), queue("selection-queue", 2_001)))
+    assert found("queue-depth", depths) == [
+        ("selection-queue", "warning", "2001 messages wait on selection-queue, above 2000")
+    ]
+
+
+def test_a_dead_letter_queue_that_is_not_empty() -> None:
+    depths = replace(WELL, queues=(queue("replication-queue", 5), queue("analytics-queue-dlq", 2)))
+    assert found("dead-letters", depths) == [
+        ("analytics-queue-dlq", "critical", "2 dead letters on analytics-queue-dlq")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "age", "severity"),
+    [
+        ("replication-queue", 1.9 * DAY, None),
+        ("replication-queue", 2.1 * DAY, "warning"),
+        ("replication-queue", 3.1 * DAY, "critical"),
+        ("replication-queue-dlq", 6.9 * DAY, None),
+        ("replication-queue-dlq", 7.1 * DAY, "warning"),
+        ("analytics-queue", 3.9 * DAY, None),
+        ("analytics-queue", 4.1 * DAY, "warning"),
+        ("analytics-queue", 10.1 * DAY, "critical"),
+        ("analytics-queue", 20 * DAY, "critical"),
+    ],
+)
+def test_the_time_until_a_message_is_lost(name: str, age: float, severity: str | None) -> None:
+    severities = [
+        each[1] for each in found("data-loss", replace(WELL, queues=(queue(name, 1, oldest_seconds=age),)))
+    ]
+    assert severities == ([severity] if severity else [])
+
+
+def test_the_time_until_the_stream_loses_a_record() -> None:
+    ((subject, severity, line),) = found("data-loss", replace(WELL, stream=StreamState(1, 19 * 3600.0)))
+    assert (subject, severity) == ("demand-table-stream", "critical")
+    assert "lost in 5.0 h" in line
+
+
+def test_an_age_that_nobody_knows_is_unknown_of_that_queue_alone() -> None:
+    queues = (
+        queue("replication-queue", 1, oldest_seconds=None),
+        queue("analytics-queue", 0, oldest_seconds=None),
+    )
+    judgement = judged("data-loss", replace(WELL, queues=queues))
+    assert isinstance(judgement, Judgement) and set(judgement.unknown) == {"replication-queue"}
+
+
+def test_the_stream_is_judged_where_queues_are_not_known() -> None:
+    judgement = judged(
+        "data-loss", replace(WELL, queues=Unread("sqs away"), stream=StreamState(1, 20 * 3600.0))
+    )
+    assert isinstance(judgement, Judgement) and len(judgement.findings) == 1
+    assert {"replication-queue", "analytics-queue-dlq"} <= judgement.unknown.keys()
+
+
+def test_a_selection_run_that_failed() -> None:
+    failed = (
+        FailedRun("r1", "draw", ago(60), "spring"),
+        FailedRun("r2", "reconcile_entries", ago(60)),
+        FailedRun("r3", "send_notifications", ago(60)),
+    )
+    subjects = [each[0] for each in found("selection-run", scheduler(failed_runs=failed))]
+    assert subjects == ["draw/spring", "send_notifications"]
+
+
+@pytest.mark.parametrize(
+    ("campaigns", "told", "unknown"),
+    [
+        ((CampaignState("spring", "CLOSED", ago(60), None),), True, False),
+        ((CampaignState("spring", "PROCESSING", ago(60), None),), True, False),
+        ((), True, False),
+        # Done from a terminal, of which Dagster knows nothing.
+        ((CampaignState("spring", "PROCESSING", ago(60), None, open_markets=1),), False, False),
+        ((CampaignState("spring", "COMPLETED", ago(60), None),), False, False),
+        (Unread("mongo away"), False, True),
+    ],
+)
+def test_a_draw_that_failed_is_told_until_it_is_done_by_whomever(
+    campaigns: Any, told: bool, unknown: bool
+) -> None:
+    snapshot = replace(
+        scheduler(failed_runs=(FailedRun("r1", "draw", ago(60), "spring"),)), campaigns=campaigns
+    )
+    judgement = judged("selection-run", snapshot)
+    assert isinstance(judgement, Judgement)
+    assert bool(judgement.findings) is told and bool(judgement.unknown) is unknown
+
+
+@pytest.mark.parametrize(
+    ("state", "still", "holds"),
+    [
+        (CampaignState("c", "PROCESSING", ago(901), None), 0, True),
+        (CampaignState("c", "PROCESSING", ago(899), None), 0, False),
+        (CampaignState("c", "CLOSED", ago(9_000), None), 0, False),
+        # Somebody works on it; somebody did, and has died.
+        (CampaignState("c", "PROCESSING", ago(9_000), None, "run1", lease_beat="1/7"), 59, False),
+        (CampaignState("c", "PROCESSING", ago(9_000), None, "run1", lease_beat="1/7"), 61, True),
+        # It waits for the beacon: the round is to come, was signed just now, and long ago.
+        (CampaignState("c", "PROCESSING", ago(9_000), None, round_due_at=ago(-400)), 0, False),
+        (CampaignState("c", "PROCESSING", ago(9_000), None, round_due_at=ago(899)), 0, False),
+        (CampaignState("c", "PROCESSING", ago(9_000), None, round_due_at=ago(901)), 0, True),
+        # Winners get their codes and messages, which takes no lease; or they do not.
+        (CampaignState("c", "PROCESSING", ago(9_000), None, open_markets=2), 0, False),
+        (
+            CampaignState("c", "PROCESSING", ago(9_000), None, open_markets=2, failed="market m: no codes"),
+            0,
+            True,
+        ),
+    ],
+)
+def test_a_campaign_on_which_nobody_works(state: CampaignState, still: float, holds: bool) -> None:
+    lines = found("campaign-stuck", replace(WELL, campaigns=(state,)), still_seconds={"c": still})
+    assert bool(lines) is holds
+    assert state.failed in "".join(line for _, _, line in lines)
+
+
+@pytest.mark.parametrize(("since", "holds"), [(None, False), (ago(DAY - 60), False), (ago(DAY + 60), True)])
+def test_messages_that_wait_for_a_further_phase_for_a_day(since: str | None, holds: bool) -> None:
+    state = CampaignState("c", "COMPLETED", ago(9_000), None, held_since=since)
+    lines = found("messages-waiting", replace(WELL, campaigns=(state,)))
+    assert [line[:2] for line in lines] == ([("c", "warning")] if holds else [])
+
+
+def test_messages_that_failed() -> None:
+    state = CampaignState("c", "COMPLETED", ago(9_000), None, failed_messages=2)
+    ((subject, severity, line),) = found("messages-failed", replace(WELL, campaigns=(state,)))
+    assert (subject, severity) == ("c", "critical") and "notifications retry c" in line
+
+
+@pytest.mark.parametrize("since", [None, ago(-60)])
+def test_a_campaign_of_which_nobody_knows_since_when_is_unknown(since: str | None) -> None:
+    states = (CampaignState("c", "PROCESSING", since, None),)
+    judgement = judged("campaign-stuck", replace(WELL, campaigns=states))
+    assert isinstance(judgement, Judgement) and set(judgement.unknown) == {"c"}
+
+
+def test_a_draw_that_stopped_at_a_file_that_is_not_its_own_is_told_and_explains_what_follows() -> None:
+    stopped = "draws/c/phase-1/seed.json is missing, the draw wrote ab"
+    state = CampaignState("c", "PROCESSING", ago(9_000), None, stopped=stopped)
+    snapshot = replace(scheduler(failed_runs=(FailedRun("r1", "draw", ago(60), "c"),)), campaigns=(state,))
+    ((subject, severity, line),) = found("draw-input-differs", snapshot)
+    assert (subject, severity) == ("c", "critical") and stopped in line
+    for name in ("campaign-stuck", "selection-run"):
+        judgement = judged(name, snapshot)
+        assert isinstance(judgement, Judgement)
+        assert "draw-input-differs:c" in judgement.findings[0].because
+    assert found("draw-input-differs", replace(WELL, campaigns=(replace(state, stopped=""),))) == []
+
+
+def test_drift_of_which_reconcile_tells() -> None:
+    def of(**differences: int) -> Snapshot:
+        return replace(WELL, parity=ParityState(ago(60), differences))
+
+    ((subject, severity, line),) = found("drift", of(missing=2, not_yet=5, stale=1))
+    assert (subject, severity) == ("replica", "warning")
+    assert line == "the replica differs from its source in 3 entries: 2 missing, 1 stale"
+    assert found("drift", of(missing=100))[0][1] == "critical"
+    assert judged("drift", replace(WELL, parity=None)) == Judgement(early=frozenset({"replica"}))
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (CertificateState("qa", 20.0), []),
+        (CertificateState("qa", 19.9), [("qa-ends", "warning")]),
+        (CertificateState("qa", 4.9), [("qa-ends", "critical")]),
+        (CertificateState("qa", -1.0), [("qa-ends", "critical")]),
+        (CertificateState("qa", None), []),
+        (CertificateState("qa", None, trouble="no such secret"), [("qa-trouble", "warning")]),
+        (CertificateState("qa", 60.0, trouble="another key", unusable=True), [("qa-trouble", "critical")]),
+    ],
+)
+def test_a_certificate_that_ends_or_does_not_fit(state: CertificateState, expected: list[Any]) -> None:
+    lines = found("certificates", replace(WELL, certificates=(state,)))
+    assert [each[:2] for each in lines] == expected
+
+
+@pytest.mark.parametrize("ahead", [-61.0, 61.0, 365 * DAY])
+def test_a_clock_that_is_wrong_judges_no_ages_and_everything_else(ahead: float) -> None:
+    bad = replace(WELL, queues=(queue("analytics-queue-dlq", 2),), stream=StreamState(1, 19 * 3600.0))
+    look = given(bad)
+    unread = judge(condition("data-loss"), look, clock_ahead_seconds=ahead)
+    assert isinstance(unread, Unread) and unread.dependency == "clock"
+    letters = judge(condition("dead-letters"), look, clock_ahead_seconds=ahead)
+    assert isinstance(letters, Judgement) and letters.findings
+    assert isinstance(judge(condition("data-loss"), look, clock_ahead_seconds=50), Judgement)
+
+
+def test_conditions_that_compare_times_say_so() -> None:
+    later = replace(WELL, at=ago(-400 * DAY))
+    changed = {each.name for each in TABLE if each.judge(given(later, sensor_seen_at=NOW)) != Judgement()}
+    assert changed == {"scheduler", "watcher"}
+    assert all(condition(name).timed for name in changed)
+
+
+def test_a_defect_of_one_condition_is_not_known_and_harms_no_other() -> None:
+    def defect(_: Any) -> Judgement:
+        raise KeyError("ada@example.com")
+
+    broken = replace(condition("drift"), judge=defect)
+    answer = judge(broken, given(WELL), clock_ahead_seconds=0)
+    assert answer == Unread("defect in the condition: KeyError")
+
+
+def test_causes_are_those_that_the_drains_name() -> None:
+    assert {spec.name: spec.needs for spec in DRAINS} == NEEDS
+    assert {f"{name}-queue" for name in type(SETTINGS.alerts.queue_depth).model_fields} == {
+        *DRAIN_OF,
+        "notification-queue",
+    }

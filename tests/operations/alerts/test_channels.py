@@ -1,0 +1,106 @@
+"""Channels: what they say, that they keep secrets, and that one that is away is a transient failure."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from regworkers_core.adapters.alert_channels.channels import FileChannel, SlackChannel, classify_slack
+from regworkers_core.adapters.mongo.incidents import Incident
+from regworkers_core.domain.alert import Alert, Change, Severity
+from regworkers_core.domain.reasons import ItemFailure, TransientFailure
+from regworkers_core.engine.dependency import Dependency, RetryPolicy
+
+ALERT = Alert("analytics:kafka", Severity.CRITICAL, "Kafka <b1> & b2 do not answer", "analytics.md")
+INCIDENT = Incident(ALERT, True, 3, "2026-11-25T03:00:00.000Z", "2026-11-25T03:01:00.000Z", None, {})
+
+
+@pytest.fixture
+def slack() -> Iterator[ThreadingHTTPServer]:
+    """A webhook that keeps what it got, and answers with `status`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            server: Any = self.server
+            server.got.append(orjson.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(server.status)
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.got, server.status = [], 200
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def channel(address: str) -> SlackChannel:
+    dependency = Dependency("slack", classify_slack, policy=RetryPolicy(attempts=1))
+    return SlackChannel(
+        address,
+        dependency,
+        environment="qa",
+        docs_url="https://docs.example/regworkers/",
+        timeout_seconds=1.0,
+    )
+
+
+def test_slack_is_told_what_where_since_when_and_what_to_do(slack: Any) -> None:
+    channel(f"http://127.0.0.1:{slack.server_port}/hook").tell(INCIDENT, Change.OPENED)
+    (message,) = slack.got
+    assert message["text"] == "[qa] CRITICAL: Kafka &lt;b1&gt; &amp; b2 do not answer"
+    said = orjson.dumps(message["blocks"]).decode()
+    assert "<https://docs.example/regworkers/analytics.md|what to do>" in said
+    assert "2026-11-25T03:00:00.000Z" in said and "analytics:kafka#3" in said
+
+
+def test_slack_is_told_of_the_end(slack: Any) -> None:
+    channel(f"http://127.0.0.1:{slack.server_port}/hook").tell(INCIDENT, Change.RESOLVED)
+    assert slack.got[0]["text"].startswith("[qa] resolved: ")
+
+
+@pytest.mark.parametrize("status", [500, 429])
+def test_slack_in_trouble_or_overloaded_is_transient(slack: Any, status: int) -> None:
+    slack.status = status
+    with pytest.raises(TransientFailure, match=str(status)):
+        channel(f"http://127.0.0.1:{slack.server_port}/hook").tell(INCIDENT, Change.OPENED)
+
+
+def test_what_slack_refuses_is_the_fault_of_that_message_and_keeps_no_other_from_being_told(
+    slack: Any,
+) -> None:
+    slack.status = 400
+    with pytest.raises(ItemFailure, match="status 400"):
+        channel(f"http://127.0.0.1:{slack.server_port}/hook").tell(INCIDENT, Change.OPENED)
+
+
+def test_nobody_there_is_transient_and_the_address_stays_secret() -> None:
+    with pytest.raises(TransientFailure) as caught:
+        channel("http://127.0.0.1:9/T000/B000/secret").tell(INCIDENT, Change.OPENED)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_holds_one_document_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "alerts.jsonl"
+    file = FileChannel(path)
+    file.tell(INCIDENT, Change.OPENED)
+    file.tell(INCIDENT, Change.RESOLVED)
+    opened, resolved = map(orjson.loads, path.read_bytes().splitlines())
+    assert (opened["change"], opened["key"], opened["severity"]) == (
+        "opened",
+        "analytics:kafka#3",
+        "critical",
+    )
+    assert resolved["change"] == "resolved"

@@ -1,0 +1,379 @@
+"""One entry out of everywhere, killed anywhere and beside all others at work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from regworkers_core.adapters.aws.entry_claims import EntryClaims
+from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, decode
+from regworkers_core.domain.order import lenient_order
+from regworkers_core.eligibility.subject import Identity
+from regworkers_core.engine.held_lease import held_lease
+from regworkers_core.operations.erasure.erase import erase
+from regworkers_core.operations.erasure.ledger import PREFIX
+from regworkers_core.replication.reconcile import Accept, Kind, reconcile
+from regworkers_core.replication.reconcile.flow import Reconciliation
+from regworkers_core.replication.reconcile.sides import Sides
+from regworkers_core.replication.reconcile.undo import Now, undo_acceptance
+from regworkers_core.replication.save.saver import Saver
+from regworkers_core.replication.send import send_keys
+from regworkers_core.replication.settled import settled
+from regworkers_core.replication.trace import trace_entry
+from regworkers_core.runtime import Runtime
+from tests.operations.dead_letters.world import fresh
+from tests.operations.erasure.world import (
+    CODE,
+    COMPARABLE,
+    MAIL_ONCE,
+    MARKET,
+    OLD,
+    OTHER,
+    REF,
+    Killed,
+    bodies,
+    claim,
+    dead_letters,
+    draw,
+    enter,
+    erased,
+    items,
+    killed_at,
+    plant,
+    sort_keys,
+)
+from tests.support.drains import replicate_all, run
+from tests.support.entries import document, key, put, source
+
+E1 = key("e1")
+STEPS = (
+    "erase.after_ledger",
+    "erase.after_invites",
+    "erase.after_claims",
+    "erase.after_tombstone",
+    "erase.after_messages",
+    "erase.after_entry",
+    "erase.after_superseded",
+    "erase.after_failures",
+    "erase.after_staged",
+    "erase.after_event",
+    "erase.after_letters",
+)
+
+
+def nothing_is_left(runtime: Runtime) -> None:
+    """Of the fan; and all of the others is."""
+    assert sort_keys(runtime) == {OTHER.sk, "INVITE#email#other@example.com"}
+    stands = document(runtime, E1)
+    assert stands is not None and {"deletedAt", "erasedAt"} <= set(stands)
+    assert not {"email", "ref", "firstName", "_identity"} & set(stands)
+    assert document(runtime, OTHER) is not None and source(runtime, OTHER) is not None
+    assert runtime.superseded_entries.of_entry(E1) == []
+    assert runtime.dead_letters.of_entry(E1) == [] and len(runtime.dead_letters.of_entry(OTHER)) == 2
+
+
+def lines(runtime: Runtime) -> list[str]:
+    """Of the ledger, without what says that they came to their end."""
+    return [name for name in runtime.objects.list(PREFIX) if name.endswith(".jsonl")]
+
+
+def test_a_dry_run_counts_and_changes_nothing(runtime: Runtime) -> None:
+    plant(runtime, E1)
+    draw(runtime, E1)
+    dead_letters(runtime, E1)
+    before, replica = items(runtime), document(runtime, E1)
+    report = erase(runtime, E1, dry_run=True)
+    assert report.numbers == {
+        "entryInTheDemandTable": 1,
+        "entryInTheReplica": 1,
+        "invites": 3,
+        "claims": 3,
+        "messagesSuperseded": 1,
+        "supersededEntries": 1,
+        "recordedFailures": 2,
+        "stagedRows": 0,
+        "deadLetters": 5,
+        "copies": 6,
+    }
+    assert items(runtime) == before and document(runtime, E1) == replica
+    assert runtime.objects.list(PREFIX) == [] and report.erased_at == ""
+    assert len(bodies(runtime, "replication-queue")) == 4, "the look gave all of them back"
+
+
+def test_everything_of_the_fan_goes_and_all_of_the_others_stays(runtime: Runtime) -> None:
+    plant(runtime, E1)
+    report = erased(runtime, E1)
+    assert report.finished, report.as_dict()
+    nothing_is_left(runtime)
+    assert report.taken.invites == 3, f"also that of {MAIL_ONCE}, which the entry had before"
+    # The stream's removal arrives later, and the state is told of as removed once.
+    replicate_all(runtime)
+    nothing_is_left(runtime)
+    told = [
+        event
+        for message in runtime.queue(runtime.names.analytics_queue).receive(10, 0, 30)
+        for event in decode(message.body, MessageType.PUBLISH).items
+        if event["type"] == "entry.removed"
+    ]
+    assert {event["data"]["createdAt"] for event in told} == {OLD}
+    assert len({event["id"] for event in told}) == 1
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_after_any_step_the_same_command_goes_on(runtime: Runtime, step: str) -> None:
+    plant(runtime, E1)
+    with pytest.raises(Killed):
+        erased(runtime, E1, on_step=killed_at(step))
+    (line,) = lines(runtime)
+    report = erased(runtime, E1)
+    assert report.finished, report.as_dict()
+    nothing_is_left(runtime)
+    assert lines(runtime) == [line], "it is one erasure, of one time"
+    assert erased(runtime, E1).finished and lines(runtime) == [line]
+
+
+def test_what_it_could_not_find_it_says_and_an_unknown_entry_is_not_buried(runtime: Runtime) -> None:
+    report = erased(runtime, key("unknown"))
+    assert not report.known and not report.finished
+    assert document(runtime, key("unknown")) is None and runtime.objects.list(PREFIX) == []
+
+
+@pytest.mark.parametrize("odd", [{"version": 2**70}, {"createdAt": [OLD]}])
+def test_an_entry_that_replication_refuses_is_erased_too(runtime: Runtime, odd: dict[str, Any]) -> None:
+    enter(runtime, E1, **odd)
+    assert erased(runtime, E1).finished
+    assert source(runtime, E1) is None and "email" not in (document(runtime, E1) or {})
+
+
+def test_an_entry_that_its_writer_removed_before_is_erased_by_what_is_left(runtime: Runtime) -> None:
+    plant(runtime, E1)
+    runtime.demand_table.remove(E1, source(runtime, E1) or {})
+    replicate_all(runtime)
+    report = erased(runtime, E1)
+    assert report.finished and report.taken.superseded == 1
+    assert any("mail address is not known" in note for note in report.notes)
+    assert (document(runtime, E1) or {})["erasedAt"] == report.erased_at
+    assert erased(runtime, E1).notes == [], "a repeat has nothing to add"
+
+
+def test_an_entry_that_never_reached_the_replica_gets_a_tombstone_at_once(runtime: Runtime) -> None:
+    enter(runtime, E1)
+    assert erased(runtime, E1).finished
+    # Its first state and its removal are still in the stream.
+    replicate_all(runtime)
+    stands = document(runtime, E1)
+    assert stands is not None and "email" not in stands and "erasedAt" in stands
+
+
+def test_a_save_drain_that_has_read_the_entry_before_cannot_bring_it_back(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter(runtime, E1)
+    run(runtime, "enqueue")
+    read = Saver._read
+
+    def read_and_be_held_up(saver: Saver, *arguments: Any) -> Any:
+        found = read(saver, *arguments)
+        monkeypatch.setattr(Saver, "_read", read)
+        assert erased(runtime, E1).taken.source == 1
+        return found
+
+    monkeypatch.setattr(Saver, "_read", read_and_be_held_up)
+    run(runtime, "save")
+    replicate_all(runtime)
+    stands = document(runtime, E1)
+    assert stands is not None and "email" not in stands and "erasedAt" in stands
+
+
+def test_a_writer_that_changes_the_entry_meanwhile_does_not_save_it(runtime: Runtime) -> None:
+    plant(runtime, E1)
+    changes = iter(["second@quixilla-mail.example"])
+
+    def change(step: str) -> None:
+        if step == "erase.after_messages" and (mail := next(changes, None)):
+            enter(runtime, E1, version=2, email=mail)
+            claim(runtime, E1, Identity.EMAIL, mail)
+
+    report = erased(runtime, E1, on_step=change)
+    assert report.finished and report.taken.claims == 4
+    nothing_is_left(runtime)
+    replicate_all(runtime)
+    nothing_is_left(runtime)
+
+
+def test_a_new_registration_is_let_in_and_an_erasure_that_goes_on_leaves_it_alone(runtime: Runtime) -> None:
+    plant(runtime, E1)
+    with pytest.raises(Killed):
+        erased(runtime, E1, on_step=killed_at("erase.after_entry"))
+    later = "2126-05-01T00:00:00.000Z"
+    enter(runtime, E1, createdAt=later, updatedAt=later, ref="another-ref")
+    report = erased(runtime, E1)
+    assert not report.finished and report.registered_again == later
+    replicate_all(runtime)
+    stands = document(runtime, E1)
+    assert stands is not None and stands["ref"] == "another-ref" and stands["erasedAt"] == report.erased_at
+    assert trace_entry(runtime, E1)["verdict"] == "in_sync"
+    # Asked for once more, it is an erasure of its own.
+    again = erased(runtime, E1)
+    assert again.finished and again.erased_at >= later
+    assert source(runtime, E1) is None and len(lines(runtime)) == 2
+
+
+def test_a_claim_that_a_registration_may_rely_on_is_waited_for(runtime: Runtime) -> None:
+    enter(runtime, E1)
+    young = claim(runtime, E1, Identity.EMAIL, COMPARABLE, age=10.0)
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        # Meanwhile another writer takes it over.
+        claims = EntryClaims(
+            runtime.dynamodb,
+            runtime.dynamodb,
+            runtime.dependency("dynamodb"),
+            runtime.names.demand_table,
+            policy=runtime.policy,
+        )
+        assert claims.claim(type(young)(young.key, "another", young.claimed_at + 30, "new"), young)
+
+    report = erased(runtime, E1, sleep=sleep)
+    assert report.finished and report.taken.claims == 0
+    assert 40 < waited[0] < 60
+    assert young.key[1] in sort_keys(runtime), "it is another entry's by now"
+
+
+def test_messages_that_were_not_sent_never_are_and_the_code_is_listed(runtime: Runtime) -> None:
+    plant(runtime, E1)
+    draw(runtime, E1)
+    report = erased(runtime, E1)
+    assert [(each.code, each.market_id, each.status) for each in report.codes] == [
+        (CODE, "berlin", "ASSIGNED")
+    ]
+    row = runtime.database["outbox"].find_one({"_id": MARKET.key(REF)})
+    assert (row["status"], row["why"]) == ("SUPERSEDED", "erased")
+    assert runtime.outbox.statuses([MARKET.key("other")]) == {MARKET.key("other"): "PENDING"}
+    assert {"outbox", "selections", "codes", "s3 draws/"} <= {each.where for each in report.stays}
+    # What it holds is no less after it.
+    assert runtime.database["codes"].find_one({"_id": CODE})["status"] == "ASSIGNED"
+
+
+def test_a_message_that_was_sent_stays_sent(runtime: Runtime) -> None:
+    plant(runtime, E1)
+    draw(runtime, E1, status="SENT")
+    assert erased(runtime, E1).taken.messages == 0
+    assert runtime.outbox.statuses([MARKET.key(REF)]) == {MARKET.key(REF): "SENT"}
+
+
+def test_while_a_draw_is_at_work_its_sender_is_left_to_supersede_the_messages(runtime: Runtime) -> None:
+    plant(runtime, E1)
+    draw(runtime, E1)
+    with held_lease(runtime.leases, "draw-summer", "a draw", lease_seconds=1.0):
+        report = erased(runtime, E1)
+    assert report.finished and "its sender supersedes" in report.notes[0]
+    assert (document(runtime, E1) or {})["erasedAt"], "which is what the sender looks at"
+
+
+def test_dead_letters_lose_what_is_about_the_fan_and_keep_the_rest(runtime: Runtime) -> None:
+    plant(runtime, E1)
+    dead_letters(runtime, E1)
+    report = erased(runtime, E1)
+    assert report.finished and (report.letters.letters, report.letters.copies) == (5, 6)
+    left = bodies(runtime, "replication-queue")
+    assert len(left) == 2
+    for body in left:
+        (item,) = decode(body, MessageType.REPLICATE).items
+        assert item["sk"] == OTHER.sk
+    assert bodies(runtime, "notification-queue") == bodies(runtime, "analytics-queue") == []
+    (name,) = runtime.objects.list("dead-letters/")
+    kept = [orjson.loads(line) for line in runtime.objects.get_bytes(name).splitlines()]
+    assert len(kept) == 2 and all(E1.sk not in line["body"] for line in kept)
+
+
+def test_letters_that_others_hold_are_told_and_a_repeat_takes_them(runtime: Runtime) -> None:
+    plant(runtime, E1)
+    dead_letters(runtime, E1)
+    queue = runtime.queue(runtime.names.dead_letter_queue(runtime.names.replication_queue))
+    held = queue.receive(10, 0, 30)
+    report = erased(runtime, E1)
+    assert not report.finished and queue.name in report.left[0]
+    queue.change_visibility([(message, 0) for message in held])
+    assert erased(runtime, E1).finished
+
+
+def test_reconcile_names_it_repairs_nothing_and_the_draw_does_not_wait_for_it(runtime: Runtime) -> None:
+    image = enter(runtime, E1)
+    replicate_all(runtime)
+    assert erased(runtime, E1).finished
+    replicate_all(runtime)
+    put(runtime, E1, **{**image, "needsReplication": False})
+    replicate_all(runtime)
+    result = reconcile(runtime, "summer", repair=True)
+    assert result.counts[Kind.ERASED] == 1 and sum(result.counts.values()) == 1 and result.adds_up
+    assert not result.clean and "erase --pending" in result.explanations[Kind.ERASED]
+    assert result.repair is not None and (result.repair.sent, result.repair.tombstones_deleted) == (0, 0)
+    assert settled(runtime, "summer", sleep=lambda _seconds: None).open == ()
+    traced = trace_entry(runtime, E1)
+    assert traced["verdict"] == "erased" and "erase --pending" in traced["command"]
+
+
+def test_a_former_version_that_was_copied_too_late_is_not_brought_back(runtime: Runtime) -> None:
+    plant(runtime, E1)
+    rows = list(runtime.database["superseded_entries"].find())
+    assert erased(runtime, E1).finished
+    runtime.database["superseded_entries"].insert_many(rows)
+    runtime.database["campaigns"].insert_one({"_id": "summer", "slug": "summer"})
+    looked = undo_acceptance(runtime)
+    assert looked.counts[Now.ERASED] == 1 and not looked.clean
+    done = undo_acceptance(runtime, confirmed=0)
+    assert done.restored == 0 and runtime.superseded_entries.of_entry(E1) == []
+    assert "email" not in (document(runtime, E1) or {})
+
+
+def test_an_acceptance_that_copies_while_the_fan_is_erased_keeps_no_copy(runtime: Runtime) -> None:
+    enter(runtime, E1, createdAt=OLD, version=3)
+    replicate_all(runtime)
+    enter(runtime, E1, createdAt=OLD, version=2)
+    flow = Reconciliation(
+        Sides(runtime.demand_table, runtime.replica, runtime.dead_letters),
+        runtime.queue(runtime.names.replication_queue),
+        runtime.settings.replication.model_copy(update={"lag_objective_seconds": 0.05}),
+        superseded=runtime.superseded_entries,
+        visibility_seconds=1,
+        # Between the copy and the lowering; what the erasure finds is put back, as if it had looked before.
+        on_step=lambda step: erased_before_the_copy(runtime) if step == "accept.after_keep" else None,
+    )
+    result = flow.run("summer", repair=True, accept=Accept(1))
+    assert result.acceptance is not None and result.acceptance.accepted == 0
+    assert runtime.superseded_entries.of_entry(E1) == []
+    stands = document(runtime, E1)
+    assert stands is not None and "email" not in stands and stands["erasedAt"]
+
+
+def erased_before_the_copy(runtime: Runtime) -> None:
+    copies = list(runtime.database["superseded_entries"].find())
+    assert len(copies) == 1 and erased(runtime, E1).finished
+    runtime.database["superseded_entries"].insert_many(copies)
+
+
+def test_a_writer_whose_clock_is_ahead_is_told_of(runtime: Runtime) -> None:
+    ahead = "2126-01-01T00:00:00.000Z"
+    enter(runtime, E1, createdAt=ahead, updatedAt=ahead)
+    replicate_all(runtime)
+    report = erased(runtime, E1)
+    assert report.finished and report.erased_at == ahead
+    assert any(ahead in note for note in report.notes)
+
+
+def test_a_key_on_the_queue_is_refused_without_an_event_of_the_fan(runtime: Runtime) -> None:
+    image = enter(runtime, E1)
+    replicate_all(runtime)
+    assert erased(runtime, E1).finished
+    put(runtime, E1, **image)
+    fresh(runtime)
+    runtime.replica.erase(E1, lenient_order(image), at=OLD, run_id="test")
+    send_keys(runtime.queue(runtime.names.replication_queue), [ReplicationItem(E1, Op.UPSERT)])
+    report = run(runtime, "save")
+    assert report.counts["resurrected"] == 1 and report.counts["events"] == 0
+    assert (source(runtime, E1) or {})["needsReplication"] is True, "nothing says that it was replicated"

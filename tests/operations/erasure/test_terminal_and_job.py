@@ -1,0 +1,99 @@
+"""`regworkers erase` and the job `erase_entry`: dry runs first, words to type, and nothing of a fan in what is said."""
+
+from __future__ import annotations
+
+import pytest
+
+from regworkers_core.runtime import Runtime
+from tests.dagster.support import job, use
+from tests.operations.erasure.world import CODE, FAN, draw, enter, plant
+from tests.support.entries import document, key, put, source
+from tests.support.terminal import regworkers
+
+E1 = key("e1")
+JSON = ("--format", "json")
+
+
+def test_without_a_word_it_only_says_what_it_would_do(runtime: Runtime) -> None:
+    plant(runtime, E1)
+    looked = regworkers(runtime, "erase", "summer", "e1", *JSON)
+    assert looked.code == 0 and looked.document["dryRun"] and looked.document["takenOut"]["invites"] == 3
+    assert source(runtime, E1) is not None and runtime.operator_actions.history() == []
+    assert "--confirm e1" in regworkers(runtime, "erase", "summer", "e1").stdout
+
+
+def test_with_the_entry_s_id_it_erases_and_lists_what_stays_and_the_codes(runtime: Runtime) -> None:
+    plant(runtime, E1)
+    draw(runtime, E1)
+    wrong = regworkers(runtime, "erase", "summer", "e1", "--confirm", "e2")
+    assert wrong.code == 2 and source(runtime, E1) is not None
+    done = regworkers(runtime, "erase", "summer", "e1", "--confirm", "e1")
+    assert done.code == 0 and source(runtime, E1) is None
+    for words in ("recovery", "what stays", CODE, "erased, as of"):
+        assert words in done.stdout
+    said = done.stdout + done.stderr
+    assert not [value for value in FAN.values() if value in said]
+    (action,) = runtime.operator_actions.history()
+    assert (action.what, action.target, action.result["finished"]) == ("erase", "summer:e1", True)
+    assert not [value for value in (*FAN.values(), CODE) if value in str(action)]
+
+
+def test_an_id_may_begin_with_a_dash(runtime: Runtime) -> None:
+    dashed = key("-e1")
+    enter(runtime, dashed)
+    assert regworkers(runtime, "erase", "summer", "-e1").code == 0
+    assert regworkers(runtime, "erase", "summer", "-e1", "--confirm", "-e1").code == 0
+    assert source(runtime, dashed) is None
+
+
+def test_an_unknown_entry_is_a_finding(runtime: Runtime) -> None:
+    assert regworkers(runtime, "erase", "summer", "unknown", *JSON).code == 1
+    done = regworkers(runtime, "erase", "summer", "unknown", "--confirm", "unknown")
+    assert done.code == 1 and document(runtime, key("unknown")) is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("summer",),
+        ("summer", "e1", "--campaign", "summer"),
+        ("summer", "e1", "--pending"),
+        ("--pending", "--confirm", "all"),
+        ("replay", "--confirm", "-1"),
+        ("summer:x", "e1"),
+    ],
+)
+def test_a_wrong_call_is_one_line(runtime: Runtime, words: tuple[str, ...]) -> None:
+    answer = regworkers(runtime, "erase", *words)
+    assert answer.code == 2 and len(answer.stderr.strip().splitlines()) == 1, answer
+
+
+def test_what_came_back_is_a_finding_until_its_number_is_typed(runtime: Runtime) -> None:
+    image = enter(runtime, E1)
+    assert regworkers(runtime, "erase", "summer", "e1", "--confirm", "e1").code == 0
+    put(runtime, E1, **image)
+    for words in (("--pending",), ("replay",)):
+        looked = regworkers(runtime, "erase", *words)
+        assert looked.code == 1 and f"erase {words[0]} --confirm 1" in looked.stdout
+    assert regworkers(runtime, "erase", "--pending", "--confirm", "1", *JSON).document["done"] == 1
+    assert regworkers(runtime, "erase", "--pending").code == 0
+    assert regworkers(runtime, "erase", "replay").code == 0
+
+
+def test_the_job_takes_ids_and_tells_numbers(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(runtime, E1)
+    draw(runtime, E1)
+    use(monkeypatch, runtime)
+    config = {"campaign_id": "summer", "entry_id": "e1"}
+    looked = job("erase_entry").execute_in_process(run_config={"ops": {"erase": {"config": config}}})
+    assert looked.success and source(runtime, E1) is not None
+    wrong = {"ops": {"erase": {"config": {**config, "confirm": "e2"}}}}
+    assert not job("erase_entry").execute_in_process(run_config=wrong, raise_on_error=False).success
+    right = {"ops": {"erase": {"config": {**config, "confirm": "e1"}}}}
+    done = job("erase_entry").execute_in_process(run_config=right)
+    assert done.success and source(runtime, E1) is None
+    told = str([event.event_specific_data for event in done.all_events])
+    assert "entryInTheDemandTable" in told
+    assert not [value for value in (*FAN.values(), CODE) if value in told]
+    assert [each.what for each in runtime.operator_actions.history()] == ["erase_entry"]

@@ -1,0 +1,144 @@
+"""One look at everything, on real servers and on none."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from regworkers_core import runtime
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.snapshot import SchedulerState, Unread
+from regworkers_core.operations.health.at_once import at_once
+from regworkers_core.operations.health.status import DEPENDENCIES, impatient
+from regworkers_core.operations.health.system import DRAINS, read_system
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import Settings
+from tests.support.drains import replicate_all, run
+from tests.support.entries import key, put
+from tests.support.runtimes import test_settings
+from tests.support.shared import emptied, shared_namespace
+
+SCHEDULER = SchedulerState({"SENSOR": None})
+
+
+def no_scheduler() -> SchedulerState:
+    raise UsageError("no Dagster address: set REGWORKERS_DAGSTER__URL")
+
+
+@pytest.fixture(scope="module")
+def namespace() -> Iterator[Runtime]:
+    with shared_namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def world(namespace: Runtime) -> Runtime:
+    return emptied(namespace)
+
+
+def test_a_look_at_a_system_that_has_worked(world: Runtime) -> None:
+    put(world, key("e1"))
+    put(world, key("bad"), email=None)
+    replicate_all(world)
+    found = read_system(Runtime(impatient(world.settings)), lambda: SCHEDULER)
+    assert dict(found.dependencies) == dict.fromkeys(DEPENDENCIES)
+    assert not isinstance(found.queues, Unread)
+    queues = {state.name: state for state in found.queues}
+    assert len(queues) == 8 and sum(state.is_dead_letter for state in found.queues) == 4
+    dead = queues[world.names.dead_letter_queue(world.names.replication_queue)]
+    assert dead.waiting == 1 and dead.retention_seconds == 14 * 24 * 3600
+    assert dead.oldest_seconds is not None and dead.oldest_seconds < 600
+    assert queues[world.names.replication_queue].oldest_seconds == 0.0, "where nothing waits, nothing is old"
+    assert not isinstance(found.stream, Unread) and found.stream.shards >= 1
+    assert found.stream.iterator_age_seconds == 0.0
+    assert not isinstance(found.leases, Unread)
+    assert any(lease.name.startswith("SHARD#") and lease.position for lease in found.leases)
+    assert not isinstance(found.drains, Unread)
+    drains = {drain.name: drain for drain in found.drains}
+    assert set(drains) == {spec.name for spec in DRAINS}
+    save = drains["save"]
+    assert (save.received, save.failed, save.active_runs) == (2, 1, 0)
+    assert save.batch_p95_seconds is not None and save.batch_limit_seconds == 2.0
+    assert drains["notifications"].last_seen_at is None
+    assert found.campaigns == () and found.parity is None and found.scheduler is SCHEDULER
+    assert not isinstance(found.certificates, Unread)
+    assert [(each.days_left, each.trouble) for each in found.certificates] == [(None, "")]
+
+
+def test_libraries_that_take_long_to_import_are_no_outage(
+    world: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(name: str) -> None:
+        make = getattr(runtime, name)
+
+        def made(*given: Any) -> Any:
+            time.sleep(1.5)
+            return make(*given)
+
+        monkeypatch.setattr(runtime, name, made)
+
+    slowly("mongo_client")
+    slowly("redis_client")
+    found = read_system(Runtime(impatient(world.settings)), lambda: SCHEDULER, within_seconds=2.5)
+    assert {name: found.dependencies[name] for name in ("mongo", "redis")} == {"mongo": None, "redis": None}
+
+
+def test_what_drains_did_earlier_is_still_known_after_the_window(world: Runtime) -> None:
+    run(world, "enqueue")
+    later = Runtime(impatient(world.settings), clock=lambda: world.clock() + 900)
+    drains = read_system(later, lambda: SCHEDULER).drains
+    assert not isinstance(drains, Unread)
+    (enqueue,) = [drain for drain in drains if drain.name == "enqueue"]
+    assert (enqueue.received, enqueue.batch_p95_seconds) == (0, None)
+    assert enqueue.last_seen_at is not None
+
+
+def test_everybody_away_is_read_as_unread_and_never_as_empty() -> None:
+    closed = {
+        "aws": "http://127.0.0.1:1",
+        "mongo": "mongodb://127.0.0.1:1",
+        "redis": "redis://127.0.0.1:1",
+        "kafka": "127.0.0.1:1",
+    }
+    runtime = Runtime(test_settings("t-", closed, mongo={"server_selection_timeout_seconds": 0.2}))
+    found = read_system(runtime, no_scheduler)
+    assert set(found.dependencies) == set(DEPENDENCIES) and all(found.dependencies.values())
+    sections = (found.queues, found.stream, found.leases, found.drains, found.campaigns, found.parity)
+    assert all(isinstance(section, Unread) and section.why for section in sections)
+    assert found.scheduler == Unread("no Dagster address: set REGWORKERS_DAGSTER__URL", "dagster")
+    asked = (found.queues, found.leases, found.drains, found.campaigns, found.parity)
+    assert [each.dependency for each in asked if isinstance(each, Unread)] == [
+        "sqs",
+        "dynamodb",
+        "mongo",
+        "mongo",
+        "mongo",
+    ]
+    assert len(found.unread_queues) == 8
+
+
+def test_without_any_address_there_is_nobody_to_ask() -> None:
+    with pytest.raises(UsageError, match="regworkers local up"):
+        read_system(Runtime(Settings(environment="local-dev")), no_scheduler)
+
+
+def test_who_hangs_or_fails_keeps_nobody_else_from_being_read() -> None:
+    let_go = threading.Event()
+
+    def fail() -> int:
+        raise TransientFailure("mongo", "away")
+
+    def defect() -> int:
+        raise ValueError("text of a driver with somebody's name")
+
+    readers = {"hangs": let_go.wait, "fails": fail, "defect": defect, "fine": lambda: 7}
+    found = at_once(readers, 0.2, lambda name: f"asked by {name}")
+    let_go.set()
+    assert found["hangs"] == Unread("no answer within 0.2 s", "asked by hangs")
+    assert found["fails"] == Unread("mongo: away", "mongo")
+    assert found["defect"] == Unread("defect in reading it: ValueError")
+    assert found["fine"] == 7

@@ -1,0 +1,274 @@
+"""What is read of Dagster, from outside and from its own storage."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import graphql
+import orjson
+import pytest
+from dagster_graphql.schema import create_schema
+
+from regworkers_core.adapters.dagster_api import DagsterApi, classify_dagster
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.snapshot import SELECTION_JOBS, FailedRun, TickState
+from regworkers_core.engine.dependency import Dependency, RetryPolicy
+from regworkers_core.operations.health.scheduler import QUERY, latest_query, read_scheduler
+from regworkers_dagster.operations.scheduler import scheduler_of
+
+NOW = 1_800_000_000.0
+STANDS, MENDED, OLDER, REFUSED = "run-stands", "run-mended", "run-older", "run-refused"
+
+
+def failed_run(run_id: str, job: str, partition: str = "") -> dict[str, Any]:
+    tags = [{"key": "dagster/partition", "value": partition}] if partition else []
+    return {"runId": run_id, "jobName": job, "status": "FAILURE", "endTime": NOW - 60, "tags": tags}
+
+
+def refused(run: dict[str, Any]) -> dict[str, Any]:
+    return {**run, "tags": [*run["tags"], {"key": "regworkers/refused", "value": "request"}]}
+
+
+def state(status: str, *ticks: Mapping[str, Any]) -> dict[str, Any]:
+    return {"status": status, "ticks": list(ticks)}
+
+
+ANSWER = {
+    "instance": {
+        "daemonHealth": {
+            "allDaemonStatuses": [
+                {"daemonType": "SENSOR", "required": True, "lastHeartbeatTime": NOW},
+                {"daemonType": "BACKFILL", "required": True, "lastHeartbeatTime": None},
+                {"daemonType": "FRESHNESS_DAEMON", "required": False, "lastHeartbeatTime": None},
+            ]
+        }
+    },
+    "repositoriesOrError": {
+        "__typename": "RepositoryConnection",
+        "nodes": [
+            {
+                "sensors": [
+                    {
+                        "name": "save_entries_sensor",
+                        "minIntervalSeconds": 3,
+                        "sensorState": state(
+                            "RUNNING", {"timestamp": NOW, "error": {"className": "KeyError"}}
+                        ),
+                    },
+                    {"name": "off", "minIntervalSeconds": 3, "sensorState": state("STOPPED")},
+                ],
+                "schedules": [
+                    {
+                        "name": "nightly",
+                        "cronSchedule": "40 3 * * *",
+                        "scheduleState": {
+                            **state("RUNNING"),
+                            "typeSpecificData": {"startTimestamp": NOW},
+                        },
+                    }
+                ],
+            }
+        ],
+    },
+    "failed": {
+        "results": [
+            failed_run(STANDS, "draw", 'a "quoted" one'),
+            failed_run(MENDED, "save_entries"),
+            refused(failed_run(REFUSED, "top_up")),
+        ]
+    },
+    # Of the latest failures of all the draw may be missing.
+    "failed_draw": {
+        "results": [failed_run(STANDS, "draw", 'a "quoted" one'), failed_run(OLDER, "draw", "b")]
+    },
+    **{f"failed_{job}": {"results": []} for job in SELECTION_JOBS if job != "draw"},
+    "queued": {"count": 4},
+}
+LATEST = {
+    # What was refused since then ends no failure.
+    "work0": {"results": [refused(failed_run(REFUSED, "draw")), failed_run(STANDS, "draw")]},
+    "work1": {"results": [failed_run("a later one", "save_entries"), failed_run(MENDED, "save_entries")]},
+    "work2": {"results": [failed_run(OLDER, "draw")]},
+}
+
+
+class FakeApi:
+    def __init__(self, *answers: dict[str, Any]) -> None:
+        self._answers = iter(answers)
+        self.variables: list[Mapping[str, Any] | None] = []
+
+    def ask(self, query: str, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        self.variables.append(variables)
+        return next(self._answers)
+
+
+def test_daemons_ticks_and_the_failures_that_stand_are_read_from_outside() -> None:
+    api: Any = FakeApi(ANSWER, LATEST)
+    found = read_scheduler(api, NOW)
+    assert dict(found.daemons) == {"SENSOR": "2027-01-15T08:00:00.000Z", "BACKFILL": None}
+    assert found.ticks == (
+        TickState("save_entries_sensor", 3.0, "2027-01-15T08:00:00.000Z", "KeyError"),
+        TickState(
+            "nightly", 86400.0, None, since="2027-01-15T08:00:00.000Z", due_at="2027-01-16T03:40:00.000Z"
+        ),
+    )
+    assert found.failed_runs == (
+        FailedRun(STANDS, "draw", "2027-01-15T07:59:00.000Z", 'a "quoted" one'),
+        FailedRun(OLDER, "draw", "2027-01-15T07:59:00.000Z", "b"),
+    )
+    assert found.queued_runs == 4
+    day, (since, _) = 24 * 3600, api.variables
+    assert since["since_draw"] == NOW - 7 * day
+    assert {since["since"], *(since[f"since_{job}"] for job in SELECTION_JOBS[1:])} == {NOW - day}
+
+
+def test_a_dagster_without_its_code_is_not_one_without_sensors() -> None:
+    api: Any = FakeApi({**ANSWER, "repositoriesOrError": {"__typename": "PythonError"}})
+    with pytest.raises(TransientFailure, match="no code location"):
+        read_scheduler(api, NOW)
+
+
+def test_every_question_fits_what_this_dagster_answers() -> None:
+    schema = create_schema().graphql_schema
+    for query in (QUERY, latest_query([("draw", 'a "quoted" one'), ("save_entries", "")])):
+        assert graphql.validate(schema, graphql.parse(query)) == []
+
+
+@contextmanager
+def http_answer(status: int, body: bytes) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def api_at(url: str) -> DagsterApi:
+    dependency = Dependency("dagster", classify_dagster, policy=RetryPolicy(attempts=1))
+    return DagsterApi(url, dependency, timeout_seconds=5.0)
+
+
+def test_dagster_is_asked_under_its_address() -> None:
+    with http_answer(200, orjson.dumps({"data": {"version": "1"}})) as url:
+        assert api_at(url).ask("{ version }") == {"version": "1"}
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(502, b"gateway"), (200, b"<html>"), (200, b'{"data": null, "errors": [{}]}'), (200, b"[]")],
+)
+def test_what_is_no_answer_is_an_outage(status: int, body: bytes) -> None:
+    with http_answer(status, body) as url, pytest.raises(TransientFailure, match="dagster"):
+        api_at(url).ask("{ version }")
+
+
+def test_nobody_there_a_refusal_and_no_address_are_told_apart() -> None:
+    with pytest.raises(TransientFailure, match="dagster"):
+        api_at("http://127.0.0.1:1").ask("{ version }")
+    with http_answer(403, b"") as url, pytest.raises(UsageError, match="refuses us"):
+        api_at(url).ask("{ version }")
+    with pytest.raises(UsageError, match="REGWORKERS_DAGSTER__URL"):
+        api_at("").ask("{ version }")
+
+
+@dg.op
+def nothing() -> None:
+    """Never run."""
+
+
+@dg.job
+def mended() -> None:
+    nothing()
+
+
+@dg.job
+def broken() -> None:
+    nothing()
+
+
+@dg.job
+def draw() -> None:
+    nothing()
+
+
+@dg.sensor(job=mended, minimum_interval_seconds=7, default_status=dg.DefaultSensorStatus.RUNNING)
+def on() -> dg.SkipReason:
+    return dg.SkipReason("nothing to do")
+
+
+@dg.sensor(job=mended)
+def off() -> dg.SkipReason:
+    return dg.SkipReason("nothing to do")
+
+
+NIGHTLY = dg.ScheduleDefinition(
+    name="nightly",
+    job=mended,
+    cron_schedule="40 3 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+
+
+def test_the_same_is_read_from_its_own_storage(tmp_path: Path) -> None:
+    repository = dg.Definitions(
+        jobs=[mended, broken], sensors=[on, off], schedules=[NIGHTLY]
+    ).get_repository_def()
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        assert scheduler_of(instance, repository, NOW).failed_runs == ()
+        for job, status in (
+            (mended, "FAILURE"),
+            (mended, "SUCCESS"),
+            (broken, "SUCCESS"),
+            (broken, "FAILURE"),
+        ):
+            last = instance.create_run_for_job(job, status=dg.DagsterRunStatus[status])
+        found = scheduler_of(instance, repository, last_moment(instance))
+    assert [(run.run_id, run.job) for run in found.failed_runs] == [(last.run_id, "broken")]
+    assert found.queued_runs == 0
+    assert "SENSOR" in found.daemons and set(found.daemons.values()) == {None}
+    assert found.ticks == (TickState("on", 7.0, None), TickState("nightly", 86400.0, None))
+
+
+def test_a_draw_that_failed_is_seen_however_much_else_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regworkers_dagster.operations.scheduler.MOST_RUNS", 2)
+    repository = dg.Definitions(jobs=[draw, broken]).get_repository_def()
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        for job in (draw, broken, broken, broken):
+            instance.create_run_for_job(job, status=dg.DagsterRunStatus.FAILURE)
+        found = scheduler_of(instance, repository, last_moment(instance))
+    assert [run.job for run in found.failed_runs] == ["broken", "draw"]
+
+
+def test_a_draw_that_failed_is_told_for_longer_than_what_comes_again_every_minute(tmp_path: Path) -> None:
+    repository = dg.Definitions(jobs=[draw, broken]).get_repository_def()
+    day = 24 * 3600
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        for job in (draw, broken):
+            instance.create_run_for_job(job, status=dg.DagsterRunStatus.FAILURE)
+        now = last_moment(instance)
+        told = [
+            {run.job for run in scheduler_of(instance, repository, now + days * day).failed_runs}
+            for days in (0, 3, 8)
+        ]
+    assert told == [{"draw", "broken"}, {"draw"}, set()]
+
+
+def last_moment(instance: dg.DagsterInstance) -> float:
+    return max(record.update_timestamp.timestamp() for record in instance.get_run_records())

@@ -1,0 +1,72 @@
+"""Asking who answers, when some are away."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.operations.health.status import DEPENDENCIES, SERVICES, UP, ask, impatient
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import Settings
+from regworkers_local.services.faults import Fault, Service
+from tests.support.services import served_to
+
+
+class Unreachable:
+    """A runtime whose dependencies do not answer before all of them were asked."""
+
+    def __init__(self, *up: str) -> None:
+        self._up = up
+        self._all_asked = threading.Barrier(len(DEPENDENCIES))
+        self.replica = self.demand_table = self.streams = self.sqs = self.services = None
+
+    def probe(self, name: str) -> str | None:
+        self._all_asked.wait(timeout=10)
+        if name == "dynamodb":
+            raise UsageError("table demand-table does not exist")
+        return None if name in self._up else name
+
+
+def test_all_are_asked_at_once_and_each_says_how_it_stands() -> None:
+    runtime: Any = Unreachable("kafka", "mongo")
+    assert ask(runtime, DEPENDENCIES) == {
+        "dynamodb": "table demand-table does not exist",
+        "streams": "does not answer",
+        "sqs": "does not answer",
+        "mongo": "up",
+        "redis": "does not answer",
+        "kafka": "up",
+        "s3": "does not answer",
+    }
+
+
+def test_a_service_that_fails_refuses_us_or_hangs_is_told_from_one_that_is_up(runtime: Runtime) -> None:
+    names = [f"service-{name}" for name in SERVICES]
+    with served_to(runtime, answer_seconds=2.0) as served:
+        assert set(ask(served.runtime, names).values()) == {UP}
+        served.faults.put(Service.CODE, Fault(status=503))
+        served.faults.put(Service.USER, Fault(status=401))
+        served.faults.put(Service.ENTRY, Fault(half_open=True))
+        found = ask(served.runtime, names)
+        assert found["service-code"] == found["service-entry"] == "does not answer"
+        assert "refuses our token" in found["service-user"]
+        assert found["service-campaign"] == UP
+
+
+def test_nobody_is_asked_twice_or_waited_for_longer_than_two_seconds() -> None:
+    runtime = Runtime(impatient(Settings(environment="local-dev")))
+    assert runtime.policy.attempts == 1
+    settings = runtime.settings
+    waits = [
+        settings.aws.connect_timeout_seconds,
+        settings.aws.read_timeout_seconds,
+        settings.mongo.socket_timeout_seconds,
+        settings.mongo.server_selection_timeout_seconds,
+        settings.redis.timeout_seconds,
+        settings.kafka.timeout_seconds,
+        settings.services.connect_timeout_seconds,
+        settings.services.read_timeout_seconds,
+        settings.services.answer_seconds,
+    ]
+    assert max(waits) <= 2.0

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regworkers_core.engine.checkpoint import ContiguousTracker
+from regworkers_core.replication.enqueue.shards import position_of
+from tests.replication.enqueue.invariants import checkpoint_violations
+
+
+class MaximumTracker(ContiguousTracker):
+    """The mistake: checkpoints the highest acknowledged number, whatever is open before it."""
+
+    def acknowledge(self, sequence: str) -> None:
+        if self.checkpoint is None or int(sequence) > int(self.checkpoint):
+            self.checkpoint = sequence
+
+
+@st.composite
+def reads_and_acknowledgements(draw: st.DrawFn) -> tuple[list[str], list[str]]:
+    numbers = sorted(draw(st.sets(st.integers(0, 10**21), max_size=30)))
+    read = [str(number) for number in numbers]
+    order = draw(st.permutations(read))
+    return read, order[: draw(st.integers(0, len(order)))]
+
+
+@given(reads_and_acknowledgements())
+def test_no_record_before_the_checkpoint_is_open_in_whatever_order_they_are_acknowledged(
+    case: tuple[list[str], list[str]],
+) -> None:
+    assert checkpoint_violations(ContiguousTracker(), *case) == []
+
+
+def test_the_invariant_flags_a_tracker_that_checkpoints_the_maximum() -> None:
+    assert checkpoint_violations(MaximumTracker(), ["1", "2", "3"], ["3"]) != []
+
+
+@given(reads_and_acknowledgements())
+def test_once_all_is_acknowledged_the_checkpoint_is_the_last_and_nothing_is_remembered(
+    case: tuple[list[str], list[str]],
+) -> None:
+    read, some = case
+    tracker = ContiguousTracker()
+    for sequence in read:
+        tracker.read(sequence)
+    for sequence in [*some, *read]:
+        tracker.acknowledge(sequence)
+    assert tracker.checkpoint == (read[-1] if read else None)
+    assert len(tracker) == 0
+
+
+def test_sequence_numbers_are_compared_as_integers() -> None:
+    tracker = ContiguousTracker("99")
+    tracker.read("100")
+    tracker.acknowledge("100")
+    assert tracker.checkpoint == "100"
+
+
+def test_what_is_acknowledged_behind_a_gap_still_counts_as_unsettled() -> None:
+    tracker = ContiguousTracker()
+    for sequence in ("1", "2", "3"):
+        tracker.read(sequence)
+    tracker.acknowledge("2")
+    tracker.acknowledge("3")
+    assert (tracker.checkpoint, len(tracker)) == (None, 3)
+
+
+def test_unknown_and_repeated_acknowledgements_are_ignored() -> None:
+    tracker = ContiguousTracker("5")
+    tracker.read("6")
+    for sequence in ("9", "6", "6"):
+        tracker.acknowledge(sequence)
+    assert tracker.checkpoint == "6"
+
+
+def test_a_record_that_is_being_worked_on_is_not_read_twice() -> None:
+    tracker = ContiguousTracker()
+    assert tracker.read("1")
+    assert not tracker.read("1")
+
+
+def test_the_checkpoint_never_goes_backwards_should_a_service_restart_its_numbers() -> None:
+    tracker = ContiguousTracker("50")
+    tracker.read("3")
+    tracker.acknowledge("3")
+    assert tracker.checkpoint == "50"
+
+
+@given(st.integers(0, 10**40 - 1), st.integers(0, 10**40 - 1))
+def test_positions_compare_as_text_like_the_sequence_numbers_as_integers(one: int, other: int) -> None:
+    assert (position_of(str(one)) < position_of(str(other))) is (one < other)
+    assert position_of(None) < position_of(str(one))

@@ -1,0 +1,103 @@
+"""DynamoDB and its streams are two endpoints: what is said of the one says nothing of the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+
+from regworkers_core.adapters.aws.known_stream import known_stream
+from regworkers_core.runtime import Runtime
+from tests.replication.enqueue.fakes import refusal
+from tests.support.drains import run
+from tests.support.entries import key, put
+
+
+class Endpoint:
+    """A client whose `failing` operations raise, all of them when none are named; it notes what it was asked."""
+
+    def __init__(self, client: Any, error: Exception, *failing: str) -> None:
+        self._client, self._error, self._failing = client, error, failing
+        self.asked: list[str] = []
+
+    def __getattr__(self, operation: str) -> Any:
+        def call(**arguments: Any) -> Any:
+            self.asked.append(operation)
+            if not self._failing or operation in self._failing:
+                raise self._error
+            return getattr(self._client, operation)(**arguments)
+
+        return call
+
+
+def replaced(runtime: Runtime, error: Exception, *failing: str) -> Endpoint:
+    endpoint = Endpoint(runtime.streams._streams, error, *failing)
+    runtime.streams._streams = endpoint
+    return endpoint
+
+
+AWAY = EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_streams_endpoint_that_is_away_is_named_while_dynamodb_answers(
+    runtime: Runtime, known: bool
+) -> None:
+    if known:
+        run(runtime, "enqueue")
+    replaced(runtime, AWAY)
+    assert runtime.probe("dynamodb", "streams", "sqs") == "streams"
+    report = run(runtime, "enqueue")
+    assert (report.ended, report.dependency) == ("dependency_down", "streams")
+
+
+def test_the_probe_asks_as_a_reader_does_and_reads_no_record(runtime: Runtime) -> None:
+    put(runtime, key("e1"))
+    run(runtime, "enqueue")
+    endpoint = replaced(runtime, AWAY, "none")
+    assert runtime.probe("streams") is None
+    assert endpoint.asked == ["get_shard_iterator", "get_records"]
+    known = known_stream(runtime.leases, runtime.names.demand_table)
+    assert known is not None and known.shard_id and known.complete and known.answered_at
+
+
+def test_a_listing_that_is_refused_is_no_streams_endpoint_away_and_opens_no_breaker_of_the_reads(
+    runtime: Runtime,
+) -> None:
+    run(runtime, "enqueue")
+    endpoint = replaced(runtime, refusal("LimitExceededException"), "describe_stream")
+    put(runtime, key("e1"))
+    # A new lister waits for a second before it asks.
+    report = run(runtime, "enqueue", idle_seconds=1.5)
+    assert report.counts["sent"] == 1
+    assert "describe_stream" in endpoint.asked
+    assert runtime.probe("streams") is None
+
+
+def test_the_breaker_of_the_streams_opens_although_dynamodb_answers_in_between(runtime: Runtime) -> None:
+    run(runtime, "enqueue")
+    replaced(runtime, AWAY, "get_shard_iterator", "get_records")
+    for _ in range(runtime.settings.retry.breaker_failures):
+        assert runtime.probe("streams") == "streams"
+        assert runtime.probe("dynamodb") is None
+        assert runtime.streams.latest_stream()
+    assert runtime.down("dynamodb", "streams") == "streams"
+
+
+def test_a_failing_describe_table_counts_for_dynamodb_and_not_for_its_streams(runtime: Runtime) -> None:
+    runtime.streams._dynamodb = Endpoint(runtime.dynamodb, refusal("InternalServerError"), "describe_table")
+    for _ in range(runtime.settings.retry.breaker_failures):
+        with pytest.raises(Exception, match="dynamodb: InternalServerError"):
+            runtime.streams.latest_stream()
+    assert runtime.down("streams") is None
+    assert runtime.down("dynamodb") == "dynamodb"
+
+
+def test_a_shard_that_is_long_gone_does_not_make_the_endpoint_look_away(runtime: Runtime) -> None:
+    run(runtime, "enqueue")
+    gone = ClientError(
+        {"Error": {"Code": "ResourceNotFoundException"}, "ResponseMetadata": {}}, "GetShardIterator"
+    )
+    replaced(runtime, gone, "get_shard_iterator")
+    assert runtime.probe("streams") is None

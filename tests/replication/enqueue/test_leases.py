@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from regworkers_core.engine.leases import Lease, LeaseHolder
+from tests.replication.enqueue.fakes import Clock, FakeLeaseTable
+from tests.replication.enqueue.lease_contract import check_lease_table
+
+LEASE_SECONDS = 10.0
+
+
+def holder(table: FakeLeaseTable, owner: str, clock: Clock) -> LeaseHolder:
+    return LeaseHolder(table, owner, lease_seconds=LEASE_SECONDS, clock=clock)
+
+
+def held(lease: Lease | None) -> Lease:
+    assert lease is not None
+    return lease
+
+
+def test_the_fake_table_keeps_the_contract_of_a_lease_table() -> None:
+    check_lease_table(FakeLeaseTable())
+
+
+def test_a_free_lease_is_taken_at_once_and_the_token_grows_with_every_change_of_hands() -> None:
+    table, clock = FakeLeaseTable(), Clock()
+    first = held(holder(table, "a", clock).acquire("backfill"))
+    first.release()
+    second = held(holder(table, "b", clock).acquire("backfill"))
+    assert (first.token, second.token) == (1, 2)
+
+
+def test_a_lease_is_taken_over_only_after_its_counter_stood_still_for_one_lease_time() -> None:
+    table, clock = FakeLeaseTable(), Clock()
+    first, second = held(holder(table, "a", clock).acquire("backfill")), holder(table, "b", clock)
+    assert second.acquire("backfill") is None
+    clock.now += LEASE_SECONDS - 0.1
+    assert second.acquire("backfill") is None
+    assert first.renew()
+    clock.now += LEASE_SECONDS
+    # The counter moved between two looks, so that the lease time starts again with this one.
+    assert second.acquire("backfill") is None
+    clock.now += LEASE_SECONDS
+    assert held(second.acquire("backfill")).token == 2
+
+
+def test_an_observer_that_has_just_started_waits_a_whole_lease_time_by_its_own_clock() -> None:
+    table, early, late = FakeLeaseTable(), Clock(), Clock()
+    held(holder(table, "a", early).acquire("backfill"))
+    late.now = 10**9
+    second = holder(table, "b", late)
+    assert second.acquire("backfill") is None
+    late.now += LEASE_SECONDS
+    assert second.acquire("backfill") is not None
+
+
+def test_the_old_owner_is_fenced_off_after_a_takeover() -> None:
+    table, clock = FakeLeaseTable(), Clock()
+    first, second = held(holder(table, "a", clock).acquire("backfill")), holder(table, "b", clock)
+    assert first.save({"at": "1"})
+    second.acquire("backfill")
+    clock.now += LEASE_SECONDS
+    taken = held(second.acquire("backfill"))
+    assert taken.state == {"at": "1"}
+    assert not first.save({"at": "2"})
+    assert first.lost
+    first.release()
+    assert table.stored[taken.key].owner == "b"
+    assert table.stored[taken.key].state == {"at": "1"}
+
+
+def test_an_owner_knows_by_its_own_clock_that_it_may_have_lost_the_lease() -> None:
+    table, clock = FakeLeaseTable(), Clock()
+    lease = held(holder(table, "a", clock).acquire("backfill"))
+    clock.now += LEASE_SECONDS
+    assert lease.lost
+    assert lease.renew()
+    assert not lease.lost
+
+
+def test_release_keeps_token_and_state_and_leaving_the_context_releases() -> None:
+    table, clock = FakeLeaseTable(), Clock()
+    with held(holder(table, "a", clock).acquire("backfill")) as lease:
+        lease.save({"segment": "3"})
+    row = table.stored[lease.key]
+    assert (row.owner, row.token, row.state) == ("", 1, {"segment": "3"})
+
+
+def test_an_acquisition_whose_answer_got_lost_is_recognised_as_ones_own() -> None:
+    class Deaf(FakeLeaseTable):
+        """Applies a swap, and refuses the repeat that the retry policy makes after the lost answer."""
+
+        def swap(self, row, seen):  # type: ignore[no-untyped-def]
+            super().swap(row, seen)
+            return super().swap(row, seen)
+
+    lease = held(holder(Deaf(), "a", Clock()).acquire("backfill"))
+    assert lease.renew()
+
+
+def test_state_of_another_scope_is_not_taken_over() -> None:
+    table, clock = FakeLeaseTable(), Clock()
+    one = holder(table, "a", clock)
+    first = held(one.acquire("x"))
+    table.release(first.key, "a", 1)
+    old = held(one.take(first.key, table.get(first.key), "arn-1"))
+    old.save({"checkpoint": "900"}, "900")
+    old.release()
+    new = held(one.take(first.key, table.get(first.key), "arn-2"))
+    assert (new.state, new.position) == ({}, "")
+    assert new.save({"checkpoint": "5"}, "005")

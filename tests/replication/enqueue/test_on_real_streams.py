@@ -1,0 +1,105 @@
+"""The enqueue half on real DynamoDB Streams and SQS."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import orjson
+
+from regworkers_core.adapters.aws.attribute_values import attributes
+from regworkers_core.replication.enqueue.peek import has_unread, stream_lag
+from regworkers_core.replication.enqueue.shards import split_rows
+from regworkers_core.replication.enqueue.source import StreamLimits, StreamSource
+from regworkers_core.runtime import Runtime
+from tests.replication.enqueue.lease_contract import check_lease_table
+from tests.support.drains import run
+from tests.support.entries import item, key, put, remove
+from tests.support.waiting import wait_until
+
+
+def queued(runtime: Runtime) -> list[dict[str, Any]]:
+    """All items on the replication queue, taken off it."""
+    queue = runtime.queue(runtime.names.replication_queue)
+    found: list[dict[str, Any]] = []
+    while messages := queue.receive(10, 0, 30):
+        found.extend(entry for message in messages for entry in orjson.loads(message.body)["items"])
+        queue.delete(messages)
+    return found
+
+
+def clear_flag(runtime: Runtime, entry_id: str) -> None:
+    """As a save clears it, but with a call that the emulator's stream shows, too."""
+    runtime.dynamodb.update_item(
+        TableName=runtime.names.demand_table,
+        Key=attributes({"PK": key(entry_id).pk, "SK": key(entry_id).sk}),
+        UpdateExpression="SET needsReplication = :no",
+        ExpressionAttributeValues=attributes({":no": False}),
+    )
+
+
+def consumer(runtime: Runtime, owner: str) -> StreamSource:
+    limits = StreamLimits(lease_seconds=1.0, empty_read_pause_seconds=0.02)
+    return StreamSource(runtime.streams, runtime.leases, limits, owner=owner)
+
+
+def test_the_lease_table_keeps_the_contract(runtime: Runtime) -> None:
+    check_lease_table(runtime.leases)
+
+
+def test_changes_that_count_are_queued_once_and_the_checkpoint_moves_past_all(runtime: Runtime) -> None:
+    for number in range(120):
+        put(runtime, key(f"e{number}"))
+    put(runtime, key("e0"), version=2)
+    put(runtime, key("quiet"), needsReplication=False)
+    remove(runtime, key("e1"))
+    invite = {**item(key("x")), "SK": "INVITE#email#x", "entityType": "INVITE"}
+    runtime.dynamodb.put_item(TableName=runtime.names.demand_table, Item=attributes(invite))
+    assert has_unread(runtime.streams, runtime.leases)
+
+    counts = run(runtime, "enqueue").counts
+    assert (counts["received"], counts["sent"], counts["coalesced"], counts["filtered"]) == (124, 120, 2, 2)
+    found = {entry["sk"]: entry for entry in queued(runtime)}
+    assert len(found) == 120
+    assert (found["ENTRY#e0"]["version"], found["ENTRY#e1"]["op"]) == (2, "remove")
+
+    assert not has_unread(runtime.streams, runtime.leases)
+    assert stream_lag(runtime.streams, runtime.leases, now=time.time()) == 0.0
+    assert run(runtime, "enqueue").counts["received"] == 0
+
+
+def test_clearing_the_flag_causes_no_second_message(runtime: Runtime) -> None:
+    put(runtime, key("e1"))
+    run(runtime, "enqueue")
+    clear_flag(runtime, "e1")
+    counts = run(runtime, "enqueue").counts
+    assert (counts["received"], counts["filtered"], counts["sent"]) == (1, 1, 0)
+    assert len(queued(runtime)) == 1
+
+
+def test_what_a_dead_consumer_had_in_hand_is_queued_by_its_successor(runtime: Runtime) -> None:
+    dead = consumer(runtime, "dead")
+    wait_until(lambda: dead.receive() == [] and dead.may_idle(), what="holding the shard")
+    for number in range(5):
+        put(runtime, key(f"e{number}"))
+    in_hand = wait_until(dead.receive, what="the records")
+    counts = run(runtime, "enqueue").counts
+    assert counts["sent"] == 5
+    # It comes back from a long pause: its acknowledgements change nothing any more.
+    dead.acknowledge(in_hand)
+    dead.heartbeat()
+    dead.close()
+    assert dead.counts()["leases_lost"] == 1
+    assert not has_unread(runtime.streams, runtime.leases)
+
+
+def test_a_consumer_that_leaves_is_followed_without_waiting_for_a_lease_time(runtime: Runtime) -> None:
+    first = consumer(runtime, "first")
+    wait_until(lambda: first.receive() == [] and first.may_idle(), what="holding the shard")
+    first.close()
+    rows, consumers = split_rows(runtime.leases.rows(f"STREAM#{runtime.names.demand_table}"))
+    assert [row.owner for row in rows.values()] == [""]
+    assert consumers == []
+    second = consumer(runtime, "second")
+    second.receive()
+    assert second.may_idle()

@@ -1,0 +1,353 @@
+"""Iterators, trimming, pages and what is kept in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.replication.enqueue.shards import position_of
+from regworkers_core.replication.enqueue.source import StreamLimits
+from tests.replication.enqueue.fakes import refusal
+from tests.replication.enqueue.world import LEASE_SECONDS, World, receive, sequences, work_off
+
+
+def test_a_new_shard_is_read_from_the_trim_horizon_and_a_known_one_after_its_checkpoint() -> None:
+    world = World("s1")
+    written = world.service.write("s1", 3)
+    first = world.consumer("a")
+    assert work_off(first) == written
+    first.close()
+    later = world.service.write("s1", 2)
+    assert work_off(world.consumer("b")) == later
+
+
+def test_an_expired_iterator_is_renewed_from_the_last_read_position() -> None:
+    world = World("s1")
+    source = world.consumer()
+    written = world.service.write("s1", 2)
+    batch = receive(source)
+    world.service.expire_iterators()
+    later = world.service.write("s1", 2)
+    assert sequences(batch) == written
+    # Nothing was acknowledged yet: the position read, not the checkpoint, is where reading goes on.
+    assert sequences(receive(source)) == later
+    assert source.counts()["iterators_expired"] == 1
+
+
+def test_an_iterator_that_went_silent_in_a_restart_is_sought_again_after_the_connection_error() -> None:
+    world = World("s1")
+    source = world.consumer()
+    world.service.write("s1", 5)
+    work_off(source)
+    world.service.restart()
+    world.service.disconnect("get_records")
+    later = world.service.write("s1", 2)
+    # The retry policy got over the error by itself, and still the old iterator is not used again.
+    assert work_off(source) == later
+
+
+def test_an_iterator_that_went_silent_without_any_error_is_sought_again_after_a_few_minutes() -> None:
+    world = World("s1")
+    source = world.consumer()
+    world.service.write("s1", 5)
+    work_off(source)
+    world.service.restart()
+    later = world.service.write("s1", 2)
+    assert work_off(source) == []
+    world.pass_time(StreamLimits().reseek_seconds, source)
+    assert work_off(source) == later
+
+
+def test_an_error_of_the_lease_table_makes_iterators_suspect_too() -> None:
+    world = World("s1")
+    source = world.consumer()
+    world.service.write("s1", 5)
+    work_off(source)
+    world.service.restart()
+    later = world.service.write("s1", 2)
+    world.table.down = True
+    with pytest.raises(TransientFailure):
+        source.heartbeat()
+    world.table.down = False
+    assert work_off(source) == later
+
+
+def test_trimmed_records_are_counted_as_loss_and_reading_goes_on_at_the_horizon() -> None:
+    world = World("s1")
+    source = world.consumer("a")
+    world.service.write("s1", 2)
+    work_off(source)
+    source.close()
+    later = world.service.write("s1", 4)
+    world.service.trim("s1", 4)
+    after = world.consumer("b")
+    assert work_off(after) == later[2:]
+    assert after.counts()["trimmed"] == 1
+
+
+def test_a_loss_is_counted_once_and_not_by_every_later_drain() -> None:
+    world = World("s1")
+    source = world.consumer("a")
+    world.service.write("s1", 2)
+    work_off(source)
+    source.close()
+    world.service.restart()
+    for owner, losses in (("b", 1), ("c", 0)):
+        after = world.consumer(owner)
+        work_off(after)
+        after.close()
+        assert after.counts()["trimmed"] == losses
+
+
+def test_what_is_open_is_finished_before_a_trimmed_shard_is_read_from_the_horizon() -> None:
+    world = World("s1")
+    source = world.consumer()
+    world.service.write("s1", 3)
+    batch = receive(source)
+    later = world.service.write("s1", 3)
+    world.service.trim("s1", 4)
+    world.service.expire_iterators()
+    assert receive(source) == []
+    source.give_back([(batch[0], 0.0)])
+    source.acknowledge(batch[1:])
+    assert sequences(receive(source)) == [batch[0].sequence]
+    source.acknowledge(batch[:1])
+    assert work_off(source) == later[1:]
+    assert world.checkpoint("s1") == later[-1]
+
+
+def test_throttling_hands_out_what_was_read_before_it_and_loses_nothing() -> None:
+    world = World("s1", "s2")
+    source = world.consumer()
+    work_off(source)
+    written = world.service.write("s1") + world.service.write("s2")
+    world.service.calls.clear()
+    # One shard is read, the other is throttled beyond the retry policy.
+    ok_then_throttled = iter([None, *[refusal("LimitExceededException")] * 3])
+    enter = world.service._enter
+
+    def throttled(call: str) -> None:
+        error = next(ok_then_throttled, None) if call == "get_records" else None
+        if error is not None:
+            raise error
+        enter(call)
+
+    world.service._enter = throttled  # type: ignore[method-assign]
+    world.clock.now += 1.0
+    assert len(source.receive()) == 1
+    world.clock.now += 0.5
+    assert len(receive(source)) == 1
+    assert len(written) == 2
+
+
+def test_a_stream_of_which_nothing_is_known_and_that_cannot_be_listed_is_a_failure_and_not_empty() -> None:
+    world = World("s1")
+    source = world.consumer()
+    world.service.disconnect("describe_table", 3)
+    with pytest.raises(TransientFailure):
+        source.receive()
+    assert not source.may_idle()
+    written = world.service.write("s1")
+    world.clock.now += 1.0
+    assert work_off(source) == written
+
+
+def test_a_table_without_a_stream_ends_the_drain_with_the_way_out() -> None:
+    world = World("s1")
+    world.service.view = "KEYS_ONLY"
+    with pytest.raises(UsageError, match="regworkers provision"):
+        world.consumer().receive()
+
+
+def test_a_shard_that_is_empty_is_not_read_more_often_than_its_pause_allows() -> None:
+    world = World("s1")
+    source = world.consumer()
+    work_off(source)
+    before, started = world.service.calls["get_records"], world.clock.now
+    work_off(source, rounds=40)
+    reads = world.service.calls["get_records"] - before
+    assert reads <= (world.clock.now - started) / StreamLimits().empty_read_pause_seconds + 1
+
+
+def test_a_batch_has_at_most_so_many_records_over_all_shards() -> None:
+    world = World("s1", "s2", "s3")
+    for shard in ("s1", "s2", "s3"):
+        world.service.write(shard, 5)
+    source = world.consumer(limits=StreamLimits(batch_records=7))
+    batches = [source.receive() for _ in range(6)]
+    assert [len(batch) for batch in batches if batch][:2] == [7, 7]
+    assert sum(map(len, batches)) == 15
+
+
+def test_reading_stops_while_too_much_is_unacknowledged_and_goes_on_afterwards() -> None:
+    world = World("s1")
+    written = world.service.write("s1", 30)
+    source = world.consumer(limits=StreamLimits(batch_records=4, max_unacknowledged=10))
+    batch = receive(source)
+    assert sequences(batch) == written[:10]
+    # Acknowledged behind a gap: that does not make room, for the tracker has to remember it.
+    source.acknowledge(batch[1:])
+    assert receive(source) == []
+    source.acknowledge(batch[:1])
+    assert len(receive(source)) == 10
+
+
+def test_what_is_given_back_comes_again_after_its_delay_from_memory() -> None:
+    world = World("s1")
+    written = world.service.write("s1", 2)
+    source = world.consumer()
+    batch = receive(source)
+    source.give_back([(batch[0], 5.0), (batch[1], 60.0)])
+    assert receive(source, rounds=3) == []
+    world.pass_time(5, source)
+    assert sequences(receive(source, rounds=3)) == written[:1]
+    assert not source.may_idle()
+
+
+def test_more_than_a_hundred_shards_are_listed_page_by_page_and_all_read() -> None:
+    world = World(*(f"s{number:03}" for number in range(250)))
+    written = [number for shard in world.service.shards for number in world.service.write(shard)]
+    source = world.consumer(limits=StreamLimits(batch_records=90))
+    assert sorted(work_off(source, rounds=40), key=int) == written
+    assert world.service.calls["describe_stream"] == 3
+    source.close()
+    assert all(world.checkpoint(shard) for shard in world.service.shards)
+
+
+def test_shards_take_turns_so_that_a_busy_one_does_not_starve_the_others() -> None:
+    world = World("s1", "s2")
+    world.service.write("s1", 500)
+    quiet = world.service.write("s2")
+    source = world.consumer(limits=StreamLimits(batch_records=10))
+    assert quiet[0] in work_off(source, rounds=3)
+
+
+def test_a_shard_whose_checkpoint_is_held_up_does_not_hold_up_the_others() -> None:
+    world = World("s1", "s2")
+    source = world.consumer(limits=StreamLimits(batch_records=10, max_unacknowledged=20))
+    stuck = world.service.write("s1", 100)
+    assert {record.sequence for record in receive(source)} == set(stuck[:10]), "its part of the twenty"
+    flowing = world.service.write("s2", 100)
+    assert work_off(source, rounds=40) == flowing
+    source.close()
+    assert (world.checkpoint("s1"), world.checkpoint("s2")) == (None, flowing[-1])
+
+
+def test_checkpoints_are_written_at_most_every_second() -> None:
+    world = World("s1")
+    source = world.consumer()
+    work_off(source, rounds=2)
+    started = world.clock.now
+    for _ in range(40):
+        world.service.write("s1")
+        work_off(source, rounds=1)
+    written = world.steps.count("enqueue.before_checkpoint")
+    assert 0 < written <= world.clock.now - started + 2
+
+
+def test_reading_stops_while_what_is_open_takes_too_much_memory() -> None:
+    world = World("s1", "s2")
+    stuck = world.service.write("s1", 30)
+    limits = StreamLimits(batch_records=4, max_unacknowledged_bytes=30_000)
+    source = world.consumer(limits=limits)
+    batch = receive(source)
+    # Two shards share it, and each of these records takes more than four thousand bytes.
+    assert sequences(batch) == stuck[:4]
+    flowing = world.service.write("s2", 30)
+    assert work_off(source, rounds=20) == flowing, "the other shard has its own part"
+    source.acknowledge(batch)
+    assert sequences(receive(source, rounds=1)) == stuck[4:8]
+
+
+def test_a_checkpoint_moves_on_when_its_number_grows_by_a_digit_and_never_back() -> None:
+    world = World("s1")
+    written = world.service.write("s1", 6)
+    assert written == ["8", "9", "10", "98", "99", "100"]
+    source = world.consumer()
+    for record, expected in zip(receive(source, rounds=1), written, strict=True):
+        source.acknowledge([record])
+        world.pass_time(2, source)
+        assert world.checkpoint("s1") == expected
+    lease = source._held["s1"].lease
+    assert not lease.save({"checkpoint": "99"}, position_of("99"))
+    assert world.checkpoint("s1") == "100"
+
+
+def test_close_writes_the_contiguous_checkpoint_and_what_is_open_is_read_again_by_the_next() -> None:
+    world = World("s1")
+    written = world.service.write("s1", 4)
+    source = world.consumer("a")
+    batch = receive(source)
+    source.acknowledge([batch[0], batch[1], batch[3]])
+    source.close()
+    assert (world.checkpoint("s1"), world.owner("s1")) == (written[1], "")
+    assert work_off(world.consumer("b")) == written[2:]
+
+
+def test_close_does_not_wait_for_the_next_second_to_write_the_last_checkpoint() -> None:
+    world = World("s1")
+    source = world.consumer()
+    world.service.write("s1", 2)
+    work_off(source, rounds=1)
+    last = world.service.write("s1", 2)
+    source.acknowledge(receive(source, rounds=3))
+    source.close()
+    assert world.checkpoint("s1") == last[-1]
+
+
+def test_idle_time_counts_only_with_a_lease_or_when_nobody_holds_one() -> None:
+    world = World("s1")
+    first, second = world.consumer("a"), world.consumer("b")
+    assert not first.may_idle()
+    receive(first, rounds=2)
+    receive(second, rounds=2)
+    assert first.may_idle()
+    assert not second.may_idle()
+    first.close()
+    receive(second, rounds=8)
+    assert second.may_idle()
+
+
+def test_idle_time_counts_when_there_is_no_shard_at_all() -> None:
+    source = World().consumer()
+    source.receive()
+    assert source.may_idle()
+
+
+def test_a_lease_of_a_dead_consumer_keeps_the_next_one_from_idling_out_before_it_took_over() -> None:
+    world = World("s1")
+    receive(world.consumer("dead"), rounds=2)
+    source = world.consumer("b")
+    receive(source, rounds=2)
+    assert not source.may_idle()
+    world.pass_time(LEASE_SECONDS, source)
+    receive(source, rounds=3)
+    assert world.owner("s1") == "b"
+
+
+def test_a_shard_that_cannot_be_read_holds_up_no_other_and_is_not_taken_for_idle() -> None:
+    names = [f"s{number:02}" for number in range(20)]
+    world = World(*names)
+    source = world.consumer()
+    work_off(source, rounds=40)
+    read = world.service.get_records
+
+    def refuses(ShardIterator: str, Limit: int) -> dict[str, Any]:
+        if world.service._minted[ShardIterator][0] == "s05":
+            raise refusal("InternalServerError")
+        return read(ShardIterator, Limit)
+
+    world.service.get_records = refuses  # type: ignore[method-assign]
+    waits = world.service.write("s05")
+    for _ in range(30):
+        world.clock.now += 1.0
+        written = {number for name in names if name != "s05" for number in world.service.write(name)}
+        assert set(work_off(source, rounds=1)) == written
+    world.clock.now += 1.0
+    with pytest.raises(TransientFailure, match="InternalServerError"):
+        source.receive()
+    world.service.get_records = read  # type: ignore[method-assign]
+    world.clock.now += 16.0
+    assert work_off(source, rounds=1) == waits

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from regworkers_core.adapters.aws.streams import IteratorExpired, Shard, Trimmed, stream_record
+from regworkers_core.domain.messages import fit_correlation_id
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from tests.replication.enqueue.fakes import FakeStreamsService, change, entry, refusal, streams_of
+
+
+def one_shard() -> FakeStreamsService:
+    service = FakeStreamsService()
+    service.add("s1")
+    return service
+
+
+def test_a_listing_goes_on_page_by_page() -> None:
+    service = FakeStreamsService()
+    for number in range(201):
+        service.add(f"s{number}")
+    streams, after, sizes = streams_of(service), None, []
+    for _ in range(3):
+        page = streams.listing(service.arn, after)
+        sizes.append(len(page.shards))
+        after = page.last
+    assert (sizes, after) == ([100, 100, 1], None)
+
+
+def test_the_children_of_a_shard_are_told_where_the_endpoint_knows_the_filter() -> None:
+    service = one_shard()
+    service.split("s1", "s2", "s3")
+    service.split("s2", "s4")
+    children = streams_of(service).children(service.arn, "s1")
+    assert children == [Shard("s2", "s1"), Shard("s3", "s1")]
+
+
+@pytest.mark.parametrize("what", ["ignores", "refuses"])
+def test_an_endpoint_that_does_not_know_the_filter_is_told_apart(what: str) -> None:
+    service = one_shard()
+    service.split("s1", "s2")
+    service.filter = what
+    assert streams_of(service).children(service.arn, "s1") is None
+
+
+def test_a_listing_is_not_repeated_within_one_call() -> None:
+    service = one_shard()
+    service.fail("describe_stream", *[refusal("LimitExceededException")] * 3)
+    with pytest.raises(TransientFailure):
+        streams_of(service).listing(service.arn)
+    assert service.calls["describe_stream"] == 1
+
+
+@pytest.mark.parametrize("code", ["TrimmedDataAccessException", "ResourceNotFoundException"])
+def test_what_is_gone_is_trimmed(code: str) -> None:
+    service = one_shard()
+    service.fail("get_shard_iterator", refusal(code))
+    with pytest.raises(Trimmed):
+        streams_of(service).iterator(service.arn, "s1", "5")
+
+
+def test_an_expired_iterator_is_told_apart() -> None:
+    service = one_shard()
+    with pytest.raises(IteratorExpired):
+        streams_of(service).read("s1", "of yesterday", 10)
+
+
+def test_an_iterator_is_not_used_again_after_a_connection_error() -> None:
+    service = one_shard()
+    streams = streams_of(service)
+    iterator = streams.iterator(service.arn, "s1", None)
+    service.disconnect("get_records")
+    with pytest.raises(IteratorExpired):
+        streams.read("s1", iterator, 10)
+    assert service.calls["get_records"] == 1
+
+
+def test_throttling_is_retried_with_the_same_iterator() -> None:
+    service = one_shard()
+    streams = streams_of(service)
+    iterator = streams.iterator(service.arn, "s1", None)
+    service.write("s1", 2)
+    service.fail("get_records", refusal("LimitExceededException"))
+    assert len(streams.read("s1", iterator, 10).records) == 2
+
+
+def test_throttling_that_lasts_is_a_transient_failure() -> None:
+    service = one_shard()
+    streams = streams_of(service)
+    iterator = streams.iterator(service.arn, "s1", None)
+    service.fail("get_records", *[refusal("LimitExceededException")] * 3)
+    with pytest.raises(TransientFailure):
+        streams.read("s1", iterator, 10)
+
+
+def test_a_missing_table_and_a_stream_without_images_name_the_way_out() -> None:
+    service = one_shard()
+    service.view = "KEYS_ONLY"
+    with pytest.raises(UsageError, match=r"NEW_AND_OLD_IMAGES.*regworkers provision"):
+        streams_of(service).latest_stream()
+    service.fail("describe_table", refusal("ResourceNotFoundException"))
+    with pytest.raises(UsageError, match=r"demand-table does not exist.*regworkers provision"):
+        streams_of(service).latest_stream()
+
+
+@pytest.mark.parametrize("name", ["PrincipalId", "principalId"])
+def test_a_removal_by_ttl_is_told_from_an_explicit_one(name: str) -> None:
+    raw = change("REMOVE", old=entry())
+    identity = {name: "dynamodb.amazonaws.com", "Type": "Service"}
+    assert not stream_record(raw, "s1").expired
+    assert stream_record({**raw, "userIdentity": identity}, "s1").expired
+
+
+def test_the_creation_time_is_epoch_seconds_from_both_kinds_of_event() -> None:
+    raw = change("INSERT", new=entry())
+    assert stream_record(raw, "s1").created_at == 1_795_000_000
+    raw["dynamodb"]["ApproximateCreationDateTime"] = datetime(2026, 11, 25, tzinfo=UTC)
+    assert stream_record(raw, "s1").created_at == datetime(2026, 11, 25, tzinfo=UTC).timestamp()
+
+
+def test_a_record_keeps_keys_order_and_flag_and_nothing_else_of_a_fan_or_of_a_large_item() -> None:
+    fan: dict[str, Any] = {
+        "email": {"S": "fan@example.org"},
+        "attributes": {"M": {"note": {"S": "x" * 300_000}}},
+    }
+    order = {"createdAt", "version", "updatedAt", "needsReplication", "entityType", "correlationId"}
+    record = stream_record(
+        change("MODIFY", new=entry(correlationId={"S": "c-1"}, **fan), old=entry(**fan)), "s1"
+    )
+    assert set(record.new_image or {}) == order
+    assert set(record.old_image or {}) == order - {"correlationId"}
+    assert record.size_bytes < 5_000
+
+
+def test_what_is_too_long_or_of_another_type_stays_invalid_without_its_content() -> None:
+    odd: dict[str, Any] = {
+        "correlationId": {"S": "c" * 300_000},
+        "updatedAt": {"L": [{"S": "x" * 300_000}]},
+        "needsReplication": "true",
+    }
+    record = stream_record(change("INSERT", new={**entry(), **odd}), "s1")
+    image = record.new_image or {}
+    assert image["updatedAt"] == {"L": None}
+    assert "needsReplication" not in image
+    assert fit_correlation_id(image["correlationId"]["S"]) == fit_correlation_id("c" * 300_000)
+    assert record.size_bytes < 5_000

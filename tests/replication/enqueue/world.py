@@ -1,0 +1,101 @@
+"""A stream, a lease table and consumers on one clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from regworkers_core.adapters.aws.known_stream import KnownStream, known_stream
+from regworkers_core.adapters.aws.streams import StreamRecord
+from regworkers_core.replication.enqueue.shards import (
+    checkpoint_of,
+    is_finished,
+    partition,
+    shard_key,
+    split_rows,
+)
+from regworkers_core.replication.enqueue.source import StreamLimits, StreamSource
+from tests.replication.enqueue.fakes import (
+    TABLE,
+    Clock,
+    FakeLeaseTable,
+    FakeStreamsService,
+    Inline,
+    streams_of,
+)
+
+LEASE_SECONDS = 10.0
+LIMITS = StreamLimits(lease_seconds=LEASE_SECONDS)
+
+
+class World:
+    def __init__(self, *shards: str) -> None:
+        self.clock = Clock()
+        self.service = FakeStreamsService()
+        self.streams = streams_of(self.service)
+        self.table = FakeLeaseTable()
+        self.steps: list[str] = []
+        for shard in shards:
+            self.service.add(shard)
+
+    def consumer(
+        self,
+        owner: str = "a",
+        limits: StreamLimits = LIMITS,
+        on_step: Callable[[str], None] | None = None,
+    ) -> StreamSource:
+        return StreamSource(
+            self.streams,
+            self.table,
+            limits,
+            owner=owner,
+            clock=self.clock,
+            sleep=self.clock.sleep,
+            on_step=on_step or self.steps.append,
+            beside=Inline(),
+        )
+
+    def known(self) -> KnownStream:
+        """What the lister tells; nothing is complete before its first word."""
+        return known_stream(self.table, TABLE) or KnownStream("")
+
+    def rows(self) -> set[str]:
+        """The shards that have a row."""
+        return set(split_rows(self.table.rows(partition(TABLE)))[0])
+
+    def checkpoint(self, shard: str) -> str | None:
+        row = self.table.stored.get(shard_key(TABLE, shard))
+        return None if row is None else checkpoint_of(row.state)
+
+    def finished(self, shard: str) -> bool:
+        row = self.table.stored.get(shard_key(TABLE, shard))
+        return row is not None and is_finished(row)
+
+    def owner(self, shard: str) -> str:
+        row = self.table.stored.get(shard_key(TABLE, shard))
+        return "" if row is None else row.owner
+
+    def pass_time(self, seconds: float, *alive: StreamSource) -> None:
+        """Let time pass in small steps during which the living consumers' heartbeats go on."""
+        for _ in range(int(seconds)):
+            self.clock.now += 1.0
+            for source in alive:
+                source.heartbeat()
+
+
+def sequences(records: Sequence[StreamRecord]) -> list[str]:
+    return [record.sequence for record in records]
+
+
+def receive(source: StreamSource, rounds: int = 12) -> list[StreamRecord]:
+    """What a few receives bring together; they rest in between on the clock."""
+    return [record for _ in range(rounds) for record in source.receive()]
+
+
+def work_off(source: StreamSource, rounds: int = 12) -> list[str]:
+    """Receive and acknowledge for a few rounds; the sequence numbers in the order of arrival."""
+    seen: list[str] = []
+    for _ in range(rounds):
+        batch = source.receive()
+        seen.extend(sequences(batch))
+        source.acknowledge(batch)
+    return seen

@@ -1,0 +1,177 @@
+"""Every class of difference, planted in the real stores, found and healed or left alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.drains.runner import drain_limits, run_drain
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.replication.drains import SAVE
+from regworkers_core.replication.reconcile import Kind, ReconcileResult, reconcile
+from regworkers_core.runtime import Runtime
+from tests.support.drains import replicate_all, run
+from tests.support.entries import document, key, put, remove, source
+
+OLD = "2026-01-01T00:00:00.000Z"
+OLDER = "2025-06-01T00:00:00.000Z"
+AGED = {"createdAt": OLD, "updatedAt": OLD}
+
+
+@contextmanager
+def saving(runtime: Runtime) -> Iterator[None]:
+    """A save drain beside, as the sensor would have it."""
+    stop = StopSignal()
+    limits = drain_limits(runtime.settings, SAVE, idle_seconds=60, max_seconds=60)
+    thread = threading.Thread(target=run_drain, args=(runtime, SAVE, limits), kwargs={"stop": stop})
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def change(runtime: Runtime, entry: EntryKey, **fields: Any) -> None:
+    """Drift: somebody writes to the replica directly."""
+    runtime.database["entries"].update_one({"_id": entry.document_id}, {"$set": fields})
+
+
+def forget(runtime: Runtime, entry: EntryKey) -> None:
+    runtime.database["entries"].delete_one({"_id": entry.document_id})
+
+
+def findings(result: ReconcileResult) -> dict[str, int]:
+    assert result.adds_up, result.as_dict()
+    return {kind.value: number for kind, number in result.counts.items() if number}
+
+
+def waiting_keys(runtime: Runtime) -> int:
+    return runtime.queue(runtime.names.replication_queue).depth().total
+
+
+def plant_all(runtime: Runtime) -> None:
+    """One of each that a repair can heal, and a sound entry."""
+    for name in ("sound", "missing", "stale", "drifted", "orphan", "buried"):
+        put(runtime, key(name), **AGED)
+    replicate_all(runtime)
+    forget(runtime, key("missing"))
+    change(runtime, key("stale"), **{"_replication.createdAt": OLDER, "firstName": "old"})
+    change(runtime, key("drifted"), firstName="somebody else")
+    remove(runtime, key("orphan"))
+    remove(runtime, key("buried"))
+    # The removal of the orphan is lost, that of the buried one arrives, then it comes back in its old state.
+    run(runtime, "enqueue")
+    queue = runtime.queue(runtime.names.replication_queue)
+    queue.delete(queue.receive(10, 0, 30))
+    runtime.database["entries"].update_one(
+        {"_id": "summer:buried"},
+        {"$set": {"deletedAt": OLD}, "$unset": {"email": "", "firstName": "", "lastName": ""}},
+    )
+    put(runtime, key("buried"), **AGED, needsReplication=False)
+
+
+def test_a_replica_that_equals_its_source_is_clean(runtime: Runtime) -> None:
+    for number in range(30):
+        put(runtime, key(f"e{number}"), weight=number, attributes={"n": [1, 2.5, None], "deep": {"x": True}})
+    put(runtime, key("gone"))
+    put(runtime, key("e1", "winter"), memberId="m")
+    replicate_all(runtime)
+    remove(runtime, key("gone"))
+    replicate_all(runtime)
+    result = reconcile(runtime)
+    assert result.clean and findings(result) == {}
+    assert result.totals == {
+        "source": 31,
+        "replica": 31,
+        "tombstones": 1,
+        "matched": 31,
+        "only_in_replica": 0,
+    }
+    assert reconcile(runtime, "winter").totals["source"] == 1
+
+
+def test_each_class_is_found_and_the_repair_heals_it_without_writing_the_table(runtime: Runtime) -> None:
+    plant_all(runtime)
+    before = {name: source(runtime, key(name)) for name in ("missing", "stale", "drifted", "buried")}
+    found = reconcile(runtime)
+    assert not found.clean
+    assert findings(found) == {"missing": 1, "stale": 2, "orphaned": 1, "resurrected": 1}
+    assert found.samples[Kind.ORPHANED] == ("summer:orphan",)
+    assert found.samples[Kind.STALE] == ("summer:drifted", "summer:stale")
+    assert waiting_keys(runtime) == 0, "looking sends nothing"
+    with saving(runtime):
+        repaired = reconcile(runtime, repair=True)
+    assert repaired.repair is not None
+    assert repaired.clean, repaired.as_dict()
+    assert (repaired.repair.sent, repaired.repair.removals, repaired.repair.tombstones_deleted) == (5, 1, 1)
+    assert repaired.repair.healed == 5 and repaired.repair.advice == ""
+    depth = runtime.queue(runtime.names.replication_queue).depth()
+    assert depth.delayed == 1, "the key of the deleted tombstone comes again"
+    assert "deletedAt" in (document(runtime, key("orphan")) or {})
+    again = reconcile(runtime)
+    assert again.clean and findings(again) == {} and again.generations == 0
+    assert before == {name: source(runtime, key(name)) for name in before}
+
+
+def test_a_document_without_custody_fields_is_of_the_lowest_order(runtime: Runtime) -> None:
+    put(runtime, key("e1"), **AGED)
+    replicate_all(runtime)
+    runtime.database["entries"].update_one({"_id": "summer:e1"}, {"$unset": {"_replication": ""}})
+    assert findings(reconcile(runtime)) == {"stale": 1}
+    with saving(runtime):
+        assert reconcile(runtime, repair=True).clean
+    assert (document(runtime, key("e1")) or {})["_replication"]["version"] == 1
+
+
+def test_an_entry_with_an_open_dead_letter_is_rejected_and_never_sent_again(runtime: Runtime) -> None:
+    put(runtime, key("nomail"), **AGED, email=None)
+    put(runtime, key("fine"), **AGED)
+    _, saved = replicate_all(runtime)
+    assert saved.counts["dead_lettered"] == 1
+    result = reconcile(runtime, repair=True)
+    assert findings(result) == {"rejected": 1} and not result.clean
+    assert result.repair is not None and result.repair.sent == 0 and waiting_keys(runtime) == 0
+    assert "dead letter" in result.explanations[Kind.REJECTED]
+
+
+def test_a_refused_state_that_was_corrected_since_is_an_ordinary_difference(runtime: Runtime) -> None:
+    put(runtime, key("e1"), **AGED, email=None)
+    replicate_all(runtime)
+    put(runtime, key("e1"), **AGED, version=2)
+    assert findings(reconcile(runtime)) == {"missing": 1}
+
+
+def test_a_replica_ahead_of_its_source_is_told_and_left_alone(runtime: Runtime) -> None:
+    put(runtime, key("e1"), **AGED, version=3)
+    replicate_all(runtime)
+    put(runtime, key("e1"), **AGED, version=2, needsReplication=False)
+    result = reconcile(runtime, repair=True)
+    assert findings(result) == {"ahead": 1} and not result.clean
+    assert waiting_keys(runtime) == 0 and (document(runtime, key("e1")) or {})["version"] == 3
+
+
+def test_a_repair_without_a_save_drain_says_what_is_open_and_what_must_run(runtime: Runtime) -> None:
+    put(runtime, key("e1"), **AGED)
+    result = reconcile(runtime, repair=True)
+    assert result.repair is not None
+    assert not result.clean and result.repair.remaining[Kind.MISSING] == 1
+    assert "regworkers drain save" in result.repair.advice
+    run(runtime, "save")
+    assert reconcile(runtime).clean
+
+
+def test_one_campaign_is_compared_by_itself(runtime: Runtime) -> None:
+    put(runtime, key("e1"), **AGED)
+    put(runtime, key("e1", "winter"), **AGED)
+    result = reconcile(runtime, "winter")
+    assert findings(result) == {"missing": 1} and result.samples[Kind.MISSING] == ("winter:e1",)
+
+
+def test_the_answer_is_a_document_without_a_fan_s_data(runtime: Runtime) -> None:
+    plant_all(runtime)
+    text = str(reconcile(runtime).as_dict())
+    assert "example.com" not in text and "Zo" not in text and "somebody" not in text

@@ -1,0 +1,330 @@
+"""However drains crash, pause and overtake each other: the replica becomes the source, and each state has its event."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.events import EventType, event_id
+from regworkers_core.domain.messages import Op, ReplicationItem
+from regworkers_core.domain.order import lenient_order
+from regworkers_core.domain.reasons import Reason, TransientFailure
+from regworkers_core.engine.ports import Outgoing, SendFailure
+from regworkers_core.replication.save import saver
+from tests.replication.save.world import VISIBILITY_SECONDS, Crash, World
+from tests.support.entries import key
+
+E1 = key("e1")
+
+
+def told(world: World) -> list[str]:
+    return [event["type"] for event in world.events()]
+
+
+def at(world: World, step: str, action: Callable[[], object]) -> None:
+    """Once, when the next drain comes to this step."""
+
+    def on_step(name: str) -> None:
+        if name == step:
+            world.on_step = lambda _step: None
+            action()
+
+    world.on_step = on_step
+
+
+def after_the_read(world: World, action: Callable[[], object]) -> None:
+    """Once, between a drain's read and its write."""
+
+    def on_read() -> None:
+        world.on_read = lambda: None
+        action()
+
+    world.on_read = on_read
+
+
+# A crash between write and event
+
+
+@pytest.mark.parametrize("flag", [True, False], ids=["with the flag", "without it"])
+@pytest.mark.parametrize(
+    "step", ["save.after_write", "save.after_event", "save.after_clear", "save.before_delete"]
+)
+def test_an_entry_has_its_event_whatever_step_its_drain_died_at(flag: bool, step: str) -> None:
+    world = World()
+    world.put(E1, flag=flag)
+    world.dies(step)
+    world.drain()
+    assert set(told(world)) == {"entry.replicated"}
+    assert len({event["id"] for event in world.events()}) == 1
+
+
+def test_another_message_for_a_saved_entry_makes_no_event_of_its_own() -> None:
+    world = World()
+    world.put(E1, flag=False)
+    world.drain()
+    world.send(ReplicationItem(E1, Op.UPSERT))
+    world.drain()
+    assert told(world) == ["entry.replicated"] and world.counts["unchanged"] == 1
+
+
+def test_the_message_that_wrote_is_known_among_others_for_the_same_key() -> None:
+    world = World()
+    world.put(E1, flag=False)
+    world.send(ReplicationItem(E1, Op.UPSERT))
+    world.dies("save.after_write")
+    world.sleep(VISIBILITY_SECONDS)
+    # This time the other one comes first.
+    ids = list(world.replication._waiting)
+    world.replication._waiting = {id_: world.replication._waiting[id_] for id_ in reversed(ids)}
+    world.drain()
+    assert told(world) == ["entry.replicated"]
+
+
+@pytest.mark.parametrize("permanent", [False, True])
+def test_an_event_that_was_refused_comes_although_its_key_goes_on_in_another_message(
+    permanent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    keys = [key("e1"), key("e2")]
+    for each in keys:
+        world.put(each, flag=False)
+    world.replication._waiting.clear()
+    world.send(*(ReplicationItem(each, Op.UPSERT) for each in keys))
+    # One event a message.
+    monkeypatch.setattr(saver, "chunks", lambda events: [[event] for event in events])
+    refused = iter([SendFailure(0, "refused", permanent)])
+    world.analytics.refuse = lambda _index, _message: next(refused, None)
+    first = world.batch()
+    assert first is not None and first.counts["resent"] == 1 and first.counts["applied"] == 1
+    world.drain()
+    assert sorted(event["subject"] for event in world.events()) == ["summer:e1", "summer:e2"]
+
+
+# A drain that was paused between its read and its write
+
+
+def test_a_paused_drain_that_heals_backwards_sends_the_key_again() -> None:
+    world = World()
+    first = world.put(E1, firstName="first")
+
+    def overtake() -> None:
+        # Other content, no new version, and all of it saved meanwhile.
+        world.put(E1, **{**first, "firstName": "second"})
+        world.drain_visible()
+
+    after_the_read(world, overtake)
+    world.batch()
+    assert (world.document(E1) or {})["firstName"] == "first"
+    world.drain()
+    assert (world.document(E1) or {})["firstName"] == "second"
+    assert world.items[E1]["needsReplication"] is False
+
+
+def test_the_flag_of_a_state_that_a_healing_did_not_read_is_not_cleared() -> None:
+    world = World()
+    first = world.put(E1, firstName="first")
+    world.drain()
+    world.items[E1] = {**first, "firstName": "second", "needsReplication": True}
+    world.send(ReplicationItem(E1, Op.UPSERT))
+    # Not on its way yet: what clears the flag of this third state must have read it.
+    third = {**first, "firstName": "third", "needsReplication": True}
+    after_the_read(world, lambda: world.items.update({E1: third}))
+    world.batch()
+    assert world.items[E1]["needsReplication"] is True
+    world.drain()
+    assert (world.document(E1) or {})["firstName"] == "third"
+    assert world.items[E1]["needsReplication"] is False
+
+
+def test_a_source_that_cannot_be_read_after_a_healing_has_its_key_sent_again() -> None:
+    world = World()
+    first = world.put(E1)
+    world.drain()
+    world.items[E1] = {**first, "firstName": "other"}
+    world.send(ReplicationItem(E1, Op.UPSERT))
+    reads = itertools.count()
+
+    def away() -> None:
+        if 1 <= next(reads) <= 4:
+            raise ConnectionError
+
+    world.on_read = away
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.dynamodb, "_classify", _unreachable)
+        world.batch()
+    assert world.replication.depth().total == 1
+    world.on_read = lambda: None
+    world.drain()
+    assert world.items[E1]["needsReplication"] is False
+
+
+def _unreachable(error: Exception) -> Exception:
+    return TransientFailure("dynamodb", "away") if isinstance(error, ConnectionError) else error
+
+
+def test_a_healing_of_a_source_that_stays_as_it_was_sends_nothing_again() -> None:
+    world = World()
+    world.put(E1)
+    world.drain()
+    document = world.document(E1)
+    assert document is not None
+    document["firstName"] = "drift"
+    sent = len(world.replication.sent)
+    world.put(E1, **{**world.items[E1], "needsReplication": True})
+    world.drain()
+    assert world.counts["healed"] == 1 and len(world.replication.sent) == sent + 1
+
+
+def test_an_entry_that_a_paused_drain_wrote_after_its_removal_is_buried_again() -> None:
+    world = World()
+    world.put(E1)
+
+    def removed_and_forgotten() -> None:
+        image = world.items[E1]
+        world.remove(E1)
+        world.drain_visible()
+        # A repair saw an entry that lives behind the tombstone, and deleted that.
+        assert world.replica.delete_tombstone(E1, lenient_order(image))
+
+    after_the_read(world, removed_and_forgotten)
+    world.batch()
+    assert "deletedAt" not in (world.document(E1) or {})
+    (again,) = world.replication.sent[2:]
+    assert b'"op":"remove"' in again.body
+    world.drain()
+    assert "deletedAt" in (world.document(E1) or {})
+    assert told(world)[-1] == "entry.removed"
+
+
+def test_a_key_whose_clear_failed_saves_the_newer_state_although_it_is_sent_as_a_removal() -> None:
+    world = World()
+    first = world.put(E1)
+    at(world, "save.after_event", lambda: world.items[E1].update({**first, "version": 2}))
+    world.batch()
+    assert b'"op":"remove"' in world.replication.sent[-1].body
+    world.drain()
+    document = world.document(E1)
+    assert document is not None and document["version"] == 2 and "deletedAt" not in document
+
+
+# Any history
+
+WRITES = ("change", "change without a version", "remove", "create", "send")
+STEPS = ("read", "save.after_write", "save.after_event", "save.after_clear", "save.before_delete")
+Move = tuple[str, Any]
+write_moves = st.tuples(st.sampled_from(WRITES), st.booleans())
+moves = st.recursive(
+    write_moves,
+    # A drain passes a step, where others do something; it goes on after that, or it is gone.
+    lambda inner: st.tuples(
+        st.just("drain"), st.tuples(st.sampled_from(STEPS), st.lists(inner, max_size=3), st.booleans())
+    ),
+    max_leaves=12,
+)
+
+
+class History:
+    """One entry, its writers and its drains, which are paused by what happens inside of them."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.number = 0
+        self.states: set[str] = set()
+
+    def play(self, moves: Sequence[Move]) -> None:
+        for name, how in moves:
+            if name == "drain":
+                self._drain(*how)
+            else:
+                self._write(name, how)
+
+    def _write(self, name: str, flag: bool) -> None:
+        world, self.number = self.world, self.number + 1
+        before = world.items.get(E1)
+        stamp = f"2026-01-01T00:{self.number // 60:02}:{self.number % 60:02}.000Z"
+        fresh = {"firstName": f"n{self.number}", "needsReplication": flag}
+        if name == "create" and before is None:
+            world.put(E1, **fresh, createdAt=stamp, updatedAt=stamp)
+        elif name == "change" and before is not None:
+            world.put(E1, **{**before, **fresh, "version": before["version"] + 1, "updatedAt": stamp})
+        elif name == "change without a version" and before is not None:
+            world.put(E1, **{**before, **fresh, "needsReplication": True})
+        elif name == "remove" and before is not None:
+            world.remove(E1)
+        elif name == "send" and before is not None:
+            world.send(ReplicationItem(E1, Op.UPSERT))
+        if E1 in world.items:
+            self.states.add(_event(world.items[E1], EventType.ENTRY_REPLICATED))
+            self.states.add(_event(world.items[E1], EventType.ENTRY_REMOVED))
+
+    def _drain(self, step: str, inner: Sequence[Move], dies: bool) -> None:
+        """One batch; whatever was hidden by one that is gone may have become visible before."""
+        world = self.world
+        before = world.on_read, world.on_step
+        done: list[int] = []
+
+        def pause() -> None:
+            if done:
+                return
+            done.append(1)
+            own = world.on_read, world.on_step
+            world.on_read, world.on_step = before
+            try:
+                self.play(inner)
+            finally:
+                world.on_read, world.on_step = own
+            if dies:
+                raise Crash
+
+        world.on_read = pause if step == "read" else lambda: None
+        world.on_step = lambda name: pause() if name == step else None
+        try:
+            world.batch()
+        except Crash:
+            world.sleep(VISIBILITY_SECONDS)
+        finally:
+            world.on_read, world.on_step = before
+
+
+def _event(image: dict[str, Any], kind: EventType) -> str:
+    return event_id(E1, lenient_order(image), kind)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(moves, min_size=2, max_size=8))
+def test_any_history_ends_with_the_source_in_the_replica_and_the_event_of_the_last_state(
+    played: list[Move],
+) -> None:
+    history = History()
+    history._write("create", True)
+    history.play(played)
+    world = history.world
+    image = world.items.get(E1)
+    world.drain()
+    world.sleep(VISIBILITY_SECONDS)
+    world.drain()
+    # A message whose process died again and again is sent again by an operator.
+    letters = list(world.dead.sent)
+    assert {letter.attributes["reason"] for letter in letters} <= {Reason.KILLED}
+    world.replication.send([Outgoing(letter.body, {"attempt": "1"}) for letter in letters])
+    world.drain()
+    document = world.document(E1)
+    events = {event["id"] for event in world.events()}
+    if image is None:
+        assert document is not None and "deletedAt" in document
+        assert any(each == "entry.removed" for each in told(world))
+    else:
+        entry = Entry.parse(E1, world.items[E1])
+        assert document is not None and "deletedAt" not in document
+        assert document["firstName"] == image["firstName"]
+        assert lenient_order(document["_replication"]) == entry.order
+        assert not entry.needs_replication
+        assert _event(image, EventType.ENTRY_REPLICATED) in events
+    assert events <= history.states, "an event of a state that never was"
+    assert len(world.dead.sent) == len(letters) and not world.replication.redriven

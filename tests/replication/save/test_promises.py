@@ -1,0 +1,107 @@
+"""Promises of a save that one wrong word would break, each with that word planted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.messages import MAX_ITEMS, Op, ReplicationItem
+from regworkers_core.domain.order import Order
+from regworkers_core.engine.ports import Outgoing, SendFailure
+from regworkers_core.replication.save.saver import Saver, Wanted
+from tests.replication.save.world import World
+from tests.support.entries import item, key
+from tests.support.planted import plant
+
+ENTRIES = MAX_ITEMS + 30
+
+
+def one_message_of_events_is_refused(failure: SendFailure) -> None:
+    """The flags of its entries stay set, and the events are there after the next run."""
+    world = World()
+    keys = [key(f"e{number}") for number in range(ENTRIES)]
+    world.items = {each: item(each) for each in keys}
+    world.send(*(ReplicationItem(each, Op.UPSERT) for each in keys))
+    refused: Iterator[SendFailure] = iter([failure])
+
+    def second_is_refused(index: int, _message: Outgoing) -> SendFailure | None:
+        return next(refused, None) if index == failure.index else None
+
+    world.analytics.refuse = second_is_refused
+    first = world.batch()
+    assert first is not None and first.counts["applied"] == first.counts["cleared"] == MAX_ITEMS
+    assert flagged(world) == keys[MAX_ITEMS:], "whose events were not confirmed"
+    assert len(world.events()) == MAX_ITEMS
+    world.drain()
+    assert flagged(world) == [] and not world.dead.sent
+    subjects = [event["subject"] for event in world.events()]
+    assert sorted(subjects) == sorted(each.document_id for each in keys), "each once"
+
+
+def flagged(world: World) -> list[EntryKey]:
+    return [each for each, found in world.items.items() if found["needsReplication"]]
+
+
+def of_several_removals_the_highest_order_makes_the_tombstone(versions: tuple[int, ...]) -> None:
+    world = World()
+    orders = [Order("2026-01-01T00:00:00.000Z", version, "") for version in versions]
+    world.items[key("e1")] = item(key("e1"), version=2, createdAt=orders[0].created_at, updatedAt=None)
+    world.send(ReplicationItem(key("e1"), Op.UPSERT))
+    world.drain()
+    del world.items[key("e1")]
+    for order in orders:
+        world.send(ReplicationItem(key("e1"), Op.REMOVE, order))
+    settlement = world.batch()
+    assert settlement is not None and settlement.counts["removed"] == 1
+    document = world.document(key("e1"))
+    assert document is not None and "deletedAt" in document and "email" not in document
+    assert document["_replication"]["version"] == max(versions)
+
+
+TRANSIENT, PERMANENT = (SendFailure(1, "InternalError", False), SendFailure(1, "TooLarge", True))
+VERSIONS = [(2, 3, 1), (3, 1), (1, 3)]
+
+
+@pytest.mark.parametrize("failure", [TRANSIENT, PERMANENT])
+def test_an_event_that_is_not_confirmed_keeps_its_flag_and_comes_later(failure: SendFailure) -> None:
+    one_message_of_events_is_refused(failure)
+
+
+@pytest.mark.parametrize("versions", VERSIONS)
+def test_the_highest_of_several_removals_buries_the_entry(versions: tuple[int, ...]) -> None:
+    of_several_removals_the_highest_order_makes_the_tombstone(versions)
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "right", "wrong", "promise"),
+    [
+        (
+            Saver,
+            "_publish",
+            "if index in unconfirmed:",
+            "if False:",
+            lambda: one_message_of_events_is_refused(TRANSIENT),
+        ),
+        (
+            Wanted,
+            "add",
+            "max(self.removed, item.order)",
+            "min(self.removed, item.order)",
+            lambda: of_several_removals_the_highest_order_makes_the_tombstone(VERSIONS[0]),
+        ),
+    ],
+    ids=["an unconfirmed event is ignored", "min instead of max of several removals"],
+)
+def test_a_planted_mistake_is_noticed(
+    owner: type,
+    method: str,
+    right: str,
+    wrong: str,
+    promise: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plant(monkeypatch, owner, method, right, wrong)
+    with pytest.raises(AssertionError):
+        promise()

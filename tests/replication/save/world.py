@@ -1,0 +1,321 @@
+"""What a save drain talks to, in memory and on a virtual clock; the saver and its adapters are the real ones."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError
+
+from regworkers_core.adapters.aws.attribute_values import attributes, plain_item
+from regworkers_core.adapters.aws.clients import classify_aws
+from regworkers_core.adapters.aws.demand_table import DemandTable
+from regworkers_core.adapters.mongo.client import classify_mongo
+from regworkers_core.adapters.mongo.replica import Replica
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.messages import Op, ReplicationItem
+from regworkers_core.domain.order import lenient_order
+from regworkers_core.engine.breaker import CircuitBreaker
+from regworkers_core.engine.dead_letters import DeadLetterOffice
+from regworkers_core.engine.dependency import Classify, Dependency, RetryPolicy
+from regworkers_core.engine.drain import Settlement
+from regworkers_core.engine.marks import Marks
+from regworkers_core.engine.message_work import MessageWork
+from regworkers_core.engine.ports import NotHidden, Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.replication.save.saver import Saver
+from regworkers_core.replication.save.work import SaveHandler
+from regworkers_core.replication.send import send_keys
+from tests.replication.enqueue.fakes import FakeLeaseTable
+from tests.support.entries import item
+
+VISIBILITY_SECONDS = 60.0
+BATCH_MESSAGES = 5
+MAX_RECEIVES = 100
+TABLE = "demand-table"
+
+
+class Crash(BaseException):
+    """The process is gone: nothing catches it."""
+
+
+class World:
+    """`on_read` and `on_step` (step by name) are called where a drain can be paused; both may crash it. `refuse` is
+    asked for each statement and may answer an error code.
+    """
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+        self.items: dict[EntryKey, dict[str, Any]] = {}
+        self.on_read: Callable[[], None] = lambda: None
+        self.on_step: Callable[[str], None] = lambda _step: None
+        self.refuse: Callable[[], str | None] = lambda: None
+        self.replication, self.analytics = MemoryQueue(self, "replication"), MemoryQueue(self, "analytics")
+        self.dead = MemoryQueue(self, "replication-dlq")
+        self.collection = MemoryCollection()
+        self.dynamodb, self.mongo = self._dependency("dynamodb"), self._dependency("mongo", classify_mongo)
+        policy = RetryPolicy()
+        table = DemandTable(self, self.dynamodb, TABLE, policy=policy, sleep=self.sleep)
+        self.replica = Replica(self.collection, self.mongo)  # type: ignore[arg-type]
+        self.saver = Saver(
+            table,
+            self.replica,
+            self,
+            self.replication,
+            self.analytics,
+            run_id="run",
+            clock=lambda: self.now,
+            on_step=lambda step: self.on_step(step),
+        )
+        office = DeadLetterOffice(self.replication, self.dead, self, run_id="run", clock=lambda: self.now)
+        marks = Marks(FakeLeaseTable(), self.replication.name)
+
+        def process() -> MessageWork[ReplicationItem]:
+            return MessageWork(
+                "save",
+                SaveHandler(self.saver),
+                office,
+                marks,
+                max_attempts=20,
+                on_step=lambda step: self.on_step(step),
+            )
+
+        # Each batch is that of a process of its own: a drain that is paused holds up no other.
+        self._process = process
+        self.counts: Counter[str] = Counter()
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def _dependency(self, name: str, classify: Classify | None = None) -> Dependency:
+        def clock() -> float:
+            return self.now
+
+        breaker = CircuitBreaker(name, failures=2, reset_seconds=15.0, clock=clock)
+        made = classify or classify_aws(name)
+        return Dependency(name, made, policy=RetryPolicy(), breaker=breaker, clock=clock)
+
+    # The writers
+    def put(self, key: EntryKey, *, flag: bool = True, **changes: Any) -> dict[str, Any]:
+        """A state in the source, of which a message tells; without the flag an operator sent its key."""
+        self.now += 1.0
+        self.items[key] = item(key, **{"ref": "r", "needsReplication": flag, **changes})
+        self.send(ReplicationItem(key, Op.UPSERT, lenient_order(self.items[key])))
+        return self.items[key]
+
+    def remove(self, key: EntryKey) -> None:
+        image = self.items.pop(key)
+        self.send(ReplicationItem(key, Op.REMOVE, lenient_order(image)))
+
+    def send(self, *wishes: ReplicationItem) -> None:
+        send_keys(self.replication, wishes)
+
+    # The drain
+    def batch(self) -> Settlement[Received] | None:
+        """Receive, work, settle; None when nothing is visible."""
+        messages = self.replication.receive(BATCH_MESSAGES, 0.0, round(VISIBILITY_SECONDS))
+        if not messages:
+            return None
+        settlement = self._process()(messages)
+        self.replication.delete(settlement.done)
+        self.replication.change_visibility([(each, round(wait)) for each, wait in settlement.again])
+        self.counts.update(settlement.counts)
+        return settlement
+
+    def drain(self, batches: int = 10_000) -> int:
+        """Until the queue is empty, hidden messages included; how many batches that took."""
+        for number in range(batches):
+            if self.batch() is None:
+                if not self.replication.depth().total:
+                    return number
+                self.now += 1.0
+        raise AssertionError("the queue does not become empty")
+
+    def drain_visible(self) -> None:
+        """What others do meanwhile: all that is visible."""
+        while self.batch() is not None:
+            pass
+
+    def dies(self, at: str) -> None:
+        """One batch of a drain that is killed at a step."""
+
+        def die(step: str) -> None:
+            if step == at:
+                raise Crash
+
+        before, self.on_step = self.on_step, die
+        try:
+            self.batch()
+        except Crash:
+            return
+        finally:
+            self.on_step = before
+        raise AssertionError(f"it never came to {at}")
+
+    # What came of it
+    def events(self) -> list[dict[str, Any]]:
+        return [event for sent in self.analytics.sent for event in orjson.loads(sent.body)["items"]]
+
+    def document(self, key: EntryKey) -> dict[str, Any] | None:
+        return self.collection.documents.get(key.document_id)
+
+    # What the saver asks of DynamoDB's client, of the campaigns and of the dead letters' history
+    def batch_get_item(self, RequestItems: Mapping[str, Any]) -> dict[str, Any]:
+        wanted = [plain_item(each) for each in RequestItems[TABLE]["Keys"]]
+        keys = [key for each in wanted if (key := EntryKey.parse(each["PK"], each["SK"])) is not None]
+        found = [attributes(self.items[key]) for key in keys if key in self.items]
+        self.on_read()
+        return {"Responses": {TABLE: found}, "UnprocessedKeys": {}}
+
+    def batch_execute_statement(self, Statements: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return {"Responses": [self._execute(each) for each in Statements]}
+
+    def _execute(self, statement: Mapping[str, Any]) -> dict[str, Any]:
+        self.now += 0.0002
+        if (code := self.refuse()) is not None:
+            return {"Error": {"Code": code}}
+        values = plain_item({str(n): value for n, value in enumerate(statement["Parameters"])})
+        version, at, pk, sk, *seen = (values[str(n)] for n in range(len(values)))
+        key = EntryKey.parse(pk, sk)
+        stored = self.items.get(key) if key is not None else None
+        conditions = re.findall(r'"(\w+)"(=\?| IS MISSING)', statement["Statement"].partition("WHERE")[2])
+        expected = iter(seen)
+        met = stored is not None and all(
+            name in stored and stored[name] == next(expected) if compared == "=?" else name not in stored
+            for name, compared in conditions
+        )
+        if not met or stored is None:
+            return {"Error": {"Code": "ConditionalCheckFailed"}}
+        stored.update(needsReplication=False, replicatedVersion=version, replicatedAt=at)
+        return {}
+
+    def known(self, ids: set[str]) -> set[str]:
+        return ids
+
+    def record(self, letters: Sequence[Any], *, at: str, run_id: str) -> None:
+        pass
+
+
+class MemoryQueue:
+    """SQS: visibility, receive counts, and a redrive policy that should never act."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.name = name
+        self._world = world
+        self._ids = itertools.count()
+        self._waiting: dict[str, tuple[Received, float]] = {}
+        self.sent: list[Outgoing] = []
+        self.redriven = 0
+        # The number of a message in a send, and its content: why it is refused, or None.
+        self.refuse: Callable[[int, Outgoing], SendFailure | None] = lambda _index, _message: None
+
+    def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]:
+        failures = []
+        for index, message in enumerate(messages):
+            if (failure := self.refuse(index, message)) is not None:
+                failures.append(failure)
+                continue
+            self.sent.append(message)
+            id_ = f"{self.name}-{next(self._ids)}"
+            received = Received(id_, id_, message.body.decode(), dict(message.attributes), 0)
+            self._waiting[id_] = (received, self._world.now)
+        return failures
+
+    def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:
+        found = []
+        for id_, (message, visible_at) in list(self._waiting.items()):
+            if visible_at > self._world.now or len(found) == limit:
+                continue
+            if message.receive_count == MAX_RECEIVES:
+                self.redriven += 1
+                del self._waiting[id_]
+                continue
+            received = Received(id_, id_, message.body, message.attributes, message.receive_count + 1)
+            self._waiting[id_] = (received, self._world.now + visibility_seconds)
+            found.append(received)
+        return found
+
+    def delete(self, messages: Sequence[Received]) -> list[Received]:
+        for message in messages:
+            self._waiting.pop(message.message_id, None)
+        return []
+
+    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
+        for message, seconds in messages:
+            self._waiting[message.message_id] = (message, self._world.now + seconds)
+        return NotHidden()
+
+    def depth(self) -> QueueDepth:
+        return QueueDepth(len(self._waiting), 0, 0)
+
+
+class MemoryCollection:
+    """The few operators that the replica uses, on documents by `_id`."""
+
+    def __init__(self) -> None:
+        self.documents: dict[str, dict[str, Any]] = {}
+
+    def bulk_write(self, operations: Sequence[UpdateOne], ordered: bool) -> Any:
+        errors = []
+        touched = 0
+        for index, operation in enumerate(operations):
+            document = self._documents_of(operation._filter)
+            if document is None and operation._upsert and operation._filter["_id"] in self.documents:
+                errors.append({"index": index, "code": 11000, "keyPattern": {"_id": 1}})
+            elif document is not None or operation._upsert:
+                touched += 1
+                self._update(operation._filter["_id"], operation._doc)
+        if errors:
+            raise BulkWriteError({"writeErrors": errors, "nMatched": touched, "nUpserted": 0})
+        return SimpleNamespace(matched_count=touched, upserted_count=0)
+
+    def _documents_of(self, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+        document = self.documents.get(wanted["_id"])
+        return document if document is not None and _matches(document, wanted) else None
+
+    def _update(self, id_: str, update: Any) -> None:
+        document = self.documents.setdefault(id_, {"_id": id_})
+        for name in update["$unset"]:
+            document.pop(name, None)
+        # As from the wire: a copy of its own.
+        document.update(orjson.loads(orjson.dumps(update["$set"])))
+
+    def find(self, query: Mapping[str, Any], *_: Any) -> list[dict[str, Any]]:
+        return [dict(self.documents[id_]) for id_ in query["_id"]["$in"] if id_ in self.documents]
+
+    def delete_one(self, query: Mapping[str, Any]) -> Any:
+        document = self._documents_of(query)
+        if document is not None:
+            del self.documents[document["_id"]]
+        return SimpleNamespace(deleted_count=int(document is not None))
+
+
+_MISSING = object()
+
+
+def _matches(document: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return all(_meets(document, path, condition) for path, condition in wanted.items())
+
+
+def _meets(document: Mapping[str, Any], path: str, condition: Any) -> bool:
+    if path == "$nor":
+        return not any(_matches(document, each) for each in condition)
+    value: Any = document
+    for name in path.split("."):
+        value = value.get(name, _MISSING) if isinstance(value, Mapping) else _MISSING
+    if not isinstance(condition, Mapping):
+        return bool(value == condition or (condition is None and value is _MISSING))
+    return all(_holds(value, operator, operand) for operator, operand in condition.items())
+
+
+def _holds(value: Any, operator: str, operand: Any) -> bool:
+    if operator == "$exists":
+        return (value is not _MISSING) is operand
+    if value is _MISSING:
+        return False
+    return bool(value > operand) if operator == "$gt" else bool(value >= operand)
