@@ -108,9 +108,7 @@ class Loader:
             commitment = make_secret(self._runtime, campaign.campaign_id)
             document["draw"] = {"commitment": commitment, "committedAt": iso(now)}
             self._runtime.dependency("mongo").call(
-                lambda document=document: collection.update_one(  # type: ignore[misc]
-                    {"_id": document["_id"]}, {"$setOnInsert": document}, upsert=True
-                )
+                collection.update_one, {"_id": document["_id"]}, {"$setOnInsert": document}, upsert=True
             )
             self._runtime.campaign_cache.forget(Campaign.parse(document))
 
@@ -151,7 +149,7 @@ class Loader:
         """What the User Service on this machine knows."""
         collection = Stores.of(self._runtime.mongo, self._runtime.names.prefix).users
         writes = [UpdateOne({"_id": user["_id"]}, {"$set": user}, upsert=True) for user in users]
-        self._runtime.dependency("mongo").call(lambda: collection.bulk_write(writes, ordered=False))
+        self._runtime.dependency("mongo").call(collection.bulk_write, writes, ordered=False)
         self.loaded.example_user = users[0]["_id"]
 
     def _pace(self, started: float, stop: StopSignal) -> None:
@@ -163,9 +161,7 @@ class Loader:
         pending = requests
         for attempt in range(1, _MAX_ROUNDS):
             answer = self._runtime.dependency("dynamodb").call(
-                lambda pending=pending: self._runtime.dynamodb.batch_write_item(  # type: ignore[misc]
-                    RequestItems={self._table: pending}
-                )
+                self._runtime.dynamodb.batch_write_item, RequestItems={self._table: pending}
             )
             pending = answer.get("UnprocessedItems", {}).get(self._table, [])
             if not pending:
@@ -190,7 +186,7 @@ class Loader:
         def remove(key: tuple[str, str]) -> None:
             if not stop.is_set:
                 self._runtime.dependency("dynamodb").call(
-                    lambda: self._runtime.dynamodb.delete_item(TableName=self._table, Key=_key(key))
+                    self._runtime.dynamodb.delete_item, TableName=self._table, Key=_key(key)
                 )
                 with self._lock:
                     loaded.removed += 1
@@ -205,18 +201,17 @@ class Loader:
     def _update(self, key: tuple[str, str]) -> None:
         """A business change: version and updatedAt move, the flag is set, the markets are turned round."""
         self._runtime.dependency("dynamodb").call(
-            lambda: self._runtime.dynamodb.update_item(
-                TableName=self._table,
-                Key=_key(key),
-                UpdateExpression="SET updatedAt = :at, needsReplication = :yes, markets = :markets ADD version :one",
-                ConditionExpression="attribute_exists(PK)",
-                ExpressionAttributeValues={
-                    ":at": {"S": iso(time.time())},
-                    ":yes": {"BOOL": True},
-                    ":markets": attribute(["london", "paris"]),
-                    ":one": {"N": "1"},
-                },
-            )
+            self._runtime.dynamodb.update_item,
+            TableName=self._table,
+            Key=_key(key),
+            UpdateExpression="SET updatedAt = :at, needsReplication = :yes, markets = :markets ADD version :one",
+            ConditionExpression="attribute_exists(PK)",
+            ExpressionAttributeValues={
+                ":at": {"S": iso(time.time())},
+                ":yes": {"BOOL": True},
+                ":markets": attribute(["london", "paris"]),
+                ":one": {"N": "1"},
+            },
         )
 
 

@@ -26,7 +26,7 @@ class DagsterApi:
         """
         if not self._url:
             raise UsageError("no Dagster address: set REGWORKERS_DAGSTER__URL to that of its UI")
-        return self._dependency.call(lambda: self._once(query, variables or {}))
+        return self._dependency.call(self._once, query, variables or {})
 
     def _once(self, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         answer = httpx2.post(

@@ -82,13 +82,11 @@ class DrandHttp:
         def fits(signed: _Signed) -> bool:
             return accept is None or accept(signed.signature)
 
-        return self._dependency.call(lambda: self._first(round_number, fits)).signature
+        return self._dependency.call(self._first, round_number, fits).signature
 
     def latest(self, *, accept: Callable[[int, str], bool]) -> int:
         """See `Beacon.latest`."""
-        signed = self._dependency.call(
-            lambda: self._first(None, lambda each: accept(each.round, each.signature))
-        )
+        signed = self._dependency.call(self._first, None, lambda each: accept(each.round, each.signature))
         return signed.round
 
     def _first(self, round_number: int | None, fits: Callable[[_Signed], bool]) -> _Signed:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine.dependency import Dependency
+from regworkers_core.engine.dependency import Dependency, P, T
 from regworkers_core.settings import VaultSettings
 
 DEPENDENCY = "vault"
-T = TypeVar("T")
 # Tells a token that has ended from a policy that is missing; Vault answers 403 to both.
 _INVALID_TOKEN = ("invalid token", "bad token")
 
@@ -84,12 +83,11 @@ class Vault:
         path = f"{settings.mount}/issue/{settings.role}"
         try:
             answer = self._call(
-                lambda: self._client.secrets.pki.generate_certificate(
-                    name=settings.role,
-                    common_name=common_name,
-                    extra_params={"ttl": settings.ttl, "format": "pem", "private_key_format": "pkcs8"},
-                    mount_point=settings.mount,
-                )
+                self._client.secrets.pki.generate_certificate,
+                name=settings.role,
+                common_name=common_name,
+                extra_params={"ttl": settings.ttl, "format": "pem", "private_key_format": "pkcs8"},
+                mount_point=settings.mount,
             )
         except Forbidden as error:
             if any(text in said for said in _said(error) for text in _INVALID_TOKEN):
@@ -127,7 +125,7 @@ class Vault:
                 f"{mount} is not right"
             ) from None
 
-    def _call(self, function: Callable[[], T]) -> T:
+    def _call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Raises what hvac raises for 400, 403 and 404."""
         from hvac.exceptions import VaultDown, VaultNotInitialized
 
@@ -135,7 +133,7 @@ class Vault:
 
         def ask() -> T:
             try:
-                return function()
+                return function(*args, **kwargs)
             except VaultNotInitialized:
                 raise UsageError(f"Vault at {address} is not initialised: is vault.address right?") from None
             except VaultDown as error:

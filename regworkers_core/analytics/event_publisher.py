@@ -135,7 +135,7 @@ class PublishHandler:
             return []
         try:
             # The producer has its own retries, within a time of its own.
-            return self._dependency.call(send, retry=False)
+            return self._dependency.once(send)
         except _NotAll as partly:
             return partly.outcomes
 

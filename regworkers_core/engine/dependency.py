@@ -8,7 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 import stamina
 import stamina.instrumentation
@@ -17,6 +18,7 @@ import structlog
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.breaker import CircuitBreaker
 
+P = ParamSpec("P")
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 # What waits on purpose (a long poll) is given more.
@@ -49,7 +51,7 @@ Classify = Callable[[Exception], Exception]
 
 
 class Dependency:
-    """One dependency, by name: `call` retries what is transient and trips the breaker when it stays so.
+    """One dependency, by name. `call` retries transient failures and trips the breaker when they persist.
 
     `classify` turns the driver's exceptions into TransientFailure, PermanentFailure or ItemFailure. `calls`,
     `seconds`, `retries` and `throttles` add up over its life: attempts, the time within them, those that repeated one,
@@ -83,15 +85,27 @@ class Dependency:
         self._refused_in_a_row = 0
         self._refused_since = 0.0
 
-    def call(
-        self, function: Callable[[], T], *, retry: bool = True, within_seconds: float | None = None
-    ) -> T:
-        """Run `function`. Raises DependencyDown at once while the breaker is open, TransientFailure when
-        the policy is used up, and whatever else `classify` makes of the driver's exception.
+    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return `function(*args, **kwargs)`, retried by the policy. The arguments are evaluated once, so a cursor is
+        no argument: `function` opens it.
 
-        No attempt begins after `within_seconds`; how long one takes is for `function` to bound. A wait that the
-        dependency asks for is kept, but one above the policy's cap is not waited for: the call ends.
+        Raises DependencyDown at once while the breaker is open, TransientFailure when the policy is used up, and
+        whatever else `classify` makes of the driver's exception. A wait that the dependency asks for is kept, but one
+        above the policy's cap is not waited for: the call ends.
         """
+        return self._guarded(partial(function, *args, **kwargs), retry=True, within_seconds=None)
+
+    def once(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `call`, without a retry."""
+        return self._guarded(partial(function, *args, **kwargs), retry=False, within_seconds=None)
+
+    def within(
+        self, seconds: float | None, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `call`, but no attempt begins after `seconds`; `function` bounds how long one takes."""
+        return self._guarded(partial(function, *args, **kwargs), retry=True, within_seconds=seconds)
+
+    def _guarded(self, function: Callable[[], T], *, retry: bool, within_seconds: float | None) -> T:
         self.breaker.before_call()
         began = time.monotonic()
         last_start = math.inf if within_seconds is None else self._clock() + within_seconds

@@ -125,7 +125,7 @@ def _table(runtime: Runtime, wanted: Table) -> Provisioned:
     specification = {"StreamEnabled": True, "StreamViewType": wanted.stream_view}
     outcome = Outcome.STOOD
     try:
-        table = call(lambda: client.describe_table(TableName=name))["Table"]
+        table = call(client.describe_table, TableName=name)["Table"]
     except ClientError as error:
         if error_code(error) != "ResourceNotFoundException":
             raise
@@ -143,7 +143,7 @@ def _table(runtime: Runtime, wanted: Table) -> Provisioned:
         }
         if stream:
             arguments["StreamSpecification"] = specification
-        call(lambda: client.create_table(**arguments))
+        call(client.create_table, **arguments)
         outcome = Outcome.CREATED
     else:
         view = table.get("StreamSpecification", {}).get("StreamViewType")
@@ -154,7 +154,7 @@ def _table(runtime: Runtime, wanted: Table) -> Provisioned:
                 "`regworkers reconcile --repair`"
             )
         if stream and not table.get("StreamSpecification", {}).get("StreamEnabled"):
-            call(lambda: client.update_table(TableName=name, StreamSpecification=specification))
+            call(client.update_table, TableName=name, StreamSpecification=specification)
             outcome = Outcome.CHANGED
     _until_active(client, call, name)
     changed = bool(wanted.ttl_attribute) and _switch_on_time_to_live(client, call, wanted)
@@ -164,23 +164,23 @@ def _table(runtime: Runtime, wanted: Table) -> Provisioned:
     return Provisioned("table", name, outcome)
 
 
-def _until_active(client: Any, call: Callable[[Callable[[], Any]], Any], name: str) -> None:
+def _until_active(client: Any, call: Callable[..., Any], name: str) -> None:
     give_up = time.monotonic() + _TABLE_READY_SECONDS
-    while call(lambda: client.describe_table(TableName=name))["Table"]["TableStatus"] != "ACTIVE":
+    while call(client.describe_table, TableName=name)["Table"]["TableStatus"] != "ACTIVE":
         if time.monotonic() > give_up:
             raise TransientFailure("dynamodb", f"table {name} did not become active")
         time.sleep(0.5)
 
 
-def _switch_on_time_to_live(client: Any, call: Callable[[Callable[[], Any]], Any], wanted: Table) -> bool:
+def _switch_on_time_to_live(client: Any, call: Callable[..., Any], wanted: Table) -> bool:
     name = wanted.name
-    status = call(lambda: client.describe_time_to_live(TableName=name))["TimeToLiveDescription"]
+    status = call(client.describe_time_to_live, TableName=name)["TimeToLiveDescription"]
     if status.get("TimeToLiveStatus") in ("ENABLED", "ENABLING"):
         return False
     call(
-        lambda: client.update_time_to_live(
-            TableName=name, TimeToLiveSpecification={"Enabled": True, "AttributeName": wanted.ttl_attribute}
-        )
+        client.update_time_to_live,
+        TableName=name,
+        TimeToLiveSpecification={"Enabled": True, "AttributeName": wanted.ttl_attribute},
     )
     return True
 
@@ -205,16 +205,16 @@ def _queue(runtime: Runtime, name: str, wanted: Mapping[str, str]) -> tuple[Outc
     client, call = runtime.sqs, runtime.dependency("sqs").call
     outcome = Outcome.STOOD
     try:
-        url = call(lambda: client.get_queue_url(QueueName=name))["QueueUrl"]
+        url = call(client.get_queue_url, QueueName=name)["QueueUrl"]
     except ClientError as error:
         if error_code(error) not in ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"):
             raise
-        url = call(lambda: client.create_queue(QueueName=name, Attributes=dict(wanted)))["QueueUrl"]
+        url = call(client.create_queue, QueueName=name, Attributes=dict(wanted))["QueueUrl"]
         outcome = Outcome.CREATED
-    stands = call(lambda: client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]))["Attributes"]
+    stands = call(client.get_queue_attributes, QueueUrl=url, AttributeNames=["All"])["Attributes"]
     differing = {key: value for key, value in wanted.items() if not _same(stands.get(key), value)}
     if differing:
-        call(lambda: client.set_queue_attributes(QueueUrl=url, Attributes=differing))
+        call(client.set_queue_attributes, QueueUrl=url, Attributes=differing)
         outcome = Outcome.CHANGED if outcome is Outcome.STOOD else outcome
     return outcome, stands["QueueArn"]
 
@@ -231,16 +231,12 @@ def _indexes(runtime: Runtime) -> Iterator[Provisioned]:
     call = runtime.dependency("mongo").call
     for collection_name, indexes in INDEXES.items():
         collection = runtime.database[collection_name]
-        stands = call(lambda collection=collection: collection.index_information())  # type: ignore[misc]
+        stands = call(collection.index_information)
         # By their keys: servers name an index each in their own way.
         before = [list(index["key"]) for index in stands.values()]
         for keys, unique in indexes:
             sparse = len(keys) == 1 and keys[0][0] in _SPARSE
-            made = call(
-                lambda collection=collection, keys=keys, unique=unique, sparse=sparse: (  # type: ignore[misc]
-                    collection.create_index(keys, unique=unique, sparse=sparse)
-                )
-            )
+            made = call(collection.create_index, keys, unique=unique, sparse=sparse)
             outcome = Outcome.STOOD if keys in before else Outcome.CREATED
             yield Provisioned("index", f"{collection_name}.{made}", outcome)
     yield from _expiries(runtime)
@@ -250,12 +246,8 @@ def _expiries(runtime: Runtime) -> Iterator[Provisioned]:
     call = runtime.dependency("mongo").call
     for name, (field, days) in EXPIRING.items():
         collection = runtime.database[name]
-        before = call(lambda collection=collection: collection.index_information())  # type: ignore[misc]
-        made = call(
-            lambda collection=collection, field=field, days=days: collection.create_index(  # type: ignore[misc]
-                [(field, ASCENDING)], expireAfterSeconds=days * _DAY_SECONDS
-            )
-        )
+        before = call(collection.index_information)
+        made = call(collection.create_index, [(field, ASCENDING)], expireAfterSeconds=days * _DAY_SECONDS)
         stood = any(list(index["key"]) == [(field, ASCENDING)] for index in before.values())
         outcome = Outcome.STOOD if stood else Outcome.CREATED
         yield Provisioned("index", f"{name}.{made}", outcome)
@@ -265,12 +257,12 @@ def _log_group(runtime: Runtime, wanted: LogGroup) -> Provisioned:
     name, days = wanted.name, wanted.retention_days
     client, call = runtime.aws.client("logs"), runtime.dependency("logs").call
     outcome = Outcome.STOOD
-    groups = call(lambda: client.describe_log_groups(logGroupNamePrefix=name))["logGroups"]
+    groups = call(client.describe_log_groups, logGroupNamePrefix=name)["logGroups"]
     group = next((group for group in groups if group["logGroupName"] == name), None)
     if group is None:
-        call(lambda: client.create_log_group(logGroupName=name))
+        call(client.create_log_group, logGroupName=name)
         outcome = Outcome.CREATED
     if group is None or group.get("retentionInDays") != days:
-        call(lambda: client.put_retention_policy(logGroupName=name, retentionInDays=days))
+        call(client.put_retention_policy, logGroupName=name, retentionInDays=days)
         outcome = Outcome.CHANGED if outcome is Outcome.STOOD else outcome
     return Provisioned("log group", name, outcome)

@@ -30,7 +30,7 @@ def provision_bucket(runtime: Runtime) -> Provisioned:
     client, call = runtime.aws.client("s3"), runtime.dependency("s3").call
     outcome = Outcome.STOOD
     try:
-        call(lambda: client.head_bucket(Bucket=name))
+        call(client.head_bucket, Bucket=name)
     except ClientError as error:
         if error_code(error) not in ("404", "NoSuchBucket", "NotFound"):
             raise UsageError(
@@ -41,7 +41,7 @@ def provision_bucket(runtime: Runtime) -> Provisioned:
         placed: dict[str, Any] = {}
         if region != _DEFAULT_REGION:
             placed["CreateBucketConfiguration"] = {"LocationConstraint": region}
-        call(lambda: client.create_bucket(Bucket=name, **placed))
+        call(client.create_bucket, Bucket=name, **placed)
         outcome = Outcome.CREATED
     changed = _block_public_access(client, call, name)
     changed = _keep_versions(client, call, name) or changed
@@ -53,7 +53,7 @@ def provision_bucket(runtime: Runtime) -> Provisioned:
 
 def _block_public_access(client: Any, call: Any, name: str) -> bool:
     try:
-        stands = call(lambda: client.get_public_access_block(Bucket=name))["PublicAccessBlockConfiguration"]
+        stands = call(client.get_public_access_block, Bucket=name)["PublicAccessBlockConfiguration"]
     except ClientError as error:
         if error_code(error) in _UNKNOWN_CALL:
             return False
@@ -62,17 +62,17 @@ def _block_public_access(client: Any, call: Any, name: str) -> bool:
         stands = {}
     if stands == _PRIVATE:
         return False
-    call(lambda: client.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=_PRIVATE))
+    call(client.put_public_access_block, Bucket=name, PublicAccessBlockConfiguration=_PRIVATE)
     return True
 
 
 def _keep_versions(client: Any, call: Any, name: str) -> bool:
     """An artefact that was overwritten can be brought back, and its history shows who did."""
     try:
-        stands = call(lambda: client.get_bucket_versioning(Bucket=name)).get("Status")
+        stands = call(client.get_bucket_versioning, Bucket=name).get("Status")
         if stands == "Enabled":
             return False
-        call(lambda: client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"}))
+        call(client.put_bucket_versioning, Bucket=name, VersioningConfiguration={"Status": "Enabled"})
     except ClientError as error:
         if error_code(error) not in _UNKNOWN_CALL:
             raise
@@ -83,7 +83,7 @@ def _keep_versions(client: Any, call: Any, name: str) -> bool:
 def _tidy_up(client: Any, call: Any, name: str) -> bool:
     """Let S3 delete what is not needed any more."""
     try:
-        stands = call(lambda: client.get_bucket_lifecycle_configuration(Bucket=name))["Rules"]
+        stands = call(client.get_bucket_lifecycle_configuration, Bucket=name)["Rules"]
     except ClientError as error:
         if error_code(error) in _UNKNOWN_CALL:
             return False
@@ -93,8 +93,8 @@ def _tidy_up(client: Any, call: Any, name: str) -> bool:
     if stands == lifecycle_rules():
         return False
     call(
-        lambda: client.put_bucket_lifecycle_configuration(
-            Bucket=name, LifecycleConfiguration={"Rules": lifecycle_rules()}
-        )
+        client.put_bucket_lifecycle_configuration,
+        Bucket=name,
+        LifecycleConfiguration={"Rules": lifecycle_rules()},
     )
     return True

@@ -18,7 +18,7 @@ _PAUSE_SECONDS = 0.5
 
 def keep_history(
     client: Any,
-    call: Callable[[Callable[[], Any]], Any],
+    call: Callable[..., Any],
     name: str,
     *,
     give_up: float,
@@ -29,7 +29,7 @@ def keep_history(
     again until `give_up` (on `clock`), then TransientFailure.
     """
     try:
-        stands = call(lambda: client.describe_continuous_backups(TableName=name))
+        stands = call(client.describe_continuous_backups, TableName=name)
     except ClientError as error:
         if error_code(error) in _UNKNOWN_CALL:
             return False
@@ -40,9 +40,9 @@ def keep_history(
     while True:
         try:
             call(
-                lambda: client.update_continuous_backups(
-                    TableName=name, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
-                )
+                client.update_continuous_backups,
+                TableName=name,
+                PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True},
             )
             return True
         except ClientError as error:

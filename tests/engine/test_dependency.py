@@ -110,7 +110,7 @@ def test_what_ends_the_process_is_neither_an_answer_nor_a_failure() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(TransientFailure):
-        made.call(Service(*[OSError() for _ in range(4)]), retry=False)
+        made.once(Service(*[OSError() for _ in range(4)]))
     assert made.breaker.is_open
     clock.now += 15
     with pytest.raises(KeyboardInterrupt):
@@ -121,7 +121,7 @@ def test_what_ends_the_process_is_neither_an_answer_nor_a_failure() -> None:
 def test_a_call_that_must_not_be_repeated_is_made_once() -> None:
     service = Service(OSError())
     with pytest.raises(TransientFailure):
-        dependency().call(service, retry=False)
+        dependency().once(service)
     assert service.calls == 1
 
 
@@ -149,7 +149,7 @@ def test_no_attempt_begins_after_the_time_that_the_caller_gives() -> None:
         return service()
 
     with pytest.raises(TransientFailure):
-        dependency(clock=clock).call(slow, within_seconds=2.5)
+        dependency(clock=clock).within(2.5, slow)
     assert service.calls == 3
     with pytest.raises(TransientFailure):
         dependency(clock=clock).call(slow)

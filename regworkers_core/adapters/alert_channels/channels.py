@@ -47,7 +47,7 @@ class SlackChannel:
                 ],
             },
         ]
-        self._dependency.call(lambda: self._send(_escaped(text), blocks), retry=False)
+        self._dependency.once(self._send, _escaped(text), blocks)
 
     def _send(self, text: str, blocks: list[dict[str, object]]) -> None:
         answer = self._client.send(text=text, blocks=blocks)

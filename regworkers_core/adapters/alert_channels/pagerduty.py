@@ -42,13 +42,11 @@ class PagerDutyChannel:
         key = self._dedup_key(incident)
         if change is Change.OPENED:
             event = self._event(incident)
-            self._dependency.call(
-                lambda: self._client.send_event("trigger", dedup_key=key, **event), retry=False
-            )
+            self._dependency.once(self._client.send_event, "trigger", dedup_key=key, **event)
         elif change is Change.ACKNOWLEDGED:
-            self._dependency.call(lambda: self._client.acknowledge(key), retry=False)
+            self._dependency.once(self._client.acknowledge, key)
         else:
-            self._dependency.call(lambda: self._client.resolve(key), retry=False)
+            self._dependency.once(self._client.resolve, key)
 
     def _dedup_key(self, incident: Incident) -> str:
         """Several environments may share one service of PagerDuty."""

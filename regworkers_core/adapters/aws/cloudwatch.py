@@ -91,17 +91,15 @@ class DrainMetrics:
 
         Raises TransientFailure.
         """
-        answer = self._dependency.call(
-            lambda: self._client.get_metric_statistics(
-                Namespace="AWS/SQS",
-                MetricName="ApproximateAgeOfOldestMessage",
-                Dimensions=[{"Name": "QueueName", "Value": queue}],
-                StartTime=datetime.fromtimestamp(now - _LOOK_BACK_SECONDS, UTC),
-                EndTime=datetime.fromtimestamp(now, UTC),
-                Period=60,
-                Statistics=["Maximum"],
-            ),
-            retry=False,
+        answer = self._dependency.once(
+            self._client.get_metric_statistics,
+            Namespace="AWS/SQS",
+            MetricName="ApproximateAgeOfOldestMessage",
+            Dimensions=[{"Name": "QueueName", "Value": queue}],
+            StartTime=datetime.fromtimestamp(now - _LOOK_BACK_SECONDS, UTC),
+            EndTime=datetime.fromtimestamp(now, UTC),
+            Period=60,
+            Statistics=["Maximum"],
         )
         latest = max(answer.get("Datapoints", ()), key=lambda point: point["Timestamp"], default=None)
         return None if latest is None else float(latest["Maximum"])
@@ -110,9 +108,7 @@ class DrainMetrics:
         if not data:
             return
         try:
-            self._dependency.call(
-                lambda: self._client.put_metric_data(Namespace=self._namespace, MetricData=data), retry=False
-            )
+            self._dependency.once(self._client.put_metric_data, Namespace=self._namespace, MetricData=data)
         except Exception as error:
             log.warning("metrics not published", error=describe(error))
 

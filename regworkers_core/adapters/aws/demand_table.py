@@ -15,7 +15,7 @@ from regworkers_core.adapters.aws.tables import CHANGED, known_table, statement_
 from regworkers_core.domain.entry import ORDER_FIELDS, Entry
 from regworkers_core.domain.keys import ENTRY_PREFIX, EntryKey
 from regworkers_core.domain.reasons import ItemFailure, TransientFailure
-from regworkers_core.engine.dependency import Dependency, RetryPolicy
+from regworkers_core.engine.dependency import Dependency, P, RetryPolicy, T
 from regworkers_core.engine.parts import ask_again
 
 MAX_GET = 100
@@ -71,7 +71,7 @@ class DemandTable:
 
         def ask(pending: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             request = {self.table: {"Keys": pending, "ConsistentRead": True}}
-            answer = self._call(lambda: self._client.batch_get_item(RequestItems=request))
+            answer = self._call(self._client.batch_get_item, RequestItems=request)
             for raw in answer.get("Responses", {}).get(self.table, ()):
                 item = plain_item(raw)
                 key = EntryKey.parse(item["PK"], item["SK"])
@@ -120,7 +120,7 @@ class DemandTable:
         """One call; the entries that it should be repeated for."""
         statements = [self._clear_statement(entry, replicated_at) for entry in entries]
         try:
-            answer = self._call(lambda: self._client.batch_execute_statement(Statements=statements))
+            answer = self._call(self._client.batch_execute_statement, Statements=statements)
         except TransientFailure as failure:
             # Repeated as often as the policy lets it already.
             cleared.failed.extend((entry, failure) for entry in entries)
@@ -171,13 +171,12 @@ class DemandTable:
         given = {f":{name}": value for name, value in values.items()}
         try:
             self._call(
-                lambda: self._client.delete_item(
-                    TableName=self.table,
-                    Key={"PK": {"S": key.pk}, "SK": {"S": key.sk}},
-                    ConditionExpression=" AND ".join(["attribute_exists(PK)", *conditions]),
-                    ExpressionAttributeNames={f"#{name}": name for name in ORDER_FIELDS},
-                    **({"ExpressionAttributeValues": given} if given else {}),
-                )
+                self._client.delete_item,
+                TableName=self.table,
+                Key={"PK": {"S": key.pk}, "SK": {"S": key.sk}},
+                ConditionExpression=" AND ".join(["attribute_exists(PK)", *conditions]),
+                ExpressionAttributeNames={f"#{name}": name for name in ORDER_FIELDS},
+                **{"ExpressionAttributeValues": given} if given else {},
             )
         except ClientError as error:
             if error_code(error) != "ConditionalCheckFailedException":
@@ -217,7 +216,7 @@ class DemandTable:
             arguments["ExclusiveStartKey"] = start_key
         if limit:
             arguments["Limit"] = limit
-        answer = self._call(lambda: read(**arguments))
+        answer = self._call(read, **arguments)
         items = []
         for raw in answer.get("Items", ()):
             key = EntryKey.parse(raw["PK"]["S"], raw["SK"]["S"])
@@ -241,8 +240,8 @@ class DemandTable:
 
     def probe(self) -> None:
         """One cheap call; raises TransientFailure or UsageError."""
-        self._call(lambda: self._client.describe_table(TableName=self.table))
+        self._call(self._client.describe_table, TableName=self.table)
 
-    def _call(self, function: Any) -> Any:
+    def _call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         with known_table(self.table):
-            return self._dependency.call(function)
+            return self._dependency.call(function, *args, **kwargs)

@@ -18,7 +18,7 @@ from regworkers_core.adapters.aws.tables import CHANGED, known_table, statement_
 from regworkers_core.domain.claim import IDENTITY_PREFIX, Claim, TableKey
 from regworkers_core.domain.keys import CAMPAIGN_PREFIX
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine.dependency import Dependency, RetryPolicy
+from regworkers_core.engine.dependency import Dependency, P, RetryPolicy, T
 from regworkers_core.engine.parts import ask_again
 
 Item = dict[str, Any]
@@ -55,7 +55,7 @@ class EntryClaims:
 
         def ask(pending: Sequence[Item]) -> list[Item]:
             request = {self._table: {"Keys": pending, "ConsistentRead": True}}
-            answer = self._call(lambda: self._batches.batch_get_item(RequestItems=request), end)
+            answer = self._call(end, self._batches.batch_get_item, RequestItems=request)
             for raw in answer.get("Responses", {}).get(self._table, ()):
                 item = plain_item(raw)
                 found[item["PK"], item["SK"]] = item
@@ -92,16 +92,15 @@ class EntryClaims:
         condition = "entryId = :entry AND #token = :token" if claim.token else "entryId = :entry"
         try:
             self._call(
-                lambda: self._client.delete_item(
-                    TableName=self._table,
-                    Key=attributes({"PK": claim.key[0], "SK": claim.key[1]}),
-                    ConditionExpression=condition,
-                    ExpressionAttributeValues=attributes(
-                        {":entry": claim.entry_id, **({":token": claim.token} if claim.token else {})}
-                    ),
-                    **({"ExpressionAttributeNames": {"#token": "token"}} if claim.token else {}),
-                ),
                 math.inf,
+                self._client.delete_item,
+                TableName=self._table,
+                Key=attributes({"PK": claim.key[0], "SK": claim.key[1]}),
+                ConditionExpression=condition,
+                ExpressionAttributeValues=attributes(
+                    {":entry": claim.entry_id, **({":token": claim.token} if claim.token else {})}
+                ),
+                **{"ExpressionAttributeNames": {"#token": "token"}} if claim.token else {},
             )
         except ClientError as error:
             if error_code(error) != "ConditionalCheckFailedException":
@@ -129,7 +128,7 @@ class EntryClaims:
             ),
         }
         while True:
-            page = self._call(lambda: self._client.query(**query), math.inf)
+            page = self._call(math.inf, self._client.query, **query)
             keys = [(each["PK"]["S"], each["SK"]["S"]) for each in page.get("Items", ())]
             for start in range(0, len(keys), MAX_STATEMENTS):
                 self._expire(keys[start : start + MAX_STATEMENTS], ttl)
@@ -147,7 +146,7 @@ class EntryClaims:
                 {"Statement": statement, "Parameters": [attribute(value) for value in (ttl, *key)]}
                 for key in pending
             ]
-            answer = self._call(lambda: self._client.batch_execute_statement(Statements=statements), math.inf)
+            answer = self._call(math.inf, self._client.batch_execute_statement, Statements=statements)
             left: list[TableKey] = []
             throttled = 0
             for key, response in zip(pending, answer["Responses"], strict=True):
@@ -169,7 +168,7 @@ class EntryClaims:
         """
         raw = attributes(item)
         try:
-            self._call(lambda: self._client.put_item(TableName=self._table, Item=raw, **condition), end)
+            self._call(end, self._client.put_item, TableName=self._table, Item=raw, **condition)
         except ClientError as error:
             if error_code(error) != "ConditionalCheckFailedException":
                 raise
@@ -181,7 +180,7 @@ class EntryClaims:
     def _end(self, within_seconds: float | None) -> float:
         return math.inf if within_seconds is None else self._monotonic() + within_seconds
 
-    def _call(self, function: Any, end: float) -> Any:
+    def _call(self, end: float, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         within = None if end == math.inf else end - self._monotonic()
         with known_table(self._table):
-            return self._dependency.call(function, within_seconds=within)
+            return self._dependency.within(within, function, *args, **kwargs)

@@ -14,7 +14,7 @@ from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.invite import INVITE_PREFIX, Invite, InviteType
 from regworkers_core.domain.keys import CAMPAIGN_PREFIX
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.dependency import Dependency, RetryPolicy
+from regworkers_core.engine.dependency import Dependency, P, RetryPolicy, T
 from regworkers_core.engine.parts import ask_again
 
 _MAX_WRITE = 25
@@ -59,7 +59,7 @@ class Invites:
         def ask(pending: Sequence[Request]) -> list[Request]:
             # Whole: an invite is small, a projection makes no read cheaper.
             request = {self._table: {"Keys": pending, "ConsistentRead": True}}
-            answer = self._call(lambda: self._batches.batch_get_item(RequestItems=request))
+            answer = self._call(self._batches.batch_get_item, RequestItems=request)
             found.update(_ttls(answer.get("Responses", {}).get(self._table, ())))
             left: list[Request] = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
             return left
@@ -107,7 +107,7 @@ class Invites:
     def _write(self, requests: Sequence[Request]) -> None:
         def ask(pending: Sequence[Request]) -> list[Request]:
             request = {self._table: pending}
-            answer = self._call(lambda: self._batches.batch_write_item(RequestItems=request))
+            answer = self._call(self._batches.batch_write_item, RequestItems=request)
             left: list[Request] = answer.get("UnprocessedItems", {}).get(self._table, [])
             return left
 
@@ -137,23 +137,22 @@ class Invites:
     ) -> dict[str, Any]:
         prefix = INVITE_PREFIX + (f"{type_.value}#" if type_ else "")
         answer: dict[str, Any] = self._call(
-            lambda: self._client.query(
-                TableName=self._table,
-                ConsistentRead=True,
-                KeyConditionExpression="PK = :pk AND begins_with(SK, :sk)",
-                ExpressionAttributeValues={
-                    ":pk": {"S": CAMPAIGN_PREFIX + campaign_id},
-                    ":sk": {"S": prefix},
-                    **(values or {}),
-                },
-                **arguments,
-            )
+            self._client.query,
+            TableName=self._table,
+            ConsistentRead=True,
+            KeyConditionExpression="PK = :pk AND begins_with(SK, :sk)",
+            ExpressionAttributeValues={
+                ":pk": {"S": CAMPAIGN_PREFIX + campaign_id},
+                ":sk": {"S": prefix},
+                **(values or {}),
+            },
+            **arguments,
         )
         return answer
 
-    def _call(self, function: Callable[[], Any]) -> Any:
+    def _call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         with known_table(self._table):
-            return self._dependency.call(function)
+            return self._dependency.call(function, *args, **kwargs)
 
 
 def _key(key: TableKey) -> Request:

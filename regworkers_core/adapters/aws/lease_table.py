@@ -11,7 +11,7 @@ from regworkers_core.adapters.aws.attribute_values import attributes, plain_item
 from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.adapters.aws.tables import known_table
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.dependency import Dependency
+from regworkers_core.engine.dependency import Dependency, P, T
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
 from regworkers_core.engine.marks import MARKS
 
@@ -32,9 +32,7 @@ class DynamoLeaseTable:
         self._client, self._dependency, self._table = client, dependency, table_name
 
     def get(self, key: LeaseKey) -> LeaseRow | None:
-        answer = self._call(
-            lambda: self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True)
-        )
+        answer = self._call(self._client.get_item, TableName=self._table, Key=_key(key), ConsistentRead=True)
         return _row(answer["Item"]) if "Item" in answer else None
 
     def several(self, keys: Sequence[LeaseKey]) -> dict[LeaseKey, LeaseRow]:
@@ -44,7 +42,7 @@ class DynamoLeaseTable:
 
     def _some(self, keys: Sequence[LeaseKey]) -> list[LeaseRow]:
         request = {self._table: {"Keys": [_key(key) for key in keys], "ConsistentRead": True}}
-        answer = self._call(lambda: self._client.batch_get_item(RequestItems=request))
+        answer = self._call(self._client.batch_get_item, RequestItems=request)
         if left := answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", ()):
             raise TransientFailure(self._dependency.name, f"{len(left)} keys stayed unprocessed")
         return [_row(item) for item in answer["Responses"].get(self._table, ())]
@@ -58,7 +56,7 @@ class DynamoLeaseTable:
         }
         rows: list[LeaseRow] = []
         while True:
-            page = self._call(lambda: self._client.query(**query))
+            page = self._call(self._client.query, **query)
             rows.extend(_row(item) for item in page["Items"])
             if not page.get("LastEvaluatedKey"):
                 return rows
@@ -75,7 +73,7 @@ class DynamoLeaseTable:
         }
         rows: list[LeaseRow] = []
         for _ in range(_MOST_PAGES):
-            page = self._call(lambda: self._client.scan(**query))
+            page = self._call(self._client.scan, **query)
             rows.extend(_row(item) for item in page["Items"])
             if len(rows) >= limit or not page.get("LastEvaluatedKey"):
                 break
@@ -86,9 +84,7 @@ class DynamoLeaseTable:
         condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(PK)"}
         if seen is not None:
             condition = _as_seen(seen)
-        return self._conditional(
-            lambda: self._client.put_item(TableName=self._table, Item=_item(row), **condition)
-        )
+        return self._conditional(self._client.put_item, TableName=self._table, Item=_item(row), **condition)
 
     def renew(
         self,
@@ -120,35 +116,34 @@ class DynamoLeaseTable:
 
     def remove(self, seen: LeaseRow) -> bool:
         return self._conditional(
-            lambda: self._client.delete_item(TableName=self._table, Key=_key(seen.key), **_as_seen(seen))
+            self._client.delete_item, TableName=self._table, Key=_key(seen.key), **_as_seen(seen)
         )
 
     def _update(
         self, key: LeaseKey, update: str, condition: str, names: set[str], values: Mapping[str, Any]
     ) -> bool:
         return self._conditional(
-            lambda: self._client.update_item(
-                TableName=self._table,
-                Key=_key(key),
-                UpdateExpression=update,
-                ConditionExpression=condition,
-                ExpressionAttributeNames={name: _NAMES[name] for name in names},
-                ExpressionAttributeValues=attributes(values),
-            )
+            self._client.update_item,
+            TableName=self._table,
+            Key=_key(key),
+            UpdateExpression=update,
+            ConditionExpression=condition,
+            ExpressionAttributeNames={name: _NAMES[name] for name in names},
+            ExpressionAttributeValues=attributes(values),
         )
 
-    def _conditional(self, write: Callable[[], object]) -> bool:
+    def _conditional(self, write: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> bool:
         try:
-            self._call(write)
+            self._call(write, *args, **kwargs)
         except ClientError as error:
             if error_code(error) == "ConditionalCheckFailedException":
                 return False
             raise
         return True
 
-    def _call(self, function: Callable[[], Any]) -> Any:
+    def _call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         with known_table(self._table):
-            return self._dependency.call(function)
+            return self._dependency.call(function, *args, **kwargs)
 
 
 def _as_seen(seen: LeaseRow) -> dict[str, Any]:

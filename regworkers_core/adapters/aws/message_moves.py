@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,9 +47,10 @@ class MessageMoves:
 
     def latest(self, queue: str) -> MoveTask | None:
         """The most recent task of a dead-letter queue; None when there was none. Raises Unsupported."""
-        answer = self._call(
-            lambda: self._client.list_message_move_tasks(SourceArn=self.arn(queue), MaxResults=1), retry=True
-        )
+        with _supported():
+            answer = self._dependency.call(
+                self._client.list_message_move_tasks, SourceArn=self.arn(queue), MaxResults=1
+            )
         found = answer.get("Results") or []
         return _task(found[0]) if found else None
 
@@ -57,15 +59,14 @@ class MessageMoves:
         another task of this queue runs.
         """
         try:
-            answer = self._call(
-                lambda: self._client.start_message_move_task(
+            with _supported():
+                # Once: a repeat of one whose answer was lost would meet its own task.
+                answer = self._dependency.once(
+                    self._client.start_message_move_task,
                     SourceArn=self.arn(queue),
                     DestinationArn=self.arn(destination),
                     MaxNumberOfMessagesPerSecond=max(1, min(per_second, MOST_PER_SECOND)),
-                ),
-                # A repeat of one whose answer was lost would meet its own task.
-                retry=False,
-            )
+                )
         except ClientError as error:
             raise UsageError(f"SQS does not start to move {queue}: {error_code(error)}") from None
         return str(answer["TaskHandle"])
@@ -73,7 +74,8 @@ class MessageMoves:
     def cancel(self, handle: str) -> None:
         """What is moved stays moved. A task that has ended meanwhile is fine."""
         try:
-            self._call(lambda: self._client.cancel_message_move_task(TaskHandle=handle), retry=True)
+            with _supported():
+                self._dependency.call(self._client.cancel_message_move_task, TaskHandle=handle)
         except ClientError as error:
             if "NotFound" not in error_code(error) and "Invalid" not in error_code(error):
                 raise
@@ -87,25 +89,27 @@ class MessageMoves:
 
     def _attributes_of(self, queue: str) -> Mapping[str, str]:
         if queue not in self._attributes:
-            url = self._dependency.call(lambda: self._client.get_queue_url(QueueName=queue))["QueueUrl"]
+            url = self._dependency.call(self._client.get_queue_url, QueueName=queue)["QueueUrl"]
             names = ["QueueArn", "RedrivePolicy"]
             answer = self._dependency.call(
-                lambda: self._client.get_queue_attributes(QueueUrl=url, AttributeNames=names)
+                self._client.get_queue_attributes, QueueUrl=url, AttributeNames=names
             )
             self._attributes[queue] = answer["Attributes"]
         return self._attributes[queue]
 
-    def _call(self, function: Any, *, retry: bool) -> Any:
-        try:
-            return self._dependency.call(function, retry=retry)
-        except ClientError as error:
-            if error_code(error) in _UNKNOWN_ACTION:
-                raise Unsupported from None
-            raise
-
 
 class Unsupported(Exception):
     """The endpoint has no message move tasks."""
+
+
+@contextmanager
+def _supported() -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        if error_code(error) in _UNKNOWN_ACTION:
+            raise Unsupported from None
+        raise
 
 
 def _task(result: Mapping[str, Any]) -> MoveTask:

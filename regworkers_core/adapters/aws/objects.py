@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from boto3.exceptions import S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
@@ -16,7 +15,7 @@ from regworkers_core.adapters.aws.clients import classify_aws, error_code
 from regworkers_core.adapters.aws.object_stream import ObjectStream
 from regworkers_core.adapters.files.private_files import open_private
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine.dependency import Dependency
+from regworkers_core.engine.dependency import Dependency, P, T
 
 DEPENDENCY = "s3"
 _MIB = 1024 * 1024
@@ -32,7 +31,6 @@ _ELSEWHERE = frozenset(
 )
 # 409: another conditional write of the same key is under way.
 _CONTESTED = frozenset({"ConditionalRequestConflict", "OperationAborted"})
-T = TypeVar("T")
 
 
 class MissingObject(UsageError):
@@ -73,23 +71,18 @@ class ObjectStore:
 
     def put_file(self, key: str, path: Path) -> None:
         """Store the file's bytes under `key`, over whatever stood there."""
-        self._call(
-            lambda: self._client.upload_file(str(path), self.bucket, key, Config=_TRANSFER),
-            key,
-        )
+        self._call(key, self._client.upload_file, str(path), self.bucket, key, Config=_TRANSFER)
 
     def put_bytes(self, key: str, data: bytes) -> None:
         """Store `data` under `key`, over whatever stood there."""
-        self._call(lambda: self._client.put_object(Bucket=self.bucket, Key=key, Body=data), key)
+        self._call(key, self._client.put_object, Bucket=self.bucket, Key=key, Body=data)
 
     def put_once(self, key: str, data: bytes) -> bytes:
         """Store `data` unless something stands under `key`; returns the bytes that stand, ours or the earlier
         ones: the caller compares.
         """
         try:
-            self._call(
-                lambda: self._client.put_object(Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*"), key
-            )
+            self._call(key, self._client.put_object, Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*")
         except ClientError as error:
             # Also when our own write went through and only its answer was lost.
             if error_code(error) not in _STANDS:
@@ -105,8 +98,7 @@ class ObjectStore:
             if path.stat().st_size <= _TRANSFER.multipart_threshold:
                 data = path.read_bytes()
                 self._call(
-                    lambda: self._client.put_object(Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*"),
-                    key,
+                    key, self._client.put_object, Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*"
                 )
             else:
                 self._put_parts_once(key, path)
@@ -121,14 +113,15 @@ class ObjectStore:
         of an upload that did not come to it are taken away by the bucket's lifecycle.
         """
         at: dict[str, Any] = {"Bucket": self.bucket, "Key": key}
-        at["UploadId"] = self._call(lambda: self._client.create_multipart_upload(**at), key)["UploadId"]
+        at["UploadId"] = self._call(key, self._client.create_multipart_upload, **at)["UploadId"]
         parts: list[dict[str, Any]] = []
         with path.open("rb") as file:
             while data := file.read(_TRANSFER.multipart_chunksize):
-                part = partial(self._client.upload_part, **at, PartNumber=len(parts) + 1, Body=data)
-                parts.append({"PartNumber": len(parts) + 1, "ETag": self._call(part, key)["ETag"]})
+                number = len(parts) + 1
+                part = self._call(key, self._client.upload_part, **at, PartNumber=number, Body=data)
+                parts.append({"PartNumber": number, "ETag": part["ETag"]})
         at["MultipartUpload"] = {"Parts": parts}
-        self._call(lambda: self._client.complete_multipart_upload(**at, IfNoneMatch="*"), key)
+        self._call(key, self._client.complete_multipart_upload, **at, IfNoneMatch="*")
 
     def get_tagged(self, key: str) -> Tagged | None:
         """The whole object with its tag; None when there is none."""
@@ -138,7 +131,7 @@ class ObjectStore:
             return Tagged(answer["Body"].read(), answer["ETag"], answer["LastModified"].timestamp())
 
         try:
-            return self._call(read, key)
+            return self._call(key, read)
         except MissingObject:
             return None
 
@@ -149,7 +142,7 @@ class ObjectStore:
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
         try:
             answer = self._call(
-                lambda: self._client.put_object(Bucket=self.bucket, Key=key, Body=data, **condition), key
+                key, self._client.put_object, Bucket=self.bucket, Key=key, Body=data, **condition
             )
             return str(answer["ETag"])
         except MissingObject:
@@ -162,7 +155,7 @@ class ObjectStore:
 
     def delete(self, key: str) -> None:
         """Nothing stands under `key` afterwards; older versions of a versioned bucket stay."""
-        self._call(lambda: self._client.delete_object(Bucket=self.bucket, Key=key), key)
+        self._call(key, self._client.delete_object, Bucket=self.bucket, Key=key)
 
     def get_bytes(self, key: str) -> bytes:
         """The whole object. Raises MissingObject."""
@@ -172,7 +165,7 @@ class ObjectStore:
             data: bytes = answer["Body"].read()
             return data
 
-        return self._call(read, key)
+        return self._call(key, read)
 
     def get_file(self, key: str, path: Path) -> None:
         """Write the object to `path`, which appears only when it is whole. Raises MissingObject."""
@@ -185,7 +178,7 @@ class ObjectStore:
                     file.write(piece)
 
         try:
-            self._call(read, key)
+            self._call(key, read)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -194,7 +187,7 @@ class ObjectStore:
         """The object as a stream, constant memory whatever its size. Raises MissingObject; reading on raises
         UsageError when the object was replaced meanwhile.
         """
-        head = self._call(lambda: self._client.head_object(Bucket=self.bucket, Key=key), key)
+        head = self._call(key, self._client.head_object, Bucket=self.bucket, Key=key)
 
         def read(start: int, end: int) -> bytes:
             def call() -> bytes:
@@ -206,7 +199,7 @@ class ObjectStore:
                 return data
 
             try:
-                return self._call(call, key)
+                return self._call(key, call)
             except ClientError as error:
                 if error_code(error) not in _REPLACED:
                     raise
@@ -222,7 +215,7 @@ class ObjectStore:
 
     def exists(self, key: str) -> bool:
         try:
-            self._call(lambda: self._client.head_object(Bucket=self.bucket, Key=key), key)
+            self._call(key, self._client.head_object, Bucket=self.bucket, Key=key)
         except MissingObject:
             return False
         return True
@@ -236,7 +229,7 @@ class ObjectStore:
         found: dict[str, int] = {}
         query: dict[str, Any] = {"Bucket": self.bucket, "Prefix": prefix}
         while True:
-            page = self._call(lambda: self._client.list_objects_v2(**query), prefix)
+            page = self._call(prefix, self._client.list_objects_v2, **query)
             found |= {each["Key"]: int(each["Size"]) for each in page.get("Contents", ())}
             if not page.get("IsTruncated"):
                 return found
@@ -245,13 +238,13 @@ class ObjectStore:
     def probe(self) -> None:
         """One cheap call; raises TransientFailure or UsageError."""
         try:
-            self._call(lambda: self._client.head_bucket(Bucket=self.bucket), "")
+            self._call("", self._client.head_bucket, Bucket=self.bucket)
         except MissingObject:
             raise self._no_bucket() from None
 
-    def _call(self, function: Callable[[], T], key: str) -> T:
+    def _call(self, key: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return self._dependency.call(function)
+            return self._dependency.call(function, *args, **kwargs)
         except ClientError as error:
             code = error_code(error)
             if code == "NoSuchBucket":

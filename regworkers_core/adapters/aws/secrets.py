@@ -27,7 +27,7 @@ class SecretStore:
         secret_id = self._prefix + name
         stage = {"VersionStage": "AWSPREVIOUS"} if previous else {}
         try:
-            answer = self._dependency.call(lambda: self._client.get_secret_value(SecretId=secret_id, **stage))
+            answer = self._dependency.call(self._client.get_secret_value, SecretId=secret_id, **stage)
         except ClientError as error:
             code = error_code(error)
             if code == "ResourceNotFoundException":
@@ -47,16 +47,12 @@ class SecretStore:
         """Make `value` the one that stands; the one before stays readable as the previous."""
         secret_id = self._prefix + name
         try:
-            self._dependency.call(
-                lambda: self._client.put_secret_value(SecretId=secret_id, SecretString=value)
-            )
+            self._dependency.call(self._client.put_secret_value, SecretId=secret_id, SecretString=value)
         except ClientError as error:
             if error_code(error) != "ResourceNotFoundException":
                 raise
             self._dependency.call(
-                lambda: self._client.create_secret(
-                    Name=secret_id, SecretString=value, Description=description
-                )
+                self._client.create_secret, Name=secret_id, SecretString=value, Description=description
             )
 
     def create(
@@ -70,11 +66,7 @@ class SecretStore:
         secret_id = self._prefix + name
         try:
             self._dependency.call(
-                lambda: self._client.create_secret(
-                    Name=secret_id,
-                    SecretString=value,
-                    Description=description,
-                )
+                self._client.create_secret, Name=secret_id, SecretString=value, Description=description
             )
         except ClientError as error:
             if error_code(error) not in ("ResourceExistsException", "InvalidRequestException"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from regworkers_core.adapters.aws.answers import UnreadableAnswer
 from regworkers_core.adapters.aws.clients import error_code, meaning_of_code
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine.dependency import Dependency
+from regworkers_core.engine.dependency import Dependency, T
 from regworkers_core.engine.parts import ask_again
 from regworkers_core.engine.ports import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 
@@ -104,14 +104,12 @@ class SqsQueue:
 
     def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:
         answer = self._call(
-            lambda: self._client.receive_message(
-                QueueUrl=self._queue_url(),
-                MaxNumberOfMessages=min(limit, MAX_BATCH),
-                WaitTimeSeconds=round(wait_seconds),
-                VisibilityTimeout=visibility_seconds,
-                MessageAttributeNames=["All"],
-                AttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
-            )
+            "receive_message",
+            MaxNumberOfMessages=min(limit, MAX_BATCH),
+            WaitTimeSeconds=round(wait_seconds),
+            VisibilityTimeout=visibility_seconds,
+            MessageAttributeNames=["All"],
+            AttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
         )
         return [
             Received(
@@ -185,7 +183,7 @@ class SqsQueue:
                 if id_ in failed or id_ not in done
             }
 
-        refused: dict[str, Mapping[str, Any]] = self._call(call, within_seconds=within_seconds)
+        refused: dict[str, Mapping[str, Any]] = self._within(within_seconds, call)
         return refused
 
     def _busy(self, operation: str, asked: int, refused: Mapping[str, Mapping[str, Any]]) -> set[str]:
@@ -206,23 +204,24 @@ class SqsQueue:
         return busy
 
     def depth(self) -> QueueDepth:
-        answer = self._call(
-            lambda: self._client.get_queue_attributes(QueueUrl=self._queue_url(), AttributeNames=list(_DEPTH))
-        )
+        answer = self._call("get_queue_attributes", AttributeNames=list(_DEPTH))
         return _depth(answer["Attributes"])
 
     def state(self) -> tuple[QueueDepth, float]:
         """Its depth, and for how many seconds it keeps a message."""
         names = [*_DEPTH, "MessageRetentionPeriod"]
-        answer = self._call(
-            lambda: self._client.get_queue_attributes(QueueUrl=self._queue_url(), AttributeNames=names)
-        )
+        answer = self._call("get_queue_attributes", AttributeNames=names)
         found = answer["Attributes"]
         return _depth(found), float(found["MessageRetentionPeriod"])
 
-    def _call(self, function: Any, *, within_seconds: float | None = None) -> Any:
+    def _call(self, operation: str, **arguments: Any) -> Any:
+        return self._within(
+            None, lambda: getattr(self._client, operation)(QueueUrl=self._queue_url(), **arguments)
+        )
+
+    def _within(self, seconds: float | None, function: Callable[[], T]) -> T:
         try:
-            return self._dependency.call(function, within_seconds=within_seconds)
+            return self._dependency.within(seconds, function)
         except ClientError as error:
             if error_code(error) in _MISSING:
                 raise UsageError(f"queue {self.name} does not exist: run `regworkers provision`") from None

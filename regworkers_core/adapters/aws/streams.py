@@ -140,7 +140,7 @@ class DynamoStreams:
     def latest_stream(self) -> str:
         way_out = "run `regworkers provision`"
         try:
-            answer = self._table_calls.call(lambda: self._dynamodb.describe_table(TableName=self.table_name))
+            answer = self._table_calls.call(self._dynamodb.describe_table, TableName=self.table_name)
         except ClientError as error:
             if error_code(error) == "ResourceNotFoundException":
                 raise UsageError(f"table {self.table_name} does not exist: {way_out}") from None
@@ -169,9 +169,7 @@ class DynamoStreams:
     def _describe(self, stream_arn: str, more: Mapping[str, Any]) -> ListingPage:
         try:
             # Not repeated here: how often it may be asked is for its caller to say.
-            answer = self._listings.call(
-                lambda: self._streams.describe_stream(StreamArn=stream_arn, **more), retry=False
-            )
+            answer = self._listings.once(self._streams.describe_stream, StreamArn=stream_arn, **more)
         except ClientError as error:
             raise _meaning(error) from error
         page = answer["StreamDescription"]
@@ -200,7 +198,7 @@ class DynamoStreams:
     def _seek(self, stream_arn: str, shard_id: str, where: Mapping[str, str]) -> str:
         try:
             answer = self._reads.call(
-                lambda: self._streams.get_shard_iterator(StreamArn=stream_arn, ShardId=shard_id, **where)
+                self._streams.get_shard_iterator, StreamArn=stream_arn, ShardId=shard_id, **where
             )
         except ClientError as error:
             raise _meaning(error) from error

@@ -98,7 +98,7 @@ class ServiceHttp:
 
         def ask(token: str) -> None:
             end = self._monotonic() + self._limits.answer_seconds
-            self._dependency.call(lambda: self._once("/health", token, end), retry=False)
+            self._dependency.once(self._once, "/health", token, end)
 
         try:
             self._authorised(ask)
@@ -134,7 +134,7 @@ class ServiceHttp:
                 raise Malformed("not JSON") from None
 
         try:
-            return self._dependency.call(once, within_seconds=self._budget_seconds)
+            return self._dependency.within(self._budget_seconds, once)
         except _NotFound:
             return None
 

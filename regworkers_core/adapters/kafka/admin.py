@@ -105,7 +105,7 @@ class KafkaAdmin:
 
     def _metadata(self) -> Any:
         timeout, client = self._settings.timeout_seconds, self._client()
-        return self._dependency.call(lambda: client.list_topics(timeout=timeout))
+        return self._dependency.call(client.list_topics, timeout=timeout)
 
     def create(self, names: Sequence[str]) -> list[str]:
         """Create those that are missing; returns their names. Somebody else's creation meanwhile is fine."""
@@ -114,17 +114,16 @@ class KafkaAdmin:
             return []
         settings, client = self._settings, self._client()
         futures = self._dependency.call(
-            lambda: client.create_topics(
-                [
-                    NewTopic(
-                        name,
-                        num_partitions=settings.partitions,
-                        replication_factor=settings.replication_factor,
-                    )
-                    for name in missing
-                ],
-                request_timeout=settings.timeout_seconds,
-            )
+            client.create_topics,
+            [
+                NewTopic(
+                    name,
+                    num_partitions=settings.partitions,
+                    replication_factor=settings.replication_factor,
+                )
+                for name in missing
+            ],
+            request_timeout=settings.timeout_seconds,
         )
         created = []
         for name, future in futures.items():

@@ -96,7 +96,7 @@ class KafkaLog:
 
     def partitions(self, topics: Sequence[str]) -> dict[str, list[Partition]]:
         """The partitions of each topic that exists."""
-        known = self._dependency.call(lambda: self._consumer.list_topics(timeout=self._timeout)).topics
+        known = self._dependency.call(self._consumer.list_topics, timeout=self._timeout).topics
         return {
             topic: [Partition(topic, number) for number in sorted(known[topic].partitions)]
             for topic in topics
@@ -147,9 +147,7 @@ class KafkaLog:
 
     def _low(self, partition: Partition) -> int:
         place = TopicPartition(*partition)
-        found = self._dependency.call(
-            lambda: self._consumer.get_watermark_offsets(place, timeout=self._timeout)
-        )
+        found = self._dependency.call(self._consumer.get_watermark_offsets, place, timeout=self._timeout)
         if found is None:
             raise TransientFailure(DEPENDENCY, "no offsets within the time")
         return int(found[0])
@@ -175,7 +173,7 @@ class KafkaLog:
 
     def _assign(self, places: Mapping[Partition, int]) -> None:
         wanted = [TopicPartition(*partition, offset) for partition, offset in places.items()]
-        self._dependency.call(lambda: self._consumer.assign(wanted))
+        self._dependency.call(self._consumer.assign, wanted)
 
     def _take(self, awaited: Callable[[], str]) -> list[Any]:
         """Messages and ends of partitions, at least one. Raises TransientFailure when none comes."""
@@ -191,7 +189,7 @@ class KafkaLog:
                     raise _meaning(error)
             return list(messages)
 
-        return self._dependency.call(take, retry=False)
+        return self._dependency.once(take)
 
 
 def _meaning(error: KafkaError) -> Exception:

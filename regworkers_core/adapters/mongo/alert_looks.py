@@ -10,6 +10,7 @@ from typing import Any
 
 from pymongo.collection import Collection
 
+from regworkers_core.adapters.mongo.client import find_all
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.dependency import Dependency
 
@@ -61,7 +62,7 @@ class AlertLooks:
 
     def beats(self) -> dict[str, tuple[str, float]]:
         """The last beat of each lease, and since when (seconds since the epoch) it is that one."""
-        found = self._dependency.call(lambda: list(self._collection.find({"kind": _BEAT})))
+        found = self._dependency.call(find_all, self._collection, {"kind": _BEAT})
         return {each["name"]: (each["beat"], seconds(each["at"]) or 0.0) for each in found}
 
     def beat(self, lease: str, beat: str, now: float) -> None:
@@ -73,15 +74,15 @@ class AlertLooks:
     def _remove(self, kind: str, names: Iterable[str]) -> None:
         ids = [f"{kind}:{name}" for name in names]
         if ids:
-            self._dependency.call(lambda: self._collection.delete_many({"_id": {"$in": ids}}))
+            self._dependency.call(self._collection.delete_many, {"_id": {"$in": ids}})
 
     def _put(self, kind: str, name: str, now: float, **more: str) -> None:
         facts = {"kind": kind, "name": name, "at": iso(now), **more}
         self._dependency.call(
-            lambda: self._collection.update_one({"_id": f"{kind}:{name}"}, {"$set": facts}, upsert=True)
+            self._collection.update_one, {"_id": f"{kind}:{name}"}, {"$set": facts}, upsert=True
         )
 
     def _moments(self, kind: str) -> dict[str, float]:
-        found = self._dependency.call(lambda: list(self._collection.find({"kind": kind})))
+        found = self._dependency.call(find_all, self._collection, {"kind": kind})
         moments = ((document["name"], seconds(document["at"])) for document in found)
         return {name: at for name, at in moments if at is not None}

@@ -21,18 +21,18 @@ def in_batches_of(
     """What the cursor of `find` has, `size` documents at a time. Raises TransientFailure when it breaks: it is never
     silently short.
     """
-    cursor, batch = dependency.call(lambda: _first(find(), size))
+    cursor, batch = dependency.call(_first, find, size)
     while batch:
         yield batch
         if len(batch) < size:
             return
         try:
             # Not repeated: a cursor that failed once says that it is at its end.
-            batch = dependency.call(lambda: list(islice(cursor, size)), retry=False)
+            batch = dependency.once(list, islice(cursor, size))
         except CursorNotFound:
             raise TransientFailure(dependency.name, "the cursor is gone") from None
 
 
-def _first(cursor: Cursor[Document], size: int) -> tuple[Cursor[Document], list[Document]]:
-    cursor = cursor.batch_size(size)
+def _first(find: Callable[[], Cursor[Document]], size: int) -> tuple[Cursor[Document], list[Document]]:
+    cursor = find().batch_size(size)
     return cursor, list(islice(cursor, size))

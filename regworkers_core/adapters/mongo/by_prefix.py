@@ -7,6 +7,7 @@ from typing import Any
 
 from pymongo.collection import Collection
 
+from regworkers_core.adapters.mongo.client import find_all
 from regworkers_core.engine.dependency import Dependency
 
 Document = dict[str, Any]
@@ -25,9 +26,7 @@ def read_by_prefix(
     while True:
         query = {"_id": {**behind, "$lt": end}}
         page = dependency.call(
-            lambda query=query: list(  # type: ignore[misc]
-                collection.find(query, dict.fromkeys(fields, 1)).sort("_id", 1).limit(_PAGE)
-            )
+            find_all, collection, query, dict.fromkeys(fields, 1), sort=[("_id", 1)], limit=_PAGE
         )
         yield from page
         if len(page) < _PAGE:

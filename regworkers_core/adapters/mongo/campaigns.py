@@ -9,6 +9,7 @@ import structlog
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
+from regworkers_core.adapters.mongo.client import find_all
 from regworkers_core.domain.campaign import Campaign, CampaignStatus, Transition
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.dependency import Dependency
@@ -28,9 +29,8 @@ class Campaigns:
     def known(self, ids: Ids[str]) -> set[str]:
         """Those of `ids` that exist."""
         query = {"_id": {"$in": sorted(ids)}}
-        return self._dependency.call(
-            lambda: {document["_id"] for document in self._collection.find(query, {"_id": 1})}
-        )
+        found = self._dependency.call(find_all, self._collection, query, {"_id": 1})
+        return {document["_id"] for document in found}
 
     def get(self, campaign_id: str) -> Campaign | None:
         return self._one({"_id": campaign_id})
@@ -44,7 +44,7 @@ class Campaigns:
         hide the others.
         """
         query = {} if status is None else {"status": status.value}
-        documents = self._dependency.call(lambda: [*self._collection.find(query).sort("_id", 1)])
+        documents = self._dependency.call(find_all, self._collection, query, sort=[("_id", 1)])
         found = []
         for document in documents:
             try:
@@ -58,9 +58,9 @@ class Campaigns:
         document = campaign.as_document()
         try:
             # Repeated after a lost answer it would meet itself.
-            self._dependency.call(lambda: self._collection.insert_one(document))
+            self._dependency.call(self._collection.insert_one, document)
         except DuplicateKeyError:
-            stands = self._dependency.call(lambda: self._collection.find_one({"_id": campaign.campaign_id}))
+            stands = self._dependency.call(self._collection.find_one, {"_id": campaign.campaign_id})
             if stands == document:
                 return
             if stands is not None:
@@ -101,7 +101,7 @@ class Campaigns:
                 "transitions": [each.as_document() for each in kept],
             }
         }
-        answer = self._dependency.call(lambda: self._collection.update_one(guard, update))
+        answer = self._dependency.call(self._collection.update_one, guard, update)
         if answer.matched_count:
             return True
         # A write whose answer got lost is refused when it is repeated, and yet it was ours.
@@ -112,8 +112,8 @@ class Campaigns:
         """Publish a commitment for a campaign that has none; False when it has one."""
         guard = {"_id": campaign_id, "draw.commitment": None}
         update = {"$set": {"draw.commitment": commitment, "draw.committedAt": at}}
-        return bool(self._dependency.call(lambda: self._collection.update_one(guard, update)).matched_count)
+        return bool(self._dependency.call(self._collection.update_one, guard, update).matched_count)
 
     def _one(self, query: dict[str, Any]) -> Campaign | None:
-        document = self._dependency.call(lambda: self._collection.find_one(query))
+        document = self._dependency.call(self._collection.find_one, query)
         return None if document is None else Campaign.parse(document)

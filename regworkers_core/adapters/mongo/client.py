@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pymongo import MongoClient
+from pymongo.collection import Collection
 from pymongo.errors import (
     BulkWriteError,
     ConfigurationError,
@@ -72,6 +74,25 @@ def mongo_client(settings: MongoSettings) -> MongoClient[dict[str, Any]]:
             return MongoClient(uri, connect=False, **options)
     except ConfigurationError as error:
         raise UsageError(f"{_URI_UNUSABLE}: {type(error).__name__}") from None
+
+
+def find_all(
+    collection: Collection[dict[str, Any]],
+    query: Mapping[str, Any],
+    fields: Any = None,
+    *,
+    sort: Any = None,
+    limit: int = 0,
+) -> list[dict[str, Any]]:
+    """All documents that match, within one call, so that a retry opens a cursor of its own."""
+    return list(collection.find(query, fields, sort=sort, limit=limit))
+
+
+def aggregate_all(
+    collection: Collection[dict[str, Any]], pipeline: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """All results of a pipeline, within one call."""
+    return list(collection.aggregate(pipeline))
 
 
 def classify_mongo(error: Exception) -> Exception:

@@ -9,6 +9,7 @@ from pymongo import UpdateOne
 from pymongo.collection import Collection
 
 from regworkers_core.adapters.mongo.batches import in_batches_of
+from regworkers_core.adapters.mongo.client import find_all
 from regworkers_core.adapters.mongo.counting import count
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
 from regworkers_core.domain.selection import MarketPhase, Planned
@@ -47,9 +48,7 @@ class CodeClaims:
             query = _not_void(campaign_id, market_id, position)
             page = min(limit, _PAGE)
             found = self._dependency.call(
-                lambda query=query, page=page: list(  # type: ignore[misc]
-                    self._collection.find(query, {"position": 1}).sort("position", 1).limit(page)
-                )
+                find_all, self._collection, query, {"position": 1}, sort=[("position", 1)], limit=page
             )
             for document in found:
                 position = document["position"]
@@ -71,7 +70,7 @@ class CodeClaims:
         """
         query = {**_not_void(campaign_id, market_id, position), "status": {"$in": list(_TAKEN)}}
         first = self._dependency.call(
-            lambda: self._collection.find_one(query, {"position": 1}, sort=[("position", 1)])
+            self._collection.find_one, query, {"position": 1}, sort=[("position", 1)]
         )
         if first is None or not limit:
             return None
@@ -83,9 +82,7 @@ class CodeClaims:
     def at(self, campaign_id: str, market_id: str, positions: Sequence[int]) -> dict[int, PlacedCode]:
         """The codes at these positions, by position; one that is gone is absent."""
         query = {"campaignId": campaign_id, "marketId": market_id, "position": {"$in": list(positions)}}
-        found = self._dependency.call(
-            lambda: list(self._collection.find(query, {"position": 1, "status": 1}))
-        )
+        found = self._dependency.call(find_all, self._collection, query, {"position": 1, "status": 1})
         return {each["position"]: PlacedCode(each["_id"], str(each.get("status"))) for each in found}
 
     def claim(self, market: MarketPhase, winners: Sequence[Planned], *, at: str, run_id: str) -> int:
@@ -97,7 +94,7 @@ class CodeClaims:
         operations = [_claim(market, winner, at, run_id) for winner in winners]
         if not operations:
             return 0
-        answer = self._dependency.call(lambda: self._collection.bulk_write(list(operations), ordered=False))
+        answer = self._dependency.call(self._collection.bulk_write, list(operations), ordered=False)
         if answer.matched_count < len(winners):
             # Repeats, other processors, or strangers: the bulk does not say which, a look does.
             self._judge(market, winners)
@@ -105,7 +102,7 @@ class CodeClaims:
 
     def _judge(self, market: MarketPhase, winners: Sequence[Planned]) -> None:
         query = {"_id": {"$in": [winner.code for winner in winners]}}
-        found = self._dependency.call(lambda: list(self._collection.find(query)))
+        found = self._dependency.call(find_all, self._collection, query)
         stored = {document["_id"]: document for document in found}
         strange, free = [], 0
         for winner in winners:

@@ -14,6 +14,7 @@ from typing import Any
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
+from regworkers_core.adapters.mongo.client import aggregate_all, find_all
 from regworkers_core.adapters.mongo.replica import DUPLICATE_KEY
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import Dependency
@@ -63,13 +64,13 @@ class Codes:
     def get(self, codes: Sequence[str]) -> dict[str, Code]:
         """Those of `codes` that exist, in whatever campaign."""
         query = {"_id": {"$in": list(codes)}}
-        found = self._dependency.call(lambda: list(self._collection.find(query)))
+        found = self._dependency.call(find_all, self._collection, query)
         return {document["_id"]: _code(document) for document in found}
 
     def at(self, campaign_id: str, market_id: str, positions: Sequence[int]) -> dict[int, str]:
         """The codes at these positions of a market; those that there are."""
         query = {"campaignId": campaign_id, "marketId": market_id, "position": {"$in": list(positions)}}
-        found = self._dependency.call(lambda: list(self._collection.find(query, {"position": 1})))
+        found = self._dependency.call(find_all, self._collection, query, {"position": 1})
         return {int(document["position"]): document["_id"] for document in found}
 
     def add(
@@ -103,7 +104,7 @@ class Codes:
     def _insert(self, documents: list[Document]) -> bool:
         """In order, up to the first that is refused: False then."""
         try:
-            self._dependency.call(lambda: self._collection.insert_many(documents, ordered=True))
+            self._dependency.call(self._collection.insert_many, documents, ordered=True)
         except BulkWriteError as error:
             details = error.details
             if details.get("writeConcernErrors"):
@@ -119,7 +120,7 @@ class Codes:
         """The highest position ever given there, 0 when there is none."""
         query = {"campaignId": campaign_id, "marketId": market_id}
         found = self._dependency.call(
-            lambda: self._collection.find_one(query, {"position": 1}, sort=[("position", -1)])
+            self._collection.find_one, query, {"position": 1}, sort=[("position", -1)]
         )
         return 0 if found is None else int(found["position"])
 
@@ -127,15 +128,13 @@ class Codes:
         """Codes by market and status; a status without codes is absent."""
         counts: dict[str, dict[CodeStatus, int]] = {}
         of_campaign: Document = {"campaignId": campaign_id}
-        for market_id in self._dependency.call(lambda: self._collection.distinct("marketId", of_campaign)):
+        for market_id in self._dependency.call(self._collection.distinct, "marketId", of_campaign):
             # One field a group: not every server that speaks the protocol groups by more.
             pipeline: list[Mapping[str, Any]] = [
                 {"$match": {**of_campaign, "marketId": market_id}},
                 {"$group": {"_id": "$status", "codes": {"$sum": 1}}},
             ]
-            groups = self._dependency.call(
-                lambda pipeline=pipeline: list(self._collection.aggregate(pipeline))  # type: ignore[misc]
-            )
+            groups = self._dependency.call(aggregate_all, self._collection, pipeline)
             counts[market_id] = {CodeStatus(group["_id"]): group["codes"] for group in groups}
         return counts
 
@@ -143,7 +142,7 @@ class Codes:
         """Take an AVAILABLE code out of use for good; False when it is not that any more. It keeps its position."""
         guard = {"_id": code, "campaignId": campaign_id, "status": CodeStatus.AVAILABLE.value}
         fields = {"status": CodeStatus.VOID.value, "voidedAt": at, "voidReason": reason, "voidRunId": run_id}
-        answer = self._dependency.call(lambda: self._collection.update_one(guard, {"$set": fields}))
+        answer = self._dependency.call(self._collection.update_one, guard, {"$set": fields})
         return bool(answer.matched_count)
 
     def block(self, campaign_id: str, codes: Sequence[str], *, at: str, reason: str, run_id: str) -> int:
@@ -155,7 +154,7 @@ class Codes:
             "blockedAt": {"$exists": False},
         }
         fields = {"blocked": True, "blockedAt": at, "blockedReason": reason, "blockedRunId": run_id}
-        answer = self._dependency.call(lambda: self._collection.update_many(guard, {"$set": fields}))
+        answer = self._dependency.call(self._collection.update_many, guard, {"$set": fields})
         return answer.modified_count
 
 

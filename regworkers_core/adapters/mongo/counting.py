@@ -7,6 +7,7 @@ from typing import Any
 
 from pymongo.collection import Collection
 
+from regworkers_core.adapters.mongo.client import aggregate_all
 from regworkers_core.engine.dependency import Dependency
 
 
@@ -23,5 +24,5 @@ def count(
     if limit is not None:
         pipeline.append({"$limit": limit})
     pipeline.append({"$count": "documents"})
-    found = dependency.call(lambda: list(collection.aggregate(pipeline)))
+    found = dependency.call(aggregate_all, collection, pipeline)
     return int(found[0]["documents"]) if found else 0

@@ -9,6 +9,7 @@ from typing import Any
 from pymongo import UpdateOne
 from pymongo.collection import Collection
 
+from regworkers_core.adapters.mongo.client import aggregate_all, find_all
 from regworkers_core.engine.dependency import Dependency
 
 Document = dict[str, Any]
@@ -42,7 +43,7 @@ class DeadLetterHistory:
             {"$match": {"queue": queue, "lastFailedAt": {"$gte": since, "$lt": until}}},
             {"$group": {"_id": "$fingerprint", "letters": {"$sum": 1}}},
         ]
-        found = self._dependency.call(lambda: list(self._collection.aggregate(pipeline)))
+        found = self._dependency.call(aggregate_all, self._collection, pipeline)
         return Counter({str(row["_id"]): int(row["letters"]) for row in found})
 
     def came_back(self, queue: str, fingerprint: str, since: str) -> bool:
@@ -62,9 +63,7 @@ class DeadLetterHistory:
         """The last failure that fits, if it is not before `since`: some servers compare times to the second only."""
         late = {**query, "lastFailedAt": {"$gte": since}}
         fields = {"reason": 1, "lastFailedAt": 1}
-        found = self._dependency.call(
-            lambda: self._collection.find_one(late, fields, sort=[("lastFailedAt", -1)])
-        )
+        found = self._dependency.call(self._collection.find_one, late, fields, sort=[("lastFailedAt", -1)])
         return found if found is not None and str(found["lastFailedAt"]) >= since else None
 
     def open(self, queue: str) -> Iterator[list[Document]]:
@@ -73,9 +72,7 @@ class DeadLetterHistory:
         while True:
             query = {"queue": queue, "status": "open", "_id": {"$gt": last}}
             page = self._dependency.call(
-                lambda query=query: list(  # type: ignore[misc]
-                    self._collection.find(query, dict.fromkeys(_FIELDS, 1)).sort("_id", 1).limit(_PAGE)
-                )
+                find_all, self._collection, query, dict.fromkeys(_FIELDS, 1), sort=[("_id", 1)], limit=_PAGE
             )
             if not page:
                 return
@@ -93,17 +90,17 @@ class DeadLetterHistory:
         ]
         if not operations:
             return 0
-        done = self._dependency.call(lambda: self._collection.bulk_write(operations, ordered=False))
+        done = self._dependency.call(self._collection.bulk_write, operations, ordered=False)
         return done.modified_count
 
     def close_one(self, query: Mapping[str, Any], status: str, *, before: str, at: str, by: str) -> bool:
         """Close one open document that fits `query` and did not fail after that time."""
         known = {**query, "status": "open", "lastFailedAt": {"$lte": before}}
         update = {"$set": {"status": status, "resolvedAt": at, "resolvedBy": by}}
-        return self._dependency.call(lambda: self._collection.update_one(known, update)).modified_count == 1
+        return self._dependency.call(self._collection.update_one, known, update).modified_count == 1
 
     def close_all(self, query: Mapping[str, Any], status: str, *, before: str, at: str, by: str) -> int:
         """Close every open document that fits `query` and did not fail after that time; how many."""
         known = {**query, "status": "open", "lastFailedAt": {"$lte": before}}
         update = {"$set": {"status": status, "resolvedAt": at, "resolvedBy": by}}
-        return self._dependency.call(lambda: self._collection.update_many(known, update)).modified_count
+        return self._dependency.call(self._collection.update_many, known, update).modified_count

@@ -8,6 +8,7 @@ from typing import Any
 from pymongo import UpdateOne
 from pymongo.collection import Collection
 
+from regworkers_core.adapters.mongo.client import find_all
 from regworkers_core.domain.dead_letter import DeadLetter
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order
@@ -38,7 +39,7 @@ class DeadLetterLog:
             for letter in letters
         ]
         if operations:
-            self._dependency.call(lambda: self._collection.bulk_write(operations, ordered=False))
+            self._dependency.call(self._collection.bulk_write, operations, ordered=False)
 
     def open_orders(self, keys: Sequence[EntryKey]) -> dict[EntryKey, set[Order]]:
         """The orders of each entry under which an open dead letter stands that says: this state cannot be saved.
@@ -55,7 +56,7 @@ class DeadLetterLog:
         """The entries with an open dead letter of `queue`; None when there are more than `limit` letters."""
         query = {"status": "open", "queue": queue, "entryId": {"$ne": None}}
         fields = {"campaignId": 1, "entryId": 1}
-        found = self._dependency.call(lambda: list(self._collection.find(query, fields).limit(limit + 1)))
+        found = self._dependency.call(find_all, self._collection, query, fields, limit=limit + 1)
         if len(found) > limit:
             return None
         return {EntryKey(letter["campaignId"], letter["entryId"]) for letter in found}
@@ -64,7 +65,7 @@ class DeadLetterLog:
         """When the oldest failure that still stands open failed first (ISO), None without any."""
         query = {"status": "open", "queue": queue}
         found = self._dependency.call(
-            lambda: self._collection.find_one(query, {"firstFailedAt": 1}, sort=[("firstFailedAt", 1)])
+            self._collection.find_one, query, {"firstFailedAt": 1}, sort=[("firstFailedAt", 1)]
         )
         return None if found is None else str(found["firstFailedAt"])
 
@@ -82,9 +83,7 @@ class DeadLetterLog:
         ]
         if not operations:
             return 0
-        return self._dependency.call(
-            lambda: self._collection.bulk_write(operations, ordered=False)
-        ).modified_count
+        return self._dependency.call(self._collection.bulk_write, operations, ordered=False).modified_count
 
     def _open(self, keys: Sequence[EntryKey]) -> Iterator[tuple[EntryKey, dict[str, Any]]]:
         for campaign_id in {key.campaign_id for key in keys}:
@@ -101,10 +100,10 @@ class DeadLetterLog:
     def forget(self, key: EntryKey) -> int:
         """Delete every recorded failure of an erased entry; how many."""
         query = {"campaignId": key.campaign_id, "entryId": key.entry_id}
-        return self._dependency.call(lambda: self._collection.delete_many(query)).deleted_count
+        return self._dependency.call(self._collection.delete_many, query).deleted_count
 
     def _find(self, query: dict[str, Any]) -> list[dict[str, Any]]:
-        return self._dependency.call(lambda: list(self._collection.find(query)))
+        return self._dependency.call(find_all, self._collection, query)
 
 
 def _order(letter: Mapping[str, Any]) -> Order:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pymongo.collection import Collection
 
+from regworkers_core.adapters.mongo.client import find_all
 from regworkers_core.engine.dependency import Dependency
 
 _FIELDS = ("queue", "reason", "error", "fingerprint", "status", "firstFailedAt", "lastFailedAt", "resolvedAt")
@@ -54,9 +55,7 @@ class LettersOfPeriod:
             {"resolvedAt": {"$gte": since}},
         ):
             page = self._dependency.call(
-                lambda query=query: list(  # type: ignore[misc]
-                    self._collection.find(query, dict.fromkeys(_FIELDS, 1)).limit(most + 1)
-                )
+                find_all, self._collection, query, dict.fromkeys(_FIELDS, 1), limit=most + 1
             )
             cut = cut or len(page) > most
             found |= {document["_id"]: document for document in page[:most]}

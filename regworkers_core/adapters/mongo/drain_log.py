@@ -12,6 +12,7 @@ from typing import Any
 
 from pymongo.collection import Collection
 
+from regworkers_core.adapters.mongo.client import find_all
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import Dependency
 
@@ -82,36 +83,30 @@ class DrainLog:
         }
         # Not the minute first: the embedded server does not find an id again that begins like a time.
         key = f"{entry.drain}:{entry.run_id}:{entry.minute}"
-        self._dependency.call(
-            lambda: self._collection.update_one({"_id": key}, {"$set": facts}, upsert=True), retry=False
-        )
+        self._dependency.once(self._collection.update_one, {"_id": key}, {"$set": facts}, upsert=True)
 
     def since(self, minute: str) -> list[DrainMinute]:
         """All from that minute on, oldest first."""
         found = self._dependency.call(
-            lambda: list(self._collection.find({"minute": {"$gte": minute}}).sort("minute", 1))
+            find_all, self._collection, {"minute": {"$gte": minute}}, sort=[("minute", 1)]
         )
         return [_parsed(document) for document in found]
 
     def between(self, start: str, end: str) -> list[DrainMinute]:
         """From the minute `start` on, before the minute `end`, oldest first."""
         found = self._dependency.call(
-            lambda: list(self._collection.find({"minute": {"$gte": start, "$lt": end}}).sort("minute", 1))
+            find_all, self._collection, {"minute": {"$gte": start, "$lt": end}}, sort=[("minute", 1)]
         )
         return [_parsed(document) for document in found]
 
     def oldest(self) -> str | None:
         """The first minute that is kept, None: there is none."""
-        found = self._dependency.call(
-            lambda: self._collection.find_one({}, {"minute": 1}, sort=[("minute", 1)])
-        )
+        found = self._dependency.call(self._collection.find_one, {}, {"minute": 1}, sort=[("minute", 1)])
         return None if found is None else str(found["minute"])
 
     def last(self, drain: str) -> DrainMinute | None:
         """The latest minute of any run of this drain, None: it was never seen, or not within KEEP_DAYS."""
-        found = self._dependency.call(
-            lambda: self._collection.find_one({"drain": drain}, sort=[("minute", -1)])
-        )
+        found = self._dependency.call(self._collection.find_one, {"drain": drain}, sort=[("minute", -1)])
         return None if found is None else _parsed(found)
 
 

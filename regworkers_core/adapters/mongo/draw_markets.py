@@ -96,18 +96,16 @@ class DrawMarkets:
         """The stop switch of all campaigns at once."""
         fields = {"paused": paused, "reason": reason, "by": by, "at": at}
         self._dependency.call(
-            lambda: self._switches.update_one({"_id": "notifications"}, {"$set": fields}, upsert=True)
+            self._switches.update_one, {"_id": "notifications"}, {"$set": fields}, upsert=True
         )
 
     def all_switch(self) -> Mapping[str, Any]:
         """`{paused, reason, by, at}`, empty when nobody ever touched it."""
-        return self._dependency.call(lambda: self._switches.find_one({"_id": "notifications"})) or {}
+        return self._dependency.call(self._switches.find_one, {"_id": "notifications"}) or {}
 
     def switch(self, campaign_id: str) -> Mapping[str, Any]:
         """What `notifications` of the campaign's draw says."""
-        found = self._dependency.call(
-            lambda: self._draws.find_one({"_id": campaign_id}, {"notifications": 1})
-        )
+        found = self._dependency.call(self._draws.find_one, {"_id": campaign_id}, {"notifications": 1})
         return (found or {}).get("notifications") or {}
 
     def _move(self, market: MarketPhase, before: list[str], fields: Mapping[str, Any]) -> bool:
@@ -116,7 +114,7 @@ class DrawMarkets:
         return self._update(query, {"$set": {f"{path}.{name}": value for name, value in fields.items()}})
 
     def _update(self, query: Document, update: Document) -> bool:
-        answer = self._dependency.call(lambda: self._draws.update_one(query, update))
+        answer = self._dependency.call(self._draws.update_one, query, update)
         return answer.matched_count == 1
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
+from regworkers_core.adapters.mongo.client import aggregate_all
 from regworkers_core.domain.beacon import LEAD_SECONDS, QUICKNET
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.timestamps import seconds
@@ -256,7 +257,7 @@ class Draws:
 
     def get(self, campaign_id: str) -> DrawRecord | None:
         """The draw of this campaign, or None when none was begun."""
-        found = self._dependency.call(lambda: self._collection.find_one({"_id": campaign_id}))
+        found = self._dependency.call(self._collection.find_one, {"_id": campaign_id})
         return None if found is None else _record(found)
 
     def all(self) -> list[DrawRecord]:
@@ -264,13 +265,13 @@ class Draws:
         large: manifest, terms with their strikes, seed, freeze, and the tables of report and judgement.
         """
         # As a pipeline: the projection of a search reaches into documents on some servers only.
-        found = self._dependency.call(lambda: list(self._collection.aggregate([{"$project": _LIGHT}])))
+        found = self._dependency.call(aggregate_all, self._collection, [{"$project": _LIGHT}])
         return [_record(each) for each in found]
 
     def light(self, campaign_id: str) -> DrawRecord | None:
         """One of `all`."""
         pipeline: list[Mapping[str, Any]] = [{"$match": {"_id": campaign_id}}, {"$project": _LIGHT}]
-        found = self._dependency.call(lambda: list(self._collection.aggregate(pipeline)))
+        found = self._dependency.call(aggregate_all, self._collection, pipeline)
         return _record(found[0]) if found else None
 
     def open(self, campaign_id: str, phase: int, fields: Mapping[str, Any], *, token: int) -> None:
@@ -280,7 +281,7 @@ class Draws:
             first = {"_id": campaign_id, "campaignId": campaign_id, "drawId": campaign_id, "token": token}
             # It stands when an earlier run began it, or this one whose answer was lost.
             with suppress(DuplicateKeyError):
-                self._dependency.call(lambda: self._collection.insert_one({**first, "phases": {"1": opened}}))
+                self._dependency.call(self._collection.insert_one, {**first, "phases": {"1": opened}})
         self.decide(campaign_id, phase, {}, token=token, whole=opened)
 
     def annul(self, campaign_id: str, fields: Mapping[str, Any], *, token: int) -> bool:
@@ -327,14 +328,14 @@ class Draws:
         update: Document = {"$set": {**values, "token": token}}
         if unset:
             update["$unset"] = dict.fromkeys(unset, "")
-        answer = self._dependency.call(lambda: self._collection.update_one(query, update))
+        answer = self._dependency.call(self._collection.update_one, query, update)
         if answer.matched_count:
             return True
         self._refuse_older(campaign_id, token)
         return False
 
     def _refuse_older(self, campaign_id: str, token: int) -> None:
-        stands = self._dependency.call(lambda: self._collection.find_one({"_id": campaign_id}, {"token": 1}))
+        stands = self._dependency.call(self._collection.find_one, {"_id": campaign_id}, {"token": 1})
         if stands is None or stands["token"] > token:
             raise Fenced(f"the draw of {campaign_id} went on in another run")
 

@@ -79,9 +79,7 @@ class Entrants:
         # The driver takes nought for no limit.
         limit = None if within_seconds is None else max(within_seconds, 0.001)
         with pymongo.timeout(limit) if limit is not None else nullcontext():
-            documents, more = self._dependency.call(
-                lambda: self._one_batch(pipeline, most), within_seconds=within_seconds
-            )
+            documents, more = self._dependency.within(within_seconds, self._one_batch, pipeline, most)
         by_id = {document["_id"]: document for document in documents}
         found = [_entrant(document) for document in by_id.values()]
         return Found(found, not more and len(documents) < most and not _is_cut(by_id, traces, each))

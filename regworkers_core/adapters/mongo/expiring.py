@@ -35,14 +35,10 @@ def expire_codes(
 ) -> Iterator[int]:
     """Codes of a campaign, market by market along their positions, as their index has them."""
     query: Document = {"campaignId": campaign_id}
-    markets = dependency.call(lambda: collection.distinct("marketId", query))
+    markets = dependency.call(collection.distinct, "marketId", query)
     for market_id in sorted(markets):
         of_market = {**query, "marketId": market_id}
-        last = dependency.call(
-            lambda of_market=of_market: collection.find_one(  # type: ignore[misc]
-                of_market, {"position": 1}, sort=[("position", -1)]
-            )
-        )
+        last = dependency.call(collection.find_one, of_market, {"position": 1}, sort=[("position", -1)])
         for start in range(0, int(last["position"]) if last else 0, _BATCH):
             window = {"$gt": start, "$lte": start + _BATCH}
             yield _mark(collection, dependency, {**of_market, "position": window}, at)
@@ -51,4 +47,4 @@ def expire_codes(
 def _mark(collection: Collection[Document], dependency: Dependency, query: Document, at: float) -> int:
     unmarked = {**query, EXPIRES_AT: {"$exists": False}}
     update = {"$set": {EXPIRES_AT: datetime.fromtimestamp(at, UTC)}}
-    return dependency.call(lambda: collection.update_many(unmarked, update)).modified_count
+    return dependency.call(collection.update_many, unmarked, update).modified_count

@@ -9,6 +9,7 @@ from typing import Any
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
+from regworkers_core.adapters.mongo.client import find_all
 from regworkers_core.domain.alert import Alert, Change, Severity
 from regworkers_core.engine.dependency import Dependency
 
@@ -127,7 +128,7 @@ class Incidents:
             return
         document = {"_id": alert.key, "scope": alert.scope, **anew, "serial": 1}
         try:
-            self._dependency.call(lambda: self._collection.insert_one(document))
+            self._dependency.call(self._collection.insert_one, document)
         except DuplicateKeyError:
             # Somebody saw it in the same moment.
             self._update({"_id": alert.key, "status": "open"}, {"$set": facts})
@@ -163,9 +164,10 @@ class Incidents:
         }
         try:
             self._dependency.call(
-                lambda: self._collection.update_one(
-                    {"_id": alert.key, "openedAt": {"$ne": at}}, {"$set": facts}, upsert=True
-                )
+                self._collection.update_one,
+                {"_id": alert.key, "openedAt": {"$ne": at}},
+                {"$set": facts},
+                upsert=True,
             )
         except DuplicateKeyError:
             # Another look at the same time was faster.
@@ -197,12 +199,12 @@ class Incidents:
         self._update(guard, {"$set": {f"told.{channel}": change.value}, "$unset": {f"claims.{channel}": ""}})
 
     def _update(self, guard: Mapping[str, Any], update: Mapping[str, Any]) -> bool:
-        answer = self._dependency.call(lambda: self._collection.update_one(guard, update))
+        answer = self._dependency.call(self._collection.update_one, guard, update)
         return bool(answer.matched_count)
 
     def _find(self, query: Mapping[str, Any]) -> list[Incident]:
         found: Sequence[Mapping[str, Any]] = self._dependency.call(
-            lambda: list(self._collection.find(query).sort("_id", 1))
+            find_all, self._collection, query, sort=[("_id", 1)]
         )
         return [Incident.parse(document) for document in found]
 

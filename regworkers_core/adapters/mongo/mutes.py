@@ -8,6 +8,7 @@ from typing import Any
 
 from pymongo.collection import Collection
 
+from regworkers_core.adapters.mongo.client import find_all
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.dependency import Dependency
 
@@ -54,7 +55,7 @@ class Mutes:
 
     def all(self) -> list[Mute]:
         """Those that are over included."""
-        found = self._dependency.call(lambda: list(self._collection.find({"scope": _MUTE}).sort("_id", 1)))
+        found = self._dependency.call(find_all, self._collection, {"scope": _MUTE}, sort=[("_id", 1)])
         return [_parsed(document) for document in found]
 
     def put(self, mute: Mute) -> None:
@@ -70,12 +71,12 @@ class Mutes:
             "why": mute.why,
         }
         self._dependency.call(
-            lambda: self._collection.update_one({"_id": _id(mute.pattern)}, {"$set": facts}, upsert=True)
+            self._collection.update_one, {"_id": _id(mute.pattern)}, {"$set": facts}, upsert=True
         )
 
     def remove(self, pattern: str) -> bool:
         """Whether there was one for exactly this pattern."""
-        answer = self._dependency.call(lambda: self._collection.delete_one({"_id": _id(pattern)}))
+        answer = self._dependency.call(self._collection.delete_one, {"_id": _id(pattern)})
         return bool(answer.deleted_count)
 
 

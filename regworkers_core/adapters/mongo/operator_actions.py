@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from pymongo.collection import Collection
 
+from regworkers_core.adapters.mongo.client import find_all
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import Dependency
@@ -71,7 +72,7 @@ class OperatorActions:
             "endedAt": None,
             "result": {},
         }
-        self._dependency.call(lambda: self._collection.insert_one(document))
+        self._dependency.call(self._collection.insert_one, document)
         return action_id
 
     def progress(self, action_id: str, result: Mapping[str, Any]) -> None:
@@ -103,7 +104,7 @@ class OperatorActions:
         if since:
             query["startedAt"] = {"$gte": since}
         found = self._dependency.call(
-            lambda: list(self._collection.find(query).sort("startedAt", -1).limit(limit))
+            find_all, self._collection, query, sort=[("startedAt", -1)], limit=limit
         )
         return [_parsed(document) for document in found]
 
@@ -119,7 +120,7 @@ class OperatorActions:
             )
 
     def _set(self, action_id: str, facts: Mapping[str, Any]) -> None:
-        self._dependency.call(lambda: self._collection.update_one({"_id": action_id}, {"$set": dict(facts)}))
+        self._dependency.call(self._collection.update_one, {"_id": action_id}, {"$set": dict(facts)})
 
 
 def _parsed(document: Mapping[str, Any]) -> Action:

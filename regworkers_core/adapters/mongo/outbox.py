@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pymongo.collection import Collection
 
 from regworkers_core.adapters.mongo.by_prefix import read_by_prefix
+from regworkers_core.adapters.mongo.client import aggregate_all, find_all
 from regworkers_core.adapters.mongo.counting import count
 from regworkers_core.adapters.mongo.write_once import Inserted, insert_once
 from regworkers_core.domain.reasons import PermanentFailure
@@ -71,7 +72,7 @@ class Outbox:
     ) -> list[Notice]:
         """The first rows, by type and ref, that are PENDING and may go by their time; with `kind`, of that type."""
         query, order = _due(market, now, kind), [("type", 1), ("ref", 1)]
-        found = self._dependency.call(lambda: list(self._collection.find(query).sort(order).limit(limit)))
+        found = self._dependency.call(find_all, self._collection, query, sort=order, limit=limit)
         return [Notice.stored(document) for document in found]
 
     def mark_sent(self, keys: Sequence[str], *, at: str, run_id: str) -> int:
@@ -80,7 +81,7 @@ class Outbox:
         """
         query = {"_id": {"$in": list(keys)}, "status": {"$ne": RowStatus.SENT.value}}
         update = {"$set": {"status": RowStatus.SENT.value, "sentAt": at, "sentBy": run_id}}
-        answer = self._dependency.call(lambda: self._collection.update_many(query, update))
+        answer = self._dependency.call(self._collection.update_many, query, update)
         return answer.modified_count
 
     def hold(self, keys: Sequence[str], phase: int) -> int:
@@ -104,7 +105,7 @@ class Outbox:
             {"$match": {"status": RowStatus.FAILED.value}},
             {"$group": {"_id": "$campaignId", "rows": {"$sum": 1}}},
         ]
-        found = self._dependency.call(lambda: list(self._collection.aggregate(pipeline)))
+        found = self._dependency.call(aggregate_all, self._collection, pipeline)
         return Counter({str(row["_id"]): int(row["rows"]) for row in found})
 
     def fail(self, key: str, failure: PermanentFailure, *, at: str, run_id: str) -> bool:
@@ -117,7 +118,7 @@ class Outbox:
             "failedAt": at,
             "failedBy": run_id,
         }
-        answer = self._dependency.call(lambda: self._collection.update_one(query, {"$set": fields}))
+        answer = self._dependency.call(self._collection.update_one, query, {"$set": fields})
         return answer.modified_count == 1
 
     def retry(self, market: MarketPhase) -> int:
@@ -127,7 +128,7 @@ class Outbox:
             "$set": {"status": RowStatus.PENDING.value},
             "$unset": dict.fromkeys(("reason", "error", "failedAt", "failedBy"), ""),
         }
-        return self._dependency.call(lambda: self._collection.update_many(query, update)).modified_count
+        return self._dependency.call(self._collection.update_many, query, update).modified_count
 
     def supersede(
         self, rows: MarketPhase | Sequence[str], *, why: str, at: str, held_for: int | None = None
@@ -150,10 +151,8 @@ class Outbox:
 
     def _open_keys(self, query: Mapping[str, Any]) -> Iterator[list[str]]:
         """A page of keys at a time of what matches; a caller that takes a page changes its rows, or it comes again."""
-        while page := self._dependency.call(
-            lambda: [str(row["_id"]) for row in self._collection.find(query, {"_id": 1}).limit(_PAGE)]
-        ):
-            yield page
+        while page := self._dependency.call(find_all, self._collection, query, {"_id": 1}, limit=_PAGE):
+            yield [str(row["_id"]) for row in page]
 
     def _update_open(self, keys: Sequence[str], update: Document) -> int:
         return self._update(keys, _OPEN_ROWS, update)
@@ -161,7 +160,7 @@ class Outbox:
     def _update(self, keys: Sequence[str], rows: Mapping[str, Any], update: Document) -> int:
         """Those under these keys that are such `rows`; how many changed."""
         query = {"_id": {"$in": list(keys)}, **rows}
-        return self._dependency.call(lambda: self._collection.update_many(query, update)).modified_count
+        return self._dependency.call(self._collection.update_many, query, update).modified_count
 
     def statuses(self, keys: Sequence[str]) -> dict[str, str]:
         """A `RowStatus` by key; absent rows are absent from the answer."""
@@ -170,13 +169,13 @@ class Outbox:
     def rows(self, keys: Sequence[str]) -> list[Document]:
         """Key (`_id`), campaign, status, and the later phase that changes it (`heldFor`), of those that there are."""
         query, fields = {"_id": {"$in": list(keys)}}, dict.fromkeys(("campaignId", "status", "heldFor"), 1)
-        return self._dependency.call(lambda: list(self._collection.find(query, fields)))
+        return self._dependency.call(find_all, self._collection, query, fields)
 
     def of_entry(self, campaign_id: str, ref: str) -> list[Document]:
         """The messages that are owed to one entry, sent or not."""
         fields = ("marketId", "phase", "type", "status", "notBefore", "sentAt", "sentBy", "enqueuedAt")
         query = {"campaignId": campaign_id, "ref": ref}
-        return self._dependency.call(lambda: list(self._collection.find(query, dict.fromkeys(fields, 1))))
+        return self._dependency.call(find_all, self._collection, query, dict.fromkeys(fields, 1))
 
     def count(self, market: MarketPhase) -> int:
         return count(self._collection, self._dependency, market.as_fields())
@@ -197,7 +196,7 @@ class Outbox:
         # One field at a time: not every server groups by several.
         group = {"_id": f"${field}", "rows": {"$sum": 1}}
         found = self._dependency.call(
-            lambda: list(self._collection.aggregate([{"$match": market.as_fields()}, {"$group": group}]))
+            aggregate_all, self._collection, [{"$match": market.as_fields()}, {"$group": group}]
         )
         return Counter({str(row["_id"]): int(row["rows"]) for row in found})
 
@@ -212,7 +211,7 @@ class Outbox:
         return self._exists({**market.as_fields(), **_OPEN_ROWS})
 
     def _exists(self, query: Document) -> bool:
-        return self._dependency.call(lambda: self._collection.find_one(query, {"_id": 1})) is not None
+        return self._dependency.call(self._collection.find_one, query, {"_id": 1}) is not None
 
     def of_market(self, market: MarketPhase) -> Iterator[Document]:
         """Ref, type, status and, of a superseded one, why, of every row, at constant memory."""

@@ -44,7 +44,7 @@ class QueueMarks:
         self._collection, self._dependency = collection, dependency
 
     def of(self, queue: str) -> Marks:
-        document = self._dependency.call(lambda: self._collection.find_one({"_id": queue})) or {}
+        document = self._dependency.call(self._collection.find_one, {"_id": queue}) or {}
         names = ("watchedAt", "emptyAt", "deliveredAt", "lookedAt")
         return Marks(*(_moment(document.get(name)) for name in names))
 
@@ -69,15 +69,13 @@ class QueueMarks:
                 UpdateOne({"_id": name}, looked, upsert=True),
             ]
         if marks:
-            self._dependency.call(lambda: self._collection.bulk_write(marks, ordered=True), retry=False)
+            self._dependency.once(self._collection.bulk_write, marks, ordered=True)
 
     def delivered(self, queue: str, now: float) -> None:
         self._update(queue, {"$max": {"deliveredAt": iso(now)}, "$setOnInsert": {"watchedAt": iso(now)}})
 
     def _update(self, queue: str, update: dict[str, Any]) -> None:
-        self._dependency.call(
-            lambda: self._collection.update_one({"_id": queue}, update, upsert=True), retry=False
-        )
+        self._dependency.once(self._collection.update_one, {"_id": queue}, update, upsert=True)
 
 
 def _moment(text: object) -> float | None:

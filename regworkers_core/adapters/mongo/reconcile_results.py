@@ -44,14 +44,12 @@ class ReconcileResults:
             "seconds": summary.seconds,
         }
         self._dependency.call(
-            lambda: self._collection.update_one(
-                {"_id": f"reconcile:{summary.at}"}, {"$set": document}, upsert=True
-            )
+            self._collection.update_one, {"_id": f"reconcile:{summary.at}"}, {"$set": document}, upsert=True
         )
 
     def last(self) -> ReconcileSummary | None:
         """None: none was ever made, or none within KEEP_DAYS."""
-        found = self._dependency.call(lambda: self._collection.find_one({}, sort=[("keptFrom", -1)]))
+        found = self._dependency.call(self._collection.find_one, {}, sort=[("keptFrom", -1)])
         if found is None:
             return None
         return ReconcileSummary(

@@ -13,7 +13,7 @@ from pymongo.cursor import Cursor
 from pymongo.errors import BulkWriteError, CursorNotFound, DocumentTooLarge, DuplicateKeyError, WriteError
 from pymongo.results import BulkWriteResult
 
-from regworkers_core.adapters.mongo.client import classify_mongo
+from regworkers_core.adapters.mongo.client import classify_mongo, find_all
 from regworkers_core.adapters.mongo.entry_documents import (
     ERASED_AT,
     UNSTORABLE,
@@ -174,7 +174,7 @@ class Replica:
     def get(self, keys: Sequence[EntryKey]) -> dict[EntryKey, Stored]:
         """What is stored under `keys`; absent ones are absent from the answer."""
         documents = self._dependency.call(
-            lambda: list(self._collection.find({"_id": {"$in": [key.document_id for key in keys]}}))
+            find_all, self._collection, {"_id": {"$in": [key.document_id for key in keys]}}
         )
         by_id = {document["_id"]: stored_of(document) for document in documents}
         return {key: by_id[key.document_id] for key in keys if key.document_id in by_id}
@@ -184,9 +184,7 @@ class Replica:
         under another ref.
         """
         query = {"_id": {"$in": [key.document_id for key in refs]}, ERASED_AT: {"$exists": True}}
-        found = self._dependency.call(
-            lambda: list(self._collection.find(query, {"_id": 1, "ref": 1, "deletedAt": 1}))
-        )
+        found = self._dependency.call(find_all, self._collection, query, {"_id": 1, "ref": 1, "deletedAt": 1})
         live = {each["_id"]: None if "deletedAt" in each else each.get("ref") for each in found}
         return {key for key, ref in refs.items() if live.get(key.document_id, ref) != ref}
 
@@ -196,7 +194,7 @@ class Replica:
         Raises TransientFailure when MongoDB stays away. A cursor that broke is opened again behind the last
         document: the scan is never silently short.
         """
-        cursor, batch = self._dependency.call(lambda: self._open_scan(campaign_id, None, batch_size))
+        cursor, batch = self._dependency.call(self._open_scan, campaign_id, None, batch_size)
         while batch:
             for document in batch:
                 campaign, entry = document.get("campaignId"), document.get("entryId")
@@ -207,19 +205,14 @@ class Replica:
             last_id = batch[-1]["_id"]
             try:
                 # Not repeated: a cursor that failed once says that it is at its end.
-                batch = self._dependency.call(
-                    lambda cursor=cursor: list(islice(cursor, batch_size)),  # type: ignore[misc]
-                    retry=False,
-                )
+                batch = self._dependency.once(list, islice(cursor, batch_size))
             except (TransientFailure, CursorNotFound):
-                cursor, batch = self._dependency.call(
-                    lambda last_id=last_id: self._open_scan(campaign_id, last_id, batch_size)  # type: ignore[misc]
-                )
+                cursor, batch = self._dependency.call(self._open_scan, campaign_id, last_id, batch_size)
 
     def has_campaign(self, campaign_id: str) -> bool:
         """Whether any document, tombstones included, belongs to the campaign."""
         query = {"campaignId": campaign_id}
-        return self._dependency.call(lambda: self._collection.find_one(query, {"_id": 1})) is not None
+        return self._dependency.call(self._collection.find_one, query, {"_id": 1}) is not None
 
     def _open_scan(
         self, campaign_id: str | None, after: str | None, batch_size: int
@@ -235,8 +228,7 @@ class Replica:
         query: Document = {"campaignId": campaign_id}
         removed: Document = {**query, "deletedAt": {"$exists": True}}
         documents, tombstones = (
-            self._dependency.call(lambda each=each: self._collection.count_documents(each))  # type: ignore[misc]
-            for each in (query, removed)
+            self._dependency.call(self._collection.count_documents, each) for each in (query, removed)
         )
         # An entry may be removed between the two.
         return Counted(max(0, documents - tombstones), tombstones)
@@ -246,7 +238,7 @@ class Replica:
         took out.
         """
         stored = Stored(order, None, order.as_fields(), "")
-        answer = self._dependency.call(lambda: self._collection.delete_one(exactly(key, stored)))
+        answer = self._dependency.call(self._collection.delete_one, exactly(key, stored))
         return answer.deleted_count == 1
 
     def erase(self, key: EntryKey, order: Order, *, at: str, run_id: str) -> None:
@@ -255,13 +247,11 @@ class Replica:
         the source's state, or `Order()`.
         """
         for _ in range(_SETTLE_ROUNDS):
-            stands = self._dependency.call(lambda: self._collection.find_one({"_id": key.document_id}))
+            stands = self._dependency.call(self._collection.find_one, {"_id": key.document_id})
             query, update = erasing(key, stands, order, at=at, run_id=run_id)
             try:
                 answer = self._dependency.call(
-                    lambda query=query, update=update, new=stands is None: (  # type: ignore[misc]
-                        self._collection.update_one(query, update, upsert=new)
-                    )
+                    self._collection.update_one, query, update, upsert=stands is None
                 )
             except DuplicateKeyError:
                 continue
@@ -276,7 +266,7 @@ class Replica:
             query["campaignId"] = campaign_id
         while True:
             page = self._dependency.call(
-                lambda query=query: list(self._collection.find(query).sort("_id", 1).limit(batch_size))  # type: ignore[misc]
+                find_all, self._collection, query, sort=[("_id", 1)], limit=batch_size
             )
             if page:
                 yield {
@@ -290,11 +280,11 @@ class Replica:
 
     def count(self) -> int:
         """Documents in the collection, tombstones included, from its metadata."""
-        return self._dependency.call(lambda: self._collection.estimated_document_count())
+        return self._dependency.call(self._collection.estimated_document_count)
 
     def probe(self) -> None:
         """One cheap call; raises TransientFailure or UsageError."""
-        self._dependency.call(lambda: self._collection.database.command("ping"))
+        self._dependency.call(self._collection.database.command, "ping")
 
     def _bulk(self, operations: Sequence[UpdateOne]) -> _Bulk:
         sent = 0

@@ -10,6 +10,7 @@ from pymongo.collection import Collection
 
 from regworkers_core.adapters.mongo.batches import in_batches_of
 from regworkers_core.adapters.mongo.by_prefix import read_by_prefix
+from regworkers_core.adapters.mongo.client import aggregate_all, find_all
 from regworkers_core.adapters.mongo.counting import count
 from regworkers_core.adapters.mongo.write_once import Inserted, insert_once
 from regworkers_core.domain.selection import MarketPhase, Planned
@@ -53,20 +54,20 @@ class Selections:
     def codes(self, keys: Sequence[str]) -> list[str]:
         """The codes of the winners under these keys; most keys have no winner."""
         query = {"_id": {"$in": list(keys)}}
-        found = self._dependency.call(lambda: list(self._collection.find(query, {"code": 1})))
+        found = self._dependency.call(find_all, self._collection, query, {"code": 1})
         return [row["code"] for row in found if row.get("code")]
 
     def of_entry(self, campaign_id: str, ref: str) -> list[Document]:
         """What one entry has won, in all phases; without its code, which is as good as a ticket."""
         fields = ("marketId", "phase", "position", "selectedAt", "runId")
         query = {"campaignId": campaign_id, "ref": ref}
-        return self._dependency.call(lambda: list(self._collection.find(query, dict.fromkeys(fields, 1))))
+        return self._dependency.call(find_all, self._collection, query, dict.fromkeys(fields, 1))
 
     def of_refs(self, campaign_id: str, refs: Sequence[str]) -> list[Document]:
         """What these have won, in all phases, with the codes. Looks through all winners of the campaign."""
         fields = dict.fromkeys(("marketId", "phase", "ref", "code"), 1)
         query = {"campaignId": campaign_id, "ref": {"$in": list(refs)}}
-        return self._dependency.call(lambda: list(self._collection.find(query, fields)))
+        return self._dependency.call(find_all, self._collection, query, fields)
 
     def count_by_market(self, campaign_id: str) -> Counter[str]:
         """Over all phases."""
@@ -74,7 +75,7 @@ class Selections:
             {"$match": {"campaignId": campaign_id}},
             {"$group": {"_id": "$marketId", "selections": {"$sum": 1}}},
         ]
-        groups = self._dependency.call(lambda: list(self._collection.aggregate(pipeline)))
+        groups = self._dependency.call(aggregate_all, self._collection, pipeline)
         return Counter({group["_id"]: group["selections"] for group in groups})
 
     def of_campaign(self, campaign_id: str, size: int = 10_000) -> Iterator[list[Document]]:

@@ -16,6 +16,7 @@ from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
+from regworkers_core.adapters.mongo.client import find_all
 from regworkers_core.adapters.mongo.entry_documents import IDENTITY_EMAIL, Document, canonical, erased_since
 from regworkers_core.adapters.mongo.expiring import EXPIRES_AT
 from regworkers_core.domain.entry import REPLICA_FIELDS
@@ -73,7 +74,7 @@ class SupersededEntries:
         `at` is an ISO time; MongoDB deletes the copies `keep_days` later.
         """
         documents = self._dependency.call(
-            lambda: list(self._entries.find({"_id": {"$in": [each.key.document_id for each in lowerings]}}))
+            find_all, self._entries, {"_id": {"$in": [each.key.document_id for each in lowerings]}}
         )
         stands = {document["_id"]: document for document in documents}
         kept = [each for each in lowerings if _custody(stands.get(each.key.document_id)) == each.custody]
@@ -121,7 +122,7 @@ class SupersededEntries:
         """The acceptance that was made last and is not taken back; None: there is none left."""
         query = {**_of_campaign(campaign_id), "undo": None}
         found = self._dependency.call(
-            lambda: self._superseded.find_one(query, {"acceptance": 1}, sort=[("acceptance", -1)])
+            self._superseded.find_one, query, {"acceptance": 1}, sort=[("acceptance", -1)]
         )
         return None if found is None else str(found["acceptance"])
 
@@ -133,7 +134,7 @@ class SupersededEntries:
             "undo": None,
             "_id": {"$gt": after},
         }
-        rows = self._dependency.call(lambda: list(self._superseded.find(query).sort("_id", 1).limit(limit)))
+        rows = self._dependency.call(find_all, self._superseded, query, sort=[("_id", 1)], limit=limit)
         return [
             Kept(
                 row["_id"],
@@ -157,7 +158,7 @@ class SupersededEntries:
     def of_entry(self, key: EntryKey) -> list[Mapping[str, Any]]:
         """Every former version of one entry that is kept, whole."""
         query = {"campaignId": key.campaign_id, "entryId": key.entry_id}
-        rows = self._dependency.call(lambda: list(self._superseded.find(query, {"former": 1})))
+        rows = self._dependency.call(find_all, self._superseded, query, {"former": 1})
         return [row["former"] for row in rows]
 
     def orders(self, campaign_id: str | None, limit: int = 1000) -> Iterator[tuple[EntryKey, Order]]:
@@ -165,9 +166,7 @@ class SupersededEntries:
         query = _of_campaign(campaign_id)
         while True:
             # `former` whole: a projection reaches into documents on some servers only.
-            rows = self._dependency.call(
-                lambda query=query: list(self._superseded.find(query).sort("_id", 1).limit(limit))  # type: ignore[misc]
-            )
+            rows = self._dependency.call(find_all, self._superseded, query, sort=[("_id", 1)], limit=limit)
             for row in rows:
                 key = EntryKey(row["campaignId"], row["entryId"])
                 yield key, lenient_order(row["former"]["_replication"])
@@ -178,7 +177,7 @@ class SupersededEntries:
     def forget(self, key: EntryKey) -> int:
         """Delete every former version of an erased entry; how many."""
         query = {"campaignId": key.campaign_id, "entryId": key.entry_id}
-        return self._dependency.call(lambda: self._superseded.delete_many(query)).deleted_count
+        return self._dependency.call(self._superseded.delete_many, query).deleted_count
 
     def close(self, outcomes: Mapping[str, str]) -> None:
         """Say of rows, by their ids, what taking them back came to: no later one meets them again."""
@@ -191,7 +190,7 @@ class SupersededEntries:
         if not operations:
             return
         try:
-            self._dependency.call(lambda: collection.bulk_write(list(operations), ordered=False))
+            self._dependency.call(collection.bulk_write, list(operations), ordered=False)
         except BulkWriteError as error:
             codes = {problem.get("code") for problem in error.details.get("writeErrors", ())}
             raise TransientFailure(self._dependency.name, f"codes {sorted(map(str, codes))}") from None

@@ -9,6 +9,7 @@ from typing import Any
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
+from regworkers_core.adapters.mongo.client import find_all
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
 from regworkers_core.engine.dependency import Dependency
 
@@ -48,7 +49,7 @@ def insert_once(
     if not documents:
         return done
     try:
-        dependency.call(lambda: collection.insert_many(documents, ordered=False))
+        dependency.call(collection.insert_many, documents, ordered=False)
         done.new = len(documents)
         return done
     except BulkWriteError as error:
@@ -60,7 +61,7 @@ def insert_once(
         raise TransientFailure(dependency.name, f"code {other.get('code')}")
     repeated = [documents[problem["index"]] for problem in problems]
     ids = [document["_id"] for document in repeated]
-    stored = dependency.call(lambda: list(collection.find({"_id": {"$in": ids}})))
+    stored = dependency.call(find_all, collection, {"_id": {"$in": ids}})
     by_id = {document["_id"]: document for document in stored}
     for document in repeated:
         seen = by_id.get(document["_id"])

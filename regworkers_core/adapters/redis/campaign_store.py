@@ -159,7 +159,7 @@ class CampaignStore:
             with self._client.pipeline() as pipe:
                 pipe.set(self._token_key, self._new_token(), ex=_TOKEN_SECONDS).delete(*keys).execute()
 
-        self._dependency.call(delete, retry=False)
+        self._dependency.once(delete)
 
     def stored(self, key: str) -> StoredKey:
         """A key as it stands, for people."""
@@ -192,7 +192,7 @@ class CampaignStore:
                 ask(pipe)
                 return [_readable(each) for each in pipe.execute(raise_on_error=False)]
 
-        return self._dependency.call(once, retry=False)
+        return self._dependency.once(once)
 
     def _write(self, token: bytes, write: Callable[[Any], object]) -> bool:
         """All or nothing, and only while the token is still this one."""
@@ -211,7 +211,7 @@ class CampaignStore:
                     return False
                 return True
 
-        return self._dependency.call(once, retry=False)
+        return self._dependency.once(once)
 
     def _parse(self, campaign_id: str, value: bytes | None) -> Campaign | None:
         if value is None:

@@ -65,4 +65,4 @@ class RedisCache:
 
     def probe(self) -> None:
         """One cheap call; raises TransientFailure or UsageError."""
-        self._dependency.call(lambda: self._client.ping())
+        self._dependency.call(self._client.ping)

@@ -77,7 +77,7 @@ def _board(runtime: Runtime) -> Change:
     client, call = runtime.aws.client("cloudwatch"), runtime.dependency("cloudwatch").call
     name, body = board_name(runtime.settings), board_body(runtime.settings)
     try:
-        stands = call(lambda: client.get_dashboard(DashboardName=name))["DashboardBody"]
+        stands = call(client.get_dashboard, DashboardName=name)["DashboardBody"]
     except ClientError as error:
         if error_code(error) not in _MISSING_BOARD:
             raise
@@ -87,7 +87,7 @@ def _board(runtime: Runtime) -> Change:
         name,
         None if stands is None else _pretty(stands),
         _pretty(body),
-        lambda: call(lambda: client.put_dashboard(DashboardName=name, DashboardBody=body)),
+        lambda: call(client.put_dashboard, DashboardName=name, DashboardBody=body),
     )
 
 
@@ -96,7 +96,7 @@ def _alarms(runtime: Runtime, topics: Mapping[Severity, Sequence[str]]) -> Itera
     stand: dict[str, Mapping[str, Any]] = {}
     request: dict[str, Any] = {"AlarmNamePrefix": f"{runtime.names.prefix}regworkers-"}
     while True:
-        answer = call(lambda: client.describe_alarms(**request))
+        answer = call(client.describe_alarms, **request)
         stand |= {each["AlarmName"]: each for each in answer.get("MetricAlarms", ())}
         if not answer.get("NextToken"):
             break
@@ -110,7 +110,7 @@ def _alarms(runtime: Runtime, topics: Mapping[Severity, Sequence[str]]) -> Itera
             alarm.name,
             None if before is None else _lines(before),
             _lines(wanted),
-            lambda wanted=wanted: call(lambda: client.put_metric_alarm(**wanted)),  # type: ignore[misc]
+            lambda wanted=wanted: call(client.put_metric_alarm, **wanted),  # type: ignore[misc]
         )
 
 
@@ -120,7 +120,7 @@ def _queries(runtime: Runtime) -> Iterator[Change]:
     request: dict[str, Any] = {"queryDefinitionNamePrefix": f"{runtime.names.prefix}regworkers/"}
     try:
         while True:
-            answer = call(lambda: client.describe_query_definitions(**request))
+            answer = call(client.describe_query_definitions, **request)
             stand |= {each["name"]: each for each in answer.get("queryDefinitions", ())}
             if not answer.get("nextToken"):
                 break
@@ -144,7 +144,7 @@ def _queries(runtime: Runtime) -> Iterator[Change]:
             if before is None
             else [str(before.get("queryString", "")), *before.get("logGroupNames", ())],
             [query.text, query.log_group],
-            lambda wanted=wanted: call(lambda: client.put_query_definition(**wanted)),  # type: ignore[misc]
+            lambda wanted=wanted: call(client.put_query_definition, **wanted),  # type: ignore[misc]
         )
 
 

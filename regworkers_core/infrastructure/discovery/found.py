@@ -109,7 +109,7 @@ class _Reader:
 
     def _call(self, service: str, operation: str, **arguments: Any) -> Any:
         client = self._clients.setdefault(service, self._runtime.aws.client(service))
-        return self._runtime.dependency(service).call(lambda: getattr(client, operation)(**arguments))
+        return self._runtime.dependency(service).call(getattr(client, operation), **arguments)
 
     def _pages(
         self, service: str, operation: str, rows: str, token: tuple[str, str], **arguments: Any

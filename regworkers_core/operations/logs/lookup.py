@@ -102,7 +102,7 @@ def in_cloudwatch(runtime: Runtime, sought: Sought) -> Lines:
         }
         for _ in range(_MOST_PAGES):
             try:
-                answer = call(lambda request=request: client.filter_log_events(**request))  # type: ignore[misc]
+                answer = call(client.filter_log_events, **request)
             except ClientError as error:
                 if error_code(error) == "ResourceNotFoundException":
                     raise UsageError(f"there is no log group {group}: run `regworkers provision`") from None

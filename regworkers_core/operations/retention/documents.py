@@ -8,6 +8,7 @@ from typing import Any
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
+from regworkers_core.adapters.mongo.client import find_all
 from regworkers_core.adapters.mongo.drain_log import KEEP_DAYS, minute_of
 from regworkers_core.adapters.mongo.entry_documents import ERASED_AT
 from regworkers_core.domain.alert import Change
@@ -98,9 +99,7 @@ class Documents:
             if not dry_run:
                 # With the query once more: one that was opened again meanwhile stays.
                 query = {**over, "_id": {"$in": ids}}
-                gone = self._dependency.call(
-                    lambda query=query: self._collection.delete_many(query)  # type: ignore[misc]
-                )
+                gone = self._dependency.call(self._collection.delete_many, query)
                 deleted += gone.deleted_count
         return Tidied(name, days, found, deleted, before, before if dry_run else self._size(), more)
 
@@ -110,9 +109,7 @@ class Documents:
         while True:
             query = dict(over) if last is None else {**over, "_id": {"$gt": last}}
             page = self._dependency.call(
-                lambda query=query: list(  # type: ignore[misc]
-                    self._collection.find(query, {"told": 1}).sort("_id", 1).limit(batch)
-                )
+                find_all, self._collection, query, {"told": 1}, sort=[("_id", 1)], limit=batch
             )
             if not page:
                 return

@@ -212,7 +212,7 @@ def _or_missing(read: Callable[[], str]) -> str:
 
 def _log_days(runtime: Runtime, name: str) -> str:
     client, call = runtime.aws.client("logs"), runtime.dependency("logs").call
-    groups = call(lambda: client.describe_log_groups(logGroupNamePrefix=name))["logGroups"]
+    groups = call(client.describe_log_groups, logGroupNamePrefix=name)["logGroups"]
     group = next((group for group in groups if group["logGroupName"] == name), None)
     if group is None:
         return "is missing"
@@ -223,7 +223,7 @@ def _log_days(runtime: Runtime, name: str) -> str:
 def _stream(runtime: Runtime, table: str) -> str:
     call = runtime.dependency("dynamodb").call
     try:
-        found = call(lambda: runtime.dynamodb.describe_table(TableName=table))["Table"]
+        found = call(runtime.dynamodb.describe_table, TableName=table)["Table"]
     except runtime.dynamodb.exceptions.ResourceNotFoundException as error:
         raise UsageError(f"table {table}: {error_code(error)}") from None
     view = found.get("StreamSpecification", {}).get("StreamViewType")

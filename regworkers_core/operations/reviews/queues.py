@@ -23,11 +23,9 @@ def read_queues(runtime: Runtime, names: Iterable[str]) -> list[QueueFacts]:
     found = []
     for name in names:
         depth = runtime.queue(name).depth().total
-        url = call(lambda name=name: client.get_queue_url(QueueName=name))["QueueUrl"]  # type: ignore[misc]
+        url = call(client.get_queue_url, QueueName=name)["QueueUrl"]
         attributes = call(
-            lambda url=url: client.get_queue_attributes(  # type: ignore[misc]
-                QueueUrl=url, AttributeNames=["MessageRetentionPeriod"]
-            )
+            client.get_queue_attributes, QueueUrl=url, AttributeNames=["MessageRetentionPeriod"]
         ).get("Attributes", {})
         kept = attributes.get("MessageRetentionPeriod")
         found.append(QueueFacts(name, depth, None if kept is None else int(kept)))

@@ -246,7 +246,7 @@ def _parameters(
 def estimate_items(runtime: Runtime) -> int | None:
     """Items in the table as its description says (a few hours old on AWS, invites included)."""
     answer = runtime.dependency("dynamodb").call(
-        lambda: runtime.dynamodb.describe_table(TableName=runtime.names.demand_table)
+        runtime.dynamodb.describe_table, TableName=runtime.names.demand_table
     )
     count = answer["Table"].get("ItemCount")
     return int(count) if count else None

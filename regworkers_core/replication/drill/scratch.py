@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,24 +40,24 @@ class Scratch:
         if self.name in _databases(self._runtime):
             raise UsageError(f"the scratch database {self.name} exists: another drill is at work")
         real, scratch = self._runtime.database[_ENTRIES], self._runtime.mongo[self.name][_ENTRIES]
-        indexes = self._call(real.index_information)
+        indexes = _dependency(self._runtime).call(real.index_information)
         for index in indexes.values():
             keys: Sequence[tuple[str, int]] = list(index["key"])
             if [name for name, _ in keys] != ["_id"]:
                 options = {name: index[name] for name in ("unique", "sparse") if index.get(name)}
-                self._call(
-                    lambda keys=keys, options=options: scratch.create_index(keys, **options)  # type: ignore[misc]
-                )
+                _dependency(self._runtime).call(scratch.create_index, keys, **options)
         return scratch
 
     def forget(self, key: EntryKey) -> int:
         """Delete an erased entry; how many there were."""
         entries = self._runtime.mongo[self.name][_ENTRIES]
-        return int(self._call(lambda: entries.delete_one({"_id": key.document_id})).deleted_count)
+        return int(
+            _dependency(self._runtime).call(entries.delete_one, {"_id": key.document_id}).deleted_count
+        )
 
     def drop(self) -> None:
         """Idempotent."""
-        self._call(lambda: self._runtime.mongo.drop_database(self.name))
+        _dependency(self._runtime).call(self._runtime.mongo.drop_database, self.name)
 
     def drop_quietly(self) -> bool:
         """False when it could not be dropped: the housekeeping finds it."""
@@ -66,9 +66,6 @@ class Scratch:
         except Failure:
             return False
         return True
-
-    def _call(self, function: Callable[[], Any]) -> Any:
-        return _dependency(self._runtime).call(function)
 
 
 def left_behind(runtime: Runtime, *, older_than_seconds: float) -> Iterator[Scratch]:
