@@ -36,14 +36,15 @@ test: $(STAMP) ## the whole suite but for the slow tests
 test-slow: $(STAMP) ## the tests that take more than 20 s each
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m slow
 
-check: $(STAMP) ## lint, format, strict types, import rules, definitions load
+check: $(STAMP) ## lint, format, strict types, import rules, words, definitions load
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/check_words.py
 	$(BIN)/dagster definitions validate -w workspace.yaml
 
-format: $(STAMP) ## mend what ruff can mend
+format: $(STAMP) ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
