@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,13 +115,19 @@ def test_the_image_is_pinned_runs_unprivileged_and_installs_locked_versions() ->
             assert (PROJECT_ROOT / path).exists(), path
 
 
+def test_the_images_have_the_version_of_the_project() -> None:
+    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    texts = [path.read_text(encoding="utf-8") for path in (DEPLOY / "kubernetes").glob("*.yaml")]
+    tags = [tag for text in texts for tag in re.findall(r'(?:image: regworkers:|tag: ")([^"\s]+)', text)]
+    assert tags == [project["version"]] * 3
+
+
 def test_the_helm_values_say_what_the_chart_needs() -> None:
     values = _yaml(DEPLOY / "kubernetes" / "values.yaml")
     (deployment,) = values["dagster-user-deployments"]["deployments"]
     assert deployment["dagsterApiGrpcArgs"][-1] == "regworkers_dagster.definitions"
     assert deployment["includeConfigInLaunchedRuns"]["enabled"]
     assert deployment["envSecrets"] == [{"name": "regworkers-secrets"}]
-    assert deployment["image"]["tag"] not in ("", "latest")
     for part in (deployment, values["dagsterWebserver"], values["dagsterDaemon"]):
         assert {"requests", "limits"} <= set(part["resources"])
     assert not values["postgresql"]["enabled"]
