@@ -7,7 +7,7 @@ STAMP := .venv/.built
 UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-slow check format audit soak bench-replication bench-selection bench-analytics bench-eligibility lock
+.PHONY: help setup demo dev test test-fast test-slow check format docs audit soak bench-replication bench-selection bench-analytics bench-eligibility lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ dev: $(STAMP) ## the stack and Dagster with sensors on, until Ctrl-C
 test: $(STAMP) ## the whole suite but for the slow tests
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow"
 
+test-fast: $(STAMP) ## the tests that need no server, in under a minute
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow" --no-servers \
+		--ignore tests/dagster --ignore tests/e2e --ignore tests/faults --ignore tests/local
+
 test-slow: $(STAMP) ## the tests that take more than 20 s each
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m slow
 
@@ -47,6 +51,9 @@ check: $(STAMP) ## lint, format, strict types, import rules, words, definitions 
 format: $(STAMP) ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP) ## write docs/cli.md from the commands
+	$(BIN)/python tools/write_cli_docs.py
 
 soak: $(STAMP) ## every kill point twenty times over, with a table of what was lost and doubled
 	$(BIN)/python -m tests.faults.soak --write

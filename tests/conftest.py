@@ -1,4 +1,4 @@
-"""The servers of the test run: those named in the environment, else an embedded stack of its own."""
+"""The servers of the test run: those named in the environment, else an embedded stack of its own, or none."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
 from tests.support import least_privilege
-from tests.support.runtimes import ADDRESSES, new_runtime, remove_namespace
+from tests.support.runtimes import ADDRESSES, NO_SERVERS, new_runtime, remove_namespace
 
 _STACK = pytest.StashKey[Stack]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-servers", action="store_true", help="skip every test that needs a server")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,6 +27,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["REGWORKERS_INSTANCE"] = "none"
     os.environ.pop("CONFIG_ENV", None)
     if hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    if config.option.no_servers:
+        os.environ[NO_SERVERS] = "1"
         return
     given = [variable for variable in ADDRESSES.values() if variable in os.environ]
     if len(given) == len(ADDRESSES):

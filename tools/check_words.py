@@ -71,6 +71,7 @@ _NOT_YET = (
     "docs/aws.md",
     "docs/campaigns.md",
     "docs/certificates.md",
+    "docs/cli.md",
     "docs/dead-letters.md",
     "docs/doctor.md",
     "docs/draw-rules.md",
