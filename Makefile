@@ -7,7 +7,7 @@ STAMP := .venv/.built
 UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast test-slow check format docs audit soak bench-replication bench-selection bench-analytics bench-eligibility lock
+.PHONY: help setup demo dev test test-fast test-slow check format docs deploy-files audit soak bench-replication bench-selection bench-analytics bench-eligibility lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ check: $(STAMP) ## lint, format, strict types, import rules, words, definitions 
 format: $(STAMP) ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+deploy-files: $(STAMP) ## write what Terraform reads, and the release archive in dist/
+	$(BIN)/python -m regworkers_core.infrastructure.deploy_files
 
 docs: $(STAMP) ## write docs/cli.md from the commands
 	$(BIN)/python tools/write_cli_docs.py

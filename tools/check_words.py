@@ -219,7 +219,6 @@ _NOT_YET = (
     "tests/infrastructure/deploy/",
     "tests/infrastructure/discovery/",
     "tests/infrastructure/policies/",
-    "tests/infrastructure/terraform/",
     "tests/local/",
     "tests/observability/",
     "tests/operations/",

@@ -1,4 +1,4 @@
-# Private, and every version of an object is kept, but for those that a rule below lets go.
+# Private. Every version of an object is kept, except where a lifecycle rule expires it.
 resource "aws_s3_bucket" "artefacts" {
   bucket = local.generated.bucket
 }
@@ -22,80 +22,40 @@ resource "aws_s3_bucket_public_access_block" "artefacts" {
 resource "aws_s3_bucket_lifecycle_configuration" "artefacts" {
   bucket = aws_s3_bucket.artefacts.id
 
-  # What a dead run left.
-  rule {
-    id     = "everything"
-    status = "Enabled"
+  dynamic "rule" {
+    for_each = local.generated.lifecycles
 
-    filter {
-      prefix = ""
-    }
+    content {
+      id     = rule.key
+      status = "Enabled"
 
-    abort_incomplete_multipart_upload {
-      days_after_initiation = 7
-    }
-  }
+      filter {
+        prefix = rule.value.prefix
+      }
 
-  # The archive replaces its small files all the time.
-  rule {
-    id     = "archive"
-    status = "Enabled"
+      dynamic "abort_incomplete_multipart_upload" {
+        for_each = rule.value.abort_days
 
-    filter {
-      prefix = "archive/"
-    }
+        content {
+          days_after_initiation = abort_incomplete_multipart_upload.value
+        }
+      }
 
-    noncurrent_version_expiration {
-      noncurrent_days = 30
-    }
-  }
+      dynamic "noncurrent_version_expiration" {
+        for_each = rule.value.replaced_days
 
-  # Files of a draw that prove nothing; housekeeping deletes them once their period is over.
-  rule {
-    id     = "pipeline"
-    status = "Enabled"
+        content {
+          noncurrent_days = noncurrent_version_expiration.value
+        }
+      }
 
-    filter {
-      prefix = "pipeline/"
-    }
+      dynamic "expiration" {
+        for_each = rule.value.expire_days
 
-    noncurrent_version_expiration {
-      noncurrent_days = 30
-    }
-  }
-
-  # What people hand in and fetch through the UI may hold fans' data.
-  rule {
-    id     = "uploads"
-    status = "Enabled"
-
-    filter {
-      prefix = "uploads/"
-    }
-
-    expiration {
-      days = 1
-    }
-
-    noncurrent_version_expiration {
-      noncurrent_days = 1
-    }
-  }
-
-  rule {
-    id     = "downloads"
-    status = "Enabled"
-
-    filter {
-      prefix = "downloads/"
-    }
-
-    expiration {
-      days = 1
-    }
-
-    noncurrent_version_expiration {
-      noncurrent_days = 1
+        content {
+          days = expiration.value
+        }
+      }
     }
   }
 }

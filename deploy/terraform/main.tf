@@ -1,20 +1,21 @@
-# What the settings of each environment decide comes from generated/<environment>.json
-# (python -m regworkers_core.infrastructure.terraform); a test compares this module with them.
+# Names, numbers and documents come from ../generated/<environment>.json, which `make deploy-files` writes from the
+# settings of the environment. A test compares this module with them.
 locals {
-  generated = jsondecode(file("${path.module}/generated/${var.environment}.json"))
+  generated = jsondecode(file("${path.module}/../generated/${var.environment}.json"))
   prefix    = local.generated.prefix
-  day       = 86400
 }
 
-# Tables: any second of the last 35 days can be restored, as another table.
-resource "aws_dynamodb_table" "demand" {
-  name                        = "${local.prefix}demand-table"
+# Point-in-time recovery restores any second of the last 35 days, as another table.
+resource "aws_dynamodb_table" "all" {
+  for_each = local.generated.tables
+
+  name                        = "${local.prefix}${each.key}"
   billing_mode                = "PAY_PER_REQUEST"
   hash_key                    = "PK"
   range_key                   = "SK"
-  stream_enabled              = true
-  stream_view_type            = "NEW_AND_OLD_IMAGES"
-  deletion_protection_enabled = true
+  stream_enabled              = each.value.stream_view != null
+  stream_view_type            = each.value.stream_view
+  deletion_protection_enabled = each.value.deletion_protection
 
   attribute {
     name = "PK"
@@ -26,38 +27,31 @@ resource "aws_dynamodb_table" "demand" {
     type = "S"
   }
 
-  ttl {
-    attribute_name = "ttl"
-    enabled        = true
+  dynamic "ttl" {
+    for_each = each.value.ttl
+
+    content {
+      attribute_name = ttl.value
+      enabled        = true
+    }
   }
 
   point_in_time_recovery {
-    enabled = true
+    enabled = each.value.point_in_time_recovery
   }
 }
 
-resource "aws_dynamodb_table" "leases" {
-  name         = "${local.prefix}worker-leases"
-  billing_mode = "PAY_PER_REQUEST"
-  hash_key     = "PK"
-  range_key    = "SK"
+moved {
+  from = aws_dynamodb_table.demand
+  to   = aws_dynamodb_table.all["demand-table"]
+}
 
-  attribute {
-    name = "PK"
-    type = "S"
-  }
-
-  attribute {
-    name = "SK"
-    type = "S"
-  }
-
-  point_in_time_recovery {
-    enabled = true
-  }
+moved {
+  from = aws_dynamodb_table.leases
+  to   = aws_dynamodb_table.all["worker-leases"]
 }
 
 resource "aws_cloudwatch_log_group" "workers" {
-  name              = "/${local.prefix}regworkers"
-  retention_in_days = local.generated.log_retention_days
+  name              = local.generated.log_group.name
+  retention_in_days = local.generated.log_group.retention_days
 }

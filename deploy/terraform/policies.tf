@@ -1,10 +1,9 @@
-# The documents are those of deploy/policies, which are generated from the code.
 resource "aws_iam_policy" "worker" {
-  for_each = fileset("${path.module}/../policies", "*.json")
+  for_each = local.generated.policies
 
-  name = "${local.prefix}regworkers-${trimsuffix(each.value, ".json")}"
+  name = "${local.prefix}regworkers-${each.key}"
   policy = replace(replace(replace(replace(
-    file("${path.module}/../policies/${each.value}"),
+    jsonencode(each.value),
     "LOG_BUCKET", var.log_bucket),
     "PREFIX", local.prefix),
     "REGION", local.generated.region),
@@ -36,5 +35,5 @@ resource "aws_iam_role_policy_attachment" "service_account" {
   for_each = local.generated.attachments
 
   role       = aws_iam_role.service_account[each.value.role].name
-  policy_arn = aws_iam_policy.worker["${each.value.policy}.json"].arn
+  policy_arn = aws_iam_policy.worker[each.value.policy].arn
 }

@@ -14,7 +14,7 @@ from typing import Any
 import hcl2
 import orjson
 
-_TOKEN = re.compile(r'\s*(?:(\d+)|([A-Za-z_][\w-]*)|(")|([][(){}.,=:*]))')
+_TOKEN = re.compile(r'\s*(?:(\d+)|([A-Za-z_][\w-]*)|(")|(!=|[][(){}.,=:*]))')
 _ARNS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "aws_sqs_queue": lambda values: f"arn:aws:sqs:REGION:ACCOUNT:{values['name']}",
     "aws_iam_policy": lambda values: f"arn:aws:iam::ACCOUNT:policy/{values['name']}",
@@ -36,10 +36,6 @@ class Scope:
             "jsonencode": lambda value: orjson.dumps(value).decode(),
             "jsondecode": orjson.loads,
             "file": lambda path: Path(path).read_text(encoding="utf-8"),
-            "fileset": lambda folder, pattern: {
-                path.name: path.name for path in sorted(Path(folder).glob(pattern))
-            },
-            "trimsuffix": lambda text, suffix: text.removesuffix(suffix),
             "replace": lambda text, old, new: text.replace(old, new),
             "toset": lambda values: {value: value for value in values},
         }
@@ -101,9 +97,7 @@ def _instances(key: tuple[str, str], body: Mapping[str, Any], scope: Scope) -> I
     for index, value in each.items():
         names = {**scope.names, "each": {"key": index, "value": value}}
         inner = Scope(scope.folder, names)
-        values = _DEFAULTS.get(kind, {}) | {
-            argument: _value(node, inner) for argument, node in body.items() if argument != "for_each"
-        }
+        values = {**_DEFAULTS.get(kind, {}), **_block(body, inner)}
         arn = _ARNS[kind](values) if kind in _ARNS else None
         made[index] = values | {"arn": arn, "id": values.get("bucket")}
         address = f"{kind}.{name}" + ("" if index is None else f'["{index}"]')
@@ -111,9 +105,26 @@ def _instances(key: tuple[str, str], body: Mapping[str, Any], scope: Scope) -> I
     scope.names.setdefault(kind, {})[name] = made.get(None, made)
 
 
+def _block(body: Mapping[str, Any], scope: Scope) -> dict[str, Any]:
+    """The arguments and blocks of a body, dynamic ones included: these name what they repeat over by their label."""
+    values = {name: _value(node, scope) for name, node in body.items() if name not in ("for_each", "dynamic")}
+    for block in body.get("dynamic", ()):
+        for label, repeated in block.items():
+            label = label.strip('"')
+            found = _value(repeated["for_each"], scope)
+            items = found.items() if isinstance(found, dict) else enumerate(found)
+            for key, value in items:
+                inner = Scope(scope.folder, {**scope.names, label: {"key": key, "value": value}})
+                (content,) = repeated["content"]
+                values.setdefault(label, []).append(_block(content, inner))
+    return values
+
+
 def _value(node: Any, scope: Scope) -> Any:
     if isinstance(node, list):
         return [_value(each, scope) for each in node]
+    if isinstance(node, dict) and "dynamic" in node:
+        return _block(node, scope)
     if isinstance(node, dict):
         return {_text(key, scope): _value(value, scope) for key, value in node.items()}
     if not isinstance(node, str):
@@ -157,9 +168,8 @@ class _Parser:
 
     def _product(self) -> Any:
         value = self._part()
-        while self._peek() == "*":
-            self._take()
-            value *= self._part()
+        while self._peek() in ("*", "!="):
+            value = value * self._part() if self._take() == "*" else value != self._part()
         return value
 
     def _part(self) -> Any:
@@ -183,8 +193,8 @@ class _Parser:
         if word.isdigit():
             return int(self._take())
         self._take()
-        if word in ("true", "false"):
-            return word == "true"
+        if word in ("true", "false", "null"):
+            return {"true": True, "false": False, "null": None}[word]
         if self._peek() == "(":
             return self._scope.functions[word](*self._several("(", ")", self._product))
         return self._scope.names[word]

@@ -104,7 +104,7 @@ class SqsQueue:
 
     def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:
         answer = self._call(
-            "receive_message",
+            self._client.receive_message,
             MaxNumberOfMessages=min(limit, MAX_BATCH),
             WaitTimeSeconds=round(wait_seconds),
             VisibilityTimeout=visibility_seconds,
@@ -204,20 +204,18 @@ class SqsQueue:
         return busy
 
     def depth(self) -> QueueDepth:
-        answer = self._call("get_queue_attributes", AttributeNames=list(_DEPTH))
+        answer = self._call(self._client.get_queue_attributes, AttributeNames=list(_DEPTH))
         return _depth(answer["Attributes"])
 
     def state(self) -> tuple[QueueDepth, float]:
         """Its depth, and for how many seconds it keeps a message."""
         names = [*_DEPTH, "MessageRetentionPeriod"]
-        answer = self._call("get_queue_attributes", AttributeNames=names)
+        answer = self._call(self._client.get_queue_attributes, AttributeNames=names)
         found = answer["Attributes"]
         return _depth(found), float(found["MessageRetentionPeriod"])
 
-    def _call(self, operation: str, **arguments: Any) -> Any:
-        return self._within(
-            None, lambda: getattr(self._client, operation)(QueueUrl=self._queue_url(), **arguments)
-        )
+    def _call(self, function: Callable[..., Any], **arguments: Any) -> Any:
+        return self._within(None, lambda: function(QueueUrl=self._queue_url(), **arguments))
 
     def _within(self, seconds: float | None, function: Callable[[], T]) -> T:
         try:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import orjson
-
 from regworkers_core.domain.drill import DrillResult
-from regworkers_core.domain.reasons import UsageError
-from regworkers_core.infrastructure.policies.everyone import FOLDER, WORKERS, files
+from regworkers_core.infrastructure.policies.everyone import WORKERS
+from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.operations.dependencies import DependencyReport
 from regworkers_core.operations.reviews.plots import bars
 from regworkers_core.operations.reviews.sections import Part, Remark, Section, Table
@@ -21,43 +18,34 @@ Statement = Mapping[str, Any]
 
 def parts(locked: Callable[[], DependencyReport], drill: Callable[[], DrillResult] | None) -> Iterator[Part]:
     """`drill` None: none is made, and the report says so."""
-    yield Part("privileges", "Least privilege", lambda: privileges(read_policies(FOLDER), files()))
+    yield Part("privileges", "Least privilege", lambda: privileges(declared_policies()))
     yield Part("dependencies", "Dependencies", lambda: dependencies(locked()))
     yield Part("recovery", "Recovery drill", lambda: recovery(None if drill is None else drill()))
 
 
-def read_policies(folder: Path) -> dict[str, bytes]:
-    """By file name. Raises UsageError where the folder is not: an image may leave it out."""
-    found = {path.name: path.read_bytes() for path in sorted(folder.glob("*.json"))}
-    if not found:
-        raise UsageError(f"there are no policies in {folder}: run the review from a checkout")
-    return found
+def declared_policies() -> dict[str, Mapping[str, Any]]:
+    """Documents by name, with placeholders. `regworkers aws find-resources` compares them with AWS."""
+    return {worker.name: worker.policy(PLACEHOLDERS) for worker in WORKERS}
 
 
-def privileges(written: Mapping[str, bytes], declared: Mapping[str, bytes]) -> Section:
-    """Every policy: what it allows to how much, and whether it is the one that the code declares."""
-    remarks, rows = [], []
-    for name in sorted({*written, *declared}):
-        if name not in written:
-            remarks.append(Remark("finding", f"{name} is declared and not there: {_WRITE}"))
-            continue
-        if name not in declared:
-            remarks.append(Remark("finding", f"{name}: no worker declares this policy; who uses it?"))
-        elif orjson.loads(written[name]) != orjson.loads(declared[name]):
-            remarks.append(Remark("finding", f"{name} is not what the code declares: {_WRITE}"))
-        statements: Sequence[Statement] = orjson.loads(written[name]).get("Statement", ())
+def privileges(policies: Mapping[str, Mapping[str, Any]]) -> Section:
+    """What each policy allows, and on what."""
+    remarks: list[Remark] = []
+    rows: list[tuple[Any, ...]] = []
+    purposes = {worker.name: worker.does for worker in WORKERS}
+    for name, document in policies.items():
+        statements: Sequence[Statement] = document["Statement"]
         actions = {action for each in statements for action in _list(each.get("Action"))}
-        open_ = [
+        unbounded = [
             each for each in statements if "*" in _list(each.get("Resource")) and not each.get("Condition")
         ]
+        everywhere = sorted({action for each in unbounded for action in _list(each.get("Action"))})
         changing = sum(not _only_reads(action) for action in actions)
-        deletes = sum("Delete" in action for action in actions)
-        everywhere = sorted({action for each in open_ for action in _list(each.get("Action"))})
+        deleting = sum("Delete" in action for action in actions)
         rows.append(
-            (name.removesuffix(".json"), len(actions), changing, deletes, ", ".join(everywhere) or None)
+            (name, len(actions), changing, deleting, ", ".join(everywhere) or None, purposes.get(name))
         )
         remarks += _of_policy(name, actions, everywhere)
-    who = {worker.name: worker.does for worker in WORKERS}
     return Section(
         "privileges",
         "",
@@ -67,15 +55,12 @@ def privileges(written: Mapping[str, bytes], declared: Mapping[str, bytes]) -> S
             Table(
                 "What each allows",
                 ("policy", "actions", "of them changing", "of them deleting", "on all resources", "for"),
-                [(*row, who.get(str(row[0]))) for row in rows],
+                rows,
             ),
         ),
         {},
         {str(row[0]): {"actions": row[1], "changing": row[2]} for row in rows},
     )
-
-
-_WRITE = "`python -m regworkers_core.infrastructure.policies` writes it anew"
 
 
 def _of_policy(name: str, actions: set[str], everywhere: Sequence[str]) -> Iterator[Remark]:

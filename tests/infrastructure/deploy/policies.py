@@ -1,4 +1,4 @@
-"""The policies in deploy/ and the calls that are made, in the same terms: IAM actions on resources."""
+"""The declared policies and the calls that are made, in the same terms: IAM actions on resources."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import orjson
 import pytest
 from botocore import xform_name
 
 from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.infrastructure.policies.everyone import WORKERS
-from regworkers_core.settings import PROJECT_ROOT
+from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 
-FOLDER = PROJECT_ROOT / "deploy" / "policies"
+_POLICIES = {worker.name: worker.policy(PLACEHOLDERS) for worker in WORKERS}
 # Dagster's own role apart, which no call of ours needs.
 ROLES = tuple(worker.name for worker in WORKERS if worker.name != "compute-logs")
 # Services by the names that IAM gives their actions.
@@ -56,7 +55,7 @@ class Call:
 
 def policy(role: str) -> list[dict[str, Any]]:
     """The statements of a role."""
-    document = orjson.loads((FOLDER / f"{role}.json").read_bytes())
+    document = _POLICIES[role]
     assert document["Version"] == "2012-10-17"
     return list(document["Statement"])
 

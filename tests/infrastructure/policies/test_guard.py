@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import orjson
 import pytest
 
 from regworkers_core.analytics.drains import DRAINS as PUBLISH
-from regworkers_core.infrastructure.policies.everyone import WORKERS, files, write_files
+from regworkers_core.infrastructure.policies.everyone import WORKERS
 from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.replication.replicate import replicate
 from regworkers_core.runtime import Runtime
@@ -100,11 +99,3 @@ def test_a_policy_fits_into_one_managed_policy_of_aws() -> None:
             test_settings("a-rather-long-prefix-of-an-environment-"), account="1" * 12, log_bucket="l" * 63
         )
         assert len(orjson.dumps(worker.policy(place))) <= 6144, worker.name
-
-
-def test_the_files_are_written_anew_where_they_differ(tmp_path: Path) -> None:
-    folder = tmp_path
-    assert len(write_files(folder)) == len(files())
-    (folder / "save.json").write_text("{}")
-    assert [path.name for path in write_files(folder)] == ["save.json"]
-    assert write_files(folder) == []

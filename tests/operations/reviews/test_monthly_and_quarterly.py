@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 
 from regworkers_core.domain.drill import DrillResult
-from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations.dependencies import DependencyReport, Outdated, Vulnerability
 from regworkers_core.operations.reviews.cost import cost
 from regworkers_core.operations.reviews.history import Day, by_drain, by_week
 from regworkers_core.operations.reviews.monthly import sizes
-from regworkers_core.operations.reviews.quarterly import dependencies, privileges, read_policies, recovery
+from regworkers_core.operations.reviews.quarterly import declared_policies, dependencies, privileges, recovery
 from regworkers_core.settings import Settings
 from tests.operations.reviews.world import DAY, NOW, ago, has, minute, said
 
@@ -65,30 +62,25 @@ def test_what_a_million_entries_cost_is_compared_with_the_review_before() -> Non
     assert not said(cost([day()], {ago(31)[:10]: now}, since=SINCE, days_of_period=30), "warning")
 
 
-def policy(*statements: dict[str, Any]) -> bytes:
-    return orjson.dumps({"Version": "2012-10-17", "Statement": list(statements)})
+def policy(*statements: dict[str, Any]) -> dict[str, Any]:
+    return {"Version": "2012-10-17", "Statement": list(statements)}
 
 
 SAVE = {"Action": ["sqs:SendMessage"], "Resource": ["arn:aws:sqs:::queue"]}
 
 
-def test_wildcards_changes_everywhere_and_drift_from_the_declaration_are_told() -> None:
-    good = policy(SAVE)
-    assert not privileges({"save.json": good}, {"save.json": good}).remarks
-    wild = policy({"Action": "sqs:*", "Resource": "*"})
-    section = privileges({"save.json": wild}, {"save.json": wild})
-    assert has(section, "finding", "save.json", "sqs:*") and has(section, "warning", "on all resources")
+def test_wildcards_and_changes_of_everything_are_findings() -> None:
+    assert not privileges({"save": policy(SAVE)}).remarks
+    section = privileges({"save": policy({"Action": "sqs:*", "Resource": "*"})})
+    assert has(section, "finding", "save", "sqs:*") and has(section, "warning", "on all resources")
     bounded = policy({"Action": ["cloudwatch:PutMetricData"], "Resource": ["*"], "Condition": {"x": {}}})
-    assert not privileges({"save.json": bounded}, {"save.json": bounded}).remarks
-    section = privileges({"save.json": good, "mine.json": good}, {"save.json": wild, "new.json": good})
-    assert has(section, "finding", "save.json is not what the code declares")
-    assert has(section, "finding", "mine.json", "no worker declares")
-    assert has(section, "finding", "new.json is declared and not there")
+    assert not privileges({"save": bounded}).remarks
 
 
-def test_without_the_files_of_the_policies_nobody_says_that_they_are_fine(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="from a checkout"):
-        read_policies(tmp_path)
+def test_no_declared_policy_is_a_finding() -> None:
+    section = privileges(declared_policies())
+    assert len(section.numbers) == len(declared_policies()) > 20
+    assert not [remark for remark in section.remarks if remark.level == "finding"]
 
 
 def test_dependencies_that_nobody_could_be_asked_about_are_unknown_and_not_new() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,16 @@ import pytest
 
 from regworkers_core.domain.alert import Severity
 from regworkers_core.infrastructure.dashboards.alarms import alarms
+from regworkers_core.infrastructure.deploy_files import ENVIRONMENTS, write_archive, write_files
 from regworkers_core.infrastructure.discovery.compare import Discovery, compare
 from regworkers_core.infrastructure.discovery.declared import Kind, declared
 from regworkers_core.infrastructure.discovery.found import Found
 from regworkers_core.infrastructure.discovery.terraform import resources
-from regworkers_core.infrastructure.terraform.generated import ENVIRONMENTS, FOLDER, files, write_files
 from regworkers_core.settings import PROJECT_ROOT, Environment, settings_of
 from tests.support.hcl import evaluate
 
 MODULE = PROJECT_ROOT / "deploy" / "terraform"
-# Of the provider's own documentation, as far as the module uses them: a misspelt argument is not silently none.
+# Of the provider's own documentation, as far as the module uses them: a misspelt argument is not silently ignored.
 ARGUMENTS = {
     "aws_dynamodb_table": "name billing_mode hash_key range_key stream_enabled stream_view_type attribute ttl"
     " point_in_time_recovery deletion_protection_enabled",
@@ -40,7 +41,7 @@ ARGUMENTS = {
 }
 
 
-def values(environment: str, module: Path = MODULE) -> dict[str, Any]:
+def values(environment: str, module: Path) -> dict[str, Any]:
     return evaluate(
         module,
         {
@@ -55,16 +56,26 @@ def values(environment: str, module: Path = MODULE) -> dict[str, Any]:
     )
 
 
-def compared(environment: Environment, module: Path = MODULE) -> Discovery:
+def compared(environment: Environment, module: Path) -> Discovery:
     """As if AWS had just what is declared."""
     wanted = declared(settings_of(environment))
     found = Found({(each.kind, each.name): each.facts for each in wanted}, {})
     return compare(environment, wanted, found, resources(values(environment, module), str(module)))
 
 
+@pytest.fixture(scope="module")
+def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the module beside files that were generated just now."""
+    folder = tmp_path_factory.mktemp("deploy")
+    list(write_files(folder / "generated"))
+    return Path(shutil.copytree(MODULE, folder / "terraform"))
+
+
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_module_makes_what_the_settings_declare_and_nothing_else(environment: Environment) -> None:
-    found = compared(environment)
+def test_the_module_makes_what_the_settings_declare_and_nothing_else(
+    module: Path, environment: Environment
+) -> None:
+    found = compared(environment, module)
     assert [(line.name, line.differences) for line in found.differing] == []
     assert {line.kind for line in found.lines} == set(Kind)
 
@@ -72,46 +83,46 @@ def test_the_module_makes_what_the_settings_declare_and_nothing_else(environment
 @pytest.mark.parametrize(
     ("file", "before", "after", "difference"),
     [
-        ("main.tf", '"NEW_AND_OLD_IMAGES"', '"KEYS_ONLY"', "stream: "),
+        ("main.tf", "each.value.stream_view\n", '"KEYS_ONLY"\n', "stream: "),
         ("main.tf", 'range_key                   = "SK"', 'range_key                   = "S"', "keys: "),
-        ("main.tf", "    enabled        = true", "    enabled        = false", "ttl: "),
-        ("main.tf", "local.generated.log_retention_days", "7", "retentionDays: "),
-        ("queues.tf", "days = 14", "days = 4", "retentionSeconds: "),
-        ("queues.tf", "max_receives = 1000", "max_receives = 100", "maxReceives: "),
-        ("queues.tf", "aws_sqs_queue.dead[each.key].arn", '"arn:aws:sqs:r:a:other"', "deadLetterQueue: "),
-        ("bucket.tf", "noncurrent_days = 30", "noncurrent_days = 3", "lifecycle of archive/: "),
-        ("bucket.tf", "      days = 1\n", "      days = 9\n", "lifecycle of uploads/: "),
+        ("main.tf", "      enabled        = true", "      enabled        = false", "ttl: "),
+        ("main.tf", "each.value.point_in_time_recovery", "false", "pointInTimeRecovery: "),
+        ("main.tf", "local.generated.log_group.retention_days", "7", "retentionDays: "),
+        ("queues.tf", "each.value.retention_seconds", "7", "retentionSeconds: "),
+        ("queues.tf", "each.value.max_receives", "3", "maxReceives: "),
+        ("queues.tf", "[each.value.dead_letter_queue]", '["analytics-queue-dlq"]', "deadLetterQueue: "),
+        ("bucket.tf", "noncurrent_version_expiration.value", "3", "lifecycle of archive/: "),
+        ("bucket.tf", "= expiration.value", "= 9", "lifecycle of uploads/: "),
         ("bucket.tf", "block_public_acls       = true", "block_public_acls       = false", "publicAccess: "),
         ("policies.tf", '"PREFIX", local.prefix', '"PREFIX", "x"', "statement "),
-        ("policies.tf", "regworkers-${trimsuffix", "workers-${trimsuffix", "not in Terraform's state"),
+        ("policies.tf", "regworkers-${each.key}", "workers-${each.key}", "not in Terraform's state"),
         ("watching.tf", "each.value.threshold", "1234", "holds: "),
     ],
 )
 def test_a_change_of_the_module_alone_is_a_difference(
-    tmp_path: Path, file: str, before: str, after: str, difference: str
+    module: Path, tmp_path: Path, file: str, before: str, after: str, difference: str
 ) -> None:
-    module = tmp_path / "terraform"
-    shutil.copytree(MODULE, module)
-    shutil.copytree(MODULE.parent / "policies", tmp_path / "policies")
-    text = (module / file).read_text()
+    changed = Path(shutil.copytree(module, tmp_path / "terraform"))
+    (tmp_path / "generated").symlink_to(module.parent / "generated")
+    text = (changed / file).read_text()
     assert before in text
-    (module / file).write_text(text.replace(before, after, 1))
-    told = [text for line in compared("prod", module).differing for text in line.differences]
-    assert any(text.startswith(difference) for text in told), told
+    (changed / file).write_text(text.replace(before, after, 1))
+    found = [text for line in compared("prod", changed).differing for text in line.differences]
+    assert any(text.startswith(difference) for text in found), found
 
 
-def test_every_argument_is_one_that_the_provider_knows() -> None:
-    for resource in values("prod")["root_module"]["resources"]:
+def test_every_argument_is_one_that_the_provider_knows(module: Path) -> None:
+    for resource in values("prod", module)["root_module"]["resources"]:
         known = set(ARGUMENTS[resource["type"]].split())
         assert set(resource["values"]) <= known, resource["address"]
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_alarm_notifies_the_topics_of_its_severity(environment: Environment) -> None:
+def test_every_alarm_notifies_the_topics_of_its_severity(module: Path, environment: Environment) -> None:
     wanted = {each.name: each.severity for each in alarms(settings_of(environment))}
     made = {
         resource["values"]["alarm_name"]: resource["values"]
-        for resource in values(environment)["root_module"]["resources"]
+        for resource in values(environment, module)["root_module"]["resources"]
         if resource["type"] == "aws_cloudwatch_metric_alarm"
     }
     topics = {Severity.CRITICAL: ["arn:on-call"], Severity.WARNING: ["arn:team"]}
@@ -122,17 +133,17 @@ def test_every_alarm_notifies_the_topics_of_its_severity(environment: Environmen
     assert set(wanted.values()) == set(Severity)
 
 
-def test_every_role_has_fewer_policies_than_aws_attaches_at_most() -> None:
+def test_every_role_has_fewer_policies_than_aws_attaches_at_most(module: Path) -> None:
     hanging = [
         resource["values"]["role"]
-        for resource in values("prod")["root_module"]["resources"]
+        for resource in values("prod", module)["root_module"]["resources"]
         if resource["type"] == "aws_iam_role_policy_attachment"
     ]
     assert max(hanging.count(role) for role in hanging) <= 20
 
 
-def test_the_generated_files_are_those_of_the_settings(tmp_path: Path) -> None:
-    """Otherwise: `python -m regworkers_core.infrastructure.terraform`."""
-    assert {path.name: path.read_bytes() for path in FOLDER.glob("*.json")} == files()
-    assert len(write_files(tmp_path)) == 3
-    assert write_files(tmp_path) == []
+def test_the_release_archive_has_what_terraform_reads(tmp_path: Path) -> None:
+    list(write_files())
+    with tarfile.open(write_archive(tmp_path)) as archive:
+        names = set(archive.getnames())
+    assert {"deploy/generated/prod.json", "deploy/terraform/main.tf", "configs/prod.config.yml"} <= names

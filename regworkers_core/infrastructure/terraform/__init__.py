@@ -1,1 +1,0 @@
-"""What the module in deploy/terraform reads from files: alarms, dashboard, roles, numbers of the settings."""
