@@ -1,4 +1,4 @@
-"""`regworkers dlq ...`: dead letters by cause and one by one, sent again, dropped, exported; and who did what."""
+"""`regworkers dlq ...`: dead letters by cause and one by one; redrive, drop, export; and who did what."""
 
 from __future__ import annotations
 
@@ -14,35 +14,37 @@ from regworkers_core.cli import dlq_text as text
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.dead_letters.browse import find_letter, group_letters, list_letters
-from regworkers_core.operations.dead_letters.choosing import Choice
-from regworkers_core.operations.dead_letters.drop import DropOptions
-from regworkers_core.operations.dead_letters.drop import drop as drop_letters
-from regworkers_core.operations.dead_letters.export import export as export_letters
-from regworkers_core.operations.dead_letters.queues import DeadQueue, dead_queue, dead_queues
-from regworkers_core.operations.dead_letters.redrive import Hooks, RedriveOptions
-from regworkers_core.operations.dead_letters.redrive import redrive as redrive_letters
-from regworkers_core.operations.dead_letters.truth import SETTLED, Truths, Verdict
-from regworkers_core.operations.dead_letters.working import DLQ
+from regworkers_core.operations.dead_letters import drop as dropping
+from regworkers_core.operations.dead_letters import redrive as redriving
+from regworkers_core.operations.dead_letters.audit import DLQ
+from regworkers_core.operations.dead_letters.browse import find_message, list_messages
+from regworkers_core.operations.dead_letters.model import Choice, DeadQueue, dead_queue, dead_queues
+from regworkers_core.operations.dead_letters.redrive import Callbacks
+from regworkers_core.operations.dead_letters.report import count_causes
+from regworkers_core.operations.dead_letters.verdict import SETTLED, Assessor, Verdict
 from regworkers_core.runtime import Runtime
 
 Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="replication-queue, or replication, ...")]
 AnyQueue = Annotated[
     str | None, typer.Argument(metavar="[QUEUE]", help="replication-queue, ... [default: all]")
 ]
-QueueOption = Annotated[str | None, typer.Option("--queue", help="the same as QUEUE")]
-Reason = Annotated[str, typer.Option("--reason", help="INVALID_ENTRY, ATTEMPTS_EXHAUSTED, ...")]
-Campaign = Annotated[str, typer.Option("--campaign", help="only those about this campaign's id")]
-Fingerprint = Annotated[str, typer.Option("--fingerprint", help="one cause, or the beginning of its name")]
-Older = Annotated[str, typer.Option("--older-than", help="first failed so long ago: 90s, 15m, 2h, 3d")]
-Newer = Annotated[str, typer.Option("--newer-than", help="first failed within: 90s, 15m, 2h, 3d")]
+QueueOption = Annotated[str | None, typer.Option("--queue", help="same as QUEUE")]
+Reason = Annotated[
+    str, typer.Option("--reason", help="only this reason: INVALID_ENTRY, ATTEMPTS_EXHAUSTED, ...")
+]
+Campaign = Annotated[str, typer.Option("--campaign", help="only messages about this campaign's id")]
+Fingerprint = Annotated[str, typer.Option("--fingerprint", help="only this cause; a prefix is enough")]
+Older = Annotated[str, typer.Option("--older-than", help="first failed before this age: 90s, 15m, 2h, 3d")]
+Newer = Annotated[str, typer.Option("--newer-than", help="first failed within this age: 90s, 15m, 2h, 3d")]
 Verdicts = Annotated[
     list[Verdict] | None,
-    typer.Option("--verdict", help="may be given again [default: superseded and gone]", show_default=False),
+    typer.Option(
+        "--verdict", help="drop this verdict; repeatable [default: superseded and gone]", show_default=False
+    ),
 ]
-HELP = """Dead letters: what failed for good, why, and whether it is still needed.
+HELP = """List, redrive and drop dead letters.
 
-A look hides what it reads from others for as long as it lasts, and leaves all of it where it is.
+Messages are hidden from other consumers while a command reads them, then returned to the queue.
 """
 
 
@@ -66,26 +68,26 @@ def groups(
     fingerprint: Fingerprint = "",
     older_than: Older = "",
     newer_than: Newer = "",
-    truth: Annotated[
-        bool, typer.Option("--truth", help="with the verdict on every message: reads more")
+    verdicts: Annotated[
+        bool,
+        typer.Option("--verdicts", "--truth", help="also read the verdict of every message"),  # stored name
     ] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Failures by cause, the most frequent first. Exit code 1 when there are any."""
+    """Count dead letters by cause, the most frequent first. Exits 1 if there are any."""
     runtime = Runtime.load()
     choice = _choice(reason, campaign, fingerprint, older_than, newer_than)
-    with progress("messages") as bar, StopSignal().on_signals() as stop:
-        task = bar.add_task("looking", total=None)
-        found, seen = group_letters(
+    with _followed() as callbacks:
+        found, seen = count_causes(
             runtime,
             _queues(runtime, queue, queue_option),
             choice,
-            judge=Truths(runtime, refusal) if truth else None,
-            stopped=lambda: stop.is_set,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            assess=Assessor(runtime, refusal) if verdicts else None,
+            stopped=lambda: callbacks.stop.is_set,
+            on_progress=callbacks.on_progress,
         )
-    document = {**seen.as_dict(), "groups": [group.as_dict() for group in found]}
-    answer(document, form, text.groups_text(document))
+    document = {**seen.as_dict(), "groups": [cause.as_dict() for cause in found]}
+    answer(document, form, text.causes_text(document))
     if len(found) or seen.hidden or seen.partly:
         raise typer.Exit(FINDING)
 
@@ -98,36 +100,39 @@ def list_(
     fingerprint: Fingerprint = "",
     older_than: Older = "",
     newer_than: Newer = "",
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="no more messages than this")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="list at most this many messages")] = 20,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Single letters, each beside the truth as it is now. Exit code 1 when there are any."""
+    """List dead letters, each with its current verdict. Exits 1 if there are any."""
     runtime = Runtime.load()
     choice = _choice(reason, campaign, fingerprint, older_than, newer_than)
     queues = _queues(runtime, queue, queue_option)
-    found, seen = list_letters(runtime, queues, choice, Truths(runtime, refusal), limit=limit)
-    document = {**seen.as_dict(), "letters": [text.letter_document(each) for each in found]}
-    answer(document, form, text.letters_text(document))
+    found, seen = list_messages(runtime, queues, choice, Assessor(runtime, refusal), limit=limit)
+    document = {
+        **seen.as_dict(),
+        "letters": [text.message_document(each) for each in found],  # stored name
+    }
+    answer(document, form, text.messages_text(document))
     if found or seen.hidden:
         raise typer.Exit(FINDING)
 
 
 def show(
     queue: Queue,
-    letter: Annotated[str, typer.Argument(metavar="ID", help="message id, or <campaignId>:<entryId>")],
+    message: Annotated[str, typer.Argument(metavar="ID", help="message id, or <campaignId>:<entryId>")],
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """One letter: attributes, items by id, the truth about each. Exit code 1 when it is not there, or among those that
-    others hold just now.
+    """Show one dead letter: attributes, items by id, the verdict on each. Exits 1 if it was not found, or if another
+    consumer holds it at this moment.
     """
     runtime = Runtime.load()
     dead = dead_queue(runtime.names, queue)
-    found, seen = find_letter(runtime, dead, letter, Truths(runtime, refusal))
+    found, seen = find_message(runtime, dead, message, Assessor(runtime, refusal))
     if found is None:
-        document: dict[str, object] = {"queue": dead.name, "id": letter, "found": False, **seen.as_dict()}
+        document: dict[str, object] = {"queue": dead.name, "id": message, "found": False, **seen.as_dict()}
         answer(document, form, text.not_found_text(document))
         raise typer.Exit(FINDING)
-    answer(text.letter_document(found, whole=True), form)
+    answer(text.message_document(found, whole=True), form)
 
 
 def redrive(
@@ -137,26 +142,26 @@ def redrive(
     fingerprint: Fingerprint = "",
     older_than: Older = "",
     newer_than: Newer = "",
-    yes: Annotated[bool, typer.Option("--yes", help="send; without it everything is only counted")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only count, which is the default")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="send; without it messages are only counted")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only count (the default)")] = False,
     canary: Annotated[
-        int | None, typer.Option(min=0, help="of each cause first [default: the setting, 5]")
+        int | None, typer.Option(min=0, help="canaries of each cause [default: the setting, 5]")
     ] = None,
     canary_seconds: Annotated[
-        float | None, typer.Option(min=0.1, help="how long they are waited for")
+        float | None, typer.Option(min=0.1, help="wait this long for the canaries")
     ] = None,
     rate: Annotated[float | None, typer.Option(min=0.1, help="items a second [default: the setting]")] = None,
     own_mover: Annotated[bool, typer.Option("--own-mover", help="never let SQS move a whole queue")] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Send what may still be needed to its queue again: a few of each cause first, the rest if these do not fail.
+    """Send dead letters back to their queue: a few of each cause first, the rest if these do not fail again.
 
-    Exit code 1 when something that should go is still there.
+    Exits 1 if a message that should be sent is still there.
     """
     if yes and dry_run:
-        raise UsageError("--yes sends and --dry-run does not: say one of them")
+        raise UsageError("--yes and --dry-run are mutually exclusive")
     runtime = Runtime.load()
-    options = RedriveOptions(
+    options = redriving.RedriveOptions(
         _choice(reason, campaign, fingerprint, older_than, newer_than),
         dry_run=not yes,
         canary_messages=canary,
@@ -164,10 +169,9 @@ def redrive(
         rate=rate,
         by_sqs=not own_mover,
     )
-    with _followed() as hooks:
-        report = redrive_letters(
-            runtime, dead_queue(runtime.names, queue), Truths(runtime, refusal), options, hooks=hooks
-        )
+    dead = dead_queue(runtime.names, queue)
+    with _followed() as callbacks:
+        report = redriving.redrive(runtime, dead, Assessor(runtime, refusal), options, callbacks=callbacks)
     document = report.as_dict()
     answer(document, form, text.redrive_text(document))
     if not report.finished:
@@ -183,14 +187,14 @@ def drop(
     older_than: Older = "",
     newer_than: Newer = "",
     confirm: Annotated[
-        str, typer.Option("--confirm", metavar="QUEUE", help="the queue's name once more")
+        str, typer.Option("--confirm", metavar="QUEUE", help="drop without a prompt; repeat the queue's name")
     ] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only count, ask nothing")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only count, without a prompt")] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Delete those that are superseded or gone (or have another verdict that you name), after a copy on S3.
+    """Delete dead letters that are superseded or gone (or have another verdict that you name), after a copy on S3.
 
-    Without --confirm it counts and asks for the queue's name, or only counts where nobody can be asked.
+    Without --confirm it counts and prompts for the queue's name; without a terminal it only counts.
     """
     runtime = Runtime.load()
     dead = dead_queue(runtime.names, queue)
@@ -198,19 +202,18 @@ def drop(
         _require_name(dead, confirm)
     chosen = frozenset(verdict) if verdict else SETTLED
     choice = _choice(reason, campaign, fingerprint, older_than, newer_than)
-    truths = Truths(runtime, refusal)
+
+    def run(*, act: bool) -> dropping.DropReport:
+        options = dropping.DropOptions(choice, chosen, dry_run=not act)
+        with _followed() as callbacks:
+            return dropping.drop(runtime, dead, Assessor(runtime, refusal), options, callbacks=callbacks)
+
     acts = bool(confirm) and not dry_run
-    with _followed() as hooks:
-        options = DropOptions(choice, chosen, dry_run=not acts)
-        report = drop_letters(runtime, dead, truths, options, stop=hooks.stop, on_progress=hooks.on_progress)
+    report = run(act=acts)
     if not acts and not dry_run and report.chosen and sys.stdin.isatty() and sys.stderr.isatty():
         typer.echo(f"{report.chosen} messages of {dead.name} would be dropped", err=True)
         _require_name(dead, typer.prompt(f"type {dead.source} to drop them", err=True))
-        with _followed() as hooks:
-            options = DropOptions(choice, chosen, dry_run=False)
-            report = drop_letters(
-                runtime, dead, truths, options, stop=hooks.stop, on_progress=hooks.on_progress
-            )
+        report = run(act=True)
     document = report.as_dict()
     answer(document, form, text.drop_text(document))
     if not report.finished:
@@ -227,17 +230,17 @@ def export(
     newer_than: Newer = "",
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Copy letters as JSON lines; the queue keeps them."""
+    """Copy dead letters as JSON lines; the queue keeps them."""
     runtime = Runtime.load()
     choice = _choice(reason, campaign, fingerprint, older_than, newer_than)
-    with _followed() as hooks:
-        report = export_letters(
+    with _followed() as callbacks:
+        report = dropping.export(
             runtime,
             dead_queue(runtime.names, queue),
             choice,
             to,
-            stopped=lambda: hooks.stop.is_set,
-            on_progress=hooks.on_progress,
+            stopped=lambda: callbacks.stop.is_set,
+            on_progress=callbacks.on_progress,
         )
     answer(report.as_dict(), form)
     if report.seen.partly:
@@ -245,21 +248,23 @@ def export(
 
 
 def history(
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="the latest so many")] = 20,
+    limit: Annotated[
+        int, typer.Option(min=1, max=1000, help="show at most this many, the latest first")
+    ] = 20,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Who sent, dropped or exported what, when, and what came of it."""
+    """Show who redrove, dropped or exported what, when, and the outcome."""
     actions = Runtime.load().operator_actions.history(what=DLQ, limit=limit)
     document = [text.action_document(action) for action in actions]
     answer(document, form, text.history_text(document))
 
 
 @contextmanager
-def _followed() -> Iterator[Hooks]:
-    """A progress bar, and Ctrl-C as a stop that leaves nothing half done."""
+def _followed() -> Iterator[Callbacks]:
+    """A progress bar, and Ctrl-C as a stop that leaves no message half done."""
     with progress("messages") as bar, StopSignal().on_signals() as stop:
-        task = bar.add_task("looking", total=None)
-        yield Hooks(
+        task = bar.add_task("reading", total=None)
+        yield Callbacks(
             stop,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
             on_phase=lambda phase: bar.update(task, description=phase, completed=0, total=None),

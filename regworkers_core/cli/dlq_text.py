@@ -14,47 +14,47 @@ from rich.text import Text
 from regworkers_core.adapters.mongo.operator_actions import Action
 from regworkers_core.cli.output import rows
 from regworkers_core.domain.messages import fit_correlation_id
-from regworkers_core.operations.dead_letters.letters import OF_A_FAILURE, is_ours
-from regworkers_core.operations.dead_letters.truth import WORDS, Judged, Verdict
+from regworkers_core.operations.dead_letters.model import FAILURE_ATTRIBUTES, is_ours
+from regworkers_core.operations.dead_letters.verdict import WORDS, Assessed, Verdict
 
 Document = Mapping[str, Any]
 _LONGEST_ID = 60
 # W3C Trace Context, version 00.
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-# As our messages name fields; others may hold anything.
+# Names of fields in our messages; other names may be anything, a fan's data too.
 _FIELD = re.compile(r"(data\.)?[A-Za-z]{1,40}")
 
 
-def letter_document(judged: Judged, *, whole: bool = False) -> dict[str, Any]:
-    """One letter; `whole` with its attributes and the form of its body."""
-    letter = judged.letter
+def message_document(assessed: Assessed, *, whole: bool = False) -> dict[str, Any]:
+    """One message; `whole` adds its attributes and the shape of its body."""
+    message = assessed.message
     found: dict[str, Any] = {
-        "queue": letter.queue.name,
-        "messageId": letter.id,
-        "reason": letter.reason,
-        "error": letter.error,
-        "fingerprint": letter.fingerprint,
-        "firstFailedAt": letter.first_failed_at,
-        "receiveCount": letter.message.receive_count,
-        "verdict": judged.verdict.value,
-        "verdictInWords": WORDS[judged.verdict],
-        "why": judged.why,
-        "failsAgain": judged.fails_again,
+        "queue": message.queue.name,
+        "messageId": message.id,
+        "reason": message.reason,
+        "error": message.error,
+        "fingerprint": message.fingerprint,
+        "firstFailedAt": message.first_failed_at,
+        "receiveCount": message.received.receive_count,
+        "verdict": assessed.verdict.value,
+        "verdictInWords": WORDS[assessed.verdict],
+        "why": assessed.why,
+        "failsAgain": assessed.fails_again,
         "items": [
-            {"id": item.id or None, "verdict": truth.verdict.value, "why": truth.why}
-            for item, truth in zip(letter.items, judged.items, strict=False)
+            {"id": item.id or None, "verdict": result.verdict.value, "why": result.why}
+            for item, result in zip(message.items, assessed.items, strict=False)
         ],
     }
     if whole:
-        found["attributes"] = _attributes(letter.message.attributes)
-        found["bodyBytes"] = len(letter.message.body.encode(errors="backslashreplace"))
-        found["bodyFields"] = _fields(letter.message.body)
+        found["attributes"] = _attributes(message.received.attributes)
+        found["bodyBytes"] = len(message.received.body.encode(errors="backslashreplace"))
+        found["bodyFields"] = _fields(message.received.body)
     return found
 
 
 def _attributes(given: Mapping[str, str]) -> dict[str, str]:
-    """Those of the contract that are ours: anybody who may send can set any."""
-    ours = OF_A_FAILURE if is_ours(given) else frozenset()
+    """Only attributes of the contract that a worker of ours wrote: any sender can set the others."""
+    ours = FAILURE_ATTRIBUTES if is_ours(given) else frozenset()
     shown = {name: value for name, value in given.items() if name in ours}
     if correlation_id := fit_correlation_id(given.get("correlationId")):
         shown["correlationId"] = correlation_id
@@ -64,9 +64,7 @@ def _attributes(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _fields(body: str) -> list[str] | None:
-    """Names of the first item's fields (of an event those of its data, too), as far as ours could be called so; None
-    for a body that is not read.
-    """
+    """Names of the first item's fields, and of its `data`, if ours may have such names. None: unreadable body."""
     try:
         first = orjson.loads(body)["items"][0]
         names = [*first, *(f"data.{name}" for name in first.get("data", {}))]
@@ -75,105 +73,101 @@ def _fields(body: str) -> list[str] | None:
     return sorted(name for name in map(str, names) if _FIELD.fullmatch(name))
 
 
-def groups_text(document: Document) -> Group:
+def causes_text(document: Document) -> Group:
     found: Sequence[Document] = document["groups"]
     if not found:
         return Group(*_notes(document, "no dead letters"))
     columns = ("cause", "queue", "messages", "first", "last", "trend")
     lines = [
         [
-            group["fingerprint"],
-            group["queue"],
-            group["messages"],
-            _second(group["firstSeen"]),
-            _second(group["lastSeen"]),
-            group["trend"],
+            cause["fingerprint"],
+            cause["queue"],
+            cause["messages"],
+            _second(cause["firstSeen"]),
+            _second(cause["lastSeen"]),
+            cause["trend"],
         ]
-        for group in found
+        for cause in found
     ]
     below = []
-    for group in found:
-        verdicts = _verdicts(group)
+    for cause in found:
+        why = f"{cause['reason']}, {cause['error']}" if cause["error"] else cause["reason"]
         below += [
-            Text(f"{group['fingerprint'] or 'others'}: {_why(group)}{verdicts}"),
-            *(Text(f"  for example {example}") for example in group["examples"][:1]),
-            Text(f"  {group['advice']}"),
-            Text(f"  {group['command']}"),
+            Text(f"{cause['fingerprint'] or 'others'}: {why}{_verdicts(cause)}"),
+            *(Text(f"  for example {example}") for example in cause["examples"][:1]),
+            Text(f"  {cause['advice']}"),
+            Text(f"  {cause['command']}"),
         ]
     return Group(rows(columns, lines, whole=("cause", "queue")), *below, *_notes(document))
 
 
-def _why(group: Document) -> str:
-    return f"{group['reason']}, {group['error']}" if group["error"] else str(group["reason"])
+def _verdicts(cause: Document) -> str:
+    found = cause.get("verdicts")
+    if not found:
+        return ""
+    counts = [f"{number} {WORDS[Verdict(name)]}" for name, number in found.items() if number]
+    again = f"; {cause['failAgain']} would fail again" if cause["failAgain"] else ""
+    return f" ({', '.join(counts)}{again})"
 
 
-def letters_text(document: Document) -> Group:
-    """Message ids are in the JSON: beside an item's id they would leave no room on a terminal."""
-    letters: Sequence[Document] = document["letters"]
-    lines = [
-        [_named(letter), letter["reason"], _second(letter["firstFailedAt"]), letter["verdict"]]
-        for letter in letters
-    ]
-    if not lines:
+def messages_text(document: Document) -> Group:
+    """Message ids are in the JSON only: beside an item's id they leave no room on a terminal."""
+    messages: Sequence[Document] = document["letters"]  # stored name
+    if not messages:
         return Group(*_notes(document, "no dead letters"))
-    because = Counter((Verdict(letter["verdict"]), letter["why"]) for letter in letters)
-    below = [Text(f"{number} {WORDS[verdict]}: {why}") for (verdict, why), number in because.most_common()]
-    columns = ("letter", "reason", "first failed", "truth")
-    return Group(rows(columns, lines, whole=("letter",)), *below, *_notes(document))
+    lines = [
+        [_shortest_id(each), each["reason"], _second(each["firstFailedAt"]), each["verdict"]]
+        for each in messages
+    ]
+    why = Counter((Verdict(message["verdict"]), message["why"]) for message in messages)
+    below = [Text(f"{number} {WORDS[verdict]}: {text}") for (verdict, text), number in why.most_common()]
+    columns = ("dead letter", "reason", "first failed", "verdict")
+    return Group(rows(columns, lines, whole=("dead letter",)), *below, *_notes(document))
 
 
 def not_found_text(document: Document) -> Group:
-    """Whether it may be there all the same."""
     return Group(
-        *_notes(document, f"{document['id']} is not among the {document['seen']} letters that were seen")
+        *_notes(document, f"{document['id']} is not among the {document['seen']} messages that were read")
     )
 
 
-def _named(letter: Document) -> str:
-    """What `dlq show` takes. An id too long for a terminal would leave the other columns no room."""
-    first = next((str(item["id"]) for item in letter["items"] if item["id"]), "")
-    return first if 0 < len(first) <= _LONGEST_ID else str(letter["messageId"])
+def _shortest_id(message: Document) -> str:
+    """An id that `dlq show` accepts and that leaves the other columns room."""
+    first = next((str(item["id"]) for item in message["items"] if item["id"]), "")
+    return first if 0 < len(first) <= _LONGEST_ID else str(message["messageId"])
 
 
 def redrive_text(document: Document) -> Group:
-    verdicts = _given(document["groups"])
-    columns = ["cause", "reason", "messages", *verdicts, "sent", "canary"]
-    lines = [
-        [
-            group["fingerprint"],
-            group["reason"],
-            group["messages"],
-            *(group.get("verdicts", {}).get(verdict, 0) for verdict in verdicts),
-            group["sent"],
-            group["canary"],
-        ]
-        for group in document["groups"]
-    ]
     title = f"{document['queue']} to {document['to']}: {document['ended']}, {document['sent']} sent"
-    table: RenderableType = rows(columns, lines, title=title, whole=("cause",)) if lines else title
-    if not lines and document["dryRun"]:
-        table = "no dead letters"
-    return Group(table, *_notes(document))
+    empty = "no dead letters" if document["dryRun"] else title
+    return Group(_causes_table(document, title, empty, "sent", "canary"), *_notes(document))
 
 
 def drop_text(document: Document) -> Group:
-    verdicts = _given(document["groups"])
-    columns = ["cause", "reason", "messages", *verdicts]
+    title = f"{document['queue']}: {document['chosen']} chosen, {document['dropped']} dropped"
+    copies = [Text(f"copies: {document['copies']}")] if document["copies"] else []
+    return Group(_causes_table(document, title, "no dead letters"), *copies, *_notes(document))
+
+
+def _causes_table(document: Document, title: str, empty: str, *more: str) -> RenderableType:
+    """Causes with a column for each verdict that any of them has, and the columns of `more`."""
+    causes: Sequence[Document] = document["groups"]
+    if not causes:
+        return empty
+    counts = [cause.get("verdicts", {}) for cause in causes]
+    verdicts = [verdict.value for verdict in Verdict if any(each.get(verdict.value) for each in counts)]
+    columns = ["cause", "reason", "messages", *verdicts, *more]
     lines = [
         [
-            group["fingerprint"],
-            group["reason"],
-            group["messages"],
-            *(group.get("verdicts", {}).get(verdict, 0) for verdict in verdicts),
+            cause["fingerprint"],
+            cause["reason"],
+            cause["messages"],
+            *(count.get(verdict, 0) for verdict in verdicts),
+            *(cause[name] for name in more),
         ]
-        for group in document["groups"]
+        for cause, count in zip(causes, counts, strict=True)
     ]
-    title = f"{document['queue']}: {document['chosen']} chosen, {document['dropped']} dropped"
-    kept = [Text(f"copies: {document['copies']}")] if document["copies"] else []
-    table: RenderableType = (
-        rows(columns, lines, title=title, whole=("cause",)) if lines else "no dead letters"
-    )
-    return Group(table, *kept, *_notes(document))
+    return rows(columns, lines, title=title, whole=("cause",))
 
 
 def action_document(action: Action) -> dict[str, Any]:
@@ -192,7 +186,7 @@ def action_document(action: Action) -> dict[str, Any]:
 
 def history_text(document: Sequence[Document]) -> RenderableType:
     if not document:
-        return "nobody has done anything yet"
+        return "no actions are recorded"
     lines = [
         [
             _second(action["startedAt"]),
@@ -204,33 +198,15 @@ def history_text(document: Sequence[Document]) -> RenderableType:
         ]
         for action in document
     ]
-    return rows(("when", "who", "what", "queue", "came to", ""), lines, whole=("queue",))
-
-
-def _given(groups: Sequence[Document]) -> list[str]:
-    """The verdicts that any of them has: a column of noughts is a column less for a name."""
-    return [
-        verdict.value
-        for verdict in Verdict
-        if any(group.get("verdicts", {}).get(verdict.value) for group in groups)
-    ]
-
-
-def _verdicts(group: Document) -> str:
-    found = group.get("verdicts")
-    if not found:
-        return ""
-    told = [f"{number} {WORDS[Verdict(name)]}" for name, number in found.items() if number]
-    again = f"; {group['failAgain']} would fail again" if group["failAgain"] else ""
-    return f" ({', '.join(told)}{again})"
+    return rows(("when", "who", "what", "queue", "outcome", ""), lines, whole=("queue",))
 
 
 def _notes(document: Document, nothing: str = "") -> list[Text]:
     lines = [nothing] if nothing else []
     if document.get("hidden"):
-        lines.append(f"{document['hidden']} more are held by others just now: look again in a minute")
+        lines.append(f"{document['hidden']} more are in flight elsewhere: try again in a minute")
     for queue, why in document.get("partly", {}).items():
-        lines.append(f"not all of {queue} was seen ({why})")
+        lines.append(f"{queue} was not read to the end ({why})")
     lines += [document.get("trouble") or "", *str(document.get("advice") or "").splitlines()]
     return [Text(line) for line in lines if line]
 

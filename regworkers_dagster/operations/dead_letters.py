@@ -13,14 +13,13 @@ from regworkers_core.analytics.candidates import refusal
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
-from regworkers_core.operations.dead_letters.browse import OnProgress, group_letters
-from regworkers_core.operations.dead_letters.choosing import Choice
-from regworkers_core.operations.dead_letters.closing import close_settled
+from regworkers_core.operations.dead_letters.audit import close_settled
+from regworkers_core.operations.dead_letters.browse import OnProgress
 from regworkers_core.operations.dead_letters.drop import DropOptions, drop
-from regworkers_core.operations.dead_letters.groups import Group, Groups
-from regworkers_core.operations.dead_letters.queues import dead_queue, dead_queues
-from regworkers_core.operations.dead_letters.redrive import Hooks, RedriveOptions, redrive
-from regworkers_core.operations.dead_letters.truth import SETTLED, WORDS, Truths, Verdict
+from regworkers_core.operations.dead_letters.model import Choice, dead_queue, dead_queues
+from regworkers_core.operations.dead_letters.redrive import Callbacks, RedriveOptions, redrive
+from regworkers_core.operations.dead_letters.report import Cause, Causes, count_causes
+from regworkers_core.operations.dead_letters.verdict import SETTLED, WORDS, Assessor, Verdict
 from regworkers_dagster.operations.audit import who_launched
 from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.tags import OPERATION_TAG, long_run, short_run
@@ -96,12 +95,12 @@ def review_op(context: dg.OpExecutionContext, config: ReviewConfig, workers: Wor
         runtime = workers.runtime
         names = runtime.names
         queues = [dead_queue(names, config.queue)] if config.queue else list(dead_queues(names))
-        truths = Truths(runtime, refusal)
-        groups, seen = group_letters(
+        assessor = Assessor(runtime, refusal)
+        groups, seen = count_causes(
             runtime,
             queues,
             config.choice(),
-            judge=truths,
+            assess=assessor,
             stopped=lambda: stop.is_set,
             on_progress=_told(context.log.info),
         )
@@ -111,7 +110,7 @@ def review_op(context: dg.OpExecutionContext, config: ReviewConfig, workers: Wor
             with runtime.operator_actions.recorded(
                 "dlq review", config.queue or "all", {"closeSettled": True}, who=who
             ) as result:
-                closed = sum(close_settled(runtime, queue, truths, by=who) for queue in queues)
+                closed = sum(close_settled(runtime, queue, assessor, by=who) for queue in queues)
                 result["closed"] = closed
     context.log.info(f"{seen.fitting} dead letters of {len(groups)} causes")
     context.add_output_metadata(
@@ -139,14 +138,14 @@ def redrive_op(context: dg.OpExecutionContext, config: RedriveConfig, workers: W
             rate=config.rate,
             by_sqs=not config.ownMover,
         )
-        hooks = Hooks(stop, on_progress=_told(context.log.info), on_phase=context.log.info)
+        callbacks = Callbacks(stop, on_progress=_told(context.log.info), on_phase=context.log.info)
         report = redrive(
             runtime,
             dead_queue(runtime.names, config.queue),
-            Truths(runtime, refusal),
+            Assessor(runtime, refusal),
             options,
             who=who_launched(context.run),
-            hooks=hooks,
+            callbacks=callbacks,
         )
     numbers = {name: value for name, value in report.numbers().items() if not isinstance(value, dict)}
     metadata = {**numbers, "dry_run": report.dry_run, "groups": dg.MetadataValue.md(_table(report.groups))}
@@ -166,11 +165,10 @@ def drop_op(context: dg.OpExecutionContext, config: DropConfig, workers: Workers
         report = drop(
             runtime,
             queue,
-            Truths(runtime, refusal),
+            Assessor(runtime, refusal),
             options,
             who=who_launched(context.run),
-            stop=stop,
-            on_progress=_told(context.log.info),
+            callbacks=Callbacks(stop, on_progress=_told(context.log.info)),
         )
     numbers = {**report.numbers(), "copies": report.copies or "none"}
     metadata = {**numbers, "dry_run": report.dry_run, "groups": dg.MetadataValue.md(_table(report.groups))}
@@ -267,13 +265,13 @@ def _verdicts(texts: list[str]) -> frozenset[Verdict]:
         raise UsageError(f"verdicts are some of {', '.join(Verdict)}") from None
 
 
-def _table(groups: Groups) -> str:
+def _table(groups: Causes) -> str:
     lines = ["| cause | queue | reason | messages | truth | error |", "|---|---|---|---|---|---|"]
     lines += [_row(group) for group in groups]
     return "\n".join(lines)
 
 
-def _row(group: Group) -> str:
+def _row(group: Cause) -> str:
     truth = ", ".join(f"{group.verdicts[each]} {WORDS[each]}" for each in Verdict if group.verdicts[each])
     error = group.error[:_ERROR_CHARACTERS].replace("|", "\\|")
     return f"| {group.fingerprint} | {group.queue.name} | {group.reason} | {group.messages} | {truth} | {error} |"

@@ -1,1 +1,1 @@
-"""Dead letters: look at them without losing any, judge them by the truth, send them again or drop them."""
+"""Dead letters: browse them without losing any, read their verdict, redrive or drop them."""

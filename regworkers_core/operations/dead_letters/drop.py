@@ -1,40 +1,89 @@
-"""Drop dead letters: only those of the chosen verdicts, and only once a copy of each is durable on S3."""
+"""Drop dead letters once a copy of each is durable on S3, or export copies and delete nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from shlex import quote
 from typing import Any
 
+import orjson
+
+from regworkers_core.adapters.aws.objects import ObjectStore
+from regworkers_core.adapters.files.private_files import open_private
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.steps import OnStep, no_step
-from regworkers_core.engine.stop import StopSignal
+from regworkers_core.operations.dead_letters.audit import DLQ, close_moved, close_settled, working
 from regworkers_core.operations.dead_letters.browse import (
     OnProgress,
     Seen,
-    add_all,
-    fitting,
+    matching,
+    never,
     no_progress,
-    open_look,
+    open_browser,
 )
-from regworkers_core.operations.dead_letters.choosing import Choice
-from regworkers_core.operations.dead_letters.closing import close_moved, close_settled
-from regworkers_core.operations.dead_letters.copies import PREFIX, Copies, as_lines
-from regworkers_core.operations.dead_letters.groups import Groups
-from regworkers_core.operations.dead_letters.letters import DeadMessage
-from regworkers_core.operations.dead_letters.queues import DeadQueue
-from regworkers_core.operations.dead_letters.truth import SETTLED, Judged, Truths, Verdict
-from regworkers_core.operations.dead_letters.working import Working, working
+from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, DeadQueue
+from regworkers_core.operations.dead_letters.redrive import Callbacks
+from regworkers_core.operations.dead_letters.report import Causes
+from regworkers_core.operations.dead_letters.verdict import SETTLED, Assessed, Assessor, Verdict
 from regworkers_core.runtime import Runtime
 
-# Messages of one object on S3, and the most that is in memory at once.
+PREFIX = "dead-letters/"
+# Messages of one object on S3, and the most that are in memory at once.
 _PART = 200
+_DAY_SECONDS = 86_400.0
+_S3 = "s3"
+
+
+class Copies:
+    """Numbered objects of JSON lines below one prefix. None overwrites another."""
+
+    def __init__(self, objects: ObjectStore, prefix: str, *, keep_days: int) -> None:
+        self._objects, self._prefix, self._keep_days = objects, prefix, keep_days
+        self._written = 0
+
+    def write(self, messages: Sequence[DeadMessage], *, at: float) -> None:
+        """Durable when it returns. Raises TransientFailure when S3 does not answer, or holds another object there."""
+        key = f"{self._prefix}{self._written:06d}.jsonl"
+        lines = as_lines(messages, at=at, keep_days=self._keep_days)
+        if self._objects.put_once(key, lines) != lines:
+            raise TransientFailure("s3", f"{key} holds something else: run it again")
+        self._written += 1
+
+    @property
+    def address(self) -> str | None:
+        """None while nothing is written."""
+        return f"s3://{self._objects.bucket}/{self._prefix}" if self._written else None
+
+
+def as_lines(messages: Sequence[DeadMessage], *, at: float, keep_days: int) -> bytes:
+    """One document a line: the message as it was, and `keepUntil`. The bucket's lifecycle of `dead-letters/` deletes
+    the objects.
+    """
+    copied_at, until = iso(at), iso(at + keep_days * _DAY_SECONDS)
+
+    def document(message: DeadMessage) -> dict[str, Any]:
+        sent_at = message.received.sent_at
+        return {
+            "queue": message.queue.name,
+            "messageId": message.id,
+            "sentAt": None if sent_at is None else iso(sent_at),
+            "receiveCount": message.received.receive_count,
+            "reason": message.reason,
+            "fingerprint": message.fingerprint,
+            "attributes": dict(message.received.attributes),
+            "body": message.received.body,
+            "copiedAt": copied_at,
+            "keepUntil": until,
+        }
+
+    return b"".join(orjson.dumps(document(message)) + b"\n" for message in messages)
 
 
 @dataclass(frozen=True, slots=True)
 class DropOptions:
-    """`verdicts` are those that are dropped; by default nothing that may still be needed."""
+    """`verdicts` are those to drop, by default none that may still be needed."""
 
     choice: Choice = Choice()
     verdicts: frozenset[Verdict] = SETTLED
@@ -43,14 +92,14 @@ class DropOptions:
 
 @dataclass(slots=True)
 class DropReport:
-    """`chosen` messages have one of the verdicts, `dropped` of them are deleted; `copies` is where they are kept.
-    `mixed` would be chosen, but hold items that another campaign than the one that was named may need.
+    """`chosen` messages have one of the verdicts, `dropped` of them are deleted, `copies` is where their copies are.
+    `mixed` messages have such a verdict, but hold items that a campaign other than the chosen one may need.
     """
 
     queue: DeadQueue
     dry_run: bool
     verdicts: frozenset[Verdict]
-    groups: Groups = field(default_factory=Groups)
+    groups: Causes = field(default_factory=Causes)
     seen: Seen = field(default_factory=Seen)
     chosen: int = 0
     mixed: int = 0
@@ -71,8 +120,8 @@ class DropReport:
                 f"nothing was dropped: add --confirm {self.queue.source} to drop {self.chosen} messages"
             )
         elif not self.finished:
-            lines.append("run it again: it goes on with what is still there")
-        unreadable = sum(group.unreadable for group in self.groups)
+            lines.append("run it again: it continues with what is still there")
+        unreadable = self.groups.total("unreadable")
         if unreadable and Verdict.UNREADABLE not in self.verdicts:
             name = quote(self.queue.source)
             lines.append(
@@ -103,7 +152,7 @@ class DropReport:
             **self.numbers(),
             "hidden": self.seen.hidden,
             "partly": self.seen.partly,
-            "groups": [group.as_dict() for group in self.groups],
+            "groups": [cause.as_dict() for cause in self.groups],
             "advice": self.advice,
         }
 
@@ -111,94 +160,133 @@ class DropReport:
 def drop(
     runtime: Runtime,
     queue: DeadQueue,
-    truths: Truths,
+    assessor: Assessor,
     options: DropOptions,
     *,
     who: str = "",
-    stop: StopSignal | None = None,
-    on_progress: OnProgress = no_progress,
-    on_step: OnStep = no_step,
+    callbacks: Callbacks | None = None,
 ) -> DropReport:
-    """Count in a dry run, else copy and delete. Raises UsageError while somebody else works on the queue,
+    """Count in a dry run, else copy and delete. Raises UsageError while another command works on the queue,
     TransientFailure when a dependency does not answer: what has no copy is then still there.
     """
-    stop = stop or StopSignal()
-    run = _Drop(runtime, queue, truths, options, stop, on_progress, on_step)
+    callbacks = callbacks or Callbacks()
+    stop, began = callbacks.stop, runtime.clock()
+    report = DropReport(queue, options.dry_run, options.verdicts)
+    keep_days = runtime.settings.dead_letters.keep_copies_days
+
+    def copy_and_delete(messages: list[DeadMessage], copies: Copies, who: str) -> list[DeadMessage]:
+        copies.write(messages, at=runtime.clock())
+        callbacks.on_step("drop.after_copy")
+        failed = runtime.queue(queue.name).delete([message.received for message in messages])
+        left = {message.receipt for message in failed}
+        deleted = [message for message in messages if message.received.receipt not in left]
+        callbacks.on_step("drop.after_delete")
+        report.dropped += len(deleted)
+        report.left += len(left)
+        report.copies = copies.address
+        close_moved(runtime, deleted, before=iso(runtime.clock()), by=who)
+        return deleted
+
+    def one_pass(
+        act: Callable[[list[DeadMessage]], list[DeadMessage]] | None, stopped: Callable[[], bool]
+    ) -> None:
+        with open_browser(runtime, queue, batch_messages=_PART, stopped=stopped) as browser:
+            for messages in matching(browser, queue, options.choice, began, callbacks.on_progress):
+                chosen = _chosen(report.groups.add_all(messages, assessor), options, report)
+                report.chosen += len(chosen)
+                if chosen and act is not None:
+                    browser.settle([message.received for message in act(chosen)])
+        report.seen.add(queue, browser)
+        report.seen.fitting = report.groups.total("messages")
+
     if options.dry_run:
-        run.go(None)
-        return run.report
+        one_pass(None, lambda: stop.is_set)
+        return report
     arguments = {**options.choice.as_dict(), "verdicts": sorted(options.verdicts)}
     with working(runtime, queue, "drop", arguments, who=who) as work:
+        prefix = f"{PREFIX}{queue.name}/{iso(began)[:10]}/{work.action_id}/"
+        copies = Copies(runtime.objects, prefix, keep_days=keep_days)
         try:
-            run.go(work)
-            run.report.closed = close_settled(runtime, queue, truths, by=work.who)
+            one_pass(
+                lambda messages: copy_and_delete(messages, copies, work.who),
+                lambda: stop.is_set or work.lease.lost,
+            )
+            report.closed = close_settled(runtime, queue, assessor, by=work.who)
         finally:
-            work.result = run.report.numbers()
-        work.outcome = "done" if run.report.finished else "stopped"
-    return run.report
+            work.result = report.numbers()
+        work.outcome = "done" if report.finished else "stopped"
+    return report
 
 
-class _Drop:
-    def __init__(
-        self,
-        runtime: Runtime,
-        queue: DeadQueue,
-        truths: Truths,
-        options: DropOptions,
-        stop: StopSignal,
-        on_progress: OnProgress,
-        on_step: OnStep,
-    ) -> None:
-        self._runtime, self._queue, self._truths, self._options = runtime, queue, truths, options
-        self._stop, self._on_progress, self._on_step = stop, on_progress, on_step
-        self._began = runtime.clock()
-        self.report = DropReport(queue, options.dry_run, options.verdicts)
+def _chosen(assessed: Sequence[Assessed], options: DropOptions, report: DropReport) -> list[DeadMessage]:
+    """A drop for one campaign leaves what others may need."""
+    campaign_id = options.choice.campaign_id
+    chosen = []
+    for each in assessed:
+        if each.verdict not in options.verdicts:
+            continue
+        if campaign_id and each.may_be_needed_beyond(campaign_id):
+            report.mixed += 1
+        else:
+            chosen.append(each.message)
+    return chosen
 
-    def go(self, work: Working | None) -> None:
-        """One pass; without `work` it only counts."""
 
-        def stopped() -> bool:
-            return self._stop.is_set or (work is not None and work.lease.lost)
+@dataclass(slots=True)
+class ExportReport:
+    """`written` messages are in `place`; None if there were none."""
 
-        report, copies = self.report, None
-        if work is not None:
-            day = iso(self._began)[:10]
-            prefix = f"{PREFIX}{self._queue.name}/{day}/{work.action_id}/"
-            copies = Copies(self._runtime.objects, prefix)
-        with open_look(self._runtime, self._queue, batch_messages=_PART, stopped=stopped) as look:
-            for letters in fitting(look, self._queue, self._options.choice, self._began, self._on_progress):
-                judged = add_all(report.groups, letters, self._truths)
-                chosen = self._chosen(judged)
-                report.chosen += len(chosen)
-                if chosen and work is not None and copies is not None:
-                    look.settled([letter.message for letter in self._drop(chosen, copies, work.who)])
-                    report.copies = copies.address
-        report.seen.add(self._queue, look)
-        report.seen.fitting = sum(group.messages for group in report.groups)
+    queue: DeadQueue
+    seen: Seen = field(default_factory=Seen)
+    written: int = 0
+    place: str | None = None
 
-    def _chosen(self, judged: Sequence[Judged]) -> list[DeadMessage]:
-        """Who names a campaign does not speak for the others: what they may need stays."""
-        campaign_id = self._options.choice.campaign_id
-        chosen = []
-        for each in judged:
-            if each.verdict not in self._options.verdicts:
-                continue
-            if campaign_id and each.may_be_needed_beyond(campaign_id):
-                self.report.mixed += 1
-            else:
-                chosen.append(each.letter)
-        return chosen
+    def as_dict(self) -> dict[str, Any]:
+        return {"queue": self.queue.name, "written": self.written, "place": self.place, **self.seen.as_dict()}
 
-    def _drop(self, letters: list[DeadMessage], copies: Copies, who: str) -> list[DeadMessage]:
-        """Those that are deleted."""
-        days = self._runtime.settings.dead_letters.keep_copies_days
-        copies.keep(as_lines(letters, at=self._runtime.clock(), keep_days=days))
-        self._on_step("drop.after_copy")
-        failed = self._runtime.queue(self._queue.name).delete([letter.message for letter in letters])
-        left = {message.receipt for message in failed}
-        deleted = [letter for letter in letters if letter.message.receipt not in left]
-        self._on_step("drop.after_delete")
-        self.report.dropped += len(deleted)
-        self.report.left += len(left)
-        close_moved(self._runtime, deleted, before=iso(self._runtime.clock()), by=who)
-        return deleted
+
+def export(
+    runtime: Runtime,
+    queue: DeadQueue,
+    choice: Choice,
+    to: str,
+    *,
+    who: str = "",
+    stopped: Callable[[], bool] = never,
+    on_progress: OnProgress = no_progress,
+) -> ExportReport:
+    """Write JSON lines to the file `to`, or for `s3` to the artefacts' bucket below `dead-letters/exports/`. A file
+    appears only when it is complete. Raises UsageError if it cannot be written.
+    """
+    report, now = ExportReport(queue), runtime.clock()
+    keep_days = runtime.settings.dead_letters.keep_copies_days
+
+    def copy(write: Callable[[Sequence[DeadMessage]], object]) -> None:
+        with open_browser(runtime, queue, batch_messages=_PART, stopped=stopped) as browser:
+            for messages in matching(browser, queue, choice, now, on_progress):
+                if messages:
+                    write(messages)
+                    report.written += len(messages)
+        report.seen.add(queue, browser)
+        report.seen.fitting = report.written
+
+    with runtime.operator_actions.recorded(DLQ + "export", queue.name, choice.as_dict(), who=who) as result:
+        if to == _S3:
+            prefix = f"{PREFIX}exports/{queue.name}/{iso(now).replace(':', '')}/"
+            copies = Copies(runtime.objects, prefix, keep_days=keep_days)
+            copy(lambda messages: copies.write(messages, at=now))
+            report.place = copies.address
+        else:
+            path = Path(to)
+            part = path.with_name(path.name + ".part")
+            try:
+                with open_private(part) as file:
+                    copy(lambda messages: file.write(as_lines(messages, at=now, keep_days=keep_days)))
+                part.replace(path)
+            except OSError as error:
+                raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+            finally:
+                part.unlink(missing_ok=True)
+            report.place = str(path)
+        result.update(report.as_dict())
+    return report

@@ -19,9 +19,9 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.held_lease import LeaseBusy, held_lease
 from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.ports import Outgoing, Received
-from regworkers_core.operations.dead_letters.browse import open_look
-from regworkers_core.operations.dead_letters.copies import PREFIX
-from regworkers_core.operations.dead_letters.queues import DeadQueue, dead_queues
+from regworkers_core.operations.dead_letters.browse import open_browser
+from regworkers_core.operations.dead_letters.drop import PREFIX
+from regworkers_core.operations.dead_letters.model import DeadQueue, dead_queues
 from regworkers_core.runtime import Runtime
 
 # Others may write the same copies: an export goes on, or another erasure.
@@ -64,15 +64,15 @@ def _from_queue(
     dead = runtime.queue(queue.name)
     if not dead.depth().total:
         return
-    with _alone(runtime, queue), open_look(runtime, queue) as look:
-        for batch in look.batches():
+    with _alone(runtime, queue), open_browser(runtime, queue) as browser:
+        for batch in browser.batches():
             hits = [(message, without(message.body, wanted)) for message in batch]
             hits = [(message, left) for message, left in hits if left != message.body.encode()]
             taken.letters += len(hits)
             if hits and not dry_run:
                 _replace(runtime, queue, hits)
-                look.settled([message for message, _ in hits])
-        if look.hidden or not look.complete:
+                browser.settle([message for message, _ in hits])
+        if browser.hidden or not browser.complete:
             taken.unseen.append(queue.name)
 
 

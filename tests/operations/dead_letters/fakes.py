@@ -36,17 +36,17 @@ class EndlessQueue:
         return NotHidden()
 
     def delete(self, messages: Sequence[Received]) -> list[Received]:
-        raise AssertionError("a look deletes nothing")
+        raise AssertionError("a browser deletes nothing")
 
     def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]:
-        raise AssertionError("a look sends nothing")
+        raise AssertionError("a browser sends nothing")
 
     def depth(self) -> QueueDepth:
         return QueueDepth(self._size - self._next, 0, 0)
 
 
 class MemoryQueue:
-    """A small queue whose sends and deletes fail as told: by the index in a call, or by message id."""
+    """A small queue whose sends and deletes fail as set: by the index in a call, or by message id."""
 
     def __init__(self, name: str, waiting: Sequence[Received] = ()) -> None:
         self.name = name

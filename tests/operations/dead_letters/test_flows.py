@@ -17,30 +17,25 @@ from regworkers_core.engine.held_lease import held_lease
 from regworkers_core.engine.ports import Outgoing, Received, SendFailure
 from regworkers_core.operations.dead_letters import browse
 from regworkers_core.operations.dead_letters import redrive as redriving
-from regworkers_core.operations.dead_letters.browse import find_letter, group_letters, list_letters
-from regworkers_core.operations.dead_letters.canary import CanaryOutcome
-from regworkers_core.operations.dead_letters.choosing import Choice
-from regworkers_core.operations.dead_letters.drop import DropOptions, drop
-from regworkers_core.operations.dead_letters.export import export
-from regworkers_core.operations.dead_letters.letters import DeadMessage
-from regworkers_core.operations.dead_letters.looking import Ended, Look
-from regworkers_core.operations.dead_letters.queues import dead_queue
+from regworkers_core.operations.dead_letters.browse import Ended, QueueBrowser, find_message, list_messages
+from regworkers_core.operations.dead_letters.drop import DropOptions, drop, export
+from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, dead_queue
 from regworkers_core.operations.dead_letters.redrive import RedriveOptions, redrive
-from regworkers_core.operations.dead_letters.redrive_report import RedriveEnded
-from regworkers_core.operations.dead_letters.truth import Judged, Truths, Verdict
+from regworkers_core.operations.dead_letters.report import CanaryOutcome, RedriveEnded, count_causes
+from regworkers_core.operations.dead_letters.verdict import Assessed, Assessor, Verdict
 from regworkers_core.replication.reconcile import Kind, reconcile
 from regworkers_core.runtime import Runtime
 from tests.operations.dead_letters.world import (
+    assessor,
     body,
+    correct,
     depths,
     everything,
-    letters,
-    mend,
+    recorded,
     refuse,
     replication,
     saving,
     send_dead,
-    truths,
 )
 from tests.support.drains import replicate_all, run
 from tests.support.entries import document, key, put, remove
@@ -48,15 +43,15 @@ from tests.support.entries import document, key, put, remove
 ACT = RedriveOptions(dry_run=False)
 
 
-def test_a_look_leaves_every_message_where_it_is_and_names_each_cause(runtime: Runtime) -> None:
+def test_counting_leaves_every_message_in_place_and_names_each_cause(runtime: Runtime) -> None:
     refuse(runtime, "e1", "e2", "e3")
     refuse(runtime, "x1", email="someone@example.com", markets="berlin")
     queue = replication(runtime)
     send_dead(runtime, queue, [Outgoing(body("e9"))])
-    groups, seen = group_letters(runtime, [queue], Choice())
-    told = [(group.reason, group.messages, group.trend.value) for group in groups]
-    assert told[0] == (Reason.INVALID_ENTRY, 3, "rising")
-    assert sorted(told[1:]) == [
+    groups, seen = count_causes(runtime, [queue], Choice())
+    found = [(group.reason, group.messages, group.trend.value) for group in groups]
+    assert found[0] == (Reason.INVALID_ENTRY, 3, "rising")
+    assert sorted(found[1:]) == [
         (Reason.INVALID_ENTRY, 1, "rising"),
         (Reason.RECEIVED_TOO_OFTEN, 1, "unknown"),
     ]
@@ -69,23 +64,23 @@ def test_a_look_leaves_every_message_where_it_is_and_names_each_cause(runtime: R
     assert len(everything(runtime, queue.name)) == 5
 
 
-def test_each_letter_stands_beside_the_truth(runtime: Runtime) -> None:
-    refuse(runtime, "broken", "mended", "saved", "removed")
-    mend(runtime, "mended")
+def test_each_message_is_listed_with_its_verdict(runtime: Runtime) -> None:
+    refuse(runtime, "broken", "corrected", "saved", "removed")
+    correct(runtime, "corrected")
     put(runtime, key("saved"), version=2)
     replicate_all(runtime)
     remove(runtime, key("removed"))
-    found, _ = list_letters(runtime, [replication(runtime)], Choice(), truths(runtime), limit=10)
-    told = {judged.letter.items[0].id: (judged.verdict, judged.fails_again) for judged in found}
-    assert told == {
+    found, _ = list_messages(runtime, [replication(runtime)], Choice(), assessor(runtime), limit=10)
+    found = {assessed.message.items[0].id: (assessed.verdict, assessed.fails_again) for assessed in found}
+    assert found == {
         "summer:broken": (Verdict.NEEDED, True),
-        "summer:mended": (Verdict.NEEDED, False),
+        "summer:corrected": (Verdict.NEEDED, False),
         "summer:saved": (Verdict.SUPERSEDED, False),
         "summer:removed": (Verdict.GONE, False),
     }
-    one, _ = find_letter(runtime, replication(runtime), "summer:saved", truths(runtime))
+    one, _ = find_message(runtime, replication(runtime), "summer:saved", assessor(runtime))
     assert one is not None and one.why == "source and replica hold the same state"
-    none, seen = find_letter(runtime, replication(runtime), "summer:nobody", truths(runtime))
+    none, seen = find_message(runtime, replication(runtime), "summer:none", assessor(runtime))
     assert none is None and (seen.messages, seen.partly) == (4, {})
     assert depths(runtime) == (0, 4)
 
@@ -93,31 +88,31 @@ def test_each_letter_stands_beside_the_truth(runtime: Runtime) -> None:
 def test_a_list_receives_no_more_than_it_shows(runtime: Runtime) -> None:
     queue = replication(runtime)
     send_dead(runtime, queue, [Outgoing(body(f"e{number}")) for number in range(30)])
-    found, seen = list_letters(runtime, [queue], Choice(), truths(runtime), limit=5)
+    found, seen = list_messages(runtime, [queue], Choice(), assessor(runtime), limit=5)
     assert len(found) == 5 and seen.messages == 5 and seen.partly == {queue.name: "enough"}
 
 
 def test_a_dry_run_counts_and_changes_nothing(runtime: Runtime) -> None:
     refuse(runtime, "e1", "e2")
-    report = redrive(runtime, replication(runtime), truths(runtime), RedriveOptions())
+    report = redrive(runtime, replication(runtime), assessor(runtime), RedriveOptions())
     assert (report.ended, report.finished, report.sent_messages) == (RedriveEnded.COUNTED, True, 0)
     assert "add --yes to send 2 messages" in report.advice
     assert depths(runtime) == (0, 2)
     assert runtime.operator_actions.history(what="dlq") == []
 
 
-def test_mended_entries_are_sent_again_and_their_documents_close(runtime: Runtime) -> None:
+def test_corrected_entries_are_redriven_and_their_documents_close(runtime: Runtime) -> None:
     names = [f"e{number}" for number in range(8)]
     refuse(runtime, *names)
-    mend(runtime, *names)
+    correct(runtime, *names)
     with saving(runtime):
-        report = redrive(runtime, replication(runtime), truths(runtime), ACT, who="ada")
+        report = redrive(runtime, replication(runtime), assessor(runtime), ACT, who="ada")
     assert report.finished and report.sent_messages == 8, str(report.numbers()) + str(report.canaries)
     assert list(report.canaries.values()) == [CanaryOutcome.PASSED]
     run(runtime, "save")
     assert depths(runtime) == (0, 0)
     assert all(document(runtime, key(name)) for name in names)
-    assert letters(runtime, status="open") == []
+    assert recorded(runtime, status="open") == []
     (action,) = runtime.operator_actions.history(what="dlq")
     assert (action.who, action.what, action.outcome) == ("ada", "dlq redrive", "done")
     assert action.result["sent"] == 8
@@ -127,10 +122,10 @@ def test_the_same_failure_of_a_canary_stops_its_cause_and_no_other(runtime: Runt
     broken, fine = [f"b{number}" for number in range(4)], [f"f{number}" for number in range(4)]
     refuse(runtime, *broken)
     refuse(runtime, *fine, email="someone@example.com", markets="berlin")
-    mend(runtime, *fine)
+    correct(runtime, *fine)
     options = RedriveOptions(dry_run=False, canary_messages=1)
     with saving(runtime):
-        report = redrive(runtime, replication(runtime), truths(runtime), options)
+        report = redrive(runtime, replication(runtime), assessor(runtime), options)
     assert not report.finished
     assert sorted(report.canaries.values()) == [CanaryOutcome.FAILED_AGAIN, CanaryOutcome.PASSED]
     assert sorted(report.sent.values()) == [1, 4]
@@ -141,15 +136,15 @@ def test_the_same_failure_of_a_canary_stops_its_cause_and_no_other(runtime: Runt
     assert runtime.operator_actions.history(what="dlq")[0].outcome == "stopped"
 
 
-def test_without_a_drain_the_canaries_get_no_answer_and_the_rest_stays(runtime: Runtime) -> None:
+def test_without_a_drain_the_canaries_stay_unanswered_and_the_rest_stays(runtime: Runtime) -> None:
     refuse(runtime, "e1", "e2", "e3")
     options = RedriveOptions(dry_run=False, canary_messages=1, canary_seconds=0.3)
-    report = redrive(runtime, replication(runtime), truths(runtime), options)
+    report = redrive(runtime, replication(runtime), assessor(runtime), options)
     assert list(report.canaries.values()) == [CanaryOutcome.UNANSWERED] and not report.finished
     assert "is a drain of" in report.advice and depths(runtime) == (1, 2)
 
 
-def test_a_cause_whose_canaries_the_queue_does_not_take_stays_as_a_whole(
+def test_a_cause_whose_canaries_the_queue_refuses_stays_whole(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse(runtime, "e1", "e2", "e3")
@@ -161,62 +156,64 @@ def test_a_cause_whose_canaries_the_queue_does_not_take_stays_as_a_whole(
 
     monkeypatch.setattr(SqsQueue, "send", refusing)
     options = RedriveOptions(dry_run=False, canary_messages=1)
-    report = redrive(runtime, queue, truths(runtime), options)
+    report = redrive(runtime, queue, assessor(runtime), options)
     assert list(report.canaries.values()) == [CanaryOutcome.NOT_TAKEN] and not report.finished
     assert calls == [1] and report.unsent == 1, "the rest has no canary that speaks for it"
     assert "did not take the canaries" in report.advice
     assert runtime.queue(queue.name).depth().visible == 3, "the canary is given back, too"
 
 
-def test_canaries_are_given_back_when_the_truth_cannot_be_read_any_more(runtime: Runtime) -> None:
+def test_canaries_are_returned_when_verdicts_can_no_longer_be_read(runtime: Runtime) -> None:
     queue = replication(runtime)
     send_dead(runtime, queue, [Outgoing(body("e0")) for _ in range(110)])
-    reads, judge = count(), truths(runtime)
+    reads, assess = count(), assessor(runtime)
 
-    class Away(Truths):
-        def __call__(self, letters: Sequence[DeadMessage]) -> list[Judged]:
+    class Unavailable(Assessor):
+        def __call__(self, messages: Sequence[DeadMessage]) -> list[Assessed]:
             if next(reads):
-                raise TransientFailure("mongo", "away")
-            return judge(letters)
+                raise TransientFailure("mongo", "unavailable")
+            return assess(messages)
 
     put(runtime, key("e0"))
     with pytest.raises(TransientFailure):
-        redrive(runtime, queue, Away(runtime, refusal), ACT)
+        redrive(runtime, queue, Unavailable(runtime, refusal), ACT)
     assert runtime.queue(queue.name).depth().visible == 110
 
 
-def test_a_redrive_that_saw_a_part_is_not_done(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_redrive_that_saw_only_a_part_is_unfinished(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     queue = replication(runtime)
     put(runtime, key("e1"))
     send_dead(runtime, queue, [Outgoing(body("e1"))])
-    looks = count()
+    receives = count()
 
-    class Short(Look):
+    class Short(QueueBrowser):
         def _receive(self, limit: int) -> list[Received]:
             found = super()._receive(limit)
-            if found and not next(looks):
+            if found and not next(receives):
                 self.ended = Ended.IN_FLIGHT_LIMIT
             return found
 
-    monkeypatch.setattr(browse, "Look", Short)
+    monkeypatch.setattr(browse, "QueueBrowser", Short)
     options = RedriveOptions(dry_run=False, canary_messages=0)
-    report = redrive(runtime, queue, truths(runtime), options)
+    report = redrive(runtime, queue, assessor(runtime), options)
     assert report.sent_messages == 1 and report.ended is RedriveEnded.UNFINISHED
     assert not report.finished and "run it again" in report.advice
-    assert redrive(runtime, queue, truths(runtime), options).finished
+    assert redrive(runtime, queue, assessor(runtime), options).finished
 
 
-def test_superseded_and_gone_letters_are_not_sent_but_offered_to_drop(runtime: Runtime) -> None:
+def test_superseded_and_gone_messages_are_not_sent_and_can_be_dropped(runtime: Runtime) -> None:
     refuse(runtime, "saved", "removed")
     put(runtime, key("saved"), version=2)
     replicate_all(runtime)
     remove(runtime, key("removed"))
-    report = redrive(runtime, replication(runtime), truths(runtime), ACT)
+    report = redrive(runtime, replication(runtime), assessor(runtime), ACT)
     assert report.finished and report.sent_messages == 0 and depths(runtime) == (0, 2)
     assert "2 messages are superseded or gone: `regworkers dlq drop" in report.advice
 
 
-def test_a_message_sent_again_starts_its_attempts_anew_and_keeps_its_trace(runtime: Runtime) -> None:
+def test_a_redriven_message_restarts_its_attempts_and_keeps_its_trace(runtime: Runtime) -> None:
     attributes = {"correlationId": "corr-7", "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01"}
     failed = {
         "attempt": "20",
@@ -228,7 +225,7 @@ def test_a_message_sent_again_starts_its_attempts_anew_and_keeps_its_trace(runti
     put(runtime, key("e1"))
     queue = replication(runtime)
     send_dead(runtime, queue, [Outgoing(body("e1"), attributes | failed)])
-    report = redrive(runtime, queue, truths(runtime), RedriveOptions(dry_run=False, canary_messages=0))
+    report = redrive(runtime, queue, assessor(runtime), RedriveOptions(dry_run=False, canary_messages=0))
     assert report.finished and report.sent_messages == 1
     (message,) = everything(runtime, queue.source)
     origin = message.attributes["origin"]
@@ -247,75 +244,75 @@ def test_sqs_is_asked_for_messages_at_the_rate_of_their_items(
     def not_here(*_: object, per_second: float, **_more: object) -> None:
         rates.append(per_second)
 
-    monkeypatch.setattr(redriving, "move_whole", not_here)
+    monkeypatch.setattr(redriving, "move_whole_queue", not_here)
     options = RedriveOptions(dry_run=False, canary_messages=0, rate=100.0)
-    assert redrive(runtime, queue, truths(runtime), options).finished
+    assert redrive(runtime, queue, assessor(runtime), options).finished
     assert rates == [50.0]
 
 
-def test_what_was_sent_is_no_failure_because_its_end_could_not_be_written_down(
+def test_a_redrive_succeeds_when_only_its_end_cannot_be_recorded(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(runtime, key("e1"))
     queue = replication(runtime)
     send_dead(runtime, queue, [Outgoing(body("e1"))])
 
-    def away(*_: object) -> None:
-        raise TransientFailure("mongo", "away")
+    def unavailable(*_: object) -> None:
+        raise TransientFailure("mongo", "unavailable")
 
-    monkeypatch.setattr(runtime.operator_actions, "ends", away)
-    report = redrive(runtime, queue, truths(runtime), RedriveOptions(dry_run=False, canary_messages=0))
+    monkeypatch.setattr(runtime.operator_actions, "ends", unavailable)
+    report = redrive(runtime, queue, assessor(runtime), RedriveOptions(dry_run=False, canary_messages=0))
     assert report.finished and report.sent_messages == 1
 
 
-def test_a_second_one_is_told_who_is_at_work(runtime: Runtime) -> None:
+def test_a_second_command_names_the_one_at_work(runtime: Runtime) -> None:
     queue = replication(runtime)
     name = f"dead-letters:{queue.source}"
     with held_lease(runtime.leases, name, "other", lease_seconds=1.0) as lease:
         lease.save({"who": "grace", "what": "redrive", "since": "2026-11-25T08:00:00.000Z"})
         with pytest.raises(UsageError, match=r"worked on by grace \(redrive since 2026-11-25T08"):
-            redrive(runtime, queue, truths(runtime), ACT)
+            redrive(runtime, queue, assessor(runtime), ACT)
 
 
-def test_what_is_dropped_is_kept_on_s3_first(runtime: Runtime) -> None:
+def test_messages_are_copied_to_s3_before_they_are_dropped(runtime: Runtime) -> None:
     refuse(runtime, "broken", "removed")
     remove(runtime, key("removed"))
     queue = replication(runtime)
-    counted = drop(runtime, queue, truths(runtime), DropOptions())
+    counted = drop(runtime, queue, assessor(runtime), DropOptions())
     assert (counted.chosen, counted.dropped) == (1, 0) and depths(runtime) == (0, 2)
-    report = drop(runtime, queue, truths(runtime), DropOptions(dry_run=False), who="ada")
+    report = drop(runtime, queue, assessor(runtime), DropOptions(dry_run=False), who="ada")
     assert (report.chosen, report.dropped, report.finished) == (1, 1, True) and depths(runtime) == (0, 1)
     (copy,) = runtime.objects.list(f"dead-letters/{queue.name}/")
     (line,) = map(orjson.loads, runtime.objects.get_bytes(copy).splitlines())
     assert line["attributes"]["reason"] == "INVALID_ENTRY" and "ENTRY#removed" in line["body"]
     assert line["keepUntil"] > line["copiedAt"]
-    assert [each["status"] for each in letters(runtime, entryId="removed")] == ["resolved"]
-    assert [each["status"] for each in letters(runtime, entryId="broken")] == ["open"]
+    assert [each["status"] for each in recorded(runtime, entryId="removed")] == ["resolved"]
+    assert [each["status"] for each in recorded(runtime, entryId="broken")] == ["open"]
 
 
 def test_nothing_is_deleted_that_has_no_copy(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse(runtime, "removed")
     remove(runtime, key("removed"))
 
-    def away(_key: str, _data: bytes) -> bytes:
+    def unavailable(_key: str, _data: bytes) -> bytes:
         raise ConnectionError
 
-    monkeypatch.setattr(runtime.objects, "put_once", away)
+    monkeypatch.setattr(runtime.objects, "put_once", unavailable)
     with pytest.raises(ConnectionError):
-        drop(runtime, replication(runtime), truths(runtime), DropOptions(dry_run=False))
+        drop(runtime, replication(runtime), assessor(runtime), DropOptions(dry_run=False))
     assert depths(runtime) == (0, 1)
     assert runtime.queue(replication(runtime).name).depth().visible == 1, "given back at once"
 
 
-def test_dropping_a_letter_of_a_state_that_is_still_refused_leaves_it_rejected(runtime: Runtime) -> None:
+def test_dropping_a_message_of_a_state_that_is_still_refused_leaves_it_rejected(runtime: Runtime) -> None:
     old = "2026-01-01T00:00:00.000Z"
     refuse(runtime, "broken", createdAt=old, updatedAt=old)
     options = DropOptions(verdicts=frozenset({Verdict.NEEDED}), dry_run=False)
-    assert drop(runtime, replication(runtime), truths(runtime), options).dropped == 1
+    assert drop(runtime, replication(runtime), assessor(runtime), options).dropped == 1
     assert reconcile(runtime).counts[Kind.REJECTED] == 1
 
 
-def test_who_drops_one_campaigns_letters_leaves_what_others_may_need(runtime: Runtime) -> None:
+def test_a_drop_for_one_campaign_leaves_what_others_may_need(runtime: Runtime) -> None:
     theirs = EntryKey("winter", "theirs")
     for each in (key("mine"), theirs):
         put(runtime, each)
@@ -326,32 +323,32 @@ def test_who_drops_one_campaigns_letters_leaves_what_others_may_need(runtime: Ru
         [Outgoing(encode(MessageType.REPLICATE, "c", items)), Outgoing(body("mine"))],
     )
     needed, mine = frozenset({Verdict.NEEDED}), Choice(campaign_id="summer")
-    report = drop(runtime, replication(runtime), truths(runtime), DropOptions(mine, needed, dry_run=False))
+    report = drop(runtime, replication(runtime), assessor(runtime), DropOptions(mine, needed, dry_run=False))
     assert (report.chosen, report.mixed, report.dropped) == (1, 1, 1) and depths(runtime)[1] == 1
     assert "1 messages stay, for they hold items of other campaigns" in report.advice
     remove(runtime, theirs)
-    alone = drop(runtime, replication(runtime), truths(runtime), DropOptions(mine, needed, dry_run=False))
+    alone = drop(runtime, replication(runtime), assessor(runtime), DropOptions(mine, needed, dry_run=False))
     assert (alone.mixed, alone.dropped) == (0, 1) and depths(runtime)[1] == 0
 
 
-def test_bodies_that_cannot_be_read_are_told_from_what_only_the_mailer_can_tell(
+def test_unreadable_bodies_are_distinguished_from_messages_that_only_the_mailer_knows(
     runtime: Runtime,
 ) -> None:
-    """The latter may be all that a winner will ever hear, and both have one cause where SQS moved them."""
+    """A winner may get no other message, and both have the same cause if SQS moved them."""
     notices = dead_queue(runtime.names, "notification")
     runtime.database["outbox"].insert_one({"_id": "k", "key": "k", "status": "SENT"})
     notice = encode(MessageType.NOTIFY, "c", [{"key": "k", "campaignId": "summer"}])
     send_dead(runtime, notices, [Outgoing(notice)])
-    counted = drop(runtime, notices, truths(runtime), DropOptions())
+    counted = drop(runtime, notices, assessor(runtime), DropOptions())
     (group,) = counted.groups
     assert group.verdicts[Verdict.UNKNOWN] == 1 and counted.advice == ""
     send_dead(runtime, notices, [Outgoing(b"no json")])
-    counted = drop(runtime, notices, truths(runtime), DropOptions())
+    counted = drop(runtime, notices, assessor(runtime), DropOptions())
     command = f"regworkers dlq drop {notices.source} --verdict unreadable"
     assert counted.chosen == 0 and command in counted.advice
-    assert command in redrive(runtime, notices, truths(runtime), RedriveOptions()).advice
+    assert command in redrive(runtime, notices, assessor(runtime), RedriveOptions()).advice
     named = DropOptions(verdicts=frozenset({Verdict.UNREADABLE}), dry_run=False)
-    assert drop(runtime, notices, truths(runtime), named).dropped == 1
+    assert drop(runtime, notices, assessor(runtime), named).dropped == 1
     assert depths(runtime, notices)[1] == 1
 
 
@@ -364,23 +361,23 @@ def test_a_refused_record_of_the_stream_is_shown_not_sent_again_and_dropped(runt
     put(runtime, key("good"))
     replicate_all(runtime)
     assert depths(runtime) == (0, 1) and document(runtime, key("good")) is not None
-    groups, _ = group_letters(runtime, [queue], Choice(), judge=truths(runtime))
+    groups, _ = count_causes(runtime, [queue], Choice(), assess=assessor(runtime))
     (group,) = groups
     assert (group.reason, group.error) == ("INVALID_ENTRY", "the campaign id holds a colon")
     assert group.examples == ["a:b:e\\x1b[2J1"]
     assert group.command.endswith("--verdict unreadable")
-    (shown,), _ = list_letters(runtime, [queue], Choice(campaign_id="a:b"), truths(runtime), limit=5)
+    (shown,), _ = list_messages(runtime, [queue], Choice(campaign_id="a:b"), assessor(runtime), limit=5)
     assert shown.verdict is Verdict.UNREADABLE and "of shard" in shown.why
-    found, _ = find_letter(runtime, queue, shown.letter.id, truths(runtime))
+    found, _ = find_message(runtime, queue, shown.message.id, assessor(runtime))
     assert found is not None
-    report = redrive(runtime, queue, truths(runtime), ACT)
+    report = redrive(runtime, queue, assessor(runtime), ACT)
     assert report.sent_messages == 0 and depths(runtime) == (0, 1)
-    assert drop(runtime, queue, truths(runtime), UNREADABLE).dropped == 1
+    assert drop(runtime, queue, assessor(runtime), UNREADABLE).dropped == 1
     assert depths(runtime) == (0, 0)
 
 
-def test_letters_about_keys_that_no_table_takes_hold_up_no_other(runtime: Runtime) -> None:
-    """As messages of others brought them, before and since they are refused where they are read."""
+def test_messages_about_keys_that_no_table_takes_do_not_block_others(runtime: Runtime) -> None:
+    """Other senders may still send such keys."""
     queue = replication(runtime)
     refuse(runtime, "e1")
     long = ReplicationItem(EntryKey("summer", "L" * 5000), Op.UPSERT).as_json()
@@ -391,13 +388,13 @@ def test_letters_about_keys_that_no_table_takes_hold_up_no_other(runtime: Runtim
         {"_id": "old", "queue": queue.source, "status": "open", "campaignId": "summer", "entryId": "L" * 5000,
          "lastFailedAt": "2020-01-01T00:00:00.000Z"}
     )  # fmt: skip
-    mend(runtime, "e1")
+    correct(runtime, "e1")
     with saving(runtime):
-        report = redrive(runtime, queue, truths(runtime), ACT)
+        report = redrive(runtime, queue, assessor(runtime), ACT)
     assert report.sent_messages == 1 and document(runtime, key("e1")) is not None
     assert depths(runtime)[1] == 1
-    assert drop(runtime, queue, truths(runtime), UNREADABLE).dropped == 1
-    assert [letter["status"] for letter in letters(runtime, _id="old")] == ["resolved"]
+    assert drop(runtime, queue, assessor(runtime), UNREADABLE).dropped == 1
+    assert [each["status"] for each in recorded(runtime, _id="old")] == ["resolved"]
 
 
 def test_a_message_about_a_key_beyond_the_limits_leaves_its_neighbours_alone(runtime: Runtime) -> None:
@@ -407,13 +404,13 @@ def test_a_message_about_a_key_beyond_the_limits_leaves_its_neighbours_alone(run
     runtime.queue(runtime.names.replication_queue).send([Outgoing(encode(MessageType.REPLICATE, "c", items))])
     report = run(runtime, "save")
     assert (report.counts["dead_lettered"], report.counts["applied"], report.counts["returned"]) == (3, 1, 0)
-    assert {letter["reason"] for letter in letters(runtime)} == {"INVALID_ENTRY"}
+    assert {each["reason"] for each in recorded(runtime)} == {"INVALID_ENTRY"}
 
 
 def test_an_export_copies_and_deletes_nothing(runtime: Runtime, tmp_path: object) -> None:
     queue = replication(runtime)
     send_dead(runtime, queue, [Outgoing(body(f"e{number}")) for number in range(3)])
-    path = f"{tmp_path}/letters.jsonl"
+    path = f"{tmp_path}/copies.jsonl"
     assert export(runtime, queue, Choice(), path).written == 3
     with open(path, "rb") as file:  # noqa: PTH123
         assert len([orjson.loads(line) for line in file]) == 3
@@ -421,7 +418,7 @@ def test_an_export_copies_and_deletes_nothing(runtime: Runtime, tmp_path: object
     assert on_s3.place is not None and on_s3.place.startswith(f"s3://{runtime.names.bucket}/dead-letters/")
     assert depths(runtime) == (0, 3)
     with pytest.raises(UsageError, match="cannot be written"):
-        export(runtime, queue, Choice(), f"{tmp_path}/none/letters.jsonl")
+        export(runtime, queue, Choice(), f"{tmp_path}/none/copies.jsonl")
 
 
 def test_filters_choose_by_reason_campaign_cause_and_age(runtime: Runtime) -> None:
@@ -429,14 +426,14 @@ def test_filters_choose_by_reason_campaign_cause_and_age(runtime: Runtime) -> No
     old = {"reason": "INVALID_ENTRY", "error": "x", "firstFailedAt": "2026-01-01T00:00:00.000Z"}
     send_dead(runtime, queue, [Outgoing(body("e1"), old), Outgoing(body("e2")), Outgoing(b"{}")])
 
-    def fitting(**said: str) -> int:
-        return group_letters(runtime, [queue], Choice.parse(**said))[1].fitting
+    def matching(**said: str) -> int:
+        return count_causes(runtime, [queue], Choice.parse(**said))[1].fitting
 
-    assert fitting() == 3 and fitting(reason="invalid_entry") == 1 and fitting(campaign="summer") == 2
-    assert fitting(older="1d") == 1 and fitting(newer="1d") == 2
-    cause = next(iter(group_letters(runtime, [queue], Choice.parse(reason="INVALID_ENTRY"))[0])).fingerprint
-    assert fitting(fingerprint=cause[:6]) == 1
-    with pytest.raises(UsageError, match="is no age"):
+    assert matching() == 3 and matching(reason="invalid_entry") == 1 and matching(campaign="summer") == 2
+    assert matching(older="1d") == 1 and matching(newer="1d") == 2
+    cause = next(iter(count_causes(runtime, [queue], Choice.parse(reason="INVALID_ENTRY"))[0])).fingerprint
+    assert matching(fingerprint=cause[:6]) == 1
+    with pytest.raises(UsageError, match="is not an age"):
         Choice.parse(older="soon")
 
 

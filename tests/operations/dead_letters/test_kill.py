@@ -11,12 +11,12 @@ from regworkers_core.engine.ports import Outgoing
 from regworkers_core.operations.dead_letters.redrive import RedriveOptions, redrive
 from regworkers_core.runtime import Runtime
 from tests.operations.dead_letters.world import (
+    assessor,
     body,
     depths,
     everything,
     replication,
     send_dead,
-    truths,
 )
 from tests.support.children import run_child
 from tests.support.entries import key, put
@@ -49,10 +49,10 @@ def test_killed_between_send_and_delete_it_doubles_some_and_the_next_one_goes_on
     queue = replication(stocked)
     killed(stocked, "redrive.after_send")
     assert depths(stocked) == (20, NUMBER - 10), "the second ten are on both queues"
-    # What the dead process held is hidden for as long as its look would have lasted.
+    # What the dead process held is hidden for as long as its browser would have stayed open.
     wait_until(lambda: stocked.queue(queue.name).depth().in_flight == 0)
     options = RedriveOptions(dry_run=False, canary_messages=0)
-    report = redrive(stocked, queue, truths(stocked), options)
+    report = redrive(stocked, queue, assessor(stocked), options)
     assert report.finished and report.sent_messages == NUMBER - 10
     assert depths(stocked) == (NUMBER + 10, 0)
     assert set(entries_of(stocked, queue.source)) == {key(f"e{number}").sk for number in range(NUMBER)}

@@ -14,9 +14,9 @@ from tests.dagster.support import job, use
 from tests.infrastructure.deploy.policies import Recorder
 from tests.operations.dead_letters.world import (
     body,
+    correct,
     depths,
-    letters,
-    mend,
+    recorded,
     refuse,
     replication,
     saving,
@@ -38,15 +38,15 @@ def typed(runtime: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     return Typed(runtime, monkeypatch, capsys)
 
 
-def test_an_operator_finds_a_cause_sends_what_is_mended_and_drops_the_rest(
+def test_an_operator_finds_a_cause_redrives_what_is_corrected_and_drops_the_rest(
     runtime: Runtime, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REGWORKERS_OPERATOR", "ada")
     assert typed("dlq", "groups").code == 0 and typed("dlq", "history").code == 0
     refuse(runtime, "e1", "e2", "gone")
     remove(runtime, key("gone"))
-    mend(runtime, "e1", "e2")
-    found = typed("dlq", "groups", "replication", "--truth", "--format", "json")
+    correct(runtime, "e1", "e2")
+    found = typed("dlq", "groups", "replication", "--verdicts", "--format", "json")
     (group,) = found.document["groups"]
     assert found.code == 1 and group["verdicts"] == {
         "needed": 2,
@@ -60,8 +60,8 @@ def test_an_operator_finds_a_cause_sends_what_is_mended_and_drops_the_rest(
     shown = typed("dlq", "show", "replication", "summer:e1", "--format", "json")
     assert shown.code == 0 and shown.document["items"][0]["id"] == "summer:e1"
     assert shown.document["bodyFields"] == ["createdAt", "op", "pk", "sk", "updatedAt", "version"]
-    nobody = typed("dlq", "show", "replication", "summer:nobody")
-    assert nobody.code == 1 and "summer:nobody is not among the 3 letters that were seen" in nobody.stdout
+    missing = typed("dlq", "show", "replication", "summer:none")
+    assert missing.code == 1 and "summer:none is not among the 3 messages that were read" in missing.stdout
     counted = typed("dlq", "redrive", "replication", "--format", "json")
     assert counted.code == 0 and counted.document["dryRun"] and depths(runtime) == (0, 3)
     words = group["command"].split()[1:]
@@ -74,7 +74,7 @@ def test_an_operator_finds_a_cause_sends_what_is_mended_and_drops_the_rest(
         "dlq", "drop", "replication", "--confirm", replication(runtime).source, "--format", "json"
     )
     assert dropped.code == 0 and dropped.document["dropped"] == 1
-    assert depths(runtime) == (0, 0) and letters(runtime, status="open") == []
+    assert depths(runtime) == (0, 0) and recorded(runtime, status="open") == []
     history = typed("dlq", "history", "--format", "json").document
     assert [(each["who"], each["what"], each["outcome"]) for each in history] == [
         ("ada", "dlq drop", "done"),
@@ -82,7 +82,7 @@ def test_an_operator_finds_a_cause_sends_what_is_mended_and_drops_the_rest(
     ]
 
 
-def test_a_wrong_call_is_one_line_and_exit_code_2(typed: Typed) -> None:
+def test_a_usage_error_is_one_line_and_exit_code_2(typed: Typed) -> None:
     for words in (
         ("groups", "nothing"),
         ("redrive", "replication", "--yes", "--dry-run"),
@@ -92,13 +92,13 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(typed: Typed) -> None:
         assert answer.code == 2 and answer.stderr.startswith("regworkers: ") and not answer.stdout
 
 
-def test_an_event_that_its_schema_allows_by_now_is_published_and_its_document_closed(
+def test_an_event_that_its_schema_now_allows_is_published_and_its_document_closed(
     runtime: Runtime, typed: Typed
 ) -> None:
-    """As after a deployment of the schema: the letter is of an event that is fine today."""
+    """As after a deployment of the schema: the dead letter holds an event that is valid now."""
     queue_events(runtime, [{"id": "not an event"}])
     run(runtime, "publish")
-    assert len(letters(runtime, queue=runtime.names.analytics_queue, status="open")) == 1
+    assert len(recorded(runtime, queue=runtime.names.analytics_queue, status="open")) == 1
     source = runtime.names.analytics_queue
     (dead,) = runtime.queue(source + "-dlq").receive(10, 0, 30)
     queue_events(runtime, [removed(1)])
@@ -110,13 +110,13 @@ def test_an_event_that_its_schema_allows_by_now_is_published_and_its_document_cl
     runtime.database["dead_letters"].update_many({}, {"$set": about})
     sent = typed("dlq", "redrive", "analytics", "--yes", "--canary", "0", "--format", "json")
     assert sent.code == 0 and sent.document["sent"] == 1
-    assert [each["status"] for each in letters(runtime)] == ["resolved"]
+    assert [each["status"] for each in recorded(runtime)] == ["resolved"]
     assert run(runtime, "publish").counts["sent"] == 1
 
 
-def test_the_jobs_change_nothing_by_default_and_act_when_told(runtime: Runtime) -> None:
+def test_the_jobs_change_nothing_by_default_and_act_when_configured(runtime: Runtime) -> None:
     refuse(runtime, "e1", "saved")
-    mend(runtime, "e1")
+    correct(runtime, "e1")
     put(runtime, key("saved"), version=2)
     replicate_all(runtime)
     for name in ("review_dead_letters", "redrive_dead_letters", "drop_dead_letters"):
@@ -150,19 +150,19 @@ def test_a_review_closes_documents_whose_entry_is_gone(runtime: Runtime) -> None
     refuse(runtime, "gone", "broken")
     remove(runtime, key("gone"))
     assert job("review_dead_letters").execute_in_process(run_config={"closeSettled": True}).success
-    assert {each["entryId"]: each["status"] for each in letters(runtime)} == {
+    assert {each["entryId"]: each["status"] for each in recorded(runtime)} == {
         "gone": "resolved",
         "broken": "open",
     }
     assert depths(runtime) == (0, 2), "messages stay"
 
 
-def test_all_of_it_needs_what_its_policy_allows(
+def test_the_commands_need_only_what_their_policy_allows(
     runtime: Runtime, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse(runtime, "e1", "gone")
     remove(runtime, key("gone"))
-    mend(runtime, "e1")
+    correct(runtime, "e1")
     recorder = Recorder(monkeypatch, runtime.names.prefix)
     typed("dlq", "redrive", "replication", "--yes", "--canary", "0")
     typed("dlq", "drop", "replication", "--confirm", replication(runtime).source)
@@ -178,7 +178,7 @@ def test_the_page_names_every_command_and_setting() -> None:
         assert setting in page
 
 
-def test_a_dead_letter_queue_with_a_redrive_policy_of_its_own_is_not_looked_at(
+def test_a_dead_letter_queue_with_a_redrive_policy_of_its_own_is_refused(
     runtime: Runtime, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send_dead(runtime, replication(runtime), [Outgoing(body("e1"))])

@@ -1,4 +1,4 @@
-"""SQS's own mover, by answers of the documented shapes: which dead-letter queues it takes, progress, cancel."""
+"""SQS's own move task, with answers of the documented shapes: when it may be used, progress, cancel."""
 
 from __future__ import annotations
 
@@ -14,14 +14,10 @@ from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.engine.ports import Received
-from regworkers_core.operations.dead_letters.canary import CanaryOutcome
-from regworkers_core.operations.dead_letters.choosing import Choice
-from regworkers_core.operations.dead_letters.groups import Groups
-from regworkers_core.operations.dead_letters.letters import read_message
-from regworkers_core.operations.dead_letters.queues import DeadQueue
-from regworkers_core.operations.dead_letters.redrive_report import RedriveReport
-from regworkers_core.operations.dead_letters.truth import Judged, Truth, Verdict
-from regworkers_core.operations.dead_letters.whole_queue import WholeMove, move_whole
+from regworkers_core.operations.dead_letters.model import Choice, DeadQueue, read_message
+from regworkers_core.operations.dead_letters.redrive import move_whole_queue
+from regworkers_core.operations.dead_letters.report import CanaryOutcome, Causes, RedriveReport
+from regworkers_core.operations.dead_letters.verdict import Assessed, ItemVerdict, Verdict
 from tests.operations.dead_letters.world import body
 
 QUEUE = DeadQueue("replication-queue", "replication-queue-dlq", MessageType.REPLICATE)
@@ -66,21 +62,21 @@ def task(status: str, moved: int, **more: Any) -> dict[str, Any]:
     }
 
 
-def move(stubbed: Stubbed, *, stopped: bool = False) -> tuple[WholeMove | None, list[int]]:
-    told: list[int] = []
-    done = move_whole(
+def move(stubbed: Stubbed, *, stopped: bool = False) -> tuple[MoveTask | None, list[int]]:
+    progress: list[int] = []
+    done = move_whole_queue(
         stubbed.moves,
         QUEUE,
         per_second=100,
         stopped=lambda: stopped,
-        on_progress=told.append,
+        on_progress=progress.append,
         sleep=lambda _seconds: None,
     )
     stubbed.stub.assert_no_pending_responses()
-    return done, told
+    return done, progress
 
 
-def test_a_whole_queue_goes_by_itself_and_is_followed_to_its_end() -> None:
+def test_a_move_task_is_started_and_followed_to_its_end() -> None:
     stubbed = Stubbed()
     stubbed.knows(QUEUE.name)
     stubbed.lists(task("COMPLETED", 7))
@@ -88,10 +84,10 @@ def test_a_whole_queue_goes_by_itself_and_is_followed_to_its_end() -> None:
     stubbed.starts()
     stubbed.lists(task("RUNNING", 40, TaskHandle="handle", ApproximateNumberOfMessagesToMove=90))
     stubbed.lists(task("COMPLETED", 90))
-    assert move(stubbed) == (WholeMove(90, "COMPLETED"), [40, 90])
+    assert move(stubbed) == (MoveTask("COMPLETED", "", 90, None, ""), [40, 90])
 
 
-def test_a_stop_cancels_it_and_what_is_moved_stays_moved() -> None:
+def test_a_stop_cancels_the_task_and_what_is_moved_stays_moved() -> None:
     stubbed = Stubbed()
     stubbed.knows(QUEUE.name)
     stubbed.lists()
@@ -101,20 +97,20 @@ def test_a_stop_cancels_it_and_what_is_moved_stays_moved() -> None:
     stubbed.stub.add_response("cancel_message_move_task", {}, {"TaskHandle": "handle"})
     stubbed.lists(task("CANCELLING", 45, TaskHandle="handle"))
     stubbed.lists(task("CANCELLED", 50))
-    assert move(stubbed, stopped=True) == (WholeMove(50, "CANCELLED"), [40, 45, 50])
+    assert move(stubbed, stopped=True) == (MoveTask("CANCELLED", "", 50, None, ""), [40, 45, 50])
 
 
-def test_a_failed_task_tells_why() -> None:
+def test_a_failed_task_reports_why() -> None:
     stubbed = Stubbed()
     stubbed.knows(QUEUE.name)
     stubbed.lists()
     stubbed.knows(QUEUE.source)
     stubbed.starts()
     stubbed.lists(task("FAILED", 3, FailureReason="AccessDenied"))
-    assert move(stubbed)[0] == WholeMove(3, "FAILED", "AccessDenied")
+    assert move(stubbed)[0] == MoveTask("FAILED", "", 3, None, "AccessDenied")
 
 
-def test_a_task_that_runs_already_is_left_alone() -> None:
+def test_a_running_task_is_left_alone() -> None:
     stubbed = Stubbed()
     stubbed.knows(QUEUE.name)
     stubbed.lists(task("RUNNING", 12, TaskHandle="other"))
@@ -122,7 +118,7 @@ def test_a_task_that_runs_already_is_left_alone() -> None:
         move(stubbed)
 
 
-def test_an_endpoint_without_such_tasks_leaves_it_to_our_own_mover() -> None:
+def test_an_endpoint_without_move_tasks_leaves_it_to_our_own_mover() -> None:
     stubbed = Stubbed()
     stubbed.knows(QUEUE.name)
     stubbed.stub.add_client_error("list_message_move_tasks", "InvalidAction", http_status_code=400)
@@ -140,24 +136,28 @@ def test_a_task_as_listed_by_sqs_is_read_leniently() -> None:
 
 
 def report(*verdicts: Verdict, attempt: str = "1", text: str | None = None) -> RedriveReport:
-    made = RedriveReport(QUEUE, dry_run=False, groups=Groups())
+    made = RedriveReport(QUEUE, dry_run=False, groups=Causes())
     for number, verdict in enumerate(verdicts):
         attributes = {"attempt": attempt, "reason": "INVALID_ENTRY"}
-        letter = read_message(QUEUE, Received(f"m{number}", "r", text or body("e1").decode(), attributes, 1))
-        made.groups.add(letter, Judged(letter, [Truth(verdict, "")], verdict))
+        message = read_message(QUEUE, Received(f"m{number}", "r", text or body("e1").decode(), attributes, 1))
+        made.groups.add(message, Assessed(message, [ItemVerdict(verdict, "")], verdict))
     return made
 
 
-def test_sqs_moves_a_queue_only_if_all_of_it_goes_as_it_is() -> None:
+def test_sqs_moves_a_queue_only_if_every_message_goes_unchanged() -> None:
     everything = Choice()
-    assert report(Verdict.NEEDED, Verdict.UNKNOWN).is_whole(everything)
-    assert not report(Verdict.NEEDED).is_whole(Choice(reason="INVALID_ENTRY")), "it cannot choose"
-    assert not report(Verdict.NEEDED, Verdict.GONE).is_whole(everything), "it cannot leave anything out"
-    assert not report(Verdict.NEEDED, attempt="20").is_whole(everything), "it does not set attempts back"
-    assert not report(Verdict.UNKNOWN, text="{}").is_whole(everything), "what cannot be read would go along"
+    assert report(Verdict.NEEDED, Verdict.UNKNOWN).can_move_whole(everything)
+    assert not report(Verdict.NEEDED).can_move_whole(Choice(reason="INVALID_ENTRY")), "it cannot choose"
+    assert not report(Verdict.NEEDED, Verdict.GONE).can_move_whole(everything), "it cannot leave anything out"
+    assert not report(Verdict.NEEDED, attempt="20").can_move_whole(everything), (
+        "it does not set attempts back"
+    )
+    assert not report(Verdict.UNKNOWN, text="{}").can_move_whole(everything), (
+        "what cannot be read would go along"
+    )
     hidden = report(Verdict.NEEDED)
     hidden.seen.hidden = 1
-    assert not hidden.is_whole(everything), "nobody knows what the others hold"
+    assert not hidden.can_move_whole(everything), "what is in flight elsewhere is unknown"
     stopped = report(Verdict.NEEDED)
     stopped.canaries = {group.fingerprint: CanaryOutcome.FAILED_AGAIN for group in stopped.groups}
-    assert not stopped.is_whole(everything)
+    assert not stopped.can_move_whole(everything)

@@ -10,9 +10,9 @@ import signal
 import sys
 
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.dead_letters.redrive import Hooks, RedriveOptions, redrive
+from regworkers_core.operations.dead_letters.redrive import Callbacks, RedriveOptions, redrive
 from regworkers_core.runtime import Runtime
-from tests.operations.dead_letters.world import FAST, replication, truths
+from tests.operations.dead_letters.world import FAST, assessor, replication
 from tests.support.runtimes import test_settings
 
 
@@ -26,7 +26,13 @@ def main() -> None:
 
     runtime = Runtime(test_settings(prefix, dead_letters={**FAST, "hide_seconds": 2}))
     options = RedriveOptions(dry_run=False, canary_messages=0)
-    redrive(runtime, replication(runtime), truths(runtime), options, hooks=Hooks(StopSignal(), on_step=kill))
+    redrive(
+        runtime,
+        replication(runtime),
+        assessor(runtime),
+        options,
+        callbacks=Callbacks(StopSignal(), on_step=kill),
+    )
 
 
 if __name__ == "__main__":

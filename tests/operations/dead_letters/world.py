@@ -1,4 +1,4 @@
-"""Dead letters as the flows make them, on the run's servers, and fakes for what these cannot stage."""
+"""Dead letters as the flows make them, on the run's servers, and fakes for what these cannot do."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from regworkers_core.analytics.candidates import refusal
 from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, encode
 from regworkers_core.engine.ports import Outgoing, Received
-from regworkers_core.operations.dead_letters.queues import DeadQueue, dead_queue
-from regworkers_core.operations.dead_letters.truth import Truths
+from regworkers_core.operations.dead_letters.model import DeadQueue, dead_queue
+from regworkers_core.operations.dead_letters.verdict import Assessor
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all, run
 from tests.support.entries import key, put
@@ -48,20 +48,20 @@ def replication(runtime: Runtime) -> DeadQueue:
     return dead_queue(runtime.names, "replication")
 
 
-def truths(runtime: Runtime) -> Truths:
-    return Truths(runtime, refusal)
+def assessor(runtime: Runtime) -> Assessor:
+    return Assessor(runtime, refusal)
 
 
 def refuse(runtime: Runtime, *entries: str, **changes: Any) -> None:
-    """These entries have no mail: the save drain makes dead letters of them."""
+    """Put entries without a mail address: the save drain dead-letters them."""
     for entry in entries:
         put(runtime, key(entry), **{"email": None, **changes})
     replicate_all(runtime)
 
 
-def mend(runtime: Runtime, *entries: str) -> None:
-    """The same state again, valid now, under the very order that was refused and with nobody told of it: only the
-    dead letter brings it over.
+def correct(runtime: Runtime, *entries: str) -> None:
+    """Make the same state valid under the order that was refused, without a stream event: only the dead
+    letter replicates it.
     """
     for entry in entries:
         put(runtime, key(entry), needsReplication=False)
@@ -73,7 +73,7 @@ def depths(runtime: Runtime, queue: DeadQueue | None = None) -> tuple[int, int]:
     return runtime.queue(queue.source).depth().total, runtime.queue(queue.name).depth().total
 
 
-def letters(runtime: Runtime, **query: Any) -> list[dict[str, Any]]:
+def recorded(runtime: Runtime, **query: Any) -> list[dict[str, Any]]:
     return [dict(each) for each in runtime.database["dead_letters"].find(query)]
 
 

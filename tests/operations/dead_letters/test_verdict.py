@@ -1,4 +1,4 @@
-"""What the truth says of each kind of letter."""
+"""The verdict on each kind of dead message, and the outcome of canaries."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.selection import Chunk, MarketPhase
 from regworkers_core.engine.ports import Received
-from regworkers_core.operations.dead_letters.canary import CanaryOutcome, CanaryWatch
-from regworkers_core.operations.dead_letters.letters import DeadMessage, read_message
-from regworkers_core.operations.dead_letters.queues import DeadQueue
-from regworkers_core.operations.dead_letters.truth import (
-    Judged,
-    Truth,
+from regworkers_core.operations.dead_letters.canary import wait_for_canaries
+from regworkers_core.operations.dead_letters.model import DeadMessage, DeadQueue, read_message
+from regworkers_core.operations.dead_letters.report import CanaryOutcome
+from regworkers_core.operations.dead_letters.verdict import (
+    Assessed,
+    ItemVerdict,
     Verdict,
-    chunk_truth,
-    entry_truth,
-    event_truth,
-    notice_truth,
+    chunk_verdict,
+    entry_verdict,
+    event_verdict,
+    notification_verdict,
 )
 from tests.analytics.world import removed
 from tests.operations.dead_letters.fakes import MemoryQueue
@@ -62,49 +62,49 @@ def test_an_entry_is_needed_superseded_or_gone_by_what_both_stores_hold() -> Non
         (raw, stored(None, below), Verdict.NEEDED),
         ({**raw, "needsReplication": True}, stored(dict(entry.fields), entry.order), Verdict.NEEDED),
     ]
-    assert [entry_truth(E1, *given).verdict for *given, _ in table] == [wanted for *_, wanted in table]
+    assert [entry_verdict(E1, *given).verdict for *given, _ in table] == [wanted for *_, wanted in table]
 
 
-def test_an_entry_that_is_not_mended_says_which_field_and_that_it_would_fail_again() -> None:
-    truth = entry_truth(E1, source(email=None), None)
-    assert truth.fails_again and truth.verdict is Verdict.NEEDED
-    assert truth.why == "the source is not corrected: field email is missing or empty"
+def test_an_entry_that_is_not_corrected_names_the_field_and_fails_again() -> None:
+    found = entry_verdict(E1, source(email=None), None)
+    assert found.fails_again and found.verdict is Verdict.NEEDED
+    assert found.why == "the source is not corrected: field email is missing or empty"
 
 
-def test_a_chunk_is_judged_by_its_plan() -> None:
-    told = [
-        chunk_truth(CHUNK, row).verdict
+def test_a_chunk_is_compared_with_its_plan() -> None:
+    verdicts = [
+        chunk_verdict(CHUNK, row).verdict
         for row in (None, PLANNED | {"last": 400}, PLANNED, PLANNED | {"doneAt": "2026"})
     ]
-    assert told == [Verdict.GONE, Verdict.GONE, Verdict.NEEDED, Verdict.SUPERSEDED]
+    assert verdicts == [Verdict.GONE, Verdict.GONE, Verdict.NEEDED, Verdict.SUPERSEDED]
 
 
-def test_nobody_but_the_mailer_can_tell_of_a_message_that_it_had() -> None:
+def test_a_message_that_the_mailer_had_is_unknown() -> None:
     rows = [None, *({"status": status} for status in ("PENDING", "SENT", "SUPERSEDED"))]
-    told = [notice_truth(row).verdict for row in rows]
-    assert told == [Verdict.GONE, Verdict.SUPERSEDED, Verdict.UNKNOWN, Verdict.SUPERSEDED]
+    verdicts = [notification_verdict(row).verdict for row in rows]
+    assert verdicts == [Verdict.GONE, Verdict.SUPERSEDED, Verdict.UNKNOWN, Verdict.SUPERSEDED]
 
 
-def test_a_message_that_was_sent_is_superseded_by_the_confirmed_phase_that_changes_it() -> None:
-    truth = notice_truth({"status": "SENT"}, changed_by="phase 2")
-    assert truth.verdict is Verdict.SUPERSEDED and "phase 2" in truth.why
+def test_a_sent_message_is_superseded_by_the_confirmed_phase_that_changes_it() -> None:
+    found = notification_verdict({"status": "SENT"}, changed_by="phase 2")
+    assert found.verdict is Verdict.SUPERSEDED and "phase 2" in found.why
 
 
 def test_an_event_that_its_schema_refuses_would_fail_again() -> None:
     fine, broken = removed(1), {**removed(2), "data": {"email": "jane@example.com"}}
-    assert not event_truth(refusal(fine)).fails_again
-    truth = event_truth(refusal(broken))
-    assert truth.fails_again and "jane" not in truth.why
+    assert not event_verdict(refusal(fine)).fails_again
+    found = event_verdict(refusal(broken))
+    assert found.fails_again and "jane" not in found.why
 
 
 @pytest.mark.parametrize("kind", list(MessageType))
-def test_what_cannot_be_read_of_any_kind_names_a_problem_and_no_value(kind: MessageType) -> None:
+def test_an_unreadable_item_of_any_kind_names_a_problem_and_no_value(kind: MessageType) -> None:
     queue = DeadQueue("q", "q-dlq", kind)
     body = encode(kind, "", ["jane@example.com", {"email": "jane@example.com"}]).decode()
-    letter = read_message(queue, Received("m", "r", body, {}, 1))
-    assert "jane" not in repr([letter.unreadable, [(each.id, each.problem) for each in letter.items]])
-    assert (letter.unreadable is not None) is (kind is MessageType.REPLICATE), (
-        "no key that could be sent again"
+    message = read_message(queue, Received("m", "r", body, {}, 1))
+    assert "jane" not in repr([message.unreadable, [(each.id, each.problem) for each in message.items]])
+    assert (message.unreadable is not None) is (kind is MessageType.REPLICATE), (
+        "no key that a redrive can send"
     )
 
 
@@ -129,42 +129,43 @@ def watch(
     kind: MessageType | None = None,
     item: dict[str, object] | None = None,
 ) -> CanaryOutcome:
-    """What comes of one canary, on a clock that moves a tenth of the limit with every look."""
+    """The outcome of one canary, on a clock that moves a tenth of the limit with every poll."""
     queue = DeadQueue("q", "q-dlq", kind or MessageType.REPLICATE)
     raw = encode(queue.kind, "", [item or {"pk": E1.pk, "sk": E1.sk}]).decode()
-    letter = read_message(queue, Received("m", "r", raw, {}, 1))
+    message = read_message(queue, Received("m", "r", raw, {}, 1))
     now = [0.0]
 
-    def judge(letters: object) -> list[Judged]:
-        return [Judged(letter, [Truth(verdict, "")], verdict)]
+    def assess(_messages: object) -> list[Assessed]:
+        return [Assessed(message, [ItemVerdict(verdict, "")], verdict)]
 
     def sleep(_seconds: float) -> None:
         now[0] += 6.0
 
-    found = CanaryWatch(
+    found = wait_for_canaries(
+        {message.fingerprint: [message]},
         queue,
         MemoryQueue("q", [Received("other", "r", "{}", {}, 1)] * waiting),
         failures,
-        judge,
+        assess,
         since="2026-11-25T08:00:00.000Z",
         limit_seconds=60.0,
         sleep=sleep,
         clock=lambda: now[0],
         stopped=lambda: False,
-    ).wait({letter.fingerprint: [letter]})
-    return found[letter.fingerprint]
+    )
+    return found[message.fingerprint]
 
 
-def test_a_canary_passes_once_its_truth_is_settled_or_its_queue_stays_empty() -> None:
+def test_a_canary_passes_once_it_is_settled_or_its_queue_stays_empty() -> None:
     assert watch(Failures(), verdict=Verdict.SUPERSEDED) is CanaryOutcome.PASSED
     assert watch(Failures(), waiting=0) is CanaryOutcome.PASSED
     assert watch(Failures(), verdict=Verdict.SUPERSEDED, kind=MessageType.PUBLISH) is CanaryOutcome.UNANSWERED
 
 
-def test_a_canary_that_fails_stops_whatever_else_is_known() -> None:
+def test_a_canary_that_fails_stops_its_cause_whatever_else_is_known() -> None:
     failed = [Failures(again=True), Failures(otherwise="DUPLICATE_KEY")]
-    told = [watch(each, verdict=Verdict.SUPERSEDED, waiting=0) for each in failed]
-    assert told == [CanaryOutcome.FAILED_AGAIN, CanaryOutcome.FAILED_OTHERWISE]
+    verdicts = [watch(each, verdict=Verdict.SUPERSEDED, waiting=0) for each in failed]
+    assert verdicts == [CanaryOutcome.FAILED_AGAIN, CanaryOutcome.FAILED_OTHERWISE]
 
 
 def test_a_canary_that_names_nothing_fails_with_the_next_failure_that_names_nothing() -> None:
@@ -173,7 +174,7 @@ def test_a_canary_that_names_nothing_fails_with_the_next_failure_that_names_noth
     assert failures.asked == [{"campaignId": None, "entryId": None}]
 
 
-def test_a_canary_that_nobody_takes_is_unanswered() -> None:
+def test_a_canary_that_no_worker_takes_is_unanswered() -> None:
     assert watch(Failures()) is CanaryOutcome.UNANSWERED
 
 
@@ -185,21 +186,21 @@ def make(kind: MessageType, *items: Any) -> DeadMessage:
 
 def test_items_of_every_kind_have_an_id_and_a_campaign() -> None:
     notice = {"key": "summer:berlin:1:ref", "campaignId": "summer", "entryId": "e1"}
-    letters = [
+    messages = [
         make(MessageType.REPLICATE, {"pk": E1.pk, "sk": E1.sk}),
         make(MessageType.ASSIGN, CHUNK.as_json()),
         make(MessageType.NOTIFY, notice),
         make(MessageType.PUBLISH, removed(1)),
     ]
-    ids = [letter.items[0].id for letter in letters]
+    ids = [message.items[0].id for message in messages]
     assert ids == ["summer:e1", "summer:berlin:1:3", "summer:berlin:1:ref", removed(1)["id"]]
-    assert all(letter.items[0].campaign_id for letter in letters)
+    assert all(message.items[0].campaign_id for message in messages)
 
 
-def test_a_letter_about_an_erased_fan_is_never_sent_again() -> None:
+def test_a_message_about_an_erased_fan_is_gone() -> None:
     own = source()
     entry = Entry.parse(E1, own)
     stored = Stored(entry.order, None, {}, "2026-01-01", erased_at="2126-01-01T00:00:00.000Z")
-    assert entry_truth(E1, own, stored).verdict is Verdict.GONE
+    assert entry_verdict(E1, own, stored).verdict is Verdict.GONE
     later = Stored(entry.order, None, {}, "2026-01-01", erased_at="2020-01-01T00:00:00.000Z")
-    assert entry_truth(E1, own, later).verdict is Verdict.NEEDED, "a new registration is"
+    assert entry_verdict(E1, own, later).verdict is Verdict.NEEDED, "a new registration is"

@@ -1,4 +1,4 @@
-"""A look at a queue of any depth, in bounded memory, that gives everything back."""
+"""A browser reads a queue of any depth in bounded memory and returns everything."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from itertools import count
 
 import pytest
 
-from regworkers_core.cli.dlq_text import letter_document
+from regworkers_core.cli.dlq_text import message_document
 from regworkers_core.domain.dead_letter import fingerprint
 from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.ports import Outgoing, Received
-from regworkers_core.operations.dead_letters.groups import Groups, Trend, trend
-from regworkers_core.operations.dead_letters.letters import NOT_SHOWN, DeadMessage, read_message
-from regworkers_core.operations.dead_letters.looking import Ended, Look
-from regworkers_core.operations.dead_letters.moving import Mover
-from regworkers_core.operations.dead_letters.queues import DeadQueue
-from regworkers_core.operations.dead_letters.truth import Judged, Verdict
+from regworkers_core.operations.dead_letters.browse import Ended, QueueBrowser
+from regworkers_core.operations.dead_letters.model import NOT_SHOWN, DeadQueue, read_message
+from regworkers_core.operations.dead_letters.redrive import move
+from regworkers_core.operations.dead_letters.report import Causes, RedriveReport, Trend, trend
+from regworkers_core.operations.dead_letters.verdict import Assessed, Verdict
 from tests.operations.dead_letters.fakes import EndlessQueue, MemoryQueue
 from tests.operations.dead_letters.world import body
 
@@ -33,28 +32,24 @@ def message(number: int, cause: str = "") -> Received:
     return Received(f"m{number}", f"{RECEIPT}{number}", BODY, attributes, 1, 1_790_000_000.0 + number)
 
 
-def letter(number: int) -> DeadMessage:
-    return read_message(QUEUE, message(number))
-
-
-def group_all(queue: EndlessQueue) -> tuple[Groups, Look]:
-    groups = Groups()
-    with Look(queue, wait_seconds=0) as look:
-        for batch in look.batches():
+def group_all(queue: EndlessQueue) -> tuple[Causes, QueueBrowser]:
+    groups = Causes()
+    with QueueBrowser(queue, wait_seconds=0) as browser:
+        for batch in browser.batches():
             for each in batch:
                 groups.add(read_message(QUEUE, each))
-    return groups, look
+    return groups, browser
 
 
-def test_a_hundred_thousand_letters_are_grouped_in_one_look_and_all_given_back() -> None:
+def test_a_hundred_thousand_messages_are_counted_in_one_pass_and_all_returned() -> None:
     queue = EndlessQueue(100_000, message)
-    groups, look = group_all(queue)
-    assert look.complete and look.seen == queue.given_back == 100_000
+    groups, browser = group_all(queue)
+    assert browser.complete and browser.seen == queue.given_back == 100_000
     assert [group.messages for group in groups] == [14_286] * 5 + [14_285] * 2
-    assert queue.visibility_seconds > 100_000 / 50, "nothing comes a second time while the look lasts"
+    assert queue.visibility_seconds > 100_000 / 50, "nothing becomes visible again while the browser is open"
 
 
-def test_a_look_does_not_take_more_memory_the_more_it_sees() -> None:
+def test_memory_does_not_grow_with_the_number_of_messages() -> None:
     peaks = []
     for size in (2_000, 8_000):
         queue = EndlessQueue(size, message)
@@ -75,58 +70,58 @@ def test_a_look_does_not_take_more_memory_the_more_it_sees() -> None:
         ("RECEIVED_TOO_OFTEN", "no JSON", "drop"),
     ],
 )
-def test_the_command_of_a_cause_does_what_its_advice_says(reason: str, text: str, verb: str) -> None:
+def test_the_command_of_a_cause_matches_its_advice(reason: str, text: str, verb: str) -> None:
     (group,) = _grouped(Received("m1", RECEIPT, text, {"reason": reason}, 1, 1_790_000_000.0))
     assert f"dlq {verb} " in group.command
     assert ("then drop them" in group.advice) is (verb == "drop")
 
 
-def _grouped(*messages: Received) -> Groups:
-    groups = Groups()
+def _grouped(*messages: Received) -> Causes:
+    groups = Causes()
     for each in messages:
         groups.add(read_message(QUEUE, each))
     return groups
 
 
-def test_more_causes_than_anybody_reads_are_one_group_of_others() -> None:
-    groups = Groups(most=10)
+def test_causes_beyond_the_limit_are_counted_as_others() -> None:
+    groups = Causes(most=10)
     for number in range(50):
         groups.add(read_message(QUEUE, message(number, f"cause {number}")))
     assert len(groups) == 11 and sum(group.messages for group in groups) == 50
     assert max(groups, key=lambda group: group.messages).fingerprint == ""
 
 
-def test_a_look_that_takes_too_long_ends_before_its_messages_come_again() -> None:
+def test_a_slow_browser_stops_before_its_messages_become_visible_again() -> None:
     ticks = count()
     queue = EndlessQueue(1000, message)
-    with Look(queue, wait_seconds=0, clock=lambda: float(next(ticks))) as look:
-        seen = sum(len(batch) for batch in look.batches())
-    assert look.ended is Ended.TIME and 0 < seen < 1000
+    with QueueBrowser(queue, wait_seconds=0, clock=lambda: float(next(ticks))) as browser:
+        seen = sum(len(batch) for batch in browser.batches())
+    assert browser.ended is Ended.TIME and 0 < seen < 1000
     assert queue.given_back == seen
 
 
-def test_a_look_at_the_limit_of_messages_in_flight_says_so_and_gives_back() -> None:
+def test_a_browser_at_the_limit_of_messages_in_flight_reports_it_and_returns_them() -> None:
     queue = EndlessQueue(1000, message)
     queue.over_limit_at = 200
-    with Look(queue, wait_seconds=0) as look:
-        assert sum(len(batch) for batch in look.batches()) == 200
-    assert look.ended is Ended.IN_FLIGHT_LIMIT and queue.given_back == 200
+    with QueueBrowser(queue, wait_seconds=0) as browser:
+        assert sum(len(batch) for batch in browser.batches()) == 200
+    assert browser.ended is Ended.IN_FLIGHT_LIMIT and queue.given_back == 200
 
 
-def test_a_look_that_fails_half_way_gives_back_what_it_holds() -> None:
+def test_a_browser_that_fails_returns_the_messages_it_holds() -> None:
     queue = MemoryQueue(QUEUE.name, [message(number) for number in range(30)])
-    with pytest.raises(TransientFailure), Look(queue, wait_seconds=0, batch_messages=10) as look:
-        for _ in look.batches():
-            raise TransientFailure("mongo", "away")
+    with pytest.raises(TransientFailure), QueueBrowser(queue, wait_seconds=0, batch_messages=10) as browser:
+        for _ in browser.batches():
+            raise TransientFailure("mongo", "unavailable")
     assert len(queue.waiting) == 30 and not queue.hidden
 
 
-def test_what_is_settled_is_not_given_back() -> None:
+def test_settled_messages_are_not_returned() -> None:
     queue = MemoryQueue(QUEUE.name, [message(number) for number in range(30)])
-    with Look(queue, wait_seconds=0, batch_messages=10) as look:
-        for batch in look.batches():
+    with QueueBrowser(queue, wait_seconds=0, batch_messages=10) as browser:
+        for batch in browser.batches():
             queue.delete(batch[:3])
-            look.settled(batch[:3])
+            browser.settle(batch[:3])
     assert len(queue.waiting) == 21 and not queue.hidden
 
 
@@ -135,19 +130,21 @@ def test_only_what_the_source_confirmed_is_deleted() -> None:
     received = [read_message(QUEUE, each) for each in dead.receive(10, 0, 60)]
     source = MemoryQueue(QUEUE.source)
     source.refused = {1: False, 3: True}
-    moved = Mover(source, dead).move(received)
-    assert [each.id for each in moved.sent] == ["m0", "m2", "m4"]
-    assert (moved.unsent, moved.refused, moved.doubled) == (1, 1, 0)
+    report = RedriveReport(QUEUE, dry_run=False)
+    sent = move(received, source, dead, report)
+    assert [each.id for each in sent] == ["m0", "m2", "m4"]
+    assert (report.unsent, report.refused, report.doubled) == (1, 1, 0)
     assert sorted(each.message_id for each in dead.hidden.values()) == ["m1", "m3"]
 
 
-def test_one_that_was_sent_and_could_not_be_deleted_counts_as_doubled_not_as_lost() -> None:
+def test_a_sent_message_that_cannot_be_deleted_counts_as_doubled() -> None:
     dead = MemoryQueue(QUEUE.name, [message(0), message(1)])
     received = [read_message(QUEUE, each) for each in dead.receive(10, 0, 60)]
     dead.undeletable = {"m1"}
     source = MemoryQueue(QUEUE.source)
-    moved = Mover(source, dead).move(received)
-    assert (len(moved.sent), moved.doubled, len(source.sent), len(dead.hidden)) == (2, 1, 2, 1)
+    report = RedriveReport(QUEUE, dry_run=False)
+    sent = move(received, source, dead, report)
+    assert (len(sent), report.doubled, len(source.sent), len(dead.hidden)) == (2, 1, 2, 1)
 
 
 def test_a_send_comes_before_its_delete() -> None:
@@ -160,7 +157,7 @@ def test_a_send_comes_before_its_delete() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Mover(source, dead, on_step=interrupt).move([received])
+        move([received], source, dead, RedriveReport(QUEUE, dry_run=False), on_step=interrupt)
     assert len(source.sent) == 1 and len(dead.hidden) == 1
 
 
@@ -170,22 +167,22 @@ def test_a_message_without_attributes_was_moved_by_the_redrive_policy() -> None:
     assert found.fingerprint == read_message(QUEUE, Received("n", "s", "{}", {}, 1)).fingerprint
 
 
-def test_a_body_that_cannot_be_read_tells_why_and_nothing_of_itself() -> None:
+def test_an_unreadable_body_is_explained_and_not_shown() -> None:
     found = read_message(QUEUE, Received("m", "r", '{"type": "jane@example.com"}', {}, 1))
     assert found.unreadable == "field items is missing or malformed" and found.items == ()
 
 
 def test_a_trend_compares_two_windows() -> None:
-    told = [trend(*each) for each in ((0, 0), (0, 1), (10, 16), (10, 12), (10, 6))]
-    assert told == [Trend.UNKNOWN, Trend.RISING, Trend.RISING, Trend.STEADY, Trend.FALLING]
+    shown = [trend(*each) for each in ((0, 0), (0, 1), (10, 16), (10, 12), (10, 6))]
+    assert shown == [Trend.UNKNOWN, Trend.RISING, Trend.RISING, Trend.STEADY, Trend.FALLING]
 
 
-def test_a_revived_message_keeps_what_is_no_trace_of_its_failure() -> None:
+def test_a_redriven_message_keeps_attributes_that_do_not_describe_its_failure() -> None:
     found = read_message(QUEUE, Received("m", "r", BODY, {"attempt": "9", "reason": "X", "tenant": "t"}, 1))
     assert found.revived() == Outgoing(BODY.encode(), {"tenant": "t", "attempt": "1", "origin": "m"})
 
 
-def test_a_revived_message_knows_whose_part_it_is() -> None:
+def test_a_redriven_message_keeps_its_origin() -> None:
     found = read_message(QUEUE, Received("m", "r", BODY, {"origin": "first", "reason": "X"}, 1))
     assert found.revived().attributes == {"origin": "first", "attempt": "1"}
 
@@ -203,18 +200,18 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def documents(**attributes: str) -> str:
-    """All that is told of a letter with these attributes, alone and in its group."""
+    """Everything shown of a message with these attributes, alone and in its cause."""
     found = read_message(QUEUE, Received("m1", RECEIPT, BODY, attributes, 1, 1_790_000_000.0))
-    groups = Groups()
+    groups = Causes()
     groups.add(found)
-    judged = Judged(found, [], Verdict.NEEDED)
-    shown = letter_document(judged, whole=True)
+    assessed = Assessed(found, [], Verdict.NEEDED)
+    shown = message_document(assessed, whole=True)
     return repr((shown, [group.as_dict() for group in groups]))
 
 
-def test_what_a_worker_wrote_of_a_failure_is_shown() -> None:
-    told = documents(**OURS, correlationId="c-1", traceparent=PARENT)
-    assert all(repr(value) in told for value in (*OURS.values(), "c-1", PARENT)) and NOT_SHOWN not in told
+def test_attributes_that_a_worker_wrote_are_shown() -> None:
+    shown = documents(**OURS, correlationId="c-1", traceparent=PARENT)
+    assert all(repr(value) in shown for value in (*OURS.values(), "c-1", PARENT)) and NOT_SHOWN not in shown
 
 
 @pytest.mark.parametrize(
@@ -228,21 +225,21 @@ def test_what_a_worker_wrote_of_a_failure_is_shown() -> None:
         {"correlationId": PLANTED, "traceparent": PLANTED, "tenant": PLANTED},
     ],
 )
-def test_what_anybody_may_have_written_is_not_shown(forged: dict[str, str]) -> None:
-    told = documents(**{**OURS, **forged})
-    assert "planted" not in told.lower() and "x1b" not in told
+def test_attributes_that_any_sender_can_write_are_not_shown(forged: dict[str, str]) -> None:
+    shown = documents(**{**OURS, **forged})
+    assert "planted" not in shown.lower() and "x1b" not in shown
 
 
-def test_causes_of_others_are_told_apart_without_being_shown() -> None:
-    groups = Groups()
+def test_causes_of_other_senders_are_distinguished_without_being_shown() -> None:
+    groups = Causes()
     for error in ("a", "b", "b"):
         groups.add(read_message(QUEUE, message(1, error)))
     assert [group.messages for group in groups] == [2, 1]
     assert {(group.reason, group.error) for group in groups} == {("INVALID_ENTRY", NOT_SHOWN)}
 
 
-def test_names_of_fields_that_ours_could_not_have_are_not_shown() -> None:
+def test_field_names_that_ours_cannot_have_are_not_shown() -> None:
     text = '{"type": "entries.replicate", "version": 1, "items": [{"pk": 1, "fan@planted.example.org": 2}]}'
     found = read_message(QUEUE, Received("m1", RECEIPT, text, OURS, 1))
-    document = letter_document(Judged(found, [], Verdict.UNREADABLE), whole=True)
+    document = message_document(Assessed(found, [], Verdict.UNREADABLE), whole=True)
     assert document["bodyFields"] == ["pk"]

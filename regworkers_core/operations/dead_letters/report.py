@@ -1,0 +1,390 @@
+"""Dead letters by cause: how many, since when, whether they increase, what helps; and what a redrive did about them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from shlex import quote
+from typing import Any
+
+from regworkers_core.domain.messages import MessageType
+from regworkers_core.domain.reasons import Reason
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.operations.dead_letters.browse import (
+    OnProgress,
+    Seen,
+    matching,
+    never,
+    no_progress,
+    open_browser,
+)
+from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, DeadQueue
+from regworkers_core.operations.dead_letters.verdict import SETTLED, Assess, Assessed, Verdict
+from regworkers_core.runtime import Runtime
+
+# More causes than an operator reads; what exceeds them is counted as one cause without a fingerprint.
+MOST_CAUSES = 500
+OTHERS = ""
+_EXAMPLES = 3
+_TREND_SECONDS = 3600.0
+# Failures of the last hour relative to the hour before; a smaller change is noise.
+_RISING, _FALLING = 1.5, 1 / 1.5
+
+
+class Trend(StrEnum):
+    """Failures of the last hour against the hour before; `unknown` if the history has none of this cause."""
+
+    RISING = "rising"
+    STEADY = "steady"
+    FALLING = "falling"
+    UNKNOWN = "unknown"
+
+
+def trend(before: int, recent: int) -> Trend:
+    """Compare two windows of equal length."""
+    if not before and not recent:
+        return Trend.UNKNOWN
+    if recent > before * _RISING:
+        return Trend.RISING
+    return Trend.FALLING if recent < before * _FALLING else Trend.STEADY
+
+
+@dataclass(slots=True)
+class Cause:
+    """The messages of one cause in one queue. Times are epoch seconds. `verdicts` counts assessed messages,
+    `fail_again` those that would certainly fail again, `attempted` those beyond their first attempt.
+    """
+
+    queue: DeadQueue
+    fingerprint: str
+    reason: str
+    error: str
+    messages: int = 0
+    items: int = 0
+    first_seen: float | None = None
+    last_seen: float | None = None
+    examples: list[str] = field(default_factory=list)
+    verdicts: Counter[Verdict] = field(default_factory=Counter)
+    fail_again: int = 0
+    unreadable: int = 0
+    attempted: int = 0
+    trend: Trend = Trend.UNKNOWN
+
+    def add(self, message: DeadMessage, assessed: Assessed | None = None) -> None:
+        self.messages += 1
+        self.items += len(message.items)
+        self.unreadable += message.unreadable is not None
+        self.attempted += message.attempt > 1
+        if message.first_failed is not None:
+            self.first_seen = min(message.first_failed, self.first_seen or message.first_failed)
+        if message.last_failed is not None:
+            self.last_seen = max(message.last_failed, self.last_seen or message.last_failed)
+        if len(self.examples) < _EXAMPLES:
+            self.examples.append(next((item.id for item in message.items if item.id), message.id))
+        if assessed is not None:
+            self.verdicts[assessed.verdict] += 1
+            self.fail_again += assessed.fails_again
+
+    @property
+    def droppable(self) -> int:
+        return sum(self.verdicts[verdict] for verdict in SETTLED)
+
+    @property
+    def sendable(self) -> int:
+        """Messages that a redrive sends: those that may be needed and can be read."""
+        return self.messages - self.droppable - self.unreadable
+
+    @property
+    def command(self) -> str:
+        """The command to run once the cause is fixed."""
+        queue = quote(self.queue.source)
+        cause = f" --fingerprint {self.fingerprint}" if self.fingerprint else ""
+        if self.unreadable == self.messages:
+            return f"regworkers dlq drop {queue}{cause} --verdict unreadable"
+        if self.reason in _SENDER_REASONS:
+            return f"regworkers dlq drop {queue}{cause} --verdict unreadable --verdict unknown"
+        if self.verdicts and self.droppable == self.messages:
+            return f"regworkers dlq drop {queue}{cause}"
+        return f"regworkers dlq redrive {queue}{cause}"
+
+    @property
+    def advice(self) -> str:
+        if self.unreadable == self.messages and self.reason == Reason.INVALID_ENTRY:
+            return "replication refuses their keys: correct the items in the table, then drop them; a copy is kept"
+        if self.unreadable == self.messages and self.reason not in _SENDER_REASONS:
+            return "these cannot be read: find their sender, then drop them; a copy is kept"
+        if self.queue.kind is MessageType.NOTIFY and self.reason == Reason.RECEIVED_TOO_OFTEN:
+            return "the mailer did not accept these: ask its operators, then redrive; it drops repeats by key"
+        return _ADVICE.get(self.reason, "read an example with `regworkers dlq show`")
+
+    def as_dict(self) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "queue": self.queue.name,
+            "fingerprint": self.fingerprint or None,
+            "reason": self.reason,
+            "error": self.error,
+            "messages": self.messages,
+            "items": self.items,
+            "firstSeen": None if self.first_seen is None else iso(self.first_seen),
+            "lastSeen": None if self.last_seen is None else iso(self.last_seen),
+            "trend": self.trend.value,
+            "examples": list(self.examples),
+            "advice": self.advice,
+            "command": self.command,
+        }
+        if self.verdicts:
+            found["verdicts"] = {verdict.value: self.verdicts[verdict] for verdict in Verdict}
+            found["failAgain"] = self.fail_again
+        return found
+
+
+# Failures of the message's sender: nothing on this side makes the message valid.
+_SENDER_REASONS = frozenset({Reason.INVALID_BODY, Reason.MISSING_KEY, Reason.UNKNOWN_TYPE})
+_ADVICE: Mapping[str, str] = {
+    Reason.INVALID_ENTRY: "correct the entries in the demand table with a higher version: that change replicates",
+    Reason.DUPLICATE_KEY: "two entries claim one value of a unique index: correct one of them, then redrive",
+    Reason.INVALID_EVENT: "correct the writer of these events, or publish the schema that allows them, then redrive",
+    Reason.ATTEMPTS_EXHAUSTED: "the cause may be over: redrive, the canaries show it",
+    Reason.RECEIVED_TOO_OFTEN: "workers died on these: read the drains' logs, then redrive, the canaries show it",
+    Reason.DEFECT: "the code has a defect where the error says: deploy a version without it, then redrive",
+    Reason.KILLED: "workers die of these: find out why with one of them, deploy the fix, then redrive",
+    Reason.INVALID_BODY: "the sender of these breaks the contract: correct it, then drop them",
+    Reason.MISSING_KEY: "the sender of these breaks the contract: correct it, then drop them",
+    Reason.UNKNOWN_TYPE: "sent to the wrong queue: correct the sender, then drop them",
+    Reason.UNSUPPORTED_VERSION: "the sender is newer than these workers: deploy the workers, then redrive",
+    Reason.RESULT_MISMATCH: "the chunk is not part of the committed result: check the draw before any redrive",
+    Reason.KEY_CONFLICT: "what is stored contradicts the plan: check the draw before any redrive",
+    Reason.CODE_CONFLICT: "codes were claimed by another process: check the market's codes, then redrive",
+    Reason.COUNT_MISMATCH: "the counts of the draw do not agree: check the draw before any redrive",
+    Reason.SERVICE_REFUSED: "a service refused these: check it (`regworkers service check`), then redrive",
+}
+
+
+class Causes:
+    """A bounded table of causes."""
+
+    def __init__(self, most: int = MOST_CAUSES) -> None:
+        self._most = most
+        self._causes: dict[tuple[str, str], Cause] = {}
+
+    def add(self, message: DeadMessage, assessed: Assessed | None = None) -> None:
+        key = (message.queue.name, message.fingerprint)
+        if key not in self._causes and len(self._causes) >= self._most:
+            key = (message.queue.name, OTHERS)
+        if key not in self._causes:
+            named = ("several", "") if key[1] == OTHERS else (message.reason, message.error)
+            self._causes[key] = Cause(message.queue, key[1], *named)
+        self._causes[key].add(message, assessed)
+
+    def add_all(self, messages: Sequence[DeadMessage], assess: Assess | None) -> list[Assessed]:
+        """Returns what `assess` found of each message, nothing without it."""
+        assessed = assess(messages) if assess is not None and messages else []
+        for number, message in enumerate(messages):
+            self.add(message, assessed[number] if assessed else None)
+        return assessed
+
+    def read_trends(self, runtime: Runtime, queue: DeadQueue, now: float) -> None:
+        """Compare the failures that the history recorded in the last two hours."""
+        if not any(cause.queue == queue for cause in self):
+            return
+        middle, begin = iso(now - _TREND_SECONDS), iso(now - 2 * _TREND_SECONDS)
+        history = runtime.dead_letter_history
+        before = history.failures(queue.source, begin, middle)
+        # One minute ahead, so that what fails at this moment counts.
+        recent = history.failures(queue.source, middle, iso(now + 60))
+        for cause in self:
+            if cause.queue == queue and cause.fingerprint:
+                cause.trend = trend(before[cause.fingerprint], recent[cause.fingerprint])
+
+    def get(self, message: DeadMessage) -> Cause | None:
+        name = message.queue.name
+        return self._causes.get((name, message.fingerprint)) or self._causes.get((name, OTHERS))
+
+    def knows(self, message: DeadMessage) -> bool:
+        """Whether the message's cause has a row of its own."""
+        return (message.queue.name, message.fingerprint) in self._causes
+
+    def total(self, number: str) -> int:
+        return sum(getattr(cause, number) for cause in self)
+
+    def __iter__(self) -> Iterator[Cause]:
+        """The largest first."""
+        return iter(sorted(self._causes.values(), key=lambda cause: (-cause.messages, cause.fingerprint)))
+
+    def __len__(self) -> int:
+        return len(self._causes)
+
+
+def count_causes(
+    runtime: Runtime,
+    queues: Sequence[DeadQueue],
+    choice: Choice,
+    *,
+    assess: Assess | None = None,
+    stopped: Callable[[], bool] = never,
+    on_progress: OnProgress = no_progress,
+) -> tuple[Causes, Seen]:
+    """Causes with their trends; with `assess` also the verdict on every message."""
+    causes, seen, now = Causes(), Seen(), runtime.clock()
+    for queue in queues:
+        with open_browser(runtime, queue, stopped=stopped) as browser:
+            for messages in matching(browser, queue, choice, now, on_progress):
+                seen.fitting += len(messages)
+                causes.add_all(messages, assess)
+        seen.add(queue, browser)
+        causes.read_trends(runtime, queue, now)
+    return causes, seen
+
+
+class CanaryOutcome(StrEnum):
+    """The rest of a cause follows only after PASSED and NONE. NOT_TAKEN: the queue accepted none of the canaries."""
+
+    PASSED = "passed"
+    FAILED_AGAIN = "failed again"
+    FAILED_OTHERWISE = "failed otherwise"
+    UNANSWERED = "unanswered"
+    NOT_TAKEN = "not taken"
+    NONE = "none"
+
+
+FOLLOWS = frozenset({CanaryOutcome.PASSED, CanaryOutcome.NONE})
+
+
+class RedriveEnded(StrEnum):
+    """UNFINISHED: more than one pass could take, or SQS gave up; run it again. STOPPED: by a signal."""
+
+    COUNTED = "counted"
+    DONE = "done"
+    UNFINISHED = "unfinished"
+    STOPPED = "stopped"
+
+
+@dataclass(slots=True)
+class RedriveReport:
+    """`canaries` and `sent` are by fingerprint; `moved_by_sqs` messages are in addition to `sent`. Of those sent,
+    `doubled` could not be deleted and will be met again. `refused` can never be sent, `unsent` could not be now.
+    `closed` documents of the history were settled by their verdict.
+    """
+
+    queue: DeadQueue
+    dry_run: bool
+    groups: Causes = field(default_factory=Causes)
+    seen: Seen = field(default_factory=Seen)
+    canaries: dict[str, CanaryOutcome] = field(default_factory=dict)
+    sent: Counter[str] = field(default_factory=Counter)
+    moved_by_sqs: int = 0
+    doubled: int = 0
+    refused: int = 0
+    unsent: int = 0
+    closed: int = 0
+    mover: str = "own"
+    trouble: str = ""
+    ended: RedriveEnded = RedriveEnded.UNFINISHED
+
+    @property
+    def sent_messages(self) -> int:
+        return self.sent.total() + self.moved_by_sqs
+
+    def canary(self, cause: Cause) -> CanaryOutcome:
+        return self.canaries.get(cause.fingerprint, CanaryOutcome.NONE)
+
+    @property
+    def stopped_causes(self) -> dict[str, CanaryOutcome]:
+        return {cause: outcome for cause, outcome in self.canaries.items() if outcome not in FOLLOWS}
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything that should be sent was sent (in a dry run: counted)."""
+        if self.dry_run:
+            return self.ended is RedriveEnded.COUNTED
+        return self.ended is RedriveEnded.DONE and not (self.stopped_causes or self.unsent or self.refused)
+
+    def can_move_whole(self, choice: Choice) -> bool:
+        """Whether SQS may move the queue itself: it cannot leave anything out, and does not reset attempts."""
+        return (
+            choice.is_everything
+            and not self.seen.partly
+            and not self.seen.hidden
+            and all(
+                cause.fingerprint != OTHERS
+                and cause.sendable == cause.messages
+                and not cause.attempted
+                and self.canary(cause) in FOLLOWS
+                for cause in self.groups
+            )
+        )
+
+    @property
+    def advice(self) -> str:
+        lines = []
+        sendable, droppable = self.groups.total("sendable"), self.groups.total("droppable")
+        unreadable = self.groups.total("unreadable")
+        name = quote(self.queue.source)
+        if self.dry_run and sendable:
+            lines.append(
+                f"nothing was sent: add --yes to send {sendable} messages, canaries of each cause first"
+            )
+        for cause, outcome in self.stopped_causes.items():
+            lines.append(f"{cause}: {_STOPPED[outcome].format(queue=name)}")
+        if self.ended is RedriveEnded.UNFINISHED or (self.ended is RedriveEnded.STOPPED and not self.dry_run):
+            lines.append("run it again: it continues with what is still there")
+        if self.unsent:
+            lines.append(f"{self.unsent} messages could not be sent now and are still there")
+        if droppable:
+            lines.append(f"{droppable} messages are superseded or gone: `regworkers dlq drop {name}`")
+        if again := self.groups.total("fail_again") - unreadable:
+            lines.append(f"{again} messages would fail again: fix what they are about first")
+        if unreadable:
+            lines.append(
+                f"{unreadable} bodies cannot be read and are not sent: `regworkers dlq drop {name} --verdict "
+                "unreadable`"
+            )
+        return "\n".join(lines)
+
+    def numbers(self) -> dict[str, Any]:
+        """What the record of the action keeps."""
+        return {
+            "ended": self.ended.value,
+            "seen": self.seen.messages,
+            "sent": self.sent_messages,
+            "mover": self.mover,
+            "doubled": self.doubled,
+            "refused": self.refused,
+            "unsent": self.unsent,
+            "closed": self.closed,
+            "stoppedCauses": {cause: outcome.value for cause, outcome in self.stopped_causes.items()},
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        groups = [
+            {
+                **cause.as_dict(),
+                "sendable": cause.sendable,
+                "sent": self.sent[cause.fingerprint],
+                "canary": self.canary(cause).value,
+            }
+            for cause in self.groups
+        ]
+        return {
+            "queue": self.queue.name,
+            "to": self.queue.source,
+            "dryRun": self.dry_run,
+            **self.numbers(),
+            "hidden": self.seen.hidden,
+            "partly": self.seen.partly,
+            "groups": groups,
+            "trouble": self.trouble or None,
+            "advice": self.advice,
+        }
+
+
+_STOPPED = {
+    CanaryOutcome.UNANSWERED: "no worker took the canaries in time, so the rest stays: is a drain of {queue} running?",
+    CanaryOutcome.NOT_TAKEN: "{queue} did not take the canaries, so the rest stays: run it again later",
+    CanaryOutcome.FAILED_AGAIN: "the same failure came back, so the rest stays: fix the cause first",
+    CanaryOutcome.FAILED_OTHERWISE: (
+        "the canaries failed for another reason, so the rest stays: `regworkers dlq groups`"
+    ),
+}

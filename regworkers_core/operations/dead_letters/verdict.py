@@ -1,0 +1,243 @@
+"""Whether a dead letter is still needed: each message is compared with the stores as they are now.
+
+An entry is read from the replica and, consistently, from the demand table; a chunk from its plan; a message to a fan
+from the outbox; an event is validated against its schema. Where nothing can be read, the verdict is `unknown`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from regworkers_core.adapters.mongo.entry_documents import UNSTORABLE, Stored, same_content
+from regworkers_core.adapters.mongo.outbox import RowStatus
+from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.messages import MessageType
+from regworkers_core.domain.order import is_erased, lenient_order
+from regworkers_core.domain.reasons import PermanentFailure
+from regworkers_core.domain.selection import Chunk
+from regworkers_core.operations.dead_letters.model import DeadMessage, Item
+from regworkers_core.runtime import Runtime
+
+
+class Verdict(StrEnum):
+    """`superseded` and `gone` may be dropped without loss; the body of an `unreadable` message says nothing.
+
+    In order of severity: a message takes the most severe verdict of its items.
+    """
+
+    NEEDED = "needed"
+    UNKNOWN = "unknown"
+    UNREADABLE = "unreadable"
+    SUPERSEDED = "superseded"
+    GONE = "gone"
+
+
+_SEVERITY = tuple(Verdict)
+SETTLED = frozenset({Verdict.SUPERSEDED, Verdict.GONE})
+# Queues whose messages have a stored state that says when they are settled.
+PROVABLE = frozenset({MessageType.REPLICATE, MessageType.ASSIGN})
+WORDS: Mapping[Verdict, str] = {
+    Verdict.NEEDED: "still needed",
+    Verdict.UNKNOWN: "cannot tell",
+    Verdict.UNREADABLE: "cannot be read",
+    Verdict.SUPERSEDED: "superseded, safe to drop",
+    Verdict.GONE: "gone, safe to drop",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ItemVerdict:
+    """`fails_again`: what was refused has not changed, so a redrive cannot help."""
+
+    verdict: Verdict
+    why: str
+    fails_again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Assessed:
+    """A message with the verdict on each of its items."""
+
+    message: DeadMessage
+    items: Sequence[ItemVerdict]
+    verdict: Verdict
+
+    @property
+    def why(self) -> str:
+        """The reason of the item that decides."""
+        return next((item.why for item in self.items if item.verdict is self.verdict), "")
+
+    def may_be_needed_beyond(self, campaign_id: str) -> bool:
+        """Whether an item of another campaign, or of none that can be read, is neither superseded nor gone."""
+        return any(
+            found.verdict not in SETTLED and item.campaign_id != campaign_id
+            for item, found in zip(self.message.items, self.items, strict=False)
+        )
+
+    @property
+    def fails_again(self) -> bool:
+        return self.message.unreadable is not None or any(item.fails_again for item in self.items)
+
+
+# Assesses messages and keeps their order. Raises TransientFailure when a store cannot be read.
+Assess = Callable[[Sequence[DeadMessage]], list[Assessed]]
+
+
+class Assessor:
+    """`Assess` over the runtime's stores. `refusal` says why an event does not match its schema, None if it does."""
+
+    def __init__(self, runtime: Runtime, refusal: Callable[[Any], PermanentFailure | None]) -> None:
+        self._runtime, self._refusal = runtime, refusal
+
+    def __call__(self, messages: Sequence[DeadMessage]) -> list[Assessed]:
+        known: dict[int, ItemVerdict] = {}
+        for kind in {message.queue.kind for message in messages}:
+            items = [
+                item
+                for message in messages
+                if message.queue.kind is kind
+                for item in message.items
+                if item.subject is not None
+            ]
+            if items:
+                known.update(self._read(kind, items))
+        return [_assessed(message, known) for message in messages]
+
+    def entries(self, keys: Sequence[EntryKey]) -> dict[EntryKey, ItemVerdict]:
+        """Reads the replica first, then the source: an entry that is just being saved never counts as gone."""
+        distinct = list(dict.fromkeys(keys))
+        stored = self._runtime.replica.get(distinct)
+        source = self._runtime.demand_table.get(distinct)
+        return {key: entry_verdict(key, source.get(key), stored.get(key)) for key in distinct}
+
+    def _read(self, kind: MessageType, items: Sequence[Item]) -> dict[int, ItemVerdict]:
+        """By the identity of each item: two messages may hold equal ones."""
+        match kind:
+            case MessageType.REPLICATE:
+                keys = {id(item): item.subject for item in items if isinstance(item.subject, EntryKey)}
+                entries = self.entries(list(keys.values()))
+                return {name: entries[key] for name, key in keys.items()}
+            case MessageType.ASSIGN:
+                chunks = self._runtime.chunks.get(sorted({item.id for item in items}))
+                return {
+                    id(item): chunk_verdict(item.subject, chunks.get(item.id))
+                    for item in items
+                    if isinstance(item.subject, Chunk)
+                }
+            case MessageType.NOTIFY:
+                return self._notifications(items)
+            case MessageType.PUBLISH:
+                return {id(item): event_verdict(self._refusal(item.subject)) for item in items}
+
+    def _notifications(self, items: Sequence[Item]) -> dict[int, ItemVerdict]:
+        """Reads the rows once, and once the draw of each of their campaigns."""
+        rows = {
+            row["_id"]: row
+            for row in self._runtime.outbox.rows(sorted({str(item.subject) for item in items}))
+        }
+        named = {row["campaignId"] for row in rows.values() if "campaignId" in row}
+        draws = {name: self._runtime.draws.light(name) for name in named}
+
+        def changed_by(row: Mapping[str, Any] | None) -> str | None:
+            draw = draws.get(row.get("campaignId", "")) if row else None
+            if row is None or draw is None:
+                return None
+            if draw.annulled:
+                return "the annulment of the draw"
+            phase = draw.phases.get(row.get("heldFor", 0))
+            return f"phase {phase.phase}" if phase is not None and "confirmedAt" in phase.fields else None
+
+        found = {id(item): rows.get(str(item.subject)) for item in items}
+        return {name: notification_verdict(row, changed_by(row)) for name, row in found.items()}
+
+
+def entry_verdict(key: EntryKey, item: Mapping[str, Any] | None, stored: Stored | None) -> ItemVerdict:
+    """`item` is the entry in the demand table, `stored` the one in the replica."""
+    live = stored is not None and stored.fields is not None
+    if (
+        item is not None
+        and stored is not None
+        and is_erased(lenient_order(item).created_at, stored.erased_at)
+    ):
+        return ItemVerdict(
+            Verdict.GONE, "the fan was erased: `regworkers erase --pending` removes the source's entry"
+        )
+    if item is None:
+        if live:
+            return ItemVerdict(Verdict.NEEDED, "the replica still holds an entry that was removed")
+        return ItemVerdict(Verdict.GONE, "the entry is neither in the source nor in the replica")
+    try:
+        entry = Entry.parse(key, item)
+        same = stored is not None and same_content(entry.fields, stored.fields) if live else False
+    except PermanentFailure as failure:
+        return ItemVerdict(Verdict.NEEDED, f"the source is not corrected: {failure.error}", fails_again=True)
+    except UNSTORABLE:
+        return ItemVerdict(
+            Verdict.NEEDED, "the source is not corrected: MongoDB cannot hold it", fails_again=True
+        )
+    if stored is None:
+        return ItemVerdict(Verdict.NEEDED, "the replica does not have the entry")
+    if not live:
+        if stored.order >= entry.order:
+            return ItemVerdict(
+                Verdict.NEEDED, "a tombstone hides the entry: `regworkers reconcile --repair` removes it"
+            )
+        return ItemVerdict(Verdict.NEEDED, "the replica has a tombstone of an earlier life of the entry")
+    if stored.order > entry.order:
+        return ItemVerdict(Verdict.SUPERSEDED, "the replica holds a newer state than the source")
+    if stored.order < entry.order or not same:
+        return ItemVerdict(Verdict.NEEDED, "the replica holds an older state")
+    if entry.needs_replication:
+        return ItemVerdict(Verdict.NEEDED, "the replica holds the state, its event and flag are still due")
+    return ItemVerdict(Verdict.SUPERSEDED, "source and replica hold the same state")
+
+
+def chunk_verdict(chunk: Chunk, row: Mapping[str, Any] | None) -> ItemVerdict:
+    """`row` is the chunk as planned."""
+    if row is None:
+        return ItemVerdict(Verdict.GONE, "no such chunk is planned")
+    if (row["first"], row["last"], row["resultHash"]) != (chunk.first, chunk.last, chunk.result_hash):
+        return ItemVerdict(Verdict.GONE, "the plan has another chunk of this number")
+    if "doneAt" in row:
+        return ItemVerdict(Verdict.SUPERSEDED, "the chunk is done")
+    return ItemVerdict(Verdict.NEEDED, "the chunk is not done")
+
+
+def notification_verdict(row: Mapping[str, Any] | None, changed_by: str | None = None) -> ItemVerdict:
+    """`row` is the message in the outbox; `changed_by` names what made its content wrong."""
+    if row is None:
+        return ItemVerdict(Verdict.GONE, "the outbox has no such message")
+    if changed_by is not None:
+        return ItemVerdict(Verdict.SUPERSEDED, f"{changed_by} superseded it")
+    if row["status"] == RowStatus.SUPERSEDED:
+        return ItemVerdict(Verdict.SUPERSEDED, "the outbox has superseded it and will not send it")
+    if row["status"] == RowStatus.SENT:
+        return ItemVerdict(
+            Verdict.UNKNOWN, "the mailer had it and drops repeats by key; only it knows what it sent"
+        )
+    return ItemVerdict(Verdict.SUPERSEDED, "the outbox has not sent it yet, and will")
+
+
+def event_verdict(refused: PermanentFailure | None) -> ItemVerdict:
+    """An event may be sent any number of times: readers drop repeats by id."""
+    if refused is not None:
+        return ItemVerdict(Verdict.NEEDED, f"the schema refuses it: {refused.error}", fails_again=True)
+    return ItemVerdict(Verdict.NEEDED, "the event matches its schema and was not published by this message")
+
+
+def _assessed(message: DeadMessage, known: Mapping[int, ItemVerdict]) -> Assessed:
+    if message.unreadable is not None:
+        why = ItemVerdict(Verdict.UNREADABLE, message.unreadable, fails_again=True)
+        return Assessed(message, [why], Verdict.UNREADABLE)
+    verdicts = [
+        known.get(id(item))
+        or ItemVerdict(Verdict.UNKNOWN, f"it names nothing to read: {item.problem}", fails_again=True)
+        for item in message.items
+    ]
+    if not verdicts:
+        return Assessed(message, [ItemVerdict(Verdict.GONE, "it carries no item")], Verdict.GONE)
+    return Assessed(message, verdicts, min((each.verdict for each in verdicts), key=_SEVERITY.index))
