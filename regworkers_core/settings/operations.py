@@ -167,7 +167,8 @@ class HousekeepingSettings(Section):
     """After how many days what is over is deleted. Empty: never."""
 
     # Of a campaign whose draw is over: from the moment its last phase is COMPLETED, or its draw annulled. No top-up is
-    # possible once pipeline files, outbox, selections or codes are gone.
+    # possible once pipeline files, outbox, selections or codes are gone. Claims of a campaign that is CLOSED and was
+    # never drawn: from the end of its registration.
     claims_days: int | None = Field(90, ge=1)
     pipeline_days: int | None = Field(180, ge=1)
     outbox_days: int | None = Field(365, ge=1)

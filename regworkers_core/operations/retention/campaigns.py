@@ -4,6 +4,9 @@ The period of each kind begins when the last phase is COMPLETED, or the draw ann
 When it is over, that is decided once in the `draws` document, under the draw's lease: from then on no top-up can begin.
 Then the data is marked, and MongoDB and DynamoDB delete it by their TTL; files are deleted, and the bucket's lifecycle
 takes their versions.
+
+Claims keep an entry from being made twice, and no draw reads them. So those of a campaign that is CLOSED and was never
+drawn go as well, counted from the end of its registration; nothing is decided with that, and it can still be drawn.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from functools import partial
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseStatus, lease_name
 from regworkers_core.adapters.mongo.expiring import expire_by_prefix, expire_codes
+from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.held_lease import LeaseBusy, held_lease
 from regworkers_core.operations.retention.results import Part, Tidied
@@ -26,13 +30,14 @@ _DAY_SECONDS = 24 * 3600.0
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """`mark` marks (or deletes) what a campaign has of it and yields how much, a call at a time; `must_be_delivered`:
-    not as long as messages wait.
+    not as long as messages wait; `needs_no_draw`: once registration is over, nothing needs it.
     """
 
     name: str
     days: float | None
     mark: Callable[[str, float], Iterator[int]]
     must_be_delivered: bool = False
+    needs_no_draw: bool = False
 
 
 def parts(runtime: Runtime) -> Iterator[Part]:
@@ -47,7 +52,7 @@ def parts(runtime: Runtime) -> Iterator[Part]:
         return mark
 
     for kind in (
-        _Kind("claims", settings.claims_days, partial(_claims, runtime)),
+        _Kind("claims", settings.claims_days, partial(_claims, runtime), needs_no_draw=True),
         _Kind("pipeline", settings.pipeline_days, partial(_pipeline, runtime)),
         _Kind("outbox", settings.outbox_days, by_prefix("outbox"), must_be_delivered=True),
         _Kind("selections", settings.selections_days, by_prefix("selections", "selection_chunks")),
@@ -83,7 +88,20 @@ def _tidy(runtime: Runtime, kind: _Kind, dry_run: bool) -> Tidied:
             marked += _expire(runtime, kind, record.campaign_id, days)
         except (LeaseBusy, Fenced):
             notes.append(f"{record.campaign_id} is left for the next time: another run works on its draw")
+    for campaign_id in _never_drawn(runtime, days) if kind.needs_no_draw else ():
+        over += 1
+        notes.append(f"{campaign_id} is closed and was never drawn")
+        if not dry_run:
+            marked += sum(kind.mark(campaign_id, runtime.clock()))
     return Tidied(kind.name, days, over, marked, note="; ".join(notes))
+
+
+def _never_drawn(runtime: Runtime, days: float) -> Iterator[str]:
+    """Campaigns whose registration ended so long ago, and whose draw never began: it cannot be opened again."""
+    before = iso(runtime.clock() - days * _DAY_SECONDS)
+    for campaign in runtime.campaigns.list(CampaignStatus.CLOSED):
+        if campaign.takes_entries_until < before:
+            yield campaign.campaign_id
 
 
 def _expire(runtime: Runtime, kind: _Kind, campaign_id: str, days: float) -> int:

@@ -11,6 +11,7 @@ import pytest
 
 from regworkers_core.adapters.aws.attribute_values import attributes, plain_item
 from regworkers_core.adapters.mongo.draws import lease_name
+from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.held_lease import held_lease
@@ -20,6 +21,7 @@ from regworkers_core.operations.retention.results import Tidied
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
+from tests.support.campaigns import advance_to, create
 from tests.support.runtimes import new_runtime, remove_namespace
 from tests.support.shared import emptied
 
@@ -131,12 +133,38 @@ def test_each_kind_of_data_goes_once_its_period_is_over(runtime: Runtime, days: 
     assert not any(part.over for part in tidy(runtime).values()), "what is marked is not looked at again"
 
 
-def test_an_open_phase_stops_the_periods_and_its_end_begins_them_anew(runtime: Runtime) -> None:
+def test_an_open_phase_stops_the_periods_and_its_end_begins_them_again(runtime: Runtime) -> None:
     plant(runtime, "topped-up", done(99), {})
     plant(runtime, "topped-up-and-over", done(99), done(11))
     tidy(runtime)
     assert marked(runtime, "topped-up") == set()
     assert marked(runtime, "topped-up-and-over") == {"claims"}
+
+
+@pytest.mark.parametrize(
+    ("status", "days", "gone"),
+    [
+        (CampaignStatus.OPEN, 99, set()),
+        (CampaignStatus.CLOSED, 9, set()),
+        (CampaignStatus.CLOSED, 99, {"claims"}),
+        (CampaignStatus.PROCESSING, 99, set()),
+    ],
+)
+def test_claims_of_a_campaign_that_was_closed_and_never_drawn_go_from_its_closing(
+    runtime: Runtime, status: CampaignStatus, days: int, gone: set[str]
+) -> None:
+    plant(runtime, "called-off")
+    runtime.database["draws"].delete_many({})
+    create(runtime, "called-off", closesAt=ago(days))
+    advance_to(runtime, "called-off", status)
+    counted = tidy(runtime, dry_run=True)
+    assert {name for name, part in counted.items() if part.over} == gone
+    assert marked(runtime, "called-off") == set(), "a dry run marks nothing"
+    done = tidy(runtime)
+    assert sum(part.deleted for part in done.values()) == len(gone)
+    assert ("called-off is closed and was never drawn" in done["claims"].note) is bool(gone)
+    assert marked(runtime, "called-off") == gone, "a draw may follow, and needs its codes"
+    assert not any(part.deleted for part in tidy(runtime).values())
 
 
 def test_messages_that_wait_keep_their_rows(runtime: Runtime) -> None:
