@@ -274,7 +274,8 @@ def _tell(report: ListReport, file: Path | None, form: Format) -> None:
     told = [report.advice or ""]
     if report.rejected and not report.stopped:
         told.append(
-            f"{report.rejected.total()} lines were rejected, see {report.rejects_file}; all others count"
+            f"{report.rejected.total():,} of {report.lines:,} lines were rejected and left out: see"
+            f" {report.rejects_file}"
         )
     if advice := "\n".join(filter(None, told)):
         document["advice"] = advice

@@ -22,7 +22,7 @@ PAGES = sorted(
     [*(PROJECT_ROOT / "docs").rglob("*.md"), PROJECT_ROOT / "README.md", PROJECT_ROOT / "deploy/README.md"]
 )
 _FENCE = re.compile(r"^ *```(\w+)[^\n]*\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-# `echo '{...}' > /tmp/x.json`, and the job that takes the file.
+# `echo '{...}' > x.json`, and the job that takes the file.
 _WRITTEN = re.compile(r"^\s*echo '(.*?)' > (\S+)$", re.MULTILINE | re.DOTALL)
 _TAKEN = re.compile(r"dagster job execute [^\n]*-j (\w+)(?:[^\n]*? -c (\S+))?")
 # A launchpad's config in a sentence about a job.
@@ -119,6 +119,7 @@ def test_the_examples_were_found() -> None:
     assert len(list(documents())) >= 3
     for page in PAGES:
         text = page.read_text("utf-8")
+        assert not re.search(r"(?:> |-c |--\w+ )/tmp/", text), "an example writes into the working directory"
         assert len(re.findall(r"-j \w+ -c ", text)) == sum(
             bool(file) for _, block in _FENCE.findall(text) for _, file in _TAKEN.findall(block)
         ), page

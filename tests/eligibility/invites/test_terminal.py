@@ -131,7 +131,12 @@ def test_rejected_lines_exit_with_1_and_are_listed_without_giving_anybody_away(
     assert uploader.rejected == [("3", "INVALID_EMAIL", "nobo…")]
     assert "nobody.at.all" not in answer.stdout + answer.stderr
     told = typed("invites", "upload", uploader.campaign_id, "email", str(uploader.file))
-    assert told.code == 1 and f"1 lines were rejected, see {uploader.rejects}" in told.stdout
+    assert (
+        told.code == 1 and f"1 of 2 lines were rejected and left out: see {uploader.rejects}" in told.stdout
+    )
+    dry = typed("invites", "remove", uploader.campaign_id, "email", "--file", str(uploader.file))
+    assert dry.code == 1 and "nothing is removed yet: 1 would be with --yes" in dry.stdout
+    assert "1 of 2 lines were rejected and left out" in dry.stdout
 
 
 @pytest.mark.parametrize(

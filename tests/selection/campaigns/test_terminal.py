@@ -102,7 +102,7 @@ def test_a_definition_in_a_file_is_the_whole_campaign(ask: Ask, tmp_path: Path) 
     assert ask("campaign", "create").code == 2
 
 
-def test_the_example_of_a_definition_is_complete_and_makes_a_campaign(ask: Ask) -> None:
+def test_the_example_of_a_definition_is_complete_and_makes_a_campaign(ask: Ask, tmp_path: Path) -> None:
     created = ask("campaign", "create", "--file", str(EXAMPLE))
     assert created.code == 0, created.stderr
     campaign = created.document
@@ -110,6 +110,12 @@ def test_the_example_of_a_definition_is_complete_and_makes_a_campaign(ask: Ask) 
     assert campaign["autoDraw"] is True and {"winsPerUnit", "waitlistSize"} <= set(campaign["draw"])
     assert [each["marketId"] for each in campaign["markets"]] == ["berlin", "vienna"]
     assert campaign["markets"][0]["reserves"]
+    # Also once its dates have passed.
+    past = tmp_path / "past.yml"
+    past.write_text(
+        EXAMPLE.read_text("utf-8").replace("2027", "2025").replace("campaignId: ", "campaignId: past-")
+    )
+    assert ask("campaign", "create", "--file", str(past)).document["closesAt"].startswith("2025-02-14")
     # The page shows the file as it is.
     assert f"```yaml\n{EXAMPLE.read_text('utf-8')}```" in (DOCS / "selection.md").read_text("utf-8")
 
