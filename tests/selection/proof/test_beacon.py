@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 
 from regworkers_core.domain.beacon import QUICKNET, QUICKNET_HASH, round_after
 from regworkers_core.selection.maths.errors import DrawError
+from regworkers_core.selection.maths.manifest import Manifest
 from regworkers_core.selection.proof import beacon
 from regworkers_core.selection.proof.beacon import verify_beacon
 from tests.selection.proof.rounds import RANDOMNESS, ROUND, SIGNATURE
@@ -95,3 +98,34 @@ def test_the_round_of_a_commit_is_the_first_that_is_signed_ten_minutes_later() -
         assert QUICKNET.due(chosen) >= moment + 600 > QUICKNET.due(chosen - 1)
     assert round_after(QUICKNET.genesis, 0) == 1 and round_after(QUICKNET.genesis + 3, 0) == 2
     assert round_after(0.0) == 1
+
+
+def test_a_round_beyond_all_calendars_has_no_time_and_is_refused() -> None:
+    far = Manifest(
+        as_of="2026-11-25T08:00:00.000Z",
+        campaign_id="summer",
+        count=0,
+        draw_id="summer",
+        markets=(),
+        phase=1,
+        previous=None,
+        root="a" * 64,
+        seed_source={"chain": QUICKNET_HASH, "kind": "drand", "round": 2**53 - 1},
+        strikes_hash="b" * 64,
+        waitlist_size=None,
+        wins_per_unit=1,
+    )
+    assert beacon.signed_at(far.seed_source) is None
+    with pytest.raises(DrawError, match="after the year 9999"):
+        beacon.check_round(far)
+
+
+def test_the_limit_of_recursion_stays_as_it_is() -> None:
+    """A deeply nested JSON would crash the process under the one that the library sets."""
+    script = (
+        "import sys; limit = sys.getrecursionlimit()\n"
+        "from regworkers_core.selection.proof.beacon import verify_beacon\n"
+        f"verify_beacon({QUICKNET_HASH!r}, {ROUND}, {SIGNATURE!r})\n"
+        "assert sys.getrecursionlimit() == limit"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

@@ -18,6 +18,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.maths.beside import Annulled
 from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.selection.maths.files import RESULT, file_hash
+from regworkers_core.selection.maths.manifest import MarketTerms
 from regworkers_core.selection.maths.rules import entry_key
 from regworkers_core.selection.proof.check import ReceiptChecked, check_receipt
 from regworkers_core.selection.proof.html import page
@@ -167,10 +168,10 @@ def test_a_rank_that_changes_between_phases_fails(all_receipts: dict[str, dict[s
 Change = Callable[[dict[str, Any]], None]
 
 
-def text_of(name: str, phase: int, **fields: Any) -> Change:
+def text_of(name: str, number: int, **fields: Any) -> Change:
     def change(receipt: dict[str, Any]) -> None:
-        document = json.loads(receipt["phases"][phase - 1][name])
-        receipt["phases"][phase - 1][name] = receipt_bytes({**document, **fields}).decode()
+        document = json.loads(receipt["phases"][number - 1][name])
+        receipt["phases"][number - 1][name] = receipt_bytes({**document, **fields}).decode()
 
     return change
 
@@ -278,6 +279,126 @@ def test_cutoffs_that_were_changed_along_with_their_hash_contradict_the_outcome(
     assert "outcome-1" in failed(check(receipt))
 
 
+def restated(receipt: dict[str, Any]) -> None:
+    """The hashes of manifests that were changed, stated as if they had been published."""
+    for phase in receipt["phases"]:
+        phase["manifestHash"] = hashlib.sha256(phase["manifest"].encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"phase": 3},
+        {"winsPerUnit": 2},
+        {"markets": []},
+        {"previous": {"manifestHash": ZEROS, "resultHash": ZEROS}},
+    ],
+)
+def test_a_manifest_of_a_later_phase_that_was_changed_along_with_its_hash_does_not_follow(
+    all_receipts: dict[str, dict[str, Any]], fields: dict[str, Any]
+) -> None:
+    receipt = one_of(all_receipts, "WINNER")
+    restated(receipt)
+    assert check(receipt).passed
+    text_of("manifest", 2, **fields)(receipt)
+    restated(receipt)
+    assert "manifest" in failed(check(receipt))
+    if "previous" in fields:
+        before = json.loads(all_receipts[receipt["ref"]]["phases"][1]["manifest"])["previous"]
+        for key in before:
+            text_of("manifest", 2, previous={**before, key: ZEROS})(receipt)
+            restated(receipt)
+            assert failed(check(receipt)) == ["manifest"], key
+
+
+def told(receipt: dict[str, Any], market: str, outcome: str) -> list[str]:
+    """What fails when each phase and the receipt state this."""
+    for phase in receipt["phases"]:
+        ref, _, rank, _ = phase["result"].split("|")
+        phase["result"] = f"{ref}|{market}|{rank}|{outcome}"
+    receipt.update(market=market, outcome=outcome)
+    return failed(check(receipt))
+
+
+def test_a_market_that_was_not_won_fails_for_winners_and_others(
+    all_receipts: dict[str, dict[str, Any]],
+) -> None:
+    winner = one_of(all_receipts, "WINNER")
+    other = {"east": "west", "west": "east"}[winner["market"]]
+    assert "outcome-1" in told(winner, other, "WINNER")
+    assert told(one_of(all_receipts, "WAITLIST"), "east", "WAITLIST") == ["outcome-1", "outcome-2"]
+
+
+def test_a_strike_in_a_phase_that_commits_to_none_fails(tmp_path: Path) -> None:
+    folder = make(tmp_path / "draw", entrants(9), [Terms(FIRST, {})])
+    receipt = build_receipt(folder, refs(9)[3])
+    receipt["phases"][0]["strike"] = f"{refs(9)[3]}|FRAUD"
+    assert told(receipt, "", "STRUCK") == ["outcome-1"]
+
+
+def test_a_rank_beyond_the_leaves_fails(tmp_path: Path) -> None:
+    seats = (MarketTerms("east", 9), MarketTerms("west", 9))
+    folder = make(tmp_path / "draw", entrants(4, households=0), [Terms(seats, {})])
+    receipt = build_receipt(folder, refs(4)[1])
+    ref, market, _, result = receipt["phases"][0]["result"].split("|")
+    receipt["phases"][0]["result"] = f"{ref}|{market}|5|{result}"
+    assert failed(check({**receipt, "rank": 5})) == ["rank"]
+
+
+def test_a_market_that_the_draw_has_not_is_a_failed_check(all_receipts: dict[str, dict[str, Any]]) -> None:
+    for kind in ("WAITLIST", "HOUSEHOLD_LIMIT"):
+        receipt = one_of(all_receipts, kind)
+        receipt["inclusion"]["leaf"] = receipt["inclusion"]["leaf"].rpartition("|")[0] + "|moon"
+        assert "leaf" in failed(check(receipt))
+
+
+def test_a_sibling_of_another_weight_does_not_count(tmp_path: Path) -> None:
+    leaves = [
+        type(leaf)(leaf.ref, "family", 1 + number % 2, (), ("west",))
+        for number, leaf in enumerate(entrants(12, households=0))
+    ]
+    folder = make(tmp_path / "draw", leaves, [Terms(FIRST, {})])
+    made = [build_receipt(folder, ref) for ref in refs(12)]
+    last = max(
+        (each for each in made if each["outcome"] == "HOUSEHOLD_LIMIT"),
+        key=lambda each: each["entryKey"],
+    )
+    assert check(last).passed
+    weight = last["inclusion"]["leaf"].split("|")[2]
+    stranger = next(
+        each
+        for each in made
+        if each["inclusion"]["leaf"].split("|")[2] != weight and each["entryKey"] < last["entryKey"]
+    )
+    assert failed(check({**last, "siblings": [stranger["inclusion"]]})) == ["candidate"]
+
+
+def test_a_unit_that_reads_like_a_segment_has_no_other_siblings(tmp_path: Path) -> None:
+    leaves = [
+        type(leaf)(leaf.ref, "1" if number < 2 else leaf.unit, 1, ("1",), ("west",))
+        for number, leaf in enumerate(entrants(8, households=0))
+    ]
+    folder = make(tmp_path / "draw", leaves, [Terms(FIRST, {})])
+    for ref in refs(8):
+        assert check(build_receipt(folder, ref)).passed
+
+
+def test_a_phase_without_a_result_is_not_in_the_receipt(revealed: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(revealed, tmp_path / "committed")
+    for name in (RESULT, "cutoffs.json", "summary.json"):
+        (folder / "phase-2" / name).unlink()
+    receipt = build_receipt(folder, refs(36)[3])
+    assert len(receipt["phases"]) == 1 and check(receipt).passed
+
+
+def test_a_damaged_file_is_named_where_the_receipt_needs_it(revealed: Path, tmp_path: Path) -> None:
+    for name in ("notice.json", "accepted.json", "cutoffs.json"):
+        folder = shutil.copytree(revealed, tmp_path / name)
+        (folder / "phase-2" / name).write_bytes(b"\xff")
+        with pytest.raises(DrawError, match=name):
+            build_receipt(folder, refs(36)[3])
+
+
 def only_to_compare(receipt: dict[str, Any], data: bytes) -> list[tuple[int, int]]:
     """Where a receipt states what follows from the whole lists alone: the hash of the last phase's result, and
     the reason of a strike.
@@ -334,6 +455,15 @@ def test_whatever_is_not_a_receipt_is_a_failed_check_and_no_crash(
         for wrong in (7, [], "x", {}):
             phases = [{**good["phases"][0], key: wrong}, *good["phases"][1:]]
             garbage.append(json.dumps({**good, "phases": phases}).encode())
+    garbage.append(json.dumps({**good, "phases": []}).encode())
+    ref, last = good["ref"], good["phases"][-1]
+    for key, texts in (
+        ("result", (ref, f"{ref}|west|1", f"{ref}||1|LOST", last["result"].replace(ref, "other"))),
+        ("strike", ("other|FRAUD", f"{ref}|FRAUD\nother|FRAUD")),
+    ):
+        for text in texts:
+            data = json.dumps({**good, "phases": [*good["phases"][:-1], {**last, key: text}]}).encode()
+            assert failed(check_receipt(data)) == ["receipt"], text
     for data in garbage:
         checked = check_receipt(data)
         assert not checked.passed, data[:200]
@@ -369,6 +499,9 @@ def test_an_excluded_entry_gets_its_reasons_and_a_proof_that_it_was_not_in_the_d
         assert failed(check(forged)) == ["absence"]
         assert failed(check({**receipt, side: None})) == ["absence"]
     assert failed(check({**receipt, "ref": known[12]})) == ["absence"]
+    assert failed(check({**receipt, "ref": "0" * 32})) == ["absence"]
+    assert failed(check({**receipt, "campaignId": "winter"})) == ["manifest"]
+    assert failed(check({**receipt, "reasons": ["no market"]})) == ["reason"]
     before, after = (build_receipt(revealed, known[place])["inclusion"] for place in (6, 8))
     missing = {**receipt, "ref": known[7], "before": before, "after": {**after, "index": 7}}
     assert failed(check(missing)) == ["absence"]
@@ -457,6 +590,16 @@ def test_a_receipt_counts_replaced_manifests_and_names_what_was_accepted_and_why
             assert not check(receipt).passed, change
             part.update(kept)
         assert check(receipt).passed
+        if receipt["kind"] == "draw":
+            second = receipt["phases"][1]["published"]
+            second["notice"] = second["notice"].replace('"phase":2', '"phase":3')
+            assert failed(check(receipt)) == ["published"]
+        else:
+            before = json.loads(kept["replaced"][0])
+            manifest = {**json.loads(before["manifest"]), "count": 37}
+            other = {**before, "manifest": receipt_bytes(manifest).decode()}
+            part["replaced"] = [receipt_bytes(other).decode()]
+            assert "published" in failed(check(receipt))
 
 
 def test_a_receipt_of_an_annulled_draw_says_so_first(revealed: Path, tmp_path: Path) -> None:

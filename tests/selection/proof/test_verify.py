@@ -20,6 +20,7 @@ from regworkers_core.selection.maths.beside import Annulled
 from regworkers_core.selection.maths.canonical import canonical_bytes
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import ARTEFACTS, MANIFEST, RESULT, SEED, SUMMARY, file_hash
+from regworkers_core.selection.proof.difference import difference
 from regworkers_core.selection.proof.verify import Verification, verify
 from tests.selection.proof import draws
 from tests.selection.proof.draws import BEACON, FIRST, MORE, Terms, entrants, make, publish_beside
@@ -29,6 +30,9 @@ from tests.selection.proof.rounds import ROUND, SIGNATURE
 def replay(folder: Path, scratch: Path, *published: str) -> Verification:
     engine = Engine(scratch / "scratch", threads=1, memory_mib=256)
     return verify(folder, engine=engine, published=published)
+
+
+ZEROS = "0" * 64
 
 
 def named(done: Verification) -> list[str]:
@@ -62,7 +66,11 @@ def test_a_draw_that_was_made_by_the_rules_verifies(revealed: Path, tmp_path: Pa
 def test_a_draw_from_the_beacon_verifies_and_a_seed_of_another_round_does_not(
     beaconed: Path, tmp_path: Path
 ) -> None:
-    assert replay(beaconed, tmp_path).passed
+    done = replay(beaconed, tmp_path)
+    assert done.passed and any(
+        "When the manifest became public is not in these files" in each for each in done.notes
+    )
+    assert "phase 2: no notice of when its manifest became public" in done.notes
     copy = shutil.copytree(beaconed, tmp_path / "copy")
     for number in (1, 2):
         seed = json.loads((copy / f"phase-{number}" / SEED).read_bytes())
@@ -156,6 +164,30 @@ def test_one_flipped_bit_anywhere_fails_the_verification_and_names_the_file(
 
 
 @pytest.mark.parametrize(
+    ("name", "published", "replayed", "told"),
+    [
+        ("a.txt", b"a\n", b"a\n", ""),
+        ("a.txt", b"a\n", b"b\n", r"line 1: the replay gives 'b\n', found 'a\n'"),
+        ("a.txt", b"a\n", b"a\nb\n", r"line 2: the replay gives 'b\n', found no such line"),
+        ("a.txt", b"a\n\x1b\xff", b"a\n", r"line 2: the replay gives no such line, found '\x1b\xff'"),
+        ("a.json", b'{"a": 1}', b'{"a":1}', "not the canonical bytes"),
+        ("a.json", b'{"a":[true]}', b'{"a":[1]}', "a[0]: the replay gives 1, found true"),
+        ("a.json", b'{"b":2}', b'{"a":1,"b":2}', "a: the replay gives 1, found nothing"),
+        ("a.json", b"[1]", b'{"a":1}', 'document: the replay gives {"a": 1}, found [1]'),
+        ("a.json", b"{", b'{"a":1}', "not JSON"),
+        ("a.json", b"[" * 100_000, b'{"a":1}', "nested too deep"),
+    ],
+)
+def test_the_first_difference_is_told_in_printable_words(
+    tmp_path: Path, name: str, published: bytes, replayed: bytes, told: str
+) -> None:
+    for folder, data in (("published", published), ("replayed", replayed)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_bytes(data)
+    assert difference(tmp_path / "published" / name, tmp_path / "replayed" / name) == told
+
+
+@pytest.mark.parametrize(
     ("name", "field"), [(MANIFEST, "manifestHash"), (MANIFEST, "resultHash"), (SUMMARY, "manifestHash")]
 )
 def test_a_flipped_bit_in_a_hash_that_links_the_phases_names_the_file(
@@ -225,7 +257,10 @@ def test_a_draw_that_was_made_up_from_the_start_shows_against_the_published_hash
     assert replay(other, tmp_path).passed
     done = replay(other, tmp_path, *hashes)
     assert "phase-1/manifest.json" in named(done) and hashes[0] in str(done.findings[0])
+    assert not any("follow from each other" in note for note in done.notes), "nothing is vouched for"
     assert replay(revealed, tmp_path, hashes[0]).passed
+    for hashes_given, wrong in (((ZEROS,), "phase-1"), ((hashes[0], ZEROS), "phase-2")):
+        assert named(replay(revealed, tmp_path, *hashes_given)) == [f"{wrong}/manifest.json"]
     shutil.copytree(revealed / "phase-1", tmp_path / "short" / "phase-1")
     assert "2 manifest hashes" in str(replay(tmp_path / "short", tmp_path, *hashes).findings[0])
 
@@ -236,6 +271,42 @@ def test_a_phase_that_is_committed_and_not_drawn_is_left_out_and_said_to_be(copy
     done = replay(copy, copy)
     assert done.passed and [each.phase for each in done.phases] == [1]
     assert any("phase-2 has no result yet" in note for note in done.notes)
+
+
+def test_a_phase_with_a_part_of_its_result_and_a_first_one_without_any_are_not_left_out(copy: Path) -> None:
+    outputs = (RESULT, "cutoffs.json", SUMMARY)
+    for name in outputs[:2]:
+        (copy / "phase-2" / name).unlink()
+    assert named(replay(copy, copy)) == [f"phase-2/{name}" for name in outputs[:2]]
+    shutil.rmtree(copy / "phase-2")
+    for name in outputs:
+        (copy / "phase-1" / name).unlink()
+    assert named(replay(copy, copy)) == [f"phase-1/{name}" for name in outputs]
+
+
+def test_what_cannot_be_drawn_is_a_finding_and_no_later_phase_is_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(folder: Path, *_rest: object, **_options: object) -> None:
+        (folder / RESULT).write_bytes(b"")
+        (folder / "cutoffs.json").write_bytes(b"{}")
+        (folder / SUMMARY).write_bytes(canonical_bytes({"manifestHash": file_hash(folder / MANIFEST)}))
+
+    monkeypatch.setattr(draws, "compute", nothing)
+    leaves = [replace(leaf, preferences=("nowhere",)) for leaf in entrants(3, households=0)]
+    folder = make(tmp_path / "draw", leaves, [Terms(FIRST, {}), Terms(MORE, {})])
+    done = replay(folder, tmp_path)
+    assert named(done) == ["phase-1/leaves.txt"]
+    assert done.phases == () and any("phase 2 was not replayed" in note for note in done.notes)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no file here that refuses to be read")
+def test_a_file_that_cannot_be_read_is_a_usage_error(copy: Path) -> None:
+    path = copy / "phase-2" / "leaves.txt"
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+    with pytest.raises(UsageError, match="cannot be read"):
+        replay(copy, copy)
 
 
 def test_a_draw_without_entries_verifies(tmp_path: Path) -> None:
@@ -326,6 +397,12 @@ def test_a_manifest_that_became_public_late_is_told_and_so_is_one_that_was_commi
     notes = "\n".join(replay(late, tmp_path).notes)
     assert "public only at 2023-08-23T15:58:54.000Z, 30 s before that moment" in notes
     assert "ask for another one" not in notes
+    for lead, said in (
+        (600, "was public at 2023-08-23T15:49:24.000Z, 600 s before: it was fixed"),
+        (599, "public only at 2023-08-23T15:49:25.000Z, 599 s before that moment"),
+        (-30, "public only at 2023-08-23T15:59:54.000Z, 30 s after that moment"),
+    ):
+        assert said in "\n".join(replay(publish_beside(late, lead_seconds=lead), tmp_path).notes)
     path = late / "phase-1" / "replaced-1.json"
     edit(path, replacedAt=iso(QUICKNET.due(ROUND)))
     done = replay(late, tmp_path)
@@ -341,6 +418,13 @@ def test_an_annulled_draw_is_told_to_be_one(beside: Path, tmp_path: Path) -> Non
     done = replay(beside, tmp_path)
     assert done.passed and done.as_dict()["annulled"] == {"annulledAt": EARLY, "reason": "the wrong list"}
     assert any("annulled this draw" in note for note in done.notes)
+    for name in (RESULT, "cutoffs.json", SUMMARY):
+        (beside / "phase-2" / name).unlink()
+    done = replay(beside, tmp_path)
+    assert done.passed and len(done.phases) == 1 and done.annulled is not None, "a phase without a result too"
+
+
+OTHER_COUNT = object()
 
 
 @pytest.mark.parametrize(
@@ -352,14 +436,25 @@ def test_an_annulled_draw_is_told_to_be_one(beside: Path, tmp_path: Path) -> Non
         ("phase-2/notice.json", {"asOf": EARLY}),
         ("phase-1/notice.json", {"extra": 1}),
         ("phase-1/replaced-1.json", {"manifest": "{}"}),
+        ("phase-1/replaced-1.json", {"manifest": OTHER_COUNT}),
         ("phase-1/accepted.json", None),
+        ("phase-2/annulled.json", {"manifestHash": "0" * 64}),
     ],
 )
 def test_a_file_beside_the_artefacts_that_contradicts_them_is_named(
     beside: Path, tmp_path: Path, name: str, changed: dict[str, object] | None
 ) -> None:
+    if name.endswith("annulled.json"):
+        annulled = Annulled(
+            EARLY, draws.CAMPAIGN, file_hash(beside / "phase-2" / MANIFEST), 2, "a wrong list"
+        )
+        (beside / name).write_bytes(annulled.to_bytes())
+        assert replay(beside, tmp_path).passed
     if changed is None:
         (beside / name).write_bytes(b"[ ]")
+    elif changed.get("manifest") is OTHER_COUNT:
+        before = json.loads(json.loads((beside / name).read_bytes())["manifest"])
+        edit(beside / name, manifest=canonical_bytes({**before, "count": 37}).decode())
     else:
         edit(beside / name, **changed)
     assert named(replay(beside, tmp_path)) == [name]
