@@ -329,6 +329,16 @@ def test_a_market_that_was_not_won_fails_for_winners_and_others(
     assert told(one_of(all_receipts, "WAITLIST"), "east", "WAITLIST") == ["outcome-1", "outcome-2"]
 
 
+def test_a_winner_stays_in_the_market_that_was_won_when_a_better_one_gets_seats(tmp_path: Path) -> None:
+    phases = [Terms((MarketTerms("east", east), MarketTerms("west", 9)), {}) for east in (0, 9)]
+    folder = make(tmp_path / "draw", entrants(3, households=0), phases)
+    receipt = build_receipt(folder, refs(3)[0])
+    assert receipt["inclusion"]["leaf"].endswith("|east,west") and receipt["market"] == "west"
+    assert check(receipt).passed
+    receipt["phases"][1]["result"] = receipt["phases"][1]["result"].replace("|west|", "|east|")
+    assert failed(check({**receipt, "market": "east"})) == ["outcome-2"]
+
+
 def test_a_strike_in_a_phase_that_commits_to_none_fails(tmp_path: Path) -> None:
     folder = make(tmp_path / "draw", entrants(9), [Terms(FIRST, {})])
     receipt = build_receipt(folder, refs(9)[3])
