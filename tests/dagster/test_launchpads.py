@@ -14,6 +14,7 @@ import pytest
 
 from regworkers_dagster.definitions import defs
 from regworkers_dagster.eligibility import invites
+from regworkers_dagster.operations import erasure
 from regworkers_dagster.selection.jobs import MANAGERS_JOBS
 
 # Ids, names of things and words of ours.
@@ -23,7 +24,7 @@ KNOWN = {
     "marketId": "an id",
     "market_id": "an id",
     "entry": "a ref or the id of an entry, which name nobody",
-    "entry_id": "an id, which names nobody",
+    "entryId": "an id, which names nobody",
     "name": "the campaign's",
     "slug": "the campaign's",
     "marketNames": "the markets'",
@@ -84,7 +85,9 @@ def test_no_job_takes_a_mail_a_name_or_a_code_as_config() -> None:
     assert not unknown, "may these hold a fan's data or a code? see this file"
 
 
-@pytest.mark.parametrize("job", [*MANAGERS_JOBS, *invites.JOBS], ids=lambda job: job.name)
+@pytest.mark.parametrize(
+    "job", [*MANAGERS_JOBS, *invites.JOBS, erasure.erase_entry], ids=lambda job: job.name
+)
 def test_every_field_of_a_managers_launchpad_says_what_belongs_there_and_has_a_default(
     job: dg.JobDefinition,
 ) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
+import dagster as dg
 import pytest
 
+from regworkers_core.operations import downloads
 from regworkers_core.runtime import Runtime
 from tests.dagster.support import job, use
 from tests.operations.erasure.world import CODE, FAN, draw, enter, plant
@@ -81,19 +85,42 @@ def test_what_came_back_is_a_finding_until_its_number_is_typed(runtime: Runtime)
     assert regworkers(runtime, "erase", "replay").code == 0
 
 
-def test_the_job_takes_ids_and_tells_numbers(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_job_takes_ids_and_tells_numbers_and_hands_out_the_codes(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plant(runtime, E1)
     draw(runtime, E1)
     use(monkeypatch, runtime)
-    config = {"campaign_id": "summer", "entry_id": "e1"}
-    looked = job("erase_entry").execute_in_process(run_config={"ops": {"erase": {"config": config}}})
-    assert looked.success and source(runtime, E1) is not None
-    wrong = {"ops": {"erase": {"config": {**config, "confirm": "e2"}}}}
-    assert not job("erase_entry").execute_in_process(run_config=wrong, raise_on_error=False).success
-    right = {"ops": {"erase": {"config": {**config, "confirm": "e1"}}}}
-    done = job("erase_entry").execute_in_process(run_config=right)
+    config = {"campaignId": "summer", "entryId": "e1"}
+    looked = _launched(config)
+    assert looked.success and source(runtime, E1) is not None and runtime.operator_actions.history() == []
+    assert not _launched({**config, "confirm": "e2"}).success and source(runtime, E1) is not None
+    done = _launched({**config, "confirm": "e1"})
     assert done.success and source(runtime, E1) is None
     told = str([event.event_specific_data for event in done.all_events])
-    assert "entryInTheDemandTable" in told
+    assert "entryInTheDemandTable" in told and "| where | what | until | why | number |" in told
     assert not [value for value in (*FAN.values(), CODE) if value in told]
-    assert [each.what for each in runtime.operator_actions.history()] == ["erase_entry"]
+    (codes,) = re.findall(r"/downloads/[0-9a-f]{32}/codes\.csv", told)
+    page = downloads.open_page(runtime, codes)
+    assert page is not None and page.body.read().decode().split()[1] == f"{CODE},berlin,7,ASSIGNED"
+    actions = runtime.operator_actions.history()
+    assert [(each.what, each.outcome) for each in actions] == [
+        ("erase_entry", "done"),
+        ("erase_entry", "failed"),
+    ]
+
+
+def test_a_job_for_an_entry_that_no_store_knows_says_so(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = _launched({"campaignId": "summer", "entryId": "e1"}, instance)
+        assert not done.success and "neither store knows this entry" in str(done.all_events)
+        assert instance.get_dynamic_partitions("campaigns") == []
+
+
+def _launched(
+    config: dict[str, str], instance: dg.DagsterInstance | None = None
+) -> dg.ExecuteInProcessResult:
+    return job("erase_entry").execute_in_process(run_config=config, raise_on_error=False, instance=instance)
