@@ -95,6 +95,9 @@ def test_unselected_is_told_from_waiting_where_the_waiting_list_ends(tmp_path: P
         made = receipts(folder)
         seen = {each["outcome"] for each in made.values()} - {"WINNER", "HOUSEHOLD_LIMIT"}
         assert seen == expected
+        if size == 0:
+            beaten = next(each for each in made.values() if each["outcome"] == "UNSELECTED")
+            assert told(json.loads(receipt_bytes(beaten)), "", "WAITLIST") == ["outcome-1"]
         assert all(check(each).passed for each in made.values())
 
 
@@ -386,10 +389,10 @@ def test_a_sibling_of_another_weight_does_not_count(tmp_path: Path) -> None:
 def test_a_unit_that_reads_like_a_segment_has_no_other_siblings(tmp_path: Path) -> None:
     leaves = [
         type(leaf)(leaf.ref, "1" if number < 2 else leaf.unit, 1, ("1",), ("west",))
-        for number, leaf in enumerate(entrants(8, households=0))
+        for number, leaf in enumerate(entrants(24, households=0))
     ]
     folder = make(tmp_path / "draw", leaves, [Terms(FIRST, {})])
-    for ref in refs(8):
+    for ref in refs(24):
         assert check(build_receipt(folder, ref)).passed
 
 
@@ -502,6 +505,7 @@ def test_an_excluded_entry_gets_its_reasons_and_a_proof_that_it_was_not_in_the_d
         receipt = build_receipt(revealed, ref, reasons=lambda _: ["NO_MARKET"])
         assert receipt["kind"] == "excluded" and receipt["reasons"] == ["NO_MARKET"]
         assert check(receipt).passed
+        assert "reasons     NO_MARKET" in receipt_text(receipt, check(receipt))
     # Somebody who was in the draw, told that he was not.
     receipt = build_receipt(revealed, known[7][:-1] + "-", reasons=lambda _: ["NO_MARKET"])
     for side in ("before", "after"):
@@ -571,6 +575,7 @@ def test_a_receipt_says_that_a_later_phase_may_exist(revealed: Path, tmp_path: P
         said = f"up to phase {last}. A later phase may exist"
         assert checked.passed and any(said in limit for limit in checked.limits)
         assert said in " ".join(receipt_text(receipt, checked).split())
+        assert said in page(receipt, checked)
 
 
 def test_a_receipt_counts_replaced_manifests_and_names_what_was_accepted_and_why(
@@ -587,6 +592,10 @@ def test_a_receipt_counts_replaced_manifests_and_names_what_was_accepted_and_why
             assert "with round 900" in text and "late_commit, because: the store was away" in text
         part = receipt["phases"][0]["published"] if receipt["kind"] == "draw" else receipt["published"]
         kept = dict(part)
+        assert "replaced-1.json: {" in receipt_text(receipt, checked)
+        part["accepted"] = kept["accepted"].replace("the store was away", "<b>away</b>")
+        shown = page(receipt, check(receipt))
+        assert "<b>" not in shown and "because: &lt;b&gt;away" in shown
         for change in (
             {"replaced": []},
             {"replaced": [kept["replaced"][0].replace("count", "court")]},
