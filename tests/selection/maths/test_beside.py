@@ -115,6 +115,17 @@ def test_a_wrong_value_is_refused_with_its_key(name: str, wrong: Any) -> None:
             assert key in str(failure.value) or "manifest" in str(failure.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [("at", "x"), ("at", 1), ("finding", "Late Commit"), ("finding", ""), ("reason", " "), ("reason", None)],
+)
+def test_a_wrong_value_of_an_accepted_finding_is_refused_with_its_key(key: str, wrong: object) -> None:
+    finding: dict[str, object] = {"at": AT, "finding": "late_commit", "reason": "the store was away"}
+    parse_accepted(canonical_bytes([finding]))
+    with pytest.raises(DrawError, match=rf"\[0\]\.{key}"):
+        parse_accepted(canonical_bytes([{**finding, key: wrong}]))
+
+
 @given(st.binary(max_size=80))
 def test_any_bytes_are_refused_with_a_draw_error(data: bytes) -> None:
     for parse, _ in PARSERS.values():
