@@ -15,6 +15,7 @@ from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.eligibility.invites.campaign import campaign_of_invites, campaign_to_invite_to
 from regworkers_core.eligibility.invites.lines import Row, local_file, read_rows, read_values
 from regworkers_core.eligibility.invites.looking import check_invite, count_invites
 from regworkers_core.eligibility.invites.removing import remove_invites
@@ -92,9 +93,10 @@ def upload_command(
     if file is None:
         file = _default_file(campaign, type_, sure=yes or dry_run)
     until, run_id = _until(runtime, ttl), _run_id()
+    campaign_id, _ = campaign_to_invite_to(runtime, campaign, force=force)
     arguments = {"type": type_.value, "file": file.name, "ttl": ttl, "shorten": shorten, "runId": run_id}
     with (
-        by_hand(runtime, "invites upload", campaign, arguments, dry_run=dry_run) as result,
+        by_hand(runtime, "invites upload", campaign_id, arguments, dry_run=dry_run) as result,
         _working("upload", _lines_in(file)) as hooks,
     ):
         report = upload_invites(
@@ -182,7 +184,7 @@ def remove_command(
     runtime = Runtime.load()
     from_file = None if file is None else read_rows(local_file(file), str(file), type_)
     lines = read_values(named, type_) if from_file is None else from_file
-    run_id = _run_id()
+    campaign_id, run_id = campaign_of_invites(runtime, campaign), _run_id()
     # Of values that are given by hand only how many: they are fans' own.
     arguments = {
         "type": type_.value,
@@ -191,7 +193,7 @@ def remove_command(
         "runId": run_id,
     }
     with (
-        by_hand(runtime, "invites remove", campaign, arguments, dry_run=not yes) as result,
+        by_hand(runtime, "invites remove", campaign_id, arguments, dry_run=not yes) as result,
         _working("remove", len(named) if file is None else _lines_in(file)) as hooks,
     ):
         report = remove_invites(

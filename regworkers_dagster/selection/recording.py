@@ -26,7 +26,7 @@ from regworkers_dagster.selection.steps import awaiting, facts_as_metadata
 Event = dg.AssetMaterialization | dg.AssetObservation
 # Each of them asks the event log about nine assets.
 _LOOKED_AT_PER_TICK = 5
-# What a terminal does with codes and invites, by the first word of the command.
+# What a terminal does with codes and invites, by the first word of the command; the names of jobs are one word.
 _OF_ACTIONS = {"codes": specs.CODES.key, "invites": dg.AssetKey("invites")}
 # In the cursor, beside campaigns by their ids, none of which has a colon: the start of the last action that was looked
 # at. One that has not ended after this time was killed.
@@ -82,7 +82,7 @@ def _by_hand(
             return
         known[_ACTIONS] = action.started_at
         asset = _OF_ACTIONS.get(action.what.partition(" ")[0])
-        if asset is None or action.target not in campaigns or "runId" in action.arguments:
+        if asset is None or action.target not in campaigns:
             continue
         numbers = {name: value for name, value in action.result.items() if isinstance(value, int)}
         facts = {"command": action.what, "outcome": action.outcome, "at": action.started_at, **numbers}
@@ -92,7 +92,7 @@ def _by_hand(
 def mark_of(campaign: Campaign, record: DrawRecord | None) -> str:
     """Changes whenever there may be something to record."""
     phases = [
-        f"{number}{phase.status.value}{'r' * ('report' in phase.fields)}{'c' * ('confirmedAt' in phase.fields)}"
+        f"{number}{phase.status.value}{'r' * ('report' in phase.fields)}"
         for number, phase in (record.phases.items() if record else ())
     ]
     annulled = ["annulled"] if record and record.annulled else []

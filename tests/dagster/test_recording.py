@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -17,6 +18,7 @@ from tests.dagster.support import job, plain, use
 from tests.selection.draw.world import CAMPAIGN, close_campaign, draw, drawn
 from tests.support.campaigns import advance_to, create
 from tests.support.shared import emptied, shared_namespace
+from tests.support.terminal import regworkers
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +64,13 @@ def test_a_draw_that_a_terminal_made_has_all_its_steps_in_the_ui_and_says_what_i
 ) -> None:
     close_campaign(runtime)
     assert sensor.tick()["campaigns"]["status"] == "CLOSED"
-    list(draw(runtime).steps())
-
+    steps = draw(runtime).steps()
+    assert next(step for step in steps if step.name == "allocate").state == "done"
     made = sensor.tick()
+    list(steps)
+    after = sensor.tick()
+    assert set(after) == {"draw_report", "publication"}, "the report changes no status"
+    made |= after
 
     assert set(made) == {"campaigns", *(spec.key.to_user_string() for spec in specs.STEPS)}
     record = runtime.draws.get(CAMPAIGN)
@@ -104,6 +110,7 @@ def test_an_annulment_in_a_terminal_shows_in_the_ui_and_is_not_waited_for(
 ) -> None:
     close_campaign(runtime)
     list(draw(runtime).steps())
+    assert "awaiting" in sensor.tick()["publication"]
     annul(runtime, CAMPAIGN, reason="wrong list", confirm=f"{CAMPAIGN}:1", run_id="by-hand")
 
     made = sensor.tick()
@@ -138,9 +145,29 @@ def _recorded(sensor: Sensor) -> set[str]:
     return {event.partition for event in answer.asset_events}
 
 
-def test_what_a_terminal_did_with_codes_shows_on_their_asset_once_it_has_ended(
-    runtime: Runtime, sensor: Sensor
+def test_what_a_terminal_did_with_codes_and_invites_shows_on_their_assets(
+    runtime: Runtime, sensor: Sensor, tmp_path: Path
 ) -> None:
+    create(runtime, CAMPAIGN, slug="hot-summer")
+    sensor.tick()
+    codes, invites = tmp_path / "codes.csv", tmp_path / "invites.csv"
+    codes.write_text("code\nA-1\nA-2\nA-3\n")
+    invites.write_text("email\nada@example.com\n")
+    words = ("--campaign", CAMPAIGN, "--market", "berlin")
+    assert regworkers(runtime, "codes", "import", str(codes), *words).code == 0
+    shown = sensor.tick()["codes"]
+    assert (shown["command"], shown["outcome"], shown["added"]) == ("codes import", "done", 3)
+    # By its slug, and recorded under its id.
+    assert regworkers(runtime, "invites", "upload", "hot-summer", "email", str(invites)).code == 0
+    shown = sensor.tick()["invites"]
+    assert (shown["command"], shown["added"]) == ("invites upload", 1)
+    assert (
+        regworkers(runtime, "invites", "remove", "hot-summer", "email", "ada@example.com", "--yes").code == 0
+    )
+    assert sensor.tick()["invites"]["removed"] == 1
+
+
+def test_an_action_is_recorded_once_it_has_ended_and_never_twice(runtime: Runtime, sensor: Sensor) -> None:
     create(runtime, CAMPAIGN)
     sensor.tick()
     actions = runtime.operator_actions
@@ -150,7 +177,7 @@ def test_what_a_terminal_did_with_codes_shows_on_their_asset_once_it_has_ended(
     shown = sensor.tick()["codes"]
     assert (shown["command"], shown["outcome"], shown["imported"]) == ("codes import", "done", 3)
     assert "file" not in shown
-    with actions.recorded("invites remove", CAMPAIGN, {"runId": "r"}):
+    with actions.recorded("import_codes", CAMPAIGN, {"runId": "r"}):
         pass
     with actions.recorded("codes void", "no-campaign"):
         pass
