@@ -15,19 +15,17 @@ from rich.console import Group
 from regworkers_core.adapters.files.judged_entries import read_judged
 from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
 from regworkers_core.cli.pairs import numbers, seats_of_segments
-from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.campaign.judging import judge_entries
-from regworkers_core.replication.settled import on_its_way
+from regworkers_core.replication.settled import lag_warnings
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.pool import POOL, write_pool
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.report.scenario import Scenario
 from regworkers_core.selection.report.simulate import simulate, throw_away_seeds
-from regworkers_core.selection.report.simulation import NOTICE
+from regworkers_core.selection.report.simulation import NOTICE, tables
 from regworkers_core.selection.report.synthetic import write_synthetic_pool
-
-_MEMORY_MIB = 700
 
 
 def register(draw: typer.Typer) -> None:
@@ -102,88 +100,19 @@ def simulate_command(
             scenario,
             rounds=rounds,
             seeds=seeds,
-            engine=Engine(scratch=folder / "scratch", memory_mib=_MEMORY_MIB),
+            engine=Engine(scratch=folder / "scratch"),
             on_round=lambda done: bar.update(task, completed=done),
         )
-    warnings = [] if runtime is None else _lag(runtime)
+    warnings = [] if runtime is None else lag_warnings(runtime)
     document = {"campaignId": campaign_id, "pool": pool, "warnings": warnings, **made.as_dict()}
     answer(document, form, _text(document))
 
 
-def _lag(runtime: Runtime) -> list[str]:
-    """What of the entries may be missing here."""
-    try:
-        waits = on_its_way(runtime)
-    except TransientFailure as failure:
-        return [f"whether replication is behind could not be read: {failure}"]
-    return [f"replication is behind, so entries may be missing here: {waits}"] if waits else []
-
-
 def _text(document: Mapping[str, Any]) -> Group:
-    parts: list[Any] = [
+    return Group(
         f"{document['campaignId']}: {NOTICE}",
         *(f"warning: {text}" for text in document["warnings"]),
         f"{document['entries']:,} entries take part, {document['rounds']} rounds;"
         f" a chance is the mean of the rounds (lowest – highest)",
-        rows(
-            (
-                "market",
-                "seats",
-                "first choice of",
-                "any choice of",
-                "winners",
-                "chance",
-                "as first choice",
-                "last rank",
-            ),
-            [
-                (
-                    market["marketId"],
-                    f"{market['seats']:,}",
-                    f"{market['firstChoice']:,}",
-                    f"{market['anyChoice']:,}",
-                    _count(market["winners"]),
-                    _chance(market["odds"]),
-                    _chance(market["firstChoiceOdds"]),
-                    "not full" if market["lastRank"] is None else _count(market["lastRank"]),
-                )
-                for market in document["markets"]
-            ],
-            title="by market",
-        ),
-        _groups("segment", "segments", document),
-        _groups("weight", "weights", document),
-        rows(
-            ("choice", "entries with so many", "winners"),
-            [
-                (each["place"], f"{each['entries']:,}", _count(each["winners"]))
-                for each in document["choices"]
-            ],
-            title="which choice came true",
-        ),
-    ]
-    return Group(*parts)
-
-
-def _groups(name: str, key: str, document: Mapping[str, Any]) -> Any:
-    return rows(
-        (name, "entries", "winners", "chance to win"),
-        [
-            (group[name] or "none", f"{group['entries']:,}", _count(group["winners"]), _chance(group["odds"]))
-            for group in document[key]
-        ],
-        title=f"by {name}",
+        *(rows(table.columns, table.rows, title=table.title) for table in tables(document)),
     )
-
-
-def _count(spread: Mapping[str, float]) -> str:
-    if spread["low"] == spread["high"]:
-        return f"{spread['mean']:,.0f}"
-    return f"{spread['mean']:,.0f} ({spread['low']:,.0f} – {spread['high']:,.0f})"
-
-
-def _chance(spread: Mapping[str, float] | None) -> str | None:
-    if spread is None:
-        return None
-    mean, low, high = (f"{100 * spread[name]:.3g}" for name in ("mean", "low", "high"))
-    return f"{mean} %" if low == high else f"{mean} % ({low} – {high})"

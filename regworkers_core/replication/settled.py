@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from regworkers_core.adapters.files.judged_entries import Settlement
+from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.replication.enqueue.peek import has_unread
 from regworkers_core.replication.reconcile import Kind, reconcile
 from regworkers_core.replication.reconcile.acceptance import how_to_accept
@@ -17,14 +18,18 @@ _STREAM_SECONDS = 30.0
 _IN_NO_POOL = frozenset({Kind.ERASED, Kind.REJECTED})
 
 
-def on_its_way(runtime: Runtime) -> str:
-    """What of replication waits right now, in words; empty when nothing does. Of all campaigns, and in a moment: for a
-    look alone. Raises TransientFailure.
+def lag_warnings(runtime: Runtime) -> list[str]:
+    """What of the entries may be missing in the replica right now, in words; empty when nothing waits. Of all
+    campaigns, and in a moment: for a preview alone.
     """
-    depth = runtime.queue(runtime.names.replication_queue).depth().total
-    unread = has_unread(runtime.streams, runtime.leases, within_seconds=_LOOK_SECONDS)
+    try:
+        depth = runtime.queue(runtime.names.replication_queue).depth().total
+        unread = has_unread(runtime.streams, runtime.leases, within_seconds=_LOOK_SECONDS)
+    except TransientFailure as failure:
+        return [f"whether replication is behind could not be read: {failure}"]
     waits = [f"{depth:,} messages wait"] if depth else []
-    return " and ".join([*waits, *(["the stream has unread records"] if unread else [])])
+    waits += ["the stream has unread records"] if unread else []
+    return [f"replication is behind, so entries may be missing here: {' and '.join(waits)}"] if waits else []
 
 
 def settled(

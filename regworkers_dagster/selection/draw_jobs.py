@@ -1,7 +1,10 @@
-"""Around a draw, as a manager launches it: strikes, the confirmation, more seats later, receipts, the export."""
+"""Around a draw, as a manager launches it: a simulation, strikes, the confirmation, more seats later, receipts, the
+export, the annulment.
+"""
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
+import secrets
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -11,21 +14,31 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from regworkers_core.adapters.files.judged_entries import read_judged
 from regworkers_core.domain.campaign import Reserve
 from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.selection import confirmation_word, require_word
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.eligibility.campaign.judging import judge_entries
+from regworkers_core.replication.settled import lag_warnings
 from regworkers_core.selection.assign.blocked import blocked_lines
 from regworkers_core.selection.assign.release import retry_market
 from regworkers_core.selection.draw.annul import annul, preview
 from regworkers_core.selection.draw.artefacts import export
 from regworkers_core.selection.draw.gate import ACCEPTABLE, Acceptance
 from regworkers_core.selection.draw.held import lease_name
+from regworkers_core.selection.draw.pool import POOL, write_pool
 from regworkers_core.selection.draw.striking import Striking
 from regworkers_core.selection.draw.terms import TopUp, parse_strikes
-from regworkers_core.selection.draw.top_up import open_phase
+from regworkers_core.selection.draw.top_up import next_phase, open_phase
+from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.proof.check import check_receipt
 from regworkers_core.selection.proof.html import page
 from regworkers_core.selection.proof.receipt import receipt_bytes
 from regworkers_core.selection.proof.source import cache_folder, campaign_source
+from regworkers_core.selection.report.scenario import Scenario
+from regworkers_core.selection.report.simulate import simulate, throw_away_seeds
+from regworkers_core.selection.report.simulation import tables
 from regworkers_dagster.operations.by_hand import (
     CAMPAIGN,
     DRY_RUN,
@@ -35,6 +48,7 @@ from regworkers_dagster.operations.by_hand import (
     Outcome,
     launchable,
     require,
+    table,
 )
 from regworkers_dagster.selection import specs
 from regworkers_dagster.selection.steps import (
@@ -46,7 +60,25 @@ from regworkers_dagster.selection.steps import (
 )
 
 _STRIKES = "a line `ref|REASON` for each entry, REASON of A-Z and _: `r-7f3c|BOT`. " + UPLOAD
+_MOST_ROUNDS = 1000
 _CONFIRM = "`<campaignId>:<phase>`, for example spring-tour:1, typed by the person who read the report."
+
+
+class SimulateConfig(dg.Config):
+    """The rules to try out. What is not named is as the campaign has it."""
+
+    campaignId: str = Field(default="", description=CAMPAIGN)
+    capacities: dict[str, int] = Field(default={}, description="Per market its seats: {berlin: 600}.")
+    reserves: dict[str, dict[str, int]] = Field(
+        default={},
+        description="Per market the seats that a segment gets first, 0 for none: {berlin: {loyal: 50}}.",
+    )
+    weights: dict[str, int] = Field(
+        default={}, description="Per segment the tickets of each of its members, 1 to 64: {loyal: 3}."
+    )
+    winsPerUnit: int | None = Field(default=None, description="How many entries of one household may win.")
+    waitlistSize: int | None = Field(default=None, description="How many wait, in rank order.")
+    rounds: int = Field(default=10, description="How many draws are tried, 1 to 1000.")
 
 
 class StrikeConfig(dg.Config):
@@ -130,6 +162,55 @@ class AnnulConfig(dg.Config):
 
 
 @launchable(
+    "simulate_draw",
+    reads=True,
+    long=True,
+    description="Tries out rules on the entries of a campaign as they are now, before anything is published: the "
+    "chances by market, segment and weight, each the mean of the rounds (lowest – highest). It is not the draw: its "
+    "seeds are thrown away, and it writes nothing.",
+)
+def simulate_draw(launch: Launch, config: SimulateConfig) -> Outcome:
+    """Judges every entry as it is now."""
+    runtime, campaign = launch.runtime, launch.campaign(config.campaignId)
+    if not 1 <= config.rounds <= _MOST_ROUNDS:
+        raise RequestError(f"rounds should be 1 to {_MOST_ROUNDS}, found {config.rounds}")
+    scenario = Scenario.of(campaign).changed(
+        capacities=config.capacities,
+        reserves=config.reserves,
+        weights=config.weights,
+        wins_per_unit=config.winsPerUnit,
+        waitlist_size=config.waitlistSize,
+    )
+    tell = launch.now_and_then()
+
+    def on_round(done: int) -> None:
+        tell(f"{done} of {config.rounds} rounds")
+        if launch.stop.is_set:
+            raise RequestError(f"stopped after {done} of {config.rounds} rounds: nothing is kept of them")
+
+    with tempfile.TemporaryDirectory(prefix="regworkers-simulate-") as made:
+        folder, now = Path(made), iso(runtime.clock())
+        judge_entries(runtime, campaign, as_of=now, folder=folder, tell=tell)
+        pool = write_pool(read_judged(folder), frozenset(campaign.market_ids), folder)
+        seeds = throw_away_seeds(None, lambda: secrets.token_hex(32))
+        engine = Engine(scratch=folder / "scratch")
+        found = simulate(
+            folder / POOL, scenario, rounds=config.rounds, seeds=seeds, engine=engine, on_round=on_round
+        ).as_dict()
+    warnings = lag_warnings(runtime)
+    for warning in warnings:
+        launch.context.log.warning(warning)
+    facts = {
+        "notice": found["notice"],
+        "entries": found["entries"],
+        "excluded": dict(pool.excluded),
+        "behind": "; ".join(warnings) or None,
+        **{each.title.replace(" ", "_"): table(each.columns, each.rows) for each in tables(found)},
+    }
+    return Outcome(campaign.campaign_id, facts)
+
+
+@launchable(
     "strike_entries",
     description="Entries that take no place in the first phase of a draw, bots say: handed in before its commit, "
     "also while fans still register. Once the draw is committed this refuses, and `top_up` with `strikes` takes "
@@ -198,6 +279,9 @@ def top_up(launch: Launch, config: TopUpConfig) -> Outcome:
         waitlist_size=config.waitlistSize,
         keep_waitlist=config.waitlistSize is None,
     )
+    if config.confirm:
+        record = runtime.draws.get(campaign_id)
+        require_word(config.confirm, confirmation_word(campaign_id, next_phase(record)))
     phase = open_phase(runtime, campaign_id, request, run_id=launch.run_id, lease=lease_name(campaign_id))
     launch.tell(f"phase {phase} of {campaign_id}")
     launch.result["phase"] = phase
@@ -316,4 +400,13 @@ def _strikes(launch: Launch, upload: str) -> tuple[tuple[str, str], ...]:
             raise RequestError("the file of strikes is not UTF-8 text") from None
 
 
-JOBS = (strike_entries, confirm_draw, top_up, retry_market_selection, make_receipt, export_draw, annul_draw)
+JOBS = (
+    simulate_draw,
+    strike_entries,
+    confirm_draw,
+    top_up,
+    retry_market_selection,
+    make_receipt,
+    export_draw,
+    annul_draw,
+)

@@ -47,6 +47,7 @@ KNOWN = {
     "verdicts": "needed, unknown, superseded, gone",
     "capacities": "markets and numbers",
     "reserves": "markets, segments and numbers",
+    "weights": "segments and numbers",
     "terraform_file": "the name of a file",
     "backfill_id": "an id",
 }

@@ -15,6 +15,7 @@ import orjson
 import pytest
 import structlog
 
+from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.eligibility.invites.looking import check_invite
 from regworkers_core.operations import downloads, uploads
@@ -24,8 +25,8 @@ from regworkers_dagster.operations.by_hand import table
 from regworkers_local.leaks import exactly, find_leaks, in_files
 from tests.dagster.selection_world import failure_of, materialised, observed, run_draw
 from tests.dagster.support import job, plain, use
-from tests.selection.draw.world import ref_of
-from tests.support.campaigns import create
+from tests.selection.draw.world import entry, ref_of
+from tests.support.campaigns import advance_to, create
 from tests.support.drains import replicate_all
 from tests.support.entries import key, put
 from tests.support.shared import emptied, shared_namespace
@@ -222,6 +223,10 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
     bot = next(line.split("|")[0] for line in result if line.split("|")[1] == "berlin")
     later = manager.upload("bots.txt", f"{bot}|BOT")
     more = {"campaignId": CAMPAIGN, "capacities": {"paris": 3}, "waitlistSize": 1, "reason": "a larger hall"}
+    wrong = manager.launches("top_up", strikes=later, confirm=f"{CAMPAIGN}:1", **more)
+    drawn_once = runtime.draws.get(CAMPAIGN)
+    assert f"should be {CAMPAIGN}:2" in failure_of(wrong) and drawn_once is not None
+    assert list(drawn_once.phases) == [1], "nothing was done"
     topped = manager.does("top_up", strikes=later, **more)
     assert topped["phase"] == 2 and f'"{CAMPAIGN}:2"' in topped["next"]
     record = runtime.draws.get(CAMPAIGN)
@@ -271,6 +276,11 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
         ("create_campaign", {"campaignId": "x y"}, "campaignId must be"),
         ("create_campaign", {"campaignId": "x", "reserves": {"rome": {"a": 1}}}, "rome has no seats"),
         ("create_campaign", {"campaignId": "x", "upload": "uploads/x"}, "leave all other fields as they are"),
+        (
+            "create_campaign",
+            {**FORM, "capacities": {"berlin": 1, "paris": -1}, "reserves": {}},
+            "market paris: cap",
+        ),
         ("open_campaign", {"campaignId": "sumer"}, "there is no campaign 'sumer'"),
         ("close_campaign", {"campaignId": "summer"}, "is DRAFT and cannot become CLOSED"),
         ("import_codes", {"campaignId": "summer"}, "it is missing"),
@@ -284,6 +294,8 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
         ("void_codes", {"campaignId": "summer", "positions": [9]}, "reason is missing"),
         ("confirm_draw", {"confirm": "summer:1"}, "has not come to this step"),
         ("pause_notifications", {"campaignId": "summer", "everything": True, "reason": "x"}, "one campaign"),
+        ("simulate_draw", {"campaignId": "summer", "capacities": {"rome": 1}}, "there are berlin, paris"),
+        ("simulate_draw", {"campaignId": "summer", "rounds": 0}, "rounds should be 1 to 1000, found 0"),
         ("make_receipt", {"campaignId": "summer", "entry": "e1"}, "no result yet"),
         ("export_draw", {"campaignId": "summer"}, "has published nothing yet"),
     ],
@@ -296,12 +308,43 @@ def test_what_is_wrong_with_a_launch_is_one_line(
     assert said in failure and "\n" not in failure
 
 
+def test_rules_are_tried_out_on_the_entries_so_far_and_nothing_is_written(
+    manager: Manager, runtime: Runtime
+) -> None:
+    create(runtime)
+    advance_to(runtime, "summer", CampaignStatus.OPEN)
+    runtime.database["entries"].insert_many(
+        [entry(number, firstName="Zoë", lastName=PLANTED["last name"]) for number in range(9)]
+    )
+    tried = manager.does("simulate_draw", campaignId="summer", capacities={"berlin": 4}, rounds=2)
+    assert "not the draw" in tried["notice"] and tried["entries"] == 9
+    assert "| berlin | 4 |" in tried["by_market"] and "| loyal | 3 |" in tried["by_segment"]
+    assert not any(value in str(tried) for value in ("@", PLANTED["last name"], ref_of(0)))
+    assert runtime.draws.get("summer") is None and not runtime.operator_actions.history()
+    put(runtime, key("on-its-way", "summer"))
+    assert "replication is behind" in manager.does("simulate_draw", campaignId="summer", rounds=1)["behind"]
+
+
 def test_a_definition_that_was_uploaded_is_created_as_it_is_written(
     manager: Manager, runtime: Runtime
 ) -> None:
     text = (Path(__file__).parents[2] / "docs/examples/campaign.yml").read_text(encoding="utf-8")
     made = manager.does("create_campaign", upload=manager.upload("campaign.yml", text))
     assert made["seats"] == 800 and runtime.campaigns.get("spring-tour") is not None
+
+
+def test_what_is_wrong_with_an_uploaded_file_names_it_as_it_was_handed_in(
+    manager: Manager, runtime: Runtime
+) -> None:
+    create(runtime)
+
+    def said(job: str, name: str, *lines: str) -> str:
+        config = {"campaignId": "summer"} if job == "import_codes" else {}
+        return failure_of(manager.launches(job, upload=manager.upload(name, *lines), **config))
+
+    assert said("create_campaign", "tour.yml", "a: [").startswith("tour.yml: not valid YAML")
+    assert "give marketId" in said("import_codes", "codes.csv", "code", "A-1")
+    assert said("import_codes", "codes.csv", "kode,x", "A-1,y").startswith("codes.csv: ")
 
 
 def test_a_cell_of_a_table_cannot_break_it() -> None:

@@ -45,6 +45,14 @@ def open_phase(runtime: Runtime, campaign_id: str, request: TopUp, *, run_id: st
         raise busy from None
 
 
+def next_phase(record: DrawRecord | None) -> int:
+    """The phase that a top-up opens, or goes on with."""
+    if record is None or not record.phases:
+        return 2
+    last = record.latest
+    return last.phase + (last.phase == 1 or last.reached(PhaseStatus.COMPLETED))
+
+
 def _open(runtime: Runtime, campaign_id: str, request: TopUp, run_id: str, held: Lease) -> int:
     record = runtime.draws.get(campaign_id)
     if record is None or not record.phases:
@@ -70,7 +78,7 @@ def _open(runtime: Runtime, campaign_id: str, request: TopUp, run_id: str, held:
     if not last.reached(PhaseStatus.COMPLETED):
         raise RequestError(
             f"phase {last.phase} of {campaign_id} is {last.status}: a top-up waits until it is COMPLETED"
-            f" (`regworkers campaign status {campaign_id}` tells what is open)"
+            f" (`regworkers campaign status {campaign_id}`, or the job `campaign_status`, says what is open)"
         )
     terms = _terms(runtime, record, last.phase, request)
     number = last.phase + 1

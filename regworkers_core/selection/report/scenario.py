@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from regworkers_core.domain.campaign import Campaign, Market, Reserve
+from regworkers_core.domain.campaign import MAX_SEATS, Campaign, Market, Reserve
 from regworkers_core.domain.keys import is_selection_id
-from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.selection.maths.rules import MAX_WEIGHT
 
 
@@ -46,18 +46,22 @@ class Scenario:
         waitlist_size: int | None = None,
     ) -> Scenario:
         """With other numbers. A reserve takes the place of the market's for the same segment, or comes last in
-        precedence; 0 seats takes it away. Raises UsageError for what cannot be drawn.
+        precedence; 0 seats takes it away. Raises RequestError for what cannot be drawn.
         """
         known = {market.market_id for market in self.markets}
         for market_id in (*capacities, *reserves):
             if market_id not in known:
-                raise UsageError(
+                raise RequestError(
                     f"market {market_id} is not in the campaign: there are {', '.join(sorted(known))}"
                 )
         for segment, weight in weights.items():
-            _id("--weights", segment)
+            _id(segment)
             if not 1 <= weight <= MAX_WEIGHT:
-                raise UsageError(f"--weights {segment}: a weight is 1 to {MAX_WEIGHT}, found {weight}")
+                raise RequestError(f"weights of {segment}: a weight is 1 to {MAX_WEIGHT}, found {weight}")
+        if wins_per_unit is not None and wins_per_unit < 1:
+            raise RequestError(f"a household should have 1 winner or more, found {wins_per_unit}")
+        if waitlist_size is not None and waitlist_size < 0:
+            raise RequestError(f"the waiting list should have 0 places or more, found {waitlist_size}")
         markets = [
             _market(market, capacities.get(market.market_id), reserves.get(market.market_id, {}))
             for market in self.markets
@@ -93,22 +97,26 @@ class Scenario:
 
 
 def _market(market: Market, capacity: int | None, reserves: Mapping[str, int]) -> Market:
-    _id("--capacity", market.market_id)
+    _id(market.market_id)
     seats = {reserve.segment: reserve.seats for reserve in market.reserves}
     for segment, number in reserves.items():
-        _id("--reserve", segment)
+        _id(segment)
         seats[segment] = number
     total = market.capacity if capacity is None else capacity
+    for number in (total, *seats.values()):
+        if not 0 <= number <= MAX_SEATS:
+            raise RequestError(f"market {market.market_id}: seats are 0 to {MAX_SEATS}, found {number}")
     reserved = sum(seats.values())
     if reserved > total:
-        raise UsageError(
-            f"market {market.market_id}: reserves of {reserved} seats exceed its {total}; lower them with"
-            f" --reserve {market.market_id}:SEGMENT=N (0 takes one away)"
+        segments = ", ".join(f"{segment} {number}" for segment, number in seats.items())
+        raise RequestError(
+            f"market {market.market_id}: reserves of {reserved} seats exceed its {total} ({segments}); lower them too,"
+            " 0 takes one away"
         )
     kept = tuple(Reserve(segment, number) for segment, number in seats.items() if number)
     return replace(market, capacity=total, reserves=kept)
 
 
-def _id(option: str, text: str) -> None:
+def _id(text: str) -> None:
     if not is_selection_id(text):
-        raise UsageError(f"{option}: an id is 1 to 64 of the characters A-Z a-z 0-9 _ -, found {text!r}")
+        raise RequestError(f"an id is 1 to 64 of the characters A-Z a-z 0-9 _ -, found {text!r}")

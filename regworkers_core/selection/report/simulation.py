@@ -1,10 +1,10 @@
-"""What a simulation found, as the document that people and scripts read."""
+"""What a simulation found: the document that scripts read, and its tables for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -86,6 +86,68 @@ class Simulation:
     def _odds(self, group: Group, among: Group | None = None) -> dict[str, float] | None:
         entries = self.entries.get(among or group, 0)
         return _spread([won.get(group, 0) / entries for won in self.winners]) if entries else None
+
+
+class Table(NamedTuple):
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+
+def tables(document: Mapping[str, Any]) -> tuple[Table, ...]:
+    """What the document says by market, segment, weight and choice."""
+    markets = [
+        (
+            market["marketId"],
+            f"{market['seats']:,}",
+            f"{market['firstChoice']:,}",
+            f"{market['anyChoice']:,}",
+            _count(market["winners"]),
+            _chance(market["odds"]),
+            _chance(market["firstChoiceOdds"]),
+            "not full" if market["lastRank"] is None else _count(market["lastRank"]),
+        )
+        for market in document["markets"]
+    ]
+    choices = [
+        (each["place"], f"{each['entries']:,}", _count(each["winners"])) for each in document["choices"]
+    ]
+    columns = (
+        "seats",
+        "first choice of",
+        "any choice of",
+        "winners",
+        "chance",
+        "as first choice",
+        "last rank",
+    )
+    return (
+        Table("by market", ("market", *columns), markets),
+        _by("segment", document["segments"]),
+        _by("weight", document["weights"]),
+        Table("which choice came true", ("choice", "entries with so many", "winners"), choices),
+    )
+
+
+def _by(name: str, groups: Iterable[Mapping[str, Any]]) -> Table:
+    rows = [
+        (group[name] or "none", f"{group['entries']:,}", _count(group["winners"]), _chance(group["odds"]))
+        for group in groups
+    ]
+    return Table(f"by {name}", (name, "entries", "winners", "chance to win"), rows)
+
+
+def _count(spread: Mapping[str, float]) -> str:
+    if spread["low"] == spread["high"]:
+        return f"{spread['mean']:,.0f}"
+    return f"{spread['mean']:,.0f} ({spread['low']:,.0f} – {spread['high']:,.0f})"
+
+
+def _chance(spread: Mapping[str, float] | None) -> str | None:
+    if spread is None:
+        return None
+    mean, low, high = (f"{100 * spread[name]:.3g}" for name in ("mean", "low", "high"))
+    return f"{mean} %" if low == high else f"{mean} % ({low} – {high})"
 
 
 def _spread(values: Iterable[float]) -> dict[str, float]:

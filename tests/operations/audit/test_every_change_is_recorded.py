@@ -111,6 +111,7 @@ JOBS_THAT_READ = {
     "monthly_review",
     "notifications_status",
     "quarterly_review",
+    "simulate_draw",
     "weekly_review",
 }
 # What records them is one for several: the op of all runbooks, and the core, which works on dead letters.

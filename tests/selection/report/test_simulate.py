@@ -191,12 +191,21 @@ def test_rules_that_cannot_be_drawn_are_refused_with_the_way_out() -> None:
 
     with pytest.raises(UsageError, match="market west is not in the campaign: there are north"):
         change({"west": 5})
-    with pytest.raises(UsageError, match=r"reserves of 8 seats exceed its 5.*--reserve north:SEGMENT=N"):
+    with pytest.raises(UsageError, match=r"reserves of 8 seats exceed its 5 \(local 8\); lower them"):
         change({"north": 5})
     with pytest.raises(UsageError, match="a weight is 1 to 64, found 65"):
         change(weights={"local": 65})
     with pytest.raises(UsageError, match="an id is 1 to 64"):
         change(reserves={"north": {"a|b": 1}})
+    for wrong in ({"capacities": {"north": -1}}, {"reserves": {"north": {"local": -1}}}):
+        with pytest.raises(UsageError, match=r"seats are 0 to \d+, found -1"):
+            change(**wrong)
+    for wrong, said in (
+        ({"wins_per_unit": 0}, "1 winner or more"),
+        ({"waitlist_size": -1}, "0 places or more"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            reserved.changed(capacities={}, reserves={}, weights={}, **wrong)
     assert change({"north": 5}, {"north": {"local": 0}}).markets == (Market("north", "North", 5),)
     ordered = change(reserves={"north": {"access": 2, "local": 3}}).markets[0].reserves
     assert ordered == (Reserve("local", 3), Reserve("access", 2))
