@@ -17,7 +17,7 @@ from typing import BinaryIO
 from urllib.parse import unquote
 
 from regworkers_core.adapters.aws.objects import MissingObject
-from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.runtime import Runtime
 
 FOLDER = "uploads/"
@@ -76,7 +76,8 @@ def require(upload: str) -> str:
 @contextmanager
 def fetched(runtime: Runtime, upload: str) -> Iterator[Path]:
     """The file on this machine, under its own name, as long as the block lasts. Raises RequestError for a name that is
-    none, or whose day is over, TransientFailure when S3 cannot answer.
+    none, or whose day is over, and for a UsageError of the block, which then names the file as it was handed in;
+    TransientFailure when S3 cannot answer.
     """
     name = require(upload)
     with tempfile.TemporaryDirectory(prefix="regworkers-upload-") as folder:
@@ -85,4 +86,8 @@ def fetched(runtime: Runtime, upload: str) -> Iterator[Path]:
             runtime.objects.get_file(name, path)
         except MissingObject:
             raise RequestError(f"{name} is not there: uploads are kept for a day, upload it again") from None
-        yield path
+        try:
+            yield path
+        except UsageError as error:
+            # The folder says nothing to a person, and is gone by now.
+            raise RequestError(str(error).replace(f"{folder}/", "")) from None

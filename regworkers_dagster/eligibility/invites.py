@@ -105,7 +105,7 @@ def upload_invites(launch: Launch, config: UploadConfig) -> Outcome:
         facts,
         INVITES,
         changed=not report.dry_run,
-        failure=_what_is_left(report, rejects, "invited"),
+        failure=_what_is_left(report, f"`rejected_lines` or {rejects}" if link else rejects, "invited"),
     )
 
 

@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
-from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.selection.campaigns import registry
 from regworkers_core.selection.campaigns.definition import read_definition
 from regworkers_core.selection.campaigns.lifecycle import advance
@@ -96,7 +96,14 @@ class CampaignConfig(dg.Config):
 def create_campaign(launch: Launch, config: CreateConfig) -> Outcome:
     """Refuses an id or slug that is taken, and names the field that is wrong."""
     fields = _definition(launch, config) if config.upload else _fields(config)
-    created = registry.create(launch.runtime, fields)
+    try:
+        created = registry.create(launch.runtime, fields)
+    except UsageError as error:
+        text = str(error)
+        # The form has no list of markets.
+        for place, market_id in enumerate(config.capacities):
+            text = text.replace(f"markets[{place}].", f"market {market_id}: ")
+        raise RequestError(text) from None
     facts = {
         **campaign_facts(created),
         "next": f"codes with `import_codes`, then `open_campaign` of {created.campaign_id}",
@@ -135,7 +142,9 @@ def campaign_status(launch: Launch, config: CampaignConfig) -> Outcome:
     report = read_campaign_status(launch.runtime, campaign)
     for finding in report.findings:
         launch.context.log.warning(finding.text)
-    said = "; ".join(finding.text for finding in report.findings)
+    said = "; ".join(
+        finding.text + (f": `{finding.job}`" if finding.job else "") for finding in report.findings
+    )
     return Outcome(
         campaign.campaign_id, standing(report), CAMPAIGNS, failure=said and f"needs a hand: {said}"
     )

@@ -14,7 +14,6 @@ from typing import Any
 import yaml
 
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
-from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
 
@@ -23,14 +22,8 @@ _FIELDS |= {"markets", "autoDraw", "draw"}
 _DRAW = frozenset({"winsPerUnit", "waitlistSize"})
 _MARKET = frozenset({"marketId", "name", "capacity", "reserves"})
 _RESERVE = frozenset({"segment", "seats"})
-_ELIGIBILITY: Mapping[str, str] = {
-    "inviteOnly": "true or false",
-    "inviteTypes": f"a list of {', '.join(InviteType)}",
-    "regions": "a list of texts",
-    "minAge": "a whole number of at least 0",
-    "requireVerifiedPhone": "true or false",
-    "maxPerUnit": "a whole number of at least 1",
-}
+_ELIGIBILITY = frozenset({"inviteOnly", "inviteTypes", "regions"})
+_ELIGIBILITY |= {"minAge", "requireVerifiedPhone", "maxPerUnit"}
 
 
 class _Loader(yaml.SafeLoader):
@@ -75,7 +68,7 @@ def draft(fields: Mapping[str, Any]) -> Campaign:
         _only(_mapping(market), _MARKET, f"markets[{index}].")
         for number, reserve in enumerate(_list(_mapping(market).get("reserves"))):
             _only(_mapping(reserve), _RESERVE, f"markets[{index}].reserves[{number}].")
-    _check_eligibility(_mapping(fields.get("eligibility")))
+    _only(_mapping(fields.get("eligibility")), _ELIGIBILITY, "eligibility.")
     document = {name: value for name, value in fields.items() if name != "campaignId"}
     # What is wrong with it is told under the name that it has in the file.
     if "campaignId" not in fields:
@@ -121,23 +114,6 @@ def _assignment(option: str, text: str, example: str) -> tuple[str, int]:
     if not equals or not number.isascii() or not number.isdigit():
         raise UsageError(f"{option} should look like {example}, found {text!r}")
     return name, int(number)
-
-
-def _check_eligibility(rules: Mapping[str, Any]) -> None:
-    _only(rules, frozenset(_ELIGIBILITY), "eligibility.")
-    for name, value in rules.items():
-        if value is not None and not _fits(name, value):
-            raise UsageError(f"eligibility.{name} must be {_ELIGIBILITY[name]}, found {value!r}")
-
-
-def _fits(name: str, value: Any) -> bool:
-    if name in ("inviteOnly", "requireVerifiedPhone"):
-        return isinstance(value, bool)
-    if name == "inviteTypes":
-        return isinstance(value, list) and all(each in list(InviteType) for each in value)
-    if name == "regions":
-        return isinstance(value, list) and all(isinstance(each, str) and each for each in value)
-    return type(value) is int and value >= (1 if name == "maxPerUnit" else 0)
 
 
 def _only(fields: Mapping[str, Any], known: frozenset[str], where: str) -> None:

@@ -237,8 +237,8 @@ def _market_for(campaign: Campaign, market_id: str | None, columns: Sequence[str
             return None
         if len(campaign.markets) > 1:
             raise UsageError(
-                f"campaign {campaign.campaign_id} has the markets {known}, and the file has no column marketId: "
-                "say with --market which one its codes are for"
+                f"campaign {campaign.campaign_id} has the markets {known}, and the file has no column marketId: give "
+                "marketId (--market), the one that its codes are for"
             )
         return campaign.market_ids[0]
     if campaign.market(market_id) is None:

@@ -117,7 +117,7 @@ class HeldDraw:
     def _missing(self, step: str) -> UsageError:
         return UsageError(
             f"the draw of {self.campaign_id} has not come to this step: `{step}` is first"
-            f" (`regworkers draw run {self.campaign_id}` does all in order)"
+            f" (`regworkers draw run {self.campaign_id}`, or the job `draw`, does all in order)"
         )
 
     def _now(self) -> str:

@@ -27,7 +27,8 @@ def refuse_late_strikes(campaign_id: str, first: PhaseRecord, strikes: Strikes) 
     if strikes and merged(strikes) != Terms.parse(first.fields["terms"]).strikes:
         raise UsageError(
             f"the draw of {campaign_id} is committed without these strikes, and what is committed stays: "
-            f"`regworkers draw top-up {campaign_id} --strikes ...` takes their places away in a further phase"
+            f"`regworkers draw top-up {campaign_id} --strikes ...`, or the job `top_up` with `strikes`, takes their"
+            " places away in a further phase"
         )
 
 

@@ -188,7 +188,9 @@ def campaign_source(runtime: Runtime, campaign_id: str, cache: Path) -> ReceiptS
     record = runtime.draws.get(campaign_id) if is_selection_id(campaign_id) else None
     drawn = [phase for phase in record.phases.values() if phase.result_hash] if record else []
     if record is None or not drawn:
-        raise UsageError(f"{campaign_id} has no result yet: `regworkers draw run {campaign_id}` draws it")
+        raise UsageError(
+            f"{campaign_id} has no result yet: `regworkers draw run {campaign_id}`, or the job `draw`, draws it"
+        )
     folder = cache / campaign_id / drawn[-1].result_hash
     if not folder.exists():
         _fill(runtime.objects, campaign_id, len(drawn), folder)

@@ -137,6 +137,26 @@ def test_a_write_whose_answer_got_lost_is_recognised_as_ones_own(runtime: Runtim
     assert not again
 
 
+def test_who_writes_between_the_look_and_the_write_wins(runtime: Runtime) -> None:
+    create(runtime)
+    collection = runtime.database["campaigns"]
+
+    class Crossed:
+        """Another run moves the fence just before the write."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(collection, name)
+
+        def update_one(self, guard: Any, update: Any) -> Any:
+            collection.update_one({"_id": "summer"}, {"$set": {"fence": 9}})
+            return collection.update_one(guard, update)
+
+    campaigns = Campaigns(Crossed(), runtime.dependency("mongo"))  # type: ignore[arg-type]
+    assert not campaigns.advance("summer", DRAFT, OPEN, token=1, at=AT, reason="r", run_id="r")
+    stored = runtime.campaigns.get("summer")
+    assert stored is not None and (stored.status, stored.fence) == (DRAFT, 9)
+
+
 def test_a_lease_table_that_was_made_anew_catches_up_with_the_stored_fence(runtime: Runtime) -> None:
     create(runtime, "restored")
     runtime.database["campaigns"].update_one({"_id": "restored"}, {"$set": {"fence": 4}})

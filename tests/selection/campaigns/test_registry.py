@@ -64,7 +64,7 @@ def test_a_campaign_that_was_faster_by_a_moment_is_met_by_the_store(runtime: Run
 
 
 def test_a_campaign_is_found_by_id_first_and_then_by_slug(runtime: Runtime) -> None:
-    create(runtime, "one", slug="first")
+    create(runtime, "one", slug="two")
     create(runtime, "two", slug="second")
     assert registry.find(runtime, "two").campaign_id == registry.find(runtime, "second").campaign_id == "two"
     with pytest.raises(UsageError, match="campaign list"):
@@ -82,6 +82,8 @@ def test_a_campaign_that_came_without_a_commitment_gets_one_late_and_keeps_it(ru
     assert ensure_commitment(runtime, came) == given
     now = runtime.campaigns.get("summer")
     assert now is not None and ensure_commitment(runtime, now) == given
+    assert not runtime.campaigns.set_commitment("summer", "0" * 64, "2026-01-01T00:00:00.000Z")
+    assert runtime.campaigns.get("summer") == now
     assert given.commitment == hashlib.sha256(bytes.fromhex(reveal(runtime, "summer"))).hexdigest()
 
 

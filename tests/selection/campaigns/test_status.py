@@ -90,14 +90,25 @@ def test_a_draw_that_nobody_works_on_is_told_from_one_that_is_alive(runtime: Run
     looks: list[float] = []
     assert commands(status(runtime, sleep=looks.append)) == ["regworkers draw run summer"]
     assert 0.3 < sum(looks) < 1.0
+    looks.clear()
     assert commands(status(runtime, sleep=lambda _seconds: lease.renew())) == []
     lease.release()
     report = status(runtime)
     assert "phase 1 is SEEDED and no run works on it" in report.findings[0].text
     sender = LeaseHolder(runtime.leases, f"{SENDER}run", lease_seconds=1.0).acquire("draw-summer")
     assert sender is not None
-    sending = commands(status(runtime, sleep=lambda _seconds: sender.renew()))
+    sending = commands(status(runtime, sleep=looks.append))
     assert sending == ["regworkers draw run summer"], "who sends messages does not work on the draw"
+    assert looks == [], "and is not waited for"
+    sender.release()
+    lease = LeaseHolder(runtime.leases, "run", lease_seconds=1.0).acquire("draw-summer")
+    assert lease is not None
+
+    def is_taken_over(_seconds: float) -> None:
+        lease.release()
+        LeaseHolder(runtime.leases, f"{SENDER}run", lease_seconds=1.0).acquire("draw-summer")
+
+    assert commands(status(runtime, sleep=is_taken_over)) == ["regworkers draw run summer"]
 
 
 def test_a_drawn_phase_waits_for_its_confirmation(runtime: Runtime) -> None:
