@@ -14,7 +14,7 @@ from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.naming import campaign_id_of
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.selection import confirmation_word, require_word
+from regworkers_core.domain.selection import require_word
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.fencing import DrawBusy
 
@@ -74,7 +74,7 @@ def annul_command(
         said += [f"{done.stopped:,} messages taken back, {done.sent:,} were sent before"]
         if done.codes:
             listed = f"`regworkers codes status {campaign_id} --struck --csv FILE`"
-            said += [f"fans hold {done.codes:,} codes: {listed} lists them for their issuer"]
+            said += [f"codes with fans: {done.codes:,}; {listed} lists them for their issuer"]
     answer({**done.as_dict(), "said": said}, form, Group(*(Text(line) for line in said)))
     if not done.annulled or done.codes:
         raise typer.Exit(FINDING)
@@ -88,36 +88,32 @@ def replan_command(
 ) -> None:
     """Give each winner whose planned code is void the next position that was never planned in the market.
 
-    Lists what it would move; --confirm moves it and sends the open chunks again. The positions before stay burnt, and
-    the plan keeps both. Exit code 1 when codes are missing, and while there is something to confirm.
+    A code that was assigned or redeemed outside of the draw becomes void first. Lists what it would move; --confirm
+    moves it and sends the open chunks again. The positions before stay burnt, and the plan keeps both. Exit code 1 when
+    codes are missing, and while there is something to confirm.
     """
     # Late, for it brings pyarrow and DuckDB.
     from regworkers_core.selection.assign.replan import replan_codes
 
     runtime = Runtime.load()
     campaign_id, run_id = campaign_id_of(runtime, campaign_id), f"cli-{uuid.uuid4().hex[:12]}"
-    found = replan_codes(runtime, campaign_id, market_id, run_id=run_id)
-    word = confirmation_word(campaign_id, found.market.phase)
-    if confirm:
-        require_word(confirm, word)
-    if confirm and not found.missing:
-        arguments = {"marketId": market_id, "phase": found.market.phase, "runId": run_id}
-        with by_hand(runtime, "draw replan-code", campaign_id, arguments) as result:
-            found = replan_codes(runtime, campaign_id, market_id, run_id=run_id, apply=True)
-            result |= {"moved": len(found.moves), "queued": found.queued}
+    arguments = {"marketId": market_id, "confirm": confirm, "runId": run_id}
+    with by_hand(runtime, "draw replan-code", campaign_id, arguments, dry_run=not confirm) as result:
+        found = replan_codes(runtime, campaign_id, market_id, run_id=run_id, confirm=confirm)
+        result |= {"moved": len(found.moves) if found.applied else 0, "queued": found.queued}
     table = rows(
-        ("position", "takes its place"),
-        [(move.before, move.after or "no code is left") for move in found.moves],
+        ("position", "its code is", "takes its place"),
+        [(move.before, move.was.value, move.after or "no code is left") for move in found.moves],
     )
     load = f"regworkers codes import <csv> --campaign {campaign_id} --market {market_id}"
     if found.missing:
-        said = f"nothing was moved: {found.missing} codes are missing, `{load}`"
+        said = f"nothing was moved: the codes run short by {found.missing}, `{load}`"
     elif found.applied:
         said = f"{len(found.moves)} moved, {found.queued} chunks were sent again"
     elif found.moves:
-        said = f"nothing is moved yet: look at it, then repeat this with --confirm {word}"
+        said = f"nothing is moved yet: look at it, then repeat this with --confirm {found.word}"
     else:
-        said = "no planned code is void"
-    answer({**found.as_dict(), "confirm": word, "said": said}, form, Group(table, Text(said)))
+        said = "every planned code can be given"
+    answer({**found.as_dict(), "confirm": found.word, "said": said}, form, Group(table, Text(said)))
     if found.missing or (found.moves and not found.applied):
         raise typer.Exit(FINDING)

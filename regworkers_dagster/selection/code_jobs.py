@@ -18,7 +18,6 @@ from pydantic import Field
 from regworkers_core.adapters.files.csv_lines import Blank
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError
-from regworkers_core.domain.selection import confirmation_word, require_word
 from regworkers_core.selection.assign.replan import replan_codes
 from regworkers_core.selection.codes.importing import import_codes as import_file
 from regworkers_core.selection.codes.lines import Row, read_lines
@@ -205,24 +204,24 @@ def block_struck_codes(launch: Launch, config: StruckConfig) -> Outcome:
     "replan_code",
     previews=True,
     description="Gives each winner whose planned code is void the next position of the market that was never planned, "
-    "and sends the open chunks again. The positions before stay burnt, and the plan keeps both. Shows what would move, "
+    "and sends the open chunks again. A code that was assigned or redeemed outside of the draw becomes void first. "
+    "The positions before stay burnt, and the plan keeps both. Shows what would move, "
     "unless `confirm` is the word.",
 )
 def replan_code(launch: Launch, config: ReplanConfig) -> Outcome:
     """Positions only: neither log nor metadata have a code."""
     runtime, campaign_id = launch.runtime, launch.campaign_id(config.campaignId)
     market_id = require("marketId", config.marketId)
-    found = replan_codes(runtime, campaign_id, market_id, run_id=launch.run_id)
-    word = confirmation_word(campaign_id, found.market.phase)
-    if config.confirm:
-        require_word(config.confirm, word)
-    if config.confirm and not found.missing:
-        found = replan_codes(runtime, campaign_id, market_id, run_id=launch.run_id, apply=True)
+    found = replan_codes(runtime, campaign_id, market_id, run_id=launch.run_id, confirm=config.confirm)
+    if found.applied:
         launch.result.update(moved=len(found.moves), queued=found.queued)
-    moves = [(move.before, move.after or "no code is left") for move in found.moves]
-    facts = {**found.as_dict(), "moves": table(("position", "takes its place"), moves), "confirm": word}
+    moves = [(move.before, move.was.value, move.after or "no code is left") for move in found.moves]
+    columns = ("position", "its code is", "takes its place")
+    facts = {**found.as_dict(), "moves": table(columns, moves), "confirm": found.word}
     failure = (
-        f"{found.missing} codes are missing: `import_codes`, then launch this again" if found.missing else ""
+        f"the codes run short by {found.missing}: `import_codes`, then launch this again"
+        if found.missing
+        else ""
     )
     return Outcome(campaign_id, facts, CODES, changed=found.applied, failure=failure)
 

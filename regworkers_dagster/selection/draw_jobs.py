@@ -387,7 +387,7 @@ def annul_draw(launch: Launch, config: AnnulConfig) -> Outcome:
     failure = (
         ""
         if not done.annulled or not done.codes
-        else f"fans hold {done.codes} codes: `block_struck_codes` lists them"
+        else f"codes with fans: {done.codes}; `block_struck_codes` lists them"
     )
     return Outcome(campaign_id, done.as_dict(), specs.DRAW, failure=failure)
 

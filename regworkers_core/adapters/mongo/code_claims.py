@@ -18,6 +18,7 @@ from regworkers_core.engine.dependency import Dependency
 Document = dict[str, Any]
 _TAKEN = ("ASSIGNED", "REDEEMED")
 _IS_VOID = "it is VOID"
+_IS_GIVEN = "it is given to somebody else"
 _PAGE = 10_000
 
 
@@ -169,9 +170,11 @@ def _is_theirs(code: Document, market: MarketPhase, winner: Planned) -> bool:
 
 
 def _help(market: MarketPhase, what: str) -> str:
+    command = f"`regworkers draw replan-code {market.campaign_id} {market.market_id}`"
     if what == _IS_VOID:
-        command = f"`regworkers draw replan-code {market.campaign_id} {market.market_id}`"
         return f"{command} gives the winners of void codes the next positions"
+    if what == _IS_GIVEN:
+        return f"find out who has it; {command} then makes it void and gives its winner the next position"
     return "set right what happened to it, then retry the market"
 
 
@@ -180,4 +183,4 @@ def _what(code: Document | None, market: MarketPhase) -> str:
         return "it is gone"
     if not _belongs(code, market):
         return "it belongs to another market"
-    return "it is given to somebody else" if code.get("status") in _TAKEN else f"it is {code.get('status')}"
+    return _IS_GIVEN if code.get("status") in _TAKEN else f"it is {code.get('status')}"

@@ -145,6 +145,13 @@ class Codes:
         answer = self._dependency.call(self._collection.update_one, guard, {"$set": fields})
         return bool(answer.matched_count)
 
+    def void_given(self, code: Code, *, at: str, reason: str, run_id: str) -> bool:
+        """Take a code out of use that was given outside of this system; False when it changed since it was read."""
+        guard: Document = {"_id": code.code, "status": code.status.value, "ref": code.ref or None}
+        fields = {"status": CodeStatus.VOID.value, "voidedAt": at, "voidReason": reason, "voidRunId": run_id}
+        answer = self._dependency.call(self._collection.update_one, guard, {"$set": fields})
+        return bool(answer.matched_count)
+
     def block(self, campaign_id: str, codes: Sequence[str], *, at: str, reason: str, run_id: str) -> int:
         """Note that their issuer refuses these, which fans hold; how many of them were not noted before."""
         guard = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,14 @@ class Committed:
             f"SELECT ref, entry_id, {_TYPE} AS type FROM outcomes WHERE {_TOLD} ORDER BY ref"
         ).to_arrow_reader(_BATCH_ROWS)
         yield from reader
+
+    def winners_among(self, refs: Sequence[str]) -> list[str]:
+        """Those of `refs` that have won by the end of this phase."""
+        found = self.connection.execute(
+            f"SELECT ref FROM outcomes WHERE outcome = '{Outcome.WINNER}' AND list_contains(?, ref)",
+            [list(refs)],
+        )
+        return [ref for (ref,) in found.fetchall()]
 
     def changed(self) -> Iterator[tuple[list[str], list[str]]]:
         """Refs whose outcome is another one than in the phase before, with the market that each had won by then (empty:

@@ -145,7 +145,9 @@ def market_at_work(runtime: Runtime, campaign_id: str, market_id: str) -> tuple[
             phase = candidate
             break
     if market_id not in phase.markets:
-        known = ", ".join(phase.markets) or "none before the publication"
+        known = (
+            ", ".join(each for each in phase.markets if each != NON_WINNERS) or "none before the publication"
+        )
         raise RequestError(f"campaign {campaign_id} has no market {market_id} to assign: there are {known}")
     return draw, phase
 

@@ -1,36 +1,54 @@
-"""A planned code that is void: its winner gets the next position that was never planned in the market.
+"""A planned code that cannot be given: its winner gets the next position that was never planned in the market.
 
-The position before stays burnt, and the record of the market keeps both (`replanned`), so that the plan and what was
-given in its place can be told apart for ever. Only a code of which nothing was given yet is replaced.
+The code is void, or it was assigned or redeemed outside of this system: then it becomes void first. The position before
+stays burnt, and the record of the market keeps both (`replanned`), so that the plan and what was given in its place can
+be told apart for ever. Only a code that the plan has given to no winner is replaced.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from regworkers_core.adapters.mongo.codes import CodeStatus
-from regworkers_core.adapters.mongo.draws import MarketStatus
-from regworkers_core.domain.reasons import RequestError
-from regworkers_core.domain.selection import NON_WINNERS, Chunk, MarketPhase, Planned
+from regworkers_core.adapters.mongo.codes import Code, CodeStatus
+from regworkers_core.adapters.mongo.draws import MarketStatus, PhaseRecord
+from regworkers_core.domain.reasons import RequestError, TransientFailure
+from regworkers_core.domain.selection import (
+    NON_WINNERS,
+    Chunk,
+    MarketPhase,
+    Planned,
+    confirmation_word,
+    require_word,
+)
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.steps import OnStep, no_step
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.committed import committed
 from regworkers_core.selection.assign.plan import Plan, Plans, highest_planned, with_replanned
 from regworkers_core.selection.assign.release import market_at_work, planning, retry_market
+
+_GIVEN_OUTSIDE = "given outside of the draw: its winner has another code"
+_BLOCKED = (
+    "it has no plan yet, which passes over void codes: `regworkers codes import <csv> --campaign {market.campaign_id}"
+    " --market {market.market_id}`, then it goes on by itself"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Row `row` of the plan leaves position `before`, whose code is void, for `after`; None: no code is left."""
+    """Row `row` of the plan leaves position `before`, whose code has the status `was`, for `after`; None: no code is
+    left.
+    """
 
     row: int
     before: int
+    was: CodeStatus
     after: int | None
 
     def as_dict(self) -> dict[str, Any]:
-        return {"row": self.row, "before": self.before, "after": self.after}
+        return {"row": self.row, "before": self.before, "was": self.was.value, "after": self.after}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +59,11 @@ class Replanned:
     moves: tuple[Move, ...]
     applied: bool
     queued: int = 0
+
+    @property
+    def word(self) -> str:
+        """What confirms the moves."""
+        return confirmation_word(self.market.campaign_id, self.market.phase)
 
     @property
     def missing(self) -> int:
@@ -63,26 +86,34 @@ def replan_codes(
     market_id: str,
     *,
     run_id: str,
-    apply: bool = False,
+    confirm: str = "",
     on_step: OnStep = no_step,
 ) -> Replanned:
-    """Find the planned codes of a market that are void, and if `apply` give their winners the next positions and send
-    the market's open chunks again. A repeat finds what is done, and sends what is open.
+    """Find the planned codes of a market that cannot be given. With `confirm` (`<campaignId>:<phase>`) make void those
+    that were given outside of this system, give the winners the next positions and send the market's open chunks
+    again. A repeat finds what is done, and sends what is open.
 
-    Raises RequestError for a market that has no plan at work, or whose winner of a void code has it already;
-    TransientFailure, also while another run works on the draw.
+    Raises RequestError for another word, for a market that has no plan at work, and for a code that a winner of the
+    campaign has; TransientFailure, also while another run works on the draw.
     """
     if market_id == NON_WINNERS:
         raise RequestError("the messages to those who did not win have no codes")
-    if not apply:
-        return _look(runtime, campaign_id, market_id)
+    if not confirm:
+        return _look(runtime, campaign_id, market_id)[0]
     with planning(runtime, campaign_id, run_id) as lease:
-        found = _look(runtime, campaign_id, market_id)
+        found, given = _look(runtime, campaign_id, market_id)
+        require_word(confirm, found.word)
         if found.missing:
             return found
         if found.moves:
             _, phase = market_at_work(runtime, campaign_id, market_id)
             at = iso(runtime.clock())
+            for code in given:
+                if not runtime.codes.void_given(code, at=at, reason=_GIVEN_OUTSIDE, run_id=run_id):
+                    raise TransientFailure(
+                        "mongo", f"a code of {found.market} changed while it was replanned"
+                    )
+            on_step("draw.after_void")
             added = [
                 {"row": move.row, "from": move.before, "to": move.after, "at": at, "runId": run_id}
                 for move in found.moves
@@ -96,30 +127,38 @@ def replan_codes(
     return replace(found, applied=True, queued=int(facts.get("queued", 0)))
 
 
-def _look(runtime: Runtime, campaign_id: str, market_id: str) -> Replanned:
-    """The moves that the void codes of open chunks need."""
+def _look(runtime: Runtime, campaign_id: str, market_id: str) -> tuple[Replanned, list[Code]]:
+    """The moves that open chunks need, and those of their codes that were given outside of this system."""
     draw, phase = market_at_work(runtime, campaign_id, market_id)
     entry = phase.markets[market_id]
     market = MarketPhase(campaign_id, market_id, phase.phase)
     if entry["status"] != MarketStatus.ASSIGNING:
         raise RequestError(
             f"{market} is {entry['status']}: only a market that is being assigned has codes to replan"
+            + (f"; {_BLOCKED.format(market=market)}" if entry["status"] == MarketStatus.BLOCKED else "")
         )
-    void = list(_void(runtime, market, entry))
+    lost = list(_lost(runtime, market, entry))
+    _require_no_winners(runtime, market, phase, [code for _, _, code in lost])
     highest = highest_planned(draw, market_id)
-    free = list(runtime.code_claims.behind(campaign_id, market_id, highest, len(void)))
+    free = list(runtime.code_claims.behind(campaign_id, market_id, highest, len(lost)))
     taken = runtime.code_claims.at(campaign_id, market_id, [each.position for each in free])
     for position, code in taken.items():
         if code.status != CodeStatus.AVAILABLE:
             raise RequestError(f"{market}: position {position} would be next, and its code is {code.status}")
     after: list[int | None] = [each.position for each in free]
-    after += [None] * (len(void) - len(after))
-    moves = tuple(Move(row, planned.position, to) for (row, planned), to in zip(void, after, strict=True))
-    return Replanned(market, moves, applied=False)
+    after += [None] * (len(lost) - len(after))
+    moves = tuple(
+        Move(row, planned.position, code.status, to)
+        for (row, planned, code), to in zip(lost, after, strict=True)
+    )
+    given = [code for _, _, code in lost if code.status is not CodeStatus.VOID]
+    return Replanned(market, moves, applied=False), given
 
 
-def _void(runtime: Runtime, market: MarketPhase, entry: Mapping[str, Any]) -> Iterator[tuple[int, Planned]]:
-    """Row and plan of each winner whose code is void, of the chunks that are not done."""
+def _lost(
+    runtime: Runtime, market: MarketPhase, entry: Mapping[str, Any]
+) -> Iterator[tuple[int, Planned, Code]]:
+    """Row, plan and code of each winner whose code cannot be given, of the chunks that are not done."""
     plans, plan = Plans(runtime.objects), Plan.of(market, entry)
     for document in runtime.chunks.open(market):
         chunk = Chunk.parse(document)
@@ -129,11 +168,32 @@ def _void(runtime: Runtime, market: MarketPhase, entry: Mapping[str, Any]) -> It
         stored = runtime.codes.get([each.code for each in rows])
         for row, planned in enumerate(rows, chunk.first):
             code = stored.get(planned.code)
-            if code is None or code.status is not CodeStatus.VOID:
+            # One that is gone, or of another market, is restored by hand.
+            if code is None or (code.campaign_id, code.market_id) != (market.campaign_id, market.market_id):
+                continue
+            given = code.status in (CodeStatus.ASSIGNED, CodeStatus.REDEEMED) and code.ref != planned.ref
+            if code.status is not CodeStatus.VOID and not given:
                 continue
             if runtime.selections.codes([market.key(planned.ref)]):
                 raise RequestError(
-                    f"{market}: the winner of position {planned.position} has this code already, and it is void:"
-                    " its issuer has to say which one counts"
+                    f"{market}: the winner of position {planned.position} has this code already, and it is"
+                    f" {'given to another ref' if given else 'void'}: its issuer has to say which one counts"
                 )
-            yield row, planned
+            yield row, planned, code
+
+
+def _require_no_winners(
+    runtime: Runtime, market: MarketPhase, phase: PhaseRecord, codes: Sequence[Code]
+) -> None:
+    """Raises RequestError for a code that names a winner: of two codes, its issuer has to say which one counts."""
+    positions = {code.ref: code.position for code in codes if code.status is not CodeStatus.VOID and code.ref}
+    if not positions:
+        return
+    with committed(runtime, market.campaign_id, market.phase, phase.fields) as result:
+        winners = result.winners_among(list(positions))
+    if winners:
+        position = min(positions[ref] for ref in winners)
+        raise RequestError(
+            f"{market}: the code of position {position} is given to another winner of the campaign:"
+            " its issuer has to say which one counts"
+        )

@@ -204,7 +204,7 @@ def _of_annulled(runtime: Runtime, record: DrawRecord) -> Iterator[Finding]:
     campaign_id = record.campaign_id
     if held := runtime.code_claims.count_held(campaign_id):
         yield Finding(
-            f"fans hold {held} codes of the annulled draw that its issuer has to block",
+            f"codes of the annulled draw that fans hold, for their issuer to block: {held}",
             f"regworkers codes status {campaign_id} --struck",
         )
     if any(runtime.outbox.open(market) for market in markets_of(record)):

@@ -30,9 +30,11 @@ class CodesPrecheck:
         for market, seats in self.seats.items():
             here, there = self.available[market], (self.at_service or {}).get(market, 0)
             if here < seats:
-                found.append(f"{market} has {here:,} codes for {seats:,} seats: `regworkers codes import`")
+                found.append(
+                    f"{market}: {here:,} available of {seats:,} codes needed: `regworkers codes import`"
+                )
             if self.at_service is not None and there < min(here, seats):
-                found.append(f"{market} has {here:,} codes here, and {there:,} at the Code Service")
+                found.append(f"{market}: {here:,} available here, {there:,} at the Code Service")
         return found
 
     def as_facts(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
+from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.adapters.mongo.outbox import ANNULLED as WHY
 from regworkers_core.adapters.mongo.outbox import RowStatus
@@ -58,15 +58,15 @@ class Annulment:
 def preview(runtime: Runtime, campaign_id: str) -> Annulment:
     """What an annulment would stop, and what went out already; of an annulled draw, how it stands. Changes nothing.
 
-    Raises RequestError for a campaign without a committed draw, TransientFailure.
+    Raises RequestError for a campaign whose draw was never opened, TransientFailure.
     """
-    record, phase = _committed(runtime, campaign_id)
+    record, phase, _ = _latest(runtime, campaign_id)
     counts = [runtime.outbox.count_by(market, "status") for market in markets_of(record)]
     sent = sum(each[RowStatus.SENT.value] for each in counts)
     over = sum(each[RowStatus.SUPERSEDED.value] for each in counts)
     return Annulment(
         campaign_id,
-        confirmation_word(campaign_id, phase.phase),
+        confirmation_word(campaign_id, phase),
         record.annulled or {},
         sum(each.total() for each in counts) - sent - over,
         sent,
@@ -86,26 +86,27 @@ def annul(
     sleep: Callable[[float], object] = time.sleep,
 ) -> Annulment:
     """End the draw: nothing follows it, its messages that are not sent never go, and `annulled.json` beside the latest
-    committed phase says why. A repeat, whatever its reason, goes on with the annulment that stands.
+    committed phase (beside phase 1 when none is committed) says why. A repeat, whatever its reason, goes on with the
+    annulment that was decided.
 
-    Raises RequestError for a wrong word (`<campaignId>:<phase>`, the latest committed one), a reason that cannot be
-    published, or a campaign without a committed draw; DrawBusy while another run works on it; TransientFailure.
+    Raises RequestError for a wrong word (`<campaignId>:<phase>` of that phase), a reason that cannot be published, or a
+    campaign whose draw was never opened; DrawBusy while another run works on it; TransientFailure.
     """
     text = published_reason(reason, "an annulment")
     with draw_lease(runtime, campaign_id, run_id, sleep=sleep) as lease:
-        record, phase = _committed(runtime, campaign_id)
+        record, phase, manifest_hash = _latest(runtime, campaign_id)
         if not record.annulled:
-            require_word(confirm, confirmation_word(campaign_id, phase.phase))
+            require_word(confirm, confirmation_word(campaign_id, phase))
             decided = {
                 "annulledAt": iso(runtime.clock()),
-                "phase": phase.phase,
-                "manifestHash": phase.manifest_hash,
+                "phase": phase,
+                "manifestHash": manifest_hash,
                 "reason": text,
                 "by": by or operator(),
             }
             runtime.draws.annul(campaign_id, decided, token=lease.token)
             on_step("draw.after_annul")
-            record, phase = _committed(runtime, campaign_id)
+            record, _, _ = _latest(runtime, campaign_id)
         stands = record.annulled or {}
         stopped = supersede_all(runtime, record, why=WHY, at=stands["annulledAt"])
         on_step("draw.after_annul_messages")
@@ -146,10 +147,10 @@ def _complete(runtime: Runtime, campaign_id: str, run_id: str, sleep: Callable[[
         )
 
 
-def _committed(runtime: Runtime, campaign_id: str) -> tuple[DrawRecord, PhaseRecord]:
-    """The draw, and its latest phase with a manifest."""
+def _latest(runtime: Runtime, campaign_id: str) -> tuple[DrawRecord, int, str | None]:
+    """The draw, its latest committed phase and the manifest hash of that; phase 1 and None when none is committed."""
     record = runtime.draws.get(campaign_id)
-    committed = [phase for phase in record.phases.values() if phase.manifest_hash] if record else []
-    if record is None or not committed:
-        raise RequestError(f"no manifest of {campaign_id} is committed: there is no draw to annul")
-    return record, committed[-1]
+    if record is None:
+        raise RequestError(f"{campaign_id} was never drawn: there is no draw to annul")
+    committed = [phase for phase in record.phases.values() if phase.manifest_hash]
+    return (record, committed[-1].phase, committed[-1].manifest_hash) if committed else (record, 1, None)

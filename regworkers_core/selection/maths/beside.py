@@ -231,11 +231,13 @@ def parse_accepted(data: bytes, artefact: str = ACCEPTED) -> tuple[Accepted, ...
 
 @dataclass(frozen=True, slots=True)
 class Annulled:
-    """annulled.json: the draw does not count, as its operator says, and why. `manifest_hash` is that of `phase`."""
+    """annulled.json: the draw does not count, as its operator says, and why. `manifest_hash` is that of `phase`, None
+    for a draw that was annulled before it had a manifest.
+    """
 
     annulled_at: str
     campaign_id: str
-    manifest_hash: str
+    manifest_hash: str | None
     phase: int
     reason: str
 
@@ -261,7 +263,9 @@ class Annulled:
         return Annulled(
             annulled_at=fields.text("annulledAt", is_time, TIME),
             campaign_id=fields.text("campaignId", is_selection_id, "an id"),
-            manifest_hash=fields.text("manifestHash", is_hash, HEX_DIGITS),
+            manifest_hash=None
+            if fields.raw("manifestHash") is None
+            else fields.text("manifestHash", is_hash, HEX_DIGITS),
             phase=fields.integer("phase", 1),
             reason=fields.text("reason", str.strip, "a reason"),
         )

@@ -165,7 +165,7 @@ def _market(market: Mapping[str, Any], context: ReportContext) -> Iterator[Note]
         if codes < market["new"]:
             yield Note(
                 Level.WARNING,
-                f"{name} has {codes:,} codes available for {market['new']:,} new winners: import"
+                f"{name}: {codes:,} available of {market['new']:,} codes for its new winners: import"
                 f" {market['new'] - codes:,} more, or no code of this market is given out",
             )
 

@@ -16,6 +16,7 @@ from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.codes.stock import void_codes
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw.fencing import DrawBusy, draw_lease
+from regworkers_core.selection.notify import counts
 from tests.selection.assign.test_assigning import dead
 from tests.support.drains import run
 from tests.support.draws import (
@@ -33,6 +34,7 @@ from tests.support.draws import (
 )
 
 ROWS = result({"berlin": 4}, waiting=2)
+WORD = f"{CAMPAIGN}:1"
 
 
 @pytest.fixture
@@ -54,8 +56,8 @@ def voided(runtime: Runtime, position: int) -> str:
     return done.outcome
 
 
-def replanned(runtime: Runtime, *, apply: bool = True) -> list[tuple[int, int | None]]:
-    found = replan_codes(runtime, CAMPAIGN, "berlin", run_id="r", apply=apply)
+def replanned(runtime: Runtime, *, confirm: str = WORD) -> list[tuple[int, int | None]]:
+    found = replan_codes(runtime, CAMPAIGN, "berlin", run_id="r", confirm=confirm)
     return [(move.before, move.after) for move in found.moves]
 
 
@@ -114,7 +116,7 @@ def test_a_planned_code_that_is_void_is_replaced_by_the_next_position_and_the_pl
     (letter,) = dead(drawn)
     assert letter.attributes["reason"] == "CODE_CONFLICT"
     assert "`regworkers draw replan-code summer berlin`" in letter.attributes["error"]
-    assert replanned(drawn, apply=False) == [(3, 6)]
+    assert replanned(drawn, confirm="") == [(3, 6)]
     assert market_status(drawn)["berlin"] == "ASSIGNING", "a look changes nothing"
 
     assert replanned(drawn) == [(3, 6)]
@@ -145,16 +147,74 @@ def test_a_code_that_took_a_void_ones_place_is_replaced_as_well(drawn: Runtime) 
     assert replanned(drawn) == [(1, 5)]
     void(drawn, 5)
     assert replanned(drawn) == [(5, 6)]
+    record = drawn.draws.get(CAMPAIGN)
+    assert record is not None
+    kept = record.latest.markets["berlin"]["replanned"]
+    assert [(each["from"], each["to"]) for each in kept] == [(1, 5), (5, 6)]
     run(drawn, SELECTIONS)
     assert market_status(drawn) == all_completed("berlin")
     assert sorted(each["position"] for each in drawn.database["selections"].find()) == [2, 3, 4, 6]
+
+
+def given_by_hand(runtime: Runtime, position: int, **fields: str) -> None:
+    found = runtime.database["codes"].update_one({"_id": code_at("berlin", position)}, {"$set": fields})
+    assert found.matched_count == 1
+
+
+@pytest.mark.parametrize("given", [{"status": "ASSIGNED", "ref": "a-guest"}, {"status": "REDEEMED"}])
+def test_a_planned_code_that_was_given_outside_becomes_void_and_its_winner_gets_the_next_one(
+    drawn: Runtime, given: dict[str, str]
+) -> None:
+    publish(drawn)
+    given_by_hand(drawn, 4, **given)
+    run(drawn, SELECTIONS)
+    (letter,) = dead(drawn)
+    assert "given to somebody else; find out who has it" in letter.attributes["error"]
+    assert "`regworkers draw replan-code summer berlin`" in letter.attributes["error"]
+    assert replanned(drawn, confirm="") == [(4, 5)]
+    assert drawn.database["codes"].count_documents({"status": "VOID"}) == 0, "a look changes nothing"
+
+    assert replanned(drawn) == [(4, 5)]
+    run(drawn, SELECTIONS)
+    assert market_status(drawn) == all_completed("berlin") and findings(drawn, ROWS) == []
+    assert drawn.codes.get([code_at("berlin", 4)])[code_at("berlin", 4)].status == "VOID"
+    assert not counts.differences(counts.compare(drawn, CAMPAIGN, 1)), "it counts for no winner"
+
+
+def test_a_code_that_names_another_winner_is_left_to_its_issuer(drawn: Runtime) -> None:
+    publish(drawn)
+    given_by_hand(drawn, 2, status="ASSIGNED", ref=ROWS[3].ref)
+    with pytest.raises(RequestError, match="position 2 is given to another winner"):
+        replanned(drawn)
+    assert drawn.database["codes"].count_documents({"status": "VOID"}) == 0
+
+
+def test_a_next_position_that_is_given_already_is_not_taken(drawn: Runtime) -> None:
+    publish(drawn)
+    void(drawn, 1)
+    given_by_hand(drawn, 5, status="ASSIGNED", ref="a-guest")
+    with pytest.raises(RequestError, match="position 5 would be next, and its code is ASSIGNED"):
+        replanned(drawn)
+
+
+def test_a_market_that_waits_for_codes_says_what_it_needs_and_an_unknown_one_which_there_are(
+    drawn: Runtime,
+) -> None:
+    drawn.database["codes"].delete_many({"position": {"$gt": 3}})
+    publish(drawn)
+    with pytest.raises(RequestError, match=r"BLOCKED: .*`regworkers codes import <csv> --campaign summer"):
+        replanned(drawn)
+    with pytest.raises(RequestError, match=r"no market paris to assign: there are berlin$"):
+        replan_codes(drawn, CAMPAIGN, "paris", run_id="r")
 
 
 def test_without_a_code_for_every_such_winner_none_is_replanned(drawn: Runtime) -> None:
     publish(drawn)
     for position in (1, 2, 3):
         void(drawn, position)
-    found = replan_codes(drawn, CAMPAIGN, "berlin", run_id="r", apply=True)
+    with pytest.raises(RequestError, match=f"should be {WORD}"):
+        replanned(drawn, confirm=f"{CAMPAIGN}:2")
+    found = replan_codes(drawn, CAMPAIGN, "berlin", run_id="r", confirm=WORD)
     assert (found.missing, found.applied) == (1, False)
     record = drawn.draws.get(CAMPAIGN)
     assert record is not None and "replanned" not in record.latest.markets["berlin"]
@@ -181,11 +241,12 @@ def test_a_run_that_dies_after_it_replanned_is_followed_by_one_that_sends_the_ch
     run(drawn, SELECTIONS)
 
     def dies(step: str) -> None:
-        raise InterruptedError(step)
+        if step == "draw.after_replan":
+            raise InterruptedError(step)
 
     with pytest.raises(InterruptedError, match=r"draw\.after_replan"):
-        replan_codes(drawn, CAMPAIGN, "berlin", run_id="victim", apply=True, on_step=dies)
-    found = replan_codes(drawn, CAMPAIGN, "berlin", run_id="again", apply=True)
+        replan_codes(drawn, CAMPAIGN, "berlin", run_id="victim", confirm=WORD, on_step=dies)
+    found = replan_codes(drawn, CAMPAIGN, "berlin", run_id="again", confirm=WORD)
     assert (found.moves, found.queued) == ((), 1)
     run(drawn, SELECTIONS)
     assert market_status(drawn) == all_completed("berlin")

@@ -47,7 +47,7 @@ def test_with_a_code_for_every_seat_there_is_nothing_to_say() -> None:
 
 def test_a_market_with_too_few_codes_is_named_with_the_numbers() -> None:
     (warning,) = checked({**SEATS, "berlin": 0}).warnings
-    assert "berlin has 0 codes" in warning and "codes import" in warning
+    assert "berlin: 0 available of" in warning and "codes import" in warning
 
 
 def test_codes_that_only_we_know_of_are_told_apart() -> None:

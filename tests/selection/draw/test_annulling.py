@@ -14,11 +14,12 @@ from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.codes.struck import struck_codes
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.draw.annul import annul, preview
+from regworkers_core.selection.draw.artefacts import InputDiffers
 from regworkers_core.selection.draw.fencing import DrawBusy, draw_lease, lease_name
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.maths.beside import Annulled
-from tests.selection.draw.world import draw
+from tests.selection.draw.world import close_campaign, draw, ref_of
 from tests.support.drains import run
 from tests.support.draws import CAMPAIGN, add_codes, confirmed, market_status, publish, result
 from tests.support.typing_in import Typed
@@ -66,6 +67,7 @@ def test_an_annulled_draw_sends_nothing_says_why_and_lists_the_codes_that_are_ou
     assert statuses(published) == {("PENDING", None)}, "a preview changes nothing"
     done = annul(published, CAMPAIGN, reason=REASON, confirm=WORD, run_id="r", by="ann")
     assert (done.stopped, done.sent, done.codes, done.annulled["by"]) == (5, 0, 3, "ann")
+    assert done.waiting == 0
     judge(published)
     assert [(each.to_block, each.told) for each in struck_codes(published, CAMPAIGN)] == [(True, False)] * 3
     report = read_campaign_status(published, find(published, CAMPAIGN))
@@ -90,7 +92,28 @@ def test_an_annulment_that_is_killed_at_any_step_goes_on_with_the_same_command(
     assert published.queue(published.names.notification_queue).depth().total == 0, "decided is decided"
     again = annul(published, CAMPAIGN, reason="another reason", confirm="", run_id="again")
     assert again.annulled == record.annulled
+    assert not published.draws.annul(CAMPAIGN, {"reason": "a third one"}, token=10**9)
     judge(published)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_draw_that_can_never_be_committed_is_ended_as_well(runtime: Runtime, frozen: bool) -> None:
+    close_campaign(runtime)
+    made = draw(runtime, strikes=((ref_of(1), "BOT"),))
+    made.judge()
+    if frozen:
+        made.freeze()
+        for key in list(runtime.objects.list(f"pipeline/{CAMPAIGN}/")):
+            runtime.objects.delete(key)
+        with pytest.raises(InputDiffers):
+            made.commit()
+    assert preview(runtime, CAMPAIGN).word == WORD
+    done = annul(runtime, CAMPAIGN, reason=REASON, confirm=WORD, run_id="r")
+    file = annulled_file(runtime)
+    assert (file.phase, file.manifest_hash, file.reason) == (1, None, REASON)
+    assert done.annulled["manifestHash"] is None and find(runtime, CAMPAIGN).status == "COMPLETED"
+    with pytest.raises(RequestError, match="never drawn again"):
+        list(draw(runtime).steps())
 
 
 def test_nothing_follows_an_annulled_draw(runtime: Runtime) -> None:
@@ -125,7 +148,7 @@ def test_only_the_word_for_the_latest_phase_annuls_and_only_when_no_other_run_wo
             annul(published, CAMPAIGN, reason=REASON, confirm=word, run_id="r")
     with pytest.raises(RequestError, match="needs a reason"):
         annul(published, CAMPAIGN, reason=" ", confirm=WORD, run_id="r")
-    with pytest.raises(RequestError, match="no manifest of winter"):
+    with pytest.raises(RequestError, match="winter was never drawn"):
         annul(published, "winter", reason=REASON, confirm="winter:1", run_id="r")
     with draw_lease(published, CAMPAIGN, "another"), pytest.raises(DrawBusy):
         annul(published, CAMPAIGN, reason=REASON, confirm=WORD, run_id="r")

@@ -78,7 +78,8 @@ def test_what_is_written_is_read_again(text: str, number: int) -> None:
     assert Notice.parse(noted.to_bytes()) == noted
     if text.strip():
         annulled = replace(ANNULMENT, reason=text)
-        assert Annulled.parse(annulled.to_bytes()) == annulled
+        for each in (annulled, replace(annulled, manifest_hash=None)):
+            assert Annulled.parse(each.to_bytes()) == each
         accepted = (Accepted(AT, "recommitted", text), Accepted(LATER, "bias_audit", text))
         assert parse_accepted(accepted_bytes(accepted)) == accepted
     for published in (None, LATER):
@@ -102,6 +103,7 @@ def test_a_wrong_value_is_refused_with_its_key(name: str, wrong: Any) -> None:
             key == "reason" and name == NOTICE and isinstance(wrong, str),
             key == "reason" and wrong not in ("", None) and isinstance(wrong, str),
             key == "publishedAt" and wrong is None and name == "replaced.json",
+            key == "manifestHash" and wrong is None and name == ANNULLED,
             key in ("strikes", "phase") and wrong == 1,
             key == "capacities" and wrong == {},
             wrong == value,

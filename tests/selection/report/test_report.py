@@ -211,8 +211,8 @@ def test_warnings_name_market_and_numbers(world: World) -> None:
     warnings = "\n".join(made.warnings)
     wide = of_market(made.numbers, "wide")
     assert f"wide is undersubscribed: {wide['unfilled']} of 90 seats stay empty" in warnings
-    assert "North Arena has 12 codes available for 40 new winners: import 28 more" in warnings
-    assert f"wide has 0 codes available for {wide['winners']}" in warnings
+    assert "North Arena: 12 available of 40 codes for its new winners: import 28 more" in warnings
+    assert f"wide: 0 available of {wide['winners']} codes" in warnings
     assert "east has" not in warnings and "south has" not in warnings
     assert made.findings == ()
 
