@@ -14,11 +14,16 @@ from typing import Any
 
 import orjson
 
+from regworkers_core.domain.selection import Outcome
 from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import publish_phase
+from regworkers_core.selection.assign.replan import replan_codes
+from regworkers_core.selection.codes.struck import struck_codes
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
+from regworkers_core.selection.draw.annul import annul
+from regworkers_core.selection.maths.beside import Annulled
 from tests.faults.story import Verdict
 from tests.support.children import run_child
 from tests.support.drains import run
@@ -26,6 +31,7 @@ from tests.support.draws import (
     CAMPAIGN,
     add_codes,
     all_completed,
+    code_at,
     confirmed,
     findings,
     market_status,
@@ -39,9 +45,17 @@ from tests.support.waiting import wait_until
 SECTIONS: dict[str, Any] = {"selection": {"chunk_winners": 5, "batch_messages": 2, "concurrency": 2}}
 ROWS = result({"berlin": 12, "paris": 7}, waiting=5, unselected=4, limited=3)
 MARKETS = ("berlin", "paris")
+ANNULLING = ("draw.after_annul", "draw.after_annul_messages", "draw.after_annul_file")
+REPLANNING = ("draw.after_void", "draw.after_replan")
+WORD, REASON = f"{CAMPAIGN}:1", "the wrong list"
+# Of the winner that is last in rank: whoever takes the next position still follows the ranks.
+LAST = code_at("berlin", 12)
 # How often a drain of the story below passes each step, at least.
 PASSES = {
     "draw.after_register": 1,
+    "draw.after_plan": 3,
+    **dict.fromkeys(REPLANNING, 1),
+    **dict.fromkeys(ANNULLING, 1),
     "selections.after_claim": 5,
     "selections.after_write": 5,
     "selections.after_outbox": 8,
@@ -56,15 +70,47 @@ def crash_and_recover(runtime: Runtime, step: str, occurrence: int = 1) -> Verdi
     confirmed(runtime, ROWS, MARKETS)
     for name in MARKETS:
         add_codes(runtime, name, 15)
-    if not step.startswith("draw."):
+    if not step.startswith("draw.") or step in (*REPLANNING, *ANNULLING):
         publish(runtime)
-    if step.startswith("notifications."):
+    if step.startswith("notifications.") or step in ANNULLING:
         run(runtime, SELECTIONS)
+    if step in REPLANNING:
+        by_hand = {"status": "ASSIGNED", "ref": "a-guest"}
+        runtime.database["codes"].update_one({"_id": LAST}, {"$set": by_hand})
     die(runtime, step, occurrence)
+    if step in ANNULLING:
+        return _annulled(runtime)
+    if step in REPLANNING:
+        replan_codes(runtime, CAMPAIGN, "berlin", run_id="again", confirm=WORD)
     publish(runtime)
     wait_until(lambda: _assigned(runtime), what="every market complete")
     wait_until(lambda: run(runtime, NOTIFICATIONS) and _delivered(runtime), what="every message sent")
     return judge(runtime)
+
+
+def _annulled(runtime: Runtime) -> Verdict:
+    """The same command again: what was decided stays, and no message of it goes out."""
+    before = runtime.draws.get(CAMPAIGN)
+    annul(runtime, CAMPAIGN, reason="another reason", confirm="", run_id="again")
+    run(runtime, NOTIFICATIONS)
+    record, verdict = runtime.draws.get(CAMPAIGN), Verdict()
+    assert before is not None and record is not None
+    decided = dict(record.annulled or {})
+    file = Annulled.parse(runtime.objects.get_bytes(f"draws/{CAMPAIGN}/phase-1/annulled.json"))
+    if before.annulled != record.annulled or decided.get("reason") != REASON:
+        verdict.lost.append("the annulment is not the one that was decided")
+    if (file.annulled_at, file.reason) != (decided.get("annulledAt"), REASON):
+        verdict.lost.append("annulled.json is not what was decided")
+    statuses = {row["status"] for row in runtime.database["outbox"].find()}
+    if statuses != {"SUPERSEDED"} or runtime.queue(runtime.names.notification_queue).depth().total:
+        verdict.doubled.append(f"messages of an annulled draw: {statuses}")
+    winners = sum(row.outcome is Outcome.WINNER for row in ROWS)
+    if (listed := len(struck_codes(runtime, CAMPAIGN))) != winners:
+        verdict.lost.append(f"{listed} of {winners} codes are listed for their issuer")
+    campaign = runtime.campaigns.get(CAMPAIGN)
+    if campaign is None or campaign.status != "COMPLETED":
+        verdict.lost.append("the campaign is not complete")
+    return verdict
 
 
 def _assigned(runtime: Runtime) -> bool:
@@ -120,6 +166,12 @@ def _main(prefix: str, wanted: str, occurrence: str) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     runtime = Runtime(test_settings(prefix, **SECTIONS))
+    if wanted in ANNULLING:
+        annul(runtime, CAMPAIGN, reason=REASON, confirm=WORD, run_id="victim", on_step=on_step)
+        return
+    if wanted in REPLANNING:
+        replan_codes(runtime, CAMPAIGN, "berlin", run_id="victim", confirm=WORD, on_step=on_step)
+        return
     if wanted.startswith("draw."):
         publish_phase(runtime, CAMPAIGN, 1, token=1, run_id="victim", on_step=on_step)
         return
