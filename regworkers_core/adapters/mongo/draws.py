@@ -84,6 +84,13 @@ class PhaseRecord:
         return self.fields.get("freeze") or {}
 
     @property
+    def is_frozen(self) -> bool:
+        """Whether `freeze` stays. One of an earlier version, without `hashes`, is replaced as long as nothing is
+        committed.
+        """
+        return bool(self.freeze and (self.hashes or self.manifest_hash))
+
+    @property
     def commitment_late(self) -> bool | None:
         """Whether the commitment of a commit-reveal seed came after registration had opened; None: nobody knows."""
         value = self.fields.get("commitmentLate")
@@ -147,7 +154,7 @@ class PhaseRecord:
 
     @property
     def stopped(self) -> Mapping[str, Any]:
-        """`{at, step, file, expected, found}` while an input is not what the draw wrote; empty when all is well."""
+        """`{at, step, file, expected, found, text}` while an input is not what the draw wrote; else empty."""
         return self.fields.get("stopped") or {}
 
     @property

@@ -63,9 +63,8 @@ def campaign_state(
     unconfirmed = record.unconfirmed if record and holds_messages else None
     open_markets, blocked, stopped = 0, [], ""
     for phase in record.phases.values() if record else ():
-        if found := phase.stopped:
-            what = f"has SHA-256 {found['found']}" if found["found"] else "is missing"
-            stopped = f"{found['file']} {what}, the draw wrote {found['expected'] or 'none'}"
+        if phase.stopped:
+            stopped = str(phase.stopped.get("text") or phase.stopped["file"])
         if not phase.reached(PhaseStatus.PUBLISHED):
             continue
         for market_id, market in phase.markets.items():

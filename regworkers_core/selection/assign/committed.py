@@ -137,7 +137,7 @@ def _check_hashes(
 ) -> None:
     for hash_of, expected in (
         (result_hash, fields["resultHash"]),
-        (entries_hash, fields["entriesHash"]),
+        (entries_hash, fields.get("entriesHash", "")),
     ):
         if (found := hash_of(connection, "outcomes", folder)) != expected:
             raise ResultDiffers(key, expected, found)

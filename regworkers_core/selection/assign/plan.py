@@ -26,7 +26,7 @@ from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, NoticeType, Planned
 from regworkers_core.selection.assign.committed import Committed
-from regworkers_core.selection.draw.artefacts import pipeline_key
+from regworkers_core.selection.draw.artefacts import begun_earlier, pipeline_key
 from regworkers_core.selection.maths.files import file_hash
 
 # A chunk reads the row groups that it touches, so they are small.
@@ -71,6 +71,9 @@ class Plan:
         fields = entry.get("plan")
         if not fields:
             raise PermanentFailure(Reason.KEY_CONFLICT, f"{market} has no plan")
+        if "sha256" not in fields:
+            why = f"{market} has a plan without a SHA-256: {begun_earlier(market.campaign_id)}"
+            raise PermanentFailure(Reason.KEY_CONFLICT, why)
         return cls(market, fields["key"], fields["sha256"], int(fields["rows"]), int(fields["lastPosition"]))
 
 

@@ -29,13 +29,14 @@ class InputDiffers(DrawError):
     """
 
     def __init__(self, key: str, expected: str, found: str) -> None:
-        what = f"has SHA-256 {found}" if found else "is missing"
-        rule = f"the draw wrote {expected}" if expected else "the draw recorded none"
-        super().__init__(
-            key.rpartition("/")[2],
-            f"{key} {what}, {rule}: find out who changed it, restore the version that the draw wrote, then run the"
-            " draw again",
-        )
+        what = f"{key} has SHA-256 {found}" if found else f"{key} is missing"
+        rule = f"the draw recorded none: {begun_earlier(key.split('/')[1])}"
+        if expected:
+            rule = (
+                f"the draw wrote {expected}: find out who changed it, restore the version that the draw wrote, then run"
+                " the draw again"
+            )
+        super().__init__(key.rpartition("/")[2], f"{what}, {rule}")
         self.key, self.expected, self.found = key, expected, found
 
 
@@ -43,12 +44,20 @@ class ResultDiffers(PermanentFailure):
     """As `InputDiffers`, of the result that is given out: what works on many draws goes on with the others."""
 
     def __init__(self, key: str, expected: str, found: str) -> None:
-        what = f"has rows of SHA-256 {found[:12]}" if found else "is missing, or cannot be read"
-        super().__init__(
-            Reason.RESULT_MISMATCH,
-            f"{key} {what}, committed are {expected[:12]}: restore the file that the draw wrote",
-        )
+        what = f"{key} has rows of SHA-256 {found[:12]}" if found else f"{key} is missing, or cannot be read"
+        rule = f"the draw recorded none: {begun_earlier(key.split('/')[1])}"
+        if expected:
+            rule = f"committed are {expected[:12]}: restore the file that the draw wrote"
+        super().__init__(Reason.RESULT_MISMATCH, f"{what}, {rule}")
         self.key, self.expected, self.found = key, expected, found
+
+
+def begun_earlier(campaign_id: str) -> str:
+    """What helps a draw whose record cannot tell whether its files are its own."""
+    return (
+        "an earlier version of regworkers began it. Finish it with that version, or annul it (`regworkers draw annul"
+        f" {campaign_id}`, job `annul_draw`) and draw its entries as another campaign"
+    )
 
 
 def public_key(campaign_id: str, phase: int, name: str) -> str:

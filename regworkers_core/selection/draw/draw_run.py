@@ -124,7 +124,7 @@ class DrawRun(Confirming):
                 record.require_counts()
             # A run that died early may have left a draw without a phase.
             first = record.phases.get(1) if record is not None else None
-            if first is not None and first.freeze:
+            if first is not None and first.is_frozen:
                 self._strike(lease, campaign, first)
                 return Step("judge", "stood", first.eligibility)
             if campaign.status not in (CampaignStatus.CLOSED, CampaignStatus.PROCESSING):
@@ -132,6 +132,7 @@ class DrawRun(Confirming):
                     f"campaign {self.campaign_id} is {campaign.status}, a draw needs it CLOSED:"
                     f" `regworkers campaign close {self.campaign_id}`, or the job `close_campaign`"
                 )
+            terms = terms_of_first(campaign, self._strikes, first).as_fields()
             codes = check_codes(self._runtime, campaign)
             for warning in codes.warnings:
                 self._tell(warning)
@@ -149,7 +150,6 @@ class DrawRun(Confirming):
                 reason="draw",
                 run_id=self._run_id,
             )
-            terms = terms_of_first(campaign, self._strikes, first).as_fields()
             opened = {"terms": terms, "runId": self._run_id}
             self._runtime.draws.open(self.campaign_id, 1, opened, token=lease.token)
             as_of = self._now()
@@ -178,9 +178,9 @@ class DrawRun(Confirming):
         with self._lease("freeze") as lease:
             record, _ = self._ready(PhaseStatus.OPENED, "judge")
             first = record.phases[1]
-            if first.freeze:
+            if first.is_frozen:
                 return Step("freeze", "stood", freezing.facts(first))
-            if not first.eligibility:
+            if "sha256" not in first.eligibility:
                 raise self._missing("judge")
             with self._bench() as bench:
                 frozen, hashes = freezing.freeze(
@@ -200,7 +200,7 @@ class DrawRun(Confirming):
                 "asOf": first.as_of,
                 "hashes": hashes,
             }
-            self._decide(lease, 1, {**decided, "status": PhaseStatus.FROZEN.value}, once="freeze")
+            self._decide(lease, 1, {**decided, "status": PhaseStatus.FROZEN.value}, once="hashes")
         return Step("freeze", "done", freezing.facts(self._phase(1)))
 
     def commit(self) -> Step:
@@ -209,7 +209,7 @@ class DrawRun(Confirming):
         """
         with self._lease("commit") as lease:
             record, phase = self._ready(PhaseStatus.OPENED, "freeze")
-            if not record.phases[1].freeze:
+            if not record.phases[1].is_frozen:
                 raise self._missing("freeze")
             state: Literal["done", "stood"] = "stood"
             if not phase.manifest_hash:

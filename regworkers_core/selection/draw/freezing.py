@@ -53,7 +53,7 @@ def freeze(
     DrawError for a repeated ref.
     """
     key = pipeline_key(campaign.campaign_id, 1, f"{judged['prefix']}/{JUDGED}")
-    bench.fetch(key, bench.root / JUDGED, judged.get("sha256", ""))
+    bench.fetch(key, bench.root / JUDGED, judged["sha256"])
     counts = write_pool(
         read_judged(bench.root),
         frozenset(campaign.market_ids),

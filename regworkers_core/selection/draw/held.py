@@ -36,7 +36,12 @@ def noted_stops(
         yield
     except (InputDiffers, ResultDiffers) as differs:
         if stand := phases():
-            fields = {"file": differs.key, "expected": differs.expected, "found": differs.found}
+            fields = {
+                "file": differs.key,
+                "expected": differs.expected,
+                "found": differs.found,
+                "text": str(differs),
+            }
             stopped = {"stopped": {"at": iso(runtime.clock()), "step": step, **fields}}
             runtime.draws.decide(campaign_id, phase or max(stand), stopped, token=token)
         raise

@@ -135,8 +135,7 @@ def input_differs(given: Given) -> Judgement | Unread:
             Finding(
                 campaign.campaign_id,
                 given.severity.draw_input_differs,
-                f"the draw of {campaign.campaign_id} has stopped: {campaign.stopped}; find out who changed the file,"
-                " restore the version that the draw wrote, then run the draw again",
+                f"the draw of {campaign.campaign_id} has stopped: {campaign.stopped}",
                 {"campaignId": campaign.campaign_id},
             )
             for campaign in campaigns
