@@ -8,18 +8,20 @@ from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import seconds
-from regworkers_core.selection.draw.terms import Terms, merged
+from regworkers_core.selection.draw.terms import Terms, merged, require_room
 
 Strikes = tuple[tuple[str, str], ...]
 
 
 def terms_of_first(campaign: Campaign, strikes: Strikes, first: PhaseRecord | None) -> Terms:
     """The terms of phase 1 as the campaign states them now. Strikes that an earlier run was given stay where this
-    one was given none: a run that a sensor starts knows of none.
+    one was given none: a run that a sensor starts knows of none. Raises RequestError for too many.
     """
     if not strikes and first is not None:
         strikes = Terms.parse(first.fields["terms"]).strikes
-    return Terms.of(campaign, strikes)
+    terms = Terms.of(campaign, strikes)
+    require_room([terms])
+    return terms
 
 
 def refuse_late_strikes(campaign_id: str, first: PhaseRecord, strikes: Strikes) -> None:

@@ -16,7 +16,7 @@ from regworkers_core.selection.draw.fencing import draw_lease
 from regworkers_core.selection.draw.held import HeldDraw
 from regworkers_core.selection.draw.opening import refuse_late_strikes
 from regworkers_core.selection.draw.pool import POOL
-from regworkers_core.selection.draw.terms import Terms, merged
+from regworkers_core.selection.draw.terms import Terms, merged, require_room
 
 
 class Striking(HeldDraw):
@@ -29,7 +29,9 @@ class Striking(HeldDraw):
         Raises RequestError for a malformed one and once a manifest is committed without them, DrawBusy while another
         run works on the draw, TransientFailure when a store cannot answer.
         """
-        terms = Terms.of(self._campaign(), strikes).as_fields()
+        wanted = Terms.of(self._campaign(), strikes)
+        require_room([wanted])
+        terms = wanted.as_fields()
         before = self._before(strikes)
         if not dry_run:
             with draw_lease(self._runtime, self.campaign_id, self._run_id) as lease:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,11 @@ from regworkers_core.domain.reasons import RequestError
 
 _REASON = re.compile(r"[A-Z_]+")
 MAX_REASON_CHARS = 500
+# A draw is one document, of which MongoDB takes 16 MiB. The strikes of each phase may have this much of it, all phases
+# together; the rest of the document needs far less than what is left.
+MAX_STRIKES_BYTES = 14 * 1024 * 1024
+# Of a strike in BSON, besides its two texts.
+_STRIKE_BYTES = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +141,22 @@ class TopUp:
             strikes=merged((*before.strikes, *self.strikes)),
             reason=reason,
         )
+
+
+def require_room(phases: Sequence[Terms]) -> None:
+    """Raises RequestError when the strikes of the last of these phases, on top of those before, are more than the
+    document of a draw takes.
+    """
+    sizes = [sum(_STRIKE_BYTES + len(ref) + len(reason) for ref, reason in terms.strikes) for terms in phases]
+    if sum(sizes) <= MAX_STRIKES_BYTES:
+        return
+    count, room = len(phases[-1].strikes), max(0, MAX_STRIKES_BYTES - sum(sizes[:-1]))
+    earlier = ", beside those of the phases before" if len(phases) > 1 else ""
+    raise RequestError(
+        f"{count:,} strikes are too many for one draw: it keeps at most {room * count // sizes[-1]:,} of this length"
+        f"{earlier}. Before the freeze, remove the other entries at their source, or block their users there; after"
+        " the draw, strike only those who won"
+    )
 
 
 def published_reason(text: str, whose: str) -> str:

@@ -15,7 +15,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import pipeline_key, workbench
 from regworkers_core.selection.draw.fencing import table_behind
 from regworkers_core.selection.draw.held import noted_stops
-from regworkers_core.selection.draw.terms import Terms, TopUp
+from regworkers_core.selection.draw.terms import Terms, TopUp, require_room
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import OUTCOMES
 
@@ -93,7 +93,7 @@ def _open(runtime: Runtime, campaign_id: str, request: TopUp, run_id: str, held:
 
 
 def _terms(runtime: Runtime, record: DrawRecord, before: int, request: TopUp) -> Terms:
-    """The terms of the phase after `before`."""
+    """The terms of the phase after `before`. Raises as `open_phase`."""
     settings = runtime.settings.selection
     with workbench(runtime.objects, record.campaign_id) as bench:
         outcomes = bench.fetch(
@@ -118,4 +118,7 @@ def _terms(runtime: Runtime, record: DrawRecord, before: int, request: TopUp) ->
                 "SELECT market, count(*) FROM before ANTI JOIN struck USING (ref) WHERE outcome = 'WINNER'"
                 " GROUP BY market"
             ).fetchall()
-    return request.after(Terms.parse(record.phases[before].fields["terms"]), dict(rows))
+    earlier = [Terms.parse(record.phases[number].fields["terms"]) for number in range(1, before + 1)]
+    terms = request.after(earlier[-1], dict(rows))
+    require_room([*earlier, terms])
+    return terms

@@ -12,9 +12,14 @@ from regworkers_core.engine.held_lease import held_lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.campaigns.status import read_campaign_status
+from regworkers_core.selection.drains import SELECTIONS
+from regworkers_core.selection.draw import terms
 from regworkers_core.selection.draw.held import DrawBusy, lease_name
 from regworkers_core.selection.draw.striking import Striking
+from regworkers_core.selection.draw.terms import TopUp
+from regworkers_core.selection.draw.top_up import open_phase
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, ref_of
+from tests.support.drains import run
 from tests.support.shared import emptied, shared_namespace
 
 BOT, CHEAT = (ref_of(1), "BOT"), (ref_of(2), "CHEAT")
@@ -91,3 +96,25 @@ def test_a_ref_that_is_not_in_the_pool_is_refused_before_anything_is_committed(r
         run.commit()
     strike(runtime, BOT)
     run.commit()
+
+
+def test_more_strikes_than_a_draw_keeps_are_refused_before_anything_is_decided(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Room for one in a phase, and for those of two phases together if they have one each.
+    monkeypatch.setattr(terms, "MAX_STRIKES_BYTES", 130)
+    for dry_run in (True, False):
+        with pytest.raises(RequestError, match="2 strikes are too many for one draw: it keeps at most 1 "):
+            strike(runtime, BOT, CHEAT, dry_run=dry_run)
+    with pytest.raises(RequestError, match="2 strikes are too many"):
+        draw(runtime, strikes=(BOT, CHEAT)).judge()
+    assert runtime.draws.get(CAMPAIGN) is None
+    assert find(runtime, CAMPAIGN).status is CampaignStatus.CLOSED
+    strike(runtime, BOT)
+    drawn(runtime)
+    run(runtime, SELECTIONS)
+    more = TopUp(capacities={}, reserves={}, strikes=(CHEAT,), reason="a cheat")
+    with pytest.raises(RequestError, match=r"2 strikes are too many .* beside those of the phases before"):
+        open_phase(runtime, CAMPAIGN, more, run_id="more", lease=lease_name(CAMPAIGN))
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None and list(record.phases) == [1]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import bson
 import pytest
 
 from regworkers_core.domain.campaign import Market, Reserve
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.selection.draw.terms import Terms, TopUp, parse_strikes
+from regworkers_core.selection.draw.terms import Terms, TopUp, parse_strikes, require_room
 
 BEFORE = Terms(
     markets=(Market("berlin", "berlin", 10, (Reserve("loyal", 2),)), Market("paris", "paris", 5)),
@@ -35,8 +37,11 @@ def test_strikes_are_cumulative_and_sorted() -> None:
     assert after.strikes == (("a", "REFUND"), ("b", "FRAUD"))
 
 
-def test_terms_survive_the_draws_document() -> None:
-    assert Terms.parse(BEFORE.as_fields()) == BEFORE
+@pytest.mark.parametrize(
+    "terms", [BEFORE, replace(BEFORE, waitlist_size=3, wins_per_unit=2, reason="a hall")]
+)
+def test_terms_survive_the_draws_document(terms: Terms) -> None:
+    assert Terms.parse(terms.as_fields()) == terms
 
 
 @pytest.mark.parametrize(
@@ -101,3 +106,27 @@ def test_a_further_phase_is_not_opened_on_terms_that_no_manifest_could_hold(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         top_up(**changes).after(BEFORE, {})
+
+
+def struck(number: int, ref: str = "{:032x}") -> Terms:
+    return replace(BEFORE, strikes=tuple((ref.format(each), "BOT") for each in range(number)))
+
+
+def test_more_strikes_than_one_document_takes_are_refused_with_the_number_that_fits_and_what_helps() -> None:
+    fits = 225_847
+    require_room([struck(fits)])
+    with pytest.raises(
+        UsageError, match=r"225,848 strikes are too many .* at most 225,847 .* at their source"
+    ):
+        require_room([struck(fits + 1)])
+    # Those of each phase are kept.
+    require_room([struck(100_000), struck(fits - 100_000)])
+    with pytest.raises(UsageError, match="at most 125,847 of this length, beside those of the phases before"):
+        require_room([struck(100_000), struck(fits - 100_000 + 1)])
+
+
+def test_the_strikes_that_a_draw_keeps_leave_room_in_its_document() -> None:
+    # Of short ones there are most, and each has bytes around it.
+    most = struck(376_411, "{:06x}")
+    require_room([most])
+    assert len(bson.encode(most.as_fields())) < 15 * 1024 * 1024
