@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from regworkers_core.domain.reasons import UsageError
 from regworkers_core.observability.logs import bind
 from regworkers_dagster.analytics.specs import GROUP, OWNERS, TAGS
 from regworkers_dagster.drains.metadata import Metadata
@@ -40,12 +39,9 @@ def campaign_funnel(context: dg.AssetExecutionContext, workers: Workers) -> dg.M
     from regworkers_core.analytics.funnel.stored_funnel import publish_funnel
 
     with plain_failures():
-        campaign_id = campaign_of(context)
-        bind(runId=context.run.run_id, worker="campaign_funnel", campaignId=campaign_id)
         runtime = workers.runtime
-        campaign = runtime.campaigns.get(campaign_id)
-        if campaign is None:
-            raise UsageError(f"no campaign {campaign_id}: `regworkers campaign list` names them")
+        campaign = campaign_of(context, runtime)
+        bind(runId=context.run.run_id, worker="campaign_funnel", campaignId=campaign.campaign_id)
         made = publish_funnel(runtime, campaign, context.log.info)
     for remark in made.funnel.remarks:
         tell = context.log.info if remark.level == "note" else context.log.warning

@@ -28,7 +28,7 @@ from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_dagster.operations.audit import launched_by_hand, who_launched
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
-from regworkers_dagster.selection.steps import draw_failures, facts_as_metadata
+from regworkers_dagster.selection.steps import draw_failures, facts_as_metadata, no_campaign
 from regworkers_dagster.tags import CAMPAIGN_TAG, RESUMED, long_run, short_run
 
 # Shown on many launchpads.
@@ -87,9 +87,7 @@ class Launch:
         """By id, else by slug. Raises RequestError when there is none."""
         found = self.runtime.campaigns.find(require("campaignId", named))
         if found is None:
-            raise RequestError(
-                f"there is no campaign {named!r}: the partitions of `campaigns` are all that there are"
-            )
+            raise RequestError(no_campaign(named))
         return found
 
     def campaign_id(self, named: str) -> str:

@@ -5,33 +5,16 @@
 from collections.abc import Iterator
 
 import dagster as dg
-from pydantic import Field
 
 from regworkers_core.selection.campaigns.lifecycle import close_if_due
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.draw.draw_run import DrawRun, Step
-from regworkers_core.selection.draw.gate import ACCEPTABLE, Acceptance
 from regworkers_dagster.drains.running import CONTINUOUS, DrainConfig, drained
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import specs
 from regworkers_dagster.selection.steps import draw_failures, take
 
 Taken = Iterator[dg.MaterializeResult[None]]
-
-
-class PublicationConfig(dg.Config):
-    """Who says that the result may go out."""
-
-    confirm: str = Field(
-        default="",
-        description="`<campaignId>:<phase>`, typed by the person who read the report. Empty: nothing is published, "
-        "unless `selection.autoPublish` says so.",
-    )
-    accept: list[str] = Field(
-        default=[],
-        description=f"Findings of the gate that do not stop this publication ({', '.join(ACCEPTABLE)}): published.",
-    )
-    reason: str = Field(default="", description="Why they are accepted: published with them.")
 
 
 @dg.multi_asset(name="eligibility", specs=[specs.ELIGIBILITY_REPORT])
@@ -93,13 +76,9 @@ def draw_report(context: dg.AssetExecutionContext, workers: Workers) -> Taken:
 
 
 @dg.multi_asset(name="publication", specs=[specs.PUBLICATION])
-def publication(context: dg.AssetExecutionContext, config: PublicationConfig, workers: Workers) -> Taken:
-    """Plan the codes and queue the work on them, once it is confirmed."""
-    with draw_failures(context):
-        accept = Acceptance.of(config.accept, config.reason)
-    yield from take(
-        context, workers, specs.PUBLICATION, lambda run: run.publish(config.confirm or None), accept=accept
-    )
+def publication(context: dg.AssetExecutionContext, workers: Workers) -> Taken:
+    """Plan the codes and queue the work on them, once `confirm_draw` or the settings confirmed it."""
+    yield from take(context, workers, specs.PUBLICATION, DrawRun.publish)
 
 
 @dg.multi_asset(name=SELECTIONS.name, specs=[specs.SELECTIONS])

@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseStatus
+from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import confirmation_word
 from regworkers_core.eligibility.campaign.judging import judge_campaign
@@ -29,6 +30,7 @@ from regworkers_dagster.drains.metadata import Metadata
 from regworkers_dagster.operations.audit import is_by_hand, launched_by_hand
 from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
+from regworkers_dagster.tags import PARTITION_TAG
 
 Context = dg.AssetExecutionContext
 # For a round that is due, a beacon that is late is waited for; one that comes later is another run's.
@@ -56,16 +58,24 @@ def draw_failures(context: dg.OpExecutionContext | Context | None = None) -> Ite
             raise dg.Failure(description=str(error), allow_retries=False) from None
 
 
-def campaign_of(context: Context) -> str:
+def campaign_of(context: Context, runtime: Runtime) -> Campaign:
     """The campaign whose partition is run; it becomes a partition if it was none. Raises RequestError."""
-    if not context.has_partition_key:
+    campaign_id = context.run.tags.get(PARTITION_TAG, "")
+    if not campaign_id:
         raise RequestError(
-            "a draw is of one campaign: choose its partition in the UI, or `dagster job execute ... --tags "
-            '\'{"dagster/partition": "<campaignId>"}\'`'
+            "the partition is missing, which names the campaign of this run: choose it in the launchpad, or `dagster"
+            f' job execute ... --tags \'{{"{PARTITION_TAG}": "<campaignId>"}}\'`'
         )
-    campaign_id = str(context.partition_key)
+    campaign = runtime.campaigns.get(campaign_id)
+    if campaign is None:
+        raise RequestError(no_campaign(campaign_id))
     context.instance.add_dynamic_partitions(str(CAMPAIGN_PARTITIONS.name), [campaign_id])
-    return campaign_id
+    return campaign
+
+
+def no_campaign(named: str) -> str:
+    """What to say to the person who named one that does not exist."""
+    return f"there is no campaign {named!r}: the partitions of `campaigns` are all that there are"
 
 
 def take(
@@ -75,16 +85,15 @@ def take(
     call: Callable[[DrawRun], Step],
     *,
     decides: bool = True,
-    accept: Acceptance | None = None,
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Materialises `spec` with what the step came to. Nothing while another run works on that draw, or when
     the step awaits something or waits: the steps after it are then skipped, the run ends green, and the log says who
     or what. What decides nothing is not kept in the audit log.
     """
     with draw_failures(context):
-        campaign_id = campaign_of(context)
-        bind(runId=context.run.run_id, worker="draw", campaignId=campaign_id)
         run, runtime, name = context.run, workers.runtime, spec.key.path[-1]
+        campaign_id = campaign_of(context, runtime).campaign_id
+        bind(runId=run.run_id, worker="draw", campaignId=campaign_id)
         try:
             with (
                 launched_by_hand(
@@ -92,7 +101,7 @@ def take(
                 ) as result,
                 StopSignal().on_signals() as stop,
             ):
-                made = draw_run(runtime, campaign_id, run.run_id, context.log.info, stop, accept=accept)
+                made = draw_run(runtime, campaign_id, run.run_id, context.log.info, stop)
                 step = call(made)
                 result["state"] = step.state
         except DrawBusy as busy:

@@ -30,14 +30,17 @@ def registered(runtime: Runtime, entries: int = 12, **campaign: Any) -> None:
     replicate_all(runtime)
 
 
-def run_draw(
-    instance: dg.DagsterInstance, *, confirm: str = "", partition: str | None = CAMPAIGN
-) -> dg.ExecuteInProcessResult:
+def run_draw(instance: dg.DagsterInstance, *, partition: str = CAMPAIGN) -> dg.ExecuteInProcessResult:
     """The job `draw` in this process, as the launchpad starts it."""
-    config = {"ops": {"publication": {"config": {"confirm": confirm}}}}
-    tags = {} if partition is None else {"dagster/partition": partition}
     return job("draw").execute_in_process(
-        instance=instance, tags=tags, run_config=config, raise_on_error=False
+        instance=instance, tags={"dagster/partition": partition}, raise_on_error=False
+    )
+
+
+def confirm_draw(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+    """The first phase goes out."""
+    return job("confirm_draw").execute_in_process(
+        instance=instance, run_config={"confirm": f"{CAMPAIGN}:1"}, raise_on_error=False
     )
 
 

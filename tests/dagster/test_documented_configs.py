@@ -25,9 +25,6 @@ _FENCE = re.compile(r"^ *```(\w+)[^\n]*\n(.*?)^ *```$", re.MULTILINE | re.DOTALL
 # `echo '{...}' > x.json`, and the job that takes the file.
 _WRITTEN = re.compile(r"^\s*echo '(.*?)' > (\S+)$", re.MULTILINE | re.DOTALL)
 _TAKEN = re.compile(r"dagster job execute [^\n]*-j (\w+)(?:[^\n]*? -c (\S+))?")
-# A launchpad's config in a sentence about a job.
-_INLINE = re.compile(r"`((?:ops|config|resources|execution): ?\{[^`]*\})`")
-_JOB = re.compile(r"job `(\w+)`")
 # A launchpad's config as a block begins with a comment that names the job.
 _LAUNCHPAD = re.compile(r"\A# [^\n]*\bjob (\w+)\b")
 
@@ -48,9 +45,6 @@ def run_configs() -> Iterator[Any]:
                     yield pytest.param(job, files.get(file, "{}"), id=f"{page.name}-{job}")
             elif language in ("yaml", "yml") and (named := _LAUNCHPAD.match(block)):
                 yield pytest.param(named[1], block, id=f"{page.name}-{named[1]}")
-        for found in _INLINE.finditer(text):
-            job = _JOB.findall(text[: found.start()])[-1]
-            yield pytest.param(job, found[1], id=f"{page.name}-{job}")
 
 
 @pytest.mark.parametrize(("job", "config"), list(run_configs()))
@@ -126,5 +120,10 @@ def test_the_examples_were_found() -> None:
 
 
 def test_a_config_that_a_job_does_not_take_is_noticed() -> None:
-    with pytest.raises(dg.DagsterInvalidConfigError, match="publication"):
-        takes("draw", {"publication": {"config": {"confirm": "spring-tour:1"}}})
+    with pytest.raises(dg.DagsterInvalidConfigError, match="accepts"):
+        takes("confirm_draw", {"confirm": "spring-tour:1", "accepts": ["bias_audit"]})
+
+
+def test_a_publication_is_confirmed_by_one_job() -> None:
+    with pytest.raises(dg.DagsterInvalidConfigError, match="confirm"):
+        takes("draw", {"ops": {"publication": {"config": {"confirm": "spring-tour:1"}}}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_dagster.operations.scheduler import scheduler_of
 from regworkers_dagster.selection import draw_jobs
 from regworkers_dagster.selection.jobs import MANAGERS_JOBS
+from tests.dagster.selection_world import failure_of
 from tests.dagster.support import job, use
 from tests.support.shared import shared_namespace
 
@@ -76,6 +78,26 @@ def test_a_launch_with_a_config_that_is_wrong_fails_and_is_no_trouble(
 ) -> None:
     launch(instance, name, config, **tags)
     assert failed(instance) == ()
+
+
+@pytest.mark.parametrize("name", ["draw", "eligibility_report", "campaign_funnel"])
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({}, "the partition is missing, .*: choose it in the launchpad, or .*dagster/partition"),
+        ({"dagster/partition": ""}, "the partition is missing"),
+        ({"dagster/partition": "mistyped"}, "there is no campaign 'mistyped'"),
+        # Dagster takes no such partition.
+        ({"dagster/partition": "a\nb"}, r"there is no campaign 'a\\nb'"),
+    ],
+)
+def test_a_run_of_no_campaign_fails_with_one_line_that_says_how_to_name_it(
+    instance: dg.DagsterInstance, name: str, tags: dict[str, str], said: str
+) -> None:
+    result = job(name).execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+    line = failure_of(result)
+    assert re.search(said, line) and "\n" not in line
+    assert instance.get_dynamic_partitions("campaigns") == []
 
 
 def test_what_a_sensor_asks_for_and_cannot_be_done_is_a_trouble(instance: dg.DagsterInstance) -> None:

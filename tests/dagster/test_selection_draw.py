@@ -19,6 +19,7 @@ from regworkers_core.selection.verdict import Verdict
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import campaigns
 from tests.dagster.selection_world import (
+    confirm_draw,
     failure_of,
     judged,
     materialised,
@@ -91,11 +92,12 @@ def test_a_draw_stops_before_the_publication_and_goes_out_to_the_fans_once_it_is
     assert 'confirm: "summer:1"' in waiting
     assert closed.queue(closed.names.selection_queue).depth().total == 0
 
-    second = run_draw(instance, confirm=f"{CAMPAIGN}:1")
+    assert sorted(materialised(confirm_draw(instance))) == STEPS[-1:]
+    second = run_draw(instance)
 
     assert second.success
     assert sorted(materialised(second)) == sorted(STEPS)
-    assert plain(materialised(second)["draw"].metadata)["state"] == "stood"
+    assert {plain(made.metadata)["state"] for made in materialised(second).values()} == {"stood"}
     numbers = _drain("process_selections", "selections")
     assert (numbers["written"], numbers["dead_lettered"], numbers["adds_up"]) == (7, 0, True)
     assert _status(closed) == "COMPLETED"
@@ -159,7 +161,7 @@ def test_while_another_run_works_on_the_draw_a_run_does_nothing_and_is_fine(
     closed: Runtime, instance: dg.DagsterInstance
 ) -> None:
     with held_lease(closed.leases, lease_name(CAMPAIGN), "other", lease_seconds=1.0):
-        result = run_draw(instance, confirm=f"{CAMPAIGN}:1")
+        result = run_draw(instance)
     assert result.success
     assert materialised(result) == {}
     assert _status(closed) == "CLOSED"
@@ -203,13 +205,6 @@ def test_a_campaign_that_is_open_for_good_reason_is_not_closed_by_a_run(
     assert _status(runtime) == "OPEN"
 
 
-def test_without_a_partition_the_line_says_how_to_name_the_campaign(
-    runtime: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use(monkeypatch, runtime)
-    assert "dagster/partition" in failure_of(run_draw(instance, partition=None))
-
-
 @pytest.mark.parametrize(
     ("promise", "made"),
     [("gate_replays", STEPS[:6]), ("capacity_respected", STEPS[:6])],
@@ -222,7 +217,8 @@ def test_a_broken_promise_fails_the_run_before_anything_is_published(
     made: list[str],
 ) -> None:
     monkeypatch.setattr(promises, promise, lambda *_asked: Verdict(False, "broken"))
-    result = run_draw(instance, confirm=f"{CAMPAIGN}:1")
+    monkeypatch.setenv("REGWORKERS_SELECTION__AUTO_PUBLISH", "true")
+    result = run_draw(instance)
     assert not result.success
     assert judged(result)["draw_replays" if promise == "gate_replays" else promise] is False
     assert sorted(materialised(result)) == sorted(made)
@@ -264,7 +260,8 @@ def draw_job() -> dg.JobDefinition:
 def test_a_top_up_draws_a_further_phase_in_the_same_order(
     closed: Runtime, instance: dg.DagsterInstance
 ) -> None:
-    run_draw(instance, confirm=f"{CAMPAIGN}:1")
+    run_draw(instance)
+    confirm_draw(instance)
     _drain("process_selections", "selections")
 
     result = job("top_up").execute_in_process(
