@@ -176,6 +176,7 @@ def _of_draw(
                 yield Finding(
                     f"phase {latest.phase}: the gate found {found['name']}: {found['detail']}",
                     accepts if found["acceptable"] else f"regworkers draw verify {campaign_id}",
+                    "confirm_draw" if found["acceptable"] else "",
                 )
     elif latest.status is PhaseStatus.OPENED and campaign.status.is_before(CampaignStatus.PROCESSING):
         # Nothing but its strikes is known: they were handed in before the draw began.

@@ -96,17 +96,13 @@ class NotAccepted(RequestError):
 
     def __init__(self, campaign_id: str, phase: int, findings: Sequence[GateFinding]) -> None:
         told = "; ".join(str(finding) for finding in findings)
+        options = " ".join(f"--accept-finding {finding.name}" for finding in findings)
+        names = ", ".join(finding.name for finding in findings)
         super().__init__(
-            f"phase {phase} of {campaign_id} is not published: {told}; to publish it all the same, say so by name:"
-            f" {how(findings)}"
+            f"phase {phase} of {campaign_id} is not published: {told}; to publish it all the same, accept by name:"
+            f" `{options} --reason TEXT` in a terminal, `accept: [{names}]` and `reason` in the job `confirm_draw`"
         )
         self.findings = tuple(findings)
-
-
-def how(findings: Iterable[GateFinding]) -> str:
-    """What accepts these findings, as it is typed."""
-    names = " ".join(f"--accept-finding {finding.name}" for finding in findings)
-    return f"`{names} --reason TEXT`"
 
 
 def examine(

@@ -20,6 +20,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.explaining import explain
 from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.draw.draw_run import DrawRun
+from regworkers_core.selection.maths.errors import DrawError
 from tests.selection.draw.beacons import (
     START,
     Clock,
@@ -98,6 +99,14 @@ def test_a_signature_that_is_not_the_chains_makes_no_seed(committed: Runtime) ->
     committed.__dict__["beacon"] = Beacon(WRONG)
     with pytest.raises(TransientFailure):
         _draw(committed, patience_seconds=1.0).seed()
+    assert not committed.objects.exists(f"draws/{CAMPAIGN}/phase-1/seed.json")
+
+
+def test_a_signature_that_was_forged_in_the_record_makes_no_seed(committed: Runtime) -> None:
+    forged = {"phases.1.signatures": {str(ROUND): WRONG}}
+    committed.database["draws"].update_one({"_id": CAMPAIGN}, {"$set": forged})
+    with pytest.raises(DrawError, match="not a point of"):
+        _draw(committed).seed()
     assert not committed.objects.exists(f"draws/{CAMPAIGN}/phase-1/seed.json")
 
 

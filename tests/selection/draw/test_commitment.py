@@ -290,6 +290,23 @@ def test_a_manifest_of_somebody_else_is_not_written_over(own: Runtime, clock: Cl
     assert artefact(own, "manifest.json") == b"{}"
 
 
+def test_a_manifest_that_somebody_puts_between_the_look_and_the_write_is_not_written_over(
+    own: Runtime, clock: Clock
+) -> None:
+    commit(own, clock, dies_at("draw.after_commit"))
+    put = own.objects.put_over
+
+    def late(key: str, data: bytes, tag: str | None) -> str | None:
+        own.objects.put_over = put  # type: ignore[method-assign]
+        own.objects.put_bytes(key, b"{}")
+        return put(key, data, tag)
+
+    own.objects.put_over = late  # type: ignore[method-assign]
+    with pytest.raises(InputDiffers, match=r"manifest\.json"):
+        commit(own, clock)
+    assert artefact(own, "manifest.json") == b"{}"
+
+
 def test_a_draw_by_an_own_secret_has_no_round_to_be_late_for(runtime: Runtime) -> None:
     close_campaign(runtime)
     clock = Clock()
