@@ -14,16 +14,18 @@ from contextlib import ExitStack, suppress
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.gate import Acceptance
-from regworkers_core.selection.maths.beside import replaced_name
+from regworkers_core.selection.maths.beside import ACCEPTED, Accepted, accepted_bytes, replaced_name
 from regworkers_core.selection.maths.files import ARTEFACTS
 from tests.selection.draw.beacons import START, Clock, Waiting, taken_for_signatures, with_beacon
 from tests.selection.draw.replay import replay_of
-from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, drawn
+from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn
 from tests.support.children import run_child
 from tests.support.runtimes import test_settings
 
 # Of a draw whose first run died between commit and publication, and whose second one comes when the round is out.
 REPLACING = ("draw.after_replacement", "draw.after_replaced")
+# Of a draw with a finding that a person accepts: the acceptance is decided with the confirmation.
+CONFIRMED = "draw.after_confirm"
 STEPS = (
     "draw.after_judge",
     "draw.after_freeze",
@@ -34,6 +36,7 @@ STEPS = (
     "draw.after_seed",
     "draw.after_rank",
     "draw.after_allocate",
+    CONFIRMED,
     "draw.after_publish",
 )
 # Decided once: whatever stood when the run died must stand at the end.
@@ -46,6 +49,7 @@ _DECIDED = (
     "ranking",
     "resultHash",
     "outcomes",
+    "accepted",
     "confirmedAt",
 )
 # So much later than the first run the second one comes.
@@ -61,9 +65,15 @@ def crash_and_resume(runtime: Runtime, step: str) -> list[str]:
             around.enter_context(taken_for_signatures())
             _die_politely(runtime)
             resumed = with_beacon(runtime.names.prefix, Clock(START + _LATER_SECONDS))
+        if step == CONFIRMED:
+            list(draw(runtime, run_id="first").steps())
+            found = {"phases.1.differences": {"ahead": 2}}
+            runtime.database["draws"].update_one({"_id": CAMPAIGN}, {"$set": found})
         answer = run_child("tests.selection.draw.crash", runtime.names.prefix, step, seconds=60)
         assert answer.returncode == -signal.SIGKILL, f"{step} did not die: {answer.stdout}{answer.stderr}"
         before = _decided(runtime)
+        if step == CONFIRMED and not before["accepted"]:
+            return ["what was accepted is not decided with the confirmation"]
         # That another round was taken once the first one was out needs a person's word.
         accept = Acceptance(("recommitted",), "a run died") if step in REPLACING else None
         drawn(resumed, run_id="resumed", accept=accept, stop=Waiting(resumed.clock))  # type: ignore[arg-type]
@@ -93,6 +103,9 @@ def _wrong(runtime: Runtime) -> list[str]:
         seconds(record.latest.fields["committedAt"]) or 1.0
     ):
         found.append("the manifest was public before it was committed to")
+    accepted = accepted_bytes([Accepted(**each) for each in record.latest.accepted])
+    if artefact(runtime, ACCEPTED) != accepted:
+        found.append(f"{ACCEPTED} is not what was decided")
     found += [str(finding) for finding in replay_of(runtime).findings]
     planned = list(runtime.database["selection_chunks"].find())
     messages = runtime.queue(runtime.names.selection_queue).depth().total
@@ -135,8 +148,9 @@ def _die(prefix: str, step: str) -> None:
     made = Runtime(test_settings(prefix))
     if step in REPLACING:
         made = with_beacon(prefix, Clock(START + _LATER_SECONDS))
+    accept = Acceptance(("reconcile",), "a run died") if step == CONFIRMED else None
     with taken_for_signatures():
-        drawn(made, run_id="victim", on_step=on_step)
+        drawn(made, run_id="victim", on_step=on_step, accept=accept)
 
 
 if __name__ == "__main__":
