@@ -128,6 +128,18 @@ def test_a_wrong_value_of_an_accepted_finding_is_refused_with_its_key(key: str, 
         parse_accepted(canonical_bytes([{**finding, key: wrong}]))
 
 
+def test_nothing_is_written_that_could_not_be_read() -> None:
+    for wrong in (
+        replace(NOTED, published_at="soon"),
+        replace(NOTED, capacities={"east": -1}),
+        replace(ANNULMENT, reason=" "),
+    ):
+        with pytest.raises(DrawError):
+            wrong.to_bytes()
+    with pytest.raises(DrawError):
+        accepted_bytes([Accepted(AT, "late_commit", "")])
+
+
 @given(st.binary(max_size=80))
 def test_any_bytes_are_refused_with_a_draw_error(data: bytes) -> None:
     for parse, _ in PARSERS.values():
@@ -172,6 +184,9 @@ def test_an_annulment_of_another_phase_or_manifest_is_refused() -> None:
     ):
         with pytest.raises(DrawError, match="annulled"):
             ANNULMENT.check(other)
+    for changed in (replace(ANNULMENT, campaign_id="winter"), replace(ANNULMENT, phase=2)):
+        with pytest.raises(DrawError, match="annulled"):
+            changed.check(MANIFEST)
 
 
 def test_the_names_of_the_files_are_known() -> None:
@@ -184,5 +199,6 @@ def test_the_names_of_the_files_are_known() -> None:
         "replaced-.json",
         "manifest.json",
         "notice.json.part",
+        "replaced-1.json.part",
     ):
         assert not is_beside(name)

@@ -256,9 +256,13 @@ def test_the_time_of_the_round_and_of_the_publication_is_told(world: World) -> N
     made = read(files, ReportContext(published_at="2023-08-23T15:40:00.000Z"))
     source = made.numbers["seedSource"]
     assert source["roundAt"] == "2023-08-23T15:59:24.000Z" and source["leadSeconds"] == 1164
+    assert source["publishedAt"] == "2023-08-23T15:40:00.000Z"
     assert "signed at 2023-08-23T15:59:24.000Z (UTC)" in source["guarantee"]
     assert "public at 2023-08-23T15:40:00.000Z, 1,164 s before" in source["guarantee"]
     assert not [text for text in made.warnings if "round" in text]
+    for public, late_by_a_second in (("15:49:24", False), ("15:49:25", True)):
+        edge = read(files, ReportContext(published_at=f"2023-08-23T{public}.000Z"))
+        assert any("at least 600 s" in text for text in edge.warnings) is late_by_a_second
     for public, said in (("15:58:24", "60 s before its round"), ("16:00:24", "60 s AFTER its round")):
         late = read(files, ReportContext(published_at=f"2023-08-23T{public}.000Z"))
         assert any(said in text for text in late.warnings)
