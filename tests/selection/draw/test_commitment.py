@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -19,7 +21,17 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import InputDiffers, public_key
 from regworkers_core.selection.draw.draw_run import DrawRun
 from regworkers_core.selection.draw.gate import Acceptance
-from tests.selection.draw.beacons import START, Clock, Waiting, taken_for_signatures, with_beacon
+from regworkers_core.selection.draw.seeding import seed_of
+from regworkers_core.selection.maths.compute import compute
+from regworkers_core.selection.maths.engine import Engine
+from tests.selection.draw.beacons import (
+    START,
+    Clock,
+    Waiting,
+    signature_of,
+    taken_for_signatures,
+    with_beacon,
+)
 from tests.selection.draw.replay import replay_of
 from tests.selection.draw.world import CAMPAIGN, MARKETS, artefact, close_campaign, everybody
 from tests.support.runtimes import test_settings
@@ -174,14 +186,27 @@ def test_a_manifest_that_was_published_late_is_written_over_as_long_as_its_round
     assert round_of(replaced["manifest"]) < round_of(phase.manifest)
     assert not phase.published_late
     assert artefact(own, "manifest.json") == phase.manifest
-    assert orjson.loads(artefact(own, "notice.json"))["publishedAt"] == phase.published_at
+    notice = orjson.loads(artefact(own, "notice.json"))
+    assert (notice["committedAt"], notice["publishedAt"]) == (phase.fields["committedAt"], phase.published_at)
     assert orjson.loads(artefact(own, "replaced-1.json")) == replaced
     (event,) = events(own)
     assert event["data"]["manifestHash"] == phase.manifest_hash
 
 
+def result_of(runtime: Runtime, phase: PhaseRecord, folder: Path) -> str:
+    """The hash of what its manifest would have drawn, by the signature of its own round."""
+    for name in ("leaves.txt", "strikes.txt"):
+        (folder / name).write_bytes(artefact(runtime, name))
+    (folder / "manifest.json").write_bytes(phase.manifest)
+    signature = signature_of(round_of(phase.manifest))
+    randomness = hashlib.sha256(bytes.fromhex(signature)).hexdigest()
+    (folder / "seed.json").write_bytes(seed_of(phase.manifest, randomness, signature))
+    made = compute(folder, None, folder, engine=Engine(folder / "scratch", threads=1, memory_mib=256))
+    return made.result_hash
+
+
 def test_of_a_manifest_that_is_replaced_when_its_round_is_out_the_other_result_is_counted(
-    own: Runtime, clock: Clock
+    own: Runtime, clock: Clock, tmp_path: Path
 ) -> None:
     before = commit(own, clock, dies_at("draw.after_commit"))
     clock.at += 2 * HOURS
@@ -193,6 +218,7 @@ def test_of_a_manifest_that_is_replaced_when_its_round_is_out_the_other_result_i
     assert (other["k"], other["round"]) == (1, round_of(before.manifest))
     assert (other["manifestHash"], len(other["resultHash"])) == (before.manifest_hash, 64)
     assert other["resultHash"] != record.latest.result_hash
+    assert other["resultHash"] == result_of(own, before, tmp_path)
     assert 0 < other["differ"] <= 20
     assert not record.latest.published_late
     assert set(record.latest.signatures) == {

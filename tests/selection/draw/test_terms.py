@@ -14,8 +14,8 @@ from regworkers_core.selection.draw.terms import Terms, TopUp, parse_strikes, re
 
 BEFORE = Terms(
     markets=(Market("berlin", "berlin", 10, (Reserve("loyal", 2),)), Market("paris", "paris", 5)),
-    wins_per_unit=1,
-    waitlist_size=None,
+    wins_per_unit=2,
+    waitlist_size=3,
     strikes=(("b", "FRAUD"),),
 )
 
@@ -29,7 +29,7 @@ def top_up(**changes: Any) -> TopUp:
 def test_more_seats_keep_everything_else_and_the_old_reserves_are_spent() -> None:
     after = top_up().after(BEFORE, {"berlin": 10})
     assert after.markets == (Market("berlin", "berlin", 12), Market("paris", "paris", 5))
-    assert (after.wins_per_unit, after.waitlist_size, after.strikes) == (1, None, BEFORE.strikes)
+    assert (after.wins_per_unit, after.waitlist_size, after.strikes) == (2, 3, BEFORE.strikes)
 
 
 def test_strikes_are_cumulative_and_sorted() -> None:
@@ -37,9 +37,7 @@ def test_strikes_are_cumulative_and_sorted() -> None:
     assert after.strikes == (("a", "REFUND"), ("b", "FRAUD"))
 
 
-@pytest.mark.parametrize(
-    "terms", [BEFORE, replace(BEFORE, waitlist_size=3, wins_per_unit=2, reason="a hall")]
-)
+@pytest.mark.parametrize("terms", [BEFORE, replace(BEFORE, waitlist_size=None, reason="a hall")])
 def test_terms_survive_the_draws_document(terms: Terms) -> None:
     assert Terms.parse(terms.as_fields()) == terms
 
@@ -80,6 +78,7 @@ def test_a_strikes_file_names_its_bad_line() -> None:
     [
         ("a|BOT\nfan@example.com|BOT\n", "line 2: .* the ref is not"),
         ("a|BOT\n\nb|for fan@example.com\n", "line 3: .* the reason has"),
+        ("a|BOT fan@example.com\n", "line 1: .* the reason has"),
         ("fan@example.com|BOT\nfan@example.com|BOT\n", "line 1: .* the ref is not"),
         ("a|BOT\nb|BOT\na|FRAUD\n", "line 3: the ref of line 1 is listed twice"),
     ],
