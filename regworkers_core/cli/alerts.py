@@ -22,9 +22,9 @@ from regworkers_core.domain.snapshot import Snapshot
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, evaluate
 from regworkers_core.operations.alerts.notifier import alerting
+from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.operations.health.scheduler import read_scheduler
-from regworkers_core.operations.health.status import impatient
-from regworkers_core.operations.health.system import read_system
+from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 
@@ -166,7 +166,7 @@ def _look(runtime: Runtime) -> Snapshot:
 
 
 def _runtime() -> Runtime:
-    return Runtime(impatient(load_settings()))
+    return Runtime(with_short_timeouts(load_settings()))
 
 
 def _as_they_are(runtime: Runtime, key: str) -> list[Incident]:

@@ -21,7 +21,7 @@ from regworkers_core.infrastructure.discovery.compare import Discovery, Line, di
 from regworkers_core.infrastructure.discovery.terraform import read_state
 from regworkers_core.infrastructure.policies.everyone import WORKERS
 from regworkers_core.infrastructure.policies.statement import place_of
-from regworkers_core.operations.health.status import impatient
+from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 
@@ -52,7 +52,7 @@ def find_command(
     Exit code 1 with any difference. Without one, 2 when something could not be read, which is not taken for absent.
     """
     state = None if terraform is None else read_state(terraform)
-    found = discover(Runtime(impatient(load_settings())), state)
+    found = discover(Runtime(with_short_timeouts(load_settings())), state)
     answer(found.as_dict(), form, _comparison(found))
     if found.differing:
         raise typer.Exit(FINDING)

@@ -10,9 +10,15 @@ from rich.text import Text
 
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
-from regworkers_core.operations.cached_campaign import CachedCampaign, KeyState, clear_cached, read_cached
-from regworkers_core.operations.compare_campaign import Comparison, compare_campaign
-from regworkers_core.operations.health.status import impatient
+from regworkers_core.operations.campaign_copies import (
+    CachedCampaign,
+    Comparison,
+    KeyState,
+    clear_cached,
+    compare_campaign,
+    read_cached,
+)
+from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 
@@ -31,7 +37,7 @@ def show_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -
     """The keys of a campaign in Redis: how long they live, whether they are fresh, what they say."""
     runtime = _runtime()
     found = read_cached(runtime, campaign)
-    if not found.stands:
+    if not found.exists:
         # Nothing is kept of a campaign, or there is no such campaign: the others tell, and refuse a typo.
         compare_campaign(runtime, campaign)
     answer(_document(campaign, found), form, _shown(found))
@@ -43,7 +49,7 @@ def clear_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) 
     with by_hand(runtime, "campaign cache clear", campaign) as result:
         found = clear_cached(runtime, campaign)
         result["keys"] = sum(each.state is not KeyState.ABSENT for each in found.keys)
-    document = {**_document(campaign, found), "cleared": found.stands}
+    document = {**_document(campaign, found), "cleared": found.exists}
     gone = ", ".join(each.key for each in found.keys if each.state is not KeyState.ABSENT)
     words = f"deleted {gone}; the next check reads the source" if gone else "there was nothing to delete"
     answer(document, form, Text(words))
@@ -66,7 +72,7 @@ def compare_command(
 
 def _runtime() -> Runtime:
     """Somebody waits in front of it."""
-    return Runtime(impatient(load_settings()))
+    return Runtime(with_short_timeouts(load_settings()))
 
 
 def _document(asked: str, found: CachedCampaign) -> dict[str, Any]:

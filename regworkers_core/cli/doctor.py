@@ -14,13 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer
-from regworkers_core.operations.health.earlier import examined
-from regworkers_core.operations.health.examination import Examination, Found
-from regworkers_core.operations.health.row import Row, State
+from regworkers_core.operations.health.dependency_status import with_short_timeouts
+from regworkers_core.operations.health.doctor import Examination, Found, examine_snapshot
+from regworkers_core.operations.health.rows import SECTIONS, Row, State
 from regworkers_core.operations.health.scheduler import read_scheduler
-from regworkers_core.operations.health.sections import SECTIONS
-from regworkers_core.operations.health.status import impatient
-from regworkers_core.operations.health.system import read_system
+from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 
@@ -49,14 +47,14 @@ def doctor_command(form: FormatOption = Format.TEXT) -> None:
 
     Takes less than 5 s, whoever is away. Exit code 1 when something is wrong or could not be read.
     """
-    runtime = Runtime(impatient(load_settings()))
+    runtime = Runtime(with_short_timeouts(load_settings()))
     with _waiting():
         snapshot = read_system(
             runtime,
             lambda: read_scheduler(runtime.dagster, runtime.clock()),
             within_seconds=_READ_SECONDS,
         )
-        examination = examined(runtime, snapshot)
+        examination = examine_snapshot(runtime, snapshot)
     answer(examination.as_dict(), form, screen(examination))
     if any(snapshot.dependencies.values()):
         _leave_at_once()

@@ -15,7 +15,7 @@ from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
 from regworkers_core.engine.drain import DrainReport
 from regworkers_core.engine.fuse import remove_blown
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.health.system import DRAINS
+from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.runtime import Runtime
 
 # Counts that somebody has to look at: items given up, records lost, messages stopped.

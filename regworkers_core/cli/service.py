@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer
+from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.operations.health.service_check import ServiceName, check_service
-from regworkers_core.operations.health.status import impatient
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 
@@ -33,7 +33,7 @@ def check_command(
 
     Exit code 1 when it is down or does not have the record, 2 when it is not configured or refuses our token.
     """
-    report = check_service(Runtime(impatient(load_settings())), name, id_)
+    report = check_service(Runtime(with_short_timeouts(load_settings())), name, id_)
     answer(report.as_dict(), form)
     if not report.fine:
         raise typer.Exit(FINDING)

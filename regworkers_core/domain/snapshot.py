@@ -28,8 +28,8 @@ Reading: TypeAlias = T | Unread
 class QueueState:
     """Messages by their state; `is_dead_letter` for a `-dlq`. Ages and retention in seconds.
 
-    `oldest_seconds` is at least the age of the oldest message; None: not known, and where it could not be read
-    `age_unread` says why.
+    The oldest message is at least `oldest_seconds` and at most `oldest_at_most_seconds` old; None: unknown, and
+    `age_unread` says why if it could not be read.
     """
 
     name: str
@@ -40,10 +40,18 @@ class QueueState:
     retention_seconds: float
     oldest_seconds: float | None = None
     age_unread: Unread | None = None
+    oldest_at_most_seconds: float | None = None
 
     @property
     def waiting(self) -> int:
         return self.visible + self.in_flight + self.delayed
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until SQS deletes the oldest message; None: unknown."""
+        if self.oldest_seconds is None:
+            return None
+        return max(0.0, self.retention_seconds - self.oldest_seconds)
 
 
 @dataclass(frozen=True, slots=True)

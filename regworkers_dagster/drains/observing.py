@@ -11,7 +11,7 @@ import dagster as dg
 import orjson
 
 from regworkers_core.domain.reasons import Failure, UsageError
-from regworkers_core.operations.health.status import UP
+from regworkers_core.operations.health.dependency_status import UP
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.decisions import worth_recording
 

@@ -12,7 +12,7 @@ from regworkers_core.infrastructure.dashboards.metrics import HEARTBEAT
 from regworkers_core.operations.alerts.conditions.scheduler import ALERTS_SENSOR
 from regworkers_core.operations.alerts.evaluate import SENSOR, Evaluation, evaluate
 from regworkers_core.operations.alerts.outage import Outage
-from regworkers_core.operations.health.system import read_system
+from regworkers_core.operations.health.snapshot import read_system
 from regworkers_dagster.drains.sensing import Answer, safely
 from regworkers_dagster.operations.scheduler import scheduler_of
 from regworkers_dagster.resources import Workers

@@ -10,11 +10,9 @@ import dagster as dg
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import SchedulerState
 from regworkers_core.observability.logs import bind
-from regworkers_core.operations.health.earlier import examined
-from regworkers_core.operations.health.examination import Examination
-from regworkers_core.operations.health.row import State
-from regworkers_core.operations.health.sections import SECTIONS
-from regworkers_core.operations.health.system import read_system
+from regworkers_core.operations.health.doctor import Examination, examine_snapshot
+from regworkers_core.operations.health.rows import SECTIONS, State
+from regworkers_core.operations.health.snapshot import read_system
 from regworkers_dagster.drains.metadata import Metadata
 from regworkers_dagster.operations.scheduler import scheduler_of
 from regworkers_dagster.resources import Workers, plain_failures
@@ -46,7 +44,7 @@ def examine_system(
     with plain_failures():
         runtime = tick_workers.runtime
         snapshot = read_system(runtime, lambda: _scheduler(context.instance))
-        examination = examined(runtime, snapshot)
+        examination = examine_snapshot(runtime, snapshot)
     metadata = of_examination(examination)
     check = dg.AssetCheckResult(
         check_name=FINDS_NOTHING.name,

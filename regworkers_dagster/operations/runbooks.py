@@ -10,15 +10,17 @@ from pydantic import Field
 
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
-from regworkers_core.operations.runbooks.campaign_configuration import campaign_configuration
-from regworkers_core.operations.runbooks.cost import cost
-from regworkers_core.operations.runbooks.kafka_run import read_kafka
-from regworkers_core.operations.runbooks.out_of_sync_run import mend_out_of_sync
-from regworkers_core.operations.runbooks.recovery import recover
-from regworkers_core.operations.runbooks.runbook_report import Row, RunbookReport
-from regworkers_core.operations.runbooks.selection import mend_selection
-from regworkers_core.operations.runbooks.stream_lag_run import read_stream_lag
-from regworkers_core.operations.runbooks.time_outs import time_outs
+from regworkers_core.operations.runbooks import (
+    campaign_configuration,
+    cost,
+    kafka,
+    out_of_sync,
+    selection_failures,
+    stream_lag,
+    time_outs,
+    total_failure,
+)
+from regworkers_core.operations.runbooks.runbook import Row, RunbookReport
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.metadata import Metadata
 from regworkers_dagster.operations.audit import launched_by_hand
@@ -85,7 +87,7 @@ class ConfigurationConfig(dg.Config):
 @dg.op(name="stream_lag", description="What bounds replication now, and which setting to change.")
 def stream_lag_op(context: dg.OpExecutionContext, config: LookConfig, workers: Workers) -> None:
     """Changes nothing."""
-    _look(context, workers, lambda runtime: read_stream_lag(runtime, minutes=config.minutes))
+    _look(context, workers, lambda runtime: stream_lag.run(runtime, minutes=config.minutes))
 
 
 @dg.op(
@@ -93,19 +95,19 @@ def stream_lag_op(context: dg.OpExecutionContext, config: LookConfig, workers: W
 )
 def kafka_op(context: dg.OpExecutionContext, config: LookConfig, workers: Workers) -> None:
     """Changes nothing."""
-    _look(context, workers, lambda runtime: read_kafka(runtime, minutes=config.minutes))
+    _look(context, workers, lambda runtime: kafka.run(runtime, minutes=config.minutes))
 
 
 @dg.op(name="time_outs", description="Whom the drains waited for, and how long each dependency takes now.")
 def time_outs_op(context: dg.OpExecutionContext, config: LookConfig, workers: Workers) -> None:
     """Changes nothing."""
-    _look(context, workers, lambda runtime: time_outs(runtime, minutes=config.minutes))
+    _look(context, workers, lambda runtime: time_outs.run(runtime, minutes=config.minutes))
 
 
 @dg.op(name="cost", description="Calls for a million entries by drain and service, and their list prices.")
 def cost_op(context: dg.OpExecutionContext, config: CostConfig, workers: Workers) -> None:
     """Changes nothing."""
-    _look(context, workers, lambda runtime: cost(runtime, days=config.days))
+    _look(context, workers, lambda runtime: cost.run(runtime, days=config.days))
 
 
 @dg.op(
@@ -116,12 +118,12 @@ def total_failure_op(context: dg.OpExecutionContext, config: RecoveryConfig, wor
 
     def act(runtime: Runtime) -> RunbookReport:
         with StopSignal().on_signals() as stop:
-            return recover(
+            return total_failure.run(
                 runtime,
                 apply=not config.dry_run,
                 entries=config.entries,
                 rate=config.rate,
-                tell=context.log.info,
+                on_line=context.log.info,
                 stop=stop,
             )
 
@@ -133,12 +135,12 @@ def out_of_sync_op(context: dg.OpExecutionContext, config: SyncConfig, workers: 
     """Can be repeated at any time."""
 
     def act(runtime: Runtime) -> RunbookReport:
-        return mend_out_of_sync(
+        return out_of_sync.run(
             runtime,
             config.campaign_id,
             apply=not config.dry_run,
             yes_remove=config.yes_remove,
-            tell=context.log.info,
+            on_line=context.log.info,
         )
 
     arguments = {"yesRemove": config.yes_remove}
@@ -150,7 +152,7 @@ def selection_failures_op(context: dg.OpExecutionContext, config: SelectionConfi
     """Can be repeated at any time: nothing is assigned or told twice."""
 
     def act(runtime: Runtime) -> RunbookReport:
-        return mend_selection(
+        return selection_failures.run(
             runtime, config.campaign_id, config.market_id, apply=not config.dry_run, run_id=context.run_id
         )
 
@@ -167,7 +169,7 @@ def campaign_configuration_op(
     """Does no harm."""
 
     def act(runtime: Runtime) -> RunbookReport:
-        return campaign_configuration(runtime, config.campaign_id, apply=not config.dry_run)
+        return campaign_configuration.run(runtime, config.campaign_id, apply=not config.dry_run)
 
     _act(context, workers, "campaign-configuration", config.campaign_id, {}, config.dry_run, act)
 

@@ -16,7 +16,7 @@ from regworkers_core.operations.health.scheduler import (
     Work,
     look_back_seconds,
     schedule_state,
-    standing,
+    still_failed,
 )
 from regworkers_dagster.drains.runs import ENDED
 from regworkers_dagster.tags import PARTITION_TAG
@@ -110,7 +110,7 @@ def _failed_runs(instance: dg.DagsterInstance, now: float) -> tuple[FailedRun, .
         ended = dg.RunsFilter(job_name=job, tags=tags, statuses=list(ENDED))
         for record in filter(_counts, instance.get_run_records(ended, limit=MOST_RUNS)):
             latest.setdefault((job, partition), record.dagster_run.run_id)
-    return standing(failed, latest)
+    return still_failed(failed, latest)
 
 
 def _counts(record: dg.RunRecord) -> bool:

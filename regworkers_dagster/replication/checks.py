@@ -5,7 +5,7 @@
 import dagster as dg
 
 from regworkers_core.engine.drain import DrainReport
-from regworkers_core.operations.health.status import ask
+from regworkers_core.operations.health.dependency_status import ask
 from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.observing import SILENT_LOOKS, Answering

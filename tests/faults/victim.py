@@ -20,7 +20,7 @@ from regworkers_core.drains import runner
 from regworkers_core.engine.ports import Received
 from regworkers_core.engine.queue_source import QueueSource
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.health.system import DRAINS
+from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.replication.save.saver import Saved, Saver, Wanted
 from regworkers_core.runtime import Runtime
 from tests.faults.crash import SECTIONS, Fault

@@ -10,7 +10,7 @@ import pytest
 
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.infrastructure.provision import provision
-from regworkers_core.operations.health.status import impatient
+from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 from regworkers_local.servers import SERVERS
@@ -30,7 +30,7 @@ def runtime_of(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Runtime:
     """As a process of this instance has it."""
     monkeypatch.setenv("REGWORKERS_LOCAL_DIR", str(stack.folder.parent))
     monkeypatch.setenv("REGWORKERS_INSTANCE", stack.instance)
-    return Runtime(impatient(load_settings()))
+    return Runtime(with_short_timeouts(load_settings()))
 
 
 def test_nothing_is_read_from_or_written_to_another_instances_servers(

@@ -22,7 +22,7 @@ from regworkers_core.operations.alerts.grouping import Before, fold
 from regworkers_core.operations.alerts.notifier import alerting
 from regworkers_core.operations.alerts.outage import Outage, last_look, notify_directly, record_outage
 from regworkers_core.operations.alerts.table import TABLE
-from regworkers_core.operations.health.queues import LOOKS
+from regworkers_core.operations.health.queues import GAP_EVALUATIONS
 from regworkers_core.runtime import Runtime
 
 log = structlog.get_logger(__name__)
@@ -111,7 +111,7 @@ def _mark_queues(runtime: Runtime, snapshot: Snapshot, now: float) -> None:
         queues = [queue for queue in snapshot.queues if queue.name != runtime.names.analytics_queue]
         empty = [queue.name for queue in queues if not queue.waiting]
         waiting = [queue.name for queue in queues if queue.waiting]
-        runtime.queue_marks.seen(empty, waiting, now, LOOKS * runtime.settings.alerts.look_seconds)
+        runtime.queue_marks.seen(empty, waiting, now, GAP_EVALUATIONS * runtime.settings.alerts.look_seconds)
 
 
 def _still(looks: AlertLooks, snapshot: Snapshot, now: float) -> dict[str, float]:

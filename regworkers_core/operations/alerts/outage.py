@@ -19,7 +19,7 @@ from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.leases import LeaseKey, LeaseRow, LeaseTable
 from regworkers_core.operations.alerts.conditions.condition import Finding
 from regworkers_core.operations.alerts.notifier import alerting
-from regworkers_core.operations.alerts.table import MONGO_AWAY
+from regworkers_core.operations.alerts.table import MONGO_DOWN
 from regworkers_core.runtime import Runtime
 
 log = structlog.get_logger(__name__)
@@ -154,7 +154,7 @@ def last_look(
     """
     if noted is None or now - noted <= runtime.settings.alerts.silent_seconds:
         return noted
-    known, told = _Row(runtime).outage or carried, runtime.incidents.find(MONGO_AWAY.key_of("mongo"))
+    known, told = _Row(runtime).outage or carried, runtime.incidents.find(MONGO_DOWN.key_of("mongo"))
     over = seconds(told.resolved_at) if told is not None and told.resolved_at else None
     return max(noted, min(now, max(known.last if known else noted, over or noted)))
 
@@ -163,7 +163,7 @@ def _alert(runtime: Runtime, snapshot: Snapshot, why: str) -> Alert:
     others = sorted(
         name for name, trouble in snapshot.dependencies.items() if trouble is not None and name != "mongo"
     )
-    return MONGO_AWAY.alert(
+    return MONGO_DOWN.alert(
         Finding(
             "mongo",
             runtime.settings.alerts.severity.mongo_away,

@@ -27,7 +27,7 @@ def _two_steps(first: Severity, where: str, second: Severity) -> str:
     return first.value if first is second else f"{first}; {where} {second}"
 
 
-MONGO_AWAY = Condition(
+MONGO_DOWN = Condition(
     name="mongo-away",
     fires="MongoDB, which keeps the incidents, does not answer at two looks; every channel is notified directly",
     severity=_SEVERITY.mongo_away.value,
@@ -37,7 +37,7 @@ MONGO_AWAY = Condition(
     judge=dependencies.away,
 )
 TABLE: tuple[Condition, ...] = (
-    MONGO_AWAY,
+    MONGO_DOWN,
     Condition(
         name=DEPENDENCY,
         fires=f"a dependency does not answer at two looks, `patienceSeconds` ({_LIMITS.patience_seconds:.0f} s) apart",

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.operations.certificates.inspection import Inspection, inspect
-from regworkers_core.operations.health.status import impatient
+from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Environment, Settings, settings_of
 
@@ -55,7 +55,7 @@ def check_environments(
 
     def check(environment: Environment) -> CertificateReport:
         try:
-            runtime = Runtime(impatient(settings(environment)))
+            runtime = Runtime(with_short_timeouts(settings(environment)))
             return check_certificate(runtime, environment, warn_days=warn_days)
         except (UsageError, TransientFailure) as error:
             return CertificateReport(environment, State.UNREADABLE, error=str(error))

@@ -1,1 +1,1 @@
-"""The whole system at one look: bounded, in parallel, and honest about what could not be read."""
+"""The health of the system: the snapshot, the doctor, and single services."""

@@ -1,4 +1,4 @@
-"""Where each campaign stands, and what of its draw does not go on."""
+"""The status of each campaign, and what its draw waits for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NO_KEY = LeaseKey("", "")
 
 def read_campaigns(runtime: Runtime) -> tuple[CampaignState, ...]:
     """All of them, by id. Raises TransientFailure."""
-    # Nothing goes on in an annulled draw, so nothing of it can be stuck.
+    # An annulled draw does not continue, so it cannot be stuck.
     draws = {record.campaign_id: record for record in runtime.draws.all() if not record.annulled}
     campaigns = runtime.campaigns.list()
     keys = {
@@ -57,7 +57,7 @@ def campaign_state(
     holds_messages: bool = False,
     failed_messages: int = 0,
 ) -> CampaignState:
-    """Pure. Markets are open from a phase's publication until their last code is given and all is told."""
+    """Pure. Markets are open from a phase's publication until their last code is assigned and every fan is notified."""
     if lease is not None and not works_on_draw(lease.owner):
         lease = None
     unconfirmed = record.unconfirmed if record and holds_messages else None

@@ -1,33 +1,44 @@
-"""How deep each queue is and, as far as anybody knows, how old its oldest message."""
+"""How deep each queue is and, as far as is known, how old its oldest message."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.adapters.mongo.queue_marks import Marks
+from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import QueueState, Reading, Unread
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.runtime import Runtime
 
 _DEPTH, _AGE = "depth:", "age:"
-# How many looks may fail to come before what lies between them counts as not seen.
-LOOKS = 5
+# How many evaluations may be missing before the time between two of them counts as not observed.
+GAP_EVALUATIONS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class QueueAge:
+    """Bounds of the age of the oldest message, in seconds; None: unknown. On a busy queue `at_most` says little: it is
+    the time since the queue was last seen empty.
+    """
+
+    at_least: float | None = None
+    at_most: float | None = None
 
 
 def queue_readers(runtime: Runtime) -> dict[str, Callable[[], Any]]:
-    """Two readings for each queue, so that a slow CloudWatch costs an age and no depth."""
+    """Two readers for each queue, so that a slow CloudWatch costs the age and not the depth."""
     readers: dict[str, Callable[[], Any]] = {}
-    for name in runtime.names.queues:
-        for queue, dead in ((name, False), (runtime.names.dead_letter_queue(name), True)):
-            readers[_DEPTH + queue] = lambda queue=queue, dead=dead: _depth(runtime, queue, dead)  # type: ignore[misc]
-            readers[_AGE + queue] = lambda queue=queue, dead=dead: _known_age(runtime, queue, dead)  # type: ignore[misc]
+    for source in runtime.names.queues:
+        for name in (source, runtime.names.dead_letter_queue(source)):
+            readers[_DEPTH + name] = lambda name=name: _depth(runtime, name)  # type: ignore[misc]
+            readers[_AGE + name] = lambda name=name: _age(runtime, name)  # type: ignore[misc]
     return readers
 
 
-def asked_for_queue(reader: str) -> str:
-    """The dependency that one of `queue_readers` asks in the first place; empty for any other."""
+def dependency_of(reader: str) -> str:
+    """The dependency that one of `queue_readers` reads first; empty for other readers."""
     if reader.startswith(_DEPTH):
         return "sqs"
     return "mongo" if reader.startswith(_AGE) else ""
@@ -36,9 +47,7 @@ def asked_for_queue(reader: str) -> str:
 def queue_states(
     found: Mapping[str, Any],
 ) -> tuple[Reading[tuple[QueueState, ...]], dict[str, Unread]]:
-    """From what the readers brought: the queues whose depth could be read (Unread when that is none), and the others
-    by name.
-    """
+    """The queues whose depth could be read (Unread if none), and the others by name."""
     states, unread = [], {}
     for reader, state in found.items():
         if reader.startswith(_DEPTH):
@@ -46,42 +55,80 @@ def queue_states(
             if isinstance(state, Unread):
                 unread[name] = state
             else:
-                states.append(aged(state, found[_AGE + name]))
+                states.append(_with_age(state, found[_AGE + name]))
     return (tuple(states) if states or not unread else next(iter(unread.values()))), unread
 
 
-def aged(state: QueueState, age: Reading[float | None]) -> QueueState:
-    """With an age that may be from before the queue was emptied: where nothing waits, nothing is old."""
+def read_analytics_queue(runtime: Runtime) -> QueueState | None:
+    """Depth and age of the analytics queue; marks in MongoDB when it was empty. None if SQS does not answer. An age
+    that cannot be read is unknown. Never raises for an unavailable dependency.
+    """
+    name, now = runtime.names.analytics_queue, runtime.clock()
+    state = _or_none(lambda: _depth(runtime, name))
+    if state is None:
+        return None
     if not state.waiting:
-        return replace(state, oldest_seconds=0.0)
+        _or_none(lambda: runtime.queue_marks.empty(name, now))
+        return _with_age(state, QueueAge())
+    marks = _or_none(lambda: runtime.queue_marks.of(name)) or Marks()
+    if marks.watched_at is None:
+        _or_none(lambda: runtime.queue_marks.watched(name, now))
+        marks = Marks(watched_at=now)
+    measured = _or_none(lambda: runtime.metrics.oldest_message_seconds(name, now))
+    return _with_age(state, age_by(marks, measured, now))
+
+
+def age_by(marks: Marks, measured: float | None, now: float, gap_seconds: float = float("inf")) -> QueueAge:
+    """Bounds of the age of the oldest message on a queue that is not empty. `measured` is CloudWatch's, which omits
+    messages that were received three times.
+    """
+    marked = marks.known_age(now, gap_seconds)
+    known = [max(0.0, age) for age in (measured, marked) if age is not None]
+    # Deliveries take younger messages; an older one may be stuck behind them since the queue was last empty.
+    at_most = None if marks.empty_at is None else max(0.0, now - marks.empty_at)
+    return QueueAge(max(known) if known else None, at_most)
+
+
+def _with_age(state: QueueState, age: Reading[QueueAge]) -> QueueState:
+    """The age may be from before the queue was emptied: an empty queue has no old message."""
+    if not state.waiting:
+        return replace(state, oldest_seconds=0.0, oldest_at_most_seconds=0.0)
     if isinstance(age, Unread):
         return replace(state, age_unread=age)
-    return replace(state, oldest_seconds=age)
+    return replace(state, oldest_seconds=age.at_least, oldest_at_most_seconds=age.at_most)
 
 
-def _depth(runtime: Runtime, name: str, is_dead_letter: bool) -> QueueState:
+def _depth(runtime: Runtime, name: str) -> QueueState:
     depth, retention = runtime.queue(name).state()
-    return QueueState(name, depth.visible, depth.in_flight, depth.delayed, is_dead_letter, retention)
+    return QueueState(name, depth.visible, depth.in_flight, depth.delayed, name.endswith("-dlq"), retention)
 
 
-def _known_age(runtime: Runtime, name: str, is_dead_letter: bool) -> float | None:
-    """Seconds: the greatest of what SQS measured, of how long a watched queue was not empty without a delivery, and
-    for dead letters of how long the oldest failure stands open. Raises TransientFailure.
+def _age(runtime: Runtime, name: str) -> QueueAge:
+    """The greatest of what SQS measured, how long a marked queue was not empty without a delivery, and for dead letters
+    how long the oldest failure is open. Raises TransientFailure.
     """
-    now = runtime.clock()
-    known: list[float] = []
-    if is_dead_letter:
+    now, settings = runtime.clock(), runtime.settings
+    opened = None
+    if name.endswith("-dlq"):
         first = runtime.dead_letters.oldest_open(name.removesuffix("-dlq"))
-        moment = None if first is None else seconds(first)
-        known += [] if moment is None else [now - moment]
-    marked = runtime.queue_marks.of(name).known_age(now, LOOKS * runtime.settings.alerts.look_seconds)
-    known += [] if marked is None else [marked]
-    if runtime.settings.observability.cloudwatch_enabled:
+        opened = None if first is None else seconds(first)
+    marks = runtime.queue_marks.of(name)
+    gap = GAP_EVALUATIONS * settings.alerts.look_seconds
+    measured = None
+    if settings.observability.cloudwatch_enabled:
         try:
             measured = runtime.metrics.oldest_message_seconds(name, now)
         except TransientFailure:
-            if marked is None:
+            if marks.known_age(now, gap) is None:
                 raise
-            measured = None
-        known += [] if measured is None else [measured]
-    return max(0.0, *known) if known else None
+    age = age_by(marks, measured, now, gap)
+    if opened is None:
+        return age
+    return replace(age, at_least=max(0.0, now - opened, age.at_least or 0.0))
+
+
+def _or_none(read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except (Failure, UsageError):
+        return None

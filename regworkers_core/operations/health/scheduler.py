@@ -1,8 +1,11 @@
-"""What is known of Dagster from outside: daemons, ticks of what is switched on, runs that failed."""
+"""The state of Dagster, read over its API: daemons, ticks of active sensors and schedules, failed runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -11,14 +14,13 @@ from regworkers_core.adapters.dagster_api import DagsterApi
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import DRAW, SELECTION_JOBS, FailedRun, SchedulerState, TickState
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.operations.health.cron import longest_gap_seconds, next_time
 
 _DAY_SECONDS = 24 * 3600.0
-# Failed runs that are looked at, the latest of all and the latest of each selection job: what fails again and again
-# must not hide a draw that did.
+# Failed runs that are read, the latest of all and the latest of each selection job: a job that fails repeatedly must
+# not hide a failed draw.
 MOST_RUNS = 50
 PARTITION_TAG = "dagster/partition"
-# On a run launched by hand with a config or partition that is missing or wrong: it failed, and nothing is wrong.
+# On a manual run whose config or partition was missing or wrong: its failure is no finding.
 REFUSED_TAG = "regworkers/refused"
 _RUN = "runId jobName status endTime tags { key value }"
 _RESULTS = f"{{ ... on Runs {{ results {{ {_RUN} }} }} }}"
@@ -41,19 +43,17 @@ QUERY = f"""query Scheduler($since: Float!, {_SINCE}) {{
   queued: runsOrError(filter: {{statuses: [QUEUED]}}) {{ ... on Runs {{ count }} }}
 }}"""
 
-# A job and, of one that runs for each of them, its partition.
+# A job and its partition, empty without one.
 Work = tuple[str, str]
 
 
 def look_back_seconds(job: str = "") -> float:
-    """How long ago a run may have failed: a draw is not forgotten while people sleep, since its campaign says when it
-    has been done all the same.
-    """
+    """How long a failed run counts. A draw counts longer: its campaign says if it was done since."""
     return 7 * _DAY_SECONDS if job == DRAW else _DAY_SECONDS
 
 
 def read_scheduler(api: DagsterApi, now: float) -> SchedulerState:
-    """Two questions at most. Raises TransientFailure, and UsageError without an address."""
+    """At most two requests. Raises TransientFailure, and UsageError without an address."""
     since = {f"since_{job}": now - look_back_seconds(job) for job in SELECTION_JOBS}
     found = api.ask(QUERY, {"since": now - look_back_seconds(), **since})
     if found["repositoriesOrError"]["__typename"] != "RepositoryConnection":
@@ -82,20 +82,18 @@ def read_scheduler(api: DagsterApi, now: float) -> SchedulerState:
             )
             if tick is not None
         ),
-        failed_runs=standing(failed, latest),
+        failed_runs=still_failed(failed, latest),
         queued_runs=int(found["queued"].get("count", 0)),
     )
 
 
-def standing(failed: Sequence[FailedRun], latest: Mapping[Work, str]) -> tuple[FailedRun, ...]:
-    """Those after which nothing of the same work has ended: what went well since then is no failure any more.
-    `latest` has the last run of each work that ended, by its id.
-    """
+def still_failed(failed: Sequence[FailedRun], latest: Mapping[Work, str]) -> tuple[FailedRun, ...]:
+    """Failed runs that are the last that ended of their work. `latest` is the id of the last run of each work."""
     return tuple(run for run in failed if latest.get((run.job, run.partition)) == run.run_id)
 
 
 def latest_query(works: Sequence[Work]) -> str:
-    """For the last runs of each that have ended, latest first, under `work0`, `work1`, ..."""
+    """The last ended runs of each work, latest first, as `work0`, `work1`, ..."""
     asked = []
     for number, (job, partition) in enumerate(works):
         tags = f", tags: [{{key: {_text(PARTITION_TAG)}, value: {_text(partition)}}}]" if partition else ""
@@ -121,7 +119,7 @@ def _failed(run: Mapping[str, Any]) -> FailedRun:
 
 
 def _counts(run: Mapping[str, Any]) -> bool:
-    """One that was refused neither is a trouble nor ends one."""
+    """A refused run is neither a failure nor the end of one."""
     return REFUSED_TAG not in _tags(run)
 
 
@@ -130,7 +128,7 @@ def _tags(run: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _sensor(sensor: Mapping[str, Any]) -> TickState | None:
-    # The API does not say since when it is on.
+    # The API does not say when a sensor was started.
     state = sensor["sensorState"]
     if state["status"] != "RUNNING":
         return None
@@ -148,10 +146,8 @@ def _schedule(schedule: Mapping[str, Any]) -> TickState | None:
 
 
 def schedule_state(name: str, cron: str, last: float | None, error: str, since: float | None) -> TickState:
-    """A schedule that is switched on, of which `last` is its last tick and `since` when it was switched on, both in
-    epoch seconds.
-    """
-    # Switched on again after a pause: the times in between are none that it missed.
+    """An active schedule; `last` is its last tick and `since` when it was started, both in epoch seconds."""
+    # Times before it was started again are not missed.
     known = [at for at in (last, since) if at is not None]
     due = next_time(cron, max(known)) if known else None
     return TickState(name, longest_gap_seconds(cron), _iso(last), error, _iso(since), _iso(due))
@@ -161,9 +157,51 @@ def _last_tick(state: Mapping[str, Any]) -> tuple[float | None, str]:
     last = next(iter(state["ticks"]), None)
     if last is None:
         return None, ""
-    # Without the error's text, which may print anything.
+    # Without the error's text, which may contain anything.
     return last["timestamp"], (last.get("error") or {}).get("className") or ""
 
 
 def _iso(at: float | None) -> str | None:
     return None if at is None else iso(at)
+
+
+_CRON_ALIASES = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+}
+_WEEK_SECONDS = 7 * _DAY_SECONDS
+_YEAR_SECONDS = 366 * _DAY_SECONDS
+# A week shows every gap of a schedule by the minute, hour or weekday; twelve times show those of one by the month.
+_GAPS = 12
+_GAPS_FROM = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+
+
+def next_time(cron: str, after: float) -> float | None:
+    """The first time of a cron expression after `after`, both in epoch seconds, in UTC; None for an expression that is
+    invalid or has no such time.
+    """
+    return next(_times(cron, after), None)
+
+
+@lru_cache(maxsize=256)
+def longest_gap_seconds(cron: str) -> float:
+    """The longest time between two times of a cron expression; a year for one that is invalid."""
+    longest = 0.0
+    for number, (before, after) in enumerate(pairwise(_times(cron, _GAPS_FROM)), 1):
+        longest = max(longest, after - before)
+        if number >= _GAPS and after - _GAPS_FROM > _WEEK_SECONDS:
+            break
+    return longest or _YEAR_SECONDS
+
+
+def _times(cron: str, after: float) -> Iterator[float]:
+    # Imported late: only schedules need it.
+    from cronsim import CronSim, CronSimError
+
+    try:
+        for time in CronSim(_CRON_ALIASES.get(cron, cron), datetime.fromtimestamp(after, UTC)):
+            yield time.timestamp()
+    except CronSimError:
+        return

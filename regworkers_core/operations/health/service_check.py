@@ -1,4 +1,4 @@
-"""One of the four services, asked for its health and for one record: does it answer, how fast, is the record there."""
+"""Check one of the four services: its health, its latency, and one record."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import ServiceSettings
 
 Document = dict[str, Any]
-# What stands for a fan's value.
+# Shown instead of a fan's value.
 PRESENT, ABSENT = "present", "absent"
 
 
@@ -28,7 +28,7 @@ class ServiceName(StrEnum):
 @dataclass(frozen=True, slots=True)
 class ServiceReport:
     """`error` says what is wrong with a service that is not up. `latency_ms` is one GET of /health on an open
-    connection. `record` is None where none was asked for or none is there; `asked` tells which.
+    connection. `record` is None if it does not exist, or if none was `asked` for.
     """
 
     service: ServiceName
@@ -55,7 +55,7 @@ class ServiceReport:
             "latencyMs": self.latency_ms,
         }
         if self.asked:
-            # Of a service that did not answer nobody knows.
+            # Unknown if the service did not answer.
             document["found"] = None if self.error is not None else self.record is not None
             document["record"] = self.record
         return document
@@ -68,7 +68,7 @@ def check_service(
     *,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> ServiceReport:
-    """Ask it. `id_` is `<campaignId>:<entryId>`, a globalUserId, or a campaignId. A fan's values are not in the report.
+    """`id_` is `<campaignId>:<entryId>`, a globalUserId, or a campaignId. A fan's values are not in the report.
 
     Raises UsageError for a service that is not configured or refuses us, and for an id that it refuses.
     """
@@ -78,7 +78,7 @@ def check_service(
     token_from = f"secret {runtime.names.prefix}{settings.token_secret}"
     base_url, token_from = settings.base_url, "settings" if settings.token else token_from
     try:
-        # The first one reads the token and connects, which is not what it takes to answer.
+        # The first request reads the token and connects, which is not part of the latency.
         service.health()
         started = monotonic()
         service.health()
@@ -94,7 +94,7 @@ def check_service(
 
 
 def _reader(runtime: Runtime, name: ServiceName, id_: str) -> Callable[[], Document | None]:
-    """Reads the record, and keeps what may be shown of it."""
+    """Reads the record and keeps what may be shown."""
     services = runtime.services
 
     def entry() -> Document | None:

@@ -1,44 +1,54 @@
-"""Reads the snapshot: every section at once, each for itself, the whole within seconds."""
+"""Reads the snapshot of the whole system: all sections in parallel, in a few seconds."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from regworkers_core.adapters.mongo.drain_log import DrainMinute, minute_of
+from regworkers_core.analytics import drains as analytics
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import (
     CertificateState,
+    DrainState,
     FuseState,
     LeaseState,
     ParityState,
     SchedulerState,
     Snapshot,
-    StreamState,
     Unread,
 )
-from regworkers_core.domain.timestamps import iso
+from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.drains.heartbeat import is_heartbeat
 from regworkers_core.drains.runner import DrainSpec, fuse_in_force
 from regworkers_core.engine.fuse import FUSES
 from regworkers_core.operations.certificates.checking import check_certificate
 from regworkers_core.operations.certificates.inspection import Problem
-from regworkers_core.operations.health.at_once import at_once
 from regworkers_core.operations.health.campaigns import read_campaigns
-from regworkers_core.operations.health.drain_activity import read_drains
-from regworkers_core.operations.health.queues import asked_for_queue, queue_readers, queue_states
-from regworkers_core.operations.health.status import DEPENDENCIES, SERVICES
+from regworkers_core.operations.health.dependency_status import DEPENDENCIES, SERVICES, read_in_parallel
+from regworkers_core.operations.health.queues import dependency_of, queue_readers, queue_states
+from regworkers_core.replication import drains as replication
+from regworkers_core.replication.enqueue.peek import stream_state
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection import drains as selection
 
+DRAINS: tuple[DrainSpec[Any], ...] = (*replication.DRAINS, *selection.DRAINS, *analytics.DRAINS)
 READ_SECONDS = 4.0
+# What a slow login leaves to the readers at least.
+_LEAST_SECONDS = 1.0
+# Drain activity is that of this window.
+WINDOW_SECONDS = 300.0
+# A run that writes every 15 s and was silent for this long has died.
+_SILENT_SECONDS = 120.0
 # Far more than there are shards and draws at one time.
 _MOST_LEASES = 500
 _OF_AGE = (Problem.ENDS_SOON, Problem.EXPIRED)
-# With these no new connection is made.
-_OUT_OF_ORDER = (Problem.DAMAGED, Problem.NOT_YET_VALID, Problem.KEY_MISMATCH)
+# With these no new connection is possible.
+_UNUSABLE = (Problem.DAMAGED, Problem.NOT_YET_VALID, Problem.KEY_MISMATCH)
 _PROBE = "answers:"
-# Whom a section asks in the first place.
-_ASKS = {
+# The dependency that a reader calls first.
+_DEPENDENCY_OF = {
     "stream": "streams",
     "leases": "dynamodb",
     "drains": "mongo",
@@ -47,28 +57,21 @@ _ASKS = {
     "scheduler": "dagster",
     "parity": "mongo",
 }
-_LEAST_SECONDS = 1.0
 
-ReadStream = Callable[[Runtime], StreamState]
-# Of Dagster, which the core does not know; raises a Failure or a UsageError when it cannot be read.
+# Reads the state of Dagster, which the core does not import. Raises a Failure or a UsageError.
 ReadScheduler = Callable[[], SchedulerState]
 
 
-def read_snapshot(
-    runtime: Runtime,
-    *,
-    stream: ReadStream,
-    drains: Iterable[DrainSpec[Any]],
-    scheduler: ReadScheduler,
-    within_seconds: float = READ_SECONDS,
+def read_system(
+    runtime: Runtime, scheduler: ReadScheduler, *, within_seconds: float = READ_SECONDS
 ) -> Snapshot:
-    """What is away or late is Unread. `runtime` should be an impatient one.
+    """Takes `within_seconds` at most, and one second more for a slow login. Whatever is unavailable or late is Unread.
+    `runtime` should have short time-outs (`dependency_status.with_short_timeouts`).
 
-    Raises UsageError only when there is nobody to ask: no stack, no addresses.
+    Raises UsageError only when no address is configured.
     """
     began = time.monotonic()
-    _wire(runtime, within_seconds)
-    specs = tuple(drains)
+    _create_clients(runtime, within_seconds)
     services = [f"service-{name}" for name in SERVICES if getattr(runtime.settings.services, name).base_url]
     readers: dict[str, Callable[[], Any]] = {
         _PROBE + name: lambda name=name: _trouble(runtime, name)  # type: ignore[misc]
@@ -76,17 +79,18 @@ def read_snapshot(
     }
     readers |= queue_readers(runtime)
     readers |= {
-        "stream": lambda: stream(runtime),
+        "stream": lambda: stream_state(runtime.streams, runtime.leases, now=runtime.clock()),
         "leases": lambda: _leases(runtime),
-        "drains": lambda: read_drains(runtime, specs),
-        "fuses": lambda: _fuses(runtime, specs),
+        "drains": lambda: read_drains(runtime),
+        "fuses": lambda: _fuses(runtime),
         "campaigns": lambda: read_campaigns(runtime),
         "certificates": lambda: (_certificate(runtime),),
         "scheduler": scheduler,
         "parity": lambda: _parity(runtime),
     }
-    # What a slow login has left; whoever still waits for it is late.
-    found = at_once(readers, max(_LEAST_SECONDS, within_seconds - (time.monotonic() - began)), _asks)
+    # A slow login takes from the time of the readers.
+    left = max(_LEAST_SECONDS, within_seconds - (time.monotonic() - began))
+    found = read_in_parallel(readers, left, _dependency_of)
     queues, unread_queues = queue_states(found)
     return Snapshot(
         at=iso(runtime.clock()),
@@ -109,14 +113,14 @@ def read_snapshot(
     )
 
 
-def _asks(reader: str) -> str:
+def _dependency_of(reader: str) -> str:
     if reader.startswith(_PROBE):
         return reader.removeprefix(_PROBE)
-    return _ASKS.get(reader, "") or asked_for_queue(reader)
+    return _DEPENDENCY_OF.get(reader, "") or dependency_of(reader)
 
 
-def _wire(runtime: Runtime, within_seconds: float) -> None:
-    """Before several threads need them. It may take its time: AWS is asked for credentials, DNS for MongoDB's servers.
+def _create_clients(runtime: Runtime, within_seconds: float) -> None:
+    """Before threads need them. It may be slow: AWS resolves credentials, DNS the servers of MongoDB.
 
     Raises UsageError when neither has an address.
     """
@@ -135,11 +139,12 @@ def _wire(runtime: Runtime, within_seconds: float) -> None:
         return runtime.replica, runtime.drain_log, runtime.campaigns, runtime.draws
 
     def redis() -> object:
-        # Its library alone takes longer to import on a busy machine than a probe is waited for.
+        # On a busy machine the import of its library takes longer than the time-out of a probe.
         return runtime.redis_client
 
     makers = {"aws": aws, "mongo": mongo, "redis": redis}
-    found = at_once({name: lambda make=make: refused(make) for name, make in makers.items()}, within_seconds)  # type: ignore[misc]
+    readers = {name: lambda make=make: refused(make) for name, make in makers.items()}
+    found = read_in_parallel(readers, within_seconds)
     refusals = [each for name in ("aws", "mongo") if isinstance(each := found[name], UsageError)]
     if len(refusals) == 2:
         raise refusals[0]
@@ -159,9 +164,9 @@ def _leases(runtime: Runtime) -> tuple[LeaseState, ...]:
     )
 
 
-def _fuses(runtime: Runtime, specs: Iterable[DrainSpec[Any]]) -> tuple[FuseState, ...]:
-    """Those that keep the code that runs here from draining."""
-    blown = [fuse for spec in specs if (fuse := fuse_in_force(runtime, spec.name)) is not None]
+def _fuses(runtime: Runtime) -> tuple[FuseState, ...]:
+    """Fuses that stop drains of this code version."""
+    blown = [fuse for spec in DRAINS if (fuse := fuse_in_force(runtime, spec.name)) is not None]
     return tuple(
         FuseState(fuse.drain, fuse.fingerprint, fuse.reason, fuse.tripped_at, fuse.run_id) for fuse in blown
     )
@@ -172,13 +177,13 @@ def _certificate(runtime: Runtime) -> CertificateState:
     try:
         report = check_certificate(runtime, environment)
     except UsageError as error:
-        # One that is named and not there is what people have to hear of.
+        # A certificate that is configured and missing is a finding.
         return CertificateState(environment, None, trouble=str(error))
     found = report.inspection
     if found is None:
         return CertificateState(environment, None)
     troubles = [each.text for each in found.findings if each.problem not in _OF_AGE]
-    unusable = found.has(*_OUT_OF_ORDER)
+    unusable = found.has(*_UNUSABLE)
     return CertificateState(
         environment, found.days_left, found.subject or "", " and ".join(troubles), unusable
     )
@@ -187,3 +192,52 @@ def _certificate(runtime: Runtime) -> CertificateState:
 def _parity(runtime: Runtime) -> ParityState | None:
     last = runtime.reconcile_results.last()
     return None if last is None else ParityState(last.at, last.differences)
+
+
+def read_drains(runtime: Runtime) -> tuple[DrainState, ...]:
+    """Raises TransientFailure."""
+    now = runtime.clock()
+    limits = {spec.name: spec.pace(runtime.settings).keep_seconds for spec in DRAINS}
+    minutes = runtime.drain_log.since(minute_of(now - WINDOW_SECONDS))
+    seen = {minute.drain for minute in minutes}
+    before = {name: runtime.drain_log.last(name) for name in limits if name not in seen}
+    return drain_states(minutes, {name: last for name, last in before.items() if last}, limits, now)
+
+
+def drain_states(
+    minutes: Sequence[DrainMinute],
+    last: Mapping[str, DrainMinute],
+    limits: Mapping[str, float],
+    now: float,
+) -> tuple[DrainState, ...]:
+    """One state for each drain of `limits` (its batch limit in seconds). `minutes` are those of the window, oldest
+    first; `last` is the latest minute of drains without one in the window.
+    """
+    states = []
+    for name, limit in limits.items():
+        mine = [minute for minute in minutes if minute.drain == name]
+        latest = {minute.run_id: minute for minute in mine}
+        batches = [each.batch_p95_seconds for each in mine if each.batch_p95_seconds is not None]
+        lags = [each.lag_p95_seconds for each in latest.values() if each.lag_p95_seconds is not None]
+        seen = mine[-1] if mine else last.get(name)
+        states.append(
+            DrainState(
+                name,
+                WINDOW_SECONDS,
+                received=sum(minute.counts.get("received", 0) for minute in mine),
+                failed=sum(minute.failed for minute in mine),
+                last_seen_at=seen.minute if seen else None,
+                active_runs=sum(_is_active(minute, now) for minute in latest.values()),
+                # The worst minute: percentiles of minutes cannot be combined.
+                batch_p95_seconds=max(batches, default=None),
+                batch_limit_seconds=mine[-1].batch_limit_seconds if mine else limit,
+                lag_p95_seconds=max(lags, default=None),
+                dead_lettered=sum(minute.counts.get("dead_lettered", 0) for minute in mine),
+            )
+        )
+    return tuple(states)
+
+
+def _is_active(latest: DrainMinute, now: float) -> bool:
+    at = seconds(latest.minute)
+    return not latest.ended and at is not None and now - at < _SILENT_SECONDS

@@ -15,7 +15,7 @@ from regworkers_core.operations.reviews.places import REPORT, report_key, report
 from regworkers_core.operations.reviews.plots import lines
 from regworkers_core.operations.reviews.sections import Kind, Remark, Section, Table
 from regworkers_core.operations.runbooks import cost as costs
-from regworkers_core.operations.runbooks.worked import Worked
+from regworkers_core.operations.runbooks.drain_work import DrainWork
 from regworkers_core.runtime import Runtime
 
 _GROWN = 1.2
@@ -31,10 +31,10 @@ def cost(
     if not days:
         text = f"no drain has been recorded since {iso(since)}: there is nothing to bill"
         return Section("cost", "", f"No data since {iso(since)}.", (Remark("note", text),))
-    report = costs.judged(_worked(days), days_of_period)
+    report = costs.assess(_worked(days), days_of_period)
     month = _number(report.facts["dollarsPerMillionEntries"])
     weeks = {
-        date: _number(costs.judged(_worked(of), 7).facts["dollarsPerMillionEntries"])
+        date: _number(costs.assess(_worked(of), 7).facts["dollarsPerMillionEntries"])
         for date, of in by_week(days, since).items()
     }
     remarks = [Remark("note", f"{each.text}: {each.advice}") for each in report.findings]
@@ -95,10 +95,12 @@ def earlier_costs(runtime: Runtime, today: str) -> dict[str, float]:
     return found
 
 
-def _worked(days: Iterable[Day]) -> dict[str, Worked]:
+def _worked(days: Iterable[Day]) -> dict[str, DrainWork]:
     """As the runbook of cost takes it."""
     return {
-        name: Worked(name, minutes=each.minutes, counts=each.counts, batches=each.batches, calls=each.calls)
+        name: DrainWork(
+            name, minutes=each.minutes, counts=each.counts, batches=each.batches, calls=each.calls
+        )
         for name, each in by_drain(days).items()
     }
 

@@ -1,5 +1,4 @@
-"""Runbooks: for each kind of trouble one module that looks, says what is wrong in numbers, and what helps.
+"""Runbooks: for each kind of failure one module that reads, says in numbers what is wrong and what helps, and acts.
 
-Looking changes nothing. What a runbook may change it changes only when it is told to, and that is written down in
-`operator_actions`. What needs other flows is handed in by `regworkers_core.operations.runbooks`.
+A runbook changes nothing without `apply`; what it changes is recorded in `operator_actions`.
 """

@@ -1,7 +1,7 @@
-"""What the work of a period cost: calls for a million entries, by drain and by service, and their list price.
+"""Cost of a period: calls for a million entries, by drain and by service, and their list price.
 
-From `drain_log`. SQS bills each 64 KB of a request, so its price is the least that it can be. DynamoDB bills items, not
-calls: one read for each item that was saved, one write for each flag that was cleared.
+The calls are from `drain_log`. SQS bills each 64 KB of a request, so its price is a lower bound. DynamoDB bills items,
+not calls: one read for each saved item, one write for each cleared flag.
 """
 
 from __future__ import annotations
@@ -11,44 +11,43 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from regworkers_core.adapters.mongo.drain_log import DrainLog, DrainMinute, minute_of
 from regworkers_core.operations import prices
-from regworkers_core.operations.runbooks.runbook_report import Finding, Row, RunbookReport
-from regworkers_core.operations.runbooks.worked import MINUTE_SECONDS, Worked, worked
+from regworkers_core.operations.runbooks.drain_work import MINUTE_SECONDS, DrainWork, add_up
+from regworkers_core.operations.runbooks.runbook import Finding, Row, RunbookReport
 from regworkers_core.runtime import Runtime
 
 MILLION = 1_000_000
 _SAVE = "save"
-# What a save can do with an entry beside giving it back or up.
+# What a save can do with an entry, besides returning or dead-lettering it.
 _SAVED = ("applied", "removed", "unchanged", "stale", "gone")
-# Those that clear a flag in the source.
+# Of these, those that clear a flag in the source.
 _CLEARED = ("applied", "unchanged")
 _CALL_PRICES: Mapping[str, float] = {
     "sqs": prices.SQS_REQUEST,
     "streams": prices.STREAM_READ,
     "s3": prices.S3_REQUEST,
 }
-# A drain that runs and finds nothing to do is paid for all the same; a shorter run says nothing.
+# An idle drain is paid for; a shorter run says nothing.
 _IDLE_MINUTES = 60
 _DAY_SECONDS = 24 * 3600.0
 
 
-def cost(runtime: Runtime, *, days: float = 7.0) -> RunbookReport:
-    """Of the last `days`. Raises TransientFailure."""
+def run(runtime: Runtime, *, days: float = 7.0) -> RunbookReport:
+    """The cost of the last `days`. Raises TransientFailure."""
     now = runtime.clock()
-    return judged(worked(_minutes(runtime.drain_log, now, days), now=now), days)
+    return assess(add_up(_minutes(runtime.drain_log, now, days), now=now), days)
 
 
 def _minutes(log: DrainLog, now: float, days: float) -> Iterator[DrainMinute]:
-    """Oldest first, read a day at a time: neither memory nor the time of one answer grows with the days."""
+    """Oldest first, read one day at a time, so that neither memory nor the time of a read grows with the days."""
     begin = now - days * _DAY_SECONDS
     while begin <= now:
-        # The minute of now included.
+        # Includes the current minute.
         end = min(begin + _DAY_SECONDS, now + MINUTE_SECONDS)
         yield from log.between(minute_of(begin), minute_of(end))
         begin += _DAY_SECONDS
 
 
-def judged(by_drain: Mapping[str, Worked], days: float) -> RunbookReport:
-    """The same from what is known already."""
+def assess(by_drain: Mapping[str, DrainWork], days: float) -> RunbookReport:
     entries = _entries(by_drain)
     calls: Counter[str] = Counter()
     for each in by_drain.values():
@@ -89,12 +88,12 @@ def judged(by_drain: Mapping[str, Worked], days: float) -> RunbookReport:
     return RunbookReport("cost", summary, facts, tables, tuple(_findings(by_drain)))
 
 
-def _entries(by_drain: Mapping[str, Worked]) -> int:
+def _entries(by_drain: Mapping[str, DrainWork]) -> int:
     saved = by_drain.get(_SAVE)
     return sum(saved.counts[name] for name in _SAVED) if saved else 0
 
 
-def _dollars(by_drain: Mapping[str, Worked], calls: Counter[str]) -> dict[str, float]:
+def _dollars(by_drain: Mapping[str, DrainWork], calls: Counter[str]) -> dict[str, float]:
     found = {name: calls[name] * price for name, price in _CALL_PRICES.items() if calls[name]}
     saved = by_drain.get(_SAVE)
     if saved is not None:
@@ -120,7 +119,7 @@ def _per_million(number: float, entries: int, digits: int = 3) -> float | None:
     return round(number * MILLION / entries, digits) if entries else None
 
 
-def _findings(by_drain: Mapping[str, Worked]) -> list[Finding]:
+def _findings(by_drain: Mapping[str, DrainWork]) -> list[Finding]:
     return [
         Finding(
             f"{name} ran for {each.minutes * MINUTE_SECONDS / 3600:.1f} hours and took fewer than one item a minute",

@@ -1,53 +1,57 @@
-"""Kafka: brokers, topics, certificate, what the producer met lately, how old the queue is, when events are lost."""
+"""Kafka failures: brokers, topics, certificate, the publish drains, and how long until the queue loses events."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from regworkers_core.adapters.kafka.admin import Cluster
-from regworkers_core.domain.snapshot import Reading, Unread
-from regworkers_core.operations.certificates.checking import CertificateReport, State
-from regworkers_core.operations.health.status import command_in
-from regworkers_core.operations.runbooks.runbook_report import Finding, Row, RunbookReport
-from regworkers_core.operations.runbooks.worked import Worked
+from regworkers_core.domain.snapshot import QueueState, Reading, Unread
+from regworkers_core.operations.certificates.checking import CertificateReport, State, check_certificate
+from regworkers_core.operations.health.dependency_status import command_in
+from regworkers_core.operations.health.queues import read_analytics_queue
+from regworkers_core.operations.runbooks.drain_work import DrainWork, recent_work
+from regworkers_core.operations.runbooks.runbook import Finding, Row, RunbookReport, read_or_unread
+from regworkers_core.runtime import Runtime
 
 NAME = "kafka"
 _DAY_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """On the analytics queue: messages, and in seconds the least age of the oldest and what is left until SQS drops it;
-    None: not known.
-    """
-
-    messages: int
-    oldest_seconds: float | None
-    seconds_left: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """All that is asked; `wanted` are the topics that there should be."""
+class KafkaReading:
+    """`topics` are those that should exist; an event with less than `warn_seconds` left on the queue is a finding."""
 
     cluster: Reading[Cluster]
     certificate: Reading[CertificateReport]
-    waiting: Reading[Waiting]
-    producer: Reading[Worked | None]
-    wanted: Sequence[str] = field(default=())
+    queue: Reading[QueueState]
+    producer: Reading[DrainWork | None]
+    topics: Sequence[str] = ()
     warn_seconds: float = 10 * _DAY_SECONDS
 
 
-def judged(look: Look) -> RunbookReport:
-    """What is wrong, the cause before its effects."""
+def run(runtime: Runtime, *, minutes: float = 60.0) -> RunbookReport:
+    """Changes nothing. Whatever does not answer is a finding."""
+    reading = KafkaReading(
+        read_or_unread(lambda: runtime.kafka_admin.cluster()),
+        read_or_unread(lambda: check_certificate(runtime, runtime.settings.environment)),
+        read_analytics_queue(runtime) or Unread("it does not answer"),
+        read_or_unread(lambda: recent_work(runtime, minutes).get("publish")),
+        runtime.names.topics,
+        runtime.settings.analytics.warn_days_left * _DAY_SECONDS,
+    )
+    return assess(reading)
+
+
+def assess(reading: KafkaReading) -> RunbookReport:
+    """Findings in the order of cause and effect."""
     findings = [
-        *_of_brokers(look.cluster, look.wanted),
-        *_of_certificate(look.certificate),
-        *_of_producer(look.producer),
-        *_of_queue(look.waiting, look.warn_seconds, up=not isinstance(look.cluster, Unread)),
+        *_broker_findings(reading),
+        *_certificate_findings(reading.certificate),
+        *_producer_findings(reading.producer),
+        *_queue_findings(reading),
     ]
-    facts, topics = _numbers(look)
+    facts, topics = _numbers(reading)
     if findings:
         summary = findings[0].text
     else:
@@ -55,33 +59,27 @@ def judged(look: Look) -> RunbookReport:
     return RunbookReport(NAME, summary, facts, {"topics": topics} if topics else {}, tuple(findings))
 
 
-def _of_brokers(cluster: Reading[Cluster], wanted: Sequence[str]) -> list[Finding]:
+def _broker_findings(reading: KafkaReading) -> list[Finding]:
+    cluster = reading.cluster
     if isinstance(cluster, Unread):
-        return [
-            Finding(
-                f"Kafka: {cluster.why}", "nothing is lost yet: see how much time is left, then the brokers"
-            )
-        ]
-    found = [
-        Finding(f"topic {name} is missing", "regworkers provision")
-        for name in wanted
-        if name not in cluster.topics
-    ]
-    for name in wanted:
+        advice = "nothing is lost yet: check how much time is left, then the brokers"
+        return [Finding(f"Kafka: {cluster.why}", advice)]
+    found = []
+    for name in reading.topics:
         topic = cluster.topics.get(name)
         if topic is None:
+            found.append(Finding(f"topic {name} is missing", "regworkers provision"))
             continue
         if topic.without_leader:
-            found.append(
-                Finding(f"{topic.without_leader} partitions of {name} have no leader", "look at the brokers")
-            )
+            text = f"{topic.without_leader} partitions of {name} have no leader"
+            found.append(Finding(text, "check the brokers"))
         if topic.short_of_replicas:
             text = f"{topic.short_of_replicas} partitions of {name} have replicas that are not in sync"
-            found.append(Finding(text, "look at the brokers: writing waits for all in-sync replicas"))
+            found.append(Finding(text, "check the brokers: writes wait for all in-sync replicas"))
     return found
 
 
-def _of_certificate(certificate: Reading[CertificateReport]) -> list[Finding]:
+def _certificate_findings(certificate: Reading[CertificateReport]) -> list[Finding]:
     if isinstance(certificate, Unread):
         return [Finding(f"certificate: {certificate.why}", "regworkers certs check")]
     if certificate.inspection is None:
@@ -92,44 +90,41 @@ def _of_certificate(certificate: Reading[CertificateReport]) -> list[Finding]:
     ]
 
 
-def _of_producer(producer: Reading[Worked | None]) -> list[Finding]:
+def _producer_findings(producer: Reading[DrainWork | None]) -> list[Finding]:
     if isinstance(producer, Unread):
-        return [
-            Finding(
-                f"what the publish drains did could not be read: {producer.why}",
-                command_in(producer.why),
-            )
-        ]
+        text = f"the work of the publish drains could not be read: {producer.why}"
+        return [Finding(text, command_in(producer.why))]
     if producer is None:
         return []
     found = []
-    if producer.ends["dependency_down"]:
-        text = (
-            f"{producer.ends['dependency_down']} publish drains ended because Kafka did not take their events"
-        )
+    if down := producer.ends["dependency_down"]:
+        text = f"{down} publish drains ended because Kafka did not accept their events"
         found.append(Finding(text, "nothing once it answers: the sensor starts the next drain"))
     if dead := producer.counts["dead_lettered"]:
         found.append(Finding(f"{dead} events became dead letters", "see docs/runbooks/dead-letters.md"))
     return found
 
 
-def _of_queue(waiting: Reading[Waiting], warn_seconds: float, *, up: bool) -> list[Finding]:
-    if isinstance(waiting, Unread):
-        return [Finding(f"the analytics queue: {waiting.why}", command_in(waiting.why))]
-    if waiting.seconds_left is None or waiting.seconds_left > warn_seconds:
+def _queue_findings(reading: KafkaReading) -> list[Finding]:
+    queue = reading.queue
+    if isinstance(queue, Unread):
+        return [Finding(f"the analytics queue: {queue.why}", command_in(queue.why))]
+    if queue.seconds_left is None or queue.seconds_left > reading.warn_seconds:
         return []
-    left = waiting.seconds_left / _DAY_SECONDS
-    advice = (
-        "regworkers drain publish" if up else "bring Kafka back before that, or read the queue out by hand"
-    )
-    return [Finding(f"the oldest event is lost in {left:.1f} days", advice)]
+    days = queue.seconds_left / _DAY_SECONDS
+    if isinstance(reading.cluster, Unread):
+        advice = "restore Kafka before that, or save the messages of the queue elsewhere"
+    else:
+        advice = "regworkers drain publish"
+    return [Finding(f"the oldest event is lost in {days:.1f} days", advice)]
 
 
-def _numbers(look: Look) -> tuple[dict[str, object], list[Row]]:
+def _numbers(reading: KafkaReading) -> tuple[dict[str, object], list[Row]]:
     facts: dict[str, object] = {}
     topics: list[Row] = []
-    if not isinstance(look.cluster, Unread):
-        facts["brokers"] = look.cluster.brokers
+    cluster, certificate, queue = reading.cluster, reading.certificate, reading.queue
+    if not isinstance(cluster, Unread):
+        facts["brokers"] = cluster.brokers
         topics = [
             {
                 "topic": name,
@@ -137,26 +132,18 @@ def _numbers(look: Look) -> tuple[dict[str, object], list[Row]]:
                 "withoutLeader": topic.without_leader,
                 "shortOfReplicas": topic.short_of_replicas,
             }
-            for name, topic in sorted(look.cluster.topics.items())
-            if name in look.wanted
+            for name, topic in sorted(cluster.topics.items())
+            if name in reading.topics
         ]
-    if not isinstance(look.certificate, Unread):
-        inspected = look.certificate.inspection
-        facts["certificate"] = look.certificate.state.value
-        if (
-            look.certificate.state is not State.NONE
-            and inspected is not None
-            and inspected.days_left is not None
-        ):
+    if not isinstance(certificate, Unread):
+        inspected = certificate.inspection
+        facts["certificate"] = certificate.state.value
+        if certificate.state is not State.NONE and inspected is not None and inspected.days_left is not None:
             facts["certificateDaysLeft"] = round(inspected.days_left, 1)
-    if not isinstance(look.waiting, Unread):
-        facts["waiting"] = look.waiting.messages
-        facts["oldestSeconds"] = _rounded(look.waiting.oldest_seconds)
-        facts["secondsToDataLoss"] = _rounded(look.waiting.seconds_left)
-    if not isinstance(look.producer, Unread):
-        facts["sentLately"] = look.producer.counts["sent"] if look.producer else 0
+    if not isinstance(queue, Unread):
+        facts["waiting"] = queue.waiting
+        facts["oldestSeconds"] = None if queue.oldest_seconds is None else round(queue.oldest_seconds)
+        facts["secondsToDataLoss"] = None if queue.seconds_left is None else round(queue.seconds_left)
+    if not isinstance(reading.producer, Unread):
+        facts["sentLately"] = reading.producer.counts["sent"] if reading.producer else 0
     return facts, topics
-
-
-def _rounded(number: float | None) -> float | None:
-    return None if number is None else round(number)

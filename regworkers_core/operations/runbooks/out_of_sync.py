@@ -1,69 +1,126 @@
-"""The replica against its source: compare, repair, compare again."""
+"""Replication out of sync: compare the replica with its source, repair, compare again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from regworkers_core.operations.runbooks.runbook_report import Finding, RunbookReport
+from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.drains.runner import drain_limits, run_drain
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.operations.runbooks.runbook import Finding, OnLine, RunbookReport, no_line
+from regworkers_core.replication.drains import SAVE
+from regworkers_core.replication.reconcile import Kind, ReconcileResult, reconcile
+from regworkers_core.runtime import Runtime
 
 NAME = "out-of-sync"
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """What one comparison found: `differences` by class, those that are only late left out, with `meanings` of them
-    and a few ids as `samples`; `advice` is what its repair says, empty: it made none, or nothing is left to do.
-    """
-
-    clean: bool
-    source: int
-    replica: int
-    differences: Mapping[str, int]
-    seconds: float
-    meanings: Mapping[str, str] = field(default_factory=dict)
-    samples: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    advice: str = ""
-
-
-def judged(
-    campaign_id: str | None, before: Compared, repaired: str = "", after: Compared | None = None
+def run(
+    runtime: Runtime,
+    campaign_id: str | None = None,
+    *,
+    apply: bool = False,
+    yes_remove: int | None = None,
+    on_line: OnLine = no_line,
 ) -> RunbookReport:
-    """`repaired` is what the repair did in one line, `after` the comparison that followed it."""
+    """Compare; with `apply` also repair what differs, while a save drain of this process works beside those that run,
+    and compare again. Raises TransientFailure when a side does not answer, UsageError for an unknown campaign.
+    """
+    before = reconcile(runtime, campaign_id, on_phase=on_line)
+    if not apply or before.clean:
+        return assess(campaign_id, before)
+    with saving(runtime):
+        repaired = reconcile(runtime, campaign_id, repair=True, yes_remove=yes_remove, on_phase=on_line)
+    on_line("comparing again")
+    after = reconcile(runtime, campaign_id, on_phase=on_line)
+    repair = repaired.repair
+    if repair is None:
+        return assess(campaign_id, before, after=after)
+    return assess(campaign_id, before, repair.in_words, after, repair.advice)
+
+
+@contextmanager
+def saving(runtime: Runtime) -> Iterator[None]:
+    """A save drain in a thread, beside those that run elsewhere: queued keys are saved even if no sensor is on. Raises
+    at the end what made it fail.
+    """
+    stop, failed = StopSignal(), list[BaseException]()
+    limits = drain_limits(runtime.settings, SAVE, idle_seconds=float("inf"), max_seconds=float("inf"))
+
+    def save() -> None:
+        try:
+            report = run_drain(runtime, SAVE, limits, stop=stop)
+            if report.failure is not None:
+                failed.append(UsageError(report.failure))
+        except (Failure, UsageError) as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=save, name="runbook-save")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    if failed:
+        raise failed[0]
+
+
+def differences(result: ReconcileResult) -> dict[Kind, int]:
+    """By class, without entries that are only late."""
+    return {kind: number for kind, number in result.counts.items() if number and kind is not Kind.NOT_YET}
+
+
+def assess(
+    campaign_id: str | None,
+    before: ReconcileResult,
+    repaired: str = "",
+    after: ReconcileResult | None = None,
+    advice: str = "",
+) -> RunbookReport:
+    """`repaired` says in one line what the repair did, `advice` what is left to do, `after` is the next comparison."""
     last = after or before
-    tables = {
-        "differences": [
-            {
-                "class": name,
-                "found": number,
-                "left": None if after is None else after.differences.get(name, 0),
-                "forExample": ", ".join(before.samples.get(name, ())[:3]),
-                "meaning": before.meanings.get(name, ""),
-            }
-            for name, number in {**dict.fromkeys(last.differences, 0), **before.differences}.items()
-        ]
-    }
-    facts = {
-        "campaign": campaign_id or "all",
-        "source": last.source,
-        "replica": last.replica,
-        "differences": sum(last.differences.values()),
-        "seconds": round(before.seconds + (after.seconds if after else 0.0), 3),
-    }
+    found, left = differences(before), differences(last)
     of = f" --campaign {campaign_id}" if campaign_id else ""
     repair = f"regworkers runbook {NAME}{of} --yes"
-    # No repair heals these by itself: an operator says that the source is right.
-    cures = {"ahead": f"regworkers reconcile{of} --repair --dry-run"}
+    # No repair heals these by itself: an operator decides that the source is right.
+    cures = {Kind.AHEAD: f"regworkers reconcile{of} --repair --dry-run"}
     findings = tuple(
-        Finding(f"{number} entries are {name}", cures.get(name) or last.advice or repair)
-        for name, number in last.differences.items()
-        if number
+        Finding(f"{number} entries are {kind}", cures.get(kind) or advice or repair)
+        for kind, number in left.items()
     )
     if last.clean:
-        summary = f"{last.source} entries agree" + (" after the repair" if after and not before.clean else "")
+        summary = f"{last.totals['source']} entries agree"
+        summary += " after the repair" if after and not before.clean else ""
     else:
-        found = ", ".join(f"{number} {name}" for name, number in last.differences.items() if number)
-        summary = f"{found}" + (" left after the repair" if after else "")
-    steps = [cures.get(name, repair) for name in last.differences]
-    next_step = "" if last.clean or after or not steps else repair if repair in steps else steps[0]
-    return RunbookReport(NAME, summary, facts, tables, findings, repaired, next_step)
+        summary = ", ".join(f"{number} {kind}" for kind, number in left.items())
+        summary += " left after the repair" if after else ""
+    steps = [cures.get(kind, repair) for kind in left]
+    return RunbookReport(
+        NAME,
+        summary,
+        {
+            "campaign": campaign_id or "all",
+            "source": last.totals["source"],
+            "replica": last.totals["replica"],
+            "differences": sum(left.values()),
+            "seconds": round(before.seconds + (after.seconds if after else 0.0), 3),
+        },
+        {
+            "differences": [
+                {
+                    "class": kind.value,
+                    "found": number,
+                    "left": None if after is None else left.get(kind, 0),
+                    "forExample": ", ".join(before.samples.get(kind, ())[:3]),
+                    "meaning": before.explanations.get(kind, ""),
+                }
+                for kind, number in {**dict.fromkeys(left, 0), **found}.items()
+            ]
+        },
+        findings,
+        repaired,
+        "" if last.clean or after or not steps else repair if repair in steps else steps[0],
+    )

@@ -1,50 +1,84 @@
-"""What of a selection stands still, why, and what gets it going."""
+"""Selection failures: which draws and markets do not continue, why, and resuming those that a retry helps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from regworkers_core.operations.runbooks.runbook_report import Finding, Row, RunbookReport
+from regworkers_core.operations.runbooks.runbook import Finding, Row, RunbookReport
+from regworkers_core.runtime import Runtime
 
 NAME = "selection-failures"
 _BLOCKED = "BLOCKED"
 
 
-def judged(
+def run(
+    runtime: Runtime,
+    campaign: str | None = None,
+    market_id: str | None = None,
+    *,
+    apply: bool = False,
+    run_id: str = "",
+) -> RunbookReport:
+    """Explain one campaign (id or slug), or all that are drawn; with `apply` resume the markets that a retry helps,
+    only `market_id` if given. Raises UsageError for an unknown campaign, TransientFailure.
+    """
+    # Imported late: they load pyarrow and DuckDB.
+    from regworkers_core.selection.assign.explaining import explain
+    from regworkers_core.selection.assign.release import retry_market
+    from regworkers_core.selection.campaigns import registry
+    from regworkers_core.selection.campaigns.status import read_campaign_status
+
+    if campaign:
+        campaigns = [registry.find(runtime, campaign)]
+    else:
+        drawn = {record.campaign_id for record in runtime.draws.all()}
+        campaigns = [each for each in runtime.campaigns.list() if each.campaign_id in drawn]
+    resumed: dict[str, str] = {}
+    if apply:
+        for each in campaigns:
+            for state in explain(runtime, each).markets:
+                market = state.market
+                if state.retry and market_id in (None, market.market_id):
+                    facts = retry_market(runtime, market.campaign_id, market.market_id, run_id=run_id)
+                    resumed[str(market)] = str(facts["status"])
+    draws = [explain(runtime, each) for each in campaigns]
+    hints = [
+        Finding(f"{each.campaign_id}: {finding.text}", finding.command)
+        for each in campaigns
+        for finding in read_campaign_status(runtime, each).findings
+    ]
+    markets = [market.as_row() for draw in draws for market in draw.markets]
+    return assess([draw.as_row() for draw in draws], markets, hints, resumed=resumed)
+
+
+def assess(
     draws: Sequence[Row],
     markets: Sequence[Row],
     hints: Sequence[Finding],
     *,
     resumed: Mapping[str, str] | None = None,
 ) -> RunbookReport:
-    """`draws` and `markets` as the flow of selection explains them, `hints` what it says of each campaign as a whole;
-    `resumed` maps markets that were taken up again to how they stand since.
+    """`draws` and `markets` as the selection flow explains them, `hints` are about a campaign as a whole; `resumed`
+    maps the markets that were resumed to their status since.
     """
-    resumed = resumed or {}
+    stuck = [row for row in markets if row["why"]]
     findings = [
         Finding(
             f"{row['campaign']}, phase {row['phase']}, market {row['market']}: {row['why']}", _advice(row)
         )
-        for row in markets
-        if row["why"]
+        for row in stuck
     ]
-    # A market that is explained above is not told a second time.
-    explained = {(str(row["campaign"]), str(row["market"])) for row in markets if row["why"]}
-    findings += [
-        hint for hint in hints if not any(f"market {market}" in hint.text for _, market in explained)
-    ]
-    stuck = sum(bool(row["why"]) for row in markets)
-    helped = any(row["retryHelps"] for row in markets)
-    summary = f"{len(draws)} draws, {len(markets)} markets; {stuck} of them stand still"
-    changed = ", ".join(f"{market} is {status}" for market, status in resumed.items())
+    # A market that is explained above is not reported a second time.
+    findings += [hint for hint in hints if not any(f"market {row['market']}" in hint.text for row in stuck)]
+    changed = ", ".join(f"{market} is {status}" for market, status in (resumed or {}).items())
     return RunbookReport(
         NAME,
-        summary,
-        {"draws": len(draws), "markets": len(markets), "standStill": stuck},
+        f"{len(draws)} draws, {len(markets)} markets; {len(stuck)} of them do not continue",
+        {"draws": len(draws), "markets": len(markets), "standStill": len(stuck)},
         {"draws": list(draws), "markets": list(markets)},
         tuple(findings),
-        f"taken up again: {changed}" if changed else "",
-        "regworkers runbook selection-failures --yes" if helped else "",
+        f"resumed: {changed}" if changed else "",
+        f"regworkers runbook {NAME} --yes" if any(row["retryHelps"] for row in markets) else "",
     )
 
 

@@ -1,57 +1,69 @@
-"""Why the stream of the demand table lags: each thing that can bound it, as a number beside its limit."""
+"""Stream lag: everything that can limit the replication of the demand table's stream, as a number beside its limit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from regworkers_core.domain.snapshot import QueueState, Reading, Unread
-from regworkers_core.operations.health.status import command_in
-from regworkers_core.operations.runbooks.runbook_report import Finding, Row, RunbookReport
-from regworkers_core.operations.runbooks.worked import Worked
+from regworkers_core.operations.health.dependency_status import command_in
+from regworkers_core.operations.runbooks.drain_work import DrainWork, recent_work
+from regworkers_core.operations.runbooks.runbook import Finding, Row, RunbookReport, read_or_unread
+from regworkers_core.replication.enqueue.holding import ShardCounts, shard_counts
+from regworkers_core.replication.enqueue.peek import stream_lag as oldest_unread
+from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 
 NAME = "stream-lag"
-# AWS serves five reads a second and shard, to all readers together.
-_READS_OF_A_SHARD = 5.0
-# Records of a batch that a slow queue confirms in one call: what fails or is cut off then repeats no more than these.
+# AWS allows five reads per second and shard, for all readers together.
+_READS_PER_SHARD = 5.0
+# Records of a batch that a slow queue confirms in one call: a failure then repeats no more than these.
 _SMALL_BATCH = 100
-# Of a limit: from there on it is what bounds. With nothing to read a drain makes four of the five reads.
+# Share of a limit from which on it is the bottleneck. A drain with nothing to read makes four of the five reads.
 _FULL = 0.8
 _THROTTLED = 0.95
 _THROTTLED_SHARE = 0.01
 _THROTTLED_ADVICE = "fewer drains, not more: lower drain.maxSaveDrains, or raise the limit of the account"
-# Far beyond what a call takes that is not throttled and meets a healthy service.
+# Far longer than a call to a healthy service takes that is not throttled.
 _SLOW_SECONDS = 0.5
-# Not SQS of save: its reads wait for work.
+# SQS is missing for save: its reads wait for work.
 _WAITS = {"enqueue": ("streams", "sqs", "dynamodb"), "save": ("dynamodb", "mongo")}
 
 
 @dataclass(frozen=True, slots=True)
-class Shards:
-    """`workable` of the `listed` shards may be read now, `held` of these by a drain."""
-
-    listed: int
-    workable: int
-    held: int
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """`unread_seconds` is the age of the oldest record that no checkpoint covers; 0: all is read, None: not known.
-    `drains` is what they did within the last `minutes`.
+class LagReading:
+    """`unread_seconds` is the age of the oldest record that no checkpoint covers; 0: everything is read, None: unknown.
+    `drains` is their work of the last `minutes`.
     """
 
     unread_seconds: float | None
-    shards: Reading[Shards]
+    shards: Reading[ShardCounts]
     queue: Reading[QueueState]
-    drains: Reading[Mapping[str, Worked]]
+    drains: Reading[Mapping[str, DrainWork]]
     minutes: float
+
+
+def run(runtime: Runtime, *, minutes: float = 15.0) -> RunbookReport:
+    """What limits replication now. Changes nothing."""
+    reading = LagReading(
+        oldest_unread(runtime.streams, runtime.leases, now=runtime.clock()),
+        read_or_unread(lambda: shard_counts(runtime.streams, runtime.leases)),
+        read_or_unread(_replication_queue, runtime),
+        read_or_unread(recent_work, runtime, minutes),
+        minutes,
+    )
+    return assess(reading, runtime.settings)
+
+
+def _replication_queue(runtime: Runtime) -> QueueState:
+    name = runtime.names.replication_queue
+    depth, retention = runtime.queue(name).state()
+    return QueueState(name, depth.visible, depth.in_flight, depth.delayed, False, retention)
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """`now` beside its `limit`, and the setting that moves the limit; empty: none does."""
+    """`now` beside its `limit`, and the setting that moves the limit; empty: no setting does."""
 
     name: str
     now: float | None
@@ -67,44 +79,34 @@ class Bound:
         return {"bound": self.name, "now": now, "limit": self.limit, "setting": self.setting}
 
 
-@dataclass(slots=True)
-class _Judgement:
-    findings: list[Finding] = field(default_factory=list)
-
-    def add(self, text: str, advice: str) -> None:
-        self.findings.append(Finding(text, advice))
-
-
-def judged(look: Look, settings: Settings) -> RunbookReport:
-    """What bounds it and which setting to change; fine while the age is within `replication.lagObjectiveSeconds`."""
+def assess(reading: LagReading, settings: Settings) -> RunbookReport:
+    """Names the bottleneck and the setting to change. Fine while the age is within the lag objective."""
     objective = settings.replication.lag_objective_seconds
-    drains = {} if isinstance(look.drains, Unread) else look.drains
-    enqueue, save = drains.get("enqueue", Worked("enqueue")), drains.get("save", Worked("save"))
-    shards = None if isinstance(look.shards, Unread) else look.shards
-    queue = None if isinstance(look.queue, Unread) else look.queue
+    drains = {} if isinstance(reading.drains, Unread) else reading.drains
+    enqueue, save = drains.get("enqueue", DrainWork("enqueue")), drains.get("save", DrainWork("save"))
+    shards = None if isinstance(reading.shards, Unread) else reading.shards
+    queue = None if isinstance(reading.queue, Unread) else reading.queue
     bounds = _bounds(shards, queue, enqueue, save, settings)
-    judgement = _Judgement()
-    for what in (look.shards, look.queue, look.drains):
-        if isinstance(what, Unread):
-            judgement.add(what.why, command_in(what.why))
-    if look.unread_seconds is None:
-        judgement.add(
-            "how old the oldest unread record is cannot be told: the stream does not answer, or has dropped records",
-            "regworkers runbook out-of-sync",
-        )
-    elif look.unread_seconds > objective:
-        _judge_enqueue(judgement, bounds, enqueue, shards)
+    findings: list[Finding] = []
+    for read in (reading.shards, reading.queue, reading.drains):
+        if isinstance(read, Unread):
+            findings.append(Finding(read.why, command_in(read.why)))
+    if reading.unread_seconds is None:
+        text = "the age of the oldest unread record is unknown: the stream does not answer, or has dropped records"
+        findings.append(Finding(text, "regworkers runbook out-of-sync"))
+    elif reading.unread_seconds > objective:
+        findings += _enqueue_findings(bounds, enqueue, shards)
     if queue is not None and queue.waiting >= settings.drain.messages_per_drain:
-        _judge_save(judgement, bounds, save, queue, settings)
+        findings.append(_save_finding(bounds, save, queue, settings))
     facts = {
-        "oldestUnreadSeconds": None if look.unread_seconds is None else round(look.unread_seconds, 1),
+        "oldestUnreadSeconds": None if reading.unread_seconds is None else round(reading.unread_seconds, 1),
         "objectiveSeconds": objective,
         "lagP95Seconds": None if save.lag_p95_seconds is None else round(save.lag_p95_seconds, 3),
-        "shards": shards.listed if shards else None,
+        "shards": shards.known if shards else None,
         "messagesWaitingForSave": queue.waiting if queue else None,
         "enqueuedPerSecond": round(enqueue.rate, 1),
         "savedPerSecond": round(save.rate, 1),
-        "minutes": look.minutes,
+        "minutes": reading.minutes,
     }
     waits = [
         {
@@ -123,30 +125,34 @@ def judged(look: Look, settings: Settings) -> RunbookReport:
         "bounds": [bound.as_row() for bound in bounds.values()],
         "waits": waits,
     }
-    return RunbookReport(NAME, _summary(look, objective, judgement), facts, tables, tuple(judgement.findings))
+    return RunbookReport(NAME, _summary(reading, objective, findings), facts, tables, tuple(findings))
 
 
-def _summary(look: Look, objective: float, judgement: _Judgement) -> str:
-    if look.unread_seconds is None:
-        age = "the age of the oldest unread record is not known"
-    elif look.unread_seconds == 0:
+def _summary(reading: LagReading, objective: float, findings: list[Finding]) -> str:
+    if reading.unread_seconds is None:
+        age = "the age of the oldest unread record is unknown"
+    elif reading.unread_seconds == 0:
         age = "every record of the stream is read"
     else:
-        age = f"the oldest unread record is {look.unread_seconds:.0f} s old, the objective is {objective:g} s"
-    return age if not judgement.findings else f"{age}; {judgement.findings[-1].text}"
+        age = f"the oldest unread record is {reading.unread_seconds:.0f} s old, the objective is {objective:g} s"
+    return age if not findings else f"{age}; {findings[-1].text}"
 
 
 def _bounds(
-    shards: Shards | None, queue: QueueState | None, enqueue: Worked, save: Worked, settings: Settings
+    shards: ShardCounts | None,
+    queue: QueueState | None,
+    enqueue: DrainWork,
+    save: DrainWork,
+    settings: Settings,
 ) -> dict[str, Bound]:
     reads = enqueue.calls["streams"] / enqueue.seconds if enqueue.minutes else None
-    # All runs of the period read all shards together.
+    # All runs of the period share all shards.
     if reads is not None and shards is not None:
         reads = reads * max(1, enqueue.active) / max(1, shards.workable)
     found = (
         Bound("enqueue drains", enqueue.active, settings.drain.max_enqueue_drains, "drain.maxEnqueueDrains"),
         Bound("shards held", shards.held if shards else None, shards.workable if shards else None),
-        Bound("reads a second and shard", reads, _READS_OF_A_SHARD, "enqueue.emptyReadPauseSeconds"),
+        Bound("reads a second and shard", reads, _READS_PER_SHARD, "enqueue.emptyReadPauseSeconds"),
         Bound(
             "enqueue batches at once",
             enqueue.busy(settings.enqueue.concurrency, _WAITS["enqueue"]) * settings.enqueue.concurrency,
@@ -176,88 +182,83 @@ def _bounds(
     return {bound.name: bound for bound in found}
 
 
-def _judge_enqueue(
-    judgement: _Judgement,
-    bounds: Mapping[str, Bound],
-    enqueue: Worked,
-    shards: Shards | None,
-) -> None:
-    """The first that holds bounds it: what comes after is bounded by that."""
+def _enqueue_findings(
+    bounds: Mapping[str, Bound], enqueue: DrainWork, shards: ShardCounts | None
+) -> list[Finding]:
     if not enqueue.active and not (shards and shards.held):
-        judgement.add("nobody reads the stream", "regworkers drain enqueue; then docs/runbooks/scheduler.md")
-        return
-    if enqueue.ends["dependency_down"]:
-        text = f"{enqueue.ends['dependency_down']} enqueue drains ended because a dependency was down"
-        judgement.add(text, "regworkers runbook time-outs")
+        advice = "regworkers drain enqueue; then docs/runbooks/scheduler.md"
+        return [Finding("no drain reads the stream", advice)]
+    found = []
+    if down := enqueue.ends["dependency_down"]:
+        text = f"{down} enqueue drains ended because a dependency was down"
+        found.append(Finding(text, "regworkers runbook time-outs"))
+    return [*found, _enqueue_bottleneck(bounds, enqueue, shards)]
+
+
+def _enqueue_bottleneck(
+    bounds: Mapping[str, Bound], enqueue: DrainWork, shards: ShardCounts | None
+) -> Finding:
+    """The first limit that is reached is the bottleneck: it limits what comes after."""
     reads = bounds["reads a second and shard"].now
-    if reads is not None and reads >= _THROTTLED * _READS_OF_A_SHARD:
+    if reads is not None and reads >= _THROTTLED * _READS_PER_SHARD:
         text = f"{reads:.1f} reads a second and shard: AWS throttles at five"
-        judgement.add(text, "take other readers off the stream; raise enqueue.emptyReadPauseSeconds")
-    elif throttled := _throttled(enqueue):
-        judgement.add(f"enqueue: {throttled}", _THROTTLED_ADVICE)
-    elif slow := _slowest(enqueue):
-        helps = "regworkers runbook time-outs"
+        return Finding(text, "stop other readers of the stream; raise enqueue.emptyReadPauseSeconds")
+    if throttled := _throttled(enqueue):
+        return Finding(f"enqueue: {throttled}", _THROTTLED_ADVICE)
+    if slow := _slowest(enqueue):
+        advice = "regworkers runbook time-outs"
         if enqueue.items_of_a_batch > _SMALL_BATCH:
-            helps += f"; while it lasts, lower enqueue.batchRecords to {_SMALL_BATCH}"
-        judgement.add(f"enqueue waits for {slow}", helps)
-    elif shards and shards.held < shards.workable:
-        text = f"{shards.workable - shards.held} of {shards.workable} shards are read by nobody"
-        at_limit = bounds["enqueue drains"].full
-        helps = "raise drain.maxEnqueueDrains" if at_limit else "regworkers drain enqueue"
-        judgement.add(text, helps)
-    elif bounds["enqueue batches at once"].full:
-        judgement.add("all threads of the enqueue drain wait", "raise enqueue.concurrency")
-    elif bounds["records of a batch"].full:
-        judgement.add("batches are full", "raise enqueue.batchRecords (up to 10000)")
-    elif shards and shards.workable > 1 and bounds["enqueue drains"].full:
+            advice += f"; while it lasts, lower enqueue.batchRecords to {_SMALL_BATCH}"
+        return Finding(f"enqueue waits for {slow}", advice)
+    at_limit = bounds["enqueue drains"].full
+    if shards and shards.held < shards.workable:
+        text = f"{shards.workable - shards.held} of {shards.workable} shards are read by no drain"
+        return Finding(text, "raise drain.maxEnqueueDrains" if at_limit else "regworkers drain enqueue")
+    if bounds["enqueue batches at once"].full:
+        return Finding("all threads of the enqueue drain wait", "raise enqueue.concurrency")
+    if bounds["records of a batch"].full:
+        return Finding("batches are full", "raise enqueue.batchRecords (up to 10000)")
+    if shards and shards.workable > 1 and at_limit:
         text = f"{shards.workable} shards share {enqueue.active} drains, and none of their limits is reached"
-        judgement.add(text, "raise drain.maxEnqueueDrains")
-    else:
-        text = (
-            f"nothing is at its limit: it reads {enqueue.rate:.0f} records a second in order, and catches up"
-        )
-        judgement.add(text, "look again in a few minutes: regworkers runbook stream-lag")
+        return Finding(text, "raise drain.maxEnqueueDrains")
+    text = f"no limit is reached: it reads {enqueue.rate:.0f} records a second in order, and catches up"
+    return Finding(text, "check again in a few minutes: regworkers runbook stream-lag")
 
 
-def _judge_save(
-    judgement: _Judgement,
-    bounds: Mapping[str, Bound],
-    save: Worked,
-    queue: QueueState,
-    settings: Settings,
-) -> None:
-    text = f"save is behind: {queue.waiting} messages wait"
+def _save_finding(
+    bounds: Mapping[str, Bound], save: DrainWork, queue: QueueState, settings: Settings
+) -> Finding:
+    text, limit = f"save is behind: {queue.waiting} messages wait", settings.drain.max_save_drains
     if not save.active:
-        judgement.add(
-            f"{text} and nobody takes them", "regworkers drain save; then docs/runbooks/scheduler.md"
+        return Finding(
+            f"{text} and no drain takes them", "regworkers drain save; then docs/runbooks/scheduler.md"
         )
-    elif save.ends["dependency_down"]:
-        judgement.add(f"{text}, drains end because a dependency is down", "regworkers runbook time-outs")
-    elif throttled := _throttled(save):
-        judgement.add(f"{text}; {throttled}", _THROTTLED_ADVICE)
-    elif slow := _slowest(save):
-        judgement.add(f"{text}, and save waits for {slow}", "regworkers runbook time-outs")
-    elif save.active < settings.drain.max_save_drains:
-        helps = "its sensor starts more: if it does not, docs/runbooks/scheduler.md"
-        judgement.add(f"{text} for {save.active} of {settings.drain.max_save_drains} drains", helps)
-    elif bounds["save batches at once"].full:
-        judgement.add(f"{text}, and all threads of all drains wait", "raise save.concurrency")
-    else:
-        judgement.add(f"{text} for {save.active} drains, which is the limit", "raise drain.maxSaveDrains")
+    if save.ends["dependency_down"]:
+        return Finding(f"{text}, drains end because a dependency is down", "regworkers runbook time-outs")
+    if throttled := _throttled(save):
+        return Finding(f"{text}; {throttled}", _THROTTLED_ADVICE)
+    if slow := _slowest(save):
+        return Finding(f"{text}, and save waits for {slow}", "regworkers runbook time-outs")
+    if save.active < limit:
+        advice = "its sensor starts more: if it does not, docs/runbooks/scheduler.md"
+        return Finding(f"{text} for {save.active} of {limit} drains", advice)
+    if bounds["save batches at once"].full:
+        return Finding(f"{text}, and all threads of all drains wait", "raise save.concurrency")
+    return Finding(f"{text} for {save.active} drains, which is the limit", "raise drain.maxSaveDrains")
 
 
-def _throttled(worked: Worked) -> str:
-    """Who refused calls because they are too many; a few pass."""
+def _throttled(work: DrainWork) -> str:
+    """The dependencies that throttled more than a few calls."""
     found = [
-        f"{name} throttled {number} of {worked.calls[name]} calls"
-        for name, number in worked.throttles.most_common()
-        if number > _THROTTLED_SHARE * worked.calls[name]
+        f"{name} throttled {number} of {work.calls[name]} calls"
+        for name, number in work.throttles.most_common()
+        if number > _THROTTLED_SHARE * work.calls[name]
     ]
     return ", ".join(found)
 
 
-def _slowest(worked: Worked) -> str:
-    """The dependency whose calls take longest, if that is long."""
-    waits = {name: worked.mean_wait(name) or 0.0 for name in _WAITS[worked.drain]}
+def _slowest(work: DrainWork) -> str:
+    """The dependency with the slowest calls, if they are slow."""
+    waits = {name: work.mean_wait(name) or 0.0 for name in _WAITS[work.drain]}
     name = max(waits, key=lambda each: waits[each])
     return f"{name}, {waits[name]:.1f} s a call" if waits[name] > _SLOW_SECONDS else ""

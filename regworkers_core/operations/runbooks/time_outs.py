@@ -1,4 +1,4 @@
-"""Who is slow: what the drains waited for within the last while, and how long each dependency takes now."""
+"""Time-outs: which dependencies the drains waited for, and how long each takes to answer now."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from regworkers_core.domain.reasons import Failure, UsageError
-from regworkers_core.operations.health.status import DEPENDENCIES, SERVICES, way_out
-from regworkers_core.operations.runbooks.runbook_report import Finding, Row, RunbookReport
-from regworkers_core.operations.runbooks.worked import Worked, minute_before, worked
+from regworkers_core.operations.health.dependency_status import DEPENDENCIES, SERVICES, way_out
+from regworkers_core.operations.runbooks.drain_work import DrainWork, recent_work
+from regworkers_core.operations.runbooks.runbook import Finding, Row, RunbookReport
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 
-# One of so much of its time-out is on its way to it.
+# Share of its time-out from which on an answer is slow.
 _NEAR = 0.5
-# A mean hides the slow ones: a quarter of the time-out is far beyond what any of them takes in good health. A few calls
-# have none: the first of them connects.
+# A mean hides the slow calls: a quarter of the time-out is far more than a healthy dependency takes. With fewer calls
+# the mean says nothing, since the first of them connects.
 _MEAN_NEAR = 0.25
 _MEAN_CALLS = 20
-# Of the time for which a batch is its own without a heartbeat.
+# Share of the time for which a drain owns a batch without a heartbeat.
 _BATCH_NEAR = 0.8
 _SETTINGS: Mapping[str, str] = {
     "dynamodb": "aws.readTimeoutSeconds",
@@ -43,67 +43,65 @@ _KEEP: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Of one dependency, now: seconds of one call on an open connection, or what is wrong."""
+    """Seconds of one call on an open connection, or what is wrong."""
 
     seconds: float | None
     error: str | None = None
 
 
-def time_outs(
+def run(
     runtime: Runtime,
     *,
     minutes: float = 30.0,
     settings: Settings | None = None,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> RunbookReport:
-    """Reads only. `settings` are those in force, where `runtime` is an impatient one. Whoever does not answer is a
-    finding; raises UsageError when there is nobody to ask.
+    """Changes nothing. `settings` are those in force if `runtime` has short time-outs. A dependency that does not
+    answer is a finding. Raises UsageError when no address is configured.
     """
     limits = settings or runtime.settings
     latencies = measure(runtime, monotonic)
-    now = runtime.clock()
     try:
-        by_drain = worked(runtime.drain_log.since(minute_before(now, minutes)), now=now)
+        by_drain = recent_work(runtime, minutes)
     except Failure as failure:
         unread: Finding | None = Finding(
-            f"what the drains did could not be read: {failure}", _back("mongo", str(failure), limits)
+            f"the work of the drains could not be read: {failure}", _restore("mongo", str(failure), limits)
         )
-        return judged(latencies, {}, limits, minutes, unread)
-    return judged(latencies, by_drain, limits, minutes)
+        return assess(latencies, {}, limits, minutes, unread)
+    return assess(latencies, by_drain, limits, minutes)
 
 
 def measure(runtime: Runtime, monotonic: Callable[[], float]) -> dict[str, Latency]:
-    """Each dependency is asked twice, all at once: the first call connects, the second is timed."""
+    """Calls each dependency twice, all in parallel: the first call connects, the second is timed."""
     services = [f"service-{name}" for name in SERVICES if getattr(runtime.settings.services, name).base_url]
     names = [*DEPENDENCIES, *services]
-    # Wired before any thread needs them.
+    # Create the clients before threads need them.
     _ = runtime.replica, runtime.demand_table, runtime.streams, runtime.sqs, runtime.objects, runtime.services
 
-    def ask(name: str) -> Latency:
+    def measure_one(name: str) -> Latency:
         try:
             if runtime.probe(name) is not None:
                 return Latency(None, "does not answer")
             began = monotonic()
-            away = runtime.probe(name)
+            failure = runtime.probe(name)
             took = monotonic() - began
         except (Failure, UsageError) as error:
             return Latency(None, str(error))
-        return Latency(None, "does not answer") if away is not None else Latency(took)
+        return Latency(None, "does not answer") if failure is not None else Latency(took)
 
     with ThreadPoolExecutor(len(names), thread_name_prefix="latency") as pool:
-        return dict(zip(names, pool.map(ask, names), strict=True))
+        return dict(zip(names, pool.map(measure_one, names), strict=True))
 
 
-def judged(
+def assess(
     latencies: Mapping[str, Latency],
-    by_drain: Mapping[str, Worked],
+    by_drain: Mapping[str, DrainWork],
     settings: Settings,
     minutes: float,
     unread: Finding | None = None,
 ) -> RunbookReport:
-    """The same from what is known already."""
-    rows = _dependencies(latencies, by_drain, settings)
-    findings = [*_of_now(latencies, settings), *_of_drains(rows, by_drain, settings)]
+    rows = _dependency_rows(latencies, by_drain, settings)
+    findings = [*_slow_now(latencies, settings), *_slow_drains(rows, by_drain, settings)]
     if unread is not None:
         findings.append(unread)
     slowest = rows[0] if rows else None
@@ -113,7 +111,7 @@ def judged(
             f" {slowest['meanMs']} ms a call"
         )
     else:
-        summary = f"no drain waited for anybody within {minutes:g} minutes"
+        summary = f"no drain waited for a dependency within {minutes:g} minutes"
     drains = [
         {
             "drain": name,
@@ -129,7 +127,7 @@ def judged(
 
 
 def limit_of(name: str, settings: Settings) -> tuple[str, float | None]:
-    """The setting that bounds an answer of a dependency, and its seconds."""
+    """The setting that limits an answer of a dependency, and its seconds."""
     setting = _OF_SERVICES if name.startswith("service-") else _SETTINGS.get(name, "")
     section, _, key = setting.partition(".")
     if not key:
@@ -138,10 +136,10 @@ def limit_of(name: str, settings: Settings) -> tuple[str, float | None]:
     return setting, float(getattr(getattr(settings, section), snake))
 
 
-def _dependencies(
-    latencies: Mapping[str, Latency], by_drain: Mapping[str, Worked], settings: Settings
+def _dependency_rows(
+    latencies: Mapping[str, Latency], by_drain: Mapping[str, DrainWork], settings: Settings
 ) -> Sequence[Row]:
-    """Whom the drains waited for longest comes first."""
+    """The dependency that the drains waited for longest comes first."""
     names = sorted({*latencies, *(name for each in by_drain.values() for name in each.calls)})
     found = []
     for name in names:
@@ -165,36 +163,36 @@ def _dependencies(
     return sorted(found, key=lambda row: -float(str(row["waitedSeconds"])))
 
 
-def _of_now(latencies: Mapping[str, Latency], settings: Settings) -> list[Finding]:
+def _slow_now(latencies: Mapping[str, Latency], settings: Settings) -> list[Finding]:
     found = []
     for name, latency in latencies.items():
         setting, limit = limit_of(name, settings)
         if latency.error is not None:
-            found.append(Finding(f"{name}: {latency.error}", _back(name, latency.error, settings)))
+            found.append(Finding(f"{name}: {latency.error}", _restore(name, latency.error, settings)))
         elif latency.seconds is not None and limit is not None and latency.seconds > _NEAR * limit:
             text = f"{name} takes {latency.seconds:.1f} s now, and {setting} is {limit:g} s"
-            found.append(Finding(text, f"look at {name}; until it is well again raise {setting}"))
+            found.append(Finding(text, f"check {name}; until it has recovered raise {setting}"))
     return found
 
 
-def _of_drains(rows: Sequence[Row], by_drain: Mapping[str, Worked], settings: Settings) -> list[Finding]:
+def _slow_drains(rows: Sequence[Row], by_drain: Mapping[str, DrainWork], settings: Settings) -> list[Finding]:
     found = []
     for row in rows:
         mean, limit = row["meanMs"], row["limitSeconds"]
-        # A read of the queue waits for work: that is no slowness.
-        patient = settings.save.receive_wait_seconds if row["dependency"] == "sqs" else 0.0
+        # A read of the queue waits for work, which is not slow.
+        idle = settings.save.receive_wait_seconds if row["dependency"] == "sqs" else 0.0
         if mean is None or limit is None or row["calls"] < _MEAN_CALLS:
             continue
-        if mean / 1000 - patient > _MEAN_NEAR * limit:
-            text = f"a call of {row['dependency']} took {mean / 1000:.1f} s in the mean, its time-out is {limit:g} s"
+        if mean / 1000 - idle > _MEAN_NEAR * limit:
+            text = f"a call of {row['dependency']} took {mean / 1000:.1f} s on average, its time-out is {limit:g} s"
             found.append(
-                Finding(text, f"look at {row['dependency']}; until it is well again raise {row['setting']}")
+                Finding(text, f"check {row['dependency']}; until it has recovered raise {row['setting']}")
             )
     for name, each in sorted(by_drain.items()):
         p95, limit = each.batch_p95_seconds, each.batch_limit_seconds
         if p95 is not None and limit and p95 > _BATCH_NEAR * limit:
             text = (
-                f"a batch of {name} took {p95:.1f} s (p95) and is its own for {limit:g} s without a heartbeat"
+                f"a batch of {name} took {p95:.1f} s (p95) and is owned for {limit:g} s without a heartbeat"
             )
             found.append(Finding(text, f"raise {_KEEP.get(name, 'its time')}, or make its batches smaller"))
         if each.ends["dependency_down"]:
@@ -203,9 +201,9 @@ def _of_drains(rows: Sequence[Row], by_drain: Mapping[str, Worked], settings: Se
     return found
 
 
-def _back(name: str, error: str, settings: Settings) -> str:
+def _restore(name: str, error: str, settings: Settings) -> str:
     address = "regworkers config show has its address"
-    return way_out(error, settings, name) or f"bring {name} back; {address}"
+    return way_out(error, settings, name) or f"restore {name}; {address}"
 
 
 def _rounded(number: float | None) -> float | None:

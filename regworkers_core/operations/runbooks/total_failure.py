@@ -1,4 +1,4 @@
-"""The whole stack is gone: provision, look, rebuild the replica, verify; each step timed, against one hour."""
+"""Total failure: provision the stack, check it, rebuild the replica, verify; each step timed against the objective."""
 
 from __future__ import annotations
 
@@ -7,28 +7,40 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from regworkers_core.domain.reasons import Failure, UsageError
-from regworkers_core.operations.health.status import command_in
-from regworkers_core.operations.runbooks.runbook_report import Finding, RunbookReport
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.infrastructure.provision import provision
+from regworkers_core.infrastructure.provisioned import Outcome
+from regworkers_core.operations.health.dependency_status import command_in, with_short_timeouts
+from regworkers_core.operations.health.doctor import examine_snapshot
+from regworkers_core.operations.health.scheduler import read_scheduler
+from regworkers_core.operations.health.snapshot import read_system
+from regworkers_core.operations.runbooks.out_of_sync import differences, saving
+from regworkers_core.operations.runbooks.runbook import Finding, OnLine, RunbookReport, no_line
+from regworkers_core.replication.backfill.flow import start_backfill
+from regworkers_core.replication.reconcile import reconcile
+from regworkers_core.runtime import Runtime
 
 NAME = "total-failure"
-# For how many entries the time is stretched, where nobody says.
+# The default number of entries that the times are extrapolated to.
 ENTRIES = 1_000_000
-# Fewer than these say nothing about a million: what starts and waits once is most of their time.
+# Fewer entries say nothing about a million: most of their time is start-up and waiting.
 ENOUGH_ENTRIES = 1_000
+# How often the depth of a queue is read until it is empty.
+_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a step came to, in one line; `finding` is None where all is well, `entries` how many it went through."""
+    """The result of a step in one line. `finding` is None if all is well, `entries` how many it processed."""
 
-    said: str
+    text: str
     finding: Finding | None = None
     entries: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`grows` with the entries: its time is stretched."""
+    """`grows`: its time grows with the entries and is extrapolated."""
 
     name: str
     run: Callable[[], Done]
@@ -43,33 +55,127 @@ class Timed:
     seconds: float
 
 
-@dataclass(slots=True)
-class Recovery:
-    """Runs steps in order and times them; `tell` hears of each when it begins and ends."""
+def run(
+    runtime: Runtime,
+    *,
+    apply: bool = False,
+    entries: int = ENTRIES,
+    rate: float | None = None,
+    on_line: OnLine = no_line,
+    stop: StopSignal | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> RunbookReport:
+    """Without `apply` count and compare; with it provision, rebuild the replica (nothing newer is overwritten) and
+    verify. `rate` is in keys a second. A step that fails is the last one.
+    """
+    stop = stop or StopSignal()
+    if apply:
+        steps = [
+            Step("provision", lambda: _provision(runtime), changes=True),
+            Step("doctor", lambda: _examine(runtime)),
+            Step("rebuild", lambda: _rebuild(runtime, rate, stop, clock), grows=True, changes=True),
+            Step("verify", lambda: _verify(runtime), grows=True),
+        ]
+    else:
+        steps = [
+            Step("doctor", lambda: _examine(runtime)),
+            Step("count", lambda: _count(runtime, stop), grows=True),
+            Step("compare", lambda: _verify(runtime), grows=True),
+        ]
+    replication = runtime.settings.replication
+    return assess(
+        run_steps(steps, on_line, clock),
+        applied=apply,
+        entries=entries,
+        per_second=rate or replication.backfill_items_per_second,
+        objective_seconds=replication.recovery_objective_seconds,
+    )
 
-    tell: Callable[[str], None] = lambda _line: None
-    clock: Callable[[], float] = time.monotonic
 
-    def run(self, steps: Sequence[Step]) -> list[Timed]:
-        """The first that fails is the last: what comes after needs it."""
-        timed: list[Timed] = []
-        for step in steps:
-            self.tell(f"{step.name} ...")
-            began = self.clock()
-            try:
-                done, failed = step.run(), False
-            except (Failure, UsageError) as error:
-                first = command_in(str(error))
-                finding = Finding(f"{step.name}: {error}", f"{first}, then run it again")
-                done, failed = Done(str(error), finding), True
-            timed.append(Timed(step, done, self.clock() - began))
-            self.tell(f"{step.name}: {done.said} ({timed[-1].seconds:.1f} s)")
-            if failed:
-                break
-        return timed
+def run_steps(
+    steps: Sequence[Step], on_line: OnLine = no_line, clock: Callable[[], float] = time.monotonic
+) -> list[Timed]:
+    """Run the steps in order. The first that fails is the last: what comes after needs it."""
+    timed: list[Timed] = []
+    for step in steps:
+        on_line(f"{step.name} ...")
+        began = clock()
+        try:
+            done, failed = step.run(), False
+        except (Failure, UsageError) as error:
+            finding = Finding(f"{step.name}: {error}", f"{command_in(str(error))}, then run it again")
+            done, failed = Done(str(error), finding), True
+        timed.append(Timed(step, done, clock() - began))
+        on_line(f"{step.name}: {done.text} ({timed[-1].seconds:.1f} s)")
+        if failed:
+            break
+    return timed
 
 
-def judged(
+def _provision(runtime: Runtime) -> Done:
+    resources = list(provision(runtime))
+    changed = sum(each.outcome is not Outcome.STOOD for each in resources)
+    return Done(f"{len(resources)} resources exist, {changed} of them were created or changed")
+
+
+def _examine(runtime: Runtime) -> Done:
+    """As the doctor does. Only an unavailable dependency is a finding, and a step that needs it fails by itself: deep
+    queues and a replica that differs are the reason for the rebuild.
+    """
+    quick = Runtime(with_short_timeouts(runtime.settings))
+    snapshot = read_system(quick, lambda: read_scheduler(quick.dagster, quick.clock()))
+    found = examine_snapshot(quick, snapshot).found
+    text = "; ".join(each.summary for each in found) or "nothing wrong in what could be read"
+    unavailable = [each for each in found if each.section == "dependencies"]
+    if not unavailable:
+        return Done(text)
+    advice = ", ".join(dict.fromkeys(each.help or each.runbook for each in unavailable))
+    return Done(text, Finding("; ".join(each.summary for each in unavailable), advice))
+
+
+def _count(runtime: Runtime, stop: StopSignal) -> Done:
+    report = start_backfill(runtime, dry_run=True, stop=stop)
+    return Done(f"{report.sent} entries in the demand table", entries=report.sent)
+
+
+def _rebuild(runtime: Runtime, rate: float | None, stop: StopSignal, clock: Callable[[], float]) -> Done:
+    """Queue all keys and save them meanwhile, until the queue is empty or stops moving."""
+    with saving(runtime):
+        report = start_backfill(runtime, rate=rate, stop=stop)
+        waiting = _await_empty(runtime, stop, clock)
+    text = f"{report.sent} keys queued and saved"
+    if not report.finished:
+        return Done(text, Finding(f"the backfill is {report.ended}", report.advice), report.sent)
+    if waiting:
+        left = f"{waiting} messages still wait on the replication queue"
+        return Done(text, Finding(left, "regworkers drain save"), report.sent)
+    return Done(text, entries=report.sent)
+
+
+def _await_empty(runtime: Runtime, stop: StopSignal, clock: Callable[[], float]) -> int:
+    """Messages that are left: 0, or the number that did not change for two lag objectives."""
+    patience = 2 * runtime.settings.replication.lag_objective_seconds
+    queue = runtime.queue(runtime.names.replication_queue)
+    least, moved_at = queue.depth().total, clock()
+    while least and clock() - moved_at < patience and not stop.wait(_POLL_SECONDS):
+        depth = queue.depth().total
+        if depth < least:
+            least, moved_at = depth, clock()
+    return least
+
+
+def _verify(runtime: Runtime) -> Done:
+    result = reconcile(runtime)
+    entries = int(result.totals["source"])
+    if not (differing := differences(result)):
+        return Done(f"{result.totals['matched']} entries agree", entries=entries)
+    text = ", ".join(f"{number} {kind}" for kind, number in differing.items())
+    return Done(
+        text, Finding(f"replica and source differ: {text}", "regworkers runbook out-of-sync"), entries
+    )
+
+
+def assess(
     timed: Sequence[Timed],
     *,
     applied: bool,
@@ -77,59 +183,55 @@ def judged(
     per_second: float,
     objective_seconds: float,
 ) -> RunbookReport:
-    """Times of the steps, of all, and of all for so many `entries`, against the objective; `per_second` is the rate at
-    which a backfill queues. Not `applied`: what a rebuild takes at least.
+    """The time of each step, of all, and of all for `entries`, against the objective. `per_second` is the rate at which
+    a backfill queues keys; if nothing was `applied`, it gives the shortest time of a rebuild.
     """
     total = sum(each.seconds for each in timed)
     counted = max((each.done.entries or 0 for each in timed), default=0)
-    stretched = (
-        extrapolated(timed, entries) if applied and counted >= ENOUGH_ENTRIES else entries / per_second
-    )
+    measured = applied and counted >= ENOUGH_ENTRIES
+    extrapolated = extrapolate(timed, entries) if measured else entries / per_second
     findings = [each.done.finding for each in timed if each.done.finding is not None]
-    longest = max(total if applied else counted / per_second, stretched)
+    longest = max(total if applied else counted / per_second, extrapolated)
     if longest > objective_seconds:
         text = f"{longest / 60:.0f} minutes, and the objective is {objective_seconds / 60:.0f}"
-        findings.append(
-            Finding(
-                text,
-                "raise replication.backfillItemsPerSecond and run more save drains; `regworkers drill recovery`",
-            )
+        advice = (
+            "raise replication.backfillItemsPerSecond and run more save drains; `regworkers drill recovery`"
         )
-    measured = applied and counted >= ENOUGH_ENTRIES
-    estimate = f"{entries:,} entries take {'' if measured else 'at least '}{stretched / 60:.1f} minutes"
-    what = "rebuilt and verified" if applied else "looked at, nothing changed"
-    rows = [
-        {
-            "step": each.step.name,
-            "seconds": round(each.seconds, 2),
-            "entriesPerSecond": _rate(each),
-            "result": each.done.said,
-        }
-        for each in timed
-    ]
-    facts = {
-        "entries": counted,
-        "seconds": round(total, 1),
-        "objectiveSeconds": objective_seconds,
-        "extrapolatedEntries": entries,
-        "extrapolatedSeconds": round(stretched, 1),
-        "extrapolatedFrom": "the times of the steps" if measured else "the rate of the backfill alone",
-        "backfillItemsPerSecond": per_second,
-    }
-    done = [each.step.name for each in timed if each.step.changes]
+        findings.append(Finding(text, advice))
+    estimate = f"{entries:,} entries take {'' if measured else 'at least '}{extrapolated / 60:.1f} minutes"
+    what = "rebuilt and verified" if applied else "counted, nothing changed"
+    changes = [each.step.name for each in timed if each.step.changes]
     return RunbookReport(
         NAME,
         f"{counted:,} entries {what} in {total:.1f} s; {estimate}",
-        facts,
-        {"steps": rows},
+        {
+            "entries": counted,
+            "seconds": round(total, 1),
+            "objectiveSeconds": objective_seconds,
+            "extrapolatedEntries": entries,
+            "extrapolatedSeconds": round(extrapolated, 1),
+            "extrapolatedFrom": "the times of the steps" if measured else "the rate of the backfill alone",
+            "backfillItemsPerSecond": per_second,
+        },
+        {
+            "steps": [
+                {
+                    "step": each.step.name,
+                    "seconds": round(each.seconds, 2),
+                    "entriesPerSecond": _rate(each),
+                    "result": each.done.text,
+                }
+                for each in timed
+            ]
+        },
         tuple(findings),
-        f"ran {' and '.join(done)}" if done else "",
+        f"ran {' and '.join(changes)}" if changes else "",
         "" if applied else f"regworkers runbook {NAME} --yes",
     )
 
 
-def extrapolated(timed: Sequence[Timed], entries: int) -> float:
-    """Seconds for so many entries: steps that grow with them in proportion, the others as they were."""
+def extrapolate(timed: Sequence[Timed], entries: int) -> float:
+    """Seconds for `entries`: steps that grow are scaled in proportion, the others stay as they were."""
     return sum(
         each.seconds * entries / each.done.entries if each.step.grows and each.done.entries else each.seconds
         for each in timed

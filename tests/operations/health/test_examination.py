@@ -28,10 +28,9 @@ from regworkers_core.domain.snapshot import (
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.operations.alerts.conditions.causes import BLIND
 from regworkers_core.operations.alerts.conditions.condition import Given
-from regworkers_core.operations.alerts.table import MONGO_AWAY, TABLE
-from regworkers_core.operations.health.examination import _SECTION_OF, Examination, examine
-from regworkers_core.operations.health.row import State
-from regworkers_core.operations.health.sections import SECTIONS
+from regworkers_core.operations.alerts.table import MONGO_DOWN, TABLE
+from regworkers_core.operations.health.doctor import _SECTION_OF, Examination, examine
+from regworkers_core.operations.health.rows import SECTIONS, State
 from regworkers_core.settings import Settings
 
 NOW, SINCE = "2026-11-25T12:00:00.000Z", "2026-11-25T11:48:00.000Z"
@@ -187,7 +186,7 @@ def test_the_document_has_every_thing_with_its_state() -> None:
 
 
 def test_every_condition_has_a_section_to_be_shown_in() -> None:
-    assert {condition.name for condition in TABLE} - {MONGO_AWAY.name, BLIND} == set(_SECTION_OF)
+    assert {condition.name for condition in TABLE} - {MONGO_DOWN.name, BLIND} == set(_SECTION_OF)
     assert set(_SECTION_OF.values()) <= set(SECTIONS)
 
 

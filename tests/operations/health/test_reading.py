@@ -12,9 +12,12 @@ import pytest
 from regworkers_core import runtime
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import SchedulerState, Unread
-from regworkers_core.operations.health.at_once import at_once
-from regworkers_core.operations.health.status import DEPENDENCIES, impatient
-from regworkers_core.operations.health.system import DRAINS, read_system
+from regworkers_core.operations.health.dependency_status import (
+    DEPENDENCIES,
+    read_in_parallel,
+    with_short_timeouts,
+)
+from regworkers_core.operations.health.snapshot import DRAINS, read_system
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from tests.support.drains import replicate_all, run
@@ -44,7 +47,7 @@ def test_a_look_at_a_system_that_has_worked(world: Runtime) -> None:
     put(world, key("e1"))
     put(world, key("bad"), email=None)
     replicate_all(world)
-    found = read_system(Runtime(impatient(world.settings)), lambda: SCHEDULER)
+    found = read_system(Runtime(with_short_timeouts(world.settings)), lambda: SCHEDULER)
     assert dict(found.dependencies) == dict.fromkeys(DEPENDENCIES)
     assert not isinstance(found.queues, Unread)
     queues = {state.name: state for state in found.queues}
@@ -83,13 +86,13 @@ def test_libraries_that_take_long_to_import_are_no_outage(
 
     slowly("mongo_client")
     slowly("redis_client")
-    found = read_system(Runtime(impatient(world.settings)), lambda: SCHEDULER, within_seconds=2.5)
+    found = read_system(Runtime(with_short_timeouts(world.settings)), lambda: SCHEDULER, within_seconds=2.5)
     assert {name: found.dependencies[name] for name in ("mongo", "redis")} == {"mongo": None, "redis": None}
 
 
 def test_what_drains_did_earlier_is_still_known_after_the_window(world: Runtime) -> None:
     run(world, "enqueue")
-    later = Runtime(impatient(world.settings), clock=lambda: world.clock() + 900)
+    later = Runtime(with_short_timeouts(world.settings), clock=lambda: world.clock() + 900)
     drains = read_system(later, lambda: SCHEDULER).drains
     assert not isinstance(drains, Unread)
     (enqueue,) = [drain for drain in drains if drain.name == "enqueue"]
@@ -136,7 +139,7 @@ def test_who_hangs_or_fails_keeps_nobody_else_from_being_read() -> None:
         raise ValueError("text of a driver with somebody's name")
 
     readers = {"hangs": let_go.wait, "fails": fail, "defect": defect, "fine": lambda: 7}
-    found = at_once(readers, 0.2, lambda name: f"asked by {name}")
+    found = read_in_parallel(readers, 0.2, lambda name: f"asked by {name}")
     let_go.set()
     assert found["hangs"] == Unread("no answer within 0.2 s", "asked by hangs")
     assert found["fails"] == Unread("mongo: away", "mongo")

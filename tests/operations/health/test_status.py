@@ -6,7 +6,13 @@ import threading
 from typing import Any
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.operations.health.status import DEPENDENCIES, SERVICES, UP, ask, impatient
+from regworkers_core.operations.health.dependency_status import (
+    DEPENDENCIES,
+    SERVICES,
+    UP,
+    ask,
+    with_short_timeouts,
+)
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from regworkers_local.services.faults import Fault, Service
@@ -55,7 +61,7 @@ def test_a_service_that_fails_refuses_us_or_hangs_is_told_from_one_that_is_up(ru
 
 
 def test_nobody_is_asked_twice_or_waited_for_longer_than_two_seconds() -> None:
-    runtime = Runtime(impatient(Settings(environment="local-dev")))
+    runtime = Runtime(with_short_timeouts(Settings(environment="local-dev")))
     assert runtime.policy.attempts == 1
     settings = runtime.settings
     waits = [

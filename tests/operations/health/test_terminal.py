@@ -11,7 +11,7 @@ import pytest
 
 from regworkers_core.adapters.mongo.reconcile_results import ReconcileSummary
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.operations.health.sections import SECTIONS
+from regworkers_core.operations.health.rows import SECTIONS
 from regworkers_core.runtime import Runtime
 from tests.dagster.support import job, plain, use
 from tests.support.children import run_child

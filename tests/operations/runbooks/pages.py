@@ -29,7 +29,7 @@ def blocks(page: Path) -> Iterator[tuple[str, str]]:
 
 
 def commands(page: Path) -> list[str]:
-    """Of its bash blocks, one a line, without what stands behind a #."""
+    """Of its bash blocks, one a line, without comments."""
     lines = [line for language, text in blocks(page) if language == "bash" for line in text.splitlines()]
     return [line.partition(" #")[0].strip() for line in lines if line.strip()]
 

@@ -1,4 +1,4 @@
-"""Runbooks in trouble that is real: they name it, leave it alone until told otherwise, and mend it."""
+"""Runbooks on real failures: they name them, change nothing without --yes, and repair them with it."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def typed(runtime: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 
 def report(answer: Answer) -> dict[str, Any]:
-    """The document; in this process what is logged stands before it, for nobody has sent logs to stderr."""
+    """The document; in this process logs go to stdout and come before it."""
     lines = answer.stdout.splitlines(keepends=True)
     found: dict[str, Any] = orjson.loads("".join(lines[lines.index("{\n") :]))
     return found
 
 
-def told(answer: Answer) -> list[str]:
+def findings(answer: Answer) -> list[str]:
     return [each["finding"] for each in report(answer)["findings"]]
 
 
@@ -56,7 +56,7 @@ def launched(name: str, **config: Any) -> dg.ExecuteInProcessResult:
     return job(f"runbook_{name}").execute_in_process(run_config=run_config, raise_on_error=False)
 
 
-def test_a_lost_replica_is_looked_at_and_rebuilt_with_the_time_of_each_step(
+def test_a_lost_replica_is_counted_and_rebuilt_with_the_time_of_each_step(
     runtime: Runtime, typed: Typed
 ) -> None:
     for number in range(5):
@@ -64,11 +64,11 @@ def test_a_lost_replica_is_looked_at_and_rebuilt_with_the_time_of_each_step(
     replicate_all(runtime)
     runtime.database["entries"].delete_many({})
 
-    look = typed("runbook", "total-failure", "--format", "json")
-    assert look.code == 1
-    assert "replica and source differ" in told(look)[0]
+    reported = typed("runbook", "total-failure", "--format", "json")
+    assert reported.code == 1
+    assert "replica and source differ" in findings(reported)[0]
     assert document(runtime, key("lost-1", "total")) is None and recorded(runtime) == []
-    assert report(look)["nextStep"] == "regworkers runbook total-failure --yes"
+    assert report(reported)["nextStep"] == "regworkers runbook total-failure --yes"
 
     done = typed("runbook", "total-failure", "--yes", "--format", "json")
     assert done.code == 0, done.stdout
@@ -80,22 +80,25 @@ def test_a_lost_replica_is_looked_at_and_rebuilt_with_the_time_of_each_step(
     assert recorded(runtime) == [("runbook total-failure", "all", "done")]
 
 
-def test_who_is_away_before_a_rebuild_is_a_finding_of_its_own(
+def test_an_unavailable_dependency_before_a_rebuild_is_a_finding(
     typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REGWORKERS_KAFKA__BOOTSTRAP", "127.0.0.1:1")
     monkeypatch.setenv("REGWORKERS_KAFKA__TIMEOUT_SECONDS", "0.2")
-    look = typed("runbook", "total-failure", "--format", "json")
-    assert look.code == 1 and "kafka" in told(look)[0]
+    reported = typed("runbook", "total-failure", "--format", "json")
+    assert reported.code == 1 and "kafka" in findings(reported)[0]
 
 
-def test_what_is_out_of_sync_is_repaired_without_any_sensor_and_compared_again(
+def test_differences_are_repaired_without_any_sensor_and_compared_again(
     runtime: Runtime, typed: Typed
 ) -> None:
     put(runtime, key("e1"), needsReplication=False)
 
-    look = typed("runbook", "out-of-sync", "--format", "json")
-    assert (look.code, told(look)[-1]) == (1, f"{report(look)['facts']['differences']} entries are missing")
+    reported = typed("runbook", "out-of-sync", "--format", "json")
+    assert (reported.code, findings(reported)[-1]) == (
+        1,
+        f"{report(reported)['facts']['differences']} entries are missing",
+    )
     assert document(runtime, key("e1")) is None and recorded(runtime) == []
 
     done = typed("runbook", "out-of-sync", "--yes", "--format", "json")
@@ -107,12 +110,12 @@ def test_what_is_out_of_sync_is_repaired_without_any_sensor_and_compared_again(
     assert recorded(runtime) == [("runbook out-of-sync", "all", "done")]
 
 
-def test_removals_need_a_yes_to_anything(typed: Typed) -> None:
+def test_removals_need_yes(typed: Typed) -> None:
     refused = typed("runbook", "out-of-sync", "--yes-remove", "3")
     assert refused.code == 2 and "--yes" in refused.stderr
 
 
-def test_markets_that_wait_for_codes_are_explained_and_taken_up_once_they_are_there(
+def test_markets_that_wait_for_codes_are_explained_and_resumed_once_they_are_there(
     runtime: Runtime, typed: Typed
 ) -> None:
     draws.confirmed(runtime, draws.result({"berlin": 2, "paris": 1}), ["berlin", "paris"])
@@ -122,14 +125,14 @@ def test_markets_that_wait_for_codes_are_explained_and_taken_up_once_they_are_th
 
     blocked = typed("runbook", "selection-failures", "--campaign", "summer", "--format", "json")
     assert blocked.code == 1
-    assert told(blocked) == ["summer, phase 1, market berlin: it needs 2 codes and had 0"]
+    assert findings(blocked) == ["summer, phase 1, market berlin: it needs 2 codes and had 0"]
     assert "codes import" in report(blocked)["findings"][0]["advice"] and report(blocked)["nextStep"] == ""
     (draw,) = report(blocked)["tables"]["draws"]
     assert (draw["status"], draw["nextStep"], draw["leaseOwner"]) == ("PROCESSING", "assign codes", "")
 
     draws.add_codes(runtime, "berlin", 2)
     ready = typed("runbook", "selection-failures", "--format", "json")
-    assert "they are there now" in told(ready)[0]
+    assert "they are there now" in findings(ready)[0]
     assert report(ready)["nextStep"] == "regworkers runbook selection-failures --yes"
     assert draws.market_status(runtime)["berlin"] == "BLOCKED"
 
@@ -157,23 +160,21 @@ def test_a_chunk_that_was_given_up_is_named_with_its_failure_and_resumed(
     found = typed("runbook", "selection-failures", "--format", "json")
     (market,) = [row for row in report(found)["tables"]["markets"] if row["market"] == "berlin"]
     assert (market["failedChunks"], market["firstFailedChunk"], market["retryHelps"]) == (1, 1, True)
-    assert "CODE_CONFLICT" in told(found)[0]
+    assert "CODE_CONFLICT" in findings(found)[0]
     typed("runbook", "selection-failures", "--yes")
     run(runtime, "selections")
     assert draws.findings(runtime, rows, campaign_id="autumn") == []
 
 
-def test_a_campaign_that_redis_has_otherwise_is_cleared_only_when_told_to(
-    runtime: Runtime, typed: Typed
-) -> None:
+def test_a_campaign_that_differs_in_redis_is_cleared_only_with_yes(runtime: Runtime, typed: Typed) -> None:
     campaign = campaigns.create(runtime, "tour")
     campaigns.create(runtime, "right")
     runtime.campaign_cache.find("tour")
     runtime.database["campaigns"].update_one({"_id": "tour"}, {"$set": {"name": "Another"}})
 
-    look = typed("runbook", "campaign-configuration", "--format", "json")
-    assert (look.code, told(look)) == (1, ["tour: Redis differs from mongo"])
-    assert report(look)["facts"] == {"campaigns": 2, "wrong": 1}
+    reported = typed("runbook", "campaign-configuration", "--format", "json")
+    assert (reported.code, findings(reported)) == (1, ["tour: Redis differs from mongo"])
+    assert report(reported)["facts"] == {"campaigns": 2, "wrong": 1}
 
     done = typed(
         "runbook", "campaign-configuration", "--campaign", campaign.slug, "--yes", "--format", "json"
@@ -184,41 +185,41 @@ def test_a_campaign_that_redis_has_otherwise_is_cleared_only_when_told_to(
     assert recorded(runtime)[0][0] == "runbook campaign-configuration"
 
 
-def test_kafka_away_is_told_with_the_time_that_is_left(
+def test_a_kafka_outage_is_reported_with_the_time_that_is_left(
     runtime: Runtime, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REGWORKERS_KAFKA__BOOTSTRAP", "127.0.0.1:1")
     monkeypatch.setenv("REGWORKERS_KAFKA__TIMEOUT_SECONDS", "0.2")
     answer = typed("runbook", "kafka", "--format", "json")
-    assert answer.code == 1 and told(answer)[0].startswith("Kafka: ")
+    assert answer.code == 1 and findings(answer)[0].startswith("Kafka: ")
     assert report(answer)["facts"]["waiting"] is not None
 
 
-def test_a_dependency_that_is_away_is_a_finding_of_time_outs_and_no_end_of_it(
+def test_an_unavailable_dependency_is_a_finding_of_time_outs(
     typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REGWORKERS_MONGO__URI", "mongodb://127.0.0.1:1")
     monkeypatch.setenv("REGWORKERS_MONGO__SERVER_SELECTION_TIMEOUT_SECONDS", "0.2")
     answer = typed("runbook", "time-outs", "--format", "json")
     assert answer.code == 1
-    assert any(text.startswith("mongo: ") for text in told(answer))
-    assert any("what the drains did could not be read" in text for text in told(answer))
+    assert any(text.startswith("mongo: ") for text in findings(answer))
+    assert any("the work of the drains could not be read" in text for text in findings(answer))
 
 
-def test_jobs_only_look_by_default_and_fail_with_what_helps(
+def test_jobs_change_nothing_by_default_and_fail_with_advice(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, runtime)
     put(runtime, key("e9"), needsReplication=False)
-    look = launched("out_of_sync")
-    assert not look.success and document(runtime, key("e9")) is None and recorded(runtime) == []
-    (failed,) = [event for event in look.all_events if event.is_step_failure]
+    reported = launched("out_of_sync")
+    assert not reported.success and document(runtime, key("e9")) is None and recorded(runtime) == []
+    (failed,) = [event for event in reported.all_events if event.is_step_failure]
     failure = failed.step_failure_data.user_failure_data
     assert "entries are missing" in failure.description
     assert "findings" in failure.metadata and "differences" in failure.metadata
 
-    mended = launched("out_of_sync", dry_run=False)
-    assert mended.success and document(runtime, key("e9")) is not None
+    repaired = launched("out_of_sync", dry_run=False)
+    assert repaired.success and document(runtime, key("e9")) is not None
     ((what, _, outcome),) = recorded(runtime)
     assert (what, outcome) == ("runbook out-of-sync", "done")
 
@@ -230,7 +231,7 @@ def test_a_job_that_finds_nothing_wrong_is_green_and_has_its_numbers(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     use(monkeypatch, runtime)
-    # A record that nobody has read is a finding.
+    # An unread record is a finding.
     run(runtime, "enqueue")
     result = launched(name)
     assert result.success

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from regworkers_core.cli.main import build
-from regworkers_core.operations.runbooks.catalog import CATALOG
+from regworkers_core.operations.runbooks.runbook import CATALOG
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from tests.operations.runbooks.pages import (
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def world() -> Iterator[Runtime]:
     """A campaign that is drawn to its end, and entries that are all in sync."""
-    # Patience for a loaded machine: nothing here lags, so nobody waits for it.
+    # High, for a loaded machine: nothing here lags.
     with shared_namespace(replication={"lag_objective_seconds": 20}) as runtime:
         for number in range(3):
             put(runtime, key(f"e{number}"))

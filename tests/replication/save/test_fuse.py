@@ -10,7 +10,7 @@ from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.fuse import MOST_DEFECTS, blown_fuse
 from regworkers_core.observability.code_version import code_version
-from regworkers_core.operations.runbooks.saving import saving
+from regworkers_core.operations.runbooks.out_of_sync import saving
 from regworkers_core.replication.save.saver import Saver
 from regworkers_core.replication.send import send_keys
 from regworkers_core.runtime import Runtime

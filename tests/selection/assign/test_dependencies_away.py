@@ -31,7 +31,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     made.reset()
 
 
-def impatient(runtime: Runtime, addresses: dict[str, str], patience: float = 1.0) -> Runtime:
+def with_short_timeouts(runtime: Runtime, addresses: dict[str, str], patience: float = 1.0) -> Runtime:
     """On the same namespace, one that finds out soon that a server is away; `patience` times as patient."""
 
     def times(section: dict[str, float]) -> dict[str, float]:
@@ -67,7 +67,7 @@ class Outage:
                 if len(passed) == 2:
                     strike()
 
-        runtime = impatient(self.runtime, self._addresses)
+        runtime = with_short_timeouts(self.runtime, self._addresses)
         try:
             return run(runtime, SELECTIONS, on_step=on_step)
         finally:
@@ -98,7 +98,7 @@ def test_a_draw_under_which_mongodb_and_then_s3_and_sqs_go_away_is_resumed_to_wh
         ("draw.after_allocate", lambda: stack.pause("aws")),
     ):
         # A whole draw runs before the strike: a slow answer must not pass for an outage.
-        victim = impatient(runtime, addresses, patience=4.0)
+        victim = with_short_timeouts(runtime, addresses, patience=4.0)
 
         def away(passed: str, step: str = step, strike: Callable[[], None] = strike) -> None:
             if passed == step:

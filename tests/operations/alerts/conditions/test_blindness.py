@@ -17,9 +17,9 @@ from regworkers_core.operations.alerts.conditions.blindness import Gap, findings
 from regworkers_core.operations.alerts.conditions.condition import Finding
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, SENSOR, Evaluation, evaluate
 from regworkers_core.operations.alerts.table import TABLE
+from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.operations.health.queues import queue_readers
-from regworkers_core.operations.health.status import impatient
-from regworkers_core.operations.health.system import read_system
+from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.runtime import Runtime
 from tests.operations.alerts.conditions.world import (
     BLIND,
@@ -197,7 +197,7 @@ def test_a_wrong_clock_is_one_incident_whatever_it_keeps_from_being_judged(looks
 def test_the_streams_endpoint_dead_is_seen_by_a_real_look(
     shared: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runtime = Runtime(impatient(emptied(shared).settings))
+    runtime = Runtime(with_short_timeouts(emptied(shared).settings))
     real = runtime.aws.client
 
     def dead(*_: Any, **__: Any) -> Any:
@@ -249,7 +249,7 @@ def test_while_cloudwatch_is_away_the_age_that_looks_know_counts_and_without_one
 ) -> None:
     base = emptied(shared).settings
     enabled = base.observability.model_copy(update={"cloudwatch_enabled": True})
-    runtime = Runtime(impatient(base.model_copy(update={"observability": enabled})))
+    runtime = Runtime(with_short_timeouts(base.model_copy(update={"observability": enabled})))
 
     def away(*_: object) -> float:
         raise TransientFailure("cloudwatch", "away")

@@ -25,7 +25,7 @@ from regworkers_core.operations.alerts.conditions.condition import Judgement
 from regworkers_core.operations.alerts.evaluate import judge
 from regworkers_core.operations.alerts.table import TABLE
 from regworkers_core.operations.health.scheduler import schedule_state
-from regworkers_core.operations.health.system import DRAINS
+from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.settings import AlertSettings
 from tests.operations.alerts.conditions.world import (
     BLIND,

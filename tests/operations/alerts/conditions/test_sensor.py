@@ -22,7 +22,7 @@ from regworkers_core.engine.ports import Outgoing
 from regworkers_core.observability.code_version import code_version
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, evaluate
 from regworkers_core.operations.alerts.outage import ROW
-from regworkers_core.operations.health.system import read_system
+from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.replication.reconcile import reconcile
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.operations.alerts import alerts_tick, outage_of

@@ -1,4 +1,4 @@
-"""Facts and judgement put together. Pure: the same conditions as those of the alerts, without their patience."""
+"""The doctor: the rows of a snapshot and what the alert conditions find in it at one evaluation."""
 
 from __future__ import annotations
 
@@ -7,19 +7,25 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.domain.snapshot import Unread
+from regworkers_core.domain.snapshot import Snapshot, Unread
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts.conditions.causes import BLIND
 from regworkers_core.operations.alerts.conditions.condition import Condition, Finding, Given
-from regworkers_core.operations.alerts.evaluate import judge
-from regworkers_core.operations.alerts.table import MONGO_AWAY, TABLE
-from regworkers_core.operations.health.row import Row, State
-from regworkers_core.operations.health.sections import SECTIONS, STREAM, rows_of
-from regworkers_core.operations.health.status import LOCAL_UP, stack_is_down, way_out
-from regworkers_core.operations.runbooks.catalog import CATALOG
+from regworkers_core.operations.alerts.evaluate import SENSOR, judge
+from regworkers_core.operations.alerts.outage import last_look
+from regworkers_core.operations.alerts.table import MONGO_DOWN, TABLE
+from regworkers_core.operations.health.dependency_status import (
+    LOCAL_UP,
+    read_in_parallel,
+    stack_is_down,
+    way_out,
+)
+from regworkers_core.operations.health.rows import SECTIONS, STREAM, Row, State, rows_of
+from regworkers_core.operations.runbooks.runbook import CATALOG
+from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 
-# Where what a condition finds is shown.
+# The section that shows the findings of a condition.
 _SECTION_OF = {
     "dependency-down": "dependencies",
     "scheduler": "sensors",
@@ -39,14 +45,16 @@ _SECTION_OF = {
     "drift": "parity",
     "certificates": "certificates",
 }
-_COMMANDS = {entry.page.removeprefix("docs/runbooks/"): entry.command for entry in CATALOG}
+_COMMANDS = {each.page.removeprefix("docs/runbooks/"): each.command for each in CATALOG}
+# On top of the snapshot, and only if MongoDB has just answered.
+_STORED_SECONDS = 1.0
 _STREAM_SUBJECTS = (STREAM, "demand-table-stream")
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a condition finds. `since` is when its incident was opened, None as long as none is; `because` the key of
-    what explains it.
+    """A finding of a condition. `since` is when its incident opened, None: no incident is open. `because` is the key of
+    the finding that causes it.
     """
 
     key: str
@@ -75,7 +83,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """`found` has what explains something before what it explains. `unjudged`: by condition, why it could not be."""
+    """`found` has causes before their consequences. `unjudged` says by condition why it could not be evaluated."""
 
     at: str
     environment: str
@@ -122,15 +130,46 @@ _STACK_DOWN = Found(
 )
 
 
+def examine_snapshot(runtime: Runtime, snapshot: Snapshot) -> Examination:
+    """Examine the snapshot with what earlier evaluations stored in MongoDB. Takes a second at most; without MongoDB no
+    finding says since when it holds.
+    """
+    found: dict[str, Any] = {}
+    if snapshot.dependencies.get("mongo") is None:
+        looks = runtime.alert_looks
+        readers = {
+            "incidents": runtime.incidents.all_open,
+            "seen": lambda: last_look(runtime, looks.looks().get(SENSOR), runtime.clock()),
+            "beats": looks.beats,
+            "suspected": looks.suspected,
+        }
+        read = read_in_parallel(readers, _STORED_SECONDS)
+        found = {name: each for name, each in read.items() if not isinstance(each, Unread)}
+    still = _still(snapshot, found.get("beats", {}), runtime.clock())
+    given = Given(snapshot, runtime.settings, found.get("seen"), still)
+    return examine(given, found.get("incidents", ()), found.get("suspected"))
+
+
+def _still(snapshot: Snapshot, beats: Mapping[str, tuple[str, float]], now: float) -> dict[str, float]:
+    """Seconds for which the lease of each campaign is known not to have been renewed."""
+    if isinstance(snapshot.campaigns, Unread):
+        return {}
+    return {
+        each.campaign_id: now - beats[each.campaign_id][1]
+        for each in snapshot.campaigns
+        if each.lease_owner and beats.get(each.campaign_id, ("",))[0] == each.lease_beat
+    }
+
+
 def examine(
     given: Given, incidents: Iterable[Incident], suspected: Mapping[str, float] | None = None
 ) -> Examination:
-    """`incidents` are those that are open: they know since when. `suspected` has, by the key of what has to hold at two
-    looks, when (seconds since the epoch) it did so first.
+    """`incidents` are the open ones: they say since when. `suspected` has, by key, the first time (epoch seconds) of
+    findings that must hold at two evaluations.
     """
     snapshot = given.snapshot
-    # One look is all there is here: what is away at two, or unread for a while, `dependency-down` and the rows say.
-    table = [condition for condition in TABLE if condition.name not in (MONGO_AWAY.name, BLIND)]
+    # These two need several evaluations; `dependency-down` and the rows show the same here.
+    table = [condition for condition in TABLE if condition.name not in (MONGO_DOWN.name, BLIND)]
     judged = {condition.name: judge(condition, given, clock_ahead_seconds=0.0) for condition in table}
     findings = [
         (condition, finding)
@@ -148,7 +187,7 @@ def examine(
         _found(condition, finding, keys, since, began, given.settings) for condition, finding in findings
     ]
     if stack_is_down(snapshot.dependencies, given.settings):
-        # The rows show each dependency; the one thing to do is to start the stack.
+        # The rows show each dependency; starting the stack is the only remedy.
         found = [_STACK_DOWN, *(each for each in found if each.section != "dependencies")]
     found.sort(key=lambda each: (each.because is not None, each.state is not State.CRITICAL))
     unjudged = {name: each.why for name, each in judged.items() if isinstance(each, Unread)}
@@ -157,7 +196,7 @@ def examine(
 
 
 def _since(incidents: Iterable[Incident]) -> dict[str, str]:
-    """By key, those that are told together included."""
+    """By key, including the members of groups."""
     since = {}
     for incident in incidents:
         since[incident.alert.key] = incident.opened_at
@@ -199,7 +238,7 @@ def _found(
 
 
 def _came_first(cause: str, key: str, began: Mapping[str, str]) -> bool:
-    """What is seen for the first time may have begun at any time."""
+    """A finding without a known start may have begun at any time."""
     return key not in began or began.get(cause, "~") <= began[key]
 
 
@@ -209,7 +248,7 @@ def _command(section: str, name: str, page: str, settings: Settings) -> str:
     if section == "campaigns":
         return f"regworkers campaign status {name}"
     if section == "daemons":
-        return "make dev" if settings.environment == "local-dev" else "start dagster-daemon again"
+        return "make dev" if settings.environment == "local-dev" else "restart dagster-daemon"
     if section == "sensors":
         return f"Dagster UI, Automation, {name.rpartition(':')[2]}"
     if name.startswith("service-"):
@@ -218,7 +257,7 @@ def _command(section: str, name: str, page: str, settings: Settings) -> str:
 
 
 def _judged_rows(rows: Sequence[Row], found: Sequence[Found]) -> list[Row]:
-    """Each row with the worst that was found about it; what is about no row becomes one."""
+    """Each row with its worst finding; a finding about no row becomes a row."""
     by_place: dict[tuple[str, str], list[Found]] = {}
     for each in found:
         by_place.setdefault((each.section, each.name), []).append(each)

@@ -1,10 +1,13 @@
-"""The facts of each part of the system as rows, before anybody has judged them. Pure."""
+"""The snapshot as rows, one for each component: its state, since when, and what helps. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, TypeVar
 
+from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import (
     CampaignState,
     CertificateState,
@@ -19,12 +22,11 @@ from regworkers_core.domain.snapshot import (
     Unread,
 )
 from regworkers_core.operations.alerts.conditions.texts import duration
-from regworkers_core.operations.health.row import Row, State
-from regworkers_core.operations.health.status import way_out
+from regworkers_core.operations.health.dependency_status import way_out
 from regworkers_core.settings import Settings
 
 T = TypeVar("T")
-# In the order in which they are shown.
+# In display order.
 SECTIONS = {
     "dependencies": "Dependencies",
     "queues": "Queues",
@@ -43,9 +45,55 @@ STREAM = "demand-table"
 _OWN_JOB = "doctor"
 
 
+class State(StrEnum):
+    """From good to bad. NOTE is no reason for an alert; UNKNOWN is not configured; UNREAD could not be read."""
+
+    FINE = "fine"
+    NOTE = "note"
+    UNKNOWN = "unknown"
+    UNREAD = "unread"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+    @property
+    def is_finding(self) -> bool:
+        return self in (State.UNREAD, State.WARNING, State.CRITICAL)
+
+    def or_worse(self, other: State) -> State:
+        order = list(State)
+        return max(self, other, key=order.index)
+
+    @classmethod
+    def of(cls, severity: Severity) -> State:
+        return cls.CRITICAL if severity is Severity.CRITICAL else cls.WARNING
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`facts` are numbers and ids for programs; `since` is an ISO time, None: unknown."""
+
+    section: str
+    name: str
+    state: State
+    text: str
+    since: str | None = None
+    help: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "state": self.state.value,
+            "text": self.text,
+            "since": self.since,
+            "help": self.help or None,
+            **self.facts,
+        }
+
+
 def rows_of(snapshot: Snapshot, settings: Settings) -> list[Row]:
     prefix = settings.names.prefix
-    # Where nobody has said where Dagster is, nothing is wrong with it.
+    # Without a configured address nothing is wrong with Dagster.
     unread = State.UNREAD if settings.dagster.url else State.UNKNOWN
     return [
         *(_dependency(name, trouble, settings) for name, trouble in snapshot.dependencies.items()),
@@ -86,7 +134,7 @@ def _dependency(name: str, trouble: str | None, settings: Settings) -> Row:
 
 
 def _unread_queues(snapshot: Snapshot, settings: Settings, section: str) -> Iterable[Row]:
-    """Where some could be read and others could not."""
+    """Queues that could not be read while others could."""
     if not isinstance(snapshot.queues, Unread):
         for name, unread in snapshot.unread_queues.items():
             if name.endswith("-dlq") is (section == "deadLetterQueues"):
@@ -121,7 +169,7 @@ def _queue(queue: QueueState, prefix: str) -> Row:
 def _stream(stream: StreamState) -> Iterable[Row]:
     age = stream.iterator_age_seconds
     if age is None:
-        text = "age of the oldest unread record not known"
+        text = "age of the oldest unread record unknown"
     else:
         text = f"oldest unread record {duration(age)} old" if age else "all read"
     shards = f"{stream.shards} shard{'' if stream.shards == 1 else 's'}"
@@ -203,7 +251,7 @@ def _certificate(certificate: CertificateState) -> Row:
 
 def _daemons(scheduler: SchedulerState) -> Iterable[Row]:
     for name, beat in scheduler.daemons.items():
-        text = f"last heard of {beat}" if beat else "never heard of"
+        text = f"last heartbeat {beat}" if beat else "no heartbeat yet"
         yield Row("daemons", name, State.FINE, text, facts={"lastHeartbeatAt": beat})
 
 
@@ -221,7 +269,7 @@ def _sensors(scheduler: SchedulerState) -> Iterable[Row]:
 def _runs(scheduler: SchedulerState) -> Iterable[Row]:
     queued = scheduler.queued_runs
     yield Row("runs", "queued", State.FINE, f"{queued} queued", facts={"number": queued})
-    # A look that found something has failed, which is no trouble of its own.
+    # A doctor run that found something has failed, which is not a problem of its own.
     for run in (run for run in scheduler.failed_runs if run.job != _OWN_JOB):
         name = f"{run.job}/{run.partition}" if run.partition else run.job
         facts = {"runId": run.run_id, "job": run.job, "partition": run.partition or None}

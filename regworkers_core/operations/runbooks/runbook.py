@@ -1,0 +1,143 @@
+"""What every runbook has in common: its place in the catalogue, its report, and how it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar
+
+from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.domain.snapshot import Reading, Unread
+
+T = TypeVar("T")
+P = ParamSpec("P")
+Row = Mapping[str, Any]
+# Called with one line of progress at a time.
+OnLine = Callable[[str], None]
+
+
+def no_line(_line: str) -> None:
+    """The default of every `OnLine`."""
+
+
+def read_or_unread(read: Callable[P, T], *args: P.args, **more: P.kwargs) -> Reading[T]:
+    """The result of `read`, or Unread with the reason why it failed."""
+    try:
+        return read(*args, **more)
+    except (Failure, UsageError) as error:
+        return Unread(str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A problem with its numbers; `advice` is the command or the setting that helps."""
+
+    text: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunbookReport:
+    """`facts` are single numbers, `tables` lists of rows with the same keys; keys are camelCase, and neither holds a
+    fan's data. `changed` says in one line what was changed, empty: nothing. `next_step` is the command to run next.
+    """
+
+    name: str
+    summary: str
+    facts: Row = field(default_factory=dict)
+    tables: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    changed: str = ""
+    next_step: str = ""
+
+    @property
+    def fine(self) -> bool:
+        return not self.findings
+
+    @property
+    def page(self) -> str:
+        """The page with the details, below docs/."""
+        return f"runbooks/{self.name}.md"
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON document."""
+        return {
+            "runbook": self.name,
+            "fine": self.fine,
+            "summary": self.summary,
+            "facts": dict(self.facts),
+            "tables": {name: [dict(row) for row in rows] for name, rows in self.tables.items()},
+            "findings": [{"finding": each.text, "advice": each.advice} for each in self.findings],
+            "changed": self.changed,
+            "nextStep": self.next_step,
+            "page": self.page,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Runbook:
+    """`command` is what to run first; `changes` is what it may change with `--yes`, empty: it only reads."""
+
+    name: str
+    symptom: str
+    command: str
+    changes: str = ""
+
+    @property
+    def page(self) -> str:
+        return f"docs/runbooks/{self.name}.md"
+
+    def as_dict(self) -> dict[str, str]:
+        return {
+            "name": self.name,
+            "symptom": self.symptom,
+            "command": self.command,
+            "changes": self.changes,
+            "page": self.page,
+        }
+
+
+CATALOG: tuple[Runbook, ...] = (
+    Runbook(
+        "stream-lag",
+        "entries arrive late in the entry store; replication-queue grows",
+        "regworkers runbook stream-lag",
+    ),
+    Runbook(
+        "total-failure",
+        "tables, queues or the entry store are gone",
+        "regworkers runbook total-failure",
+        "provisions what is missing, queues and saves every entry again",
+    ),
+    Runbook(
+        "out-of-sync",
+        "entries are missing, outdated or superfluous in the entry store",
+        "regworkers runbook out-of-sync",
+        "queues and saves what differs",
+    ),
+    Runbook(
+        "selection-failures",
+        "a draw or the assignment of its codes does not continue",
+        "regworkers runbook selection-failures",
+        "resumes the markets that a retry helps",
+    ),
+    Runbook(
+        "campaign-configuration",
+        "a campaign is shown with wrong times, markets or status",
+        "regworkers runbook campaign-configuration",
+        "deletes from Redis the campaigns that differ from their source",
+    ),
+    Runbook("kafka", "Kafka does not accept events; analytics-queue grows", "regworkers runbook kafka"),
+    Runbook("time-outs", "calls time out, drains end as dependency_down", "regworkers runbook time-outs"),
+    Runbook(
+        "dead-letters",
+        "a dead-letter queue is not empty",
+        "regworkers dlq groups",
+        "its own commands redrive messages, or drop them",
+    ),
+    Runbook(
+        "certificates", "Kafka's client certificate expires soon or is refused", "regworkers certs check"
+    ),
+    Runbook("cost", "the bill grew", "regworkers runbook cost"),
+    Runbook("scheduler", "no run starts by itself", "regworkers doctor"),
+)
