@@ -40,6 +40,8 @@ WORDS = {
 _LETTER = re.compile(r"(?<!dead )\bletters?\b(?! (case|of the alphabet))")
 # Names in stored documents stay: a line that ends with this comment is left alone.
 _STORED = "# stored name"
+# Keys of alerts, wherever they are written.
+_KEYS = re.compile(r"\bmongo away\b")
 # Not rewritten yet; entries only leave this list.
 _NOT_YET = (
     "Makefile",
@@ -82,18 +84,7 @@ _NOT_YET = (
     "docs/maintenance.md",
     "docs/operating.md",
     "docs/replication.md",
-    "docs/runbooks/README.md",
-    "docs/runbooks/campaign-configuration.md",
-    "docs/runbooks/certificates.md",
-    "docs/runbooks/cost.md",
-    "docs/runbooks/dead-letters.md",
     "docs/runbooks/kafka.md",
-    "docs/runbooks/out-of-sync.md",
-    "docs/runbooks/scheduler.md",
-    "docs/runbooks/selection-failures.md",
-    "docs/runbooks/stream-lag.md",
-    "docs/runbooks/time-outs.md",
-    "docs/runbooks/total-failure.md",
     "docs/security.md",
     "docs/selection.md",
     "docs/verify-a-draw.md",
@@ -254,7 +245,7 @@ def findings(text: str) -> list[tuple[int, str, str]]:
     for number, line in enumerate(text.splitlines(), 1):
         if line.endswith(_STORED):
             continue
-        plain = " ".join(_SUBWORDS.findall(line)).lower()
+        plain = _KEYS.sub("", " ".join(_SUBWORDS.findall(line)).lower())
         found += [(number, match[1], WORDS[match[1]]) for match in _BANNED.finditer(plain)]
         found += [(number, match[0], "dead letter") for match in _LETTER.finditer(plain)]
     return found
