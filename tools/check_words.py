@@ -74,7 +74,6 @@ _NOT_YET = (
     "docs/campaigns.md",
     "docs/certificates.md",
     "docs/cli.md",
-    "docs/doctor.md",
     "docs/draw-rules.md",
     "docs/eligibility.md",
     "docs/erasure.md",

@@ -1,4 +1,4 @@
-"""`regworkers alerts`: what is open, who has taken it on, what is muted, and a look from outside of Dagster."""
+"""`regworkers alerts`: list, acknowledge and mute incidents, and evaluate the conditions from outside of Dagster."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ Key = Annotated[str, typer.Argument(metavar="KEY", help="as `regworkers alerts` 
 Pattern = Annotated[
     str, typer.Argument(metavar="KEY", help="a key, or the beginning of keys and a *: 'dead-letters:*'")
 ]
-Reason = Annotated[str, typer.Option("--reason", help="why, for those who find it so")]
-By = Annotated[str, typer.Option("--by", help="who does it", default_factory=operator)]
+Reason = Annotated[str, typer.Option("--reason", help="why, for other operators")]
+By = Annotated[str, typer.Option("--by", help="your name", default_factory=operator)]
 Duration = Annotated[str, typer.Option("--for", metavar="DURATION", help="30m, 2h or 3d; 14d at most")]
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
 _LONGEST_SECONDS = 14 * 86_400.0
@@ -41,7 +41,7 @@ _LONGEST_SECONDS = 14 * 86_400.0
 
 @contextmanager
 def _kept() -> Iterator[None]:
-    """Where incidents and mutes are asked for: who keeps them away is named, and what helps."""
+    """Names what keeps incidents and mutes from being read, and what helps."""
     try:
         yield
     except TransientFailure as failure:
@@ -60,7 +60,7 @@ def _away(why: str, so: str) -> UsageError:
 
 def register(app: typer.Typer) -> None:
     """Add `alerts` and `alerts list|show|ack|mute|unmute|evaluate`."""
-    group = typer.Typer(help="What is wrong now, and who knows.", invoke_without_command=True)
+    group = typer.Typer(help="List, acknowledge and mute incidents.", invoke_without_command=True)
     group.callback()(alerts)
     group.command("list")(list_command)
     group.command("show")(show)
@@ -72,21 +72,21 @@ def register(app: typer.Typer) -> None:
 
 
 def alerts(context: typer.Context, form: FormatOption = Format.TEXT) -> None:
-    """What is wrong now, and who knows. Alone it lists what is open."""
+    """List, acknowledge and mute incidents. Without a command: list what is open."""
     if context.invoked_subcommand is None:
         list_command(form)
 
 
 @_kept()
 def list_command(form: FormatOption = Format.TEXT) -> None:
-    """Open incidents and mutes. Exit code 1 when an incident is open."""
+    """List open incidents and mutes. Exits 1 if an incident is open."""
     runtime = _runtime()
     _answer(runtime, runtime.incidents.all_open(), form)
 
 
 @_kept()
 def show(key: Key, form: FormatOption = Format.TEXT) -> None:
-    """One incident, open or over: numbers, runbook, who was told what. Exit code 1 while it is open."""
+    """Show one incident: its numbers, runbook and notifications. Exits 1 while it is open."""
     runtime = _runtime()
     incident = runtime.incidents.find(key)
     if incident is None:
@@ -98,7 +98,7 @@ def show(key: Key, form: FormatOption = Format.TEXT) -> None:
 
 @_kept()
 def ack(key: Key, by: By, reason: Reason = "", form: FormatOption = Format.TEXT) -> None:
-    """You take it on: PagerDuty stops calling others, and Slack says who."""
+    """Acknowledge an incident: PagerDuty stops paging, and Slack names you."""
     runtime = _runtime()
     incident = runtime.incidents.find(key)
     if incident is None or not incident.open:
@@ -117,7 +117,7 @@ def ack(key: Key, by: By, reason: Reason = "", form: FormatOption = Format.TEXT)
 def mute(
     pattern: Pattern, duration: Duration, reason: Reason, by: By, form: FormatOption = Format.TEXT
 ) -> None:
-    """Nobody is told of it for a while. It opens and closes all the same; what is open at the end is told then."""
+    """Suppress notifications for a while. Incidents still open and close; those still open at the end are sent then."""
     seconds, runtime = _seconds(duration), _runtime()
     made = Mute(_pattern(pattern), by, iso(runtime.clock()), seconds, reason)
     with by_hand(runtime, "alerts mute", pattern, {"seconds": seconds, "reason": reason}, who=by) as result:
@@ -129,7 +129,7 @@ def mute(
 
 @_kept()
 def unmute(pattern: Pattern, by: By, form: FormatOption = Format.TEXT) -> None:
-    """End a mute; what it kept back is told now."""
+    """End a mute and send the notifications that it suppressed."""
     runtime = _runtime()
     with by_hand(runtime, "alerts unmute", pattern, who=by) as result:
         if not runtime.mutes.remove(pattern):
@@ -142,10 +142,10 @@ def unmute(pattern: Pattern, by: By, form: FormatOption = Format.TEXT) -> None:
 
 
 def evaluate_command(form: FormatOption = Format.TEXT) -> None:
-    """Look at the whole system, open and close incidents, tell who has to know: the sensor's work, from outside.
+    """Evaluate all conditions once, from outside of Dagster: open and close incidents, and notify.
 
-    For a cron: a daemon of Dagster that is dead sends no alert. Exit code 1 when an incident is open or something could
-    not be read, 2 when MongoDB does not answer.
+    For a cron job: a dead Dagster daemon sends no alert. Exits 1 if an incident is open or something could not be
+    read, 2 if MongoDB does not answer.
     """
     runtime = _runtime()
     found = evaluate(runtime, _look(runtime), by=OUTSIDE)
@@ -208,7 +208,7 @@ def _in_words(incidents: list[Incident], mutes: list[Mute], unknown: dict[str, s
         parts.append(f"what to do: {', '.join(pages)}; `regworkers alerts ack KEY` takes one on")
     else:
         parts.append("no incident is open")
-    # As they are: brackets in somebody's words are no markup.
+    # As plain text: brackets in a reason are no markup.
     parts += [Text(f"{each.pattern} is muted by {each.by} until {each.until}: {each.why}") for each in mutes]
     parts += [Text(f"{name} could not be read: {why}") for name, why in unknown.items()]
     return Group(*parts)

@@ -1,4 +1,4 @@
-"""`regworkers doctor`: everything at one look, on one screen."""
+"""`regworkers doctor`: the health of the whole system on one screen."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _MARKS = {
     State.WARNING: ("warn", "yellow"),
     State.CRITICAL: ("CRIT", "bold red"),
 }
-# A process needs more than a second to begin, and all of it shall be there within five.
+# A process needs more than a second to start, and the whole command must answer within five.
 _READ_SECONDS = 2.0
-# Of each section; the document has all of them.
+# Lines of each section on the screen; the JSON document has all of them.
 _MOST_LINES, _MOST_NAMES = 4, 8
 _MOST_FINDINGS = 8
 
@@ -42,10 +42,9 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor_command(form: FormatOption = Format.TEXT) -> None:
-    """Everything at one look: who answers, queues and dead letters, stream, leases, drains, campaigns, parity,
-    certificates, Dagster. What is wrong comes with since when, and with the command that helps.
+    """Show the health of the whole system. Each finding says since when it holds and which command helps.
 
-    Takes less than 5 s, whoever is away. Exit code 1 when something is wrong or could not be read.
+    Takes less than 5 s, even if dependencies do not answer. Exits 1 if something is wrong or could not be read.
     """
     runtime = Runtime(with_short_timeouts(load_settings()))
     with _waiting():
@@ -63,7 +62,7 @@ def doctor_command(form: FormatOption = Format.TEXT) -> None:
 
 
 def _leave_at_once() -> NoReturn:
-    """Drivers that still wait for who is away hold up the end of a process for a second and more."""
+    """Drivers that wait for an unavailable server delay the end of the process by a second and more."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(FINDING)
@@ -76,12 +75,12 @@ def _waiting() -> Iterator[None]:
     if not console.is_terminal:
         yield
         return
-    with console.status("looking at everything"):
+    with console.status("reading the system"):
         yield
 
 
 def screen(examination: Examination) -> RenderableType:
-    """What is fine is one line for each section."""
+    """Rows that are fine share one line per section."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -104,7 +103,7 @@ def _headline(examination: Examination) -> str:
 
 
 def _section(rows: Sequence[Row]) -> Iterator[tuple[State, str]]:
-    """What is wrong line by line, the rest together."""
+    """Findings line by line, the rest on one line."""
     wrong = [row for row in rows if row.state is not State.FINE]
     fine = [row for row in rows if row.state is State.FINE]
     lines = list(_together(wrong))
@@ -117,7 +116,7 @@ def _section(rows: Sequence[Row]) -> Iterator[tuple[State, str]]:
 
 
 def _together(rows: Iterable[Row]) -> Iterator[tuple[State, str]]:
-    """Those of whom the same is said share a line."""
+    """Rows with the same text share a line."""
     lines: dict[tuple[State, str, str], list[str]] = {}
     for row in rows:
         since = f", since {row.since}" if row.since and row.section != "drains" else ""
@@ -158,7 +157,7 @@ def _findings(found: Sequence[Found]) -> Iterator[Text]:
         mark, style = _MARKS[each.state]
         since = f" (since {each.since})" if each.since else ""
         because = f" (comes of {each.because})" if each.because else ""
-        # Without an overflow of their own, which would cut them where the terminal ends: it wraps them itself.
+        # Without an overflow setting, which would cut the text at the width of the terminal.
         yield Text(f"{mark} ", style).append(f"{each.summary}{since}{because}", "default")
         yield Text(f"     {each.help or each.runbook}", "dim")
     more = len(found) - _MOST_FINDINGS
