@@ -67,7 +67,6 @@ _NOT_YET = (
     "deploy/kubernetes/values.yaml",
     "deploy/proxy/oauth2-proxy.cfg",
     "deploy/terraform/variables.tf",
-    "docs/alerts.md",
     "docs/analytics.md",
     "docs/archive.md",
     "docs/aws.md",

@@ -29,7 +29,7 @@ def _two_steps(first: Severity, where: str, second: Severity) -> str:
 
 MONGO_DOWN = Condition(
     name="mongo-away",
-    fires="MongoDB, which keeps the incidents, does not answer at two looks; every channel is notified directly",
+    fires="MongoDB, which stores the incidents, does not answer at two evaluations; every channel is notified directly",
     severity=_SEVERITY.mongo_away.value,
     key="mongo",
     runbook="time-outs.md",
@@ -40,10 +40,11 @@ TABLE: tuple[Condition, ...] = (
     MONGO_DOWN,
     Condition(
         name=DEPENDENCY,
-        fires=f"a dependency does not answer at two looks, `patienceSeconds` ({_LIMITS.patience_seconds:.0f} s) apart",
+        fires="a dependency does not answer at two evaluations, `patienceSeconds` "
+        f"({_LIMITS.patience_seconds:.0f} s) apart",
         severity=f"{_SEVERITY.dependency_down}: DynamoDB, its streams, SQS, S3, MongoDB; "
-        f"{_SEVERITY.dependency_down_others} (`dependencyDownOthers`): the others, as long as nothing critical "
-        "comes of it",
+        f"{_SEVERITY.dependency_down_others} (`dependencyDownOthers`): the others, unless they have a "
+        "critical consequence",
         key="dependency",
         runbook="time-outs.md",
         several="dependencies do not answer",
@@ -52,10 +53,10 @@ TABLE: tuple[Condition, ...] = (
     ),
     Condition(
         name=BLIND,
-        fires="what a condition judges, all of it or one subject, could not be read for `blindSeconds` "
-        f"({duration(_LIMITS.blind_seconds)}); what one dependency keeps from being read is one incident",
-        severity="the highest of the conditions that are blind",
-        key="dependency, `clock`, or the condition where no dependency is at fault",
+        fires="the source of a condition, or of one of its subjects, could not be read for `blindSeconds` "
+        f"({duration(_LIMITS.blind_seconds)}); one incident for each dependency that fails",
+        severity="the highest of the affected conditions",
+        key="dependency, `clock`, or the condition if no dependency failed",
         runbook="time-outs.md",
         several="causes keep conditions from being judged",
         judge=dependencies.blind,
@@ -66,7 +67,7 @@ TABLE: tuple[Condition, ...] = (
         name="scheduler",
         fires="a daemon of Dagster is silent, a sensor that is switched on did not tick for `silentIntervals` "
         f"({_LIMITS.silent_intervals:g}) of its intervals and `silentSeconds` ({duration(_LIMITS.silent_seconds)}), a "
-        "schedule one interval and 60 s after it was due, or its last tick failed; at two looks",
+        "schedule one interval and 60 s after it was due, or its last tick failed; at two evaluations",
         severity=f"{_SEVERITY.scheduler}: daemons; {_SEVERITY.scheduler_ticks} (`schedulerTicks`): ticks",
         key="`daemons`, or the sensor or schedule",
         runbook="scheduler.md",
@@ -77,7 +78,7 @@ TABLE: tuple[Condition, ...] = (
     ),
     Condition(
         name="watcher",
-        fires="who looks from outside of Dagster finds that the sensor of alerts did not look for `silentSeconds` "
+        fires="an evaluation from outside of Dagster finds that the sensor did not evaluate for `silentSeconds` "
         f"({duration(_LIMITS.silent_seconds)})",
         severity=_SEVERITY.watcher.value,
         key="alerts_sensor",
@@ -109,8 +110,8 @@ TABLE: tuple[Condition, ...] = (
     ),
     Condition(
         name="batch-time",
-        fires=f"the p95 of a drain's batches is above `batchShare` ({_LIMITS.batch_share:.0%}) of the time that a "
-        "batch is its own",
+        fires=f"the p95 of a drain's batches is above `batchShare` ({_LIMITS.batch_share:.0%}) of the time that it "
+        "owns a batch",
         severity=_SEVERITY.batch_time.value,
         key="drain",
         runbook="time-outs.md",
@@ -145,7 +146,7 @@ TABLE: tuple[Condition, ...] = (
     ),
     Condition(
         name="dead-letters",
-        fires=f"more than `deadLetters` ({_LIMITS.dead_letters}) lie on a dead-letter queue",
+        fires=f"more than `deadLetters` ({_LIMITS.dead_letters}) messages are on a dead-letter queue",
         severity=_SEVERITY.dead_letters.value,
         key="dead-letter queue",
         runbook="dead-letters.md",
@@ -154,8 +155,8 @@ TABLE: tuple[Condition, ...] = (
     ),
     Condition(
         name="data-loss",
-        fires="of the time that the stream (24 h) or a queue keeps what is not read, less than `lossShareLeft` "
-        f"({_LIMITS.loss_share_left:.0%}) is left for the oldest; of the analytics queue "
+        fires="less of the retention of the stream (24 h) or a queue is left for the oldest item than `lossShareLeft` "
+        f"({_LIMITS.loss_share_left:.0%}); of the analytics queue "
         f"`analytics.warnDaysLeft` ({_ANALYTICS.warn_days_left:g} days)",
         severity=_two_steps(
             _SEVERITY.data_loss,
@@ -174,7 +175,7 @@ TABLE: tuple[Condition, ...] = (
         fires="the last run of a selection job failed, a day ago at most, for another reason than a config that is "
         "missing or wrong: "
         + ", ".join(f"`{job}`" for job in SELECTION_JOBS)
-        + "; of a draw a week ago at most, unless it was done since then, by whomever",
+        + "; of a draw a week ago at most, unless it was done since then",
         severity=_SEVERITY.selection_run.value,
         key="job, or `<job>/<campaignId>`",
         runbook="selection-failures.md",
@@ -183,8 +184,8 @@ TABLE: tuple[Condition, ...] = (
     ),
     Condition(
         name="campaign-stuck",
-        fires=f"a campaign is in PROCESSING for `stuckSeconds` ({duration(_LIMITS.stuck_seconds)}) and nobody holds "
-        "the lease of its draw, or it stands still; or codes for its winners are missing",
+        fires=f"a campaign is in PROCESSING for `stuckSeconds` ({duration(_LIMITS.stuck_seconds)}) and no run holds "
+        "the lease of its draw, or the lease is not renewed; or codes for its winners are missing",
         severity=_SEVERITY.campaign_stuck.value,
         key="campaignId",
         runbook="selection-failures.md",
@@ -206,7 +207,7 @@ TABLE: tuple[Condition, ...] = (
     ),
     Condition(
         name="messages-failed",
-        fires="a message to a fan raised an exception by itself and is not tried again",
+        fires="a message to a fan raised an exception and is not retried",
         severity=_SEVERITY.messages_failed.value,
         key="campaignId",
         runbook="selection-failures.md",
@@ -216,7 +217,7 @@ TABLE: tuple[Condition, ...] = (
     Condition(
         name=campaigns.INPUT_DIFFERS,
         fires="a file of a draw in the artefacts' bucket is not the one that the draw wrote, or is missing; the draw "
-        "has stopped; over when the step that found it goes through",
+        "has stopped; over when the step that found it succeeds",
         severity=_SEVERITY.draw_input_differs.value,
         key="campaignId",
         runbook="selection-failures.md",
@@ -240,7 +241,7 @@ TABLE: tuple[Condition, ...] = (
     Condition(
         name="certificates",
         fires=f"Kafka's client certificate ends in less than `certificates.warnDays` ({_CERTIFICATES.warn_days:g}), or "
-        "is out of order",
+        "cannot be used",
         severity=_two_steps(
             _SEVERITY.certificates,
             f"under `certificates.criticalDays` ({_CERTIFICATES.critical_days:g}), and when it cannot be used,",
@@ -248,7 +249,7 @@ TABLE: tuple[Condition, ...] = (
         ),
         key="`<environment>-ends`, `<environment>-trouble`",
         runbook="certificates.md",
-        several="certificates need somebody",
+        several="certificates need attention",
         judge=kept.certificates,
         timed=True,
     ),
