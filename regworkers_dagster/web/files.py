@@ -25,11 +25,13 @@ from regworkers_dagster.web.operators import Operators
 _PIECE_BYTES = 1024 * 1024
 _DOWNLOADS = "/downloads/"
 _FORM = """<h1>Hand in a file</h1>
-<p class="muted">A list of invites or codes, or references to strike, for a job that asks for an <code>upload</code>.
+<p class="muted">A list of invites or codes, or references to strike, for a job whose launchpad asks for
+a file.
 The file goes to a private place, which is emptied after a day. Dagster gets its name alone.</p>
 <form id="form"><p><input type="file" id="file" required> <button>Upload</button></p></form>
 <p id="state" role="status"></p>
-<div id="answer" hidden><p>Paste this name into the job's launchpad, as its <code>upload</code>:</p>
+<div id="answer" hidden><p>Paste this name into the job's launchpad, into its field
+<code>upload</code>, <code>key</code> or <code>strikes</code>:</p>
 <p><code id="name"></code> <button id="copy" type="button">Copy</button></p></div>
 <p class="muted">Signed in as %(who)s. At most %(most)d MiB.</p>
 <script nonce="%(nonce)s">
@@ -40,6 +42,11 @@ at("form").addEventListener("submit", (event) => {
   const button = at("form").querySelector("button");
   const request = new XMLHttpRequest();
   const says = (text) => { at("state").textContent = text; };
+  if (file.size > %(most)d * 1024 * 1024) {
+    at("answer").hidden = true;
+    says("The file is larger than %(most)d MiB: nothing was sent.");
+    return;
+  }
   request.open("PUT", "%(prefix)s/uploads/" + encodeURIComponent(file.name));
   request.setRequestHeader("Content-Type", "application/octet-stream");
   request.upload.addEventListener("progress", (sent) => {
@@ -48,7 +55,10 @@ at("form").addEventListener("submit", (event) => {
   request.addEventListener("loadend", () => {
     button.disabled = false;
     const done = request.status === 201;
-    says(done ? "" : request.responseText || "The connection broke: nothing was kept.");
+    const plain = (request.getResponseHeader("Content-Type") || "").startsWith("text/plain");
+    const failed = request.status ? "The server answered " + request.status + ": nothing was kept."
+      : "The connection broke: nothing was kept.";
+    says(done ? "" : (plain && request.responseText) || failed);
     at("answer").hidden = !done;
     if (done) at("name").textContent = JSON.parse(request.responseText).upload;
   });

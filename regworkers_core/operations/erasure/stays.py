@@ -91,13 +91,19 @@ def _stays(runtime: Runtime, facts: Facts, codes: int) -> Iterator[Stay]:
     yield Stay(
         "point-in-time recovery", "the whole entry", "35 days", "a backup: `regworkers erase replay` after it"
     )
-    yield Stay("backups of MongoDB", "the whole entry", "as its owner keeps them", "the same")
+    yield Stay(
+        "backups of MongoDB, its oplog and freed space",
+        "the whole entry",
+        "as its owner keeps them",
+        "MongoDB has no call that deletes it",
+    )
+    yield Stay("s3 downloads/", "entry id, ref, unit", "a day", "receipts and lists that jobs handed out")
     yield Stay(
         "older versions of S3 objects", "letters that named it", "as the bucket keeps them", "versioning"
     )
     yield Stay(
         "temporary folders",
-        "the whole entry",
+        "the whole entry; ref, unit in the cache of receipts",
         "the end of a judgement, or of its pod",
         "private, on no store",
     )

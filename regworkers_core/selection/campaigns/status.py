@@ -207,11 +207,13 @@ def _of_annulled(runtime: Runtime, record: DrawRecord) -> Iterator[Finding]:
         yield Finding(
             f"codes of the annulled draw that fans hold, for their issuer to block: {held}",
             f"regworkers codes status {campaign_id} --struck",
+            "block_struck_codes",
         )
     if any(runtime.outbox.open(market) for market in markets_of(record)):
         yield Finding(
             "messages of the annulled draw are not taken back: none is sent, and the annulment is to be run again",
             f"regworkers draw annul {campaign_id} --reason <text>",
+            "annul_draw",
         )
 
 

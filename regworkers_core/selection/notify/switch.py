@@ -105,6 +105,6 @@ def _of_market(runtime: Runtime, unit: Unit) -> dict[str, Any]:
 
 def _no_draw(campaign_id: str) -> UsageError:
     return UsageError(
-        f"campaign {campaign_id} has no draw and owes nobody a message yet: "
-        "`regworkers notifications pause --all` stops everything"
+        f"campaign {campaign_id} has no draw and owes no message yet; to stop all campaigns, run "
+        "`regworkers notifications pause --all`, or pause_notifications with `everything: true`"
     )

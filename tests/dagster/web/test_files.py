@@ -166,3 +166,13 @@ def test_settings_that_lack_an_address_are_a_line_and_no_trace(
     ):
         assert answer.status_code == 503 and "regworkers local up" in answer.text
     assert site.actions.rows[-1]["outcome"] == "failed"
+
+
+def test_the_form_sends_no_file_that_is_too_large_and_shows_no_page_of_a_proxy(
+    context: WorkspaceProcessContext,
+) -> None:
+    site = Site(context, operator_header="X-User", proxies=("10.0.0.7",))
+    form = site.client(address="10.0.0.7", x_user="ada").get("/uploads").text
+    assert form.index("file.size > 512 * 1024 * 1024") < form.index("request.send(file)")
+    assert 'startsWith("text/plain")' in form
+    assert all(f"<code>{field}</code>" in form for field in ("upload", "key", "strikes"))
