@@ -74,8 +74,7 @@ from regworkers_core.adapters.redis.campaign_store import CampaignStore
 from regworkers_core.adapters.redis.redis_cache import RedisCache, classify_redis, redis_client
 from regworkers_core.adapters.vault import Vault, classify_vault
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine.breaker import CircuitBreaker
-from regworkers_core.engine.dependency import SLOW_SECONDS, Classify, Dependency, RetryPolicy
+from regworkers_core.engine.dependency import SLOW_SECONDS, CircuitBreaker, Classify, Dependency, RetryPolicy
 from regworkers_core.settings import Settings, load_settings, stack_state
 
 

@@ -17,7 +17,7 @@ from regworkers_core.domain.reasons import Failure
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.engine.drain import OUTCOMES
 from regworkers_core.engine.percentiles import Percentiles
-from regworkers_core.replication.enqueue.peek import has_unread
+from regworkers_core.replication.enqueue.stream_probe import has_unread
 from regworkers_core.runtime import Runtime
 from regworkers_local.load import Loaded, Loader, LoadPlan
 

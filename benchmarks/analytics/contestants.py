@@ -18,8 +18,8 @@ from benchmarks.analytics.data import PER_MESSAGE, event, message
 from regworkers_core.analytics.drains import PUBLISH, publisher
 from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.drains.runner import drain_limits, run_drain
-from regworkers_core.engine.handling import Asked
-from regworkers_core.engine.ports import Received
+from regworkers_core.engine.handling import Requested
+from regworkers_core.engine.queue import Received
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 
@@ -141,7 +141,7 @@ class Drain:
         fill(self._runtime, first, messages)
         self._messages = messages
         handler = publisher(self._runtime)
-        handler.handle([Asked(handler.parse(event(first * PER_MESSAGE)), "warm-up", "warm-up")])
+        handler.handle([Requested(handler.parse(event(first * PER_MESSAGE)), "warm-up", "warm-up")])
 
     def run(self) -> float:
         limits = drain_limits(self._runtime.settings, PUBLISH, idle_seconds=0.0, max_seconds=3600)

@@ -10,7 +10,7 @@ from regworkers_core.domain.events import entry_replicated
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.order import Order
-from regworkers_core.engine.ports import Outgoing
+from regworkers_core.engine.queue import Outgoing
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings

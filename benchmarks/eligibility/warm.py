@@ -18,7 +18,7 @@ from regworkers_core.eligibility.check import Checker
 from regworkers_core.eligibility.facts import Facts
 from regworkers_core.eligibility.judge import judge
 from regworkers_core.eligibility.request import read_check
-from regworkers_core.engine.steps import no_step
+from regworkers_core.engine.stop import no_step
 from regworkers_local.state import StackState
 
 AIM_OWN_MICROSECONDS = 300

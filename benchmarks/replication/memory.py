@@ -19,21 +19,19 @@ from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.adapters.mongo.campaigns import Campaigns
 from regworkers_core.adapters.mongo.dead_letter_log import DeadLetterLog
 from regworkers_core.adapters.mongo.replica import Replica
-from regworkers_core.drains.runner import DrainSpec, drain_limits
-from regworkers_core.engine.collector import seldom_collecting
-from regworkers_core.engine.dead_letters import DeadLetterOffice
+from regworkers_core.drains.runner import DrainSpec, drain_limits, relaxed_gc
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.engine.drain import DrainReport, drain
 from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork
-from regworkers_core.engine.queue_source import QueueSource
+from regworkers_core.engine.queue import QueueSource
+from regworkers_core.engine.settling import DeadLetterPublisher
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import configure_logging
 from regworkers_core.replication.drains import ENQUEUE, SAVE
-from regworkers_core.replication.enqueue.source import StreamLimits, StreamSource
-from regworkers_core.replication.enqueue.work import EnqueueWork
-from regworkers_core.replication.save.saver import Saver
-from regworkers_core.replication.save.work import SaveHandler
+from regworkers_core.replication.enqueue.enqueue_work import EnqueueWork
+from regworkers_core.replication.enqueue.stream_source import StreamLimits, StreamSource
+from regworkers_core.replication.saver import Saver
 from regworkers_core.settings import Settings, load_settings
 
 SIZES = (50_000, 500_000)
@@ -69,7 +67,7 @@ def run(name: str, entries: int) -> Peak:
     """In this process."""
     settings = load_settings()
     before = peak_bytes()
-    with seldom_collecting():
+    with relaxed_gc():
         report = (_enqueue if name == "enqueue" else _save)(settings, entries)
     done = report.counts["sent"] + report.counts["applied"]
     if done != entries or not report.adds_up:
@@ -99,12 +97,12 @@ def _save(settings: Settings, entries: int) -> DrainReport:
         other,
         run_id="bench",
     )
-    office = DeadLetterOffice(queue, other, DeadLetterLog(collection, mongo), run_id="bench")
+    publisher = DeadLetterPublisher(queue, other, DeadLetterLog(collection, mongo), run_id="bench")
     source = QueueSource(
         queue, batch_messages=settings.save.batch_messages, wait_seconds=0, visibility_seconds=30
     )
     marks = Marks(FakeLeases(), "fake")
-    work = MessageWork("save", SaveHandler(saver), office, marks, max_attempts=3)
+    work = MessageWork("save", saver, publisher, marks, max_attempts=3)
     return _drain(settings, SAVE, source, work)
 
 

@@ -16,10 +16,8 @@ from regworkers_core.domain.reasons import Failure
 from regworkers_core.drains.runner import DrainSpec, Pace, queue_parts
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.message_work import MessageWork
-from regworkers_core.engine.ports import Received
-from regworkers_core.engine.queue_source import QueueSource
-from regworkers_core.engine.steps import OnStep, no_step
-from regworkers_core.engine.stop import StopSignal
+from regworkers_core.engine.queue import QueueSource, Received
+from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 

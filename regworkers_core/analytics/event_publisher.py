@@ -18,9 +18,8 @@ from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.reasons import Failure, LeftOver, TransientFailure
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.engine.dependency import Dependency
-from regworkers_core.engine.handling import Asked, Handled
-from regworkers_core.engine.sqs_event import answer_event
-from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.handling import Handled, Requested, answer_event
+from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, entries_passed, wants_entries
 from regworkers_core.observability.tracing import inject
 
@@ -62,7 +61,7 @@ class PublishHandler:
     def subject(self, item: Candidate) -> Subject:
         return item.subject
 
-    def handle(self, asked: Sequence[Asked[Candidate]]) -> Handled:
+    def handle(self, asked: Sequence[Requested[Candidate]]) -> Handled:
         """Raises TransientFailure while Kafka's breaker is open, UsageError for a topic that is missing."""
         handled = Handled()
         candidates: dict[str, Candidate] = {}

@@ -9,7 +9,7 @@ import typer
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication.backfill.flow import (
+from regworkers_core.replication.backfill import (
     BackfillProgress,
     backfill_status,
     pause_backfill,

@@ -12,8 +12,8 @@ from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
+from regworkers_core.engine.defects import remove_blown_fuse
 from regworkers_core.engine.drain import DrainReport
-from regworkers_core.engine.fuse import remove_blown
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.runtime import Runtime
@@ -72,7 +72,7 @@ def resume(
         raise UsageError(f"no drain is called {name}: {', '.join(spec.name for spec in DRAINS)}")
     runtime = Runtime.load()
     with by_hand(runtime, "drain resume", name) as result:
-        removed = remove_blown(runtime.leases, name)
+        removed = remove_blown_fuse(runtime.leases, name)
         result["removed"] = int(removed is not None)
         if removed is not None:
             result |= {"fingerprint": removed.fingerprint, "trippedAt": removed.tripped_at}

@@ -31,7 +31,7 @@ def recovery_command(
     they are. The scratch database is dropped at the end. Exit code 1 when it differs or would take too long.
     """
     # Late, for it brings DuckDB and pyarrow.
-    from regworkers_core.replication.drill.recovery_drill import recovery_drill
+    from regworkers_core.replication.recovery_drill import recovery_drill
 
     with progress("entries") as bar, StopSignal().on_signals() as stop:
         task = bar.add_task("drill", total=None)

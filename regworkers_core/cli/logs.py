@@ -9,11 +9,12 @@ from rich.console import Group
 from rich.text import Text
 
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
-from regworkers_core.cli.trace import entry_key, traced
+from regworkers_core.cli.trace import entry_key
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.logs.lines import LogLine, Sought
 from regworkers_core.operations.logs.lookup import Lines, look_up, span_seconds
+from regworkers_core.operations.trace import trace_hops
 from regworkers_core.runtime import Runtime
 
 _COLUMNS = ("at", "level", "worker", "event", "")
@@ -47,7 +48,7 @@ def logs_command(
     start = iso(runtime.clock() - span_seconds(since))
     sought = Sought(start, correlation_id)
     if entry:
-        found_way = traced(runtime, entry_key(campaign, entry))[0]
+        found_way = trace_hops(runtime, entry_key(campaign, entry))[0]
         sought = _of_entry(found_way, start, correlation_id, (campaign, entry))
     found = look_up(runtime, sought)
     document = {

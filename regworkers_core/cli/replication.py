@@ -12,7 +12,7 @@ from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer
 from regworkers_core.cli.trace import CampaignId, EntryId, entry_key
 from regworkers_core.cli.workers import WORKERS, invoke
-from regworkers_core.replication.replicate import replicate
+from regworkers_core.replication.reconcile.repair import replicate
 from regworkers_core.runtime import Runtime
 
 

@@ -92,7 +92,7 @@ def _review(
 def _drill(
     runtime: Runtime, stop: StopSignal, most: int | None, tell: Callable[[str], None]
 ) -> Callable[[], DrillResult]:
-    from regworkers_core.replication.drill.recovery_drill import recovery_drill
+    from regworkers_core.replication.recovery_drill import recovery_drill
 
     limit = most or runtime.settings.reviews.drill_max_entries
     return lambda: recovery_drill(

@@ -15,8 +15,8 @@ from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.eligibility.handler import respond
 from regworkers_core.replication.drains import saver
-from regworkers_core.replication.enqueue.work import invoke_enqueue
-from regworkers_core.replication.save.work import invoke_save
+from regworkers_core.replication.enqueue.enqueue_work import invoke_enqueue
+from regworkers_core.replication.saver import invoke_save
 from regworkers_core.runtime import Runtime
 
 Worker = Callable[[Runtime, Any], Any]

@@ -103,9 +103,9 @@ class DrainState:
 
 
 @dataclass(frozen=True, slots=True)
-class FuseState:
+class BlownFuse:
     """A drain that has stopped itself because one defect failed too many of its items: what failed (`reason`, and its
-    `fingerprint` among dead letters), when (ISO time), in which run.
+    `fingerprint` among dead letters), when (ISO time), in which run, of which version.
     """
 
     drain: str
@@ -113,6 +113,17 @@ class FuseState:
     reason: str
     tripped_at: str
     run_id: str
+    code_version: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        """As `worker-leases` stores it, under the name of the drain."""
+        return {
+            "fingerprint": self.fingerprint,
+            "reason": self.reason,
+            "trippedAt": self.tripped_at,
+            "codeVersion": self.code_version,
+            "runId": self.run_id,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,4 +234,4 @@ class Snapshot:
     scheduler: Reading[SchedulerState]
     parity: Reading[ParityState | None]
     unread_queues: Mapping[str, Unread] = field(default_factory=dict)
-    fuses: Reading[tuple[FuseState, ...]] = ()
+    fuses: Reading[tuple[BlownFuse, ...]] = ()

@@ -1,8 +1,8 @@
-"""Signs of life of drains: a row per running drain in `worker-leases`, however it was started.
+"""Heartbeats of drains: a row per running drain in `worker-leases`, however it was started.
 
 A thread of the drain's process moves the row's counter every few seconds and removes the row at the end. A row whose
-counter does not move while an observer watches belongs to a process that is gone: no clocks of two machines are
-compared. The row carries how long the drain runs and its limits, so that the next one can be started in time.
+counter does not move while an observer watches belongs to a process that is gone: the clocks of two machines are never
+compared. The row carries how long the drain has run, and its limits, so that the next one can be started in time.
 """
 
 from __future__ import annotations
@@ -24,10 +24,57 @@ from regworkers_core.observability.logs import describe
 
 # Well below the shortest time that an observer waits, so that a few beats may be late or lost.
 BEAT_SECONDS = 5.0
-# How long a drain that has ended waits for its row to be removed.
-_LAST_WORDS_SECONDS = 1.0
+# How long the end of a drain waits for the last write.
+LAST_WRITE_SECONDS = 1.0
 _SCOPE, _RUN = "DRAIN#", "RUN#"
 log = structlog.get_logger(__name__)
+
+
+class PeriodicWriter:
+    """As a context manager around a drain: calls `write` at once and every `every_seconds` in a thread of its own, and
+    `write_last` at the end. What they raise is logged once, as `warning`: it must not fail or delay the drain, so the
+    end blocks for at most `last_write_seconds`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        write: Callable[[], None],
+        write_last: Callable[[], None],
+        *,
+        every_seconds: float,
+        warning: str,
+        last_write_seconds: float = LAST_WRITE_SECONDS,
+    ) -> None:
+        self._write, self._write_last, self._every_seconds = write, write_last, every_seconds
+        self._warning, self._last_write_seconds = warning, last_write_seconds
+        self._failed = False
+        self._ended = threading.Event()
+        # A daemon: a server that hangs must not delay the end of the process.
+        self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name=name, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join(self._last_write_seconds)
+
+    def _run(self) -> None:
+        self._attempt(self._write)
+        while not self._ended.wait(self._every_seconds):
+            self._attempt(self._write)
+        self._attempt(self._write_last)
+
+    def _attempt(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except Exception as error:
+            if not self._failed:
+                self._failed = True
+                known = isinstance(error, Failure | UsageError)
+                log.warning(self._warning, error=str(error) if known else describe(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +95,14 @@ class Beat:
 
 
 def beats(table: LeaseTable, drain: str) -> list[Beat]:
-    """The rows of a drain's runs, those of dead processes among them. Raises TransientFailure, and UsageError
-    without the table.
+    """The rows of a drain's runs, including those of dead processes. Raises TransientFailure, and UsageError without
+    the table.
     """
     return [_beat(row) for row in table.rows(_SCOPE + drain)]
 
 
 def is_heartbeat(scope: str) -> bool:
-    """Whether rows of this partition key are heartbeats, and no leases."""
+    """Whether rows of this partition key are heartbeats, and not leases."""
     return scope.startswith(_SCOPE)
 
 
@@ -78,12 +125,8 @@ def _number(state: Mapping[str, str], name: str) -> float:
         return 0.0
 
 
-class Heartbeat:
-    """As a context manager around a drain: its row, moved by a thread of its own. A beat that fails is logged once
-    and costs the drain nothing; the next one is tried as if nothing had happened.
-
-    `started_at` is an ISO time, for people.
-    """
+class Heartbeat(PeriodicWriter):
+    """The heartbeat of one drain, as a context manager around it. `started_at` is an ISO time, for people."""
 
     def __init__(
         self,
@@ -97,6 +140,13 @@ class Heartbeat:
         beat_seconds: float = BEAT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(
+            f"{drain}-life",
+            self.beat,
+            self.remove,
+            every_seconds=beat_seconds,
+            warning="heartbeat not written",
+        )
         self._table, self._key, self._run_id = table, LeaseKey(_SCOPE + drain, _RUN + run_id), run_id
         self._state = {
             "startedAt": started_at,
@@ -104,56 +154,26 @@ class Heartbeat:
             "maxSeconds": str(max_seconds),
             "process": f"{socket.gethostname()}:{os.getpid()}",
         }
-        self._beat_seconds, self._clock, self._began = beat_seconds, clock, clock()
+        self._clock, self._began = clock, clock()
         self._seen: LeaseRow | None = None
         self._counter = 0
-        self._failed = False
-        self._ended = threading.Event()
-        # A daemon: a server that hangs must not hold up the end of the process.
-        self._thread = threading.Thread(
-            target=copy_context().run, args=(self._run,), name=f"{drain}-life", daemon=True
-        )
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join(_LAST_WORDS_SECONDS)
-
-    def _run(self) -> None:
-        self._quietly(self.beat)
-        while not self._ended.wait(self._beat_seconds):
-            self._quietly(self.beat)
-        self._quietly(self.remove)
 
     def beat(self) -> None:
-        """Move the counter; puts the row where there is none."""
+        """Move the counter; creates the row if there is none. Raises TransientFailure."""
         self._counter += 1
         state = {**self._state, "runningSeconds": f"{self._clock() - self._began:.1f}"}
         row = LeaseRow(self._key, owner=self._run_id, token=1, counter=self._counter, state=state)
         if self._table().swap(row, self._seen):
             self._seen = row
             return
-        # An observer removed it, or the answer of a write that was done got lost.
+        # An observer removed it, or the answer to a successful write was lost.
         self._seen = self._table().get(self._key)
         self._seen = row if self._table().swap(row, self._seen) else self._seen
 
     def remove(self) -> None:
-        """The drain ends: it must not be waited for."""
+        """The drain has ended, so nothing waits for its row to expire. Raises TransientFailure."""
         seen = self._seen
         if seen is not None and not self._table().remove(seen):
             now = self._table().get(self._key)
             if now is not None:
                 self._table().remove(now)
-
-    def _quietly(self, write: Callable[[], None]) -> None:
-        try:
-            write()
-        except Exception as error:
-            # Whatever it is: the drain has better things to do than to fail for its heartbeat.
-            if not self._failed:
-                self._failed = True
-                known = isinstance(error, Failure | UsageError)
-                log.warning("heartbeat not written", error=str(error) if known else describe(error))

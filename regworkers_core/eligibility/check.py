@@ -35,8 +35,8 @@ from regworkers_core.eligibility.request import read_check
 from regworkers_core.eligibility.rule import rule_set
 from regworkers_core.eligibility.subject import Problem
 from regworkers_core.eligibility.transfer import REFUSED, IdTaken, TakenBy, TooOld, Transfer, Transferred
-from regworkers_core.engine.ports import Outgoing, SendFailure
-from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.queue import Outgoing, SendFailure
+from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, describe, entries_passed
 from regworkers_core.observability.tracing import inject
 from regworkers_core.runtime import Runtime

@@ -1,22 +1,17 @@
-"""Calls that are waited for so long and no longer: what is late is missing.
-
-Threads of our own, because those of the standard library's pool are waited for when the process ends.
-"""
+"""Calls that are given up at a deadline: a fact that is late is missing."""
 
 from __future__ import annotations
 
-import contextvars
-import queue
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from regworkers_core.domain.eligibility import Missing
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
+from regworkers_core.engine.deadline import CallPool
 from regworkers_core.observability.logs import describe
 
 T = TypeVar("T")
@@ -31,26 +26,12 @@ class TimedCalls:
 
     def __init__(self, dependency: str, threads: int) -> None:
         self.dependency = dependency
-        self._most = threads
-        self._lock = threading.Lock()
-        self._started = 0
-        self._idle = 0
-        self._told: set[str] = set()
-        self._calls: queue.SimpleQueue[tuple[Future[Any], contextvars.Context, Callable[[], Any]]]
-        self._calls = queue.SimpleQueue()
+        self._pool = CallPool(dependency, threads)
+        self._reported: set[str] = set()
 
     def start(self, function: Callable[[], T]) -> Future[T]:
-        """Begin; the context (correlation, trace) is the caller's."""
-        future: Future[T] = Future()
-        with self._lock:
-            if self._idle:
-                self._idle -= 1
-            elif self._started < self._most:
-                self._started += 1
-                name = f"{self.dependency}-{self._started}"
-                threading.Thread(target=self._work, name=name, daemon=True).start()
-        self._calls.put((future, contextvars.copy_context(), function))
-        return future
+        """Begin, in the caller's context (correlation, trace). Does not block."""
+        return self._pool.submit(function)
 
     def result(self, future: Future[T], deadline: float) -> T | Missing:
         """What it gave by `deadline` (monotonic seconds), else Missing; never raises for a dependency."""
@@ -76,21 +57,8 @@ class TimedCalls:
             return self._missing(describe(error))
 
     def _missing(self, error: str) -> Missing:
-        """Of what waiting does not mend: told once, not with every check."""
-        if error not in self._told:
-            self._told.add(error)
+        """A failure that waiting does not repair: logged once, not with every check."""
+        if error not in self._reported:
+            self._reported.add(error)
             log.warning("a fact is missing", dependency=self.dependency, error=error)
         return Missing(self.dependency, error)
-
-    def _work(self) -> None:
-        while True:
-            future, context, function = self._calls.get()
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(context.run(function))
-                except BaseException as error:
-                    future.set_exception(error)
-            # What it held must not outlive it.
-            del future, context, function
-            with self._lock:
-                self._idle += 1

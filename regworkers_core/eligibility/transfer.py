@@ -43,7 +43,7 @@ from regworkers_core.eligibility.gather import TableReads
 from regworkers_core.eligibility.request import Check
 from regworkers_core.eligibility.standing import Item, Standing, identities_of, is_young
 from regworkers_core.eligibility.subject import Identity
-from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.stop import OnStep, no_step
 
 # Others may claim and let go while we look; then somebody else is at it.
 _ROUNDS = 4

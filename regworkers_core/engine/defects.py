@@ -1,33 +1,57 @@
-"""An unforeseen exception: whose it may be, how the item that causes it is found, and what is said of it.
+"""Defects: unforeseen exceptions. Which item causes one, its dead letter, and the fuse that ends a drain of too many.
 
-A batch that raises is halved until the one that raises is alone. All works are idempotent (writes are guarded, hints
-may come twice), so what was done before a half raised is done again without harm. `n` units of which `k` raise cost
-at most about `2 k log2 n` more calls.
+A batch that raises is halved until the item that raises is alone. All work is idempotent (writes are guarded, hints may
+come twice), so repeating what was done before a half raised does no harm. `n` items of which `k` raise cost at most
+about `2 k log2 n` further calls.
+
+A blown fuse is kept as a row of `worker-leases`. It binds the code that blew it: another version removes it and starts;
+`regworkers drain resume` removes it by hand.
 """
 
 from __future__ import annotations
 
+import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from regworkers_core.domain.dead_letter import fingerprint
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure, UsageError
-from regworkers_core.engine.fuse import FuseBlown
+from regworkers_core.domain.snapshot import BlownFuse
+from regworkers_core.engine.leases import LeaseKey, LeaseRow, LeaseTable
 
 U = TypeVar("U")
 R = TypeVar("R")
+_PRODUCT = Path(__file__).parents[1]
+
+# More than this many defects of one fingerprint among the last items are a bug, and not a few odd items.
+MOST_DEFECTS = 20
+WINDOW_ITEMS = 400
+FUSES = "FUSE#"
 
 
-class NotAtOnce(Exception):
-    """Wraps what was raised after something that others see, as a message to a fan: to look for the item would do that
-    again, once for each half.
+class NotRepeatable(Exception):
+    """Wraps an exception that came after something that others see, as a message to a fan. Searching for the item would
+    repeat that, once for each half.
     """
 
 
-# A dependency's, the operator's, the machine's and the deployment's: to look for the item would blame an innocent one.
-_NEVER_THE_ITEMS = (TransientFailure, UsageError, FuseBlown, NotAtOnce, MemoryError, OSError, ImportError)
-_PRODUCT = Path(__file__).parents[1]
+class FuseBlown(Exception):
+    """The drain must handle nothing more: what it holds goes back."""
+
+
+# Caused by a dependency, the operator, the machine or the deployment. A search would blame an innocent item.
+_NEVER_THE_ITEMS = (
+    TransientFailure,
+    UsageError,
+    FuseBlown,
+    NotRepeatable,
+    MemoryError,
+    OSError,
+    ImportError,
+)
 
 
 def may_be_the_items(error: Exception) -> bool:
@@ -36,17 +60,24 @@ def may_be_the_items(error: Exception) -> bool:
 
 
 def defect_of(error: Exception) -> PermanentFailure:
-    """The failure of the item that raised it: its own if the exception is one, else a DEFECT that names the type and
-    the place in the product, so that equal causes have one fingerprint. Never the exception's message, which may hold
-    a fan's data.
+    """The failure of the item that raised it: its own if the exception is one, else a DEFECT with the type and the
+    place in the product, so that equal causes have one fingerprint. Never the exception's message, which may hold a
+    fan's data.
     """
     if isinstance(error, PermanentFailure):
         return error
     return PermanentFailure(Reason.DEFECT, f"{type(error).__name__} at {_place(error)}")
 
 
+def unforeseen(error: Exception) -> PermanentFailure:
+    """`defect_of` an exception that an item may have caused. Raises any other again."""
+    if not may_be_the_items(error):
+        raise error
+    return defect_of(error)
+
+
 def _place(error: Exception) -> str:
-    """`folder/file.py:line` of the deepest frame in the product; of the deepest at all where none is."""
+    """`folder/file.py:line` of the deepest frame in the product; of the deepest frame at all where none is."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename).is_relative_to(_PRODUCT)]
     for frame in reversed(own or frames):
@@ -56,12 +87,10 @@ def _place(error: Exception) -> str:
     return "an unknown place"
 
 
-def in_parts(
-    units: Sequence[U], do: Callable[[Sequence[U]], R], alone: Callable[[U, Exception], R]
-) -> list[R]:
-    """`do` all units at once, or where that raises what may be an item's, in halves; results in the units' order.
+def bisect(units: Sequence[U], do: Callable[[Sequence[U]], R], alone: Callable[[U, Exception], R]) -> list[R]:
+    """`do` all units at once; if that raises what may be an item's, in halves. Results are in the units' order.
 
-    `alone` answers for a unit that raises by itself twice. What can be no item's is raised at once.
+    `alone` answers for a unit that raises by itself, twice. Raises what cannot be an item's at once.
     """
     try:
         return [do(units)]
@@ -70,10 +99,81 @@ def in_parts(
             raise
     if len(units) > 1:
         middle = len(units) // 2
-        return [*in_parts(units[:middle], do, alone), *in_parts(units[middle:], do, alone)]
+        return [*bisect(units[:middle], do, alone), *bisect(units[middle:], do, alone)]
     try:
         return [do(units)]
     except Exception as error:
         if not may_be_the_items(error):
             raise
         return [alone(units[0], error)]
+
+
+class Fuse:
+    """Counts how the items of one drain end; safe to share between threads.
+
+    Every defect is counted before its dead letter is sent, so at most `MOST_DEFECTS` of one cause are sent within a
+    window, however many batches run at once.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._items = 0
+        # The number of the item within the drain, and its fingerprint.
+        self._defects: deque[tuple[int, str]] = deque()
+        self.blown: PermanentFailure | None = None
+
+    def passed(self, items: int) -> None:
+        """Count `items` that ended in any other way."""
+        with self._lock:
+            self._items += items
+
+    def failed(self, failure: PermanentFailure) -> None:
+        """An item is about to end as a defect. Raises FuseBlown if that is one too many."""
+        cause = fingerprint(failure.reason, failure.error)
+        with self._lock:
+            self._items += 1
+            self._defects.append((self._items, cause))
+            while self._defects[0][0] <= self._items - WINDOW_ITEMS:
+                self._defects.popleft()
+            if sum(each == cause for _, each in self._defects) > MOST_DEFECTS:
+                self.blown = self.blown or failure
+            if self.blown is not None:
+                raise FuseBlown
+
+
+def fuse_message(drain: str, reason: str, tripped_at: str = "") -> str:
+    """What happened, and what to do."""
+    when = f" at {tripped_at}" if tripped_at else ""
+    return (
+        f"the fuse of the drain {drain} blew{when}: more than {MOST_DEFECTS} of its last {WINDOW_ITEMS} items failed "
+        f"with {reason}; deploy a version without that defect, or run `regworkers drain resume {drain}` to try this "
+        "one again"
+    )
+
+
+def blown_fuse(table: LeaseTable, drain: str) -> BlownFuse | None:
+    """The stored fuse of a drain, None if it is intact. Raises TransientFailure."""
+    row = table.get(_key(drain))
+    return None if row is None else _blown(drain, row)
+
+
+def store_blown_fuse(table: LeaseTable, blown: BlownFuse) -> None:
+    """Store it in place of an earlier one. Raises TransientFailure."""
+    key = _key(blown.drain)
+    seen = table.get(key)
+    table.swap(LeaseRow(key, counter=1 + (seen.counter if seen else 0), state=blown.as_dict()), seen)
+
+
+def remove_blown_fuse(table: LeaseTable, drain: str) -> BlownFuse | None:
+    """Returns the removed fuse; None if there was none or another process was faster. Raises TransientFailure."""
+    row = table.get(_key(drain))
+    return _blown(drain, row) if row is not None and table.remove(row) else None
+
+
+def _key(drain: str) -> LeaseKey:
+    return LeaseKey(FUSES + drain, "FUSE")
+
+
+def _blown(drain: str, row: LeaseRow) -> BlownFuse:
+    names = ("fingerprint", "reason", "trippedAt", "runId", "codeVersion")
+    return BlownFuse(drain, *(row.state.get(name, "") for name in names))

@@ -1,4 +1,4 @@
-"""How every call to a dependency is made: the one retry policy, behind the dependency's circuit breaker."""
+"""How every call to a dependency is made: one retry policy behind one circuit breaker; and rate limits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -15,18 +15,21 @@ import stamina
 import stamina.instrumentation
 import structlog
 
-from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.breaker import CircuitBreaker
+from regworkers_core.domain.reasons import DependencyDown, TransientFailure
 
 P = ParamSpec("P")
 T = TypeVar("T")
+U = TypeVar("U")
 log = structlog.get_logger(__name__)
-# What waits on purpose (a long poll) is given more.
+# Calls that wait on purpose (long polls) get a higher limit.
 SLOW_SECONDS = 2.0
-# Parts of batches that are refused in a row, over so long, before nothing at all is believed to get through. Where nine
-# in ten are refused, that many in a row come once in forty thousand times; a part is repeated for about twice the time.
+# Refused parts in a row, and for how long, before the breaker opens. Where nine in ten are refused, this many in a row
+# occur once in forty thousand times; a part is repeated for about twice this time.
 _REFUSED_IN_A_ROW = 100
 _REFUSED_SECONDS = 5.0
+# Attempts for one part of a batch. Where four in five are refused, 35 parts in a thousand are left after these. The
+# waits add up to about 11 s, which is less than the visibility time of a message.
+PART_ATTEMPTS = 15
 
 # The library's own retry log prints the exception, and a driver's exception may print a document.
 stamina.instrumentation.set_on_retry_hooks([])
@@ -46,17 +49,69 @@ class RetryPolicy:
         return uniform(0.0, min(self.last_cap_seconds, self.first_cap_seconds * 2 ** min(attempt - 1, 30)))
 
 
-# Maps a driver's exception to what it means; an exception that it does not know is returned as it is.
+class CircuitBreaker:
+    """Closed until `failures` calls in a row failed, then open for `reset_seconds`; after that one call probes.
+
+    Not a library's, because those hold a lock around the guarded call: threads would queue behind one slow call.
+    """
+
+    def __init__(
+        self, dependency: str, *, failures: int, reset_seconds: float, clock: Callable[[], float]
+    ) -> None:
+        self.dependency = dependency
+        self._limit = failures
+        self._reset_seconds = reset_seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failed_in_a_row = 0
+        self._retry_at: float | None = None
+        self._tripped = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are refused, or only a probe is let through."""
+        return self._retry_at is not None
+
+    def before_call(self) -> None:
+        """Raises DependencyDown while open. After the reset time it lets exactly one caller probe."""
+        with self._lock:
+            if self._retry_at is None:
+                return
+            now = self._clock()
+            if now < self._retry_at:
+                raise DependencyDown(self.dependency, "the circuit is open after repeated failures")
+            self._retry_at, self._tripped = now + self._reset_seconds, False
+
+    def succeeded(self) -> None:
+        with self._lock:
+            if not self._tripped:
+                self._failed_in_a_row, self._retry_at = 0, None
+
+    def failed(self) -> None:
+        with self._lock:
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row >= self._limit:
+                self._retry_at = self._clock() + self._reset_seconds
+
+    def trip(self) -> None:
+        """Open at once, for a caller that counts refusals itself. Calls succeed meanwhile as far as they can see, so
+        only a success after the reset time closes it.
+        """
+        with self._lock:
+            self._retry_at, self._tripped = self._clock() + self._reset_seconds, True
+
+
+# Maps a driver's exception to what it means; an unknown exception is returned as it is.
 Classify = Callable[[Exception], Exception]
 
 
 class Dependency:
     """One dependency, by name. `call` retries transient failures and trips the breaker when they persist.
 
-    `classify` turns the driver's exceptions into TransientFailure, PermanentFailure or ItemFailure. `calls`,
-    `seconds`, `retries` and `throttles` add up over its life: attempts, the time within them, those that repeated one,
-    and those that it refused because it was asked too much. An attempt above `slow_seconds` is logged.
-    `before_attempt` gets the name; what it raises ends the attempt as if the dependency had raised it.
+    `classify` turns the driver's exceptions into TransientFailure, PermanentFailure or ItemFailure. `calls`, `seconds`,
+    `retries` and `throttles` are totals: attempts, time within them, repeated attempts, and requests that the
+    dependency refused because of its load. An attempt above `slow_seconds` is logged. `before_attempt` gets the name;
+    an exception from it counts as the dependency's.
     """
 
     def __init__(
@@ -71,27 +126,23 @@ class Dependency:
         before_attempt: Callable[[str], None] | None = None,
     ) -> None:
         self.name = name
-        self._before_attempt = before_attempt
-        self._slow_seconds = slow_seconds
-        self._classify = classify
         self.policy = policy
-        self._clock = clock
         self.breaker = breaker or CircuitBreaker(name, failures=3, reset_seconds=15.0, clock=clock)
-        self.calls = 0
+        self._classify, self._clock = classify, clock
+        self._slow_seconds, self._before_attempt = slow_seconds, before_attempt
+        self.calls = self.retries = self.throttles = 0
         self.seconds = 0.0
-        self.retries = 0
-        self.throttles = 0
         self._parts = threading.Lock()
         self._refused_in_a_row = 0
         self._refused_since = 0.0
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return `function(*args, **kwargs)`, retried by the policy. The arguments are evaluated once, so a cursor is
-        no argument: `function` opens it.
+        """Return `function(*args, **kwargs)`, retried by the policy. Blocks for the attempts and the waits between.
 
         Raises DependencyDown at once while the breaker is open, TransientFailure when the policy is used up, and
-        whatever else `classify` makes of the driver's exception. A wait that the dependency asks for is kept, but one
-        above the policy's cap is not waited for: the call ends.
+        whatever else `classify` makes of the driver's exception. If the dependency asks for a longer wait, that is
+        kept; above the policy's cap the call ends instead. Arguments are evaluated once, so a cursor cannot be one:
+        `function` opens it.
         """
         return self._guarded(partial(function, *args, **kwargs), retry=True, within_seconds=None)
 
@@ -112,50 +163,29 @@ class Dependency:
         first: TransientFailure | None = None
         try:
             try:
-                # Outside of the retry library, which costs ten times as much as the rest of a call that goes well.
-                result = self._once(function)
+                # Outside the retry library, which costs ten times as much as the rest of a successful call.
+                result = self._attempt(function)
             except TransientFailure as failure:
                 if not retry:
                     raise
                 first = failure
             if first is not None:
-                result = self._again(function, first, began, last_start)
+                result = self._retried(function, first, began, last_start)
         except TransientFailure:
             self.breaker.failed()
             raise
         except Exception:
-            # The dependency answered; what it said is the caller's business.
+            # The dependency answered; its answer is the caller's business.
             self.breaker.succeeded()
             raise
         self.breaker.succeeded()
         return result
 
-    def note_parts(self, *, served: int, throttled: int) -> None:
-        """Of the parts of a batch that it answered: how many it did, and for how many it was asked too much.
-
-        Single refusals are what the caller repeats. The breaker opens once nothing gets through any more.
-        """
-        if not throttled and not self._refused_in_a_row:
-            return
-        with self._parts:
-            self.throttles += throttled
-            if served or not throttled:
-                self._refused_in_a_row = 0
-                return
-            if not self._refused_in_a_row:
-                self._refused_since = self._clock()
-            self._refused_in_a_row += throttled
-            refused_seconds = self._clock() - self._refused_since
-            if self._refused_in_a_row < _REFUSED_IN_A_ROW or refused_seconds < _REFUSED_SECONDS:
-                return
-            self._refused_in_a_row = 0
-        self.breaker.trip()
-
-    def _again(
+    def _retried(
         self, function: Callable[[], T], first: TransientFailure, began: float, last_start: float
     ) -> T:
         """The attempts that the policy leaves after one that began at `began` (monotonic seconds) and failed with
-        `first`. It is the first attempt of the retry library too, so that count, time and waits include it.
+        `first`. The retry library sees that one as its first attempt, so count, time and waits include it.
         """
         failures = 0
         made: TransientFailure | None = first
@@ -179,10 +209,10 @@ class Dependency:
                     failure, made = made, None
                     raise failure
                 self.retries += 1
-                result = self._once(function)
+                result = self._attempt(function)
         return result
 
-    def _once(self, function: Callable[[], T]) -> T:
+    def _attempt(self, function: Callable[[], T]) -> T:
         self.calls += 1
         began = time.perf_counter()
         try:
@@ -201,3 +231,87 @@ class Dependency:
             self.seconds += seconds
             if seconds >= self._slow_seconds:
                 log.warning("slow call", dependency=self.name, durationMs=round(seconds * 1000))
+
+    def note_parts(self, *, served: int, throttled: int) -> None:
+        """Count the parts of an answered batch: how many were done, how many were refused because of load.
+
+        The caller repeats single refusals. The breaker opens once no part gets through any more.
+        """
+        if not throttled and not self._refused_in_a_row:
+            return
+        with self._parts:
+            self.throttles += throttled
+            if served or not throttled:
+                self._refused_in_a_row = 0
+                return
+            if not self._refused_in_a_row:
+                self._refused_since = self._clock()
+            self._refused_in_a_row += throttled
+            refused_seconds = self._clock() - self._refused_since
+            if self._refused_in_a_row < _REFUSED_IN_A_ROW or refused_seconds < _REFUSED_SECONDS:
+                return
+            self._refused_in_a_row = 0
+        self.breaker.trip()
+
+
+def retry_parts(
+    pending: Sequence[U],
+    send: Callable[[Sequence[U]], Sequence[U]],
+    policy: RetryPolicy,
+    sleep: Callable[[float], object],
+    *,
+    whole: bool = False,
+    end: float = math.inf,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Sequence[U]:
+    """`send` the parts of a batch, and again with backoff those that it returns as not done; return what is left.
+
+    A loaded dependency answers a batch call and refuses some of its parts. Repeating the whole batch would load it
+    further. Each part gets at most PART_ATTEMPTS; with `whole`, where the parts are useless without each other, only
+    attempts that got nothing done count. No wait goes beyond `end`. Raises what `send` raises.
+    """
+    attempt = 0
+    while pending:
+        left = send(pending)
+        attempt = 0 if whole and len(left) < len(pending) else attempt + 1
+        pending = left
+        if not left or attempt >= PART_ATTEMPTS:
+            break
+        wait = policy.backoff(max(1, attempt))
+        if monotonic() + wait > end:
+            break
+        sleep(wait)
+    return pending
+
+
+class TokenBucket:
+    """A rate limit shared by threads: `per_second` on average, up to `burst` (default: one second's worth) at once.
+
+    A request above the burst passes after waiting for its share; those behind it wait longer.
+    """
+
+    def __init__(
+        self,
+        per_second: float,
+        *,
+        burst: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        if per_second <= 0:
+            raise ValueError(f"a rate must be above 0, got {per_second}")
+        self._per_second = per_second
+        self._burst = max(1.0, per_second) if burst is None else burst
+        self._clock, self._sleep = clock, sleep
+        self._lock = threading.Lock()
+        self._tokens, self._counted_at = self._burst, clock()
+
+    def take(self, amount: float) -> bool:
+        """Block until `amount` may pass; False when `sleep` was interrupted (`StopSignal.wait` returns True)."""
+        with self._lock:
+            now = self._clock()
+            self._tokens = min(self._burst, self._tokens + (now - self._counted_at) * self._per_second)
+            self._counted_at = now
+            self._tokens -= amount
+            seconds = -self._tokens / self._per_second
+        return seconds <= 0 or not self._sleep(seconds)

@@ -1,8 +1,8 @@
 """The drain: take work from a source until it has been idle for a while, a time limit or a stop signal.
 
-Order of a batch: receive, decode, write, confirm, acknowledge. A source hands out deliveries, the work
-turns a batch of them into a settlement, and only what the settlement calls done is acknowledged. At most
-`concurrency + prefetch` batches exist at any time, so memory is bounded whatever the backlog.
+Order of a batch: receive, decode, write, confirm, acknowledge. A source hands out deliveries, the work turns a batch of
+them into a settlement, and only what the settlement calls done is acknowledged. At most `concurrency + prefetch`
+batches exist at any time, so memory is bounded whatever the backlog.
 """
 
 from __future__ import annotations
@@ -21,20 +21,32 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
-from regworkers_core.engine.defects import in_parts
-from regworkers_core.engine.fuse import blown_in_words
+from regworkers_core.engine.defects import bisect, fuse_message
 from regworkers_core.engine.percentiles import Percentiles
 from regworkers_core.engine.stop import StopSignal
 
 D = TypeVar("D")
 log = structlog.get_logger(__name__)
+# How long a batch whose work raised stays hidden, and how many of them end the drain: every receive counts on the
+# queue, so the run must fail instead of looping silently.
+DEFECT_PAUSE_SECONDS = 30.0
+_MAX_DEFECTS = 5
+# What an item can end as. `applied`: written; `unchanged`: already stored; `stale`: a newer state is stored; `gone`:
+# removed meanwhile; `resurrected`: live behind a newer tombstone; `dropped`: filtered or coalesced; `dead_lettered`:
+# permanent; `resent`: continues alone; `returned`: kept for later.
+OUTCOMES = (
+    "applied", "removed", "unchanged", "stale", "gone", "resurrected",
+    "sent", "dropped", "dead_lettered", "resent", "returned",
+)  # fmt: skip
 
 
 class Source(Protocol[D]):
-    """Where work comes from. Called from the drain's threads, so implementations lock what they share."""
+    """Where work comes from. The drain's threads call it, so implementations lock what they share. Every method may
+    block for a call to a service and raises TransientFailure if that fails.
+    """
 
     def receive(self) -> list[D]:
-        """The next batch; empty after a bounded wait when there is none. Raises TransientFailure."""
+        """The next batch; empty after a bounded wait when there is none."""
         ...
 
     def acknowledge(self, done: Sequence[D]) -> None:
@@ -42,7 +54,7 @@ class Source(Protocol[D]):
         ...
 
     def give_back(self, again: Sequence[tuple[D, float]]) -> None:
-        """Not done: hand each out again, to anyone, after so many seconds."""
+        """Not done: hand each out again, to any consumer, after its seconds."""
         ...
 
     def heartbeat(self) -> None:
@@ -50,7 +62,7 @@ class Source(Protocol[D]):
         ...
 
     def may_idle(self) -> bool:
-        """Whether an empty receive means that there is no work (and not that others hold the leases)."""
+        """Whether an empty receive means that there is no work, and not that others hold the leases."""
         ...
 
     def close(self) -> None:
@@ -58,17 +70,17 @@ class Source(Protocol[D]):
         ...
 
     def counts(self) -> Counter[str]:
-        """Counters of the source's own, added to the report (records lost to trimming, say)."""
+        """Counters of the source itself for the report, such as records lost to trimming. Does not block."""
         ...
 
 
 @dataclass(slots=True)
 class Settlement(Generic[D]):
-    """What became of a batch. Every delivery is in `done` or in `again` (with seconds to wait), once.
+    """How a batch ended. Every delivery is in `done` or in `again` (with seconds to wait), once.
 
-    `counts` are of items and add up: `received` = the sum of `OUTCOMES`. `lags` are seconds. `blown` is what blew the
-    fuse of the work: the drain ends. `failed` names deliveries in `done` of which something did not go well. `defects`
-    are exceptions of items that cannot become dead letters: several of them end the drain.
+    `counts` are of items and add up: `received` = the sum of `OUTCOMES`. `lags` are seconds. `blown` is the defect that
+    blew the fuse: the drain ends. `failed` names deliveries in `done` of which some part failed. `defects` are
+    exceptions of items that cannot become dead letters: several of them end the drain.
     """
 
     done: list[D] = field(default_factory=list)
@@ -80,7 +92,7 @@ class Settlement(Generic[D]):
     defects: list[Exception] = field(default_factory=list)
 
     def add(self, other: Settlement[D]) -> None:
-        """Of other deliveries of the same batch."""
+        """Add the settlement of other deliveries of the same batch."""
         self.done.extend(other.done)
         self.again.extend(other.again)
         self.counts.update(other.counts)
@@ -90,47 +102,36 @@ class Settlement(Generic[D]):
         self.defects.extend(other.defects)
 
 
-# What an item can end as. `applied`: written; `unchanged`: nothing to do, proven; `stale`: a newer state is
-# stored; `gone`: removed meanwhile; `resurrected`: live behind a newer tombstone; `dropped`: filtered or
-# coalesced; `dead_lettered`: permanent; `resent`: goes on alone; `returned`: kept for later.
-OUTCOMES = (
-    "applied", "removed", "unchanged", "stale", "gone", "resurrected",
-    "sent", "dropped", "dead_lettered", "resent", "returned",
-)  # fmt: skip
-
+# Settles a batch. What it raises gives deliveries back (see `drain`).
 Work = Callable[[Sequence[D]], Settlement[D]]
-# A batch that nobody could settle stays hidden for so long, and so many of them end the drain: every
-# receive counts on the queue, and whoever is on call must see a failed run, not a green one that went in circles.
-DEFECT_PAUSE_SECONDS = 30.0
-_MAX_DEFECTS = 5
-# Returns the name of a dependency that is away, or None.
+# Returns the name of a dependency that is unavailable, or None.
 Health = Callable[[], str | None]
-# Gets the counts of a batch that was settled, and the seconds from its receive to its acknowledgement.
+# Gets the counts of a settled batch, and the seconds from its receive to its acknowledgement.
 OnBatch = Callable[[Mapping[str, int], float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class DrainLimits:
-    """`idle_seconds` without work or `max_seconds` in all end the drain."""
+    """`idle_seconds` without work or `max_seconds` in total end the drain."""
 
     idle_seconds: float = 10.0
     max_seconds: float = 120.0
     concurrency: int = 4
     prefetch: int = 1
     heartbeat_seconds: float = 3.0
-    # How long a source that failed is left alone before the next receive.
+    # The pause between a failed receive and the next one.
     pause_seconds: float = 0.5
-    # A drain without a successful receive in its last seconds, this many, has failed, however it ends.
+    # A drain without a successful receive for this long at its end has failed, however it ends.
     blind_seconds: float = 120.0
 
 
 @dataclass(slots=True)
 class DrainReport:
-    """Numbers of one drain; `ended` is idle, time_limit, stopped, dependency_down or fuse_blown. `began` is False when
-    a dependency was away at the start already, so that nothing was even tried.
+    """Numbers of one drain. `ended` is idle, time_limit, stopped, dependency_down or fuse_blown. `began` is False when
+    a dependency was unavailable at the start, so that nothing was received.
 
-    `blind` says of a drain whose last receives all failed which dependency did not answer; `blown` is the defect that
-    blew its fuse.
+    `blind` names the dependency that did not answer, if the last receives all failed; `blown` is the defect that blew
+    the fuse.
     """
 
     name: str
@@ -146,21 +147,21 @@ class DrainReport:
 
     @property
     def failure(self) -> str | None:
-        """Why its run has failed, whatever it did; None for one that is fine, also if a dependency ended it."""
+        """Why the run has failed; None if it has not, also if a dependency ended it."""
         if self.blown is not None:
-            return blown_in_words(self.name, str(self.blown))
+            return fuse_message(self.name, str(self.blown))
         if self.blind is not None:
             return f"{self.blind} did not answer: no receive was successful any more before the drain ended"
         return None
 
     @property
     def went_wrong(self) -> bool:
-        """Whether it failed or a dependency ended it, whatever became of the items."""
+        """Whether it failed or a dependency ended it, whatever happened to the items."""
         return self.ended == "dependency_down" or self.failure is not None
 
     @property
     def adds_up(self) -> bool:
-        """Every received item has exactly one outcome, every delivery is acknowledged or returned."""
+        """Whether every received item has one outcome, and every delivery was acknowledged or returned."""
         settled = self.deliveries["acknowledged"] + self.deliveries["returned"]
         return (
             self.counts["received"] == sum(self.counts[outcome] for outcome in OUTCOMES)
@@ -168,7 +169,7 @@ class DrainReport:
         )
 
     def as_dict(self) -> dict[str, object]:
-        """JSON shape: counts of items and deliveries, lag percentiles and duration in seconds."""
+        """As JSON: counts of items and deliveries, lag percentiles and duration in seconds."""
         return {
             "drain": self.name,
             "ended": self.ended,
@@ -195,183 +196,172 @@ def drain(
     on_progress: Callable[[DrainReport], None] | None = None,
     on_batch: OnBatch | None = None,
 ) -> DrainReport:
-    """Run one drain to its end and report.
+    """Run one drain to its end and report. Blocks for at most `limits.max_seconds` and what is in flight then.
 
-    `probe` asks the dependencies before the first receive; `down` names one whose breaker opened. A batch that
-    `work` raises for instead of settling it is halved until the delivery that it raises for is alone. That one is given
-    back as a defect; several of them end the drain with the last one. What no delivery can have caused (MemoryError,
-    OSError, ImportError) gives the whole batch back, and a UsageError (access refused, a table that is gone) ends the
-    drain at once.
+    `probe` asks the dependencies before the first receive; `down` names one whose breaker opened. If `work` raises, the
+    batch is halved until the delivery that it raises for is alone; that one is given back as a defect. Several defects
+    end the drain with the last one. An exception that no delivery can have caused (MemoryError, OSError, ImportError)
+    gives the whole batch back. A UsageError (access refused, a table that is missing) ends the drain at once.
     """
-    return _Drain(name, source, work, limits, down, stop, clock, on_progress, on_batch).run(probe)
+    return _Drain(DrainReport(name), source, work, limits, down, stop, clock, on_progress, on_batch).run(
+        probe
+    )
 
 
-def _name(delivery: object) -> str:
-    """What it is called where it comes from: the id of a message, the sequence number of a stream record."""
-    return str(getattr(delivery, "message_id", "") or getattr(delivery, "sequence", ""))
-
-
+@dataclass(slots=True, eq=False)
 class _Drain(Generic[D]):
-    def __init__(
-        self,
-        name: str,
-        source: Source[D],
-        work: Work[D],
-        limits: DrainLimits,
-        down: Health,
-        stop: StopSignal,
-        clock: Callable[[], float],
-        on_progress: Callable[[DrainReport], None] | None,
-        on_batch: OnBatch | None,
-    ) -> None:
-        self._source, self._work, self._limits = source, work, limits
-        self._down, self._stop, self._clock = down, stop, clock
-        self._on_progress, self._on_batch = on_progress, on_batch
-        self._report = DrainReport(name)
-        self._defects: list[Exception] = []
-        # When (by the clock) a receive was last successful, or there was no room for one; and what failed since.
-        self._saw_at = 0.0
-        self._unseen: TransientFailure | None = None
-        self._flying: set[Future[tuple[Settlement[D], float]]] = set()
+    report: DrainReport
+    source: Source[D]
+    work: Work[D]
+    limits: DrainLimits
+    down: Health
+    stop: StopSignal
+    clock: Callable[[], float]
+    on_progress: Callable[[DrainReport], None] | None
+    on_batch: OnBatch | None
+    defects: list[Exception] = field(default_factory=list)
+    # When (by the clock) a receive last succeeded, or there was no room for one; and what has failed since.
+    saw_at: float = 0.0
+    unseen: TransientFailure | None = None
+    flying: set[Future[tuple[Settlement[D], float]]] = field(default_factory=set)
 
     def run(self, probe: Health) -> DrainReport:
-        started = self._clock()
-        report = self._report
-        away = probe()
-        if away is not None:
-            report.ended, report.dependency = "dependency_down", away
+        started = self.clock()
+        report = self.report
+        unavailable = probe()
+        if unavailable is not None:
+            report.ended, report.dependency = "dependency_down", unavailable
             return self._finished(started)
         report.began = True
-        self._saw_at = started - self._limits.blind_seconds
+        self.saw_at = started - self.limits.blind_seconds
         quit_beating = threading.Event()
         beat = threading.Thread(
             target=copy_context().run, args=(self._beat, quit_beating), name=f"{report.name}-heartbeat"
         )
         beat.daemon = True
         beat.start()
-        pool = ThreadPoolExecutor(self._limits.concurrency, thread_name_prefix=report.name)
+        pool = ThreadPoolExecutor(self.limits.concurrency, thread_name_prefix=report.name)
         try:
             report.ended = self._loop(pool, started)
         finally:
-            # Also on the way out of an exception: what is in flight is finished and settled first.
+            # Also after an exception: what is in flight is finished and settled first.
             try:
                 self._collect(until_empty=True)
             finally:
                 pool.shutdown(wait=True)
                 quit_beating.set()
                 beat.join()
-                self._close()
-                self._finished(started)
+                try:
+                    self.source.close()
+                except TransientFailure as failure:
+                    log.warning("close failed", dependency=failure.dependency, error=failure.error)
+                finally:
+                    self._finished(started)
         return report
 
     def _finished(self, started: float) -> DrainReport:
-        now = self._clock()
-        self._report.seconds = now - started
-        if self._unseen is not None and now - self._saw_at >= self._limits.blind_seconds:
-            self._report.blind = self._unseen.dependency
-        self._report.counts.update(self._source.counts())
-        return self._report
+        now = self.clock()
+        self.report.seconds = now - started
+        if self.unseen is not None and now - self.saw_at >= self.limits.blind_seconds:
+            self.report.blind = self.unseen.dependency
+        self.report.counts.update(self.source.counts())
+        return self.report
 
     def _loop(self, pool: ThreadPoolExecutor, started: float) -> str:
-        limits, report = self._limits, self._report
+        limits, report = self.limits, self.report
         idle_since: float | None = None
         while True:
             self._collect(until_empty=False)
             self._raise_defects()
-            if self._stop.is_set:
+            if self.stop.is_set:
                 return "stopped"
-            if self._clock() - started >= limits.max_seconds:
+            if self.clock() - started >= limits.max_seconds:
                 return "time_limit"
-            report.dependency = self._down()
+            report.dependency = self.down()
             if report.dependency is not None:
                 return "dependency_down"
             if report.blown is not None:
                 return "fuse_blown"
-            if len(self._flying) >= limits.concurrency + limits.prefetch:
-                wait(self._flying, timeout=0.5, return_when=FIRST_COMPLETED)
-                self._saw_at = self._clock()
+            if len(self.flying) >= limits.concurrency + limits.prefetch:
+                wait(self.flying, timeout=0.5, return_when=FIRST_COMPLETED)
+                self.saw_at = self.clock()
                 continue
             try:
-                batch = self._source.receive()
+                batch = self.source.receive()
             except TransientFailure as failure:
                 log.warning("receive failed", dependency=failure.dependency, error=failure.error)
-                self._unseen = failure
-                self._stop.wait(limits.pause_seconds)
+                self.unseen = failure
+                self.stop.wait(limits.pause_seconds)
                 continue
-            self._saw_at, self._unseen = self._clock(), None
+            self.saw_at, self.unseen = self.clock(), None
             if batch:
                 idle_since = None
                 report.deliveries["received"] += len(batch)
-                # With the caller's context: log lines of a worker thread carry its identifiers, too.
-                self._flying.add(pool.submit(copy_context().run, self._process, batch, self._clock()))
-            elif self._flying or not self._source.may_idle():
+                # In the caller's context: log lines of a worker thread carry its identifiers, too.
+                self.flying.add(pool.submit(copy_context().run, self._process, batch, self.clock()))
+            elif self.flying or not self.source.may_idle():
                 idle_since = None
             else:
-                idle_since = self._clock() if idle_since is None else idle_since
-                if self._clock() - idle_since >= limits.idle_seconds:
+                idle_since = self.clock() if idle_since is None else idle_since
+                if self.clock() - idle_since >= limits.idle_seconds:
                     return "idle"
 
     def _collect(self, *, until_empty: bool) -> None:
-        while self._flying:
-            finished, _ = wait(self._flying, timeout=None if until_empty else 0, return_when=FIRST_COMPLETED)
+        while self.flying:
+            finished, _ = wait(self.flying, timeout=None if until_empty else 0, return_when=FIRST_COMPLETED)
             if not finished:
                 return
-            self._flying -= finished
+            self.flying -= finished
             for future in finished:
                 self._add(*future.result())
-            if self._on_progress is not None:
-                self._on_progress(self._report)
+            if self.on_progress is not None:
+                self.on_progress(self.report)
 
     def _add(self, settlement: Settlement[D], seconds: float) -> None:
-        self._report.counts.update(settlement.counts)
-        self._report.blown = self._report.blown or settlement.blown
-        if self._on_batch is not None:
-            self._on_batch(settlement.counts, seconds)
-        self._report.lag.add_all(settlement.lags)
-        self._report.deliveries["acknowledged"] += len(settlement.done)
-        self._report.deliveries["returned"] += len(settlement.again)
+        self.report.counts.update(settlement.counts)
+        self.report.blown = self.report.blown or settlement.blown
+        if self.on_batch is not None:
+            self.on_batch(settlement.counts, seconds)
+        self.report.lag.add_all(settlement.lags)
+        self.report.deliveries["acknowledged"] += len(settlement.done)
+        self.report.deliveries["returned"] += len(settlement.again)
 
     def _raise_defects(self) -> None:
-        """What no retry and no dead letter can answer for: refused access at once, defects once they pile up."""
-        refused = next((error for error in self._defects if isinstance(error, UsageError)), None)
+        """Raises what neither a retry nor a dead letter solves: refused access at once, defects once they pile up."""
+        refused = next((error for error in self.defects if isinstance(error, UsageError)), None)
         if refused is not None:
             raise refused
-        if len(self._defects) >= _MAX_DEFECTS:
-            raise self._defects[-1]
+        if len(self.defects) >= _MAX_DEFECTS:
+            raise self.defects[-1]
 
     def _process(self, batch: Sequence[D], received_at: float) -> tuple[Settlement[D], float]:
-        """In a worker thread: do the work, then settle it with the source; how long that took since its receive,
-        the wait for this thread included.
+        """In a worker thread: do the work, then settle it with the source. Also returns the seconds since its receive,
+        including the wait for this thread.
         """
         settlement = Settlement[D]()
         try:
-            for part in in_parts(batch, self._work, lambda delivery, error: self._defect([delivery], error)):
+            for part in bisect(batch, self.work, lambda delivery, error: self._defect([delivery], error)):
                 settlement.add(part)
         except Exception as error:
             settlement = self._defect(batch, error)
-        self._defects.extend(settlement.defects)
+        self.defects.extend(settlement.defects)
         # A failed acknowledgement costs a repeat, never an item: the delivery comes again.
         with suppress(TransientFailure):
-            self._source.acknowledge(settlement.done)
+            self.source.acknowledge(settlement.done)
         with suppress(TransientFailure):
-            self._source.give_back(settlement.again)
-        seconds = self._clock() - received_at
-        self._log(settlement, len(batch), seconds)
-        return settlement, seconds
-
-    def _log(self, settlement: Settlement[D], deliveries: int, seconds: float) -> None:
-        """One line a batch. `batchItemFailures` is what a Lambda would answer: a text, for the saved queries of the
-        operations manual compare it with "[]".
-        """
+            self.source.give_back(settlement.again)
+        seconds = self.clock() - received_at
         failed = [*settlement.failed, *filter(None, (_name(delivery) for delivery, _ in settlement.again))]
         log.info(
             "batch settled",
-            drain=self._report.name,
-            deliveries=deliveries,
+            drain=self.report.name,
+            deliveries=len(batch),
             items=settlement.counts["received"],
             durationMs=round(seconds * 1000),
+            # What a Lambda would answer, as text: saved queries of the operations manual compare it with "[]".
             batchItemFailures=json.dumps(failed),
         )
+        return settlement, seconds
 
     def _defect(self, batch: Sequence[D], error: Exception) -> Settlement[D]:
         log.error("the work failed without settling what it got", error=type(error).__name__, exc_info=error)
@@ -381,17 +371,16 @@ class _Drain(Generic[D]):
         return settlement
 
     def _beat(self, quit_beating: threading.Event) -> None:
-        while not quit_beating.wait(self._limits.heartbeat_seconds):
+        while not quit_beating.wait(self.limits.heartbeat_seconds):
             try:
-                self._source.heartbeat()
+                self.source.heartbeat()
             except TransientFailure as failure:
                 log.warning("heartbeat failed", dependency=failure.dependency, error=failure.error)
             except Exception as error:
-                # Whatever it was, a drain without a heartbeat would lose all that it holds.
+                # Without a heartbeat the drain would lose all that it holds.
                 log.error("heartbeat failed", error=type(error).__name__, exc_info=True)
 
-    def _close(self) -> None:
-        try:
-            self._source.close()
-        except TransientFailure as failure:
-            log.warning("close failed", dependency=failure.dependency, error=failure.error)
+
+def _name(delivery: object) -> str:
+    """The id of a message, or the sequence number of a stream record."""
+    return str(getattr(delivery, "message_id", "") or getattr(delivery, "sequence", ""))

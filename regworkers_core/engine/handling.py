@@ -1,4 +1,7 @@
-"""What a flow does with the items of its messages (`Handler`), and messages as it gets them: decoded, never raising."""
+"""What a flow does with the items of its messages (`Handler`), and how messages become items: decoded, never raising.
+
+The legacy Lambda handlers call a `Handler` too, with an SQS event in place of a queue (`answer_event`).
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,22 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
+import structlog
+
 from regworkers_core.domain.dead_letter import Subject
-from regworkers_core.domain.messages import MessageType, decode
-from regworkers_core.domain.reasons import Failure, PermanentFailure
-from regworkers_core.engine.defects import defect_of, may_be_the_items
-from regworkers_core.engine.ports import Received
+from regworkers_core.domain.messages import MessageType, decode, json_text
+from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure, UsageError
+from regworkers_core.engine.defects import unforeseen
+from regworkers_core.engine.queue import Received
 
 I = TypeVar("I")  # noqa: E741 (an item)
+log = structlog.get_logger(__name__)
 
 
-# Not frozen: one is made for every item, and that would triple what it costs.
+# Not frozen: one is made for every item, and that would triple its cost.
 @dataclass(slots=True)
-class Asked(Generic[I]):
-    """One parsed item, and the message that asked for it: the first one, where what failed of it was sent on."""
+class Requested(Generic[I]):
+    """One parsed item, and the message that requested it: the first one, if the item was sent on since."""
 
     item: I
     message_id: str
@@ -28,9 +34,8 @@ class Asked(Generic[I]):
 
 @dataclass(slots=True)
 class Handled:
-    """One outcome of `engine.drain.OUTCOMES` or a Failure for the key of every item; `counts` beside them.
-
-    `subjects` says of a failed key what its dead letter is about where that is not what its item says.
+    """One outcome of `engine.drain.OUTCOMES`, or a Failure, for the key of every item; `counts` are further counters,
+    `lags` seconds. `subjects` has the subject of a failed key's dead letter where it differs from the item's.
     """
 
     outcomes: dict[Any, str | Failure] = field(default_factory=dict)
@@ -39,7 +44,7 @@ class Handled:
     subjects: dict[Any, Subject] = field(default_factory=dict)
 
     def add(self, other: Handled) -> None:
-        """What was done for other keys."""
+        """Add what was done for other keys."""
         self.outcomes.update(other.outcomes)
         self.counts.update(other.counts)
         self.lags.extend(other.lags)
@@ -47,10 +52,10 @@ class Handled:
 
 
 class Handler(Protocol[I]):
-    """What a flow does with the items of its messages. Called from the drain's threads.
+    """What a flow does with the items of its messages. The drain's threads call it, and its methods may block.
 
-    Whatever any of its methods raises that is neither transient nor the operator's is the item's: `handle` is called
-    again with fewer of the same items until the one that raises is found, so it must be idempotent.
+    An exception that is neither transient nor the operator's is taken for an item's: `handle` is called again with
+    fewer of the same items until the one that raises is found, so it must be idempotent.
     """
 
     @property
@@ -70,19 +75,16 @@ class Handler(Protocol[I]):
         """What a dead letter of this item is about."""
         ...
 
-    def handle(self, asked: Sequence[Asked[I]]) -> Handled:
-        """Do the work of a batch (items of all its messages; equal keys may come more than once, and there
-        may be none). Raises TransientFailure when a dependency failed for the batch as a whole: all is kept.
-
-        An outcome TransientFailure keeps the message whole; PermanentFailure makes the item a dead letter
-        now; ItemFailure lets it go on alone, a capped number of times; what is LeftOver goes on together.
+    def handle(self, requested: Sequence[Requested[I]]) -> Handled:
+        """Do the work of a batch: the items of all its messages, possibly none, possibly several of one key. Raises
+        TransientFailure when a dependency failed for the batch as a whole: all is kept.
         """
         ...
 
 
 @dataclass(slots=True)
 class Decoded(Generic[I]):
-    """One message: its items in order, each either parsed or refused."""
+    """One message: its items in order, each parsed or refused. `refused`: the message as a whole is."""
 
     message: Received
     kind: MessageType
@@ -96,25 +98,23 @@ class Decoded(Generic[I]):
         return 1 if self.refused else len(self.items)
 
     def raw(self) -> Sequence[Any]:
-        """The items as they came. Read again for the few that fail: to keep them all is most of a batch's memory, and
-        memory that is not used again at once costs more time than what is done with it.
-        """
+        """The items before parsing, decoded again. Only failures need them, and they are most of a batch's memory."""
         return decode(self.message.body, self.kind).items
 
 
 def refused_message(message: Received, kind: MessageType, failure: PermanentFailure) -> Decoded[Any]:
-    """A message that cannot be read, or shall not be."""
+    """A message that cannot be read, or must not be."""
     return Decoded(message, kind, message.known_as, refused=failure)
 
 
 def decode_message(message: Received, handler: Handler[I]) -> Decoded[I]:
-    """What is wrong with the body or with an item is part of the answer. Raises only what can be no item's fault."""
+    """Problems of the body or of an item are part of the result. Raises only what no item can have caused."""
     try:
         envelope = decode(message.body, handler.kind)
     except PermanentFailure as failure:
         return refused_message(message, handler.kind, failure)
     except Exception as error:
-        return refused_message(message, handler.kind, _unforeseen(error))
+        return refused_message(message, handler.kind, unforeseen(error))
     decoded: Decoded[I] = Decoded(message, handler.kind, envelope.correlation_id or message.known_as)
     items, parse = decoded.items, handler.parse
     for raw in envelope.items:
@@ -123,21 +123,64 @@ def decode_message(message: Received, handler: Handler[I]) -> Decoded[I]:
         except PermanentFailure as failure:
             items.append(failure)
         except Exception as error:
-            items.append(_unforeseen(error))
+            items.append(unforeseen(error))
     return decoded
 
 
-def gather(batch: Sequence[Decoded[I]]) -> list[Asked[I]]:
-    """The items that could be read, in the order of their messages."""
+def readable_items(batch: Sequence[Decoded[I]]) -> list[Requested[I]]:
+    """The parsed items, in the order of their messages."""
     return [
-        Asked(item, decoded.message.origin, decoded.correlation_id)
+        Requested(item, decoded.message.origin, decoded.correlation_id)
         for decoded in batch
         for item in decoded.items
         if not isinstance(item, PermanentFailure)
     ]
 
 
-def _unforeseen(error: Exception) -> PermanentFailure:
-    if not may_be_the_items(error):
-        raise error
-    return defect_of(error)
+def answer_event(event: Any, handler: Handler[I]) -> dict[str, list[dict[str, str]]]:
+    """Handle an SQS event (`{"Records": [...]}`) and return the ids of the messages that failed, as Lambda expects it.
+    Everything in the others is done.
+
+    Splits and dead-letters nothing: that is left to the sender of the event. Raises UsageError if it is no SQS event.
+    """
+    batch = [decode_message(message, handler) for message in _records(event)]
+    failed: list[str] = []
+    try:
+        handled = handler.handle(readable_items(batch))
+    except TransientFailure as failure:
+        log.warning("event not handled", dependency=failure.dependency, error=failure.error)
+        return {"batchItemFailures": [{"itemIdentifier": each.message.message_id} for each in batch]}
+    for decoded in batch:
+        problems: list[Failure] = [decoded.refused] if decoded.refused else []
+        for item in decoded.items:
+            outcome = item if isinstance(item, PermanentFailure) else handled.outcomes[handler.key(item)]
+            if isinstance(outcome, Failure):
+                problems.append(outcome)
+        if problems:
+            failed.append(decoded.message.message_id)
+            log.warning("message failed", messageId=decoded.message.message_id, error=str(problems[0]))
+    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
+
+
+def _records(event: Any) -> list[Received]:
+    records = event.get("Records") if isinstance(event, dict) else None
+    if not isinstance(records, list):
+        raise UsageError(
+            'an SQS event is {"Records": [{"messageId": "...", "body": "..."}]}: Records is missing'
+        )
+    messages = []
+    for index, record in enumerate(records):
+        if not isinstance(record, dict) or not isinstance(record.get("messageId"), str):
+            raise UsageError(f"Records[{index}].messageId is missing or not a string")
+        body = record.get("body", "")
+        given = record.get("messageAttributes") or {}
+        if not isinstance(given, dict):
+            raise UsageError(f"Records[{index}].messageAttributes should be an object")
+        attributes = {
+            name: value["stringValue"]
+            for name, value in given.items()
+            if isinstance(value, dict) and isinstance(value.get("stringValue"), str)
+        }
+        text = body if isinstance(body, str) else json_text(body).decode()
+        messages.append(Received(record["messageId"], "", text, attributes, 1))
+    return messages

@@ -1,17 +1,31 @@
-"""Leases with fencing tokens: who may work on a shard, or on anything else that has a name.
+"""Leases with fencing tokens: who may work on a shard, a draw, or anything else that has a name.
 
-A row carries a counter that its owner keeps moving and a token that grows with every change of hands.
-Nobody compares wall clocks: an observer takes a lease over once the counter stood still for one lease time
-on its own monotonic clock. Every later write of the old owner then fails, because it carries an old token.
+A row carries a counter that its owner keeps moving, and a token that grows with every change of owner. No two clocks
+are compared: an observer takes a lease over once the counter has not moved for one lease time on its own monotonic
+clock. Every later write of the old owner then fails, because it carries an old token.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
+
+import structlog
+
+from regworkers_core.domain.reasons import Failure
+from regworkers_core.observability.logs import describe
+
+log = structlog.get_logger(__name__)
+# Lease times to wait for a held lease: its counter must not move for one of them, and a little more.
+PATIENCE_LEASES = 1.3
+# The part of a lease time between two attempts to get it.
+POLL_SHARE = 1 / 20
 
 
 class LeaseKey(NamedTuple):
@@ -23,7 +37,7 @@ class LeaseKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LeaseRow:
-    """One row. `owner` is empty when free; `scope` names what `state` belongs to (a stream's ARN, say).
+    """One row. `owner` is empty when it is free; `scope` names what `state` belongs to (such as a stream's ARN).
 
     `position` is a sortable form of how far `state` has come; a write with a smaller one is refused.
     """
@@ -38,14 +52,14 @@ class LeaseRow:
 
 
 class LeaseTable(Protocol):
-    """Where leases live. Reads are consistent; every method raises TransientFailure."""
+    """Where leases are stored. Reads are consistent. Every method blocks for one call and raises TransientFailure."""
 
     def get(self, key: LeaseKey) -> LeaseRow | None: ...
 
     def rows(self, pk: str) -> list[LeaseRow]: ...
 
     def swap(self, row: LeaseRow, seen: LeaseRow | None) -> bool:
-        """Put `row` if the table still holds token and counter of `seen` (None: no row); False if not."""
+        """Put `row` if the table still has token and counter of `seen` (None: no row); False if not."""
         ...
 
     def renew(
@@ -56,13 +70,13 @@ class LeaseTable(Protocol):
         state: Mapping[str, str] | None = None,
         position: str = "",
     ) -> bool:
-        """Add 1 to the counter and store `state` and `position` if given; False unless `owner` holds it with
-        `token` and `position` is not behind the stored one.
+        """Add 1 to the counter and store `state` and `position` if given. False unless `owner` holds it with `token`
+        and `position` is not behind the stored one.
         """
         ...
 
     def release(self, key: LeaseKey, owner: str, token: int) -> bool:
-        """Make it free, keeping token, state and position; False unless `owner` holds it with `token`."""
+        """Free it, keeping token, state and position. False unless `owner` holds it with `token`."""
         ...
 
     def remove(self, seen: LeaseRow) -> bool:
@@ -71,7 +85,9 @@ class LeaseTable(Protocol):
 
 
 class Lease:
-    """A lease that was acquired. As a context manager it is released at the end."""
+    """A lease that was acquired. As a context manager it is released at the end. Every method that writes raises
+    TransientFailure.
+    """
 
     def __init__(self, table: LeaseTable, row: LeaseRow, held_for: float, clock: Callable[[], float]) -> None:
         self._table, self._lease_seconds, self._clock = table, held_for, clock
@@ -83,8 +99,8 @@ class Lease:
 
     @property
     def lost(self) -> bool:
-        """Whether somebody else may hold it: a write was refused, or one lease time passed without renewal
-        (in that case `renew` tells).
+        """Whether another may hold it: a write was refused, or one lease time passed without renewal (in that case
+        `renew` finds out).
         """
         return self._refused or self._clock() - self._renewed_at >= self._lease_seconds
 
@@ -93,14 +109,14 @@ class Lease:
         return self._write(None, "")
 
     def save(self, state: Mapping[str, str], position: str = "") -> bool:
-        """Store `state` (which renews, too); False when the lease is lost or `position` would go backwards."""
+        """Store `state`, which also renews. False when the lease is lost or `position` would go backwards."""
         if self._write(state, position):
             self.state, self.position = state, position or self.position
             return True
         return False
 
     def release(self) -> None:
-        """Free for the next one at once; the state stays. Does nothing when it is lost."""
+        """Free it for the next owner at once; the state stays. Does nothing when it is lost."""
         if not self._refused:
             self._refused = True
             self._table.release(self.key, self.owner, self.token)
@@ -136,23 +152,24 @@ class LeaseHolder:
     ) -> None:
         self.table, self.owner = table, owner
         self._lease_seconds, self._clock = lease_seconds, clock
-        self._standing: dict[LeaseKey, tuple[tuple[str, int, int], float]] = {}
+        # By row: owner, token and counter as last seen, and since when.
+        self._observed: dict[LeaseKey, tuple[tuple[str, int, int], float]] = {}
 
     def acquire(self, name: str) -> Lease | None:
-        """The lease of this name (its `token` fences), or None while another holds it: ask again later, this
-        holder remembers since when the counter stands still.
+        """The lease of this name (its `token` fences), or None while another holds it. Call again later: this holder
+        remembers since when the counter has not moved. Raises TransientFailure.
         """
         key = self.key_of(name)
         return self.take(key, self.table.get(key))
 
     @staticmethod
     def key_of(name: str) -> LeaseKey:
-        """Where the lease of this name lies in the table."""
+        """The key of the lease of this name."""
         return LeaseKey(f"LEASE#{name}", "LEASE")
 
     def take(self, key: LeaseKey, seen: LeaseRow | None, scope: str = "") -> Lease | None:
-        """The lease whose row was just read as `seen`, if it is free or expired; the state of another scope is
-        not taken over.
+        """The lease whose row was just read as `seen`, if it is free or expired. The state of another scope is dropped.
+        Raises TransientFailure.
         """
         if seen is not None and self.is_live(seen):
             return None
@@ -163,17 +180,74 @@ class LeaseHolder:
         lease = Lease(self.table, row, self._lease_seconds, self._clock)
         if self.table.swap(row, seen):
             return lease
-        # A write whose answer got lost is refused when it is repeated, and yet it was ours.
+        # If the answer to a write was lost, its repeat is refused although the write was ours.
         now = self.table.get(key)
         return lease if now is not None and (now.owner, now.token) == (row.owner, row.token) else None
 
     def is_live(self, row: LeaseRow) -> bool:
-        """Whether the row is owned and its counter did not stand still for one lease time before our eyes."""
+        """Whether the row has an owner whose counter moved within one lease time, as far as this holder has seen."""
         if not row.owner:
             return False
         now, mark = self._clock(), (row.owner, row.token, row.counter)
-        known, since = self._standing.get(row.key, (None, now))
+        known, since = self._observed.get(row.key, (None, now))
         if known != mark:
-            self._standing[row.key] = (mark, now)
+            self._observed[row.key] = (mark, now)
             return True
         return now - since < self._lease_seconds
+
+
+class LeaseBusy(Failure):
+    """Another run holds the lease of this name and kept it for as long as we waited."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is being worked on by another run")
+        self.name = name
+
+
+@contextmanager
+def held_lease(
+    table: LeaseTable,
+    name: str,
+    run_id: str,
+    *,
+    lease_seconds: float,
+    patience_seconds: float | None = None,
+    sleep: Callable[[float], object] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Lease]:
+    """Hold `name` inside; a thread renews it. Blocks while another holds it; a holder that died costs one lease time.
+
+    Raises LeaseBusy after `patience_seconds` (default: enough for a dead holder to expire), TransientFailure when the
+    table cannot answer.
+    """
+    patience = lease_seconds * PATIENCE_LEASES if patience_seconds is None else patience_seconds
+    # Unique to this start: two attempts of one run must not take each other for the holder.
+    holder = LeaseHolder(table, f"{run_id}-{uuid.uuid4().hex[:8]}", lease_seconds=lease_seconds, clock=clock)
+    give_up = clock() + patience
+    while (lease := holder.acquire(name)) is None:
+        if clock() >= give_up:
+            raise LeaseBusy(name)
+        sleep(lease_seconds * POLL_SHARE)
+    done = threading.Event()
+    renewing = threading.Thread(target=_renew, args=(lease, done, lease_seconds / 3), daemon=True)
+    renewing.start()
+    try:
+        yield lease
+    finally:
+        done.set()
+        renewing.join()
+        try:
+            lease.release()
+        except Exception as error:
+            # It expires by itself, and this must not hide how the work inside ended.
+            log.warning("lease not released", lease=name, error=describe(error))
+
+
+def _renew(lease: Lease, done: threading.Event, every_seconds: float) -> None:
+    while not done.wait(every_seconds):
+        try:
+            if not lease.renew():
+                return
+        except Exception as error:
+            # The next renewal may succeed; a lease that is lost shows it in `lost`.
+            log.warning("lease not renewed", error=describe(error))

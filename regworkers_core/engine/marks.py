@@ -1,12 +1,12 @@
-"""Which messages may be killing workers: what SQS's count of receives cannot tell.
+"""Which messages may be killing workers. The receive count of SQS does not show it.
 
-A receive counts on SQS whatever became of it: an outage, a lost node, a worker that died of this very message. So a
-message that came more than `UNANSWERED` times since its last recorded outcome is handled alone, with nothing beside
-it in its process, after a durable mark. A process that dies leaves its mark behind; any outcome, a failure of a
-dependency's too, takes it away. What is marked for the third time is not handled any more.
+Every receive counts on SQS, however it ended: an outage, a lost node, or a worker that died of this very message. So a
+message that came more than `UNANSWERED` times since its last recorded outcome is handled alone, with nothing beside it
+in its process, after a durable mark. If the process dies, the mark stays; any outcome, a dependency's failure included,
+removes it. A message that would be marked for the third time is not handled any more.
 
 A message of several items is marked as a whole first, then item by item, so that its other items are done. The rows
-also count the failed attempts of a message's only item, for its receives do not say how they ended.
+also count the failed attempts of a message's only item, because its receives do not say how they ended.
 
 Messages that came up to three times cost no call, unless they are given back for the third time.
 """
@@ -23,12 +23,10 @@ import structlog
 
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
 from regworkers_core.engine.leases import LeaseKey, LeaseRow, LeaseTable
-from regworkers_core.engine.ports import Received
+from regworkers_core.engine.queue import UNANSWERED, Received
 
 log = structlog.get_logger(__name__)
-# Receives without a recorded outcome up to which nothing is suspected: a drain that is replaced costs one now and then.
-UNANSWERED = 3
-# The mark that is not followed by a try.
+# The mark that is not followed by an attempt.
 _LAST_MARK = 3
 MARKS = "MARK#"
 WHOLE = "whole"
@@ -38,8 +36,8 @@ KILLED = PermanentFailure(Reason.KILLED, "the process ended each time while this
 
 @dataclass(slots=True)
 class Mark:
-    """What is known of one message: `answered` of its receives lie before its last recorded outcome, `failures` of
-    them ended with the failure of its only item; `tries` are the marks of what was begun and has no outcome yet.
+    """The row of one message. `answered`: its receives up to the last recorded outcome; `failures`: those that ended
+    with the failure of its only item; `tries`: marks of attempts that began and have no outcome yet.
     """
 
     row: LeaseRow | None = None
@@ -61,13 +59,15 @@ class Mark:
 
 
 class Marks:
-    """The marks of one queue's messages; safe to share between threads, each message in the hands of one."""
+    """The marks of one queue's messages; safe to share between threads, each message in the hands of one. Its methods
+    block for up to two calls, mostly none.
+    """
 
     def __init__(self, table: LeaseTable, queue: str) -> None:
         self._table, self._partition = table, MARKS + queue
-        # Whose write a row is: of a drain, and never of another start of it.
+        # Tells this start's own writes from those of another start of the drain.
         self._owner = uuid.uuid4().hex
-        # Of messages in hand whose row was looked at. Each is dropped with the outcome of its message.
+        # Messages in hand whose row was read. Each is dropped with the outcome of its message.
         self._known: dict[str, Mark] = {}
 
     def suspects(self, message: Received) -> bool:
@@ -82,7 +82,7 @@ class Marks:
         return self._read(message).failures
 
     def begin(self, message: Received) -> int | None:
-        """Mark the message as a whole: which try this is (1, 2), None when it shall not be tried again.
+        """Mark the message as a whole. Returns the number of this attempt (1, 2), None when there must be no other.
 
         Raises TransientFailure: without its mark it must not be handled.
         """
@@ -95,9 +95,9 @@ class Marks:
         return number
 
     def begin_item(self, message: Received, number: int) -> bool:
-        """Mark one item, which takes the mark from the whole; False when it shall not be tried again.
+        """Move the mark from the whole message to one item; False when that must not be attempted again.
 
-        The try of the whole was one of the item's, too. Raises TransientFailure.
+        The attempt of the whole message counted for the item, too. Raises TransientFailure.
         """
         mark, part = self._read(message), f"{_ITEM}{number}"
         tries = mark.tries.get(part, 1) + 1
@@ -108,11 +108,13 @@ class Marks:
         return True
 
     def item_ended(self, message: Received, number: int) -> None:
-        """It has an outcome; the next write says so."""
+        """It has an outcome, which the next write stores."""
         self._read(message).tries.pop(f"{_ITEM}{number}", None)
 
     def items_ended(self, message: Received, number: int) -> None:
-        """What is left is to settle the message as a whole, in its try `number`. Raises TransientFailure."""
+        """All items have ended; the message as a whole is to be settled in its attempt `number`. Raises
+        TransientFailure.
+        """
         mark = self._read(message)
         mark.tries[WHOLE] = number
         self._write(message, mark)
@@ -120,7 +122,7 @@ class Marks:
     # Outcomes
 
     def done(self, message: Received) -> None:
-        """It is about to be deleted. Never raises TransientFailure: a row that stays does no harm."""
+        """It is about to be deleted. Never raises TransientFailure: a row that is left does no harm."""
         mark = self._known.pop(message.message_id, None)
         if mark is None or mark.row is None:
             return
@@ -130,8 +132,8 @@ class Marks:
             log.warning("mark not removed", dependency=failure.dependency, error=failure.error)
 
     def returned(self, message: Received) -> None:
-        """It goes back, for a reason that is not its own: what was marked, and every receive so far, count for
-        nothing. Written once in `UNANSWERED` receives. Never raises TransientFailure.
+        """It goes back for a reason that is not its own: its marks and receives so far no longer count. Written once in
+        `UNANSWERED` receives. Never raises TransientFailure.
         """
         if message.receive_count >= UNANSWERED:
             try:
@@ -139,11 +141,11 @@ class Marks:
                 if mark.tries or message.receive_count - mark.answered >= UNANSWERED:
                     self._answer(message, mark)
             except TransientFailure as failure:
-                log.warning("outcome not noted", dependency=failure.dependency, error=failure.error)
+                log.warning("outcome not recorded", dependency=failure.dependency, error=failure.error)
         self._known.pop(message.message_id, None)
 
     def failed(self, message: Received) -> None:
-        """Its only item failed and is tried again. Raises TransientFailure: the attempt is not counted then."""
+        """Its only item failed and will be attempted again. Raises TransientFailure: then this one does not count."""
         mark = self._read(message)
         mark.failures += 1
         self._answer(message, mark)
@@ -157,7 +159,7 @@ class Marks:
     def _read(self, message: Received) -> Mark:
         mark = self._known.get(message.message_id)
         if mark is None:
-            # Nothing was ever noted of what comes for the first time.
+            # A message that comes for the first time has no row.
             row = self._table.get(self._key(message)) if message.receive_count > 1 else None
             mark = self._known[message.message_id] = Mark.of(row)
         return mark
@@ -167,10 +169,10 @@ class Marks:
         counter = 1 + (seen.counter if seen else 0)
         row = LeaseRow(self._key(message), self._owner, counter=counter, state=mark.state)
         if not self._table.swap(row, seen):
-            # A write whose answer got lost is refused when it is repeated, and yet it was ours.
+            # If the answer to a write was lost, its repeat is refused although the write was ours.
             now = self._table.get(row.key)
             if now is None or (now.owner, now.counter) != (row.owner, row.counter):
-                raise TransientFailure("dynamodb", "another drain has the message in hand, too")
+                raise TransientFailure("dynamodb", f"another drain has message {message.message_id} in hand")
         mark.row = row
 
     def _key(self, message: Received) -> LeaseKey:
@@ -178,7 +180,7 @@ class Marks:
 
 
 class Solo:
-    """Batches beside each other, or one of them alone in this process: what dies then died of that one."""
+    """Batches beside each other, or one of them alone in this process: a process that dies then died of that one."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -188,8 +190,9 @@ class Solo:
 
     @contextmanager
     def beside(self) -> Iterator[None]:
+        """Blocks while another is alone or waits to be."""
         with self._changed:
-            # Those who want to be alone go first, or they would wait for ever.
+            # Those that wait to be alone go first, or they would wait for ever.
             self._changed.wait_for(lambda: not (self._alone or self._waiting))
             self._beside += 1
         try:
@@ -201,6 +204,7 @@ class Solo:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
+        """Blocks until no other batch runs."""
         with self._changed:
             self._waiting += 1
             self._changed.wait_for(lambda: not (self._alone or self._beside))

@@ -1,6 +1,6 @@
 """From messages to settled messages: decode, handle, then acknowledge, give back, split or dead-letter.
 
-What is done with the items is the flow's: a `Handler`. What becomes of a message is the same for all flows.
+A flow says what is done with the items: a `Handler`. What becomes of a message is the same for all flows.
 """
 
 from __future__ import annotations
@@ -11,41 +11,39 @@ from typing import Generic, TypeVar
 import structlog
 
 from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure
-from regworkers_core.engine.dead_letters import DeadLetterOffice
-from regworkers_core.engine.defects import defect_of, in_parts, may_be_the_items
+from regworkers_core.engine.defects import Fuse, FuseBlown, bisect, defect_of, may_be_the_items
 from regworkers_core.engine.drain import Settlement
-from regworkers_core.engine.fuse import Fuse, FuseBlown
 from regworkers_core.engine.handling import (
-    Asked,
     Decoded,
     Handled,
     Handler,
+    Requested,
     decode_message,
-    gather,
+    readable_items,
     refused_message,
 )
-from regworkers_core.engine.marks import KILLED, UNANSWERED, Marks, Solo
-from regworkers_core.engine.ports import Received
-from regworkers_core.engine.settling import Judged, Settler
-from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.marks import KILLED, Marks, Solo
+from regworkers_core.engine.queue import UNANSWERED, Received
+from regworkers_core.engine.settling import DeadLetterPublisher, Evaluated, Settler
+from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.tracing import span
 
 I = TypeVar("I")  # noqa: E741 (an item)
 log = structlog.get_logger(__name__)
-# A drain whose work goes well without DynamoDB does not end while that is away. What it cannot mark waits the longer,
-# the more often it came: the hundred receives after which SQS takes a message away then take seven hours.
+# A drain that can work without DynamoDB does not end while that is unavailable. A message that cannot be marked waits
+# longer the more often it came: the hundred receives after which SQS removes a message then take seven hours.
 _UNMARKED_SECONDS = 5.0
 _LONGEST_UNMARKED_SECONDS = 900.0
 
 
 class MessageWork(Generic[I]):
-    """The drain's work on messages: `Work[Received]`. `name` is that of the drain, `marks` are its queue's."""
+    """The drain's work on messages: `engine.drain.Work[Received]`. `name` is that of the drain, `marks` its queue's."""
 
     def __init__(
         self,
         name: str,
         handler: Handler[I],
-        office: DeadLetterOffice,
+        publisher: DeadLetterPublisher,
         marks: Marks,
         *,
         max_attempts: int,
@@ -54,27 +52,30 @@ class MessageWork(Generic[I]):
         self._name = name
         self._handler = handler
         self._marks = marks
-        self._settler = Settler(handler, office, marks, max_attempts=max_attempts)
+        self._settler = Settler(handler, publisher, marks, max_attempts=max_attempts)
         self._fuse, self._solo = Fuse(), Solo()
         self._on_step = on_step
 
     def __call__(self, messages: Sequence[Received]) -> Settlement[Received]:
+        """Settle a batch. Blocks for the handler, and while a suspect message of another batch is handled alone. Raises
+        what no item can have caused (UsageError, MemoryError, OSError, ImportError).
+        """
         settlement = Settlement[Received]()
         try:
             if any(message.receive_count > UNANSWERED for message in messages):
-                self._sorted(messages, settlement)
+                self._suspects_apart(messages, settlement)
             else:
                 self._together(messages, settlement)
         except Exception:
-            # Whatever it was, the process lives: none of these messages has killed it.
+            # The process lives, so none of these messages has killed it.
             for message in messages:
                 self._marks.returned(message)
             raise
         settlement.blown = self._fuse.blown
         return settlement
 
-    def _sorted(self, messages: Sequence[Received], settlement: Settlement[Received]) -> None:
-        """Those first that nothing is known against."""
+    def _suspects_apart(self, messages: Sequence[Received], settlement: Settlement[Received]) -> None:
+        """Unsuspected messages together first, then each suspect alone."""
         ordinary: list[Received] = []
         suspects: list[Received] = []
         for message in messages:
@@ -90,7 +91,7 @@ class MessageWork(Generic[I]):
 
     def _together(self, messages: Sequence[Received], settlement: Settlement[Received]) -> None:
         with self._solo.beside():
-            self._work(messages, lambda batch: self._handle(gather(batch)), settlement)
+            self._work(messages, lambda batch: self._handle(readable_items(batch)), settlement)
 
     def _alone(self, message: Received, settlement: Settlement[Received]) -> None:
         """A message that may have killed workers: as a whole the first time, item by item the second."""
@@ -102,7 +103,7 @@ class MessageWork(Generic[I]):
         if number is None:
             self._settle([refused_message(message, self._handler.kind, KILLED)], Handled(), settlement)
         elif number == 1:
-            self._work([message], lambda batch: self._handle(gather(batch)), settlement)
+            self._work([message], lambda batch: self._handle(readable_items(batch)), settlement)
         else:
             self._work([message], lambda batch: self._one_by_one(batch[0], number), settlement)
 
@@ -119,9 +120,8 @@ class MessageWork(Generic[I]):
         handle: Callable[[Sequence[Decoded[I]]], Handled],
         settlement: Settlement[Received],
     ) -> None:
-        with span(
-            self._name, sources=[message.attributes for message in messages], messages=len(messages)
-        ) as current:
+        sources = [message.attributes for message in messages]
+        with span(self._name, sources=sources, messages=len(messages)) as current:
             if self._fuse.blown is not None:
                 for message in messages:
                     self._settler.give_back(message, 1, settlement)
@@ -143,22 +143,22 @@ class MessageWork(Generic[I]):
     def _settle(
         self, batch: Sequence[Decoded[I]], handled: Handled, settlement: Settlement[Received]
     ) -> None:
-        judged = [self._settler.judge(decoded, handled) for decoded in batch]
+        evaluated = [self._settler.evaluate(decoded, handled) for decoded in batch]
         try:
-            self._count_defects(judged, handled)
+            self._count_defects(evaluated, handled)
         except FuseBlown:
             self._all_back(batch, settlement)
             return
         settlement.lags.extend(handled.lags)
         settlement.counts.update(handled.counts)
         counted: set[Hashable] = set()
-        for each in judged:
+        for each in evaluated:
             self._settler.settle(each, handled, counted, settlement)
 
-    def _count_defects(self, judged: Sequence[Judged[I]], handled: Handled) -> None:
+    def _count_defects(self, evaluated: Sequence[Evaluated[I]], handled: Handled) -> None:
         """Those of the bodies, of `parse` and of `key`; those of `handle` were counted when they were found."""
         known = {id(outcome) for outcome in handled.outcomes.values()}
-        for each in judged:
+        for each in evaluated:
             if each.failed:
                 for defect in each.defects:
                     if id(defect) not in known:
@@ -170,30 +170,30 @@ class MessageWork(Generic[I]):
 
     # The items
 
-    def _handle(self, asked: Sequence[Asked[I]]) -> Handled:
-        """All at once, or where that raises what may be an item's, in halves down to the item. Raises
-        TransientFailure, FuseBlown, and what can be no item's.
+    def _handle(self, requested: Sequence[Requested[I]]) -> Handled:
+        """All at once; if that raises what may be an item's, in halves down to the item. Raises TransientFailure,
+        FuseBlown, and what cannot be an item's.
         """
         try:
-            handled = self._handler.handle(asked)
+            handled = self._handler.handle(requested)
         except Exception as error:
-            if not asked or not may_be_the_items(error):
+            if not requested or not may_be_the_items(error):
                 raise
             log.warning("a batch raised: its items are tried in parts", error=defect_of(error).error)
         else:
-            self._fuse.passed(len(asked))
+            self._fuse.passed(len(requested))
             return handled
         merged = Handled()
-        for part in in_parts(self._by_key(asked), self._handle_part, self._raised_alone):
+        for part in bisect(self._by_key(requested), self._handle_part, self._raised_alone):
             merged.add(part)
         return merged
 
-    def _handle_part(self, groups: Sequence[Sequence[Asked[I]]]) -> Handled:
+    def _handle_part(self, groups: Sequence[Sequence[Requested[I]]]) -> Handled:
         handled = self._handler.handle([each for group in groups for each in group])
         self._fuse.passed(len(groups))
         return handled
 
-    def _raised_alone(self, group: Sequence[Asked[I]], error: Exception) -> Handled:
+    def _raised_alone(self, group: Sequence[Requested[I]], error: Exception) -> Handled:
         failure = error if isinstance(error, Failure) else defect_of(error)
         if isinstance(failure, PermanentFailure) and failure is not error:
             log.error("an item raised, twice and alone", error=failure.error, exc_info=error)
@@ -202,7 +202,7 @@ class MessageWork(Generic[I]):
 
     def _one_by_one(self, decoded: Decoded[I], number: int) -> Handled:
         message, merged = decoded.message, Handled()
-        for index, group in enumerate(self._by_key(gather([decoded]))):
+        for index, group in enumerate(self._by_key(readable_items([decoded]))):
             if self._marks.begin_item(message, index):
                 merged.add(self._handle(group))
                 self._marks.item_ended(message, index)
@@ -211,15 +211,15 @@ class MessageWork(Generic[I]):
         self._marks.items_ended(message, number)
         return merged
 
-    def _by_key(self, asked: Sequence[Asked[I]]) -> list[list[Asked[I]]]:
-        """Items that are the same work stay together, for there is one outcome for all of them."""
-        groups: dict[Hashable, list[Asked[I]]] = {}
-        for each in asked:
+    def _by_key(self, requested: Sequence[Requested[I]]) -> list[list[Requested[I]]]:
+        """Items that are the same work stay together: there is one outcome for all of them."""
+        groups: dict[Hashable, list[Requested[I]]] = {}
+        for each in requested:
             groups.setdefault(self._key(each.item), []).append(each)
         return list(groups.values())
 
     def _key(self, item: I) -> Hashable:
-        """Of an item whose key cannot be told, itself: it is settled as a defect whatever is handled."""
+        """The item's key. An item whose key cannot be computed is its own: it is settled as a defect in any case."""
         try:
             key = self._handler.key(item)
             hash(key)

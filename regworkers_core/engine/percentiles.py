@@ -12,7 +12,7 @@ _SMALLEST_SECONDS = 0.001
 
 
 class Percentiles:
-    """Durations in seconds, negative ones counted as zero (clocks of two machines differ)."""
+    """Durations in seconds. Negative ones count as zero, because the clocks of two machines differ."""
 
     def __init__(self) -> None:
         self._buckets: Counter[int] = Counter()
@@ -27,7 +27,7 @@ class Percentiles:
         self.largest = max(self.largest, seconds)
 
     def add_all(self, durations: Iterable[float]) -> None:
-        """What happened together is late together: equal durations are worked out once."""
+        """Equal durations, which are common within a batch, are computed once."""
         for seconds, times in Counter(durations).items():
             self.add(seconds, times)
 

@@ -1,16 +1,17 @@
-"""What becomes of a message once its items have outcomes: acknowledged, given back, split or made dead letters."""
+"""What becomes of a message once its items have outcomes: acknowledged, given back, split, or made dead letters."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
-from regworkers_core.domain.dead_letter import Subject, attempt_of
-from regworkers_core.domain.messages import encode
+from regworkers_core.domain.dead_letter import DeadLetter, Subject, attempt_of
+from regworkers_core.domain.messages import encode, fit_correlation_id
 from regworkers_core.domain.reasons import (
     Failure,
     ItemFailure,
@@ -19,24 +20,25 @@ from regworkers_core.domain.reasons import (
     Reason,
     TransientFailure,
 )
-from regworkers_core.engine.dead_letters import DeadLetterOffice, Letter
-from regworkers_core.engine.defects import defect_of, may_be_the_items
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.defects import may_be_the_items, unforeseen
 from regworkers_core.engine.dependency import RetryPolicy
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.handling import Decoded, Handled, Handler
 from regworkers_core.engine.marks import Marks
-from regworkers_core.engine.ports import Received
+from regworkers_core.engine.queue import Outgoing, Queue, Received
+from regworkers_core.observability.tracing import inject
 
 I = TypeVar("I")  # noqa: E741 (an item)
 log = structlog.get_logger(__name__)
-# How long a message stays hidden after a failure, by the number of its receives. A dependency that is away
-# opens its breaker, so these waits are for short troubles.
+# How long a message stays hidden after a failure, by the number of its receives. These waits are for short problems:
+# a dependency that stays unavailable opens its breaker.
 REDELIVERY = RetryPolicy(first_cap_seconds=2.0, last_cap_seconds=30.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Judged(Generic[I]):
-    """A message and the outcome of each of its items, beside the key of each."""
+class Evaluated(Generic[I]):
+    """A message and the (key, outcome) of each of its items."""
 
     decoded: Decoded[I]
     outcomes: Sequence[tuple[Hashable, str | Failure]]
@@ -49,7 +51,7 @@ class Judged(Generic[I]):
 
     @property
     def defects(self) -> list[PermanentFailure]:
-        """The failures that are defects of the code. Each may be the second sight of one that was seen already."""
+        """The failures that are defects of the code. Some may have been counted already."""
         failures = [self.decoded.refused, *(outcome for _, outcome in self.outcomes)]
         return [
             failure
@@ -62,13 +64,14 @@ class Settler(Generic[I]):
     """Settles the messages of one drain."""
 
     def __init__(
-        self, handler: Handler[I], office: DeadLetterOffice, marks: Marks, *, max_attempts: int
+        self, handler: Handler[I], publisher: DeadLetterPublisher, marks: Marks, *, max_attempts: int
     ) -> None:
-        self._handler, self._office, self._marks = handler, office, marks
+        self._handler, self._publisher, self._marks = handler, publisher, marks
         self._max_attempts = max_attempts
 
-    def judge(self, decoded: Decoded[I], handled: Handled) -> Judged[I]:
-        return Judged(decoded, [self._outcome(item, handled) for item in decoded.items])
+    def evaluate(self, decoded: Decoded[I], handled: Handled) -> Evaluated[I]:
+        """The outcome of each item of a message."""
+        return Evaluated(decoded, [self._outcome(item, handled) for item in decoded.items])
 
     def _outcome(self, item: I | PermanentFailure, handled: Handled) -> tuple[Hashable, str | Failure]:
         if isinstance(item, PermanentFailure):
@@ -77,21 +80,21 @@ class Settler(Generic[I]):
             key = self._handler.key(item)
             return key, handled.outcomes[key]
         except Exception as error:
-            if not may_be_the_items(error):
-                raise
-            return None, defect_of(error)
+            return None, unforeseen(error)
 
     def settle(
         self,
-        judged: Judged[I],
+        evaluated: Evaluated[I],
         handled: Handled,
         counted: set[Hashable],
         settlement: Settlement[Received],
     ) -> None:
-        """`counted` are the keys that other messages of the batch have named before."""
-        decoded, outcomes = judged.decoded, judged.outcomes
-        if not judged.failed:
-            self._done(judged, counted, settlement)
+        """Add the message to `settlement`. Blocks while dead letters and split items are sent. `counted` are the keys
+        that earlier messages of the batch have named.
+        """
+        decoded, outcomes = evaluated.decoded, evaluated.outcomes
+        if not evaluated.failed:
+            self._done(evaluated, counted, settlement)
             return
         left = sum(isinstance(outcome, LeftOver) for _, outcome in outcomes)
         transient = sum(isinstance(outcome, TransientFailure) for _, outcome in outcomes)
@@ -100,21 +103,21 @@ class Settler(Generic[I]):
             self.give_back(decoded.message, decoded.size, settlement)
             return
         try:
-            letters, alone = self._failed(judged, handled)
+            dead, alone = self._failed(evaluated, handled)
             if alone and len(decoded.items) == 1:
-                # A single-item message is never sent again, and SQS has no way to write on it: its failed attempts are
-                # counted beside its marks, because its receives count outages, too.
+                # A single-item message is never sent again, and SQS cannot change it. Its failed attempts are counted
+                # with its marks, because its receives include outages.
                 self._marks.failed(decoded.message)
                 _back(decoded.message, 1, settlement)
                 return
-            self._post(letters, [*alone, *self._rest(judged)] if left else alone)
+            self._publish(dead, [*alone, *self._rest(evaluated)] if left else alone)
         except TransientFailure as failure:
             log.warning("failed items not settled", dependency=failure.dependency, error=failure.error)
             self.give_back(decoded.message, decoded.size, settlement)
             return
-        self._done(judged, counted, settlement)
+        self._done(evaluated, counted, settlement)
         settlement.failed.append(decoded.message.message_id)
-        settlement.counts["dead_lettered"] += len(letters)
+        settlement.counts["dead_lettered"] += len(dead)
         settlement.counts["resent"] += len(alone) + left
 
     def give_back(
@@ -125,34 +128,36 @@ class Settler(Generic[I]):
         *,
         at_least_seconds: float = 1.0,
     ) -> None:
-        """For a reason that is not the message's own. It counts as `items`: as one where it was not read."""
+        """Return it to the queue for a reason that is not its own. It counts as `items`: as one if it was not read."""
         self._marks.returned(message)
         _back(message, items, settlement, at_least_seconds)
 
-    def _done(self, judged: Judged[I], counted: set[Hashable], settlement: Settlement[Received]) -> None:
-        decoded = judged.decoded
+    def _done(
+        self, evaluated: Evaluated[I], counted: set[Hashable], settlement: Settlement[Received]
+    ) -> None:
+        decoded = evaluated.decoded
         self._marks.done(decoded.message)
         settlement.done.append(decoded.message)
         settlement.counts["received"] += decoded.size
-        well = [(key, outcome) for key, outcome in judged.outcomes if isinstance(outcome, str)]
+        well = [(key, outcome) for key, outcome in evaluated.outcomes if isinstance(outcome, str)]
         first = dict(well)
         for key in counted & first.keys():
             del first[key]
         settlement.counts.update(Counter(first.values()))
-        # The second one that names a key had nothing left to do.
+        # A second item of the same key had nothing left to do.
         settlement.counts["dropped"] += len(well) - len(first)
         counted.update(first)
 
-    def _failed(self, judged: Judged[I], handled: Handled) -> tuple[list[Letter], list[Letter]]:
-        """Dead letters, and items that go on alone. Raises TransientFailure when attempts cannot be counted."""
-        decoded = judged.decoded
+    def _failed(self, evaluated: Evaluated[I], handled: Handled) -> tuple[list[FailedItem], list[FailedItem]]:
+        """Dead letters, and items that continue alone. Raises TransientFailure when attempts cannot be counted."""
+        decoded = evaluated.decoded
         message = decoded.message
         attempt = attempt_of(message.attributes)
         if decoded.refused:
-            return [Letter(message, _as_it_came(message), decoded.refused, attempt)], []
-        letters, alone = [], []
+            return [FailedItem(message, _original_body(message), decoded.refused, attempt)], []
+        dead, alone = [], []
         single = len(decoded.items) == 1
-        for raw, item, (key, outcome) in zip(decoded.raw(), decoded.items, judged.outcomes, strict=True):
+        for raw, item, (key, outcome) in zip(decoded.raw(), decoded.items, evaluated.outcomes, strict=True):
             if not isinstance(outcome, Failure) or isinstance(outcome, LeftOver):
                 continue
             subject = self._subject(item, key, handled)
@@ -161,11 +166,12 @@ class Settler(Generic[I]):
             if single and isinstance(outcome, ItemFailure):
                 attempts += self._marks.failures(message)
             if isinstance(outcome, ItemFailure) and attempts < self._max_attempts and body is not None:
-                alone.append(Letter(message, body, outcome, attempts + 1, subject))
+                alone.append(FailedItem(message, body, outcome, attempts + 1, subject))
                 continue
-            failure = _final(outcome, attempts)
-            letters.append(Letter(message, body or _as_it_came(message), failure, attempts, subject))
-        return letters, alone
+            if not isinstance(outcome, PermanentFailure):
+                outcome = PermanentFailure(Reason.ATTEMPTS_EXHAUSTED, f"{attempts} attempts: {outcome}")
+            dead.append(FailedItem(message, body or _original_body(message), outcome, attempts, subject))
+        return dead, alone
 
     def _subject(self, item: I | PermanentFailure, key: Hashable, handled: Handled) -> Subject | None:
         if isinstance(item, PermanentFailure):
@@ -178,8 +184,8 @@ class Settler(Generic[I]):
             return None
 
     def _body(self, decoded: Decoded[I], raw: Sequence[Any]) -> bytes | None:
-        """The body of a message of its own; None for an item that can be read and not be written: JSON that lies deeper
-        than the encoder goes, say.
+        """The body of a new message; None for an item that can be read but not written, such as JSON that is nested
+        deeper than the encoder goes.
         """
         try:
             return encode(self._handler.kind, decoded.correlation_id, raw)
@@ -188,28 +194,26 @@ class Settler(Generic[I]):
                 raise
             return None
 
-    def _rest(self, judged: Judged[I]) -> list[Letter]:
-        """What is left over, as one message that was not received yet, so its receives count from the start."""
-        decoded = judged.decoded
+    def _rest(self, evaluated: Evaluated[I]) -> list[FailedItem]:
+        """All leftover items as one new message, whose receives count from zero."""
+        decoded = evaluated.decoded
         left = [
             (raw, outcome)
-            for raw, (_, outcome) in zip(decoded.raw(), judged.outcomes, strict=True)
+            for raw, (_, outcome) in zip(decoded.raw(), evaluated.outcomes, strict=True)
             if isinstance(outcome, LeftOver)
         ]
-        body = self._body(decoded, [raw for raw, _ in left]) or _as_it_came(decoded.message)
-        return [Letter(decoded.message, body, left[0][1], attempt_of(decoded.message.attributes))]
+        body = self._body(decoded, [raw for raw, _ in left]) or _original_body(decoded.message)
+        return [FailedItem(decoded.message, body, left[0][1], attempt_of(decoded.message.attributes))]
 
-    def _post(self, letters: Sequence[Letter], alone: Sequence[Letter]) -> None:
+    def _publish(self, dead: Sequence[FailedItem], alone: Sequence[FailedItem]) -> None:
         try:
-            self._office.post(letters, alone)
+            self._publisher.publish(dead, alone)
         except Exception as error:
             if not may_be_the_items(error):
                 raise
-            # The history cannot hold what these are about. What goes to the queue came from one.
-            nameless = [
-                Letter(letter.message, letter.body, letter.failure, letter.attempt) for letter in letters
-            ]
-            self._office.post(nameless, alone)
+            # The history cannot store these subjects. The bodies came from a queue, so a queue takes them.
+            nameless = [FailedItem(item.message, item.body, item.failure, item.attempt) for item in dead]
+            self._publisher.publish(nameless, alone)
 
 
 def _back(
@@ -221,12 +225,120 @@ def _back(
     settlement.counts["returned"] += items
 
 
-def _final(outcome: Failure, attempts: int) -> PermanentFailure:
-    if isinstance(outcome, PermanentFailure):
-        return outcome
-    return PermanentFailure(Reason.ATTEMPTS_EXHAUSTED, f"{attempts} attempts: {outcome}")
-
-
-def _as_it_came(message: Received) -> bytes:
-    # A queue carries nothing but UTF-8; who calls by hand may bring anything.
+def _original_body(message: Received) -> bytes:
+    # A queue carries only UTF-8; a legacy handler's event may hold anything.
     return message.body.encode(errors="backslashreplace")
+
+
+@dataclass(frozen=True, slots=True)
+class FailedItem:
+    """A failed item of `message`, as the `body` of a message of its own. `attempt` counts from 1."""
+
+    message: Received
+    body: bytes
+    failure: Failure
+    attempt: int
+    subject: Subject | None = None
+
+    def first_failed_at(self, at: str) -> str:
+        """As the message says it, else `at`. A value that breaks the grammar may be from anyone who can send."""
+        return fit_correlation_id(self.message.attributes.get("firstFailedAt")) or at
+
+
+class History(Protocol):
+    """Where dead letters are recorded. Raises TransientFailure."""
+
+    def record(self, dead: Sequence[DeadLetter], /, *, at: str, run_id: str) -> None: ...
+
+
+class DeadLetterPublisher:
+    """Sends failed items to the dead-letter queue with their reason, or alone to their queue for another attempt.
+
+    Records first, then sends: a crash in between repeats both, and the history still has one document.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        dead_letter_queue: Queue,
+        history: History,
+        *,
+        run_id: str,
+        clock: Callable[[], float] = time.time,
+        on_unsent: Callable[[int], None] = lambda _number: None,
+    ) -> None:
+        """`on_unsent` gets the number of dead letters that the queue did not confirm."""
+        self._on_unsent = on_unsent
+        self._queue, self._dead_letter_queue, self._history = queue, dead_letter_queue, history
+        self._run_id, self._clock = run_id, clock
+
+    def publish(self, dead: Sequence[FailedItem], alone: Sequence[FailedItem]) -> None:
+        """Blocks until everything is recorded and confirmed; raises TransientFailure if something is not."""
+        if not dead and not alone:
+            return
+        at = iso(self._clock())
+        records = [self._record(item, at) for item in dead]
+        if records:
+            self._history.record(records, at=at, run_id=self._run_id)
+        self._send(
+            self._dead_letter_queue,
+            [self._outgoing(item, at, record) for item, record in zip(dead, records, strict=True)],
+        )
+        self._send(self._queue, [self._outgoing(item, at, None) for item in alone])
+        # One line each, by which an entry can be followed. Failures are few.
+        for record in records:
+            log.warning(
+                "dead letter",
+                queue=record.queue,
+                reason=record.failure.reason.value,
+                error=record.failure.error,
+                messageId=record.message_id,
+                correlationId=record.correlation_id,
+            )
+        for item in alone:
+            log.info(
+                "item continues alone",
+                queue=self._queue.name,
+                attempt=item.attempt,
+                error=str(item.failure),
+                messageId=item.message.message_id,
+                correlationId=item.message.correlation_id,
+            )
+
+    def _record(self, item: FailedItem, at: str) -> DeadLetter:
+        if not isinstance(item.failure, PermanentFailure):
+            raise TypeError(
+                f"only a permanent failure makes a dead letter, got {type(item.failure).__name__}"
+            )
+        return DeadLetter(
+            queue=self._queue.name,
+            message_id=item.message.message_id,
+            failure=item.failure,
+            correlation_id=item.message.correlation_id,
+            first_failed_at=item.first_failed_at(at),
+            subject=item.subject,
+        )
+
+    def _outgoing(self, item: FailedItem, at: str, record: DeadLetter | None) -> Outgoing:
+        attributes = {
+            "correlationId": item.message.correlation_id,
+            "attempt": str(item.attempt),
+            "firstFailedAt": item.first_failed_at(at),
+            "origin": item.message.origin,
+            **inject(),
+        }
+        if record is not None:
+            attributes |= {
+                "reason": record.failure.reason.value,
+                "error": record.failure.error,
+                "fingerprint": record.fingerprint,
+                "source": self._queue.name,
+            }
+        return Outgoing(item.body, attributes)
+
+    def _send(self, queue: Queue, messages: Sequence[Outgoing]) -> None:
+        failures = queue.send(messages) if messages else []
+        if failures:
+            if queue is self._dead_letter_queue:
+                self._on_unsent(len(failures))
+            raise TransientFailure("sqs", f"{queue.name}: {len(failures)} messages not confirmed")

@@ -1,15 +1,22 @@
-"""The stop signal: SIGTERM and SIGINT ask a drain to finish what is in flight and leave."""
+"""Where a run may end early: at a stop signal, or at a named step where a test kills the process."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+# Called with the name of a step that was just done. Tests kill the process there to show that a crash loses nothing.
+OnStep = Callable[[str], None]
+
+
+def no_step(_name: str) -> None:
+    """The default of every `on_step`."""
 
 
 class StopSignal:
-    """Set once, read everywhere. `wait` is an interruptible sleep."""
+    """Set once, read by all threads: finish what is in flight and end."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -22,13 +29,13 @@ class StopSignal:
         return self._event.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Sleep up to `seconds`; True when the stop signal came."""
+        """Sleep up to `seconds`, or until the stop signal; True if it came."""
         return self._event.wait(seconds)
 
     @contextmanager
     def on_signals(self) -> Iterator[StopSignal]:
-        """Set by SIGTERM or SIGINT while inside; handlers can only be installed from the main thread, and
-        elsewhere this does nothing. A second signal meets the handlers of before, so that Ctrl-C twice ends.
+        """SIGTERM or SIGINT set it while inside. Handlers can only be installed from the main thread; elsewhere this
+        does nothing. The first signal restores the former handlers, so a second Ctrl-C ends the process.
         """
         if threading.current_thread() is not threading.main_thread():
             yield self

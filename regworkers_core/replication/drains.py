@@ -8,17 +8,14 @@ from collections.abc import Sequence
 from regworkers_core.adapters.aws.streams import StreamRecord
 from regworkers_core.domain.dead_letter import DeadLetter
 from regworkers_core.domain.messages import ReplicationItem
-from regworkers_core.drains.runner import DrainSpec, Pace, dead_letter_office, queue_parts
+from regworkers_core.drains.runner import DrainSpec, Pace, dead_letter_publisher, queue_parts
 from regworkers_core.engine.message_work import MessageWork
-from regworkers_core.engine.ports import Received
-from regworkers_core.engine.queue_source import QueueSource
-from regworkers_core.engine.steps import OnStep, no_step
-from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication.enqueue.source import StreamLimits, StreamSource
-from regworkers_core.replication.enqueue.work import EnqueueWork
-from regworkers_core.replication.save.open_letters import OpenLetters
-from regworkers_core.replication.save.saver import Saver
-from regworkers_core.replication.save.work import SaveHandler
+from regworkers_core.engine.queue import QueueSource, Received
+from regworkers_core.engine.stop import OnStep, StopSignal, no_step
+from regworkers_core.replication.enqueue.enqueue_work import EnqueueWork
+from regworkers_core.replication.enqueue.stream_source import StreamLimits, StreamSource
+from regworkers_core.replication.open_dead_letters import OpenDeadLetters
+from regworkers_core.replication.saver import Saver
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 
@@ -37,20 +34,20 @@ def _enqueue(
             lease_seconds=settings.lease_seconds,
             empty_read_pause_seconds=settings.empty_read_pause_seconds,
         ),
-        # A run that is retried keeps its id, an owner must never come twice.
+        # A run that is retried keeps its id, but an owner must be unique.
         owner=f"{run_id}-{uuid.uuid4().hex[:8]}",
         sleep=stop.wait,
         on_step=on_step,
     )
     queue = runtime.queue(runtime.names.replication_queue)
-    office = dead_letter_office(runtime, queue, _NoHistory(), run_id=run_id)
-    return source, EnqueueWork(queue, office=office, clock=runtime.clock, on_step=on_step)
+    publisher = dead_letter_publisher(runtime, queue, _NoHistory(), run_id=run_id)
+    return source, EnqueueWork(queue, publisher=publisher, clock=runtime.clock, on_step=on_step)
 
 
 class _NoHistory:
-    """This drain goes on while MongoDB is away: of what it refuses the letter itself is all that is kept."""
+    """This drain works while MongoDB is unavailable, so the message itself is the only record of a dead letter."""
 
-    def record(self, letters: Sequence[DeadLetter], *, at: str, run_id: str) -> None:
+    def record(self, dead: Sequence[DeadLetter], /, *, at: str, run_id: str) -> None:
         return None
 
 
@@ -62,7 +59,7 @@ def _save(
         runtime,
         SAVE.name,
         runtime.names.replication_queue,
-        SaveHandler(saver(runtime, run_id, on_step)),
+        saver(runtime, run_id, on_step),
         batch_messages=settings.batch_messages,
         receive_wait_seconds=settings.receive_wait_seconds,
         visibility_seconds=settings.visibility_seconds,
@@ -80,7 +77,9 @@ def saver(runtime: Runtime, run_id: str, on_step: OnStep = no_step) -> Saver:
         runtime.campaigns,
         runtime.queue(runtime.names.replication_queue),
         runtime.queue(runtime.names.analytics_queue),
-        letters=OpenLetters(runtime.dead_letters, runtime.names.replication_queue, clock=runtime.clock),
+        dead_letters=OpenDeadLetters(
+            runtime.dead_letters, runtime.names.replication_queue, clock=runtime.clock
+        ),
         run_id=run_id,
         clock=runtime.clock,
         on_step=on_step,

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 from regworkers_core.adapters.files.judged_entries import Settlement
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.replication.enqueue.peek import has_unread
+from regworkers_core.replication.enqueue.stream_probe import has_unread
 from regworkers_core.replication.reconcile import Kind, reconcile
 from regworkers_core.replication.reconcile.acceptance import how_to_accept
 from regworkers_core.runtime import Runtime
 
-_LOOK_SECONDS = 2.0
+_POLL_SECONDS = 2.0
 # Enough for some thousand shards; less than all of them proves nothing.
 _STREAM_SECONDS = 30.0
 _IN_NO_POOL = frozenset({Kind.ERASED, Kind.REJECTED})
@@ -24,7 +24,7 @@ def lag_warnings(runtime: Runtime) -> list[str]:
     """
     try:
         depth = runtime.queue(runtime.names.replication_queue).depth().total
-        unread = has_unread(runtime.streams, runtime.leases, within_seconds=_LOOK_SECONDS)
+        unread = has_unread(runtime.streams, runtime.leases, within_seconds=_POLL_SECONDS)
     except TransientFailure as failure:
         return [f"whether replication is behind could not be read: {failure}"]
     waits = [f"{depth:,} messages wait"] if depth else []
@@ -60,7 +60,7 @@ def settled(
         if clock() >= give_up:
             break
         on_phase(f"replication is at work: {depth} messages wait{', the stream has more' if unread else ''}")
-        sleep(_LOOK_SECONDS)
+        sleep(_POLL_SECONDS)
     stuck = (unread or depth) and len(looks) == 1
     result = reconcile(runtime, campaign_id, on_phase=on_phase)
     counts = {kind: number for kind, number in result.counts.items() if number and kind not in _IN_NO_POOL}
@@ -74,11 +74,11 @@ def settled(
     if Kind.AHEAD in counts:
         open_now.append(how_to_accept(campaign_id))
     differences: dict[str, int] = {}
-    # What is not replicated because it still waits there is no difference that anybody could accept.
+    # An entry that still waits there is no difference that an operator could accept.
     if Kind.NOT_YET not in counts and not unread and not depth:
         differences = {kind.value: number for kind, number in counts.items()}
     if stuck:
-        # A repair would queue the same entries once more, behind those that nobody takes.
+        # A repair would queue the same entries again, behind those that no drain takes.
         drains = [*(["`regworkers drain enqueue`"] if unread else []), "`regworkers drain save`"]
         help_ = f"nothing moved meanwhile: is no drain running? By hand: {', then '.join(drains)}"
         return Settlement((*open_now, help_), differences)

@@ -9,10 +9,8 @@ from regworkers_core.adapters.mongo.draws import SENDER
 from regworkers_core.domain.selection import Chunk
 from regworkers_core.drains.runner import DrainSpec, Pace, queue_parts
 from regworkers_core.engine.message_work import MessageWork
-from regworkers_core.engine.ports import Received
-from regworkers_core.engine.queue_source import QueueSource
-from regworkers_core.engine.steps import OnStep
-from regworkers_core.engine.stop import StopSignal
+from regworkers_core.engine.queue import QueueSource, Received
+from regworkers_core.engine.stop import OnStep, StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.notify.source import OutboxSource, Parcel
 from regworkers_core.selection.notify.work import NotifyWork

@@ -7,7 +7,7 @@ from typing import Any
 
 from regworkers_core.domain.messages import MessageType, chunks, encode
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.ports import Outgoing
+from regworkers_core.engine.queue import Outgoing
 from regworkers_core.observability.tracing import inject
 from regworkers_core.runtime import Runtime
 

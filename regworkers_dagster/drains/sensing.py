@@ -15,6 +15,7 @@ import structlog
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.drains.heartbeat import Beat, beats
 from regworkers_core.drains.runner import DrainSpec, drain_limits, fuse_in_force
+from regworkers_core.engine.defects import fuse_message
 from regworkers_core.observability.logs import bind, describe
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.decisions import ActiveDrain, Decision, by_depth, pause_after_crashes
@@ -77,7 +78,7 @@ class Startable:
             # A drain that needs DynamoDB is refused below, by its probe; another one starts without an answer.
             fuse = None
         if fuse is not None:
-            return fuse.in_words
+            return fuse_message(fuse.drain, fuse.reason, fuse.tripped_at)
         away = runtime.probe(*self.spec.needs)
         if away is not None:
             return f"{away} does not answer, so no drain is started; {decision.reason}"

@@ -153,7 +153,7 @@ def _drilled(
     runtime: Runtime, most: int | None, stop: StopSignal, tell: Callable[[str], None]
 ) -> DrillResult:
     # Late, for it brings DuckDB and pyarrow.
-    from regworkers_core.replication.drill.recovery_drill import recovery_drill
+    from regworkers_core.replication.recovery_drill import recovery_drill
 
     return recovery_drill(runtime, most=most, stop=stop, on_phase=tell)
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
-from regworkers_core.replication.backfill.flow import BackfillProgress, BackfillReport, start_backfill
+from regworkers_core.replication.backfill import BackfillProgress, BackfillReport, start_backfill
 from regworkers_dagster.operations.audit import launched_by_hand
 from regworkers_dagster.replication.specs import REPLICATION_QUEUE
 from regworkers_dagster.resources import Workers, plain_failures

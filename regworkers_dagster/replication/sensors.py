@@ -5,7 +5,7 @@
 import dagster as dg
 
 from regworkers_core.replication.drains import ENQUEUE, SAVE
-from regworkers_core.replication.enqueue.peek import oldest_unread
+from regworkers_core.replication.enqueue.stream_probe import oldest_unread
 from regworkers_dagster.drains.decisions import Decision, by_age
 from regworkers_dagster.drains.observing import Reading, observed
 from regworkers_dagster.drains.sensing import (

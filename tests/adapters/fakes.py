@@ -8,8 +8,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 from pymongo.errors import NetworkTimeout
 
-from regworkers_core.engine.breaker import CircuitBreaker
-from regworkers_core.engine.dependency import Classify, Dependency, RetryPolicy
+from regworkers_core.engine.dependency import CircuitBreaker, Classify, Dependency, RetryPolicy
 
 
 def client_error(code: str, status: int = 400) -> ClientError:

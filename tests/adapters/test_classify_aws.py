@@ -15,7 +15,7 @@ from botocore.retries.standard import ThrottledRetryableChecker, TransientRetrya
 from regworkers_core.adapters.aws.clients import AwsClients, classify_aws
 from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine.ports import Outgoing
+from regworkers_core.engine.queue import Outgoing
 from regworkers_core.settings import AwsSettings
 from tests.adapters.fakes import FakeClient, client_error, dependency
 

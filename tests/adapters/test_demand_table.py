@@ -15,8 +15,7 @@ from regworkers_core.adapters.aws.demand_table import DemandTable
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import ItemFailure, TransientFailure, UsageError
-from regworkers_core.engine.dependency import RetryPolicy
-from regworkers_core.engine.parts import ATTEMPTS
+from regworkers_core.engine.dependency import PART_ATTEMPTS, RetryPolicy
 from tests.adapters.fakes import FakeClient, client_error, dependency
 from tests.support.entries import item
 
@@ -90,7 +89,7 @@ def test_keys_that_stay_unprocessed_are_a_transient_failure_and_not_an_absence()
     client = FakeClient(batch_get_item=lambda RequestItems: answer(RequestItems[TABLE]["Keys"], 0))
     with pytest.raises(TransientFailure, match="7 keys stayed unprocessed"):
         table(client).get(KEYS[:7])
-    assert len(client.calls) == ATTEMPTS
+    assert len(client.calls) == PART_ATTEMPTS
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.8])
@@ -214,7 +213,7 @@ def test_statements_that_are_refused_for_now_are_repeated_alone_and_hold_up_no_o
 def test_a_statement_that_is_refused_fifteen_times_is_left_over_and_the_others_are_cleared() -> None:
     client = FakeClient(batch_execute_statement=refusing(1, code="ThrottlingError", times=99))
     changed, failed = table(client).clear_flags([entry(number) for number in range(30)], AT)
-    assert statements(client) == [25, 5, *[1] * (ATTEMPTS - 1)]
+    assert statements(client) == [25, 5, *[1] * (PART_ATTEMPTS - 1)]
     assert changed == [] and [each.key for each, _ in failed] == [KEYS[1]]
     assert isinstance(failed[0][1], TransientFailure) and failed[0][1].throttled
 

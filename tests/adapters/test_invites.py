@@ -11,8 +11,7 @@ from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.invites import Invites
 from regworkers_core.domain.invite import Invite, InviteType
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine.dependency import RetryPolicy
-from regworkers_core.engine.parts import ATTEMPTS
+from regworkers_core.engine.dependency import PART_ATTEMPTS, RetryPolicy
 from tests.adapters.fakes import FakeClient, client_error, dependency
 
 TABLE = "demand-table"
@@ -68,7 +67,7 @@ def test_a_table_that_takes_nothing_more_is_transient() -> None:
     client = FakeClient(batch_write_item=partly)
     with pytest.raises(TransientFailure, match="25 invites stayed unprocessed") as failure:
         table(client, sleep).write(INVITES)
-    assert len(client.calls) == ATTEMPTS and len(sleep.slept) == ATTEMPTS - 1
+    assert len(client.calls) == PART_ATTEMPTS and len(sleep.slept) == PART_ATTEMPTS - 1
     assert "example.com" not in str(failure.value)
 
 

@@ -10,7 +10,7 @@ from botocore.exceptions import EndpointConnectionError
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine.ports import Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.queue import Outgoing, QueueDepth, Received, SendFailure
 from tests.adapters.fakes import FakeClient, client_error, dependency
 
 AWAY = EndpointConnectionError(endpoint_url="http://x")

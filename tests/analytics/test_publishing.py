@@ -19,9 +19,8 @@ from regworkers_core.domain.reasons import (
     TransientFailure,
 )
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.breaker import CircuitBreaker
-from regworkers_core.engine.dependency import Dependency, RetryPolicy
-from regworkers_core.engine.handling import Asked, Handled
+from regworkers_core.engine.dependency import CircuitBreaker, Dependency, RetryPolicy
+from regworkers_core.engine.handling import Handled, Requested
 from tests.analytics.world import removed
 
 NOW = 1_795_000_000.0
@@ -57,7 +56,7 @@ class World:
         )
 
     def handle(self, *events: Any) -> Handled:
-        return self.handler.handle([Asked(self.handler.parse(event), "m", "c") for event in events])
+        return self.handler.handle([Requested(self.handler.parse(event), "m", "c") for event in events])
 
 
 def at(number: int, seconds_ahead: float) -> dict[str, Any]:

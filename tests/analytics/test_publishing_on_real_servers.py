@@ -16,9 +16,9 @@ from regworkers_core.domain.events import EventType
 from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.drains.runner import queue_parts
-from regworkers_core.engine.handling import Asked
-from regworkers_core.engine.ports import Outgoing
-from regworkers_core.engine.steps import OnStep
+from regworkers_core.engine.handling import Requested
+from regworkers_core.engine.queue import Outgoing
+from regworkers_core.engine.stop import OnStep
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Names
 from tests.analytics.world import dead_letters, of_every_type, queue_events, removed
@@ -124,7 +124,7 @@ def test_an_event_that_is_larger_than_kafka_takes_is_a_dead_letter_that_names_th
     answer = invoke_publish({"Records": [{"messageId": "large", "body": body}]}, handler)
     assert answer == {"batchItemFailures": [{"itemIdentifier": "large"}]}
     candidate = handler.parse(event)
-    (outcome,) = handler.handle([Asked(candidate, "m", "c")]).outcomes.values()
+    (outcome,) = handler.handle([Requested(candidate, "m", "c")]).outcomes.values()
     assert str(outcome) == "INVALID_EVENT: larger than Kafka takes (1000000 bytes)"
 
 

@@ -13,7 +13,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType, Planned
-from regworkers_core.engine.ports import Outgoing
+from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime
 
 AT = "2026-11-20T08:00:00.000Z"

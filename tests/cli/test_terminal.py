@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 
 from regworkers_core.adapters.aws.attribute_values import attributes
-from regworkers_core.replication.campaign import require_campaign
+from regworkers_core.replication.queue_keys import require_campaign
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all, run
 from tests.support.entries import document, item, key, put, remove, source

@@ -9,7 +9,7 @@ import pytest
 
 from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine.ports import Received
+from regworkers_core.engine.queue import Received
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import DrainSettings
 from regworkers_dagster.resources import plain_failures

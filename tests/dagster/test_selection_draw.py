@@ -10,7 +10,7 @@ import dagster as dg
 import orjson
 import pytest
 
-from regworkers_core.engine.held_lease import held_lease
+from regworkers_core.engine.leases import held_lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection import promises
 from regworkers_core.selection.draw.draw_run import DrawRun

@@ -11,8 +11,8 @@ import orjson
 import pytest
 
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.held_lease import held_lease
-from regworkers_core.engine.ports import Outgoing
+from regworkers_core.engine.leases import held_lease
+from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.held import lease_name
 from regworkers_dagster.resources import Workers

@@ -12,12 +12,13 @@ import pytest
 from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.snapshot import BlownFuse
 from regworkers_core.drains.heartbeat import Heartbeat, beats
-from regworkers_core.engine.fuse import BlownFuse, keep_blown
+from regworkers_core.engine.defects import store_blown_fuse
 from regworkers_core.engine.leases import LeaseRow
-from regworkers_core.engine.ports import Outgoing
+from regworkers_core.engine.queue import Outgoing
 from regworkers_core.observability.code_version import code_version
-from regworkers_core.replication.send import send_keys
+from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.analytics.sensors import publish_tick
 from regworkers_dagster.drains.observing import Recorded
@@ -326,7 +327,7 @@ def test_a_blown_fuse_keeps_the_sensor_from_starting_a_drain_until_other_code_ru
     tick: Tick, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _queue(runtime, 1)
-    keep_blown(runtime.leases, BlownFuse("save", "f", "DEFECT: x", "now", code_version(), "run"))
+    store_blown_fuse(runtime.leases, BlownFuse("save", "f", "DEFECT: x", "now", "run", code_version()))
     assert "`regworkers drain resume save`" in _reason(tick(sensors.save_tick))
     monkeypatch.setattr("regworkers_core.drains.runner.code_version", lambda: "another")
     assert len(tick(sensors.save_tick).run_requests) == 1

@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from regworkers_core.drains.heartbeat import beats
-from regworkers_core.replication.enqueue import shards
+from regworkers_core.replication.enqueue import shard_rows
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_dagster.replication import sensors
@@ -71,10 +71,12 @@ def test_an_enqueue_run_finishes_what_is_in_flight_checkpoints_and_releases_its_
         process.send_signal(number)
         assert process.wait(timeout=_SECONDS) == 0, (tmp_path / "output").read_text()
 
-    leases, consumers = shards.split_rows(runtime.leases.rows(shards.partition(runtime.names.demand_table)))
+    leases, consumers = shard_rows.split_rows(
+        runtime.leases.rows(shard_rows.partition(runtime.names.demand_table))
+    )
     assert not consumers, "it left"
     assert all(not row.owner for row in leases.values())
-    assert all(shards.checkpoint_of(row.state) for row in leases.values())
+    assert all(shard_rows.checkpoint_of(row.state) for row in leases.values())
     assert "ended (stopped)" in (tmp_path / "output").read_text()
 
 

@@ -20,8 +20,8 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.caller import FAN
 from regworkers_core.eligibility.check import Checker
 from regworkers_core.eligibility.transfer import Transfer
-from regworkers_core.engine.ports import Outgoing, SendFailure
-from regworkers_core.engine.steps import no_step
+from regworkers_core.engine.queue import Outgoing, SendFailure
+from regworkers_core.engine.stop import no_step
 from tests.eligibility.campaign.world import OPENS, closed
 from tests.eligibility.campaign.world import World as Judged
 from tests.eligibility.fakes import NOW, World

@@ -1,4 +1,4 @@
-"""A clock that only moves when told, a source with a script, a queue in memory."""
+"""A clock that only moves when reported, a source with a script, a queue in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.drain import DrainLimits, DrainReport, Settlement, drain
-from regworkers_core.engine.ports import NotHidden, Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 from regworkers_core.engine.stop import StopSignal
 
 # What a source's receive does next: hand these out, or raise this.
@@ -16,8 +16,8 @@ Move = Sequence[int] | BaseException
 Failing = Callable[[], Exception] | None
 
 
-def away() -> TransientFailure:
-    return TransientFailure("fake", "away")
+def unavailable() -> TransientFailure:
+    return TransientFailure("fake", "unavailable")
 
 
 class Clock:
@@ -152,7 +152,7 @@ class FakeQueue:
     def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:
         self.receive_calls.append((limit, wait_seconds, visibility_seconds))
         if len(self.receive_calls) in self.failing_receives:
-            raise away()
+            raise unavailable()
         taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
         return taken
 

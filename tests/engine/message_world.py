@@ -1,4 +1,4 @@
-"""Messages, a handler that does as it is told, and the work between them, over fakes."""
+"""Messages, a handler that does as it is reported, and the work between them, over fakes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import orjson
 from regworkers_core.domain.dead_letter import DeadLetter, Subject
 from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason
-from regworkers_core.engine.dead_letters import DeadLetterOffice
 from regworkers_core.engine.drain import OUTCOMES, Settlement
-from regworkers_core.engine.handling import Asked, Handled
+from regworkers_core.engine.handling import Handled, Requested
 from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork
-from regworkers_core.engine.ports import Received
+from regworkers_core.engine.queue import Received
+from regworkers_core.engine.settling import DeadLetterPublisher
 from tests.replication.enqueue.fakes import FakeLeaseTable, FakeQueue
 
 Outcome = str | Failure
@@ -37,7 +37,7 @@ class Handler:
         self.raises: Failure | None = None
         self.errors: dict[str, Exception] = {}
         self.deadly: set[str] = set()
-        self.asked: list[Asked[str]] = []
+        self.asked: list[Requested[str]] = []
         self.calls = 0
         # How many items the last call was about.
         self.last = 0
@@ -53,7 +53,7 @@ class Handler:
     def subject(self, item: str) -> Subject:
         return Subject(item, {"marketId": item})
 
-    def handle(self, asked: Sequence[Asked[str]]) -> Handled:
+    def handle(self, asked: Sequence[Requested[str]]) -> Handled:
         self.asked.extend(asked)
         self.calls, self.last = self.calls + 1, len(asked)
         if self.deadly & {each.item for each in asked}:
@@ -68,10 +68,10 @@ class Handler:
 
 class History:
     def __init__(self) -> None:
-        self.letters: list[DeadLetter] = []
+        self.dead_letters: list[DeadLetter] = []
 
-    def record(self, letters: Sequence[DeadLetter], *, at: str, run_id: str) -> None:
-        self.letters.extend(letters)
+    def record(self, dead_letters: Sequence[DeadLetter], *, at: str, run_id: str) -> None:
+        self.dead_letters.extend(dead_letters)
 
 
 class World:
@@ -79,7 +79,9 @@ class World:
         self.queue, self.dead, self.history = FakeQueue(), FakeQueue(), History()
         self.handler = Handler(**outcomes)
         self.steps: list[str] = []
-        self.office = DeadLetterOffice(self.queue, self.dead, self.history, run_id="run", clock=lambda: 0.0)
+        self.publisher = DeadLetterPublisher(
+            self.queue, self.dead, self.history, run_id="run", clock=lambda: 0.0
+        )
         self.table = FakeLeaseTable()
         self.work = self.process()
 
@@ -88,7 +90,7 @@ class World:
         return MessageWork(
             "fake",
             self.handler,
-            self.office,
+            self.publisher,
             Marks(self.table, "fake-queue"),
             max_attempts=3,
             on_step=self.steps.append,

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from regworkers_core.domain.reasons import DependencyDown
-from regworkers_core.engine.breaker import CircuitBreaker
+from regworkers_core.engine.dependency import CircuitBreaker
 from tests.engine.fakes import Clock
 
 
@@ -31,7 +31,7 @@ def allowed(made: CircuitBreaker) -> bool:
     return True
 
 
-def test_it_opens_at_the_last_of_so_many_failures_in_a_row() -> None:
+def test_it_opens_at_the_last_of_a_number_of_failures_in_a_row() -> None:
     made = breaker(Clock())
     for _ in range(2):
         made.failed()
@@ -40,7 +40,7 @@ def test_it_opens_at_the_last_of_so_many_failures_in_a_row() -> None:
     assert made.is_open and not allowed(made)
 
 
-def test_a_success_in_between_starts_the_count_anew() -> None:
+def test_a_success_in_between_starts_the_count_again() -> None:
     made = breaker(Clock())
     for _ in range(2):
         made.failed()

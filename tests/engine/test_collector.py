@@ -6,19 +6,19 @@ import gc
 
 import pytest
 
-from regworkers_core.engine.collector import seldom_collecting
+from regworkers_core.drains.runner import relaxed_gc
 
 
 def test_inside_the_collector_runs_less_often_and_afterwards_as_before() -> None:
     before = gc.get_threshold()
-    with seldom_collecting():
+    with relaxed_gc():
         assert gc.get_threshold()[0] > before[0]
     assert gc.get_threshold() == before
 
 
 def test_the_last_one_out_puts_the_thresholds_back() -> None:
     before = gc.get_threshold()
-    first, second = seldom_collecting(), seldom_collecting()
+    first, second = relaxed_gc(), relaxed_gc()
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
@@ -29,6 +29,6 @@ def test_the_last_one_out_puts_the_thresholds_back() -> None:
 
 def test_a_failure_inside_puts_them_back_too() -> None:
     before = gc.get_threshold()
-    with pytest.raises(ValueError), seldom_collecting():
+    with pytest.raises(ValueError), relaxed_gc():
         raise ValueError
     assert gc.get_threshold() == before

@@ -1,4 +1,4 @@
-"""What nobody foresaw: an item that raises lands alone, and a bug that meets all of them blows the fuse."""
+"""What no one foresaw: an item that raises lands alone, and a bug that meets all of them blows the fuse."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from structlog.testing import capture_logs
 
 from regworkers_core.domain.dead_letter import DeadLetter, Subject
 from regworkers_core.domain.reasons import ItemFailure, PermanentFailure, Reason, TransientFailure, UsageError
-from regworkers_core.engine.defects import defect_of, in_parts
+from regworkers_core.engine.defects import MOST_DEFECTS, WINDOW_ITEMS, Fuse, FuseBlown, bisect, defect_of
 from regworkers_core.engine.drain import Settlement
-from regworkers_core.engine.fuse import MOST_DEFECTS, WINDOW_ITEMS, Fuse, FuseBlown
-from regworkers_core.engine.ports import Received
+from regworkers_core.engine.queue import Received
 from tests.engine.message_world import World, items_of, message, reasons_of
 
 SECRET = "zoe@example.com"
@@ -45,7 +44,7 @@ def test_halves_find_every_unit_that_raises_and_do_all_others_in_order(number: i
             raise ValueError
         return list(units)
 
-    found = in_parts(range(number), do, lambda unit, _error: [-1 - unit])
+    found = bisect(range(number), do, lambda unit, _error: [-1 - unit])
     assert [each for part in found for each in part] == [
         -1 - unit if unit in bad else unit for unit in range(number)
     ]
@@ -62,7 +61,7 @@ def test_what_can_be_no_items_fault_is_raised_at_once(error: type[Exception]) ->
         raise error("of the machine's")
 
     with pytest.raises(error):
-        in_parts([1, 2], do, lambda _unit, _error: None)
+        bisect([1, 2], do, lambda _unit, _error: None)
     assert calls == [[1, 2]]
 
 
@@ -90,9 +89,9 @@ def test_an_item_that_raises_is_a_dead_letter_and_its_neighbours_are_done() -> N
     assert [each.message_id for each in settlement.done] == ["m1", "m2"]
     assert (settlement.counts["applied"], settlement.counts["dead_lettered"]) == (2, 1)
     assert items_of(world.dead) == [["b"]] and reasons_of(world.dead) == ["DEFECT"]
-    (letter,) = world.history.letters
-    assert letter.subject == Subject("b", {"marketId": "b"})
-    assert SECRET not in str(world.dead.sent) + str(letter)
+    (dead_letter,) = world.history.dead_letters
+    assert dead_letter.subject == Subject("b", {"marketId": "b"})
+    assert SECRET not in str(world.dead.sent) + str(dead_letter)
 
 
 def test_one_item_of_five_hundred_is_found_in_a_few_calls() -> None:
@@ -107,12 +106,12 @@ def test_an_item_that_raised_once_and_not_again_is_done() -> None:
     world = World()
     handle, failures = world.handler.handle, [ValueError()] * 4
 
-    def seldom(asked: Any) -> Any:
+    def rarely(asked: Any) -> Any:
         if failures and any(each.item == "b" for each in asked):
             raise failures.pop()
         return handle(asked)
 
-    world.handler.handle = seldom  # type: ignore[method-assign]
+    world.handler.handle = rarely  # type: ignore[method-assign]
     settlement = settle(world, message(*"abcd"))
     assert settlement.counts["applied"] == 4 and not world.dead.sent
 
@@ -130,7 +129,7 @@ def test_a_refusal_that_is_raised_keeps_its_reason_and_what_may_pass_is_tried_ag
 
 def test_a_dependency_that_fails_for_a_half_keeps_all_messages() -> None:
     world = World()
-    world.handler.errors = {"a": ValueError(), "d": TransientFailure("mongo", "away")}
+    world.handler.errors = {"a": ValueError(), "d": TransientFailure("mongo", "unavailable")}
     settlement = settle(world, message(*"ab", number=1), message(*"cd", number=2))
     assert not settlement.done and settlement.counts["returned"] == 4 and not world.dead.sent
 
@@ -168,21 +167,21 @@ def test_a_dead_letter_needs_no_subject() -> None:
 
     world.handler.subject = raising  # type: ignore[method-assign]
     settle(world, message("a", "b"))
-    assert items_of(world.dead) == [["b"]] and world.history.letters[0].subject is None
+    assert items_of(world.dead) == [["b"]] and world.history.dead_letters[0].subject is None
 
 
-def test_a_history_that_cannot_hold_what_a_letter_is_about_has_it_without() -> None:
+def test_a_history_that_cannot_hold_what_a_dead_letter_is_about_has_it_without() -> None:
     world = World(b=PermanentFailure(Reason.INVALID_ENTRY, "x"))
     record = world.history.record
 
-    def strict(letters: Sequence[DeadLetter], *, at: str, run_id: str) -> None:
-        if any(letter.subject for letter in letters):
+    def strict(dead_letters: Sequence[DeadLetter], *, at: str, run_id: str) -> None:
+        if any(dead_letter.subject for dead_letter in dead_letters):
             raise OverflowError(SECRET)
-        record(letters, at=at, run_id=run_id)
+        record(dead_letters, at=at, run_id=run_id)
 
     world.history.record = strict  # type: ignore[method-assign]
     settle(world, message("a", "b"))
-    assert items_of(world.dead) == [["b"]] and len(world.history.letters) == 1
+    assert items_of(world.dead) == [["b"]] and len(world.history.dead_letters) == 1
 
 
 def test_an_item_that_can_be_read_and_not_be_written_is_a_dead_letter_as_it_came(
@@ -196,7 +195,7 @@ def test_an_item_that_can_be_read_and_not_be_written_is_a_dead_letter_as_it_came
     came = message(*"abc")
     settlement = settle(world, came)
     assert settlement.counts["dead_lettered"] == 2 and not world.queue.sent
-    assert {letter.body for letter in world.dead.sent} == {came.body.encode()}
+    assert {dead_letter.body for dead_letter in world.dead.sent} == {came.body.encode()}
 
 
 def test_a_body_that_lies_deeper_than_it_can_be_written_does_no_harm_to_its_neighbours() -> None:
@@ -204,14 +203,14 @@ def test_a_body_that_lies_deeper_than_it_can_be_written_does_no_harm_to_its_neig
     deep = '{"type":"selections.assign","version":1,"items":[' + "[" * 300 + "]" * 300 + "]}"
     settlement = settle(world, Received("m2", "r2", deep, {}, 1), message("a"))
     assert len(settlement.done) == 2 and settlement.counts["applied"] == 1
-    (letter,) = world.dead.sent
-    assert b"[" * 300 + b"]" * 300 in letter.body
+    (dead_letter,) = world.dead.sent
+    assert b"[" * 300 + b"]" * 300 in dead_letter.body
 
 
 # The fuse
 
 
-def test_a_fuse_bears_so_many_defects_of_one_cause_among_its_last_items_and_not_one_more() -> None:
+def test_a_fuse_bears_a_number_of_defects_of_one_cause_among_its_last_items_and_not_one_more() -> None:
     one, other = PermanentFailure(Reason.DEFECT, "A at x:1"), PermanentFailure(Reason.DEFECT, "B at x:2")
     fuse = Fuse()
     for _ in range(MOST_DEFECTS):
@@ -246,18 +245,18 @@ def test_a_bug_in_every_entry_makes_few_dead_letters_and_everything_else_goes_ba
         raise KeyError(SECRET)
 
     setattr(world.handler, where, bug)
-    letters = []
+    dead_letters = []
     for number in range(60):
         settlement = settle(
             world,
             message(*names(items, number), number=number),
             message(*names(items, 1000 + number), number=1000 + number),
         )
-        letters.append(settlement.counts["dead_lettered"])
+        dead_letters.append(settlement.counts["dead_lettered"])
         if settlement.blown is not None:
             assert not settlement.done, "what was found in this batch goes back, too"
             break
-    assert sum(letters) == len(world.dead.sent) <= MOST_DEFECTS
+    assert sum(dead_letters) == len(world.dead.sent) <= MOST_DEFECTS
     assert settlement.blown is not None and settlement.blown.reason is Reason.DEFECT
     calls = world.handler.calls
     assert settle(world, message("z")).counts["returned"] == 1

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regworkers_core.domain.reasons import DependencyDown, PermanentFailure, Reason, TransientFailure
-from regworkers_core.engine.breaker import CircuitBreaker
-from regworkers_core.engine.dependency import Dependency, RetryPolicy
+from regworkers_core.engine.dependency import CircuitBreaker, Dependency, RetryPolicy
 from tests.engine.fakes import Clock
 from tests.support.waiting import wait_until
 
@@ -171,7 +170,7 @@ def test_a_permanent_failure_after_a_transient_one_ends_the_attempts() -> None:
     assert service.calls == 2
 
 
-def test_the_breaker_opens_after_so_many_failed_calls_and_then_nothing_is_asked() -> None:
+def test_the_breaker_opens_after_a_number_of_failed_calls_and_then_nothing_is_asked() -> None:
     made = dependency(failures=2)
     for _ in range(2):
         with pytest.raises(TransientFailure):

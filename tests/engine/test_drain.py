@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from regworkers_core.domain.reasons import PermanentFailure, Reason, UsageError
 from regworkers_core.engine.drain import OUTCOMES, DrainLimits, DrainReport, Settlement
 from regworkers_core.engine.stop import StopSignal
-from tests.engine.fakes import Clock, FakeSource, all_done, away, run_fake
+from tests.engine.fakes import Clock, FakeSource, all_done, run_fake, unavailable
 from tests.support.waiting import wait_until
 
 ENDLESS = [[number] for number in range(400)]
@@ -42,7 +42,7 @@ def test_the_counters_add_up_whatever_becomes_of_the_items(
     fates: dict[int, tuple[str, int] | None] = {}
     for step in script:
         if step == "receive fails":
-            moves.append(away())
+            moves.append(unavailable())
             continue
         batch = [None] if isinstance(step, str) else step
         moves.append(range(len(fates), len(fates) + len(batch)))
@@ -64,7 +64,7 @@ def test_the_counters_add_up_whatever_becomes_of_the_items(
 
     clock = Clock()
     source = FakeSource(clock, moves)
-    source.acknowledge_failure = away if acknowledging_fails else None
+    source.acknowledge_failure = unavailable if acknowledging_fails else None
     with capture_logs():
         report = run_fake(source, work, clock=clock)
     assert report.adds_up and report.as_dict()["addsUp"] is True
@@ -241,7 +241,7 @@ def test_a_usage_error_of_a_receive_ends_the_drain_and_closes_the_source() -> No
     assert source.asked == [("acknowledged", 1), ("closed", 0)]
 
 
-@pytest.mark.parametrize("failure", [away, RuntimeError], ids=["away", "defect"])
+@pytest.mark.parametrize("failure", [unavailable, RuntimeError], ids=["unavailable", "defect"])
 def test_heartbeats_go_on_after_a_failed_one_and_the_drain_as_well(failure: Callable[[], Exception]) -> None:
     clock = Clock()
     source = FakeSource(clock, [[1]])
@@ -259,7 +259,7 @@ def test_heartbeats_go_on_after_a_failed_one_and_the_drain_as_well(failure: Call
 def test_a_source_that_cannot_close_does_not_spoil_the_report() -> None:
     clock = Clock()
     source = FakeSource(clock, [[1]])
-    source.close_failure = away
+    source.close_failure = unavailable
     report = run_fake(source, clock=clock)
     assert (report.ended, report.counts["applied"], report.counts["source_trouble"]) == ("idle", 1, 1)
 
@@ -267,7 +267,7 @@ def test_a_source_that_cannot_close_does_not_spoil_the_report() -> None:
 # How a drain ends
 
 
-def test_it_leaves_after_the_idle_time_and_work_starts_that_time_anew() -> None:
+def test_it_leaves_after_the_idle_time_and_work_starts_that_time_again() -> None:
     clock = Clock()
     source = FakeSource(clock, [[], [], [1], [], []])
     start = clock.now
@@ -331,7 +331,7 @@ def test_it_leaves_when_a_dependency_goes_down_and_names_it() -> None:
     assert report.began
 
 
-def test_it_receives_nothing_when_the_probe_finds_a_dependency_away() -> None:
+def test_it_receives_nothing_when_the_probe_finds_a_dependency_unavailable() -> None:
     clock = Clock()
     source = FakeSource(clock, ENDLESS)
     report = run_fake(source, clock=clock, probe=lambda: "mongo")
@@ -341,7 +341,7 @@ def test_it_receives_nothing_when_the_probe_finds_a_dependency_away() -> None:
 
 def test_a_source_that_cannot_be_read_is_asked_again() -> None:
     clock = Clock()
-    source = FakeSource(clock, [away(), away(), [1]])
+    source = FakeSource(clock, [unavailable(), unavailable(), [1]])
     assert run_fake(source, clock=clock).counts["applied"] == 1
 
 
@@ -413,7 +413,7 @@ def seconds_pass(clock: Clock, source: FakeSource, seconds: float = 1.0) -> None
 @pytest.mark.parametrize("successes", [0, 5])
 def test_a_drain_whose_last_two_minutes_brought_no_successful_receive_has_failed(successes: int) -> None:
     clock = Clock()
-    moves = [*([number] for number in range(successes)), *(away() for _ in range(500))]
+    moves = [*([number] for number in range(successes)), *(unavailable() for _ in range(500))]
     source = FakeSource(clock, moves)
     seconds_pass(clock, source)
     limits = DrainLimits(idle_seconds=3, max_seconds=300, heartbeat_seconds=3600, pause_seconds=0)
@@ -425,7 +425,7 @@ def test_a_drain_whose_last_two_minutes_brought_no_successful_receive_has_failed
 
 def test_it_has_failed_however_it_ends() -> None:
     clock, stop = Clock(), StopSignal()
-    source = FakeSource(clock, (away() for _ in range(500)))
+    source = FakeSource(clock, (unavailable() for _ in range(500)))
 
     def look(receives: int) -> None:
         clock.now += 1.0
@@ -441,8 +441,8 @@ def test_it_has_failed_however_it_ends() -> None:
 @pytest.mark.parametrize("last", [[], [7]], ids=["nothing there", "work"])
 def test_one_successful_receive_among_the_last_is_enough(last: list[int]) -> None:
     clock = Clock()
-    moves: list[Sequence[int] | BaseException] = [away() for _ in range(150)]
-    moves += [last, *(away() for _ in range(100))]
+    moves: list[Sequence[int] | BaseException] = [unavailable() for _ in range(150)]
+    moves += [last, *(unavailable() for _ in range(100))]
     source = FakeSource(clock, moves)
     seconds_pass(clock, source)
     limits = DrainLimits(idle_seconds=3, max_seconds=240, heartbeat_seconds=3600, pause_seconds=0)
@@ -453,7 +453,7 @@ def test_one_successful_receive_among_the_last_is_enough(last: list[int]) -> Non
 
 def test_a_drain_that_was_too_busy_to_receive_is_not_blind_for_that() -> None:
     clock, stop = Clock(), StopSignal()
-    source = FakeSource(clock, [[1], away()])
+    source = FakeSource(clock, [[1], unavailable()])
     source.on_receive = lambda number: stop.set() if number == 2 else None
     rounds = 0
 

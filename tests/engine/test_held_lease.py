@@ -8,8 +8,7 @@ from collections.abc import Mapping
 import pytest
 from structlog.testing import capture_logs
 
-from regworkers_core.engine.held_lease import held_lease
-from regworkers_core.engine.leases import LeaseKey
+from regworkers_core.engine.leases import LeaseKey, held_lease
 from tests.replication.enqueue.fakes import FakeLeaseTable
 
 
@@ -41,7 +40,7 @@ class Odd(FakeLeaseTable):
         return super().release(key, owner, token)
 
 
-def test_a_lease_goes_on_being_renewed_after_an_error_that_nobody_foresaw() -> None:
+def test_a_lease_goes_on_being_renewed_after_an_error_that_no_one_foresaw() -> None:
     table = Odd(renewals=2)
     with held_lease(table, "draw-summer", "run", lease_seconds=0.03):
         assert table.renewed.wait(30)

@@ -12,13 +12,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from regworkers_core.domain.reasons import ItemFailure, TransientFailure
-from regworkers_core.engine.handling import Asked, Handled
+from regworkers_core.engine.handling import Handled, Requested
 from regworkers_core.engine.marks import UNANSWERED, Marks, Solo
-from regworkers_core.engine.ports import Received
+from regworkers_core.engine.queue import Received
 from tests.engine.message_world import Died, World, items_of, message, reasons_of
 from tests.support.waiting import wait_until
 
-AWAY = TransientFailure("mongo", "away")
+UNAVAILABLE = TransientFailure("mongo", "unavailable")
 VISIBILITY_SECONDS = 60.0
 # Until a message that is visible again is received.
 LATE_SECONDS = 5.0
@@ -164,7 +164,7 @@ def test_an_outage_of_an_hour_with_sixty_receives_kills_and_exhausts_nothing() -
     life = Life(world, VirtualQueue(waiting("alone"), *messages))
 
     def outage() -> None:
-        world.handler.raises = AWAY if life.receives < 60 else None
+        world.handler.raises = UNAVAILABLE if life.receives < 60 else None
 
     life.on_batch = outage
     life.until_empty()
@@ -175,7 +175,7 @@ def test_an_outage_of_an_hour_with_sixty_receives_kills_and_exhausts_nothing() -
 
 def test_after_an_outage_messages_are_handled_together_again() -> None:
     world = World()
-    world.handler.raises = AWAY
+    world.handler.raises = UNAVAILABLE
     with capture_logs():
         for receives in range(1, 11):
             world.settle(*(message(f"i{number}", number=number, receives=receives) for number in range(3)))
@@ -190,7 +190,7 @@ def test_a_mark_of_a_message_that_comes_back_for_a_dependency_counts_for_nothing
         world.handler.deadly = {"a"}
         with pytest.raises(Died):
             world.process()([message("a", receives=receives)])
-        world.handler.deadly, world.handler.raises = set(), AWAY
+        world.handler.deadly, world.handler.raises = set(), UNAVAILABLE
         with capture_logs():
             assert world.process()([message("a", receives=receives + 1)]).counts["returned"] == 1
     world.handler.raises = None
@@ -226,7 +226,7 @@ def test_an_outage_of_the_marks_for_hours_does_not_use_up_the_receives_of_a_mess
             (each,) = queue.receive(1)
             for given_back, seconds in world.settle(each).again:
                 queue.put(given_back, seconds)
-    assert each.receive_count < 100, "then SQS moves it to the dead-letter queue, without a reason"
+    assert each.receive_count < 100, "then SQS moves it to the dead-dead_letter queue, without a reason"
     world.table.down = False
     assert world.settle(*queue.receive(1)).done
 
@@ -236,7 +236,7 @@ def test_messages_that_came_up_to_three_times_cost_no_call() -> None:
     world.table.down = True
     for receives in range(1, UNANSWERED + 1):
         assert world.settle(message("a", receives=receives)).done
-    world.handler.raises = AWAY
+    world.handler.raises = UNAVAILABLE
     with capture_logs() as logs:
         for receives in range(1, UNANSWERED):
             assert world.settle(message("a", receives=receives)).again
@@ -269,7 +269,7 @@ def test_a_message_that_came_too_often_waits_until_nothing_else_is_in_hand() -> 
     world, release = World(), threading.Event()
     handle = world.handler.handle
 
-    def slowly(asked: Sequence[Asked[str]]) -> Handled:
+    def slowly(asked: Sequence[Requested[str]]) -> Handled:
         if asked[0].item == "slow":
             release.wait(20)
         return handle(asked)

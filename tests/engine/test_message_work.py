@@ -9,14 +9,14 @@ import pytest
 from regworkers_core.domain.dead_letter import Subject
 from regworkers_core.domain.messages import MessageType, encode, fit_correlation_id
 from regworkers_core.domain.reasons import ItemFailure, LeftOver, PermanentFailure, Reason, TransientFailure
-from regworkers_core.engine.handling import Asked
-from regworkers_core.engine.ports import Received
+from regworkers_core.engine.handling import Requested
+from regworkers_core.engine.queue import Received
 from tests.engine.message_world import World, items_of, message, reasons_of
 
 REFUSED = PermanentFailure(Reason.INVALID_ENTRY, "field x is wrong")
-AWAY = TransientFailure("mongo", "away")
+UNAVAILABLE = TransientFailure("mongo", "unavailable")
 AGAIN = ItemFailure("a repeat may cure it")
-LEFT = LeftOver("kafka", "away")
+LEFT = LeftOver("kafka", "unavailable")
 
 
 def test_what_is_done_is_acknowledged_and_counted() -> None:
@@ -30,7 +30,7 @@ def test_what_is_done_is_acknowledged_and_counted() -> None:
 def test_the_handler_sees_every_item_with_the_message_that_asked_for_it() -> None:
     world = World()
     world.settle(message("a", 7, number=1), message("b", number=2))
-    assert world.handler.asked == [Asked("a", "m1", "corr"), Asked("b", "m2", "corr")]
+    assert world.handler.asked == [Requested("a", "m1", "corr"), Requested("b", "m2", "corr")]
 
 
 def test_an_item_that_came_twice_counts_once_and_the_second_is_dropped() -> None:
@@ -38,17 +38,17 @@ def test_an_item_that_came_twice_counts_once_and_the_second_is_dropped() -> None
     assert (settlement.counts["applied"], settlement.counts["dropped"]) == (1, 2)
 
 
-def test_a_dependency_away_for_the_batch_gives_all_of_it_back_and_deletes_nothing() -> None:
+def test_a_dependency_unavailable_for_the_batch_gives_all_of_it_back_and_deletes_nothing() -> None:
     world = World()
-    world.handler.raises = AWAY
+    world.handler.raises = UNAVAILABLE
     settlement = world.settle(message("a", number=1), message("b", "c", number=2))
     assert not settlement.done
     assert settlement.counts["returned"] == 3
     assert world.steps == []
 
 
-def test_a_dependency_away_for_one_item_keeps_its_message_whole_and_the_others_go_on() -> None:
-    world = World(a=AWAY, b=REFUSED)
+def test_a_dependency_unavailable_for_one_item_keeps_its_message_whole_and_the_others_go_on() -> None:
+    world = World(a=UNAVAILABLE, b=REFUSED)
     settlement = world.settle(message("a", "b", number=1), message("c", number=2))
     assert [each.message_id for each in settlement.done] == ["m2"]
     assert not world.dead.sent, "the refused one will be refused when the message comes again"
@@ -62,8 +62,8 @@ def test_a_refused_item_becomes_a_dead_letter_alone_with_its_reason_and_its_subj
     assert items_of(world.dead) == [["b"]]
     attributes = world.dead.sent[0].attributes
     assert (attributes["reason"], attributes["firstFailedAt"]) == ("INVALID_ENTRY", "earlier")
-    (letter,) = world.history.letters
-    assert letter.subject == Subject("b", {"marketId": "b"})
+    (dead_letter,) = world.history.dead_letters
+    assert dead_letter.subject == Subject("b", {"marketId": "b"})
 
 
 def test_an_item_that_cannot_be_read_and_a_body_that_cannot_are_dead_letters() -> None:
@@ -73,7 +73,7 @@ def test_an_item_that_cannot_be_read_and_a_body_that_cannot_are_dead_letters() -
     assert settlement.counts["dead_lettered"] == 2
     assert reasons_of(world.dead) == ["INVALID_BODY"] * 2
     assert world.dead.sent[1].body == b"not json"
-    assert [letter.subject for letter in world.history.letters] == [None, None]
+    assert [dead_letter.subject for dead_letter in world.history.dead_letters] == [None, None]
 
 
 def test_an_item_that_a_repeat_may_cure_goes_on_alone_and_carries_its_attempt() -> None:
@@ -112,7 +112,7 @@ def test_the_receives_of_a_message_of_one_item_that_ended_with_its_failure_are_i
 
 
 def test_the_receives_of_an_outage_are_no_attempts() -> None:
-    world = World(b=AWAY)
+    world = World(b=UNAVAILABLE)
     for number in range(1, 61):
         assert world.settle(message("b", receives=number)).counts["returned"] == 1
     world.handler.outcomes["b"] = AGAIN
@@ -150,7 +150,7 @@ def test_what_is_left_over_goes_on_beside_dead_letters_and_items_that_go_alone()
 
 
 def test_a_failure_that_keeps_the_message_whole_wins_over_what_is_left_over() -> None:
-    world = World(b=LEFT, c=AWAY)
+    world = World(b=LEFT, c=UNAVAILABLE)
     settlement = world.settle(message("a", "b", "c"))
     assert not settlement.done and not world.queue.sent
 
@@ -184,11 +184,11 @@ def test_a_message_without_items_is_done() -> None:
 
 def test_a_correlation_id_of_others_that_may_be_a_fans_data_goes_no_further() -> None:
     world = World(b=REFUSED)
-    body = encode(MessageType.ASSIGN, "somebody@example.org", ["a", "b"]).decode()
-    world.settle(Received("m1", "r1", body, {"correlationId": "somebody@example.org"}, 1))
+    body = encode(MessageType.ASSIGN, "someone@example.org", ["a", "b"]).decode()
+    world.settle(Received("m1", "r1", body, {"correlationId": "someone@example.org"}, 1))
     assert {asked.correlation_id for asked in world.handler.asked} == {"m1"}
-    sent = [world.dead.sent[0].body.decode(), world.dead.sent[0].attributes, world.history.letters[0]]
-    assert "somebody" not in repr(sent)
+    sent = [world.dead.sent[0].body.decode(), world.dead.sent[0].attributes, world.history.dead_letters[0]]
+    assert "someone" not in repr(sent)
 
 
 def test_an_item_that_lies_deeper_than_json_is_written_lands_alone_and_whole() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from regworkers_core.engine.dependency import RetryPolicy
-from regworkers_core.engine.parts import ATTEMPTS, ask_again
+from regworkers_core.engine.dependency import PART_ATTEMPTS, RetryPolicy, retry_parts
 from tests.engine.fakes import Clock
 
 POLICY = RetryPolicy(first_cap_seconds=1.0, last_cap_seconds=4.0)
@@ -25,7 +24,7 @@ class Partly:
 
 
 def left_of(count: int, partly: Partly, *, whole: bool = False) -> int:
-    return len(ask_again(range(count), partly, POLICY, partly.slept.append, whole=whole))
+    return len(retry_parts(range(count), partly, POLICY, partly.slept.append, whole=whole))
 
 
 def test_only_what_is_left_is_asked_for_again_after_a_wait_each_time() -> None:
@@ -42,7 +41,7 @@ def test_nothing_to_ask_for_is_nothing_asked() -> None:
 def test_a_part_is_asked_for_so_often_however_many_others_got_done() -> None:
     partly = Partly(*[1] * 14)
     assert left_of(20, partly) == 6
-    assert len(partly.asked) == ATTEMPTS and len(partly.slept) == ATTEMPTS - 1
+    assert len(partly.asked) == PART_ATTEMPTS and len(partly.slept) == PART_ATTEMPTS - 1
 
 
 def test_what_is_worth_nothing_without_the_rest_is_asked_for_as_long_as_it_gets_on() -> None:
@@ -50,7 +49,7 @@ def test_what_is_worth_nothing_without_the_rest_is_asked_for_as_long_as_it_gets_
     assert left_of(30, partly, whole=True) == 0
     stuck = Partly(*[1] * 30)
     assert left_of(31, stuck, whole=True) == 1
-    assert len(stuck.asked) == 30 + ATTEMPTS
+    assert len(stuck.asked) == 30 + PART_ATTEMPTS
 
 
 def test_no_wait_goes_beyond_the_end() -> None:
@@ -61,5 +60,5 @@ def test_no_wait_goes_beyond_the_end() -> None:
         clock.now += 5.0
         return pending
 
-    left = ask_again([1], ask, POLICY, slept.append, end=clock.now + 12.0, monotonic=clock)
+    left = retry_parts([1], ask, POLICY, slept.append, end=clock.now + 12.0, monotonic=clock)
     assert left == [1] and len(asked) in (2, 3) and len(slept) == len(asked) - 1

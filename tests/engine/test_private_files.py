@@ -1,4 +1,4 @@
-"""What a command writes is for whoever runs it."""
+"""What a command writes is for the one who runs it."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def lenient_umask(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def test_a_new_file_is_closed_to_others(tmp_path: Path) -> None:
-    write_private(tmp_path / "new", "letters")
-    assert mode(tmp_path / "new") == 0o600 and (tmp_path / "new").read_text() == "letters"
+    write_private(tmp_path / "new", "some text")
+    assert mode(tmp_path / "new") == 0o600 and (tmp_path / "new").read_text() == "some text"
 
 
-def test_a_file_that_stands_is_emptied_and_closed_to_others(tmp_path: Path) -> None:
+def test_a_file_that_exists_is_emptied_and_closed_to_others(tmp_path: Path) -> None:
     path = tmp_path / "old"
     path.write_text("longer than the new one")
     path.chmod(0o644)

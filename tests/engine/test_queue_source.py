@@ -8,8 +8,8 @@ import pytest
 
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.marks import UNANSWERED
-from regworkers_core.engine.queue_source import QueueSource
-from tests.engine.fakes import FakeQueue, away
+from regworkers_core.engine.queue import QueueSource
+from tests.engine.fakes import FakeQueue, unavailable
 
 
 def source(queue: FakeQueue, batch_messages: int = 10) -> QueueSource:
@@ -121,7 +121,7 @@ def test_a_failed_acknowledgement_lets_go_too() -> None:
     queue = FakeQueue(waiting=1)
     made = source(queue)
     batch = made.receive()
-    queue.failure = away
+    queue.failure = unavailable
     with pytest.raises(TransientFailure):
         made.acknowledge(batch)
     queue.failure = None
@@ -153,5 +153,5 @@ def test_what_came_often_is_kept_for_half_the_time_so_that_it_comes_again_soon_a
 def test_what_came_often_is_handed_out_even_if_its_time_cannot_be_changed() -> None:
     queue = FakeQueue(waiting=1)
     queue.waiting[0] = replace(queue.waiting[0], receive_count=UNANSWERED + 1)
-    queue.failure = away
+    queue.failure = unavailable
     assert len(source(queue).receive()) == 1

@@ -1,4 +1,4 @@
-"""Events that a worker of old is called with: answered, or refused as a whole with what is wrong."""
+"""Events that a worker that is legacy is called with: answered, or refused as a whole with what is wrong."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.engine.sqs_event import answer_event
-from regworkers_core.replication.enqueue.work import invoke_enqueue
+from regworkers_core.engine.handling import answer_event
+from regworkers_core.replication.enqueue.enqueue_work import invoke_enqueue
 from tests.engine.message_world import Handler
 from tests.replication.enqueue.fakes import FakeQueue
 

@@ -47,7 +47,7 @@ class Fault:
 LEFT_OVER = "save.left_over"
 # How often a drain of the story below passes each step, at least.
 PASSES = {
-    "enqueue.after_letters": 1,
+    "enqueue.after_dead_letters": 1,
     "enqueue.after_send": 3,
     "enqueue.before_checkpoint": 1,
     "save.after_write": 3,

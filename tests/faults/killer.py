@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from regworkers_core.domain.messages import Op, ReplicationItem
-from regworkers_core.replication.send import send_keys
+from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.runtime import Runtime
 from tests.faults.story import Verdict
 from tests.faults.victim import DEADLY
@@ -42,7 +42,11 @@ def die_until_it_is_given_up(runtime: Runtime) -> tuple[int, int | None, Verdict
         return queue.depth().total == 0
 
     wait_until(over, seconds=90, what="an empty queue")
-    letters = [letter["reason"] for letter in runtime.dead_letters.of_entry(key(DEADLY))]
+    dead_letters = [dead_letter["reason"] for dead_letter in runtime.dead_letters.of_entry(key(DEADLY))]
     lost = [f"{NEIGHBOURS - runtime.replica.count()} neighbours"] if saved_after is None else []
-    lost += ["the entry is no dead letter"] if not letters else []
-    return deaths, saved_after, Verdict(lost=lost, doubled=[f"{letters}"] if len(letters) > 1 else [])
+    lost += ["the entry is no dead letter"] if not dead_letters else []
+    return (
+        deaths,
+        saved_after,
+        Verdict(lost=lost, doubled=[f"{dead_letters}"] if len(dead_letters) > 1 else []),
+    )

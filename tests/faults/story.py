@@ -14,7 +14,7 @@ from regworkers_core.domain.events import EventType, event_id
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.order import lenient_order
-from regworkers_core.replication.send import send_keys
+from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.runtime import Runtime
 from tests.support import entries
 
@@ -140,11 +140,11 @@ class Story:
             verdict.lost.append(f"{waiting} messages left on the queue")
         for name in names.queues:
             due = self._refused if name == names.replication_queue else 0
-            letters = names.dead_letter_queue(name)
-            dead = self.runtime.queue(letters).depth().total
+            dead_letters = names.dead_letter_queue(name)
+            dead = self.runtime.queue(dead_letters).depth().total
             if dead < due or (dead and not due):
-                verdict.lost.append(f"{dead} dead letters on {letters}, due are {due}")
-            # A drain that died between such a letter and its checkpoint sends it again.
+                verdict.lost.append(f"{dead} dead letters on {dead_letters}, due are {due}")
+            # A drain that died between such a dead_letter and its checkpoint sends it again.
             verdict.repeats += max(0, dead - due) if due else 0
         if recorded := len(list(self.runtime.database["dead_letters"].find())):
             verdict.lost.append(f"{recorded} dead letters recorded")

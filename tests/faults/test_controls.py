@@ -13,9 +13,9 @@ from regworkers_core.adapters.mongo.client import classify_mongo
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
-from regworkers_core.engine.ports import Outgoing
+from regworkers_core.engine.queue import Outgoing
 from regworkers_core.replication.drains import saver
-from regworkers_core.replication.save.saver import Wanted
+from regworkers_core.replication.saver import Wanted
 from regworkers_core.runtime import Runtime
 from tests.adapters.test_replica import CommitsAndThenTimesOut
 from tests.faults.crash import recover
@@ -48,11 +48,11 @@ def test_every_queue_has_its_dead_letter_queue_for_workers_that_die(
 ) -> None:
     queue = runtime.names.prefix + name
     dead = runtime.names.dead_letter_queue(queue)
-    stands = attributes_of(runtime, queue)
-    policy = orjson.loads(stands["RedrivePolicy"])
+    stored = attributes_of(runtime, queue)
+    policy = orjson.loads(stored["RedrivePolicy"])
     assert int(policy["maxReceiveCount"]) == receives
     assert policy["deadLetterTargetArn"] == attributes_of(runtime, dead)["QueueArn"]
-    assert int(stands["MessageRetentionPeriod"]) == days * DAY_SECONDS
+    assert int(stored["MessageRetentionPeriod"]) == days * DAY_SECONDS
     assert int(attributes_of(runtime, dead)["MessageRetentionPeriod"]) == 14 * DAY_SECONDS
 
 
@@ -74,7 +74,7 @@ def test_a_message_that_kills_every_worker_is_a_dead_letter_after_a_hundred_rece
 
 
 class SlowReads:
-    """A table that somebody changes right after it was read."""
+    """A table that someone changes right after it was read."""
 
     def __init__(self, runtime: Runtime, meanwhile: Callable[[], None]) -> None:
         self._table, self._meanwhile = runtime.demand_table, meanwhile

@@ -1,4 +1,4 @@
-"""Each dependency away for longer than the visibility time-out: no dead letters, recovery by itself."""
+"""Each dependency unavailable for longer than the visibility time-out: no dead letters, recovery by itself."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.support.runtimes import ADDRESSES, new_runtime, test_settings
 pytestmark = pytest.mark.slow
 
 VISIBILITY_SECONDS = 2
-# Drains that find out soon. Whoever provisions, recovers and judges is more patient.
-IMPATIENT: dict[str, Any] = {
+# Drains that find out soon. The one who provisions, recovers and judges is more patient.
+SHORT_TIMEOUTS: dict[str, Any] = {
     **SECTIONS,
     "save": {**SECTIONS["save"], "visibility_seconds": VISIBILITY_SECONDS},
     "aws": {"connect_timeout_seconds": 0.5, "read_timeout_seconds": 1.0},
@@ -36,7 +36,7 @@ IMPATIENT: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Stack]]:
     """One stack for the module, up at the first use and whole again at each."""
-    stack = Stack(tmp_path_factory.mktemp("away"), "away")
+    stack = Stack(tmp_path_factory.mktemp("unavailable"), "unavailable")
 
     def whole() -> Stack:
         stack.up()
@@ -65,12 +65,12 @@ class Outage:
             self.story.put(f"new-{number}")
 
     def drain(self, name: str, on_step: Callable[[str], None] = lambda _step: None) -> DrainReport:
-        """One impatient drain in a fresh process' state."""
+        """One drain with short time-outs in a fresh process' state."""
         aws = {"endpoint_url": self._addresses["aws"], "access_key_id": "test", "secret_access_key": "test"}
         sections = {
-            **IMPATIENT,
-            "aws": {**aws, **IMPATIENT["aws"]},
-            "mongo": {"uri": self._addresses["mongo"], **IMPATIENT["mongo"]},
+            **SHORT_TIMEOUTS,
+            "aws": {**aws, **SHORT_TIMEOUTS["aws"]},
+            "mongo": {"uri": self._addresses["mongo"], **SHORT_TIMEOUTS["mongo"]},
         }
         runtime = Runtime(test_settings(self.runtime.names.prefix, self._addresses, **sections))
         try:
@@ -78,8 +78,8 @@ class Outage:
         finally:
             runtime.mongo.close()
 
-    def drain_until_it_is_away(self, name: str, step: str, strike: Callable[[], None]) -> DrainReport:
-        """The dependency goes away when the drain passes `step` for the second time."""
+    def drain_until_it_is_unavailable(self, name: str, step: str, strike: Callable[[], None]) -> DrainReport:
+        """The dependency becomes unavailable when the drain passes `step` for the second time."""
         passed: list[str] = []
 
         def on_step(name: str) -> None:
@@ -92,7 +92,7 @@ class Outage:
         assert len(passed) >= 2, report.as_dict()
         return report
 
-    def stays_away(self, name: str, dependency: str) -> None:
+    def stays_unavailable(self, name: str, dependency: str) -> None:
         """Drains that start meanwhile, as a sensor's would, for longer than a message stays hidden."""
         over = time.monotonic() + VISIBILITY_SECONDS + 1.0
         while time.monotonic() < over:
@@ -115,10 +115,12 @@ def outage(own_servers: None, stacks: Callable[[], Stack]) -> Iterator[Outage]:
 
 def test_mongodb_killed_under_a_save_drain(outage: Outage) -> None:
     run(outage.runtime, "enqueue")
-    report = outage.drain_until_it_is_away("save", "save.after_write", lambda: outage.stack.kill("mongo"))
+    report = outage.drain_until_it_is_unavailable(
+        "save", "save.after_write", lambda: outage.stack.kill("mongo")
+    )
     assert (report.ended, report.dependency) == ("dependency_down", "mongo")
     assert report.deliveries["returned"] and not report.counts["dead_lettered"]
-    outage.stays_away("save", "mongo")
+    outage.stays_unavailable("save", "mongo")
     outage.stack.up()
     outage.ends_well()
 
@@ -127,9 +129,9 @@ def test_mongodb_killed_under_a_save_drain(outage: Outage) -> None:
 def test_the_aws_endpoint_stopped_under_a_drain(outage: Outage, name: str, step: str) -> None:
     if name == "save":
         run(outage.runtime, "enqueue")
-    report = outage.drain_until_it_is_away(name, step, lambda: outage.stack.pause("aws"))
+    report = outage.drain_until_it_is_unavailable(name, step, lambda: outage.stack.pause("aws"))
     assert report.ended == "dependency_down" and report.dependency in ("sqs", "dynamodb", "streams")
-    outage.stays_away(name, "dynamodb")
+    outage.stays_unavailable(name, "dynamodb")
     outage.stack.resume("aws")
     outage.ends_well()
 

@@ -32,8 +32,8 @@ def test_an_entry_that_kills_its_workers_leaves_its_neighbours_saved_and_ends_as
     # The first time alone as a whole, the second time item by item.
     assert (saved_after, deaths) == (UNANSWERED + 2, UNANSWERED + 2)
     assert runtime.replica.count() == NEIGHBOURS
-    (letter,) = runtime.dead_letters.of_entry(key(DEADLY))
-    assert letter["reason"] == "KILLED" and letter["status"] == "open"
+    (dead_letter,) = runtime.dead_letters.of_entry(key(DEADLY))
+    assert dead_letter["reason"] == "KILLED" and dead_letter["status"] == "open"
     names = runtime.names
     assert runtime.queue(names.dead_letter_queue(names.replication_queue)).depth().total == 1
     assert runtime.leases.rows(f"MARK#{names.replication_queue}") == []

@@ -12,8 +12,8 @@ import orjson
 import pytest
 
 from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, encode
-from regworkers_core.engine.ports import Outgoing
-from regworkers_core.replication.enqueue.shards import partition, split_rows
+from regworkers_core.engine.queue import Outgoing
+from regworkers_core.replication.enqueue.shard_rows import partition, split_rows
 from regworkers_core.runtime import Runtime
 from tests.faults.crash import recover
 from tests.faults.story import Story

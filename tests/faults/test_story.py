@@ -8,14 +8,14 @@ from typing import Any
 import orjson
 
 from regworkers_core.adapters.aws.attribute_values import attributes
-from regworkers_core.engine.ports import Outgoing
+from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime
 from tests.faults.story import Story
 from tests.support.drains import replicate_all, run
 from tests.support.entries import key
 
 
-def told(runtime: Runtime) -> Story:
+def reported(runtime: Runtime) -> Story:
     """Two entries and a removed one, all replicated."""
     story = Story(runtime)
     for name in ("one", "two", "three"):
@@ -45,12 +45,12 @@ def documents(runtime: Runtime) -> Any:
 
 
 def test_it_is_clean_once_everything_arrived_and_stays_so(runtime: Runtime) -> None:
-    story = told(runtime)
+    story = reported(runtime)
     assert story.judge().clean and story.judge().clean
 
 
 def test_what_is_on_its_way_is_not_there_yet(runtime: Runtime) -> None:
-    story = told(runtime)
+    story = reported(runtime)
     story.put("one")
     assert len(story.judge().lost) == 3, "replica, flag and event"
     run(runtime, "enqueue")
@@ -81,7 +81,7 @@ PLANTED: dict[str, tuple[Callable[[Runtime], Any], str]] = {
 
 
 def test_each_planted_fault_is_found_beside_those_before_it(runtime: Runtime) -> None:
-    story = told(runtime)
+    story = reported(runtime)
     lost = doubled = 0
     for what, (plant, found) in PLANTED.items():
         plant(runtime)

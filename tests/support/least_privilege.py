@@ -43,7 +43,7 @@ FLOWS = {
     "regworkers_core/analytics/archive/": "archive",
     "regworkers_core/analytics/funnel/": "funnel",
     "regworkers_core/eligibility/invites/": "invites",
-    "regworkers_core/replication/backfill/": "reconcile",
+    "regworkers_core/replication/backfill": "reconcile",
     "regworkers_core/operations/erasure/": "erasure",
 }
 _running: ContextVar[str] = ContextVar("worker of the guard", default="")

@@ -15,8 +15,7 @@ from regworkers_core.adapters.aws.tables import CHANGED, known_table, statement_
 from regworkers_core.domain.entry import ORDER_FIELDS, Entry
 from regworkers_core.domain.keys import ENTRY_PREFIX, EntryKey
 from regworkers_core.domain.reasons import ItemFailure, TransientFailure
-from regworkers_core.engine.dependency import Dependency, P, RetryPolicy, T
-from regworkers_core.engine.parts import ask_again
+from regworkers_core.engine.dependency import Dependency, P, RetryPolicy, T, retry_parts
 
 MAX_GET = 100
 MAX_STATEMENTS = 25
@@ -83,7 +82,7 @@ class DemandTable:
 
         for start in range(0, len(keys), MAX_GET):
             pending = [{"PK": {"S": key.pk}, "SK": {"S": key.sk}} for key in keys[start : start + MAX_GET]]
-            if left := ask_again(pending, ask, self._policy, self._sleep, whole=True):
+            if left := retry_parts(pending, ask, self._policy, self._sleep, whole=True):
                 raise TransientFailure(self._dependency.name, f"{len(left)} keys stayed unprocessed")
         return found
 
@@ -106,7 +105,7 @@ class DemandTable:
                 )
             return left
 
-        left = ask_again(entries, ask, self._policy, self._sleep)
+        left = retry_parts(entries, ask, self._policy, self._sleep)
         cleared.failed.extend((entry, busy[entry.key]) for entry in left)
         return cleared
 

@@ -18,8 +18,7 @@ from regworkers_core.adapters.aws.tables import CHANGED, known_table, statement_
 from regworkers_core.domain.claim import IDENTITY_PREFIX, Claim, TableKey
 from regworkers_core.domain.keys import CAMPAIGN_PREFIX
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine.dependency import Dependency, P, RetryPolicy, T
-from regworkers_core.engine.parts import ask_again
+from regworkers_core.engine.dependency import Dependency, P, RetryPolicy, T, retry_parts
 
 Item = dict[str, Any]
 
@@ -64,7 +63,7 @@ class EntryClaims:
             return left
 
         wanted = [{"PK": {"S": pk}, "SK": {"S": sk}} for pk, sk in keys]
-        left = ask_again(
+        left = retry_parts(
             wanted, ask, self._policy, self._sleep, whole=True, end=end, monotonic=self._monotonic
         )
         if left:
@@ -159,7 +158,7 @@ class EntryClaims:
             self._dependency.note_parts(served=len(pending) - len(left), throttled=throttled)
             return left
 
-        if left := ask_again(keys, ask, self._policy, self._sleep, whole=True):
+        if left := retry_parts(keys, ask, self._policy, self._sleep, whole=True):
             raise TransientFailure(self._dependency.name, f"{len(left)} claims stayed unprocessed")
 
     def _put(self, item: Item, condition: Mapping[str, Any], mark: str, end: float) -> bool:

@@ -14,8 +14,7 @@ from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.invite import INVITE_PREFIX, Invite, InviteType
 from regworkers_core.domain.keys import CAMPAIGN_PREFIX
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.dependency import Dependency, P, RetryPolicy, T
-from regworkers_core.engine.parts import ask_again
+from regworkers_core.engine.dependency import Dependency, P, RetryPolicy, T, retry_parts
 
 _MAX_WRITE = 25
 
@@ -124,7 +123,7 @@ class Invites:
             self._dependency.note_parts(served=len(pending) - len(left), throttled=len(left))
             return left
 
-        if left := ask_again(requests, noted, self._policy, self._sleep, whole=True):
+        if left := retry_parts(requests, noted, self._policy, self._sleep, whole=True):
             raise TransientFailure(self._dependency.name, f"{len(left)} invites stayed unprocessed")
 
     def _query(

@@ -12,9 +12,8 @@ from botocore.exceptions import ClientError
 from regworkers_core.adapters.aws.answers import UnreadableAnswer
 from regworkers_core.adapters.aws.clients import error_code, meaning_of_code
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine.dependency import Dependency, T
-from regworkers_core.engine.parts import ask_again
-from regworkers_core.engine.ports import NotHidden, Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.dependency import Dependency, T, retry_parts
+from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 
 MAX_BATCH = 10
 # AWS accepts a stale receipt silently; emulators refuse it. Either way the message is no longer ours.
@@ -64,7 +63,7 @@ class SqsQueue:
                 failures.update((failure.index, failure) for failure in failed)
             return again
 
-        ask_again(list(enumerate(messages)), ask, self._dependency.policy, time.sleep, end=end)
+        retry_parts(list(enumerate(messages)), ask, self._dependency.policy, time.sleep, end=end)
         return [failures[index] for index in sorted(failures)]
 
     def _send_some(
@@ -147,7 +146,7 @@ class SqsQueue:
                         left.append(batch[int(id_)])
             return again
 
-        left.extend(ask_again(messages, ask, self._dependency.policy, time.sleep))
+        left.extend(retry_parts(messages, ask, self._dependency.policy, time.sleep))
         return left
 
     def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:

@@ -24,7 +24,7 @@ from regworkers_core.adapters.redis.campaign_store import CampaignStore, Held
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.eligibility import Fact, Known, Missing, Source
 from regworkers_core.domain.reasons import DependencyDown, Failure, TransientFailure, UsageError
-from regworkers_core.engine.flights import Flights, NoAnswer
+from regworkers_core.engine.deadline import NoAnswer, SingleFlight
 
 log = structlog.get_logger(__name__)
 # Reads of the source at once: a slow one must not be asked by everybody.
@@ -40,7 +40,7 @@ class CampaignCache:
         self._source = source
         self._store = store
         self._wait_seconds = wait_seconds
-        self._flights: Flights[Known[Campaign | None]] = Flights("campaigns", threads=_THREADS)
+        self._flights: SingleFlight[Known[Campaign | None]] = SingleFlight("campaigns", threads=_THREADS)
         self._told: set[str] = set()
 
     @property

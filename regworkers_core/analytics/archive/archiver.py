@@ -28,9 +28,8 @@ from regworkers_core.analytics.archive.offsets import lag, plan_reading
 from regworkers_core.analytics.archive.rows import Damaged, Row, parse
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.held_lease import LeaseBusy, held_lease
-from regworkers_core.engine.steps import OnStep, no_step
-from regworkers_core.engine.stop import StopSignal
+from regworkers_core.engine.leases import LeaseBusy, held_lease
+from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import ArchiveSettings
 

@@ -28,7 +28,7 @@ from regworkers_core.analytics.archive.files import (
 from regworkers_core.analytics.archive.ids import IDS_SCHEMA
 from regworkers_core.analytics.archive.manifest import DataFile, Ledger, Manifest, Replaced, SideFile
 from regworkers_core.analytics.archive.rows import DAMAGED_SCHEMA, Place
-from regworkers_core.engine.steps import OnStep
+from regworkers_core.engine.stop import OnStep
 
 # A file of digests (32 MB) or damaged records that is no longer small.
 _LARGE_ROWS = 2_000_000

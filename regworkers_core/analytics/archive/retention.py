@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from regworkers_core.analytics.archive.archiver import LEASE
 from regworkers_core.analytics.archive.manifest import DataFile, Ledger, Manifest, Replaced, read_manifest
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.held_lease import held_lease
+from regworkers_core.engine.leases import held_lease
 from regworkers_core.runtime import Runtime
 
 

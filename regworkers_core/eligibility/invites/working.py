@@ -21,11 +21,9 @@ from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.invites.lines import Line, Row
-from regworkers_core.engine.held_lease import LeaseBusy, held_lease
-from regworkers_core.engine.leases import Lease
-from regworkers_core.engine.rate import TokenBucket
-from regworkers_core.engine.steps import OnStep, no_step
-from regworkers_core.engine.stop import StopSignal
+from regworkers_core.engine.dependency import TokenBucket
+from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
+from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
 
 # Batches handed out for each thread: the next one is at hand when a thread is done, and memory stays bounded.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import SELECTION_JOBS
-from regworkers_core.engine.fuse import MOST_DEFECTS, WINDOW_ITEMS
+from regworkers_core.engine.defects import MOST_DEFECTS, WINDOW_ITEMS
 from regworkers_core.operations.alerts.conditions import (
     campaigns,
     dependencies,

@@ -18,8 +18,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.held_lease import LeaseBusy, held_lease
-from regworkers_core.engine.leases import Lease, LeaseHolder
+from regworkers_core.engine.leases import Lease, LeaseBusy, LeaseHolder, held_lease
 from regworkers_core.operations.dead_letters.model import DeadMessage, DeadQueue
 from regworkers_core.operations.dead_letters.verdict import PROVABLE, SETTLED, Assessor
 from regworkers_core.runtime import Runtime

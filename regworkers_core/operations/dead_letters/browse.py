@@ -20,7 +20,7 @@ from typing import IO, Any, Self
 import structlog
 
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine.ports import Queue, Received
+from regworkers_core.engine.queue import Queue, Received
 from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, DeadQueue, read_message
 from regworkers_core.operations.dead_letters.verdict import Assess, Assessed
 from regworkers_core.runtime import Runtime

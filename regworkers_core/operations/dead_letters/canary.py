@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from regworkers_core.engine.ports import Queue
+from regworkers_core.engine.queue import Queue
 from regworkers_core.operations.dead_letters.model import DeadMessage, DeadQueue
 from regworkers_core.operations.dead_letters.report import CanaryOutcome
 from regworkers_core.operations.dead_letters.verdict import PROVABLE, SETTLED, Assess

@@ -13,7 +13,7 @@ from regworkers_core.domain.messages import MessageType, RefusedRecord, Replicat
 from regworkers_core.domain.reasons import PermanentFailure, Reason, UsageError
 from regworkers_core.domain.selection import Chunk
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.engine.ports import Outgoing, Received
+from regworkers_core.engine.queue import Outgoing, Received
 from regworkers_core.settings import Names
 
 # Attributes that describe a failure. A redrive removes them; correlationId and traceparent stay.

@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from regworkers_core.adapters.aws.message_moves import MessageMoves, MoveTask, Unsupported
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.ports import Queue
-from regworkers_core.engine.rate import TokenBucket
-from regworkers_core.engine.steps import OnStep, no_step
-from regworkers_core.engine.stop import StopSignal
+from regworkers_core.engine.dependency import TokenBucket
+from regworkers_core.engine.queue import Queue
+from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.operations.dead_letters.audit import (
     Working,
     close_cause,

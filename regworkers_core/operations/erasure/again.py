@@ -10,9 +10,9 @@ from typing import Any
 
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import is_erased, lenient_order
-from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.operations.erasure.erase import Eraser, ErasureReport, OnPhase
-from regworkers_core.replication.campaign import require_campaign
+from regworkers_core.replication.queue_keys import require_campaign
 from regworkers_core.runtime import Runtime
 
 LISTED = 1000

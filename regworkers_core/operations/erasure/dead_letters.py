@@ -16,9 +16,8 @@ import orjson
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import RefusedRecord, json_text
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine.held_lease import LeaseBusy, held_lease
-from regworkers_core.engine.leases import Lease
-from regworkers_core.engine.ports import Outgoing, Received
+from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
+from regworkers_core.engine.queue import Outgoing, Received
 from regworkers_core.operations.dead_letters.browse import open_browser
 from regworkers_core.operations.dead_letters.drop import PREFIX
 from regworkers_core.operations.dead_letters.model import DeadQueue, dead_queues

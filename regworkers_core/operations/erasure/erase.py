@@ -28,14 +28,14 @@ from regworkers_core.domain.order import Order, is_erased
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.identity import IdentitySecret
-from regworkers_core.engine.held_lease import LeaseBusy, held_lease
-from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.leases import LeaseBusy, held_lease
+from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.operations.erasure.dead_letters import LettersTaken, Wanted, take_out
 from regworkers_core.operations.erasure.facts import Facts, drawn_keys, read_facts
 from regworkers_core.operations.erasure.ledger import Ledger
 from regworkers_core.operations.erasure.stays import HeldCode, Stay, held_codes, what_stays
-from regworkers_core.replication.drill.scratch import left_behind
-from regworkers_core.replication.send import send_keys
+from regworkers_core.replication.queue_keys import send_keys
+from regworkers_core.replication.scratch_database import left_behind
 from regworkers_core.runtime import Runtime
 
 RUN = "erase"

@@ -10,9 +10,9 @@ from regworkers_core.adapters.mongo.drain_log import DrainMinute, minute_of
 from regworkers_core.analytics import drains as analytics
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import (
+    BlownFuse,
     CertificateState,
     DrainState,
-    FuseState,
     LeaseState,
     ParityState,
     SchedulerState,
@@ -22,14 +22,14 @@ from regworkers_core.domain.snapshot import (
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.drains.heartbeat import is_heartbeat
 from regworkers_core.drains.runner import DrainSpec, fuse_in_force
-from regworkers_core.engine.fuse import FUSES
+from regworkers_core.engine.defects import FUSES
 from regworkers_core.operations.certificates.checking import check_certificate
 from regworkers_core.operations.certificates.inspection import Problem
 from regworkers_core.operations.health.campaigns import read_campaigns
 from regworkers_core.operations.health.dependency_status import DEPENDENCIES, SERVICES, read_in_parallel
 from regworkers_core.operations.health.queues import dependency_of, queue_readers, queue_states
 from regworkers_core.replication import drains as replication
-from regworkers_core.replication.enqueue.peek import stream_state
+from regworkers_core.replication.enqueue.stream_probe import stream_state
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection import drains as selection
 
@@ -164,12 +164,9 @@ def _leases(runtime: Runtime) -> tuple[LeaseState, ...]:
     )
 
 
-def _fuses(runtime: Runtime) -> tuple[FuseState, ...]:
+def _fuses(runtime: Runtime) -> tuple[BlownFuse, ...]:
     """Fuses that stop drains of this code version."""
-    blown = [fuse for spec in DRAINS if (fuse := fuse_in_force(runtime, spec.name)) is not None]
-    return tuple(
-        FuseState(fuse.drain, fuse.fingerprint, fuse.reason, fuse.tripped_at, fuse.run_id) for fuse in blown
-    )
+    return tuple(fuse for spec in DRAINS if (fuse := fuse_in_force(runtime, spec.name)) is not None)
 
 
 def _certificate(runtime: Runtime) -> CertificateState:

@@ -57,7 +57,7 @@ def _archive(runtime: Runtime, days: int, dry_run: bool) -> Tidied:
 
 
 def _scratch(runtime: Runtime, dry_run: bool) -> Tidied:
-    from regworkers_core.replication.drill.scratch import left_behind
+    from regworkers_core.replication.scratch_database import left_behind
 
     found = list(left_behind(runtime, older_than_seconds=_SCRATCH_DAYS * _DAY_SECONDS))
     if not dry_run:

@@ -20,7 +20,7 @@ from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseStatus
 from regworkers_core.adapters.mongo.expiring import expire_by_prefix, expire_codes
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.engine.held_lease import LeaseBusy, held_lease
+from regworkers_core.engine.leases import LeaseBusy, held_lease
 from regworkers_core.operations.retention.results import Part, Tidied
 from regworkers_core.runtime import Runtime
 

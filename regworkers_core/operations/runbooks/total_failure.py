@@ -16,7 +16,7 @@ from regworkers_core.operations.health.scheduler import read_scheduler
 from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.operations.runbooks.out_of_sync import differences, saving
 from regworkers_core.operations.runbooks.runbook import Finding, OnLine, RunbookReport, no_line
-from regworkers_core.replication.backfill.flow import start_backfill
+from regworkers_core.replication.backfill import start_backfill
 from regworkers_core.replication.reconcile import reconcile
 from regworkers_core.runtime import Runtime
 

@@ -1,7 +1,7 @@
-"""Keeping one row for each shard of the stream, beside the reading: who lists the shards, and how often.
+"""Shard discovery: keeps one row for each shard of the stream, beside the reading.
 
-The holder of the lease `discovery:<table>` lists for all; every reader works from the rows. The listing only adds: what
-a failing DescribeStream holds up is the news of new shards, never the reading of known ones.
+The holder of the lease `discovery:<table>` lists for all consumers; every reader works from the rows. A listing only
+adds rows, so a failing DescribeStream delays new shards and never the reading of known ones.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from regworkers_core.domain.reasons import DependencyDown, TransientFailure, Usa
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease, LeaseHolder, LeaseTable
 from regworkers_core.observability.logs import describe
-from regworkers_core.replication.enqueue import shards
-from regworkers_core.replication.enqueue.listed_rows import ListedRows, Listing
+from regworkers_core.replication.enqueue import shard_rows
+from regworkers_core.replication.enqueue.shard_rows import ListedRows, Listing
 
 log = structlog.get_logger(__name__)
 
-# DescribeStream is limited to ten calls a second for the whole account: one for each table is a part that leaves room.
+# DescribeStream is limited to ten calls a second for the whole account: one per table leaves room for others.
 CALL_SECONDS = 1.0
-# From the begin of one listing to that of the next, where its pages leave time for a rest.
+# From the begin of one listing to that of the next, unless its pages take longer.
 LISTING_SECONDS = 10.0
-# Children are listed within seconds of their parent's end, and a failure that lasts is asked about seldom: the
-# children of what closed in an outage shall be known within half a minute after it.
+# Children are listed within seconds after their parent ended. After an outage, the children of shards that ended
+# during it should be known within half a minute, so the pause stays below that.
 _LONGEST_PAUSE_SECONDS = 8.0
-# Then another may try: it may be this machine that does not reach the endpoint.
+# Then another consumer tries: perhaps only this machine cannot reach the endpoint.
 _FAILURES_OF_ONE = 3
 _SHARDS_OF_A_PAGE = 100
 
 
 class ShardDiscovery:
-    """Discovery as one consumer of the stream takes part in it.
+    """One consumer's part in discovery.
 
-    `step` belongs to one thread at a time, beside the reader's; what others may read of it is replaced whole. It never
-    raises: `failure` says why the last attempt to list failed. `changes` grows with what it adds. `now` is in epoch
-    seconds, `clock` is monotonic.
+    `step` runs in one thread at a time, beside the reader's; fields that others read are replaced as a whole. It never
+    raises: `failure` is why the last attempt to list failed. `changes` grows with each row that it adds. `now` is in
+    epoch seconds, `clock` is monotonic.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class ShardDiscovery:
         self._lease_seconds = lease_seconds
         self._key = lister_key(streams.table_name)
         self._lease: Lease | None = None
-        # One of all shards, and one of those that are new.
+        # The listing of all shards, and one of the newest.
         self._listing: Listing | None = None
         self._tail: Listing | None = None
         self._step_at = self._call_at = self._listing_at = clock()
-        # When to ask again for the children of a shard, and how often that was done.
+        # By shard: when to ask again for its children, and how often they were asked for.
         self._asked: dict[str, tuple[float, int]] = {}
         self._asks_for_children, self._asked_last = True, False
         self._failures, self._urged, self._left = 0, False, False
@@ -98,34 +98,34 @@ class ShardDiscovery:
 
     @property
     def blindness(self) -> TransientFailure | UsageError | None:
-        """Why nothing is known that could be read; None when something is, or the listing did not fail."""
+        """Why no shard is known; None when one is, or the listing did not fail."""
         knows = any(row.scope == self.stream_arn for row in self._shards.rows.values())
         return None if knows else self.failure
 
-    def seen(self, rows: shards.ShardRows) -> None:
-        """The reader's latest look at the rows; a shard whose children are not known is asked about soon."""
+    def seen(self, rows: shard_rows.ShardRows) -> None:
+        """Take over the rows that the reader has just read. The children of a finished shard are listed soon."""
         self._shards.rows = rows
         if self._lease is not None and self._wanted():
             self._urged = True
 
     def step(self) -> None:
-        """Hold or seek the lease, and list a page if that is due: one DescribeStream at most."""
+        """Renew or take the lease, and list a page if that is due: at most one DescribeStream. Blocks for it."""
         self._urged = False
         try:
             self._step_at = self._clock() + self._step()
         except DependencyDown:
-            # Not even asked: as soon as it may be again.
+            # The breaker is open, so no call was made: try again soon.
             self._step_at = self._clock() + CALL_SECONDS
         except (TransientFailure, UsageError) as failure:
             self._failed(failure)
         except Exception as error:
             log.error("the shards could not be listed", exc_info=True)
-            # Whatever it is, it may be about the place where this listing goes on.
+            # The cause may be the position of this listing, so the next one starts from the beginning.
             self._listing = self._tail = None
             self._failed(TransientFailure("stream-listing", describe(error)))
 
     def leave(self) -> None:
-        """Let another one list. A step that still runs writes nothing more."""
+        """Leave the listing to another consumer. A running step writes no more. Raises TransientFailure."""
         self._left = True
         lease, self._lease = self._lease, None
         if lease is not None:
@@ -146,7 +146,7 @@ class ShardDiscovery:
         return max(0.0, min(next_at) - self._clock())
 
     def _holds(self) -> bool:
-        """Whether this one lists. A step that does not come to its end keeps the lease's counter where it is."""
+        """Whether this consumer lists. A step that hangs does not renew the lease, so another consumer takes over."""
         if self._lease is not None:
             if self._lease.renew():
                 return True
@@ -156,7 +156,7 @@ class ShardDiscovery:
             self._learn(KnownStream.of(row.state))
         lease = None if self._left else self._holder.take(self._key, row)
         if lease is None:
-            # Another consumer lists, and reports what fails.
+            # Another consumer lists and reports its failures.
             self.failure = None
             return False
         self._lease = lease
@@ -164,7 +164,7 @@ class ShardDiscovery:
             self._listing = self._tail = None
         self._last_token = lease.token
         if row is not None:
-            # The one before may have asked just now. What it listed may be the former stream of the table.
+            # The former holder may have called just now. The stream that it listed may have been replaced.
             self._call_at = self._clock() + CALL_SECONDS
             if self.known is not None and (arn := self._latest_stream()) != self.known.arn:
                 self._learn(KnownStream(arn))
@@ -176,7 +176,7 @@ class ShardDiscovery:
                 self._learned += 1
             self.known = known
 
-    # What to ask
+    # Which page to list
 
     def _list(self) -> None:
         self._forget_answered()
@@ -187,17 +187,17 @@ class ShardDiscovery:
         )
         fresh = sum(shard_id not in self._asked for shard_id in wanted)
         if fresh > 1 and self._tail is None and known is not None and known.complete and known.shard_id:
-            # The service lists shards as they came into being: the children of several are on the last pages. It does
-            # not promise that, so for what is not found there the rest is asked.
+            # The service lists shards in the order of their creation, so the children of several are on the last pages.
+            # It does not promise that: if they are not found there, the whole listing finds them.
             self._note_asked(wanted)
             self._tail = Listing(known.arn, self._clock(), whole=False, after=known.shard_id)
-        # The listing has its half, however many shards close.
+        # The listing of all shards gets every second call, however many shards end.
         if due and self._asked_last:
             self._list_page(listing or self._begun())
         elif self._tail is not None:
             self._list_page(self._tail)
         elif wanted and known is not None and self._asks_for_children and len(wanted) <= max(1, pages):
-            # One answer has the children of one shard, a page may have those of many.
+            # One call finds the children of one shard, a page may have those of many.
             self._note_asked(wanted[:1])
             self._list_children(known, wanted[0])
         elif due or wanted:
@@ -205,15 +205,17 @@ class ShardDiscovery:
             self._list_page(listing or self._begun())
 
     def _forget_answered(self) -> None:
-        childless = set(shards.childless(self.stream_arn, self._shards.rows)) - set(self._shards.put.values())
+        childless = set(shard_rows.childless(self.stream_arn, self._shards.rows)) - set(
+            self._shards.put.values()
+        )
         self._asked = {shard_id: again for shard_id, again in self._asked.items() if shard_id in childless}
 
     def _wanted(self) -> list[str]:
-        """Finished shards whose children are to be asked for now."""
+        """Finished shards whose children are to be listed now."""
         now, put = self._clock(), set(self._shards.put.values())
         return [
             shard_id
-            for shard_id in shards.childless(self.stream_arn, self._shards.rows)
+            for shard_id in shard_rows.childless(self.stream_arn, self._shards.rows)
             if shard_id not in put and self._asked.get(shard_id, (now, 0))[0] <= now
         ]
 
@@ -248,7 +250,7 @@ class ShardDiscovery:
         try:
             return self._streams.latest_stream()
         except TransientFailure:
-            # The shards are listed at another endpoint.
+            # The stream's ARN comes from another endpoint than its shards.
             if not self.stream_arn:
                 raise
             return self.stream_arn
@@ -260,7 +262,7 @@ class ShardDiscovery:
             page = self._streams.listing(listing.arn, listing.after)
             found, last = page.shards, page.last
         except Trimmed:
-            # The stream is gone, or where this listing goes on: the next one tells, and the rows what was lost.
+            # The stream is gone, or the shard after which this page begins. The next listing shows which.
             found, last = [], None
             listing.whole = listing.whole and listing.after is None
         known = self._known_after(listing, found, last)
@@ -274,7 +276,7 @@ class ShardDiscovery:
             self._end(listing, known)
 
     def _known_after(self, listing: Listing, found: Sequence[Shard], last: str | None) -> KnownStream:
-        """The last shard stays where the end of a listing was, for what is new comes behind it."""
+        """The position for the next listing of new shards: the last shard of the last complete listing."""
         before = (
             self.known
             if self.known is not None and self.known.arn == listing.arn
@@ -285,11 +287,11 @@ class ShardDiscovery:
         return before
 
     def _spend(self) -> None:
-        # Counted from before the call: the service counts when it comes.
+        # Counted from before the call, because the service counts when it arrives.
         self._call_at = self._clock() + CALL_SECONDS
 
     def _answered(self, known: KnownStream) -> bool:
-        """Tell all others; False when another one lists by now: what was listed meanwhile is not written."""
+        """Store the state for all consumers. False when another consumer lists by now: then nothing is written."""
         lease, known = self._lease, replace(known, answered_at=iso(self._now()))
         if lease is None or not lease.save(known.as_state()):
             self._lease = self._listing = self._tail = None
@@ -297,7 +299,7 @@ class ShardDiscovery:
         self._learn(known)
         return True
 
-    # What to write
+    # The end of a listing
 
     def _end(self, listing: Listing, known: KnownStream) -> None:
         if listing is self._tail:
@@ -307,7 +309,7 @@ class ShardDiscovery:
         if not listing.whole:
             return
         if listing.taken:
-            # Their holders let them go as soon as they see the new stream.
+            # Their holders release them as soon as they see the new stream.
             self._listing_at = self._clock() + 2 * CALL_SECONDS
             return
         self._listing_at = max(self._clock(), listing.began + LISTING_SECONDS)
@@ -321,7 +323,7 @@ class ShardDiscovery:
         self.counts["discovery_failures"] += 1
         pause = _pause_seconds(self._failures)
         self._step_at = self._clock() + max(CALL_SECONDS, self._uniform(pause / 2, pause))
-        # The first ones, and then ever fewer: an outage of hours is not thousands of lines.
+        # Logged for failure 1, 2, 4, 8 and so on: an outage of hours must not fill the log.
         if self._failures & (self._failures - 1) == 0:
             log.warning(
                 "the shards could not be listed; known ones are read on",
@@ -338,10 +340,10 @@ class ShardDiscovery:
             if lease is not None:
                 lease.release()
         except (TransientFailure, UsageError):
-            # It runs out by itself.
+            # It expires by itself.
             pass
 
 
 def _pause_seconds(times: int) -> float:
-    """Before the next attempt after `times` in vain."""
+    """The pause after `times` attempts without success."""
     return min(_LONGEST_PAUSE_SECONDS, CALL_SECONDS * 2.0 ** min(times - 1, 10))

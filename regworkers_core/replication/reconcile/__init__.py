@@ -1,13 +1,13 @@
-"""Reconcile compares the demand table with the replica by content: `states` reduces both sides, `scan` loads
-them, `compare` joins them out of core, `classify` and `judge` tell drift from lag, `acceptance` lets the source win
-where the replica is ahead (`undo` takes that back), `repair` queues keys.
+"""Reconcile compares the demand table with the replica by content. `reconciliation` is the run: `comparison` loads,
+joins and rechecks both sides, `classify` names each difference, `repair` queues keys. `acceptance` lets the source win
+where the replica is ahead, and `undo` takes that back.
 """
 
 from __future__ import annotations
 
 from regworkers_core.replication.reconcile.acceptance import Accept
 from regworkers_core.replication.reconcile.classify import EXPLANATIONS, Kind
-from regworkers_core.replication.reconcile.flow import reconcile
-from regworkers_core.replication.reconcile.reconcile_report import ReconcileResult, RepairReport
+from regworkers_core.replication.reconcile.reconciliation import ReconcileResult, reconcile
+from regworkers_core.replication.reconcile.repair import RepairReport
 
 __all__ = ["EXPLANATIONS", "Accept", "Kind", "ReconcileResult", "RepairReport", "reconcile"]

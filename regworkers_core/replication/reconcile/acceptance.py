@@ -1,14 +1,14 @@
 """Letting the source win where the replica is ahead of it: the stored order is lowered to exactly the source's.
 
-The guard of a save then does the rest. A state below the source's is refused as before, the source's own is written
-over the drifted content of an equal order, a newer one and a removal are above it. So no older state can win, whatever
-a save drain has read before, and the entry stays readable until the source's state is saved. What a drain could still
-write is a state that the source had under a higher order before it was set back, if that drain was held up since: the
-entry is ahead again then, which the next comparison finds.
+The guard of a save does the rest. A state below the source's is refused as before; the source's own state is written
+over drifted content of an equal order; a newer state and a removal are above it. So no older state can win, whatever a
+save drain has read before, and the entry stays readable until the source's state is saved. A drain that was delayed can
+still write a state that the source had under a higher order before it was set back. Then the entry is ahead again, and
+the next comparison finds it.
 
-For each entry in this order: read both sides again, copy the replica's version to `superseded_entries`, lower the
-order, and leave the key to the repair. A crash before the lowering leaves the entry ahead and a copy that a repeat
-finds again; one after it leaves a stale entry, which any repair heals.
+Steps for each entry: read both sides again, copy the replica's version to `superseded_entries`, lower the order, and
+leave the key to the repair. A crash before the lowering leaves the entry ahead and a copy that a repeat finds again;
+one after it leaves a stale entry, which any repair heals.
 """
 
 from __future__ import annotations
@@ -25,14 +25,19 @@ from regworkers_core.adapters.mongo.superseded import Lowering
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, is_erased, lenient_order
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.steps import OnStep, no_step
-from regworkers_core.replication.reconcile.classify import Kind, classify
-from regworkers_core.replication.reconcile.compare import Comparison, Difference, Step
-from regworkers_core.replication.reconcile.scan import Tick
-from regworkers_core.replication.reconcile.sides import Pair, Sides
-from regworkers_core.replication.reconcile.states import State, of_replica, of_source
+from regworkers_core.engine.stop import OnStep, no_step
+from regworkers_core.replication.reconcile.classify import (
+    Kind,
+    Pair,
+    Sides,
+    State,
+    classify,
+    of_replica,
+    of_source,
+)
+from regworkers_core.replication.reconcile.comparison import Comparison, Difference, Step, Tick
 
-# Clocks that are behind and writers that pass by the protocol concern a few entries; a table that was restored, many.
+# A clock that is behind, or a writer that breaks the protocol, concerns a few entries; a restored table concerns many.
 MOST_ENTRIES = 100
 MOST_SHARE = 0.01
 # Copies are whole documents.
@@ -54,8 +59,8 @@ class Superseding(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """What an operator typed: how many entries are ahead, and whether the table was restored on purpose. `number` is
-    None in a dry run.
+    """What an operator confirmed: how many entries are ahead, and whether the table was restored on purpose. `number`
+    is None in a dry run.
     """
 
     number: int | None = None
@@ -81,8 +86,8 @@ class Ahead:
 @dataclass(frozen=True, slots=True)
 class AcceptanceReport:
     """`found` entries are ahead of a source whose state can be saved, `unsavable` of one whose state is refused; the
-    first LISTED of the former are `entries`. `accepted` were lowered, `changed` were not any more as they were found.
-    `refused_because` says why none may be lowered; `acceptance` is empty as long as none was made.
+    first LISTED of the former are `entries`. `accepted` were lowered, `changed` had changed since the comparison.
+    `refused_because`: why none may be lowered; `acceptance` is the id of the acceptance, empty without one.
     """
 
     campaign_id: str | None
@@ -137,7 +142,7 @@ class AcceptanceReport:
 
 
 class Acceptance:
-    """Over a comparison that is judged. `clock` in epoch seconds."""
+    """Over a comparison that is settled. `clock` is in epoch seconds."""
 
     def __init__(
         self,
@@ -178,12 +183,12 @@ class Acceptance:
         )
 
     def run(self, planned: AcceptanceReport) -> AcceptanceReport:
-        """Lower exactly the states of the comparison, if the plan is not refused. Raises TransientFailure; a repeat
-        goes on.
+        """Lower exactly the states of the comparison, unless the plan is refused. Raises TransientFailure; a repeat
+        continues.
         """
         if planned.refused_because or not planned.found:
             return planned
-        # Sorts by time. Nothing that looks like a time of the contract: a server on SQLite takes it for one.
+        # Sorts by time. It must not look like a time of the contract, because a server on SQLite takes it for one.
         acceptance = f"{re.sub('[-:.]', '', iso(self._clock()))}-{uuid.uuid4().hex[:6]}"
         accepted = 0
         for page in self._comparison.pages(Step.SETTLED, (Kind.AHEAD,)):
@@ -218,7 +223,7 @@ class Acceptance:
         fresh = self._sides.read(keys)
         for each in kept:
             if _is_erased(each, fresh[each.key].replica):
-                # Erased between the copy and now: the copy came too late for the erasure to find it.
+                # Erased after the copy was made, so the erasure did not find the copy.
                 self._superseded.forget(each.key)
         self._comparison.put(
             [replace(each, pair=fresh[each.key], kind=classify(*fresh[each.key])) for each in batch]
@@ -233,13 +238,13 @@ def _is_erased(lowering: Lowering, now: State | None) -> bool:
 
 
 def _is_below(now: State | None, before: State | None) -> bool:
-    """Only a lowering leads down: every save is guarded."""
+    """Only an acceptance lowers an order: every save is guarded."""
     return now is not None and before is not None and now.order < before.order
 
 
 def refusal(found: Mapping[str, int], entries: Mapping[str, int], accept: Accept) -> str:
-    """Why the source may not win in as many entries as are `found` by campaign, of `entries` that the source has of
-    each; empty: it may. A single entry of a small campaign is no sign of a restored table.
+    """Why the source may not win in the `found` entries by campaign, of the source's `entries` of each; empty if it
+    may. A single entry of a small campaign is no sign of a restored table.
     """
     total = sum(found.values())
     if not accept.after_restore:
@@ -258,7 +263,7 @@ def refusal(found: Mapping[str, int], entries: Mapping[str, int], accept: Accept
 
 
 def how_to_accept(campaign_id: str) -> str:
-    """The commands, in a sentence, for one who does not know yet which entries are ahead."""
+    """The commands, in a sentence, for an operator who does not know yet which entries are ahead."""
     command = f"regworkers reconcile{_of(campaign_id)} --repair"
     return f"`{command} --dry-run` lists what is ahead, `{command} --accept-source N` lets the source win"
 

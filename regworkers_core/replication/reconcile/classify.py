@@ -1,15 +1,125 @@
-"""In which way two states of an entry differ, and whether that could be mere lag: pure rules."""
+"""Both sides of an entry, reduced to what is compared, and in which way they differ.
+
+A state is key, order, live or not, and a digest of the content: neither mail nor names get any further than this.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, NamedTuple, Protocol
 
-from regworkers_core.domain.order import is_erased
-from regworkers_core.replication.reconcile.states import State
+from regworkers_core.adapters.aws.demand_table import Page
+from regworkers_core.adapters.mongo.entry_documents import UNSTORABLE, Stored, canonical
+from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.order import Order, is_erased, lenient_order
+from regworkers_core.domain.reasons import PermanentFailure
+from regworkers_core.domain.timestamps import seconds
+
+_DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One entry on one side. `content` is empty behind a tombstone and for an entry that is `invalid`: one
+    that the save drain would refuse. In the replica `erased_at` says up to which `createdAt` states were erased.
+    """
+
+    key: EntryKey
+    order: Order
+    live: bool = True
+    content: bytes = b""
+    invalid: bool = False
+    erased_at: str | None = None
+
+    @property
+    def updated_at(self) -> float | None:
+        """Epoch seconds of `updatedAt`, None where there is none."""
+        return seconds(self.order.updated_at)
+
+
+def of_source(key: EntryKey, item: Mapping[str, Any]) -> State:
+    """From an item of the demand table."""
+    try:
+        entry = Entry.parse(key, item)
+        return State(key, entry.order, content=digest(entry.fields))
+    except (PermanentFailure, *UNSTORABLE):
+        return State(key, lenient_order(item), invalid=True)
+
+
+def of_replica(key: EntryKey, stored: Stored) -> State:
+    """From a document of the replica. A document that others wrote, without custody fields, has the lowest order."""
+    if stored.fields is None:
+        return State(key, stored.order, live=False, erased_at=stored.erased_at)
+    try:
+        content = digest(stored.fields)
+    except UNSTORABLE:
+        # Only others write such content: it differs from everything, so that a repair overwrites it.
+        content = b""
+    return State(key, stored.order, content=content, erased_at=stored.erased_at)
+
+
+def digest(fields: Mapping[str, Any]) -> bytes:
+    """Equal exactly where `adapters.replica.same_content` says so; raises what `canonical` raises."""
+    return hashlib.blake2b(canonical(fields), digest_size=_DIGEST_BYTES).digest()
+
+
+class SourceReads(Protocol):
+    """Consistent reads of the demand table."""
+
+    def pages(self, campaign_id: str | None, segment: int = 0, segments: int = 1) -> Iterator[Page]: ...
+    def get(self, keys: Sequence[EntryKey]) -> Mapping[EntryKey, Mapping[str, Any]]: ...
+
+
+class ReplicaAccess(Protocol):
+    def scan(self, campaign_id: str | None) -> Iterator[tuple[EntryKey, Stored]]: ...
+    def get(self, keys: Sequence[EntryKey]) -> Mapping[EntryKey, Stored]: ...
+    def delete_tombstone(self, key: EntryKey, order: Order) -> bool: ...
+
+
+class RefusedStates(Protocol):
+    def open_orders(self, keys: Sequence[EntryKey]) -> Mapping[EntryKey, set[Order]]: ...
+
+
+class Pair(NamedTuple):
+    """One entry on both sides, None where it is absent."""
+
+    source: State | None
+    replica: State | None
+
+
+class Sides:
+    """Both stores. Every method raises TransientFailure when one of them cannot answer."""
+
+    def __init__(self, source: SourceReads, replica: ReplicaAccess, dead_letters: RefusedStates) -> None:
+        self.source, self.replica, self._dead_letters = source, replica, dead_letters
+
+    def read(self, keys: Sequence[EntryKey]) -> dict[EntryKey, Pair]:
+        """Both sides of distinct keys. The replica is read first, so a tombstone that is found existed before the
+        source was seen alive.
+        """
+        stored = self.replica.get(keys)
+        items = self.source.get(keys)
+        return {
+            key: Pair(
+                of_source(key, items[key]) if key in items else None,
+                of_replica(key, stored[key]) if key in stored else None,
+            )
+            for key in keys
+        }
+
+    def refused(self, sources: Iterable[State | None]) -> set[EntryKey]:
+        """Keys of those source states that have an open dead letter under exactly their order."""
+        states = [state for state in sources if state is not None]
+        orders = self._dead_letters.open_orders([state.key for state in states]) if states else {}
+        return {state.key for state in states if state.order in orders.get(state.key, ())}
 
 
 class Kind(StrEnum):
-    """The classes of differences. Only NOT_YET is no finding, and ERASED is none about what the replica holds."""
+    """The classes of differences. All but NOT_YET are findings; ERASED is one about the source, not the replica."""
 
     MISSING = "missing"
     STALE = "stale"
@@ -21,7 +131,7 @@ class Kind(StrEnum):
     NOT_YET = "not_yet"
 
 
-# What sending a key (after deleting the tombstone of a resurrected one) can heal.
+# Classes that sending the key repairs (after deleting the tombstone of a resurrected one).
 REPAIRABLE = (Kind.MISSING, Kind.STALE, Kind.ORPHANED, Kind.RESURRECTED)
 
 EXPLANATIONS = {
@@ -45,8 +155,8 @@ EXPLANATIONS = {
 
 
 def classify(source: State | None, replica: State | None) -> Kind | None:
-    """The class of a pair, None when both sides agree. NOT_YET takes more than a pair to tell, and so does REJECTED but
-    for a key that breaks the grammar: nothing is ever sent about it.
+    """The class of a pair, None when both sides agree. A pair alone cannot show NOT_YET, nor REJECTED unless its key
+    breaks the grammar: such keys are never sent.
 
     A source entry that is invalid never agrees with anything: its state cannot be in the replica.
     """
@@ -74,12 +184,11 @@ def classify(source: State | None, replica: State | None) -> Kind | None:
 def could_be_lag(
     source: State | None, replica: State | None, *, replica_read_at: float, lag_objective_seconds: float
 ) -> bool:
-    """Whether a differing pair, source read before the replica, may be one that a replicator within its
-    objective has not reached yet.
+    """Whether a differing pair (source read before the replica) may be mere lag within the objective.
 
-    It cannot be where the source had its state for longer than the objective when the replica, which shows
-    nothing or something lower, was read. Everything else may: content can change without a new `updatedAt`, a
-    removal leaves no time at all, and a replica at or above the source may know of a change made since.
+    It cannot be if the source had its state for longer than the objective when the replica was read, and the replica
+    has nothing or a lower state. In all other cases it may: content can change without a new `updatedAt`, a removal
+    leaves no time, and a replica at or above the source may have a change that was made since.
     """
     if source is not None and source.key.problem:
         return False
@@ -97,11 +206,11 @@ def is_confirmed(
     source_read_at: float,
     now: float,
 ) -> bool:
-    """Whether a pair that still differs is a difference for certain: the source was the same (`before`) one
-    lag objective earlier, at `source_read_at`, and was not something else in between.
+    """Whether a pair that still differs is certainly a difference: the source had the same state (`before`) one lag
+    objective earlier, at `source_read_at`, and no other in between.
     """
     if source != before:
         return False
-    # The replica may tell of a state that came and went between the two looks at the source.
+    # The replica may have a state that came and went between the two reads of the source.
     seen = None if replica is None else replica.updated_at
     return seen is None or not source_read_at < seen <= now

@@ -1,32 +1,131 @@
-"""Repair: the demand table is never written, keys are queued and the save drain does the rest.
+"""Repair: keys are queued and the save drain does the rest; the demand table is never written.
 
-The one write is the deletion of a tombstone that hides a live source entry, of exactly that tombstone and
-after both sides were read again. A save drain that had read that entry may be held up between its read and its
-write; if the source loses the entry meanwhile, no tombstone refuses that write any more. So the key goes out as a
-removal of the tombstone's order, which becomes an upsert where the source still has the entry and puts the tombstone
-back where it has not. It goes out twice: at once, and again when SQS has long handed the messages of a drain that is
-held up to another one. The second one is queued before the tombstone is deleted, so a crash right after that loses
-nothing.
+The one write is the deletion of a tombstone that hides a live source entry: of exactly that tombstone, after both sides
+were read again. A save drain that has read the entry may be delayed between its read and its write; if the source loses
+the entry meanwhile, no tombstone refuses that write any more. So the key is sent as a removal with the order of the
+tombstone. It becomes an upsert if the source still has the entry, and puts the tombstone back if not. It is sent twice:
+at once, and again when SQS has long handed the messages of a delayed drain to another one. The second key is queued
+before the tombstone is deleted, so a crash after that loses nothing.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.order import Order
-from regworkers_core.engine.ports import Queue
-from regworkers_core.engine.rate import TokenBucket
-from regworkers_core.replication.reconcile.classify import REPAIRABLE, Kind, classify
-from regworkers_core.replication.reconcile.compare import Comparison, Difference, Step
-from regworkers_core.replication.reconcile.judge import Judge
-from regworkers_core.replication.reconcile.reconcile_report import RepairReport
-from regworkers_core.replication.reconcile.removals import Removals
-from regworkers_core.replication.reconcile.scan import Tick
-from regworkers_core.replication.reconcile.sides import Sides
-from regworkers_core.replication.send import send_keys
+from regworkers_core.engine.dependency import TokenBucket
+from regworkers_core.engine.queue import Queue
+from regworkers_core.replication.queue_keys import send_keys
+from regworkers_core.replication.reconcile.classify import EXPLANATIONS, REPAIRABLE, Kind, Sides, classify
+from regworkers_core.replication.reconcile.comparison import (
+    Comparison,
+    Difference,
+    Orphans,
+    Recheck,
+    Step,
+    Tick,
+)
+from regworkers_core.runtime import Runtime
+
+Counts = Mapping[Kind, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """`sent` keys were queued (`removals` of them remove orphans) after `tombstones_deleted`. `withheld` orphans were
+    not removed because they are too many. `healed` agree again; `remaining` is what differs at the end, by kind,
+    including what a repair cannot heal.
+    """
+
+    sent: int
+    removals: int
+    tombstones_deleted: int
+    healed: int
+    remaining: Counts
+    seconds: float
+    withheld: int = 0
+    withheld_because: str = ""
+
+    @property
+    def in_words(self) -> str:
+        """One line: what the repair did."""
+        left = sum(number for kind, number in self.remaining.items() if kind is not Kind.NOT_YET)
+        return (
+            f"repair: queued {self.sent} keys ({self.removals} of them removals), deleted"
+            f" {self.tombstones_deleted} tombstones; {self.healed} healed, {left} left after {self.seconds:.1f} s"
+        )
+
+    @property
+    def advice(self) -> str:
+        """What is left to do, empty when nothing is."""
+        still = sum(self.remaining[kind] for kind in REPAIRABLE) - self.withheld
+        parts = []
+        if self.withheld:
+            parts.append(
+                f"{self.withheld} removals refused: {self.withheld_because}; if the source is the right one,"
+                f" repeat with `--yes-remove {self.withheld}` (in Dagster `yes_remove: {self.withheld}`)"
+            )
+        if still:
+            parts.append(
+                f"{still} entries were queued and did not arrive yet: run `regworkers drain save` (or see that its"
+                " sensor is on), then `regworkers reconcile` once more"
+            )
+        return "; ".join(parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "sent": self.sent,
+            "removals": self.removals,
+            "withheld": self.withheld,
+            "tombstonesDeleted": self.tombstones_deleted,
+            "healed": self.healed,
+            "remaining": {kind.value: number for kind, number in self.remaining.items()},
+            "seconds": round(self.seconds, 3),
+            "advice": self.advice,
+        }
+
+
+_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Removals:
+    """A repair queues at most `allowed` removals. `reason`: why that is none."""
+
+    allowed: int
+    reason: str | None = None
+
+
+def limit_removals(
+    orphans: Sequence[Orphans], *, replica: int, share: float, always: int, confirmed: int | None
+) -> Removals:
+    """How many orphans a repair may remove: a source that is wrong, new or empty must not empty the replica.
+
+    `replica` counts its live entries. Removals are refused from a campaign of which the source has no entry, and if
+    they are more than `share` of the replica and more than `always`; unless an operator `confirmed` at least their
+    number.
+    """
+    wanted = sum(each.entries for each in orphans)
+    if confirmed is not None and wanted <= confirmed:
+        return Removals(confirmed)
+    limit = max(always, int(share * replica))
+    reason = None
+    if deserted := [each.campaign_id for each in orphans if not each.has_source]:
+        more = f" and {len(deserted) - _NAMED} more" if len(deserted) > _NAMED else ""
+        reason = f"the source holds no entry of {', '.join(deserted[:_NAMED])}{more}"
+    elif wanted > limit:
+        reason = (
+            f"{wanted} of the replica's {replica} entries are more than {share:.0%} and more than {always}"
+        )
+    elif confirmed is not None:
+        reason = f"{confirmed} were confirmed"
+    return Removals(limit if reason is None else 0, reason)
+
 
 # Twice the time after which SQS hands the messages of a drain that is held up to another one.
 _SECOND_KEY_VISIBILITIES = 2
@@ -36,15 +135,15 @@ _LAST_POLL_SECONDS = 2.0
 
 
 class Repair:
-    """`patience_seconds` is how long the end waits without seeing any further entry heal; `visibility_seconds` is
-    that of the save drain's messages.
+    """`patience_seconds` is how long the end waits since the last entry healed; `visibility_seconds` is that of the
+    save drain's messages.
     """
 
     def __init__(
         self,
         comparison: Comparison,
         sides: Sides,
-        judge: Judge,
+        recheck: Recheck,
         queue: Queue,
         rate: TokenBucket,
         removals: Removals,
@@ -55,7 +154,7 @@ class Repair:
         sleep: Callable[[float], object],
         tick: Tick,
     ) -> None:
-        self._comparison, self._sides, self._judge = comparison, sides, judge
+        self._comparison, self._sides, self._recheck = comparison, sides, recheck
         self._queue, self._rate, self._allowed = queue, rate, removals
         self._patience = patience_seconds
         self._second_delay = min(_SECOND_KEY_VISIBILITIES * visibility_seconds, _LONGEST_DELAY_SECONDS)
@@ -64,7 +163,7 @@ class Repair:
         self._sent = self._removals = self._withheld = self._tombstones = 0
 
     def run(self) -> RepairReport:
-        """Queue what differs, then wait until it agrees or nothing moves any more. Raises TransientFailure."""
+        """Queue what differs, then block until it agrees or nothing changes any more. Raises TransientFailure."""
         began = self._clock()
         before = self._comparison.counts()
         for page in self._comparison.pages(Step.SETTLED, REPAIRABLE):
@@ -83,12 +182,12 @@ class Repair:
         )
 
     def _send(self, page: list[Difference]) -> None:
-        # Waits first: between the second look and the sending there should be no time.
+        # Waits first, so that no time passes between the second read and the send.
         self._rate.take(len(page))
-        looked = self._look(page)
-        items = self._bring_back(looked)
+        fresh = self._read_again(page)
+        items = self._delete_tombstones(fresh)
         withheld: set[int] = set()
-        for difference in looked:
+        for difference in fresh:
             source, replica = difference.pair
             if difference.kind is Kind.ORPHANED and replica is not None:
                 if self._removals >= self._allowed.allowed:
@@ -108,16 +207,16 @@ class Repair:
                 replace(difference, step=Step.SENT)
                 if difference.kind in REPAIRABLE and difference.n not in withheld
                 else difference
-                for difference in looked
+                for difference in fresh
             ]
         )
         self._tick(len(page))
 
-    def _bring_back(self, looked: Sequence[Difference]) -> list[ReplicationItem]:
-        """Queue the second keys of those that a tombstone hides, delete it, and return their first keys."""
+    def _delete_tombstones(self, fresh: Sequence[Difference]) -> list[ReplicationItem]:
+        """Queue the second keys of entries that a tombstone hides, delete it, and return their first keys."""
         items = [
             ReplicationItem(each.key, Op.REMOVE, each.pair.replica.order)
-            for each in looked
+            for each in fresh
             if each.kind is Kind.RESURRECTED and each.pair.replica is not None
         ]
         if items:
@@ -132,22 +231,22 @@ class Repair:
         for page in self._comparison.pages(Step.SENT):
             waiting, poll = page, _FIRST_POLL_SECONDS
             while waiting:
-                looked = self._look(waiting)
-                self._comparison.put(looked)
-                left = [difference for difference in looked if difference.kind in REPAIRABLE]
+                fresh = self._read_again(waiting)
+                self._comparison.put(fresh)
+                left = [difference for difference in fresh if difference.kind in REPAIRABLE]
                 if len(left) < len(waiting):
                     moved_at, poll = self._clock(), _FIRST_POLL_SECONDS
                     self._tick(len(waiting) - len(left))
                 waiting = [replace(difference, step=Step.SENT) for difference in left]
                 if not waiting or self._clock() - moved_at >= self._patience:
-                    # Without patience each remaining page still gets its one look.
+                    # After the patience each remaining page is still read once.
                     break
                 self._sleep(poll)
                 poll = min(poll * 2, _LAST_POLL_SECONDS)
 
-    def _look(self, page: list[Difference]) -> list[Difference]:
+    def _read_again(self, page: list[Difference]) -> list[Difference]:
         fresh = self._sides.read([difference.key for difference in page])
-        return self._judge.with_rejected(
+        return self._recheck.with_rejected(
             replace(
                 difference,
                 pair=fresh[difference.key],
@@ -156,3 +255,45 @@ class Repair:
             )
             for difference in page
         )
+
+
+def replicate(runtime: Runtime, key: EntryKey) -> dict[str, Any]:
+    """Repair one entry: send its key after a consistent read, whatever its flag says. If the source has no such entry,
+    a live one in the replica is removed, and otherwise nothing is sent.
+
+    Returns a JSON document: `id`, `sent`, `op` (None unless sent), `correlationId`, `explanation`. Raises
+    TransientFailure when a store cannot answer or SQS did not confirm.
+    """
+    source, replica = Sides(runtime.demand_table, runtime.replica, runtime.dead_letters).read([key])[key]
+    kind = classify(source, replica)
+    queue = runtime.queue(runtime.names.replication_queue)
+    correlation_id = uuid.uuid4().hex
+    item: ReplicationItem | None = None
+    if source is not None and kind is not Kind.ERASED:
+        item = ReplicationItem(key, Op.UPSERT, source.order)
+    elif kind is Kind.ORPHANED and replica is not None:
+        item = ReplicationItem(key, Op.REMOVE, replica.order)
+    if item is not None:
+        send_keys(queue, [item], correlation_id)
+    return {
+        "id": key.document_id,
+        "sent": item is not None,
+        "op": item.op.value if item else None,
+        "correlationId": correlation_id if item else None,
+        "explanation": _explain(item, kind, known=replica is not None),
+    }
+
+
+def _explain(item: ReplicationItem | None, kind: Kind | None, *, known: bool) -> str:
+    if kind is Kind.ERASED:
+        return f"Nothing sent. {EXPLANATIONS[kind]}"
+    if item is None and known:
+        return "Nothing sent: the entry was removed from the source, and the replica has its tombstone."
+    if item is None:
+        return "Nothing sent: neither the source nor the replica knows this entry. Check the ids."
+    if kind is Kind.RESURRECTED or kind is Kind.AHEAD:
+        repair = " Run `regworkers reconcile --repair`." if kind is Kind.RESURRECTED else ""
+        return f"Sent, but it will change nothing. {EXPLANATIONS[kind]}{repair}"
+    if item.op is Op.REMOVE:
+        return "Sent as a removal: the source no longer has the entry. `regworkers drain save` removes it."
+    return "Sent: `regworkers drain save` (or its sensor) saves the source's current state."

@@ -1,5 +1,5 @@
-"""Taking the last acceptance back: the former version of an entry returns where the replica still holds what the
-acceptance led to, which is a live entry under the source's order of then. The replica is ahead again afterwards.
+"""Undo the last acceptance: the former version of an entry is restored if the replica still holds the result of the
+acceptance, which is a live entry under the source's order at that time. The replica is ahead again afterwards.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.adapters.mongo.superseded import Kept, SupersededEntries
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import is_erased, lenient_order
-from regworkers_core.engine.steps import OnStep, no_step
-from regworkers_core.replication.campaign import require_campaign
+from regworkers_core.engine.stop import OnStep, no_step
+from regworkers_core.replication.queue_keys import require_campaign
 from regworkers_core.replication.reconcile.acceptance import LISTED
-from regworkers_core.replication.reconcile.sides import ReplicaAccess
+from regworkers_core.replication.reconcile.classify import ReplicaAccess
 from regworkers_core.runtime import Runtime
 
 # Copies are whole documents.
@@ -24,21 +24,21 @@ _BATCH = 100
 
 
 class Now(StrEnum):
-    """What the replica holds now, as seen from an acceptance. Only RETURNABLE can be brought back."""
+    """What the replica holds now, compared with an acceptance. Only RETURNABLE can be brought back."""
 
     RETURNABLE = "returnable"
-    # It was never lowered, or is brought back already.
-    STANDS = "unchanged"
+    # It was never lowered, or was brought back already.
+    CURRENT = "unchanged"
     REMOVED = "removed"
     CHANGED = "changed"
-    # The fan was erased since: nothing of that time comes back.
+    # The fan was erased since: no earlier version may come back.
     ERASED = "erased"
 
 
 @dataclass(slots=True)
 class UndoReport:
-    """`acceptance` is the last one that is not taken back, None where there is none. `counts` has every class of its
-    entries, `restored` those that were brought back; the first LISTED ids are `entries`, each with its class.
+    """`acceptance` is the last one that was not undone, None without any. `counts` has its entries by class, `restored`
+    the number that were brought back; the first LISTED ids are `entries`, each with its class.
     """
 
     acceptance: str | None
@@ -50,7 +50,7 @@ class UndoReport:
 
     @property
     def clean(self) -> bool:
-        """Whether none of it is passed over, and all that was confirmed is back."""
+        """Whether no entry was passed over, and all that were confirmed are restored."""
         passed = self.counts[Now.REMOVED] + self.counts[Now.CHANGED] + self.counts[Now.ERASED]
         return not passed and self.confirmed in (None, self.restored)
 
@@ -86,10 +86,10 @@ def undo_acceptance(
     confirmed: int | None = None,
     on_progress: Callable[[int], None] = lambda _done: None,
 ) -> UndoReport:
-    """Bring back what the last acceptance (of a campaign) replaced, if `confirmed` is how many entries that are; None
+    """Restore what the last acceptance (of a campaign) replaced, if `confirmed` is the number of those entries; None
     only counts them. Afterwards the acceptance before it is the last one.
 
-    Raises TransientFailure when MongoDB cannot answer, a repeat goes on; UsageError for an unknown campaign.
+    Raises TransientFailure when MongoDB cannot answer, and a repeat continues; UsageError for an unknown campaign.
     """
     require_campaign(runtime, campaign_id)
     return Undo(runtime.superseded_entries, runtime.replica, on_progress=on_progress).run(
@@ -117,7 +117,7 @@ class Undo:
         for batch in self._batches(acceptance, campaign_id):
             stored = self._replica.get(_keys(batch))
             for kept in batch:
-                now = _judge(kept, stored.get(kept.key))
+                now = _compare(kept, stored.get(kept.key))
                 report.counts[now] += 1
                 if len(report.entries) < LISTED:
                     report.entries.append((kept.key.document_id, now))
@@ -136,26 +136,26 @@ class Undo:
         return report
 
     def _restore(self, batch: Sequence[Kept]) -> int:
-        """Bring back what can be, then say so of each row: a crash in between leaves rows that stand as before."""
+        """Bring back what can be, then close each row: a crash in between leaves the rows open for a repeat."""
         stored = self._replica.get(_keys(batch))
         returnable = [
             (kept, stored[kept.key].custody)
             for kept in batch
-            if _judge(kept, stored.get(kept.key)) is Now.RETURNABLE
+            if _compare(kept, stored.get(kept.key)) is Now.RETURNABLE
         ]
         self._superseded.restore(returnable)
         self._on_step("undo.after_restore")
         fresh = self._replica.get(_keys(batch))
-        became = {kept.row_id: _judge(kept, fresh.get(kept.key)) for kept in batch}
-        # What is still returnable was saved once more meanwhile: it is open for a repeat.
+        became = {kept.row_id: _compare(kept, fresh.get(kept.key)) for kept in batch}
+        # An entry that is still returnable was saved again meanwhile: its row stays open for a repeat.
         self._superseded.close(
             {row_id: now.value for row_id, now in became.items() if now is not Now.RETURNABLE}
         )
         for kept in batch:
             if became[kept.row_id] is Now.ERASED:
-                # A copy that was made while the erasure was under way.
+                # A copy that was made while the erasure ran.
                 self._superseded.forget(kept.key)
-        return sum(became[kept.row_id] is Now.STANDS for kept, _ in returnable)
+        return sum(became[kept.row_id] is Now.CURRENT for kept, _ in returnable)
 
     def _batches(self, acceptance: str, campaign_id: str | None) -> Iterator[list[Kept]]:
         after = ""
@@ -164,13 +164,13 @@ class Undo:
             after = batch[-1].row_id
 
 
-def _judge(kept: Kept, stored: Stored | None) -> Now:
+def _compare(kept: Kept, stored: Stored | None) -> Now:
     if stored is not None and is_erased(lenient_order(kept.custody).created_at, stored.erased_at):
         return Now.ERASED
     if stored is None or stored.fields is None:
         return Now.REMOVED
     if _same(stored.custody, kept.custody):
-        return Now.STANDS
+        return Now.CURRENT
     return Now.RETURNABLE if stored.order == kept.order else Now.CHANGED
 
 

@@ -19,8 +19,8 @@ from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason
 from regworkers_core.domain.selection import NON_WINNERS, Chunk, MarketPhase, Notice, Planned
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.handling import Asked, Handled
-from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.handling import Handled, Requested
+from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, entries_passed
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.completion import finish_market, finish_phase
@@ -51,7 +51,7 @@ class Assigner:
     def subject(self, item: Chunk) -> Subject:
         return Subject(item.id, {**item.market.as_fields(), "chunk": item.chunk})
 
-    def handle(self, asked: Sequence[Asked[Chunk]]) -> Handled:
+    def handle(self, asked: Sequence[Requested[Chunk]]) -> Handled:
         """Every chunk by itself: what stops one does not stop its neighbours."""
         handled = Handled()
         phases: dict[tuple[str, int], PhaseRecord | None] = {}

@@ -25,8 +25,8 @@ from regworkers_core.domain.reasons import (
 from regworkers_core.domain.selection import NON_WINNERS, Chunk, MarketPhase, cut
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.leases import Lease
-from regworkers_core.engine.ports import Outgoing
-from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.queue import Outgoing
+from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.tracing import inject
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.committed import Committed, committed

@@ -23,7 +23,7 @@ from regworkers_core.domain.selection import (
     require_word,
 )
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.committed import committed
 from regworkers_core.selection.assign.plan import Plan, Plans, highest_planned, with_replanned

@@ -14,8 +14,8 @@ from typing import Any
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import RequestError, TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.held_lease import LeaseBusy, held_lease
-from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.leases import LeaseBusy, held_lease
+from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 
 # A lease table that was made anew counts its tokens from 1 again; each try raises them by one.

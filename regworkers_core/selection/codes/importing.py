@@ -23,10 +23,8 @@ from regworkers_core.adapters.mongo.draws import MarketStatus
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.held_lease import LeaseBusy, held_lease
-from regworkers_core.engine.leases import Lease
-from regworkers_core.engine.steps import OnStep, no_step
-from regworkers_core.engine.stop import StopSignal
+from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
+from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.codes.lines import Line, Rejected, Row, read_columns, read_lines
 

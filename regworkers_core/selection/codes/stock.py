@@ -13,7 +13,7 @@ from regworkers_core.adapters.mongo.codes import Code, CodeStatus
 from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseStatus
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.fencing import DrawBusy, draw_lease
 

@@ -8,7 +8,7 @@ from typing import Any
 from regworkers_core.domain.events import EventType, draw_event
 from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.ports import Outgoing
+from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime
 
 COMMITTED = EventType.DRAW_COMMITTED

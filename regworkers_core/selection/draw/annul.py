@@ -19,7 +19,7 @@ from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import confirmation_word, require_word
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns import lifecycle
 from regworkers_core.selection.draw.artefacts import public_key

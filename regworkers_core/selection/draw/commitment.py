@@ -17,7 +17,7 @@ from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.beacon import LEAD_SECONDS, QUICKNET_HASH
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.secrets import ensure_commitment
 from regworkers_core.selection.draw import rounds

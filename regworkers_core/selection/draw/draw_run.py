@@ -19,8 +19,7 @@ from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.engine.leases import Lease
-from regworkers_core.engine.steps import OnStep, no_step
-from regworkers_core.engine.stop import StopSignal
+from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import publish_phase
 from regworkers_core.selection.campaigns import lifecycle

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 
 from regworkers_core.adapters.mongo.draws import Fenced, lease_name
 from regworkers_core.domain.reasons import Failure, UsageError
-from regworkers_core.engine.held_lease import LeaseBusy, held_lease
-from regworkers_core.engine.leases import Lease
+from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
 from regworkers_core.runtime import Runtime
 
 

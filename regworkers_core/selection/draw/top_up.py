@@ -9,8 +9,7 @@ import pyarrow as pa
 from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseStatus
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.held_lease import LeaseBusy, held_lease
-from regworkers_core.engine.leases import Lease
+from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import pipeline_key, workbench
 from regworkers_core.selection.draw.fencing import table_behind

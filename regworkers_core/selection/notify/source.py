@@ -23,8 +23,7 @@ from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.domain.reasons import PermanentFailure
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.held_lease import LOOK_SHARE, PATIENCE_LEASES
-from regworkers_core.engine.leases import Lease, LeaseHolder
+from regworkers_core.engine.leases import PATIENCE_LEASES, POLL_SHARE, Lease, LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.notify.holding import is_settled, settle
 from regworkers_core.selection.notify.units import (
@@ -48,7 +47,7 @@ _PAUSE_SECONDS = 0.2
 # Of a lease time: for how long a page may keep the lease of its draw, so that a run of that draw gets it in its
 # patience, and for how long it is left to others then, which is longer than they wait between two looks.
 _HOLD_LEASES = 0.5
-_LEAVE_LEASES = 2 * LOOK_SHARE
+_LEAVE_LEASES = 2 * POLL_SHARE
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,11 @@ from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
 from regworkers_core.domain.selection import Notice
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.engine.defects import NotAtOnce, defect_of, in_parts
+from regworkers_core.engine.defects import Fuse, FuseBlown, NotRepeatable, bisect, defect_of
 from regworkers_core.engine.dependency import RetryPolicy
 from regworkers_core.engine.drain import DEFECT_PAUSE_SECONDS, Settlement
-from regworkers_core.engine.fuse import Fuse, FuseBlown
-from regworkers_core.engine.ports import Outgoing, Queue
-from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.queue import Outgoing, Queue
+from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, describe, entries_passed
 from regworkers_core.observability.tracing import inject, span
 from regworkers_core.runtime import Runtime
@@ -54,7 +53,7 @@ class NotifyWork:
     def __call__(self, parcels: Sequence[Parcel]) -> Settlement[Parcel]:
         settlement = Settlement[Parcel]()
         with span("notifications", parcels=len(parcels)):
-            for part in in_parts(parcels, self._together, lambda parcel, _: self._row_by_row(parcel)):
+            for part in bisect(parcels, self._together, lambda parcel, _: self._row_by_row(parcel)):
                 settlement.add(part)
         settlement.blown = self._fuse.blown
         return settlement
@@ -79,13 +78,13 @@ class NotifyWork:
         except UsageError:
             raise
         except Exception as error:
-            raise NotAtOnce("messages were sent, and that could not be noted") from error
+            raise NotRepeatable("messages were sent, and that could not be noted") from error
         return settlement
 
     def _row_by_row(self, parcel: Parcel) -> Settlement[Parcel]:
         """Of a parcel that raises: a row that raises alone, twice, is tried no more."""
         whole = Settlement[Parcel]()
-        for part in in_parts(
+        for part in bisect(
             parcel.notices,
             lambda notices: self._together([Parcel(tuple(notices))]),
             lambda notice, error: self._failed(parcel, notice, error),

@@ -18,8 +18,7 @@ from regworkers_core.analytics.archive.archive_report import ArchiveReport
 from regworkers_core.analytics.archive.archiver import Archiver, Limits
 from regworkers_core.analytics.archive.manifest import Ledger, Manifest, read_manifest
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.steps import OnStep, no_step
-from regworkers_core.engine.stop import StopSignal
+from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.settings import ArchiveSettings
 
 TOPIC = "regworkers.entries.v1"

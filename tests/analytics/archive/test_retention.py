@@ -10,7 +10,7 @@ from regworkers_core.analytics.archive.manifest import Ledger
 from regworkers_core.analytics.archive.retention import expire, let_days_go
 from regworkers_core.analytics.archive.status import archive_status
 from regworkers_core.analytics.archive.verify import verify
-from regworkers_core.engine.held_lease import LeaseBusy, held_lease
+from regworkers_core.engine.leases import LeaseBusy, held_lease
 from regworkers_core.runtime import Runtime
 from tests.analytics.archive.fakes import NOW, FakeLog, FakeObjects, ids_in, manifest_in, run
 from tests.analytics.archive.world import DAY, archived, event, manifest_of, produce

@@ -13,7 +13,7 @@ from regworkers_core.analytics.archive.archive_report import ArchiveReport
 from regworkers_core.analytics.archive.archived_events import frame
 from regworkers_core.analytics.archive.archiver import archive_events
 from regworkers_core.analytics.archive.manifest import Manifest, read_manifest
-from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 
 DAY = "2026-11-20"

@@ -12,10 +12,10 @@ from structlog.testing import capture_logs
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.cloudwatch import DrainMetrics, Strain
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
-from regworkers_core.engine.dead_letters import DeadLetterOffice, Letter
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.engine.drain import DrainReport
-from regworkers_core.engine.ports import Outgoing, Received, SendFailure
+from regworkers_core.engine.queue import Outgoing, Received, SendFailure
+from regworkers_core.engine.settling import DeadLetterPublisher, FailedItem
 
 _FAST = RetryPolicy(attempts=3, first_cap_seconds=0.001, last_cap_seconds=0.001)
 
@@ -118,7 +118,7 @@ class History:
 
 def test_dead_letters_that_are_not_confirmed_are_counted_and_those_that_go_on_alone_are_not() -> None:
     unsent: list[int] = []
-    office = DeadLetterOffice(
+    publisher = DeadLetterPublisher(
         Refusing("q"),  # type: ignore[arg-type]
         Refusing("q-dlq"),  # type: ignore[arg-type]
         History(),
@@ -126,10 +126,10 @@ def test_dead_letters_that_are_not_confirmed_are_counted_and_those_that_go_on_al
         on_unsent=unsent.append,
     )
     message = Received("m1", "receipt", "{}", {}, 1)
-    letter = Letter(message, b"{}", PermanentFailure(Reason.INVALID_BODY, "no object"), 1)
+    letter = FailedItem(message, b"{}", PermanentFailure(Reason.INVALID_BODY, "no object"), 1)
     with pytest.raises(TransientFailure):
-        office.post([], [letter])
+        publisher.publish([], [letter])
     assert unsent == []
     with pytest.raises(TransientFailure):
-        office.post([letter, letter], [])
+        publisher.publish([letter, letter], [])
     assert unsent == [2]

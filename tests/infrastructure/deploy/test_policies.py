@@ -13,7 +13,7 @@ from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.infrastructure.policies.everyone import WORKERS
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.operations.alerts.analytics_queue import look, tell
-from regworkers_core.replication.backfill.flow import backfill_status, start_backfill
+from regworkers_core.replication.backfill import backfill_status, start_backfill
 from regworkers_core.replication.reconcile import reconcile
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT

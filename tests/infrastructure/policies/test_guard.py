@@ -10,7 +10,7 @@ import pytest
 from regworkers_core.analytics.drains import DRAINS as PUBLISH
 from regworkers_core.infrastructure.policies.everyone import WORKERS
 from regworkers_core.infrastructure.policies.statement import place_of
-from regworkers_core.replication.replicate import replicate
+from regworkers_core.replication.reconcile.repair import replicate
 from regworkers_core.runtime import Runtime
 from tests.analytics.world import queue_events, removed
 from tests.infrastructure.deploy.policies import Call

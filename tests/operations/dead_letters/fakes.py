@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.ports import NotHidden, Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 
 Make = Callable[[int], Received]
 

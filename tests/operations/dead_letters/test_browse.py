@@ -11,7 +11,7 @@ from regworkers_core.cli.dlq_text import message_document
 from regworkers_core.domain.dead_letter import fingerprint
 from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.ports import Outgoing, Received
+from regworkers_core.engine.queue import Outgoing, Received
 from regworkers_core.operations.dead_letters.browse import Ended, QueueBrowser
 from regworkers_core.operations.dead_letters.model import NOT_SHOWN, DeadQueue, read_message
 from regworkers_core.operations.dead_letters.redrive import move

@@ -13,8 +13,8 @@ from regworkers_core.analytics.candidates import refusal
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, encode
 from regworkers_core.domain.reasons import Reason, TransientFailure, UsageError
-from regworkers_core.engine.held_lease import held_lease
-from regworkers_core.engine.ports import Outgoing, Received, SendFailure
+from regworkers_core.engine.leases import held_lease
+from regworkers_core.engine.queue import Outgoing, Received, SendFailure
 from regworkers_core.operations.dead_letters import browse
 from regworkers_core.operations.dead_letters import redrive as redriving
 from regworkers_core.operations.dead_letters.browse import Ended, QueueBrowser, find_message, list_messages

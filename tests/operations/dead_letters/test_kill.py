@@ -7,7 +7,7 @@ import signal
 import orjson
 import pytest
 
-from regworkers_core.engine.ports import Outgoing
+from regworkers_core.engine.queue import Outgoing
 from regworkers_core.operations.dead_letters.redrive import RedriveOptions, redrive
 from regworkers_core.runtime import Runtime
 from tests.operations.dead_letters.world import (

@@ -13,7 +13,7 @@ from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.selection import Chunk, MarketPhase
-from regworkers_core.engine.ports import Received
+from regworkers_core.engine.queue import Received
 from regworkers_core.operations.dead_letters.canary import wait_for_canaries
 from regworkers_core.operations.dead_letters.model import DeadMessage, DeadQueue, read_message
 from regworkers_core.operations.dead_letters.report import CanaryOutcome

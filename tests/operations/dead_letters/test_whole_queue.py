@@ -13,7 +13,7 @@ from regworkers_core.adapters.aws.message_moves import MessageMoves, MoveTask, U
 from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
-from regworkers_core.engine.ports import Received
+from regworkers_core.engine.queue import Received
 from regworkers_core.operations.dead_letters.model import Choice, DeadQueue, read_message
 from regworkers_core.operations.dead_letters.redrive import move_whole_queue
 from regworkers_core.operations.dead_letters.report import CanaryOutcome, Causes, RedriveReport

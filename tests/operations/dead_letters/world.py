@@ -9,7 +9,7 @@ from typing import Any
 
 from regworkers_core.analytics.candidates import refusal
 from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, encode
-from regworkers_core.engine.ports import Outgoing, Received
+from regworkers_core.engine.queue import Outgoing, Received
 from regworkers_core.operations.dead_letters.model import DeadQueue, dead_queue
 from regworkers_core.operations.dead_letters.verdict import Assessor
 from regworkers_core.runtime import Runtime

@@ -11,17 +11,17 @@ from regworkers_core.adapters.aws.entry_claims import EntryClaims
 from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, decode
 from regworkers_core.domain.order import lenient_order
 from regworkers_core.eligibility.subject import Identity
-from regworkers_core.engine.held_lease import held_lease
+from regworkers_core.engine.leases import held_lease
 from regworkers_core.operations.erasure.erase import erase
 from regworkers_core.operations.erasure.ledger import PREFIX
+from regworkers_core.operations.trace import trace_entry
+from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.replication.reconcile import Accept, Kind, reconcile
-from regworkers_core.replication.reconcile.flow import Reconciliation
-from regworkers_core.replication.reconcile.sides import Sides
+from regworkers_core.replication.reconcile.classify import Sides
+from regworkers_core.replication.reconcile.reconciliation import Reconciliation
 from regworkers_core.replication.reconcile.undo import Now, undo_acceptance
-from regworkers_core.replication.save.saver import Saver
-from regworkers_core.replication.send import send_keys
+from regworkers_core.replication.saver import Saver
 from regworkers_core.replication.settled import settled
-from regworkers_core.replication.trace import trace_entry
 from regworkers_core.runtime import Runtime
 from tests.operations.dead_letters.world import fresh
 from tests.operations.erasure.world import (

@@ -16,7 +16,7 @@ from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, en
 from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.eligibility.identity import IdentitySecret
 from regworkers_core.eligibility.subject import Identity
-from regworkers_core.engine.ports import Outgoing
+from regworkers_core.engine.queue import Outgoing
 from regworkers_core.operations.erasure.erase import ErasureReport, erase
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all

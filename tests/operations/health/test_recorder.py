@@ -9,9 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from regworkers_core.adapters.mongo.drain_log import DrainMinute
-from regworkers_core.drains.recorder import Meters, Recorder, Tally
+from regworkers_core.drains.recorder import DependencyUsage, MinuteCounters, Recorder
 from regworkers_core.engine.drain import DrainReport
-from tests.engine.fakes import away
+from tests.engine.fakes import unavailable
 from tests.support.waiting import wait_until
 
 
@@ -23,12 +23,12 @@ class World:
         self.calls: Counter[str] = Counter(mongo=5)
         self.waited: dict[str, float] = {"mongo": 2.0}
         self.throttles: Counter[str] = Counter(dynamodb=3)
-        self.tally = Tally(
+        self.tally = MinuteCounters(
             "save",
             "run",
             limit_seconds=60.0,
             clock=lambda: self.now,
-            meters=lambda: Meters(dict(self.calls), dict(self.waited), dict(self.throttles)),
+            usage=lambda: DependencyUsage(dict(self.calls), dict(self.waited), dict(self.throttles)),
         )
 
     def batch(self, seconds: float, **counts: int) -> None:
@@ -107,7 +107,7 @@ def test_a_log_that_cannot_be_written_is_told_once_and_harms_nobody() -> None:
 
     def refuse(minute: DrainMinute) -> None:
         tries.append(minute)
-        raise away() if len(tries) % 2 else RuntimeError("a driver's text with somebody's name")
+        raise unavailable() if len(tries) % 2 else RuntimeError("a driver's text with somebody's name")
 
     with capture_logs() as lines, Recorder(World().tally, refuse, flush_seconds=0.01):
         wait_until(lambda: len(tries) > 3)
@@ -122,7 +122,7 @@ def test_a_log_that_hangs_does_not_hold_up_the_end_of_a_drain() -> None:
         hangs.set()
         assert let_go.wait(60)
 
-    with Recorder(World().tally, hang, last_words_seconds=0.05):
+    with Recorder(World().tally, hang, last_write_seconds=0.05):
         assert hangs.wait(10)
     # Here while it still hangs.
     assert not let_go.is_set()

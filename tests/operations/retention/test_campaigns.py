@@ -14,7 +14,7 @@ from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.held_lease import held_lease
+from regworkers_core.engine.leases import held_lease
 from regworkers_core.operations.retention import campaigns
 from regworkers_core.operations.retention.parts import tidy_up
 from regworkers_core.operations.retention.results import Tidied

@@ -16,7 +16,7 @@ from regworkers_core.operations.retention.apply import keep_house
 from regworkers_core.operations.retention.documents import Documents
 from regworkers_core.operations.retention.parts import tidy_up
 from regworkers_core.operations.retention.results import Housekeeping, Part, Tidied
-from regworkers_core.replication.drill.scratch import Scratch
+from regworkers_core.replication.scratch_database import Scratch
 from regworkers_core.runtime import Runtime
 from tests.support.runtimes import new_runtime, remove_namespace
 from tests.support.shared import emptied

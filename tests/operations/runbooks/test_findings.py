@@ -26,7 +26,7 @@ from regworkers_core.operations.runbooks import (
 from regworkers_core.operations.runbooks.drain_work import DrainWork, add_up
 from regworkers_core.operations.runbooks.runbook import Finding, RunbookReport
 from regworkers_core.operations.runbooks.total_failure import Done, Step, run_steps
-from regworkers_core.replication.enqueue.holding import ShardCounts
+from regworkers_core.replication.enqueue.stream_probe import ShardCounts
 from regworkers_core.replication.reconcile import Kind, ReconcileResult
 from regworkers_core.settings import Settings
 

@@ -10,13 +10,17 @@ from typing import Any
 
 from regworkers_core.adapters.aws.demand_table import Page
 from regworkers_core.domain.keys import EntryKey
+from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.leases import Lease, LeaseHolder
-from regworkers_core.engine.ports import NotHidden, Outgoing, QueueDepth, Received, SendFailure
-from regworkers_core.engine.rate import TokenBucket
-from regworkers_core.engine.steps import no_step
-from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication.backfill.backfill_run import BackfillRun, Ended, SegmentReader
-from regworkers_core.replication.backfill.progress import BackfillRows, Parameters
+from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.stop import StopSignal, no_step
+from regworkers_core.replication.backfill_run import (
+    BackfillRows,
+    BackfillRun,
+    Ended,
+    Parameters,
+    SegmentReader,
+)
 from tests.replication.enqueue.fakes import FakeLeaseTable
 from tests.replication.reconcile.messages import sent_items
 
@@ -81,13 +85,13 @@ class FakeQueue:
         return []
 
     def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:
-        raise AssertionError("nobody receives here")
+        raise AssertionError("nothing is received here")
 
     def delete(self, messages: Sequence[Received]) -> list[Received]:
-        raise AssertionError("nobody deletes here")
+        raise AssertionError("nothing is deleted here")
 
     def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
-        raise AssertionError("nobody holds a message here")
+        raise AssertionError("no message is held here")
 
     def depth(self) -> QueueDepth:
         return QueueDepth(0, 0, 0)

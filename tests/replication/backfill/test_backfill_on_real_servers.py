@@ -11,7 +11,7 @@ import pytest
 from regworkers_core.adapters.aws.attribute_values import attributes
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication.backfill.flow import (
+from regworkers_core.replication.backfill import (
     BackfillReport,
     backfill_status,
     pause_backfill,

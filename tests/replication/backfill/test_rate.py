@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regworkers_core.engine.rate import TokenBucket
+from regworkers_core.engine.dependency import TokenBucket
 
 
 class Clock:

@@ -10,7 +10,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.leases import LeaseRow
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication.backfill.progress import BackfillRows, Segment, Superseded
+from regworkers_core.replication.backfill_run import BackfillRows, Segment, Superseded
 from tests.replication.backfill.fakes import INVITE, FakeTable, Site, keys
 from tests.support.waiting import wait_until
 
@@ -39,7 +39,7 @@ def test_pages_without_any_entry_move_the_position_all_the_same() -> None:
     assert here.queue.received == dict.fromkeys(keys(5), 1) and here.table.reads == 5
 
 
-def test_entries_under_keys_that_replication_refuses_are_left_out_and_told() -> None:
+def test_entries_under_keys_that_replication_refuses_are_left_out_and_reported() -> None:
     odd = [EntryKey("a:b", f"{n:02}") for n in range(30)]
     here = Site(FakeTable([*odd, *keys(20), EntryKey("summer", "x" * 600)]), 2)
     reader = here.reader

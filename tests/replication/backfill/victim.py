@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from regworkers_core.replication.backfill.flow import start_backfill
+from regworkers_core.replication.backfill import start_backfill
 from regworkers_core.runtime import Runtime
 from tests.support.runtimes import test_settings
 

@@ -12,8 +12,8 @@ from regworkers_core.domain.drill import DrillResult
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.infrastructure.provision import INDEXES
-from regworkers_core.replication.drill.recovery_drill import recovery_drill
-from regworkers_core.replication.drill.scratch import Scratch, left_behind
+from regworkers_core.replication.recovery_drill import recovery_drill
+from regworkers_core.replication.scratch_database import Scratch, left_behind
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all
 from tests.support.entries import document, key, put, remove, source
@@ -144,13 +144,13 @@ def test_a_drill_that_is_stopped_drops_its_database_and_proves_nothing(runtime: 
     assert scratch_databases(runtime) == []
 
 
-def test_a_replica_that_goes_away_ends_it_with_its_name_and_the_database_is_dropped(
+def test_a_replica_that_becomes_unavailable_ends_it_with_its_name_and_the_database_is_dropped(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(*_: Any, **__: Any) -> Any:
+    def unavailable(*_: Any, **__: Any) -> Any:
         raise TransientFailure("mongo", "AutoReconnect")
 
-    monkeypatch.setattr(Replica, "apply", away)
+    monkeypatch.setattr(Replica, "apply", unavailable)
     result = recovery_drill(runtime)
     assert not result.passed and result.ended == "dependency_down" and "mongo" in result.findings[0]
     assert result.dropped and scratch_databases(runtime) == []

@@ -1,10 +1,10 @@
-"""Stand-ins for DynamoDB Streams, the lease table and SQS, on a clock that only moves when told."""
+"""Stand-ins for DynamoDB Streams, the lease table and SQS, on a clock that only moves when reported."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,10 +13,10 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.streams import DynamoStreams
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.breaker import CircuitBreaker
-from regworkers_core.engine.dependency import Dependency, RetryPolicy
+from regworkers_core.engine.deadline import Background
+from regworkers_core.engine.dependency import CircuitBreaker, Dependency, RetryPolicy
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
-from regworkers_core.engine.ports import NotHidden, Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 
 TABLE = "demand-table"
 
@@ -93,7 +93,7 @@ class FakeStreamsService:
         self.shards[shard_id] = FakeShard(parent)
 
     def write(self, shard_id: str, count: int = 1, **record: Any) -> list[str]:
-        """Append records (inserts that count, unless told otherwise); their sequence numbers."""
+        """Append records (inserts that count, unless reported otherwise); their sequence numbers."""
         written = []
         for _ in range(count):
             self._numbers += 1
@@ -232,14 +232,15 @@ def streams_of(service: FakeStreamsService) -> DynamoStreams:
     return DynamoStreams(service, table_calls, service, reads, instant_dependency("stream-listing"), TABLE)
 
 
-class Inline:
-    """`engine.beside.Beside` for a world with one thread."""
+class Inline(Background):
+    """Runs each call at once: for a world with one thread."""
 
-    def __call__(self, step: Callable[[], None]) -> None:
-        step()
+    def __init__(self) -> None:
+        super().__init__("inline")
 
-    def wait(self, seconds: float) -> None:
-        pass
+    def start(self, call: Callable[[], object], key: Hashable = "") -> bool:
+        call()
+        return True
 
 
 class FakeLeaseTable:
@@ -320,19 +321,19 @@ class FakeLeaseTable:
 
 
 class FakeQueue:
-    """Remembers what it confirmed; `fail` lists indexes of the next send that are not, `away` fails all."""
+    """Remembers what it confirmed; `fail` lists indexes of the next send that are not, `unavailable` fails all."""
 
     def __init__(self) -> None:
         self.sent: list[Outgoing] = []
         self.fail: dict[int, bool] = {}
-        self.away = False
+        self.unavailable = False
 
     @property
     def name(self) -> str:
         return "replication-queue"
 
     def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]:
-        if self.away:
+        if self.unavailable:
             raise TransientFailure("sqs", "EndpointConnectionError")
         failed, self.fail = self.fail, {}
         self.sent.extend(message for index, message in enumerate(messages) if index not in failed)

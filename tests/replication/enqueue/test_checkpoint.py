@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regworkers_core.engine.checkpoint import ContiguousTracker
-from regworkers_core.replication.enqueue.shards import position_of
+from regworkers_core.replication.enqueue.held_shards import ContiguousTracker
+from regworkers_core.replication.enqueue.shard_rows import position_of
 from tests.replication.enqueue.invariants import checkpoint_violations
 
 

@@ -11,10 +11,10 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.beside import InBackground
+from regworkers_core.engine.deadline import Background
 from regworkers_core.engine.leases import LeaseRow
 from regworkers_core.replication.enqueue.discovery import ShardDiscovery
-from regworkers_core.replication.enqueue.shards import (
+from regworkers_core.replication.enqueue.shard_rows import (
     Obsolete,
     obsolete,
     parent_of,
@@ -22,7 +22,7 @@ from regworkers_core.replication.enqueue.shards import (
     shard_key,
     split_rows,
 )
-from regworkers_core.replication.enqueue.source import StreamLimits, StreamSource
+from regworkers_core.replication.enqueue.stream_source import StreamLimits, StreamSource
 from tests.replication.enqueue.fakes import TABLE, refusal
 from tests.replication.enqueue.world import LEASE_SECONDS, World, receive, sequences, work_off
 from tests.support.waiting import wait_until
@@ -174,7 +174,7 @@ def test_a_listing_that_does_not_answer_holds_up_no_read_and_no_end() -> None:
         owner="a",
         clock=world.clock,
         sleep=world.clock.sleep,
-        beside=InBackground("shard-discovery"),
+        background=Background("shard-discovery"),
     )
     try:
         wait_until(lambda: source.receive() == [] and asked.is_set(), what="a listing that hangs")
@@ -513,7 +513,7 @@ def test_rows_go_parents_first_and_one_that_cannot_go_keeps_its_children() -> No
     assert removed == ["SHARD#s1", "SHARD#s1", "SHARD#s2"]
 
 
-def test_children_that_were_trimmed_before_anybody_saw_them_are_reported_as_loss_once() -> None:
+def test_children_that_were_trimmed_before_anyone_saw_them_are_reported_as_loss_once() -> None:
     world = World("s1", "other")
     crowd = Crowd(world, 1)
     crowd.live(2)
@@ -555,7 +555,7 @@ def test_a_drain_does_not_idle_out_while_the_children_of_a_finished_shard_are_no
     assert source.may_idle()
 
 
-def test_a_stream_that_cannot_be_listed_is_told_by_the_counts_of_the_drain() -> None:
+def test_a_stream_that_cannot_be_listed_is_reported_by_the_counts_of_the_drain() -> None:
     world = World("s1")
     source = world.consumer()
     work_off(source)

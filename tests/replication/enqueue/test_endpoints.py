@@ -37,16 +37,16 @@ def replaced(runtime: Runtime, error: Exception, *failing: str) -> Endpoint:
     return endpoint
 
 
-AWAY = EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
+UNAVAILABLE = EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_a_streams_endpoint_that_is_away_is_named_while_dynamodb_answers(
+def test_a_streams_endpoint_that_is_unavailable_is_named_while_dynamodb_answers(
     runtime: Runtime, known: bool
 ) -> None:
     if known:
         run(runtime, "enqueue")
-    replaced(runtime, AWAY)
+    replaced(runtime, UNAVAILABLE)
     assert runtime.probe("dynamodb", "streams", "sqs") == "streams"
     report = run(runtime, "enqueue")
     assert (report.ended, report.dependency) == ("dependency_down", "streams")
@@ -55,14 +55,14 @@ def test_a_streams_endpoint_that_is_away_is_named_while_dynamodb_answers(
 def test_the_probe_asks_as_a_reader_does_and_reads_no_record(runtime: Runtime) -> None:
     put(runtime, key("e1"))
     run(runtime, "enqueue")
-    endpoint = replaced(runtime, AWAY, "none")
+    endpoint = replaced(runtime, UNAVAILABLE, "none")
     assert runtime.probe("streams") is None
     assert endpoint.asked == ["get_shard_iterator", "get_records"]
     known = known_stream(runtime.leases, runtime.names.demand_table)
     assert known is not None and known.shard_id and known.complete and known.answered_at
 
 
-def test_a_listing_that_is_refused_is_no_streams_endpoint_away_and_opens_no_breaker_of_the_reads(
+def test_a_listing_that_is_refused_is_no_streams_endpoint_unavailable_and_opens_no_breaker_of_the_reads(
     runtime: Runtime,
 ) -> None:
     run(runtime, "enqueue")
@@ -77,7 +77,7 @@ def test_a_listing_that_is_refused_is_no_streams_endpoint_away_and_opens_no_brea
 
 def test_the_breaker_of_the_streams_opens_although_dynamodb_answers_in_between(runtime: Runtime) -> None:
     run(runtime, "enqueue")
-    replaced(runtime, AWAY, "get_shard_iterator", "get_records")
+    replaced(runtime, UNAVAILABLE, "get_shard_iterator", "get_records")
     for _ in range(runtime.settings.retry.breaker_failures):
         assert runtime.probe("streams") == "streams"
         assert runtime.probe("dynamodb") is None
@@ -94,7 +94,7 @@ def test_a_failing_describe_table_counts_for_dynamodb_and_not_for_its_streams(ru
     assert runtime.down("dynamodb") == "dynamodb"
 
 
-def test_a_shard_that_is_long_gone_does_not_make_the_endpoint_look_away(runtime: Runtime) -> None:
+def test_a_shard_that_is_long_gone_does_not_make_the_endpoint_look_unavailable(runtime: Runtime) -> None:
     run(runtime, "enqueue")
     gone = ClientError(
         {"Error": {"Code": "ResourceNotFoundException"}, "ResponseMetadata": {}}, "GetShardIterator"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from regworkers_core.replication.enqueue.source import StreamLimits, StreamSource
+from regworkers_core.replication.enqueue.stream_source import StreamLimits, StreamSource
 from tests.replication.enqueue.fakes import Clock, FakeLeaseTable, FakeStreamsService, Inline, streams_of
 
 
@@ -31,7 +31,7 @@ def rested_while_reading(content_length: int) -> float:
         owner="a",
         clock=clock,
         sleep=clock.sleep,
-        beside=Inline(),
+        background=Inline(),
     )
     started, read = clock.now, 0
     while read < 6:

@@ -28,7 +28,7 @@ def test_a_free_lease_is_taken_at_once_and_the_token_grows_with_every_change_of_
     assert (first.token, second.token) == (1, 2)
 
 
-def test_a_lease_is_taken_over_only_after_its_counter_stood_still_for_one_lease_time() -> None:
+def test_a_lease_is_taken_over_only_after_its_counter_did_not_move_for_one_lease_time() -> None:
     table, clock = FakeLeaseTable(), Clock()
     first, second = held(holder(table, "a", clock).acquire("backfill")), holder(table, "b", clock)
     assert second.acquire("backfill") is None

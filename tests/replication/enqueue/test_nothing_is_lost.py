@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from regworkers_core.adapters.aws.streams import StreamRecord
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.checkpoint import ContiguousTracker
-from regworkers_core.replication.enqueue import held_shard
-from regworkers_core.replication.enqueue.source import StreamLimits, StreamSource
+from regworkers_core.replication.enqueue import held_shards
+from regworkers_core.replication.enqueue.held_shards import ContiguousTracker
+from regworkers_core.replication.enqueue.stream_source import StreamLimits, StreamSource
 from tests.replication.enqueue.test_checkpoint import MaximumTracker
 from tests.replication.enqueue.world import LEASE_SECONDS, World
 
@@ -93,7 +93,7 @@ class Play:
                 self.in_hand[seat].append(batch)
 
     def lost(self) -> set[str]:
-        """Both seats crash; a fresh consumer works off what is left. What nobody ever worked off is lost."""
+        """Both seats crash; a fresh consumer works off what is left. What no one ever worked off is lost."""
         last = self._start()
         self.world.service.recover()
         for _ in range(120):
@@ -126,7 +126,7 @@ def test_no_record_is_ever_lost(steps: list[Step]) -> None:
 @contextmanager
 def tracker(kind: type[ContiguousTracker]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(held_shard, "ContiguousTracker", kind)
+        patch.setattr(held_shards, "ContiguousTracker", kind)
         yield
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 
 from regworkers_core.adapters.aws.attribute_values import attributes
-from regworkers_core.replication.enqueue.peek import has_unread, stream_lag
-from regworkers_core.replication.enqueue.shards import split_rows
-from regworkers_core.replication.enqueue.source import StreamLimits, StreamSource
+from regworkers_core.replication.enqueue.shard_rows import split_rows
+from regworkers_core.replication.enqueue.stream_probe import has_unread, stream_lag
+from regworkers_core.replication.enqueue.stream_source import StreamLimits, StreamSource
 from regworkers_core.runtime import Runtime
 from tests.replication.enqueue.lease_contract import check_lease_table
 from tests.support.drains import run

@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.replication.enqueue.peek import has_unread, oldest_unread, stream_lag, stream_state
+from regworkers_core.replication.enqueue.stream_probe import (
+    has_unread,
+    oldest_unread,
+    stream_lag,
+    stream_state,
+)
 from tests.replication.enqueue.fakes import refusal
 from tests.replication.enqueue.world import World, work_off
 
@@ -58,9 +63,9 @@ def test_one_unread_shard_among_four_hundred_is_noticed_in_one_look_without_list
     assert world.service.calls["describe_stream"] == world.service.calls["describe_table"] == 0
 
 
-def test_a_look_that_had_no_time_for_all_shards_says_so_and_is_not_taken_for_nothing_unread() -> None:
+def test_a_probe_that_had_no_time_for_all_shards_says_so_and_is_not_taken_for_nothing_unread() -> None:
     world = many(3)
-    with pytest.raises(TransientFailure, match=r"only 0 of 3 shards could be looked at in time"):
+    with pytest.raises(TransientFailure, match=r"only 0 of 3 shards could be read in time"):
         has_unread(world.streams, world.table, within_seconds=0.0)
     with pytest.raises(TransientFailure, match="only 0 of 3"):
         oldest_unread(world.streams, world.table, now=CREATED, within_seconds=0.0)
@@ -109,7 +114,7 @@ def test_a_shard_that_cannot_be_read_hides_nothing_of_the_others() -> None:
         stream_state(world.streams, world.table, now=CREATED)
 
 
-def test_before_anybody_listed_the_shards_a_look_lists_one_page_and_writes_nothing() -> None:
+def test_before_anyone_listed_the_shards_a_probe_lists_one_page_and_writes_nothing() -> None:
     world = World(*(f"s{number:03}" for number in range(101)))
     assert has_unread(world.streams, world.table), "there are more than it could see"
     assert world.service.calls["describe_stream"] == 1

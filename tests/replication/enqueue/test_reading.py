@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.replication.enqueue.shards import position_of
-from regworkers_core.replication.enqueue.source import StreamLimits
+from regworkers_core.replication.enqueue.shard_rows import position_of
+from regworkers_core.replication.enqueue.stream_source import StreamLimits
 from tests.replication.enqueue.fakes import refusal
 from tests.replication.enqueue.world import LEASE_SECONDS, World, receive, sequences, work_off
 
@@ -171,7 +171,7 @@ def test_a_shard_that_is_empty_is_not_read_more_often_than_its_pause_allows() ->
     assert reads <= (world.clock.now - started) / StreamLimits().empty_read_pause_seconds + 1
 
 
-def test_a_batch_has_at_most_so_many_records_over_all_shards() -> None:
+def test_a_batch_has_at_most_a_number_of_records_over_all_shards() -> None:
     world = World("s1", "s2", "s3")
     for shard in ("s1", "s2", "s3"):
         world.service.write(shard, 5)
@@ -297,7 +297,7 @@ def test_close_does_not_wait_for_the_next_second_to_write_the_last_checkpoint() 
     assert world.checkpoint("s1") == last[-1]
 
 
-def test_idle_time_counts_only_with_a_lease_or_when_nobody_holds_one() -> None:
+def test_idle_time_counts_only_with_a_lease_or_when_no_one_holds_one() -> None:
     world = World("s1")
     first, second = world.consumer("a"), world.consumer("b")
     assert not first.may_idle()

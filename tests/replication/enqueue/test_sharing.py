@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from regworkers_core.engine.leases import LeaseKey
-from regworkers_core.replication.enqueue.shards import consumer_key, fair_share, shard_key
-from regworkers_core.replication.enqueue.source import StreamSource
+from regworkers_core.replication.enqueue.shard_rows import consumer_key, fair_share, shard_key
+from regworkers_core.replication.enqueue.stream_source import StreamSource
 from tests.replication.enqueue.fakes import TABLE, FakeLeaseTable
 from tests.replication.enqueue.world import LEASE_SECONDS, World, receive, sequences, work_off
 
@@ -61,7 +61,7 @@ def test_an_unfinished_shard_that_left_the_listing_is_a_loss_and_sets_its_childr
     assert after.counts()["trimmed"] >= 1
 
 
-def test_rows_of_finished_shards_are_cleared_away_once_they_left_the_listing() -> None:
+def test_rows_of_finished_shards_are_removed_once_they_left_the_listing() -> None:
     world = World("parent")
     source = world.consumer()
     world.service.write("parent")
@@ -74,7 +74,7 @@ def test_rows_of_finished_shards_are_cleared_away_once_they_left_the_listing() -
     assert work_off(source) == []
 
 
-def test_a_stream_created_anew_is_read_from_its_start_and_the_loss_is_counted() -> None:
+def test_a_stream_created_again_is_read_from_its_start_and_the_loss_is_counted() -> None:
     world = World("s1")
     source = world.consumer("a")
     world.service.write("s1", 500)
@@ -91,7 +91,7 @@ def test_a_stream_created_anew_is_read_from_its_start_and_the_loss_is_counted() 
     assert after.counts()["trimmed"] == 1
 
 
-def test_a_stream_created_anew_while_its_shards_are_held_is_changed_to() -> None:
+def test_a_stream_created_again_while_its_shards_are_held_is_changed_to() -> None:
     world = World("s1")
     source = world.consumer("a")
     world.service.write("s1", 5)
@@ -247,7 +247,7 @@ def test_a_checkpoint_write_that_is_cut_off_by_a_crash_repeats_records_and_loses
     assert seen == written
 
 
-def test_a_presence_cleared_away_during_a_pause_is_shown_again() -> None:
+def test_a_presence_removed_during_a_pause_is_shown_again() -> None:
     world = World("s1")
     source = world.consumer("a")
     receive(source, rounds=1)

@@ -29,7 +29,7 @@ def test_a_listing_goes_on_page_by_page() -> None:
     assert (sizes, after) == ([100, 100, 1], None)
 
 
-def test_the_children_of_a_shard_are_told_where_the_endpoint_knows_the_filter() -> None:
+def test_the_children_of_a_shard_are_reported_where_the_endpoint_knows_the_filter() -> None:
     service = one_shard()
     service.split("s1", "s2", "s3")
     service.split("s2", "s4")
@@ -38,7 +38,7 @@ def test_the_children_of_a_shard_are_told_where_the_endpoint_knows_the_filter() 
 
 
 @pytest.mark.parametrize("what", ["ignores", "refuses"])
-def test_an_endpoint_that_does_not_know_the_filter_is_told_apart(what: str) -> None:
+def test_an_endpoint_that_does_not_know_the_filter_is_reported_apart(what: str) -> None:
     service = one_shard()
     service.split("s1", "s2")
     service.filter = what
@@ -61,7 +61,7 @@ def test_what_is_gone_is_trimmed(code: str) -> None:
         streams_of(service).iterator(service.arn, "s1", "5")
 
 
-def test_an_expired_iterator_is_told_apart() -> None:
+def test_an_expired_iterator_is_reported_apart() -> None:
     service = one_shard()
     with pytest.raises(IteratorExpired):
         streams_of(service).read("s1", "of yesterday", 10)
@@ -106,7 +106,7 @@ def test_a_missing_table_and_a_stream_without_images_name_the_way_out() -> None:
 
 
 @pytest.mark.parametrize("name", ["PrincipalId", "principalId"])
-def test_a_removal_by_ttl_is_told_from_an_explicit_one(name: str) -> None:
+def test_a_removal_by_ttl_is_reported_from_an_explicit_one(name: str) -> None:
     raw = change("REMOVE", old=entry())
     identity = {name: "dynamodb.amazonaws.com", "Type": "Service"}
     assert not stream_record(raw, "s1").expired

@@ -18,11 +18,10 @@ from regworkers_core.domain.messages import MAX_BYTES, ReplicationItem
 from regworkers_core.domain.order import LAST_VERSION
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import seconds
-from regworkers_core.engine.dead_letters import DeadLetterOffice
+from regworkers_core.engine.defects import MOST_DEFECTS
 from regworkers_core.engine.drain import OUTCOMES, Settlement
-from regworkers_core.engine.fuse import MOST_DEFECTS
-from regworkers_core.replication.enqueue.events import change_of
-from regworkers_core.replication.enqueue.work import EnqueueWork, invoke_enqueue
+from regworkers_core.engine.settling import DeadLetterPublisher
+from regworkers_core.replication.enqueue.enqueue_work import EnqueueWork, change_of, invoke_enqueue
 from tests.replication.enqueue.fakes import FakeQueue, change, entry, insert
 
 UPDATED = "2026-11-25T08:00:00.000Z"
@@ -38,15 +37,15 @@ def inserts(count: int, **fields: Any) -> list[StreamRecord]:
 
 
 class NoHistory:
-    def record(self, letters: Sequence[DeadLetter], *, at: str, run_id: str) -> None:
+    def record(self, dead_letters: Sequence[DeadLetter], *, at: str, run_id: str) -> None:
         return None
 
 
 def run(
     queue: FakeQueue, batch: Sequence[StreamRecord], now: float = 0.0, dead: FakeQueue | None = None
 ) -> Settlement[StreamRecord]:
-    office = None if dead is None else DeadLetterOffice(queue, dead, NoHistory(), run_id="r")
-    work = EnqueueWork(queue, office=office, clock=lambda: now, new_id=lambda: "fresh", backoff=float)
+    publisher = None if dead is None else DeadLetterPublisher(queue, dead, NoHistory(), run_id="r")
+    work = EnqueueWork(queue, publisher=publisher, clock=lambda: now, new_id=lambda: "fresh", backoff=float)
     settlement = work(batch)
     settled = [*settlement.done, *(record for record, _ in settlement.again)]
     assert sorted(map(id, settled)) == sorted(map(id, batch)), "every record is settled once"
@@ -61,7 +60,7 @@ def items(queue: FakeQueue) -> list[dict[str, Any]]:
 
 def test_a_message_carries_keys_and_order_and_nothing_of_the_fan() -> None:
     queue = FakeQueue()
-    mail: dict[str, Any] = {"email": {"S": "somebody@example.org"}}
+    mail: dict[str, Any] = {"email": {"S": "someone@example.org"}}
     run(queue, records(insert("e1", correlationId={"S": "c-1"}, **mail)))
     (message,) = queue.sent
     assert orjson.loads(message.body) == {
@@ -195,19 +194,19 @@ def test_only_the_records_of_failed_messages_are_tried_again() -> None:
     assert settlement.counts["messages"] == 2
 
 
-def test_a_queue_that_is_away_returns_everything_with_a_growing_delay_until_it_answers() -> None:
+def test_a_queue_that_is_unavailable_returns_everything_with_a_growing_delay_until_it_answers() -> None:
     queue = FakeQueue()
     work = EnqueueWork(queue, backoff=float)
-    queue.away = True
+    queue.unavailable = True
     delays = [work(inserts(2)).again[0][1] for _ in range(3)]
-    queue.away = False
+    queue.unavailable = False
     assert work(inserts(2)).again == []
-    queue.away = True
+    queue.unavailable = True
     assert delays == [1.0, 2.0, 3.0]
     assert work(inserts(2)).again[0][1] == 1.0
 
 
-def test_a_refused_message_is_kept_too_and_tried_again_seldom() -> None:
+def test_a_refused_message_is_kept_too_and_tried_again_rarely() -> None:
     queue = FakeQueue()
     queue.fail = {0: True}
     ((_, delay),) = run(queue, inserts(1)).again
@@ -383,8 +382,8 @@ REFUSED = {
     ),
     "a removal without order": (
         change("REMOVE", old=entry("e1", created="x" * 65)),
-        "field createdAt of the removed entry is no time, so that its removal has no order:"
-        " `regworkers reconcile --repair` buries what the replica still holds",
+        "field createdAt of the removed entry is not a time, so its removal has no order:"
+        " `regworkers reconcile --repair` removes what the replica still holds",
     ),
 }
 
@@ -398,8 +397,8 @@ def test_a_record_that_no_message_can_carry_is_a_dead_letter_without_its_image(
     settlement = run(queue, records(raw, insert("good", "78")), dead=dead)
     assert [item["sk"] for item in items(queue)] == ["ENTRY#good"]
     assert settlement.counts["dead_lettered"] == 1 and not settlement.again
-    (letter,) = dead.sent
-    (item,) = orjson.loads(letter.body)["items"]
+    (dead_letter,) = dead.sent
+    (item,) = orjson.loads(dead_letter.body)["items"]
     assert (item["shard"], item["sequenceNumber"]) == ("s1", "77")
     keys = raw["dynamodb"]["Keys"]
     read = {
@@ -407,7 +406,7 @@ def test_a_record_that_no_message_can_carry_is_a_dead_letter_without_its_image(
     }
     assert read == {"pk": keys["PK"]["S"], "sk": keys["SK"]["S"]}
     assert set(item) == {"shard", "sequenceNumber", "key"}
-    attributes = letter.attributes
+    attributes = dead_letter.attributes
     assert (attributes["reason"], attributes["error"], attributes["source"]) == (
         "INVALID_ENTRY",
         error,
@@ -500,7 +499,7 @@ def break_reading(patch: pytest.MonkeyPatch, *sequences: str) -> None:
             raise KeyError("zoe@example.com")
         return change_of(record)
 
-    patch.setattr("regworkers_core.replication.enqueue.work.change_of", bug)
+    patch.setattr("regworkers_core.replication.enqueue.enqueue_work.change_of", bug)
 
 
 def test_a_record_that_raises_is_a_dead_letter_and_those_beside_it_are_sent(
@@ -514,10 +513,10 @@ def test_a_record_that_raises_is_a_dead_letter_and_those_beside_it_are_sent(
     assert {item["sk"] for item in items(queue)} == {
         f"ENTRY#e{number}" for number in range(100) if number != 17
     }
-    (letter,) = dead.sent
-    assert letter.attributes["reason"] == "DEFECT"
-    assert letter.attributes["error"].startswith("KeyError at replication/enqueue/work.py:")
-    assert b"zoe" not in letter.body + str(letter.attributes).encode()
+    (dead_letter,) = dead.sent
+    assert dead_letter.attributes["reason"] == "DEFECT"
+    assert dead_letter.attributes["error"].startswith("KeyError at replication/enqueue/enqueue_work.py:")
+    assert b"zoe" not in dead_letter.body + str(dead_letter.attributes).encode()
 
 
 def test_of_one_key_a_record_that_raises_holds_up_neither_the_earlier_nor_the_later_one(
@@ -547,7 +546,7 @@ def test_a_bug_in_every_record_makes_few_dead_letters_and_all_the_rest_goes_back
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     queue, dead = FakeQueue(), FakeQueue()
-    work = EnqueueWork(queue, office=DeadLetterOffice(queue, dead, NoHistory(), run_id="r"))
+    work = EnqueueWork(queue, publisher=DeadLetterPublisher(queue, dead, NoHistory(), run_id="r"))
     break_reading(monkeypatch)
     with capture_logs():
         settlements = [work(inserts(7)) for _ in range(10)]

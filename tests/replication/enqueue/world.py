@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 from regworkers_core.adapters.aws.known_stream import KnownStream, known_stream
 from regworkers_core.adapters.aws.streams import StreamRecord
-from regworkers_core.replication.enqueue.shards import (
+from regworkers_core.replication.enqueue.shard_rows import (
     checkpoint_of,
     is_finished,
     partition,
     shard_key,
     split_rows,
 )
-from regworkers_core.replication.enqueue.source import StreamLimits, StreamSource
+from regworkers_core.replication.enqueue.stream_source import StreamLimits, StreamSource
 from tests.replication.enqueue.fakes import (
     TABLE,
     Clock,
@@ -51,7 +51,7 @@ class World:
             clock=self.clock,
             sleep=self.clock.sleep,
             on_step=on_step or self.steps.append,
-            beside=Inline(),
+            background=Inline(),
         )
 
     def known(self) -> KnownStream:

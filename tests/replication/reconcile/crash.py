@@ -11,11 +11,10 @@ import sys
 from collections.abc import Callable
 
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.engine.steps import no_step
+from regworkers_core.engine.stop import no_step
 from regworkers_core.replication.reconcile import Accept, ReconcileResult, reconcile
-from regworkers_core.replication.reconcile.classify import Kind
-from regworkers_core.replication.reconcile.flow import Reconciliation
-from regworkers_core.replication.reconcile.sides import Sides
+from regworkers_core.replication.reconcile.classify import Kind, Sides
+from regworkers_core.replication.reconcile.reconciliation import Reconciliation
 from regworkers_core.replication.reconcile.undo import Undo, UndoReport
 from regworkers_core.runtime import Runtime
 from tests.faults.story import Verdict

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from regworkers_core.domain.messages import MessageType, ReplicationItem, decode
-from regworkers_core.engine.ports import Outgoing
+from regworkers_core.engine.queue import Outgoing
 
 
 def sent_items(messages: Sequence[Outgoing]) -> list[ReplicationItem]:

@@ -18,7 +18,7 @@ from tests.replication.reconcile.world import World, entry_key
 
 
 def ahead(entries: int, of: int, campaign_id: str = "summer", world: World | None = None) -> World:
-    """So many entries of a campaign are ahead, by two versions."""
+    """A number of entries of a campaign are ahead, by two versions."""
     world = world or World(read_seconds=0.0, deliver_sent_after=0.5)
     for number in range(of):
         key = EntryKey(campaign_id, f"e{number}")

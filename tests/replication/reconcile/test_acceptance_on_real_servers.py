@@ -110,7 +110,7 @@ def test_an_acceptance_that_is_killed_is_simply_repeated(runtime: Runtime, step:
     assert row["former"] == former
     if step == "accept.after_keep":
         assert document(runtime, E1) == former
-        assert undo(runtime).counts == {**dict.fromkeys(Now, 0), Now.STANDS: 1}
+        assert undo(runtime).counts == {**dict.fromkeys(Now, 0), Now.CURRENT: 1}
         assert accept(runtime, 1).acceptance is not None
     else:
         assert findings(reconcile(runtime, repair=True)) == {"stale": 1}, "any repair heals it"
@@ -129,7 +129,7 @@ def test_bringing_back_that_is_killed_is_simply_repeated(runtime: Runtime) -> No
         undo(runtime, 1, on_step=killed_at("undo.after_restore"))
     assert document(runtime, E1) == former
     again = undo(runtime, 0)
-    assert again.clean and again.counts[Now.STANDS] == 1 and undo(runtime).acceptance is None
+    assert again.clean and again.counts[Now.CURRENT] == 1 and undo(runtime).acceptance is None
     assert document(runtime, E1) == former
 
 

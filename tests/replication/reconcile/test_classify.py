@@ -12,8 +12,16 @@ from hypothesis import strategies as st
 from regworkers_core.adapters.mongo.entry_documents import Stored, same_content
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
-from regworkers_core.replication.reconcile.classify import EXPLANATIONS, Kind, classify, could_be_lag
-from regworkers_core.replication.reconcile.states import State, digest, of_replica, of_source
+from regworkers_core.replication.reconcile.classify import (
+    EXPLANATIONS,
+    Kind,
+    State,
+    classify,
+    could_be_lag,
+    digest,
+    of_replica,
+    of_source,
+)
 from tests.support.entries import item
 
 KEY = EntryKey("summer", "e1")

@@ -9,10 +9,8 @@ from hypothesis import strategies as st
 
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
-from regworkers_core.replication.reconcile.classify import Kind, classify
-from regworkers_core.replication.reconcile.compare import PAGE, Comparison, Step
-from regworkers_core.replication.reconcile.sides import Pair
-from regworkers_core.replication.reconcile.states import State
+from regworkers_core.replication.reconcile.classify import Kind, Pair, State, classify
+from regworkers_core.replication.reconcile.comparison import PAGE, Comparison, Step
 
 
 def states(*, source: bool) -> st.SearchStrategy[dict[EntryKey, State]]:

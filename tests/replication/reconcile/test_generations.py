@@ -7,7 +7,7 @@ from typing import Any
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.order import Order
 from regworkers_core.replication.reconcile.classify import Kind
-from regworkers_core.replication.reconcile.reconcile_report import ReconcileResult
+from regworkers_core.replication.reconcile.reconciliation import ReconcileResult
 from tests.replication.reconcile.world import OBJECTIVE, World, entry_key
 
 KEY = entry_key(0)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.replication.reconcile.classify import Kind
-from regworkers_core.replication.reconcile.reconcile_report import ReconcileResult
+from regworkers_core.replication.reconcile.reconciliation import ReconcileResult
 from tests.replication.reconcile.world import OBJECTIVE, World, entry_key
 
 NUMBERS = range(2)

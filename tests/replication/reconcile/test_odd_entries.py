@@ -1,4 +1,4 @@
-"""Entries that replication refuses: each is named and counted, and none ends a look at the others."""
+"""Entries that replication refuses: each is named and counted, and none ends a read of the others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.replication.reconcile import Kind, reconcile
-from regworkers_core.replication.reconcile.states import of_replica, of_source
+from regworkers_core.replication.reconcile.classify import of_replica, of_source
 from regworkers_core.runtime import Runtime
 from tests.replication.reconcile.world import World, entry_key
 from tests.support.drains import replicate_all
@@ -41,7 +41,7 @@ def test_entries_under_keys_that_replication_refuses_are_rejected_named_safely_a
         assert "summer:e\\x1b[2J" in result.samples[Kind.REJECTED]
         assert result.repair is not None and result.repair.sent == 0
         if stored:
-            # As an earlier version, or somebody else, has saved them.
+            # As an earlier version, or someone else, has saved them.
             for odd in KEYS:
                 world.stored[odd] = Stored(Order(), {"email": "a@example.com"}, {}, None)
 
@@ -96,7 +96,7 @@ def test_binary_values_sets_and_large_numbers_are_saved_and_equal_their_source(r
     assert result.clean and result.totals["matched"] == 1
 
 
-def test_one_refused_key_in_the_table_is_told_by_reconcile_and_its_neighbours_are_compared(
+def test_one_refused_key_in_the_table_is_reported_by_reconcile_and_its_neighbours_are_compared(
     runtime: Runtime,
 ) -> None:
     put(runtime, key("good"), createdAt="2026-01-01T00:00:00.000Z", updatedAt="2026-01-01T00:00:00.000Z")
@@ -110,7 +110,7 @@ def test_one_refused_key_in_the_table_is_told_by_reconcile_and_its_neighbours_ar
 
 @pytest.mark.parametrize("command", ["trace", "replicate"])
 @pytest.mark.parametrize(
-    ("campaign", "entry", "told"),
+    ("campaign", "entry", "reported"),
     [
         ("C", "x" * 2000, "ENTRY is longer than 512 bytes: it has 2000 bytes, and an id has 1 to 512"),
         ("ä" * 40, "e", "CAMPAIGN is longer than 64 bytes: it has 80 bytes, and an id has 1 to 64"),
@@ -120,10 +120,10 @@ def test_one_refused_key_in_the_table_is_told_by_reconcile_and_its_neighbours_ar
     ],
 )
 def test_an_id_that_no_entry_has_is_a_usage_error_that_says_why(
-    command: str, campaign: str, entry: str, told: str
+    command: str, campaign: str, entry: str, reported: str
 ) -> None:
     answer = regworkers(None, command, campaign, entry)
-    assert answer.code == 2 and told in answer.stderr
+    assert answer.code == 2 and reported in answer.stderr
     assert "xxxx" not in answer.stderr and "Traceback" not in answer.stderr
 
 

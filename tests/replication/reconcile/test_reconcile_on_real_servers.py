@@ -36,7 +36,7 @@ def saving(runtime: Runtime) -> Iterator[None]:
 
 
 def change(runtime: Runtime, entry: EntryKey, **fields: Any) -> None:
-    """Drift: somebody writes to the replica directly."""
+    """Drift: someone writes to the replica directly."""
     runtime.database["entries"].update_one({"_id": entry.document_id}, {"$set": fields})
 
 
@@ -60,7 +60,7 @@ def plant_all(runtime: Runtime) -> None:
     replicate_all(runtime)
     forget(runtime, key("missing"))
     change(runtime, key("stale"), **{"_replication.createdAt": OLDER, "firstName": "old"})
-    change(runtime, key("drifted"), firstName="somebody else")
+    change(runtime, key("drifted"), firstName="someone else")
     remove(runtime, key("orphan"))
     remove(runtime, key("buried"))
     # The removal of the orphan is lost, that of the buried one arrives, then it comes back in its old state.
@@ -145,7 +145,7 @@ def test_a_refused_state_that_was_corrected_since_is_an_ordinary_difference(runt
     assert findings(reconcile(runtime)) == {"missing": 1}
 
 
-def test_a_replica_ahead_of_its_source_is_told_and_left_alone(runtime: Runtime) -> None:
+def test_a_replica_ahead_of_its_source_is_reported_and_left_alone(runtime: Runtime) -> None:
     put(runtime, key("e1"), **AGED, version=3)
     replicate_all(runtime)
     put(runtime, key("e1"), **AGED, version=2, needsReplication=False)
@@ -174,4 +174,4 @@ def test_one_campaign_is_compared_by_itself(runtime: Runtime) -> None:
 def test_the_answer_is_a_document_without_a_fan_s_data(runtime: Runtime) -> None:
     plant_all(runtime)
     text = str(reconcile(runtime).as_dict())
-    assert "example.com" not in text and "Zo" not in text and "somebody" not in text
+    assert "example.com" not in text and "Zo" not in text and "someone" not in text

@@ -12,10 +12,10 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.ports import SendFailure
+from regworkers_core.engine.queue import SendFailure
 from regworkers_core.replication.reconcile.classify import Kind
-from regworkers_core.replication.reconcile.reconcile_report import ReconcileResult, RepairReport
-from regworkers_core.replication.reconcile.removals import Orphans, judge_removals
+from regworkers_core.replication.reconcile.reconciliation import ReconcileResult, RepairReport
+from regworkers_core.replication.reconcile.repair import Orphans, limit_removals
 from tests.replication.reconcile.world import OBJECTIVE, ReplicaSide, Replication, World, entry_key
 
 KEY = entry_key(0)
@@ -109,7 +109,7 @@ def test_what_a_drain_writes_that_read_an_entry_before_it_was_removed_is_buried_
     delete = ReplicaSide.delete_tombstone
 
     def removed_meanwhile(side: ReplicaSide, key: EntryKey, order: Order) -> bool:
-        # Its removal met the tombstone that still stood. The first key's message is lost with a purged queue.
+        # Its removal met the tombstone that was still there. The first key's message is lost with a purged queue.
         world.remove(KEY, lag=None)
         world.deliver_sent_after = None
         world.after(30.0, lambda: world.store(KEY, read.order, read.fields))
@@ -220,7 +220,7 @@ def test_a_send_that_is_not_confirmed_ends_the_repair() -> None:
 
 
 def orphaned(orphans: int, kept: int) -> World:
-    """So many entries that the source lost, and so many that both sides have."""
+    """A number of entries that the source lost, and a number of that both sides have."""
     world = World(read_seconds=0.0, deliver_sent_after=0.0)
     for number in range(orphans + kept):
         world.settle(entry_key(number))
@@ -291,7 +291,7 @@ CAMPAIGN = [Orphans("summer", 101, True)]
 def test_removals_are_refused_beyond_a_share_and_a_number_or_without_a_source_unless_confirmed(
     orphans: list[Orphans], replica: int, confirmed: int | None, allowed: int
 ) -> None:
-    judged = judge_removals(orphans, replica=replica, share=0.1, always=100, confirmed=confirmed)
+    judged = limit_removals(orphans, replica=replica, share=0.1, always=100, confirmed=confirmed)
     assert judged.allowed == allowed
     assert (judged.reason is None) == bool(allowed)
 

@@ -11,8 +11,7 @@ from pymongo.errors import AutoReconnect, CursorNotFound
 from regworkers_core.adapters.mongo.client import classify_mongo
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.breaker import CircuitBreaker
-from regworkers_core.engine.dependency import Dependency, RetryPolicy
+from regworkers_core.engine.dependency import CircuitBreaker, Dependency, RetryPolicy
 
 
 class FakeCursor:
@@ -70,6 +69,6 @@ def test_a_cursor_that_breaks_is_continued_behind_the_last_document(
     assert scanned(break_after, error) == [f"{n:03}" for n in range(25)]
 
 
-def test_a_server_that_stays_away_is_never_taken_for_the_end() -> None:
+def test_a_server_that_stays_unavailable_is_never_taken_for_the_end() -> None:
     with pytest.raises(TransientFailure):
         scanned(0, AutoReconnect("gone"))

@@ -6,8 +6,8 @@ import pytest
 
 from regworkers_core.domain.events import EventType, event_id
 from regworkers_core.domain.order import Order
-from regworkers_core.replication.replicate import replicate
-from regworkers_core.replication.trace import trace_entry
+from regworkers_core.operations.trace import trace_entry
+from regworkers_core.replication.reconcile.repair import replicate
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all, run
 from tests.support.entries import document, key, put, remove, source
@@ -66,8 +66,12 @@ def test_a_refused_entry_is_rejected_with_its_dead_letters(runtime: Runtime) -> 
     replicate_all(runtime)
     trace = trace_entry(runtime, key("e1"))
     assert trace["verdict"] == "rejected" and trace["source"]["problem"] == "field email is missing or empty"
-    (letter,) = trace["deadLetters"]
-    assert (letter["reason"], letter["status"], letter["count"]) == ("INVALID_ENTRY", "open", 1)
+    (dead_letter,) = trace["deadLetters"]
+    assert (dead_letter["reason"], dead_letter["status"], dead_letter["count"]) == (
+        "INVALID_ENTRY",
+        "open",
+        1,
+    )
 
 
 @pytest.mark.parametrize(("objective", "young"), [(60.0, True), (0.001, False)])
@@ -88,7 +92,7 @@ def test_replicate_sends_the_key_although_the_flag_was_set_already(runtime: Runt
     assert document(runtime, key("e1")) is not None
 
 
-def test_replicate_of_an_entry_that_nobody_knows_or_that_is_buried_sends_nothing(runtime: Runtime) -> None:
+def test_replicate_of_an_entry_that_no_one_knows_or_that_is_buried_sends_nothing(runtime: Runtime) -> None:
     unknown = replicate(runtime, key("e1"))
     assert not unknown["sent"] and "Check the ids" in unknown["explanation"]
     put(runtime, key("e1"), **AGED)

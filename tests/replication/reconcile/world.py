@@ -16,11 +16,10 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.ports import NotHidden, Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 from regworkers_core.replication.reconcile.acceptance import Accept
-from regworkers_core.replication.reconcile.flow import Reconciliation
-from regworkers_core.replication.reconcile.reconcile_report import ReconcileResult
-from regworkers_core.replication.reconcile.sides import Sides
+from regworkers_core.replication.reconcile.classify import Sides
+from regworkers_core.replication.reconcile.reconciliation import ReconcileResult, Reconciliation
 from regworkers_core.settings import ReplicationSettings
 from tests.replication.reconcile.messages import sent_items
 from tests.support.entries import item
@@ -38,7 +37,7 @@ def entry_key(number: int) -> EntryKey:
 
 @dataclass
 class World:
-    """`after` schedules; whatever is due happens before the clock is read by anybody again."""
+    """`after` schedules; whatever is due happens before the clock is read by anyone again."""
 
     now: float = START
     items: dict[EntryKey, dict[str, Any]] = field(default_factory=dict)
@@ -129,7 +128,7 @@ class World:
         settings = ReplicationSettings(
             lag_objective_seconds=options.pop("objective", OBJECTIVE),
             repair_items_per_second=options.pop("rate", 1000.0),
-            # One thread, so that the clock is nobody else's.
+            # One thread, so that the clock is not shared.
             scan_segments=1,
             compare_memory_mib=64,
         )
@@ -201,11 +200,11 @@ class Superseded:
     world: World
 
     def keep(self, lowerings: Sequence[Lowering], *, acceptance: str, at: str) -> list[Lowering]:
-        stands = [each for each in lowerings if self._as_seen(each)]
+        stored = [each for each in lowerings if self._as_seen(each)]
         self.world.kept |= {
-            (each.key, self.world.order(each.key)): self.world.stored[each.key] for each in stands
+            (each.key, self.world.order(each.key)): self.world.stored[each.key] for each in stored
         }
-        return stands
+        return stored
 
     def lower(self, lowerings: Sequence[Lowering]) -> None:
         for each in filter(self._as_seen, lowerings):
@@ -247,13 +246,13 @@ class Replication:
         return []
 
     def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:
-        raise AssertionError("nobody receives here")
+        raise AssertionError("nothing is received here")
 
     def delete(self, messages: Sequence[Received]) -> list[Received]:
-        raise AssertionError("nobody deletes here")
+        raise AssertionError("nothing is deleted here")
 
     def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
-        raise AssertionError("nobody holds a message here")
+        raise AssertionError("no message is held here")
 
     def depth(self) -> QueueDepth:
         return QueueDepth(len(self.world.sent), 0, 0)

@@ -15,15 +15,15 @@ from regworkers_core.domain.events import EventType, event_id
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.order import lenient_order
 from regworkers_core.domain.reasons import Reason, TransientFailure
-from regworkers_core.engine.ports import Outgoing, SendFailure
-from regworkers_core.replication.save import saver
+from regworkers_core.engine.queue import Outgoing, SendFailure
+from regworkers_core.replication import saver
 from tests.replication.save.world import VISIBILITY_SECONDS, Crash, World
 from tests.support.entries import key
 
 E1 = key("e1")
 
 
-def told(world: World) -> list[str]:
+def reported(world: World) -> list[str]:
     return [event["type"] for event in world.events()]
 
 
@@ -60,7 +60,7 @@ def test_an_entry_has_its_event_whatever_step_its_drain_died_at(flag: bool, step
     world.put(E1, flag=flag)
     world.dies(step)
     world.drain()
-    assert set(told(world)) == {"entry.replicated"}
+    assert set(reported(world)) == {"entry.replicated"}
     assert len({event["id"] for event in world.events()}) == 1
 
 
@@ -70,7 +70,7 @@ def test_another_message_for_a_saved_entry_makes_no_event_of_its_own() -> None:
     world.drain()
     world.send(ReplicationItem(E1, Op.UPSERT))
     world.drain()
-    assert told(world) == ["entry.replicated"] and world.counts["unchanged"] == 1
+    assert reported(world) == ["entry.replicated"] and world.counts["unchanged"] == 1
 
 
 def test_the_message_that_wrote_is_known_among_others_for_the_same_key() -> None:
@@ -83,7 +83,7 @@ def test_the_message_that_wrote_is_known_among_others_for_the_same_key() -> None
     ids = list(world.replication._waiting)
     world.replication._waiting = {id_: world.replication._waiting[id_] for id_ in reversed(ids)}
     world.drain()
-    assert told(world) == ["entry.replicated"]
+    assert reported(world) == ["entry.replicated"]
 
 
 @pytest.mark.parametrize("permanent", [False, True])
@@ -150,11 +150,11 @@ def test_a_source_that_cannot_be_read_after_a_healing_has_its_key_sent_again() -
     world.send(ReplicationItem(E1, Op.UPSERT))
     reads = itertools.count()
 
-    def away() -> None:
+    def unavailable() -> None:
         if 1 <= next(reads) <= 4:
             raise ConnectionError
 
-    world.on_read = away
+    world.on_read = unavailable
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(world.dynamodb, "_classify", _unreachable)
         world.batch()
@@ -165,7 +165,7 @@ def test_a_source_that_cannot_be_read_after_a_healing_has_its_key_sent_again() -
 
 
 def _unreachable(error: Exception) -> Exception:
-    return TransientFailure("dynamodb", "away") if isinstance(error, ConnectionError) else error
+    return TransientFailure("dynamodb", "unavailable") if isinstance(error, ConnectionError) else error
 
 
 def test_a_healing_of_a_source_that_stays_as_it_was_sends_nothing_again() -> None:
@@ -199,7 +199,7 @@ def test_an_entry_that_a_paused_drain_wrote_after_its_removal_is_buried_again() 
     assert b'"op":"remove"' in again.body
     world.drain()
     assert "deletedAt" in (world.document(E1) or {})
-    assert told(world)[-1] == "entry.removed"
+    assert reported(world)[-1] == "entry.removed"
 
 
 def test_a_key_whose_clear_failed_saves_the_newer_state_although_it_is_sent_as_a_removal() -> None:
@@ -310,15 +310,15 @@ def test_any_history_ends_with_the_source_in_the_replica_and_the_event_of_the_la
     world.sleep(VISIBILITY_SECONDS)
     world.drain()
     # A message whose process died again and again is sent again by an operator.
-    letters = list(world.dead.sent)
-    assert {letter.attributes["reason"] for letter in letters} <= {Reason.KILLED}
-    world.replication.send([Outgoing(letter.body, {"attempt": "1"}) for letter in letters])
+    dead_letters = list(world.dead.sent)
+    assert {dead_letter.attributes["reason"] for dead_letter in dead_letters} <= {Reason.KILLED}
+    world.replication.send([Outgoing(dead_letter.body, {"attempt": "1"}) for dead_letter in dead_letters])
     world.drain()
     document = world.document(E1)
     events = {event["id"] for event in world.events()}
     if image is None:
         assert document is not None and "deletedAt" in document
-        assert any(each == "entry.removed" for each in told(world))
+        assert any(each == "entry.removed" for each in reported(world))
     else:
         entry = Entry.parse(E1, world.items[E1])
         assert document is not None and "deletedAt" not in document
@@ -327,4 +327,4 @@ def test_any_history_ends_with_the_source_in_the_replica_and_the_event_of_the_la
         assert not entry.needs_replication
         assert _event(image, EventType.ENTRY_REPLICATED) in events
     assert events <= history.states, "an event of a state that never was"
-    assert len(world.dead.sent) == len(letters) and not world.replication.redriven
+    assert len(world.dead.sent) == len(dead_letters) and not world.replication.redriven

@@ -1,4 +1,4 @@
-"""A bug that meets every entry: few dead letters, a drain that fails, and none that starts until somebody says so."""
+"""A bug that meets every entry: few dead letters, a drain that fails, and none that starts until someone says so."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.engine.fuse import MOST_DEFECTS, blown_fuse
+from regworkers_core.engine.defects import MOST_DEFECTS, blown_fuse
 from regworkers_core.observability.code_version import code_version
 from regworkers_core.operations.runbooks.out_of_sync import saving
-from regworkers_core.replication.save.saver import Saver
-from regworkers_core.replication.send import send_keys
+from regworkers_core.replication.queue_keys import send_keys
+from regworkers_core.replication.saver import Saver
 from regworkers_core.runtime import Runtime
 from tests.support.drains import run
 from tests.support.entries import document, key, put
@@ -53,9 +53,9 @@ def test_one_entry_that_raises_is_a_dead_letter_and_the_others_are_saved(runtime
         report = run(runtime, "save")
     assert (report.counts["applied"], report.counts["dead_lettered"]) == (29, 1)
     assert report.failure is None and blown_fuse(runtime.leases, "save") is None
-    (letter,) = runtime.dead_letters.of_entry(key("e17"))
-    assert letter["reason"] == "DEFECT" and letter["error"].startswith("KeyError at ")
-    assert SECRET not in str(letter)
+    (dead_letter,) = runtime.dead_letters.of_entry(key("e17"))
+    assert dead_letter["reason"] == "DEFECT" and dead_letter["error"].startswith("KeyError at ")
+    assert SECRET not in str(dead_letter)
     answer = regworkers(
         runtime, "dlq", "redrive", "replication", "--yes", "--canary", "0", "--format", "json"
     )
@@ -104,7 +104,7 @@ def test_a_runbook_whose_save_drain_blew_its_fuse_fails(
         wait_until(lambda: blown_fuse(runtime.leases, "save"))
 
 
-def test_another_version_of_the_code_starts_and_takes_the_fuse_away(
+def test_another_version_of_the_code_starts_and_removes_the_fuse(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue_entries(runtime, 60)

@@ -9,8 +9,8 @@ import pytest
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MAX_ITEMS, Op, ReplicationItem
 from regworkers_core.domain.order import Order
-from regworkers_core.engine.ports import Outgoing, SendFailure
-from regworkers_core.replication.save.saver import Saver, Wanted
+from regworkers_core.engine.queue import Outgoing, SendFailure
+from regworkers_core.replication.saver import Saver, Wanted
 from tests.replication.save.world import World
 from tests.support.entries import item, key
 from tests.support.planted import plant

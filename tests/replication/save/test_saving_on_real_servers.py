@@ -12,8 +12,8 @@ from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.ports import Outgoing, Received
-from regworkers_core.replication.send import send_keys
+from regworkers_core.engine.queue import Outgoing, Received
+from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.runtime import Runtime
 from tests.adapters.fakes import CommitsAndThenTimesOut
 from tests.support.drains import replicate_all, run
@@ -219,7 +219,7 @@ def test_clearing_the_flag_with_a_real_update_causes_no_second_message(runtime: 
 def test_an_entry_of_an_unknown_campaign_is_saved_and_counted(runtime: Runtime) -> None:
     runtime.database["campaigns"].insert_one({"_id": "summer", "slug": "summer"})
     put(runtime, key("e1"))
-    put(runtime, key("e2", "nobody-knows"))
+    put(runtime, key("e2", "unknown"))
     _, saved = replicate_all(runtime)
     assert saved.counts["applied"] == 2 and saved.counts["unknown_campaign"] == 1
 
@@ -271,13 +271,13 @@ def test_every_bad_message_is_a_dead_letter_at_once_with_its_reason_and_its_hist
     send(runtime, *(body for body, _ in BAD_BODIES))
     saved = run(runtime, "save")
     assert saved.counts["dead_lettered"] == len(BAD_BODIES)
-    letters = dead(runtime)
-    assert sorted(letter.attributes["reason"] for letter in letters) == sorted(
+    dead_letters = dead(runtime)
+    assert sorted(dead_letter.attributes["reason"] for dead_letter in dead_letters) == sorted(
         reason for _, reason in BAD_BODIES
     )
-    for letter in letters:
-        assert {"error", "fingerprint", "firstFailedAt", "source", "attempt"} <= set(letter.attributes)
-        assert letter.attributes["source"] == runtime.names.replication_queue
+    for dead_letter in dead_letters:
+        assert {"error", "fingerprint", "firstFailedAt", "source", "attempt"} <= set(dead_letter.attributes)
+        assert dead_letter.attributes["source"] == runtime.names.replication_queue
     history = list(runtime.database["dead_letters"].find())
     assert len(history) == len(BAD_BODIES) and {each["status"] for each in history} == {"open"}
     assert runtime.queue(runtime.names.replication_queue).depth().total == 0
@@ -296,20 +296,20 @@ def test_a_repaired_entry_whose_write_lost_its_answer_has_its_event_although_no_
 
 
 def test_a_dead_letter_is_closed_when_its_entry_is_saved_at_that_order_or_above(runtime: Runtime) -> None:
-    mended, broken, removed = key("mended"), key("broken"), key("removed")
+    repaired, broken, removed = key("repaired"), key("broken"), key("removed")
     created = iso(time.time())
-    for entry in (mended, broken, removed):
+    for entry in (repaired, broken, removed):
         put(runtime, entry, version=2, createdAt=created, email=None)
     replicate_all(runtime)
-    put(runtime, mended, version=3, createdAt=created)
+    put(runtime, repaired, version=3, createdAt=created)
     put(runtime, broken, version=1, createdAt=created)
     remove(runtime, removed)
     _, saved = replicate_all(runtime)
-    assert saved.counts["letters_closed"] == 2
-    letters = {each["entryId"]: each for each in runtime.database["dead_letters"].find()}
-    status = {entry_id: letter["status"] for entry_id, letter in letters.items()}
-    assert status == {"mended": "resolved", "broken": "open", "removed": "resolved"}
-    assert letters["mended"]["resolvedAt"] and "resolvedAt" not in letters["broken"]
+    assert saved.counts["letters_closed"] == 2  # stored name
+    dead_letters = {each["entryId"]: each for each in runtime.database["dead_letters"].find()}
+    status = {entry_id: dead_letter["status"] for entry_id, dead_letter in dead_letters.items()}
+    assert status == {"repaired": "resolved", "broken": "open", "removed": "resolved"}
+    assert dead_letters["repaired"]["resolvedAt"] and "resolvedAt" not in dead_letters["broken"]
 
 
 def test_an_empty_message_is_a_no_op(runtime: Runtime) -> None:
@@ -324,8 +324,8 @@ def test_a_bad_item_lands_alone_and_its_neighbours_are_saved(runtime: Runtime) -
     send(runtime, envelope(named("good"), named("bad"), {"pk": "x"}))
     saved = run(runtime, "save")
     assert saved.counts["applied"] == 1 and saved.counts["dead_lettered"] == 2
-    letters = {letter.attributes["reason"]: orjson.loads(letter.body)["items"] for letter in dead(runtime)}
-    assert letters == {"INVALID_ENTRY": [named("bad")], "MISSING_KEY": [{"pk": "x"}]}
+    dead_letters = {each.attributes["reason"]: orjson.loads(each.body)["items"] for each in dead(runtime)}
+    assert dead_letters == {"INVALID_ENTRY": [named("bad")], "MISSING_KEY": [{"pk": "x"}]}
 
 
 def test_an_entry_that_mongodb_cannot_hold_is_a_dead_letter_and_the_bulk_goes_on(runtime: Runtime) -> None:
@@ -333,16 +333,16 @@ def test_an_entry_that_mongodb_cannot_hold_is_a_dead_letter_and_the_bulk_goes_on
     put(runtime, key("bad"), attributes={"nul\x00key": 1})
     _, saved = replicate_all(runtime)
     assert saved.counts["applied"] == 1 and saved.counts["dead_lettered"] == 1
-    assert [letter.attributes["reason"] for letter in dead(runtime)] == ["INVALID_ENTRY"]
+    assert [dead_letter.attributes["reason"] for dead_letter in dead(runtime)] == ["INVALID_ENTRY"]
 
 
 def test_a_message_redriven_after_a_newer_change_saves_the_newer_change(runtime: Runtime) -> None:
     written = put(runtime, key("e1"), email=None)
     replicate_all(runtime)
-    (letter,) = dead(runtime)
+    (dead_letter,) = dead(runtime)
     put(runtime, key("e1"), version=2, createdAt=written["createdAt"], firstName="fixed")
     replicate_all(runtime)
-    send(runtime, letter.body.encode())
+    send(runtime, dead_letter.body.encode())
     assert run(runtime, "save").counts["unchanged"] == 1
     assert (document(runtime, key("e1")) or {})["firstName"] == "fixed"
 
@@ -354,7 +354,7 @@ def test_lag_is_measured_from_the_last_change_to_the_replica(runtime: Runtime) -
     assert item(key("x"))["version"] == 1
 
 
-def test_a_version_above_64_bits_is_refused_and_stalls_nobody(runtime: Runtime) -> None:
+def test_a_version_above_64_bits_is_refused_and_stalls_no_one(runtime: Runtime) -> None:
     put(runtime, key("good"))
     put(runtime, key("huge"), version="9" * 30)
     enqueue, saved = replicate_all(runtime)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from regworkers_core.domain.messages import Op, ReplicationItem
-from regworkers_core.engine.ports import Outgoing, SendFailure
+from regworkers_core.engine.queue import Outgoing, SendFailure
 from tests.replication.save.world import World
 from tests.support.entries import item, key
 

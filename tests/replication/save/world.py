@@ -21,16 +21,14 @@ from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.order import lenient_order
-from regworkers_core.engine.breaker import CircuitBreaker
-from regworkers_core.engine.dead_letters import DeadLetterOffice
-from regworkers_core.engine.dependency import Classify, Dependency, RetryPolicy
+from regworkers_core.engine.dependency import CircuitBreaker, Classify, Dependency, RetryPolicy
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork
-from regworkers_core.engine.ports import NotHidden, Outgoing, QueueDepth, Received, SendFailure
-from regworkers_core.replication.save.saver import Saver
-from regworkers_core.replication.save.work import SaveHandler
-from regworkers_core.replication.send import send_keys
+from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.settling import DeadLetterPublisher
+from regworkers_core.replication.queue_keys import send_keys
+from regworkers_core.replication.saver import Saver
 from tests.replication.enqueue.fakes import FakeLeaseTable
 from tests.support.entries import item
 
@@ -72,14 +70,16 @@ class World:
             clock=lambda: self.now,
             on_step=lambda step: self.on_step(step),
         )
-        office = DeadLetterOffice(self.replication, self.dead, self, run_id="run", clock=lambda: self.now)
+        publisher = DeadLetterPublisher(
+            self.replication, self.dead, self, run_id="run", clock=lambda: self.now
+        )
         marks = Marks(FakeLeaseTable(), self.replication.name)
 
         def process() -> MessageWork[ReplicationItem]:
             return MessageWork(
                 "save",
-                SaveHandler(self.saver),
-                office,
+                self.saver,
+                publisher,
                 marks,
                 max_attempts=20,
                 on_step=lambda step: self.on_step(step),
@@ -197,7 +197,7 @@ class World:
     def known(self, ids: set[str]) -> set[str]:
         return ids
 
-    def record(self, letters: Sequence[Any], *, at: str, run_id: str) -> None:
+    def record(self, dead_letters: Sequence[Any], *, at: str, run_id: str) -> None:
         pass
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.selection import NON_WINNERS
-from regworkers_core.engine.ports import Outgoing, Received
+from regworkers_core.engine.queue import Outgoing, Received
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import publish_phase, retry_market
 from regworkers_core.selection.drains import SELECTIONS

@@ -12,7 +12,7 @@ from regworkers_core.engine.drain import DrainReport
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_local.stack import Stack
-from tests.faults.test_dependencies_away import IMPATIENT
+from tests.faults.test_dependencies_away import SHORT_TIMEOUTS
 from tests.selection.assign.crash import MARKETS, ROWS, SECTIONS, judge
 from tests.selection.draw import world as draws
 from tests.selection.draw.replay import replay_of
@@ -37,10 +37,10 @@ def with_short_timeouts(runtime: Runtime, addresses: dict[str, str], patience: f
     def times(section: dict[str, float]) -> dict[str, float]:
         return {name: seconds * patience for name, seconds in section.items()}
 
-    aws: dict[str, Any] = {"endpoint_url": addresses["aws"], **times(IMPATIENT["aws"])}
-    sections: dict[str, Any] = {**IMPATIENT, **SECTIONS}
+    aws: dict[str, Any] = {"endpoint_url": addresses["aws"], **times(SHORT_TIMEOUTS["aws"])}
+    sections: dict[str, Any] = {**SHORT_TIMEOUTS, **SECTIONS}
     sections["aws"] = {**aws, "access_key_id": "test", "secret_access_key": "test"}
-    sections["mongo"] = {"uri": addresses["mongo"], **times(IMPATIENT["mongo"])}
+    sections["mongo"] = {"uri": addresses["mongo"], **times(SHORT_TIMEOUTS["mongo"])}
     return Runtime(test_settings(runtime.names.prefix, addresses, **sections))
 
 

@@ -16,7 +16,7 @@ from regworkers_core.adapters.files.judged_entries import Settlement
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.steps import OnStep, no_step
+from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import InputDiffers, public_key
 from regworkers_core.selection.draw.draw_run import DrawRun

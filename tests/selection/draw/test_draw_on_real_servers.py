@@ -12,8 +12,7 @@ from regworkers_core.adapters.aws.attribute_values import attributes
 from regworkers_core.adapters.files.judged_entries import Settlement
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Notice, NoticeType
-from regworkers_core.engine.held_lease import held_lease
-from regworkers_core.engine.leases import LeaseHolder
+from regworkers_core.engine.leases import LeaseHolder, held_lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export
 from regworkers_core.selection.draw.confirming import NotSettled

@@ -8,7 +8,7 @@ import pytest
 
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import RequestError, UsageError
-from regworkers_core.engine.held_lease import held_lease
+from regworkers_core.engine.leases import held_lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.campaigns.status import read_campaign_status

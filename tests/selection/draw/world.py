@@ -17,8 +17,7 @@ from regworkers_core.adapters.files.judged_entries import (
 )
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.steps import OnStep, no_step
-from regworkers_core.engine.stop import StopSignal
+from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.draw_run import DrawRun, Step
 from regworkers_core.selection.draw.gate import Acceptance

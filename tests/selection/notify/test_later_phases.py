@@ -10,9 +10,8 @@ import pytest
 from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Outcome
-from regworkers_core.engine.held_lease import held_lease
-from regworkers_core.engine.leases import LeaseHolder
-from regworkers_core.engine.ports import Outgoing
+from regworkers_core.engine.leases import LeaseHolder, held_lease
+from regworkers_core.engine.queue import Outgoing
 from regworkers_core.operations.health.campaigns import read_campaigns
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.checks import counts_match

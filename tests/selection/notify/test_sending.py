@@ -10,7 +10,7 @@ import pytest
 
 from regworkers_core.domain.selection import NOTICES, MarketPhase, Notice, Outcome
 from regworkers_core.engine.leases import LeaseHolder
-from regworkers_core.engine.ports import Outgoing
+from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.notify import source, switch

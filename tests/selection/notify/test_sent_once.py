@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
-from regworkers_core.engine.defects import NotAtOnce, in_parts
+from regworkers_core.engine.defects import NotRepeatable, bisect
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.selection.notify.source import Parcel
 from regworkers_core.selection.notify.work import NotifyWork
@@ -44,9 +44,9 @@ def test_an_exception_after_the_sending_tells_no_fan_twice_in_one_batch() -> Non
         return Settlement()
 
     def as_the_drain_does(parcels: Sequence[Parcel]) -> None:
-        in_parts(parcels, work, alone)
+        bisect(parcels, work, alone)
 
-    with capture_logs(), pytest.raises(NotAtOnce):
+    with capture_logs(), pytest.raises(NotRepeatable):
         as_the_drain_does([parcel(number) for number in range(10)])
     told = Counter(item["ref"] for each in queue.sent for item in orjson.loads(each.body)["items"])
     assert set(told.values()) == {1} and len(told) == 10

@@ -12,8 +12,7 @@ import pytest
 from regworkers_core.adapters.drand import MAX_BYTES, DrandHttp, RoundNotYet, classify_drand
 from regworkers_core.domain.beacon import QUICKNET, QUICKNET_HASH
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.breaker import CircuitBreaker
-from regworkers_core.engine.dependency import Dependency, RetryPolicy
+from regworkers_core.engine.dependency import CircuitBreaker, Dependency, RetryPolicy
 from tests.selection.proof.rounds import RANDOMNESS, ROUND, SIGNATURE
 
 GOOD = json.dumps({"round": ROUND, "randomness": RANDOMNESS, "signature": SIGNATURE}).encode()

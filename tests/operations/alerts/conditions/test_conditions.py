@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from regworkers_core.domain.snapshot import (
+    BlownFuse,
     CampaignState,
     CertificateState,
     FailedRun,
-    FuseState,
     ParityState,
     SchedulerState,
     Snapshot,
@@ -141,7 +141,7 @@ def test_more_than_one_in_twenty_failed_and_more_than_two(received: int, failed:
 
 
 def test_a_drain_that_has_stopped_itself_names_the_defect_and_what_starts_it_again() -> None:
-    fuse = FuseState("save", "f1", "DEFECT: KeyError at saver.py:7", ago(60), "run1")
+    fuse = BlownFuse("save", "f1", "DEFECT: KeyError at saver.py:7", ago(60), "run1")
     ((subject, severity, line),) = found("drain-fuse", replace(WELL, fuses=(fuse,)))
     assert (subject, severity) == ("save", "critical")
     for part in ("KeyError at saver.py:7", "fingerprint f1", "`regworkers drain resume save`"):

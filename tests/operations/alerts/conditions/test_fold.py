@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.snapshot import (
+    BlownFuse,
     CampaignState,
     FailedRun,
-    FuseState,
     SchedulerState,
     Snapshot,
     Unread,
@@ -168,7 +168,7 @@ def test_aws_is_one_dependency_and_its_members_explain_as_each_of_them_would() -
 
 
 def test_a_queue_behind_a_drain_that_has_stopped_itself_is_its_consequence() -> None:
-    fuse = FuseState("save", "f1", "DEFECT: KeyError", ago(60), "run1")
+    fuse = BlownFuse("save", "f1", "DEFECT: KeyError", ago(60), "run1")
     found = alerts(folded(replace(WELL, fuses=(fuse,), queues=DEEP)))
     assert set(found) == {"drain-fuse:save", "queue-depth:analytics-queue"}
     assert found["drain-fuse:save"].details["consequencesCount"] == 1

@@ -15,10 +15,11 @@ from pydantic import SecretStr
 from regworkers_core.adapters.mongo.drain_log import DrainMinute, minute_of
 from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.domain.campaign import CampaignStatus
+from regworkers_core.domain.snapshot import BlownFuse
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.fuse import BlownFuse, keep_blown, remove_blown
+from regworkers_core.engine.defects import remove_blown_fuse, store_blown_fuse
 from regworkers_core.engine.leases import LeaseHolder, LeaseRow
-from regworkers_core.engine.ports import Outgoing
+from regworkers_core.engine.queue import Outgoing
 from regworkers_core.observability.code_version import code_version
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, evaluate
 from regworkers_core.operations.alerts.outage import ROW
@@ -184,16 +185,16 @@ def test_a_drain_whose_items_fail(world: World) -> None:
 
 
 def test_a_drain_that_has_stopped_itself_until_other_code_runs(world: World) -> None:
-    blown = BlownFuse("save", "f1", "DEFECT: KeyError at saver.py:7", iso(0), code_version(), "run1")
-    keep_blown(world.base.leases, blown)
+    blown = BlownFuse("save", "f1", "DEFECT: KeyError at saver.py:7", iso(0), "run1", code_version())
+    store_blown_fuse(world.base.leases, blown)
     world.look()
     (event,) = world.receiver.events
     assert event["dedup_key"] == "local-dev:drain-fuse:save#1"
     assert "regworkers drain resume save" in event["payload"]["summary"]
-    keep_blown(world.base.leases, replace(blown, code_version="another"))
+    store_blown_fuse(world.base.leases, replace(blown, code_version="another"))
     world.look()
     told_and_over(world, "drain-fuse:save", pages=True)
-    remove_blown(world.base.leases, "save")
+    remove_blown_fuse(world.base.leases, "save")
 
 
 def test_a_stream_that_nobody_reads(world: World) -> None:

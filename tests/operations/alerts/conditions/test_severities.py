@@ -10,10 +10,10 @@ from pydantic import ValidationError
 
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import (
+    BlownFuse,
     CampaignState,
     CertificateState,
     FailedRun,
-    FuseState,
     ParityState,
     SchedulerState,
     StreamState,
@@ -62,7 +62,7 @@ ILL = replace(
         {"SENSOR": None}, (TickState("sensor", 3.0, None),), (FailedRun("r", "top_up", ago(60)),)
     ),
     parity=ParityState(ago(60), {"missing": 200}),
-    fuses=(FuseState("save", "f1", "DEFECT: KeyError at saver.py:7", ago(60), "run1"),),
+    fuses=(BlownFuse("save", "f1", "DEFECT: KeyError at saver.py:7", ago(60), "run1"),),
 )
 
 

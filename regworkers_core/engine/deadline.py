@@ -1,0 +1,186 @@
+"""Calls in threads of their own, and callers that give up at a deadline.
+
+The threads are daemons and carry the caller's context (correlation id, trace). The standard library's pool waits for
+its threads when the process ends, so one server that hangs would keep the process alive.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Context, copy_context
+from typing import Any, Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+
+class NoAnswer(Exception):
+    """The call did not end in time. It continues without its caller."""
+
+
+def run_in_thread(call: Callable[[], T], *, name: str) -> Future[T]:
+    """Run `call` in a new daemon thread. Does not block; the future has the result or the exception."""
+    future: Future[T] = Future()
+    context = copy_context()
+    threading.Thread(target=_complete, args=(future, context, call), name=name, daemon=True).start()
+    return future
+
+
+def gather(
+    calls: Mapping[K, Callable[[], T]], *, within_seconds: float | None, name: str
+) -> dict[K, T | Exception]:
+    """Run all calls at once and return each result, or the exception that the call raised, in the order of `calls`.
+
+    Blocks for at most `within_seconds` (None: until all have ended). A call that is late has NoAnswer. Never raises.
+    """
+    give_up = None if within_seconds is None else time.monotonic() + within_seconds
+    futures = {key: run_in_thread(call, name=f"{name} {key}") for key, call in calls.items()}
+    found: dict[K, T | Exception] = {}
+    for key, future in futures.items():
+        try:
+            found[key] = result_by(future, give_up)
+        except Exception as error:
+            found[key] = error
+    return found
+
+
+def result_by(future: Future[T], give_up: float | None) -> T:
+    """The result of `future`. Blocks until `give_up` (monotonic seconds; None: no limit), then raises NoAnswer. Raises
+    what the call raised.
+    """
+    try:
+        return future.result(None if give_up is None else max(0.0, give_up - time.monotonic()))
+    except TimeoutError:
+        if future.done():
+            raise
+        raise NoAnswer from None
+
+
+def _complete(future: Future[T], context: Context, call: Callable[[], T]) -> None:
+    if future.set_running_or_notify_cancel():
+        try:
+            future.set_result(context.run(call))
+        except BaseException as error:
+            future.set_exception(error)
+
+
+class CallPool:
+    """At most `threads` daemon threads that are reused; further calls queue. One pool per dependency, so that a slow
+    one delays no other.
+    """
+
+    def __init__(self, name: str, threads: int) -> None:
+        self._name, self._threads = name, threads
+        self._lock = threading.Lock()
+        self._started = self._idle = 0
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Context, Callable[[], Any]]] = queue.SimpleQueue()
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        """Queue a call. Does not block. A future that is cancelled before its call begins is skipped."""
+        future: Future[T] = Future()
+        with self._lock:
+            if self._idle:
+                self._idle -= 1
+            elif self._started < self._threads:
+                self._started += 1
+                name = f"{self._name}-{self._started}"
+                threading.Thread(target=self._work, name=name, daemon=True).start()
+        self._calls.put((future, copy_context(), call))
+        return future
+
+    def _work(self) -> None:
+        while True:
+            future, context, call = self._calls.get()
+            _complete(future, context, call)
+            # A result must not live until the next call.
+            del future, context, call
+            with self._lock:
+                self._idle += 1
+
+
+class Background:
+    """At most one call at a time for each key; its caller does not wait for it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._running: dict[Hashable, Future[Any]] = {}
+
+    def start(self, call: Callable[[], object], key: Hashable = "") -> bool:
+        """Begin the call; False if the previous one of this key still runs. Does not block."""
+        with self._lock:
+            running = self._running.get(key)
+            if running is not None and not running.done():
+                return False
+            self._running[key] = run_in_thread(call, name=f"{self._name} {key}".strip())
+            return True
+
+    def wait(self, seconds: float) -> None:
+        """Block until no call runs, for at most `seconds`. Exceptions of the calls are dropped."""
+        give_up = time.monotonic() + seconds
+        with self._lock:
+            running = list(self._running.values())
+        for future in running:
+            try:
+                result_by(future, give_up)
+            except Exception:  # noqa: S112 (the call reports its own failure)
+                continue
+
+
+class SingleFlight(Generic[T]):
+    """Of all callers that ask for the same key at the same time, one makes the call and all get its result. At most
+    `threads` calls run at once. The process ends only after those that have begun.
+    """
+
+    def __init__(self, name: str, *, threads: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._flying: dict[Hashable, Future[T]] = {}
+
+    def start(self, key: Hashable, call: Callable[[], T]) -> tuple[Future[T], bool]:
+        """The running call of `key`, and whether this caller started it. Does not block."""
+        context = copy_context()
+        with self._lock:
+            flight = self._flying.get(key)
+            if flight is not None:
+                return flight, False
+            flight = self._flying[key] = self._pool.submit(context.run, self._fly, key, call)
+            return flight, True
+
+    def ask(self, key: Hashable, call: Callable[[], T], *, wait_seconds: float) -> T:
+        """What `call` returns or raises. Blocks for at most `wait_seconds`, then raises NoAnswer.
+
+        A caller that joined a call which failed asks once more: that call began earlier, and its cause may be over.
+        """
+        give_up = self._clock() + wait_seconds
+        flight, started = self.start(key, call)
+        try:
+            return self._outcome(flight, give_up)
+        except NoAnswer:
+            raise
+        except Exception:
+            if started:
+                raise
+        flight, _ = self.start(key, call)
+        return self._outcome(flight, give_up)
+
+    def _outcome(self, flight: Future[T], give_up: float) -> T:
+        try:
+            return flight.result(max(0.0, give_up - self._clock()))
+        except TimeoutError:
+            if flight.done():
+                raise
+            raise NoAnswer from None
+
+    def _fly(self, key: Hashable, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        finally:
+            # Before the result is out: a later caller makes a new call.
+            with self._lock:
+                del self._flying[key]

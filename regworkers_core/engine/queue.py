@@ -1,0 +1,224 @@
+"""A queue: what the engine and the flows ask of one (`Queue`), and how a drain reads it (`QueueSource`)."""
+
+from __future__ import annotations
+
+import math
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import structlog
+
+from regworkers_core.domain.messages import fit_correlation_id
+from regworkers_core.domain.reasons import TransientFailure
+
+log = structlog.get_logger(__name__)
+# The most messages that SQS returns for one receive.
+_RECEIVE = 10
+# A message that was received more often without a recorded outcome may be killing workers (`engine.marks`). A drain
+# that is replaced costs a receive now and then.
+UNANSWERED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to send, hidden for its first `delay_seconds` (at most 900, the limit of SQS). The adapter leaves out
+    empty attributes.
+    """
+
+    body: bytes
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    delay_seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SendFailure:
+    """Message number `index` of a send was not confirmed. `permanent`: a repeat cannot help."""
+
+    index: int
+    error: str
+    permanent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A received message. `receive_count` starts at 1; `sent_at` is in epoch seconds, None if unknown."""
+
+    message_id: str
+    receipt: str
+    body: str
+    attributes: Mapping[str, str]
+    receive_count: int
+    sent_at: float | None = None
+
+    @property
+    def correlation_id(self) -> str:
+        """Empty if the attribute breaks the grammar: a value that others set may be a fan's data."""
+        return fit_correlation_id(self.attributes.get("correlationId"))
+
+    @property
+    def known_as(self) -> str:
+        """Its correlation id, else its message id, else a new id: never empty."""
+        return self.correlation_id or fit_correlation_id(self.message_id) or uuid.uuid4().hex
+
+    @property
+    def origin(self) -> str:
+        """The id of the first message of its items. A part that is sent on alone, and a dead letter that is redriven,
+        get a message id of their own.
+        """
+        return fit_correlation_id(self.attributes.get("origin")) or self.message_id
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """Approximate counts of messages."""
+
+    visible: int
+    in_flight: int
+    delayed: int
+
+    @property
+    def total(self) -> int:
+        return self.visible + self.in_flight + self.delayed
+
+
+class NotHidden(NamedTuple):
+    """Messages that are still visible: `lost` are deleted or with others, `failed` may still be ours."""
+
+    lost: Sequence[Received] = ()
+    failed: Sequence[Received] = ()
+
+
+class Queue(Protocol):
+    """One queue. Every method blocks for one or more calls and raises TransientFailure if the queue is unavailable."""
+
+    @property
+    def name(self) -> str: ...
+
+    def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]:
+        """Send in as few calls as possible. Returns what was **not** confirmed: empty means all are durable."""
+        ...
+
+    def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:
+        """Up to `limit` (at most 10) messages, hidden from others for `visibility_seconds`."""
+        ...
+
+    def delete(self, messages: Sequence[Received]) -> list[Received]:
+        """Delete, and return those that could not be. One that is already gone or redelivered counts as deleted."""
+        ...
+
+    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
+        """Hide each message for its seconds (0 gives it back). Returns those that were not hidden."""
+        ...
+
+    def depth(self) -> QueueDepth: ...
+
+
+class QueueSource:
+    """A queue as `engine.drain.Source[Received]`. A message is held from its receive until it is settled."""
+
+    def __init__(
+        self, queue: Queue, *, batch_messages: int, wait_seconds: float, visibility_seconds: int
+    ) -> None:
+        self._queue = queue
+        self._batch_messages = batch_messages
+        self._wait_seconds = wait_seconds
+        self._visibility_seconds = visibility_seconds
+        self._lock = threading.Lock()
+        self._held: dict[str, Received] = {}
+        self._deleting: set[str] = set()
+        self._counts: Counter[str] = Counter()
+
+    def receive(self) -> list[Received]:
+        """Up to `batch_messages`. Further receives follow the first only while they come back full."""
+        batch: list[Received] = []
+        while len(batch) < self._batch_messages:
+            limit = min(_RECEIVE, self._batch_messages - len(batch))
+            wait_seconds = 0.0 if batch else self._wait_seconds
+            try:
+                messages = self._queue.receive(limit, wait_seconds, self._visibility_seconds)
+            except TransientFailure:
+                # Earlier messages are held: dropping them here would hide them until the drain ends.
+                if not batch:
+                    raise
+                break
+            with self._lock:
+                self._held.update((message.receipt, message) for message in messages)
+            batch.extend(messages)
+            if len(messages) < limit:
+                break
+        if often := [message for message in batch if message.receive_count > UNANSWERED]:
+            # A message that kills this process should soon be visible again. The batch does not depend on it.
+            with suppress(TransientFailure):
+                self._hide([(message, self._keep_seconds(message)) for message in often])
+        return batch
+
+    def acknowledge(self, done: Sequence[Received]) -> None:
+        with self._lock:
+            self._deleting.update(message.receipt for message in done)
+        try:
+            left = self._queue.delete(done)
+        finally:
+            self._release(done)
+        if left:
+            log.warning("messages not deleted, they will come again", count=len(left))
+
+    def give_back(self, again: Sequence[tuple[Received, float]]) -> None:
+        self._release([message for message, _ in again])
+        if again:
+            self._hide([(message, round(seconds)) for message, seconds in again])
+
+    def heartbeat(self) -> None:
+        """Hide all held messages for another visibility time. A message that was lost to others is released; one that
+        could not be hidden is tried again with the next heartbeat.
+        """
+        with self._lock:
+            held = list(self._held.values())
+        if not held:
+            return
+        lost, failed = self._hide([(message, self._keep_seconds(message)) for message in held])
+        with self._lock:
+            # A message that was settled in the meantime is gone because this drain deleted it.
+            taken = [each for each in lost if each.receipt in self._held.keys() - self._deleting]
+            extended = len(held) - len(lost) - len(failed)
+            self._counts.update(visibility_extended=extended, visibility_lost=len(taken))
+        self._release(taken)
+        if taken:
+            log.warning("messages lost to others before they were settled", count=len(taken))
+
+    def may_idle(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        with self._lock:
+            held, self._held = list(self._held.values()), {}
+        if held:
+            self._hide([(message, 0) for message in held])
+
+    def counts(self) -> Counter[str]:
+        return self._counts
+
+    def _hide(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
+        missed = self._queue.change_visibility(messages)
+        if missed.failed:
+            with self._lock:
+                self._counts["visibility_failed"] += len(missed.failed)
+            log.warning("visibility not changed", count=len(missed.failed))
+        return missed
+
+    def _keep_seconds(self, message: Received) -> int:
+        """There are three heartbeats in a visibility time. A message that came often gets half of it, so that one
+        heartbeat may be late instead of two.
+        """
+        whole = self._visibility_seconds
+        return whole if message.receive_count <= UNANSWERED else math.ceil(whole / 2)
+
+    def _release(self, messages: Sequence[Received]) -> None:
+        with self._lock:
+            for message in messages:
+                self._held.pop(message.receipt, None)
+                self._deleting.discard(message.receipt)

@@ -1,0 +1,327 @@
+"""Backfill: queue the key of every entry of the table, or of one campaign, under a rate limit.
+
+Only keys are sent and the save drain reads the table itself, so a backfill never overwrites a newer change. The
+position of a segment is stored once SQS has confirmed what is before it: a kill costs a repeat.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import structlog
+
+from regworkers_core.domain.grammar import is_encodable
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.dependency import TokenBucket
+from regworkers_core.engine.leases import LeaseHolder
+from regworkers_core.engine.stop import OnStep, StopSignal, no_step
+from regworkers_core.replication.backfill_run import (
+    BackfillProgress,
+    BackfillRows,
+    BackfillRun,
+    OnProgress,
+    Parameters,
+    Segment,
+    SegmentReader,
+    no_progress,
+)
+from regworkers_core.replication.queue_keys import require_campaign
+from regworkers_core.runtime import Runtime
+
+__all__ = ["BackfillProgress", "BackfillReport", "backfill_status", "pause_backfill", "start_backfill"]
+
+log = structlog.get_logger(__name__)
+
+Ended = Literal["finished", "paused", "stopped", "superseded", "counted"]
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillReport:
+    """`sent` counts keys since the backfill began, `sent_now` those of this run; a dry run has the number
+    that would be sent in `sent` and ends as `counted`. This run left out `refused` entries, because replication refuses
+    their keys; `refused_example` is one of them.
+    """
+
+    backfill_id: str
+    campaign_id: str | None
+    ended: Ended
+    sent: int
+    sent_now: int
+    estimate: int | None
+    segments: int
+    segments_finished: int
+    seconds: float
+    refused: int = 0
+    refused_example: str = ""
+
+    @property
+    def finished(self) -> bool:
+        return self.ended in ("finished", "counted")
+
+    @property
+    def advice(self) -> str:
+        """What to do next."""
+        if not self.refused:
+            return self._next
+        return (
+            f"{self._next}; {self.refused} entries were left out, for replication refuses their ids (for example"
+            f" {self.refused_example}): their writers have to give them others"
+        )
+
+    @property
+    def _next(self) -> str:
+        if self.ended == "counted":
+            return "nothing was sent: leave out --dry-run to send"
+        if self.ended == "finished":
+            return "the keys are on the replication queue: `regworkers drain save` saves them"
+        if self.ended == "superseded":
+            return "another run of this backfill took over: see `regworkers backfill status`"
+        return f"to go on where it stopped: `regworkers backfill resume --id {self.backfill_id}`"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "backfillId": self.backfill_id,
+            "campaignId": self.campaign_id,
+            "ended": self.ended,
+            "sent": self.sent,
+            "sentNow": self.sent_now,
+            "refused": self.refused,
+            "refusedExample": self.refused_example or None,
+            "estimate": self.estimate,
+            "segments": self.segments,
+            "segmentsFinished": self.segments_finished,
+            "seconds": round(self.seconds, 3),
+            "advice": self.advice,
+        }
+
+
+def start_backfill(
+    runtime: Runtime,
+    campaign_id: str | None = None,
+    *,
+    rate: float | None = None,
+    segments: int | None = None,
+    backfill_id: str | None = None,
+    dry_run: bool = False,
+    only_resume: bool = False,
+    stop: StopSignal | None = None,
+    on_progress: OnProgress = no_progress,
+    on_step: OnStep = no_step,
+) -> BackfillReport:
+    """Start the backfill of this id (default: the campaign's, or `all`), or resume it. One that is finished starts
+    again unless `only_resume`. `rate` is in items a second. A dry run counts and stores nothing. Blocks until it ends.
+
+    Raises UsageError while the same backfill runs elsewhere, if it was started for something else, and for an unknown
+    campaign; TransientFailure when a dependency stays unavailable, and then the position is kept, too.
+    """
+    stop = stop or StopSignal()
+    settings = runtime.settings
+    wanted = settings.replication.backfill_items_per_second if rate is None else rate
+    if wanted <= 0:
+        raise UsageError("the rate of a backfill is above 0 items a second")
+    rows = BackfillRows(runtime.leases, _id(campaign_id, backfill_id))
+    if not only_resume:
+        require_campaign(runtime, campaign_id)
+    reader = SegmentReader(runtime.demand_table)
+    fresh = Parameters(
+        campaign_id,
+        1 if campaign_id is not None else segments or settings.replication.scan_segments,
+        iso(runtime.clock()),
+        None if campaign_id is not None else estimate_items(runtime),
+    )
+    if dry_run:
+        return _count(rows.id, fresh, reader, stop, on_progress)
+    parameters, afresh = _parameters(rows, fresh, campaign_id, only_resume)
+    began = time.monotonic()
+    lease_seconds = settings.enqueue.lease_seconds
+    holder = LeaseHolder(runtime.leases, uuid.uuid4().hex, lease_seconds=lease_seconds)
+    lease = rows.acquire(holder, lease_seconds=lease_seconds, wait=stop.wait)
+    if lease is None:
+        return _report(rows, parameters, "stopped", 0, time.monotonic() - began, reader)
+    run = BackfillRun(
+        rows,
+        lease,
+        parameters,
+        reader,
+        runtime.queue(runtime.names.replication_queue),
+        lambda sleep: TokenBucket(wanted, sleep=sleep),
+        rate=wanted,
+        heartbeat_seconds=lease_seconds / 3,
+        clock=runtime.clock,
+        on_progress=on_progress,
+        on_step=on_step,
+    )
+    try:
+        ended = run.run(stop, afresh=afresh)
+    except TransientFailure as failure:
+        hint = f"{failure.error}; the position is kept: `regworkers backfill resume --id {rows.id}`"
+        raise TransientFailure(failure.dependency, hint) from failure
+    report = _report(rows, parameters, ended, run.sent_now, time.monotonic() - began, reader)
+    log.info("backfill ended", **report.as_dict())
+    return report
+
+
+def pause_backfill(
+    runtime: Runtime, campaign_id: str | None = None, *, backfill_id: str | None = None
+) -> dict[str, Any]:
+    """Ask the backfill, wherever it runs, to stop within a second. Returns `backfill_status`. Raises UsageError for one
+    that is unknown or finished.
+    """
+    rows = BackfillRows(runtime.leases, _id(campaign_id, backfill_id))
+    row = rows.run()
+    if row is None:
+        raise _unknown(rows)
+    if row.state.get("state") == "finished":
+        raise UsageError(f"backfill {rows.id} is finished: there is nothing to pause")
+    status = backfill_status(runtime, campaign_id, backfill_id=backfill_id)
+    rows.want("paused")
+    return {**status, "wanted": "paused"}
+
+
+def backfill_status(
+    runtime: Runtime, campaign_id: str | None = None, *, backfill_id: str | None = None
+) -> dict[str, Any]:
+    """A JSON document: `state` (running, paused, finished, or interrupted if it should run and has not renewed its
+    lease for three lease times), counts, and the segments. Raises UsageError for a name that is unknown. Without a name
+    and without a backfill of the whole table, `state` is `none has run` and `known` lists those of campaigns.
+    """
+    rows = BackfillRows(runtime.leases, _id(campaign_id, backfill_id))
+    row = rows.run()
+    if row is None:
+        if campaign_id is None and backfill_id is None:
+            return {"state": "none has run", "sent": 0, "known": rows.known()}
+        raise _unknown(rows)
+    parameters = Parameters.of(row.state)
+    found = rows.segments(parameters.segments)
+    state = row.state.get("state", "")
+    silent_since = iso(runtime.clock() - 3 * runtime.settings.enqueue.lease_seconds)
+    if state == "running" and row.state.get("changedAt", "") < silent_since:
+        state = "interrupted"
+    return {
+        "backfillId": rows.id,
+        "campaignId": parameters.campaign_id,
+        "state": state,
+        "wanted": "paused" if rows.pause_wanted() else "running",
+        "sent": sum(segment.sent for segment in found),
+        "estimate": parameters.estimate,
+        "segments": parameters.segments,
+        "segmentsFinished": sum(segment.finished for segment in found),
+        "sentBySegment": [segment.sent for segment in found],
+        "startedAt": parameters.started_at,
+        "changedAt": row.state.get("changedAt"),
+    }
+
+
+def _id(campaign_id: str | None, backfill_id: str | None) -> str:
+    chosen = backfill_id if backfill_id is not None else campaign_id or "all"
+    if not chosen.strip() or len(chosen) > 200 or not is_encodable(chosen):
+        raise UsageError("the id of a backfill has 1 to 200 characters of UTF-8")
+    return chosen
+
+
+def _parameters(
+    rows: BackfillRows, fresh: Parameters, campaign_id: str | None, only_resume: bool
+) -> tuple[Parameters, bool]:
+    """The parameters of the backfill under this id, and whether it starts again from the beginning."""
+    row = rows.run()
+    finished = row is not None and row.state.get("state") == "finished"
+    if only_resume and (row is None or finished):
+        raise UsageError(
+            f"backfill {rows.id} {'is finished' if finished else 'was never started'}: nothing to resume"
+        )
+    if row is None or finished:
+        return fresh, True
+    stored = Parameters.of(row.state)
+    if campaign_id is not None and campaign_id != stored.campaign_id:
+        of = f"campaign {stored.campaign_id}" if stored.campaign_id else "the whole table"
+        raise UsageError(f"backfill {rows.id} is one of {of}: choose another id with --id")
+    return stored, False
+
+
+def estimate_items(runtime: Runtime) -> int | None:
+    """Items in the table as its description says (a few hours old on AWS, invites included)."""
+    answer = runtime.dependency("dynamodb").call(
+        runtime.dynamodb.describe_table, TableName=runtime.names.demand_table
+    )
+    count = answer["Table"].get("ItemCount")
+    return int(count) if count else None
+
+
+def _count(
+    backfill_id: str, parameters: Parameters, reader: SegmentReader, stop: StopSignal, on_progress: OnProgress
+) -> BackfillReport:
+    began = time.monotonic()
+    progress = [Segment(number) for number in range(parameters.segments)]
+
+    def read(number: int) -> None:
+        start_key, sent = None, 0
+        while not stop.is_set:
+            page = reader.page(parameters, number, start_key)
+            sent, start_key = sent + len(page.items), page.next_key
+            progress[number] = Segment(number, start_key, sent, finished=start_key is None)
+            if start_key is None:
+                return
+
+    def total() -> int:
+        return sum(segment.sent for segment in progress)
+
+    with ThreadPoolExecutor(parameters.segments, thread_name_prefix="backfill") as pool:
+        pending = {pool.submit(read, number) for number in range(parameters.segments)}
+        try:
+            while pending:
+                done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+                on_progress(BackfillProgress(total(), parameters.estimate))
+        except BaseException:
+            # The other threads end after their page.
+            stop.set()
+            raise
+    finished = sum(segment.finished for segment in progress)
+    return BackfillReport(
+        backfill_id,
+        parameters.campaign_id,
+        "counted" if finished == parameters.segments else "stopped",
+        total(),
+        0,
+        parameters.estimate,
+        parameters.segments,
+        finished,
+        time.monotonic() - began,
+        reader.refused,
+        reader.refused_example,
+    )
+
+
+def _report(
+    rows: BackfillRows,
+    parameters: Parameters,
+    ended: Ended,
+    sent_now: int,
+    took: float,
+    reader: SegmentReader,
+) -> BackfillReport:
+    segments = rows.segments(parameters.segments)
+    return BackfillReport(
+        rows.id,
+        parameters.campaign_id,
+        ended,
+        sum(segment.sent for segment in segments),
+        sent_now,
+        parameters.estimate,
+        parameters.segments,
+        sum(segment.finished for segment in segments),
+        took,
+        reader.refused,
+        reader.refused_example,
+    )
+
+
+def _unknown(rows: BackfillRows) -> UsageError:
+    known = ", ".join(rows.known()) or "none was ever started"
+    return UsageError(f"no backfill is called {rows.id}; known ones: {known}")

@@ -1,0 +1,271 @@
+"""The shards that a consumer holds: what it keeps in memory of each, and how it shares them with other consumers."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from regworkers_core.adapters.aws.streams import StreamPage, StreamRecord
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.engine.leases import Lease, LeaseHolder, LeaseRow, LeaseTable
+from regworkers_core.replication.enqueue import shard_rows
+from regworkers_core.replication.enqueue.discovery import ShardDiscovery
+
+# The pause after a failed read of a shard; it doubles with each failure in a row.
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 16.0
+# How often a consumer that waits for shards reads the rows.
+WAITING_SECONDS = 1.0
+
+
+class ContiguousTracker:
+    """Sequence numbers in the order in which they were read, and the checkpoint: the highest one with no gap before it,
+    whatever the order of the acknowledgements. Not thread-safe.
+    """
+
+    def __init__(self, checkpoint: str | None = None) -> None:
+        self.checkpoint = checkpoint
+        self._reached = -1 if checkpoint is None else int(checkpoint)
+        self._order: deque[str] = deque()
+        self._open: set[str] = set()
+
+    def __len__(self) -> int:
+        """How many were read and are not behind the checkpoint."""
+        return len(self._order)
+
+    def read(self, sequence: str) -> bool:
+        """A record was read; False if it is already being worked on."""
+        if sequence in self._open:
+            return False
+        self._open.add(sequence)
+        self._order.append(sequence)
+        return True
+
+    def acknowledge(self, sequence: str) -> None:
+        """A record is done; one that is not open is ignored."""
+        self._open.discard(sequence)
+        while self._order and self._order[0] not in self._open:
+            first = self._order.popleft()
+            # As integers: the strings differ in length. Never backwards, should a service restart its numbers.
+            if int(first) > self._reached:
+                self._reached, self.checkpoint = int(first), first
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What is to be done for a shard and its lease: `restart` from the horizon, or `save` the checkpoint (`position` is
+    empty when it did not move), then `release`. `lost`: finished, because the shard is gone.
+    """
+
+    checkpoint: str | None
+    position: str
+    save: bool
+    finished: bool
+    lost: bool
+    restart: bool
+    release: bool
+
+
+@dataclass(slots=True, eq=False)
+class HeldShard:
+    """One leased shard, without I/O or lock: the source guards it. `last_read` is where the next iterator starts;
+    `open` are records that were handed out or wait to be handed out again. A `trimmed` shard is not read until none of
+    it is open, and then from the horizon.
+    """
+
+    shard_id: str
+    lease: Lease
+    last_read: str | None
+    tracker: ContiguousTracker
+    open: dict[str, StreamRecord] = field(default_factory=dict)
+    open_bytes: int = 0
+    iterator: str | None = None
+    # When the iterator was requested: seconds on the source's clock, and the source's count of connection errors.
+    sought_at: float = 0.0
+    sought_in: int = 0
+    # Not to be read before this; last checkpoint written then.
+    read_at: float = 0.0
+    saved_at: float = 0.0
+    # The failure of its last read, and the number of failures in a row.
+    failure: TransientFailure | None = None
+    failures: int = 0
+    ended: bool = False
+    gone: bool = False
+    leaving: bool = False
+    trimmed: bool = False
+    # Two threads must not write one shard's checkpoints in the wrong order.
+    writing: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def of(cls, shard_id: str, lease: Lease) -> HeldShard:
+        """A shard that was just leased: it continues after its checkpoint."""
+        checkpoint = shard_rows.checkpoint_of(lease.state)
+        return cls(shard_id, lease, checkpoint, ContiguousTracker(checkpoint))
+
+    @property
+    def readable(self) -> bool:
+        return not (self.ended or self.leaving or self.trimmed)
+
+    def owns(self, record: StreamRecord) -> bool:
+        """Whether this very delivery is open; one from before a lost lease is not."""
+        return self.open.get(record.sequence) is record
+
+    def take_in(self, page: StreamPage) -> list[StreamRecord]:
+        """Add a page; returns its records without those that are being worked on already."""
+        self.failure, self.failures = None, 0
+        fresh = [record for record in page.records if self.tracker.read(record.sequence)]
+        self.open.update((record.sequence, record) for record in fresh)
+        self.open_bytes += sum(record.size_bytes for record in fresh)
+        if page.records:
+            self.last_read = page.records[-1].sequence
+        self.iterator = page.next_iterator
+        self.ended = page.next_iterator is None
+        return fresh
+
+    def failed(self, failure: TransientFailure, now: float) -> None:
+        """A read failed, with all its retries."""
+        self.failure = failure
+        self.read_at = now + min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(self.failures, 10))
+        self.failures += 1
+
+    def done(self, record: StreamRecord) -> None:
+        del self.open[record.sequence]
+        self.open_bytes -= record.size_bytes
+        self.tracker.acknowledge(record.sequence)
+
+    def restart(self) -> None:
+        """Read from the horizon: what came before it no longer matters."""
+        self.tracker, self.last_read, self.trimmed = ContiguousTracker(), None, False
+
+    def due(self, now: float, every_seconds: float, *, leave: bool) -> Due:
+        """What to do for it now; `leave`: release it although records are open."""
+        quiet, checkpoint = not self.open, self.tracker.checkpoint
+        position = shard_rows.position_of(checkpoint)
+        moved = position > self.lease.position
+        finished, restart = quiet and self.ended, quiet and self.trimmed
+        release = leave or finished or (quiet and self.leaving)
+        timely = release or now - self.saved_at >= every_seconds
+        return Due(
+            checkpoint=checkpoint,
+            position=position if moved else "",
+            save=not restart and (finished or (moved and timely)),
+            finished=finished,
+            lost=self.gone,
+            restart=restart,
+            release=release,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """Result of reading the rows: new leases, this consumer's share, whether others hold shards, and whether every
+    shard is known, including the children of finished ones.
+    """
+
+    stream_arn: str
+    taken: list[Lease] = field(default_factory=list)
+    share: int = 0
+    others_hold: bool = False
+    all_known: bool = False
+
+
+class ShardLeases:
+    """One consumer's leases on shards. `balance` belongs to one thread, `show_life` may run in another. Both block for
+    calls to the table and raise TransientFailure.
+    """
+
+    def __init__(
+        self,
+        table_name: str,
+        table: LeaseTable,
+        discovery: ShardDiscovery,
+        *,
+        owner: str,
+        lease_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._table_name, self._table, self._clock = table_name, table, clock
+        self._discovery = discovery
+        self._holder = LeaseHolder(table, owner, lease_seconds=lease_seconds, clock=clock)
+        self._lease_seconds = lease_seconds
+        self._presence: Lease | None = None
+        self._balance_at, self._changes = clock(), 0
+
+    @property
+    def balance_at(self) -> float:
+        """When the rows are to be read next, on the clock: in the past if discovery has added some."""
+        return self._balance_at if self._changes == self._discovery.changes else -math.inf
+
+    def balance_soon(self) -> None:
+        """A shard ended: share the shards again at the next opportunity."""
+        self._balance_at = self._clock()
+
+    def balance_later(self) -> None:
+        """The table did not answer; held shards are worked on meanwhile."""
+        self._balance_at = self._clock() + WAITING_SECONDS
+
+    def show_life(self) -> None:
+        """Move the counter of this consumer's own row, which others may have removed during a pause."""
+        if self._presence is None or not self._presence.renew():
+            key = shard_rows.consumer_key(self._table_name, self._holder.owner)
+            self._presence = self._holder.take(key, None)
+
+    def balance(self, held: Collection[str]) -> Balance:
+        """Read the rows and take free or expired shards up to the fair share. `held` are the shards that this consumer
+        holds already. A live lease is never taken from its owner.
+        """
+        if self._presence is None:
+            self.show_life()
+        changes = self._discovery.changes
+        rows, consumers = shard_rows.split_rows(self._table.rows(shard_rows.partition(self._table_name)))
+        self._discovery.seen(rows)
+        arn, complete = self._discovery.stream_arn, self._discovery.complete
+        # All rows are observed each time: two observations show for how long a counter has not moved.
+        live = {shard_id for shard_id, row in rows.items() if self._holder.is_live(row)}
+        ready = shard_rows.workable(arn, rows)
+        share = shard_rows.fair_share(len(ready), self._living(consumers))
+        taken: list[Lease] = []
+        for shard_id in ready:
+            if len(held) + len(taken) >= share:
+                break
+            if shard_id in live or shard_id in held:
+                continue
+            key = shard_rows.shard_key(self._table_name, shard_id)
+            lease = self._holder.take(key, rows[shard_id], arn)
+            if lease is not None:
+                taken.append(lease)
+        all_known = complete and not shard_rows.childless(arn, rows)
+        waits = not all_known or len(held) + len(taken) < share
+        self._changes = changes
+        self._balance_at = self._clock() + min(
+            WAITING_SECONDS if waits else self._lease_seconds, self._lease_seconds / 3
+        )
+        mine = {lease.key for lease in taken}
+        others = any(
+            rows[shard_id].owner not in ("", self._holder.owner) and rows[shard_id].key not in mine
+            for shard_id in ready
+        )
+        return Balance(arn, taken, share, others, all_known)
+
+    def leave(self) -> None:
+        """Remove this consumer's row, so that the others share its shards at once."""
+        if self._presence is not None:
+            row = self._table.get(self._presence.key)
+            if row is not None:
+                self._table.remove(row)
+            self._presence = None
+
+    def _living(self, consumers: Collection[LeaseRow]) -> int:
+        living = 1
+        for row in consumers:
+            if row.owner == self._holder.owner:
+                continue
+            if self._holder.is_live(row):
+                living += 1
+            else:
+                self._table.remove(row)
+        return living

@@ -1,0 +1,314 @@
+"""The recovery drill: rebuild the replica in a scratch database, compare it with the source, measure, drop it.
+
+Entries take the steps of the save drain, and nothing of the real flow is touched: no flag is cleared, no event and no
+key is sent, no dead letter is opened or closed.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import structlog
+
+from regworkers_core.adapters.aws.demand_table import Cleared
+from regworkers_core.adapters.mongo.replica import Replica
+from regworkers_core.domain.drill import DrillResult, Ended
+from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.messages import MAX_ITEMS
+from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure
+from regworkers_core.engine.dependency import TokenBucket
+from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.stop import OnStep, StopSignal, no_step
+from regworkers_core.replication.backfill import estimate_items
+from regworkers_core.replication.reconcile.classify import SourceReads, classify, of_source
+from regworkers_core.replication.reconcile.comparison import Comparison, Step, load_replica
+from regworkers_core.replication.saver import Saver, Wanted
+from regworkers_core.replication.scratch_database import Scratch
+from regworkers_core.runtime import Runtime
+
+_MESSAGE_ID = "recovery-drill"
+# Entries by outcome, and the id of one that was refused.
+_Outcomes = tuple[Counter[str], str]
+
+
+@dataclass(slots=True)
+class Replayed:
+    """Entries by outcome; `complete` when all requested ones were replayed. `refused_example` is the id of an entry
+    that was refused, as it may be shown.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    complete: bool = False
+    refused_example: str = ""
+
+    @property
+    def read(self) -> int:
+        return self.counts.total()
+
+
+class Replay:
+    """`batch` entries at a time, `concurrency` batches at once; at most `most` entries (None: all)."""
+
+    def __init__(
+        self,
+        table: SourceReads,
+        replica: Replica,
+        comparison: Comparison,
+        bucket: TokenBucket,
+        *,
+        batch: int,
+        concurrency: int,
+        most: int | None,
+        run_id: str,
+        clock: Callable[[], float],
+        on_progress: Callable[[int], None],
+    ) -> None:
+        self._table, self._bucket = table, bucket
+        self._batch, self._concurrency, self._most = batch, concurrency, most
+        self._on_progress = on_progress
+        self._saver = Saver(
+            _Recording(table, comparison),
+            replica,
+            _EveryCampaign(),
+            _Nowhere(),
+            _Nowhere(),
+            run_id=run_id,
+            clock=clock,
+        )
+
+    def run(self, stop: StopSignal, done: Replayed) -> None:
+        """Run until the source ends, `most` entries were read, or the stop signal; `done` has the progress. Raises
+        TransientFailure.
+        """
+        pending = set[Future[_Outcomes]]()
+
+        def settle(futures: set[Future[_Outcomes]]) -> None:
+            for future in futures:
+                counts, refused = future.result()
+                done.counts.update(counts)
+                done.refused_example = done.refused_example or refused
+            self._on_progress(done.read)
+
+        listed = self._listed()
+        with ThreadPoolExecutor(self._concurrency, thread_name_prefix="drill") as pool:
+            try:
+                while not stop.is_set and (keys := list(islice(listed, self._batch))):
+                    if not self._bucket.take(len(keys)):
+                        break
+                    if len(pending) >= self._concurrency:
+                        finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+                        settle(finished)
+                    pending.add(pool.submit(self._save, keys))
+                else:
+                    done.complete = not stop.is_set
+            finally:
+                finished, _ = wait(pending)
+            settle(finished)
+
+    def _listed(self) -> Iterator[EntryKey]:
+        keys = (key for page in self._table.pages(None) for key, _item in page.items)
+        return islice(keys, self._most)
+
+    def _save(self, keys: Sequence[EntryKey]) -> _Outcomes:
+        # No message names such a key, so no save handles it.
+        refused = [key for key in keys if key.problem]
+        saved = self._saver.save({key: Wanted(_MESSAGE_ID, _MESSAGE_ID) for key in keys if not key.problem})
+        counts = Counter(_in_short(outcome) for outcome in saved.outcomes.values())
+        refused += [key for key, outcome in saved.outcomes.items() if isinstance(outcome, PermanentFailure)]
+        counts["refused"] = len(refused)
+        return counts, refused[0].shown if refused else ""
+
+
+def _in_short(outcome: str | Failure) -> str:
+    if isinstance(outcome, PermanentFailure):
+        return "refused"
+    if isinstance(outcome, Failure):
+        # It is a difference, too, because the replica lacks the entry.
+        return "failed"
+    return "gone" if outcome == "gone" else "saved"
+
+
+class _Recording:
+    """Reads of the demand table that keep each state for the comparison as it was read: a later change is live traffic,
+    and not a fault of the rebuild.
+    """
+
+    def __init__(self, table: SourceReads, comparison: Comparison) -> None:
+        self._table, self._comparison = table, comparison
+
+    def get(self, keys: Sequence[EntryKey]) -> dict[EntryKey, dict[str, Any]]:
+        found = {key: dict(item) for key, item in self._table.get(keys).items()}
+        self._comparison.add("source", [of_source(key, item) for key, item in found.items()])
+        return found
+
+    def clear_flags(self, entries: Sequence[Entry], replicated_at: str) -> Cleared:
+        return Cleared([], [])
+
+
+class _EveryCampaign:
+    def known(self, ids: set[str]) -> set[str]:
+        return ids
+
+
+class _Nowhere:
+    """A queue that takes everything and keeps nothing."""
+
+    name = "nowhere"
+
+    def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]:
+        return []
+
+    def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:
+        return []
+
+    def delete(self, messages: Sequence[Received]) -> list[Received]:
+        return []
+
+    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
+        return NotHidden()
+
+    def depth(self) -> QueueDepth:
+        return QueueDepth(0, 0, 0)
+
+
+log = structlog.get_logger(__name__)
+_SAMPLES = 5
+
+
+@dataclass(slots=True)
+class _Found:
+    """The result so far, which a drill that ends early still reports."""
+
+    ended: Ended = "finished"
+    unavailable: str = ""
+    replayed: Replayed = field(default_factory=Replayed)
+    differences: Counter[str] = field(default_factory=Counter)
+    samples: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    compare_seconds: float = 0.0
+    dropped: bool = False
+
+
+def recovery_drill(
+    runtime: Runtime,
+    *,
+    most: int | None = None,
+    stop: StopSignal | None = None,
+    on_progress: Callable[[int, int | None], None] = lambda _done, _all: None,
+    on_phase: Callable[[str], None] = lambda _text: None,
+    on_step: OnStep = no_step,
+    clock: Callable[[], float] = time.monotonic,
+) -> DrillResult:
+    """Rebuild up to `most` entries (None: all) into a scratch database at the rate of a backfill, compare them with
+    what was read, and drop it in any case. Blocks until it ends.
+
+    Raises UsageError when tables or addresses are missing, or when another drill began in the same second. A dependency
+    that becomes unavailable is named in the result.
+    """
+    stop, found, scratch = stop or StopSignal(), _Found(), Scratch(runtime)
+    total = None
+    try:
+        total = estimate_items(runtime)
+        with runtime.operator_actions.recorded("drill recovery", scratch.name, {"most": most}) as noted:
+            _drill(runtime, scratch, found, most, stop, total, on_progress, on_phase, on_step, clock)
+            noted |= {"read": found.replayed.read, "differences": found.differences.total()}
+    except TransientFailure as failure:
+        found.ended, found.unavailable = "dependency_down", failure.dependency
+        log.warning("recovery drill interrupted", dependency=failure.dependency, error=failure.error)
+    counts, settings = found.replayed.counts, runtime.settings
+    result = DrillResult(
+        ended=found.ended,
+        read=found.replayed.read,
+        saved=counts["saved"],
+        refused=counts["refused"],
+        refused_example=found.replayed.refused_example,
+        gone=counts["gone"],
+        differences=dict(found.differences),
+        samples=tuple(found.samples),
+        seconds=found.seconds,
+        compare_seconds=found.compare_seconds,
+        total=found.replayed.read if found.replayed.complete and found.ended == "finished" else total,
+        limit_per_second=settings.replication.backfill_items_per_second,
+        objective_seconds=settings.replication.recovery_objective_seconds,
+        scratch=scratch.name,
+        dropped=found.dropped,
+        away=found.unavailable,  # stored name
+    )
+    log.info("recovery drill ended", **{k: v for k, v in result.as_dict().items() if k != "samples"})
+    return result
+
+
+def _drill(
+    runtime: Runtime,
+    scratch: Scratch,
+    found: _Found,
+    most: int | None,
+    stop: StopSignal,
+    total: int | None,
+    on_progress: Callable[[int, int | None], None],
+    on_phase: Callable[[str], None],
+    on_step: OnStep,
+    clock: Callable[[], float],
+) -> None:
+    settings, expected = runtime.settings, total
+    if most is not None:
+        expected = most if total is None else min(most, total)
+    collection = scratch.make()
+    try:
+        replica = Replica(collection, runtime.dependency("mongo"))
+        with Comparison(settings.replication.compare_memory_mib) as comparison:
+            on_phase(f"rebuilding into {scratch.name}")
+            began = clock()
+            replay = Replay(
+                runtime.demand_table,
+                replica,
+                comparison,
+                TokenBucket(settings.replication.backfill_items_per_second, sleep=stop.wait),
+                batch=settings.save.batch_messages * MAX_ITEMS,
+                concurrency=settings.save.concurrency,
+                most=most,
+                run_id=f"drill-{uuid.uuid4().hex[:12]}",
+                clock=runtime.clock,
+                on_progress=lambda done: on_progress(done, expected),
+            )
+            try:
+                replay.run(stop, found.replayed)
+            finally:
+                found.seconds = clock() - began
+            on_step("drill.after_rebuild")
+            if not found.replayed.complete:
+                found.ended = "stopped"
+                return
+            if most is not None and found.replayed.read >= most:
+                found.ended = "most_entries"
+            on_phase("comparing with the source as it was read")
+            began = clock()
+            _compare(comparison, replica, found)
+            found.compare_seconds = clock() - began
+    finally:
+        on_phase(f"dropping {scratch.name}")
+        found.dropped = scratch.drop_quietly()
+
+
+def _compare(comparison: Comparison, replica: Replica, found: _Found) -> None:
+    load_replica(comparison, replica, None, lambda _number: None)
+    comparison.compare()
+    for page in comparison.pages(Step.FOUND):
+        for difference in page:
+            source, rebuilt = difference.pair
+            if source is not None and source.invalid and rebuilt is None:
+                # Counted as refused: no save would write it.
+                continue
+            kind = classify(source, rebuilt)
+            if kind is not None:
+                found.differences[kind.value] += 1
+                if len(found.samples) < _SAMPLES:
+                    found.samples.append(difference.key.shown)

@@ -1,0 +1,363 @@
+"""The save drain: saves entries in the order that loses nothing: read, write, event, clear.
+
+The message is never trusted: a consistent read of the demand table decides what is written. Every step is idempotent,
+so a crash between any two of them costs a repeat and nothing else. Entries of a batch that fail are repeated alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from regworkers_core.adapters.aws.demand_table import Cleared
+from regworkers_core.adapters.mongo.entry_documents import Effect, Write
+from regworkers_core.domain.dead_letter import Subject
+from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.events import entry_removed, entry_replicated
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.messages import (
+    MessageType,
+    Op,
+    ReplicationItem,
+    chunks,
+    encode,
+    fit_correlation_id,
+)
+from regworkers_core.domain.order import Order, lenient_order
+from regworkers_core.domain.reasons import (
+    Failure,
+    ItemFailure,
+    LeftOver,
+    PermanentFailure,
+    TransientFailure,
+)
+from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.engine.handling import Handled, Requested, answer_event
+from regworkers_core.engine.queue import Outgoing, Queue, SendFailure
+from regworkers_core.engine.stop import OnStep, no_step
+from regworkers_core.observability.logs import Passed, entries_passed, wants_entries
+from regworkers_core.observability.tracing import inject
+from regworkers_core.replication.open_dead_letters import OpenDeadLetters
+from regworkers_core.replication.queue_keys import send_keys
+
+_CAMPAIGN_MEMORY_SECONDS = 60.0
+
+
+class DemandReads(Protocol):
+    def get(self, keys: Sequence[EntryKey]) -> dict[EntryKey, dict[str, Any]]: ...
+    def clear_flags(self, entries: Sequence[Entry], replicated_at: str) -> Cleared: ...
+
+
+class ReplicaWrites(Protocol):
+    def apply(self, writes: Sequence[Write], *, at: str, run_id: str) -> dict[EntryKey, Effect | Failure]: ...
+
+
+class KnownCampaigns(Protocol):
+    def known(self, ids: set[str]) -> set[str]: ...
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What the messages of a batch say about one key: the first message, the others, the order of a removed image."""
+
+    message_id: str
+    correlation_id: str
+    removed: Order | None = None
+    also: tuple[str, ...] = ()
+
+    def add(self, item: ReplicationItem, message_id: str) -> None:
+        if message_id != self.message_id:
+            self.also += (message_id,)
+        if item.op is Op.REMOVE:
+            self.removed = item.order if self.removed is None else max(self.removed, item.order)
+
+
+# After these, the replica holds the state of the source as it was read.
+_IN_STEP = (Effect.APPLIED, Effect.HEALED, Effect.UNCHANGED, Effect.REPEATED)
+
+
+def _is_still(entry: Entry, item: Mapping[str, Any] | None) -> bool:
+    """Whether the source still holds this state. Types count, so texts are compared; if only the order of names
+    differs, the key is sent again without need.
+    """
+    if item is None:
+        return False
+    try:
+        now = Entry.parse(entry.key, item)
+    except PermanentFailure:
+        return False
+    return now.order == entry.order and repr(now.fields) == repr(entry.fields)
+
+
+def _not_confirmed(failure: SendFailure) -> Failure:
+    """A permanent refusal concerns the events of that message, each of which is then sent alone."""
+    if failure.permanent:
+        return ItemFailure(f"the event was refused: {failure.error}")
+    return TransientFailure("sqs", f"event not confirmed: {failure.error}")
+
+
+class Saver:
+    """The save steps, and the drain's `Handler[ReplicationItem]` over them; shared by all its threads. `run_id` is
+    stored with each state.
+    """
+
+    kind = MessageType.REPLICATE
+
+    def __init__(
+        self,
+        table: DemandReads,
+        replica: ReplicaWrites,
+        campaigns: KnownCampaigns,
+        replication: Queue,
+        analytics: Queue,
+        *,
+        dead_letters: OpenDeadLetters | None = None,
+        run_id: str,
+        clock: Callable[[], float] = time.time,
+        on_step: OnStep = no_step,
+    ) -> None:
+        self._table = table
+        self._replica = replica
+        self._campaigns = campaigns
+        self._replication = replication
+        self._analytics = analytics
+        self._dead_letters = dead_letters
+        self._run_id = run_id
+        self._clock = clock
+        self._on_step = on_step
+        self._campaign_memory: dict[str, tuple[bool, float]] = {}
+
+    def parse(self, raw: object) -> ReplicationItem:
+        return ReplicationItem.parse(raw)
+
+    def key(self, item: ReplicationItem) -> EntryKey:
+        return item.key
+
+    def subject(self, item: ReplicationItem) -> Subject:
+        return Subject.entry(item.key, item.order)
+
+    def handle(self, requested: Sequence[Requested[ReplicationItem]]) -> Handled:
+        """Save each key once, however many messages name it. Raises as `save`."""
+        wanted: dict[EntryKey, Wanted] = {}
+        for each in requested:
+            want = wanted.setdefault(each.item.key, Wanted(each.message_id, each.correlation_id))
+            want.add(each.item, each.message_id)
+        return self.save(wanted)
+
+    def save(self, wanted: Mapping[EntryKey, Wanted]) -> Handled:
+        """Save the current state of each key. Blocks for up to eight calls. Raises TransientFailure when a dependency
+        failed for the batch as a whole.
+        """
+        saved = Handled()
+        entries, writes = self._read(wanted, saved)
+        self._count_unknown_campaigns(entries, saved)
+        at = iso(self._clock())
+        effects = self._replica.apply(writes, at=at, run_id=self._run_id) if writes else {}
+        self._on_step("save.after_write")
+        for write in writes:
+            self._note_outcome(write, effects[write.key], entries.get(write.key), saved)
+        overtaken = self._overtaken(effects, entries, saved)
+        self._publish(writes, effects, entries, wanted, at, saved)
+        self._on_step("save.after_event")
+        self._clear(entries, effects, overtaken, at, saved)
+        self._on_step("save.after_clear")
+        self._close_dead_letters(writes, effects, saved)
+        for key, outcome in saved.outcomes.items():
+            if isinstance(outcome, TransientFailure):
+                # This entry alone is repeated, and not the others of its message.
+                saved.outcomes[key] = LeftOver.of(outcome)
+        if wants_entries():
+            self._log(wanted, entries, saved)
+        return saved
+
+    @staticmethod
+    def _log(wanted: Mapping[EntryKey, Wanted], entries: Mapping[EntryKey, Entry], saved: Handled) -> None:
+        passed: dict[str, list[Passed]] = {}
+        for key, outcome in saved.outcomes.items():
+            if isinstance(outcome, str):
+                own = (
+                    "" if key not in entries else fit_correlation_id(entries[key].fields.get("correlationId"))
+                )
+                id_ = own or wanted[key].correlation_id
+                passed.setdefault(outcome, []).append(Passed(id_, key.campaign_id, key.entry_id))
+        for outcome, some in passed.items():
+            entries_passed("entry saved", some, outcome=outcome)
+
+    def _read(
+        self, wanted: Mapping[EntryKey, Wanted], saved: Handled
+    ) -> tuple[dict[EntryKey, Entry], list[Write]]:
+        items = self._table.get(list(wanted)) if wanted else {}
+        entries: dict[EntryKey, Entry] = {}
+        writes = []
+        for key, want in wanted.items():
+            item = items.get(key)
+            if item is not None:
+                try:
+                    entry = Entry.parse(key, item)
+                except PermanentFailure as failure:
+                    saved.outcomes[key] = failure
+                    # The dead letter holds for the state of the table, whatever order the message names.
+                    saved.subjects[key] = Subject.entry(key, lenient_order(item))
+                    continue
+                entries[key] = entry
+                writes.append(Write(key, entry.order, entry.fields, want.message_id, want.also))
+            elif want.removed is not None:
+                writes.append(Write(key, want.removed, None, want.message_id))
+            else:
+                # The removal has a record of its own on the stream.
+                saved.outcomes[key] = "gone"
+        return entries, writes
+
+    def _note_outcome(
+        self, write: Write, effect: Effect | Failure, entry: Entry | None, saved: Handled
+    ) -> None:
+        if isinstance(effect, Failure):
+            saved.outcomes[write.key] = effect
+        elif effect in (Effect.APPLIED, Effect.HEALED):
+            saved.outcomes[write.key] = "applied" if write.fields is not None else "removed"
+            saved.counts["healed"] += effect is Effect.HEALED
+            updated_at = seconds(write.order.updated_at)
+            # A repair or a backfill saves old states whose flag was cleared long ago: that is not lag.
+            fresh = effect is Effect.APPLIED and entry is not None and entry.needs_replication
+            if fresh and updated_at is not None:
+                saved.lags.append(self._clock() - updated_at)
+        else:
+            saved.outcomes[write.key] = "unchanged" if effect is Effect.REPEATED else effect.value
+
+    def _overtaken(
+        self, effects: Mapping[EntryKey, Effect | Failure], entries: Mapping[EntryKey, Entry], saved: Handled
+    ) -> list[Entry]:
+        """Healed entries whose source has changed since it was read, or cannot be read. An order alone does not show
+        which of two contents is newer, so another drain may have saved the newer one before this write.
+        """
+        if not saved.counts["healed"]:
+            return []
+        healed = [entry for key, entry in entries.items() if effects[key] is Effect.HEALED]
+        try:
+            now = self._table.get([entry.key for entry in healed])
+        except TransientFailure:
+            return healed
+        return [entry for entry in healed if not _is_still(entry, now.get(entry.key))]
+
+    def _publish(
+        self,
+        writes: Sequence[Write],
+        effects: Mapping[EntryKey, Effect | Failure],
+        entries: Mapping[EntryKey, Entry],
+        wanted: Mapping[EntryKey, Wanted],
+        at: str,
+        saved: Handled,
+    ) -> None:
+        """Send one event per saved state: if this attempt wrote it, or if an earlier attempt did and ended before it
+        cleared the flag (for an entry without a flag: before it deleted this message). The flag of an entry whose event
+        is not confirmed is not cleared.
+        """
+        due, events = [], []
+        for write in writes:
+            effect, entry = effects[write.key], entries.get(write.key)
+            wrote = effect in (Effect.APPLIED, Effect.HEALED)
+            earlier = effect is Effect.UNCHANGED and (entry is None or entry.needs_replication)
+            if not (wrote or earlier or effect is Effect.REPEATED):
+                continue
+            correlation_id = wanted[write.key].correlation_id
+            own = "" if entry is None else fit_correlation_id(entry.fields.get("correlationId"))
+            due.append(write.key)
+            events.append(
+                entry_removed(write.key, write.order, at, correlation_id)
+                if entry is None
+                else entry_replicated(entry, at, own or correlation_id)
+            )
+        if not events:
+            return
+        runs = list(chunks(events))
+        attributes = {"attempt": "1", **inject()}
+        messages = [
+            Outgoing(
+                encode(MessageType.PUBLISH, run[0]["correlationid"], run),
+                {"correlationId": run[0]["correlationid"], **attributes},
+            )
+            for run in runs
+        ]
+        unconfirmed = {failure.index: failure for failure in self._analytics.send(messages)}
+        position = 0
+        for index, run in enumerate(runs):
+            for key in due[position : position + len(run)]:
+                if index in unconfirmed:
+                    saved.outcomes[key] = _not_confirmed(unconfirmed[index])
+            position += len(run)
+        saved.counts["events"] += len(events)
+
+    def _clear(
+        self,
+        entries: Mapping[EntryKey, Entry],
+        effects: Mapping[EntryKey, Effect | Failure],
+        overtaken: Sequence[Entry],
+        at: str,
+        saved: Handled,
+    ) -> None:
+        """Clear the flag where the replica now holds the state as read. A key that changed since is queued again."""
+        left_alone = {entry.key for entry in overtaken}
+        clearable = [
+            entry
+            for key, entry in entries.items()
+            if entry.needs_replication
+            and effects[key] in _IN_STEP
+            and key not in left_alone
+            and not isinstance(saved.outcomes[key], Failure)
+        ]
+        changed, failed = self._table.clear_flags(clearable, at) if clearable else ([], [])
+        for entry, failure in failed:
+            saved.outcomes[entry.key] = failure
+        saved.counts["cleared"] += len(clearable) - len(changed) - len(failed)
+        again = [*overtaken, *changed]
+        saved.counts["changed_meanwhile"] += len(again)
+        if again:
+            self._send_again(again, saved)
+
+    def _send_again(self, entries: Sequence[Entry], saved: Handled) -> None:
+        """As removals of the state that was just written: if the entry is gone by now and its own removal was saved
+        before this write, nothing else would replace it by a tombstone.
+        """
+        try:
+            send_keys(
+                self._replication, [ReplicationItem(entry.key, Op.REMOVE, entry.order) for entry in entries]
+            )
+        except TransientFailure as failure:
+            for entry in entries:
+                if not isinstance(saved.outcomes[entry.key], Failure):
+                    saved.outcomes[entry.key] = failure
+
+    def _close_dead_letters(
+        self, writes: Sequence[Write], effects: Mapping[EntryKey, Effect | Failure], saved: Handled
+    ) -> None:
+        """The state that could not be saved before is saved now, or a newer one is."""
+        if self._dead_letters is None:
+            return
+        failed = [key for key, outcome in saved.outcomes.items() if isinstance(outcome, Failure)]
+        stored = {
+            write.key: write.order
+            for write in writes
+            if effects[write.key] is not Effect.RESURRECTED
+            and not isinstance(saved.outcomes[write.key], Failure)
+        }
+        self._dead_letters.expect(failed)
+        saved.counts["letters_closed"] += self._dead_letters.close(stored)  # stored name
+
+    def _count_unknown_campaigns(self, entries: Mapping[EntryKey, Entry], saved: Handled) -> None:
+        """Entries of an unknown campaign are saved all the same, and counted."""
+        now = self._clock()
+        ids = {key.campaign_id for key in entries}
+        ask = {id_ for id_ in ids if self._campaign_memory.get(id_, (False, 0.0))[1] <= now}
+        if ask:
+            known = self._campaigns.known(ask)
+            expires = now + _CAMPAIGN_MEMORY_SECONDS
+            self._campaign_memory.update((id_, (id_ in known, expires)) for id_ in ask)
+        unknown = {id_ for id_ in ids if not self._campaign_memory[id_][0]}
+        saved.counts["unknown_campaign"] += sum(key.campaign_id in unknown for key in entries)
+
+
+def invoke_save(event: Any, saver: Saver) -> dict[str, list[dict[str, str]]]:
+    """Answer an SQS event as the legacy saveEntries handler did. Raises UsageError if it is no SQS event."""
+    return answer_event(event, saver)
