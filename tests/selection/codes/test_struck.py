@@ -31,14 +31,15 @@ def won(runtime: Runtime, market: MarketPhase, ref: str, code: str, status: str,
 
 @pytest.fixture
 def struck(runtime: Runtime) -> Runtime:
-    """Phase 2 has struck `bot-1`, who was told, `bot-2`, who has redeemed, and `bot-3`, who never won. Phase 3, which
-    strikes `fan`, is not confirmed.
+    """Phase 2 has struck `bot-1`, who was told, `bot-2`, who has redeemed, and `bot-3`, who never won, and
+    `bot-4`, whose code was void before anything was sent. Phase 3, which strikes `fan`, is not confirmed.
     """
     create(runtime)
     won(runtime, BERLIN, "bot-1", "AAAA-1111", "ASSIGNED", True)
     won(runtime, MarketPhase("summer", "paris", 1), "bot-2", "BBBB-2222", "REDEEMED", False)
     won(runtime, BERLIN, "fan", "CCCC-3333", "ASSIGNED", True)
-    bots = [[f"bot-{number}", "BOT"] for number in (1, 2, 3)]
+    won(runtime, BERLIN, "bot-4", "DDDD-4444", "VOID", False)
+    bots = [[f"bot-{number}", "BOT"] for number in (1, 2, 3, 4)]
 
     def phase(number: int, strikes: list[list[str]], **fields: Any) -> dict[str, Any]:
         terms = {"markets": [], "winsPerUnit": 1, "waitlistSize": None, "strikes": strikes, "reason": ""}
@@ -87,7 +88,7 @@ def test_blocked_codes_are_marked_and_keep_their_status(struck: Runtime) -> None
     words = ("codes", "void", "summer", "--struck", "--blocked-at-issuer", "--reason", "bots")
     assert regworkers(struck, *words, "--format", "json").document == {"campaignId": "summer", "blocked": 2}
     codes = {each["_id"]: each for each in struck.database["codes"].find()}
-    assert [bool(codes[name].get("blocked")) for name in sorted(codes)] == [True, True, False]
+    assert [bool(codes[name].get("blocked")) for name in sorted(codes)] == [True, True, False, False]
     assert codes["BBBB-2222"]["status"] == "REDEEMED" and codes["BBBB-2222"]["blockedReason"] == "bots"
     assert mark_blocked(struck, "summer", reason="again", run_id="r") == 0
     assert regworkers(struck, "codes", "status", "summer", "--struck").code == 0
@@ -109,7 +110,7 @@ def test_half_a_request_changes_nothing_and_says_what_is_missing(
 ) -> None:
     answer = regworkers(struck, *words)
     assert answer.code == 2 and answer.stderr
-    assert struck.database["codes"].count_documents({"status": "VOID"}) == 0
+    assert struck.database["codes"].count_documents({"status": "VOID"}) == 1, "that of bot-4"
 
 
 def test_a_list_for_the_issuer_that_cannot_be_written_names_the_option_and_the_folder(

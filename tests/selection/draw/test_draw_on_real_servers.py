@@ -17,6 +17,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export
 from regworkers_core.selection.draw.confirming import NotSettled
 from regworkers_core.selection.draw.draw_run import DrawRun
+from regworkers_core.selection.draw.fencing import draw_lease
 from regworkers_core.selection.draw.held import DrawBusy, lease_name
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
@@ -232,6 +233,9 @@ def test_a_top_up_waits_for_the_phase_before(runtime: Runtime) -> None:
     drawn(runtime)
     with pytest.raises(UsageError, match="waits until it is COMPLETED"):
         _top_up(runtime)
+    _complete(runtime)
+    with draw_lease(runtime, CAMPAIGN, "another"), pytest.raises(UsageError, match="another run works on"):
+        _top_up(runtime)
 
 
 def test_a_top_up_keeps_earlier_winners_and_adds_the_next_in_order(runtime: Runtime) -> None:
@@ -255,6 +259,7 @@ def test_a_top_up_keeps_earlier_winners_and_adds_the_next_in_order(runtime: Runt
 
     steps = drawn(runtime, phase=2, on_step=on_step)
     assert steps["allocate"].facts["outcomes"]["WINNER"] == 9
+    assert _top_up(runtime) == 2, "committed, and not complete"
     first, second = (_winners(runtime, phase) for phase in (1, 2))
     # What the promoted were to be told of phase 1 waits for the confirmation, and never goes out after it.
     promoted = second.keys() - first.keys()
