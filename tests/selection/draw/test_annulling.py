@@ -129,6 +129,7 @@ def test_nothing_follows_an_annulled_draw(runtime: Runtime) -> None:
         lambda: publish(runtime),
         lambda: retry_market(runtime, CAMPAIGN, "berlin"),
         lambda: list(draw(runtime).steps()),
+        lambda: draw(runtime).rank(),
         lambda: draw(runtime).publish(),
         lambda: open_phase(runtime, CAMPAIGN, more, run_id="r", lease=lease_name(CAMPAIGN)),
     ):

@@ -10,7 +10,7 @@ import pytest
 
 from regworkers_core.adapters.aws.attribute_values import attributes
 from regworkers_core.adapters.files.judged_entries import Settlement
-from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Notice, NoticeType
 from regworkers_core.engine.leases import LeaseHolder, held_lease
 from regworkers_core.runtime import Runtime
@@ -278,6 +278,17 @@ def test_a_top_up_below_what_is_taken_is_refused(runtime: Runtime) -> None:
     _complete(runtime)
     with pytest.raises(UsageError, match="at least 4"):
         _top_up(runtime, berlin=3)
+
+
+def test_a_top_up_strikes_no_ref_that_is_not_in_the_draw(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    drawn(runtime)
+    _complete(runtime)
+    request = TopUp({"berlin": 6}, {}, (("stranger", "BOT"),), "a second evening")
+    with pytest.raises(RequestError, match="stranger is not in the draw"):
+        open_phase(runtime, CAMPAIGN, request, run_id="top-up", lease=lease_name(CAMPAIGN))
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None and list(record.phases) == [1]
 
 
 def test_an_export_brings_every_phase(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> None:
