@@ -20,14 +20,13 @@ from regworkers_core.adapters.aws.cloudwatch import DrainMetrics, Strain
 from regworkers_core.adapters.aws.demand_table import DemandTable
 from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
+from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.adapters.aws.invites import Invites
-from regworkers_core.adapters.aws.known_stream import known_stream
 from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
-from regworkers_core.adapters.aws.message_moves import MessageMoves
 from regworkers_core.adapters.aws.objects import ObjectStore, classify_objects
 from regworkers_core.adapters.aws.secrets import SecretStore
-from regworkers_core.adapters.aws.sqs import SqsQueue
-from regworkers_core.adapters.aws.streams import DynamoStreams
+from regworkers_core.adapters.aws.sqs import MessageMoves, SqsQueue
+from regworkers_core.adapters.aws.streams import DynamoStreams, known_stream
 from regworkers_core.adapters.dagster_api import DagsterApi, classify_dagster
 from regworkers_core.adapters.drand import DrandHttp, classify_drand
 from regworkers_core.adapters.http.http import classify_service
@@ -48,25 +47,17 @@ from regworkers_core.adapters.local_instance import (
     server_of,
     services_id,
 )
-from regworkers_core.adapters.mongo.alert_looks import AlertLooks
+from regworkers_core.adapters.mongo.activity import DrainLog, QueueMarks, ReconcileResults
 from regworkers_core.adapters.mongo.campaigns import Campaigns
-from regworkers_core.adapters.mongo.chunks import Chunks
 from regworkers_core.adapters.mongo.client import classify_mongo, mongo_client
-from regworkers_core.adapters.mongo.code_claims import CodeClaims
 from regworkers_core.adapters.mongo.codes import Codes
-from regworkers_core.adapters.mongo.dead_letter_history import DeadLetterHistory
-from regworkers_core.adapters.mongo.dead_letter_log import DeadLetterLog
-from regworkers_core.adapters.mongo.drain_log import DrainLog
-from regworkers_core.adapters.mongo.draw_markets import DrawMarkets
-from regworkers_core.adapters.mongo.draws import Draws
-from regworkers_core.adapters.mongo.incidents import Incidents
-from regworkers_core.adapters.mongo.mutes import Mutes
+from regworkers_core.adapters.mongo.dead_letters import DeadLetters
+from regworkers_core.adapters.mongo.draws import DrawMarkets, Draws
+from regworkers_core.adapters.mongo.incidents import EvaluationState, Incidents, Mutes
 from regworkers_core.adapters.mongo.operator_actions import OperatorActions
 from regworkers_core.adapters.mongo.outbox import Outbox
-from regworkers_core.adapters.mongo.queue_marks import QueueMarks
-from regworkers_core.adapters.mongo.reconcile_results import ReconcileResults
 from regworkers_core.adapters.mongo.replica import Replica
-from regworkers_core.adapters.mongo.selections import Selections
+from regworkers_core.adapters.mongo.selections import Chunks, Selections
 from regworkers_core.adapters.mongo.superseded import SupersededEntries
 from regworkers_core.adapters.redis.campaign_cache import CampaignCache
 from regworkers_core.adapters.redis.campaign_sources import CampaignSource, DatabaseSource, ServiceSource
@@ -132,25 +123,18 @@ class Runtime:
     @cached_property
     def demand_table(self) -> DemandTable:
         dependency = self.dependency("dynamodb")
-        return DemandTable(self.dynamodb, dependency, self.names.demand_table, policy=self.policy)
+        return DemandTable(self.dynamodb, dependency, self.names.demand_table)
 
     @cached_property
     def entry_claims(self) -> EntryClaims:
         dependency = self.dependency("dynamodb")
-        return EntryClaims(
-            self.dynamodb, self.dynamodb, dependency, self.names.demand_table, policy=self.policy
-        )
+        return EntryClaims(self.dynamodb, dependency, self.names.demand_table)
 
     @cached_property
     def invites(self) -> Invites:
         dependency = self.dependency("dynamodb")
-        return Invites(
-            self.dynamodb,
-            DirectCalls(self.dynamodb),
-            dependency,
-            self.names.demand_table,
-            policy=self.policy,
-        )
+        direct = DirectCalls(self.dynamodb)
+        return Invites(self.dynamodb, dependency, self.names.demand_table, batches=direct)
 
     @cached_property
     def streams(self) -> DynamoStreams:
@@ -207,10 +191,6 @@ class Runtime:
         )
 
     @cached_property
-    def codes(self) -> Codes:
-        return Codes(self.database["codes"], self.dependency("mongo"))
-
-    @cached_property
     def draws(self) -> Draws:
         return Draws(self.database["draws"], self.dependency("mongo"))
 
@@ -228,8 +208,8 @@ class Runtime:
         return Chunks(self.database["selection_chunks"], self.dependency("mongo"))
 
     @cached_property
-    def code_claims(self) -> CodeClaims:
-        return CodeClaims(self.database["codes"], self.dependency("mongo"))
+    def codes(self) -> Codes:
+        return Codes(self.database["codes"], self.dependency("mongo"))
 
     @cached_property
     def draw_markets(self) -> DrawMarkets:
@@ -245,12 +225,8 @@ class Runtime:
         return Selections(self.database["selections"], self.dependency("mongo"))
 
     @cached_property
-    def dead_letters(self) -> DeadLetterLog:
-        return DeadLetterLog(self.database["dead_letters"], self.dependency("mongo"))
-
-    @cached_property
-    def dead_letter_history(self) -> DeadLetterHistory:
-        return DeadLetterHistory(self.database["dead_letters"], self.dependency("mongo"))
+    def dead_letters(self) -> DeadLetters:
+        return DeadLetters(self.database["dead_letters"], self.dependency("mongo"))
 
     @cached_property
     def message_moves(self) -> MessageMoves:
@@ -265,9 +241,9 @@ class Runtime:
         return Mutes(self.database["alerts"], self.dependency("mongo"))
 
     @cached_property
-    def alert_looks(self) -> AlertLooks:
+    def evaluation_state(self) -> EvaluationState:
         database = self.database
-        return AlertLooks(
+        return EvaluationState(
             database["alert_looks"], self.dependency("mongo"), lambda: database.command("hello")
         )
 
@@ -395,6 +371,10 @@ class Runtime:
             )
         return self._queues[name]
 
+    @cached_property
+    def event_queue(self) -> EventQueue:
+        return EventQueue(self.queue(self.names.analytics_queue))
+
     def dependency(self, name: str) -> Dependency:
         """The one guard of a dependency: its breaker is shared by all who call it."""
         if name not in self._dependencies:
@@ -468,9 +448,9 @@ class Runtime:
             self._unsent_dead_letters,
         )
 
-    def note_unsent_dead_letters(self, letters: int) -> None:
-        """So many more were not confirmed by their queue."""
-        self._unsent_dead_letters += letters
+    def note_unsent_dead_letters(self, number: int) -> None:
+        """This number of dead letters was not confirmed by its queue."""
+        self._unsent_dead_letters += number
 
     @property
     def waited_seconds(self) -> dict[str, float]:

@@ -74,7 +74,7 @@ def _import_codes(runtime: Runtime, console: Console) -> None:
         report = import_codes(
             runtime,
             path,
-            lifecycle.get(runtime, CAMPAIGN.campaign_id),
+            runtime.campaigns.require_id(CAMPAIGN.campaign_id),
             market_id=None,
             rejects=Path(folder) / "rejects.csv",
             run_id="demo",

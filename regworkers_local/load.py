@@ -12,7 +12,7 @@ from typing import Any
 
 from pymongo import UpdateOne
 
-from regworkers_core.adapters.aws.attribute_values import attribute, attributes
+from regworkers_core.adapters.aws.tables import attribute, attributes
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.stacks import stack_of
 from benchmarks.tables import table
-from regworkers_core.adapters.aws.attribute_values import attributes
+from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.invite import Invite, InviteType
 from regworkers_core.eligibility.invites.lines import local_file
 from regworkers_core.eligibility.invites.upload import upload_invites

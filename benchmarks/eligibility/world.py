@@ -14,7 +14,7 @@ from botocore.config import Config
 from pymongo import MongoClient
 
 from benchmarks.replication.data import settings
-from regworkers_core.adapters.aws.attribute_values import attributes
+from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.adapters.mongo.entrants import EACH
 from regworkers_core.adapters.mongo.entry_documents import IDENTITY_EMAIL
 from regworkers_core.domain.campaign import Campaign

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from benchmarks.replication.counting import CallCounter, counted
-from regworkers_core.adapters.aws.attribute_values import attributes
+from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings

@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.adapters.aws.attribute_values import attributes
 from regworkers_core.adapters.aws.streams import ListingPage, Shard, StreamPage, StreamRecord
+from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, encode
 from regworkers_core.domain.order import Order

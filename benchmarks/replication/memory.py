@@ -17,7 +17,7 @@ from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.demand_table import DemandTable
 from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.adapters.mongo.campaigns import Campaigns
-from regworkers_core.adapters.mongo.dead_letter_log import DeadLetterLog
+from regworkers_core.adapters.mongo.dead_letters import DeadLetters
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.drains.runner import DrainSpec, drain_limits, relaxed_gc
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
@@ -90,14 +90,14 @@ def _save(settings: Settings, entries: int) -> DrainReport:
     mongo = _dependency("mongo")
     collection: Any = FakeCollection()
     saver = Saver(
-        DemandTable(FakeDynamo(), _dependency("dynamodb"), "fake", policy=RetryPolicy()),
+        DemandTable(FakeDynamo(), _dependency("dynamodb"), "fake"),
         Replica(collection, mongo),
         Campaigns(collection, mongo),
         queue,
         other,
         run_id="bench",
     )
-    publisher = DeadLetterPublisher(queue, other, DeadLetterLog(collection, mongo), run_id="bench")
+    publisher = DeadLetterPublisher(queue, other, DeadLetters(collection, mongo), run_id="bench")
     source = QueueSource(
         queue, batch_messages=settings.save.batch_messages, wait_seconds=0, visibility_seconds=30
     )

@@ -21,7 +21,7 @@ from regworkers_core.engine.dependency import Dependency
 DEPENDENCY = "drand"
 # The API's own relays, of two operators.
 BASES = ("https://api.drand.sh", "https://drand.cloudflare.com")
-# A round is about 300 bytes; whoever sends more is not the API.
+# A round is about 300 bytes; a larger answer is not from the API.
 MAX_BYTES = 16 * 1024
 _SIGNATURE = re.compile(r"[0-9a-f]{96}")
 _NOT_YET = frozenset({404, 425})
@@ -155,5 +155,5 @@ def _signed(body: bytes, round_number: int | None) -> _Signed:
 
 
 def classify_drand(error: Exception) -> Exception:
-    """`_first` has already told what is transient; anything else is a defect."""
+    """`_first` raises TransientFailure itself; anything else is a defect."""
     return error

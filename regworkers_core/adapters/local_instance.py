@@ -63,7 +63,7 @@ class InstanceCheck:
             if began < self._trusted_until:
                 return
             if self._refused is not None and self._refused[1] > asked:
-                # Found out while this thread waited: a server that is away is not waited for by one after the other.
+                # Another thread found it unavailable meanwhile, so this one does not wait for it again.
                 raise self._refused[0]
             try:
                 state = self._read_state()

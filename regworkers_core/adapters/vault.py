@@ -51,7 +51,7 @@ class Vault:
         self._settings, self._dependency = settings, dependency
         self._client = hvac.Client(
             url=settings.address,
-            # Nobody's token from the environment or from a home directory.
+            # No token from the environment or a home directory.
             token="",
             namespace=settings.namespace,
             verify=settings.ca_file,
@@ -76,7 +76,7 @@ class Vault:
         )
 
     def issue(self, common_name: str) -> Issued:
-        """One call, one certificate. A repeat after a lost answer issues another one, which nobody uses."""
+        """One call, one certificate. A repeat after a lost answer issues another one, which stays unused."""
         from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest
 
         settings = self._settings
@@ -139,11 +139,11 @@ class Vault:
             except VaultDown as error:
                 if any("sealed" in said for said in _said(error)):
                     raise UsageError(
-                        f"Vault at {address} is sealed: whoever operates it has to unseal it (`vault operator unseal`)"
+                        f"Vault at {address} is sealed: its operator has to unseal it (`vault operator unseal`)"
                     ) from None
                 raise
             except (KeyError, TypeError):
-                # A page of somebody else's: the client looks for fields in it.
+                # A page of another server, in which the client looks for fields.
                 raise UsageError(
                     f"{address} does not answer as Vault does: is vault.address right?"
                 ) from None

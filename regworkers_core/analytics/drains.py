@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from regworkers_core.adapters.mongo.queue_marks import QueueMarks
+from regworkers_core.adapters.mongo.activity import QueueMarks
 from regworkers_core.analytics.candidates import Candidate
 from regworkers_core.analytics.event_publisher import PublishHandler
 from regworkers_core.analytics.topics import topics_by_type

@@ -12,8 +12,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.adapters.mongo.mutes import Mute
+from regworkers_core.adapters.mongo.incidents import Incident, Mute
 from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
@@ -91,7 +90,7 @@ def show(key: Key, form: FormatOption = Format.TEXT) -> None:
     incident = runtime.incidents.find(key)
     if incident is None:
         raise UsageError(f"no incident {key}: `regworkers alerts` lists what is open")
-    answer(_document(incident, runtime.mutes.holding(runtime.clock())), form)
+    answer(_document(incident, runtime.mutes.in_force(runtime.clock())), form)
     if incident.open:
         raise typer.Exit(FINDING)
 
@@ -110,7 +109,7 @@ def ack(key: Key, by: By, reason: Reason = "", form: FormatOption = Format.TEXT)
         result["serial"] = incident.serial
         alerting(runtime).tell(_as_they_are(runtime, key))
     (now,) = _as_they_are(runtime, key)
-    answer(_document(now, runtime.mutes.holding(runtime.clock())), form)
+    answer(_document(now, runtime.mutes.in_force(runtime.clock())), form)
 
 
 @_kept()
@@ -177,7 +176,7 @@ def _as_they_are(runtime: Runtime, key: str) -> list[Incident]:
 def _answer(
     runtime: Runtime, incidents: list[Incident], form: Format, unknown: dict[str, str] | None = None
 ) -> None:
-    mutes = runtime.mutes.holding(runtime.clock())
+    mutes = runtime.mutes.in_force(runtime.clock())
     document: dict[str, Any] = {
         "open": [_document(each, mutes) for each in incidents],
         "mutes": [_mute(each) for each in mutes],
@@ -235,7 +234,7 @@ def _document(incident: Incident, mutes: list[Mute]) -> dict[str, Any]:
         "times": incident.serial,
         "acknowledged": {"by": taken.by, "at": taken.at, "why": taken.why} if taken else None,
         "muted": next((_mute(each) for each in mutes if each.covers(alert.key)), None),
-        "told": {channel: change.value for channel, change in incident.told.items()},
+        "told": {channel: change.value for channel, change in incident.notified.items()},
         "details": alert.details,
     }
 

@@ -127,7 +127,7 @@ def _eligibility(types: Sequence[InviteType]) -> dict[str, Any]:
 
 def show_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -> None:
     """What a campaign is: times, markets, reserves, rules, and every change of its status."""
-    found = registry.find(Runtime.load(), campaign)
+    found = Runtime.load().campaigns.require(campaign)
     answer(_document(found), form, _described(found))
 
 
@@ -199,7 +199,7 @@ def close_command(
 
 def _advance(what: str, campaign: str, to: CampaignStatus, reason: str, form: Format) -> None:
     runtime = Runtime.load()
-    found = registry.find(runtime, campaign)
+    found = runtime.campaigns.require(campaign)
     run_id = f"cli-{uuid.uuid4().hex[:12]}"
     with by_hand(runtime, what, found.campaign_id, {"reason": reason, "runId": run_id}) as result:
         done = advance(runtime, found.campaign_id, to, reason=reason, run_id=run_id)
@@ -210,7 +210,7 @@ def _advance(what: str, campaign: str, to: CampaignStatus, reason: str, form: Fo
 def status_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -> None:
     """How a campaign stands: entries, codes, draw, messages. Exit code 1 when something needs a hand."""
     runtime = Runtime.load()
-    report = read_campaign_status(runtime, registry.find(runtime, campaign))
+    report = read_campaign_status(runtime, runtime.campaigns.require(campaign))
     answer(report.as_dict(), form, _standing(report))
     if not report.fine:
         raise typer.Exit(FINDING)

@@ -18,7 +18,6 @@ from regworkers_core.cli.pages import require_writable
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.codes.importing import ImportReport, import_codes
 from regworkers_core.selection.codes.lines import named_campaign
 from regworkers_core.selection.codes.stock import read_stock, void_codes
@@ -54,7 +53,7 @@ def import_command(
     when there are none.
     """
     runtime = Runtime.load()
-    found = find(runtime, campaign or named_campaign(csv))
+    found = runtime.campaigns.require(campaign or named_campaign(csv))
     run_id = _run_id()
     arguments = {"file": csv.name, "marketId": market, "runId": run_id}
     with (
@@ -107,9 +106,9 @@ def status_command(
     if struck:
         if campaign is None:
             raise UsageError("name the campaign whose struck fans are meant")
-        _struck(runtime, find(runtime, campaign).campaign_id, csv, form)
+        _struck(runtime, runtime.campaigns.require(campaign).campaign_id, csv, form)
         return
-    chosen = runtime.campaigns.list() if campaign is None else [find(runtime, campaign)]
+    chosen = runtime.campaigns.list() if campaign is None else [runtime.campaigns.require(campaign)]
     document: list[dict[str, Any]] = [
         {
             "campaignId": each.campaign_id,
@@ -143,7 +142,7 @@ def void_command(
     With --struck --blocked-at-issuer, note of the codes that struck fans hold that their issuer refuses them.
     """
     runtime = Runtime.load()
-    found = find(runtime, campaign)
+    found = runtime.campaigns.require(campaign)
     if struck or blocked:
         if not (struck and blocked) or codes:
             raise UsageError(

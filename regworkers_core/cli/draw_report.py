@@ -18,7 +18,6 @@ from regworkers_core.cli.output import Format, FormatOption, answer, rows
 from regworkers_core.cli.pages import require_writable
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.codes.stock import MarketStock, read_stock
 from regworkers_core.selection.draw.artefacts import report_key
 from regworkers_core.selection.draw.reporting import NUMBERS, PAGE
@@ -60,7 +59,7 @@ def read_outline(runtime: Runtime, campaign_id: str, phase: int) -> RenderableTy
 
 def _stocks(runtime: Runtime, campaign_id: str) -> Mapping[str, MarketStock]:
     """The codes of every market, as `codes status` counts them."""
-    stocks = read_stock(runtime, find(runtime, campaign_id), runtime.draws.get(campaign_id))
+    stocks = read_stock(runtime, runtime.campaigns.require(campaign_id), runtime.draws.get(campaign_id))
     return {stock.market_id: stock for stock in stocks}
 
 

@@ -13,7 +13,6 @@ from rich.console import Group
 
 from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
 from regworkers_core.cli.pages import require_writable
-from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 
@@ -42,9 +41,7 @@ def report_command(
     from regworkers_core.eligibility.campaign.judging import judge_entries
 
     runtime = Runtime.load()
-    found = runtime.campaigns.find(campaign)
-    if found is None:
-        raise UsageError(f"no campaign {campaign}: `regworkers campaign list` names them")
+    found = runtime.campaigns.require(campaign)
     with tempfile.TemporaryDirectory(prefix="regworkers-eligibility-") as name, progress("") as bar:
         task = bar.add_task("entries", total=None)
         tally = judge_entries(

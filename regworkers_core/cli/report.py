@@ -12,7 +12,6 @@ from rich.text import Text
 from regworkers_core.adapters.files.private_files import write_private
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.cli.pages import require_writable
-from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -43,9 +42,7 @@ def funnel_command(
     from regworkers_core.analytics.funnel.funnel_report import make_funnel
 
     runtime = Runtime.load()
-    found = runtime.campaigns.find(campaign)
-    if found is None:
-        raise UsageError(f"no campaign {campaign}: `regworkers campaign list` names them")
+    found = runtime.campaigns.require(campaign)
     with progress("") as bar:
         task = bar.add_task("funnel", total=None)
         funnel = make_funnel(runtime, found, tell=lambda text: bar.update(task, description=text))

@@ -15,7 +15,6 @@ from rich.console import Group
 from regworkers_core.adapters.files.judged_entries import read_judged
 from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
 from regworkers_core.cli.pairs import numbers, seats_of_segments
-from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.campaign.judging import judge_entries
 from regworkers_core.replication.settled import lag_warnings
@@ -64,12 +63,9 @@ def simulate_command(
     runtime = campaign = None
     if entries is None:
         runtime = Runtime.load()
-        campaign = runtime.campaigns.find(campaign_id)
-        if campaign is None:
-            raise UsageError(
-                f"campaign {campaign_id} is not known: `regworkers campaign list` shows all; --entries N with"
-                " --capacity MARKET=N invents one"
-            )
+        campaign = runtime.campaigns.require(
+            campaign_id, "; to invent one, give --entries N with --capacity MARKET=N"
+        )
     scenario = (Scenario.of(campaign) if campaign else Scenario.of_capacities(capacities)).changed(
         capacities=capacities,
         reserves=seats,

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Severity(StrEnum):
-    """CRITICAL wakes somebody up; WARNING is read in the morning."""
+    """CRITICAL pages the engineer on call; WARNING is read in the morning."""
 
     CRITICAL = "critical"
     WARNING = "warning"
@@ -41,9 +41,9 @@ class Alert:
 
 
 class Change(StrEnum):
-    """What a channel is told about an incident."""
+    """A change of an incident that channels are notified of."""
 
     OPENED = "opened"
-    # Somebody has taken it on; it is still open.
+    # An operator has taken it on; it is still open.
     ACKNOWLEDGED = "acknowledged"
     RESOLVED = "resolved"

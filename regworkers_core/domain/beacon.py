@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
 
-# What stands between the commit and the round: nobody can have known the round when the manifest was fixed.
+# Least time between the commit and the round, so that no one can know the round when the manifest is fixed.
 LEAD_SECONDS = 600
 
 

@@ -73,7 +73,7 @@ class Market:
 @dataclass(frozen=True, slots=True)
 class DrawRules:
     """`waitlist_size` None keeps every non-winner waiting. `commitment` is the SHA-256 (hex) of the 32 secret
-    bytes of a commit-reveal seed, published at `committed_at` (None where somebody else published it).
+    bytes of a commit-reveal seed, published at `committed_at` (None where it was published elsewhere).
     """
 
     wins_per_unit: int = 1
@@ -144,7 +144,7 @@ class Campaign:
 
     @property
     def takes_entries_until(self) -> str:
-        """`closes_at`, or when somebody closed it before that."""
+        """`closes_at`, or when an operator closed it before that."""
         closed = [each.at for each in self.transitions if each.to is CampaignStatus.CLOSED]
         return min([self.closes_at, *closed])
 

@@ -14,8 +14,8 @@ CLAIM_LEASE_SECONDS = 60.0
 # How long after its `createdAt` an entry may still land in the demand table. A writer takes `createdAt` right before
 # it judges; then come its claims and the put with its retries. It begins no attempt of the put later than
 # `CLOCKS_SECONDS` and the longest attempt (`aws.connectTimeoutSeconds` + `eligibility.readSeconds`, 5 s unless set
-# otherwise) before the end of this time, and never puts an older entry: a repeat is judged anew at its own moment.
-# Whoever wants to see every entry that was let in before a moment waits so long after it.
+# otherwise) before the end of this time, and never puts an older entry: a repeat is judged again at its own moment.
+# To see every entry that was admitted before a moment, wait this long after it.
 WRITE_GRACE_SECONDS = 30.0
 # What the clocks of two machines may differ by, and a request may linger on the wire when its sender has given up.
 CLOCKS_SECONDS = 3.0
@@ -23,7 +23,7 @@ TableKey = tuple[str, str]
 
 
 def claim_key(campaign_id: str, kind: str, digest: str) -> TableKey:
-    """PK and SK of the claim on an identity; `digest` is a keyed hash of its value, so the key tells nobody who."""
+    """PK and SK of the claim on an identity; `digest` is a keyed hash of its value, so the key does not reveal it."""
     return CAMPAIGN_PREFIX + campaign_id, f"{IDENTITY_PREFIX}{kind}#{digest}"
 
 
@@ -40,7 +40,7 @@ class Claim:
 
     @classmethod
     def of(cls, item: Mapping[str, Any]) -> Claim:
-        """An item of the table. One that is damaged counts as held by nobody since ever."""
+        """An item of the table. A damaged one counts as free."""
         entry_id, claimed_at, token = (item.get(name) for name in ("entryId", "claimedAt", "token"))
         return cls(
             (item["PK"], item["SK"]),

@@ -21,7 +21,7 @@ def fingerprint(reason: str, error: str) -> str:
 def attempt_of(attributes: Mapping[str, str]) -> int:
     """The attribute `attempt`, counted from 1: a small number; whatever else it says counts as the first."""
     text = attributes.get("attempt", "")
-    # Anybody who may send can put a number of any length there.
+    # Any sender can put a number of any length there.
     return max(1, int(text)) if len(text) <= _ATTEMPT_DIGITS and text.isascii() and text.isdigit() else 1
 
 

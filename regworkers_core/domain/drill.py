@@ -18,7 +18,7 @@ class DrillResult:
     (`campaignId:entryId`).
 
     `seconds` are of the rebuild alone. `total` entries would be to rebuild (None: not known); `limit_per_second` is
-    the rate above which no backfill sends. `away` names a dependency that ended the drill.
+    the rate above which no backfill sends. `unavailable` names a dependency that ended the drill.
     """
 
     ended: Ended
@@ -35,7 +35,7 @@ class DrillResult:
     objective_seconds: float
     scratch: str
     dropped: bool
-    away: str = ""
+    unavailable: str = ""
     refused_example: str = ""
 
     @property
@@ -62,7 +62,7 @@ class DrillResult:
         if self.ended == "stopped":
             found.append("the drill was stopped before its end: it proves nothing")
         if self.ended == "dependency_down":
-            found.append(f"{self.away} did not answer: the drill did not come to its end")
+            found.append(f"{self.unavailable} did not answer: the drill did not come to its end")
         differing = sum(self.differences.values())
         if differing:
             kinds = ", ".join(f"{number:,} {kind}" for kind, number in self.differences.items() if number)

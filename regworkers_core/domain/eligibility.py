@@ -30,7 +30,7 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Known(Generic[T]):
-    """A fact. Not `fresh`: read earlier than it should be, because whoever knows better did not answer."""
+    """A fact. Not `fresh`: an older value, because its source did not answer."""
 
     value: T
     source: Source
@@ -46,5 +46,5 @@ class Missing:
 
 
 Fact = Known[T] | Missing
-# Nobody looked, because no rule of this campaign wants to know. A rule that does says UNKNOWN, never a guess.
+# Not read, because no rule of this campaign needs it. A rule that does says UNKNOWN, never a guess.
 NOT_ASKED = Missing("none", "not asked")

@@ -46,7 +46,7 @@ FIELDS: Mapping[str, tuple[Check, str]] = {
     "correlationId": (_text, "a string"),
 }
 ORDER_FIELDS = ("createdAt", "version", "updatedAt")
-# Every top-level field that an upsert may set and a tombstone therefore has to take away.
+# Every top-level field that an upsert may set and a tombstone must therefore remove.
 REPLICA_FIELDS = ("campaignId", "entryId", *FIELDS, *ORDER_FIELDS)
 
 

@@ -110,7 +110,7 @@ def _selection_event(
     correlation_id: str,
     data: dict[str, Any],
 ) -> dict[str, Any]:
-    """Its id is SHA-256 over (market, phase and ref; result; type): one event a winner or message, whoever repeats."""
+    """Its id is SHA-256 over (market, phase and ref; result; type), so that a repeat is the same event."""
     return _envelope(
         _digest(market.key(ref), result_hash, kind.value),
         SELECTION_SOURCE,

@@ -27,7 +27,7 @@ _INT64 = 2**63
 # Unicode's category Cc.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 # What json reads and no encoding writes: halves of a character. Each is shown as the control character SUBSTITUTE,
-# which no id may hold, so that what it stands in is never taken for another id.
+# which no id may hold, so that a text with it is never taken for another id.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SUBSTITUTE = "\x1a"
 # The ids that are usual need one look.
@@ -94,7 +94,7 @@ def is_too_deep(value: Any, levels: int = MAX_DEPTH) -> bool:
 
 
 def unstorable(value: Any, levels: int = MAX_DEPTH) -> str | None:
-    """Why MongoDB cannot hold a plain value (as `adapters.aws.attribute_values` makes them); None: it can."""
+    """Why MongoDB cannot hold a plain value (as `adapters.aws.tables` makes them); None: it can."""
     kind = value.__class__
     if kind is str:
         return None if is_encodable(value) else "holds text that cannot be encoded as UTF-8"

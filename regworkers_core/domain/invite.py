@@ -13,7 +13,7 @@ INVITE_PREFIX = "INVITE#"
 
 
 class InviteType(StrEnum):
-    """By what somebody is invited. Listed in the order in which an entry's invites are looked for."""
+    """The identity that an invite names, in the order in which an entry's invites are looked up."""
 
     EMAIL = "email"
     GLOBAL_USER_ID = "globalUserId"
@@ -38,7 +38,7 @@ class Invite:
         return CAMPAIGN_PREFIX + self.campaign_id, f"{INVITE_PREFIX}{self.type.value}#{self.value}"
 
     def is_valid(self, now: float) -> bool:
-        """Expired invites linger in the table for days before DynamoDB takes them away."""
+        """Expired invites linger in the table for days before DynamoDB deletes them."""
         return self.ttl > now
 
     def as_item(self) -> dict[str, Any]:
@@ -54,5 +54,5 @@ class Invite:
 
 
 def invite_key(campaign_id: str, type_: InviteType, value: str) -> tuple[str, str]:
-    """PK and SK of the invite for a value as somebody gave it."""
+    """PK and SK of the invite for a value as it was typed."""
     return Invite(campaign_id, type_, type_.comparable(value), 0).table_key

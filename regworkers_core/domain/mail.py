@@ -15,7 +15,7 @@ from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, valida
 # RFC 5321 4.5.3.1.3 as corrected by its erratum 1690. Also what keeps a hostile text from costing time.
 MAX_LENGTH = 254
 # What nearly every address looks like, and what the library, a hundred times as slow, never refuses: atoms and plain
-# labels without repeated hyphens, a top-level domain of letters. Others are left to the library.
+# labels without repeated hyphens, an alphabetic top-level domain. Others are left to the library.
 _PLAIN = re.compile(
     r"[a-z0-9_+-]+(?:\.[a-z0-9_+-]+){0,9}@(?:[a-z0-9](?:-?[a-z0-9]){0,31}\.){1,9}(?P<top>[a-z]{2,24})",
     re.IGNORECASE,
@@ -24,7 +24,7 @@ _SPECIAL_TOPS = frozenset(name.rpartition(".")[2] for name in SPECIAL_USE_DOMAIN
 
 
 def is_mail(text: str) -> bool:
-    """Whether `text`, trimmed, is an address that mail can be sent to (syntax only; nobody is asked)."""
+    """Whether `text`, trimmed, is an address that mail can be sent to (syntax only, without DNS)."""
     trimmed = text.strip()
     if len(trimmed) > MAX_LENGTH:
         return False

@@ -86,7 +86,7 @@ def removal_order(fields: Mapping[str, Any]) -> Order | None:
     which life of the entry ended.
 
     A state whose version or `updatedAt` is malformed was never saved, but an earlier one of the same life may have
-    been: its tombstone stands above every version of that life.
+    been: its tombstone is above every version of that life.
     """
     created, version, updated = fields.get("createdAt"), fields.get("version"), fields.get("updatedAt")
     if created is not None and not is_time(created):

@@ -2,7 +2,7 @@
 
 A *transient* failure belongs to a dependency: the work is kept and tried again later.
 A *permanent* failure belongs to the item: trying again cannot help, so it becomes a dead letter at once.
-An *item* failure belongs to the item too, but nobody can prove that a repeat is hopeless: it is tried
+An *item* failure belongs to the item too, but it is not certain that a repeat cannot help: it is tried
 again alone, a capped number of times.
 """
 

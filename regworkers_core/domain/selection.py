@@ -55,7 +55,7 @@ class NoticeType(StrEnum):
     UNSELECTED = "unselected"
 
 
-# A struck entry is told nothing by a draw; who is kept out by the household's limit is told like the unselected.
+# A struck entry gets no message; one that the household's limit kept out gets that of the unselected.
 NOTICES: Mapping[Outcome, NoticeType] = {
     Outcome.WINNER: NoticeType.WINNER,
     Outcome.WAITLIST: NoticeType.WAITLISTED,

@@ -67,7 +67,7 @@ class StreamState:
 
 @dataclass(frozen=True, slots=True)
 class LeaseState:
-    """A lease of `worker-leases`: `owner` is empty when nobody holds it."""
+    """A lease of `worker-leases`: `owner` is empty while it is free."""
 
     scope: str
     name: str
@@ -128,7 +128,7 @@ class BlownFuse:
 
 @dataclass(frozen=True, slots=True)
 class CampaignState:
-    """`since` is when it came into its status, `lease_owner` who works on its draw, empty: nobody. `lease_beat` is
+    """`since` is when it came into its status, `lease_owner` who works on its draw (empty: free). `lease_beat` is
     another one at every look while that one lives. `round_due_at` is when the beacon signs the round that its draw
     waits for, None: it waits for none. Messages are `held_since` a further phase that is not confirmed was drawn, None:
     none is held; `failed_messages` raised an exception by themselves. `stopped` says which file of its draw is not the
@@ -183,7 +183,7 @@ class TickState:
     due_at: str | None = None
 
 
-# Jobs of the flow from the closing of a campaign to the messages to its fans: a run of theirs that failed is told.
+# Jobs of the flow from the closing of a campaign to the messages to its fans: a failed run of one opens an incident.
 DRAW = "draw"
 SELECTION_JOBS = (DRAW, "top_up", "process_selections", "retry_market_selection", "send_notifications")
 

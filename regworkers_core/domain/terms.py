@@ -8,7 +8,7 @@ from typing import Any
 
 from regworkers_core.domain.invite import InviteType
 
-# Nobody is older, and a typing error is more likely than a campaign for centenarians.
+# An upper bound of human age, to catch typing errors.
 MAX_AGE = 150
 
 

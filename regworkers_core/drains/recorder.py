@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from regworkers_core.adapters.mongo.drain_log import DrainMinute, minute_of
+from regworkers_core.adapters.mongo.activity import DrainMinute, minute_of
 from regworkers_core.drains.heartbeat import LAST_WRITE_SECONDS, PeriodicWriter
 from regworkers_core.engine.drain import DrainReport
 from regworkers_core.engine.percentiles import Percentiles

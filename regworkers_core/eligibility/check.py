@@ -13,18 +13,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
+from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.adapters.mongo.entrants import Entrants
 from regworkers_core.domain.claim import CLOCKS_SECONDS, WRITE_GRACE_SECONDS
 from regworkers_core.domain.eligibility import Known, Missing, Source, Status
 from regworkers_core.domain.events import eligibility_judged
-from regworkers_core.domain.messages import MessageType, chunks, encode
 from regworkers_core.domain.reasons import Failure, RequestError, TransientFailure, UsageError
 from regworkers_core.eligibility.caller import TRUSTED, Caller
 from regworkers_core.eligibility.case import AsOf
@@ -35,10 +35,9 @@ from regworkers_core.eligibility.request import read_check
 from regworkers_core.eligibility.rule import rule_set
 from regworkers_core.eligibility.subject import Problem
 from regworkers_core.eligibility.transfer import REFUSED, IdTaken, TakenBy, TooOld, Transfer, Transferred
-from regworkers_core.engine.queue import Outgoing, SendFailure
+from regworkers_core.engine.queue import Queue
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, describe, entries_passed
-from regworkers_core.observability.tracing import inject
 from regworkers_core.runtime import Runtime
 
 log = structlog.get_logger(__name__)
@@ -76,14 +75,6 @@ def check_eligibility(
     return answers
 
 
-class Events(Protocol):
-    """The analytics queue."""
-
-    def send(
-        self, messages: Sequence[Outgoing], *, within_seconds: float | None = None
-    ) -> list[SendFailure]: ...
-
-
 class Checker:
     """Everything that a check needs, wired once. Safe to share between threads. `attempt_seconds` is what one attempt
     at the table or the queue can take.
@@ -93,13 +84,13 @@ class Checker:
         self,
         gatherer: Gatherer,
         transfer: Transfer,
-        analytics: Events,
+        analytics: Queue,
         *,
         clock: Callable[[], float],
         attempt_seconds: float = 0.0,
     ) -> None:
         self._gatherer, self._transfer = gatherer, transfer
-        self._analytics, self._clock = analytics, clock
+        self._events, self._clock = EventQueue(analytics), clock
         self._attempt_seconds = attempt_seconds
 
     @classmethod
@@ -113,10 +104,9 @@ class Checker:
         dynamodb = runtime.aws.client("dynamodb", read_timeout_seconds=patience)
         table = EntryClaims(
             dynamodb,
-            DirectCalls(dynamodb),
             runtime.dependency("dynamodb"),
             runtime.names.demand_table,
-            policy=runtime.policy,
+            batches=DirectCalls(dynamodb),
         )
         gatherer = Gatherer(
             runtime.campaign_cache,
@@ -238,22 +228,15 @@ class Checker:
         """
         if not events:
             return
-        attributes = {"attempt": "1", **inject()}
-        messages = [
-            Outgoing(
-                encode(MessageType.PUBLISH, run[0]["correlationid"], run),
-                {"correlationId": run[0]["correlationid"], **attributes},
-            )
-            for run in chunks(events)
-        ]
         try:
             left = max(0.0, min(_QUEUE_AGAIN_SECONDS, end - time.monotonic()))
-            failed = self._analytics.send(messages, within_seconds=left)
+            unconfirmed = self._events.send(events, within_seconds=left)
         except Exception as error:
             log.warning("events not queued", events=len(events), error=describe(error))
             return
-        if failed:
-            log.warning("events not queued", messages=len(failed), error=failed[0].error)
+        if unconfirmed:
+            first = next(iter(unconfirmed.values()))
+            log.warning("events not queued", events=len(unconfirmed), error=first.error)
 
 
 def _require_time(call_seconds: float, attempt_seconds: float) -> None:

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from regworkers_core.adapters.aws.demand_table import MAX_GET
+from regworkers_core.adapters.aws.tables import MAX_GET
 from regworkers_core.adapters.mongo.entrants import EACH, Found, Trace
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import TableKey

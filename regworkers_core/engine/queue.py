@@ -99,7 +99,7 @@ class Queue(Protocol):
     @property
     def name(self) -> str: ...
 
-    def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]:
+    def send(self, messages: Sequence[Outgoing], *, within_seconds: float | None = None) -> list[SendFailure]:
         """Send in as few calls as possible. Returns what was **not** confirmed: empty means all are durable."""
         ...
 

@@ -14,11 +14,10 @@ from botocore.exceptions import ClientError
 from pymongo import ASCENDING
 
 from regworkers_core.adapters.aws.clients import error_code
-from regworkers_core.adapters.mongo.drain_log import KEEP_DAYS as DRAIN_LOG_DAYS
+from regworkers_core.adapters.mongo.activity import DRAIN_LOG_DAYS, RECONCILE_RESULTS_DAYS
 from regworkers_core.adapters.mongo.entrants import FIELDS as ENTRANT_FIELDS
 from regworkers_core.adapters.mongo.entry_documents import ERASED_AT
-from regworkers_core.adapters.mongo.expiring import EXPIRES_AT
-from regworkers_core.adapters.mongo.reconcile_results import KEEP_DAYS as RECONCILE_DAYS
+from regworkers_core.adapters.mongo.pages import EXPIRES_AT
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.infrastructure.desired import LogGroup, Queue, Table, desired
 from regworkers_core.infrastructure.provision_bucket import provision_bucket
@@ -101,7 +100,7 @@ EXPIRING: Mapping[str, tuple[str, int]] = {
         (EXPIRES_AT, 0),
     ),
     "drain_log": ("at", DRAIN_LOG_DAYS),
-    "reconcile_results": ("keptFrom", RECONCILE_DAYS),
+    "reconcile_results": ("keptFrom", RECONCILE_RESULTS_DAYS),
 }
 
 

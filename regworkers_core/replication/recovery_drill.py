@@ -163,7 +163,7 @@ class _Nowhere:
 
     name = "nowhere"
 
-    def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]:
+    def send(self, messages: Sequence[Outgoing], *, within_seconds: float | None = None) -> list[SendFailure]:
         return []
 
     def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:

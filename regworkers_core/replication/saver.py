@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from regworkers_core.adapters.aws.demand_table import Cleared
+from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.adapters.mongo.entry_documents import Effect, Write
 from regworkers_core.domain.dead_letter import Subject
 from regworkers_core.domain.entry import Entry
@@ -21,8 +22,6 @@ from regworkers_core.domain.messages import (
     MessageType,
     Op,
     ReplicationItem,
-    chunks,
-    encode,
     fit_correlation_id,
 )
 from regworkers_core.domain.order import Order, lenient_order
@@ -35,10 +34,9 @@ from regworkers_core.domain.reasons import (
 )
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.handling import Handled, Requested, answer_event
-from regworkers_core.engine.queue import Outgoing, Queue, SendFailure
+from regworkers_core.engine.queue import Queue, SendFailure
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, entries_passed, wants_entries
-from regworkers_core.observability.tracing import inject
 from regworkers_core.replication.open_dead_letters import OpenDeadLetters
 from regworkers_core.replication.queue_keys import send_keys
 
@@ -122,7 +120,7 @@ class Saver:
         self._replica = replica
         self._campaigns = campaigns
         self._replication = replication
-        self._analytics = analytics
+        self._events = EventQueue(analytics)
         self._dead_letters = dead_letters
         self._run_id = run_id
         self._clock = clock
@@ -271,22 +269,8 @@ class Saver:
             )
         if not events:
             return
-        runs = list(chunks(events))
-        attributes = {"attempt": "1", **inject()}
-        messages = [
-            Outgoing(
-                encode(MessageType.PUBLISH, run[0]["correlationid"], run),
-                {"correlationId": run[0]["correlationid"], **attributes},
-            )
-            for run in runs
-        ]
-        unconfirmed = {failure.index: failure for failure in self._analytics.send(messages)}
-        position = 0
-        for index, run in enumerate(runs):
-            for key in due[position : position + len(run)]:
-                if index in unconfirmed:
-                    saved.outcomes[key] = _not_confirmed(unconfirmed[index])
-            position += len(run)
+        for index, failure in self._events.send(events).items():
+            saved.outcomes[due[index]] = _not_confirmed(failure)
         saved.counts["events"] += len(events)
 
     def _clear(

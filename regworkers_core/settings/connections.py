@@ -1,4 +1,4 @@
-"""How to get at what the workers talk to, and how patient they are."""
+"""Connection and time-out settings."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ class CacheSettings(Section):
 
     enabled: bool = True
     campaign_source: Literal["database", "service"] = "database"
-    # Fresh for so long, ten per cent more or less.
+    # Time that a campaign is fresh, with 10 % jitter.
     ttl_seconds: float = Field(60.0, gt=0)
-    # So much longer it answers as stale while it is read anew, or while its source is away.
+    # For this much longer it answers as stale while it is refreshed, or while its source is unavailable.
     stale_seconds: float = Field(600.0, ge=0)
     # How long it is believed that there is no such campaign.
     negative_seconds: float = Field(5.0, gt=0)
@@ -152,7 +152,7 @@ class VaultSettings(Section):
     namespace: str | None = None
     mount: str = "pki"
     role: str = "regworkers"
-    # `{environment}` stands for qa, preprod or prod.
+    # `{environment}` is qa, preprod or prod.
     common_name: str = Field("regworkers-{environment}", pattern=r"^([^{}]|\{environment\})+$")
     # As Vault writes it; the role may allow less.
     ttl: str = Field("2160h", pattern=r"^\d+[smhd]?$")

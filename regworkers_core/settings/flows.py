@@ -1,4 +1,4 @@
-"""How each flow works, in the order of the data."""
+"""Settings of the flows, in the order of the data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DrainSettings(Section):
     resident_max_seconds: float = Field(300.0, gt=0)
     max_save_drains: int = Field(4, ge=1)
     max_enqueue_drains: int = Field(1, ge=1)
-    # One more save drain for every so many waiting messages.
+    # One more save drain for each of this number of waiting messages.
     messages_per_drain: int = Field(2000, ge=1)
 
 
@@ -49,7 +49,7 @@ class SaveSettings(Section):
     # A batch waits for one service after the other: others use those meanwhile.
     concurrency: int = Field(8, ge=1)
     prefetch: int = Field(1, ge=0)
-    # One batch is at most so many messages of up to 100 items each; readers of the replica wait behind
+    # A batch is at most this number of messages, of up to 100 items each; readers of the replica wait behind
     # large writes.
     batch_messages: int = Field(5, ge=1, le=100)
     receive_wait_seconds: float = Field(1.0, ge=0, le=20)
@@ -106,9 +106,9 @@ class EligibilitySettings(Section):
 class InvitesSettings(Section):
     """Uploads of invites."""
 
-    # Without a time of their own, invites hold for so many days, and no shorter than ...
+    # Invites without a time of their own are valid for this number of days, and at least until ...
     ttl_days: int = Field(30, ge=1, le=3650)
-    # ... so many days after the campaign closes: the draw and top-ups look for them until then.
+    # ... this number of days after the campaign closes, when the draw and top-ups still check them.
     after_close_days: int = Field(14, ge=0, le=3650)
     # Calls at once. More than this never made an upload faster.
     concurrency: int = Field(8, ge=1, le=64)
@@ -132,7 +132,7 @@ class SelectionSettings(Section):
     # How long the round must lie after the commit.
     seed_delay_seconds: int = Field(600, ge=600)
     # An entry made before the closing may be written so much later: the draw waits for it before it judges. Not
-    # below domain.claim.WRITE_GRACE_SECONDS but in local-dev, where nobody registers while a campaign closes.
+    # below domain.claim.WRITE_GRACE_SECONDS except in local-dev, where no fan registers while a campaign closes.
     write_grace_seconds: float = Field(60.0, ge=0)
     # How long a judgement waits for replication to catch up before it says what is open.
     settle_seconds: float = Field(300.0, ge=0)
@@ -151,7 +151,7 @@ class SelectionSettings(Section):
     # long without a dead letter.
     canary_messages: int = Field(100, ge=0)
     canary_hold_seconds: float = Field(600.0, ge=0)
-    # `notBefore` of a message is its publication and so many seconds: the time to stop it.
+    # `notBefore` of a message is its publication plus these seconds, in which it can still be stopped.
     notify_delay_seconds: float = Field(0.0, ge=0)
 
 
@@ -167,7 +167,7 @@ class AnalyticsSettings(Section):
     # An event whose time lies further ahead carries a header that says so.
     clock_tolerance_seconds: float = Field(300.0, ge=0)
     max_drains: int = Field(4, ge=1)
-    # So long before the first message is lost (SQS keeps them for 14 days) somebody is told, and woken up.
+    # Days before the first message is lost (SQS keeps them for 14) at which a warning, then a critical alert opens.
     warn_days_left: float = Field(10.0, gt=0, le=14)
     critical_days_left: float = Field(4.0, gt=0, le=14)
 
@@ -179,7 +179,7 @@ class ArchiveSettings(Section):
     # One batch: what is held in memory, and what a crash reads again.
     batch_events: int = Field(20_000, ge=1, le=1_000_000)
     batch_mib: int = Field(32, ge=1)
-    # So many small files of a day and type become one; a file of `compactMib` is no longer small.
+    # This number of small files of a day and type become one; a file of `compactMib` is no longer small.
     compact_files: int = Field(8, ge=2)
     compact_mib: int = Field(64, ge=1)
     # Files that were replaced stay so long for those who are reading them.

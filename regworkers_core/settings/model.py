@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     )
 
     environment: Environment = "local-dev"
-    # Prefix of every table, queue, topic, bucket and database; letters, digits, - and _ only.
+    # Prefix of every table, queue, topic, bucket and database; [A-Za-z0-9_-] only.
     resource_prefix: str = Field("", pattern=r"^[A-Za-z0-9_-]*$", max_length=40)
     sensors_on: bool = False
     aws: AwsSettings = AwsSettings()

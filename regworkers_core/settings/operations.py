@@ -1,4 +1,4 @@
-"""How the system is looked after."""
+"""Operations settings."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from regworkers_core.settings.section import Section
 class DeadLettersSettings(Section):
     """Looking at dead letters, sending them again, dropping them."""
 
-    # A look ends when nothing came for so long.
+    # Browsing a queue ends when no message came for this long.
     look_wait_seconds: float = Field(1.0, ge=0, le=5)
-    # A look hides what it sees from others for so long and, by the depth, longer: so long a killed one is felt.
+    # Browsing hides messages from others for this long, longer on deep queues, also after it was killed.
     hide_seconds: int = Field(60, ge=1, le=43_200)
     lease_seconds: float = Field(10.0, gt=0)
     redrive_items_per_second: float = Field(100.0, gt=0)
@@ -43,7 +43,7 @@ class AlertSeverities(Section):
     two steps has a second field that begins with the name of its first. Alarms on CloudWatch have the same levels.
     """
 
-    mongo_away: Severity = Severity.CRITICAL
+    mongo_away: Severity = Severity.CRITICAL  # stored name
     # DynamoDB, its streams, SQS, MongoDB, S3; and those without which the work only waits.
     dependency_down: Severity = Severity.CRITICAL
     dependency_down_others: Severity = Severity.WARNING
@@ -92,10 +92,10 @@ class AlertSeverities(Section):
 
 
 class AlertSettings(Section):
-    """Where alerts go (every channel that is set is told; the log always is), and from where on what is one."""
+    """Alert channels (every configured one is notified, and always the log), and the thresholds of conditions."""
 
     slack_webhook: SecretStr | None = None
-    # Of a service's integration "Events API v2"; it is told of what is critical.
+    # Of a service's integration "Events API v2"; it gets critical incidents.
     pagerduty_routing_key: SecretStr | None = None
     # Without TLS only on this machine: for tests.
     pagerduty_url: str = Field(
@@ -106,15 +106,15 @@ class AlertSettings(Section):
     # Where the pages of docs/ can be read, for links in messages.
     docs_url: str = ""
     timeout_seconds: float = Field(3.0, gt=0)
-    # For all that one look tells one channel; the next look goes on.
+    # For all that one evaluation sends to one channel; the next one continues.
     tell_seconds: float = Field(4.0, gt=0)
-    # How often somebody looks at least: the sensor, or `regworkers alerts evaluate`.
+    # Longest time between two evaluations, by the sensor or `regworkers alerts evaluate`.
     look_seconds: float = Field(60.0, gt=0)
-    # The same trouble of so many subjects is told one by one, of more of them together.
+    # Up to this number of incidents of one condition are sent one by one, more of them as one.
     group_above: int = Field(3, ge=1)
     # After its cause is gone a consequence has so long to go, too.
     recovery_seconds: float = Field(600.0, ge=0)
-    # A dependency has to be away, or the scheduler silent, at two looks with so much time between them.
+    # A dependency must be down, or the scheduler silent, at two evaluations this far apart.
     patience_seconds: float = Field(20.0, ge=0)
     # What no look could read for this long is an incident itself; a drain without a successful receive for this long
     # fails.
@@ -122,7 +122,7 @@ class AlertSettings(Section):
     severity: AlertSeverities = AlertSeverities()
     # A clock that differs more than this from MongoDB's judges no ages.
     clock_seconds: float = Field(60.0, gt=0)
-    # Of the items that a drain received within the last minutes, so many failed; fewer than that are no trend.
+    # Share of the items that a drain received within the last minutes that failed, and the least number of them.
     error_rate: float = Field(0.05, gt=0, lt=1)
     error_items: int = Field(3, ge=1)
     stream_lag_seconds: float = Field(60.0, gt=0)
@@ -132,10 +132,10 @@ class AlertSettings(Section):
     dead_letters: int = Field(0, ge=0)
     # Of the time that a batch is its own.
     batch_share: float = Field(0.8, gt=0, le=1)
-    # Of the time that a stream or a queue keeps what nobody reads.
+    # Share of the retention time of a stream or queue that is left for what is unread.
     loss_share_left: float = Field(0.5, gt=0, lt=1)
     loss_critical_share_left: float = Field(0.25, gt=0, lt=1)
-    # A campaign in PROCESSING on whose draw nobody works.
+    # Time that a campaign may be in PROCESSING without work on its draw.
     stuck_seconds: float = Field(900.0, gt=0)
     # Messages that wait for the confirmation of a further phase.
     messages_wait_seconds: float = Field(86_400.0, gt=0)
@@ -148,14 +148,14 @@ class AlertSettings(Section):
 
 
 class CertificatesSettings(Section):
-    """How many days before its end a certificate is worth a warning, and when somebody is woken up."""
+    """How many days before its end a certificate opens a warning, and a critical alert."""
 
     warn_days: float = Field(20.0, gt=0)
     critical_days: float = Field(5.0, ge=0)
 
 
 class ReviewsSettings(Section):
-    """The looks of every week, month and quarter."""
+    """Weekly, monthly and quarterly review settings."""
 
     # What one process of the workers may take: the limit of its container.
     memory_limit_mib: int = Field(1024, ge=128)
@@ -164,7 +164,7 @@ class ReviewsSettings(Section):
 
 
 class HousekeepingSettings(Section):
-    """After how many days what is over is deleted. Empty: never."""
+    """Retention periods in days. Empty: never deleted."""
 
     # Of a campaign whose draw is over: from the moment its last phase is COMPLETED, or its draw annulled. No top-up is
     # possible once pipeline files, outbox, selections or codes are gone. Claims of a campaign that is CLOSED and was

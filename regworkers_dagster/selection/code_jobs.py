@@ -154,7 +154,7 @@ def void_codes(launch: Launch, config: VoidConfig) -> Outcome:
         at = runtime.codes.at(campaign.campaign_id, market_id, config.positions)
         if missing := sorted(set(config.positions) - at.keys()):
             raise RequestError(f"{market_id} of {campaign.campaign_id} has no code at position {missing[0]}")
-        codes, unread = list(at.values()), 0
+        codes, unread = [placed.code for placed in at.values()], 0
     done = void(runtime, campaign, codes, reason=reason, run_id=launch.run_id, dry_run=config.dryRun)
     outcomes = Counter(each.outcome for each in done)
     launch.result["voided"] = sum(each.done for each in done)

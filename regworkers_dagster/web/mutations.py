@@ -106,21 +106,21 @@ class Mutations:
             def ended(answer: Any) -> Any:
                 if name == REPEATS_A_BACKFILL:
                     _rename(info.context.instance, answer, who)
-                actions.last_words(action_id, what, *outcome(answer))
+                actions.try_end(action_id, what, *outcome(answer))
                 return answer
 
             async def ends(answer: Awaitable[Any]) -> Any:
                 try:
                     found = await answer
                 except BaseException as error:
-                    actions.last_words(action_id, what, "failed", {"error": type(error).__name__})
+                    actions.try_end(action_id, what, "failed", {"error": type(error).__name__})
                     raise
                 return ended(found)
 
             try:
                 answer = resolve(root, info, **arguments)
             except BaseException as error:
-                actions.last_words(action_id, what, "failed", {"error": type(error).__name__})
+                actions.try_end(action_id, what, "failed", {"error": type(error).__name__})
                 raise
             return ends(answer) if isawaitable(answer) else ended(answer)
 

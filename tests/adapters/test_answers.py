@@ -11,9 +11,9 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.aws.answers import UnreadableAnswer
-from regworkers_core.adapters.aws.attribute_values import plain_item
 from regworkers_core.adapters.aws.clients import AwsClients, classify_aws
 from regworkers_core.adapters.aws.direct_calls import DirectCalls
+from regworkers_core.adapters.aws.tables import plain_item
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import AwsSettings

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from regworkers_core.adapters.aws.attribute_values import attribute, attributes, plain, plain_item
+from regworkers_core.adapters.aws.tables import attribute, attributes, plain, plain_item
 
 SCALARS = st.one_of(
     st.text(),

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
-from regworkers_core.adapters.aws.attribute_values import attributes
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.demand_table import DemandTable
+from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import ItemFailure, TransientFailure, UsageError

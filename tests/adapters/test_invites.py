@@ -31,7 +31,7 @@ class Sleeps:
 def table(client: FakeClient, sleep: Sleeps | None = None, attempts: int = 3) -> Invites:
     policy = RetryPolicy(attempts=attempts, first_cap_seconds=1, last_cap_seconds=4)
     made = dependency("dynamodb", classify_aws("dynamodb"))
-    return Invites(client, client, made, TABLE, policy=policy, sleep=sleep or Sleeps())
+    return Invites(client, made, TABLE, policy=policy, sleep=sleep or Sleeps())
 
 
 class Partly:
@@ -93,7 +93,7 @@ def test_keys_that_were_not_read_are_asked_again_and_never_taken_for_absent() ->
     def nothing(RequestItems: dict[str, Any]) -> dict[str, Any]:
         return {"Responses": {}, "UnprocessedKeys": RequestItems}
 
-    with pytest.raises(TransientFailure, match="60 invites stayed unprocessed"):
+    with pytest.raises(TransientFailure, match="60 keys stayed unprocessed"):
         table(FakeClient(batch_get_item=nothing)).ttls(KEYS)
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
-from regworkers_core.adapters.aws.object_stream import PIECE_BYTES
-from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore, classify_objects
+from regworkers_core.adapters.aws.objects import PIECE_BYTES, MissingObject, ObjectStore, classify_objects
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
 from tests.adapters.fakes import FakeClient, client_error, dependency

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from regworkers_core.adapters.mongo.queue_marks import Marks
+from regworkers_core.adapters.mongo.activity import Marks
 from regworkers_core.domain.alert import Severity
 from regworkers_core.operations.alerts.analytics_queue import (
     RETENTION_SECONDS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from regworkers_core.adapters.aws.attribute_values import attributes
+from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.replication.queue_keys import require_campaign
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all, run

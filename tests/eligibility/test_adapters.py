@@ -11,10 +11,10 @@ from botocore.exceptions import EndpointConnectionError
 from pymongo import MongoClient, ReadPreference
 from pymongo.read_concern import ReadConcern
 
-from regworkers_core.adapters.aws.attribute_values import attributes
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
+from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.adapters.mongo import entrants
 from regworkers_core.adapters.mongo.client import classify_mongo
 from regworkers_core.adapters.mongo.entrants import EMAIL, Entrants, Trace
@@ -31,7 +31,7 @@ KEY = claim_key("summer", "email", "hash")
 def table(runtime: Runtime, name: str | None = None) -> EntryClaims:
     name = name or runtime.names.demand_table
     client, dependency = runtime.dynamodb, runtime.dependency("dynamodb")
-    return EntryClaims(client, DirectCalls(client), dependency, name, policy=runtime.policy)
+    return EntryClaims(client, dependency, name, batches=DirectCalls(client))
 
 
 def claim(entry_id: str, token: str) -> Claim:
@@ -96,7 +96,7 @@ class Busy:
 def test_keys_that_stay_unprocessed_are_asked_again_and_never_taken_for_absent(times: int) -> None:
     policy = RetryPolicy(attempts=3)
     dependency = Dependency("dynamodb", lambda error: error, policy=policy)
-    claims = EntryClaims(None, Busy(times), dependency, "table", policy=policy, sleep=lambda _seconds: None)
+    claims = EntryClaims(Busy(times), dependency, "table", sleep=lambda _seconds: None)
     if times == 1:
         assert claims.read([KEY])[KEY]["ref"] == "r"
     else:
@@ -129,16 +129,14 @@ def test_no_attempt_at_the_table_begins_when_its_time_is_over(within: float | No
         client = Away()
         dependency = Dependency("dynamodb", classify_aws("dynamodb"), policy=policy)
         with pytest.raises(TransientFailure):
-            ask(EntryClaims(client, client, dependency, "table", policy=policy))
+            ask(EntryClaims(client, dependency, "table"))
         assert len(client.asked) == attempts
 
 
 def test_keys_that_stay_unprocessed_are_not_asked_again_when_the_time_is_over() -> None:
     policy, waited = RetryPolicy(attempts=9, first_cap_seconds=1.0), []
     dependency = Dependency("dynamodb", lambda error: error, policy=policy)
-    claims = EntryClaims(
-        None, Busy(5), dependency, "table", policy=policy, sleep=waited.append, monotonic=lambda: 0.0
-    )
+    claims = EntryClaims(Busy(5), dependency, "table", sleep=waited.append, monotonic=lambda: 0.0)
     with pytest.raises(TransientFailure, match="unprocessed"):
         claims.read([KEY], within_seconds=0.0)
     assert waited == []

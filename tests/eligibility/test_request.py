@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regworkers_core.adapters.aws.attribute_values import attributes
+from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.eligibility import Known, Source
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey

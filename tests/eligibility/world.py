@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from regworkers_core.adapters.aws.attribute_values import attributes
+from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.invite import Invite, InviteType
 from regworkers_core.eligibility import check_eligibility

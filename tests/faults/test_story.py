@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.adapters.aws.attribute_values import attributes
+from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime
 from tests.faults.story import Story

@@ -6,7 +6,7 @@ import itertools
 import time
 from typing import Any
 
-from regworkers_core.adapters.aws.attribute_values import attributes
+from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime

@@ -1,1 +1,1 @@
-"""Where alerts are told."""
+"""Alert channels."""

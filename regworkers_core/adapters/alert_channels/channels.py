@@ -29,7 +29,7 @@ class SlackChannel:
     def __init__(
         self, webhook: str, dependency: Dependency, *, environment: str, docs_url: str, timeout_seconds: float
     ) -> None:
-        # Imported here: most commands and drains alert nobody.
+        # Imported here because most commands and drains send no alert.
         from slack_sdk.webhook import WebhookClient
 
         self._client = WebhookClient(webhook, timeout=max(1, round(timeout_seconds)))
@@ -63,7 +63,7 @@ class SlackChannel:
 
 
 def classify_slack(error: Exception) -> Exception:
-    """Whatever keeps Slack from answering is transient: it is told at the next look."""
+    """Every failure of Slack is transient: the next evaluation notifies it."""
     from slack_sdk.errors import SlackClientError
 
     if isinstance(error, SlackClientError | urllib.error.URLError | OSError):
@@ -99,7 +99,7 @@ class LogChannel:
 
 
 def as_document(incident: Incident, change: Change) -> dict[str, object]:
-    """What a channel for programs is told."""
+    """The document that a channel for programs receives."""
     alert = incident.alert
     return {
         "change": change.value,

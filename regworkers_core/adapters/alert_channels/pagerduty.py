@@ -1,4 +1,4 @@
-"""PagerDuty's Events API v2: what wakes somebody up."""
+"""PagerDuty's Events API v2, for critical incidents."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ class PagerDutyChannel:
 
 
 def _client(routing_key: str, base_url: str, timeout_seconds: float) -> Any:
-    # Imported here: most commands and drains alert nobody.
+    # Imported here because most commands and drains send no alert.
     from pagerduty import EventsApiV2Client
 
     class Client(EventsApiV2Client):
-        """One attempt a call: what is not taken is told at the next look. Left alone, the client waits for as long as
+        """One attempt a call: the next evaluation sends what was not taken. Left alone, the client waits for as long as
         PagerDuty says that it is asked too often.
         """
 
@@ -96,8 +96,8 @@ def _client(routing_key: str, base_url: str, timeout_seconds: float) -> Any:
 
 
 def classify_pagerduty(error: Exception) -> Exception:
-    """Away or overloaded is transient, a refused event is that event's fault. Without the client's texts, which hold
-    the end of the key.
+    """Unavailable or overloaded is transient, a refused event is that event's fault. Without the client's texts, which
+    hold the end of the key.
     """
     from pagerduty import Error, HttpError
 

@@ -29,7 +29,7 @@ FIRST_REFUSAL = 300
 
 
 class UnreadableAnswer(BotoCoreError):  # type: ignore[misc]
-    """Somebody else may have answered."""
+    """Another server may have answered."""
 
     fmt = "the answer is none of the service's"
 

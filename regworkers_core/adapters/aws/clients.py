@@ -129,7 +129,7 @@ class AwsClients:
             # The adapters are the only callers, and the service checks what it is sent: as costly as the rest
             # of making a request.
             parameter_validation=False,
-            # Otherwise made up anew, from twenty parts, for every request.
+            # Otherwise built for every request, from twenty parts.
             user_agent="regworkers",
             # An emulator has no host name for each bucket.
             s3={"addressing_style": "path"} if settings.endpoint_url else None,

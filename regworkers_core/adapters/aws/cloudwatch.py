@@ -1,4 +1,4 @@
-"""CloudWatch metrics: one call at the end of a drain, and of a look at a queue."""
+"""CloudWatch metrics: one call at the end of a drain, and of a check of a queue."""
 
 from __future__ import annotations
 

@@ -1,24 +1,24 @@
-"""The DynamoDB demand table: consistent reads, conditional clearing of the flag, scans."""
+"""Entries in the DynamoDB demand table: consistent reads, conditional clearing of the flag, scans."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from botocore.exceptions import ClientError
-
-from regworkers_core.adapters.aws.attribute_values import attribute, plain_item
-from regworkers_core.adapters.aws.clients import error_code
-from regworkers_core.adapters.aws.tables import CHANGED, known_table, statement_outcome
+from regworkers_core.adapters.aws.tables import (
+    CHANGED,
+    MAX_GET,
+    MAX_STATEMENTS,
+    TableClient,
+    attribute,
+    key_of,
+    plain_item,
+)
 from regworkers_core.domain.entry import ORDER_FIELDS, Entry
 from regworkers_core.domain.keys import ENTRY_PREFIX, EntryKey
 from regworkers_core.domain.reasons import ItemFailure, TransientFailure
-from regworkers_core.engine.dependency import Dependency, P, RetryPolicy, T, retry_parts
-
-MAX_GET = 100
-MAX_STATEMENTS = 25
+from regworkers_core.engine.dependency import retry_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,67 +31,33 @@ class Page:
 
 
 class Cleared(NamedTuple):
-    """What was not cleared: entries that changed or vanished since the read, and the others with the reason, be it an
-    ItemFailure (too large with the three fields, say) or a TransientFailure.
+    """What was not cleared: entries that changed or vanished since the read, and others with their failure, such as an
+    ItemFailure for one that is too large with the three fields.
     """
 
     changed: list[Entry]
     failed: list[tuple[Entry, ItemFailure | TransientFailure]]
 
 
-class DemandTable:
-    """Entries of the demand table. Every method raises TransientFailure when DynamoDB cannot answer."""
-
-    def __init__(
-        self,
-        client: Any,
-        dependency: Dependency,
-        table: str,
-        *,
-        policy: RetryPolicy,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._client = client
-        self._dependency = dependency
-        self.table = table
-        self._policy = policy
-        self._sleep = sleep
-
+class DemandTable(TableClient):
     def get(self, keys: Sequence[EntryKey]) -> dict[EntryKey, dict[str, Any]]:
-        """Consistent reads of distinct keys, 100 a call; an absent key is absent from the answer, and so is one that
-        DynamoDB takes for none.
-
-        UnprocessedKeys are asked again with backoff; raises TransientFailure if some stay unprocessed, so
-        that "could not read" is never taken for "absent".
-        """
+        """Consistent reads of distinct keys; those that do not exist, or cannot, are absent from the result."""
         found: dict[EntryKey, dict[str, Any]] = {}
-        # It would refuse the whole call.
-        keys = [key for key in keys if key.can_be_in_table]
-
-        def ask(pending: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-            request = {self.table: {"Keys": pending, "ConsistentRead": True}}
-            answer = self._call(self._client.batch_get_item, RequestItems=request)
-            for raw in answer.get("Responses", {}).get(self.table, ()):
-                item = plain_item(raw)
+        # DynamoDB would refuse the whole call for a key that is too long.
+        wanted = [(key.pk, key.sk) for key in keys if key.can_be_in_table]
+        for start in range(0, len(wanted), MAX_GET):
+            for item in map(plain_item, self._get_some(wanted[start : start + MAX_GET])):
                 key = EntryKey.parse(item["PK"], item["SK"])
                 if key is not None:
                     found[key] = item
-            left: list[dict[str, Any]] = answer.get("UnprocessedKeys", {}).get(self.table, {}).get("Keys", [])
-            self._dependency.note_parts(served=len(pending) - len(left), throttled=len(left))
-            return left
-
-        for start in range(0, len(keys), MAX_GET):
-            pending = [{"PK": {"S": key.pk}, "SK": {"S": key.sk}} for key in keys[start : start + MAX_GET]]
-            if left := retry_parts(pending, ask, self._policy, self._sleep, whole=True):
-                raise TransientFailure(self._dependency.name, f"{len(left)} keys stayed unprocessed")
         return found
 
     def clear_flags(self, entries: Sequence[Entry], replicated_at: str) -> Cleared:
         """Set `needsReplication=false`, `replicatedVersion` and `replicatedAt` on each entry whose
         `createdAt`, `version` and `updatedAt` are still as read; never creates an item.
 
-        What DynamoDB is too busy for is repeated with backoff, statement by statement. Never raises TransientFailure,
-        for what it did is done; raises UsageError where access is refused or the table is missing.
+        Repeats throttled statements with backoff. Never raises TransientFailure, because other entries are cleared by
+        then; raises UsageError where access is refused or the table is missing.
         """
         cleared = Cleared([], [])
         # Why each entry that is still to do was not done at the last attempt.
@@ -116,18 +82,18 @@ class DemandTable:
         cleared: Cleared,
         busy: dict[EntryKey, TransientFailure],
     ) -> list[Entry]:
-        """One call; the entries that it should be repeated for."""
+        """One call; returns the entries for which it should be repeated."""
         statements = [self._clear_statement(entry, replicated_at) for entry in entries]
         try:
             answer = self._call(self._client.batch_execute_statement, Statements=statements)
         except TransientFailure as failure:
-            # Repeated as often as the policy lets it already.
+            # The policy's retries are used up.
             cleared.failed.extend((entry, failure) for entry in entries)
             return []
         left: list[Entry] = []
         throttled = 0
         for entry, response in zip(entries, answer["Responses"], strict=True):
-            code, refusal = statement_outcome(self._dependency.name, self.table, response)
+            code, refusal = self._statement_outcome(response)
             if code == CHANGED:
                 cleared.changed.append(entry)
             elif refusal is not None:
@@ -155,7 +121,7 @@ class DemandTable:
 
     def remove(self, key: EntryKey, item: Mapping[str, Any]) -> bool:
         """Delete an entry whose `createdAt`, `version` and `updatedAt` are still those of `item`; False where they are
-        not, or it is gone. Of one that is neither a text nor a 64-bit integer it is enough that it is there: it was not
+        not, or it does not exist. A field that is neither a text nor a 64-bit integer only has to exist: it was not
         read exactly (a number as the nearest float, a set as a list), so it would never compare as equal.
         """
         values = {
@@ -168,20 +134,14 @@ class DemandTable:
             for name in ORDER_FIELDS
         ]
         given = {f":{name}": value for name, value in values.items()}
-        try:
-            self._call(
-                self._client.delete_item,
-                TableName=self.table,
-                Key={"PK": {"S": key.pk}, "SK": {"S": key.sk}},
-                ConditionExpression=" AND ".join(["attribute_exists(PK)", *conditions]),
-                ExpressionAttributeNames={f"#{name}": name for name in ORDER_FIELDS},
-                **{"ExpressionAttributeValues": given} if given else {},
-            )
-        except ClientError as error:
-            if error_code(error) != "ConditionalCheckFailedException":
-                raise
-            return False
-        return True
+        return self._conditional(
+            self._client.delete_item,
+            TableName=self.table,
+            Key=key_of(key.pk, key.sk),
+            ConditionExpression=" AND ".join(["attribute_exists(PK)", *conditions]),
+            ExpressionAttributeNames={f"#{name}": name for name in ORDER_FIELDS},
+            **{"ExpressionAttributeValues": given} if given else {},
+        )
 
     def scan(
         self,
@@ -240,7 +200,3 @@ class DemandTable:
     def probe(self) -> None:
         """One cheap call; raises TransientFailure or UsageError."""
         self._call(self._client.describe_table, TableName=self.table)
-
-    def _call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with known_table(self.table):
-            return self._dependency.call(function, *args, **kwargs)

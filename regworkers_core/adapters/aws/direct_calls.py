@@ -61,7 +61,7 @@ class DirectCalls:
 
     def call(self, operation: str, request_items: Mapping[str, Any]) -> dict[str, Any]:
         """`operation` is GET or WRITE."""
-        # By the library that botocore takes: keys come from anybody, and it encodes any text.
+        # By the library that botocore uses: keys are untrusted, and it encodes any text.
         body = json.dumps({"RequestItems": request_items}).encode()
         request = AWSRequest(method="POST", url=self._url, headers=self._headers[operation], data=body)
         self._signer.sign(operation, request)

@@ -2,54 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from regworkers_core.adapters.aws.attribute_values import attributes, plain_item
-from regworkers_core.adapters.aws.clients import error_code
-from regworkers_core.adapters.aws.tables import known_table
+from regworkers_core.adapters.aws.tables import MAX_GET, TableClient, attributes, plain_item
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.dependency import Dependency, P, T
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
 from regworkers_core.engine.marks import MARKS
 
 # All of them are reserved words in expressions.
 _NAMES = {f"#{name}": name for name in ("owner", "token", "counter", "position", "state")}
-# Keys of one BatchGetItem.
-_MAX_GET = 100
-# Of a megabyte each, for a look: some ten thousand rows.
+# Of a megabyte each: about ten thousand rows.
 _MOST_PAGES = 3
 _HELD = "#owner = :owner AND #token = :token"
 _AS_SEEN = "#token = :token AND #counter = :counter"
 
 
-class DynamoLeaseTable:
-    """`engine.leases.LeaseTable` on one table; `client` is a botocore client of `dynamodb`."""
-
-    def __init__(self, client: Any, dependency: Dependency, table_name: str) -> None:
-        self._client, self._dependency, self._table = client, dependency, table_name
+class DynamoLeaseTable(TableClient):
+    """`engine.leases.LeaseTable` on one table."""
 
     def get(self, key: LeaseKey) -> LeaseRow | None:
-        answer = self._call(self._client.get_item, TableName=self._table, Key=_key(key), ConsistentRead=True)
+        answer = self._call(self._client.get_item, TableName=self.table, Key=_key(key), ConsistentRead=True)
         return _row(answer["Item"]) if "Item" in answer else None
 
     def several(self, keys: Sequence[LeaseKey]) -> dict[LeaseKey, LeaseRow]:
-        """Those rows that there are, in few calls: for a look. What DynamoDB has no time for is a TransientFailure."""
-        parts = (keys[start : start + _MAX_GET] for start in range(0, len(keys), _MAX_GET))
+        """The rows that exist, in few calls. Throttled keys are not asked for again but raise TransientFailure."""
+        parts = (keys[start : start + MAX_GET] for start in range(0, len(keys), MAX_GET))
         return {row.key: row for part in parts for row in self._some(part)}
 
     def _some(self, keys: Sequence[LeaseKey]) -> list[LeaseRow]:
-        request = {self._table: {"Keys": [_key(key) for key in keys], "ConsistentRead": True}}
+        request = {self.table: {"Keys": [_key(key) for key in keys], "ConsistentRead": True}}
         answer = self._call(self._client.batch_get_item, RequestItems=request)
-        if left := answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", ()):
+        if left := answer.get("UnprocessedKeys", {}).get(self.table, {}).get("Keys", ()):
             raise TransientFailure(self._dependency.name, f"{len(left)} keys stayed unprocessed")
-        return [_row(item) for item in answer["Responses"].get(self._table, ())]
+        return [_row(item) for item in answer["Responses"].get(self.table, ())]
 
     def rows(self, pk: str) -> list[LeaseRow]:
         query: dict[str, Any] = {
-            "TableName": self._table,
+            "TableName": self.table,
             "ConsistentRead": True,
             "KeyConditionExpression": "PK = :pk",
             "ExpressionAttributeValues": attributes({":pk": pk}),
@@ -63,11 +53,11 @@ class DynamoLeaseTable:
             query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
     def all(self, limit: int) -> list[LeaseRow]:
-        """Up to `limit` rows of every kind but marks of messages, of which an outage makes many; in no order: for a
-        look at who holds what, not for taking any.
+        """Up to `limit` rows of every kind except marks of messages, of which an outage creates many; unordered and
+        possibly stale, so never take a lease by it.
         """
         query: dict[str, Any] = {
-            "TableName": self._table,
+            "TableName": self.table,
             "FilterExpression": "NOT begins_with(PK, :marks)",
             "ExpressionAttributeValues": attributes({":marks": MARKS}),
         }
@@ -84,7 +74,7 @@ class DynamoLeaseTable:
         condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(PK)"}
         if seen is not None:
             condition = _as_seen(seen)
-        return self._conditional(self._client.put_item, TableName=self._table, Item=_item(row), **condition)
+        return self._conditional(self._client.put_item, TableName=self.table, Item=_item(row), **condition)
 
     def renew(
         self,
@@ -109,14 +99,14 @@ class DynamoLeaseTable:
         return self._update(key, update, condition, names, values)
 
     def release(self, key: LeaseKey, owner: str, token: int) -> bool:
-        # The counter moves, too: whoever read the row as owned must not swap on that.
+        # The counter moves too, so that a process that read the row as owned cannot swap on that.
         values = {":owner": owner, ":token": token, ":one": 1}
         update = "SET #counter = #counter + :one REMOVE #owner"
         return self._update(key, update, _HELD, {"#owner", "#token", "#counter"}, values)
 
     def remove(self, seen: LeaseRow) -> bool:
         return self._conditional(
-            self._client.delete_item, TableName=self._table, Key=_key(seen.key), **_as_seen(seen)
+            self._client.delete_item, TableName=self.table, Key=_key(seen.key), **_as_seen(seen)
         )
 
     def _update(
@@ -124,26 +114,13 @@ class DynamoLeaseTable:
     ) -> bool:
         return self._conditional(
             self._client.update_item,
-            TableName=self._table,
+            TableName=self.table,
             Key=_key(key),
             UpdateExpression=update,
             ConditionExpression=condition,
             ExpressionAttributeNames={name: _NAMES[name] for name in names},
             ExpressionAttributeValues=attributes(values),
         )
-
-    def _conditional(self, write: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        try:
-            self._call(write, *args, **kwargs)
-        except ClientError as error:
-            if error_code(error) == "ConditionalCheckFailedException":
-                return False
-            raise
-        return True
-
-    def _call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with known_table(self._table):
-            return self._dependency.call(function, *args, **kwargs)
 
 
 def _as_seen(seen: LeaseRow) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The artefacts' bucket on S3: whole objects in and out, and writes that happen once."""
+"""The artefacts' bucket on S3: whole objects in and out, slow streams, and writes that happen once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,37 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.aws.clients import classify_aws, error_code
-from regworkers_core.adapters.aws.object_stream import ObjectStream
 from regworkers_core.adapters.files.private_files import open_private
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, P, T
+
+# Enough for some ten thousand lines; what a reader holds in memory.
+PIECE_BYTES = 1024 * 1024
+
+
+class ObjectStream(io.RawIOBase):
+    """`read_range` returns the bytes from one place up to another (exclusive). No connection stays open between
+    two pieces, so a pause costs nothing, and a broken connection costs one piece.
+    """
+
+    def __init__(self, read_range: Callable[[int, int], bytes], size: int) -> None:
+        self._read_range, self._size, self._at = read_range, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        end = min(self._at + len(buffer), self._size)
+        if end == self._at:
+            return 0
+        data = self._read_range(self._at, end)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def buffered(self) -> io.BufferedReader:
+        return io.BufferedReader(self, PIECE_BYTES)
+
 
 DEPENDENCY = "s3"
 _MIB = 1024 * 1024
@@ -24,8 +51,8 @@ _TRANSFER = TransferConfig(
     multipart_threshold=64 * _MIB, multipart_chunksize=32 * _MIB, max_concurrency=2, use_threads=True
 )
 _MISSING_KEY = frozenset({"NoSuchKey", "404", "NotFound"})
-_STANDS = frozenset({"PreconditionFailed", "412"})
-_REPLACED = _STANDS | {"InvalidRange"}
+_EXISTS = frozenset({"PreconditionFailed", "412"})
+_REPLACED = _EXISTS | {"InvalidRange"}
 _ELSEWHERE = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"}
 )
@@ -34,7 +61,7 @@ _CONTESTED = frozenset({"ConditionalRequestConflict", "OperationAborted"})
 
 
 class MissingObject(UsageError):
-    """There is no object under `key`."""
+    """There is no object with this `key`."""
 
     def __init__(self, bucket: str, key: str) -> None:
         super().__init__(f"s3://{bucket}/{key} does not exist")
@@ -70,29 +97,29 @@ class ObjectStore:
         self._client, self._dependency, self.bucket = client, dependency, bucket
 
     def put_file(self, key: str, path: Path) -> None:
-        """Store the file's bytes under `key`, over whatever stood there."""
+        """Store the file's bytes, replacing any object with this key."""
         self._call(key, self._client.upload_file, str(path), self.bucket, key, Config=_TRANSFER)
 
     def put_bytes(self, key: str, data: bytes) -> None:
-        """Store `data` under `key`, over whatever stood there."""
+        """Store `data`, replacing any object with this key."""
         self._call(key, self._client.put_object, Bucket=self.bucket, Key=key, Body=data)
 
     def put_once(self, key: str, data: bytes) -> bytes:
-        """Store `data` unless something stands under `key`; returns the bytes that stand, ours or the earlier
-        ones: the caller compares.
+        """Store `data` unless the key exists; returns the stored bytes, ours or the earlier ones, for the caller to
+        compare.
         """
         try:
             self._call(key, self._client.put_object, Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*")
         except ClientError as error:
             # Also when our own write went through and only its answer was lost.
-            if error_code(error) not in _STANDS:
+            if error_code(error) not in _EXISTS:
                 raise
             return self.get_bytes(key)
         return data
 
     def put_file_once(self, key: str, path: Path) -> bool:
-        """Store the file's bytes unless something stands under `key`; False when something does, of which the caller
-        finds out what it is. It may be our own write, whose answer was lost.
+        """Store the file's bytes unless the key exists; False when it does. The caller finds out what is stored: it may
+        be our own write, whose answer was lost.
         """
         try:
             if path.stat().st_size <= _TRANSFER.multipart_threshold:
@@ -103,14 +130,14 @@ class ObjectStore:
             else:
                 self._put_parts_once(key, path)
         except ClientError as error:
-            if error_code(error) not in _STANDS:
+            if error_code(error) not in _EXISTS:
                 raise
             return False
         return True
 
     def _put_parts_once(self, key: str, path: Path) -> None:
-        """In parts, of which one is in memory. The condition holds for the last call, which makes the object; the parts
-        of an upload that did not come to it are taken away by the bucket's lifecycle.
+        """In parts, one in memory at a time. The condition is that of the last call, which creates the object; the
+        bucket's lifecycle deletes the parts of an upload without it.
         """
         at: dict[str, Any] = {"Bucket": self.bucket, "Key": key}
         at["UploadId"] = self._call(key, self._client.create_multipart_upload, **at)["UploadId"]
@@ -136,8 +163,8 @@ class ObjectStore:
             return None
 
     def put_over(self, key: str, data: bytes, tag: str | None) -> str | None:
-        """Store `data` over what has this tag (None: where nothing stands); the new tag, or None where something
-        else stands by now. `data` must be like nobody else's: our own write whose answer got lost is known by it.
+        """Replace the object with this tag (None: create it); returns the new tag, or None where another object is
+        stored by now. `data` must be unique to this writer, so that a write whose answer was lost is recognised.
         """
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
         try:
@@ -148,13 +175,13 @@ class ObjectStore:
         except MissingObject:
             return None
         except ClientError as error:
-            if error_code(error) not in _STANDS:
+            if error_code(error) not in _EXISTS:
                 raise
-        stands = self.get_tagged(key)
-        return stands.tag if stands is not None and stands.data == data else None
+        stored = self.get_tagged(key)
+        return stored.tag if stored is not None and stored.data == data else None
 
     def delete(self, key: str) -> None:
-        """Nothing stands under `key` afterwards; older versions of a versioned bucket stay."""
+        """Delete the object; older versions in a versioned bucket stay. Idempotent."""
         self._call(key, self._client.delete_object, Bucket=self.bucket, Key=key)
 
     def get_bytes(self, key: str) -> bytes:

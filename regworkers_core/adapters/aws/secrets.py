@@ -44,7 +44,7 @@ class SecretStore:
         return value
 
     def put(self, name: str, value: str, *, description: str) -> None:
-        """Make `value` the one that stands; the one before stays readable as the previous."""
+        """Make `value` the current version; the former one stays readable as the previous."""
         secret_id = self._prefix + name
         try:
             self._dependency.call(self._client.put_secret_value, SecretId=secret_id, SecretString=value)
@@ -62,7 +62,7 @@ class SecretStore:
         *,
         description: str = "Seed of a draw: revealed after the commit, changed never.",
     ) -> str:
-        """Keep `value` unless the secret stands already; returns the value that stands."""
+        """Store `value` unless the secret exists; returns the stored value."""
         secret_id = self._prefix + name
         try:
             self._dependency.call(
@@ -72,8 +72,8 @@ class SecretStore:
             if error_code(error) not in ("ResourceExistsException", "InvalidRequestException"):
                 raise
             # Also when our own write went through and only its answer was lost.
-            stands = self.get(name)
-            if stands is None:
+            stored = self.get(name)
+            if stored is None:
                 raise UsageError(f"secret {secret_id} can be neither created nor read") from None
-            return stands
+            return stored
         return value

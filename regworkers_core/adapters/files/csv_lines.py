@@ -38,7 +38,7 @@ class Cells(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A line that is not taken. `found` shows what was met without giving it away."""
+    """A rejected line. `found` describes its content without the value."""
 
     number: int
     reason: StrEnum

@@ -12,7 +12,7 @@ _FILE, _FOLDER = 0o600, 0o700
 
 
 def open_private(path: Path, *, append: bool = False) -> BinaryIO:
-    """Open for writing, emptied unless `append`. Raises OSError. A file that stands is closed to others, too; what is
+    """Open for writing, emptied unless `append`. Raises OSError. An existing file is closed to others, too; what is
     no file (/dev/stdout, a pipe) is left as it is.
     """
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else 0), _FILE)
@@ -36,7 +36,7 @@ def write_private(path: Path, data: bytes | str) -> None:
 
 
 def private_folder(path: Path) -> None:
-    """Make the folder and those above it that are missing. One that stands keeps its mode."""
+    """Create the folder and missing parents. An existing folder keeps its mode."""
     missing = [path]
     while not missing[-1].parent.exists():
         missing.append(missing[-1].parent)

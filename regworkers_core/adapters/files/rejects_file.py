@@ -15,7 +15,7 @@ _HEADER = "line,reason,found\n"
 
 
 class RejectsFile:
-    """Holds no whole value, so that it can be sent back to whoever made the file."""
+    """Holds no whole value, so that it can be sent back to the author of the file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -35,7 +35,7 @@ class RejectsFile:
             raise UsageError(f"{self._path}: {error.strerror}; choose another place with --rejects") from None
 
     def __enter__(self) -> RejectsFile:
-        # What an earlier import rejected is over; any other file of that name is somebody's.
+        # A file of an earlier import is replaced; any other file of that name is not ours.
         if self._path.exists() and not self._is_ours():
             raise UsageError(f"{self._path} is no list of rejects: choose another place with --rejects")
         self._path.unlink(missing_ok=True)

@@ -96,7 +96,7 @@ def _mapping(document: Any) -> dict[str, Any]:
 
 
 def _same(fields: Mapping[str, Any], name: str, asked: str) -> None:
-    """A cache or a gateway on the way may answer with the document of somebody else."""
+    """A cache or gateway on the way may answer with another document."""
     if fields.get(name) != asked:
         raise Malformed(f"field {name} is not what was asked for")
 

@@ -108,7 +108,7 @@ class ServiceHttp:
             ) from None
 
     def _authorised(self, ask: Callable[[str], T]) -> T:
-        """`ask` with our token, and once more with the one that stands then: it may have been replaced."""
+        """`ask` with our token; after a refusal once more with the current one, which may be new."""
         token = self._token.get()
         try:
             return ask(token)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class BearerToken:
-    """`read` gives the token that stands now. Raises whatever `read` raises, and keeps nothing then."""
+    """`read` returns the current token. Errors of `read` are raised and not cached."""
 
     def __init__(self, read: Callable[[], str]) -> None:
         self._read = read
@@ -21,7 +21,7 @@ class BearerToken:
             return self._value
 
     def again(self, refused: str) -> str:
-        """The token after `refused` was refused: read anew, unless another thread has done so meanwhile."""
+        """The token after `refused` was refused: read again, unless another thread has done so."""
         with self._lock:
             if self._value == refused:
                 self._value = self._read()

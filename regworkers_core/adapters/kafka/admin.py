@@ -108,7 +108,7 @@ class KafkaAdmin:
         return self._dependency.call(client.list_topics, timeout=timeout)
 
     def create(self, names: Sequence[str]) -> list[str]:
-        """Create those that are missing; returns their names. Somebody else's creation meanwhile is fine."""
+        """Create the missing ones; returns their names. A topic that another process creates meanwhile is fine."""
         missing = sorted(set(names) - self.topics())
         if not missing:
             return []

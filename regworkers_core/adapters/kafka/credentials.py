@@ -42,7 +42,7 @@ class Accepted:
 
 # Tries to connect with librdkafka's settings; says what came of it, and in words why not.
 Try = Callable[[Mapping[str, str]], tuple[Answer, str]]
-# Told at every look: why the newest material is not in use, or None.
+# Called at every check with the reason why the newest material is not in use, or None.
 Watcher = Callable[[str | None], None]
 
 
@@ -77,13 +77,13 @@ class Credentials:
         return known if known is not None else self.look()
 
     def fresh(self) -> Accepted:
-        """The same, after a look when the last one is `check_seconds` ago."""
+        """As `accepted`, but checks again when the last check is `check_seconds` ago."""
         known = self._accepted
         due = self.may_change and self._monotonic() - self._looked_at >= self.check_seconds
         return self.look() if known is None or due else known
 
     def look(self) -> Accepted:
-        """Read what stands now, and take it up if it is other material and the brokers take it.
+        """Read the current material, and use it if it is new and the brokers accept it.
 
         Raises UsageError and TransientFailure only while nothing is in use yet.
         """
@@ -95,7 +95,7 @@ class Credentials:
             except TransientFailure as failure:
                 if before is None:
                     raise
-                # Whoever keeps it cannot answer: that says nothing about what stands there.
+                # The store is unavailable, which says nothing about what it holds.
                 log.warning("certificate not looked at", error=str(failure))
                 return before
             self._accepted = accepted
@@ -135,7 +135,7 @@ class Credentials:
             return kept
         if answer is Answer.REFUSED:
             self.refused = why
-        # In an outage what stands is as good as what was; once it is over, the next look decides.
+        # In an outage the current material is as good as the former; the next check after it decides.
         return before or newest
 
     def _working(self, accepted: Accepted) -> Accepted | None:

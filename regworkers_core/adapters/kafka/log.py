@@ -1,4 +1,4 @@
-"""Kafka topics read as logs: by partition and offset, in nobody's consumer group.
+"""Kafka topics read as logs: by partition and offset, outside of any consumer group.
 
 Partitions are assigned and never subscribed to, and no offset is ever committed: who reads keeps its own place.
 """
@@ -81,7 +81,7 @@ class KafkaLog:
                 "bootstrap.servers": settings.bootstrap,
                 "log_level": 0,
                 **security,
-                # The library wants a name; nobody joins the group, nothing is committed to it.
+                # Required by the library; the group is never joined, and nothing is committed to it.
                 "group.id": name,
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,

@@ -15,10 +15,10 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from regworkers_core.adapters.kafka.admin import DEPENDENCY, classify_kafka
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason, TransientFailure, UsageError
 
-# Of one record; brokers refuse more than 1 MiB unless they are told otherwise.
+# Of one record; by default, brokers refuse more than 1 MiB.
 MAX_RECORD_BYTES = 1_000_000
 _SILENT = logging.getLogger("regworkers.librdkafka")
-# Reports come within the delivery time-out; this much later nobody waits for a missing one.
+# Reports come within the delivery time-out; this much later a missing one is given up.
 _MARGIN_SECONDS = 1.0
 # Another thread's poll may serve this one's reports: how late it notices.
 _POLL_SECONDS = 0.02
@@ -75,7 +75,7 @@ class RecordProducer(Protocol):
         """In the order of `records`: None for each that is acknowledged by all in-sync replicas, else why not.
 
         Returns within the delivery time-out and a second. A TransientFailure may be a record that was written all
-        the same: whoever sends it again repeats it. Raises UsageError for a topic that is missing, access that is
+        the same, so sending it again may repeat it. Raises UsageError for a topic that is missing, access that is
         refused and options that are wrong, once every record has its report.
         """
         ...
@@ -85,7 +85,7 @@ class RecordProducer(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the connections, and of what has no report yet. A later send connects anew."""
+        """Let go of the connections, and of what has no report yet. A later send connects again."""
         ...
 
 
@@ -224,7 +224,7 @@ class KafkaProducer:
         meaning = classify_kafka(KafkaException(error))
         if isinstance(meaning, UsageError):
             raise meaning
-        # An answer that nobody foresaw is no reason to give an event up.
+        # An unexpected answer is no reason to give an event up.
         return (
             meaning if isinstance(meaning, TransientFailure) else TransientFailure(DEPENDENCY, error.name())
         )

@@ -5,7 +5,7 @@ they are swapped.
     hold new sends -> sends under way end, old producer flushed -> swap -> sends go on -> old producer closed
 
 New sends are held so that what the old producer was given is acknowledged before the new one gets anything: the order
-of an entry's events stands. Should the old one not get rid of it within the flush time, they are swapped all the same;
+of an entry's events stays. Should the old one not get rid of it within the flush time, they are swapped all the same;
 its sends keep it until they have their reports, and the last one closes it.
 """
 
@@ -139,5 +139,5 @@ class RotatingProducer:
             except (UsageError, TransientFailure) as error:
                 log.warning("certificate not renewed", error=str(error))
             except Exception as error:
-                # The thread outlives what nobody foresaw; what is in use stays in use.
+                # The thread survives unexpected errors; the current producer stays in use.
                 log.warning("certificate not renewed", exc_info=error)

@@ -156,7 +156,7 @@ class KafkaSecurity:
 
 
 def pem_blocks(text: str, kind: str) -> str:
-    """The blocks of a PEM text whose type ends in `kind`, in their order, without what stands between them."""
+    """The blocks of a PEM text whose type ends in `kind`, in their order, without the text between them."""
     return "".join(
         match[0].rstrip("\r\n") + "\n" for match in _BLOCK.finditer(text) if match[1].endswith(kind)
     )

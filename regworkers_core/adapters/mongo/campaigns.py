@@ -1,9 +1,9 @@
-"""The `campaigns` collection: what is known, and status changes that happen once."""
+"""The `campaigns` collection: looking campaigns up, and status changes that happen once."""
 
 from __future__ import annotations
 
 from collections.abc import Collection as Ids
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 from pymongo.collection import Collection
@@ -11,7 +11,7 @@ from pymongo.errors import DuplicateKeyError
 
 from regworkers_core.adapters.mongo.client import find_all
 from regworkers_core.domain.campaign import Campaign, CampaignStatus, Transition
-from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.engine.dependency import Dependency
 
 log = structlog.get_logger(__name__)
@@ -39,8 +39,20 @@ class Campaigns:
         """By id, else by slug."""
         return self.get(slug_or_id) or self._one({"slug": slug_or_id})
 
+    def require(self, slug_or_id: str, hint: str = "") -> Campaign:
+        """By id, else by slug. Raises RequestError, with `hint` at the end of its text, when there is none."""
+        return self.find(slug_or_id) or self._refuse(slug_or_id, hint)
+
+    def require_id(self, campaign_id: str) -> Campaign:
+        """By id only. Raises RequestError when there is none."""
+        return self.get(campaign_id) or self._refuse(campaign_id)
+
+    @staticmethod
+    def _refuse(named: str, hint: str = "") -> NoReturn:
+        raise RequestError(f"there is no campaign {named!r}: see `regworkers campaign list`{hint}")
+
     def list(self, status: CampaignStatus | None = None) -> list[Campaign]:
-        """All, or those of one status, by id. One that breaks the contract is logged and left out: it must not
+        """All, or those of one status, by id. One that breaks the contract is logged and left out, so that it does not
         hide the others.
         """
         query = {} if status is None else {"status": status.value}
@@ -57,13 +69,13 @@ class Campaigns:
         """Raises UsageError when the id or the slug is taken."""
         document = campaign.as_document()
         try:
-            # Repeated after a lost answer it would meet itself.
+            # A repeat after a lost answer finds its own document.
             self._dependency.call(self._collection.insert_one, document)
         except DuplicateKeyError:
-            stands = self._dependency.call(self._collection.find_one, {"_id": campaign.campaign_id})
-            if stands == document:
+            stored = self._dependency.call(self._collection.find_one, {"_id": campaign.campaign_id})
+            if stored == document:
                 return
-            if stands is not None:
+            if stored is not None:
                 raise UsageError(
                     f"campaign {campaign.campaign_id} exists already: `regworkers campaign show "
                     f"{campaign.campaign_id}`, or choose another id"
@@ -83,16 +95,16 @@ class Campaigns:
         reason: str,
         run_id: str,
     ) -> bool:
-        """Change the status and keep the transition, in one update; False when the status is not `from_` or a
-        greater token than `token` has been here.
+        """Change the status and record the transition, in one update; False when the status is not `from_` or a
+        greater token than `token` has written.
         """
         before = self.get(campaign_id)
         if before is None or before.status is not from_ or before.fence > token:
             return False
         transition = Transition(from_, to, at, reason, run_id, token)
-        # Exactly over what was seen, so that whoever wrote between the two wins.
+        # Exactly over what was read, so that a write between the two wins.
         guard = {"_id": campaign_id, "status": from_.value, "fence": before.fence or {"$exists": False}}
-        # The whole list, since the fence in the guard says that it is the one that was read.
+        # The whole list: the fence in the guard proves that it is the one that was read.
         kept = [*before.transitions, transition]
         update = {
             "$set": {
@@ -104,7 +116,7 @@ class Campaigns:
         answer = self._dependency.call(self._collection.update_one, guard, update)
         if answer.matched_count:
             return True
-        # A write whose answer got lost is refused when it is repeated, and yet it was ours.
+        # A repeat of a write whose answer was lost is refused, although the write is ours.
         now = self.get(campaign_id)
         return now is not None and bool(now.transitions) and now.transitions[-1] == transition
 

@@ -1,9 +1,10 @@
-"""The pooled MongoDB client, and what the driver's exceptions mean."""
+"""The pooled MongoDB client, what the driver's exceptions mean, and the calls that several collections make."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pymongo import MongoClient
@@ -20,12 +21,15 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
-from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure, UsageError
+from regworkers_core.engine.dependency import Dependency
 from regworkers_core.settings import MongoSettings
 
+Document = dict[str, Any]
 DEPENDENCY = "mongo"
-# The driver's own list (of the specifications of retryable reads and writes; pymongo keeps it to itself, a test
-# compares), and what else a member that has no time, no room or no primary answers.
+DUPLICATE_KEY = 11000
+# The driver's own list (from the specifications of retryable reads and writes; it is private in pymongo, a test
+# compares), and what else a member answers that has no time, no space or no primary.
 _TRANSIENT_CODES = frozenset(
     {6, 7, 89, 91, 112, 133, 134, 189, 202, 262, 290, 317, 365, 462, 9001}
     | {10058, 10107, 11600, 11602, 13435, 13436, 14031}
@@ -33,18 +37,16 @@ _TRANSIENT_CODES = frozenset(
 # UserNotFound, AuthenticationFailed, MechanismUnavailable, ReauthenticationRequired.
 _LOGIN_CODES = frozenset({11, 18, 334, 391})
 _ACCESS_CODES = frozenset({13})
-# Atlas wraps what its proxy refuses, whatever it is.
+# Atlas wraps everything that its proxy refuses.
 _ATLAS = 8000
-# From the server's list of errors what it says of a command that it will never take: bad values, names and options,
-# missing and existing collections and indexes, commands that it does not know. Any other code of a read is its own
-# trouble.
+# From the server's list of errors, those about a command that can never succeed: bad values, names and options, missing
+# and existing collections and indexes, unknown commands. Any other code of a read is the server's own problem.
 _COMMAND_CODES = frozenset((
     2, 9, 14, 15, 16, 17, 20, 22, 26, 27, 28, 40, 43, 47, 48, 52, 53, 54, 55, 56, 57, 59, 61, 66, 67, 68, 72, 73, 85,
     86, 96, 115, 121, 166, 168, 197, 238, 263, 292, 303, 10334, 16755, 17280, 17419,
 ))  # fmt: skip
 _AGAIN_LABELS = ("RetryableWriteError", "RetryableError", "SystemOverloadedError")
-# What the resolver of the system says of a name, in the text of the driver: `host:27017: [Errno -2] Name or service not
-# known`.
+# What the driver quotes of the system's resolver: `host:27017: [Errno -2] Name or service not known`.
 _UNRESOLVED = re.compile(r"([\w.\-]+:\d+): \[Errno -?\d+\] [^(\[]*(?:[Nn]ame|nodename|hostname|getaddrinfo)")
 _URI_UNUSABLE = "REGWORKERS_MONGO__URI is not usable"
 
@@ -69,8 +71,8 @@ def mongo_client(settings: MongoSettings) -> MongoClient[dict[str, Any]]:
         except ConfigurationError as error:
             if _of_dns(error) is None:
                 raise
-            # The hosts of `mongodb+srv` could not be looked up. This client looks them up when it is first used, in a
-            # call that is retried like any other, and as often as that fails.
+            # The hosts of `mongodb+srv` could not be looked up. This client looks them up at its first use, in a call
+            # that is retried like any other.
             return MongoClient(uri, connect=False, **options)
     except ConfigurationError as error:
         raise UsageError(f"{_URI_UNUSABLE}: {type(error).__name__}") from None
@@ -96,9 +98,9 @@ def aggregate_all(
 
 
 def classify_mongo(error: Exception) -> Exception:
-    """Connections, elections, name look-ups, time-outs and codes of a read that are not about the read itself are
-    transient; a refused login and refused access are the operator's, each named; what is wrong with a command or with a
-    written document comes back as it is, and so does a bulk error, which is answered per item.
+    """Connections, elections, DNS, time-outs and codes that are not about the command itself are transient; a refused
+    login and refused access are a UsageError each; an error about a command or a written document is returned as it is,
+    and so is a bulk error, which is answered per item.
     """
     if isinstance(error, BulkWriteError):
         return error
@@ -121,7 +123,7 @@ def _of_server(error: OperationFailure) -> Exception:
     code, said = error.code, str(error).lower()
     if code in _ACCESS_CODES or (code == _ATLAS and "not allowed" in said):
         return UsageError(
-            f"MongoDB refuses the access (code {code}): check the roles of the user in REGWORKERS_MONGO__URI"
+            f"MongoDB refuses access (code {code}): check the roles of the user in REGWORKERS_MONGO__URI"
         )
     if code in _LOGIN_CODES or (code == _ATLAS and "auth" in said):
         return UsageError(
@@ -129,14 +131,14 @@ def _of_server(error: OperationFailure) -> Exception:
         )
     if code in _TRANSIENT_CODES:
         return TransientFailure(DEPENDENCY, _reason(error))
-    # A written document that is refused has a class of its own in the driver.
+    # The driver has a class of its own for a written document that is refused.
     if isinstance(error, WriteError) or code in _COMMAND_CODES:
         return error
     return TransientFailure(DEPENDENCY, _reason(error))
 
 
 def _reason(error: Exception) -> str:
-    """In a few words, without the driver's text, which may print a document; a host that DNS does not know is named."""
+    """Without the driver's text, which may print a document; names a host that DNS does not know."""
     if isinstance(error, OperationFailure) and error.code is not None:
         return f"code {error.code}"
     unresolved = _UNRESOLVED.search(str(error)) if isinstance(error, ConnectionFailure) else None
@@ -146,8 +148,82 @@ def _reason(error: Exception) -> str:
 
 
 def _of_dns(error: Exception) -> str | None:
-    """What DNS said when `mongodb+srv` was looked up: the question and the answer, no login; None for other errors."""
+    """What DNS answered to the lookup of `mongodb+srv` (it holds no login); None for other errors."""
     cause = error.__cause__
     if cause is None or not type(cause).__module__.startswith("dns."):
         return None
     return f"{type(cause).__name__}: {cause}"
+
+
+def count(
+    collection: Collection[dict[str, Any]],
+    dependency: Dependency,
+    query: Mapping[str, Any],
+    limit: int | None = None,
+) -> int:
+    """How many documents match, at most `limit` (from 1). Unlike `count_documents`, which groups by a constant, every
+    server answers it from an index.
+    """
+    pipeline: list[Mapping[str, Any]] = [{"$match": query}]
+    if limit is not None:
+        pipeline.append({"$limit": limit})
+    pipeline.append({"$count": "documents"})
+    found = dependency.call(aggregate_all, collection, pipeline)
+    return int(found[0]["documents"]) if found else 0
+
+
+@dataclass(slots=True)
+class Inserted:
+    """How many documents were new, how many existed with the same parameters, and the ids of the others."""
+
+    new: int = 0
+    existing: int = 0
+    conflicts: list[str] = field(default_factory=list)
+
+    def raise_conflicts(self, what: str) -> None:
+        """Raises PermanentFailure KEY_CONFLICT when a key exists with other parameters."""
+        if self.conflicts:
+            raise PermanentFailure(
+                Reason.KEY_CONFLICT,
+                f"{len(self.conflicts)} {what} exist with other parameters, first {min(self.conflicts)}: "
+                "compare it with the plan before anything is sent again",
+            )
+
+
+def insert_once(
+    collection: Collection[Document],
+    dependency: Dependency,
+    documents: Sequence[Document],
+    parameters: Sequence[str],
+) -> Inserted:
+    """Insert in one unordered bulk. A document whose `_id` exists is not changed; the named parameters of both are
+    compared. Raises TransientFailure.
+    """
+    done = Inserted()
+    if not documents:
+        return done
+    try:
+        dependency.call(collection.insert_many, documents, ordered=False)
+        done.new = len(documents)
+        return done
+    except BulkWriteError as error:
+        if error.details.get("writeConcernErrors"):
+            raise TransientFailure(dependency.name, "write concern not satisfied") from None
+        problems = error.details.get("writeErrors", ())
+    other = next((each for each in problems if each.get("code") != DUPLICATE_KEY), None)
+    if other is not None:
+        raise TransientFailure(dependency.name, f"code {other.get('code')}")
+    repeated = [documents[problem["index"]] for problem in problems]
+    ids = [document["_id"] for document in repeated]
+    stored = dependency.call(find_all, collection, {"_id": {"$in": ids}})
+    by_id = {document["_id"]: document for document in stored}
+    for document in repeated:
+        seen = by_id.get(document["_id"])
+        if seen is None:
+            raise TransientFailure(dependency.name, "a document that existed was deleted")
+        if all(seen.get(name) == document.get(name) for name in parameters):
+            done.existing += 1
+        else:
+            done.conflicts.append(document["_id"])
+    done.new = len(documents) - len(repeated)
+    return done

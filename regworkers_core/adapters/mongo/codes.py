@@ -1,27 +1,32 @@
 """The `codes` collection: access codes, each with its own position in its market.
 
-A position is what a winner is matched to, so it is given once: a unique index on (campaignId, marketId,
-position) refuses a second code there, whoever writes.
+A winner is matched to a position, so a position is given once: a unique index on (campaignId, marketId, position)
+refuses a second code there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
+from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
-from regworkers_core.adapters.mongo.client import aggregate_all, find_all
-from regworkers_core.adapters.mongo.replica import DUPLICATE_KEY
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.adapters.mongo.client import DUPLICATE_KEY, Document, aggregate_all, count, find_all
+from regworkers_core.adapters.mongo.pages import scan
+from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
+from regworkers_core.domain.selection import MarketPhase, Planned
 from regworkers_core.engine.dependency import Dependency
 
-Document = dict[str, Any]
-# Between our look and our write another writer may take a position; one that does so every time is a defect.
+# Between our read and our write another writer may take a position; one that does so every time is a defect.
 _ROUNDS = 50
+_TAKEN = ("ASSIGNED", "REDEEMED")
+_IS_VOID = "it is VOID"
+_IS_GIVEN = "it is given to another winner"
+_PAGE = 10_000
 
 
 class CodeStatus(StrEnum):
@@ -33,9 +38,7 @@ class CodeStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """One code as stored. `ref` and `entry_id` are empty while it belongs to no winner; `blocked`: its issuer refuses
-    it.
-    """
+    """One code as stored. `ref` and `entry_id` are empty while it has no winner; `blocked`: its issuer refuses it."""
 
     code: str
     campaign_id: str
@@ -54,6 +57,20 @@ class NewCode:
     market_id: str
 
 
+class Position(NamedTuple):
+    """A code at its place in the order of import."""
+
+    position: int
+    code: str
+
+
+class PlacedCode(NamedTuple):
+    """A code and its status."""
+
+    code: str
+    status: str
+
+
 class Codes:
     """Every method raises TransientFailure when MongoDB cannot answer."""
 
@@ -62,25 +79,19 @@ class Codes:
         self._dependency = dependency
 
     def get(self, codes: Sequence[str]) -> dict[str, Code]:
-        """Those of `codes` that exist, in whatever campaign."""
+        """Those of `codes` that exist, in any campaign."""
         query = {"_id": {"$in": list(codes)}}
         found = self._dependency.call(find_all, self._collection, query)
         return {document["_id"]: _code(document) for document in found}
 
-    def at(self, campaign_id: str, market_id: str, positions: Sequence[int]) -> dict[int, str]:
-        """The codes at these positions of a market; those that there are."""
-        query = {"campaignId": campaign_id, "marketId": market_id, "position": {"$in": list(positions)}}
-        found = self._dependency.call(find_all, self._collection, query, {"position": 1})
-        return {int(document["position"]): document["_id"] for document in found}
-
     def add(
         self, campaign_id: str, codes: Sequence[NewCode], *, import_id: str, at: str, highest: dict[str, int]
     ) -> dict[str, Code]:
-        """Append codes that are new, in this order, behind the highest position of their market; returns what
-        stands under each that was **not** added, because another writer was faster.
+        """Append new codes, in this order, behind the highest position of their market; returns the stored code of each
+        that was **not** added, because another writer was faster.
 
-        `highest` is what the caller knows of the positions (market to highest given, absent where it knows
-        nothing) and is kept up to date. Killed half way, the first so many codes are there: no gap.
+        `highest` is the highest known position by market (absent: unknown) and is kept up to date. Killed half way,
+        a prefix of the codes is stored: no gap.
         """
         refused: dict[str, Code] = {}
         rest = list(codes)
@@ -91,18 +102,17 @@ class Codes:
             if self._insert(placed):
                 highest.update({document["marketId"]: document["position"] for document in placed})
                 return refused
-            # A code or a position was taken meanwhile, or this very write went through and its answer was lost.
+            # A code or a position was taken meanwhile, or this write went through and its answer was lost.
             highest.clear()
-            stands = self.get([new.code for new in rest])
-            ours = {code for code, found in stands.items() if found.import_id == import_id}
-            refused.update({code: found for code, found in stands.items() if code not in ours})
-            rest = [new for new in rest if new.code not in stands]
+            stored = self.get([new.code for new in rest])
+            refused.update({code: found for code, found in stored.items() if found.import_id != import_id})
+            rest = [new for new in rest if new.code not in stored]
             if not rest:
                 return refused
         raise TransientFailure(self._dependency.name, "positions stay contested by other writers")
 
     def _insert(self, documents: list[Document]) -> bool:
-        """In order, up to the first that is refused: False then."""
+        """In order, up to the first that is refused; False when one was."""
         try:
             self._dependency.call(self._collection.insert_many, documents, ordered=True)
         except BulkWriteError as error:
@@ -111,7 +121,7 @@ class Codes:
                 raise TransientFailure(self._dependency.name, "write concern not satisfied") from None
             codes = {problem.get("code") for problem in details.get("writeErrors", ())}
             if codes != {DUPLICATE_KEY}:
-                # Disk full, quota, an election: never the code's fault.
+                # Disk full, quota, an election: not about the code.
                 raise TransientFailure(self._dependency.name, f"write error {codes}") from None
             return False
         return True
@@ -129,7 +139,7 @@ class Codes:
         counts: dict[str, dict[CodeStatus, int]] = {}
         of_campaign: Document = {"campaignId": campaign_id}
         for market_id in self._dependency.call(self._collection.distinct, "marketId", of_campaign):
-            # One field a group: not every server that speaks the protocol groups by more.
+            # Not every server that speaks the protocol groups by several fields.
             pipeline: list[Mapping[str, Any]] = [
                 {"$match": {**of_campaign, "marketId": market_id}},
                 {"$group": {"_id": "$status", "codes": {"$sum": 1}}},
@@ -139,36 +149,128 @@ class Codes:
         return counts
 
     def void(self, campaign_id: str, code: str, *, at: str, reason: str, run_id: str) -> bool:
-        """Take an AVAILABLE code out of use for good; False when it is not that any more. It keeps its position."""
+        """Permanently void an AVAILABLE code; False when it is not AVAILABLE. It keeps its position."""
         guard = {"_id": code, "campaignId": campaign_id, "status": CodeStatus.AVAILABLE.value}
         fields = {"status": CodeStatus.VOID.value, "voidedAt": at, "voidReason": reason, "voidRunId": run_id}
         answer = self._dependency.call(self._collection.update_one, guard, {"$set": fields})
         return bool(answer.matched_count)
 
     def void_given(self, code: Code, *, at: str, reason: str, run_id: str) -> bool:
-        """Take a code out of use that was given outside of this system; False when it changed since it was read."""
+        """Void a code that was given outside of this system; False when it changed since it was read."""
         guard: Document = {"_id": code.code, "status": code.status.value, "ref": code.ref or None}
         fields = {"status": CodeStatus.VOID.value, "voidedAt": at, "voidReason": reason, "voidRunId": run_id}
         answer = self._dependency.call(self._collection.update_one, guard, {"$set": fields})
         return bool(answer.matched_count)
 
     def block(self, campaign_id: str, codes: Sequence[str], *, at: str, reason: str, run_id: str) -> int:
-        """Note that their issuer refuses these, which fans hold; how many of them were not noted before."""
+        """Record that the issuer refuses these codes, which fans hold; returns how many were not recorded before."""
         guard = {
             "_id": {"$in": list(codes)},
             "campaignId": campaign_id,
-            "status": {"$in": [CodeStatus.ASSIGNED.value, CodeStatus.REDEEMED.value]},
+            "status": {"$in": list(_TAKEN)},
             "blockedAt": {"$exists": False},
         }
         fields = {"blocked": True, "blockedAt": at, "blockedReason": reason, "blockedRunId": run_id}
         answer = self._dependency.call(self._collection.update_many, guard, {"$set": fields})
         return answer.modified_count
 
+    # For the assignment of codes to winners.
+
+    def behind(self, campaign_id: str, market_id: str, position: int, limit: int) -> Iterator[Position]:
+        """Up to `limit` codes behind a position, by position, without VOID ones; a page at a time."""
+        while limit > 0:
+            query = _not_void(campaign_id, market_id, position)
+            page = min(limit, _PAGE)
+            found = self._dependency.call(
+                find_all, self._collection, query, {"position": 1}, sort=[("position", 1)], limit=page
+            )
+            for document in found:
+                position = document["position"]
+                yield Position(position, document["_id"])
+            if len(found) < page:
+                return
+            limit -= page
+
+    def count_behind(self, campaign_id: str, market_id: str, position: int, limit: int) -> int:
+        """How many there are, at most `limit`."""
+        if not limit:
+            return 0
+        query = _not_void(campaign_id, market_id, position)
+        return count(self._collection, self._dependency, query, limit)
+
+    def first_given(self, campaign_id: str, market_id: str, position: int, limit: int) -> int | None:
+        """The first position among the `limit` codes behind `position` whose code is given already. None: a plan can
+        use them all.
+        """
+        query = {**_not_void(campaign_id, market_id, position), "status": {"$in": list(_TAKEN)}}
+        first = self._dependency.call(
+            self._collection.find_one, query, {"position": 1}, sort=[("position", 1)]
+        )
+        if first is None or not limit:
+            return None
+        before = _not_void(campaign_id, market_id, position)
+        before["position"] = {"$gt": position, "$lt": first["position"]}
+        ahead = count(self._collection, self._dependency, before, limit)
+        return int(first["position"]) if ahead < limit else None
+
+    def at(self, campaign_id: str, market_id: str, positions: Sequence[int]) -> dict[int, PlacedCode]:
+        """The codes at these positions, by position; a missing one is absent."""
+        query = {"campaignId": campaign_id, "marketId": market_id, "position": {"$in": list(positions)}}
+        found = self._dependency.call(find_all, self._collection, query, {"position": 1, "status": 1})
+        return {each["position"]: PlacedCode(each["_id"], str(each.get("status"))) for each in found}
+
+    def claim(self, market: MarketPhase, winners: Sequence[Planned], *, at: str, run_id: str) -> int:
+        """Give every winner the planned code: AVAILABLE becomes ASSIGNED. Returns how many were given now; the others
+        had theirs before.
+
+        Raises PermanentFailure CODE_CONFLICT when a code is neither available nor the winner's.
+        """
+        operations = [_claim(market, winner, at, run_id) for winner in winners]
+        if not operations:
+            return 0
+        answer = self._dependency.call(self._collection.bulk_write, list(operations), ordered=False)
+        if answer.matched_count < len(winners):
+            # Repeats, other processors, or a conflict: the bulk does not say which.
+            self._require_theirs(market, winners)
+        return answer.matched_count
+
+    def _require_theirs(self, market: MarketPhase, winners: Sequence[Planned]) -> None:
+        query = {"_id": {"$in": [winner.code for winner in winners]}}
+        found = self._dependency.call(find_all, self._collection, query)
+        stored = {document["_id"]: document for document in found}
+        conflicts, free = [], 0
+        for winner in winners:
+            code = stored.get(winner.code)
+            if code is not None and code.get("status") == "AVAILABLE" and _belongs(code, market):
+                free += 1
+            elif code is None or not _is_theirs(code, market, winner):
+                conflicts.append((winner.position, _what(code, market)))
+        if conflicts:
+            position, what = min(conflicts)
+            raise PermanentFailure(
+                Reason.CODE_CONFLICT,
+                f"{len(conflicts)} of {len(winners)} planned codes of {market} cannot be given, "
+                f"first position {position}: {what}; {_help(market, what)}",
+            )
+        if free:
+            raise TransientFailure(self._dependency.name, "codes became available while they were claimed")
+
+    def count_held(self, campaign_id: str) -> int:
+        """How many codes fans hold that their issuer is not known to refuse."""
+        query = {"campaignId": campaign_id, "status": {"$in": list(_TAKEN)}, "blockedAt": {"$exists": False}}
+        return count(self._collection, self._dependency, query)
+
+    def of_campaign(self, campaign_id: str, size: int = 10_000) -> Iterator[list[Document]]:
+        """Market, position, ref and phase of every code that was given, unordered, `size` at a time."""
+        query = {"campaignId": campaign_id, "status": {"$in": list(_TAKEN)}}
+        fields = ("marketId", "position", "ref", "phase")
+        return scan(self._collection, self._dependency, query, fields, size=size, ordered=False)
+
 
 def _place(
     campaign_id: str, codes: Sequence[NewCode], import_id: str, at: str, highest: Mapping[str, int]
 ) -> list[Document]:
-    """The documents, each market counting on from its highest position."""
+    """The documents; positions continue behind the highest one of each market."""
     counters = dict(highest)
     documents: list[Document] = []
     for new in codes:
@@ -197,6 +299,58 @@ def _code(document: Mapping[str, Any]) -> Code:
         ref=document.get("ref") or "",
         entry_id=document.get("entryId") or "",
         import_id=document.get("importId") or "",
-        # A server on SQLite gives a flag that was set by an update back as 0 or 1.
+        # A server on SQLite returns a flag that was set by an update as 0 or 1.
         blocked=bool(document.get("blocked")),
     )
+
+
+def _not_void(campaign_id: str, market_id: str, position: int) -> Document:
+    return {
+        "campaignId": campaign_id,
+        "marketId": market_id,
+        "position": {"$gt": position},
+        "status": {"$ne": "VOID"},
+    }
+
+
+def _claim(market: MarketPhase, winner: Planned, at: str, run_id: str) -> UpdateOne:
+    free = {
+        "_id": winner.code,
+        "status": "AVAILABLE",
+        "campaignId": market.campaign_id,
+        "marketId": market.market_id,
+    }
+    given = {
+        "status": "ASSIGNED",
+        "ref": winner.ref,
+        "entryId": winner.entry_id,
+        "phase": market.phase,
+        "assignedAt": at,
+        "runId": run_id,
+    }
+    return UpdateOne(free, {"$set": given})
+
+
+def _belongs(code: Document, market: MarketPhase) -> bool:
+    return (code.get("campaignId"), code.get("marketId")) == (market.campaign_id, market.market_id)
+
+
+def _is_theirs(code: Document, market: MarketPhase, winner: Planned) -> bool:
+    return code.get("status") in _TAKEN and _belongs(code, market) and code.get("ref") == winner.ref
+
+
+def _help(market: MarketPhase, what: str) -> str:
+    command = f"`regworkers draw replan-code {market.campaign_id} {market.market_id}`"
+    if what == _IS_GIVEN:
+        return f"find out who has it; {command} then makes it void and gives its winner the next position"
+    if what == _IS_VOID:
+        return f"{command} gives the winners of void codes the next positions"
+    return "correct the code, then retry the market"
+
+
+def _what(code: Document | None, market: MarketPhase) -> str:
+    if code is None:
+        return "it is gone"
+    if not _belongs(code, market):
+        return "it belongs to another market"
+    return _IS_GIVEN if code.get("status") in _TAKEN else f"it is {code.get('status')}"

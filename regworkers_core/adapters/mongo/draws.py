@@ -1,7 +1,9 @@
-"""The `draws` collection: one document a campaign, which is what a draw has decided so far.
+"""The `draws` collection: one document per campaign with what its draw has decided so far.
 
-Every write of a draw carries the fencing token of its lease and is refused once a newer token wrote; what
-must be decided once (the pool, the manifest, the seed, the result) is written only where nothing stands.
+A draw's own writes (`Draws`) carry the fencing token of its lease and are refused once a newer token wrote; what
+must be decided once (the pool, the manifest, the seed, the result) is written only where nothing is stored yet. The
+assignment of codes does not hold the lease: its writes (`DrawMarkets`) are conditional on the state that they follow,
+move forward only and may be repeated.
 """
 
 from __future__ import annotations
@@ -15,17 +17,16 @@ from typing import Any
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
-from regworkers_core.adapters.mongo.client import aggregate_all
+from regworkers_core.adapters.mongo.client import Document, aggregate_all
 from regworkers_core.domain.beacon import LEAD_SECONDS, QUICKNET
 from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.selection import MarketPhase, NoticeType
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.engine.dependency import Dependency
 
-Document = dict[str, Any]
-
 
 class PhaseStatus(StrEnum):
-    """How far a phase has come, forward only. OPENED: its terms are known, nothing is decided."""
+    """Progress of a phase, forward only. OPENED: its terms are known, nothing is decided."""
 
     OPENED = "OPENED"
     FROZEN = "FROZEN"
@@ -42,7 +43,7 @@ class PhaseStatus(StrEnum):
 
 
 class MarketStatus(StrEnum):
-    """BLOCKED: too few codes, none given yet. ASSIGNING: its chunks are on the queue or being worked on."""
+    """BLOCKED: too few codes, none given yet. ASSIGNING: its chunks are queued or in progress."""
 
     PENDING = "PENDING"
     BLOCKED = "BLOCKED"
@@ -51,12 +52,12 @@ class MarketStatus(StrEnum):
 
 
 class Fenced(Exception):
-    """A newer token has written: this run lost its lease and must not decide anything any more."""
+    """A newer token has written: this run lost its lease and must not decide anything."""
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseRecord:
-    """One phase. `fields` is the subdocument as stored; the properties name what others read most."""
+    """One phase. `fields` is the subdocument as stored; the properties name what is read most."""
 
     phase: int
     fields: Mapping[str, Any]
@@ -66,7 +67,7 @@ class PhaseRecord:
         return PhaseStatus(self.fields["status"])
 
     def reached(self, status: PhaseStatus) -> bool:
-        """Whether the phase has come at least so far."""
+        """Whether the phase has come at least to `status`."""
         return self.status.step >= status.step
 
     @property
@@ -75,7 +76,7 @@ class PhaseRecord:
 
     @property
     def eligibility(self) -> Mapping[str, Any]:
-        """`{prefix, at, ...}`: where the judged entries lie, and the judge's numbers; fixed by the freeze."""
+        """`{prefix, at, ...}`: where the judged entries are stored, and their numbers; fixed by the freeze."""
         return self.fields.get("eligibility") or {}
 
     @property
@@ -92,9 +93,9 @@ class PhaseRecord:
 
     @property
     def commitment_late(self) -> bool | None:
-        """Whether the commitment of a commit-reveal seed came after registration had opened; None: nobody knows."""
+        """Whether the commitment of a commit-reveal seed came after registration had opened; None: not known."""
         value = self.fields.get("commitmentLate")
-        # A server on SQLite gives a flag that was set by an update back as 0 or 1.
+        # A server on SQLite returns a flag that was set by an update as 0 or 1.
         return None if value is None else bool(value)
 
     @property
@@ -108,8 +109,8 @@ class PhaseRecord:
 
     @property
     def published_at(self) -> str | None:
-        """When the store confirmed `manifest.json`; None before. Not when codes and messages went out: `releasedAt`."""
-        # Records from before there were notices have another moment under this name.
+        """When the store confirmed `manifest.json`; None before. Codes and messages went out at `releasedAt`."""
+        # Records from before there were notices have another time in this field.
         return self.fields.get("publishedAt") if self.notice else None
 
     @property
@@ -119,14 +120,14 @@ class PhaseRecord:
 
     @property
     def replaced(self) -> Sequence[Mapping[str, Any]]:
-        """The manifests that this one took the place of, in order: `{manifest, committedAt, publishedAt, replacedAt}`,
+        """The manifests that this one replaced, in order: `{manifest, committedAt, publishedAt, replacedAt}`,
         `manifest` as text, `publishedAt` None where nothing was published. `replaced-<k>.json` counts them from 1.
         """
         return self.fields.get("replaced") or ()
 
     @property
     def published_late(self) -> bool:
-        """Whether its manifest became public under ten minutes before the round of the beacon that it names, or is not
+        """Whether its manifest became public less than ten minutes before the beacon round that it names, or is not
         public: it may have been fitted to that round.
         """
         number = (self.fields.get("seedSource") or {}).get("round")
@@ -137,19 +138,19 @@ class PhaseRecord:
 
     @property
     def recommitted(self) -> Sequence[Mapping[str, Any]]:
-        """Of each replaced manifest whose round was signed by then, and which so has a result of its own: `{k, round,
-        manifestHash, resultHash, differ}`, `differ` counting the entries with another outcome; from `allocate` on.
+        """Each replaced manifest whose round was signed by then, so that it has a result: `{k, round, manifestHash,
+        resultHash, differ}`, where `differ` counts the entries with another outcome. Set by `allocate`.
         """
         return self.fields.get("recommitted") or ()
 
     @property
     def signatures(self) -> Mapping[str, str]:
-        """The beacon's verified signatures by round, as far as the draw has them."""
+        """The beacon's verified signatures that the draw has, by round."""
         return self.fields.get("signatures") or {}
 
     @property
     def hashes(self) -> Mapping[str, str]:
-        """File name: SHA-256 in hex of the bytes that the draw wrote, of every file that a later step reads."""
+        """SHA-256 in hex of every file that a later step reads, by file name."""
         return self.fields.get("hashes") or {}
 
     @property
@@ -159,7 +160,7 @@ class PhaseRecord:
 
     @property
     def awaited_round(self) -> int | None:
-        """The round of the beacon from which its seed will come; None when it waits for none."""
+        """The beacon round from which its seed will come; None when it waits for none."""
         source: Mapping[str, Any] = self.fields.get("seedSource") or {}
         if self.phase > 1 or not self.manifest_hash or self.fields.get("seedFile"):
             return None
@@ -182,12 +183,12 @@ class PhaseRecord:
 
     @property
     def gate(self) -> Mapping[str, Any]:
-        """`{at, runId, findings [{name, detail, acceptable}]}` of the last look of the gate; empty before one."""
+        """`{at, runId, findings [{name, detail, acceptable}]}` of the last check of the gate; empty before one."""
         return self.fields.get("gate") or {}
 
     @property
     def accepted(self) -> Sequence[Mapping[str, str]]:
-        """`{at, finding, reason}` of what a person accepted, in that order."""
+        """`{at, finding, reason}` of each finding that a person accepted, in that order."""
         return self.fields.get("accepted") or ()
 
     @property
@@ -196,14 +197,15 @@ class PhaseRecord:
 
     @property
     def markets(self) -> Mapping[str, Mapping[str, Any]]:
-        """By market id, `-` for the messages to those who did not win; empty before the publication."""
+        """By market id, with `-` for the messages to entries that did not win; empty before the publication."""
         return self.fields.get("markets") or {}
 
 
 @dataclass(frozen=True, slots=True)
 class DrawRecord:
     """The draw of one campaign with its phases in order. `annulled` is `{annulledAt, phase, manifestHash, reason, by}`
-    of a draw that must not count: no step follows.
+    of a draw that does not count: no step follows. `expired` is `{at, doneAt?}` by kind of data whose retention period
+    has passed.
     """
 
     campaign_id: str
@@ -211,7 +213,6 @@ class DrawRecord:
     token: int
     phases: Mapping[int, PhaseRecord]
     notifications: Mapping[str, Any]
-    # By kind of data whose period is over: `{at, doneAt?}`.
     expired: Mapping[str, Mapping[str, Any]]
     annulled: Mapping[str, Any] | None = None
 
@@ -221,7 +222,7 @@ class DrawRecord:
 
     @property
     def unconfirmed(self) -> PhaseRecord | None:
-        """The further phase that is drawn and not confirmed: messages wait whose outcome it changes."""
+        """The later phase that is drawn and not confirmed; messages whose outcome it changes wait for it."""
         latest = self.latest if self.phases and not self.annulled else None
         if latest is None or latest.phase == 1 or "confirmedAt" in latest.fields:
             return None
@@ -229,11 +230,11 @@ class DrawRecord:
 
     @property
     def is_kept(self) -> bool:
-        """Whether all is there that its promises are judged by: no period of it is over."""
+        """Whether all data that its promises are checked with is there: no retention period of it has passed."""
         return not self.expired.keys() - {"claims"}
 
     def require_counts(self) -> None:
-        """Raises RequestError for a draw that was annulled: nothing follows it."""
+        """Raises RequestError for a draw that was annulled."""
         if self.annulled:
             raise RequestError(
                 f"the draw of {self.campaign_id} was annulled at {self.annulled['annulledAt']}"
@@ -241,12 +242,12 @@ class DrawRecord:
             )
 
 
-# What the owner of a draw's lease begins with who sends messages under it, and does not work on the draw.
+# Prefix of the lease's owner while messages are sent under it and no step works on the draw.
 SENDER = "sender-"
 
 
 def works_on_draw(owner: str) -> bool:
-    """Whether this owner of a draw's lease (empty: it is free) works on the draw."""
+    """Whether this owner of a draw's lease (empty: free) works on the draw."""
     return bool(owner) and not owner.startswith(SENDER)
 
 
@@ -263,30 +264,30 @@ class Draws:
         self._dependency = dependency
 
     def get(self, campaign_id: str) -> DrawRecord | None:
-        """The draw of this campaign, or None when none was begun."""
+        """The draw of this campaign; None before it begins."""
         found = self._dependency.call(self._collection.find_one, {"_id": campaign_id})
         return None if found is None else _record(found)
 
     def all(self) -> list[DrawRecord]:
-        """Every draw there is: one a campaign, so there are few. Without what only its own steps read and what is
-        large: manifest, terms with their strikes, seed, freeze, and the tables of report and judgement.
+        """Every draw (one per campaign, so there are few), without large fields that only its own steps read:
+        manifest, strikes, seed, freeze, and the tables of report and judgement.
         """
-        # As a pipeline: the projection of a search reaches into documents on some servers only.
+        # A pipeline, because `find` projects nested fields on some servers only.
         found = self._dependency.call(aggregate_all, self._collection, [{"$project": _LIGHT}])
         return [_record(each) for each in found]
 
     def light(self, campaign_id: str) -> DrawRecord | None:
-        """One of `all`."""
+        """As `all`, for one campaign."""
         pipeline: list[Mapping[str, Any]] = [{"$match": {"_id": campaign_id}}, {"$project": _LIGHT}]
         found = self._dependency.call(aggregate_all, self._collection, pipeline)
         return _record(found[0]) if found else None
 
     def open(self, campaign_id: str, phase: int, fields: Mapping[str, Any], *, token: int) -> None:
-        """Begin a phase with its terms; does nothing where it stands already. Raises Fenced."""
+        """Begin a phase with its terms; does nothing if it exists. Raises Fenced."""
         opened = {"phase": phase, "status": PhaseStatus.OPENED.value, **fields}
         if phase == 1:
             first = {"_id": campaign_id, "campaignId": campaign_id, "drawId": campaign_id, "token": token}
-            # It stands when an earlier run began it, or this one whose answer was lost.
+            # It exists when an earlier run began it, or this one whose answer was lost.
             with suppress(DuplicateKeyError):
                 self._dependency.call(self._collection.insert_one, {**first, "phases": {"1": opened}})
         self.decide(campaign_id, phase, {}, token=token, whole=opened)
@@ -307,9 +308,8 @@ class Draws:
         unset: Sequence[str] = (),
         whole: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Set fields of a phase, and take those in `unset` away; with `once` only where that field is absent; `whole`
-        creates the phase where it is absent. False when something stood there already: read it and go by that.
-        Raises Fenced.
+        """Set fields of a phase and remove those in `unset`; with `once`, only where that field is absent; `whole`
+        creates the phase where it is absent. False when it was decided already: read it and use that. Raises Fenced.
         """
         path = f"phases.{phase}"
         guard: Document = {}
@@ -323,7 +323,7 @@ class Draws:
         return self._set(campaign_id, guard, values, token=token, unset=taken)
 
     def expire(self, campaign_id: str, kind: str, fields: Mapping[str, Any], *, token: int) -> None:
-        """Note that the period of one kind of the campaign's data is over. Raises Fenced."""
+        """Record that the retention period of one kind of the campaign's data has passed. Raises Fenced."""
         values = {f"expired.{kind}.{name}": value for name, value in fields.items()}
         self._set(campaign_id, {}, values, token=token)
 
@@ -342,12 +342,13 @@ class Draws:
         return False
 
     def _refuse_older(self, campaign_id: str, token: int) -> None:
-        stands = self._dependency.call(self._collection.find_one, {"_id": campaign_id}, {"token": 1})
-        if stands is None or stands["token"] > token:
+        stored = self._dependency.call(self._collection.find_one, {"_id": campaign_id}, {"token": 1})
+        if stored is None or stored["token"] > token:
             raise Fenced(f"the draw of {campaign_id} went on in another run")
 
 
-# By name, for no projection says "of every phase"; the embedded server takes a hundred names. Phases beyond come whole.
+# Listed by phase, because no projection means "of every phase"; the embedded server takes a hundred names. Later phases
+# are read whole.
 _LIGHT_PHASES = 10
 _HEAVY = (
     "manifest",
@@ -376,3 +377,110 @@ def _record(document: Mapping[str, Any]) -> DrawRecord:
         expired=document.get("expired") or {},
         annulled=document.get("annulled"),
     )
+
+
+_WAITING = [MarketStatus.PENDING.value, MarketStatus.BLOCKED.value]
+
+
+class DrawMarkets:
+    """Every method raises TransientFailure when MongoDB cannot answer."""
+
+    def __init__(
+        self, draws: Collection[Document], switches: Collection[Document], dependency: Dependency
+    ) -> None:
+        self._draws, self._switches, self._dependency = draws, switches, dependency
+
+    def block(self, market: MarketPhase, *, needed: int, available: int) -> bool:
+        """Too few codes, none given: it waits for an import. False when it has begun already."""
+        fields = {"status": MarketStatus.BLOCKED.value, "needed": needed, "available": available}
+        return self._move(market, _WAITING, fields)
+
+    def begin(self, market: MarketPhase, *, planned: int, chunks: int, plan: Mapping[str, Any]) -> bool:
+        """Its plan is final and its chunks are written. False when another plan was final before."""
+        fields = {
+            "status": MarketStatus.ASSIGNING.value,
+            "planned": planned,
+            "chunks": chunks,
+            "plan": dict(plan),
+        }
+        return self._move(market, _WAITING, fields)
+
+    def complete(self, market: MarketPhase, *, written: int, enqueued: int, at: str) -> bool:
+        """Planned = written = enqueued. False when it was complete before."""
+        fields = {
+            "status": MarketStatus.COMPLETED.value,
+            "written": written,
+            "enqueued": enqueued,
+            "completedAt": at,
+        }
+        return self._move(market, [MarketStatus.ASSIGNING.value], fields)
+
+    def complete_phase(self, campaign_id: str, phase: int, *, at: str) -> bool:
+        """False when it was complete before. The caller has seen all its markets complete."""
+        path = f"phases.{phase}"
+        fields = {f"{path}.status": PhaseStatus.COMPLETED.value, f"{path}.completedAt": at}
+        query = {"_id": campaign_id, f"{path}.status": PhaseStatus.PUBLISHED.value}
+        return self._update(query, {"$set": fields})
+
+    def delivered(self, market: MarketPhase, *, sent: int, superseded: int, at: str) -> None:
+        """All its messages are on the mailer's queue, except superseded ones."""
+        path = _path(market)
+        fields = {f"{path}.sent": sent, f"{path}.superseded": superseded, f"{path}.deliveredAt": at}
+        self._update({"_id": market.campaign_id, f"{path}.deliveredAt": {"$exists": False}}, {"$set": fields})
+
+    def lock(self, market: MarketPhase, at: str) -> None:
+        """The counts of its messages equal those of the committed result."""
+        path = f"{_path(market)}.lockedAt"
+        self._update({"_id": market.campaign_id, path: {"$exists": False}}, {"$set": {path: at}})
+
+    def lock_counts(self, campaign_id: str, phase: int, at: str) -> None:
+        """Winners up to this phase, holders of codes and entries whose last message says so are the same."""
+        path = f"phases.{phase}.countsLockedAt"
+        self._update({"_id": campaign_id, path: {"$exists": False}}, {"$set": {path: at}})
+
+    def canary_sent(self, campaign_id: str, phase: int, kind: NoticeType, at: str) -> None:
+        """The canary of one type of message is on the mailer's queue; the first time counts."""
+        path = f"notifications.canary.{phase}.{kind}"
+        self._update({"_id": campaign_id, path: {"$exists": False}}, {"$set": {path: at}})
+
+    def pause(self, campaign_id: str, *, reason: str, by: str, at: str) -> bool:
+        """Stop the campaign's messages. False when it has no draw."""
+        return self._switch(campaign_id, {"paused": True, "reason": reason, "by": by, "at": at})
+
+    def resume(self, campaign_id: str, *, reason: str, by: str, at: str, tolerated: int) -> bool:
+        """Send again; `tolerated` dead letters of the mailer's queue are known and do not pause again."""
+        fields = {"paused": False, "reason": reason, "by": by, "at": at, "tolerated": tolerated}
+        return self._switch(campaign_id, fields)
+
+    def _switch(self, campaign_id: str, fields: Mapping[str, Any]) -> bool:
+        update = {"$set": {f"notifications.{name}": value for name, value in fields.items()}}
+        return self._update({"_id": campaign_id}, update)
+
+    def switch_all(self, *, paused: bool, reason: str, by: str, at: str) -> None:
+        """Stop or start the messages of all campaigns."""
+        fields = {"paused": paused, "reason": reason, "by": by, "at": at}
+        self._dependency.call(
+            self._switches.update_one, {"_id": "notifications"}, {"$set": fields}, upsert=True
+        )
+
+    def all_switch(self) -> Mapping[str, Any]:
+        """`{paused, reason, by, at}`, empty when it was never used."""
+        return self._dependency.call(self._switches.find_one, {"_id": "notifications"}) or {}
+
+    def switch(self, campaign_id: str) -> Mapping[str, Any]:
+        """The field `notifications` of the campaign's draw."""
+        found = self._dependency.call(self._draws.find_one, {"_id": campaign_id}, {"notifications": 1})
+        return (found or {}).get("notifications") or {}
+
+    def _move(self, market: MarketPhase, before: list[str], fields: Mapping[str, Any]) -> bool:
+        path = _path(market)
+        query = {"_id": market.campaign_id, f"{path}.status": {"$in": before}}
+        return self._update(query, {"$set": {f"{path}.{name}": value for name, value in fields.items()}})
+
+    def _update(self, query: Document, update: Document) -> bool:
+        answer = self._dependency.call(self._draws.update_one, query, update)
+        return answer.matched_count == 1
+
+
+def _path(market: MarketPhase) -> str:
+    return f"phases.{market.phase}.markets.{market.market_id}"

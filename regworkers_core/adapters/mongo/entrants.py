@@ -1,4 +1,4 @@
-"""Who has entered, as the replica knows it, whoever wrote the entry: looked up by identity and by unit."""
+"""Entries in the replica, looked up by identity and by unit."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 import pymongo
 from pymongo.collection import Collection
 
+from regworkers_core.adapters.mongo.client import Document
 from regworkers_core.adapters.mongo.entry_documents import IDENTITY_EMAIL
 from regworkers_core.domain.entry import ORDER_FIELDS
 from regworkers_core.engine.dependency import Dependency
 
-Document = dict[str, Any]
-# Up to so many values each has a branch of the query of its own, which every server answers from an index and stops
-# early. More go together in one branch for each field.
+# Up to this many values have a branch of the query each, which every server answers from an index and ends early. More
+# share one branch per field.
 _BRANCHES = 16
-# Entries of one value that are looked at, by default. More than a few are no person's and no household's.
+# Entries of one value that are read, by default. A person or household has few.
 EACH = 64
 
 
@@ -47,7 +47,7 @@ class Entrant:
 
 
 class Found(NamedTuple):
-    """`whole` is False when there were more than were read: then what is not among them may exist all the same."""
+    """`whole` is False when there may be more than were read."""
 
     entrants: list[Entrant]
     whole: bool
@@ -62,9 +62,8 @@ class Entrants:
         self._concern = {"readConcern": concern} if concern else {}
 
     def find(self, traces: Ids[Trace], each: int = EACH, *, within_seconds: float | None = None) -> Found:
-        """Every live entry that has one of the traces, each once, in one query; up to `each` of one trace.
-
-        No answer is waited for longer than `within_seconds`, all attempts together.
+        """Every live entry that has one of the traces, once, in one query; up to `each` per trace. All attempts
+        together take at most `within_seconds`.
         """
         branches = _branches(traces, each)
         if not branches:
@@ -76,7 +75,7 @@ class Entrants:
             {"$unionWith": {"coll": self._collection.name, "pipeline": list(other)}} for other in others
         ]
         pipeline.append({"$limit": most})
-        # The driver takes nought for no limit.
+        # For the driver, zero means no limit.
         limit = None if within_seconds is None else max(within_seconds, 0.001)
         with pymongo.timeout(limit) if limit is not None else nullcontext():
             documents, more = self._dependency.within(within_seconds, self._one_batch, pipeline, most)
@@ -85,8 +84,8 @@ class Entrants:
         return Found(found, not more and len(documents) < most and not _is_cut(by_id, traces, each))
 
     def _one_batch(self, pipeline: Sequence[Document], most: int) -> tuple[list[Document], bool]:
-        """All that fits into one answer (16 MB), and whether there is more. As a command: a check waits for it, and the
-        driver's cursors and second attempts cost as much CPU again as its rules.
+        """What fits into one answer (16 MB), and whether there is more. A command, because a fan waits for it: the
+        driver's cursors and retries would double the CPU time of a check.
         """
         collection = self._collection
         answer = collection.database.command(
@@ -117,9 +116,9 @@ def _branches(traces: Ids[Trace], most: int) -> list[list[Document]]:
 
 
 def _branch(campaign_id: str, field: str, value: Any, most: int) -> list[Document]:
-    # A tombstone has none of the fields, so what matches is live.
+    # A tombstone has none of the fields, so every match is live.
     match = {field: value, "campaignId": campaign_id}
-    # By their tops: not every server gives back a path that was asked for as a path.
+    # Top-level names: not every server projects a path.
     names = ("campaignId", "entryId", ORDER_FIELDS[0], *(field.partition(".")[0] for field in FIELDS))
     return [{"$match": match}, {"$limit": most}, {"$project": dict.fromkeys(names, 1)}]
 

@@ -1,7 +1,7 @@
-"""Documents of the `entries` collection: the states that they stand for, the updates that write them, and the guard.
+"""Documents of the `entries` collection: the states that they represent, the updates that write them, and the guard.
 
-The guard is in the filter: *nothing stored is at or above my order*. It is written with `$nor` so that a
-missing part counts as the smallest, and so that a server answers it from the `_id` index. No I/O.
+The guard is in the filter: *nothing stored is at or above my order*. It uses `$nor`, so that a missing part counts as
+the smallest and a server answers it from the `_id` index. No I/O.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from bson.dbref import DBRef
 from bson.errors import InvalidDocument
 from pymongo import UpdateOne
 
+from regworkers_core.adapters.mongo.client import Document
 from regworkers_core.domain.entry import REPLICA_FIELDS
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.mail import comparable
 from regworkers_core.domain.order import Order, is_erased, lenient_order, life
 
-Document = dict[str, Any]
-# Derived from `email` with every upsert, for whoever looks for entries of the same person; gone with a tombstone.
+# Derived from `email` with every upsert, to find entries of the same person; a tombstone has none.
 IDENTITY_EMAIL = "_identity.email"
 _IDENTITY = "_identity"
-# When a life of the entry was erased, an ISO time: it stays on the document, whatever is saved later.
+# When a life of the entry was erased, an ISO time. It stays on the document when a later life is saved.
 ERASED_AT = "erasedAt"
-# What the driver raises before it sends a document that BSON cannot hold.
+# Raised by the driver before it sends a document that BSON cannot hold.
 UNSTORABLE = (InvalidDocument, OverflowError, UnicodeEncodeError)
 # MongoDB's 16 MiB less room for the envelope of the update.
 _MAX_DOCUMENT_BYTES = 16 * 1024 * 1024 - 64 * 1024
 
 
 class Effect(Enum):
-    """What a guarded write did: APPLIED a greater order, HEALED other content at an equal order, found it
-    UNCHANGED, found it as an earlier attempt for the same message wrote it (REPEATED), found a newer state (STALE), or
-    a tombstone at or above a live source, or of a fan who was erased since it was created (RESURRECTED).
+    """What a guarded write did: APPLIED a greater order, HEALED other content at an equal order, or found the
+    document UNCHANGED, written by an earlier attempt for the same message (REPEATED), newer (STALE), or a tombstone at
+    or above a live source or of a fan who was erased after its creation (RESURRECTED).
     """
 
     APPLIED = "applied"
@@ -49,8 +49,8 @@ class Effect(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One state to store: `fields` of a live entry, or None for a tombstone. `message_id` is what the replica keeps of
-    the messages that ask for it, of which `also` has the others.
+    """One state to store: `fields` of a live entry, or None for a tombstone. The replica stores `message_id`; `also`
+    has the ids of other messages that ask for the same state.
     """
 
     key: EntryKey
@@ -62,9 +62,9 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the replica holds of one entry; `fields` is None behind a tombstone. `identity` is what it derived.
+    """What the replica holds of one entry; `fields` is None for a tombstone. `identity` is derived from them.
 
-    `erased_at`: every state with a `createdAt` up to it was erased. The document may be a later life of the entry.
+    `erased_at`: every state with a `createdAt` up to it was erased; the document may be a later life of the entry.
     """
 
     order: Order
@@ -79,8 +79,8 @@ def _guard(write: Write) -> Document:
     """Matches when nothing is stored at or above the order of an upsert, and no erasure after it was created; of a
     tombstone, when nothing is stored above its order.
 
-    The first state of an entry mostly meets nothing, and asking for just that costs the server less than the
-    comparison. What does stand there refuses it by its id and is then looked at, like all that a guard passes by.
+    The first state of an entry usually finds no document, and a filter for just that costs the server less than the
+    comparison. An existing document refuses it by its id and is then judged like any other that the guard excludes.
     """
     document_id, (created, version, updated) = write.key.document_id, write.order
     if write.fields is not None and version <= 1:
@@ -102,36 +102,36 @@ def _guard(write: Write) -> Document:
 
 def erased_since(created_at: str) -> Document:
     """Matches when a state with this `createdAt` was erased."""
-    # Some servers take the opposite of a comparison as wrong, too, where the field is missing.
+    # On some servers a comparison under `$nor` also matches where the field is missing.
     return {ERASED_AT: {"$exists": True, "$gte": life(created_at)}}
 
 
 def exactly(key: EntryKey, seen: Stored) -> Document:
-    """Matches the document only as it was seen: same order, still live or still a tombstone, not erased since."""
-    stands = {f"_replication.{name}": seen.custody.get(name) for name in Order().as_fields()}
-    stands[ERASED_AT] = seen.erased_at
+    """Matches the document only as it was read: same order, still live or still a tombstone, not erased since."""
+    as_read = {f"_replication.{name}": seen.custody.get(name) for name in Order().as_fields()}
+    as_read[ERASED_AT] = seen.erased_at
     return {
         "_id": key.document_id,
-        **{name: {"$exists": False} if value is None else value for name, value in stands.items()},
+        **{name: {"$exists": False} if value is None else value for name, value in as_read.items()},
         "deletedAt": {"$exists": seen.deleted_at is not None},
     }
 
 
 def is_ours(write: Write, seen: Stored, at: str, run_id: str) -> bool:
-    """Whether the document is as this very attempt wrote it."""
+    """Whether the document is as this attempt wrote it."""
     custody = _custody(write, at, run_id)
     return (seen.deleted_at is None) is (write.fields is not None) and dict(seen.custody) == custody
 
 
 def written_over(write: Write, seen: Stored | None, at: str, run_id: str) -> UpdateOne:
-    """Writes over exactly what was seen."""
+    """Replaces exactly the state that was read."""
     if seen is None:
         return guarded(write, at, run_id)
     return UpdateOne(exactly(write.key, seen), _update(write, at, run_id))
 
 
 def guarded(write: Write, at: str, run_id: str) -> UpdateOne:
-    """Writes unless what is stored is at or above its order; for a tombstone, above it."""
+    """Writes unless the stored order is at or above its own; for a tombstone, above."""
     return UpdateOne(_guard(write), _update(write, at, run_id), upsert=True)
 
 
@@ -155,22 +155,22 @@ def _update(write: Write, at: str, run_id: str) -> Document:
 
 
 def erasing(
-    key: EntryKey, stands: Document | None, order: Order, *, at: str, run_id: str
+    key: EntryKey, stored: Document | None, order: Order, *, at: str, run_id: str
 ) -> tuple[Document, Document]:
-    """Filter and update that leave of a document, exactly as it stands, the tombstone of an erased fan: no other
-    field stays. Of a later life than the erasure only its time is kept. `order` is that of the source's state.
+    """Filter and update that turn a document, exactly as it was read, into the tombstone of an erased fan, without any
+    other field. A later life than the erasure stays and only records its time. `order` is that of the source's state.
     """
-    seen = None if stands is None else stored_of(stands)
+    seen = None if stored is None else stored_of(stored)
     erased_at = at if seen is None else max(at, seen.erased_at or "")
-    if stands is not None and seen is not None and not is_erased(seen.order.created_at, at):
+    if seen is not None and not is_erased(seen.order.created_at, at):
         return exactly(key, seen), {"$set": {ERASED_AT: erased_at}}
     tombstone: Document = {"campaignId": key.campaign_id, "entryId": key.entry_id, ERASED_AT: erased_at}
-    if stands is None or seen is None or seen.deleted_at is None:
+    if seen is None or seen.deleted_at is None:
         highest = order if seen is None else max(order, seen.order)
         custody = {**highest.as_fields(), "replicatedAt": at, "messageId": "", "runId": run_id}
         tombstone |= {"deletedAt": at, "_replication": custody}
     kept = {"_id", "_replication", "deletedAt", *tombstone}
-    gone = {name: "" for name in stands or () if name not in kept}
+    gone = {name: "" for name in stored or () if name not in kept}
     update: Document = {"$set": tombstone, **({"$unset": gone} if gone else {})}
     return ({"_id": key.document_id, "_replication": None} if seen is None else exactly(key, seen)), update
 
@@ -180,9 +180,9 @@ def _identity(fields: Mapping[str, Any]) -> Document:
 
 
 def judge(write: Write, seen: Stored) -> Effect:
-    """What the write would do to the document as it was seen."""
+    """What the write would do to the document as it was read."""
     if write.fields is None:
-        # A tombstone that is already there is written again at most by a repeat: same order, same event.
+        # An existing tombstone is written again only by a repeat: same order, same event.
         if write.order > seen.order or (write.order == seen.order and seen.deleted_at is None):
             return Effect.APPLIED
         return Effect.UNCHANGED if write.order == seen.order else Effect.STALE
@@ -193,7 +193,7 @@ def judge(write: Write, seen: Stored) -> Effect:
         return Effect.RESURRECTED
     if erased or write.order < seen.order:
         return Effect.STALE
-    # An entry that was saved before identities were derived gets its own from a backfill.
+    # An entry that was saved before identities were derived gets one by a backfill.
     same = seen.identity == _identity(write.fields) and same_content(write.fields, seen.fields)
     if not same:
         return Effect.HEALED
@@ -217,7 +217,7 @@ def canonical(fields: Mapping[str, Any]) -> bytes:
 
 def _ordered(value: Any) -> Any:
     if isinstance(value, DBRef):
-        # How the driver reads a map with `$ref`.
+        # The driver reads a map with `$ref` as this.
         value = value.as_doc()
     if isinstance(value, Mapping):
         return {name: _ordered(value[name]) for name in sorted(value)}
@@ -227,7 +227,7 @@ def _ordered(value: Any) -> Any:
 
 
 def stored_of(document: Document) -> Stored:
-    """From a document, also one that others wrote."""
+    """From any document, also one of another writer."""
     custody = document.get("_replication")
     custody = custody if isinstance(custody, Mapping) else {}
     deleted_at = document.get("deletedAt")

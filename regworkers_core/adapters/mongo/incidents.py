@@ -1,9 +1,10 @@
-"""The `alerts` collection: one document an incident, by the key of its alert, and what each channel was told of it."""
+"""Incidents and mutes (collection `alerts`), and what one evaluation has to know of earlier ones (`alert_looks`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from pymongo.collection import Collection
@@ -11,15 +12,16 @@ from pymongo.errors import DuplicateKeyError
 
 from regworkers_core.adapters.mongo.client import find_all
 from regworkers_core.domain.alert import Alert, Change, Severity
+from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.dependency import Dependency
 
-# What a channel was told last while it still has to hear of the end.
-_HEARD = (Change.OPENED, Change.ACKNOWLEDGED)
+# The last change that a channel took, while it is still owed the resolution.
+_OWED = (Change.OPENED, Change.ACKNOWLEDGED)
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledgement:
-    """Who has taken an incident on, when (ISO time), and what they said."""
+    """Who took an incident on, when (ISO time), and why."""
 
     by: str
     at: str
@@ -28,9 +30,9 @@ class Acknowledgement:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """`serial` counts how often the trouble came: with the key it names one incident for good. It stays the same
-    when the trouble comes back before every channel has heard that it was over. `told` has, for each channel, the
-    last change that it has taken, `claims` until when somebody is busy telling it (ISO time).
+    """`serial` counts how often the condition held: with the key it identifies one incident. It stays the same when
+    the condition holds again before every channel was notified of the resolution. `notified` has the last change that
+    each channel took, `claims` until when a process is busy notifying it (ISO time).
     """
 
     alert: Alert
@@ -39,7 +41,7 @@ class Incident:
     opened_at: str
     last_seen_at: str
     resolved_at: str | None
-    told: Mapping[str, Change]
+    notified: Mapping[str, Change]
     acknowledged: Acknowledgement | None = None
     claims: Mapping[str, str] = field(default_factory=dict)
 
@@ -48,12 +50,12 @@ class Incident:
         """What a channel knows this incident by."""
         return f"{self.alert.key}#{self.serial}"
 
-    def untold(self, channel: str) -> Change | None:
-        """What the channel has still to be told; one that never heard of it need not hear that it is over."""
-        last = self.told.get(channel)
+    def due_change(self, channel: str) -> Change | None:
+        """The change that the channel must be notified of. One that never took the incident gets no resolution."""
+        last = self.notified.get(channel)
         if not self.open:
-            return Change.RESOLVED if last in _HEARD else None
-        if last not in _HEARD:
+            return Change.RESOLVED if last in _OWED else None
+        if last not in _OWED:
             return Change.OPENED
         return Change.ACKNOWLEDGED if self.acknowledged and last is Change.OPENED else None
 
@@ -66,6 +68,7 @@ class Incident:
             document["runbook"],
             dict(document.get("details") or {}),
         )
+        notified = document.get("told") or {}  # stored name
         return cls(
             alert,
             document["status"] == "open",
@@ -73,7 +76,7 @@ class Incident:
             document["openedAt"],
             document["lastSeenAt"],
             document.get("resolvedAt"),
-            {channel: Change(change) for channel, change in (document.get("told") or {}).items()},
+            {channel: Change(change) for channel, change in notified.items()},
             _acknowledgement(document.get("acknowledged")),
             dict(document.get("claims") or {}),
         )
@@ -90,21 +93,21 @@ class Incidents:
         return self._find({"scope": {"$in": list(scopes)}})
 
     def find(self, key: str) -> Incident | None:
-        """Open or closed; None when there never was one under this key."""
+        """Open or closed; None when there never was one with this key."""
         return next(iter(self._find({"_id": key, "serial": {"$exists": True}})), None)
 
     def all(self) -> list[Incident]:
-        """Open and closed. A mute, which lies beside them, has no serial."""
+        """Open and closed. A mute, in the same collection, has no serial."""
         return self._find({"serial": {"$exists": True}})
 
     def all_open(self) -> list[Incident]:
         return self._find({"status": "open"})
 
-    def holds(self, alert: Alert, at: str, channels: Sequence[str]) -> None:
+    def open(self, alert: Alert, at: str, channels: Sequence[str]) -> None:
         """The alert's condition holds at this time: open its incident, or keep it open.
 
-        While one of `channels` has not taken yet that the incident before is over, that one is opened again: under
-        a new serial nobody would ever close the old one there.
+        While one of `channels` was not notified of the last resolution, that incident is opened again: with a new
+        serial the channel would show the old one for ever.
         """
         facts = {
             "severity": alert.severity.value,
@@ -114,27 +117,27 @@ class Incidents:
             "lastSeenAt": at,
         }
         seen = self._update({"_id": alert.key, "status": "open"}, {"$set": facts})
-        again = {**facts, "status": "open", "openedAt": at, "resolvedAt": None, "acknowledged": None}
-        anew: dict[str, Any] = {**again, "told": {}, "claims": {}}
+        reopened = {**facts, "status": "open", "openedAt": at, "resolvedAt": None, "acknowledged": None}
+        new: dict[str, Any] = {**reopened, "told": {}, "claims": {}}  # stored name
         over = {"_id": alert.key, "status": "resolved"}
         # One by one: the embedded server takes an `$or` in an update for all documents that one side of it fits.
-        heard = {"$in": [change.value for change in _HEARD]}
-        owed = ({**over, f"told.{channel}": heard} for channel in channels)
+        not_resolved = {"$in": [change.value for change in _OWED]}
+        owed = ({**over, f"told.{channel}": not_resolved} for channel in channels)  # stored name
         if (
             seen
-            or any(self._update(guard, {"$set": again}) for guard in owed)
-            or self._update(over, {"$set": anew, "$inc": {"serial": 1}})
+            or any(self._update(guard, {"$set": reopened}) for guard in owed)
+            or self._update(over, {"$set": new, "$inc": {"serial": 1}})
         ):
             return
-        document = {"_id": alert.key, "scope": alert.scope, **anew, "serial": 1}
+        document = {"_id": alert.key, "scope": alert.scope, **new, "serial": 1}
         try:
             self._dependency.call(self._collection.insert_one, document)
         except DuplicateKeyError:
-            # Somebody saw it in the same moment.
+            # Another evaluation opened it at the same moment.
             self._update({"_id": alert.key, "status": "open"}, {"$set": facts})
 
-    def is_over(self, incident: Incident, at: str) -> None:
-        """Close exactly this incident: one that was opened again meanwhile stays."""
+    def resolve(self, incident: Incident, at: str) -> None:
+        """Close exactly this incident: one that was opened again meanwhile stays open."""
         guard = {
             "_id": incident.alert.key,
             "status": "open",
@@ -144,8 +147,8 @@ class Incidents:
         self._update(guard, {"$set": {"status": "resolved", "resolvedAt": at}})
 
     def adopt(self, alert: Alert, at: str, channels: Iterable[str]) -> None:
-        """An incident with serial 0 since `at` that these channels were told of while nothing could be written here. It
-        is kept as open, so that the next look closes it and tells them; does nothing when it is known already.
+        """Store an incident with serial 0, open since `at`, that these channels were notified of while MongoDB was
+        unavailable: the next evaluation resolves it and notifies them. Does nothing when it is stored already.
         """
         facts = {
             "scope": alert.scope,
@@ -159,7 +162,7 @@ class Incidents:
             "lastSeenAt": at,
             "resolvedAt": None,
             "acknowledged": None,
-            "told": dict.fromkeys(channels, Change.OPENED.value),
+            "told": dict.fromkeys(channels, Change.OPENED.value),  # stored name
             "claims": {},
         }
         try:
@@ -170,33 +173,36 @@ class Incidents:
                 upsert=True,
             )
         except DuplicateKeyError:
-            # Another look at the same time was faster.
+            # Another evaluation was faster.
             return
 
     def acknowledge(self, incident: Incident, by: str, at: str, why: str) -> bool:
-        """Whether exactly this incident is still open, and is now known to be taken on."""
+        """Whether exactly this incident was still open, and is acknowledged now."""
         guard = {"_id": incident.alert.key, "status": "open", "serial": incident.serial}
         return self._update(guard, {"$set": {"acknowledged": {"by": by, "at": at, "why": why}}})
 
     def claim(self, incident: Incident, channel: str, until: str) -> bool:
-        """Whether it is ours to tell the channel: of all who see the same incident in the same state only one may."""
-        told = incident.told.get(channel)
+        """Claim the right to notify the channel; of all processes that see the incident in the same state, one gets
+        it. Returns whether this one did.
+        """
+        last = incident.notified.get(channel)
         guard = {
             "_id": incident.alert.key,
             "serial": incident.serial,
-            f"told.{channel}": {"$exists": False} if told is None else told.value,
+            f"told.{channel}": {"$exists": False} if last is None else last.value,  # stored name
             f"claims.{channel}": incident.claims.get(channel, {"$exists": False}),
         }
         return self._update(guard, {"$set": {f"claims.{channel}": until}})
 
-    def give_back(self, incident: Incident, channel: str, until: str) -> None:
-        """The claim that lasts until then: the channel could not be told."""
+    def release(self, incident: Incident, channel: str, until: str) -> None:
+        """Give up the claim that lasts until then: the channel could not be notified."""
         guard = {"_id": incident.alert.key, f"claims.{channel}": until}
         self._update(guard, {"$unset": {f"claims.{channel}": ""}})
 
-    def was_told(self, incident: Incident, channel: str, change: Change) -> None:
+    def record_notified(self, incident: Incident, channel: str, change: Change) -> None:
         guard = {"_id": incident.alert.key, "serial": incident.serial}
-        self._update(guard, {"$set": {f"told.{channel}": change.value}, "$unset": {f"claims.{channel}": ""}})
+        taken = {f"told.{channel}": change.value}  # stored name
+        self._update(guard, {"$set": taken, "$unset": {f"claims.{channel}": ""}})
 
     def _update(self, guard: Mapping[str, Any], update: Mapping[str, Any]) -> bool:
         answer = self._dependency.call(self._collection.update_one, guard, update)
@@ -211,3 +217,160 @@ class Incidents:
 
 def _acknowledgement(document: Mapping[str, Any] | None) -> Acknowledgement | None:
     return Acknowledgement(document["by"], document["at"], document["why"]) if document else None
+
+
+# The status and scope of a mute, where an incident has its own.
+_MUTE = "mute"
+# Difference between the clocks of two machines.
+_SKEW_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mute:
+    """No channel is notified of incidents whose key is `pattern`, or begins with what is before its `*`. It lasts
+    `seconds` from `at` (ISO time).
+    """
+
+    pattern: str
+    by: str
+    at: str
+    seconds: float
+    why: str
+
+    @property
+    def until(self) -> str:
+        return iso((seconds(self.at) or 0.0) + self.seconds)
+
+    def covers(self, key: str) -> bool:
+        if self.pattern.endswith("*"):
+            return key.startswith(self.pattern[:-1])
+        return key == self.pattern
+
+    def in_force(self, now: float) -> bool:
+        """One that begins in the future is not: a clock was set back, and silence would be the greater harm."""
+        began = seconds(self.at)
+        return began is not None and began - _SKEW_SECONDS <= now < began + self.seconds
+
+
+class Mutes:
+    """Every method raises TransientFailure when MongoDB cannot answer."""
+
+    def __init__(self, collection: Collection[dict[str, Any]], dependency: Dependency) -> None:
+        self._collection, self._dependency = collection, dependency
+
+    def in_force(self, now: float) -> list[Mute]:
+        return [mute for mute in self.all() if mute.in_force(now)]
+
+    def all(self) -> list[Mute]:
+        """Those that have ended included."""
+        found = self._dependency.call(find_all, self._collection, {"scope": _MUTE}, sort=[("_id", 1)])
+        return [_mute(document) for document in found]
+
+    def put(self, mute: Mute) -> None:
+        """Store it; replaces one with the same pattern."""
+        facts = {
+            "scope": _MUTE,
+            "status": _MUTE,
+            "pattern": mute.pattern,
+            "by": mute.by,
+            "at": mute.at,
+            "seconds": mute.seconds,
+            "until": mute.until,
+            "why": mute.why,
+        }
+        self._dependency.call(
+            self._collection.update_one, {"_id": _mute_id(mute.pattern)}, {"$set": facts}, upsert=True
+        )
+
+    def remove(self, pattern: str) -> bool:
+        """Whether there was one with exactly this pattern."""
+        answer = self._dependency.call(self._collection.delete_one, {"_id": _mute_id(pattern)})
+        return bool(answer.deleted_count)
+
+
+def _mute_id(pattern: str) -> str:
+    return f"{_MUTE}:{pattern}"
+
+
+def _mute(document: Mapping[str, Any]) -> Mute:
+    return Mute(
+        document["pattern"], document["by"], document["at"], float(document["seconds"]), document["why"]
+    )
+
+
+_EVALUATED, _SUSPECTED, _UNREAD, _BEAT = "looked", "suspected", "unread", "beat"
+
+
+class EvaluationState:
+    """Since when an alert is suspected or something cannot be read, when each evaluator ran last, and since when a
+    lease has not moved. Moments are seconds since the epoch. `hello` is the server's command of that name.
+
+    Every method raises TransientFailure when MongoDB cannot answer.
+    """
+
+    def __init__(
+        self,
+        collection: Collection[dict[str, Any]],
+        dependency: Dependency,
+        hello: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._collection, self._dependency, self._hello = collection, dependency, hello
+
+    def now(self) -> float:
+        """By the clock of MongoDB: the same for all evaluators, whose own clocks may jump."""
+        stamp: datetime = self._dependency.call(self._hello)["localTime"]
+        return (stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp()
+
+    def suspected(self) -> dict[str, float]:
+        """Keys of alerts that are not open yet, and since when they are suspected."""
+        return self._moments(_SUSPECTED)
+
+    def suspect(self, key: str, now: float) -> None:
+        self._put(_SUSPECTED, key, now)
+
+    def clear(self, keys: Iterable[str]) -> None:
+        self._remove(_SUSPECTED, keys)
+
+    def unread(self) -> dict[str, float]:
+        """What the last evaluation could not read, and since when."""
+        return self._moments(_UNREAD)
+
+    def keep_unread(self, since: Mapping[str, float], before: Mapping[str, float]) -> None:
+        """Store what cannot be read now, and since when; `before` is what `unread` returned."""
+        for key in since.keys() - before.keys():
+            self._put(_UNREAD, key, since[key])
+        self._remove(_UNREAD, before.keys() - since.keys())
+
+    def evaluations(self) -> dict[str, float]:
+        """When each evaluator ran last, by its name."""
+        return self._moments(_EVALUATED)
+
+    def record_evaluation(self, by: str, now: float) -> None:
+        self._put(_EVALUATED, by, now)
+
+    def beats(self) -> dict[str, tuple[str, float]]:
+        """The last heartbeat of each lease, and since when it has not changed."""
+        found = self._dependency.call(find_all, self._collection, {"kind": _BEAT})
+        return {each["name"]: (each["beat"], seconds(each["at"]) or 0.0) for each in found}
+
+    def beat(self, lease: str, beat: str, now: float) -> None:
+        self._put(_BEAT, lease, now, beat=beat)
+
+    def forget(self, leases: Iterable[str]) -> None:
+        self._remove(_BEAT, leases)
+
+    def _remove(self, kind: str, names: Iterable[str]) -> None:
+        ids = [f"{kind}:{name}" for name in names]
+        if ids:
+            self._dependency.call(self._collection.delete_many, {"_id": {"$in": ids}})
+
+    def _put(self, kind: str, name: str, now: float, **more: str) -> None:
+        facts = {"kind": kind, "name": name, "at": iso(now), **more}
+        self._dependency.call(
+            self._collection.update_one, {"_id": f"{kind}:{name}"}, {"$set": facts}, upsert=True
+        )
+
+    def _moments(self, kind: str) -> dict[str, float]:
+        found = self._dependency.call(find_all, self._collection, {"kind": kind})
+        moments = ((document["name"], seconds(document["at"])) for document in found)
+        return {name: at for name, at in moments if at is not None}

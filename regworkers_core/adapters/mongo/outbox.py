@@ -1,4 +1,4 @@
-"""The `outbox` collection: every message that a draw owes to somebody, written once, sent by one sender."""
+"""The `outbox` collection: every message that a draw owes to fans, written once, sent by one sender."""
 
 from __future__ import annotations
 
@@ -9,27 +9,30 @@ from typing import Any, Literal
 
 from pymongo.collection import Collection
 
-from regworkers_core.adapters.mongo.by_prefix import read_by_prefix
-from regworkers_core.adapters.mongo.client import aggregate_all, find_all
-from regworkers_core.adapters.mongo.counting import count
-from regworkers_core.adapters.mongo.write_once import Inserted, insert_once
+from regworkers_core.adapters.mongo.client import (
+    Document,
+    Inserted,
+    aggregate_all,
+    count,
+    find_all,
+    insert_once,
+)
+from regworkers_core.adapters.mongo.pages import by_prefix
 from regworkers_core.domain.reasons import PermanentFailure
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
 from regworkers_core.engine.dependency import Dependency
 
-Document = dict[str, Any]
 _PARAMETERS = ("ref", "entryId", "type", "resultHash", "notBefore")
-# What `dead_letters` calls the queue of a row that failed: it has none.
+# In `dead_letters`, the queue of a row that failed: it has none.
 SOURCE = "outbox"
 # Keys of one query, or of one update.
 _PAGE = 1_000
 
 
 class RowStatus(StrEnum):
-    """HELD: a later phase that is drawn and not confirmed changes the outcome (`heldFor` names the phase); it goes on
-    or is SUPERSEDED by what becomes of that phase. FAILED: it raised alone, twice (`reason`, `error`, `failedAt`).
-    SENT: the mailer's queue has it. SUPERSEDED: it never goes (`why`: `phase <n>`, `annulled` or `erased`;
-    `supersededAt`).
+    """HELD: a later phase that is drawn and not confirmed changes the outcome (`heldFor` names it); the row is sent or
+    SUPERSEDED when that phase is settled. FAILED: it raised alone, twice (`reason`, `error`, `failedAt`). SENT: the
+    mailer's queue has it. SUPERSEDED: it is never sent (`why`: `phase <n>`, `annulled` or `erased`; `supersededAt`).
     """
 
     PENDING = "PENDING"
@@ -54,7 +57,7 @@ class Outbox:
         self._dependency = dependency
 
     def write(self, notices: Sequence[Notice], *, at: str, run_id: str) -> Inserted:
-        """One row per notice, PENDING. A row that stands keeps its status."""
+        """One row per notice, PENDING. An existing row keeps its status."""
         documents = [
             {
                 "_id": notice.key,
@@ -70,14 +73,14 @@ class Outbox:
     def pending(
         self, market: MarketPhase, *, now: str, limit: int, kind: NoticeType | None = None
     ) -> list[Notice]:
-        """The first rows, by type and ref, that are PENDING and may go by their time; with `kind`, of that type."""
+        """The first rows, by type and ref, that are PENDING and due; with `kind`, of that type."""
         query, order = _due(market, now, kind), [("type", 1), ("ref", 1)]
         found = self._dependency.call(find_all, self._collection, query, sort=order, limit=limit)
         return [Notice.stored(document) for document in found]
 
     def mark_sent(self, keys: Sequence[str], *, at: str, run_id: str) -> int:
-        """How many of them were not SENT until now. Also of one that was superseded while it was under way: that the
-        mailer has it is the truth.
+        """Returns how many were not SENT before. A row that was superseded while it was being sent becomes SENT,
+        because the mailer has it.
         """
         query = {"_id": {"$in": list(keys)}, "status": {"$ne": RowStatus.SENT.value}}
         update = {"$set": {"status": RowStatus.SENT.value, "sentAt": at, "sentBy": run_id}}
@@ -85,8 +88,8 @@ class Outbox:
         return answer.modified_count
 
     def hold(self, keys: Sequence[str], phase: int) -> int:
-        """`phase` changes what these say: those that are not sent wait for what becomes of it, in those that are sent
-        it is noted (`heldFor`). How many wait. Under the draw's lease.
+        """`phase` changes what these rows say: those that are not sent wait until it is settled, the others record it
+        (`heldFor`). Returns how many wait. Call it under the draw's lease.
         """
         held, noted = 0, {"heldFor": phase}
         for start in range(0, len(keys), _PAGE):
@@ -100,7 +103,7 @@ class Outbox:
         return self._exists({"status": RowStatus.HELD.value, "campaignId": campaign_id})
 
     def failed(self) -> Counter[str]:
-        """How many rows are FAILED, by campaign: few, or the drain's fuse has blown."""
+        """How many rows are FAILED, by campaign."""
         pipeline: list[Mapping[str, Any]] = [
             {"$match": {"status": RowStatus.FAILED.value}},
             {"$group": {"_id": "$campaignId", "rows": {"$sum": 1}}},
@@ -109,7 +112,7 @@ class Outbox:
         return Counter({str(row["_id"]): int(row["rows"]) for row in found})
 
     def fail(self, key: str, failure: PermanentFailure, *, at: str, run_id: str) -> bool:
-        """Try this row no more. False when it was not PENDING."""
+        """Do not retry this row. False when it was not PENDING."""
         query = {"_id": key, "status": RowStatus.PENDING.value}
         fields = {
             "status": RowStatus.FAILED.value,
@@ -122,7 +125,7 @@ class Outbox:
         return answer.modified_count == 1
 
     def retry(self, market: MarketPhase) -> int:
-        """FAILED rows are PENDING again; how many."""
+        """Make FAILED rows PENDING again; returns how many."""
         query = {**market.as_fields(), "status": RowStatus.FAILED.value}
         update = {
             "$set": {"status": RowStatus.PENDING.value},
@@ -133,11 +136,11 @@ class Outbox:
     def supersede(
         self, rows: MarketPhase | Sequence[str], *, why: str, at: str, held_for: int | None = None
     ) -> int:
-        """Never send these: all rows of a market and phase, or those under these keys, that are not SENT. How many
-        there were. `why` is `phase <n>`, `annulled` or `erased`; with `held_for`, only those that wait for that phase.
+        """Never send these rows: all of a market and phase, or those with these keys, that are not SENT; returns how
+        many. `why` is `phase <n>`, `annulled` or `erased`; with `held_for`, only those that wait for that phase.
 
-        A sender may be at work on them: a caller that supersedes what a draw decided holds the draw's lease, under
-        which alone the sender sends. A page of rows at a time, so a repeat goes on where a crash ended it.
+        To supersede what a draw decided, hold the draw's lease, which the sender needs to send. Works a page of rows
+        at a time, so that a repeat continues after a crash.
         """
         fields = {"status": RowStatus.SUPERSEDED.value, "why": why, "supersededAt": at}
         update = {"$set": fields}
@@ -150,7 +153,7 @@ class Outbox:
         )
 
     def _open_keys(self, query: Mapping[str, Any]) -> Iterator[list[str]]:
-        """A page of keys at a time of what matches; a caller that takes a page changes its rows, or it comes again."""
+        """A page of keys at a time; the caller must change the rows of a page so that they no longer match."""
         while page := self._dependency.call(find_all, self._collection, query, {"_id": 1}, limit=_PAGE):
             yield [str(row["_id"]) for row in page]
 
@@ -158,21 +161,21 @@ class Outbox:
         return self._update(keys, _OPEN_ROWS, update)
 
     def _update(self, keys: Sequence[str], rows: Mapping[str, Any], update: Document) -> int:
-        """Those under these keys that are such `rows`; how many changed."""
+        """Update rows with these keys that match `rows`; returns how many changed."""
         query = {"_id": {"$in": list(keys)}, **rows}
         return self._dependency.call(self._collection.update_many, query, update).modified_count
 
     def statuses(self, keys: Sequence[str]) -> dict[str, str]:
-        """A `RowStatus` by key; absent rows are absent from the answer."""
+        """The status (`RowStatus`) by key, of rows that exist."""
         return {str(row["_id"]): str(row["status"]) for row in self.rows(keys)}
 
     def rows(self, keys: Sequence[str]) -> list[Document]:
-        """Key (`_id`), campaign, status, and the later phase that changes it (`heldFor`), of those that there are."""
+        """Key (`_id`), campaign, status, and the later phase that changes it (`heldFor`), of rows that exist."""
         query, fields = {"_id": {"$in": list(keys)}}, dict.fromkeys(("campaignId", "status", "heldFor"), 1)
         return self._dependency.call(find_all, self._collection, query, fields)
 
     def of_entry(self, campaign_id: str, ref: str) -> list[Document]:
-        """The messages that are owed to one entry, sent or not."""
+        """The messages of one entry, sent or not."""
         fields = ("marketId", "phase", "type", "status", "notBefore", "sentAt", "sentBy", "enqueuedAt")
         query = {"campaignId": campaign_id, "ref": ref}
         return self._dependency.call(find_all, self._collection, query, dict.fromkeys(fields, 1))
@@ -186,14 +189,13 @@ class Outbox:
         return count(self._collection, self._dependency, query, limit)
 
     def count_withdrawn(self, market: MarketPhase, kind: NoticeType) -> int:
-        """How many rows of one type will not be sent as things stand: HELD, FAILED, SUPERSEDED."""
+        """How many rows of one type are HELD, FAILED or SUPERSEDED."""
         withdrawn = [RowStatus.HELD.value, RowStatus.FAILED.value, RowStatus.SUPERSEDED.value]
         query = {**market.as_fields(), "status": {"$in": withdrawn}, "type": kind.value}
         return count(self._collection, self._dependency, query)
 
     def count_by(self, market: MarketPhase, field: Literal["type", "resultHash", "status"]) -> Counter[str]:
         """How many rows there are by the value of one field."""
-        # One field at a time: not every server groups by several.
         group = {"_id": f"${field}", "rows": {"$sum": 1}}
         found = self._dependency.call(
             aggregate_all, self._collection, [{"$match": market.as_fields()}, {"$group": group}]
@@ -201,27 +203,25 @@ class Outbox:
         return Counter({str(row["_id"]): int(row["rows"]) for row in found})
 
     def due(self, market: MarketPhase, now: str, kind: NoticeType | None = None) -> bool:
-        """Whether any row (of one type if `kind` names it) is PENDING and may go by its time. Cheap: a sensor asks it
-        often.
-        """
+        """Whether any row (with `kind`, of that type) is PENDING and due. Cheap enough for a sensor."""
         return self._exists(_due(market, now, kind))
 
     def open(self, market: MarketPhase) -> bool:
-        """Whether any row may still go out, now or later. As cheap."""
+        """Whether any row may still be sent, now or later. As cheap."""
         return self._exists({**market.as_fields(), **_OPEN_ROWS})
 
     def _exists(self, query: Document) -> bool:
         return self._dependency.call(self._collection.find_one, query, {"_id": 1}) is not None
 
     def of_market(self, market: MarketPhase) -> Iterator[Document]:
-        """Ref, type, status and, of a superseded one, why, of every row, at constant memory."""
+        """Ref, type, status and `why` of every row, at constant memory."""
         fields = ("ref", "type", "status", "why")
-        return read_by_prefix(self._collection, self._dependency, market.prefix, fields)
+        return by_prefix(self._collection, self._dependency, market.prefix, fields)
 
     def entries(self, campaign_id: str) -> Iterator[Document]:
         """Entry, market, phase, type and status of every row, at constant memory."""
         fields = ("entryId", "marketId", "phase", "type", "status")
-        return read_by_prefix(self._collection, self._dependency, f"{campaign_id}:", fields)
+        return by_prefix(self._collection, self._dependency, f"{campaign_id}:", fields)
 
 
 def _due(market: MarketPhase, now: str, kind: NoticeType | None) -> Document:

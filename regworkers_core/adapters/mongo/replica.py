@@ -1,23 +1,20 @@
-"""The `entries` collection: guarded writes in bulk, and what became of each."""
+"""The `entries` collection: guarded writes in bulk, and the outcome of each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple
 
 from pymongo import UpdateOne
 from pymongo.collection import Collection
-from pymongo.cursor import Cursor
-from pymongo.errors import BulkWriteError, CursorNotFound, DocumentTooLarge, DuplicateKeyError, WriteError
+from pymongo.errors import BulkWriteError, DocumentTooLarge, DuplicateKeyError, WriteError
 from pymongo.results import BulkWriteResult
 
-from regworkers_core.adapters.mongo.client import classify_mongo, find_all
+from regworkers_core.adapters.mongo.client import DUPLICATE_KEY, Document, classify_mongo, find_all
 from regworkers_core.adapters.mongo.entry_documents import (
     ERASED_AT,
     UNSTORABLE,
-    Document,
     Effect,
     Stored,
     Write,
@@ -30,22 +27,22 @@ from regworkers_core.adapters.mongo.entry_documents import (
     stored_of,
     written_over,
 )
+from regworkers_core.adapters.mongo.pages import pages, scan
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import Failure, ItemFailure, PermanentFailure, Reason, TransientFailure
 from regworkers_core.engine.dependency import Dependency
 
-DUPLICATE_KEY = 11000
-# Write errors that are about the document itself: bad value, path, field name, size, key or validation rule.
+# Write errors about the document itself: bad value, path, field name, size, key or validation rule.
 _ITEM_CODES = frozenset({2, 9, 28, 40, 52, 55, 56, 57, 59, 121, 10334, 16755, 17280, 17419})
-# Beside those that are transient wherever they come from: writes blocked, no space left, Atlas over its quota.
+# Beside the codes that are always transient: writes blocked, no space left, Atlas over its quota.
 _SERVER_CODES = frozenset({371, 8000, 14031})
-# Others may write a contested document between our read and our write, but each time a newer state.
+# Other writers may change a contested document between our read and our write, but each time to a newer state.
 _SETTLE_ROUNDS = 4
 
 
 class Counted(NamedTuple):
-    """Entries of a campaign that live, and those that were removed."""
+    """Live entries of a campaign, and removed ones."""
 
     live: int
     tombstones: int
@@ -53,7 +50,7 @@ class Counted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Bulk:
-    """Write errors by index, how many operations matched or inserted a document, and whether it was sent again."""
+    """Write errors by index, how many operations matched or inserted a document, and whether the bulk was retried."""
 
     errors: Mapping[int, Document]
     touched: int
@@ -81,8 +78,8 @@ class Replica:
                 repeated |= bulk.repeated
                 break
             except (*UNSTORABLE, DocumentTooLarge):
-                # The driver names no culprit, so each document is tried by itself. Of a large bulk it may have
-                # sent a part before.
+                # The driver does not name the document, so each is checked alone. It may have sent a part of a large
+                # bulk before.
                 repeated = True
                 fit = [fits(write) for write in pending]
                 outcome.update(
@@ -101,7 +98,7 @@ class Replica:
             if error is None:
                 outcome[write.key] = Effect.APPLIED
             elif error.get("code") == DUPLICATE_KEY:
-                # Whichever index the server names first: a look at the document tells.
+                # The server may name any index first; reading the document shows which one it is.
                 contested.append(write)
             else:
                 outcome[write.key] = self._failure(error, is_dependency=is_dependency)
@@ -112,11 +109,11 @@ class Replica:
     def _settle(
         self, contested: Sequence[Write], at: str, run_id: str, *, repeated: bool
     ) -> dict[EntryKey, Effect | Failure]:
-        """A unique index refused each of these, mostly because a document stands under the id that the guard
-        passed by: look, judge, write exactly over what was seen, and look again where somebody was faster.
+        """A unique index refused each of these, usually because a document has the id that the guard did not match:
+        read, judge, write exactly over what was read, and read again where another writer was faster.
 
-        `repeated`: the bulk was sent more than once, so that what stands may be what its first sending wrote
-        before the answer got lost. Such a write is APPLIED, or nobody would ever make an event of it.
+        `repeated`: the bulk was sent more than once, so the stored document may come from its first sending, whose
+        answer was lost. Such a write is APPLIED; otherwise it would have no event.
         """
         outcome: dict[EntryKey, Effect | Failure] = (
             {write.key: Effect.APPLIED for write in contested} if repeated else {}
@@ -140,7 +137,7 @@ class Replica:
             for index, (write, seen) in enumerate(tried):
                 error = bulk.errors.get(index)
                 if error is None:
-                    # Without an error it is written, unless the server touched fewer: it does not say which.
+                    # Without an error it is written, unless the server changed fewer: it does not say which.
                     if bulk.touched < len(tried) - len(bulk.errors):
                         contested.append(write)
                 elif error.get("code") == DUPLICATE_KEY and seen is None and _on_id(error):
@@ -152,27 +149,27 @@ class Replica:
         raise TransientFailure(self._dependency.name, "entries stay contested by other writers")
 
     def _is_dependency(self, bulk: _Bulk, operations: int) -> bool:
-        """Whether errors of a bulk with unknown codes are the server's: all of several writes were refused, with
-        one code. One that was refused beside others that went well, or alone, has itself to answer for it; alone it
-        is tried again, a capped number of times.
+        """Whether errors of a bulk with unknown codes are the server's: several writes were all refused with one code.
+        A write that was refused alone, or beside others that succeeded, is at fault itself; it is tried again alone, a
+        capped number of times.
         """
         codes = {error.get("code") for error in bulk.errors.values()}
         return len(bulk.errors) == operations > 1 and len(codes) == 1
 
     def _failure(self, error: Document, *, is_dependency: bool) -> Failure:
-        """What a write error means that is not about the id."""
+        """The failure of a write error that is not about the id."""
         code = error.get("code")
         if code == DUPLICATE_KEY:
             return PermanentFailure(
                 Reason.DUPLICATE_KEY, "another entry holds the same value of a unique index"
             )
         if code not in _ITEM_CODES and (is_dependency or _is_the_servers(code)):
-            # Disk full, quota, writes blocked, an election: whatever it is, it is not this one entry's fault.
+            # Disk full, quota, writes blocked, an election: not about this entry.
             return TransientFailure(self._dependency.name, f"code {code}")
         return ItemFailure(f"MongoDB write error {code}")
 
     def get(self, keys: Sequence[EntryKey]) -> dict[EntryKey, Stored]:
-        """What is stored under `keys`; absent ones are absent from the answer."""
+        """What is stored for `keys`, as far as it exists."""
         documents = self._dependency.call(
             find_all, self._collection, {"_id": {"$in": [key.document_id for key in keys]}}
         )
@@ -180,8 +177,8 @@ class Replica:
         return {key: by_id[key.document_id] for key in keys if key.document_id in by_id}
 
     def erased(self, refs: Mapping[EntryKey, str]) -> set[EntryKey]:
-        """Those whose registration under this ref was erased: a tombstone stands, or a later registration of the fan
-        under another ref.
+        """Those whose registration with this ref was erased: stored is a tombstone, or a later registration of the fan
+        with another ref.
         """
         query = {"_id": {"$in": [key.document_id for key in refs]}, ERASED_AT: {"$exists": True}}
         found = self._dependency.call(find_all, self._collection, query, {"_id": 1, "ref": 1, "deletedAt": 1})
@@ -189,42 +186,21 @@ class Replica:
         return {key for key, ref in refs.items() if live.get(key.document_id, ref) != ref}
 
     def scan(self, campaign_id: str | None, batch_size: int = 1000) -> Iterator[tuple[EntryKey, Stored]]:
-        """Every document, tombstones included, of one campaign or of all, by ascending `_id`.
-
-        Raises TransientFailure when MongoDB stays away. A cursor that broke is opened again behind the last
-        document: the scan is never silently short.
-        """
-        cursor, batch = self._dependency.call(self._open_scan, campaign_id, None, batch_size)
-        while batch:
-            for document in batch:
+        """Every document, tombstones included, of one campaign or of all, by ascending `_id`."""
+        query: Document = {} if campaign_id is None else {"campaignId": campaign_id}
+        for page in scan(self._collection, self._dependency, query, size=batch_size):
+            for document in page:
                 campaign, entry = document.get("campaignId"), document.get("entryId")
                 if isinstance(campaign, str) and isinstance(entry, str):
                     yield EntryKey(campaign, entry), stored_of(document)
-            if len(batch) < batch_size:
-                return
-            last_id = batch[-1]["_id"]
-            try:
-                # Not repeated: a cursor that failed once says that it is at its end.
-                batch = self._dependency.once(list, islice(cursor, batch_size))
-            except (TransientFailure, CursorNotFound):
-                cursor, batch = self._dependency.call(self._open_scan, campaign_id, last_id, batch_size)
 
     def has_campaign(self, campaign_id: str) -> bool:
         """Whether any document, tombstones included, belongs to the campaign."""
         query = {"campaignId": campaign_id}
         return self._dependency.call(self._collection.find_one, query, {"_id": 1}) is not None
 
-    def _open_scan(
-        self, campaign_id: str | None, after: str | None, batch_size: int
-    ) -> tuple[Cursor[Document], list[Document]]:
-        query: Document = {} if campaign_id is None else {"campaignId": campaign_id}
-        if after is not None:
-            query["_id"] = {"$gt": after}
-        cursor = self._collection.find(query).sort("_id", 1).batch_size(batch_size)
-        return cursor, list(islice(cursor, batch_size))
-
     def count_campaign(self, campaign_id: str) -> Counted:
-        """Documents of one campaign. Indexes answer that: one has all of them, the other one tombstones only."""
+        """Both are counted from an index."""
         query: Document = {"campaignId": campaign_id}
         removed: Document = {**query, "deletedAt": {"$exists": True}}
         documents, tombstones = (
@@ -234,24 +210,22 @@ class Replica:
         return Counted(max(0, documents - tombstones), tombstones)
 
     def delete_tombstone(self, key: EntryKey, order: Order) -> bool:
-        """Delete exactly this tombstone; False when it changed meanwhile, and for one that refuses what an erasure
-        took out.
-        """
+        """Delete exactly this tombstone; False when it changed meanwhile, and for that of an erased fan."""
         stored = Stored(order, None, order.as_fields(), "")
         answer = self._dependency.call(self._collection.delete_one, exactly(key, stored))
         return answer.deleted_count == 1
 
     def erase(self, key: EntryKey, order: Order, *, at: str, run_id: str) -> None:
-        """Leave the tombstone of an erased fan, whatever stands: it refuses every live state with a `createdAt` up to
-        the ISO time `at`. Where a later life is stored, that one stays and only the time is kept. `order` is that of
-        the source's state, or `Order()`.
+        """Replace whatever is stored by the tombstone of an erased fan, which refuses every live state with a
+        `createdAt` up to the ISO time `at`. A later life stays and only records the time. `order` is that of the
+        source's state, or `Order()`.
         """
         for _ in range(_SETTLE_ROUNDS):
-            stands = self._dependency.call(self._collection.find_one, {"_id": key.document_id})
-            query, update = erasing(key, stands, order, at=at, run_id=run_id)
+            stored = self._dependency.call(self._collection.find_one, {"_id": key.document_id})
+            query, update = erasing(key, stored, order, at=at, run_id=run_id)
             try:
                 answer = self._dependency.call(
-                    self._collection.update_one, query, update, upsert=stands is None
+                    self._collection.update_one, query, update, upsert=stored is None
                 )
             except DuplicateKeyError:
                 continue
@@ -260,23 +234,16 @@ class Replica:
         raise TransientFailure(self._dependency.name, "the entry stays contested by other writers")
 
     def erasures(self, campaign_id: str | None, batch_size: int = 1000) -> Iterator[dict[EntryKey, str]]:
-        """Entries of which a life was erased, with the time of it, by ascending `_id`; an index has only those."""
+        """Entries that were erased at some time, with that time, by ascending `_id`, from an index of their own."""
         query: Document = {ERASED_AT: {"$exists": True}}
         if campaign_id is not None:
             query["campaignId"] = campaign_id
-        while True:
-            page = self._dependency.call(
-                find_all, self._collection, query, sort=[("_id", 1)], limit=batch_size
-            )
-            if page:
-                yield {
-                    EntryKey(each["campaignId"], each["entryId"]): str(each[ERASED_AT])
-                    for each in page
-                    if isinstance(each.get("campaignId"), str) and isinstance(each.get("entryId"), str)
-                }
-            if len(page) < batch_size:
-                return
-            query = {**query, "_id": {"$gt": page[-1]["_id"]}}
+        for page in pages(self._collection, self._dependency, query, size=batch_size):
+            yield {
+                EntryKey(each["campaignId"], each["entryId"]): str(each[ERASED_AT])
+                for each in page
+                if isinstance(each.get("campaignId"), str) and isinstance(each.get("entryId"), str)
+            }
 
     def count(self) -> int:
         """Documents in the collection, tombstones included, from its metadata."""

@@ -1,4 +1,8 @@
-"""The `selections` collection: who won which code, one document a winner, written once."""
+"""`selections` (who won which code, one document per winner, written once) and `selection_chunks` (what is planned of
+each market and what is done).
+
+A chunk's row is written before its message is sent, so what has no `doneAt` can always be sent again.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,22 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pymongo import UpdateOne
 from pymongo.collection import Collection
 
-from regworkers_core.adapters.mongo.batches import in_batches_of
-from regworkers_core.adapters.mongo.by_prefix import read_by_prefix
-from regworkers_core.adapters.mongo.client import aggregate_all, find_all
-from regworkers_core.adapters.mongo.counting import count
-from regworkers_core.adapters.mongo.write_once import Inserted, insert_once
-from regworkers_core.domain.selection import MarketPhase, Planned
+from regworkers_core.adapters.mongo.client import (
+    Document,
+    Inserted,
+    aggregate_all,
+    count,
+    find_all,
+    insert_once,
+)
+from regworkers_core.adapters.mongo.pages import by_prefix, scan
+from regworkers_core.domain.selection import Chunk, MarketPhase, Planned
 from regworkers_core.engine.dependency import Dependency
 
-Document = dict[str, Any]
-_PARAMETERS = ("entryId", "code", "position", "rank", "resultHash")
+_WINNER_PARAMETERS = ("entryId", "code", "position", "rank", "resultHash")
 
 
 class Selections:
@@ -46,25 +54,25 @@ class Selections:
             }
             for winner in winners
         ]
-        return insert_once(self._collection, self._dependency, documents, _PARAMETERS)
+        return insert_once(self._collection, self._dependency, documents, _WINNER_PARAMETERS)
 
     def count(self, market: MarketPhase) -> int:
         return count(self._collection, self._dependency, market.as_fields())
 
     def codes(self, keys: Sequence[str]) -> list[str]:
-        """The codes of the winners under these keys; most keys have no winner."""
+        """The codes of the winners with these keys; most keys have no winner."""
         query = {"_id": {"$in": list(keys)}}
         found = self._dependency.call(find_all, self._collection, query, {"code": 1})
         return [row["code"] for row in found if row.get("code")]
 
     def of_entry(self, campaign_id: str, ref: str) -> list[Document]:
-        """What one entry has won, in all phases; without its code, which is as good as a ticket."""
+        """What one entry has won, in all phases; without its code, which is worth a ticket."""
         fields = ("marketId", "phase", "position", "selectedAt", "runId")
         query = {"campaignId": campaign_id, "ref": ref}
         return self._dependency.call(find_all, self._collection, query, dict.fromkeys(fields, 1))
 
     def of_refs(self, campaign_id: str, refs: Sequence[str]) -> list[Document]:
-        """What these have won, in all phases, with the codes. Looks through all winners of the campaign."""
+        """What these refs have won, in all phases, with the codes. Reads all winners of the campaign."""
         fields = dict.fromkeys(("marketId", "phase", "ref", "code"), 1)
         query = {"campaignId": campaign_id, "ref": {"$in": list(refs)}}
         return self._dependency.call(find_all, self._collection, query, fields)
@@ -79,12 +87,93 @@ class Selections:
         return Counter({group["_id"]: group["selections"] for group in groups})
 
     def of_campaign(self, campaign_id: str, size: int = 10_000) -> Iterator[list[Document]]:
-        """Market, ref, code and position of every winner, in no order, `size` at a time. For checks."""
-        fields = {"marketId": 1, "ref": 1, "code": 1, "position": 1}
+        """Market, ref, code and position of every winner, `size` at a time. For checks."""
+        fields = ("marketId", "ref", "code", "position")
         query = {"campaignId": campaign_id}
-        return in_batches_of(self._dependency, lambda: self._collection.find(query, fields), size)
+        return scan(self._collection, self._dependency, query, fields, size=size, ordered=False)
 
     def entries(self, campaign_id: str) -> Iterator[Document]:
-        """Entry, market and phase of every winner that has a code, at constant memory."""
+        """Entry, market and phase of every winner with a code, at constant memory."""
         fields = ("entryId", "marketId", "phase")
-        return read_by_prefix(self._collection, self._dependency, f"{campaign_id}:", fields)
+        return by_prefix(self._collection, self._dependency, f"{campaign_id}:", fields)
+
+
+_CHUNK_PARAMETERS = ("first", "last", "resultHash")
+_OPEN: Document = {"doneAt": {"$exists": False}}
+
+
+class Chunks:
+    """Every method raises TransientFailure when MongoDB cannot answer."""
+
+    def __init__(self, collection: Collection[Document], dependency: Dependency) -> None:
+        self._collection = collection
+        self._dependency = dependency
+
+    def plan(self, chunks: Sequence[Chunk]) -> None:
+        """Write the rows; raises PermanentFailure KEY_CONFLICT when one exists with other bounds."""
+        documents = [{"_id": chunk.id, **chunk.as_json()} for chunk in chunks]
+        insert_once(self._collection, self._dependency, documents, _CHUNK_PARAMETERS).raise_conflicts(
+            "chunks"
+        )
+
+    def get(self, ids: Sequence[str]) -> dict[str, Document]:
+        """The rows with these ids, as far as they exist."""
+        query = {"_id": {"$in": list(ids)}}
+        return {row["_id"]: row for row in self._dependency.call(find_all, self._collection, query)}
+
+    def queued(self, chunks: Sequence[Chunk], at: str) -> None:
+        """Their messages were sent; clears an earlier failure."""
+        update = {"$set": {"queuedAt": at}, "$unset": {"failedAt": "", "failure": ""}}
+        operations = [UpdateOne({"_id": chunk.id}, update) for chunk in chunks]
+        if operations:
+            self._dependency.call(self._collection.bulk_write, operations, ordered=False)
+
+    def failed(self, chunk: Chunk, failure: str, at: str) -> None:
+        """It became a dead letter, so it is not sent again automatically."""
+        update = {"$set": {"failedAt": at, "failure": failure}}
+        self._dependency.call(self._collection.update_one, {"_id": chunk.id, **_OPEN}, update)
+
+    def done(self, chunk: Chunk, *, written: int, enqueued: int, at: str, run_id: str) -> bool:
+        """Its rows are durable. False when another processor was faster."""
+        fields = {"written": written, "enqueued": enqueued, "doneAt": at, "runId": run_id}
+        update = {"$set": fields, "$unset": {"failedAt": "", "failure": ""}}
+        answer = self._dependency.call(self._collection.update_one, {"_id": chunk.id, **_OPEN}, update)
+        return answer.matched_count == 1
+
+    def is_open(self, chunk_id: str) -> bool:
+        query = {"_id": chunk_id, **_OPEN}
+        return self._dependency.call(self._collection.find_one, query, {"_id": 1}) is not None
+
+    def last_open(self, market: MarketPhase) -> str | None:
+        """The id of the open chunk with the highest number, usually the one that is done last."""
+        query = {**market.as_fields(), **_OPEN}
+        row = self._dependency.call(self._collection.find_one, query, {"_id": 1}, sort=[("chunk", -1)])
+        return None if row is None else str(row["_id"])
+
+    def open(self, market: MarketPhase) -> list[Document]:
+        """The open rows of a market by number."""
+        query = {**market.as_fields(), **_OPEN}
+        return self._dependency.call(find_all, self._collection, query, sort=[("chunk", 1)])
+
+    def waits_since(self, market: MarketPhase, before: str) -> bool:
+        """Whether an open chunk that is no dead letter was queued earlier than `before`, or never."""
+        query = {
+            **market.as_fields(),
+            **_OPEN,
+            "failedAt": {"$exists": False},
+            # `$lt` would not match a row that was never queued and lacks the field.
+            "$nor": [{"queuedAt": {"$gte": before}}],
+        }
+        return self._dependency.call(self._collection.find_one, query, {"_id": 1}) is not None
+
+    def last_done_at(self, market: MarketPhase) -> str:
+        """When its latest chunk was done; empty without one."""
+        query = {**market.as_fields(), "doneAt": {"$exists": True}}
+        row = self._dependency.call(self._collection.find_one, query, {"doneAt": 1}, sort=[("doneAt", -1)])
+        return "" if row is None else str(row["doneAt"])
+
+    def reopen(self, market: MarketPhase) -> int:
+        """Open all of a market's chunks again, because their rows are missing. Returns how many."""
+        update = {"$unset": {"doneAt": "", "written": "", "enqueued": ""}}
+        answer = self._dependency.call(self._collection.update_many, market.as_fields(), update)
+        return answer.modified_count

@@ -16,7 +16,7 @@ DEPENDENCY = "redis"
 
 
 def redis_client(settings: RedisSettings) -> redis.Redis:
-    """A client that gives up fast: whoever asks a cache has another place to ask."""
+    """A client with short time-outs: a cache miss has another source."""
     import redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
@@ -48,9 +48,9 @@ def classify_redis(error: Exception) -> Exception:
         return UsageError(
             "Redis answers as a cluster: REGWORKERS_REDIS__URL should name one with cluster mode off"
         )
-    away = exceptions.ConnectionError | exceptions.TimeoutError | exceptions.OutOfMemoryError
+    unavailable = exceptions.ConnectionError | exceptions.TimeoutError | exceptions.OutOfMemoryError
     no_master = exceptions.ReadOnlyError | exceptions.ClusterDownError | exceptions.MasterDownError
-    if isinstance(error, away | no_master | exceptions.TryAgainError):
+    if isinstance(error, unavailable | no_master | exceptions.TryAgainError):
         return TransientFailure(DEPENDENCY, type(error).__name__)
     said = str(error).split(" ", 1)[0]
     if isinstance(error, exceptions.ResponseError) and said in ("MISCONF", "NOREPLICAS"):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from regworkers_core.adapters.aws.demand_table import MAX_GET
+from regworkers_core.adapters.aws.tables import MAX_GET
 from regworkers_core.adapters.files.csv_lines import in_batches
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import TableKey

@@ -16,14 +16,13 @@ def campaign_to_invite_to(runtime: Runtime, slug_or_id: str, *, force: bool) -> 
     """The id to write invites under, and the campaign. `force` takes the text for the id of a campaign that is yet
     to be created. Raises UsageError for one that nobody knows, without `force`.
     """
-    campaign = runtime.campaigns.find(slug_or_id)
-    if campaign is not None:
-        return campaign.campaign_id, campaign
     if not force:
-        raise UsageError(
-            f"there is no campaign {slug_or_id!r}: `regworkers campaign list` names all that there are; to invite "
-            "before it is created, give its campaignId and --force"
-        )
+        hint = "; to invite before it is created, give its campaignId and --force"
+        campaign = runtime.campaigns.require(slug_or_id, hint)
+        return campaign.campaign_id, campaign
+    found = runtime.campaigns.find(slug_or_id)
+    if found is not None:
+        return found.campaign_id, found
     if not is_selection_id(slug_or_id):
         raise UsageError(f"{slug_or_id!r} cannot be a campaignId: 1 to 64 letters, digits, - and _")
     return slug_or_id, None
@@ -39,8 +38,7 @@ def campaign_of_invites(runtime: Runtime, slug_or_id: str) -> str:
     if runtime.invites.are_there(slug_or_id):
         return slug_or_id
     raise UsageError(
-        f"there is no campaign {slug_or_id!r}, and nobody is invited to one of that id: `regworkers campaign list` "
-        "names all that there are"
+        f"there is no campaign {slug_or_id!r}, and no invite with this campaignId: see `regworkers campaign list`"
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from regworkers_core.adapters.aws.demand_table import MAX_GET
+from regworkers_core.adapters.aws.tables import MAX_GET
 from regworkers_core.adapters.files.csv_lines import Blank, Reject
 from regworkers_core.adapters.files.first_seen import FirstSeen
 from regworkers_core.adapters.files.rejects_file import RejectsFile

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import structlog
 
-from regworkers_core.adapters.mongo.queue_marks import Marks
+from regworkers_core.adapters.mongo.activity import Marks
 from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.operations.alerts.notifier import alerting

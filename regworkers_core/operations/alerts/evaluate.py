@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from regworkers_core.adapters.mongo.alert_looks import AlertLooks
-from regworkers_core.adapters.mongo.incidents import Incident
+from regworkers_core.adapters.mongo.incidents import EvaluationState, Incident
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Snapshot, Unread
 from regworkers_core.observability.logs import describe
@@ -26,7 +25,7 @@ from regworkers_core.operations.health.queues import GAP_EVALUATIONS
 from regworkers_core.runtime import Runtime
 
 log = structlog.get_logger(__name__)
-# Who looks: the sensor in Dagster, or somebody outside.
+# The evaluator: the sensor in Dagster, or a command run outside of it.
 SENSOR, OUTSIDE = "sensor", "outside"
 CLOCK = "clock"
 
@@ -67,39 +66,39 @@ def judge(condition: Condition, given: Given, *, clock_ahead_seconds: float) -> 
 
 
 def _settle(runtime: Runtime, snapshot: Snapshot, by: str, outage: Outage | None) -> Evaluation:
-    settings, looks = runtime.settings, runtime.alert_looks
-    now, seen = looks.now(), looks.looks()
+    settings, state = runtime.settings, runtime.evaluation_state
+    now, seen = state.now(), state.evaluations()
     seen_at = None if by == SENSOR else last_look(runtime, seen.get(SENSOR), now, outage)
-    given = Given(snapshot, settings, seen_at, _still(looks, snapshot, now))
+    given = Given(snapshot, settings, seen_at, _still(state, snapshot, now))
     ahead = given.now - now
     judged = {
         condition.name: judge(condition, given, clock_ahead_seconds=ahead)
         for condition in TABLE
         if condition.name != BLIND
     }
-    suspected = {key: since for key, since in looks.suspected().items() if since <= now}
+    suspected = {key: since for key, since in state.suspected().items() if since <= now}
     before = Before(runtime.incidents.of(*judged, BLIND), suspected, now)
     gaps = gaps_of(TABLE, judged, settings.alerts)
-    given = replace(given, blind=_blind(looks, gaps, before.incidents, now, settings.alerts.blind_seconds))
+    given = replace(given, blind=_blind(state, gaps, before.incidents, now, settings.alerts.blind_seconds))
     judged[BLIND] = blind(given)
     folded = fold(TABLE, judged, before, settings.alerts)
     for key in folded.suspected - suspected.keys():
-        looks.suspect(key, now)
-    looks.clear(folded.cleared)
+        state.suspect(key, now)
+    state.clear(folded.cleared)
     record_outage(runtime, snapshot, outage)
     open_now = alerting(runtime).settle_all(folded.held, now=now)
-    looks.looked(by, now)
+    state.record_evaluation(by, now)
     _mark_queues(runtime, snapshot, now)
     return Evaluation(tuple(open_now), {gap.key: gap.unread.why for gap in gaps})
 
 
 def _blind(
-    looks: AlertLooks, gaps: Sequence[Gap], incidents: Sequence[Incident], now: float, seconds: float
+    state: EvaluationState, gaps: Sequence[Gap], incidents: Sequence[Incident], now: float, seconds: float
 ) -> tuple[Finding, ...]:
     """What cannot be read for too long, by this look and those before it."""
-    before = {key: since for key, since in looks.unread().items() if since <= now}
+    before = {key: since for key, since in state.unread().items() if since <= now}
     since = since_when(gaps, before, now)
-    looks.keep_unread(since, before)
+    state.keep_unread(since, before)
     return findings_of(gaps, since, incidents, now, seconds)
 
 
@@ -114,11 +113,11 @@ def _mark_queues(runtime: Runtime, snapshot: Snapshot, now: float) -> None:
         runtime.queue_marks.seen(empty, waiting, now, GAP_EVALUATIONS * runtime.settings.alerts.look_seconds)
 
 
-def _still(looks: AlertLooks, snapshot: Snapshot, now: float) -> dict[str, float]:
+def _still(state: EvaluationState, snapshot: Snapshot, now: float) -> dict[str, float]:
     """For how long (s) the lease of each campaign in PROCESSING did not move, as far as looks have seen it."""
     if isinstance(snapshot.campaigns, Unread):
         return {}
-    known = looks.beats()
+    known = state.beats()
     beats = {
         each.campaign_id: each.lease_beat
         for each in snapshot.campaigns
@@ -128,8 +127,8 @@ def _still(looks: AlertLooks, snapshot: Snapshot, now: float) -> dict[str, float
     for name, beat in beats.items():
         last, since = known.get(name, ("", now))
         if last != beat or since > now:
-            looks.beat(name, beat, now)
+            state.beat(name, beat, now)
         else:
             still[name] = now - since
-    looks.forget(known.keys() - beats.keys())
+    state.forget(known.keys() - beats.keys())
     return still

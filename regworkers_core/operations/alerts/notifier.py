@@ -19,8 +19,7 @@ import structlog
 
 from regworkers_core.adapters.alert_channels.channels import FileChannel, LogChannel, SlackChannel
 from regworkers_core.adapters.alert_channels.pagerduty import PagerDutyChannel
-from regworkers_core.adapters.mongo.incidents import Incident, Incidents
-from regworkers_core.adapters.mongo.mutes import Mutes
+from regworkers_core.adapters.mongo.incidents import Incident, Incidents, Mutes
 from regworkers_core.domain.alert import Alert, Change, Severity
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso, seconds
@@ -96,10 +95,10 @@ class Alerting:
             for alert in known.alerts:
                 if alert.scope != scope:
                     raise ValueError(f"alert {alert.key} is not of the scope {scope}")
-                self._incidents.holds(alert, at, channels)
+                self._incidents.open(alert, at, channels)
         for incident in self._incidents.of(*held):
             if incident.open and not held[incident.alert.scope].keeps(incident.alert.key):
-                self._incidents.is_over(incident, at)
+                self._incidents.resolve(incident, at)
         incidents = self._incidents.of(*held)
         self.tell(incidents, now=now)
         return [incident for incident in incidents if incident.open]
@@ -107,10 +106,10 @@ class Alerting:
     def tell(self, incidents: Sequence[Incident], *, now: float | None = None) -> None:
         """Every channel what it has not heard of these, unless they are muted; what is worst first."""
         now = self._clock() if now is None else now
-        owed = [incident for incident in incidents if any(map(incident.untold, self._names))]
+        owed = [incident for incident in incidents if any(map(incident.due_change, self._names))]
         if not owed:
             return
-        mutes = self._mutes.holding(now) if self._mutes else []
+        mutes = self._mutes.in_force(now) if self._mutes else []
         loud = [each for each in owed if not any(mute.covers(each.alert.key) for mute in mutes)]
         loud.sort(key=lambda each: (each.alert.severity is not Severity.CRITICAL, each.opened_at))
         give_up = time.monotonic() + self._tell_seconds
@@ -162,7 +161,7 @@ class Alerting:
 
     def _tell(self, channel: Channel, incidents: Sequence[Incident], now: float, give_up: float) -> None:
         for incident in incidents:
-            change = incident.untold(channel.name)
+            change = incident.due_change(channel.name)
             if change is None or not _wants(channel, incident, change):
                 continue
             if time.monotonic() >= give_up:
@@ -186,10 +185,10 @@ class Alerting:
         try:
             channel.tell(incident, change)
         except Exception:
-            self._incidents.give_back(incident, channel.name, until)
+            self._incidents.release(incident, channel.name, until)
             raise
         # A death between the two tells it twice, under the same key.
-        self._incidents.was_told(incident, channel.name, change)
+        self._incidents.record_notified(incident, channel.name, change)
 
 
 def _claimed(until: str | None, now: float) -> bool:

@@ -62,9 +62,9 @@ def working(
                 yield work
             except BaseException as error:
                 failed = {**work.result, "error": type(error).__name__}
-                actions.last_words(work.action_id, DLQ + command, "failed", failed)
+                actions.try_end(work.action_id, DLQ + command, "failed", failed)
                 raise
-            actions.last_words(work.action_id, DLQ + command, work.outcome, work.result)
+            actions.try_end(work.action_id, DLQ + command, work.outcome, work.result)
     except LeaseBusy:
         row = runtime.leases.get(LeaseHolder.key_of(name))
         held = row.state if row is not None else {}
@@ -84,7 +84,7 @@ def close_settled(
     if queue.kind not in PROVABLE:
         return 0
     closed = 0
-    for page in runtime.dead_letter_history.open(queue.source):
+    for page in runtime.dead_letters.open(queue.source):
         if queue.kind is MessageType.REPLICATE:
             settled = _settled_entries(page, assessor)
         else:
@@ -93,7 +93,7 @@ def close_settled(
             closed += len(settled)
         else:
             at = iso(runtime.clock())
-            closed += runtime.dead_letter_history.close(settled, _RESOLVED, at=at, by=by)
+            closed += runtime.dead_letters.close(settled, _RESOLVED, at=at, by=by)
     return closed
 
 
@@ -119,7 +119,7 @@ def close_cause(runtime: Runtime, queue: DeadQueue, cause: str, *, before: str, 
     if queue.kind not in PROVABLE:
         about = {"queue": queue.source, "fingerprint": cause}
         at = iso(runtime.clock())
-        runtime.dead_letter_history.close_all(about, _RESOLVED, before=before, at=at, by=by)
+        runtime.dead_letters.close_all(about, _RESOLVED, before=before, at=at, by=by)
 
 
 def close_moved(runtime: Runtime, messages: Sequence[DeadMessage], *, before: str, by: str) -> None:
@@ -135,4 +135,4 @@ def close_moved(runtime: Runtime, messages: Sequence[DeadMessage], *, before: st
         # A message that names nothing is identified by its correlation id.
         nameless = {**cause, "campaignId": None, "correlationId": message.received.correlation_id}
         for about in named or [nameless]:
-            runtime.dead_letter_history.close_one(about, _RESOLVED, before=before, at=at, by=by)
+            runtime.dead_letters.close_one(about, _RESOLVED, before=before, at=at, by=by)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from regworkers_core.adapters.aws.message_moves import MessageMoves, MoveTask, Unsupported
+from regworkers_core.adapters.aws.sqs import MessageMoves, MoveTask, Unsupported
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import TokenBucket
@@ -192,7 +192,7 @@ class _Redrive:
             canaries,
             self._queue,
             self._runtime.queue(self._queue.source),
-            self._runtime.dead_letter_history,
+            self._runtime.dead_letters,
             self._assessor,
             since=self._since,
             limit_seconds=self._options.canary_seconds or self._runtime.settings.dead_letters.canary_seconds,
@@ -273,7 +273,7 @@ class _Redrive:
             return
         self._checked_at = time.monotonic()
         for cause in self.report.groups:
-            if self._follows(cause) and self._runtime.dead_letter_history.came_back(
+            if self._follows(cause) and self._runtime.dead_letters.came_back(
                 self._queue.source, cause.fingerprint, self._since
             ):
                 self.report.canaries[cause.fingerprint] = CanaryOutcome.FAILED_AGAIN

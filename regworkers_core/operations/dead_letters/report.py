@@ -190,7 +190,7 @@ class Causes:
         if not any(cause.queue == queue for cause in self):
             return
         middle, begin = iso(now - _TREND_SECONDS), iso(now - 2 * _TREND_SECONDS)
-        history = runtime.dead_letter_history
+        history = runtime.dead_letters
         before = history.failures(queue.source, begin, middle)
         # One minute ahead, so that what fails at this moment counts.
         recent = history.failures(queue.source, middle, iso(now + 60))

@@ -136,10 +136,10 @@ def examine_snapshot(runtime: Runtime, snapshot: Snapshot) -> Examination:
     """
     found: dict[str, Any] = {}
     if snapshot.dependencies.get("mongo") is None:
-        looks = runtime.alert_looks
+        looks = runtime.evaluation_state
         readers = {
             "incidents": runtime.incidents.all_open,
-            "seen": lambda: last_look(runtime, looks.looks().get(SENSOR), runtime.clock()),
+            "seen": lambda: last_look(runtime, looks.evaluations().get(SENSOR), runtime.clock()),
             "beats": looks.beats,
             "suspected": looks.suspected,
         }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from regworkers_core.adapters.mongo.queue_marks import Marks
+from regworkers_core.adapters.mongo.activity import Marks
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import QueueState, Reading, Unread
 from regworkers_core.domain.timestamps import seconds

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from regworkers_core.adapters.mongo.drain_log import DrainMinute, minute_of
+from regworkers_core.adapters.mongo.activity import DrainMinute, minute_of
 from regworkers_core.analytics import drains as analytics
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import (

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseStatus, lease_name
-from regworkers_core.adapters.mongo.expiring import expire_by_prefix, expire_codes
+from regworkers_core.adapters.mongo.pages import expire_by_prefix, expire_codes
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.leases import LeaseBusy, held_lease

@@ -8,9 +8,9 @@ from typing import Any
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
-from regworkers_core.adapters.mongo.client import find_all
-from regworkers_core.adapters.mongo.drain_log import KEEP_DAYS, minute_of
+from regworkers_core.adapters.mongo.activity import DRAIN_LOG_DAYS, minute_of
 from regworkers_core.adapters.mongo.entry_documents import ERASED_AT
+from regworkers_core.adapters.mongo.pages import pages
 from regworkers_core.domain.alert import Change
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import Dependency
@@ -63,7 +63,9 @@ def parts(runtime: Runtime) -> Iterator[Part]:
     )
     # Its index lets them go by itself; not every server has such indexes.
     yield part(
-        "drain_log", KEEP_DAYS + 1, lambda days: {"minute": {"$lt": minute_of(now - days * _DAY_SECONDS)}}
+        "drain_log",
+        DRAIN_LOG_DAYS + 1,
+        lambda days: {"minute": {"$lt": minute_of(now - days * _DAY_SECONDS)}},
     )
 
 
@@ -105,15 +107,7 @@ class Documents:
 
     def _pages(self, over: Document, batch: int) -> Iterator[list[Any]]:
         """Ids that may go, by ascending id, so that those which stay are met once."""
-        last: Any = None
-        while True:
-            query = dict(over) if last is None else {**over, "_id": {"$gt": last}}
-            page = self._dependency.call(
-                find_all, self._collection, query, {"told": 1}, sort=[("_id", 1)], limit=batch
-            )
-            if not page:
-                return
-            last = page[-1]["_id"]
+        for page in pages(self._collection, self._dependency, over, ("told",), size=batch):
             if ids := [document["_id"] for document in page if self._may_go(document)]:
                 yield ids
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from regworkers_core.adapters.mongo.drain_log import DrainLog, DrainMinute, minute_of
+from regworkers_core.adapters.mongo.activity import DrainLog, DrainMinute, minute_of
 from regworkers_core.domain.timestamps import iso
 
 DAY_SECONDS = 24 * 3600.0

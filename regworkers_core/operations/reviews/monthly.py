@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 from regworkers_core.adapters.aws.clients import error_code
-from regworkers_core.adapters.mongo.drain_log import KEEP_DAYS
+from regworkers_core.adapters.mongo.activity import DRAIN_LOG_DAYS
 from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
@@ -20,7 +20,7 @@ from regworkers_core.operations.reviews.sections import Part, Remark, Section, T
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 
-# Not above KEEP_DAYS.
+# Not above DRAIN_LOG_DAYS.
 DAYS = 30
 _NEAR_LIMIT = 0.8
 _NO_ROOM = 0.95
@@ -152,7 +152,7 @@ def retention(runtime: Runtime) -> Section:
             rows.append(("stream", name, stands, f"{table.stream_view}, 1 day"))
     oldest = runtime.drain_log.oldest()
     rows.append(
-        ("drain log", "drain_log", f"since {oldest[:10]}" if oldest else "empty", f"{KEEP_DAYS} days")
+        ("drain log", "drain_log", f"since {oldest[:10]}" if oldest else "empty", f"{DRAIN_LOG_DAYS} days")
     )
     remarks = [
         Remark(
@@ -162,7 +162,7 @@ def retention(runtime: Runtime) -> Section:
         for kind, name, stands, want in rows
         if kind != "drain log" and stands != want
     ]
-    if oldest and oldest < iso(runtime.clock() - (KEEP_DAYS + 2) * DAY_SECONDS):
+    if oldest and oldest < iso(runtime.clock() - (DRAIN_LOG_DAYS + 2) * DAY_SECONDS):
         text = f"the drain log reaches back to {oldest[:10]}: `regworkers housekeeping --yes` deletes what is older"
         remarks.append(Remark("warning", text))
     return Section(

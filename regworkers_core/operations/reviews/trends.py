@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from regworkers_core.adapters.mongo.dead_letters_between import Letter, Letters
+from regworkers_core.adapters.mongo.dead_letters import RecordedFailure, RecordedFailures
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.reviews.history import Day, by_drain
 from regworkers_core.operations.reviews.plots import bars, lines
@@ -99,11 +99,11 @@ def durations(before: Sequence[Day], now: Sequence[Day], *, since: float) -> Sec
     )
 
 
-def errors(letters: Letters, before: Sequence[Day], now: Sequence[Day], *, since: float) -> Section:
+def errors(letters: RecordedFailures, before: Sequence[Day], now: Sequence[Day], *, since: float) -> Section:
     """Causes by fingerprint, this week against the one before; and items that failed, of those received."""
     start = iso(since)
-    causes: dict[str, list[Letter]] = defaultdict(list)
-    for letter in letters.letters:
+    causes: dict[str, list[RecordedFailure]] = defaultdict(list)
+    for letter in letters.failures:
         causes[letter.fingerprint].append(letter)
     counts = {
         cause: (sum(e.last_failed_at < start for e in of), sum(e.last_failed_at >= start for e in of))

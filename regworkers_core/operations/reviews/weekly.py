@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
 
-from regworkers_core.adapters.mongo.dead_letters_between import Letter, Letters, LettersOfPeriod
+from regworkers_core.adapters.mongo.dead_letters import RecordedFailure, RecordedFailures
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.timestamps import iso, seconds
@@ -30,9 +30,8 @@ def parts(runtime: Runtime, now: float) -> Iterator[Part]:
     since = now - DAYS * DAY_SECONDS
 
     @cache
-    def letters() -> Letters:
-        history = LettersOfPeriod(runtime.database["dead_letters"], runtime.dependency("mongo"))
-        return history.read(iso(since - DAYS * DAY_SECONDS), most=_MOST_LETTERS)
+    def letters() -> RecordedFailures:
+        return runtime.dead_letters.since(iso(since - DAYS * DAY_SECONDS), most=_MOST_LETTERS)
 
     @cache
     def days() -> tuple[list[Day], list[Day]]:
@@ -54,10 +53,12 @@ def parts(runtime: Runtime, now: float) -> Iterator[Part]:
     yield Part("errors", "Error patterns", lambda: errors(letters(), *days(), since=since))
 
 
-def dead_letters(queues: Sequence[QueueFacts], letters: Letters, *, since: float, now: float) -> Section:
+def dead_letters(
+    queues: Sequence[QueueFacts], letters: RecordedFailures, *, since: float, now: float
+) -> Section:
     """Each dead-letter queue against the open documents about its queue."""
-    open_ = defaultdict[str, list[Letter]](list)
-    for letter in letters.letters:
+    open_ = defaultdict[str, list[RecordedFailure]](list)
+    for letter in letters.failures:
         if letter.open:
             open_[letter.queue + "-dlq"].append(letter)
     remarks: list[Remark] = []
@@ -70,12 +71,12 @@ def dead_letters(queues: Sequence[QueueFacts], letters: Letters, *, since: float
         left = None if age is None or kept is None else kept - age
         new = sum(
             each.first_failed_at >= iso(since)
-            for each in letters.letters
+            for each in letters.failures
             if each.queue + "-dlq" == queue.name
         )
         rows.append((queue.name, queue.depth, len(of_queue), new, _days(age), _days(left)))
         remarks += _of_queue(queue, len(of_queue), left)
-    closed = [each for each in letters.letters if not each.open and (each.closed_at or "") >= iso(since)]
+    closed = [each for each in letters.failures if not each.open and (each.closed_at or "") >= iso(since)]
     how = ", ".join(
         f"{number} {status}" for status, number in sorted(Counter(e.status for e in closed).items())
     )
@@ -88,10 +89,10 @@ def dead_letters(queues: Sequence[QueueFacts], letters: Letters, *, since: float
     places = [iso(since + number * DAY_SECONDS)[:10] for number in range(DAYS + 1)]
     by_day = {
         reason: [
-            sum(e.reason == reason and e.first_failed_at[:10] == day for e in letters.letters)
+            sum(e.reason == reason and e.first_failed_at[:10] == day for e in letters.failures)
             for day in places
         ]
-        for reason in sorted({e.reason for e in letters.letters if e.first_failed_at >= iso(since)})
+        for reason in sorted({e.reason for e in letters.failures if e.first_failed_at >= iso(since)})
     }
     return Section(
         "dead_letters",
@@ -164,7 +165,7 @@ def alerts(incidents: Sequence[Incident], *, since: float, now: float) -> Sectio
             each.opened_at,
             each.resolved_at,
             each.serial,
-            ", ".join(sorted(each.told)) or None,
+            ", ".join(sorted(each.notified)) or None,
         )
         for each in shown
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from regworkers_core.adapters.mongo.drain_log import DrainLog, DrainMinute, minute_of
+from regworkers_core.adapters.mongo.activity import DrainLog, DrainMinute, minute_of
 from regworkers_core.operations import prices
 from regworkers_core.operations.runbooks.drain_work import MINUTE_SECONDS, DrainWork, add_up
 from regworkers_core.operations.runbooks.runbook import Finding, Row, RunbookReport

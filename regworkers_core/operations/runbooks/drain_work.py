@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from regworkers_core.adapters.mongo.drain_log import DrainMinute
+from regworkers_core.adapters.mongo.activity import DrainMinute
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.runtime import Runtime
 

@@ -25,11 +25,10 @@ def run(
     # Imported late: they load pyarrow and DuckDB.
     from regworkers_core.selection.assign.explaining import explain
     from regworkers_core.selection.assign.release import retry_market
-    from regworkers_core.selection.campaigns import registry
     from regworkers_core.selection.campaigns.status import read_campaign_status
 
     if campaign:
-        campaigns = [registry.find(runtime, campaign)]
+        campaigns = [runtime.campaigns.require(campaign)]
     else:
         drawn = {record.campaign_id for record in runtime.draws.all()}
         campaigns = [each for each in runtime.campaigns.list() if each.campaign_id in drawn]

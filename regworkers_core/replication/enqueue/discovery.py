@@ -15,8 +15,7 @@ from dataclasses import replace
 
 import structlog
 
-from regworkers_core.adapters.aws.known_stream import KnownStream, lister_key
-from regworkers_core.adapters.aws.streams import Shard, Streams, Trimmed
+from regworkers_core.adapters.aws.streams import KnownStream, Shard, Streams, Trimmed, lister_key
 from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease, LeaseHolder, LeaseTable

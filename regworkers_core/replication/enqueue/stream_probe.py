@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from regworkers_core.adapters.aws.known_stream import known_stream
-from regworkers_core.adapters.aws.streams import IteratorExpired, StreamRecord, Streams, Trimmed
+from regworkers_core.adapters.aws.streams import IteratorExpired, StreamRecord, Streams, Trimmed, known_stream
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import StreamState
 from regworkers_core.engine.leases import LeaseRow, LeaseTable

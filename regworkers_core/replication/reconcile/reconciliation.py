@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from regworkers_core.adapters.mongo.reconcile_results import ReconcileSummary
+from regworkers_core.adapters.mongo.activity import ReconcileSummary
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import TokenBucket

@@ -25,7 +25,6 @@ from regworkers_core.observability.logs import Passed, entries_passed
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.completion import finish_market, finish_phase
 from regworkers_core.selection.assign.plan import Plan, Plans, with_replanned
-from regworkers_core.selection.events import send_events
 
 log = structlog.get_logger(__name__)
 
@@ -125,7 +124,7 @@ class Assigner:
         self._on_step("selections.after_outbox")
         if market.market_id != NON_WINNERS:
             events = [selection_made(market, each, chunk.result_hash, at, correlation_id) for each in planned]
-            send_events(runtime, events, correlation_id)
+            runtime.event_queue.send_all(events)
             counts["events"] += len(events)
         first = runtime.chunks.done(chunk, written=written, enqueued=len(planned), at=at, run_id=self._run_id)
         passed = [Passed(correlation_id, market.campaign_id, each.entry_id) for each in planned]
@@ -136,12 +135,12 @@ class Assigner:
     def _planned(self, chunk: Chunk, phase: PhaseRecord) -> list[Planned]:
         entry = phase.markets[chunk.market.market_id]
         rows = self._plans.rows(Plan.of(chunk.market, entry), chunk.first, chunk.last)
-        return with_replanned(self._runtime.code_claims, chunk.market, entry, chunk.first, rows)
+        return with_replanned(self._runtime.codes, chunk.market, entry, chunk.first, rows)
 
     def _give(self, chunk: Chunk, winners: Sequence[Planned], at: str, counts: Counter[str]) -> int:
         """Codes first: no selection is written that has none."""
         runtime, market = self._runtime, chunk.market
-        counts["claimed"] += runtime.code_claims.claim(market, winners, at=at, run_id=self._run_id)
+        counts["claimed"] += runtime.codes.claim(market, winners, at=at, run_id=self._run_id)
         self._on_step("selections.after_claim")
         stored = runtime.selections.write(market, winners, chunk.result_hash, at=at, run_id=self._run_id)
         stored.raise_conflicts("selections")

@@ -26,7 +26,7 @@ def count_pairs(runtime: Runtime, campaign_id: str) -> dict[str, int]:
         folder = Path(scratch)
         selections, codes = folder / "selections.parquet", folder / "codes.parquet"
         _write(selections, "code", runtime.selections.of_campaign(campaign_id))
-        _write(codes, "_id", runtime.code_claims.of_campaign(campaign_id))
+        _write(codes, "_id", runtime.codes.of_campaign(campaign_id))
         engine = Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=folder)
         with engine.connection() as connection:
             connection.execute(f"CREATE VIEW s AS SELECT * FROM read_parquet('{selections}')")

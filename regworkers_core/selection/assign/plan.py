@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
-from regworkers_core.adapters.mongo.code_claims import CodeClaims, Position
+from regworkers_core.adapters.mongo.codes import Codes, Position
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, NoticeType, Planned
@@ -236,7 +236,7 @@ class Plans:
 
 
 def with_replanned(
-    codes: CodeClaims, market: MarketPhase, entry: Mapping[str, Any], first: int, rows: Sequence[Planned]
+    codes: Codes, market: MarketPhase, entry: Mapping[str, Any], first: int, rows: Sequence[Planned]
 ) -> list[Planned]:
     """`rows` of a plan, from row `first` on, with the codes that took the place of void ones. `entry` is the market's
     record. Raises PermanentFailure CODE_CONFLICT when such a code is gone.

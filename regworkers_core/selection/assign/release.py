@@ -156,7 +156,7 @@ def enough_codes(runtime: Runtime, draw: DrawRecord, market: MarketPhase) -> boo
     """Whether a market that waits has its codes now."""
     needed = int(draw.phases[market.phase].markets[market.market_id]["planned"])
     behind = last_planned(draw, market)
-    found = runtime.code_claims.count_behind(market.campaign_id, market.market_id, behind, needed)
+    found = runtime.codes.count_behind(market.campaign_id, market.market_id, behind, needed)
     return found >= needed
 
 
@@ -240,7 +240,7 @@ def _missing_codes(runtime: Runtime, draw: DrawRecord, market: MarketPhase, plan
         return None
     # Only VOID codes are passed over: one that was taken stops its chunk, so that a person finds out why.
     behind = last_planned(draw, market)
-    available = runtime.code_claims.count_behind(market.campaign_id, market.market_id, behind, planned)
+    available = runtime.codes.count_behind(market.campaign_id, market.market_id, behind, planned)
     if available >= planned:
         return None
     runtime.draw_markets.block(market, needed=planned, available=available)
@@ -259,7 +259,7 @@ def _plan(runtime: Runtime, draw: DrawRecord, market: MarketPhase, planned: int,
         plan = write_others(runtime.objects, market, result)
     else:
         behind = last_planned(draw, market)
-        codes = runtime.code_claims.behind(market.campaign_id, market.market_id, behind, planned)
+        codes = runtime.codes.behind(market.campaign_id, market.market_id, behind, planned)
         plan = write_seats(runtime.objects, market, result, codes, behind=behind)
     if plan.rows != planned:
         raise PermanentFailure(

@@ -140,8 +140,8 @@ def _look(runtime: Runtime, campaign_id: str, market_id: str) -> tuple[Replanned
     lost = list(_lost(runtime, market, entry))
     _require_no_winners(runtime, market, phase, [code for _, _, code in lost])
     highest = highest_planned(draw, market_id)
-    free = list(runtime.code_claims.behind(campaign_id, market_id, highest, len(lost)))
-    taken = runtime.code_claims.at(campaign_id, market_id, [each.position for each in free])
+    free = list(runtime.codes.behind(campaign_id, market_id, highest, len(lost)))
+    taken = runtime.codes.at(campaign_id, market_id, [each.position for each in free])
     for position, code in taken.items():
         if code.status != CodeStatus.AVAILABLE:
             raise RequestError(f"{market}: position {position} would be next, and its code is {code.status}")
@@ -163,7 +163,7 @@ def _lost(
     for document in runtime.chunks.open(market):
         chunk = Chunk.parse(document)
         rows = with_replanned(
-            runtime.code_claims, market, entry, chunk.first, plans.rows(plan, chunk.first, chunk.last)
+            runtime.codes, market, entry, chunk.first, plans.rows(plan, chunk.first, chunk.last)
         )
         stored = runtime.codes.get([each.code for each in rows])
         for row, planned in enumerate(rows, chunk.first):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
-from regworkers_core.domain.reasons import RequestError, TransientFailure, UsageError
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseBusy, held_lease
 from regworkers_core.engine.stop import OnStep, no_step
@@ -62,7 +62,7 @@ def advance(
     over another one and for an unknown campaign, TransientFailure while another run keeps the lease.
     """
     for _ in range(_MAX_TRIES):
-        campaign = get(runtime, campaign_id)
+        campaign = runtime.campaigns.require_id(campaign_id)
         if not _allowed(campaign, to):
             return _stood(runtime, campaign)
         try:
@@ -75,7 +75,7 @@ def advance(
             ) as lease:
                 on_step("campaigns.after_lease")
                 # Whoever held the lease before may have made this very step.
-                campaign = get(runtime, campaign_id)
+                campaign = runtime.campaigns.require_id(campaign_id)
                 if not _allowed(campaign, to):
                     return _stood(runtime, campaign)
                 at = iso(runtime.clock())
@@ -97,21 +97,13 @@ def close_if_due(runtime: Runtime, campaign_id: str, *, run_id: str) -> bool:
 
     Raises what `advance` raises.
     """
-    campaign = get(runtime, campaign_id)
+    campaign = runtime.campaigns.require_id(campaign_id)
     over = campaign.auto_draw and campaign.closes_at <= iso(runtime.clock())
     if campaign.status is not CampaignStatus.OPEN or not over:
         return False
     return advance(
         runtime, campaign_id, CampaignStatus.CLOSED, reason="closesAt passed", run_id=run_id
     ).changed
-
-
-def get(runtime: Runtime, campaign_id: str) -> Campaign:
-    """The campaign of this id. Raises UsageError when there is none."""
-    campaign = runtime.campaigns.get(campaign_id)
-    if campaign is None:
-        raise RequestError(f"there is no campaign {campaign_id!r}: `regworkers campaign list` names them")
-    return campaign
 
 
 def _allowed(campaign: Campaign, to: CampaignStatus) -> bool:

@@ -1,4 +1,4 @@
-"""Creating campaigns, with the commitment to their draw, and finding them."""
+"""Creates campaigns, with the commitment to their draw."""
 
 from __future__ import annotations
 
@@ -36,14 +36,4 @@ def create(
     runtime.campaigns.create(campaign)
     # Somebody may have asked too early and been told that there is none.
     runtime.campaign_cache.forget(campaign)
-    return campaign
-
-
-def find(runtime: Runtime, slug_or_id: str) -> Campaign:
-    """By id, else by slug. Raises UsageError when there is none."""
-    campaign = runtime.campaigns.find(slug_or_id)
-    if campaign is None:
-        raise UsageError(
-            f"there is no campaign {slug_or_id!r}: `regworkers campaign list` names all that there are"
-        )
     return campaign

@@ -56,10 +56,7 @@ def ensure_commitment(
         commitment = make_secret(runtime, campaign.campaign_id, entropy=entropy)
         runtime.campaigns.set_commitment(campaign.campaign_id, commitment, iso(runtime.clock()))
         runtime.campaign_cache.forget(campaign)
-        again = runtime.campaigns.get(campaign.campaign_id)
-        if again is None or again.draw.commitment is None:
-            raise UsageError(f"campaign {campaign.campaign_id} is gone: `regworkers campaign list`")
-        campaign = again
+        campaign = runtime.campaigns.require_id(campaign.campaign_id)
     reveal_of(runtime, campaign)
     draw = campaign.draw
     late = None if draw.committed_at is None else draw.committed_at > campaign.takes_entries_from
@@ -68,10 +65,7 @@ def ensure_commitment(
 
 def reveal(runtime: Runtime, campaign_id: str) -> str:
     """The secret in hex: call it after the commit only. Raises UsageError as `ensure_commitment` does."""
-    campaign = runtime.campaigns.get(campaign_id)
-    if campaign is None:
-        raise UsageError(f"there is no campaign {campaign_id!r}: `regworkers campaign list` names them")
-    return reveal_of(runtime, campaign)
+    return reveal_of(runtime, runtime.campaigns.require_id(campaign_id))
 
 
 def reveal_of(runtime: Runtime, campaign: Campaign) -> str:

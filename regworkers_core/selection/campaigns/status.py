@@ -203,7 +203,7 @@ def _of_draw(
 def _of_annulled(runtime: Runtime, record: DrawRecord) -> Iterator[Finding]:
     """Codes of it that fans hold, and messages that an annulment which was killed has not taken back."""
     campaign_id = record.campaign_id
-    if held := runtime.code_claims.count_held(campaign_id):
+    if held := runtime.codes.count_held(campaign_id):
         yield Finding(
             f"codes of the annulled draw that fans hold, for their issuer to block: {held}",
             f"regworkers codes status {campaign_id} --struck",

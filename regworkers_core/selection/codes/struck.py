@@ -92,7 +92,7 @@ def struck_codes(runtime: Runtime, campaign_id: str) -> list[StruckCode]:
 
 
 def _given(runtime: Runtime, campaign_id: str) -> Iterator[StruckCode]:
-    for batch in runtime.code_claims.of_campaign(campaign_id, _PAGE):
+    for batch in runtime.codes.of_campaign(campaign_id, _PAGE):
         codes = runtime.codes.get([each["_id"] for each in batch])
         keys = {
             each["_id"]: MarketPhase(campaign_id, each["marketId"], each.get("phase", 1)).key(each["ref"])

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from regworkers_core.domain.events import EventType, draw_event
-from regworkers_core.domain.messages import MessageType, encode
-from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime
 
 COMMITTED = EventType.DRAW_COMMITTED
@@ -28,8 +25,4 @@ def announce(
     """Queue one event. A repeat has the same id, so readers drop it; after a manifest was replaced (`replaced` times)
     it is another one. Raises TransientFailure.
     """
-    event = draw_event(campaign_id, phase, kind, data, at, replaced=replaced)
-    body = encode(MessageType.PUBLISH, event["correlationid"], [event])
-    queue = runtime.queue(runtime.names.analytics_queue)
-    if failed := queue.send([Outgoing(body, {"correlationId": event["correlationid"]})]):
-        raise TransientFailure("sqs", f"{queue.name} did not confirm: {failed[0].error}")
+    runtime.event_queue.send_all([draw_event(campaign_id, phase, kind, data, at, replaced=replaced)])

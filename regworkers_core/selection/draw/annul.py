@@ -70,7 +70,7 @@ def preview(runtime: Runtime, campaign_id: str) -> Annulment:
         record.annulled or {},
         sum(each.total() for each in counts) - sent - over,
         sent,
-        runtime.code_claims.count_held(campaign_id),
+        runtime.codes.count_held(campaign_id),
     )
 
 
@@ -136,7 +136,7 @@ def _publish(runtime: Runtime, record: DrawRecord, annulled: Mapping[str, Any]) 
 
 def _complete(runtime: Runtime, campaign_id: str, run_id: str, sleep: Callable[[float], object]) -> None:
     """Nothing of the campaign goes on, so that the periods after which its data goes begin."""
-    if lifecycle.get(runtime, campaign_id).status is CampaignStatus.PROCESSING:
+    if runtime.campaigns.require_id(campaign_id).status is CampaignStatus.PROCESSING:
         lifecycle.advance(
             runtime,
             campaign_id,

@@ -168,7 +168,7 @@ def _codes(runtime: Runtime, record: DrawRecord, phase: PhaseRecord) -> Iterator
     for market_id, counted in sorted(summary["markets"].items()):
         winners = int(counted["new"])
         behind = last_planned(record, MarketPhase(campaign_id, market_id, phase.phase))
-        taken = runtime.code_claims.first_given(campaign_id, market_id, behind, winners)
+        taken = runtime.codes.first_given(campaign_id, market_id, behind, winners)
         if taken is not None:
             wrong.append(
                 f"market {market_id}, position {taken}: a code that this phase gives is given already"

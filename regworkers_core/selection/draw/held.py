@@ -10,7 +10,7 @@ from typing import Any
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
 from regworkers_core.adapters.mongo.draws import lease_name as lease_name
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.reasons import RequestError, UsageError
+from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease
 from regworkers_core.runtime import Runtime
@@ -84,10 +84,7 @@ class HeldDraw:
         return Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=bench.scratch)
 
     def _campaign(self) -> Campaign:
-        campaign = self._runtime.campaigns.get(self.campaign_id)
-        if campaign is None:
-            raise RequestError(f"no campaign {self.campaign_id}: `regworkers campaign list` names them")
-        return campaign
+        return self._runtime.campaigns.require_id(self.campaign_id)
 
     def _decide(
         self,

@@ -88,7 +88,7 @@ def compare(runtime: Runtime, campaign_id: str, number: int) -> dict[str, int]:
         raise PermanentFailure(Reason.RESULT_MISMATCH, f"campaign {campaign_id} has no draw")
     with tempfile.TemporaryDirectory(prefix="regworkers-counts-") as scratch:
         codes, messages = Path(scratch) / "codes.parquet", Path(scratch) / "messages.parquet"
-        given = runtime.code_claims.of_campaign(campaign_id)
+        given = runtime.codes.of_campaign(campaign_id)
         _write(codes, _CODES, ([{"ref": str(code.get("ref"))} for code in page] for page in given))
         _write(messages, _MESSAGES, _pages(_messages(runtime, record, number)))
         with committed(runtime, campaign_id, number, record.phases[number].fields) as result:

@@ -56,7 +56,7 @@ def retry(runtime: Runtime, campaign_id: str, *, by: str) -> dict[str, Any]:
     at = iso(runtime.clock())
     rows = sum(runtime.outbox.retry(market) for market in markets_of(record))
     of_campaign = {"queue": SOURCE, "campaignId": campaign_id}
-    closed = runtime.dead_letter_history.close_all(of_campaign, "resolved", before=at, at=at, by=by)
+    closed = runtime.dead_letters.close_all(of_campaign, "resolved", before=at, at=at, by=by)
     return {"campaignId": campaign_id, "messages": rows, "deadLettersClosed": closed}
 
 

@@ -27,7 +27,6 @@ from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, describe, entries_passed
 from regworkers_core.observability.tracing import inject, span
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.events import send_events
 from regworkers_core.selection.notify.source import Parcel
 
 log = structlog.get_logger(__name__)
@@ -150,7 +149,7 @@ class NotifyWork:
                 if _correlation_id(parcel) == correlation_id
                 for event in events[parcel]
             ]
-            send_events(self._runtime, of_one, correlation_id)
+            self._runtime.event_queue.send_all(of_one)
         sent = self._runtime.outbox.mark_sent(
             [notice.key for notice in notices], at=iso(now), run_id=self._run_id
         )

@@ -110,7 +110,7 @@ class Actions:
             self.rows.append({**row, "outcome": "running"})
             return str(len(self.rows) - 1)
 
-    def last_words(self, action_id: str, what: str, outcome: str, result: Mapping[str, Any]) -> None:
+    def try_end(self, action_id: str, what: str, outcome: str, result: Mapping[str, Any]) -> None:
         row = self.rows[int(action_id)]
         assert row["what"] == what
         row.update(outcome=outcome, result=dict(result))
@@ -122,9 +122,9 @@ class Actions:
         try:
             yield result
         except BaseException:
-            self.last_words(action_id, what, "failed", result)
+            self.try_end(action_id, what, "failed", result)
             raise
-        self.last_words(action_id, what, "done", result)
+        self.try_end(action_id, what, "done", result)
 
 
 class Site:

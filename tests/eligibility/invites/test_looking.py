@@ -54,7 +54,7 @@ def test_a_campaign_is_found_by_its_slug_and_by_its_invites_alone(uploader: Uplo
     runtime.database["campaigns"].delete_one(one)
     assert not check_invite(runtime, uploader.campaign_id, EMAIL, "user2@example.com").invited
     assert count_invites(runtime, uploader.campaign_id, [EMAIL])[1] == [TypeCount(EMAIL, 1, 0)]
-    with pytest.raises(UsageError, match="no campaign 'the-slug', and nobody is invited"):
+    with pytest.raises(UsageError, match="no campaign 'the-slug', and no invite"):
         check_invite(runtime, "the-slug", EMAIL, "user1@example.com")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from regworkers_core.adapters.aws.attribute_values import attributes
+from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.eligibility.invites.lines import local_file, read_rows, read_values
@@ -78,5 +78,5 @@ def test_a_whole_list_is_taken_back_and_entries_and_other_types_stay(uploader: U
 
 def test_a_campaign_that_nobody_knows_is_refused(uploader: Uploader) -> None:
     uploader.campaign_id = "sumer"
-    with pytest.raises(UsageError, match="no campaign 'sumer', and nobody is invited"):
+    with pytest.raises(UsageError, match="no campaign 'sumer', and no invite"):
         remove(uploader, "one@example.com")

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from regworkers_core.adapters.aws.attribute_values import attributes, plain_item
+from regworkers_core.adapters.aws.tables import attributes, plain_item
 from regworkers_core.domain.invite import Invite, InviteType, invite_key
 from regworkers_core.eligibility.invites.lines import local_file
 from regworkers_core.eligibility.invites.upload import upload_invites

@@ -12,7 +12,6 @@ from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.campaigns.secrets import make_secret
 from regworkers_core.selection.codes.importing import import_codes
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
@@ -36,7 +35,7 @@ def runtime() -> Iterator[Runtime]:
 
 def import_for_berlin(runtime: Runtime, folder: Path, upload: str) -> None:
     """Enough codes for the market that waits, imported as the job does it."""
-    campaign, rejects = find(runtime, CAMPAIGN), folder / "rejects.csv"
+    campaign, rejects = runtime.campaigns.require(CAMPAIGN), folder / "rejects.csv"
     with uploads.fetched(runtime, upload) as file:
         done = import_codes(runtime, file, campaign, market_id="berlin", rejects=rejects, run_id="import")
     assert "berlin" in done.resumed

@@ -134,7 +134,7 @@ def test_an_old_look_does_not_close_the_same_incident_that_was_opened_again(
     alerting.settle("analytics", [])
     (again,) = alerting.settle("analytics", [KAFKA])
     assert again.serial == seen.serial
-    runtime.incidents.is_over(seen, "2026-11-25T00:00:00.000Z")
+    runtime.incidents.resolve(seen, "2026-11-25T00:00:00.000Z")
     assert runtime.incidents.all_open()
 
 
@@ -187,5 +187,5 @@ def test_an_incident_that_was_opened_again_is_not_closed_by_an_old_look(
     (seen,) = alerting.settle("analytics", [KAFKA])
     alerting.settle("analytics", [])
     alerting.settle("analytics", [KAFKA])
-    runtime.incidents.is_over(seen, "2026-11-25T00:00:00.000Z")
+    runtime.incidents.resolve(seen, "2026-11-25T00:00:00.000Z")
     assert runtime.incidents.all_open()

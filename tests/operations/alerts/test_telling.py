@@ -12,8 +12,7 @@ from hypothesis import given as generated
 from hypothesis import settings as generation
 from hypothesis import strategies as st
 
-from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.adapters.mongo.mutes import Mute
+from regworkers_core.adapters.mongo.incidents import Incident, Mute
 from regworkers_core.domain.alert import Alert, Change, Severity
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
@@ -199,7 +198,7 @@ def test_two_who_look_at_once_tell_a_channel_once(runtime: Runtime, clock: Clock
     assert first.entered.wait(10)
     alerting_of(runtime, clock, second).settle("queue-depth", [DEEP])
     first.gate.set()
-    wait_until(lambda: runtime.incidents.all_open()[0].told)
+    wait_until(lambda: runtime.incidents.all_open()[0].notified)
     alerting_of(runtime, clock, second).settle("queue-depth", [DEEP])
     assert len(first.heard) == 1 and second.heard == []
 

@@ -96,7 +96,7 @@ def test_what_was_done_is_no_failure_when_only_its_end_could_not_be_kept(runtime
         with pytest.raises(UsageError), actions.recorded("replicate", "summer:e2"):
             raise UsageError("the real reason")
     assert {each.outcome for each in runtime.operator_actions.history()} == {"running"}
-    assert [each["event"] for each in logs] == ["the end of an action was not recorded"] * 2
+    assert [each["event"] for each in logs] == ["end of action not recorded"] * 2
 
 
 def test_the_terminal_tells_who_did_what_filtered_by_command_and_time(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from regworkers_core.adapters.aws.message_moves import MessageMoves
+from regworkers_core.adapters.aws.sqs import MessageMoves
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.infrastructure.policies.everyone import WORKERS
 from regworkers_core.runtime import Runtime

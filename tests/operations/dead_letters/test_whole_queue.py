@@ -9,7 +9,7 @@ import pytest
 from botocore.stub import Stubber
 
 from regworkers_core.adapters.aws.clients import classify_aws
-from regworkers_core.adapters.aws.message_moves import MessageMoves, MoveTask, Unsupported
+from regworkers_core.adapters.aws.sqs import MessageMoves, MoveTask, Unsupported
 from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.dependency import Dependency, RetryPolicy

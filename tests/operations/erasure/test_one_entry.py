@@ -229,13 +229,7 @@ def test_a_claim_that_a_registration_may_rely_on_is_waited_for(runtime: Runtime)
     def sleep(seconds: float) -> None:
         waited.append(seconds)
         # Meanwhile another writer takes it over.
-        claims = EntryClaims(
-            runtime.dynamodb,
-            runtime.dynamodb,
-            runtime.dependency("dynamodb"),
-            runtime.names.demand_table,
-            policy=runtime.policy,
-        )
+        claims = EntryClaims(runtime.dynamodb, runtime.dependency("dynamodb"), runtime.names.demand_table)
         assert claims.claim(type(young)(young.key, "another", young.claimed_at + 30, "new"), young)
 
     report = erased(runtime, E1, sleep=sleep)

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.adapters.aws.attribute_values import attributes
+from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.claim import Claim
 from regworkers_core.domain.invite import Invite, InviteType
 from regworkers_core.domain.keys import EntryKey

@@ -9,7 +9,7 @@ import dagster as dg
 import orjson
 import pytest
 
-from regworkers_core.adapters.mongo.reconcile_results import ReconcileSummary
+from regworkers_core.adapters.mongo.activity import ReconcileSummary
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.health.rows import SECTIONS
 from regworkers_core.runtime import Runtime

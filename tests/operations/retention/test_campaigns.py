@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.aws.attribute_values import attributes, plain_item
+from regworkers_core.adapters.aws.tables import attributes, plain_item
 from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import RequestError

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.mongo.drain_log import minute_of
+from regworkers_core.adapters.mongo.activity import minute_of
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from regworkers_core.adapters.aws.objects import ObjectStore
-from regworkers_core.adapters.mongo.mutes import Mute
+from regworkers_core.adapters.mongo.incidents import Mute
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.operations.dependencies import DependencyReport

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from regworkers_core.adapters.mongo.dead_letters_between import Letter, Letters
+from regworkers_core.adapters.mongo.dead_letters import RecordedFailure, RecordedFailures
 from regworkers_core.domain.alert import Change, Severity
 from regworkers_core.operations.reviews.history import Day
 from regworkers_core.operations.reviews.queues import QueueFacts
@@ -17,9 +17,9 @@ SINCE = NOW - 7 * DAY
 DLQ = "replication-queue-dlq"
 
 
-def of_letters(*letters: Letter, depth: int = 0, days_kept: float = 14.0) -> Section:
+def of_letters(*letters: RecordedFailure, depth: int = 0, days_kept: float = 14.0) -> Section:
     queue = QueueFacts(DLQ, depth, int(days_kept * DAY))
-    return dead_letters([queue], Letters(letters, cut=False), since=SINCE, now=NOW)
+    return dead_letters([queue], RecordedFailures(letters, cut=False), since=SINCE, now=NOW)
 
 
 def day(drain: str = "save", **changes: Any) -> Day:
@@ -86,21 +86,23 @@ def test_a_batch_near_the_time_for_which_it_is_its_own_is_a_finding() -> None:
 def test_without_a_minute_of_any_drain_there_is_no_data_and_nothing_fails() -> None:
     section = durations([], [], since=SINCE)
     assert section.lead == f"No data since {ago(7)}." and has(section, "note", "no drain has been recorded")
-    assert errors(Letters((), False), [], [], since=SINCE).lead.startswith("Nothing became a dead letter")
+    assert errors(RecordedFailures((), False), [], [], since=SINCE).lead.startswith(
+        "Nothing became a dead letter"
+    )
 
 
 def test_a_cause_that_is_new_and_one_that_doubles_are_told_apart() -> None:
     grown = [letter(fingerprint="old", error="grown", first_failed_at=ago(9), last_failed_at=ago(9))]
     grown += [letter(fingerprint="old", error="grown") for _ in range(2)]
-    section = errors(Letters((*grown, letter(error="fresh")), False), [], [], since=SINCE)
+    section = errors(RecordedFailures((*grown, letter(error="fresh")), False), [], [], since=SINCE)
     assert has(section, "warning", "new this week", "fresh", "1 time")
     assert has(section, "warning", "more than the week before (1)", "grown", "2 times")
     steady = [letter(first_failed_at=ago(9), last_failed_at=ago(9)), letter(first_failed_at=ago(9))]
-    assert not errors(Letters(tuple(steady), False), [], [], since=SINCE).remarks
+    assert not errors(RecordedFailures(tuple(steady), False), [], [], since=SINCE).remarks
 
 
 def test_a_share_of_failed_items_that_grew_and_runs_that_met_an_outage_are_named() -> None:
     bad = day(counts={"received": 100, "dead_lettered": 2, "returned": 3}, ended="dependency_down")
-    section = errors(Letters((), False), [day()], [bad], since=SINCE)
+    section = errors(RecordedFailures((), False), [day()], [bad], since=SINCE)
     assert has(section, "warning", "5.0 %") and has(section, "note", "1 run ended because a dependency")
-    assert not has(errors(Letters((), False), [bad], [bad], since=SINCE), "warning", "5.0 %")
+    assert not has(errors(RecordedFailures((), False), [bad], [bad], since=SINCE), "warning", "5.0 %")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from regworkers_core.adapters.mongo.dead_letters_between import Letter
-from regworkers_core.adapters.mongo.drain_log import DrainMinute, minute_of
+from regworkers_core.adapters.mongo.activity import DrainMinute, minute_of
+from regworkers_core.adapters.mongo.dead_letters import RecordedFailure
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.timestamps import iso
@@ -40,7 +40,7 @@ def minute(days_ago: float, **changes: Any) -> DrainMinute:
     return DrainMinute(**values)
 
 
-def letter(**changes: Any) -> Letter:
+def letter(**changes: Any) -> RecordedFailure:
     values: dict[str, Any] = {
         "queue": "replication-queue",
         "reason": "INVALID_ENTRY",
@@ -52,7 +52,7 @@ def letter(**changes: Any) -> Letter:
         "closed_at": None,
         **changes,
     }
-    return Letter(**values)
+    return RecordedFailure(**values)
 
 
 def incident(key: str = "analytics:kafka", *, open: bool = True, **changes: Any) -> Incident:
@@ -94,7 +94,7 @@ def plant(runtime: Runtime) -> None:
         MessageBody="{}",
     )
     alert = Alert("analytics:kafka", Severity.CRITICAL, "Kafka does not answer", "analytics.md")
-    runtime.incidents.holds(alert, ago(0.5), ["log"])
+    runtime.incidents.open(alert, ago(0.5), ["log"])
 
 
 def said(section: Section, level: str) -> list[str]:

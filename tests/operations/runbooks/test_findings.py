@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from regworkers_core.adapters.kafka.admin import Cluster, TopicState
-from regworkers_core.adapters.mongo.drain_log import DrainMinute
+from regworkers_core.adapters.mongo.activity import DrainMinute
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import QueueState, Unread
 from regworkers_core.operations import prices

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from regworkers_core.adapters.aws.known_stream import known_stream
+from regworkers_core.adapters.aws.streams import known_stream
 from regworkers_core.runtime import Runtime
 from tests.replication.enqueue.fakes import refusal
 from tests.support.drains import run

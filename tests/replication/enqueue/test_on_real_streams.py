@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.adapters.aws.attribute_values import attributes
+from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.replication.enqueue.shard_rows import split_rows
 from regworkers_core.replication.enqueue.stream_probe import has_unread, stream_lag
 from regworkers_core.replication.enqueue.stream_source import StreamLimits, StreamSource

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from regworkers_core.adapters.aws.known_stream import KnownStream, known_stream
-from regworkers_core.adapters.aws.streams import StreamRecord
+from regworkers_core.adapters.aws.streams import KnownStream, StreamRecord, known_stream
 from regworkers_core.replication.enqueue.shard_rows import (
     checkpoint_of,
     is_finished,

@@ -30,9 +30,6 @@ class FakeCursor:
     def sort(self, _field: str, _direction: int) -> FakeCursor:
         return self
 
-    def batch_size(self, _number: int) -> FakeCursor:
-        return self
-
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self._documents
 
@@ -47,7 +44,7 @@ class FakeCollection:
         ]
         self._break_after, self._error = break_after, error
 
-    def find(self, query: dict[str, Any]) -> FakeCursor:
+    def find(self, query: dict[str, Any], _fields: Any, *, batch_size: int) -> FakeCursor:
         after = query.get("_id", {}).get("$gt", "")
         rest = [document for document in self.documents if document["_id"] > after]
         return FakeCursor(rest, self._break_after, self._error)

@@ -13,9 +13,9 @@ import orjson
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
-from regworkers_core.adapters.aws.attribute_values import attributes, plain_item
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.demand_table import DemandTable
+from regworkers_core.adapters.aws.tables import attributes, plain_item
 from regworkers_core.adapters.mongo.client import classify_mongo
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.keys import EntryKey
@@ -214,7 +214,7 @@ class MemoryQueue:
         # The number of a message in a send, and its content: why it is refused, or None.
         self.refuse: Callable[[int, Outgoing], SendFailure | None] = lambda _index, _message: None
 
-    def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]:
+    def send(self, messages: Sequence[Outgoing], *, within_seconds: float | None = None) -> list[SendFailure]:
         failures = []
         for index, message in enumerate(messages):
             if (failure := self.refuse(index, message)) is not None:

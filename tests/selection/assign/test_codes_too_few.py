@@ -14,7 +14,6 @@ from regworkers_core.selection.assign.checks import (
 )
 from regworkers_core.selection.assign.release import publish_phase, resume_blocked, retry_market
 from regworkers_core.selection.assign.standing import standing
-from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.drains import SELECTIONS
 from tests.selection.assign.test_assigning import dead, items, take
@@ -191,7 +190,7 @@ def test_a_phase_that_nobody_completed_after_its_last_market_is_found_and_healed
     assert standing(runtime, older_than_seconds=60) == []
     (found,) = standing(runtime, older_than_seconds=-1)
     assert found.why == "completion"
-    campaign = find(runtime, CAMPAIGN)
+    campaign = runtime.campaigns.require(CAMPAIGN)
     report = read_campaign_status(runtime, campaign, sleep=lambda _seconds: None)
     assert [each.text for each in report.findings] == [
         "phase 1: all its markets are complete, and nobody completed the phase"

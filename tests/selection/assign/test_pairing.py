@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymongo.errors import AutoReconnect, CursorNotFound
 
-from regworkers_core.adapters.mongo.batches import in_batches_of
 from regworkers_core.adapters.mongo.client import classify_mongo
+from regworkers_core.adapters.mongo.pages import scan
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.runtime import Runtime
@@ -59,7 +59,7 @@ def runtime_of(selections: Store, codes: Store) -> Runtime:
         Runtime,
         SimpleNamespace(
             selections=selections,
-            code_claims=codes,
+            codes=codes,
             settings=SimpleNamespace(selection=selection),
         ),
     )
@@ -114,7 +114,7 @@ def test_every_document_comes_once_however_large_a_batch_is(namespace: Runtime) 
     add_codes(runtime, "paris", 2)
     add_codes(runtime, "rome", 1, campaign_id="winter", status="REDEEMED")
     for size in (1, 3, 7, 10):
-        batches = list(runtime.code_claims.of_campaign(CAMPAIGN, size))
+        batches = list(runtime.codes.of_campaign(CAMPAIGN, size))
         assert sorted(each["position"] for batch in batches for each in batch) == list(range(1, 8))
         assert max(map(len, batches)) <= size
     assert list(runtime.selections.of_campaign(CAMPAIGN)) == []
@@ -126,7 +126,7 @@ class Breaking:
     def __init__(self, error: Exception) -> None:
         self._error, self._left = error, 3
 
-    def batch_size(self, _size: int) -> Breaking:
+    def find(self, *_: Any, **__: Any) -> Breaking:
         return self
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -147,7 +147,7 @@ def test_a_cursor_that_breaks_is_never_taken_for_the_end(error: Exception) -> No
     mongo = Dependency(
         "mongodb", classify_mongo, policy=RetryPolicy(first_cap_seconds=0.0, last_cap_seconds=0.0)
     )
-    batches = in_batches_of(mongo, cast(Any, lambda: Breaking(error)), 3)
+    batches = scan(cast(Any, Breaking(error)), mongo, {}, size=3, ordered=False)
     assert len(next(batches)) == 3
     with pytest.raises(TransientFailure):
         list(batches)

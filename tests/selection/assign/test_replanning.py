@@ -12,7 +12,6 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.plan import highest_planned
 from regworkers_core.selection.assign.release import publish_phase, resume_blocked
 from regworkers_core.selection.assign.replan import replan_codes
-from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.codes.stock import void_codes
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw.fencing import DrawBusy, draw_lease
@@ -51,7 +50,11 @@ def void(runtime: Runtime, position: int) -> None:
 
 def voided(runtime: Runtime, position: int) -> str:
     (done,) = void_codes(
-        runtime, find(runtime, CAMPAIGN), [code_at("berlin", position)], reason="leaked", run_id="v"
+        runtime,
+        runtime.campaigns.require(CAMPAIGN),
+        [code_at("berlin", position)],
+        reason="leaked",
+        run_id="v",
     )
     return done.outcome
 
@@ -96,7 +99,12 @@ def test_a_plan_is_not_made_while_codes_are_voided_and_passes_over_them_afterwar
         planning.join()
 
     (done,) = void_codes(
-        drawn, find(drawn, CAMPAIGN), [code_at("berlin", 2)], reason="leaked", run_id="v", on_step=between
+        drawn,
+        drawn.campaigns.require(CAMPAIGN),
+        [code_at("berlin", 2)],
+        reason="leaked",
+        run_id="v",
+        on_step=between,
     )
     assert done.done and "works on the draw" in str(crossed[0])
     assert resume_blocked(drawn, CAMPAIGN)["berlin"]["queued"] == 1

@@ -66,9 +66,13 @@ def test_a_campaign_that_was_faster_by_a_moment_is_met_by_the_store(runtime: Run
 def test_a_campaign_is_found_by_id_first_and_then_by_slug(runtime: Runtime) -> None:
     create(runtime, "one", slug="two")
     create(runtime, "two", slug="second")
-    assert registry.find(runtime, "two").campaign_id == registry.find(runtime, "second").campaign_id == "two"
+    assert (
+        runtime.campaigns.require("two").campaign_id
+        == runtime.campaigns.require("second").campaign_id
+        == "two"
+    )
     with pytest.raises(UsageError, match="campaign list"):
-        registry.find(runtime, "third")
+        runtime.campaigns.require("third")
 
 
 def test_a_campaign_that_came_without_a_commitment_gets_one_late_and_keeps_it(runtime: Runtime) -> None:
@@ -116,7 +120,7 @@ def test_a_draft_takes_no_entries_so_its_commitment_is_in_time_until_it_opens(
 def test_when_a_commitment_was_published_that_came_with_the_campaign_nobody_knows(runtime: Runtime) -> None:
     create(runtime)
     runtime.database["campaigns"].update_one({"_id": "summer"}, {"$unset": {"draw.committedAt": ""}})
-    came = registry.find(runtime, "summer")
+    came = runtime.campaigns.require("summer")
     assert came.draw.commitment and ensure_commitment(runtime, came).late is None
 
 

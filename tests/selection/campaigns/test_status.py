@@ -11,7 +11,6 @@ from regworkers_core.adapters.mongo.draws import SENDER
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.campaigns.status import CampaignReport, read_campaign_status
 from tests.support.campaigns import advance_to, create
 
@@ -19,7 +18,7 @@ PAST, FUTURE = "2026-02-01T00:00:00.000Z", "2999-01-01T00:00:00.000Z"
 
 
 def status(runtime: Runtime, **options: Any) -> CampaignReport:
-    return read_campaign_status(runtime, find(runtime, "summer"), **options)
+    return read_campaign_status(runtime, runtime.campaigns.require("summer"), **options)
 
 
 def commands(report: CampaignReport) -> list[str]:
@@ -57,7 +56,7 @@ def test_a_campaign_that_runs_needs_no_hand(runtime: Runtime) -> None:
     document = report.as_dict()
     assert (document["status"], document["entries"], document["draw"]) == ("OPEN", 3, None)
     assert document["tombstones"] == 1
-    assert document["since"] == find(runtime, "summer").transitions[-1].at
+    assert document["since"] == runtime.campaigns.require("summer").transitions[-1].at
 
 
 def test_a_date_that_has_passed_names_the_step_that_is_due(runtime: Runtime) -> None:

@@ -17,7 +17,6 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.codes.importing import ImportReport, import_codes
 from tests.support.campaigns import create
 from tests.support.children import run_child
@@ -39,7 +38,7 @@ class Importer:
         report = import_codes(
             self.runtime,
             self.file,
-            find(self.runtime, "summer"),
+            self.runtime.campaigns.require("summer"),
             market_id=market,
             rejects=self.rejects,
             run_id=f"import-{self._runs}",
@@ -170,7 +169,7 @@ def test_the_rejects_of_an_earlier_import_are_over_and_any_other_file_is_left_al
     again = import_codes(
         importer.runtime,
         importer.file,
-        find(importer.runtime, "summer"),
+        importer.runtime.campaigns.require("summer"),
         market_id=None,
         rejects=importer.rejects,
         run_id="again",
@@ -178,7 +177,7 @@ def test_the_rejects_of_an_earlier_import_are_over_and_any_other_file_is_left_al
     assert again.rejects_file == importer.rejects and len(importer.rejected) == 1
     importer.file.write_text("code,marketId\nA001,berlin\n")
     options: dict[str, Any] = {"market_id": None, "run_id": "clean"}
-    campaign = find(importer.runtime, "summer")
+    campaign = importer.runtime.campaigns.require("summer")
     clean = import_codes(importer.runtime, importer.file, campaign, rejects=importer.rejects, **options)
     assert clean.rejects_file is None and not importer.rejects.exists()
     with pytest.raises(UsageError, match="is no list of rejects"):
@@ -201,7 +200,7 @@ def test_the_market_must_be_said_unless_there_is_only_one(importer: Importer) ->
     report = import_codes(
         importer.runtime,
         importer.file,
-        find(importer.runtime, "small"),
+        importer.runtime.campaigns.require("small"),
         market_id=None,
         rejects=importer.rejects,
         run_id="r",
@@ -308,7 +307,7 @@ def test_a_hundred_thousand_lines_take_no_more_memory_than_a_few_batches(importe
     store = Endless()
     importer.runtime.__dict__["codes"] = store
     importer.file.write_text("\n".join(rows))
-    campaign = find(importer.runtime, "summer")
+    campaign = importer.runtime.campaigns.require("summer")
     tracemalloc.start()
     report = import_codes(
         importer.runtime,

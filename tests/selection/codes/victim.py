@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.codes.importing import import_codes
 from tests.support.runtimes import test_settings
 
@@ -18,7 +17,7 @@ def main(prefix: str, file: str) -> None:
     import_codes(
         runtime,
         Path(file),
-        find(runtime, "summer"),
+        runtime.campaigns.require("summer"),
         market_id="berlin",
         rejects=Path(file).with_suffix(".rejects"),
         run_id="victim",

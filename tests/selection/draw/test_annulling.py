@@ -9,7 +9,6 @@ from regworkers_core.domain.reasons import RequestError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import resume_blocked, retry_market
 from regworkers_core.selection.assign.standing import standing
-from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.codes.struck import struck_codes
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
@@ -55,7 +54,7 @@ def judge(runtime: Runtime) -> None:
     assert (file.annulled_at, file.reason, file.phase) == (stands["annulledAt"], REASON, 1)
     assert file.manifest_hash == record.phases[1].manifest_hash
     assert statuses(runtime) == {("SUPERSEDED", "annulled")}
-    campaign = find(runtime, CAMPAIGN)
+    campaign = runtime.campaigns.require(CAMPAIGN)
     assert campaign.status == "COMPLETED"
     run(runtime, NOTIFICATIONS)
     assert runtime.queue(runtime.names.notification_queue).depth().total == 0
@@ -70,7 +69,7 @@ def test_an_annulled_draw_sends_nothing_says_why_and_lists_the_codes_that_are_ou
     assert done.waiting == 0
     judge(published)
     assert [(each.to_block, each.told) for each in struck_codes(published, CAMPAIGN)] == [(True, False)] * 3
-    report = read_campaign_status(published, find(published, CAMPAIGN))
+    report = read_campaign_status(published, published.campaigns.require(CAMPAIGN))
     assert [finding.command for finding in report.findings] == [
         f"regworkers codes status {CAMPAIGN} --struck"
     ]
@@ -111,7 +110,7 @@ def test_a_draw_that_can_never_be_committed_is_ended_as_well(runtime: Runtime, f
     done = annul(runtime, CAMPAIGN, reason=REASON, confirm=WORD, run_id="r")
     file = annulled_file(runtime)
     assert (file.phase, file.manifest_hash, file.reason) == (1, None, REASON)
-    assert done.annulled["manifestHash"] is None and find(runtime, CAMPAIGN).status == "COMPLETED"
+    assert done.annulled["manifestHash"] is None and runtime.campaigns.require(CAMPAIGN).status == "COMPLETED"
     with pytest.raises(RequestError, match="never drawn again"):
         list(draw(runtime).steps())
 

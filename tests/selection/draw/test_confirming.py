@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.draw.gate import GateFinding, NotAccepted
 from tests.selection.draw.world import CAMPAIGN, close_campaign, draw
@@ -35,7 +34,7 @@ def test_the_status_names_the_job_for_a_finding_that_can_be_accepted_and_none_fo
     list(draw(runtime).steps())
     found = [GateFinding("late_commit", "too late").as_fields(), GateFinding("codes", "taken").as_fields()]
     runtime.database["draws"].update_one({}, {"$set": {"phases.1.gate.findings": found}})
-    told = read_campaign_status(runtime, find(runtime, CAMPAIGN)).findings
+    told = read_campaign_status(runtime, runtime.campaigns.require(CAMPAIGN)).findings
     assert {
         name: each.job for each in told for name in ("late_commit", "codes") if f"found {name}:" in each.text
     } == {"late_commit": "confirm_draw", "codes": ""}

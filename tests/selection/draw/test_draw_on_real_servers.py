@@ -7,8 +7,10 @@ import threading
 
 import orjson
 import pytest
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext
 
-from regworkers_core.adapters.aws.attribute_values import attributes
+from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.adapters.files.judged_entries import Settlement
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Notice, NoticeType
@@ -300,18 +302,23 @@ def test_an_export_brings_every_phase(runtime: Runtime, tmp_path_factory: pytest
     assert (folder / "phase-1" / "result.txt").read_bytes() == artefact(runtime, "result.txt")
 
 
-def test_publishing_tells_the_readers_of_events_both_hashes(runtime: Runtime) -> None:
+def test_publishing_queues_an_event_with_each_hash(runtime: Runtime) -> None:
     close_campaign(runtime)
     run = draw(runtime)
-    for step in (run.judge, run.freeze, run.commit, run.seed, run.rank, run.allocate):
-        step()
+    with trace.use_span(NonRecordingSpan(SpanContext(1, 2, is_remote=False))):
+        for step in (run.judge, run.freeze, run.commit, run.seed, run.rank, run.allocate):
+            step()
     queue = runtime.queue(runtime.names.analytics_queue)
-    events = [orjson.loads(message.body)["items"][0] for message in queue.receive(10, 0, 30)]
+    messages = queue.receive(10, 0, 30)
+    events = [orjson.loads(message.body)["items"][0] for message in messages]
     record = runtime.draws.get(CAMPAIGN)
     assert record is not None
     found = {event["type"]: event["data"] for event in events}
     assert found["draw.committed"]["manifestHash"] == record.latest.manifest_hash
     assert found["draw.drawn"]["resultHash"] == record.latest.result_hash
+    for message in messages:
+        assert message.attributes["attempt"] == "1"
+        assert message.attributes["traceparent"].startswith("00-")
 
 
 def _top_up(runtime: Runtime, berlin: int = 6) -> int:

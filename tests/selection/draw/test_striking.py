@@ -10,7 +10,6 @@ from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.engine.leases import held_lease
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.registry import find
 from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw import terms
@@ -63,7 +62,7 @@ def test_the_status_of_a_campaign_that_has_nothing_but_strikes_asks_for_no_draw(
     runtime.database["campaigns"].update_one(
         {"_id": CAMPAIGN}, {"$set": {"status": CampaignStatus.OPEN.value}}
     )
-    report = read_campaign_status(runtime, find(runtime, CAMPAIGN))
+    report = read_campaign_status(runtime, runtime.campaigns.require(CAMPAIGN))
     assert [finding.job for finding in report.findings] == ["close_campaign"]
 
 
@@ -109,7 +108,7 @@ def test_more_strikes_than_a_draw_keeps_are_refused_before_anything_is_decided(
     with pytest.raises(RequestError, match="2 strikes are too many"):
         draw(runtime, strikes=(BOT, CHEAT)).judge()
     assert runtime.draws.get(CAMPAIGN) is None
-    assert find(runtime, CAMPAIGN).status is CampaignStatus.CLOSED
+    assert runtime.campaigns.require(CAMPAIGN).status is CampaignStatus.CLOSED
     strike(runtime, BOT)
     drawn(runtime)
     run(runtime, SELECTIONS)

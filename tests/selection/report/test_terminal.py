@@ -120,7 +120,7 @@ def test_entries_that_are_on_their_way_are_warned_of(runtime: Runtime) -> None:
 def test_an_unknown_campaign_is_one_line_with_the_way_out(runtime: Runtime) -> None:
     answer = regworkers(runtime, "draw", "simulate", "autumn")
     assert answer.code == 2 and answer.stdout == ""
-    assert "campaign autumn is not known" in answer.stderr and "campaign list" in answer.stderr
+    assert "there is no campaign 'autumn'" in answer.stderr and "campaign list" in answer.stderr
 
 
 def test_invented_entries_need_no_server_and_a_word_repeats_them() -> None:

@@ -132,7 +132,7 @@ class Looks:
 
     def look(self, snapshot: Snapshot, by: str = SENSOR) -> Evaluation:
         runtime = Runtime(self.runtime.settings)
-        runtime.alert_looks.now = lambda: self.now  # type: ignore[method-assign]
+        runtime.evaluation_state.now = lambda: self.now  # type: ignore[method-assign]
         return evaluate(runtime, replace(snapshot, at=iso(self.now), scheduler=SchedulerState({})), by=by)
 
     def open(self) -> dict[str, Alert]:
@@ -156,7 +156,7 @@ def test_a_stream_that_cannot_be_read_at_two_looks_is_one_critical_incident_whoe
     assert opened.alert.details["unreadSince"] == iso(NOW)
     looks.now += 60
     looks.look(WELL)
-    assert "blind:streams" not in looks.open() and looks.runtime.alert_looks.unread() == {}
+    assert "blind:streams" not in looks.open() and looks.runtime.evaluation_state.unread() == {}
 
 
 def test_what_was_read_in_between_is_not_blind(looks: Looks) -> None:
@@ -187,7 +187,7 @@ def test_a_wrong_clock_is_one_incident_whatever_it_keeps_from_being_judged(looks
     late = replace(WELL, at=iso(NOW - 7200))
     runtime = Runtime(looks.runtime.settings)
     for _ in range(2):
-        runtime.alert_looks.now = lambda: looks.now  # type: ignore[method-assign]
+        runtime.evaluation_state.now = lambda: looks.now  # type: ignore[method-assign]
         evaluate(runtime, late, by=OUTSIDE)
         looks.now += 121
     assert set(looks.open()) == {"blind:clock"}
@@ -215,7 +215,7 @@ def test_the_streams_endpoint_dead_is_seen_by_a_real_look(
     assert snapshot.stream == Unread("streams: EndpointConnectionError", "streams")
     found = evaluate(runtime, replace(snapshot, dependencies={}), by=OUTSIDE)
     assert "stream-lag" in found.unknown
-    now = runtime.alert_looks.now()
+    now = runtime.evaluation_state.now()
     runtime.database["alert_looks"].update_many({"kind": "unread"}, {"$set": {"at": iso(now - 121)}})
     found = evaluate(runtime, replace(snapshot, dependencies={}), by=OUTSIDE)
     (opened,) = found.open

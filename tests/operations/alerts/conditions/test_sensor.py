@@ -12,7 +12,7 @@ import pytest
 from dagster._daemon.types import DaemonHeartbeat
 from pydantic import SecretStr
 
-from regworkers_core.adapters.mongo.drain_log import DrainMinute, minute_of
+from regworkers_core.adapters.mongo.activity import DrainMinute, minute_of
 from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.snapshot import BlownFuse
@@ -259,7 +259,7 @@ def test_a_campaign_on_which_nobody_works(world: World) -> None:
     world.look(strict)
     told_and_over(world, "campaign-stuck:still", pages=True)
     # ... and dies: nobody has moved it for two minutes.
-    looks = world.base.alert_looks
+    looks = world.base.evaluation_state
     (beat, _) = looks.beats()["still"]
     looks.beat("still", beat, looks.now() - 120)
     world.look(strict)
@@ -354,8 +354,8 @@ def test_daemons_that_beat_no_more(world: World, monkeypatch: pytest.MonkeyPatch
 
 def test_a_sensor_that_looks_no_more_is_seen_from_outside(world: World) -> None:
     runtime = world.runtime()
-    looks = runtime.alert_looks
-    looks.looked("sensor", looks.now() - 200)
+    looks = runtime.evaluation_state
+    looks.record_evaluation("sensor", looks.now() - 200)
     snapshot = read_system(runtime, lambda: scheduler_away())
     found = evaluate(runtime, snapshot, by=OUTSIDE)
     assert [each.alert.key for each in found.open] == ["watcher:alerts_sensor"]
@@ -423,7 +423,7 @@ def test_a_channel_that_hangs_keeps_the_tick_within_its_bound_and_the_other_from
     hasty = world.runtime(alerts={"tell_seconds": 0.05, "timeout_seconds": 30})
     world.look(hasty)
     (incident,) = world.base.incidents.all_open()
-    assert incident.told == {"log": "opened"}
+    assert incident.notified == {"log": "opened"}
     world.receiver.gate.set()
 
     def heard() -> bool:

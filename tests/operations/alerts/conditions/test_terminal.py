@@ -130,7 +130,7 @@ def test_a_look_from_outside_settles_what_it_can_read_and_says_what_it_cannot(
 ) -> None:
     runtime, receiver = world
     alerting(runtime).settle_all({"queue-depth": Held((DEEP,))})
-    runtime.alert_looks.looked("sensor", runtime.alert_looks.now() - 200)
+    runtime.evaluation_state.record_evaluation("sensor", runtime.evaluation_state.now() - 200)
     answer = regworkers(runtime, "alerts", "evaluate", "--format", "json")
     assert answer.code == 1, answer.stderr
     assert [each["key"] for each in answer.document["open"]] == ["watcher:alerts_sensor"]

@@ -1,0 +1,195 @@
+"""What the workers did: `drain_log` (each drain, minute by minute), `queue_marks` (when each queue was last empty) and
+`reconcile_results` (each reconcile of all campaigns).
+
+Every method raises TransientFailure when MongoDB cannot answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pymongo import UpdateOne
+from pymongo.collection import Collection
+
+from regworkers_core.adapters.mongo.client import find_all
+from regworkers_core.domain.documents import as_document, from_document
+from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.engine.dependency import Dependency
+
+DRAIN_LOG_DAYS = 40
+RECONCILE_RESULTS_DAYS = 90
+_TO_THE_MINUTE = len("2026-11-25T08:15")
+
+
+def minute_of(seconds: float) -> str:
+    """`seconds` since the epoch as `2026-11-25T08:15Z`."""
+    return f"{iso(seconds)[:_TO_THE_MINUTE]}Z"
+
+
+@dataclass(frozen=True, slots=True)
+class DrainMinute:
+    """`minute` is an ISO time without seconds; counts are of items, by outcome (`received` among them).
+
+    `batch_p95_seconds` is over the batches of this minute, `lag_p95_seconds` over the drain so far. `calls` and
+    `waited_seconds` (time within them) are by dependency, `throttles` calls that it refused because it was asked too
+    much. `memory_mib` is the most that the process took so far.
+    """
+
+    drain: str
+    run_id: str
+    minute: str
+    counts: Mapping[str, int]
+    batches: int
+    batch_p95_seconds: float | None
+    batch_max_seconds: float | None
+    batch_limit_seconds: float
+    lag_p95_seconds: float | None = None
+    calls: Mapping[str, int] = field(default_factory=dict)
+    waited_seconds: Mapping[str, float] = field(default_factory=dict)
+    ended: str = ""
+    memory_mib: float | None = None
+    throttles: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> int:
+        return self.counts.get("dead_lettered", 0) + self.counts.get("returned", 0)
+
+
+class DrainLog:
+    """One document per run and minute, so that an error rate shows while the drain still runs."""
+
+    def __init__(self, collection: Collection[dict[str, Any]], dependency: Dependency) -> None:
+        self._collection, self._dependency = collection, dependency
+
+    def put(self, entry: DrainMinute) -> None:
+        """Idempotent: replaces what was put for the same minute."""
+        fields = as_document(entry) | {"at": datetime.fromisoformat(entry.minute).astimezone(UTC)}
+        # The minute comes last: the embedded server does not find an id again that begins like a time.
+        key = f"{entry.drain}:{entry.run_id}:{entry.minute}"
+        self._dependency.once(self._collection.update_one, {"_id": key}, {"$set": fields}, upsert=True)
+
+    def since(self, minute: str) -> list[DrainMinute]:
+        """All from that minute on, oldest first."""
+        return self._find({"$gte": minute})
+
+    def between(self, start: str, end: str) -> list[DrainMinute]:
+        """From the minute `start` on, before the minute `end`, oldest first."""
+        return self._find({"$gte": start, "$lt": end})
+
+    def _find(self, minute: Mapping[str, str]) -> list[DrainMinute]:
+        found = self._dependency.call(find_all, self._collection, {"minute": minute}, sort=[("minute", 1)])
+        return [from_document(DrainMinute, document) for document in found]
+
+    def oldest(self) -> str | None:
+        """The first minute that is kept, None without any."""
+        found = self._dependency.call(self._collection.find_one, {}, {"minute": 1}, sort=[("minute", 1)])
+        return None if found is None else str(found["minute"])
+
+    def last(self, drain: str) -> DrainMinute | None:
+        """The latest minute of any run of this drain, None without one within DRAIN_LOG_DAYS."""
+        found = self._dependency.call(self._collection.find_one, {"drain": drain}, sort=[("minute", -1)])
+        return None if found is None else from_document(DrainMinute, found)
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Seconds since the epoch, None for what was never seen. `watched_at`: since when the queue is watched;
+    `looked_at`: the last evaluation of alerts that marked it.
+    """
+
+    watched_at: float | None = None
+    empty_at: float | None = None
+    delivered_at: float | None = None
+    looked_at: float | None = None
+
+    def known_age(self, now: float, gap_seconds: float) -> float | None:
+        """An upper bound of the age of its oldest message: how long ago the queue was last empty or delivered
+        something. None without a mark, and after a gap between evaluations.
+        """
+        if self.looked_at is not None and now - self.looked_at > gap_seconds:
+            return None
+        moments = [each for each in (self.watched_at, self.empty_at, self.delivered_at) if each is not None]
+        return now - max(moments) if moments else None
+
+
+class QueueMarks:
+    """SQS reports the age of the oldest message only to consumers; these moments are bounds for it."""
+
+    def __init__(self, collection: Collection[dict[str, Any]], dependency: Dependency) -> None:
+        self._collection, self._dependency = collection, dependency
+
+    def of(self, queue: str) -> Marks:
+        document = self._dependency.call(self._collection.find_one, {"_id": queue}) or {}
+        names = ("watchedAt", "emptyAt", "deliveredAt", "lookedAt")
+        return Marks(*(_moment(document.get(name)) for name in names))
+
+    def watched(self, queue: str, now: float) -> None:
+        """The queue is watched from now on, if it was not before."""
+        self._update(queue, {"$setOnInsert": {"watchedAt": iso(now)}})
+
+    def empty(self, queue: str, now: float) -> None:
+        self._update(queue, {"$max": {"emptyAt": iso(now)}, "$setOnInsert": {"watchedAt": iso(now)}})
+
+    def seen(self, empty: Iterable[str], waiting: Iterable[str], now: float, gap_seconds: float) -> None:
+        """One evaluation saw these queues empty and these not. After a gap between evaluations, watching begins
+        again.
+        """
+        at, before = iso(now), iso(now - gap_seconds)
+        looked = {"$set": {"lookedAt": at}, "$setOnInsert": {"watchedAt": at}}
+        marks = []
+        for name in empty:
+            marks.append(UpdateOne({"_id": name}, {"$max": {"emptyAt": at}, **looked}, upsert=True))
+        for name in waiting:
+            stale = {"_id": name, "lookedAt": {"$lt": before}}
+            marks += [
+                UpdateOne(stale, {"$set": {"watchedAt": at}}),
+                UpdateOne({"_id": name}, looked, upsert=True),
+            ]
+        if marks:
+            self._dependency.once(self._collection.bulk_write, marks, ordered=True)
+
+    def delivered(self, queue: str, now: float) -> None:
+        self._update(queue, {"$max": {"deliveredAt": iso(now)}, "$setOnInsert": {"watchedAt": iso(now)}})
+
+    def _update(self, queue: str, update: dict[str, Any]) -> None:
+        self._dependency.once(self._collection.update_one, {"_id": queue}, update, upsert=True)
+
+
+def _moment(text: object) -> float | None:
+    return seconds(text) if isinstance(text, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileSummary:
+    """`at` is an ISO time; `differences` counts by class what differed at the end, after a repair, without zeros and
+    without entries that may still be on their way.
+    """
+
+    at: str
+    entries: int
+    differences: Mapping[str, int]
+    repaired: bool
+    seconds: float
+
+
+class ReconcileResults:
+    def __init__(self, collection: Collection[dict[str, Any]], dependency: Dependency) -> None:
+        self._collection, self._dependency = collection, dependency
+
+    def put(self, summary: ReconcileSummary) -> None:
+        # `keptFrom` is for the TTL index.
+        document = as_document(summary) | {"keptFrom": datetime.fromisoformat(summary.at)}
+        self._dependency.call(
+            self._collection.update_one, {"_id": f"reconcile:{summary.at}"}, {"$set": document}, upsert=True
+        )
+
+    def last(self) -> ReconcileSummary | None:
+        """None without one within RECONCILE_RESULTS_DAYS."""
+        found = self._dependency.call(self._collection.find_one, {}, sort=[("keptFrom", -1)])
+        if found is None:
+            return None
+        # A server on SQLite returns a flag that was set by an update as 0 or 1.
+        return from_document(ReconcileSummary, found, repaired=bool(found["repaired"]))

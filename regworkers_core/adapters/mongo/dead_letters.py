@@ -1,0 +1,266 @@
+"""The `dead_letters` collection: the history of failures, one document per item and message that failed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo import UpdateOne
+from pymongo.collection import Collection
+
+from regworkers_core.adapters.mongo.client import Document, aggregate_all, find_all
+from regworkers_core.adapters.mongo.pages import pages
+from regworkers_core.domain.dead_letter import DeadLetter
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.order import Order, lenient_order
+from regworkers_core.domain.reasons import Reason
+from regworkers_core.engine.dependency import Dependency
+
+OPEN = "open"
+_PAGE = 500
+# What open dead letters are judged by.
+_JUDGED = (
+    "queue",
+    "reason",
+    "fingerprint",
+    "lastFailedAt",
+    "entryOrder",
+    "campaignId",
+    "entryId",
+    "marketId",
+    "phase",
+    "chunk",
+)
+_RECORDED = (
+    "queue",
+    "reason",
+    "error",
+    "fingerprint",
+    "status",
+    "firstFailedAt",
+    "lastFailedAt",
+    "resolvedAt",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFailure:
+    """One document. Times are ISO strings; `closed_at` is None while it is open."""
+
+    queue: str
+    reason: str
+    error: str
+    fingerprint: str
+    status: str
+    first_failed_at: str
+    last_failed_at: str
+    closed_at: str | None
+
+    @property
+    def open(self) -> bool:
+        return self.status == OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFailures:
+    """`cut`: there were more than were asked for, so counts are lower bounds."""
+
+    failures: tuple[RecordedFailure, ...]
+    cut: bool
+
+
+class DeadLetters:
+    """Every method raises TransientFailure when MongoDB cannot answer. Times are ISO strings."""
+
+    def __init__(self, collection: Collection[Document], dependency: Dependency) -> None:
+        self._collection, self._dependency = collection, dependency
+
+    def record(self, dead_letters: Sequence[DeadLetter], *, at: str, run_id: str) -> None:
+        """Upsert each by its id. Call it before the message goes to its dead-letter queue, so that the history is
+        complete.
+        """
+        operations = [
+            UpdateOne(
+                {"_id": each.id},
+                {
+                    "$set": _fields(each) | {"lastFailedAt": at, "runId": run_id, "status": OPEN},
+                    "$setOnInsert": {"firstFailedAt": each.first_failed_at},
+                    "$unset": {"resolvedAt": ""},
+                    "$inc": {"count": 1},
+                },
+                upsert=True,
+            )
+            for each in dead_letters
+        ]
+        self._bulk(operations)
+
+    # What the save drain and reconcile ask.
+
+    def open_orders(self, keys: Sequence[EntryKey]) -> dict[EntryKey, set[Order]]:
+        """The orders of each entry with an open dead letter that means: this state cannot be saved.
+
+        Exhausted attempts do not mean that: their cause may be over.
+        """
+        found: dict[EntryKey, set[Order]] = {}
+        for key, document in self._open_of(keys):
+            if document.get("reason") != Reason.ATTEMPTS_EXHAUSTED:
+                found.setdefault(key, set()).add(_order(document))
+        return found
+
+    def open_entries(self, queue: str, limit: int) -> set[EntryKey] | None:
+        """The entries with an open dead letter of `queue`; None when there are more than `limit` dead letters."""
+        query = {"status": OPEN, "queue": queue, "entryId": {"$ne": None}}
+        fields = {"campaignId": 1, "entryId": 1}
+        found = self._dependency.call(find_all, self._collection, query, fields, limit=limit + 1)
+        if len(found) > limit:
+            return None
+        return {EntryKey(each["campaignId"], each["entryId"]) for each in found}
+
+    def resolve(self, queue: str, saved: Mapping[EntryKey, Order], *, at: str) -> int:
+        """Close the open dead letters of `queue` about states at or below the order with which the entry is saved;
+        returns how many. One that failed again meanwhile stays open.
+        """
+        return self._bulk(
+            [
+                _closing(document, {"status": "resolved", "resolvedAt": at})
+                for key, document in self._open_of(list(saved))
+                if document["queue"] == queue and _order(document) <= saved[key]
+            ]
+        )
+
+    def _open_of(self, keys: Sequence[EntryKey]) -> Iterator[tuple[EntryKey, Document]]:
+        for campaign_id in {key.campaign_id for key in keys}:
+            ids = [key.entry_id for key in keys if key.campaign_id == campaign_id]
+            query = {"campaignId": campaign_id, "entryId": {"$in": ids}, "status": OPEN}
+            for document in self._dependency.call(find_all, self._collection, query):
+                yield EntryKey(campaign_id, document["entryId"]), document
+
+    # What operators and reviews ask.
+
+    def of_entry(self, key: EntryKey) -> list[Document]:
+        """Every recorded failure of one entry, oldest first."""
+        query = {"campaignId": key.campaign_id, "entryId": key.entry_id}
+        found = self._dependency.call(find_all, self._collection, query)
+        return sorted(found, key=lambda document: str(document.get("firstFailedAt", "")))
+
+    def forget(self, key: EntryKey) -> int:
+        """Delete every recorded failure of an erased entry; returns how many."""
+        query = {"campaignId": key.campaign_id, "entryId": key.entry_id}
+        return self._dependency.call(self._collection.delete_many, query).deleted_count
+
+    def oldest_open(self, queue: str) -> str | None:
+        """When the oldest open failure failed first, None without any."""
+        query = {"status": OPEN, "queue": queue}
+        found = self._dependency.call(
+            self._collection.find_one, query, {"firstFailedAt": 1}, sort=[("firstFailedAt", 1)]
+        )
+        return None if found is None else str(found["firstFailedAt"])
+
+    def since(self, since: str, *, most: int) -> RecordedFailures:
+        """Up to `most` of each kind: open, failed since then, closed since then."""
+        found: dict[Any, Mapping[str, Any]] = {}
+        cut = False
+        for query in ({"status": OPEN}, {"lastFailedAt": {"$gte": since}}, {"resolvedAt": {"$gte": since}}):
+            page = self._dependency.call(
+                find_all, self._collection, query, dict.fromkeys(_RECORDED, 1), limit=most + 1
+            )
+            cut = cut or len(page) > most
+            found |= {document["_id"]: document for document in page[:most]}
+        return RecordedFailures(tuple(_recorded(document) for document in found.values()), cut)
+
+    def failures(self, queue: str, since: str, until: str) -> Counter[str]:
+        """How many items failed last within [`since`, `until`), by fingerprint."""
+        pipeline: list[Mapping[str, Any]] = [
+            {"$match": {"queue": queue, "lastFailedAt": {"$gte": since, "$lt": until}}},
+            {"$group": {"_id": "$fingerprint", "items": {"$sum": 1}}},
+        ]
+        found = self._dependency.call(aggregate_all, self._collection, pipeline)
+        return Counter({str(row["_id"]): int(row["items"]) for row in found})
+
+    def came_back(self, queue: str, fingerprint: str, since: str) -> bool:
+        """Whether anything failed with this cause since then."""
+        return self._latest({"queue": queue, "fingerprint": fingerprint}, since) is not None
+
+    def failed_since(self, queue: str, subjects: Sequence[Mapping[str, Any]], since: str) -> str | None:
+        """The reason for which one of `subjects` (fields of documents) failed since then; None: none did."""
+        for start in range(0, len(subjects), _PAGE):
+            either = [dict(subject) for subject in subjects[start : start + _PAGE]]
+            found = self._latest({"queue": queue, "$or": either}, since)
+            if found is not None:
+                return str(found.get("reason"))
+        return None
+
+    def _latest(self, query: Mapping[str, Any], since: str) -> Document | None:
+        late = {**query, "lastFailedAt": {"$gte": since}}
+        fields = {"reason": 1, "lastFailedAt": 1}
+        found = self._dependency.call(self._collection.find_one, late, fields, sort=[("lastFailedAt", -1)])
+        # Some servers compare times to the second only.
+        return found if found is not None and str(found["lastFailedAt"]) >= since else None
+
+    def open(self, queue: str) -> Iterator[list[Document]]:
+        """All open documents of a queue, a page at a time, by id. Those of a page may be closed before the next."""
+        query = {"queue": queue, "status": OPEN}
+        return pages(self._collection, self._dependency, query, _JUDGED, size=_PAGE)
+
+    def close(self, documents: Sequence[Document], status: str, *, at: str, by: str) -> int:
+        """Set the `status` of documents as `open` returned them; one that failed again meanwhile stays open."""
+        return self._bulk([_closing(document, _closed(status, at, by)) for document in documents])
+
+    def close_one(self, query: Mapping[str, Any], status: str, *, before: str, at: str, by: str) -> bool:
+        """Close one open document that matches `query` and did not fail after `before`."""
+        known = {**query, "status": OPEN, "lastFailedAt": {"$lte": before}}
+        update = {"$set": _closed(status, at, by)}
+        return self._dependency.call(self._collection.update_one, known, update).modified_count == 1
+
+    def close_all(self, query: Mapping[str, Any], status: str, *, before: str, at: str, by: str) -> int:
+        """As `close_one`, for every document; returns how many."""
+        known = {**query, "status": OPEN, "lastFailedAt": {"$lte": before}}
+        update = {"$set": _closed(status, at, by)}
+        return self._dependency.call(self._collection.update_many, known, update).modified_count
+
+    def _bulk(self, operations: Sequence[UpdateOne]) -> int:
+        if not operations:
+            return 0
+        return self._dependency.call(
+            self._collection.bulk_write, list(operations), ordered=False
+        ).modified_count
+
+
+def _closing(document: Document, fields: Document) -> UpdateOne:
+    """Matches the document only as it was read: still open, and not failed again."""
+    as_read = {"_id": document["_id"], "status": OPEN, "lastFailedAt": document["lastFailedAt"]}
+    return UpdateOne(as_read, {"$set": fields})
+
+
+def _closed(status: str, at: str, by: str) -> Document:
+    return {"status": status, "resolvedAt": at, "resolvedBy": by}
+
+
+def _order(document: Mapping[str, Any]) -> Order:
+    return lenient_order(document.get("entryOrder") or {})
+
+
+def _fields(dead_letter: DeadLetter) -> Document:
+    subject = dead_letter.subject
+    return {
+        "queue": dead_letter.queue,
+        "messageId": dead_letter.message_id,
+        "reason": dead_letter.failure.reason.value,
+        "error": dead_letter.failure.error,
+        "fingerprint": dead_letter.fingerprint,
+        "correlationId": dead_letter.correlation_id,
+        "campaignId": None,
+        "entryId": None,
+        "entryOrder": subject.order.as_fields() if subject and subject.order else None,
+        **(subject.ids if subject else {}),
+    }
+
+
+def _recorded(document: Mapping[str, Any]) -> RecordedFailure:
+    """Documents of earlier releases may lack a field."""
+    queue, reason, error, fingerprint, status, first, last = (
+        str(document.get(name) or "") for name in _RECORDED[:-1]
+    )
+    return RecordedFailure(queue, reason, error, fingerprint, status, first, last, document.get("resolvedAt"))
