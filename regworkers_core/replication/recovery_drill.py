@@ -240,7 +240,7 @@ def recovery_drill(
         objective_seconds=settings.replication.recovery_objective_seconds,
         scratch=scratch.name,
         dropped=found.dropped,
-        away=found.unavailable,  # stored name
+        unavailable=found.unavailable,
     )
     log.info("recovery drill ended", **{k: v for k, v in result.as_dict().items() if k != "samples"})
     return result

@@ -285,7 +285,7 @@ class MemoryCollection:
         # As from the wire: a copy of its own.
         document.update(orjson.loads(orjson.dumps(update["$set"])))
 
-    def find(self, query: Mapping[str, Any], *_: Any) -> list[dict[str, Any]]:
+    def find(self, query: Mapping[str, Any], *_: Any, **__: Any) -> list[dict[str, Any]]:
         return [dict(self.documents[id_]) for id_ in query["_id"]["$in"] if id_ in self.documents]
 
     def delete_one(self, query: Mapping[str, Any]) -> Any:
