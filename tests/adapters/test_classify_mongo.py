@@ -91,7 +91,7 @@ def test_a_refused_login_is_the_operators(said: str, code: int) -> None:
     ],
 )
 def test_refused_access_is_the_operators_and_names_the_roles(said: str, code: int) -> None:
-    assert f"refuses the access (code {code}): check the roles" in told(OperationFailure(said, code))
+    assert f"refuses access (code {code}): check the roles" in told(OperationFailure(said, code))
 
 
 def test_what_else_atlas_answers_is_transient() -> None:

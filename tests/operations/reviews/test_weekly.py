@@ -62,7 +62,7 @@ def test_a_critical_alert_that_is_open_is_a_finding_and_a_warning_one_after_a_da
 
 
 def test_closed_alerts_of_the_week_are_in_it_with_how_long_they_were_open_and_who_was_told() -> None:
-    closed = incident(open=False, told={"slack": Change.RESOLVED})
+    closed = incident(open=False, notified={"slack": Change.RESOLVED})
     older = incident("old:one", open=False, opened_at=ago(30), resolved_at=ago(20))
     section = alerts([closed, older], since=SINCE, now=NOW)
     assert section.lead.startswith("0 open, 1 opened and 1 closed") and "6.0 hours" in section.lead

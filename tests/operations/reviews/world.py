@@ -62,7 +62,7 @@ def incident(key: str = "analytics:kafka", *, open: bool = True, **changes: Any)
         "opened_at": ago(0.5),
         "last_seen_at": ago(0),
         "resolved_at": None if open else ago(0.25),
-        "told": {},
+        "notified": {},
         **changes,
     }
     return Incident(Alert(key, severity, "Kafka does not answer", "analytics.md"), open, **values)

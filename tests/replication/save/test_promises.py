@@ -80,8 +80,8 @@ def test_the_highest_of_several_removals_buries_the_entry(versions: tuple[int, .
         (
             Saver,
             "_publish",
-            "if index in unconfirmed:",
-            "if False:",
+            "for index, failure in self._events.send(events).items():",
+            "for index, failure in (self._events.send(events) and {}).items():",
             lambda: one_message_of_events_is_refused(TRANSIENT),
         ),
         (
