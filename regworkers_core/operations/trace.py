@@ -263,12 +263,12 @@ def _dead_letters_hop(trace: dict[str, Any]) -> Hop:
     """The last hop, which no entry should reach."""
     dead_letters = trace["deadLetters"]
     if not dead_letters:
-        return Hop("dead dead_letters", "none")
+        return Hop("dead letters", "none")
     open_ = [dead_letter for dead_letter in dead_letters if dead_letter["status"] == "open"]
     newest = max(dead_letters, key=lambda dead_letter: str(dead_letter["lastFailedAt"]))
     state = f"{len(open_)} open of {len(dead_letters)}"
     facts = {"reason": newest["reason"], "queue": newest["queue"], "messageId": newest["messageId"]}
-    return Hop("dead dead_letters", state, newest["lastFailedAt"], facts)
+    return Hop("dead letters", state, newest["lastFailedAt"], facts)
 
 
 def _table_hop(source: dict[str, Any] | None) -> Hop:

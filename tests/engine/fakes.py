@@ -146,7 +146,7 @@ class FakeQueue:
         self.while_hiding: Callable[[], object] = lambda: None
         self.failure: Failing = None
 
-    def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]:
+    def send(self, messages: Sequence[Outgoing], *, within_seconds: float | None = None) -> list[SendFailure]:
         return []
 
     def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:

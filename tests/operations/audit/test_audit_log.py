@@ -15,6 +15,7 @@ from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
 from tests.dagster.support import job, use
+from tests.support.campaigns import create
 from tests.support.entries import key, put
 from tests.support.runtimes import test_settings
 from tests.support.shared import emptied, shared_namespace
@@ -120,7 +121,7 @@ def test_a_list_of_invites_is_recorded_without_the_values_that_were_typed(
     runtime: Runtime, tmp_path: Path
 ) -> None:
     words = ("invites", "remove", "summer", "email", "planted.fan@example.com", "--format", "json")
-    runtime.database["campaigns"].insert_one({"_id": "summer", "slug": "summer"})
+    create(runtime)
     for yes in ((), ("--yes",)):
         regworkers(runtime, *words, "--rejects", str(tmp_path / "rejects.csv"), *yes)
     (told,) = runtime.operator_actions.history()

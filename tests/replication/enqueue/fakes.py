@@ -332,7 +332,7 @@ class FakeQueue:
     def name(self) -> str:
         return "replication-queue"
 
-    def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]:
+    def send(self, messages: Sequence[Outgoing], *, within_seconds: float | None = None) -> list[SendFailure]:
         if self.unavailable:
             raise TransientFailure("sqs", "EndpointConnectionError")
         failed, self.fail = self.fail, {}

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
+from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.domain.dead_letter import DeadLetter
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
@@ -67,7 +68,8 @@ class World:
         self.mailer, self.outbox, self.letters, self.may_send = FakeQueue(), FakeOutbox(), FakeLetters(), True
         runtime: Any = SimpleNamespace(
             names=SimpleNamespace(notification_queue="n", analytics_queue="a"),
-            queue={"n": self.mailer, "a": FakeQueue()}.__getitem__,
+            queue={"n": self.mailer}.__getitem__,
+            event_queue=EventQueue(FakeQueue()),
             clock=lambda: 0.0,
             outbox=self.outbox,
             dead_letters=self.letters,
