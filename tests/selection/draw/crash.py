@@ -49,7 +49,6 @@ _DECIDED = (
     "ranking",
     "resultHash",
     "outcomes",
-    "accepted",
     "confirmedAt",
 )
 # So much later than the first run the second one comes.
@@ -72,7 +71,7 @@ def crash_and_resume(runtime: Runtime, step: str) -> list[str]:
         answer = run_child("tests.selection.draw.crash", runtime.names.prefix, step, seconds=60)
         assert answer.returncode == -signal.SIGKILL, f"{step} did not die: {answer.stdout}{answer.stderr}"
         before = _decided(runtime)
-        if step == CONFIRMED and not before["accepted"]:
+        if step == CONFIRMED and not before.get("accepted"):
             return ["what was accepted is not decided with the confirmation"]
         # That another round was taken once the first one was out needs a person's word.
         accept = Acceptance(("recommitted",), "a run died") if step in REPLACING else None
@@ -118,7 +117,9 @@ def _decided(runtime: Runtime) -> dict[str, object]:
     record = runtime.draws.get(CAMPAIGN)
     fields = record.latest.fields if record else {}
     frozen = ("eligibility", "asOf") if "freeze" in fields else ()
-    return {name: fields[name] for name in (*_DECIDED, *frozen) if name in fields}
+    # Findings are accepted until the confirmation.
+    confirmed = ("accepted",) if "confirmedAt" in fields else ()
+    return {name: fields[name] for name in (*_DECIDED, *frozen, *confirmed) if name in fields}
 
 
 def _is_published(runtime: Runtime, name: str) -> bool:
