@@ -48,12 +48,12 @@ def gather(
     return found
 
 
-def result_by(future: Future[T], give_up: float | None) -> T:
-    """The result of `future`. Blocks until `give_up` (monotonic seconds; None: no limit), then raises NoAnswer. Raises
-    what the call raised.
+def result_by(future: Future[T], give_up: float | None, clock: Callable[[], float] = time.monotonic) -> T:
+    """The result of `future`. Blocks until `give_up` (on `clock`; None: no limit), then raises NoAnswer. Raises what
+    the call raised.
     """
     try:
-        return future.result(None if give_up is None else max(0.0, give_up - time.monotonic()))
+        return future.result(None if give_up is None else max(0.0, give_up - clock()))
     except TimeoutError:
         if future.done():
             raise
@@ -160,22 +160,14 @@ class SingleFlight(Generic[T]):
         give_up = self._clock() + wait_seconds
         flight, started = self.start(key, call)
         try:
-            return self._outcome(flight, give_up)
+            return result_by(flight, give_up, self._clock)
         except NoAnswer:
             raise
         except Exception:
             if started:
                 raise
         flight, _ = self.start(key, call)
-        return self._outcome(flight, give_up)
-
-    def _outcome(self, flight: Future[T], give_up: float) -> T:
-        try:
-            return flight.result(max(0.0, give_up - self._clock()))
-        except TimeoutError:
-            if flight.done():
-                raise
-            raise NoAnswer from None
+        return result_by(flight, give_up, self._clock)
 
     def _fly(self, key: Hashable, call: Callable[[], T]) -> T:
         try:

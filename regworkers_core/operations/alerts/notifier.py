@@ -6,8 +6,6 @@ as its alert does. What a channel did not take is told at the next look, so noth
 
 from __future__ import annotations
 
-import contextvars
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from regworkers_core.adapters.mongo.incidents import Incident, Incidents, Mutes
 from regworkers_core.domain.alert import Alert, Change, Severity
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.engine.deadline import Background
 from regworkers_core.observability.logs import describe
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
@@ -78,7 +77,8 @@ class Alerting:
     ) -> None:
         self._incidents, self._channels, self._clock = incidents, channels, clock
         self._mutes, self._tell_seconds = mutes, tell_seconds
-        self._busy: dict[str, threading.Thread] = {}
+        # No pool: the process may end while a channel still waits.
+        self._calls = Background("tell")
 
     def settle(self, scope: str, holding: Iterable[Alert]) -> list[Incident]:
         """These alerts of `scope` hold now, and no others; returns its incidents that are open.
@@ -115,7 +115,7 @@ class Alerting:
         give_up = time.monotonic() + self._tell_seconds
         for channel in self._channels:
             self._begin(channel, partial(self._tell, channel, loud, now, give_up))
-        self._wait(give_up)
+        self._calls.wait(give_up - time.monotonic())
 
     def tell_directly(
         self, incident: Incident, change: Change, *, besides: Collection[str] = ()
@@ -137,7 +137,7 @@ class Alerting:
         for channel in self._channels:
             if channel.name not in besides and incident.alert.severity in channel.severities:
                 self._begin(channel, partial(tell, channel))
-        self._wait(give_up)
+        self._calls.wait(give_up - time.monotonic())
         return frozenset(taken)
 
     @property
@@ -145,19 +145,8 @@ class Alerting:
         return [channel.name for channel in self._channels]
 
     def _begin(self, channel: Channel, work: Callable[[], None]) -> None:
-        before = self._busy.get(channel.name)
-        if before is not None and before.is_alive():
+        if not self._calls.start(work, channel.name):
             log.warning("alert channel still busy with the look before", channel=channel.name)
-            return
-        context = contextvars.copy_context()
-        # No pool: the process may end while one of them still waits.
-        thread = threading.Thread(target=context.run, args=(work,), name=f"tell-{channel.name}", daemon=True)
-        self._busy[channel.name] = thread
-        thread.start()
-
-    def _wait(self, give_up: float) -> None:
-        for thread in self._busy.values():
-            thread.join(max(0.0, give_up - time.monotonic()))
 
     def _tell(self, channel: Channel, incidents: Sequence[Incident], now: float, give_up: float) -> None:
         for incident in incidents:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
-from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 import structlog
@@ -14,6 +12,7 @@ import structlog
 from regworkers_core.adapters.local_instance import server_of
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Unread
+from regworkers_core.engine.deadline import NoAnswer, gather
 from regworkers_core.observability.logs import describe
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
@@ -87,7 +86,7 @@ def ask(runtime: Runtime, names: Iterable[str]) -> dict[str, str]:
     def state(name: str) -> str:
         return UP if runtime.probe(name) is None else NO_ANSWER
 
-    found = read_in_parallel({name: lambda name=name: state(name) for name in names}, _ASK_SECONDS)  # type: ignore[misc]
+    found = read_in_parallel({name: partial(state, name) for name in names}, _ASK_SECONDS)
     return {name: each.why if isinstance(each, Unread) else each for name, each in found.items()}
 
 
@@ -101,30 +100,22 @@ def read_in_parallel(
     `dependency_of` names the dependency of a reader whose error does not. A late reader continues in its daemon
     thread, and its result is ignored.
     """
-    found: dict[str, Any] = {}
 
-    def read(name: str, reader: Callable[[], Any]) -> None:
+    def read(name: str, reader: Callable[[], Any]) -> Any:
         try:
-            found[name] = reader()
+            return reader()
         except TransientFailure as failure:
-            found[name] = Unread(str(failure), _GUARDED.get(failure.dependency, failure.dependency))
+            return Unread(str(failure), _GUARDED.get(failure.dependency, failure.dependency))
         except (Failure, UsageError) as error:
-            found[name] = Unread(str(error), dependency_of(name))
+            return Unread(str(error), dependency_of(name))
         except Exception as error:
             # A defect in one reader must not hide the results of the others.
             log.error("reading failed", reading=name, error=describe(error))
-            found[name] = Unread(f"defect in reading it: {type(error).__name__}")
+            return Unread(f"defect in reading it: {type(error).__name__}")
 
-    give_up = time.monotonic() + within_seconds
-    threads = [
-        threading.Thread(
-            target=copy_context().run, args=(read, name, reader), name=f"read {name}", daemon=True
-        )
-        for name, reader in readers.items()
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0.0, give_up - time.monotonic()))
+    calls = {name: partial(read, name, reader) for name, reader in readers.items()}
     late = f"no answer within {within_seconds:.1f} s"
-    return {name: found[name] if name in found else Unread(late, dependency_of(name)) for name in readers}
+    return {
+        name: Unread(late, dependency_of(name)) if isinstance(found, NoAnswer) else found
+        for name, found in gather(calls, within_seconds=within_seconds, name="read").items()
+    }
