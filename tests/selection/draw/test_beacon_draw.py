@@ -123,10 +123,12 @@ def test_a_signature_that_was_brought_by_hand_is_verified_and_makes_the_seed(com
 
 
 def test_a_run_that_is_stopped_while_it_waits_says_so_and_the_next_one_goes_on(committed: Runtime) -> None:
-    committed.__dict__["beacon"] = Beacon(SIGNATURE, late=10**6)
+    beacon = Beacon(SIGNATURE, late=10**6)
+    committed.__dict__["beacon"] = beacon
     stop = StopSignal()
     stop.set()
     assert _draw(committed, stop=stop).seed().state == "awaiting"
+    assert beacon.asked[1:] == []
     committed.__dict__["beacon"] = Beacon(SIGNATURE)
     assert _draw(committed).seed().state == "done"
 

@@ -314,6 +314,8 @@ def test_a_manifest_of_somebody_else_is_not_written_over(own: Runtime, clock: Cl
     with pytest.raises(InputDiffers, match=r"manifest\.json"):
         commit(own, clock)
     assert artefact(own, "manifest.json") == b"{}"
+    record = own.draws.get(CAMPAIGN)
+    assert record is not None and record.latest.published_at is None
 
 
 def test_a_manifest_that_somebody_puts_between_the_look_and_the_write_is_not_written_over(

@@ -6,6 +6,7 @@ import pytest
 
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import seconds
+from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.held import lease_name
 from regworkers_core.selection.draw.opening import await_writers
@@ -116,6 +117,19 @@ def test_a_top_up_with_a_mistake_takes_other_terms_until_it_is_committed(closed_
     with pytest.raises(UsageError, match="a top-up waits until it is COMPLETED"):
         ask(7)
     assert ask(6) == 2
+
+
+def test_nothing_is_judged_while_entries_from_before_the_closing_may_be_written(
+    closed_campaign: Runtime,
+) -> None:
+    selection = closed_campaign.settings.selection.model_copy(update={"write_grace_seconds": 60.0})
+    settings = closed_campaign.settings.model_copy(update={"selection": selection})
+    soon = Runtime(settings, clock=lambda: CLOSED_AT + 10)
+    stop = StopSignal()
+    stop.set()
+    assert draw(soon, stop=stop).judge().state == "awaiting"
+    assert soon.draws.get(CAMPAIGN) is None
+    soon.mongo.close()
 
 
 def waits(now: float, *, cut_short: bool = False) -> tuple[bool, float]:
