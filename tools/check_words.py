@@ -119,7 +119,6 @@ _NOT_YET = (
     "regworkers_core/operations/runbooks/total_failure.py",
     "regworkers_core/operations/reviews/",
     "regworkers_core/operations/template/",
-    "regworkers_core/reporting/",
     "regworkers_core/selection/assign/",
     "regworkers_core/selection/campaigns/",
     "regworkers_core/selection/codes/",
