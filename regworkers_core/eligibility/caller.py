@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from regworkers_core.domain.roles import Role
-from regworkers_core.eligibility.subject import Identity
+from regworkers_core.eligibility.case import Identity
 from regworkers_core.settings.flows import EligibilitySettings
 
 # What decides over odds and limits: never a fan's own word.

@@ -27,13 +27,12 @@ from regworkers_core.domain.eligibility import Known, Missing, Source, Status
 from regworkers_core.domain.events import eligibility_judged
 from regworkers_core.domain.reasons import Failure, RequestError, TransientFailure, UsageError
 from regworkers_core.eligibility.caller import TRUSTED, Caller
-from regworkers_core.eligibility.case import AsOf
+from regworkers_core.eligibility.case import AsOf, Problem
 from regworkers_core.eligibility.gather import Gathered, Gatherer, Limits
 from regworkers_core.eligibility.identity import IdentitySecret
 from regworkers_core.eligibility.judge import Judgement, judge
 from regworkers_core.eligibility.request import read_check
 from regworkers_core.eligibility.rule import rule_set
-from regworkers_core.eligibility.subject import Problem
 from regworkers_core.eligibility.transfer import REFUSED, IdTaken, TakenBy, TooOld, Transfer, Transferred
 from regworkers_core.engine.queue import Queue
 from regworkers_core.engine.stop import OnStep, no_step

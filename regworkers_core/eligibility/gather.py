@@ -22,11 +22,10 @@ from regworkers_core.domain.eligibility import NOT_ASKED, Fact, Known, Missing, 
 from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.user import User
-from regworkers_core.eligibility.facts import Facts
+from regworkers_core.eligibility.case import Facts, Identity
 from regworkers_core.eligibility.identity import IdentityHash, IdentitySecret
 from regworkers_core.eligibility.request import Check
 from regworkers_core.eligibility.standing import Candidates, Item, Read, Standing, traces_of
-from regworkers_core.eligibility.subject import Identity
 from regworkers_core.eligibility.timed import TimedCalls
 
 _CHECKS_A_PERIOD = 100

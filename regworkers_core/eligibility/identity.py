@@ -16,7 +16,7 @@ from typing import Protocol
 
 from regworkers_core.domain.claim import TableKey, claim_key
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.eligibility.subject import Identity
+from regworkers_core.eligibility.case import Identity
 
 SECRET = "eligibility-identity"  # noqa: S105 - its name
 SECRET_BYTES = 32

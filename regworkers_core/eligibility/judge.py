@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from regworkers_core.domain.eligibility import Missing, Status
-from regworkers_core.eligibility.case import AsOf, Case, FactMissing, NoCampaign
-from regworkers_core.eligibility.facts import Facts
+from regworkers_core.eligibility.case import AsOf, Case, FactMissing, Facts, NoCampaign, Subject
 from regworkers_core.eligibility.rule import all_rules, rule_set
-from regworkers_core.eligibility.subject import Subject
 
 
 class FailedRule(NamedTuple):

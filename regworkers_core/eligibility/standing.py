@@ -23,7 +23,7 @@ from regworkers_core.domain.claim import CLAIM_LEASE_SECONDS, Claim, TableKey
 from regworkers_core.domain.eligibility import NOT_ASKED, Fact, Known, Missing, Source
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.mail import comparable
-from regworkers_core.eligibility.subject import Identity, Subject
+from regworkers_core.eligibility.case import Identity, Subject
 
 Item = dict[str, Any]
 _PATHS = {Identity.EMAIL: EMAIL, Identity.GLOBAL_USER_ID: GLOBAL_USER_ID, Identity.MEMBER_ID: MEMBER_ID}

@@ -17,11 +17,10 @@ from regworkers_core.domain.eligibility import Known, Missing, Source
 from regworkers_core.domain.invite import Invite, InviteType, invite_key
 from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
 from regworkers_core.domain.user import User
-from regworkers_core.eligibility.case import AsOf
+from regworkers_core.eligibility.case import AsOf, Identity
 from regworkers_core.eligibility.gather import Gathered, Limits
 from regworkers_core.eligibility.judge import judge
 from regworkers_core.eligibility.request import read_check
-from regworkers_core.eligibility.subject import Identity
 from tests.eligibility.fakes import NOW, Replica, Table, World, entrant, no_trouble
 from tests.eligibility.world import campaign, check
 from tests.support.entries import item, key

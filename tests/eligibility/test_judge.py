@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 from regworkers_core.domain.eligibility import Fact, Known, Missing, Source, Status
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.user import User
-from regworkers_core.eligibility.case import AsOf
-from regworkers_core.eligibility.facts import Facts
+from regworkers_core.eligibility.case import AsOf, Facts, Identity, Subject
 from regworkers_core.eligibility.judge import judge
 from regworkers_core.eligibility.request import subject_of
 from regworkers_core.eligibility.rule import all_rules
-from regworkers_core.eligibility.subject import Identity, Subject
 from tests.domain.test_terms import TERMS
 from tests.eligibility.world import campaign
 

@@ -10,12 +10,18 @@ import pytest
 from regworkers_core.domain.eligibility import NOT_ASKED, Known, Missing, Source, Status
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.user import User
-from regworkers_core.eligibility.case import AsOf, Case, FactMissing
-from regworkers_core.eligibility.facts import Facts, was_entered_before
+from regworkers_core.eligibility.case import (
+    AsOf,
+    Case,
+    FactMissing,
+    Facts,
+    Identity,
+    Subject,
+    was_entered_before,
+)
 from regworkers_core.eligibility.judge import Judgement, judge
 from regworkers_core.eligibility.request import subject_of
 from regworkers_core.eligibility.rules.blocked import RULE as BLOCKED
-from regworkers_core.eligibility.subject import Identity, Subject
 from tests.eligibility.world import campaign
 
 NOW = 1_782_864_000.0  # 2026-07-01

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from regworkers_core.eligibility.case import Case
+from regworkers_core.eligibility.case import Case, Identity
 from regworkers_core.eligibility.rule import Rule
-from regworkers_core.eligibility.subject import Identity
 
 
 def _judge(case: Case) -> str | None:
