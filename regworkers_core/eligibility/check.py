@@ -30,9 +30,9 @@ from regworkers_core.eligibility.caller import TRUSTED, Caller
 from regworkers_core.eligibility.case import AsOf, Problem
 from regworkers_core.eligibility.gather import Gathered, Gatherer, Limits
 from regworkers_core.eligibility.identity import IdentitySecret
-from regworkers_core.eligibility.judge import Judgement, judge
+from regworkers_core.eligibility.rules import Verdict, judge
 from regworkers_core.eligibility.request import read_check
-from regworkers_core.eligibility.rule import rule_set
+from regworkers_core.eligibility.rules import rule_set
 from regworkers_core.eligibility.transfer import REFUSED, IdTaken, TakenBy, TooOld, Transfer, Transferred
 from regworkers_core.engine.queue import Queue
 from regworkers_core.engine.stop import OnStep, no_step
@@ -213,7 +213,7 @@ class Checker:
             added[done.key.campaign_id, check.subject.unit] += 1
         return {**answer, "transfer": done.as_answer()}, _event(done, judgement, as_of, check.correlation_id)
 
-    def _judge(self, gathered: Gathered) -> tuple[Gathered, AsOf, Judgement]:
+    def _judge(self, gathered: Gathered) -> tuple[Gathered, AsOf, Verdict]:
         """At a moment of its own, which becomes the entry's: with that of others, an entry could be let in before the
         closing and be created after it.
         """
@@ -270,7 +270,7 @@ def _told(gathered: Gathered, as_of: AsOf) -> dict[str, Any]:
     return judgement.as_answer(gathered.facts, as_of, check.correlation_id, to_a_fan=check.is_a_fans)
 
 
-def _not_written(judgement: Judgement, dependency: str, error: str) -> Judgement:
+def _not_written(judgement: Verdict, dependency: str, error: str) -> Verdict:
     """Whether the entry stands is as unknown as any other fact: a repeat finds out."""
     log.warning("entry not written", dependency=dependency, error=error)
     return replace(judgement, missing={"transfer": Missing(dependency, error)})
@@ -298,7 +298,7 @@ def _with_household(gathered: Gathered, added: Counter[tuple[str, str]]) -> Gath
 
 
 def _event(
-    done: Transferred, judgement: Judgement, as_of: AsOf, correlation_id: str
+    done: Transferred, judgement: Verdict, as_of: AsOf, correlation_id: str
 ) -> dict[str, Any] | None:
     """Of an entry as it was written. One that changed since has had its event long ago. None, too, for a repeat that is
     not ELIGIBLE: the entry was, and anybody may have typed its address with another age, or after the closing.

@@ -19,7 +19,7 @@ from regworkers_core.domain.reasons import DependencyDown, TransientFailure, Usa
 from regworkers_core.domain.user import User
 from regworkers_core.eligibility.case import AsOf, Identity
 from regworkers_core.eligibility.gather import Gathered, Limits
-from regworkers_core.eligibility.judge import judge
+from regworkers_core.eligibility.rules import judge
 from regworkers_core.eligibility.request import read_check
 from tests.eligibility.fakes import NOW, Replica, Table, World, entrant, no_trouble
 from tests.eligibility.world import campaign, check

@@ -13,15 +13,15 @@ from regworkers_core.domain.eligibility import Fact, Known, Missing, Source, Sta
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.user import User
 from regworkers_core.eligibility.case import AsOf, Facts, Identity, Subject
-from regworkers_core.eligibility.judge import judge
+from regworkers_core.eligibility.rules import judge
 from regworkers_core.eligibility.request import subject_of
-from regworkers_core.eligibility.rule import all_rules
+from regworkers_core.eligibility.rules import RULES
 from tests.domain.test_terms import TERMS
 from tests.eligibility.world import campaign
 
 AS_OF = AsOf.at(1_782_864_000.0)
 NAMES = [field.name for field in fields(Facts)]
-ORDER = [rule.code for rule in all_rules()]
+ORDER = [rule.code for rule in RULES]
 
 
 def known(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Fact[Any]]:

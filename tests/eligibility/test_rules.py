@@ -19,9 +19,8 @@ from regworkers_core.eligibility.case import (
     Subject,
     was_entered_before,
 )
-from regworkers_core.eligibility.judge import Judgement, judge
+from regworkers_core.eligibility.rules import Verdict, _blocked, judge
 from regworkers_core.eligibility.request import subject_of
-from regworkers_core.eligibility.rules.blocked import RULE as BLOCKED
 from tests.eligibility.world import campaign
 
 NOW = 1_782_864_000.0  # 2026-07-01
@@ -58,7 +57,7 @@ def stands(created_at: str, **changes: Any) -> Subject:
     return subject_of({**ENTRY, **changes}, entry_id="e1", created_at=created_at)
 
 
-def said(judgement: Judgement) -> str:
+def said(judgement: Verdict) -> str:
     """The one failed rule, `UNKNOWN <fact>`, or `ELIGIBLE`."""
     if judgement.status is Status.UNKNOWN:
         return f"UNKNOWN {' '.join(judgement.missing)}"
@@ -239,8 +238,8 @@ def test_a_users_record_is_needed_where_the_campaign_asks(
 
 def test_a_record_that_is_required_and_missing_passes_nobody_as_not_blocked() -> None:
     with pytest.raises(FactMissing):
-        BLOCKED.judge(Case(fan(), facts(terms=PHONE, user=AWAY), AS_OF))
-    assert BLOCKED.judge(Case(fan(), facts(user=AWAY), AS_OF)) is None
+        _blocked(Case(fan(), facts(terms=PHONE, user=AWAY), AS_OF))
+    assert _blocked(Case(fan(), facts(user=AWAY), AS_OF)) is None
 
 
 @pytest.mark.parametrize(
