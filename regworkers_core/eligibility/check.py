@@ -30,9 +30,8 @@ from regworkers_core.eligibility.caller import TRUSTED, Caller
 from regworkers_core.eligibility.case import AsOf, Problem
 from regworkers_core.eligibility.gather import Gathered, Gatherer, Limits
 from regworkers_core.eligibility.identity import IdentitySecret
-from regworkers_core.eligibility.rules import Verdict, judge
 from regworkers_core.eligibility.request import read_check
-from regworkers_core.eligibility.rules import rule_set
+from regworkers_core.eligibility.rules import Verdict, judge, rule_set
 from regworkers_core.eligibility.transfer import REFUSED, IdTaken, TakenBy, TooOld, Transfer, Transferred
 from regworkers_core.engine.queue import Queue
 from regworkers_core.engine.stop import OnStep, no_step
@@ -297,9 +296,7 @@ def _with_household(gathered: Gathered, added: Counter[tuple[str, str]]) -> Gath
     return replace(gathered, facts=replace(gathered.facts, household=counted)) if more else gathered
 
 
-def _event(
-    done: Transferred, judgement: Verdict, as_of: AsOf, correlation_id: str
-) -> dict[str, Any] | None:
+def _event(done: Transferred, judgement: Verdict, as_of: AsOf, correlation_id: str) -> dict[str, Any] | None:
     """Of an entry as it was written. One that changed since has had its event long ago. None, too, for a repeat that is
     not ELIGIBLE: the entry was, and anybody may have typed its address with another age, or after the closing.
     """

@@ -1,18 +1,15 @@
-"""The facts for all checks of one call, gathered together: nothing that could be shared is read twice.
-
-Each distinct campaign once, all at the same time; consistent reads of the demand table, a hundred keys a call; one
-query of the replica; each distinct user once, at the same time as those. Who does not answer in time leaves a fact
-missing: nothing in here raises for a dependency.
-"""
+"""Calls that are given up at a deadline: a fact that is late is missing."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+import structlog
 
 from regworkers_core.adapters.aws.tables import MAX_GET
 from regworkers_core.adapters.mongo.entrants import EACH, Found, Trace
@@ -21,12 +18,64 @@ from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.eligibility import NOT_ASKED, Fact, Known, Missing, Source
 from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.user import User
 from regworkers_core.eligibility.case import Facts, Identity
 from regworkers_core.eligibility.identity import IdentityHash, IdentitySecret
 from regworkers_core.eligibility.request import Check
 from regworkers_core.eligibility.standing import Candidates, Item, Read, Standing, traces_of
-from regworkers_core.eligibility.timed import TimedCalls
+from regworkers_core.engine.deadline import CallPool
+from regworkers_core.observability.logs import describe
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+class TimedCalls:
+    """Calls to one dependency, at most `threads` at once; the others queue, and give up when their time is over.
+
+    One pool a dependency, so that a slow one delays nobody else.
+    """
+
+    def __init__(self, dependency: str, threads: int) -> None:
+        self.dependency = dependency
+        self._pool = CallPool(dependency, threads)
+        self._reported: set[str] = set()
+
+    def start(self, function: Callable[[], T]) -> Future[T]:
+        """Begin, in the caller's context (correlation, trace). Does not block."""
+        return self._pool.submit(function)
+
+    def result(self, future: Future[T], deadline: float) -> T | Missing:
+        """What it gave by `deadline` (monotonic seconds), else Missing; never raises for a dependency."""
+        found = self.here(lambda: future.result(timeout=max(0.0, deadline - time.monotonic())))
+        if isinstance(found, Missing):
+            future.cancel()
+        return found
+
+    def here(self, function: Callable[[], T]) -> T | Missing:
+        """A call in the caller's own thread, for one that bounds its own time: to hand it to another thread and
+        back costs more than a check's rules.
+        """
+        try:
+            return function()
+        except (TimeoutError, CancelledError):
+            return Missing(self.dependency, "too late")
+        except TransientFailure as failure:
+            return Missing(failure.dependency, failure.error)
+        except (Failure, UsageError) as failure:
+            return self._missing(str(failure))
+        except Exception as error:
+            # Without the driver's text, which may print a fan's data.
+            return self._missing(describe(error))
+
+    def _missing(self, error: str) -> Missing:
+        """A failure that waiting does not repair: logged once, not with every check."""
+        if error not in self._reported:
+            self._reported.add(error)
+            log.warning("a fact is missing", dependency=self.dependency, error=error)
+        return Missing(self.dependency, error)
+
 
 _CHECKS_A_PERIOD = 100
 # Of a fan who asks: whether another person's address is invited.

@@ -19,8 +19,8 @@ from regworkers_core.domain.reasons import DependencyDown, TransientFailure, Usa
 from regworkers_core.domain.user import User
 from regworkers_core.eligibility.case import AsOf, Identity
 from regworkers_core.eligibility.gather import Gathered, Limits
-from regworkers_core.eligibility.rules import judge
 from regworkers_core.eligibility.request import read_check
+from regworkers_core.eligibility.rules import judge
 from tests.eligibility.fakes import NOW, Replica, Table, World, entrant, no_trouble
 from tests.eligibility.world import campaign, check
 from tests.support.entries import item, key

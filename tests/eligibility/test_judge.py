@@ -13,9 +13,8 @@ from regworkers_core.domain.eligibility import Fact, Known, Missing, Source, Sta
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.user import User
 from regworkers_core.eligibility.case import AsOf, Facts, Identity, Subject
-from regworkers_core.eligibility.rules import judge
 from regworkers_core.eligibility.request import subject_of
-from regworkers_core.eligibility.rules import RULES
+from regworkers_core.eligibility.rules import RULES, judge
 from tests.domain.test_terms import TERMS
 from tests.eligibility.world import campaign
 

@@ -19,8 +19,8 @@ from regworkers_core.eligibility.case import (
     Subject,
     was_entered_before,
 )
-from regworkers_core.eligibility.rules import Verdict, _blocked, judge
 from regworkers_core.eligibility.request import subject_of
+from regworkers_core.eligibility.rules import Verdict, _blocked, judge
 from tests.eligibility.world import campaign
 
 NOW = 1_782_864_000.0  # 2026-07-01

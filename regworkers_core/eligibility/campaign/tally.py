@@ -85,9 +85,7 @@ class Tally:
             "rejected": self.rejected,
             "notes": self.notes,
             "primaryReasons": {code: self.primary[code] for code in self.codes if code != ELIGIBLE},
-            "failedRules": {
-                rule.code: self.failed[rule.code] for rule in RULES if self.failed[rule.code]
-            },
+            "failedRules": {rule.code: self.failed[rule.code] for rule in RULES if self.failed[rule.code]},
             "markets": _sorted(self.by_market, (*self.campaign.market_ids, NONE)),
             "days": _sorted(self.by_day, sorted(self.by_day)),
         }
