@@ -26,10 +26,9 @@ from regworkers_core.domain.claim import CLOCKS_SECONDS, WRITE_GRACE_SECONDS
 from regworkers_core.domain.eligibility import Known, Missing, Source, Status
 from regworkers_core.domain.events import eligibility_judged
 from regworkers_core.domain.reasons import Failure, RequestError, TransientFailure, UsageError
-from regworkers_core.eligibility.caller import TRUSTED, Caller
 from regworkers_core.eligibility.case import AsOf, Problem
 from regworkers_core.eligibility.gather import Gathered, Gatherer, Limits
-from regworkers_core.eligibility.identity import IdentitySecret
+from regworkers_core.eligibility.identity import TRUSTED, Caller, IdentitySecret
 from regworkers_core.eligibility.request import read_check
 from regworkers_core.eligibility.rules import Verdict, judge, rule_set
 from regworkers_core.eligibility.transfer import REFUSED, IdTaken, TakenBy, TooOld, Transfer, Transferred

@@ -20,8 +20,8 @@ from typing import Any
 import structlog
 
 from regworkers_core.domain.reasons import RequestError, UsageError
-from regworkers_core.eligibility.caller import Caller, appsync_caller, direct_caller
 from regworkers_core.eligibility.check import EXAMPLE, check_eligibility
+from regworkers_core.eligibility.identity import Caller, appsync_caller, direct_caller
 from regworkers_core.runtime import Runtime
 
 log = structlog.get_logger(__name__)

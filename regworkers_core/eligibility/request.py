@@ -18,8 +18,8 @@ from regworkers_core.domain.order import whole_number
 from regworkers_core.domain.terms import comparable_region
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.eligibility import texts
-from regworkers_core.eligibility.caller import NOT_A_FANS, TRUSTED, Caller
 from regworkers_core.eligibility.case import Identity, Problem, Subject
+from regworkers_core.eligibility.identity import NOT_A_FANS, TRUSTED, Caller
 
 # What a draw takes.
 _MAX_WEIGHT = 64

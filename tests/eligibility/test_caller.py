@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from regworkers_core.domain.invite import Invite, InviteType
 from regworkers_core.domain.user import User
-from regworkers_core.eligibility.caller import FAN, TRUSTED, Caller, appsync_caller, direct_caller
 from regworkers_core.eligibility.case import Identity
+from regworkers_core.eligibility.identity import FAN, TRUSTED, Caller, appsync_caller, direct_caller
 from regworkers_core.eligibility.request import read_check
 from regworkers_core.settings.flows import EligibilitySettings
 from tests.eligibility.fakes import NOW

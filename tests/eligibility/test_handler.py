@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.eligibility import handler as module
-from regworkers_core.eligibility.caller import Caller
 from regworkers_core.eligibility.handler import handler
+from regworkers_core.eligibility.identity import Caller
 from regworkers_core.eligibility.request import read_check
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings.flows import EligibilitySettings

@@ -17,8 +17,8 @@ from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.keys import EntryKey, is_selection_id
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.eligibility.caller import FAN
 from regworkers_core.eligibility.check import Checker
+from regworkers_core.eligibility.identity import FAN
 from regworkers_core.eligibility.transfer import Transfer
 from regworkers_core.engine.queue import Outgoing, SendFailure
 from regworkers_core.engine.stop import no_step
