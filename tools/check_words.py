@@ -99,7 +99,7 @@ _NOT_YET = (
     "regworkers_core/eligibility/rules/",
     "regworkers_core/eligibility/standing.py",
     "regworkers_core/eligibility/case.py",
-    "regworkers_core/eligibility/texts.py",
+    "regworkers_core/eligibility/request.py",
     "regworkers_core/eligibility/gather.py",
     "regworkers_core/eligibility/transfer.py",
     "regworkers_core/infrastructure/dashboards/",

@@ -13,9 +13,8 @@ from regworkers_core.domain.eligibility import Known, Source
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.eligibility.case import AsOf, Facts
-from regworkers_core.eligibility.request import Check, read_check, subject_of
+from regworkers_core.eligibility.request import BIDI_CONTROLS, MAX_NAME, Check, read_check, subject_of
 from regworkers_core.eligibility.rules import judge
-from regworkers_core.eligibility.texts import BIDI_CONTROLS, MAX_NAME
 from tests.eligibility.world import campaign, check
 
 AS_OF = AsOf.at(1_782_864_000.0)
