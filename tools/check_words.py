@@ -97,7 +97,7 @@ _NOT_YET = (
     "regworkers_core/eligibility/judge.py",
     "regworkers_core/eligibility/request.py",
     "regworkers_core/eligibility/rules/",
-    "regworkers_core/eligibility/standing.py",
+    "regworkers_core/eligibility/earlier_entries.py",
     "regworkers_core/eligibility/case.py",
     "regworkers_core/eligibility/request.py",
     "regworkers_core/eligibility/gather.py",

@@ -21,9 +21,9 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.user import User
 from regworkers_core.eligibility.case import Facts, Identity
+from regworkers_core.eligibility.earlier_entries import Candidates, Item, Read, Standing, traces_of
 from regworkers_core.eligibility.identity import IdentityHash, IdentitySecret
 from regworkers_core.eligibility.request import Check
-from regworkers_core.eligibility.standing import Candidates, Item, Read, Standing, traces_of
 from regworkers_core.engine.deadline import CallPool
 from regworkers_core.observability.logs import describe
 

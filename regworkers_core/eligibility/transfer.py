@@ -39,9 +39,9 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.eligibility.case import AsOf, Identity
+from regworkers_core.eligibility.earlier_entries import Item, Standing, identities_of, is_young
 from regworkers_core.eligibility.gather import TableReads
 from regworkers_core.eligibility.request import Check
-from regworkers_core.eligibility.standing import Item, Standing, identities_of, is_young
 from regworkers_core.engine.stop import OnStep, no_step
 
 # Others may claim and let go while we look; then somebody else is at it.
