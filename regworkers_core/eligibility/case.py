@@ -1,9 +1,9 @@
-"""Who is judged: a fan who asks now, or an entry that stands, in the one form that the rules look at."""
+"""What a rule reads: the subject (a fan who asks now, or a saved entry), the facts about it, and the moment."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from datetime import date
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from regworkers_core.domain.user import User
 
 
 class Identity(StrEnum):
-    """By what two entries of a campaign are the same person's, in the order in which they are looked for."""
+    """What makes two entries of a campaign the same person's, in the order of the search."""
 
     EMAIL = "email"
     GLOBAL_USER_ID = "globalUserId"
@@ -25,7 +25,7 @@ class Identity(StrEnum):
 
 
 class Problem(NamedTuple):
-    """What is wrong with a field, never its value: `should be a text, found int`."""
+    """What is wrong with a field, without its value: `should be a text, found int`."""
 
     field: str
     what: str
@@ -36,15 +36,14 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """`request.subject_of` reads it from the fields of an entry.
+    """A fan or an entry; `request.subject_of` reads it from the fields of an entry.
 
-    `mail` is the comparable form, None when the address is missing or no address; so are the other fields that
-    were not given or could not be read. What was wrong stands in `missing` (names of required fields), `invalid`
-    and `invalid_mail` (what is wrong with it). `region` is comparable.
+    `mail` and `region` are in their comparable form. A field that was not given or could not be read is None;
+    `missing` (names of required fields), `invalid` and `invalid_mail` say what was wrong.
 
-    `entry_id` is the entry's own: none of its traces makes it a duplicate of itself. None is a fan who asks
-    without an entry. `entered_at` is the `createdAt` of an entry that stands (ISO-8601 with milliseconds, empty
-    when it has none that can be read), None for somebody who asks now.
+    `entry_id` is the subject's own entry, which is never a duplicate of itself; None for a fan without an entry.
+    `entered_at` is the `createdAt` of a saved entry (ISO-8601 with milliseconds, empty if it cannot be read), None for
+    a fan who asks now.
     """
 
     mail: str | None = None
@@ -59,10 +58,10 @@ class Subject:
     invalid_mail: str | None = None
     entry_id: str | None = None
     entered_at: str | None = None
-    # Of a person who asks without entering: what is not vouched for. Others may have entered or be invited by it,
-    # which is not for everybody to learn, so it is as if it were not given.
+    # Identities that nothing vouches for, of a person who asks without entering. Whether another person has entered or
+    # is invited under them is private, so they are treated as not given.
     withheld: frozenset[Identity] = frozenset()
-    # What of the three it has, comparable; made once, since it is asked for at every turn.
+    # The identities that it has, comparable; computed once, since every step reads them.
     identities: Mapping[Identity, str] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -77,23 +76,23 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Of one subject. Whoever gathers leaves at NOT_ASKED what no rule of the campaign wants to know.
+    """What the rules need beside one subject, each fact with its source. Facts that no rule of the campaign needs are
+    NOT_ASKED.
 
-    `campaign`: None when there is none of that slug or id.
-    `invites`: the `ttl` (epoch seconds) of each invite that stands for the subject, expired ones included.
-    `duplicates`: by which identities an entry of the campaign that *stands before* the subject is the same person's;
-    empty when there is none.
-    `household`: how many entries of the subject's unit *stand before* it.
-    `user`: None when the service knows nobody of that id, or the subject has none.
+    `campaign`: None if no campaign has that slug or id.
+    `invites`: the `ttl` (epoch seconds) of each invite of the subject, expired ones included.
+    `duplicates`: the identities that an *earlier* entry of the campaign shares with the subject.
+    `household`: how many *earlier* entries have the subject's unit.
+    `user`: None if the User Service has no record of the id, or the subject has no id.
 
-    An entry stands before the subject when it is live, is not the subject's own (`entry_id`), and
+    An entry counts as earlier if it is live, is not the subject's own (`entry_id`), and
 
-    - for somebody who asks now: always. Whether it will be in the draw is not known yet, and one entry a person is
-      what the table promises.
-    - for an entry in the judgement of its campaign: when no other rule excludes it (judged as if it were alone, it
-      has no reasons), and it was entered earlier, see `was_entered_before`. Otherwise an entry that is out itself
-      would take its owner's other entry along. So a run over a whole campaign needs one sorted pass: for each of the
-      three identities, whether such an entry had the value before; for each unit, how many did.
+    - for a fan who asks now: always. Whether it will be in the draw is not known yet, and the table guarantees one
+      entry per person.
+    - for an entry, when its campaign is judged: if no other rule excludes it (judged alone, it has no reasons) and it
+      was entered before, see `was_entered_before`. Otherwise an entry that is excluded itself would exclude its owner's
+      other entry. So judging a whole campaign takes one sorted pass: for each of the three identities, whether such an
+      entry had the value before; for each unit, how many did.
     """
 
     campaign: Fact[Campaign | None]
@@ -103,24 +102,17 @@ class Facts:
     user: Fact[User | None] = NOT_ASKED
 
     def sources(self) -> dict[str, dict[str, Any]]:
-        """Of every fact that is known: `{"source": "cache", "fresh": true}`."""
+        """Return the source of every known fact: `{"source": "cache", "fresh": true}`."""
         return {
-            name: {"source": fact.source.value, "fresh": fact.fresh}
-            for name, fact in self._each()
-            if isinstance(fact, Known)
+            each.name: {"source": fact.source.value, "fresh": fact.fresh}
+            for each in fields(self)
+            if isinstance(fact := getattr(self, each.name), Known)
         }
-
-    def _each(self) -> Iterator[tuple[str, Fact[Any]]]:
-        yield "campaign", self.campaign
-        yield "invites", self.invites
-        yield "duplicates", self.duplicates
-        yield "household", self.household
-        yield "user", self.user
 
 
 def was_entered_before(other: tuple[str, str], own: tuple[str, str]) -> bool:
-    """Whether the entry `other` (`createdAt`, `entryId`) comes before `own`. One without a time of its own (empty)
-    comes after all that have one: nobody gets ahead by it.
+    """Return whether the entry `other` (`createdAt`, `entryId`) was entered before `own`. An entry without a
+    readable time (empty) comes last, so that its owner gains nothing by it.
     """
     return _place(*other) < _place(*own)
 
@@ -130,7 +122,7 @@ def _place(created_at: str, entry_id: str) -> tuple[bool, str, str]:
 
 
 class FactMissing(Exception):
-    """A rule cannot tell without this fact. The judge catches it: nothing else raises out of a rule."""
+    """A rule needs this fact. `judge` catches it; a rule raises nothing else but NoCampaign."""
 
     def __init__(self, fact: str, missing: Missing) -> None:
         super().__init__(fact)
@@ -138,12 +130,12 @@ class FactMissing(Exception):
 
 
 class NoCampaign(Exception):
-    """There is no such campaign, so a rule about it has nothing to say."""
+    """The campaign does not exist, so rules about it do not apply."""
 
 
 class AsOf(NamedTuple):
-    """The moment of a judgement, in both forms: made once for all subjects that are judged together. Where an entry
-    is written, it is the entry's `createdAt`, so that whoever judges the entry later sees the very same moment.
+    """The moment of a judgement, in both forms, one for all subjects that are judged together. It becomes the
+    `createdAt` of an entry that is written, so that a later judgement sees the same moment.
     """
 
     seconds: float
@@ -151,14 +143,14 @@ class AsOf(NamedTuple):
 
     @classmethod
     def at(cls, seconds: float) -> AsOf:
-        """To the millisecond, which is what a text holds."""
+        """Round to the millisecond, which is what the text holds."""
         text = iso(seconds)
         return cls(moment_of(text) or 0.0, text)
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Every fact is a property that gives its value, or tells the judge that it is missing."""
+    """A subject with its facts at one moment. Each fact is a property that returns its value or raises FactMissing."""
 
     subject: Subject
     facts: Facts
@@ -177,17 +169,16 @@ class Case:
 
     @property
     def moment(self) -> str:
-        """When the subject entered, or asks: what windows, invites and ages are measured by (ISO-8601)."""
+        """When the subject entered or asks (ISO-8601); windows, invites and ages are measured by it."""
         entered_at = self.subject.entered_at
         if entered_at is None:
             return self.as_of.text
         if not entered_at:
-            raise FactMissing("createdAt", Missing("entry", "it has no createdAt that can be read"))
+            raise FactMissing("createdAt", Missing("entry", "its createdAt cannot be read"))
         return entered_at
 
     @property
     def moment_seconds(self) -> float:
-        """The same in seconds since the epoch."""
         if self.subject.entered_at is None:
             return self.as_of.seconds
         return moment_of(self.moment) or 0.0
@@ -206,14 +197,12 @@ class Case:
 
     @property
     def user(self) -> User | None:
-        """None when nobody is known under the id. Without an id there is nothing that could be looked up, so that
-        is certain, too.
-        """
+        """The user's record; None if there is none, which is certain for a subject without an id."""
         return _value("user", self.facts.user) if self.subject.global_user_id is not None else None
 
     @property
     def user_if_known(self) -> User | None:
-        """The same for a rule that does without."""
+        """The user's record, for a rule that does not depend on it."""
         fact = self.facts.user
         return None if isinstance(fact, Missing) or self.subject.global_user_id is None else fact.value
 

@@ -1,7 +1,11 @@
-"""Who asks for a check, and what is taken from them: the trust boundary (docs/security.md).
+"""Who asks for a check and which of their fields are accepted (the trust boundary, docs/security.md); and the keyed
+hashes that identities are stored under.
 
-A trusted caller is a backend of ours: it says who the fan is, and what weight they have. A fan says what a form asks.
-Another party has to vouch for who they are: the identity provider whose claims AppSync verified, or the authorizer.
+A trusted caller is our own backend: it says who the fan is and what weight they have. A fan fills in a form; another
+party vouches for their identity: the identity provider whose claims AppSync verified, or the authorizer.
+
+The hashes use one secret in the secret store (`eligibility-identity`), created at its first use by the first process.
+Each campaign has its own key, derived from it, so that the records of two campaigns cannot be joined by person.
 """
 
 from __future__ import annotations
@@ -21,19 +25,19 @@ from regworkers_core.domain.roles import Role
 from regworkers_core.eligibility.case import Identity
 from regworkers_core.settings.flows import EligibilitySettings
 
-# What decides over odds and limits: never a fan's own word.
+# They decide odds and limits, so a fan may not set them.
 NOT_A_FANS = ("weight", "segments", "unit")
-# Where AppSync puts what an identity provider, or an authorizer of ours (AWS_LAMBDA), says of the caller.
+# Where AppSync puts the claims of an identity provider or of our authorizer (AWS_LAMBDA).
 _CLAIMS = ("claims", "resolverContext")
-# OpenID Connect: whether the provider has seen that the address is the user's. Cognito says it as a text.
+# OpenID Connect: whether the provider verified that the address is the user's. Cognito sends it as text.
 _MAIL_CLAIM, _VERIFIED = "email", (True, "true")
 _MAX_CLAIM = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`vouched` are the identities that are vouched for, as they came; `bound` those that a fan may have only if
-    they are. A trusted caller has neither, and needs none.
+    """`vouched` are the identities that are vouched for, as received; `bound` the kinds that a fan may use only if
+    they are vouched for. A trusted caller has neither.
     """
 
     is_trusted: bool = False
@@ -46,12 +50,12 @@ FAN = Caller()
 
 
 def direct_caller(settings: EligibilitySettings) -> Caller:
-    """Of an event that is a list of checks: who may call the function at all has `lambda:InvokeFunction`."""
+    """Return the caller of an event that is a list of checks, which needs `lambda:InvokeFunction`."""
     return TRUSTED if settings.direct_callers == "trusted" else FAN
 
 
 def appsync_caller(event: Mapping[str, Any], settings: EligibilitySettings) -> Caller:
-    """Of an AppSync event, by its `identity`, which AppSync writes and no argument of a request can. Never raises."""
+    """Return the caller of an AppSync event by its `identity`, which only AppSync writes. Never raises."""
     identity = event.get("identity")
     if not isinstance(identity, Mapping):
         identity = {}
@@ -69,7 +73,7 @@ def appsync_caller(event: Mapping[str, Any], settings: EligibilitySettings) -> C
 
 
 def _is_trusted(identity: Mapping[str, Any], trusted: tuple[str, ...]) -> bool:
-    # A browser that got its keys from a Cognito identity pool is a fan's, whatever role the pool gave it.
+    # A browser with credentials of a Cognito identity pool is a fan's, whatever role the pool gave it.
     if identity.get("cognitoIdentityId") or identity.get("cognitoIdentityPoolId"):
         return False
     role = Role.of_session(identity.get("userArn"))
@@ -92,10 +96,10 @@ def _claim(identity: Mapping[str, Any], name: str) -> str | None:
 
 SECRET = "eligibility-identity"  # noqa: S105 - its name
 SECRET_BYTES = 32
-# 144 bits: as good as unique, and short enough to be read out.
+# 144 bits: practically unique, and short enough to read out.
 _ENTRY_ID_BYTES = 18
 _HEX = re.compile(r"[0-9a-f]{64}")
-_DESCRIPTION = "Key of the hashes of identities: another one would let everybody enter a second time."
+_DESCRIPTION = "Key of the hashes of identities: another one would let every fan enter a second time."
 
 
 class Secrets(Protocol):
@@ -110,11 +114,11 @@ class IdentityHash:
         self._secret = secret
 
     def entry_id(self, campaign_id: str, mail: str) -> str:
-        """The id of the entry that the owner of `mail` (comparable) gets who names none: 24 of `[A-Za-z0-9_-]`."""
+        """Return the entry id for the owner of `mail` (comparable): 24 characters of `[A-Za-z0-9_-]`."""
         return _text(self._digest(campaign_id, "entry", mail)[:_ENTRY_ID_BYTES])
 
     def claim_key(self, campaign_id: str, kind: Identity, value: str) -> TableKey:
-        """Where the claim on an identity lies; `value` is comparable."""
+        """Return the table key of the claim on an identity; `value` is comparable."""
         return claim_key(campaign_id, kind.value, _text(self._digest(campaign_id, kind.value, value)))
 
     def _digest(self, campaign_id: str, purpose: str, value: str) -> bytes:
@@ -123,7 +127,7 @@ class IdentityHash:
 
 
 class IdentitySecret:
-    """Reads the secret once a process. Safe to share between threads."""
+    """The secret, read once per process. Safe to share between threads."""
 
     def __init__(self, secrets: Secrets, *, entropy: Callable[[int], bytes] = randomness.token_bytes) -> None:
         self._secrets, self._entropy = secrets, entropy
@@ -132,29 +136,29 @@ class IdentitySecret:
 
     @property
     def known(self) -> IdentityHash | None:
-        """Without asking anybody."""
+        """The hash functions, if the secret has been read already."""
         return self._hash
 
     def hash(self) -> IdentityHash:
-        """Raises TransientFailure when the secret store cannot answer, UsageError for a secret of another kind."""
+        """Return the hash functions. Raises TransientFailure if the secret store does not answer, UsageError for a
+        malformed secret.
+        """
         with self._lock:
             if self._hash is None:
                 self._hash = IdentityHash(bytes.fromhex(self._read()))
             return self._hash
 
     def existing(self) -> IdentityHash | None:
-        """As `hash`, but None where there is no secret yet: there are no claims then."""
+        """Return the hash functions, or None if there is no secret yet, so that there are no claims either."""
         return None if self._hash is None and self._secrets.get(SECRET) is None else self.hash()
 
     def _read(self) -> str:
-        stands = self._secrets.get(SECRET) or self._secrets.create(
+        secret = self._secrets.get(SECRET) or self._secrets.create(
             SECRET, self._entropy(SECRET_BYTES).hex(), description=_DESCRIPTION
         )
-        if not _HEX.fullmatch(stands):
-            raise UsageError(
-                f"secret {SECRET} should be 64 lowercase hex digits: restore it from its earlier version"
-            )
-        return stands
+        if not _HEX.fullmatch(secret):
+            raise UsageError(f"secret {SECRET} must be 64 lowercase hex digits: restore its previous version")
+        return secret
 
 
 def _text(digest: bytes) -> str:

@@ -1,4 +1,7 @@
-"""Which texts are taken from a fan, and what is wrong with the others: total, and quick on hostile ones."""
+"""Reads a check leniently: a malformed field becomes a fact for the rules, never an exception.
+
+A number is accepted as an id; null is absent. The checks of texts accept any input and are fast on hostile input.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +22,21 @@ from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.eligibility.case import Identity, Problem, Subject
 from regworkers_core.eligibility.identity import NOT_A_FANS, TRUSTED, Caller
 
-# Characters. Far above the longest names that people have, far below what an item of the table can hold.
+# Characters: far above the longest names, far below what an item of the table can hold.
 MAX_NAME = 200
-# Of globalUserId and memberId: as an invite's key they must fit into the table's 1,024 bytes.
+# Of globalUserId and memberId: as part of an invite's key they must fit into the table's 1,024 bytes.
 MAX_ID = 128
 MAX_SLUG = 128
 MAX_REGION = 64
 MAX_MARKETS = 100
-# Of `attributes`: values in all, characters in all (keys included), levels. DynamoDB ends at 400 KB and 32 levels.
+# Of `attributes`: all values, all characters (keys included), levels. DynamoDB allows 400 KB and 32 levels.
 MAX_VALUES, MAX_CHARACTERS, MAX_LEVELS = 1_000, 32_768, 16
 _INT64 = 2**63
 
-# The Unicode property Bidi_Control. They make a text look like another one, and no name needs them: letters carry
-# their direction themselves.
+# The Unicode property Bidi_Control. They make a text look like another one, and no name needs them: characters have
+# an inherent direction.
 BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-# Control characters, and halves of a surrogate pair, which are no characters.
+# Control characters and unpaired surrogates.
 _REFUSED_CATEGORIES = ("Cc", "Cs")
 _UNSEEN = ("Cf", "Zs", "Zl", "Zp", "Mn")
 
@@ -43,7 +46,7 @@ def wrong_type(wanted: str, value: object) -> str:
 
 
 def text_problem(text: str, most: int) -> str | None:
-    """What is wrong with a text of at most `most` characters, or None. Letters of every script are welcome."""
+    """Return what is wrong with a text of at most `most` characters, or None. Every script is accepted."""
     if len(text) > most:
         return f"is longer than {most} characters"
     if text.isascii() and text.isprintable():
@@ -59,7 +62,7 @@ def text_problem(text: str, most: int) -> str | None:
 
 
 def is_blank(text: str) -> bool:
-    """Whether there is nothing to see in it. Only for texts whose length is checked."""
+    """Return whether a text has no visible character. Check its length first."""
     stripped = text.strip()
     if stripped.isascii():
         return not stripped
@@ -67,7 +70,7 @@ def is_blank(text: str) -> bool:
 
 
 def attributes_problem(value: Mapping[Any, Any]) -> str | None:
-    """What is wrong with the free `attributes`, or None: too much, too deep, or what no table can hold."""
+    """Return what is wrong with the free `attributes`: too large, too deep, or not storable. None if nothing is."""
     values = characters = 0
     left: list[tuple[Any, int]] = [(value, 1)]
     while left:
@@ -103,19 +106,19 @@ def attributes_problem(value: Mapping[Any, Any]) -> str | None:
     return None
 
 
-# What a draw takes.
+# What a draw accepts.
 _MAX_WEIGHT = 64
 _NOT_OWN = "is not one that the caller's identity vouches for"
-# What is kept of an entry beside the mail address, when it is written: the contract's optional fields as read.
+# The fields of an entry that are written, as the contract names them.
 Fields = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question. `campaign_slug` (or id) is empty when there is none that could be looked up. `fields` are the
-    contract's fields of the entry to write, clean as far as `subject` has no complaint. `is_id_given`: the caller
-    named the entry, so that its id is not derived from who the fan is. `is_a_fans`: the answer goes to a fan;
-    `not_taken` names what they said that is not theirs to say.
+    """One check. `campaign_slug` (or id) is empty if it cannot be looked up. `fields` are the fields of the entry to
+    write, valid unless `subject` says otherwise. `is_id_given`: the caller named the entry, so that its id is not
+    derived from the fan's identity. `is_a_fans`: the answer goes to a fan; `not_taken` names the fields that a fan sent
+    and may not set.
     """
 
     campaign_slug: str
@@ -133,7 +136,7 @@ def _new_id() -> str:
 
 
 def read_check(raw: object, caller: Caller = TRUSTED, *, new_id: Callable[[], str] = _new_id) -> Check:
-    """One raw item: `{"campaignSlug", "entry": {...}, "doTransfer", "entryId"?, "correlationId"?}`."""
+    """Read one raw item: `{"campaignSlug", "entry": {...}, "doTransfer", "entryId"?, "correlationId"?}`."""
     if not isinstance(raw, Mapping):
         subject = Subject(invalid=(Problem("item", wrong_type("an object", raw)),))
         return Check("", subject, correlation_id=new_id(), is_a_fans=not caller.is_trusted)
@@ -172,7 +175,7 @@ def read_check(raw: object, caller: Caller = TRUSTED, *, new_id: Callable[[], st
 
 
 def _as_a_fans(entry: Mapping[str, Any], caller: Caller) -> Mapping[str, Any]:
-    """Without what is not a fan's to say, and with the identities that are vouched for."""
+    """Drop the fields that a fan may not set and fill in the identities that are vouched for."""
     said = {name: value for name, value in entry.items() if name not in NOT_A_FANS}
     for kind, value in caller.vouched.items():
         given = said.get(kind.value)
@@ -182,7 +185,7 @@ def _as_a_fans(entry: Mapping[str, Any], caller: Caller) -> Mapping[str, Any]:
 
 
 def _vouched(subject: Subject, caller: Caller, *, is_asking: bool) -> Subject:
-    """The subject without identities that are another's for all that is known: nothing is looked up by them."""
+    """Drop identities that may be another person's: nothing is looked up by them."""
     own = subject_of({kind.value: value for kind, value in caller.vouched.items()}).identities
     others = [
         kind for kind, value in subject.identities.items() if kind in caller.bound and value != own.get(kind)
@@ -201,10 +204,9 @@ def _vouched(subject: Subject, caller: Caller, *, is_asking: bool) -> Subject:
 def subject_of(
     entry: Mapping[str, Any], *, entry_id: str | None = None, created_at: str | None = None
 ) -> Subject:
-    """Who is behind the fields of an entry, as a request or the replica holds them.
+    """Read the subject from the fields of an entry, as a request or the replica holds them.
 
-    `created_at` is that of an entry that stands: pass its `createdAt`, an empty text when it has none. Without it
-    the subject asks now.
+    For a saved entry pass its `createdAt`, empty if it has none. Without `created_at` the subject asks now.
     """
     missing: list[str] = []
     invalid: list[Problem] = []
@@ -251,13 +253,13 @@ def _entry_id(value: object, invalid: list[Problem]) -> str | None:
 
 
 def _mail(value: object, missing: list[str]) -> tuple[str | None, str | None]:
-    """The comparable form, and what is wrong with the address."""
+    """Return the comparable form, and what is wrong with the address."""
     if value is None:
         missing.append("email")
         return None, None
     if not isinstance(value, str):
         return None, wrong_type("a text", value)
-    # White space around it is the fan's keyboard, not the address.
+    # White space around the address comes from the fan's keyboard.
     trimmed = value.strip()
     if not trimmed:
         missing.append("email")
@@ -279,7 +281,7 @@ def _name(name: str, value: object, missing: list[str], invalid: list[Problem]) 
 
 
 def _id(name: str, value: object, invalid: list[Problem]) -> str | None:
-    """An id of another system: any text. Blank is absent."""
+    """Read the id of another system: any text. Blank is absent."""
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
@@ -321,7 +323,7 @@ def _list_of_texts(name: str, value: object, invalid: list[Problem]) -> tuple[st
 
 
 def _region(value: object, free: object, invalid: list[Problem]) -> str | None:
-    """The contract's own field is held to its form; what stands in the free attributes counts where it fits."""
+    """Read the contract's field, which must be valid, else the free attribute, which is ignored if invalid."""
     if value is None:
         fits = isinstance(free, str) and len(free) <= MAX_REGION
         return (comparable_region(str(free)) or None) if fits else None
@@ -353,13 +355,13 @@ def _date(value: object) -> date | None:
 
 
 def _canonical(created_at: str) -> str:
-    """Comparable with a campaign's times, as text; empty when it is no time."""
+    """Return a time that compares with a campaign's as text; empty if it is not a time."""
     moment = seconds(created_at)
     return "" if moment is None else iso(moment)
 
 
 def _fields(entry: Mapping[str, Any], subject: Subject, invalid: list[Problem]) -> Fields:
-    """The fields to write. A region or a date of birth at the top goes where the contract has room for it."""
+    """Return the fields to write. A region or a date of birth moves to the attributes, as the contract has it."""
     fields: dict[str, Any] = {
         "email": entry.get("email"),
         "firstName": entry.get("firstName"),

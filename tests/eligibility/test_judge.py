@@ -1,4 +1,4 @@
-"""What holds for every judgement, whoever asks and whatever is known."""
+"""What holds for every judgement, for every caller and any known facts."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ ORDER = [rule.code for rule in RULES]
 
 
 def known(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Fact[Any]]:
-    away = st.builds(Missing, st.sampled_from(["redis", "mongo", "service-user"]), st.just("away"))
-    return st.builds(Known, values, st.sampled_from(Source), st.booleans()) | away
+    missing = st.builds(Missing, st.sampled_from(["redis", "mongo", "service-user"]), st.just("no answer"))
+    return st.builds(Known, values, st.sampled_from(Source), st.booleans()) | missing
 
 
 CAMPAIGNS = st.builds(
@@ -85,7 +85,7 @@ def test_reasons_come_in_the_order_of_the_rules_and_decide_the_status(subject: S
 
 @given(SUBJECTS, FACTS, st.sets(st.sampled_from(NAMES), min_size=1))
 @settings(max_examples=200)
-def test_what_becomes_unknown_never_makes_anybody_eligible_nor_refuses_anybody(
+def test_a_fact_that_becomes_missing_makes_no_subject_eligible_and_refuses_none(
     subject: Subject, facts: Facts, lost: set[str]
 ) -> None:
     before = judge(subject, facts, AS_OF)

@@ -161,7 +161,7 @@ def test_names_of_every_script_are_welcome(name: str) -> None:
     assert complaints(check(firstName=name)) == ""
 
 
-def test_what_stands_in_free_attributes_counts_where_it_fits_and_is_no_complaint_where_not() -> None:
+def test_free_attributes_count_if_they_are_valid_and_are_ignored_if_not() -> None:
     assert complaints(check(attributes={"region": 5, "birthDate": "soon"})) == ""
     subject = subject_of({"attributes": {"region": " fr", "birthDate": "1990-01-02"}})
     assert (subject.region, str(subject.birth_date)) == ("FR", "1990-01-02")
