@@ -20,7 +20,7 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Snapshot
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, evaluate
-from regworkers_core.operations.alerts.notifier import alerting
+from regworkers_core.operations.alerts.notifier import notifier_of
 from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.operations.health.scheduler import read_scheduler
 from regworkers_core.operations.health.snapshot import read_system
@@ -107,7 +107,7 @@ def ack(key: Key, by: By, reason: Reason = "", form: FormatOption = Format.TEXT)
         if not done:
             raise UsageError(f"{key} closed in this moment")
         result["serial"] = incident.serial
-        alerting(runtime).tell(_as_they_are(runtime, key))
+        notifier_of(runtime).notify(_as_they_are(runtime, key))
     (now,) = _as_they_are(runtime, key)
     answer(_document(now, runtime.mutes.in_force(runtime.clock())), form)
 
@@ -135,7 +135,7 @@ def unmute(pattern: Pattern, by: By, form: FormatOption = Format.TEXT) -> None:
             raise UsageError(f"nothing is muted under {pattern}: `regworkers alerts` lists mutes")
         owed = Mute(pattern, by, "", 0.0, "")
         waiting = [each for each in runtime.incidents.all() if owed.covers(each.alert.key)]
-        alerting(runtime).tell(waiting)
+        notifier_of(runtime).notify(waiting)
         result["open"] = sum(each.open for each in waiting)
     answer({"unmuted": pattern, "open": [each.alert.key for each in waiting if each.open]}, form)
 
@@ -148,13 +148,13 @@ def evaluate_command(form: FormatOption = Format.TEXT) -> None:
     """
     runtime = _runtime()
     found = evaluate(runtime, _look(runtime), by=OUTSIDE)
-    if found.outage and found.outage.is_blink(runtime):
-        # Another look at once instead of at the next call: people who call it want to know.
+    if found.outage and found.outage.is_blip(runtime):
+        # Evaluate again now instead of at the next call: an operator waits for the answer.
         time.sleep(runtime.settings.alerts.patience_seconds)
         found = evaluate(runtime, _look(runtime), by=OUTSIDE, outage=found.outage)
     if found.outage:
-        people = sorted(found.outage.told & {"pagerduty", "slack"})
-        told = f"{' and '.join(people)} heard of it" if people else "neither PagerDuty nor Slack heard of it"
+        people = sorted(found.outage.notified & {"pagerduty", "slack"})
+        told = f"{' and '.join(people)} received it" if people else "neither PagerDuty nor Slack received it"
         raise _away(next(iter(found.unknown.values())), f"No incident is opened or closed; {told}")
     with _kept():
         _answer(runtime, list(found.open), form, dict(found.unknown))

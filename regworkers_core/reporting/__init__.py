@@ -1,1 +1,1 @@
-"""HTML pages, Markdown and plots that the reports of all flows share."""
+"""What the reports of all flows look like."""

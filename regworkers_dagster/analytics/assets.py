@@ -5,8 +5,8 @@
 import dagster as dg
 
 from regworkers_core.analytics.drains import PUBLISH
-from regworkers_core.operations.alerts.analytics_queue import look
-from regworkers_core.operations.alerts.certificate_renewal import watch_renewals
+from regworkers_core.operations.alerts.evaluate import watch_renewals
+from regworkers_core.operations.health.queues import read_analytics_queue
 from regworkers_dagster.analytics.specs import KAFKA_EVENTS
 from regworkers_dagster.drains.running import CONTINUOUS, DrainConfig, drained
 from regworkers_dagster.resources import Workers, plain_failures
@@ -21,8 +21,10 @@ def publish_events(
         runtime = workers.runtime
         watch_renewals(runtime)
         done = drained(context, config, runtime, PUBLISH)
-        left = look(runtime)
-    numbers = {"waiting": left.waiting, "time_to_data_loss_seconds": left.age.seconds_left}
+        left = read_analytics_queue(runtime)
+    numbers = (
+        {} if left is None else {"waiting": left.waiting, "time_to_data_loss_seconds": left.seconds_left}
+    )
     known = {
         name: dg.MetadataValue.float(float(value)) for name, value in numbers.items() if value is not None
     }

@@ -5,7 +5,8 @@
 import dagster as dg
 
 from regworkers_core.analytics.drains import PUBLISH
-from regworkers_core.operations.alerts.analytics_queue import Snapshot, look, tell
+from regworkers_core.domain.snapshot import QueueState
+from regworkers_core.operations.health.queues import put_age_metrics, read_analytics_queue
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.analytics.checks import dlq_evaluation
 from regworkers_dagster.analytics.jobs import PUBLISH_EVENTS
@@ -39,8 +40,8 @@ def build_sensors(*, on: bool) -> list[dg.SensorDefinition]:
             name="observe_analytics",
             minimum_interval_seconds=_OBSERVE_INTERVAL_SECONDS,
             default_status=status,
-            description="Records depth and age of the analytics queue when they changed, judges `analytics_dlq_empty`, "
-            "and opens and closes the alert `analytics:age`: messages may be stuck on a queue that is never empty.",
+            description="Records depth and age of the analytics queue when they change, puts its metrics, and "
+            "evaluates `analytics_dlq_empty`.",
         )(observe_tick),
     ]
 
@@ -63,26 +64,26 @@ def publish_tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> 
 
 
 def observe_tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> Answer:
-    """Looks, tells whoever has to know, and writes what changed enough since it was last written."""
+    """Reads the analytics queue, puts its metrics, and records what has changed since the last record."""
 
     def answer() -> Answer:
         runtime = tick_workers.runtime
-        snapshot = look(runtime)
-        tell(runtime, snapshot)
-        return observed(context.cursor, read_all(runtime, snapshot), dlq_evaluation)
+        queue = read_analytics_queue(runtime)
+        put_age_metrics(runtime, queue)
+        return observed(context.cursor, read_all(runtime, queue), dlq_evaluation)
 
     return safely(context, answer)
 
 
-def read_all(runtime: Runtime, snapshot: Snapshot) -> list[Reading]:
-    """The queue as it was looked at, and its dead letters."""
-    names, age = runtime.names, snapshot.age
-    queue = {
-        "messages": None if snapshot.waiting is None else float(snapshot.waiting),
-        "oldest_at_least_seconds": age.known,
-        "time_to_data_loss_seconds": age.seconds_left,
+def read_all(runtime: Runtime, queue: QueueState | None) -> list[Reading]:
+    """The queue, as it was read, and its dead letters."""
+    names = runtime.names
+    numbers = {
+        "messages": float(queue.waiting) if queue else None,
+        "oldest_at_least_seconds": queue.oldest_seconds if queue else None,
+        "time_to_data_loss_seconds": queue.seconds_left if queue else None,
     }
     return [
-        Reading.of(ANALYTICS_QUEUE, queue),
+        Reading.of(ANALYTICS_QUEUE, numbers),
         Reading.of(ANALYTICS_DLQ, depth_of(runtime, names.dead_letter_queue(names.analytics_queue))),
     ]

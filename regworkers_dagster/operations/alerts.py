@@ -1,4 +1,4 @@
-"""The sensor that judges all conditions, and tells whoever has to know."""
+"""The sensor that evaluates all conditions and notifies the channels."""
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
@@ -9,7 +9,7 @@ import orjson
 
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.infrastructure.dashboards.metrics import HEARTBEAT
-from regworkers_core.operations.alerts.conditions.scheduler import ALERTS_SENSOR
+from regworkers_core.operations.alerts.conditions.availability import ALERTS_SENSOR
 from regworkers_core.operations.alerts.evaluate import SENSOR, Evaluation, evaluate
 from regworkers_core.operations.alerts.outage import Outage
 from regworkers_core.operations.health.snapshot import read_system
@@ -17,7 +17,7 @@ from regworkers_dagster.drains.sensing import Answer, safely
 from regworkers_dagster.operations.scheduler import scheduler_of
 from regworkers_dagster.resources import Workers
 
-# As `alerts.lookSeconds` by default: a look costs about a second of CPU, and every other sensor waits for it.
+# As `alerts.lookSeconds` by default: an evaluation costs about a second of CPU, and every other sensor waits for it.
 _INTERVAL_SECONDS = 60
 
 
@@ -28,14 +28,14 @@ def build_sensors(*, on: bool) -> list[dg.SensorDefinition]:
             name=ALERTS_SENSOR,
             minimum_interval_seconds=_INTERVAL_SECONDS,
             default_status=dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED,
-            description="Looks at the whole system every minute, opens and closes incidents, and tells PagerDuty "
+            description="Evaluates the whole system every minute, opens and closes incidents, and notifies PagerDuty "
             "and Slack. docs/alerts.md lists the conditions; `regworkers alerts` shows what is open.",
         )(alerts_tick)
     ]
 
 
 def alerts_tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> Answer:
-    """Reads a snapshot (some 3 s at most), settles it, and tells the channels (some 4 s at most)."""
+    """Reads a snapshot (at most about 4 s), evaluates it, and notifies the channels (at most about 4 s)."""
 
     def answer() -> Answer:
         runtime = tick_workers.runtime
@@ -52,7 +52,7 @@ def alerts_tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> A
 
 
 def outage_of(cursor: str | None) -> Outage | None:
-    """What the look before knew of an outage of MongoDB. A cursor is a hint: what it should not hold is nothing."""
+    """The outage of MongoDB that the previous evaluation knew. A cursor is a hint: an invalid one is ignored."""
     try:
         state = orjson.loads(cursor or "")
     except orjson.JSONDecodeError:
@@ -61,11 +61,11 @@ def outage_of(cursor: str | None) -> Outage | None:
 
 
 def in_words(found: Evaluation) -> str:
-    """What the sensor's page in the UI says of a look."""
+    """The evaluation as text, for the sensor's page in the UI."""
     if found.outage:
-        told = ", ".join(sorted(found.outage.told)) or "nobody yet"
+        channels = ", ".join(sorted(found.outage.notified)) or "no channel yet"
         since = iso(found.outage.since)
-        return f"MongoDB does not answer since {since}: no incident is opened or closed; told: {told}"
+        return f"MongoDB does not answer since {since}: no incident is opened or closed; notified: {channels}"
     lines = [f"{len(found.open)} incidents are open"]
     lines += [f"{each.alert.severity.value} {each.alert.key}: {each.alert.summary}" for each in found.open]
     by_reason: dict[str, list[str]] = {}

@@ -13,7 +13,7 @@ import structlog
 
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Alert, Change, Severity
-from regworkers_core.operations.alerts.notifier import alerting
+from regworkers_core.operations.alerts.notifier import notifier_of
 from regworkers_core.runtime import Runtime
 from regworkers_local.demo_data import CAMPAIGNS, DemoData
 from regworkers_local.demo_leaks import FANS, unexpected
@@ -190,7 +190,7 @@ def test_no_secret_is_in_anything_that_is_said_when_nobody_answers(
         assert answer.stdout or answer.stderr, words
     alert = Alert("test:planted", Severity.CRITICAL, "a test", "operating.md")
     incident = Incident(alert, True, 1, "2026-11-25T08:00:00.000Z", "2026-11-25T08:00:00.000Z", None, {})
-    alerting(away).tell_directly(incident, Change.OPENED)
+    notifier_of(away).notify_unrecorded(incident, Change.OPENED)
     use(monkeypatch, away)
     for name, op in (("save_entries", "save"), ("publish_events", "publish"), ("reconcile_entries", None)):
         _run(instance, name, op)

@@ -35,7 +35,7 @@ class SlackChannel:
         self._client = WebhookClient(webhook, timeout=max(1, round(timeout_seconds)))
         self._dependency, self._environment, self._docs_url = dependency, environment, docs_url
 
-    def tell(self, incident: Incident, change: Change) -> None:
+    def notify(self, incident: Incident, change: Change) -> None:
         text = _line(incident, change, self._environment)
         blocks: list[dict[str, object]] = [
             {"type": "section", "text": {"type": "mrkdwn", "text": _escaped(text)}},
@@ -81,7 +81,7 @@ class FileChannel:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def tell(self, incident: Incident, change: Change) -> None:
+    def notify(self, incident: Incident, change: Change) -> None:
         try:
             private_folder(self._path.parent)
             with open_private(self._path, append=True) as file:
@@ -94,7 +94,7 @@ class LogChannel:
     name = "log"
     severities = ALL
 
-    def tell(self, incident: Incident, change: Change) -> None:
+    def notify(self, incident: Incident, change: Change) -> None:
         log.warning("alert", **as_document(incident, change))
 
 

@@ -38,7 +38,7 @@ class PagerDutyChannel:
         self._client = _client(routing_key, base_url, timeout_seconds)
         self._dependency, self._environment, self._docs_url = dependency, environment, docs_url
 
-    def tell(self, incident: Incident, change: Change) -> None:
+    def notify(self, incident: Incident, change: Change) -> None:
         key = self._dedup_key(incident)
         if change is Change.OPENED:
             event = self._event(incident)

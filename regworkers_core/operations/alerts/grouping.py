@@ -1,7 +1,8 @@
-"""From what was judged to what is told: one alert for one cause. Pure.
+"""From findings to alerts: one alert for one cause. Pure.
 
-What has to hold at two looks waits for the second one; what another finding explains is told as its consequence; what
-many have in common is told together. Whatever is not told in its own name neither opens nor closes.
+A patient condition must hold at two evaluations. A finding with a cause that is reported becomes its consequence
+(inhibition). Findings that belong together become one alert (grouping). What is not reported under its own key neither
+opens nor closes an incident.
 """
 
 from __future__ import annotations
@@ -14,20 +15,19 @@ from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.domain.timestamps import seconds
-from regworkers_core.operations.alerts.conditions.condition import Condition, Finding, Judgement
-from regworkers_core.operations.alerts.conditions.texts import some
-from regworkers_core.operations.alerts.notifier import Held
+from regworkers_core.operations.alerts.conditions.condition import Assessment, Condition, Finding, some
+from regworkers_core.operations.alerts.notifier import ScopeState
 from regworkers_core.settings import AlertSettings
 
-# Findings of one provider are one from the second on.
+# Two findings of one provider are already a group.
 _PROVIDERS = ("aws", "services")
 _NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
-    """What is known from earlier looks: incidents of all conditions, and since when (seconds since the epoch) what is
-    patient is suspected. `now` is of the clock that wrote them.
+class Previous:
+    """What earlier evaluations stored: the incidents of all conditions, and when (epoch seconds) each finding of a
+    patient condition was first seen. `now` is the time of the clock that wrote them.
     """
 
     incidents: Sequence[Incident]
@@ -38,9 +38,9 @@ class Before:
     def open(self) -> frozenset[str]:
         return frozenset(each.alert.key for each in self.incidents if each.open)
 
-    def explains(self, recovery_seconds: float) -> dict[str, float]:
-        """Keys of what is open, or was until just now, members of what was reported together included; each with since
-        when (seconds since the epoch): the first sight of what has to hold at two looks, else its incident's opening.
+    def causes(self, recovery_seconds: float) -> dict[str, float]:
+        """Start (epoch seconds) of each incident that is open, or closed at most `recovery_seconds` ago, by its key
+        and the keys of its members. A finding of a patient condition began when it was first seen.
         """
         found: dict[str, float] = {}
         for incident in self.incidents:
@@ -57,125 +57,127 @@ class Before:
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
-    """`held` by scope; `suspected` are the keys that hold now and have to go on, `cleared` those that do no more."""
+class Grouped:
+    """`scopes` is what to settle, by scope. `suspected` are keys of patient conditions that hold now, `cleared` those
+    that no longer hold.
+    """
 
-    held: Mapping[str, Held]
+    scopes: Mapping[str, ScopeState]
     suspected: frozenset[str]
     cleared: frozenset[str]
 
 
-def fold(
+def group_and_inhibit(
     table: Iterable[Condition],
-    judged: Mapping[str, Judgement | Unread],
-    before: Before,
+    assessed: Mapping[str, Assessment | Unread],
+    previous: Previous,
     limits: AlertSettings,
-) -> Folded:
-    """`judged` by the names of the conditions."""
+) -> Grouped:
+    """Group the findings of all conditions. `assessed` has the result of each condition by its name."""
     table = tuple(table)
     seen = {
-        key: before.suspected.get(key, before.now)
+        key: previous.suspected.get(key, previous.now)
         for condition in table
-        for key in (condition.key_of(finding.subject) for finding in _findings(judged[condition.name]))
+        for key in (condition.key_of(finding.subject) for finding in _findings(assessed[condition.name]))
     }
-    explaining = {
-        recovery: seen | before.explains(recovery)
+    causes = {
+        recovery: seen | previous.causes(recovery)
         for recovery in {condition.recovery(limits) for condition in table}
     }
-    folds = {
-        condition.name: _Fold(
-            condition, judged[condition.name], before, explaining[condition.recovery(limits)], limits
+    groups = {
+        condition.name: _ConditionGroups(
+            condition, assessed[condition.name], previous, causes[condition.recovery(limits)], limits
         )
         for condition in table
     }
-    alerts = {alert.key: alert for each in folds.values() for alert in each.alerts}
-    told_as = {member: key for each in folds.values() for member, key in each.told_as.items()}
-    for each in folds.values():
-        _attribute(each.explained, alerts, told_as)
-    held = {
-        name: Held(
+    alerts = {alert.key: alert for each in groups.values() for alert in each.alerts}
+    reported_as = {member: key for each in groups.values() for member, key in each.reported_as.items()}
+    for each in groups.values():
+        _attribute(each.consequences, alerts, reported_as)
+    scopes = {
+        name: ScopeState(
             tuple(alerts[alert.key] for alert in each.alerts),
             frozenset(each.kept),
-            isinstance(judged[name], Unread),
+            isinstance(assessed[name], Unread),
         )
-        for name, each in folds.items()
+        for name, each in groups.items()
     }
-    suspected = frozenset(key for each in folds.values() for key in each.suspected)
-    blind = {name for name, known in held.items() if known.blind}
-    cleared = {key for key in before.suspected if key.partition(":")[0] not in blind} - suspected
-    return Folded(held, suspected, frozenset(cleared))
+    suspected = frozenset(key for each in groups.values() for key in each.suspected)
+    blind = {name for name, scope in scopes.items() if scope.blind}
+    cleared = {key for key in previous.suspected if key.partition(":")[0] not in blind} - suspected
+    return Grouped(scopes, suspected, frozenset(cleared))
 
 
-class _Fold:
-    """Of one condition: its `alerts`; `told_as`, by the key of each finding that is told, the key of its alert; the
-    `explained` findings; the keys that are `kept` as they are; and the keys that are `suspected`.
+class _ConditionGroups:
+    """The findings of one condition: its `alerts`; `reported_as` maps the key of each reported finding to the key of
+    its alert; `consequences` are findings with a cause; `kept` and `suspected` are keys.
     """
 
     def __init__(
         self,
         condition: Condition,
-        judged: Judgement | Unread,
-        before: Before,
+        assessed: Assessment | Unread,
+        previous: Previous,
         causes: Mapping[str, float],
         limits: AlertSettings,
     ) -> None:
-        self._condition, self._before, self._limits = condition, before, limits
+        self._condition, self._previous, self._limits = condition, previous, limits
         self.alerts: list[Alert] = []
-        self.told_as: dict[str, str] = {}
-        self.explained: list[Finding] = []
+        self.reported_as: dict[str, str] = {}
+        self.consequences: list[Finding] = []
         self.kept: set[str] = set()
         self.suspected: set[str] = set()
         groups: dict[str, list[Finding]] = {}
-        for finding in _findings(judged):
+        for finding in _findings(assessed):
             key = condition.key_of(finding.subject)
             if condition.patient:
                 self.suspected.add(key)
-            if condition.patient and not self._is_sure(key):
+            if condition.patient and not self._is_confirmed(key):
                 self._keep(finding)
             elif because := tuple(
                 cause for cause in finding.because if cause in causes and causes[cause] <= causes[key]
             ):
                 self._keep(finding)
-                self.explained.append(replace(finding, because=because))
+                self.consequences.append(replace(finding, because=because))
             else:
                 groups.setdefault(finding.group, []).append(finding)
         for group, members in groups.items():
-            self._tell(group, members)
-        if isinstance(judged, Judgement) and (left := {*judged.unknown, *judged.early}):
-            # What is told together may be of those of whom nothing is known.
+            self._report(group, members)
+        if isinstance(assessed, Assessment) and (left := {*assessed.unknown, *assessed.early}):
+            # A group may contain subjects about which nothing is known now.
             self.kept |= {condition.key_of(subject) for subject in left}
-            self.kept |= {key for key in before.open if self._is_a_group(key)}
+            self.kept |= {key for key in previous.open if self._is_group(key)}
 
     def _keep(self, finding: Finding) -> None:
         self.kept |= {self._condition.key_of(finding.subject), self._condition.key_of(finding.group)}
 
-    def _is_sure(self, key: str) -> bool:
-        since = self._before.suspected.get(key)
-        if key in self._before.open:
+    def _is_confirmed(self, key: str) -> bool:
+        since = self._previous.suspected.get(key)
+        if key in self._previous.open:
             return True
-        return since is not None and self._before.now - since >= self._limits.patience_seconds
+        return since is not None and self._previous.now - since >= self._limits.patience_seconds
 
-    def _is_a_group(self, key: str) -> bool:
+    def _is_group(self, key: str) -> bool:
         return key.partition(":")[0] == self._condition.name and any(
             incident.alert.key == key and "members" in incident.alert.details
-            for incident in self._before.incidents
+            for incident in self._previous.incidents
         )
 
-    def _tell(self, group: str, members: Sequence[Finding]) -> None:
+    def _report(self, group: str, members: Sequence[Finding]) -> None:
         key_of, limit = self._condition.key_of, 1 if group in _PROVIDERS else self._limits.group_above
-        if len(members) > limit or key_of(group) in self._before.open:
-            alert = _together(self._condition, group, members)
+        if len(members) > limit or key_of(group) in self._previous.open:
+            alert = _group_alert(self._condition, group, members)
             self.alerts.append(alert)
             for member in members:
                 self._keep(member)
-                self.told_as[key_of(member.subject)] = alert.key
+                self.reported_as[key_of(member.subject)] = alert.key
             return
         for member in members:
             self.alerts.append(self._condition.alert(member))
-            self.told_as[key_of(member.subject)] = key_of(member.subject)
+            self.reported_as[key_of(member.subject)] = key_of(member.subject)
 
 
-def _together(condition: Condition, group: str, members: Sequence[Finding]) -> Alert:
+def _group_alert(condition: Condition, group: str, members: Sequence[Finding]) -> Alert:
     subjects = sorted(member.subject for member in members)
     pages = {member.page for member in members}
     details: dict[str, Any] = {"count": len(members), "members": subjects[:_NAMED]}
@@ -190,10 +192,12 @@ def _together(condition: Condition, group: str, members: Sequence[Finding]) -> A
     )
 
 
-def _attribute(explained: Sequence[Finding], alerts: dict[str, Alert], told_as: Mapping[str, str]) -> None:
-    """To the first of its causes that is told, which is then as severe as what comes of it."""
-    for finding in explained:
-        key = next((told_as[cause] for cause in finding.because if cause in told_as), None)
+def _attribute(
+    consequences: Sequence[Finding], alerts: dict[str, Alert], reported_as: Mapping[str, str]
+) -> None:
+    """Add each consequence to the alert of its first cause that is reported, which takes its severity if higher."""
+    for finding in consequences:
+        key = next((reported_as[cause] for cause in finding.because if cause in reported_as), None)
         if key is None:
             continue
         alert = alerts[key]
@@ -207,5 +211,5 @@ def _attribute(explained: Sequence[Finding], alerts: dict[str, Alert], told_as: 
         alerts[key] = replace(alert, severity=severity, details=details)
 
 
-def _findings(judged: Judgement | Unread) -> tuple[Finding, ...]:
-    return () if isinstance(judged, Unread) else judged.findings
+def _findings(assessed: Assessment | Unread) -> tuple[Finding, ...]:
+    return () if isinstance(assessed, Unread) else assessed.findings

@@ -1,7 +1,8 @@
-"""From conditions that hold to people who know: incidents open and close by themselves, and each channel is told once.
+"""Opens and closes incidents, and notifies each channel once of each change.
 
-Whoever watches over something (a *scope*) says at each look which of its alerts hold; an incident is open as long
-as its alert does. What a channel did not take is told at the next look, so nothing is lost while it is away.
+At each evaluation, every *scope* (the name of a condition) has its alerts that hold; an incident is open as long as
+its alert holds. What a channel did not accept is sent again at the next evaluation, so an outage of a channel loses
+nothing.
 """
 
 from __future__ import annotations
@@ -27,30 +28,30 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 
 log = structlog.get_logger(__name__)
-# Longer than any call to a channel takes. Whoever dies while telling keeps others from it for so long.
+# Longer than any call to a channel takes. A process that dies meanwhile delays the next notification by this time.
 _CLAIM_SECONDS = 60.0
 
 
 class Channel(Protocol):
-    """Where people are told. It knows an incident by `Incident.dedup_key`."""
+    """A place that receives alerts. It identifies an incident by `Incident.dedup_key`."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def severities(self) -> frozenset[Severity]:
-        """Of which alerts it wants to hear."""
+        """The severities that it receives."""
         ...
 
-    def tell(self, incident: Incident, change: Change) -> None:
-        """Raises when it could not be told: TransientFailure, or whatever else is wrong with it."""
+    def notify(self, incident: Incident, change: Change) -> None:
+        """Send one change. Raises TransientFailure if the channel is unavailable, or any other exception."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What is known of a scope: the alerts that hold, and the keys that may neither open nor close. `blind`: nothing
-    is known, and what is open stays so.
+class ScopeState:
+    """The alerts of a scope that hold, and the keys (`kept`) that neither open nor close. `blind`: nothing is known,
+    and every incident stays as it is.
     """
 
     alerts: tuple[Alert, ...] = ()
@@ -61,9 +62,9 @@ class Held:
         return self.blind or key in self.kept or any(alert.key == key for alert in self.alerts)
 
 
-class Alerting:
-    """Channels are told side by side, each for `tell_seconds` at most: one that is away or slow keeps neither the
-    others nor the caller. `mutes` None: nothing is muted.
+class Notifier:
+    """Notifies all channels in parallel, for `tell_seconds` at most: a slow or unavailable channel delays neither the
+    others nor the caller. Without `mutes` nothing is muted.
     """
 
     def __init__(
@@ -78,135 +79,134 @@ class Alerting:
         self._incidents, self._channels, self._clock = incidents, channels, clock
         self._mutes, self._tell_seconds = mutes, tell_seconds
         # No pool: the process may end while a channel still waits.
-        self._calls = Background("tell")
+        self._calls = Background("notify")
 
-    def settle(self, scope: str, holding: Iterable[Alert]) -> list[Incident]:
-        """These alerts of `scope` hold now, and no others; returns its incidents that are open.
+    def settle(self, scope: str, alerts: Iterable[Alert]) -> list[Incident]:
+        """Open and close the incidents of one scope: exactly these alerts hold. Returns those that are open.
 
-        Raises TransientFailure when MongoDB cannot answer: the next look does it.
+        Raises TransientFailure when MongoDB cannot answer: the next evaluation repeats it.
         """
-        return self.settle_all({scope: Held(tuple(holding))})
+        return self.settle_all({scope: ScopeState(tuple(alerts))})
 
-    def settle_all(self, held: Mapping[str, Held], *, now: float | None = None) -> list[Incident]:
-        """The same for many scopes. `now` (seconds since the epoch) in place of the clock."""
+    def settle_all(self, scopes: Mapping[str, ScopeState], *, now: float | None = None) -> list[Incident]:
+        """Settle several scopes. `now` (epoch seconds) replaces the clock. Raises as `settle` does."""
         now = self._clock() if now is None else now
         at, channels = iso(now), [channel.name for channel in self._channels]
-        for scope, known in held.items():
-            for alert in known.alerts:
+        for scope, state in scopes.items():
+            for alert in state.alerts:
                 if alert.scope != scope:
                     raise ValueError(f"alert {alert.key} is not of the scope {scope}")
                 self._incidents.open(alert, at, channels)
-        for incident in self._incidents.of(*held):
-            if incident.open and not held[incident.alert.scope].keeps(incident.alert.key):
+        for incident in self._incidents.of(*scopes):
+            if incident.open and not scopes[incident.alert.scope].keeps(incident.alert.key):
                 self._incidents.resolve(incident, at)
-        incidents = self._incidents.of(*held)
-        self.tell(incidents, now=now)
+        incidents = self._incidents.of(*scopes)
+        self.notify(incidents, now=now)
         return [incident for incident in incidents if incident.open]
 
-    def tell(self, incidents: Sequence[Incident], *, now: float | None = None) -> None:
-        """Every channel what it has not heard of these, unless they are muted; what is worst first."""
+    def notify(self, incidents: Sequence[Incident], *, now: float | None = None) -> None:
+        """Send each channel the changes that it did not receive yet, unless they are muted; the most severe first."""
         now = self._clock() if now is None else now
-        owed = [incident for incident in incidents if any(map(incident.due_change, self._names))]
+        names = [channel.name for channel in self._channels]
+        owed = [incident for incident in incidents if any(map(incident.due_change, names))]
         if not owed:
             return
         mutes = self._mutes.in_force(now) if self._mutes else []
-        loud = [each for each in owed if not any(mute.covers(each.alert.key) for mute in mutes)]
-        loud.sort(key=lambda each: (each.alert.severity is not Severity.CRITICAL, each.opened_at))
+        audible = [each for each in owed if not any(mute.covers(each.alert.key) for mute in mutes)]
+        audible.sort(key=lambda each: (each.alert.severity is not Severity.CRITICAL, each.opened_at))
         give_up = time.monotonic() + self._tell_seconds
         for channel in self._channels:
-            self._begin(channel, partial(self._tell, channel, loud, now, give_up))
+            self._begin(channel, partial(self._notify_channel, channel, audible, now, give_up))
         self._calls.wait(give_up - time.monotonic())
 
-    def tell_directly(
+    def notify_unrecorded(
         self, incident: Incident, change: Change, *, besides: Collection[str] = ()
     ) -> frozenset[str]:
-        """Every channel that wants to hear of it, `besides` some by name, while nothing can be written down about it;
-        returns those that have taken it in time.
+        """Send a change that MongoDB cannot store, to every channel that receives its severity and is not named in
+        `besides`. Returns the channels that accepted it in time.
         """
-        taken: list[str] = []
+        accepted: list[str] = []
 
-        def tell(channel: Channel) -> None:
+        def send(channel: Channel) -> None:
             try:
-                channel.tell(incident, change)
+                channel.notify(incident, change)
             except Exception as error:
                 log.warning("alert not delivered", channel=channel.name, error=describe(error))
             else:
-                taken.append(channel.name)
+                accepted.append(channel.name)
 
         give_up = time.monotonic() + self._tell_seconds
         for channel in self._channels:
             if channel.name not in besides and incident.alert.severity in channel.severities:
-                self._begin(channel, partial(tell, channel))
+                self._begin(channel, partial(send, channel))
         self._calls.wait(give_up - time.monotonic())
-        return frozenset(taken)
-
-    @property
-    def _names(self) -> list[str]:
-        return [channel.name for channel in self._channels]
+        return frozenset(accepted)
 
     def _begin(self, channel: Channel, work: Callable[[], None]) -> None:
         if not self._calls.start(work, channel.name):
-            log.warning("alert channel still busy with the look before", channel=channel.name)
+            log.warning("previous notification still in progress, skipping channel", channel=channel.name)
 
-    def _tell(self, channel: Channel, incidents: Sequence[Incident], now: float, give_up: float) -> None:
+    def _notify_channel(
+        self, channel: Channel, incidents: Sequence[Incident], now: float, give_up: float
+    ) -> None:
         for incident in incidents:
             change = incident.due_change(channel.name)
-            if change is None or not _wants(channel, incident, change):
+            if change is None or not _receives(channel, incident, change):
                 continue
             if time.monotonic() >= give_up:
-                log.warning("alerts left for the next look", channel=channel.name)
+                log.warning("time is up, remaining alerts wait for the next evaluation", channel=channel.name)
                 return
             try:
-                self._tell_one(channel, incident, change, now)
+                self._send_claimed(channel, incident, change, now)
             except TransientFailure as error:
                 log.warning("alert not delivered", channel=channel.name, error=describe(error))
                 return
             except Exception as error:
-                # Whatever it is: one that it cannot take must not keep it from hearing the rest.
+                # A message that the channel cannot take must not block the others.
                 log.warning("alert not delivered", channel=channel.name, error=describe(error))
 
-    def _tell_one(self, channel: Channel, incident: Incident, change: Change, now: float) -> None:
-        if _claimed(incident.claims.get(channel.name), now):
+    def _send_claimed(self, channel: Channel, incident: Incident, change: Change, now: float) -> None:
+        if _is_claimed(incident.claims.get(channel.name), now):
             return
         until = iso(now + _CLAIM_SECONDS)
         if not self._incidents.claim(incident, channel.name, until):
             return
         try:
-            channel.tell(incident, change)
+            channel.notify(incident, change)
         except Exception:
             self._incidents.release(incident, channel.name, until)
             raise
-        # A death between the two tells it twice, under the same key.
+        # A process that dies here sends it again, under the same key.
         self._incidents.record_notified(incident, channel.name, change)
 
 
-def _claimed(until: str | None, now: float) -> bool:
-    """Whether somebody else tells it just now. A claim that ends too late is of a clock that was set back since."""
+def _is_claimed(until: str | None, now: float) -> bool:
+    """Whether another process is sending it. A claim that ends too late was made by a clock that was set back since."""
     end = seconds(until) if until else None
     return end is not None and now < end <= now + 2 * _CLAIM_SECONDS
 
 
-def _wants(channel: Channel, incident: Incident, change: Change) -> bool:
-    """What a channel was told of is told to its end there, whatever became of its severity."""
+def _receives(channel: Channel, incident: Incident, change: Change) -> bool:
+    """A channel that received an incident also receives its resolution, even if the severity has changed."""
     return change is not Change.OPENED or incident.alert.severity in channel.severities
 
 
 # One for each runtime: it knows which channel is still busy.
-_MADE: WeakKeyDictionary[Runtime, Alerting] = WeakKeyDictionary()
+_NOTIFIERS: WeakKeyDictionary[Runtime, Notifier] = WeakKeyDictionary()
 
 
-def alerting(runtime: Runtime) -> Alerting:
-    """With the channels that the settings name."""
-    made = _MADE.get(runtime)
-    if made is None:
-        made = _MADE[runtime] = Alerting(
+def notifier_of(runtime: Runtime) -> Notifier:
+    """The runtime's notifier, with the channels that the settings configure."""
+    notifier = _NOTIFIERS.get(runtime)
+    if notifier is None:
+        notifier = _NOTIFIERS[runtime] = Notifier(
             runtime.incidents,
             _channels(runtime),
             clock=runtime.clock,
             mutes=runtime.mutes,
             tell_seconds=runtime.settings.alerts.tell_seconds,
         )
-    return made
+    return notifier
 
 
 def _channels(runtime: Runtime) -> list[Channel]:

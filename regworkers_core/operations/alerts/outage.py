@@ -1,7 +1,8 @@
-"""MongoDB, which keeps the incidents, is away: who is notified without it, and what is written down afterwards.
+"""MongoDB, which stores the incidents, is unavailable: notify without it, and record the outage afterwards.
 
-Two memories do without MongoDB: a row in `worker-leases`, which all who look share, and what the caller carries from
-look to look (the sensor's cursor). Where neither is at hand, channels are told at every look: better twice than never.
+Two memories work without MongoDB: a row in `worker-leases`, which all evaluators share, and what the caller carries
+from one evaluation to the next (the sensor's cursor). Without either, channels are notified at every evaluation: twice
+is better than never.
 """
 
 from __future__ import annotations
@@ -18,59 +19,60 @@ from regworkers_core.domain.snapshot import Snapshot
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.leases import LeaseKey, LeaseRow, LeaseTable
 from regworkers_core.operations.alerts.conditions.condition import Finding
-from regworkers_core.operations.alerts.notifier import alerting
+from regworkers_core.operations.alerts.notifier import notifier_of
 from regworkers_core.operations.alerts.table import MONGO_DOWN
 from regworkers_core.runtime import Runtime
 
 log = structlog.get_logger(__name__)
 ROW = LeaseKey("OUTAGE#alerts", "OUTAGE")
-# Longer than notifying takes. A process that dies meanwhile keeps others from it for this long.
+# Longer than a notification takes. A process that dies meanwhile delays the others by this time.
 _CLAIM_SECONDS = 60.0
+_CHANNELS = "told"  # stored name
 
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """`since` is the first look that found MongoDB away, `last` the latest, `claimed_until` until when a process is
-    notifying (all in seconds since the epoch); `told` are the channels that have taken it.
+    """An outage of MongoDB, all times in epoch seconds: `since` the first evaluation that found it, `last` the latest,
+    `claimed_until` while a process is notifying. `notified` are the channels that accepted it.
     """
 
     since: float
     last: float
-    told: frozenset[str] = frozenset()
+    notified: frozenset[str] = frozenset()
     claimed_until: float = 0.0
 
     def as_state(self) -> dict[str, str]:
         claimed = {"claimedUntil": iso(self.claimed_until)} if self.claimed_until else {}
-        told = " ".join(sorted(self.told))
-        return {"since": iso(self.since), "last": iso(self.last), "told": told, **claimed}
+        channels = " ".join(sorted(self.notified))
+        return {"since": iso(self.since), "last": iso(self.last), _CHANNELS: channels, **claimed}
 
     @classmethod
     def parse(cls, state: Mapping[str, object]) -> Outage | None:
-        """None for what is none: a memory is a hint."""
+        """None for an invalid state: a memory is only a hint."""
         texts = {name: text for name, text in state.items() if isinstance(text, str)}
         since, last = seconds(texts.get("since", "")), seconds(texts.get("last", ""))
         if since is None or last is None:
             return None
         claimed = seconds(texts.get("claimedUntil", "")) or 0.0
-        return cls(since, last, frozenset(texts.get("told", "").split()), claimed)
+        return cls(since, last, frozenset(texts.get(_CHANNELS, "").split()), claimed)
 
-    def with_what(self, other: Outage | None) -> Outage:
-        """Of two memories of one outage."""
+    def merged(self, other: Outage | None) -> Outage:
+        """Two memories of the same outage as one."""
         if other is None:
             return self
         return Outage(
             min(self.since, other.since),
             max(self.last, other.last),
-            self.told | other.told,
+            self.notified | other.notified,
             max(self.claimed_until, other.claimed_until),
         )
 
-    def is_blink(self, runtime: Runtime) -> bool:
-        """No two looks that are far enough apart have found it."""
+    def is_blip(self, runtime: Runtime) -> bool:
+        """Whether no two evaluations that are `patience_seconds` apart have found it."""
         return self.last - self.since < runtime.settings.alerts.patience_seconds
 
     def is_claimed(self, now: float) -> bool:
-        # One that ends too late is of a clock that was set back since.
+        # A claim that ends too late was made by a clock that was set back since.
         return now < self.claimed_until <= now + _CLAIM_SECONDS
 
 
@@ -85,78 +87,78 @@ class _Row:
             self._leases = runtime.leases
             self._seen = self._leases.get(ROW)
         except (TransientFailure, UsageError) as failure:
-            log.warning("outage not remembered", error=str(failure))
+            log.warning("outage not stored", error=str(failure))
             return
         self.outage = None if self._seen is None else Outage.parse(self._seen.state)
 
-    def keep(self, outage: Outage) -> bool:
-        """False when another process kept something since it was read. True where nothing can be kept."""
+    def store(self, outage: Outage) -> bool:
+        """False if another process wrote the row since it was read. True if DynamoDB does not answer."""
         if self._leases is None:
             return True
         counter = 0 if self._seen is None else self._seen.counter + 1
         row = LeaseRow(ROW, counter=counter, state=outage.as_state())
         try:
-            kept = self._leases.swap(row, self._seen)
+            stored = self._leases.swap(row, self._seen)
         except (TransientFailure, UsageError) as failure:
-            log.warning("outage not remembered", error=str(failure))
+            log.warning("outage not stored", error=str(failure))
             return True
         self._seen = row
-        return kept
+        return stored
 
-    def forget(self) -> None:
+    def remove(self) -> None:
         try:
             if self._leases is not None and self._seen is not None:
                 self._leases.remove(self._seen)
         except (TransientFailure, UsageError) as failure:
-            # It is written down once, however often it is found.
-            log.warning("outage not forgotten", error=str(failure))
+            # It is recorded once, however often it is found.
+            log.warning("outage not removed", error=str(failure))
 
 
-def notify_directly(runtime: Runtime, snapshot: Snapshot, why: str, carried: Outage | None) -> Outage:
-    """One look while MongoDB is away: every channel that has not heard of it yet is notified, once it is no blink."""
+def notify_without_mongo(runtime: Runtime, snapshot: Snapshot, why: str, carried: Outage | None) -> Outage:
+    """One evaluation without MongoDB: notify every channel that does not know of the outage yet, once it is no blip."""
     row, now = _Row(runtime), runtime.clock()
-    known = (row.outage or Outage(now, now)).with_what(carried)
+    known = (row.outage or Outage(now, now)).merged(carried)
     known = replace(known, last=max(known.last, now))
     if known.is_claimed(now):
         return known
-    if known.is_blink(runtime):
-        row.keep(known)
+    if known.is_blip(runtime):
+        row.store(known)
         return known
-    if not row.keep(replace(known, claimed_until=now + _CLAIM_SECONDS)):
+    if not row.store(replace(known, claimed_until=now + _CLAIM_SECONDS)):
         return known
     incident = Incident(_alert(runtime, snapshot, why), True, 0, iso(known.since), iso(now), None, {})
-    told = alerting(runtime).tell_directly(incident, Change.OPENED, besides=known.told)
-    known = replace(known, told=known.told | told, claimed_until=0.0)
-    row.keep(known)
+    accepted = notifier_of(runtime).notify_unrecorded(incident, Change.OPENED, besides=known.notified)
+    known = replace(known, notified=known.notified | accepted, claimed_until=0.0)
+    row.store(known)
     return known
 
 
 def record_outage(runtime: Runtime, snapshot: Snapshot, carried: Outage | None) -> None:
-    """MongoDB answers again: an outage that was no blink is kept as an open incident since its first look, which the
-    next settlement closes. Raises TransientFailure when MongoDB is away again.
+    """Record an outage that is over, unless it was a blip: as an open incident since its first evaluation, which the
+    next settlement closes. Raises TransientFailure when MongoDB is unavailable again.
     """
     row = _Row(runtime)
     known = row.outage or carried
     if known is None:
         return
-    known = known.with_what(carried)
-    if not known.is_blink(runtime):
+    known = known.merged(carried)
+    if not known.is_blip(runtime):
         alert = _alert(runtime, snapshot, "it answers again")
-        runtime.incidents.adopt(alert, iso(known.since), known.told)
-    row.forget()
+        runtime.incidents.adopt(alert, iso(known.since), known.notified)
+    row.remove()
 
 
-def last_look(
-    runtime: Runtime, noted: float | None, now: float, carried: Outage | None = None
+def last_evaluation(
+    runtime: Runtime, recorded: float | None, now: float, carried: Outage | None = None
 ) -> float | None:
-    """When the sensor looked last (seconds since the epoch), of which `noted` is what MongoDB has. Where that is long
-    ago, the end of an outage counts instead: no look could be noted meanwhile. Raises TransientFailure.
+    """When the sensor last evaluated (epoch seconds). `recorded` is what MongoDB has; if that is long ago, the end of
+    an outage counts instead, because nothing could be recorded during it. Raises TransientFailure.
     """
-    if noted is None or now - noted <= runtime.settings.alerts.silent_seconds:
-        return noted
-    known, told = _Row(runtime).outage or carried, runtime.incidents.find(MONGO_DOWN.key_of("mongo"))
-    over = seconds(told.resolved_at) if told is not None and told.resolved_at else None
-    return max(noted, min(now, max(known.last if known else noted, over or noted)))
+    if recorded is None or now - recorded <= runtime.settings.alerts.silent_seconds:
+        return recorded
+    known, incident = _Row(runtime).outage or carried, runtime.incidents.find(MONGO_DOWN.key_of("mongo"))
+    over = seconds(incident.resolved_at) if incident is not None and incident.resolved_at else None
+    return max(recorded, min(now, max(known.last if known else recorded, over or recorded)))
 
 
 def _alert(runtime: Runtime, snapshot: Snapshot, why: str) -> Alert:
@@ -167,7 +169,7 @@ def _alert(runtime: Runtime, snapshot: Snapshot, why: str) -> Alert:
         Finding(
             "mongo",
             runtime.settings.alerts.severity.mongo_away,
-            "MongoDB does not answer: nothing is replicated, and no other alert can be kept or told",
-            {"why": snapshot.dependencies.get("mongo") or why, "alsoAway": others},
+            "MongoDB does not answer: nothing is replicated, and no other alert can be stored or sent",
+            {"why": snapshot.dependencies.get("mongo") or why, "alsoAway": others},  # stored name
         )
     )

@@ -1,21 +1,23 @@
-"""The one table of all conditions. docs/alerts.md shows it; a test compares the two."""
+"""The table of all conditions. docs/alerts.md contains it; a test compares the two.
+
+`python -m regworkers_core.operations.alerts.table` prints it in Markdown.
+"""
 
 from __future__ import annotations
+
+import sys
 
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import SELECTION_JOBS
 from regworkers_core.engine.defects import MOST_DEFECTS, WINDOW_ITEMS
-from regworkers_core.operations.alerts.conditions import (
-    campaigns,
-    dependencies,
-    kept,
-    queues,
-    scheduler,
-    work,
+from regworkers_core.operations.alerts.conditions import availability, campaigns, certificates, work
+from regworkers_core.operations.alerts.conditions.condition import (
+    BLIND,
+    DEPENDENCY,
+    FUSE,
+    Condition,
+    duration,
 )
-from regworkers_core.operations.alerts.conditions.causes import BLIND, DEPENDENCY, FUSE
-from regworkers_core.operations.alerts.conditions.condition import Condition
-from regworkers_core.operations.alerts.conditions.texts import duration
 from regworkers_core.settings import AlertSettings, AnalyticsSettings, CertificatesSettings
 
 _LIMITS, _CERTIFICATES, _ANALYTICS = AlertSettings(), CertificatesSettings(), AnalyticsSettings()
@@ -33,8 +35,18 @@ MONGO_DOWN = Condition(
     severity=_SEVERITY.mongo_away.value,
     key="mongo",
     runbook="time-outs.md",
-    several="times MongoDB is away",
-    judge=dependencies.away,
+    several="outages of MongoDB",
+    assess=availability.mongo_down,
+)
+RENEWAL = Condition(
+    name="certificate-renewal",
+    fires="Kafka's brokers refuse a renewed certificate; opened and closed by a running producer, because a snapshot "
+    "does not show it",
+    severity=_SEVERITY.certificate_renewal.value,
+    key="kafka",
+    runbook="certificates.md",
+    several="renewed certificates are refused",
+    assess=certificates.renewal,
 )
 TABLE: tuple[Condition, ...] = (
     MONGO_DOWN,
@@ -48,7 +60,7 @@ TABLE: tuple[Condition, ...] = (
         key="dependency",
         runbook="time-outs.md",
         several="dependencies do not answer",
-        judge=dependencies.down,
+        assess=availability.down,
         patient=True,
     ),
     Condition(
@@ -59,8 +71,8 @@ TABLE: tuple[Condition, ...] = (
         key="dependency, `clock`, or the condition if no dependency failed",
         runbook="time-outs.md",
         several="causes keep conditions from being judged",
-        judge=dependencies.blind,
-        # A dependency that answers again and still cannot be read is another matter.
+        assess=availability.blind,
+        # A dependency that answers again but still cannot be read is a problem by itself.
         recovery=lambda limits: limits.blind_seconds,
     ),
     Condition(
@@ -72,7 +84,7 @@ TABLE: tuple[Condition, ...] = (
         key="`daemons`, or the sensor or schedule",
         runbook="scheduler.md",
         several="sensors and schedules do not tick as they should",
-        judge=scheduler.silent,
+        assess=availability.silent,
         timed=True,
         patient=True,
     ),
@@ -83,19 +95,19 @@ TABLE: tuple[Condition, ...] = (
         severity=_SEVERITY.watcher.value,
         key="alerts_sensor",
         runbook="scheduler.md",
-        several="watchers are silent",
-        judge=scheduler.watcher_silent,
+        several="alert sensors are silent",
+        assess=availability.watcher_silent,
         timed=True,
     ),
     Condition(
         name=FUSE,
         fires=f"a drain has stopped itself: one defect made more than {MOST_DEFECTS} of its last {WINDOW_ITEMS} items "
-        "dead letters; over when another code version runs, or after `regworkers drain resume`",
+        "dead letters; closes when another code version runs, or after `regworkers drain resume`",
         severity=_SEVERITY.drain_fuse.value,
         key="drain",
         runbook="dead-letters.md",
         several="drains have stopped themselves",
-        judge=work.fuses,
+        assess=work.blown_fuses,
     ),
     Condition(
         name="error-rate",
@@ -105,7 +117,7 @@ TABLE: tuple[Condition, ...] = (
         key="drain",
         runbook="dead-letters.md",
         several="drains fail",
-        judge=work.error_rate,
+        assess=work.error_rate,
         timed=True,
     ),
     Condition(
@@ -116,7 +128,7 @@ TABLE: tuple[Condition, ...] = (
         key="drain",
         runbook="time-outs.md",
         several="drains are close to their time limit",
-        judge=work.batch_time,
+        assess=work.batch_time,
         timed=True,
     ),
     Condition(
@@ -131,7 +143,7 @@ TABLE: tuple[Condition, ...] = (
         key="demand-table",
         runbook="stream-lag.md",
         several="streams lag",
-        judge=work.stream_lag,
+        assess=work.stream_lag,
         timed=True,
     ),
     Condition(
@@ -142,7 +154,7 @@ TABLE: tuple[Condition, ...] = (
         key="queue",
         runbook="stream-lag.md",
         several="queues are deep",
-        judge=queues.depth,
+        assess=work.queue_depth,
     ),
     Condition(
         name="dead-letters",
@@ -151,7 +163,7 @@ TABLE: tuple[Condition, ...] = (
         key="dead-letter queue",
         runbook="dead-letters.md",
         several="dead-letter queues are not empty",
-        judge=queues.dead_letters,
+        assess=work.dead_letters,
     ),
     Condition(
         name="data-loss",
@@ -167,7 +179,18 @@ TABLE: tuple[Condition, ...] = (
         key="queue, or `demand-table-stream`",
         runbook="stream-lag.md",
         several="queues are about to lose something",
-        judge=queues.data_loss,
+        assess=work.data_loss,
+        timed=True,
+    ),
+    Condition(
+        name="analytics",
+        fires="the analytics queue was not seen empty for so long that `analytics.warnDaysLeft` "
+        f"({_ANALYTICS.warn_days_left:g} days) or less of its retention may be left: messages may be stuck",
+        severity=f"{_SEVERITY.analytics_age} (`analyticsAge`)",
+        key="age",
+        runbook="kafka.md",
+        several="analytics queues are never empty",
+        assess=work.never_empty,
         timed=True,
     ),
     Condition(
@@ -175,12 +198,12 @@ TABLE: tuple[Condition, ...] = (
         fires="the last run of a selection job failed, a day ago at most, for another reason than a config that is "
         "missing or wrong: "
         + ", ".join(f"`{job}`" for job in SELECTION_JOBS)
-        + "; of a draw a week ago at most, unless it was done since then",
+        + "; of a draw a week ago at most, unless it has succeeded since",
         severity=_SEVERITY.selection_run.value,
         key="job, or `<job>/<campaignId>`",
         runbook="selection-failures.md",
         several="selection runs failed",
-        judge=campaigns.failed_runs,
+        assess=campaigns.failed_runs,
     ),
     Condition(
         name="campaign-stuck",
@@ -190,7 +213,7 @@ TABLE: tuple[Condition, ...] = (
         key="campaignId",
         runbook="selection-failures.md",
         several="campaigns are stuck in PROCESSING",
-        judge=campaigns.stuck,
+        assess=campaigns.stuck,
         timed=True,
     ),
     Condition(
@@ -202,7 +225,7 @@ TABLE: tuple[Condition, ...] = (
         key="campaignId",
         runbook="selection-failures.md",
         several="campaigns have messages that wait for a further phase",
-        judge=campaigns.messages_waiting,
+        assess=campaigns.messages_waiting,
         timed=True,
     ),
     Condition(
@@ -212,17 +235,17 @@ TABLE: tuple[Condition, ...] = (
         key="campaignId",
         runbook="selection-failures.md",
         several="campaigns have messages that failed",
-        judge=campaigns.messages_failed,
+        assess=campaigns.messages_failed,
     ),
     Condition(
         name=campaigns.INPUT_DIFFERS,
         fires="a file of a draw in the artefacts' bucket is not the one that the draw wrote, or is missing; the draw "
-        "has stopped; over when the step that found it succeeds",
+        "has stopped; closes when the step that found it succeeds",
         severity=_SEVERITY.draw_input_differs.value,
         key="campaignId",
         runbook="selection-failures.md",
-        several="draws have stopped at a file that is not theirs",
-        judge=campaigns.input_differs,
+        several="draws have stopped at a file that differs",
+        assess=campaigns.input_differs,
     ),
     Condition(
         name="drift",
@@ -236,12 +259,12 @@ TABLE: tuple[Condition, ...] = (
         key="replica",
         runbook="out-of-sync.md",
         several="replicas differ",
-        judge=kept.drift,
+        assess=work.drift,
     ),
     Condition(
         name="certificates",
-        fires=f"Kafka's client certificate ends in less than `certificates.warnDays` ({_CERTIFICATES.warn_days:g}), or "
-        "cannot be used",
+        fires="Kafka's client certificate expires in less than `certificates.warnDays` "
+        f"({_CERTIFICATES.warn_days:g}), or cannot be used",
         severity=_two_steps(
             _SEVERITY.certificates,
             f"under `certificates.criticalDays` ({_CERTIFICATES.critical_days:g}), and when it cannot be used,",
@@ -250,7 +273,24 @@ TABLE: tuple[Condition, ...] = (
         key="`<environment>-ends`, `<environment>-trouble`",
         runbook="certificates.md",
         several="certificates need attention",
-        judge=kept.certificates,
+        assess=certificates.certificates,
         timed=True,
     ),
+    RENEWAL,
 )
+
+
+def conditions_table() -> str:
+    """The table in Markdown, one row for each condition."""
+    columns = ("condition", "fires when", "severity", "key after `<condition>:`", "what to do")
+    lines = ["| " + " | ".join(columns) + " |", "| " + " | ".join("---" for _ in columns) + " |"]
+    lines += [
+        f"| `{each.name}` | {each.fires} | {each.severity} | {each.key} | [{each.runbook.removesuffix('.md')}]"
+        f"(runbooks/{each.runbook}) |"
+        for each in TABLE
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(conditions_table())

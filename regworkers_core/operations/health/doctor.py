@@ -9,10 +9,9 @@ from typing import Any
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.snapshot import Snapshot, Unread
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.operations.alerts.conditions.causes import BLIND
-from regworkers_core.operations.alerts.conditions.condition import Condition, Finding, Given
-from regworkers_core.operations.alerts.evaluate import SENSOR, judge
-from regworkers_core.operations.alerts.outage import last_look
+from regworkers_core.operations.alerts.conditions.condition import BLIND, Condition, Context, Finding
+from regworkers_core.operations.alerts.evaluate import SENSOR, assess
+from regworkers_core.operations.alerts.outage import last_evaluation
 from regworkers_core.operations.alerts.table import MONGO_DOWN, TABLE
 from regworkers_core.operations.health.dependency_status import (
     LOCAL_UP,
@@ -37,6 +36,7 @@ _SECTION_OF = {
     "queue-depth": "queues",
     "dead-letters": "deadLetterQueues",
     "data-loss": "queues",
+    "analytics": "queues",
     "selection-run": "runs",
     "campaign-stuck": "campaigns",
     "messages-waiting": "campaigns",
@@ -44,6 +44,7 @@ _SECTION_OF = {
     "draw-input-differs": "campaigns",
     "drift": "parity",
     "certificates": "certificates",
+    "certificate-renewal": "certificates",
 }
 _COMMANDS = {each.page.removeprefix("docs/runbooks/"): each.command for each in CATALOG}
 # On top of the snapshot, and only if MongoDB has just answered.
@@ -139,15 +140,15 @@ def examine_snapshot(runtime: Runtime, snapshot: Snapshot) -> Examination:
         looks = runtime.evaluation_state
         readers = {
             "incidents": runtime.incidents.all_open,
-            "seen": lambda: last_look(runtime, looks.evaluations().get(SENSOR), runtime.clock()),
+            "seen": lambda: last_evaluation(runtime, looks.evaluations().get(SENSOR), runtime.clock()),
             "beats": looks.beats,
             "suspected": looks.suspected,
         }
         read = read_in_parallel(readers, _STORED_SECONDS)
         found = {name: each for name, each in read.items() if not isinstance(each, Unread)}
     still = _still(snapshot, found.get("beats", {}), runtime.clock())
-    given = Given(snapshot, runtime.settings, found.get("seen"), still)
-    return examine(given, found.get("incidents", ()), found.get("suspected"))
+    context = Context(snapshot, runtime.settings, found.get("seen"), still)
+    return examine(context, found.get("incidents", ()), found.get("suspected"))
 
 
 def _still(snapshot: Snapshot, beats: Mapping[str, tuple[str, float]], now: float) -> dict[str, float]:
@@ -162,19 +163,19 @@ def _still(snapshot: Snapshot, beats: Mapping[str, tuple[str, float]], now: floa
 
 
 def examine(
-    given: Given, incidents: Iterable[Incident], suspected: Mapping[str, float] | None = None
+    context: Context, incidents: Iterable[Incident], suspected: Mapping[str, float] | None = None
 ) -> Examination:
     """`incidents` are the open ones: they say since when. `suspected` has, by key, the first time (epoch seconds) of
     findings that must hold at two evaluations.
     """
-    snapshot = given.snapshot
+    snapshot = context.snapshot
     # These two need several evaluations; `dependency-down` and the rows show the same here.
     table = [condition for condition in TABLE if condition.name not in (MONGO_DOWN.name, BLIND)]
-    judged = {condition.name: judge(condition, given, clock_ahead_seconds=0.0) for condition in table}
+    assessed = {condition.name: assess(condition, context, clock_ahead_seconds=0.0) for condition in table}
     findings = [
         (condition, finding)
         for condition in table
-        for found in (judged[condition.name],)
+        for found in (assessed[condition.name],)
         if not isinstance(found, Unread)
         for finding in found.findings
     ]
@@ -184,14 +185,14 @@ def examine(
     for key, at in since.items():
         began[key] = min(at, began.get(key, at))
     found = [
-        _found(condition, finding, keys, since, began, given.settings) for condition, finding in findings
+        _found(condition, finding, keys, since, began, context.settings) for condition, finding in findings
     ]
-    if stack_is_down(snapshot.dependencies, given.settings):
+    if stack_is_down(snapshot.dependencies, context.settings):
         # The rows show each dependency; starting the stack is the only remedy.
         found = [_STACK_DOWN, *(each for each in found if each.section != "dependencies")]
     found.sort(key=lambda each: (each.because is not None, each.state is not State.CRITICAL))
-    unjudged = {name: each.why for name, each in judged.items() if isinstance(each, Unread)}
-    rows = _judged_rows(rows_of(snapshot, given.settings), found)
+    unjudged = {name: each.why for name, each in assessed.items() if isinstance(each, Unread)}
+    rows = _rows_with_findings(rows_of(snapshot, context.settings), found)
     return Examination(snapshot.at, snapshot.environment, rows, found, unjudged)
 
 
@@ -217,6 +218,8 @@ def _found(
     section, name = _SECTION_OF[condition.name], finding.subject
     if section == "queues" and name.endswith("-dlq"):
         section = "deadLetterQueues"
+    if condition.name == "analytics":
+        name = "analytics-queue"
     if name in _STREAM_SUBJECTS:
         section, name = "stream", STREAM
     if section == "sensors" and name == "daemons":
@@ -256,18 +259,18 @@ def _command(section: str, name: str, page: str, settings: Settings) -> str:
     return _COMMANDS.get(page, "")
 
 
-def _judged_rows(rows: Sequence[Row], found: Sequence[Found]) -> list[Row]:
+def _rows_with_findings(rows: Sequence[Row], found: Sequence[Found]) -> list[Row]:
     """Each row with its worst finding; a finding about no row becomes a row."""
     by_place: dict[tuple[str, str], list[Found]] = {}
     for each in found:
         by_place.setdefault((each.section, each.name), []).append(each)
-    judged = [_judged(row, by_place.pop((row.section, row.name), [])) for row in rows]
+    complete = [_with_finding(row, by_place.pop((row.section, row.name), [])) for row in rows]
     for (section, name), rest in by_place.items():
-        judged.append(_judged(Row(section, name, State.FINE, rest[0].summary), rest))
-    return judged
+        complete.append(_with_finding(Row(section, name, State.FINE, rest[0].summary), rest))
+    return complete
 
 
-def _judged(row: Row, found: Sequence[Found]) -> Row:
+def _with_finding(row: Row, found: Sequence[Found]) -> Row:
     if not found:
         return row
     worst = max(found, key=lambda each: list(State).index(each.state))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 from regworkers_core.adapters.mongo.activity import Marks
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
@@ -12,6 +13,8 @@ from regworkers_core.domain.snapshot import QueueState, Reading, Unread
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.runtime import Runtime
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _DEPTH, _AGE = "depth:", "age:"
 # How many evaluations may be missing before the time between two of them counts as not observed.
 GAP_EVALUATIONS = 5
@@ -32,8 +35,8 @@ def queue_readers(runtime: Runtime) -> dict[str, Callable[[], Any]]:
     readers: dict[str, Callable[[], Any]] = {}
     for source in runtime.names.queues:
         for name in (source, runtime.names.dead_letter_queue(source)):
-            readers[_DEPTH + name] = lambda name=name: _depth(runtime, name)  # type: ignore[misc]
-            readers[_AGE + name] = lambda name=name: _age(runtime, name)  # type: ignore[misc]
+            readers[_DEPTH + name] = partial(_depth, runtime, name)
+            readers[_AGE + name] = partial(_age, runtime, name)
     return readers
 
 
@@ -64,18 +67,30 @@ def read_analytics_queue(runtime: Runtime) -> QueueState | None:
     that cannot be read is unknown. Never raises for an unavailable dependency.
     """
     name, now = runtime.names.analytics_queue, runtime.clock()
-    state = _or_none(lambda: _depth(runtime, name))
+    state = _or_none(_depth, runtime, name)
     if state is None:
         return None
     if not state.waiting:
-        _or_none(lambda: runtime.queue_marks.empty(name, now))
+        _or_none(runtime.queue_marks.empty, name, now)
         return _with_age(state, QueueAge())
-    marks = _or_none(lambda: runtime.queue_marks.of(name)) or Marks()
+    marks = _or_none(runtime.queue_marks.of, name) or Marks()
     if marks.watched_at is None:
-        _or_none(lambda: runtime.queue_marks.watched(name, now))
+        _or_none(runtime.queue_marks.watched, name, now)
         marks = Marks(watched_at=now)
-    measured = _or_none(lambda: runtime.metrics.oldest_message_seconds(name, now))
+    measured = _or_none(runtime.metrics.oldest_message_seconds, name, now)
     return _with_age(state, age_by(marks, measured, now))
+
+
+def put_age_metrics(runtime: Runtime, queue: QueueState | None) -> None:
+    """Put the age of the analytics queue's oldest message and the time until it is lost, if CloudWatch is on."""
+    if runtime.settings.observability.cloudwatch_enabled:
+        runtime.metrics.gauges(
+            {"Queue": runtime.names.analytics_queue},
+            {
+                "OldestMessageAge": (queue.oldest_seconds if queue else None, "Seconds"),
+                "TimeToDataLoss": (queue.seconds_left if queue else None, "Seconds"),
+            },
+        )
 
 
 def age_by(marks: Marks, measured: float | None, now: float, gap_seconds: float = float("inf")) -> QueueAge:
@@ -127,8 +142,8 @@ def _age(runtime: Runtime, name: str) -> QueueAge:
     return replace(age, at_least=max(0.0, now - opened, age.at_least or 0.0))
 
 
-def _or_none(read: Callable[[], Any]) -> Any:
+def _or_none(read: Callable[P, T], *args: P.args, **more: P.kwargs) -> T | None:
     try:
-        return read()
+        return read(*args, **more)
     except (Failure, UsageError):
         return None

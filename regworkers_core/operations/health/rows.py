@@ -21,7 +21,7 @@ from regworkers_core.domain.snapshot import (
     StreamState,
     Unread,
 )
-from regworkers_core.operations.alerts.conditions.texts import duration
+from regworkers_core.operations.alerts.conditions.condition import duration
 from regworkers_core.operations.health.dependency_status import way_out
 from regworkers_core.settings import Settings
 

@@ -57,8 +57,8 @@ def channel(address: str) -> SlackChannel:
     )
 
 
-def test_slack_is_told_what_where_since_when_and_what_to_do(slack: Any) -> None:
-    channel(f"http://127.0.0.1:{slack.server_port}/hook").tell(INCIDENT, Change.OPENED)
+def test_slack_is_notified_what_where_since_when_and_what_to_do(slack: Any) -> None:
+    channel(f"http://127.0.0.1:{slack.server_port}/hook").notify(INCIDENT, Change.OPENED)
     (message,) = slack.got
     assert message["text"] == "[qa] CRITICAL: Kafka &lt;b1&gt; &amp; b2 do not answer"
     said = orjson.dumps(message["blocks"]).decode()
@@ -66,8 +66,8 @@ def test_slack_is_told_what_where_since_when_and_what_to_do(slack: Any) -> None:
     assert "2026-11-25T03:00:00.000Z" in said and "analytics:kafka#3" in said
 
 
-def test_slack_is_told_of_the_end(slack: Any) -> None:
-    channel(f"http://127.0.0.1:{slack.server_port}/hook").tell(INCIDENT, Change.RESOLVED)
+def test_slack_is_notified_of_the_end(slack: Any) -> None:
+    channel(f"http://127.0.0.1:{slack.server_port}/hook").notify(INCIDENT, Change.RESOLVED)
     assert slack.got[0]["text"].startswith("[qa] resolved: ")
 
 
@@ -75,28 +75,28 @@ def test_slack_is_told_of_the_end(slack: Any) -> None:
 def test_slack_in_trouble_or_overloaded_is_transient(slack: Any, status: int) -> None:
     slack.status = status
     with pytest.raises(TransientFailure, match=str(status)):
-        channel(f"http://127.0.0.1:{slack.server_port}/hook").tell(INCIDENT, Change.OPENED)
+        channel(f"http://127.0.0.1:{slack.server_port}/hook").notify(INCIDENT, Change.OPENED)
 
 
-def test_what_slack_refuses_is_the_fault_of_that_message_and_keeps_no_other_from_being_told(
+def test_what_slack_refuses_is_the_fault_of_that_message_and_keeps_no_other_from_being_notified(
     slack: Any,
 ) -> None:
     slack.status = 400
     with pytest.raises(ItemFailure, match="status 400"):
-        channel(f"http://127.0.0.1:{slack.server_port}/hook").tell(INCIDENT, Change.OPENED)
+        channel(f"http://127.0.0.1:{slack.server_port}/hook").notify(INCIDENT, Change.OPENED)
 
 
 def test_nobody_there_is_transient_and_the_address_stays_secret() -> None:
     with pytest.raises(TransientFailure) as caught:
-        channel("http://127.0.0.1:9/T000/B000/secret").tell(INCIDENT, Change.OPENED)
+        channel("http://127.0.0.1:9/T000/B000/secret").notify(INCIDENT, Change.OPENED)
     assert "secret" not in str(caught.value)
 
 
 def test_a_file_holds_one_document_a_line(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "alerts.jsonl"
     file = FileChannel(path)
-    file.tell(INCIDENT, Change.OPENED)
-    file.tell(INCIDENT, Change.RESOLVED)
+    file.notify(INCIDENT, Change.OPENED)
+    file.notify(INCIDENT, Change.RESOLVED)
     opened, resolved = map(orjson.loads, path.read_bytes().splitlines())
     assert (opened["change"], opened["key"], opened["severity"]) == (
         "opened",

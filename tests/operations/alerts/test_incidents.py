@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Alert, Change, Severity
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.operations.alerts.notifier import Alerting
+from regworkers_core.operations.alerts.notifier import Notifier
 from regworkers_core.runtime import Runtime
 from tests.support.shared import emptied, shared_namespace
 
@@ -20,18 +20,18 @@ AGE = Alert("analytics:age", Severity.WARNING, "the oldest message is 3 days old
 
 
 @dataclass(slots=True)
-class Told:
+class FakeChannel:
     """A channel that remembers, and can be away."""
 
     name: str = "told"
     severities: frozenset[Severity] = frozenset(Severity)
-    heard: list[tuple[str, Change]] = field(default_factory=list)
+    received: list[tuple[str, Change]] = field(default_factory=list)
     away: bool = False
 
-    def tell(self, incident: Incident, change: Change) -> None:
+    def notify(self, incident: Incident, change: Change) -> None:
         if self.away:
             raise TransientFailure(self.name, "no answer")
-        self.heard.append((incident.dedup_key, change))
+        self.received.append((incident.dedup_key, change))
 
 
 @pytest.fixture(scope="module")
@@ -46,146 +46,152 @@ def runtime(shared: Runtime) -> Runtime:
 
 
 @pytest.fixture
-def channel() -> Told:
-    return Told()
+def channel() -> FakeChannel:
+    return FakeChannel()
 
 
 @pytest.fixture
-def alerting(runtime: Runtime, channel: Told) -> Alerting:
-    return Alerting(runtime.incidents, [channel], clock=lambda: 1_790_000_000.0)
+def notifier(runtime: Runtime, channel: FakeChannel) -> Notifier:
+    return Notifier(runtime.incidents, [channel], clock=lambda: 1_790_000_000.0)
 
 
-def test_trouble_that_stays_is_told_once_and_its_end_once(alerting: Alerting, channel: Told) -> None:
+def test_trouble_that_stays_is_notified_once_and_its_end_once(
+    notifier: Notifier, channel: FakeChannel
+) -> None:
     for _ in range(3):
-        (incident,) = alerting.settle("analytics", [KAFKA])
+        (incident,) = notifier.settle("analytics", [KAFKA])
     assert incident.open and incident.alert == KAFKA
     for _ in range(3):
-        assert alerting.settle("analytics", []) == []
-    assert channel.heard == [
+        assert notifier.settle("analytics", []) == []
+    assert channel.received == [
         ("analytics:kafka#1", Change.OPENED),
         ("analytics:kafka#1", Change.RESOLVED),
     ]
 
 
-def test_trouble_that_comes_back_is_another_incident(alerting: Alerting, channel: Told) -> None:
+def test_trouble_that_comes_back_is_another_incident(notifier: Notifier, channel: FakeChannel) -> None:
     for holding in ([KAFKA], [], [KAFKA]):
-        alerting.settle("analytics", holding)
-    assert channel.heard[-1] == ("analytics:kafka#2", Change.OPENED)
+        notifier.settle("analytics", holding)
+    assert channel.received[-1] == ("analytics:kafka#2", Change.OPENED)
 
 
-def test_a_channel_that_is_away_is_told_when_it_is_back(alerting: Alerting, channel: Told) -> None:
+def test_a_channel_that_is_away_is_notified_when_it_is_back(notifier: Notifier, channel: FakeChannel) -> None:
     channel.away = True
-    alerting.settle("analytics", [KAFKA, AGE])
+    notifier.settle("analytics", [KAFKA, AGE])
     channel.away = False
-    alerting.settle("analytics", [KAFKA, AGE])
-    alerting.settle("analytics", [KAFKA, AGE])
-    assert sorted(channel.heard) == [
+    notifier.settle("analytics", [KAFKA, AGE])
+    notifier.settle("analytics", [KAFKA, AGE])
+    assert sorted(channel.received) == [
         ("analytics:age#1", Change.OPENED),
         ("analytics:kafka#1", Change.OPENED),
     ]
 
 
-def test_what_was_over_before_a_channel_heard_of_it_is_not_told(alerting: Alerting, channel: Told) -> None:
-    channel.away = True
-    alerting.settle("analytics", [KAFKA])
-    channel.away = False
-    alerting.settle("analytics", [])
-    assert channel.heard == []
-
-
-def test_trouble_that_comes_back_before_its_end_was_told_stays_the_same_incident(
-    runtime: Runtime, channel: Told
+def test_what_was_over_before_a_channel_heard_of_it_is_not_notified(
+    notifier: Notifier, channel: FakeChannel
 ) -> None:
-    other, now = Told("other"), iter(float(second) for second in range(100))
-    alerting = Alerting(runtime.incidents, [channel, other], clock=lambda: next(now))
-    alerting.settle("analytics", [KAFKA])
     channel.away = True
-    alerting.settle("analytics", [])
-    (incident,) = alerting.settle("analytics", [KAFKA])
+    notifier.settle("analytics", [KAFKA])
     channel.away = False
-    alerting.settle("analytics", [KAFKA])
-    alerting.settle("analytics", [])
+    notifier.settle("analytics", [])
+    assert channel.received == []
+
+
+def test_trouble_that_comes_back_before_its_end_was_notified_stays_the_same_incident(
+    runtime: Runtime, channel: FakeChannel
+) -> None:
+    other, now = FakeChannel("other"), iter(float(second) for second in range(100))
+    notifier = Notifier(runtime.incidents, [channel, other], clock=lambda: next(now))
+    notifier.settle("analytics", [KAFKA])
+    channel.away = True
+    notifier.settle("analytics", [])
+    (incident,) = notifier.settle("analytics", [KAFKA])
+    channel.away = False
+    notifier.settle("analytics", [KAFKA])
+    notifier.settle("analytics", [])
     # It knew of it all the time, and it is closed there.
-    assert channel.heard == [("analytics:kafka#1", Change.OPENED), ("analytics:kafka#1", Change.RESOLVED)]
-    assert [change for _, change in other.heard] == [Change.OPENED, Change.RESOLVED] * 2
+    assert channel.received == [("analytics:kafka#1", Change.OPENED), ("analytics:kafka#1", Change.RESOLVED)]
+    assert [change for _, change in other.received] == [Change.OPENED, Change.RESOLVED] * 2
     assert incident.serial == 1
-    (incident,) = alerting.settle("analytics", [KAFKA])
+    (incident,) = notifier.settle("analytics", [KAFKA])
     assert incident.serial == 2
 
 
 def test_a_channel_that_is_no_more_does_not_keep_an_incident_from_being_another_one(
-    runtime: Runtime, channel: Told
+    runtime: Runtime, channel: FakeChannel
 ) -> None:
-    removed = Told("removed")
-    Alerting(runtime.incidents, [channel, removed], clock=lambda: 0.0).settle("analytics", [KAFKA])
-    left = Alerting(runtime.incidents, [channel], clock=lambda: 1.0)
+    removed = FakeChannel("removed")
+    Notifier(runtime.incidents, [channel, removed], clock=lambda: 0.0).settle("analytics", [KAFKA])
+    left = Notifier(runtime.incidents, [channel], clock=lambda: 1.0)
     left.settle("analytics", [])
     (incident,) = left.settle("analytics", [KAFKA])
     assert incident.serial == 2
 
 
 def test_an_old_look_does_not_close_the_same_incident_that_was_opened_again(
-    runtime: Runtime, channel: Told
+    runtime: Runtime, channel: FakeChannel
 ) -> None:
     now = iter(float(second) for second in range(100))
-    alerting = Alerting(runtime.incidents, [channel], clock=lambda: next(now))
-    (seen,) = alerting.settle("analytics", [KAFKA])
+    notifier = Notifier(runtime.incidents, [channel], clock=lambda: next(now))
+    (seen,) = notifier.settle("analytics", [KAFKA])
     channel.away = True
-    alerting.settle("analytics", [])
-    (again,) = alerting.settle("analytics", [KAFKA])
+    notifier.settle("analytics", [])
+    (again,) = notifier.settle("analytics", [KAFKA])
     assert again.serial == seen.serial
     runtime.incidents.resolve(seen, "2026-11-25T00:00:00.000Z")
     assert runtime.incidents.all_open()
 
 
-def test_a_channel_with_a_defect_does_not_keep_the_others_silent(runtime: Runtime, channel: Told) -> None:
-    class Defect(Told):
-        def tell(self, incident: Incident, change: Change) -> None:
+def test_a_channel_with_a_defect_does_not_keep_the_others_silent(
+    runtime: Runtime, channel: FakeChannel
+) -> None:
+    class Defect(FakeChannel):
+        def notify(self, incident: Incident, change: Change) -> None:
             raise ValueError("a summary that it cannot take")
 
     channels = [Defect("defect"), channel]
     with capture_logs() as logs:
-        Alerting(runtime.incidents, channels, clock=lambda: 0.0).settle("analytics", [KAFKA])
-    assert channel.heard == [("analytics:kafka#1", Change.OPENED)]
+        Notifier(runtime.incidents, channels, clock=lambda: 0.0).settle("analytics", [KAFKA])
+    assert channel.received == [("analytics:kafka#1", Change.OPENED)]
     (line,) = [each for each in logs if each["event"] == "alert not delivered"]
     assert (
         line["channel"] == "defect" and "ValueError at " in line["error"] and "summary" not in line["error"]
     )
 
 
-def test_a_channel_is_told_the_end_of_what_became_less_severe(runtime: Runtime) -> None:
-    pager = Told("pager", frozenset({Severity.CRITICAL}))
-    alerting = Alerting(runtime.incidents, [pager], clock=lambda: 0.0)
-    alerting.settle("analytics", [KAFKA])
-    alerting.settle("analytics", [Alert(KAFKA.key, Severity.WARNING, "slow", KAFKA.runbook)])
-    alerting.settle("analytics", [])
-    assert pager.heard == [("analytics:kafka#1", Change.OPENED), ("analytics:kafka#1", Change.RESOLVED)]
+def test_a_channel_is_notified_the_end_of_what_became_less_severe(runtime: Runtime) -> None:
+    pager = FakeChannel("pager", frozenset({Severity.CRITICAL}))
+    notifier = Notifier(runtime.incidents, [pager], clock=lambda: 0.0)
+    notifier.settle("analytics", [KAFKA])
+    notifier.settle("analytics", [Alert(KAFKA.key, Severity.WARNING, "slow", KAFKA.runbook)])
+    notifier.settle("analytics", [])
+    assert pager.received == [("analytics:kafka#1", Change.OPENED), ("analytics:kafka#1", Change.RESOLVED)]
 
 
 def test_a_channel_hears_only_of_the_severities_that_it_wants(runtime: Runtime) -> None:
-    pager = Told("pager", frozenset({Severity.CRITICAL}))
-    Alerting(runtime.incidents, [pager], clock=lambda: 0.0).settle("analytics", [KAFKA, AGE])
-    assert pager.heard == [("analytics:kafka#1", Change.OPENED)]
+    pager = FakeChannel("pager", frozenset({Severity.CRITICAL}))
+    Notifier(runtime.incidents, [pager], clock=lambda: 0.0).settle("analytics", [KAFKA, AGE])
+    assert pager.received == [("analytics:kafka#1", Change.OPENED)]
 
 
-def test_the_incidents_of_another_scope_are_left_alone(alerting: Alerting, runtime: Runtime) -> None:
-    alerting.settle("analytics", [KAFKA])
-    alerting.settle("certificates", [])
+def test_the_incidents_of_another_scope_are_left_alone(notifier: Notifier, runtime: Runtime) -> None:
+    notifier.settle("analytics", [KAFKA])
+    notifier.settle("certificates", [])
     assert [incident.alert for incident in runtime.incidents.all_open()] == [KAFKA]
 
 
-def test_the_numbers_of_open_trouble_are_those_of_the_last_look(alerting: Alerting) -> None:
-    alerting.settle("analytics", [AGE])
+def test_the_numbers_of_open_trouble_are_those_of_the_last_look(notifier: Notifier) -> None:
+    notifier.settle("analytics", [AGE])
     worse = Alert(AGE.key, Severity.CRITICAL, "the oldest message is 12 days old", AGE.runbook, {"days": 12})
-    (incident,) = alerting.settle("analytics", [worse])
+    (incident,) = notifier.settle("analytics", [worse])
     assert incident.alert == worse and incident.serial == 1
 
 
 def test_an_incident_that_was_opened_again_is_not_closed_by_an_old_look(
-    alerting: Alerting, runtime: Runtime
+    notifier: Notifier, runtime: Runtime
 ) -> None:
-    (seen,) = alerting.settle("analytics", [KAFKA])
-    alerting.settle("analytics", [])
-    alerting.settle("analytics", [KAFKA])
+    (seen,) = notifier.settle("analytics", [KAFKA])
+    notifier.settle("analytics", [])
+    notifier.settle("analytics", [KAFKA])
     runtime.incidents.resolve(seen, "2026-11-25T00:00:00.000Z")
     assert runtime.incidents.all_open()

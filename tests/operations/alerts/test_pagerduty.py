@@ -12,7 +12,7 @@ from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Alert, Change, Severity
 from regworkers_core.domain.reasons import ItemFailure, TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
-from tests.operations.alerts.conditions.receiver import ROUTING_KEY, Receiver, receiving
+from tests.operations.alerts.receiver import ROUTING_KEY, Receiver, receiving
 
 ALERT = Alert(
     "queue-depth:analytics-queue",
@@ -42,8 +42,8 @@ def channel(base_url: str, *, docs_url: str = "https://docs.example/regworkers/"
     )
 
 
-def test_it_is_told_what_where_since_when_and_what_to_do(receiver: Receiver) -> None:
-    channel(f"http://127.0.0.1:{receiver.port}").tell(INCIDENT, Change.OPENED)
+def test_it_is_notified_what_where_since_when_and_what_to_do(receiver: Receiver) -> None:
+    channel(f"http://127.0.0.1:{receiver.port}").notify(INCIDENT, Change.OPENED)
     (event,) = receiver.events
     assert event["event_action"] == "trigger"
     assert event["dedup_key"] == "qa:queue-depth:analytics-queue#3"
@@ -60,7 +60,7 @@ def test_it_is_told_what_where_since_when_and_what_to_do(receiver: Receiver) -> 
 def test_acknowledgement_and_end_go_by_the_same_key(receiver: Receiver) -> None:
     told = channel(f"http://127.0.0.1:{receiver.port}", docs_url="")
     for change in (Change.OPENED, Change.ACKNOWLEDGED, Change.RESOLVED):
-        told.tell(INCIDENT, change)
+        told.notify(INCIDENT, change)
     assert [event["event_action"] for event in receiver.events] == ["trigger", "acknowledge", "resolve"]
     assert len({event["dedup_key"] for event in receiver.events}) == 1
     assert "links" not in receiver.events[0]
@@ -70,7 +70,7 @@ def test_what_is_too_long_is_cut_and_its_key_stays_one_of_its_own(receiver: Rece
     told = channel(f"http://127.0.0.1:{receiver.port}")
     for subject in ("a" * 300, "b" * 300):
         alert = replace(ALERT, key=f"campaign-stuck:{subject}", summary="x" * 2000)
-        told.tell(replace(INCIDENT, alert=alert), Change.OPENED)
+        told.notify(replace(INCIDENT, alert=alert), Change.OPENED)
     first, second = receiver.events
     assert len(first["payload"]["summary"]) == 1024
     assert len(first["dedup_key"]) <= 255 and first["dedup_key"] != second["dedup_key"]
@@ -92,13 +92,13 @@ def test_a_refusal_says_whose_fault_it_is_and_nothing_of_the_key(
 ) -> None:
     receiver.status["pagerduty"] = status
     with pytest.raises(failure) as caught:
-        channel(f"http://127.0.0.1:{receiver.port}").tell(INCIDENT, Change.OPENED)
+        channel(f"http://127.0.0.1:{receiver.port}").notify(INCIDENT, Change.OPENED)
     assert ROUTING_KEY[-4:] not in str(caught.value)
 
 
 def test_nobody_there_and_no_answer_in_time_are_transient(receiver: Receiver) -> None:
     with pytest.raises(TransientFailure):
-        channel("http://127.0.0.1:9").tell(INCIDENT, Change.OPENED)
+        channel("http://127.0.0.1:9").notify(INCIDENT, Change.OPENED)
     receiver.gate.clear()
     with pytest.raises(TransientFailure):
-        channel(f"http://127.0.0.1:{receiver.port}").tell(INCIDENT, Change.OPENED)
+        channel(f"http://127.0.0.1:{receiver.port}").notify(INCIDENT, Change.OPENED)

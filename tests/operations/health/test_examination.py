@@ -26,8 +26,7 @@ from regworkers_core.domain.snapshot import (
     Unread,
 )
 from regworkers_core.domain.timestamps import seconds
-from regworkers_core.operations.alerts.conditions.causes import BLIND
-from regworkers_core.operations.alerts.conditions.condition import Given
+from regworkers_core.operations.alerts.conditions.condition import BLIND, Context
 from regworkers_core.operations.alerts.table import MONGO_DOWN, TABLE
 from regworkers_core.operations.health.doctor import _SECTION_OF, Examination, examine
 from regworkers_core.operations.health.rows import SECTIONS, State
@@ -66,7 +65,7 @@ SETTINGS = Settings(environment="local-dev")
 
 def of(snapshot: Snapshot, *incidents: Incident, **sections: Any) -> Examination:
     settings = SETTINGS.model_copy(update=sections)
-    return examine(Given(snapshot, settings), incidents)
+    return examine(Context(snapshot, settings), incidents)
 
 
 def printed(examination: Examination, width: int = 110) -> list[str]:
@@ -246,7 +245,7 @@ def test_a_cause_that_came_later_is_not_named() -> None:
     incident = Incident(alert, True, 1, SINCE, NOW, None, {})
 
     def cause_of_depth(suspected: dict[str, float]) -> str | None:
-        found = examine(Given(snapshot, SETTINGS), (incident,), suspected).found
+        found = examine(Context(snapshot, SETTINGS), (incident,), suspected).found
         return next(each.because for each in found if each.key == alert.key)
 
     began = seconds(SINCE)

@@ -1,8 +1,11 @@
-"""What a condition is: a pure function from a look at the system to findings, or to "not known"."""
+"""A condition is a pure function from a snapshot of the system to findings, or to Unread.
+
+Read on in `availability`, `work`, `campaigns` and `certificates`; `alerts.table` lists all conditions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,15 +14,32 @@ from regworkers_core.domain.snapshot import Snapshot, Unread
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.settings import AlertSettings, AlertSeverities, Settings
 
-# Where several findings are one, unless they say otherwise.
+# The group of findings that name no other.
 SEVERAL = "several"
+_NAMED = 5
+
+BLIND, FUSE = "blind", "drain-fuse"
+DEPENDENCY, DAEMONS, WATCHER = "dependency-down", "scheduler:daemons", "watcher:alerts_sensor"
+# The dependencies without which a drain cannot work: as in the specifications of the flows' drains; a test compares.
+NEEDS = {
+    "enqueue": ("dynamodb", "streams", "sqs"),
+    "save": ("dynamodb", "sqs", "mongo"),
+    "selections": ("sqs", "mongo", "s3", "dynamodb"),
+    "notifications": ("sqs", "mongo", "s3", "dynamodb"),
+    "publish": ("sqs", "kafka"),
+}
+# The drain that empties a queue. The platform's mailer empties the fourth one.
+DRAIN_OF = {"replication-queue": "save", "selection-queue": "selections", "analytics-queue": "publish"}
+_DRAW = ("dynamodb", "mongo", "s3", "sqs")
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """All that a judge looks at. `sensor_seen_at`: when the sensor of alerts looked last, in seconds since the epoch;
-    None when it never did, or is the one who looks. `still_seconds`: for how long the lease of a campaign's draw stands
-    still, by campaign, where it does. `blind`: what other conditions could not read for too long.
+class Context:
+    """Everything that a condition reads.
+
+    `sensor_seen_at` is when the alerts sensor last evaluated (epoch seconds), None if it never did or evaluates now.
+    `still_seconds` maps campaigns to the time for which the lease of their draw was not renewed. `blind` are the
+    findings about sources that could not be read for too long.
     """
 
     snapshot: Snapshot
@@ -34,24 +54,24 @@ class Given:
 
     @property
     def now(self) -> float:
-        """Of the snapshot, in seconds since the epoch. Raises ValueError when its time is none."""
+        """The time of the snapshot in epoch seconds. Raises ValueError if it cannot be parsed."""
         at = seconds(self.snapshot.at)
         if at is None:
-            raise ValueError(f"the time of the snapshot is none: {self.snapshot.at}")
+            raise ValueError(f"the time of the snapshot is invalid: {self.snapshot.at}")
         return at
 
     def age(self, at: str | None) -> float | None:
-        """In seconds, None when it is not known."""
+        """Seconds since `at`; None if it is unknown."""
         moment = seconds(at) if at else None
         return None if moment is None else self.now - moment
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`subject` is what it is about: with the condition's name, the key of the alert.
+    """A problem with one `subject`, which is part of the alert's key.
 
-    `because` has keys of findings that explain this one for certain: while one of them holds, it is told as their
-    consequence. Where many of one `group` hold they are told together; `page` in place of the condition's runbook.
+    `because` are keys of findings that certainly cause this one: while one of them holds, it is reported as their
+    consequence. Many findings of one `group` are reported together. `page` replaces the condition's runbook.
     """
 
     subject: str
@@ -64,9 +84,11 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """`unknown` are subjects that could not be judged, and why: what is open of them stays so, nothing is opened, and
-    after a while that is an incident itself. `early` are those of which there is nothing to judge yet, which never is.
+class Assessment:
+    """What a condition found.
+
+    `unknown` maps subjects that could not be assessed to the reason: their incidents stay as they are, and after a
+    while that is an incident itself. `early` are subjects about which nothing can be said yet, which never becomes one.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -76,11 +98,11 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`name` is the scope of its alerts. `fires`, `severity` and `key` describe it for people; `several` ends the line
-    that tells of many together ("12 ..."). `runbook` is a page below docs/runbooks.
+    """`name` is the scope of its alerts; `fires`, `severity` and `key` describe it in docs/alerts.md.
 
-    `timed`: it compares times with the clock of this machine. `patient`: it has to hold at two looks. `recovery`: for
-    how many seconds after the end of what explains it a finding may go on without being reported.
+    `several` ends the line that reports many findings together ("12 ..."). `runbook` is a page below docs/runbooks.
+    `timed`: it compares times with this machine's clock. `patient`: it must hold at two evaluations. `recovery` is how
+    many seconds after the end of its cause a finding may last without being reported.
     """
 
     name: str
@@ -89,7 +111,7 @@ class Condition:
     key: str
     runbook: str
     several: str
-    judge: Callable[[Given], Judgement | Unread]
+    assess: Callable[[Context], Assessment | Unread]
     timed: bool = False
     patient: bool = False
     recovery: Callable[[AlertSettings], float] = lambda limits: limits.recovery_seconds
@@ -102,3 +124,36 @@ class Condition:
         return Alert(
             self.key_of(finding.subject), finding.severity, finding.summary, page, dict(finding.details)
         )
+
+
+def causes_of_failures(drain: str) -> tuple[str, ...]:
+    """Keys of what makes the items of a drain fail."""
+    return tuple(f"{DEPENDENCY}:{each}" for each in NEEDS.get(drain, ()))
+
+
+def causes_of_backlog(drain: str) -> tuple[str, ...]:
+    """Keys of what makes work wait for a drain. Without daemons, or after its fuse tripped, no run is started."""
+    return (*causes_of_failures(drain), DAEMONS, f"{FUSE}:{drain}") if drain else ()
+
+
+def causes_of_stuck_draws() -> tuple[str, ...]:
+    """Keys of what keeps draws from continuing."""
+    return (*(f"{DEPENDENCY}:{each}" for each in _DRAW), DAEMONS)
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `7.5 h`, `3.2 days`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86_400:.1f} days"
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    shown = ", ".join(names[:_NAMED])
+    more = len(names) - _NAMED
+    return f"{shown} and {more} more" if more > 0 else shown

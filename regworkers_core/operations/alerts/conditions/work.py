@@ -1,20 +1,207 @@
-"""What drains and the reader of the stream did lately."""
+"""The stream, the queues, the drains that work on them, and the replica that they write."""
 
 from __future__ import annotations
 
 from regworkers_core.domain.alert import Severity
-from regworkers_core.domain.snapshot import Unread
-from regworkers_core.operations.alerts.conditions.causes import FUSE, of_backlog, of_drain
-from regworkers_core.operations.alerts.conditions.condition import Finding, Given, Judgement
-from regworkers_core.operations.alerts.conditions.texts import duration
+from regworkers_core.domain.snapshot import QueueState, Unread
+from regworkers_core.operations.alerts.conditions.condition import (
+    DRAIN_OF,
+    FUSE,
+    Assessment,
+    Context,
+    Finding,
+    causes_of_backlog,
+    causes_of_failures,
+    duration,
+)
 
-_STREAM = "demand-table"
-AGE_NOT_KNOWN = Unread("the age of the oldest unread record of the stream is not known", "streams")
+_DAY_SECONDS = 24 * 3600.0
+_STREAM, _STREAM_RETENTION, _REPLICA = "demand-table", "demand-table-stream", "replica"
+_ANALYTICS_QUEUE = "analytics-queue"
+_AGE_UNKNOWN = Unread("the age of the oldest unread record of the stream is unknown", "streams")
+# In place of the runbook on stream lag.
+_PAGES = {
+    "analytics-queue": "kafka.md",
+    "selection-queue": "selection-failures.md",
+    "notification-queue": "selection-failures.md",
+}
+# A class of reconcile that is no difference yet.
+_NOT_YET = "not_yet"
 
 
-def error_rate(given: Given) -> Judgement | Unread:
+def stream_lag(context: Context) -> Assessment | Unread:
+    """At most one finding: the age of the oldest record that no drain has read."""
+    stream, limits = context.snapshot.stream, context.settings.alerts
+    if isinstance(stream, Unread):
+        return stream
+    age = stream.iterator_age_seconds
+    if age is None:
+        return _AGE_UNKNOWN
+    if age <= limits.stream_lag_seconds:
+        return Assessment()
+    severity = context.severity.stream_lag
+    if age > limits.stream_lag_critical_seconds:
+        severity = Severity.worst((severity, context.severity.stream_lag_critical))
+    limit = duration(limits.stream_lag_seconds)
+    summary = f"the oldest unread record of the stream is {duration(age)} old, above {limit}"
+    details = {"iteratorAgeSeconds": round(age), "shards": stream.shards}
+    return Assessment((Finding(_STREAM, severity, summary, details, causes_of_backlog("enqueue")),))
+
+
+def queue_depth(context: Context) -> Assessment | Unread:
+    """One finding for each queue above its threshold."""
+    queues = context.snapshot.queues
+    if isinstance(queues, Unread):
+        return queues
+    found = []
+    for queue in queues:
+        name = _name(context, queue.name)
+        limit = getattr(context.settings.alerts.queue_depth, name.removesuffix("-queue"), None)
+        if queue.is_dead_letter or limit is None or queue.waiting <= limit:
+            continue
+        summary = f"{queue.waiting} messages wait on {name}, above {limit}"
+        details = {
+            "waiting": queue.waiting,
+            "visible": queue.visible,
+            "inFlight": queue.in_flight,
+            "limit": limit,
+            **_age(queue),
+        }
+        because = causes_of_backlog(DRAIN_OF.get(name, ""))
+        page = _PAGES.get(name, "")
+        found.append(Finding(name, context.severity.queue_depth, summary, details, because, page=page))
+    return Assessment(tuple(found), _unread_queues(context, dead=False))
+
+
+def dead_letters(context: Context) -> Assessment | Unread:
+    """One finding for each dead-letter queue with more messages than allowed."""
+    queues = context.snapshot.queues
+    if isinstance(queues, Unread):
+        return queues
+    found = [
+        Finding(
+            name := _name(context, queue.name),
+            context.severity.dead_letters,
+            f"{queue.waiting} dead letters on {name}",
+            {"waiting": queue.waiting, **_age(queue)},
+        )
+        for queue in queues
+        if queue.is_dead_letter and queue.waiting > context.settings.alerts.dead_letters
+    ]
+    return Assessment(tuple(found), _unread_queues(context, dead=True))
+
+
+def data_loss(context: Context) -> Assessment:
+    """One finding for each queue, and for the stream, whose oldest item is close to the end of its retention. A queue
+    that is not empty and whose age is unknown is unknown.
+    """
+    snapshot = context.snapshot
+    found: list[Finding] = []
+    ages: list[tuple[str, float | Unread | None, float]] = []
+    if isinstance(snapshot.queues, Unread):
+        names = [name + end for name in context.settings.names.queues for end in ("", "-dlq")]
+        unknown = {_name(context, name): snapshot.queues for name in names}
+    else:
+        unknown = {**_unread_queues(context, dead=False), **_unread_queues(context, dead=True)}
+        for queue in snapshot.queues:
+            age = (queue.age_unread or queue.oldest_seconds) if queue.waiting else 0.0
+            ages.append((_name(context, queue.name), age, queue.retention_seconds))
+    stream = snapshot.stream
+    if isinstance(stream, Unread):
+        unknown[_STREAM_RETENTION] = stream
+    else:
+        known = stream.iterator_age_seconds
+        ages.append((_STREAM_RETENTION, _AGE_UNKNOWN if known is None else known, stream.retention_seconds))
+    for name, age, retention in ages:
+        if age is None:
+            unknown[name] = Unread(f"the age of the oldest message on {name} is unknown")
+        elif isinstance(age, Unread):
+            unknown[name] = age
+        elif (finding := _loss(context, name, age, retention)) is not None:
+            found.append(finding)
+    return Assessment(tuple(found), unknown)
+
+
+def _loss(context: Context, name: str, age: float, retention: float) -> Finding | None:
+    left = max(0.0, retention - age)
+    warn, critical = _margins(context, name, retention)
+    if left > warn:
+        return None
+    if left:
+        summary = f"the oldest item on {name} is lost in {duration(left)}, it has waited for {duration(age)}"
+    else:
+        summary = (
+            f"{name} loses items older than {duration(retention)}, the oldest has waited for {duration(age)}"
+        )
+    severity = context.severity.data_loss
+    if left <= critical:
+        severity = Severity.worst((severity, context.severity.data_loss_critical))
+    return Finding(
+        name,
+        severity,
+        summary,
+        {"secondsLeft": round(left), "ageSeconds": round(age), "retentionSeconds": round(retention)},
+        page="dead-letters.md" if name.endswith("-dlq") else _PAGES.get(name, ""),
+    )
+
+
+def _margins(context: Context, name: str, retention: float) -> tuple[float, float]:
+    """Seconds left at the first step and at the second."""
+    if name == _ANALYTICS_QUEUE:
+        own = context.settings.analytics
+        return own.warn_days_left * _DAY_SECONDS, own.critical_days_left * _DAY_SECONDS
+    alerts = context.settings.alerts
+    return alerts.loss_share_left * retention, alerts.loss_critical_share_left * retention
+
+
+def never_empty(context: Context) -> Assessment | Unread:
+    """At most one finding: the analytics queue was not seen empty for so long that messages may be stuck. What is
+    certain is a finding of `data_loss`.
+    """
+    snapshot = context.snapshot
+    if isinstance(snapshot.queues, Unread):
+        return snapshot.queues
+    queue = next((each for each in snapshot.queues if _name(context, each.name) == _ANALYTICS_QUEUE), None)
+    if queue is None:
+        unread = _unread_queues(context, dead=False).get(_ANALYTICS_QUEUE)
+        return Assessment() if unread is None else Assessment(unknown={"age": unread})
+    if queue.waiting and queue.age_unread is not None:
+        return Assessment(unknown={"age": queue.age_unread})
+    at_least, at_most = queue.oldest_seconds, queue.oldest_at_most_seconds
+    warn = queue.retention_seconds - context.settings.analytics.warn_days_left * _DAY_SECONDS
+    is_certain = at_least is not None and at_least >= warn
+    if not queue.waiting or is_certain or at_most is None or at_most < warn:
+        return Assessment()
+    summary = (
+        f"the analytics queue was not seen empty for {at_most / _DAY_SECONDS:.1f} days: it is busy, or messages "
+        "are stuck"
+    )
+    details = {"waiting": queue.waiting, "oldestAtLeastSeconds": at_least, "oldestAtMostSeconds": at_most}
+    known = {name: round(value) for name, value in details.items() if value is not None}
+    page = _PAGES[_ANALYTICS_QUEUE]
+    return Assessment((Finding("age", context.severity.analytics_age, summary, known, page=page),))
+
+
+def _name(context: Context, queue: str) -> str:
+    """The queue's name without the environment's prefix."""
+    return queue.removeprefix(context.settings.names.prefix)
+
+
+def _unread_queues(context: Context, *, dead: bool) -> dict[str, Unread]:
+    return {
+        _name(context, name): unread
+        for name, unread in context.snapshot.unread_queues.items()
+        if name.endswith("-dlq") is dead
+    }
+
+
+def _age(queue: QueueState) -> dict[str, int]:
+    return {} if queue.oldest_seconds is None else {"oldestSeconds": round(queue.oldest_seconds)}
+
+
+def error_rate(context: Context) -> Assessment | Unread:
     """One finding for each drain of whose items too many failed."""
-    drains, limits = given.snapshot.drains, given.settings.alerts
+    drains, limits = context.snapshot.drains, context.settings.alerts
     if isinstance(drains, Unread):
         return drains
     found = []
@@ -27,24 +214,47 @@ def error_rate(given: Given) -> Judgement | Unread:
             f"{drain.failed} of {drain.received} items"
         )
         details = {"failed": drain.failed, "received": drain.received, "rate": round(rate, 4)}
-        # A dependency's failure gives items back; what became a dead letter was the item's own fault.
+        # A dependency's failure returns items; what became a dead letter failed by itself.
         own = drain.dead_lettered
         is_own = own >= limits.error_items and own > limits.error_rate * drain.received
-        because = (f"{FUSE}:{drain.name}", *(() if is_own else of_drain(drain.name)))
-        found.append(Finding(drain.name, given.severity.error_rate, summary, details, because))
-    return Judgement(tuple(found))
+        because = (f"{FUSE}:{drain.name}", *(() if is_own else causes_of_failures(drain.name)))
+        found.append(Finding(drain.name, context.severity.error_rate, summary, details, because))
+    return Assessment(tuple(found))
 
 
-def fuses(given: Given) -> Judgement | Unread:
+def batch_time(context: Context) -> Assessment | Unread:
+    """One finding for each drain whose batches take nearly as long as it owns them."""
+    drains, share = context.snapshot.drains, context.settings.alerts.batch_share
+    if isinstance(drains, Unread):
+        return drains
+    found: list[Finding] = []
+    unknown: dict[str, Unread] = {}
+    for drain in drains:
+        took, limit = drain.batch_p95_seconds, drain.batch_limit_seconds
+        if took is None or limit is None:
+            # A drain that received nothing was not slow.
+            if drain.received:
+                unknown[drain.name] = Unread(f"the drain {drain.name} has completed no batch")
+        elif took > share * limit:
+            summary = (
+                f"a batch of the drain {drain.name} takes {took:.1f} s (p95), its limit is {limit:.0f} s"
+            )
+            details = {"p95Seconds": round(took, 3), "limitSeconds": limit}
+            because = causes_of_failures(drain.name)
+            found.append(Finding(drain.name, context.severity.batch_time, summary, details, because))
+    return Assessment(tuple(found), unknown)
+
+
+def blown_fuses(context: Context) -> Assessment | Unread:
     """One finding for each drain that has stopped itself."""
-    blown = given.snapshot.fuses
-    if isinstance(blown, Unread):
-        return blown
-    return Judgement(
+    fuses = context.snapshot.fuses
+    if isinstance(fuses, Unread):
+        return fuses
+    return Assessment(
         tuple(
             Finding(
                 fuse.drain,
-                given.severity.drain_fuse,
+                context.severity.drain_fuse,
                 f"the drain {fuse.drain} has stopped itself: too many items failed with {fuse.reason} (fingerprint "
                 f"{fuse.fingerprint}); it starts with another code version, or after `regworkers drain resume "
                 f"{fuse.drain}`",
@@ -55,55 +265,26 @@ def fuses(given: Given) -> Judgement | Unread:
                     "runId": fuse.run_id,
                 },
             )
-            for fuse in blown
+            for fuse in fuses
         )
     )
 
 
-def batch_time(given: Given) -> Judgement | Unread:
-    """One finding for each drain whose batches take nearly as long as they are its own."""
-    drains, share = given.snapshot.drains, given.settings.alerts.batch_share
-    if isinstance(drains, Unread):
-        return drains
-    found: list[Finding] = []
-    unknown: dict[str, Unread] = {}
-    for drain in drains:
-        took, limit = drain.batch_p95_seconds, drain.batch_limit_seconds
-        if took is None or limit is None:
-            # Nothing received is known: it was not slow.
-            if drain.received:
-                unknown[drain.name] = Unread(f"the drain {drain.name} has ended no batch")
-        elif took > share * limit:
-            summary = (
-                f"a batch of the drain {drain.name} takes {took:.1f} s (p95), its limit is {limit:.0f} s"
-            )
-            details = {"p95Seconds": round(took, 3), "limitSeconds": limit}
-            found.append(
-                Finding(drain.name, given.severity.batch_time, summary, details, of_drain(drain.name))
-            )
-    return Judgement(tuple(found), unknown)
-
-
-def stream_lag(given: Given) -> Judgement | Unread:
-    """At most one finding: the age of the oldest record that nobody has read."""
-    stream, limits = given.snapshot.stream, given.settings.alerts
-    if isinstance(stream, Unread):
-        return stream
-    age = stream.iterator_age_seconds
-    if age is None:
-        return AGE_NOT_KNOWN
-    if age <= limits.stream_lag_seconds:
-        return Judgement()
-    severity = given.severity.stream_lag
-    if age > limits.stream_lag_critical_seconds:
-        severity = Severity.worst((severity, given.severity.stream_lag_critical))
-    limit = duration(limits.stream_lag_seconds)
-    summary = f"the oldest unread record of the stream is {duration(age)} old, above {limit}"
-    found = Finding(
-        _STREAM,
-        severity,
-        summary,
-        {"iteratorAgeSeconds": round(age), "shards": stream.shards},
-        of_backlog("enqueue"),
-    )
-    return Judgement((found,))
+def drift(context: Context) -> Assessment | Unread:
+    """At most one finding: the differences that the last reconcile found."""
+    parity = context.snapshot.parity
+    if isinstance(parity, Unread):
+        return parity
+    if parity is None:
+        # Never compared.
+        return Assessment(early=frozenset({_REPLICA}))
+    found = {kind: count for kind, count in sorted(parity.differences.items()) if count and kind != _NOT_YET}
+    total = sum(found.values())
+    limits, severity = context.settings.alerts, context.severity.drift
+    if total < limits.drift_entries:
+        return Assessment()
+    kinds = ", ".join(f"{count} {kind}" for kind, count in found.items())
+    if total >= limits.drift_critical:
+        severity = Severity.worst((severity, context.severity.drift_critical))
+    summary = f"the replica differs from its source in {total} entries: {kinds}"
+    return Assessment((Finding(_REPLICA, severity, summary, {**found, "comparedAt": parity.at}),))

@@ -20,43 +20,44 @@ from regworkers_core.domain.snapshot import (
     Unread,
 )
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.operations.alerts.conditions.causes import DRAIN_OF, NEEDS
-from regworkers_core.operations.alerts.conditions.condition import Judgement
-from regworkers_core.operations.alerts.evaluate import judge
-from regworkers_core.operations.alerts.table import TABLE
+from regworkers_core.operations.alerts.conditions.condition import DRAIN_OF, NEEDS, Assessment
+from regworkers_core.operations.alerts.evaluate import assess
+from regworkers_core.operations.alerts.table import RENEWAL, TABLE
 from regworkers_core.operations.health.scheduler import schedule_state
 from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.settings import AlertSettings
-from tests.operations.alerts.conditions.world import (
+from tests.operations.alerts.world import (
     BLIND,
     DAY,
     NOW,
     SETTINGS,
+    UNREAD,
     WELL,
     ago,
+    assessed,
     condition,
     drain,
     found,
     given,
-    judged,
     queue,
 )
 
 READ = [
     each
     for each in TABLE
-    if each.name not in ("mongo-away", "dependency-down", "blind", "watcher", "data-loss")
+    if each.name
+    not in ("mongo-away", "dependency-down", "blind", "watcher", "data-loss", "certificate-renewal")
 ]
 
 
-@pytest.mark.parametrize("each", TABLE, ids=lambda each: each.name)
+@pytest.mark.parametrize("each", [each for each in TABLE if each != RENEWAL], ids=lambda each: each.name)
 def test_where_all_is_well_no_condition_holds(each: Any) -> None:
-    assert each.judge(given(WELL)) == Judgement()
+    assert each.assess(given(WELL)) == Assessment()
 
 
 @pytest.mark.parametrize("each", READ, ids=lambda each: each.name)
 def test_what_could_not_be_read_is_not_known(each: Any) -> None:
-    assert isinstance(each.judge(given(BLIND)), Unread)
+    assert isinstance(each.assess(given(BLIND)), Unread)
 
 
 def test_a_dependency_that_does_not_answer() -> None:
@@ -77,14 +78,14 @@ def test_daemons_that_are_silent_are_one_finding() -> None:
         "scheduler", scheduler(daemons={"SENSOR": ago(200), "SCHEDULER": None, "ASSET": ago(100)})
     )
     assert (subject, severity) == ("daemons", "critical")
-    assert line == ("2 of 3 daemons of Dagster are silent, last heard of: SCHEDULER never, SENSOR 3 min ago")
+    assert line == ("2 of 3 Dagster daemons are silent, last heartbeat: SCHEDULER never, SENSOR 3 min ago")
 
 
 @pytest.mark.parametrize(
     ("tick", "says"),
     [
         (TickState("a", 30.0, ago(100)), None),
-        (TickState("a", 30.0, ago(181)), "ticked 3 min ago, it should every 30 s"),
+        (TickState("a", 30.0, ago(181)), "last ticked 3 min ago; it is due every 30 s"),
         (TickState("a", 3600.0, ago(3 * 3600)), None),
         (TickState("a", 3600.0, ago(3 * 3600 + 1)), "ticked 3.0 h ago"),
         (TickState("a", 30.0, None, since=ago(100)), None),
@@ -118,9 +119,39 @@ def test_a_schedule_is_late_one_interval_and_a_minute_after_it_was_due(
     assert late(due + interval + 61)
 
 
+@pytest.mark.parametrize(
+    ("at_least", "at_most", "holds"),
+    [
+        (None, None, False),
+        (0.0, 3.9 * DAY, False),
+        (0.0, 4.1 * DAY, True),
+        (0.0, 13 * DAY, True),
+        # What is certain is a finding of `data-loss`.
+        (4.1 * DAY, 5 * DAY, False),
+        (20 * DAY, 20 * DAY, False),
+    ],
+)
+def test_an_analytics_queue_that_is_never_empty_may_hold_stuck_messages(
+    at_least: float | None, at_most: float | None, holds: bool
+) -> None:
+    busy = queue("analytics-queue", 1, oldest_seconds=at_least, oldest_at_most_seconds=at_most)
+    assert [each[:2] for each in found("analytics", replace(WELL, queues=(busy,)))] == (
+        [("age", "warning")] if holds else []
+    )
+    empty = replace(busy, visible=0)
+    assert found("analytics", replace(WELL, queues=(empty,))) == []
+
+
+def test_an_analytics_queue_that_could_not_be_read_opens_and_closes_nothing() -> None:
+    unread = replace(WELL, queues=(), unread_queues={"qa-analytics-queue": UNREAD})
+    assert assessed("analytics", unread) == Assessment(unknown={"age": UNREAD})
+    no_age = replace(WELL, queues=(queue("analytics-queue", 1, age_unread=UNREAD),))
+    assert assessed("analytics", no_age) == Assessment(unknown={"age": UNREAD})
+
+
 def test_what_is_not_known_to_be_switched_on_is_not_late() -> None:
-    judgement = judged("scheduler", scheduler(ticks=(TickState("nightly", DAY, None),)))
-    assert judgement == Judgement(early=frozenset({"nightly"}))
+    assessment = assessed("scheduler", scheduler(ticks=(TickState("nightly", DAY, None),)))
+    assert assessment == Assessment(early=frozenset({"nightly"}))
 
 
 def test_who_looks_from_outside_sees_a_sensor_that_looks_no_more() -> None:
@@ -158,8 +189,8 @@ def test_batches_that_take_nearly_as_long_as_they_may() -> None:
     assert found("batch-time", of(48.5)) == [
         ("save", "warning", "a batch of the drain save takes 48.5 s (p95), its limit is 60 s")
     ]
-    assert judged("batch-time", of(None, received=5)) == Judgement(
-        unknown={"save": Unread("the drain save has ended no batch")}
+    assert assessed("batch-time", of(None, received=5)) == Assessment(
+        unknown={"save": Unread("the drain save has completed no batch")}
     )
 
 
@@ -174,7 +205,7 @@ def test_a_stream_that_is_read_late() -> None:
     )
     assert [each[1] for each in found("stream-lag", of(600), settings=steps)] == ["warning"]
     assert [each[1] for each in found("stream-lag", of(601), settings=steps)] == ["critical"]
-    assert isinstance(judged("stream-lag", of(None)), Unread)
+    assert isinstance(assessed("stream-lag", of(None)), Unread)
 
 
 def test_a_queue_above_its_own_threshold() -> None:
@@ -223,16 +254,16 @@ def test_an_age_that_nobody_knows_is_unknown_of_that_queue_alone() -> None:
         queue("replication-queue", 1, oldest_seconds=None),
         queue("analytics-queue", 0, oldest_seconds=None),
     )
-    judgement = judged("data-loss", replace(WELL, queues=queues))
-    assert isinstance(judgement, Judgement) and set(judgement.unknown) == {"replication-queue"}
+    assessment = assessed("data-loss", replace(WELL, queues=queues))
+    assert isinstance(assessment, Assessment) and set(assessment.unknown) == {"replication-queue"}
 
 
 def test_the_stream_is_judged_where_queues_are_not_known() -> None:
-    judgement = judged(
+    assessment = assessed(
         "data-loss", replace(WELL, queues=Unread("sqs away"), stream=StreamState(1, 20 * 3600.0))
     )
-    assert isinstance(judgement, Judgement) and len(judgement.findings) == 1
-    assert {"replication-queue", "analytics-queue-dlq"} <= judgement.unknown.keys()
+    assert isinstance(assessment, Assessment) and len(assessment.findings) == 1
+    assert {"replication-queue", "analytics-queue-dlq"} <= assessment.unknown.keys()
 
 
 def test_a_selection_run_that_failed() -> None:
@@ -257,15 +288,15 @@ def test_a_selection_run_that_failed() -> None:
         (Unread("mongo away"), False, True),
     ],
 )
-def test_a_draw_that_failed_is_told_until_it_is_done_by_whomever(
+def test_a_draw_that_failed_is_notified_until_it_is_done_by_whomever(
     campaigns: Any, told: bool, unknown: bool
 ) -> None:
     snapshot = replace(
         scheduler(failed_runs=(FailedRun("r1", "draw", ago(60), "spring"),)), campaigns=campaigns
     )
-    judgement = judged("selection-run", snapshot)
-    assert isinstance(judgement, Judgement)
-    assert bool(judgement.findings) is told and bool(judgement.unknown) is unknown
+    assessment = assessed("selection-run", snapshot)
+    assert isinstance(assessment, Assessment)
+    assert bool(assessment.findings) is told and bool(assessment.unknown) is unknown
 
 
 @pytest.mark.parametrize(
@@ -312,20 +343,20 @@ def test_messages_that_failed() -> None:
 @pytest.mark.parametrize("since", [None, ago(-60)])
 def test_a_campaign_of_which_nobody_knows_since_when_is_unknown(since: str | None) -> None:
     states = (CampaignState("c", "PROCESSING", since, None),)
-    judgement = judged("campaign-stuck", replace(WELL, campaigns=states))
-    assert isinstance(judgement, Judgement) and set(judgement.unknown) == {"c"}
+    assessment = assessed("campaign-stuck", replace(WELL, campaigns=states))
+    assert isinstance(assessment, Assessment) and set(assessment.unknown) == {"c"}
 
 
-def test_a_draw_that_stopped_at_a_file_that_is_not_its_own_is_told_and_explains_what_follows() -> None:
+def test_a_draw_that_stopped_at_a_file_that_is_not_its_own_is_notified_and_explains_what_follows() -> None:
     stopped = "draws/c/phase-1/seed.json is missing, the draw wrote ab"
     state = CampaignState("c", "PROCESSING", ago(9_000), None, stopped=stopped)
     snapshot = replace(scheduler(failed_runs=(FailedRun("r1", "draw", ago(60), "c"),)), campaigns=(state,))
     ((subject, severity, line),) = found("draw-input-differs", snapshot)
     assert (subject, severity) == ("c", "critical") and stopped in line
     for name in ("campaign-stuck", "selection-run"):
-        judgement = judged(name, snapshot)
-        assert isinstance(judgement, Judgement)
-        assert "draw-input-differs:c" in judgement.findings[0].because
+        assessment = assessed(name, snapshot)
+        assert isinstance(assessment, Assessment)
+        assert "draw-input-differs:c" in assessment.findings[0].because
     assert found("draw-input-differs", replace(WELL, campaigns=(replace(state, stopped=""),))) == []
 
 
@@ -337,7 +368,7 @@ def test_drift_of_which_reconcile_tells() -> None:
     assert (subject, severity) == ("replica", "warning")
     assert line == "the replica differs from its source in 3 entries: 2 missing, 1 stale"
     assert found("drift", of(missing=100))[0][1] == "critical"
-    assert judged("drift", replace(WELL, parity=None)) == Judgement(early=frozenset({"replica"}))
+    assert assessed("drift", replace(WELL, parity=None)) == Assessment(early=frozenset({"replica"}))
 
 
 @pytest.mark.parametrize(
@@ -361,26 +392,27 @@ def test_a_certificate_that_ends_or_does_not_fit(state: CertificateState, expect
 def test_a_clock_that_is_wrong_judges_no_ages_and_everything_else(ahead: float) -> None:
     bad = replace(WELL, queues=(queue("analytics-queue-dlq", 2),), stream=StreamState(1, 19 * 3600.0))
     look = given(bad)
-    unread = judge(condition("data-loss"), look, clock_ahead_seconds=ahead)
+    unread = assess(condition("data-loss"), look, clock_ahead_seconds=ahead)
     assert isinstance(unread, Unread) and unread.dependency == "clock"
-    letters = judge(condition("dead-letters"), look, clock_ahead_seconds=ahead)
-    assert isinstance(letters, Judgement) and letters.findings
-    assert isinstance(judge(condition("data-loss"), look, clock_ahead_seconds=50), Judgement)
+    letters = assess(condition("dead-letters"), look, clock_ahead_seconds=ahead)
+    assert isinstance(letters, Assessment) and letters.findings
+    assert isinstance(assess(condition("data-loss"), look, clock_ahead_seconds=50), Assessment)
 
 
 def test_conditions_that_compare_times_say_so() -> None:
     later = replace(WELL, at=ago(-400 * DAY))
-    changed = {each.name for each in TABLE if each.judge(given(later, sensor_seen_at=NOW)) != Judgement()}
+    context = given(later, sensor_seen_at=NOW)
+    changed = {each.name for each in TABLE if each != RENEWAL and each.assess(context) != Assessment()}
     assert changed == {"scheduler", "watcher"}
     assert all(condition(name).timed for name in changed)
 
 
 def test_a_defect_of_one_condition_is_not_known_and_harms_no_other() -> None:
-    def defect(_: Any) -> Judgement:
+    def defect(_: Any) -> Assessment:
         raise KeyError("ada@example.com")
 
-    broken = replace(condition("drift"), judge=defect)
-    answer = judge(broken, given(WELL), clock_ahead_seconds=0)
+    broken = replace(condition("drift"), assess=defect)
+    answer = assess(broken, given(WELL), clock_ahead_seconds=0)
     assert answer == Unread("defect in the condition: KeyError")
 
 

@@ -1,0 +1,1 @@
+"""One file a rule. See `regworkers_core.eligibility.rule`."""

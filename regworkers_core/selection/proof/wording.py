@@ -1,0 +1,138 @@
+"""The words of a receipt, the same on paper and on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from regworkers_core.selection.maths.beside import ACCEPTED, NOTICE, Annulled, replaced_name
+from regworkers_core.selection.maths.canonical import parse_canonical
+from regworkers_core.selection.maths.files import CUTOFFS
+from regworkers_core.selection.maths.leaves import parse_leaf
+from regworkers_core.selection.maths.rules import Cutoff, parse_cutoffs
+from regworkers_core.selection.proof.receipt import DRAWN
+
+_HEADLINES = {
+    "WINNER": "Selected",
+    "WAITLIST": "On the waiting list",
+    "UNSELECTED": "Not selected",
+    "HOUSEHOLD_LIMIT": "Not selected: the household's limit was reached",
+    "STRUCK": "Removed from the draw",
+}
+# What each check looked at, for people.
+STEPS = {
+    "receipt": "The receipt can be read",
+    "leaf": "The entry as it took part",
+    "inclusion": "It is part of the list that was committed to",
+    "manifest": "The commitments, one for each phase",
+    "published": "What the operator published with them",
+    "randomness": "Where the randomness comes from",
+    "seed": "The seed follows from the commitment and the randomness",
+    "key": "The key of the unit follows from the seed",
+    "entryKey": "The key of the entry follows from the seed",
+    "candidate": "How many of the unit may win",
+    "rank": "The rank fits the cut-offs",
+    "stated": "What the receipt states is what came out",
+    "absence": "The entry was not in the draw",
+    "reason": "Why it was left out",
+}
+
+
+def headline(receipt: Mapping[str, Any]) -> str:
+    """The outcome in a few words."""
+    if receipt["annulled"]:
+        return "This draw was annulled: its outcomes do not count"
+    if receipt["kind"] != DRAWN:
+        return "Not in the draw"
+    text = _HEADLINES[receipt["outcome"]]
+    return f"{text}: {receipt['market']}" if receipt["market"] else text
+
+
+def step(name: str) -> str:
+    """What a check looked at."""
+    if name.startswith("outcome-"):
+        return f"The outcome of phase {name.removeprefix('outcome-')} follows from key and cut-offs"
+    return STEPS.get(name, name)
+
+
+def essentials(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and values that come first."""
+    lines = [("campaign", receipt["campaignId"]), ("reference", receipt["ref"])]
+    if receipt["kind"] == DRAWN:
+        rank = receipt["rank"]
+        lines += [
+            ("outcome", receipt["outcome"]),
+            ("market", receipt["market"] or "none"),
+            ("rank", "none" if rank is None else f"{rank:,}"),
+        ]
+    else:
+        lines.append(("reasons", ", ".join(receipt["reasons"])))
+    if receipt["annulled"]:
+        annulled = Annulled.parse(receipt["annulled"].encode())
+        lines.append(("annulled", f"{annulled.annulled_at}: {annulled.reason}"))
+    if receipt["roundAt"]:
+        lines.append(("beacon", f"its round was signed at {receipt['roundAt']} (UTC)"))
+    return lines
+
+
+def values(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and values to compute with."""
+    if receipt["kind"] != DRAWN:
+        lines = [("manifest", receipt["manifest"]), *_texts("", receipt["published"])]
+        for side in ("before", "after"):
+            if receipt[side]:
+                lines.append((f"neighbour {side}", receipt[side]["leaf"]))
+        return lines
+    own = receipt["inclusion"]
+    lines = [
+        ("leaf", own["leaf"]),
+        ("leaf number (from 0)", str(own["index"])),
+        *((f"proof {number}", each) for number, each in enumerate(own["proof"], 1)),
+        ("seed.json", receipt["seed"]),
+        ("key", receipt["key"]),
+        ("entryKey", receipt["entryKey"]),
+    ]
+    lines += [("of the same unit, ahead", each["leaf"]) for each in receipt["siblings"]]
+    for number, phase in enumerate(receipt["phases"], 1):
+        lines += [
+            (f"phase {number} manifest", phase["manifest"]),
+            (f"phase {number} manifestHash", phase["manifestHash"]),
+            (f"phase {number} resultHash", phase["resultHash"]),
+            (f"phase {number} cutoffsHash", phase["cutoffsHash"]),
+            *_cutoffs(number, phase, own["leaf"]),
+            (f"phase {number} cut-offs", phase["cutoffs"]),
+            (f"phase {number} strike", phase["strike"] or "none"),
+            (f"phase {number} result", phase["result"] or "none"),
+            *_texts(f"phase {number} ", phase["published"]),
+        ]
+    return lines
+
+
+def _cutoffs(number: int, phase: Mapping[str, Any], line: str) -> list[tuple[str, str]]:
+    """Of the markets and segments that the entry lists, one a line."""
+    leaf = parse_leaf(line)
+    cutoffs = parse_cutoffs(parse_canonical(phase["cutoffs"].encode(), CUTOFFS))
+    lines = []
+    for market in leaf.preferences:
+        groups = cutoffs[market]
+        own = [(segment, cutoff) for segment, cutoff in groups.reserves if segment in leaf.segments]
+        for name, cutoff in [
+            ("open seats", groups.open),
+            *((f"reserve for {each}", found) for each, found in own),
+        ]:
+            lines.append((f"phase {number} cut-off of {market}, {name}", _cutoff(cutoff)))
+    return lines
+
+
+def _cutoff(cutoff: Cutoff | None) -> str:
+    if cutoff is None:
+        return "null: room was left, so it is met"
+    if not cutoff.rank:
+        return "no seats, so it is not met"
+    return f"rank {cutoff.rank:,}, key {cutoff.key}, entryKey {cutoff.entry_key}"
+
+
+def _texts(prefix: str, published: Mapping[str, Any]) -> list[tuple[str, str]]:
+    named = [(NOTICE, published["notice"]), (ACCEPTED, published["accepted"])]
+    named += [(replaced_name(number), text) for number, text in enumerate(published["replaced"], 1)]
+    return [(prefix + name, text) for name, text in named if text]

@@ -1,0 +1,266 @@
+"""What cannot be read for too long is an incident: once for each cause, as urgent as what is not seen for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from regworkers_core.domain.alert import Alert, Severity
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.snapshot import SchedulerState, Snapshot, Unread
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.operations.alerts.conditions.availability import Gap, blind_findings, gaps_of, gaps_since
+from regworkers_core.operations.alerts.conditions.condition import Finding
+from regworkers_core.operations.alerts.evaluate import OUTSIDE, SENSOR, Evaluation, evaluate
+from regworkers_core.operations.alerts.table import TABLE
+from regworkers_core.operations.health.dependency_status import with_short_timeouts
+from regworkers_core.operations.health.queues import queue_readers
+from regworkers_core.operations.health.snapshot import read_system
+from regworkers_core.runtime import Runtime
+from tests.operations.alerts.world import (
+    BLIND,
+    NOW,
+    SETTINGS,
+    WELL,
+    ago,
+    assessed,
+    condition,
+    incident,
+    queue,
+)
+from tests.support.shared import emptied, shared_namespace
+
+STREAM_AWAY = replace(WELL, stream=Unread("streams: EndpointConnectionError", "streams"))
+LIMIT = SETTINGS.alerts.blind_seconds
+
+
+def gap(key: str, dependency: str = "streams", severity: Severity = Severity.CRITICAL) -> Gap:
+    return Gap(key, severity, Unread("no answer", dependency))
+
+
+def told(*gaps: Gap, since: float, incidents: tuple[Any, ...] = ()) -> list[Finding]:
+    began = {each.key: since for each in gaps}
+    return list(blind_findings(gaps, began, incidents, NOW, LIMIT))
+
+
+@pytest.mark.parametrize(("seconds", "holds"), [(119.0, False), (120.0, True)])
+def test_what_is_unread_for_two_minutes_is_notified_and_not_before(seconds: float, holds: bool) -> None:
+    assert bool(told(gap("stream-lag"), since=NOW - seconds)) is holds
+
+
+def test_all_that_one_dependency_keeps_from_being_read_is_one_finding_named_after_it() -> None:
+    lag, loss = gap("stream-lag", severity=Severity.WARNING), gap("data-loss:demand-table-stream")
+    drains = gap("error-rate", "mongo", Severity.WARNING)
+    streams, mongo = told(lag, loss, drains, since=NOW - 180)
+    assert (streams.subject, streams.severity) == ("streams", Severity.CRITICAL)
+    assert (
+        streams.summary == "data-loss:demand-table-stream, stream-lag could not be read for 3 min: no answer"
+    )
+    assert streams.details["unreadSince"] == ago(180)
+    assert (mongo.subject, mongo.severity) == ("mongo", Severity.WARNING)
+
+
+def test_what_no_dependency_is_at_fault_for_is_named_after_its_condition() -> None:
+    found = told(gap("drift", ""), gap("campaign-stuck:c1", ""), gap("campaign-stuck:c2", ""), since=0)
+    assert [each.subject for each in found] == ["drift", "campaign-stuck"]
+
+
+def test_a_gap_that_was_notified_stays_with_its_incident_whatever_keeps_it_unread_by_now() -> None:
+    first = told(gap("stream-lag"), since=NOW - 180)[0]
+    alert = condition("blind").alert(first)
+    (after,) = told(gap("stream-lag", "dynamodb"), since=NOW - 240, incidents=(incident(alert),))
+    assert after.subject == "streams"
+    over = incident(alert, open=False)
+    assert told(gap("stream-lag", "dynamodb"), since=NOW - 240, incidents=(over,))[0].subject == "dynamodb"
+
+
+def test_a_part_that_is_unread_lasts_as_long_as_its_whole_and_the_other_way_round() -> None:
+    whole, part = gap("dead-letters", "sqs"), gap("dead-letters:a-dlq", "sqs")
+    assert gaps_since([part], {"dead-letters": NOW - 60}, NOW) == {part.key: NOW - 60}
+    assert gaps_since([whole], {part.key: NOW - 60}, NOW) == {whole.key: NOW - 60}
+    assert gaps_since([part], {"dead-letters:b-dlq": NOW - 60}, NOW) == {part.key: NOW}
+    alert = condition("blind").alert(told(whole, since=NOW - 180)[0])
+    assert told(gap(part.key, "x"), since=NOW, incidents=(incident(alert),))[0].subject == "sqs"
+
+
+def test_every_condition_that_reads_something_leaves_a_gap_of_its_own_severity() -> None:
+    found = gaps_of(TABLE, {each.name: assessed(each.name, BLIND) for each in TABLE}, SETTINGS.alerts)
+    assert {each.key.partition(":")[0] for each in found} == {each.name for each in TABLE} - {
+        "mongo-away",
+        "dependency-down",
+        "blind",
+        "watcher",
+        "certificate-renewal",
+    }
+    severities = {each.key: each.severity for each in found}
+    # The highest that the condition may have.
+    assert severities["drift"] is Severity.CRITICAL and severities["batch-time"] is Severity.WARNING
+
+
+def test_what_there_is_nothing_to_judge_of_yet_is_no_gap() -> None:
+    fresh = replace(WELL, parity=None)
+    assert gaps_of(TABLE, {each.name: assessed(each.name, fresh) for each in TABLE}, SETTINGS.alerts) == ()
+
+
+def test_one_queue_that_cannot_be_read_is_a_gap_and_hides_no_other() -> None:
+    name = "qa-selection-queue"
+    snapshot = replace(
+        WELL,
+        queues=(queue("replication-queue", 30_000), queue("replication-queue-dlq", 2)),
+        unread_queues={name: Unread("sqs: queue missing", "sqs")},
+    )
+    found = {each.name: assessed(each.name, snapshot) for each in TABLE}
+    keys = {each.key for each in gaps_of(TABLE, found, SETTINGS.alerts)}
+    assert keys == {"queue-depth:selection-queue", "data-loss:selection-queue"}
+    assert [each.subject for each in found["queue-depth"].findings] == ["replication-queue"]  # type: ignore[union-attr]
+    assert [each.subject for each in found["dead-letters"].findings] == ["replication-queue-dlq"]  # type: ignore[union-attr]
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Runtime]:
+    with shared_namespace() as made:
+        yield made
+
+
+@dataclass
+class Looks:
+    """Looks of a process each, at times of the test's own."""
+
+    runtime: Runtime
+    now: float = NOW
+
+    def look(self, snapshot: Snapshot, by: str = SENSOR) -> Evaluation:
+        runtime = Runtime(self.runtime.settings)
+        runtime.evaluation_state.now = lambda: self.now  # type: ignore[method-assign]
+        return evaluate(runtime, replace(snapshot, at=iso(self.now), scheduler=SchedulerState({})), by=by)
+
+    def open(self) -> dict[str, Alert]:
+        return {each.alert.key: each.alert for each in self.runtime.incidents.all_open()}
+
+
+@pytest.fixture
+def looks(shared: Runtime) -> Looks:
+    return Looks(emptied(shared))
+
+
+def test_a_stream_that_cannot_be_read_at_two_looks_is_one_critical_incident_whoever_looks(
+    looks: Looks,
+) -> None:
+    first = looks.look(STREAM_AWAY)
+    assert set(first.unknown) == {"stream-lag", "data-loss:demand-table-stream"} and not first.open
+    looks.now += 121
+    second = looks.look(STREAM_AWAY, by=OUTSIDE)
+    (opened,) = [each for each in second.open if each.alert.scope == "blind"]
+    assert (opened.alert.key, opened.alert.severity) == ("blind:streams", Severity.CRITICAL)
+    assert opened.alert.details["unreadSince"] == iso(NOW)
+    looks.now += 60
+    looks.look(WELL)
+    assert "blind:streams" not in looks.open() and looks.runtime.evaluation_state.unread() == {}
+
+
+def test_what_was_read_in_between_is_not_blind(looks: Looks) -> None:
+    for snapshot in (STREAM_AWAY, WELL, STREAM_AWAY):
+        looks.look(snapshot)
+        looks.now += 100
+    assert looks.open() == {}
+
+
+def test_a_dependency_that_is_away_tells_what_cannot_be_read_as_its_consequence(looks: Looks) -> None:
+    dependencies = {**WELL.dependencies, "streams": "EndpointConnectionError"}
+    away = replace(STREAM_AWAY, dependencies=dependencies)
+    for _ in range(3):
+        looks.look(away)
+        looks.now += 61
+    assert set(looks.open()) == {"dependency-down:streams"}
+    (said,) = looks.open()["dependency-down:streams"].details["consequences"]
+    assert "stream-lag could not be read for 2 min" in said
+    # It answers again and still cannot be read: after a while that is another matter.
+    looks.look(STREAM_AWAY)
+    assert looks.open() == {}
+    looks.now += 121
+    looks.look(STREAM_AWAY)
+    assert set(looks.open()) == {"blind:streams"}
+
+
+def test_a_wrong_clock_is_one_incident_whatever_it_keeps_from_being_judged(looks: Looks) -> None:
+    late = replace(WELL, at=iso(NOW - 7200))
+    runtime = Runtime(looks.runtime.settings)
+    for _ in range(2):
+        runtime.evaluation_state.now = lambda: looks.now  # type: ignore[method-assign]
+        evaluate(runtime, late, by=OUTSIDE)
+        looks.now += 121
+    assert set(looks.open()) == {"blind:clock"}
+    assert "behind that of MongoDB" in looks.open()["blind:clock"].summary
+
+
+def test_the_streams_endpoint_dead_is_seen_by_a_real_look(
+    shared: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = Runtime(with_short_timeouts(emptied(shared).settings))
+    real = runtime.aws.client
+
+    def dead(*_: Any, **__: Any) -> Any:
+        raise EndpointConnectionError(endpoint_url="https://streams.dynamodb.invalid")
+
+    def client(service: str, *args: Any, **options: Any) -> Any:
+        made = real(service, *args, **options)
+        if service == "dynamodbstreams":
+            for call in ("describe_stream", "get_shard_iterator", "get_records"):
+                monkeypatch.setattr(made, call, dead)
+        return made
+
+    monkeypatch.setattr(runtime.aws, "client", client)
+    snapshot = read_system(runtime, lambda: SchedulerState({}))
+    assert snapshot.stream == Unread("streams: EndpointConnectionError", "streams")
+    found = evaluate(runtime, replace(snapshot, dependencies={}), by=OUTSIDE)
+    assert "stream-lag" in found.unknown
+    now = runtime.evaluation_state.now()
+    runtime.database["alert_looks"].update_many({"kind": "unread"}, {"$set": {"at": iso(now - 121)}})
+    found = evaluate(runtime, replace(snapshot, dependencies={}), by=OUTSIDE)
+    (opened,) = found.open
+    assert (opened.alert.key, opened.alert.severity) == ("blind:streams", Severity.CRITICAL)
+
+
+def test_a_queue_that_was_seen_empty_has_an_age_from_then_on_until_nobody_looks_for_a_while(
+    looks: Looks,
+) -> None:
+    name, marks = looks.runtime.names.selection_queue, looks.runtime.queue_marks
+    gap = 5 * SETTINGS.alerts.look_seconds
+
+    def age(waiting: int) -> float | None:
+        """What a look finds, which then marks the queue."""
+        found = marks.of(name).known_age(looks.now, gap)
+        looks.look(replace(WELL, queues=(replace(queue("selection-queue", waiting), name=name),)))
+        return found
+
+    assert age(0) is None, "it was never looked at"
+    for waited in (60.0, 120.0):
+        looks.now += 60
+        assert age(3) == pytest.approx(waited, abs=0.01)
+    looks.now += 5 * 86_400
+    assert age(3) is None, "anything may have happened"
+    looks.now += 60
+    assert age(3) == pytest.approx(60, abs=0.01)
+
+
+def test_while_cloudwatch_is_away_the_age_that_looks_know_counts_and_without_one_it_is_unread(
+    shared: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = emptied(shared).settings
+    enabled = base.observability.model_copy(update={"cloudwatch_enabled": True})
+    runtime = Runtime(with_short_timeouts(base.model_copy(update={"observability": enabled})))
+
+    def away(*_: object) -> float:
+        raise TransientFailure("cloudwatch", "away")
+
+    monkeypatch.setattr(runtime.metrics, "oldest_message_seconds", away)
+    name = runtime.names.selection_queue
+    age = queue_readers(runtime)[f"age:{name}"]
+    with pytest.raises(TransientFailure, match="cloudwatch"):
+        age()
+    runtime.queue_marks.seen([name], [], runtime.clock(), 300)
+    assert age().at_least == pytest.approx(0, abs=30)

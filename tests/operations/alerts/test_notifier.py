@@ -1,0 +1,294 @@
+"""Mutes, acknowledgements, slow channels and several who look at once: who is told, and how often."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck
+from hypothesis import given as generated
+from hypothesis import settings as generation
+from hypothesis import strategies as st
+
+from regworkers_core.adapters.mongo.incidents import Incident, Mute
+from regworkers_core.domain.alert import Alert, Change, Severity
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.operations.alerts.notifier import Channel, Notifier, ScopeState
+from regworkers_core.runtime import Runtime
+from tests.support.shared import emptied, shared_namespace
+from tests.support.waiting import wait_until
+
+DEEP = Alert("queue-depth:a", Severity.CRITICAL, "a is deep", "runbooks/kafka.md")
+OTHER = Alert("queue-depth:b", Severity.CRITICAL, "b is deep", "runbooks/kafka.md")
+START = 1_790_000_000.0
+
+
+@dataclass(slots=True)
+class FakeChannel:
+    """A channel that remembers; away, it is told nothing, and while its gate is closed it does not come back."""
+
+    name: str = "told"
+    severities: frozenset[Severity] = frozenset(Severity)
+    received: list[tuple[str, Change]] = field(default_factory=list)
+    away: bool = False
+    gate: threading.Event = field(default_factory=threading.Event)
+    entered: threading.Event = field(default_factory=threading.Event)
+    inside: int = 0
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def notify(self, incident: Incident, change: Change) -> None:
+        self.inside += 1
+        self.entered.set()
+        self.gate.wait(20)
+        self.inside -= 1
+        if self.away:
+            raise TransientFailure(self.name, "no answer")
+        self.received.append((incident.alert.key, change))
+
+
+@dataclass(slots=True)
+class Clock:
+    now: float = START
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Runtime]:
+    with shared_namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def runtime(shared: Runtime) -> Runtime:
+    return emptied(shared)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def notifier_with(runtime: Runtime, clock: Clock, *channels: Channel, tell_seconds: float = 10.0) -> Notifier:
+    return Notifier(runtime.incidents, channels, clock=clock, mutes=runtime.mutes, tell_seconds=tell_seconds)
+
+
+def mute(runtime: Runtime, pattern: str, at: float, seconds: float = 600) -> None:
+    runtime.mutes.put(Mute(pattern, "ada", iso(at), seconds, "a test"))
+
+
+@pytest.mark.parametrize("pattern", ["queue-depth:a", "queue-depth:*", "queue*"])
+def test_a_muted_incident_opens_and_is_notified_when_the_mute_ends_and_it_is_still_open(
+    runtime: Runtime, clock: Clock, pattern: str
+) -> None:
+    told = FakeChannel()
+    notifier = notifier_with(runtime, clock, told)
+    mute(runtime, pattern, clock.now)
+    (incident,) = notifier.settle("queue-depth", [DEEP])
+    assert incident.open and told.received == []
+    clock.now += 599
+    notifier.settle("queue-depth", [DEEP])
+    assert told.received == []
+    clock.now += 1
+    notifier.settle("queue-depth", [DEEP])
+    assert told.received == [("queue-depth:a", Change.OPENED)]
+
+
+def test_a_mute_covers_its_key_alone_and_what_came_and_went_under_it_is_never_notified(
+    runtime: Runtime, clock: Clock
+) -> None:
+    told = FakeChannel()
+    notifier = notifier_with(runtime, clock, told)
+    mute(runtime, "queue-depth:a", clock.now)
+    notifier.settle("queue-depth", [DEEP, OTHER])
+    notifier.settle("queue-depth", [OTHER])
+    runtime.mutes.remove("queue-depth:a")
+    notifier.settle("queue-depth", [OTHER])
+    assert told.received == [("queue-depth:b", Change.OPENED)]
+
+
+def test_the_end_of_what_was_notified_before_a_mute_is_notified_after_it(
+    runtime: Runtime, clock: Clock
+) -> None:
+    told = FakeChannel()
+    notifier = notifier_with(runtime, clock, told)
+    notifier.settle("queue-depth", [DEEP])
+    mute(runtime, "queue-depth:a", clock.now)
+    for holding in ([], [DEEP], []):
+        notifier.settle("queue-depth", holding)
+    assert told.received == [("queue-depth:a", Change.OPENED)]
+    clock.now += 601
+    notifier.settle("queue-depth", [])
+    assert told.received == [("queue-depth:a", Change.OPENED), ("queue-depth:a", Change.RESOLVED)]
+
+
+def test_a_mute_of_the_future_is_silent_about_nothing(runtime: Runtime, clock: Clock) -> None:
+    told = FakeChannel()
+    mute(runtime, "queue-depth:*", clock.now + 86_400)
+    notifier_with(runtime, clock, told).settle("queue-depth", [DEEP])
+    assert told.received == [("queue-depth:a", Change.OPENED)]
+
+
+def test_an_acknowledgement_is_notified_once_and_ends_with_its_incident(
+    runtime: Runtime, clock: Clock
+) -> None:
+    told = FakeChannel()
+    notifier = notifier_with(runtime, clock, told)
+    (incident,) = notifier.settle("queue-depth", [DEEP])
+    assert runtime.incidents.acknowledge(incident, "ada", iso(clock.now), "on it")
+    for _ in range(2):
+        (incident,) = notifier.settle("queue-depth", [DEEP])
+    assert incident.acknowledged is not None and incident.acknowledged.why == "on it"
+    notifier.settle("queue-depth", [])
+    (again,) = notifier.settle("queue-depth", [DEEP])
+    assert again.acknowledged is None and again.serial == 2
+    assert [change for _, change in told.received] == [
+        Change.OPENED,
+        Change.ACKNOWLEDGED,
+        Change.RESOLVED,
+        Change.OPENED,
+    ]
+    assert not runtime.incidents.acknowledge(incident, "ada", iso(clock.now), ""), "that one is over"
+
+
+def test_who_comes_back_before_it_heard_the_end_is_not_notified_twice(runtime: Runtime, clock: Clock) -> None:
+    told = FakeChannel()
+    notifier = notifier_with(runtime, clock, told)
+    (incident,) = notifier.settle("queue-depth", [DEEP])
+    runtime.incidents.acknowledge(incident, "ada", iso(clock.now), "")
+    notifier.settle("queue-depth", [DEEP])
+    told.away = True
+    notifier.settle("queue-depth", [])
+    told.away = False
+    (again,) = notifier.settle("queue-depth", [DEEP])
+    assert again.serial == 1 and [change for _, change in told.received] == [
+        Change.OPENED,
+        Change.ACKNOWLEDGED,
+    ]
+
+
+def test_a_slow_channel_holds_up_neither_the_others_nor_the_caller_and_is_notified_once(
+    runtime: Runtime, clock: Clock
+) -> None:
+    slow, quick = FakeChannel("slow"), FakeChannel("quick")
+    slow.gate.clear()
+    notifier = notifier_with(runtime, clock, slow, quick, tell_seconds=0.05)
+    notifier.settle("queue-depth", [DEEP, OTHER])
+    wait_until(lambda: len(quick.received) == 2)
+    assert slow.entered.is_set() and slow.received == []
+    # It is still busy: nothing is begun beside it.
+    notifier.settle("queue-depth", [DEEP, OTHER])
+    assert slow.inside == 1
+    slow.gate.set()
+    wait_until(lambda: slow.received)
+
+    def both_heard() -> bool:
+        notifier.settle("queue-depth", [DEEP, OTHER])
+        return len(slow.received) == 2
+
+    wait_until(both_heard)
+    notifier.settle("queue-depth", [DEEP, OTHER])
+    assert sorted(slow.received) == sorted(quick.received) and len(quick.received) == 2
+
+
+def test_two_who_look_at_once_tell_a_channel_once(runtime: Runtime, clock: Clock) -> None:
+    first, second = FakeChannel(), FakeChannel()
+    first.gate.clear()
+    mine = notifier_with(runtime, clock, first, tell_seconds=0.05)
+    mine.settle("queue-depth", [DEEP])
+    assert first.entered.wait(10)
+    notifier_with(runtime, clock, second).settle("queue-depth", [DEEP])
+    first.gate.set()
+    wait_until(lambda: runtime.incidents.all_open()[0].notified)
+    notifier_with(runtime, clock, second).settle("queue-depth", [DEEP])
+    assert len(first.received) == 1 and second.received == []
+
+
+@pytest.mark.parametrize("later", [61, -7 * 86_400])
+def test_who_died_while_telling_keeps_others_from_it_for_a_minute_whatever_the_clock_does(
+    runtime: Runtime, clock: Clock, later: float
+) -> None:
+    (incident,) = notifier_with(runtime, clock).settle("queue-depth", [DEEP])
+    assert runtime.incidents.claim(incident, "told", iso(clock.now + 60))
+    told = FakeChannel()
+    notifier_with(runtime, clock, told).settle("queue-depth", [DEEP])
+    assert told.received == []
+    clock.now += later
+    notifier_with(runtime, clock, told).settle("queue-depth", [DEEP])
+    assert told.received == [("queue-depth:a", Change.OPENED)]
+
+
+def test_one_that_a_channel_refuses_does_not_keep_it_from_hearing_the_rest(
+    runtime: Runtime, clock: Clock
+) -> None:
+    class Picky(FakeChannel):
+        def notify(self, incident: Incident, change: Change) -> None:
+            if incident.alert == DEEP:
+                raise ValueError("refused")
+            FakeChannel.notify(self, incident, change)
+
+    told = Picky()
+    notifier_with(runtime, clock, told).settle("queue-depth", [DEEP, OTHER])
+    assert told.received == [("queue-depth:b", Change.OPENED)]
+
+
+def test_what_is_worst_is_notified_first(runtime: Runtime, clock: Clock) -> None:
+    told = FakeChannel()
+    mild = Alert("queue-depth:0", Severity.WARNING, "", "")
+    notifier_with(runtime, clock, told).settle("queue-depth", [mild, DEEP])
+    assert [key for key, _ in told.received] == ["queue-depth:a", "queue-depth:0"]
+
+
+def test_what_is_kept_or_not_known_neither_opens_nor_closes(runtime: Runtime, clock: Clock) -> None:
+    told = FakeChannel()
+    notifier = notifier_with(runtime, clock, told)
+    notifier.settle_all({"queue-depth": ScopeState((DEEP, OTHER))})
+    notifier.settle_all({"queue-depth": ScopeState(kept=frozenset({DEEP.key}))})
+    assert [each.alert.key for each in runtime.incidents.all_open()] == [DEEP.key]
+    notifier.settle_all({"queue-depth": ScopeState(blind=True)})
+    assert [each.alert.key for each in runtime.incidents.all_open()] == [DEEP.key]
+
+
+_LOOKS = st.lists(
+    st.tuples(
+        st.sampled_from(["holds", "over", "unknown"]),
+        st.booleans(),
+        st.booleans(),
+        st.sampled_from([30.0, 700.0, -30.0]),
+    ),
+    min_size=1,
+    max_size=7,
+)
+
+
+@generation(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@generated(_LOOKS)
+def test_whatever_happens_a_channel_hears_openings_and_ends_in_turn_and_in_the_end_what_is_true(
+    shared: Runtime, looks: list[tuple[str, bool, bool, float]]
+) -> None:
+    """Each look: what is found, whether the channel is away, whether a mute begins, and what the clock does."""
+    runtime, clock, told = emptied(shared), Clock(), FakeChannel()
+    notifier = notifier_with(runtime, clock, told)
+    for state, away, muted, passes in looks:
+        told.away = away
+        if muted:
+            mute(runtime, "queue-depth:*", clock.now)
+        before = len(told.received)
+        held = ScopeState((DEEP,)) if state == "holds" else ScopeState(blind=state == "unknown")
+        notifier.settle_all({"queue-depth": held})
+        assert not ((away or muted) and len(told.received) > before)
+        clock.now += passes
+    told.away = False
+    clock.now += 10_000
+    notifier.settle_all({"queue-depth": ScopeState(blind=True)})
+    changes = [change for _, change in told.received]
+    assert changes == [Change.OPENED, Change.RESOLVED] * (len(changes) // 2) + [Change.OPENED] * (
+        len(changes) % 2
+    )
+    assert (len(changes) % 2 == 1) is bool(runtime.incidents.all_open())

@@ -1,0 +1,143 @@
+"""How urgent each condition is, and from where on it holds, are settings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from regworkers_core.domain.alert import Severity
+from regworkers_core.domain.snapshot import (
+    BlownFuse,
+    CampaignState,
+    CertificateState,
+    FailedRun,
+    ParityState,
+    SchedulerState,
+    StreamState,
+    TickState,
+)
+from regworkers_core.operations.alerts.conditions.availability import gaps_of
+from regworkers_core.operations.alerts.table import TABLE
+from regworkers_core.settings import AlertSettings, AlertSeverities, Settings
+from tests.operations.alerts.world import (
+    BLIND,
+    DAY,
+    NOW,
+    SETTINGS,
+    WELL,
+    ago,
+    assessed,
+    drain,
+    found,
+    queue,
+)
+
+# Something of every condition, and of both steps or kinds where there are two.
+ILL = replace(
+    WELL,
+    dependencies={**WELL.dependencies, "sqs": "away", "redis": "away"},
+    queues=(
+        queue("replication-queue", 30_000, oldest_seconds=2.1 * DAY),
+        queue("selection-queue", 1, oldest_seconds=3.1 * DAY),
+        queue("analytics-queue-dlq", 2),
+        queue("analytics-queue", 1, oldest_at_most_seconds=13 * DAY),
+    ),
+    stream=StreamState(1, 700.0),
+    drains=(drain("save", received=100, failed=50, batch_p95_seconds=59.0, batch_limit_seconds=60.0),),
+    campaigns=(
+        CampaignState(
+            "c",
+            "PROCESSING",
+            ago(DAY),
+            None,
+            held_since=ago(2 * DAY),
+            failed_messages=1,
+            stopped="a file differs",
+        ),
+    ),
+    certificates=(CertificateState("qa", 10.0), CertificateState("old", 1.0)),
+    scheduler=SchedulerState(
+        {"SENSOR": None}, (TickState("sensor", 3.0, None),), (FailedRun("r", "top_up", ago(60)),)
+    ),
+    parity=ParityState(ago(60), {"missing": 200}),
+    fuses=(BlownFuse("save", "f1", "DEFECT: KeyError at saver.py:7", ago(60), "run1"),),
+)
+
+
+def settings(**alerts: Any) -> Settings:
+    return SETTINGS.model_copy(update={"alerts": AlertSettings.model_validate(alerts)})
+
+
+def severities(**changed: str) -> dict[str, set[str]]:
+    return {
+        each.name: {
+            severity
+            for _, severity, _ in found(
+                each.name, ILL, settings=settings(severity=changed), sensor_seen_at=NOW - 900
+            )
+        }
+        for each in TABLE
+        if each.name not in ("mongo-away", "blind", "certificate-renewal")
+    }
+
+
+def test_as_the_manual_has_them() -> None:
+    usual = severities()
+    assert usual["dead-letters"] == usual["stream-lag"] == {"critical"}
+    assert usual["queue-depth"] == usual["batch-time"] == {"warning"}
+    assert [each[1] for each in found("stream-lag", replace(WELL, stream=StreamState(1, 61.0)))] == [
+        "critical"
+    ]
+
+
+@pytest.mark.parametrize("severity", ["warning", "critical"])
+def test_every_condition_takes_the_severity_of_the_settings(severity: str) -> None:
+    every = dict.fromkeys(AlertSeverities.model_fields, severity)
+    assert severities(**every) == {name: {severity} for name in severities()}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("warning", "critical", {"warning", "critical"}),
+        ("critical", "warning", {"critical"}),
+        ("warning", "warning", {"warning"}),
+    ],
+)
+@pytest.mark.parametrize("name", ["data_loss", "certificates"])
+def test_of_two_steps_the_worse_counts(name: str, first: str, second: str, expected: set[str]) -> None:
+    changed = {name: first, f"{name}_critical": second}
+    assert severities(**changed)[name.replace("_", "-")] == expected
+
+
+def test_every_condition_has_a_field_and_its_highest_severity_is_that_of_its_blindness() -> None:
+    for each in TABLE:
+        if each.name != "blind":
+            assert SETTINGS.alerts.severity.worst_of(each.name)
+    mild = settings(severity={"stream_lag": "warning", "stream_lag_critical": "warning"})
+    blind = {each.name: assessed(each.name, BLIND, settings=mild) for each in TABLE}
+    by_key = {each.key: each.severity for each in gaps_of(TABLE, blind, mild.alerts)}
+    assert by_key["stream-lag"] is Severity.WARNING and by_key["dead-letters"] is Severity.CRITICAL
+
+
+@pytest.mark.parametrize("severity", ["loud", "", None, 1])
+def test_there_are_two_severities(severity: Any) -> None:
+    with pytest.raises(ValidationError):
+        AlertSettings.model_validate({"severity": {"queueDepth": severity}})
+    with pytest.raises(ValidationError):
+        AlertSettings.model_validate({"severity": {"queueDeep": "warning"}})
+
+
+def test_a_severity_can_be_set_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGWORKERS_ALERTS__SEVERITY__QUEUE_DEPTH", "critical")
+    assert Settings().alerts.severity.queue_depth is Severity.CRITICAL
+
+
+def test_thresholds_of_dead_letters_drift_and_ticks_are_settings() -> None:
+    some = settings(dead_letters=2, drift_entries=300, drift_critical=500, silent_intervals=100)
+    assert found("dead-letters", ILL, settings=some) == [] == found("drift", ILL, settings=some)
+    late = replace(WELL, scheduler=SchedulerState({}, (TickState("hourly", 3600.0, ago(4 * 3600.0)),)))
+    assert found("scheduler", late) and not found("scheduler", late, settings=some)
