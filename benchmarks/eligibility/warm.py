@@ -13,11 +13,10 @@ from benchmarks.tables import table
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.eligibility import Known, Source
 from regworkers_core.domain.invite import InviteType
-from regworkers_core.eligibility.case import AsOf
+from regworkers_core.eligibility.case import AsOf, Facts
 from regworkers_core.eligibility.check import Checker
-from regworkers_core.eligibility.facts import Facts
-from regworkers_core.eligibility.judge import judge
 from regworkers_core.eligibility.request import read_check
+from regworkers_core.eligibility.rules import judge
 from regworkers_core.engine.stop import no_step
 from regworkers_local.state import StackState
 

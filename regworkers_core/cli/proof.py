@@ -20,15 +20,14 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import is_hash
 from regworkers_core.selection.proof.check import check_receipt, require_receipt
-from regworkers_core.selection.proof.html import page
 from regworkers_core.selection.proof.receipt import receipt_bytes
+from regworkers_core.selection.proof.receipt_view import checked_text, receipt_page, receipt_text
 from regworkers_core.selection.proof.source import (
     artefacts_of,
     cache_folder,
     campaign_source,
     folder_source,
 )
-from regworkers_core.selection.proof.text import checked_text, receipt_text
 from regworkers_core.selection.proof.verify import Verification, verify
 
 # What a replay asks of DuckDB where there are no settings to ask.
@@ -136,7 +135,7 @@ def receipt_command(
     data = receipt_bytes(receipt)
     checked = check_receipt(data)
     if form is ReceiptFormat.HTML:
-        data = page(receipt, checked).encode()
+        data = receipt_page(receipt, checked).encode()
     elif form is ReceiptFormat.TEXT:
         data = visible(receipt_text(receipt, checked), keep="\n").encode()
     if output is not None:

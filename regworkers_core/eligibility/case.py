@@ -1,23 +1,128 @@
-"""One subject with its facts at one moment: all that a rule may look at."""
+"""What a rule reads: the subject (a fan who asks now, or a saved entry), the facts about it, and the moment."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field, fields
+from datetime import date
+from enum import StrEnum
+from typing import Any, NamedTuple
 
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.eligibility import Fact, Missing, T
+from regworkers_core.domain.eligibility import NOT_ASKED, Fact, Known, Missing, T
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.domain.timestamps import seconds as moment_of
 from regworkers_core.domain.user import User
-from regworkers_core.eligibility.facts import Facts
-from regworkers_core.eligibility.subject import Identity, Subject
+
+
+class Identity(StrEnum):
+    """What makes two entries of a campaign the same person's, in the order of the search."""
+
+    EMAIL = "email"
+    GLOBAL_USER_ID = "globalUserId"
+    MEMBER_ID = "memberId"
+
+
+class Problem(NamedTuple):
+    """What is wrong with a field, without its value: `should be a text, found int`."""
+
+    field: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A fan or an entry; `request.subject_of` reads it from the fields of an entry.
+
+    `mail` and `region` are in their comparable form. A field that was not given or could not be read is None;
+    `missing` (names of required fields), `invalid` and `invalid_mail` say what was wrong.
+
+    `entry_id` is the subject's own entry, which is never a duplicate of itself; None for a fan without an entry.
+    `entered_at` is the `createdAt` of a saved entry (ISO-8601 with milliseconds, empty if it cannot be read), None for
+    a fan who asks now.
+    """
+
+    mail: str | None = None
+    global_user_id: str | None = None
+    member_id: str | None = None
+    unit: str | None = None
+    markets: tuple[str, ...] = ()
+    region: str | None = None
+    birth_date: date | None = None
+    missing: tuple[str, ...] = ()
+    invalid: tuple[Problem, ...] = ()
+    invalid_mail: str | None = None
+    entry_id: str | None = None
+    entered_at: str | None = None
+    # Identities that nothing vouches for, of a person who asks without entering. Whether another person has entered or
+    # is invited under them is private, so they are treated as not given.
+    withheld: frozenset[Identity] = frozenset()
+    # The identities that it has, comparable; computed once, since every step reads them.
+    identities: Mapping[Identity, str] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        found = (
+            (Identity.EMAIL, self.mail),
+            (Identity.GLOBAL_USER_ID, self.global_user_id),
+            (Identity.MEMBER_ID, self.member_id),
+        )
+        have = {kind: value for kind, value in found if value is not None and kind not in self.withheld}
+        object.__setattr__(self, "identities", have)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the rules need beside one subject, each fact with its source. Facts that no rule of the campaign needs are
+    NOT_ASKED.
+
+    `campaign`: None if no campaign has that slug or id.
+    `invites`: the `ttl` (epoch seconds) of each invite of the subject, expired ones included.
+    `duplicates`: the identities that an *earlier* entry of the campaign shares with the subject.
+    `household`: how many *earlier* entries have the subject's unit.
+    `user`: None if the User Service has no record of the id, or the subject has no id.
+
+    An entry counts as earlier if it is live, is not the subject's own (`entry_id`), and
+
+    - for a fan who asks now: always. Whether it will be in the draw is not known yet, and the table guarantees one
+      entry per person.
+    - for an entry, when its campaign is judged: if no other rule excludes it (judged alone, it has no reasons) and it
+      was entered before, see `was_entered_before`. Otherwise an entry that is excluded itself would exclude its owner's
+      other entry. So judging a whole campaign takes one sorted pass: for each of the three identities, whether such an
+      entry had the value before; for each unit, how many did.
+    """
+
+    campaign: Fact[Campaign | None]
+    invites: Fact[Mapping[InviteType, int]] = NOT_ASKED
+    duplicates: Fact[frozenset[Identity]] = NOT_ASKED
+    household: Fact[int] = NOT_ASKED
+    user: Fact[User | None] = NOT_ASKED
+
+    def sources(self) -> dict[str, dict[str, Any]]:
+        """Return the source of every known fact: `{"source": "cache", "fresh": true}`."""
+        return {
+            each.name: {"source": fact.source.value, "fresh": fact.fresh}
+            for each in fields(self)
+            if isinstance(fact := getattr(self, each.name), Known)
+        }
+
+
+def was_entered_before(other: tuple[str, str], own: tuple[str, str]) -> bool:
+    """Return whether the entry `other` (`createdAt`, `entryId`) was entered before `own`. An entry without a
+    readable time (empty) comes last, so that its owner gains nothing by it.
+    """
+    return _place(*other) < _place(*own)
+
+
+def _place(created_at: str, entry_id: str) -> tuple[bool, str, str]:
+    return not created_at, created_at, entry_id
 
 
 class FactMissing(Exception):
-    """A rule cannot tell without this fact. The judge catches it: nothing else raises out of a rule."""
+    """A rule needs this fact. `judge` catches it; a rule raises nothing else but NoCampaign."""
 
     def __init__(self, fact: str, missing: Missing) -> None:
         super().__init__(fact)
@@ -25,12 +130,12 @@ class FactMissing(Exception):
 
 
 class NoCampaign(Exception):
-    """There is no such campaign, so a rule about it has nothing to say."""
+    """The campaign does not exist, so rules about it do not apply."""
 
 
 class AsOf(NamedTuple):
-    """The moment of a judgement, in both forms: made once for all subjects that are judged together. Where an entry
-    is written, it is the entry's `createdAt`, so that whoever judges the entry later sees the very same moment.
+    """The moment of a judgement, in both forms, one for all subjects that are judged together. It becomes the
+    `createdAt` of an entry that is written, so that a later judgement sees the same moment.
     """
 
     seconds: float
@@ -38,14 +143,14 @@ class AsOf(NamedTuple):
 
     @classmethod
     def at(cls, seconds: float) -> AsOf:
-        """To the millisecond, which is what a text holds."""
+        """Round to the millisecond, which is what the text holds."""
         text = iso(seconds)
         return cls(moment_of(text) or 0.0, text)
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Every fact is a property that gives its value, or tells the judge that it is missing."""
+    """A subject with its facts at one moment. Each fact is a property that returns its value or raises FactMissing."""
 
     subject: Subject
     facts: Facts
@@ -64,17 +169,16 @@ class Case:
 
     @property
     def moment(self) -> str:
-        """When the subject entered, or asks: what windows, invites and ages are measured by (ISO-8601)."""
+        """When the subject entered or asks (ISO-8601); windows, invites and ages are measured by it."""
         entered_at = self.subject.entered_at
         if entered_at is None:
             return self.as_of.text
         if not entered_at:
-            raise FactMissing("createdAt", Missing("entry", "it has no createdAt that can be read"))
+            raise FactMissing("createdAt", Missing("entry", "its createdAt cannot be read"))
         return entered_at
 
     @property
     def moment_seconds(self) -> float:
-        """The same in seconds since the epoch."""
         if self.subject.entered_at is None:
             return self.as_of.seconds
         return moment_of(self.moment) or 0.0
@@ -93,14 +197,12 @@ class Case:
 
     @property
     def user(self) -> User | None:
-        """None when nobody is known under the id. Without an id there is nothing that could be looked up, so that
-        is certain, too.
-        """
+        """The user's record; None if there is none, which is certain for a subject without an id."""
         return _value("user", self.facts.user) if self.subject.global_user_id is not None else None
 
     @property
     def user_if_known(self) -> User | None:
-        """The same for a rule that does without."""
+        """The user's record, for a rule that does not depend on it."""
         fact = self.facts.user
         return None if isinstance(fact, Missing) or self.subject.global_user_id is None else fact.value
 

@@ -1,8 +1,8 @@
 """`check_eligibility`: a list of checks in, a list of answers out, in the same order.
 
-Read each check, gather the facts of all, judge each, write those that are to be written, queue their events. Nothing
-that a check holds and nothing that a dependency does raises: the answer says it. What is not done when the time of the
-call is over is missing in the answer, so that whoever waits for it gets one.
+Reads each check, gathers the facts of all, judges each, writes the entries of transfers and queues their events. No
+content of a check and no failure of a dependency raises: the answer says what failed. What is not done when the time
+of the call is over is missing in the answer, so that the caller always gets one.
 """
 
 from __future__ import annotations
@@ -26,14 +26,11 @@ from regworkers_core.domain.claim import CLOCKS_SECONDS, WRITE_GRACE_SECONDS
 from regworkers_core.domain.eligibility import Known, Missing, Source, Status
 from regworkers_core.domain.events import eligibility_judged
 from regworkers_core.domain.reasons import Failure, RequestError, TransientFailure, UsageError
-from regworkers_core.eligibility.caller import TRUSTED, Caller
-from regworkers_core.eligibility.case import AsOf
-from regworkers_core.eligibility.gather import Gathered, Gatherer, Limits
-from regworkers_core.eligibility.identity import IdentitySecret
-from regworkers_core.eligibility.judge import Judgement, judge
+from regworkers_core.eligibility.case import AsOf, Problem
+from regworkers_core.eligibility.gather import Gathered, Gatherer
+from regworkers_core.eligibility.identity import TRUSTED, Caller, IdentitySecret
 from regworkers_core.eligibility.request import read_check
-from regworkers_core.eligibility.rule import rule_set
-from regworkers_core.eligibility.subject import Problem
+from regworkers_core.eligibility.rules import Verdict, judge, rule_set
 from regworkers_core.eligibility.transfer import REFUSED, IdTaken, TakenBy, TooOld, Transfer, Transferred
 from regworkers_core.engine.queue import Queue
 from regworkers_core.engine.stop import OnStep, no_step
@@ -41,13 +38,13 @@ from regworkers_core.observability.logs import Passed, describe, entries_passed
 from regworkers_core.runtime import Runtime
 
 log = structlog.get_logger(__name__)
-# Checks that are gathered together: what bounds the memory of a call.
+# Checks that are gathered together; this bounds the memory of a call.
 _TOGETHER = 1_000
-# How often a transfer is judged before it is left to a repeat of the call.
+# Judgements of one transfer before the caller has to repeat it.
 _JUDGEMENTS = 2
-# For another attempt at queueing the events, not for a long retry: the entries stand, and their callers wait.
+# Enough for a second attempt to queue the events; the entries exist already, and their callers wait.
 _QUEUE_AGAIN_SECONDS = 1.0
-# A campaign is looked up in the cache before its source is waited for.
+# The cache is asked first, then the wait for the campaign's source begins.
 _CACHE_SECONDS = 1.0
 EXAMPLE = '[{"campaignSlug": "...", "entry": {"email": "...", "firstName": "...", "lastName": "..."}}]'
 
@@ -59,13 +56,13 @@ def check_eligibility(
     callers: Sequence[Caller] | None = None,
     on_step: OnStep = no_step,
 ) -> list[dict[str, Any]]:
-    """One answer document for each item; see docs/eligibility.md for both. `callers` says of each item who asks;
-    without them all are trusted.
+    """Return one answer document for each item; docs/eligibility.md has both formats. `callers` has the caller of each
+    item; without it all are trusted.
 
-    Raises RequestError when `items` is no list, UsageError when the settings lack the address of a dependency.
+    Raises RequestError if `items` is not a list, UsageError if the settings lack the address of a dependency.
     """
     if not isinstance(items, list | tuple):
-        raise RequestError(f"a list of checks is due, like {EXAMPLE}: found {_kind(items)}")
+        raise RequestError(f"expected a list of checks such as {EXAMPLE}, got {_kind(items)}")
     end = time.monotonic() + runtime.settings.eligibility.call_seconds
     checker = _checker(runtime)
     answers: list[dict[str, Any]] = []
@@ -76,8 +73,8 @@ def check_eligibility(
 
 
 class Checker:
-    """Everything that a check needs, wired once. Safe to share between threads. `attempt_seconds` is what one attempt
-    at the table or the queue can take.
+    """Checks and transfers, wired once. Safe to share between threads. `attempt_seconds` is the longest that one
+    attempt at the table or the queue can take.
     """
 
     def __init__(
@@ -95,13 +92,13 @@ class Checker:
 
     @classmethod
     def of(cls, runtime: Runtime) -> Checker:
-        """Raises UsageError when the settings lack an address, or give a call too little time."""
+        """Wire a checker. Raises UsageError if the settings lack an address, or give a call too little time."""
         settings, aws = runtime.settings.eligibility, runtime.settings.aws
-        # Clients of its own, since somebody waits: those of the drains are more patient than a whole call may be.
-        patience = min(settings.read_seconds, aws.read_timeout_seconds)
-        attempt = aws.connect_timeout_seconds + patience
+        # Clients with short time-outs, since a caller waits: a drain's clients may wait longer than a whole call.
+        read_timeout = min(settings.read_seconds, aws.read_timeout_seconds)
+        attempt = aws.connect_timeout_seconds + read_timeout
         _require_time(settings.call_seconds, attempt)
-        dynamodb = runtime.aws.client("dynamodb", read_timeout_seconds=patience)
+        dynamodb = runtime.aws.client("dynamodb", read_timeout_seconds=read_timeout)
         table = EntryClaims(
             dynamodb,
             runtime.dependency("dynamodb"),
@@ -114,15 +111,11 @@ class Checker:
             Entrants(runtime.database["entries"], runtime.dependency("mongo")),
             lambda: runtime.services.user,
             IdentitySecret(runtime.secrets),
-            limits=Limits(
-                settings.user_budget_seconds,
-                settings.read_seconds,
-                settings.threads,
-                runtime.settings.cache.wait_seconds + _CACHE_SECONDS,
-            ),
+            settings=settings,
+            campaign_seconds=runtime.settings.cache.wait_seconds + _CACHE_SECONDS,
         )
         analytics = SqsQueue(
-            runtime.aws.client("sqs", read_timeout_seconds=patience),
+            runtime.aws.client("sqs", read_timeout_seconds=read_timeout),
             runtime.dependency("sqs"),
             runtime.names.analytics_queue,
             batch_bytes=aws.sqs_batch_bytes,
@@ -137,8 +130,8 @@ class Checker:
         end: float = math.inf,
         callers: Sequence[Caller] | None = None,
     ) -> list[dict[str, Any]]:
-        """Everything is over by `end` (monotonic seconds): the last attempt at the table leaves the time for one at
-        the queue.
+        """Answer all items by `end` (monotonic seconds): the last attempt at the table leaves time for one at the
+        queue.
         """
         began = time.monotonic()
         last_write = end - 2 * self._attempt_seconds
@@ -146,13 +139,13 @@ class Checker:
         checks = [read_check(item, caller) for item, caller in zip(items, asking, strict=True)]
         gathered = self._gatherer.gather(checks, last_write)
         as_of = AsOf.at(self._clock())
-        # Entries that this call has added to a household, which the replica cannot know yet.
+        # Entries that this call added to each household: the replica does not have them yet.
         added: Counter[tuple[str, str]] = Counter()
         answers, events = [], []
         passed: list[Passed] = []
         for each in gathered:
             if not each.check.do_transfer:
-                answers.append(_told(each, as_of))
+                answers.append(_answer(each, as_of))
                 continue
             answer, event = self._transferred(each, added, last_write, on_step)
             answers.append(answer)
@@ -162,13 +155,13 @@ class Checker:
                 passed.append(Passed(id_, each.campaign.campaign_id, answer["transfer"]["entryId"]))
         self._publish(events, end - self._attempt_seconds)
         entries_passed("entry judged", passed)
-        # One line a call, whatever came of it: where the way of an entry begins, and how slow calls are found.
+        # One line per call, whatever its result: the start of an entry's trace, and the place to find slow calls.
         log.info(
             "checks answered",
             checks=len(answers),
             created=sum(answer.get("transfer", {}).get("state") == "created" for answer in answers),
             fans=sum(each.is_a_fans for each in checks),
-            # A backend that is not in `eligibility.trustedCallers` shows here: its fans' weights count for nothing.
+            # Shows a backend that is missing in `eligibility.trustedCallers`: the weights that it sends are dropped.
             notTaken=sum(bool(each.not_taken) for each in checks),
             durationMs=round((time.monotonic() - began) * 1000),
             correlationIds=[each.check.correlation_id for each in gathered],
@@ -178,53 +171,53 @@ class Checker:
     def _transferred(
         self, gathered: Gathered, added: Counter[tuple[str, str]], end: float, on_step: OnStep
     ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """The answer, and the event of an entry that stands at its first version."""
+        """Return the answer, and the event of an entry that exists at its first version."""
         check = gathered.check
         gathered = _with_household(gathered, added)
-        standing = gathered.standing
+        earlier = gathered.earlier
         done: Transferred | TakenBy | IdTaken | TooOld | None = None
-        if standing is not None:
-            done = self._transfer.existing(standing, check)
+        if earlier is not None:
+            done = self._transfer.existing(earlier, check)
             gathered = _with(gathered, done)
-        gathered, as_of, judgement = self._judge(gathered)
-        if done is None and standing is not None and standing.own is not None:
+        gathered, as_of, verdict = self._judge(gathered)
+        if done is None and earlier is not None and earlier.own is not None:
             for _ in range(_JUDGEMENTS):
-                if judgement.status is not Status.ELIGIBLE:
+                if verdict.status is not Status.ELIGIBLE:
                     break
                 try:
-                    done = self._transfer.write(
-                        standing.own, standing, check, as_of, end=end, on_step=on_step
-                    )
+                    done = self._transfer.write(earlier.own, earlier, check, as_of, end=end, on_step=on_step)
                 except TransientFailure as failure:
-                    judgement = _not_written(judgement, failure.dependency, failure.error)
+                    verdict = _not_written(verdict, failure.dependency, failure.error)
                 except (Failure, UsageError) as failure:
-                    judgement = _not_written(judgement, "dynamodb", str(failure))
+                    verdict = _not_written(verdict, "dynamodb", str(failure))
                 if isinstance(done, TakenBy | IdTaken):
                     gathered = _with(gathered, done)
-                    judgement = judge(gathered.check.subject, gathered.facts, as_of)
+                    verdict = judge(gathered.check.subject, gathered.facts, as_of)
                 if not isinstance(done, TooOld):
                     break
-                gathered, as_of, judgement = self._judge(gathered)
+                gathered, as_of, verdict = self._judge(gathered)
             else:
-                judgement = _not_written(judgement, "dynamodb", "claiming took too long to go on safely")
-        answer = judgement.as_answer(gathered.facts, as_of, check.correlation_id, to_a_fan=check.is_a_fans)
+                verdict = _not_written(
+                    verdict, "dynamodb", "claiming the identities took too long; repeat the call"
+                )
+        answer = verdict.as_answer(gathered.facts, as_of, check.correlation_id, to_a_fan=check.is_a_fans)
         if not isinstance(done, Transferred):
             return {**answer, "transfer": dict(REFUSED)}, None
         if done.created and check.subject.unit is not None:
             added[done.key.campaign_id, check.subject.unit] += 1
-        return {**answer, "transfer": done.as_answer()}, _event(done, judgement, as_of, check.correlation_id)
+        return {**answer, "transfer": done.as_answer()}, _event(done, verdict, as_of, check.correlation_id)
 
-    def _judge(self, gathered: Gathered) -> tuple[Gathered, AsOf, Judgement]:
-        """At a moment of its own, which becomes the entry's: with that of others, an entry could be let in before the
-        closing and be created after it.
+    def _judge(self, gathered: Gathered) -> tuple[Gathered, AsOf, Verdict]:
+        """Judge at this moment, which becomes the entry's `createdAt`: at the shared moment of the call, an entry could
+        be eligible before the closing and be written after it.
         """
         as_of = AsOf.at(self._clock())
         gathered = gathered.at(as_of.seconds)
         return gathered, as_of, judge(gathered.check.subject, gathered.facts, as_of)
 
     def _publish(self, events: Sequence[dict[str, Any]], end: float) -> None:
-        """Queue the events. The entries stand: what cannot be queued is logged, and the repeat of a call, which
-        finds its entry, queues it again.
+        """Queue the events. An event that cannot be queued is logged; a repeated call, which finds its entry, queues it
+        again.
         """
         if not events:
             return
@@ -240,7 +233,7 @@ class Checker:
 
 
 def _require_time(call_seconds: float, attempt_seconds: float) -> None:
-    """For two attempts in a call (see `check`), and for one that begins and ends while its entry may be put."""
+    """Require time for two attempts in a call (see `check`), and for one put within the grace time of its entry."""
     if call_seconds <= 2 * attempt_seconds or attempt_seconds >= WRITE_GRACE_SECONDS - CLOCKS_SECONDS:
         raise UsageError(
             f"eligibility.callSeconds ({call_seconds:g}) leaves no time to write an entry: it must be above twice"
@@ -253,8 +246,8 @@ _wiring = threading.Lock()
 
 
 def _checker(runtime: Runtime) -> Checker:
-    """One for each runtime, so that its threads and the secret are kept. It lies where the runtime keeps its other
-    parts, and goes with it.
+    """Return the runtime's checker, which keeps its threads and the secret. It is stored beside the runtime's other
+    parts and ends with it.
     """
     with _wiring:
         parts = vars(runtime)
@@ -264,27 +257,27 @@ def _checker(runtime: Runtime) -> Checker:
         return checker
 
 
-def _told(gathered: Gathered, as_of: AsOf) -> dict[str, Any]:
+def _answer(gathered: Gathered, as_of: AsOf) -> dict[str, Any]:
     gathered = gathered.at(as_of.seconds)
-    judgement = judge(gathered.check.subject, gathered.facts, as_of)
+    verdict = judge(gathered.check.subject, gathered.facts, as_of)
     check = gathered.check
-    return judgement.as_answer(gathered.facts, as_of, check.correlation_id, to_a_fan=check.is_a_fans)
+    return verdict.as_answer(gathered.facts, as_of, check.correlation_id, to_a_fan=check.is_a_fans)
 
 
-def _not_written(judgement: Judgement, dependency: str, error: str) -> Judgement:
-    """Whether the entry stands is as unknown as any other fact: a repeat finds out."""
+def _not_written(verdict: Verdict, dependency: str, error: str) -> Verdict:
+    """Report the entry as a missing fact: whether it exists is unknown until the call is repeated."""
     log.warning("entry not written", dependency=dependency, error=error)
-    return replace(judgement, missing={"transfer": Missing(dependency, error)})
+    return replace(verdict, missing={"transfer": Missing(dependency, error)})
 
 
 def _with(gathered: Gathered, done: object) -> Gathered:
-    """With what a transfer has found out, for a judgement that says so."""
+    """Add what the transfer found to the facts, so that the verdict names it."""
     if isinstance(done, TakenBy):
         by = Known(frozenset({done.identity}), Source.DATABASE)
         return replace(gathered, facts=replace(gathered.facts, duplicates=by))
     if isinstance(done, IdTaken):
         subject = gathered.check.subject
-        invalid = (*subject.invalid, Problem("entryId", "is that of another person's entry"))
+        invalid = (*subject.invalid, Problem("entryId", "belongs to another person's entry"))
         return replace(gathered, check=replace(gathered.check, subject=replace(subject, invalid=invalid)))
     return gathered
 
@@ -298,21 +291,20 @@ def _with_household(gathered: Gathered, added: Counter[tuple[str, str]]) -> Gath
     return replace(gathered, facts=replace(gathered.facts, household=counted)) if more else gathered
 
 
-def _event(
-    done: Transferred, judgement: Judgement, as_of: AsOf, correlation_id: str
-) -> dict[str, Any] | None:
-    """Of an entry as it was written. One that changed since has had its event long ago. None, too, for a repeat that is
-    not ELIGIBLE: the entry was, and anybody may have typed its address with another age, or after the closing.
+def _event(done: Transferred, verdict: Verdict, as_of: AsOf, correlation_id: str) -> dict[str, Any] | None:
+    """Return the event of an entry as it was written. None for an entry that has changed since: its event was sent
+    before. None also for a repeat that is not ELIGIBLE: the entry was, and a repeat may have another age, or come after
+    the closing.
     """
-    if done.order.version != 1 or not (done.created or judgement.status is Status.ELIGIBLE):
+    if done.order.version != 1 or not (done.created or verdict.status is Status.ELIGIBLE):
         return None
-    verdict = {
-        "status": judgement.status.value,
-        "reasons": [each.code for each in judgement.reasons],
+    summary = {
+        "status": verdict.status.value,
+        "reasons": [each.code for each in verdict.reasons],
         "ruleSet": rule_set(),
         "asOf": as_of.text,
     }
-    return eligibility_judged(done.key, done.order, verdict, correlation_id)
+    return eligibility_judged(done.key, done.order, summary, correlation_id)
 
 
 def _kind(value: Any) -> str:

@@ -1,8 +1,8 @@
-"""The facts for all checks of one call, gathered together: nothing that could be shared is read twice.
+"""Gathers the facts for all checks of one call; nothing that checks share is read twice.
 
-Each distinct campaign once, all at the same time; consistent reads of the demand table, a hundred keys a call; one
-query of the replica; each distinct user once, at the same time as those. Who does not answer in time leaves a fact
-missing: nothing in here raises for a dependency.
+Each distinct campaign is read once, all at the same time. Then come consistent reads of the demand table, a hundred
+keys a call, and one query of the replica; the records of distinct users are read meanwhile. A dependency that does not
+answer in time leaves a fact missing: nothing here raises for a dependency.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
+from typing import ParamSpec, Protocol, TypeVar
+
+import structlog
 
 from regworkers_core.adapters.aws.tables import MAX_GET
 from regworkers_core.adapters.mongo.entrants import EACH, Found, Trace
@@ -21,24 +24,83 @@ from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.eligibility import NOT_ASKED, Fact, Known, Missing, Source
 from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.user import User
-from regworkers_core.eligibility.facts import Facts
+from regworkers_core.eligibility.case import Facts, Identity
+from regworkers_core.eligibility.earlier_entries import (
+    EarlierEntries,
+    Item,
+    ReplicaMatches,
+    TableItems,
+    traces_of,
+)
 from regworkers_core.eligibility.identity import IdentityHash, IdentitySecret
 from regworkers_core.eligibility.request import Check
-from regworkers_core.eligibility.standing import Candidates, Item, Read, Standing, traces_of
-from regworkers_core.eligibility.subject import Identity
-from regworkers_core.eligibility.timed import TimedCalls
+from regworkers_core.engine.deadline import CallPool
+from regworkers_core.observability.logs import describe
+from regworkers_core.settings import EligibilitySettings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+class TimedCalls:
+    """Calls to one dependency, at most `threads` at once; further calls queue until their deadline.
+
+    Each dependency has its own pool, so that a slow one delays no other.
+    """
+
+    def __init__(self, dependency: str, threads: int) -> None:
+        self.dependency = dependency
+        self._pool = CallPool(dependency, threads)
+        self._reported: set[str] = set()
+
+    def start(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Begin the call in another thread, in the caller's context (correlation, trace). Does not block."""
+        return self._pool.submit(partial(function, *args, **kwargs))
+
+    def result(self, future: Future[T], deadline: float) -> T | Missing:
+        """Return the result, or Missing after `deadline` (monotonic seconds). Never raises for a dependency."""
+        found = self.here(future.result, timeout=max(0.0, deadline - time.monotonic()))
+        if isinstance(found, Missing):
+            future.cancel()
+        return found
+
+    def here(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Missing:
+        """Call in this thread a function that bounds its own time: a second thread costs more than all rules of a
+        check.
+        """
+        try:
+            return function(*args, **kwargs)
+        except (TimeoutError, CancelledError):
+            return Missing(self.dependency, "too late")
+        except TransientFailure as failure:
+            return Missing(failure.dependency, failure.error)
+        except (Failure, UsageError) as failure:
+            return self._missing(str(failure))
+        except Exception as error:
+            # Without the driver's text, which may contain a fan's data.
+            return self._missing(describe(error))
+
+    def _missing(self, error: str) -> Missing:
+        """A failure that waiting does not repair is logged once, not with every check."""
+        if error not in self._reported:
+            self._reported.add(error)
+            log.warning("a fact is missing", dependency=self.dependency, error=error)
+        return Missing(self.dependency, error)
+
 
 _CHECKS_A_PERIOD = 100
-# Of a fan who asks: whether another person's address is invited.
-_NOT_TOLD = Missing("identity", "nobody vouches for the mail address")
+# A fan who asks must not learn whether another person's address is invited.
+_WITHHELD = Missing("identity", "no identity provider vouches for the mail address")
 
 
 class CampaignFacts(Protocol):
     @property
     def dependency(self) -> str: ...
     def find(self, slug_or_id: str) -> Fact[Campaign | None]:
-        """Bounds its own time."""
+        """Look the campaign up; bounds its own time."""
         ...
 
 
@@ -50,7 +112,7 @@ class TableReads(Protocol):
 
 class EntrantReads(Protocol):
     def find(self, traces: set[Trace], each: int = EACH, *, within_seconds: float | None = None) -> Found:
-        """Raises TransientFailure when there is no answer `within_seconds`."""
+        """Raise TransientFailure if there is no answer `within_seconds`."""
         ...
 
 
@@ -59,32 +121,22 @@ class Users(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds, and calls at once to one dependency. See `EligibilitySettings`."""
-
-    user_budget_seconds: float = 0.8
-    read_seconds: float = 3.0
-    threads: int = 16
-    campaign_seconds: float = 6.0
-
-
-@dataclass(frozen=True, slots=True)
 class Gathered:
-    """A check with its facts. `check.subject.entry_id` is the entry's own id, derived where a transfer names none.
+    """A check with its facts. `check.subject.entry_id` is the entry's own id, derived if a transfer names none.
 
-    `campaign` is None where there is none, or none that is known; `standing` tells what stands in the table;
-    `unread_invites`: some of the invites could not be read.
+    `campaign` and `earlier` are None if there is no campaign or it could not be read. `unread_invites` says why some
+    of the invites could not be read.
     """
 
     check: Check
     facts: Facts
     campaign: Campaign | None = None
-    standing: Standing | None = None
+    earlier: EarlierEntries | None = None
     unread_invites: Missing | None = None
 
     def at(self, moment: float) -> Gathered:
-        """With the invites as a judgement at `moment` (epoch seconds) must see them: one that counts is enough,
-        whatever the others would say.
+        """Return the facts for judging at `moment` (epoch seconds): if one invite is valid, unread ones do not
+        matter; else the invites are missing.
         """
         invites = self.facts.invites
         if self.unread_invites is None or isinstance(invites, Missing):
@@ -105,19 +157,20 @@ class Gatherer:
         users: Callable[[], Users],
         secret: IdentitySecret,
         *,
-        limits: Limits,
+        settings: EligibilitySettings,
+        campaign_seconds: float = 6.0,
     ) -> None:
         self._campaigns, self._table, self._entrants, self._users = campaigns, table, entrants, users
-        self._secret, self._limits = secret, limits
-        self._campaign_calls = TimedCalls(campaigns.dependency, limits.threads)
-        self._table_calls = TimedCalls("dynamodb", limits.threads)
-        self._replica_calls = TimedCalls("mongo", limits.threads)
-        self._user_calls = TimedCalls("service-user", limits.threads)
+        self._secret, self._settings, self._campaign_seconds = secret, settings, campaign_seconds
+        self._campaign_calls = TimedCalls(campaigns.dependency, settings.threads)
+        self._table_calls = TimedCalls("dynamodb", settings.threads)
+        self._replica_calls = TimedCalls("mongo", settings.threads)
+        self._user_calls = TimedCalls("service-user", settings.threads)
         self._secret_calls = TimedCalls("secretsmanager", 1)
 
     def gather(self, checks: Sequence[Check], end: float = math.inf) -> list[Gathered]:
-        """One for each check, in their order. Nothing begins after `end` (monotonic seconds); what has begun is over
-        when its driver's time is.
+        """Return the facts of each check, in the order of `checks`. No call begins after `end` (monotonic seconds);
+        a call that has begun ends by its driver's time limit.
         """
         slugs = dict.fromkeys(check.campaign_slug for check in checks if check.campaign_slug)
         campaigns = self._find_campaigns(slugs, end)
@@ -125,43 +178,39 @@ class Gatherer:
         began = time.monotonic()
         users = self._start_users(known)
         hashes = self._hash(end) if any(campaign is not None for _, campaign in known) else NOT_ASKED
-        asked = [_Asked.of(check, campaign, hashes) for check, campaign in known]
-        read = Read(hashes if isinstance(hashes, Missing) else None)
-        # One after the other: drivers at work side by side cost each other more than is gained by not waiting.
-        self._read(read, (key for each in asked for key in each.keys), self._deadline(checks, end))
-        found = self._find_entrants(known, self._deadline(checks, end))
-        candidates = Candidates(found)
-        standings = [
+        lookups = [_Lookup.of(check, campaign, hashes) for check, campaign in known]
+        items = TableItems(hashes if isinstance(hashes, Missing) else None)
+        # One after the other: two drivers in parallel threads slow each other down by more than the wait.
+        self._read(items, (key for each in lookups for key in each.keys), self._deadline(checks, end))
+        matches = ReplicaMatches(self._find_entrants(known, self._deadline(checks, end)))
+        earlier = [
             None
-            if ask.campaign is None
-            else Standing(ask.campaign, ask.check.subject, ask.claim_keys, read, candidates)
-            for ask in asked
+            if each.campaign is None
+            else EarlierEntries(each.campaign, each.check.subject, each.claim_keys, items, matches)
+            for each in lookups
         ]
-        others = (key for each in standings if each for key in each.others())
-        self._read(read, others, self._deadline(checks, end))
-        records = self._user_records(users, min(end, began + self._limits.user_budget_seconds))
+        candidates = (key for each in earlier if each for key in each.candidates())
+        self._read(items, candidates, self._deadline(checks, end))
+        records = self._user_records(users, min(end, began + self._settings.user_budget_seconds))
         return [
-            _gathered(ask, campaigns, read, standing, records)
-            for ask, standing in zip(asked, standings, strict=True)
+            _gathered(lookup, campaigns, items, each, records)
+            for lookup, each in zip(lookups, earlier, strict=True)
         ]
 
     def _find_campaigns(self, slugs: Collection[str], end: float) -> dict[str, Fact[Campaign | None]]:
-        """A single one here, unless it is too late; several at the same time."""
+        """Find one campaign in this thread, unless it is too late, and several at the same time."""
         if len(slugs) == 1 and time.monotonic() < end:
-            return {slug: self._campaign_calls.here(self._find_campaign(slug)) for slug in slugs}
-        deadline = min(end, time.monotonic() + self._limits.campaign_seconds)
-        calls = {slug: self._campaign_calls.start(self._find_campaign(slug)) for slug in slugs}
+            return {slug: self._campaign_calls.here(self._campaigns.find, slug) for slug in slugs}
+        deadline = min(end, time.monotonic() + self._campaign_seconds)
+        calls = {slug: self._campaign_calls.start(self._campaigns.find, slug) for slug in slugs}
         return {slug: self._campaign_calls.result(call, deadline) for slug, call in calls.items()}
-
-    def _find_campaign(self, slug: str) -> Callable[[], Fact[Campaign | None]]:
-        return lambda: self._campaigns.find(slug)
 
     def _start_users(self, known: Iterable[tuple[Check, Campaign | None]]) -> dict[str, Future[User | None]]:
         ids = dict.fromkeys(check.subject.global_user_id for check, campaign in known if campaign)
-        return {id_: self._user_calls.start(self._get_user(id_)) for id_ in ids if id_ is not None}
+        return {id_: self._user_calls.start(self._get_user, id_) for id_ in ids if id_ is not None}
 
-    def _get_user(self, global_user_id: str) -> Callable[[], User | None]:
-        return lambda: self._users().get(global_user_id)
+    def _get_user(self, global_user_id: str) -> User | None:
+        return self._users().get(global_user_id)
 
     def _user_records(
         self, users: Mapping[str, Future[User | None]], deadline: float
@@ -176,33 +225,31 @@ class Gatherer:
         known = self._secret.known
         if known is not None:
             return known
-        deadline = min(end, time.monotonic() + self._limits.read_seconds)
+        deadline = min(end, time.monotonic() + self._settings.read_seconds)
         return self._secret_calls.result(self._secret_calls.start(self._secret.hash), deadline)
 
     def _deadline(self, checks: Sequence[Check], end: float) -> float:
-        """Of a read that begins now."""
+        """Return the deadline of a read that begins now."""
         periods = -(-len(checks) // _CHECKS_A_PERIOD)
-        return min(end, time.monotonic() + self._limits.read_seconds * periods)
+        return min(end, time.monotonic() + self._settings.read_seconds * periods)
 
-    def _read(self, read: Read, keys: Iterable[TableKey], deadline: float) -> None:
-        """Into `read`, what it does not have. One call is made here, and its client bounds each attempt; several are
-        made at the same time.
+    def _read(self, items: TableItems, keys: Iterable[TableKey], deadline: float) -> None:
+        """Read into `items` the keys that it does not have. One call is made in this thread, and its client bounds
+        each attempt; several are made at the same time.
         """
-        wanted = [key for key in dict.fromkeys(keys) if key not in read]
+        wanted = [key for key in dict.fromkeys(keys) if key not in items]
         left = deadline - time.monotonic()
         if left <= 0:
-            read.add(wanted, Missing(self._table_calls.dependency, "too late"))
+            items.add(wanted, Missing(self._table_calls.dependency, "too late"))
         elif len(wanted) <= MAX_GET:
             if wanted:
-                read.add(
-                    wanted, self._table_calls.here(lambda: self._table.read(wanted, within_seconds=left))
-                )
+                items.add(wanted, self._table_calls.here(self._table.read, wanted, within_seconds=left))
         else:
             chunks = [wanted[start : start + MAX_GET] for start in range(0, len(wanted), MAX_GET)]
-            calls = [self._table_calls.start(lambda keys=chunk: self._table.read(keys)) for chunk in chunks]  # type: ignore[misc]
+            calls = [self._table_calls.start(self._table.read, chunk) for chunk in chunks]
             for chunk, call in zip(chunks, calls, strict=True):
                 answer: dict[TableKey, Item] | Missing = self._table_calls.result(call, deadline)
-                read.add(chunk, answer)
+                items.add(chunk, answer)
 
     def _find_entrants(
         self, known: Sequence[tuple[Check, Campaign | None]], deadline: float
@@ -213,12 +260,12 @@ class Gatherer:
         within = deadline - time.monotonic()
         if within <= 0:
             return Missing(self._replica_calls.dependency, "too late")
-        return self._replica_calls.here(lambda: self._entrants.find(traces, each, within_seconds=within))
+        return self._replica_calls.here(self._entrants.find, traces, each, within_seconds=within)
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """A check with the keys of what it wants from the table."""
+class _Lookup:
+    """A check with the keys that it needs from the table."""
 
     check: Check
     campaign: Campaign | None
@@ -226,7 +273,7 @@ class _Asked:
     invite_keys: Mapping[InviteType, TableKey]
 
     @classmethod
-    def of(cls, check: Check, campaign: Campaign | None, hashes: IdentityHash | Missing) -> _Asked:
+    def of(cls, check: Check, campaign: Campaign | None, hashes: IdentityHash | Missing) -> _Lookup:
         if campaign is None:
             return cls(check, None, {}, {})
         subject, id_ = check.subject, campaign.campaign_id
@@ -263,7 +310,7 @@ def _campaign(campaigns: Mapping[str, Fact[Campaign | None]], check: Check) -> C
 
 
 def _traces(known: Iterable[tuple[Check, Campaign | None]]) -> tuple[set[Trace], int]:
-    """What to look for in the replica, and how many entries of each."""
+    """Return what to look for in the replica, and up to how many entries of each."""
     traces: set[Trace] = set()
     each = EACH
     for check, campaign in known:
@@ -272,42 +319,43 @@ def _traces(known: Iterable[tuple[Check, Campaign | None]]) -> tuple[set[Trace],
         traces.update(traces_of(campaign, check.subject))
         limit = campaign.eligibility.max_per_unit
         if limit is not None and check.subject.unit is not None:
-            # So many, the subject's own, and one that says that there are more.
+            # The limit, the subject's own entry, and one that says that there are more.
             each = max(each, limit + 2)
     return traces, each
 
 
 def _gathered(
-    ask: _Asked,
+    lookup: _Lookup,
     campaigns: Mapping[str, Fact[Campaign | None]],
-    read: Read,
-    standing: Standing | None,
+    items: TableItems,
+    earlier: EarlierEntries | None,
     users: Mapping[str, Fact[User | None]],
 ) -> Gathered:
-    campaign = campaigns.get(ask.check.campaign_slug, Known(None, Source.REQUEST))
-    if ask.campaign is None or standing is None:
-        return Gathered(ask.check, Facts(campaign))
-    invites, unread = _invites(ask, read) if ask.campaign.eligibility.invite_only else (NOT_ASKED, None)
+    campaign = campaigns.get(lookup.check.campaign_slug, Known(None, Source.REQUEST))
+    if lookup.campaign is None or earlier is None:
+        return Gathered(lookup.check, Facts(campaign))
+    is_invite_only = lookup.campaign.eligibility.invite_only
+    invites, unread = _invites(lookup, items) if is_invite_only else (NOT_ASKED, None)
     facts = Facts(
         campaign,
         invites,
-        standing.duplicates(),
-        standing.household(),
-        users.get(ask.check.subject.global_user_id or "", NOT_ASKED),
+        earlier.duplicates(),
+        earlier.household(),
+        users.get(lookup.check.subject.global_user_id or "", NOT_ASKED),
     )
-    return Gathered(ask.check, facts, ask.campaign, standing, unread)
+    return Gathered(lookup.check, facts, lookup.campaign, earlier, unread)
 
 
-def _invites(ask: _Asked, read: Read) -> tuple[Fact[Mapping[InviteType, int]], Missing | None]:
-    """Those that were read, and what is missing of the others."""
+def _invites(lookup: _Lookup, items: TableItems) -> tuple[Fact[Mapping[InviteType, int]], Missing | None]:
+    """Return the invites that were read, and why others could not be."""
     found: dict[InviteType, int] = {}
-    withheld = {kind.value for kind in ask.check.subject.withheld}
-    types = ask.campaign.eligibility.invite_types if ask.campaign else ()
-    missing = _NOT_TOLD if any(kind.value in withheld for kind in types) else None
-    for kind, key in ask.invite_keys.items():
-        item = read[key]
+    withheld = {kind.value for kind in lookup.check.subject.withheld}
+    types = lookup.campaign.eligibility.invite_types if lookup.campaign else ()
+    missing = _WITHHELD if any(kind.value in withheld for kind in types) else None
+    for kind, key in lookup.invite_keys.items():
+        item = items[key]
         if isinstance(item, Missing):
             missing = item
         elif item is not None and isinstance(ttl := item.get("ttl"), int | float):
             found[kind] = int(ttl)
-    return Known(found, Source.DATABASE if ask.invite_keys else Source.REQUEST), missing
+    return Known(found, Source.DATABASE if lookup.invite_keys else Source.REQUEST), missing

@@ -6,9 +6,9 @@ A list of checks is answered by the list of their answers. An AppSync event is a
     {"arguments": {"campaignSlug": "summer", "entry": {...}}, "info": {...}}                 -> one answer
     [{"arguments": {...}, "info": {...}}, ...] (a batch)                                     -> a list of those
 
-Who asks decides what is taken from them and what they are told: `caller.py`. Everything else is answered by
+The caller decides which fields are accepted and what the answer says: `identity.py`. Any other event is answered with
 `{"errorType": "UsageError", "errorMessage": "..."}`, which says what is wrong; so is an environment that is not set
-up, of which a fan learns no more. A dependency that does not answer is no error: the answers say UNKNOWN.
+up, without details for a fan. A dependency that does not answer is not an error: the answers are UNKNOWN.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from typing import Any
 import structlog
 
 from regworkers_core.domain.reasons import RequestError, UsageError
-from regworkers_core.eligibility.caller import Caller, appsync_caller, direct_caller
 from regworkers_core.eligibility.check import EXAMPLE, check_eligibility
+from regworkers_core.eligibility.identity import Caller, appsync_caller, direct_caller
 from regworkers_core.runtime import Runtime
 
 log = structlog.get_logger(__name__)
 _lock = threading.Lock()
 _runtime: Runtime | None = None
-_NOT_NOW = "this cannot be checked just now"
+_NOT_NOW = "eligibility cannot be checked at the moment"
 
 
 def handler(event: object, context: object = None) -> Any:
-    """As Lambda calls it; one runtime serves all calls of a process."""
+    """Answer an event, as Lambda calls it. One runtime serves all calls of a process."""
     try:
         return respond(_shared_runtime(), event)
     except RequestError as error:
@@ -43,7 +43,7 @@ def handler(event: object, context: object = None) -> Any:
 
 
 def respond(runtime: Runtime, event: object) -> Any:
-    """The response to one event. Raises RequestError for an event of another shape."""
+    """Return the response to one event. Raises RequestError for an event of another shape."""
     settings = runtime.settings.eligibility
     if _is_appsync(event):
         return _responses(runtime, [event])[0]
@@ -58,7 +58,7 @@ def respond(runtime: Runtime, event: object) -> Any:
 
 
 def _responses(runtime: Runtime, events: list[Any]) -> list[Any]:
-    """One for each AppSync event; all their checks are answered together."""
+    """Return one response for each AppSync event; all their checks are answered together."""
     asked = [_checks(event) for event in events]
     checks, callers = [], []
     for event, each in zip(events, asked, strict=True):
@@ -71,9 +71,9 @@ def _responses(runtime: Runtime, events: list[Any]) -> list[Any]:
 
 
 def _require_few(callers: Sequence[Caller], most: int) -> None:
-    """Raises RequestError for more checks of fans than one call may ask: AppSync makes a batch of one request."""
+    """Raise RequestError for more checks of fans than one call may contain: AppSync batches one request's fields."""
     if sum(not caller.is_trusted for caller in callers) > most:
-        raise RequestError(f"at most {most} checks are answered at once")
+        raise RequestError(f"at most {most} checks are allowed in one request")
 
 
 def _is_appsync(event: object) -> bool:
@@ -81,32 +81,30 @@ def _is_appsync(event: object) -> bool:
 
 
 def _may_be_a_fans(event: object) -> bool:
-    """Where it is not known whom the settings trust."""
+    """Return whether the event may be a fan's, also if it is not known whom the settings trust."""
     if isinstance(event, list) and not any(map(_is_appsync, event)):
         return _runtime is not None and not direct_caller(_runtime.settings.eligibility).is_trusted
     return isinstance(event, list | Mapping)
 
 
 def _checks(event: object) -> Any:
-    """What an AppSync event asks: a list of checks, or one check."""
+    """Return the list of checks, or the one check, of an AppSync event."""
     arguments = event.get("arguments") if isinstance(event, Mapping) else None
     if not isinstance(arguments, Mapping):
         raise _without_arguments()
     if "checks" not in arguments:
         if "campaignSlug" in arguments or "entry" in arguments:
             return arguments
-        raise RequestError(
-            "arguments should hold checks (a list), or the campaignSlug and entry of one check"
-        )
+        raise RequestError("arguments must have checks (a list), or the campaignSlug and entry of one check")
     if not isinstance(arguments["checks"], list):
-        raise RequestError(f"arguments.checks should be a list of checks, like {EXAMPLE}")
+        raise RequestError(f"arguments.checks must be a list of checks, such as {EXAMPLE}")
     return arguments["checks"]
 
 
 def _without_arguments() -> RequestError:
     return RequestError(
-        f'a list of checks is due, like {EXAMPLE}, or an AppSync event {{"arguments": {{...}}, "info": {{...}}}}: found'
-        " an object without arguments"
+        f'expected a list of checks such as {EXAMPLE}, or an AppSync event {{"arguments": {{...}}, "info": {{...}}}}:'
+        " got an object without arguments"
     )
 
 

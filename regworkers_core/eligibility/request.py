@@ -1,39 +1,124 @@
-"""What somebody asks, read leniently and totally: whatever is malformed becomes a fact for the rules about fields.
+"""Reads a check leniently: a malformed field becomes a fact for the rules, never an exception.
 
-Nothing in here raises for what the input holds. A number stands for its digits where an id is due; null is absent.
+A number is accepted as an id; null is absent. The checks of texts accept any input and are fast on hostile input.
 """
 
 from __future__ import annotations
 
+import unicodedata
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
+from regworkers_core.domain.grammar import field_name_problem
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.mail import MAX_LENGTH, comparable, is_mail
 from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.order import whole_number
 from regworkers_core.domain.terms import comparable_region
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.eligibility import texts
-from regworkers_core.eligibility.caller import NOT_A_FANS, TRUSTED, Caller
-from regworkers_core.eligibility.subject import Identity, Problem, Subject
+from regworkers_core.eligibility.case import Identity, Problem, Subject
+from regworkers_core.eligibility.identity import NOT_A_FANS, TRUSTED, Caller
 
-# What a draw takes.
+# Characters: far above the longest names, far below what an item of the table can hold.
+MAX_NAME = 200
+# Of globalUserId and memberId: as part of an invite's key they must fit into the table's 1,024 bytes.
+MAX_ID = 128
+MAX_SLUG = 128
+MAX_REGION = 64
+MAX_MARKETS = 100
+# Of `attributes`: all values, all characters (keys included), levels. DynamoDB allows 400 KB and 32 levels.
+MAX_VALUES, MAX_CHARACTERS, MAX_LEVELS = 1_000, 32_768, 16
+_INT64 = 2**63
+
+# The Unicode property Bidi_Control. They make a text look like another one, and no name needs them: characters have
+# an inherent direction.
+BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# Control characters and unpaired surrogates.
+_REFUSED_CATEGORIES = ("Cc", "Cs")
+_UNSEEN = ("Cf", "Zs", "Zl", "Zp", "Mn")
+
+
+def wrong_type(wanted: str, value: object) -> str:
+    return f"should be {wanted}, found {type(value).__name__}"
+
+
+def text_problem(text: str, most: int) -> str | None:
+    """Return what is wrong with a text of at most `most` characters, or None. Every script is accepted."""
+    if len(text) > most:
+        return f"is longer than {most} characters"
+    if text.isascii() and text.isprintable():
+        return None
+    for character in text:
+        if character in BIDI_CONTROLS:
+            return (
+                f"holds a control character of writing direction (U+{ord(character):04X}), which is refused"
+            )
+        if unicodedata.category(character) in _REFUSED_CATEGORIES:
+            return f"holds a control character (U+{ord(character):04X}), which is refused"
+    return None
+
+
+def is_blank(text: str) -> bool:
+    """Return whether a text has no visible character. Check its length first."""
+    stripped = text.strip()
+    if stripped.isascii():
+        return not stripped
+    return all(unicodedata.category(character) in _UNSEEN for character in stripped)
+
+
+def attributes_problem(value: Mapping[Any, Any]) -> str | None:
+    """Return what is wrong with the free `attributes`: too large, too deep, or not storable. None if nothing is."""
+    values = characters = 0
+    left: list[tuple[Any, int]] = [(value, 1)]
+    while left:
+        each, level = left.pop()
+        values += 1
+        if values > MAX_VALUES:
+            return f"holds more than {MAX_VALUES} values"
+        if level > MAX_LEVELS:
+            return f"is nested deeper than {MAX_LEVELS} levels"
+        if isinstance(each, Mapping):
+            for name in each:
+                if not isinstance(name, str):
+                    return f"has a name that {wrong_type('a text', name)}"
+                if problem := field_name_problem(name):
+                    return problem
+                left.append((name, level))
+            left.extend((item, level + 1) for item in each.values())
+        elif isinstance(each, list | tuple):
+            left.extend((item, level + 1) for item in each)
+        elif isinstance(each, str):
+            characters += len(each)
+            if characters > MAX_CHARACTERS:
+                return f"holds more than {MAX_CHARACTERS} characters"
+            if problem := text_problem(each.replace("\n", " ").replace("\t", " "), MAX_CHARACTERS):
+                return problem
+        elif isinstance(each, float):
+            if each and not 1e-130 < abs(each) < 1e125:
+                return "holds a number that no table can hold"
+        elif isinstance(each, int) and not -_INT64 <= each < _INT64:
+            return "holds a number of more than 64 bits"
+        elif each is not None and not isinstance(each, int):
+            return f"holds a value that {wrong_type('JSON', each)}"
+    return None
+
+
+# What a draw accepts.
 _MAX_WEIGHT = 64
 _NOT_OWN = "is not one that the caller's identity vouches for"
-# What is kept of an entry beside the mail address, when it is written: the contract's optional fields as read.
+# The fields of an entry that are written, as the contract names them.
 Fields = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question. `campaign_slug` (or id) is empty when there is none that could be looked up. `fields` are the
-    contract's fields of the entry to write, clean as far as `subject` has no complaint. `is_id_given`: the caller
-    named the entry, so that its id is not derived from who the fan is. `is_a_fans`: the answer goes to a fan;
-    `not_taken` names what they said that is not theirs to say.
+    """One check. `campaign_slug` (or id) is empty if it cannot be looked up. `fields` are the fields of the entry to
+    write, valid unless `subject` says otherwise. `is_id_given`: the caller named the entry, so that its id is not
+    derived from the fan's identity. `is_a_fans`: the answer goes to a fan; `not_taken` names the fields that a fan sent
+    and may not set.
     """
 
     campaign_slug: str
@@ -51,21 +136,21 @@ def _new_id() -> str:
 
 
 def read_check(raw: object, caller: Caller = TRUSTED, *, new_id: Callable[[], str] = _new_id) -> Check:
-    """One raw item: `{"campaignSlug", "entry": {...}, "doTransfer", "entryId"?, "correlationId"?}`."""
+    """Read one raw item: `{"campaignSlug", "entry": {...}, "doTransfer", "entryId"?, "correlationId"?}`."""
     if not isinstance(raw, Mapping):
-        subject = Subject(invalid=(Problem("item", texts.wrong_type("an object", raw)),))
+        subject = Subject(invalid=(Problem("item", wrong_type("an object", raw)),))
         return Check("", subject, correlation_id=new_id(), is_a_fans=not caller.is_trusted)
     missing: list[str] = []
     invalid: list[Problem] = []
     slug = _slug(raw.get("campaignSlug"), missing, invalid)
     entry = raw.get("entry")
     if entry is not None and not isinstance(entry, Mapping):
-        invalid.append(Problem("entry", texts.wrong_type("an object", entry)))
+        invalid.append(Problem("entry", wrong_type("an object", entry)))
     entry = entry if isinstance(entry, Mapping) else {}
     entry_id = _entry_id(raw.get("entryId", entry.get("entryId")), invalid)
     do_transfer = raw.get("doTransfer")
     if do_transfer not in (None, True, False):
-        invalid.append(Problem("doTransfer", texts.wrong_type("true or false", do_transfer)))
+        invalid.append(Problem("doTransfer", wrong_type("true or false", do_transfer)))
     not_taken: tuple[str, ...] = ()
     if not caller.is_trusted:
         not_taken = tuple(name for name in NOT_A_FANS if entry.get(name) is not None)
@@ -90,7 +175,7 @@ def read_check(raw: object, caller: Caller = TRUSTED, *, new_id: Callable[[], st
 
 
 def _as_a_fans(entry: Mapping[str, Any], caller: Caller) -> Mapping[str, Any]:
-    """Without what is not a fan's to say, and with the identities that are vouched for."""
+    """Drop the fields that a fan may not set and fill in the identities that are vouched for."""
     said = {name: value for name, value in entry.items() if name not in NOT_A_FANS}
     for kind, value in caller.vouched.items():
         given = said.get(kind.value)
@@ -100,7 +185,7 @@ def _as_a_fans(entry: Mapping[str, Any], caller: Caller) -> Mapping[str, Any]:
 
 
 def _vouched(subject: Subject, caller: Caller, *, is_asking: bool) -> Subject:
-    """The subject without identities that are another's for all that is known: nothing is looked up by them."""
+    """Drop identities that may be another person's: nothing is looked up by them."""
     own = subject_of({kind.value: value for kind, value in caller.vouched.items()}).identities
     others = [
         kind for kind, value in subject.identities.items() if kind in caller.bound and value != own.get(kind)
@@ -119,10 +204,9 @@ def _vouched(subject: Subject, caller: Caller, *, is_asking: bool) -> Subject:
 def subject_of(
     entry: Mapping[str, Any], *, entry_id: str | None = None, created_at: str | None = None
 ) -> Subject:
-    """Who is behind the fields of an entry, as a request or the replica holds them.
+    """Read the subject from the fields of an entry, as a request or the replica holds them.
 
-    `created_at` is that of an entry that stands: pass its `createdAt`, an empty text when it has none. Without it
-    the subject asks now.
+    For a saved entry pass its `createdAt`, empty if it has none. Without `created_at` the subject asks now.
     """
     missing: list[str] = []
     invalid: list[Problem] = []
@@ -148,11 +232,11 @@ def subject_of(
 
 
 def _slug(value: object, missing: list[str], invalid: list[Problem]) -> str:
-    if value is None or (isinstance(value, str) and len(value) <= texts.MAX_SLUG and not value.strip()):
+    if value is None or (isinstance(value, str) and len(value) <= MAX_SLUG and not value.strip()):
         missing.append("campaignSlug")
     elif not isinstance(value, str):
-        invalid.append(Problem("campaignSlug", texts.wrong_type("a text", value)))
-    elif problem := texts.text_problem(value, texts.MAX_SLUG):
+        invalid.append(Problem("campaignSlug", wrong_type("a text", value)))
+    elif problem := text_problem(value, MAX_SLUG):
         invalid.append(Problem("campaignSlug", problem))
     else:
         return value.strip()
@@ -169,18 +253,18 @@ def _entry_id(value: object, invalid: list[Problem]) -> str | None:
 
 
 def _mail(value: object, missing: list[str]) -> tuple[str | None, str | None]:
-    """The comparable form, and what is wrong with the address."""
+    """Return the comparable form, and what is wrong with the address."""
     if value is None:
         missing.append("email")
         return None, None
     if not isinstance(value, str):
-        return None, texts.wrong_type("a text", value)
-    # White space around it is the fan's keyboard, not the address.
+        return None, wrong_type("a text", value)
+    # White space around the address comes from the fan's keyboard.
     trimmed = value.strip()
     if not trimmed:
         missing.append("email")
         return None, None
-    if problem := texts.text_problem(trimmed, MAX_LENGTH):
+    if problem := text_problem(trimmed, MAX_LENGTH):
         return None, problem
     return (comparable(trimmed), None) if is_mail(trimmed) else (None, "is not the syntax of a mail address")
 
@@ -189,23 +273,23 @@ def _name(name: str, value: object, missing: list[str], invalid: list[Problem]) 
     if value is None:
         missing.append(name)
     elif not isinstance(value, str):
-        invalid.append(Problem(name, texts.wrong_type("a text", value)))
-    elif problem := texts.text_problem(value, texts.MAX_NAME):
+        invalid.append(Problem(name, wrong_type("a text", value)))
+    elif problem := text_problem(value, MAX_NAME):
         invalid.append(Problem(name, problem))
-    elif texts.is_blank(value):
+    elif is_blank(value):
         missing.append(name)
 
 
 def _id(name: str, value: object, invalid: list[Problem]) -> str | None:
-    """An id of another system: any text. Blank is absent."""
+    """Read the id of another system: any text. Blank is absent."""
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
         return str(value)
     if not isinstance(value, str):
-        invalid.append(Problem(name, texts.wrong_type("a text", value)))
+        invalid.append(Problem(name, wrong_type("a text", value)))
         return None
-    if problem := texts.text_problem(value, texts.MAX_ID):
+    if problem := text_problem(value, MAX_ID):
         invalid.append(Problem(name, problem))
         return None
     return value.strip() or None
@@ -223,29 +307,29 @@ def _list_of_texts(name: str, value: object, invalid: list[Problem]) -> tuple[st
     if value is None:
         return ()
     if not isinstance(value, list | tuple):
-        invalid.append(Problem(name, texts.wrong_type("a list of texts", value)))
+        invalid.append(Problem(name, wrong_type("a list of texts", value)))
         return ()
-    if len(value) > texts.MAX_MARKETS:
-        invalid.append(Problem(name, f"holds more than {texts.MAX_MARKETS} texts"))
+    if len(value) > MAX_MARKETS:
+        invalid.append(Problem(name, f"holds more than {MAX_MARKETS} texts"))
         return ()
     for index, each in enumerate(value):
         if not isinstance(each, str):
-            invalid.append(Problem(f"{name}[{index}]", texts.wrong_type("a text", each)))
+            invalid.append(Problem(f"{name}[{index}]", wrong_type("a text", each)))
             return ()
-        if problem := texts.text_problem(each, texts.MAX_ID):
+        if problem := text_problem(each, MAX_ID):
             invalid.append(Problem(f"{name}[{index}]", problem))
             return ()
     return tuple(value)
 
 
 def _region(value: object, free: object, invalid: list[Problem]) -> str | None:
-    """The contract's own field is held to its form; what stands in the free attributes counts where it fits."""
+    """Read the contract's field, which must be valid, else the free attribute, which is ignored if invalid."""
     if value is None:
-        fits = isinstance(free, str) and len(free) <= texts.MAX_REGION
+        fits = isinstance(free, str) and len(free) <= MAX_REGION
         return (comparable_region(str(free)) or None) if fits else None
     if not isinstance(value, str):
-        invalid.append(Problem("region", texts.wrong_type("a text", value)))
-    elif problem := texts.text_problem(value, texts.MAX_REGION):
+        invalid.append(Problem("region", wrong_type("a text", value)))
+    elif problem := text_problem(value, MAX_REGION):
         invalid.append(Problem("region", problem))
     else:
         return comparable_region(value) or None
@@ -271,13 +355,13 @@ def _date(value: object) -> date | None:
 
 
 def _canonical(created_at: str) -> str:
-    """Comparable with a campaign's times, as text; empty when it is no time."""
+    """Return a time that compares with a campaign's as text; empty if it is not a time."""
     moment = seconds(created_at)
     return "" if moment is None else iso(moment)
 
 
 def _fields(entry: Mapping[str, Any], subject: Subject, invalid: list[Problem]) -> Fields:
-    """The fields to write. A region or a date of birth at the top goes where the contract has room for it."""
+    """Return the fields to write. A region or a date of birth moves to the attributes, as the contract has it."""
     fields: dict[str, Any] = {
         "email": entry.get("email"),
         "firstName": entry.get("firstName"),
@@ -299,8 +383,8 @@ def _fields(entry: Mapping[str, Any], subject: Subject, invalid: list[Problem]) 
         fields["weight"] = weight
     attributes = entry.get("attributes")
     if attributes is not None and not isinstance(attributes, Mapping):
-        invalid.append(Problem("attributes", texts.wrong_type("an object", attributes)))
-    elif attributes and (problem := texts.attributes_problem(attributes)):
+        invalid.append(Problem("attributes", wrong_type("an object", attributes)))
+    elif attributes and (problem := attributes_problem(attributes)):
         invalid.append(Problem("attributes", problem))
     else:
         named = {name: entry[name] for name in ("region", "birthDate") if entry.get(name) is not None}

@@ -1,1 +1,1 @@
-"""What the reports of all flows look like."""
+"""HTML pages, Markdown and plots that the reports of all flows share."""

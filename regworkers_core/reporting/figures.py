@@ -1,6 +1,6 @@
-"""Plots of all reports: one look, each as a PNG below 60 KB so that it also fits into an event of the orchestrator.
+"""Plots of all reports in one style, each a PNG below 60 KB, so that it fits into an event of the orchestrator.
 
-Figures are objects of their own: no state is shared with whoever else draws in this process.
+Figures are created without pyplot, so no state is shared with other code that plots in this process.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ INK, MUTED, GRID = "#1f2933", "#66727f", "#dde2e7"
 BLUE, ORANGE, GREEN, GREY, RED, BAND = "#2f6db5", "#d9822b", "#3c8d5a", "#a9b3bd", "#c0392b", "#cfe0f3"
 _WIDTH_INCHES = 8.4
 _DPI = 100
-# Of a legend's line across the figure, and what the mark before a label takes of it.
+# Characters in one line of a legend, and the characters that the mark before a label takes.
 _LEGEND_CHARACTERS, _LEGEND_HANDLE = 110, 8
 
 
 def figure(rows: float, panels: int = 1) -> tuple[Figure, Sequence[Axes]]:
-    """An empty figure with one or more panels below each other, high enough for `rows` lines of text."""
+    """An empty figure with `panels` axes below each other, high enough for `rows` lines of text."""
     made = Figure(figsize=(_WIDTH_INCHES, 1.3 + 0.26 * max(rows, 6)), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(made)
     axes = made.subplots(panels, 1, squeeze=False)[:, 0]
@@ -38,7 +38,7 @@ def figure(rows: float, panels: int = 1) -> tuple[Figure, Sequence[Axes]]:
 
 
 def png(made: Figure) -> bytes:
-    """With a palette of 64 colours, which a chart does not exceed visibly and which halves the size."""
+    """The figure as PNG with a palette of 64 colours, which halves the size without a visible difference."""
     raw = io.BytesIO()
     made.savefig(raw, format="png", facecolor="white")
     out = io.BytesIO()
@@ -54,8 +54,9 @@ def horizontal_bars(
     colours: Sequence[str],
     texts: Sequence[str] | None = None,
 ) -> None:
-    """One bar a row, its text at the end, the first row on top. `texts` default to the values. Values that are no
-    whole numbers want a formatter of their own.
+    """Draw one bar per row with its text at the end, the first row on top. `texts` default to the values.
+
+    For values that are not whole numbers the caller sets the formatter of the axis.
     """
     bars = axis.barh(range(len(values)), values, color=list(colours))
     axis.bar_label(bars, texts or [f"{value:,}" for value in values], padding=4, fontsize=9, color=INK)
@@ -68,7 +69,7 @@ def horizontal_bars(
 
 
 def legend(axis: Axes, columns: int) -> None:
-    """Below the figure, in `columns` columns at most: room is made for it, so it touches neither title nor labels."""
+    """Add a legend below the figure, in at most `columns` columns. The layout reserves space for it."""
     handles, labels = axis.get_legend_handles_labels()
     if not labels:
         return
@@ -84,28 +85,28 @@ def legend(axis: Axes, columns: int) -> None:
 
 
 def whole_numbers(axis: Axis) -> None:
-    """An axis of numbers of something: there is no half of an entry."""
+    """Show only whole numbers on an axis that counts something."""
     axis.set_major_locator(MaxNLocator(integer=True))
     axis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:,.0f}"))
 
 
 def percents() -> FuncFormatter:
-    """An axis in percent, with as many decimals as its ticks have; beyond 100, which leaves room for labels, none."""
+    """Format ticks as percentages. Ticks above 100 %, which only make room for labels, stay empty."""
     return FuncFormatter(lambda value, _place: f"{value:.3g} %" if value <= 100 else "")
 
 
 def words(name: str) -> str:
-    """NO_MARKET as people read it."""
+    """A code such as NO_MARKET as lower-case words."""
     return name.replace("_", " ").lower()
 
 
 def short(text: str, most: int = 28) -> str:
-    """Cut to `most` characters, the last of which then says so."""
+    """`text`, cut to `most` characters with an ellipsis at the end."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def distinct(texts: Sequence[str], most: int = 28) -> list[str]:
-    """Each cut to `most` characters; those that would read the same are numbered."""
+    """Labels of at most `most` characters each. Those that become equal are numbered."""
     cut = [short(text, most) for text in texts]
     seen: Counter[str] = Counter()
     labels = []

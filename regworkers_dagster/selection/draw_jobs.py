@@ -33,8 +33,8 @@ from regworkers_core.selection.draw.terms import TopUp, parse_strikes
 from regworkers_core.selection.draw.top_up import next_phase, open_phase
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.proof.check import check_receipt
-from regworkers_core.selection.proof.html import page
 from regworkers_core.selection.proof.receipt import receipt_bytes
+from regworkers_core.selection.proof.receipt_view import receipt_page
 from regworkers_core.selection.proof.source import cache_folder, campaign_source
 from regworkers_core.selection.report.scenario import Scenario
 from regworkers_core.selection.report.simulate import simulate, throw_away_seeds
@@ -331,7 +331,7 @@ def make_receipt(launch: Launch, config: ReceiptConfig) -> Outcome:
     data = receipt_bytes(receipt)
     checked = check_receipt(data)
     facts = {
-        "page": launch.hand_out("receipt.html", page(receipt, checked).encode()),
+        "page": launch.hand_out("receipt.html", receipt_page(receipt, checked).encode()),
         "json": launch.hand_out("receipt.json", data),
         "holds": checked.passed,
     }

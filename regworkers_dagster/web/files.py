@@ -6,7 +6,6 @@ import io
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
-from html import escape
 from typing import BinaryIO
 
 from anyio import from_thread
@@ -18,56 +17,12 @@ from starlette.routing import BaseRoute, Route
 from regworkers_core.domain.reasons import Failure, RequestError, UsageError
 from regworkers_core.operations import uploads
 from regworkers_core.operations.downloads import FOLDERS, Page, open_page
-from regworkers_core.reporting.page import page
+from regworkers_core.reporting.pages import page
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.web.operators import Operators
 
 _PIECE_BYTES = 1024 * 1024
 _DOWNLOADS = "/downloads/"
-_FORM = """<h1>Hand in a file</h1>
-<p class="muted">A list of invites or codes, or references to strike, for a job whose launchpad asks for
-a file.
-The file goes to a private place, which is emptied after a day. Dagster gets its name alone.</p>
-<form id="form"><p><input type="file" id="file" required> <button>Upload</button></p></form>
-<p id="state" role="status"></p>
-<div id="answer" hidden><p>Paste this name into the job's launchpad, into its field
-<code>upload</code>, <code>key</code> or <code>strikes</code>:</p>
-<p><code id="name"></code> <button id="copy" type="button">Copy</button></p></div>
-<p class="muted">Signed in as %(who)s. At most %(most)d MiB.</p>
-<script nonce="%(nonce)s">
-const at = (id) => document.getElementById(id);
-at("form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const file = at("file").files[0];
-  const button = at("form").querySelector("button");
-  const request = new XMLHttpRequest();
-  const says = (text) => { at("state").textContent = text; };
-  if (file.size > %(most)d * 1024 * 1024) {
-    at("answer").hidden = true;
-    says("The file is larger than %(most)d MiB: nothing was sent.");
-    return;
-  }
-  request.open("PUT", "%(prefix)s/uploads/" + encodeURIComponent(file.name));
-  request.setRequestHeader("Content-Type", "application/octet-stream");
-  request.upload.addEventListener("progress", (sent) => {
-    says(sent.lengthComputable ? Math.floor(100 * sent.loaded / sent.total) + " %%" : "sending");
-  });
-  request.addEventListener("loadend", () => {
-    button.disabled = false;
-    const done = request.status === 201;
-    const plain = (request.getResponseHeader("Content-Type") || "").startsWith("text/plain");
-    const failed = request.status ? "The server answered " + request.status + ": nothing was kept."
-      : "The connection broke: nothing was kept.";
-    says(done ? "" : (plain && request.responseText) || failed);
-    at("answer").hidden = !done;
-    if (done) at("name").textContent = JSON.parse(request.responseText).upload;
-  });
-  button.disabled = true;
-  at("answer").hidden = true;
-  request.send(file);
-});
-at("copy").addEventListener("click", () => navigator.clipboard.writeText(at("name").textContent));
-</script>"""
 
 
 class Files:
@@ -95,18 +50,20 @@ class Files:
         if who is None or self._read_only:
             return PlainTextResponse(self._why_not(), 403)
         nonce = secrets.token_urlsafe(16)
-        body = _FORM % {
-            "nonce": nonce,
-            "prefix": self._prefix,
-            "who": escape(who),
-            "most": uploads.MAX_BYTES // 1024**2,
-        }
         policy = (
             f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'unsafe-inline'; connect-src 'self'; "
             "base-uri 'none'; form-action 'none'"
         )
         headers = {"Content-Security-Policy": policy, "Cache-Control": "no-store"}
-        return HTMLResponse(page("Hand in a file", body), headers=headers)
+        shown = page(
+            "upload",
+            title="Upload a file",
+            nonce=nonce,
+            address=f"{self._prefix}/uploads/",
+            who=who,
+            most_mib=uploads.MAX_BYTES // 1024**2,
+        )
+        return HTMLResponse(shown, headers=headers)
 
     async def take(self, request: Request) -> Response:
         """Keep the body as a file, and answer with its name."""

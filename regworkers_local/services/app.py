@@ -12,10 +12,14 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict
 from pymongo.errors import PyMongoError
 
-from regworkers_local.services.docs_page import CONTENT_SECURITY_POLICY, docs_page
+from regworkers_core.reporting.pages import page
 from regworkers_local.services.faults import Fault, Faults, Front, Service
 from regworkers_local.services.stores import Stores
 
+# The documentation page needs nothing but its own style sheet.
+_CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+)
 TOKEN = "local"  # noqa: S105 - everybody's, on a server that only this machine reaches
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
 Id = Annotated[str, Path(min_length=1, max_length=1024)]
@@ -89,7 +93,8 @@ def make_app(
     @app.get("/docs", include_in_schema=False)
     def docs() -> HTMLResponse:
         return HTMLResponse(
-            docs_page(app.openapi()), headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY}
+            page("openapi", title=app.title, openapi=app.openapi()),
+            headers={"Content-Security-Policy": _CONTENT_SECURITY_POLICY},
         )
 
     @app.exception_handler(PyMongoError)

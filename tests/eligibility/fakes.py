@@ -1,4 +1,4 @@
-"""Ports of a check as small classes: they count what they are asked and fail as they are told."""
+"""Ports of a check as small classes: they count their calls and fail on demand."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import Claim, TableKey
 from regworkers_core.domain.eligibility import Fact, Known, Missing, Source
 from regworkers_core.domain.user import User
-from regworkers_core.eligibility.gather import Gatherer, Limits
+from regworkers_core.eligibility.gather import Gatherer
 from regworkers_core.eligibility.identity import IdentitySecret
+from regworkers_core.settings import EligibilitySettings
 
 NOW = 1_782_864_000.0
 Trouble = Callable[[], object]
@@ -65,8 +66,8 @@ class Table:
     def claim(self, claim: Claim, over: Claim | None, *, within_seconds: float | None = None) -> bool:
         self.trouble()
         with self._lock:
-            stands = self.items.get(claim.key)
-            if (stands["token"] if stands else None) != (over.token if over else None):
+            held = self.items.get(claim.key)
+            if (held["token"] if held else None) != (over.token if over else None):
                 return False
             self.put(claim.as_item())
             return True
@@ -136,7 +137,7 @@ class Secrets:
 class World:
     """A gatherer over all of them."""
 
-    def __init__(self, *campaigns: Campaign, limits: Limits | None = None) -> None:
+    def __init__(self, *campaigns: Campaign, campaign_seconds: float = 6.0, **limits: Any) -> None:
         self.campaigns, self.table, self.replica = Campaigns(*campaigns), Table(), Replica()
         self.users, self.secrets, self.now = Users(), Secrets(), NOW
         self.secret = IdentitySecret(self.secrets, entropy=bytes)
@@ -146,7 +147,8 @@ class World:
             self.replica,
             lambda: self.users,
             self.secret,
-            limits=limits or Limits(),
+            settings=EligibilitySettings(**limits),
+            campaign_seconds=campaign_seconds,
         )
 
 

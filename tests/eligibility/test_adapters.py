@@ -46,7 +46,7 @@ def find(runtime: Runtime, *traces: Trace) -> list[str]:
     return sorted(entrant.entry_id for entrant in found.entrants)
 
 
-def test_a_claim_is_written_where_nobody_holds_it_and_exactly_over_what_was_read(servers: Runtime) -> None:
+def test_a_claim_is_written_if_it_is_free_and_exactly_over_what_was_read(servers: Runtime) -> None:
     claims = table(servers)
     first, second = claim("e1", "t1"), claim("e2", "t2")
     assert claims.claim(first, None) and not claims.claim(second, None)
@@ -104,7 +104,7 @@ def test_keys_that_stay_unprocessed_are_asked_again_and_never_taken_for_absent(t
             claims.read([KEY])
 
 
-class Away:
+class Unavailable:
     """Notes what it is asked, and does not answer."""
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ def test_no_attempt_at_the_table_begins_when_its_time_is_over(within: float | No
         lambda claims: claims.claim(claim("e1", "t1"), None, within_seconds=within),
         lambda claims: claims.read([KEY], within_seconds=within),
     ):
-        client = Away()
+        client = Unavailable()
         dependency = Dependency("dynamodb", classify_aws("dynamodb"), policy=policy)
         with pytest.raises(TransientFailure):
             ask(EntryClaims(client, dependency, "table"))

@@ -1,4 +1,4 @@
-"""A fan does not choose their own odds: who asks decides what is taken from them and what they are told."""
+"""A fan does not choose their own odds: the caller decides which fields are accepted and what the answer says."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from regworkers_core.domain.invite import Invite, InviteType
 from regworkers_core.domain.user import User
-from regworkers_core.eligibility.caller import FAN, TRUSTED, Caller, appsync_caller, direct_caller
+from regworkers_core.eligibility.case import Identity
+from regworkers_core.eligibility.identity import FAN, TRUSTED, Caller, appsync_caller, direct_caller
 from regworkers_core.eligibility.request import read_check
-from regworkers_core.eligibility.subject import Identity
 from regworkers_core.settings.flows import EligibilitySettings
 from tests.eligibility.fakes import NOW
 from tests.eligibility.test_transfer import Desk
@@ -70,7 +70,7 @@ def test_everybody_else_is_a_fan(identity: Any) -> None:
     assert not caller(identity).is_trusted
 
 
-def test_nobody_is_trusted_by_appsync_unless_the_settings_name_them() -> None:
+def test_an_appsync_caller_is_trusted_only_if_the_settings_name_them() -> None:
     assert not caller({"userArn": SESSION}, PLAIN).is_trusted
 
 
@@ -164,19 +164,19 @@ def test_a_signed_in_fan_has_their_own_identities_and_no_others(
     assert subject.identities == {kind: value for kind, value in own.items() if kind.value not in wrong}
 
 
-def test_who_somebody_is_stands_in_their_entry_even_if_they_do_not_say_so() -> None:
+def test_a_vouched_identity_is_written_to_the_entry_even_if_the_fan_omits_it() -> None:
     fields = read_check(check(email=None, doTransfer=True), caller(SIGNED_IN)).fields
     assert (fields["email"], fields["globalUserId"], fields["memberId"]) == ("Fan@example.com", "g1", "m1")
 
 
 @pytest.mark.parametrize("identity", [None, {}, {"claims": {}}, {"claims": {"name": "g1"}}])
-def test_an_identity_that_nobody_vouches_for_is_refused(identity: Any) -> None:
+def test_an_identity_without_a_vouching_claim_is_refused(identity: Any) -> None:
     asked = read_check(check(globalUserId="g1", memberId="m1"), caller(identity, PLAIN))
     assert [each.field for each in asked.subject.invalid] == ["globalUserId", "memberId"]
     assert not {"globalUserId", "memberId"} & asked.fields.keys()
 
 
-# What they are told, and what is looked up for them.
+# What the answer says, and what is looked up for it.
 
 STRICT = {"requireVerifiedPhone": True, "minAge": 18, "regions": ["DE"]}
 ADULT = User(verified_phone=True, blocked=False, region="DE", birth_date=date(1990, 1, 1))
@@ -231,7 +231,7 @@ def _fail() -> None:
     raise OSError("mongodb://internal.example")
 
 
-def test_a_fan_who_asks_learns_nothing_about_an_address_that_nobody_vouches_for() -> None:
+def test_a_fan_who_asks_learns_nothing_about_an_address_without_a_vouching_claim() -> None:
     desk = Desk()
     desk.world.table.put(item(key("e1"), email="else@example.com", globalUserId="g9"))
     assert ask(desk, TRUSTED, email="else@example.com", doTransfer=True)["primaryReason"] is None
@@ -242,7 +242,7 @@ def test_a_fan_who_asks_learns_nothing_about_an_address_that_nobody_vouches_for(
     assert codes(ask(desk, own, email="else@example.com")) == ["ALREADY_ENTERED"]
 
 
-def test_whether_an_address_is_invited_is_told_to_its_owner_alone() -> None:
+def test_only_its_owner_learns_whether_an_address_is_invited() -> None:
     desk = Desk(eligibility={"inviteOnly": True})
     desk.world.table.put(Invite("summer", InviteType.EMAIL, "fan@example.com", int(NOW) + 60).as_item())
     desk.world.table.put(Invite("summer", InviteType.GLOBAL_USER_ID, "g1", int(NOW) + 60).as_item())

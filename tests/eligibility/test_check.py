@@ -15,7 +15,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.user import User
 from regworkers_core.eligibility import check_eligibility
-from regworkers_core.eligibility.rule import rule_set
+from regworkers_core.eligibility.rules import rule_set
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from tests.adapters.http.servers import Scripted, answer
@@ -62,7 +62,7 @@ def test_an_empty_list_is_answered_by_an_empty_list(servers: Runtime) -> None:
 
 @pytest.mark.parametrize("items", [{}, {"campaignSlug": "summer"}, "x", 5, None])
 def test_what_is_no_list_is_refused_with_one_line(servers: Runtime, items: Any) -> None:
-    with pytest.raises(UsageError, match=r"^a list of checks is due, like \[.*\]: found [a-zA-Z ]+$"):
+    with pytest.raises(UsageError, match=r"^expected a list of checks such as \[.*\], got [a-zA-Z ]+$"):
         check_eligibility(servers, items)
 
 
@@ -149,7 +149,7 @@ class Services:
     user = UserService()
 
 
-def test_the_user_service_is_asked_where_there_is_somebody_to_ask_about(servers: Runtime) -> None:
+def test_the_user_service_is_asked_about_checks_with_a_global_user_id(servers: Runtime) -> None:
     create(servers, eligibility={"requireVerifiedPhone": True})
     servers.services = Services()  # type: ignore[assignment]
     answer = one(servers, globalUserId="g1")
@@ -182,38 +182,40 @@ def elsewhere(runtime: Runtime, **sections: dict[str, Any]) -> Runtime:
     return Runtime(Settings(**values))
 
 
-def nobody() -> str:
-    """An address where nobody listens."""
+def closed_port() -> str:
+    """An address without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_a_table_that_is_away_gives_unknown_and_writes_nothing(servers: Runtime) -> None:
+def test_an_unavailable_table_gives_unknown_and_writes_nothing(servers: Runtime) -> None:
     create(servers, eligibility={"inviteOnly": True})
     one(servers)
-    away = elsewhere(servers, aws={"endpoint_url": f"http://{nobody()}", "connect_timeout_seconds": 0.2})
-    answer = one(away, doTransfer=True)
+    down = elsewhere(servers, aws={"endpoint_url": f"http://{closed_port()}", "connect_timeout_seconds": 0.2})
+    answer = one(down, doTransfer=True)
     assert answer["status"] == "UNKNOWN" and answer["transfer"]["state"] == "refused"
     assert {each["fact"] for each in answer["missing"]} == {"invites", "duplicates"}
 
 
-def test_somebody_else_who_answers_for_the_table_gives_unknown(servers: Runtime) -> None:
+def test_another_server_at_the_address_of_the_table_gives_unknown(servers: Runtime) -> None:
     create(servers)
     one(servers)
-    somebody = Scripted()
+    stranger = Scripted()
     try:
-        somebody.answers = [answer(200, b"<html>please log in</html>")]
-        told = one(elsewhere(servers, aws={"endpoint_url": somebody.url}), doTransfer=True)
+        stranger.answers = [answer(200, b"<html>please log in</html>")]
+        refused = one(elsewhere(servers, aws={"endpoint_url": stranger.url}), doTransfer=True)
     finally:
-        somebody.stop()
-    assert (told["status"], told["transfer"]["state"]) == ("UNKNOWN", "refused")
+        stranger.stop()
+    assert (refused["status"], refused["transfer"]["state"]) == ("UNKNOWN", "refused")
 
 
-def test_a_replica_that_is_away_gives_unknown(servers: Runtime) -> None:
+def test_an_unavailable_replica_gives_unknown(servers: Runtime) -> None:
     create(servers)
     one(servers)
-    away = elsewhere(servers, mongo={"uri": f"mongodb://{nobody()}", "server_selection_timeout_seconds": 0.2})
-    answer = one(away, doTransfer=True)
+    down = elsewhere(
+        servers, mongo={"uri": f"mongodb://{closed_port()}", "server_selection_timeout_seconds": 0.2}
+    )
+    answer = one(down, doTransfer=True)
     assert (answer["status"], answer["missing"]) == (
         "UNKNOWN",
         [{"fact": "duplicates", "dependency": "mongo"}],
@@ -227,10 +229,10 @@ def test_a_call_without_time_to_write_is_an_operators_matter(servers: Runtime) -
         one(elsewhere(servers, eligibility={"call_seconds": 4.0}, aws={"connect_timeout_seconds": 2.0}))
 
 
-def test_a_cache_that_is_away_changes_no_verdict(servers: Runtime) -> None:
+def test_an_unavailable_cache_changes_no_verdict(servers: Runtime) -> None:
     create(servers)
-    away = elsewhere(servers, redis={"url": f"redis://{nobody()}", "timeout_seconds": 0.2})
-    answer = one(away)
+    down = elsewhere(servers, redis={"url": f"redis://{closed_port()}", "timeout_seconds": 0.2})
+    answer = one(down)
     assert answer["status"] == "ELIGIBLE" and answer["sources"]["campaign"]["source"] == "database"
 
 
@@ -254,7 +256,7 @@ def test_what_an_operator_types(
     assert answer.code == 0 and [each["status"] for each in answer.document] == ["ELIGIBLE"]
     refused = typed("invoke", "checkEligibility", text.replace("test-campaign", "unknown"))
     assert refused.code == 0 and refused.document[0]["primaryReason"] == "CAMPAIGN_NOT_FOUND"
-    for wrong, line in (("[{", "the event is not JSON"), ("{}", "a list of checks is due")):
+    for wrong, line in (("[{", "the event is not JSON"), ("{}", "expected a list of checks")):
         answer = typed("invoke", "checkEligibility", wrong)
         assert (answer.code, answer.stdout, answer.stderr.count("\n")) == (2, "", 1)
         assert line in answer.stderr

@@ -17,11 +17,10 @@ from regworkers_core.domain.eligibility import Known, Missing, Source
 from regworkers_core.domain.invite import Invite, InviteType, invite_key
 from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
 from regworkers_core.domain.user import User
-from regworkers_core.eligibility.case import AsOf
-from regworkers_core.eligibility.gather import Gathered, Limits
-from regworkers_core.eligibility.judge import judge
+from regworkers_core.eligibility.case import AsOf, Identity
+from regworkers_core.eligibility.gather import Gathered
 from regworkers_core.eligibility.request import read_check
-from regworkers_core.eligibility.subject import Identity
+from regworkers_core.eligibility.rules import judge
 from tests.eligibility.fakes import NOW, Replica, Table, World, entrant, no_trouble
 from tests.eligibility.world import campaign, check
 from tests.support.entries import item, key
@@ -46,9 +45,9 @@ def verdict(world: World, **entry: Any) -> str:
     return said(gather(world, check(**entry))[0])
 
 
-def strict_world(limits: Limits | None = None) -> World:
+def strict_world(**limits: Any) -> World:
     """A fan whom a strict campaign admits: invited, verified, old enough, the second of a household."""
-    world = World(campaign(eligibility=STRICT), limits=limits)
+    world = World(campaign(eligibility=STRICT), **limits)
     world.users.records["g1"] = FAN
     world.table.put(Invite("summer", InviteType.EMAIL, "fan@example.com", int(NOW) + 60).as_item())
     world.replica.entrants = [entrant("other", unit="u1", email="other@example.com")]
@@ -93,8 +92,8 @@ def test_what_no_rule_needs_is_not_read() -> None:
     assert sorted(world.campaigns.asked) == ["nowhere", "summer"]
 
 
-def away() -> None:
-    raise TransientFailure("it", "away")
+def unavailable() -> None:
+    raise TransientFailure("it", "no answer")
 
 
 def open_circuit() -> None:
@@ -128,7 +127,7 @@ def too_late(fake: Table | Replica) -> Callable[[], object]:
     return over
 
 
-TROUBLES = [away, open_circuit, missing_table, surprise]
+TROUBLES = [unavailable, open_circuit, missing_table, surprise]
 
 
 @pytest.mark.parametrize("trouble", TROUBLES, ids=lambda each: each.__name__)
@@ -161,16 +160,14 @@ def test_a_dependency_in_trouble_leaves_its_facts_missing(
         ("secrets", "UNKNOWN duplicates"),
     ],
 )
-def test_a_slow_dependency_is_waited_for_so_long_and_no_longer(
+def test_a_slow_dependency_is_waited_for_until_its_deadline(
     who: str, expected: str, slow: Callable[[], object]
 ) -> None:
-    # Whoever is not slow gets time enough on a busy machine.
+    # A dependency that is not slow gets enough time on a busy machine.
     short, long = 0.05, 10.0
     world = strict_world(
-        Limits(
-            user_budget_seconds=short if who == "users" else long,
-            read_seconds=long if who == "users" else short,
-        )
+        user_budget_seconds=short if who == "users" else long,
+        read_seconds=long if who == "users" else short,
     )
     fake = getattr(world, who)
     fake.trouble = too_late(fake) if isinstance(fake, Table | Replica) else slow
@@ -178,7 +175,7 @@ def test_a_slow_dependency_is_waited_for_so_long_and_no_longer(
 
 
 def test_the_table_and_the_replica_are_given_what_is_left_of_the_time() -> None:
-    world = strict_world(Limits(read_seconds=600.0))
+    world = strict_world(read_seconds=600.0)
     gather(world, check(**ADMITTED))
     world.gatherer.gather([read_check(check(**ADMITTED))], time.monotonic() + 60.0)
     for fake in (world.table, world.replica):
@@ -186,23 +183,23 @@ def test_the_table_and_the_replica_are_given_what_is_left_of_the_time() -> None:
         assert len(given) == len(fake.within) and 60 < given[0] <= 600 and given[-1] <= 60
 
 
-def test_more_keys_than_fit_into_a_call_are_waited_for_so_long_and_no_longer(
+def test_more_keys_than_fit_into_a_call_are_waited_for_until_the_deadline(
     slow: Callable[[], object],
 ) -> None:
-    world = World(campaign(), limits=Limits(read_seconds=0.05))
+    world = World(campaign(), read_seconds=0.05)
     world.table.trouble = slow
     gathered = gather(world, *(check(email=f"f{number}@example.com") for number in range(101)))
     assert {said(each) for each in gathered} == {"UNKNOWN duplicates"}
 
 
-def test_a_slow_user_service_delays_nobody_who_does_without_it(slow: Callable[[], object]) -> None:
-    world = World(campaign(), limits=Limits(user_budget_seconds=0.05))
+def test_a_slow_user_service_delays_no_check_that_does_not_need_it(slow: Callable[[], object]) -> None:
+    world = World(campaign(), user_budget_seconds=0.05)
     world.users.trouble = slow
     assert verdict(world, globalUserId="g1") == "ELIGIBLE"
 
 
 def test_more_users_than_threads_queue_within_the_budget(slow: Callable[[], object]) -> None:
-    world = World(campaign(), limits=Limits(user_budget_seconds=0.05, threads=2))
+    world = World(campaign(), user_budget_seconds=0.05, threads=2)
     world.users.trouble = slow
     checks = [check(email=f"f{number}@example.com", globalUserId=f"g{number}") for number in range(50)]
     gathered = gather(world, *checks)
@@ -210,26 +207,26 @@ def test_more_users_than_threads_queue_within_the_budget(slow: Callable[[], obje
     world.users.trouble = no_trouble
     slow.__self__.set()  # type: ignore[attr-defined]
     gather(world, check(globalUserId="later"))
-    assert world.users.asked[2:] == ["later"], "nobody waits for the others any more"
+    assert world.users.asked[2:] == ["later"], "queued calls were dropped at their deadline"
 
 
 def test_a_campaign_that_cannot_be_read_is_unknown_and_no_other_is() -> None:
     world = World(campaign())
-    world.campaigns.missing = Missing("mongo", "away")
+    world.campaigns.missing = Missing("mongo", "no answer")
     assert verdict(world) == "UNKNOWN campaign"
     assert world.table.reads == []
 
 
 def test_campaigns_are_looked_up_at_the_same_time() -> None:
     names = [f"c{number}" for number in range(12)]
-    world = World(*map(campaign, names), limits=Limits(threads=12))
-    # Nobody gets an answer before all have asked.
+    world = World(*map(campaign, names), threads=12)
+    # No call returns before all have begun.
     world.campaigns.trouble = threading.Barrier(len(names), timeout=10).wait
     assert {said(each) for each in gather(world, *map(check, names))} == {"ELIGIBLE"}
 
 
 def test_campaigns_are_waited_for_together_and_no_longer_than_for_one(slow: Callable[[], object]) -> None:
-    world = World(campaign(), limits=Limits(threads=2, campaign_seconds=0.05))
+    world = World(campaign(), threads=2, campaign_seconds=0.05)
     world.campaigns.trouble = slow
     gathered = gather(world, *(check(f"c{number}") for number in range(12)))
     assert {said(each) for each in gathered} == {"UNKNOWN campaign"}
@@ -238,13 +235,13 @@ def test_campaigns_are_waited_for_together_and_no_longer_than_for_one(slow: Call
 
 @pytest.mark.parametrize("who", ["users", "secrets"])
 def test_nothing_is_waited_for_beyond_the_end_of_the_call(who: str, slow: Callable[[], object]) -> None:
-    world = strict_world(Limits(600.0, 600.0, 4, 600.0))
+    world = strict_world(user_budget_seconds=600.0, read_seconds=600.0, threads=4, campaign_seconds=600.0)
     getattr(world, who).trouble = slow
     (gathered,) = world.gatherer.gather([read_check(check(**ADMITTED))], time.monotonic() + 0.05)
     assert said(gathered.at(world.now)).startswith("UNKNOWN")
 
 
-def test_after_the_end_of_the_call_nobody_is_asked_any_more() -> None:
+def test_after_the_end_of_the_call_no_dependency_is_asked() -> None:
     world = strict_world()
     (gathered,) = world.gatherer.gather([read_check(check(**ADMITTED))], time.monotonic() - 1.0)
     assert said(gathered) == "UNKNOWN campaign"
@@ -256,7 +253,7 @@ def test_an_invite_that_could_not_be_read_is_missing_once_the_others_have_ended(
     pk, sk = invite_key("summer", InviteType.EMAIL, "fan@example.com")
     world.table.put({"PK": pk, "SK": sk, "ttl": int(NOW) + 5})
     (gathered,) = gather(world, check())
-    half_read = replace(gathered, unread_invites=Missing("dynamodb", "away"))
+    half_read = replace(gathered, unread_invites=Missing("dynamodb", "no answer"))
     assert isinstance(half_read.at(NOW + 4).facts.invites, Known)
     assert isinstance(half_read.at(NOW + 5).facts.invites, Missing)
 
@@ -265,7 +262,7 @@ def test_evidence_outweighs_what_could_not_be_read() -> None:
     world = World(campaign())
     world.table.put(item(key("e1"), email="FAN@example.com"))
     world.replica.entrants = [entrant("e1", email="fan@example.com")]
-    world.secrets.trouble = away
+    world.secrets.trouble = unavailable
     assert verdict(world) == "ALREADY_ENTERED"
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.eligibility import handler as module
-from regworkers_core.eligibility.caller import Caller
 from regworkers_core.eligibility.handler import handler
+from regworkers_core.eligibility.identity import Caller
 from regworkers_core.eligibility.request import read_check
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings.flows import EligibilitySettings
@@ -80,14 +80,14 @@ def test_a_batch_of_appsync_events_is_answered_by_one_response_each(asked: list[
 @pytest.mark.parametrize(
     ("event", "expected"),
     [
-        ({}, "found an object without arguments"),
-        ({"arguments": None, "info": INFO}, "found an object without arguments"),
-        (appsync(), "arguments should hold checks"),
-        (appsync(checks={}), "arguments.checks should be a list"),
-        ([appsync(**check()), check()], "found an object without arguments"),
-        ([{"info": INFO}], "found an object without arguments"),
-        ("text", "a list of checks is due"),
-        (None, "a list of checks is due"),
+        ({}, "got an object without arguments"),
+        ({"arguments": None, "info": INFO}, "got an object without arguments"),
+        (appsync(), "arguments must have checks"),
+        (appsync(checks={}), "arguments.checks must be a list"),
+        ([appsync(**check()), check()], "got an object without arguments"),
+        ([{"info": INFO}], "got an object without arguments"),
+        ("text", "expected a list of checks"),
+        (None, "expected a list of checks"),
     ],
 )
 def test_an_event_of_another_shape_is_answered_by_what_is_wrong(
@@ -101,7 +101,7 @@ def test_a_fan_asks_for_few_at_once_however_the_request_is_cut(
     asked: list[int], servers: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = servers.settings.eligibility.fan_checks
-    refused = "at most 10 checks are answered at once"
+    refused = "at most 10 checks are allowed in one request"
     assert len(handler(appsync(checks=[check("nowhere")] * few))) == few
     for event in (
         appsync(checks=[check("nowhere")] * (few + 1)),
@@ -172,11 +172,11 @@ def test_a_fan_learns_nothing_of_an_environment_that_is_not_set_up(
     for event in (appsync(**check()), [appsync(**check())], {"info": INFO}):
         assert handler(event) == {
             "errorType": "UsageError",
-            "errorMessage": "this cannot be checked just now",
+            "errorMessage": "eligibility cannot be checked at the moment",
         }
 
 
-def test_an_environment_that_is_not_set_up_is_an_error_and_is_tried_anew(
+def test_an_environment_that_is_not_set_up_is_an_error_and_is_tried_again(
     asked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> Runtime:
@@ -192,7 +192,7 @@ def test_an_environment_that_is_not_set_up_is_an_error_and_is_tried_anew(
 def test_whatever_comes_is_answered_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def check_all(_: Runtime, items: object, *, callers: list[Caller]) -> list[dict[str, Any]]:
         if not isinstance(items, list):
-            raise RequestError("a list of checks is due")
+            raise RequestError("expected a list of checks")
         assert len(callers) == len(items)
         asked = [read_check(item, caller) for item, caller in zip(items, callers, strict=True)]
         return [{"fan": each.is_a_fans} for each in asked]

@@ -1,4 +1,4 @@
-"""What holds for every judgement, whoever asks and whatever is known."""
+"""What holds for every judgement, for every caller and any known facts."""
 
 from __future__ import annotations
 
@@ -12,23 +12,20 @@ from hypothesis import strategies as st
 from regworkers_core.domain.eligibility import Fact, Known, Missing, Source, Status
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.user import User
-from regworkers_core.eligibility.case import AsOf
-from regworkers_core.eligibility.facts import Facts
-from regworkers_core.eligibility.judge import judge
+from regworkers_core.eligibility.case import AsOf, Facts, Identity, Subject
 from regworkers_core.eligibility.request import subject_of
-from regworkers_core.eligibility.rule import all_rules
-from regworkers_core.eligibility.subject import Identity, Subject
+from regworkers_core.eligibility.rules import RULES, judge
 from tests.domain.test_terms import TERMS
 from tests.eligibility.world import campaign
 
 AS_OF = AsOf.at(1_782_864_000.0)
 NAMES = [field.name for field in fields(Facts)]
-ORDER = [rule.code for rule in all_rules()]
+ORDER = [rule.code for rule in RULES]
 
 
 def known(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Fact[Any]]:
-    away = st.builds(Missing, st.sampled_from(["redis", "mongo", "service-user"]), st.just("away"))
-    return st.builds(Known, values, st.sampled_from(Source), st.booleans()) | away
+    missing = st.builds(Missing, st.sampled_from(["redis", "mongo", "service-user"]), st.just("no answer"))
+    return st.builds(Known, values, st.sampled_from(Source), st.booleans()) | missing
 
 
 CAMPAIGNS = st.builds(
@@ -88,7 +85,7 @@ def test_reasons_come_in_the_order_of_the_rules_and_decide_the_status(subject: S
 
 @given(SUBJECTS, FACTS, st.sets(st.sampled_from(NAMES), min_size=1))
 @settings(max_examples=200)
-def test_what_becomes_unknown_never_makes_anybody_eligible_nor_refuses_anybody(
+def test_a_fact_that_becomes_missing_makes_no_subject_eligible_and_refuses_none(
     subject: Subject, facts: Facts, lost: set[str]
 ) -> None:
     before = judge(subject, facts, AS_OF)

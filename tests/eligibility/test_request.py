@@ -12,11 +12,9 @@ from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.eligibility import Known, Source
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.eligibility.case import AsOf
-from regworkers_core.eligibility.facts import Facts
-from regworkers_core.eligibility.judge import judge
-from regworkers_core.eligibility.request import Check, read_check, subject_of
-from regworkers_core.eligibility.texts import BIDI_CONTROLS, MAX_NAME
+from regworkers_core.eligibility.case import AsOf, Facts
+from regworkers_core.eligibility.request import BIDI_CONTROLS, MAX_NAME, Check, read_check, subject_of
+from regworkers_core.eligibility.rules import judge
 from tests.eligibility.world import campaign, check
 
 AS_OF = AsOf.at(1_782_864_000.0)
@@ -163,7 +161,7 @@ def test_names_of_every_script_are_welcome(name: str) -> None:
     assert complaints(check(firstName=name)) == ""
 
 
-def test_what_stands_in_free_attributes_counts_where_it_fits_and_is_no_complaint_where_not() -> None:
+def test_free_attributes_count_if_they_are_valid_and_are_ignored_if_not() -> None:
     assert complaints(check(attributes={"region": 5, "birthDate": "soon"})) == ""
     subject = subject_of({"attributes": {"region": " fr", "birthDate": "1990-01-02"}})
     assert (subject.region, str(subject.birth_date)) == ("FR", "1990-01-02")

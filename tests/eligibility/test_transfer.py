@@ -1,4 +1,4 @@
-"""doTransfer: one entry for each person, whoever races, whatever crashes."""
+"""doTransfer: one entry per person, under races and crashes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.keys import EntryKey, is_selection_id
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.eligibility.caller import FAN
 from regworkers_core.eligibility.check import Checker
+from regworkers_core.eligibility.identity import FAN
 from regworkers_core.eligibility.transfer import Transfer
 from regworkers_core.engine.queue import Outgoing, SendFailure
 from regworkers_core.engine.stop import no_step
@@ -100,7 +100,7 @@ def test_an_eligible_fan_gets_an_entry_that_flows_on(desk: Desk) -> None:
     }
     assert entry["createdAt"] == entry["updatedAt"] == answer["asOf"]
     assert is_selection_id(entry["ref"]) and len(entry["ref"]) >= 22 and is_selection_id(entry["entryId"])
-    assert "fan" not in repr([claim.key for claim in desk.claims]), "keys tell nobody who"
+    assert "fan" not in repr([claim.key for claim in desk.claims]), "keys do not identify a person"
 
 
 def test_a_check_alone_writes_nothing(desk: Desk) -> None:
@@ -142,10 +142,10 @@ def test_another_entry_of_the_same_person_is_refused(desk: Desk, kind: str) -> N
     assert len(desk.entries) == 1
 
 
-def test_an_entry_id_of_somebody_else_is_refused(desk: Desk) -> None:
+def test_an_entry_id_of_another_person_is_refused(desk: Desk) -> None:
     desk.enter(entryId="e1")
     answer = desk.enter(entryId="e1", email="else@example.com")
-    assert answer["reasons"][0]["detail"] == "entryId is that of another person's entry"
+    assert answer["reasons"][0]["detail"] == "entryId belongs to another person's entry"
     assert codes(answer) == ["INVALID_FIELD"] and answer["transfer"]["state"] == "refused"
 
 
@@ -163,13 +163,13 @@ def test_a_claim_without_an_entry_holds_for_its_lease_and_no_longer(desk: Desk) 
     with pytest.raises(Crash):
         desk.enter(at="transfer.after_claims")
     assert codes(desk.enter(entryId="another")) == ["ALREADY_ENTERED"]
-    assert desk.ask(check())[0]["status"] == "ELIGIBLE", "nobody has entered"
+    assert desk.ask(check())[0]["status"] == "ELIGIBLE", "there is no entry"
     desk.world.now += CLAIM_LEASE_SECONDS
     assert desk.enter(entryId="another")["transfer"]["state"] == "created"
     assert [claim.entry_id for claim in desk.claims] == ["another"]
 
 
-def test_whoever_crashed_finds_out_that_another_entry_took_over(desk: Desk) -> None:
+def test_a_crashed_writer_finds_that_another_entry_took_over(desk: Desk) -> None:
     with pytest.raises(Crash):
         desk.enter(at="transfer.after_claims")
     desk.world.now += CLAIM_LEASE_SECONDS
@@ -177,7 +177,7 @@ def test_whoever_crashed_finds_out_that_another_entry_took_over(desk: Desk) -> N
     assert codes(desk.enter()) == ["ALREADY_ENTERED"] and len(desk.entries) == 1
 
 
-def test_a_removed_entry_blocks_nobody_and_comes_back_with_a_new_time(desk: Desk) -> None:
+def test_a_removed_entry_blocks_no_fan_and_comes_back_with_a_new_time(desk: Desk) -> None:
     first = desk.enter()["transfer"]["entryId"]
     key = EntryKey("summer", first)
     before = desk.world.table.items.pop((key.pk, key.sk))
@@ -197,7 +197,7 @@ def test_an_address_that_an_entry_has_let_go_is_free_again(desk: Desk) -> None:
     assert desk.enter(entryId="another")["transfer"]["state"] == "created"
 
 
-def test_a_damaged_claim_blocks_nobody(desk: Desk) -> None:
+def test_a_damaged_claim_blocks_no_fan(desk: Desk) -> None:
     desk.enter()
     key = EntryKey("summer", desk.entries[0]["entryId"])
     del desk.world.table.items[key.pk, key.sk]
@@ -207,7 +207,7 @@ def test_a_damaged_claim_blocks_nobody(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("ids", [["same"] * 8, [f"e{number}" for number in range(8)], [None] * 8])
-def test_of_racing_transfers_of_one_person_one_entry_stands(desk: Desk, ids: list[str | None]) -> None:
+def test_racing_transfers_of_one_person_leave_one_entry(desk: Desk, ids: list[str | None]) -> None:
     start = threading.Barrier(len(ids))
 
     def enter(entry_id: str | None) -> dict[str, Any]:
@@ -273,8 +273,8 @@ def test_an_invite_is_good_at_the_entrys_moment_or_not_at_all() -> None:
 
 
 @pytest.mark.parametrize("clock", ["wall", "monotonic"])
-def test_a_judgement_that_is_too_old_when_its_claims_are_made_is_made_anew(clock: str) -> None:
-    """Whichever clock tells: the other one may be set, or may have stood still."""
+def test_a_judgement_that_is_too_old_when_its_claims_are_made_is_repeated(clock: str) -> None:
+    """By either clock: the other one may have been set, or stopped."""
     desk, ticks = Desk(), [0.0]
     transfer = Transfer(desk.world.table, clock=lambda: desk.world.now, monotonic=lambda: ticks[0])
     desk.checker = Checker(desk.world.gatherer, transfer, desk.analytics, clock=lambda: desk.world.now)
@@ -294,7 +294,7 @@ def test_a_judgement_that_is_too_old_when_its_claims_are_made_is_made_anew(clock
     assert within == WRITE_GRACE_SECONDS - CLOCKS_SECONDS - 5.0, "a retry of the put would come too late"
 
 
-def test_a_campaign_that_closed_while_a_writer_claimed_lets_nobody_in() -> None:
+def test_a_campaign_that_closed_while_a_writer_claimed_refuses_the_entry() -> None:
     desk = Desk(closesAt=iso(NOW + WRITE_GRACE_SECONDS))
 
     def step(name: str) -> None:
@@ -342,13 +342,13 @@ def test_the_event_is_not_retried_for_long(desk: Desk) -> None:
     assert within is not None and 0 < within <= 1
 
 
-def test_a_table_that_fails_while_it_is_written_leaves_it_unknown_whether_the_entry_stands(
+def test_a_table_that_fails_during_a_write_leaves_the_entry_unknown(
     desk: Desk,
 ) -> None:
     claim = desk.world.table.claim
 
     def fail(*_: Any, **_more: Any) -> bool:
-        raise TransientFailure("dynamodb", "away")
+        raise TransientFailure("dynamodb", "no answer")
 
     desk.world.table.claim = fail  # type: ignore[method-assign]
     answer = desk.enter()
@@ -391,7 +391,7 @@ def test_the_event_tells_the_verdict_without_a_fans_data_and_under_the_same_id_a
     }
 
 
-def test_who_types_anothers_address_changes_nothing_that_is_told_of_their_entry(desk: Desk) -> None:
+def test_typing_another_persons_address_changes_no_event_of_their_entry(desk: Desk) -> None:
     desk.enter()
     typed = desk.checker.check([check(doTransfer=True, markets=["nowhere"])], no_step, callers=[FAN])[0]
     assert typed["status"] == "INELIGIBLE" and typed["transfer"]["state"] == "existing"
@@ -402,10 +402,10 @@ def test_who_types_anothers_address_changes_nothing_that_is_told_of_their_entry(
 @pytest.mark.parametrize(
     "fail",
     [
-        lambda analytics: replace_error(analytics, TransientFailure("sqs", "away")),
+        lambda analytics: replace_error(analytics, TransientFailure("sqs", "no answer")),
         lambda analytics: analytics.failures.append(SendFailure(0, "busy", False)),
     ],
-    ids=["away", "refused"],
+    ids=["no answer", "refused"],
 )
 def test_an_event_that_cannot_be_queued_loses_no_entry_and_is_made_up_for(
     desk: Desk, fail: Callable[[Analytics], None]

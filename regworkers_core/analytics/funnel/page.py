@@ -1,9 +1,8 @@
-"""The funnel for people: as markdown for the asset's metadata, and as a self-contained page."""
+"""The funnel for people: as Markdown for the metadata of the asset, and as an HTML page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import NamedTuple
 
 import pandas as pd
@@ -28,8 +27,7 @@ from regworkers_core.reporting.figures import (
     short,
     whole_numbers,
 )
-from regworkers_core.reporting.markdown import image as markdown_image
-from regworkers_core.reporting.page import image, page, percent, said, table
+from regworkers_core.reporting.pages import markdown_image, markdown_table, page, percent
 
 NOT_YET = "not yet"
 _COLOURS = dict(zip(STAGES, (GREY, BAND, BLUE, ORANGE, "#8e5ea2", GREEN), strict=True))
@@ -141,65 +139,37 @@ def stage_rows(funnel: Funnel) -> list[tuple[str, str, str]]:
 
 
 def _overview(funnel: Funnel) -> str:
-    lines = ["| | entries | of those registered |", "|---|---:|---:|"]
-    lines += [f"| {name} | {number} | {share} |" for name, number, share in stage_rows(funnel)]
-    lines += ["", *(f"- **{remark.level}**: {remark.text}" for remark in funnel.remarks)]
-    return "\n".join(lines)
+    table = markdown_table(("", "entries", "of those registered"), stage_rows(funnel))
+    return "\n".join([table, "", *(f"- **{remark.level}**: {remark.text}" for remark in funnel.remarks)])
 
 
 def _page(funnel: Funnel, plots: Mapping[str, bytes]) -> str:
-    campaign = funnel.campaign
-    names = {market.market_id: market.name for market in campaign.markets}
-    drawn = "" if funnel.phase is None else f", phase {funnel.phase} of its draw"
-    parts = [
-        f"<h1>{escape(f'Funnel: {campaign.name}')}</h1>",
-        f'<p class="muted">campaign <code>{escape(campaign.campaign_id)}</code>, {campaign.status.value}{drawn}, '
-        f"as of {escape(funnel.at)}.</p>",
-        *(said(remark.level, remark.text) for remark in funnel.remarks),
-        table(("stage", "entries", "of those registered"), stage_rows(funnel)),
-        image(plots, "funnel", "entries by stage"),
-        "<h2>By market</h2>",
-        "<p>Up to eligible an entry counts in every market that it wishes for, from won on in the one it won: the "
-        "first columns add up to more than there are entries.</p>",
-        _table(funnel, funnel.counts.markets, names),
-        image(plots, "markets", "entries by market and stage"),
-        "<h2>By segment</h2>",
-        "<p>An entry counts in each of its segments.</p>",
-        _table(funnel, funnel.counts.segments, {}),
-        image(plots, "segments", "entries by segment and stage"),
-        "<h2>By day</h2>",
-        "<p>By the day (UTC) of registration in every column, so each column adds up to its stage.</p>",
-        image(plots, "days", "entries by day of registration and stage"),
-        _table(funnel, funnel.counts.days, {}),
-        *_beside(funnel),
-        "<h2>Where the numbers come from</h2>",
-        "<dl>" + "".join(f"<dt>{stage}</dt><dd>{escape(stage.source)}</dd>" for stage in STAGES) + "</dl>",
+    names = {market.market_id: market.name for market in funnel.campaign.markets}
+    return page(
+        "funnel",
+        title=f"Funnel: {funnel.campaign.name}",
+        funnel=funnel,
+        plots=plots,
+        stages=STAGES,
+        stage_rows=stage_rows(funnel),
+        markets=_rows(funnel, funnel.counts.markets, names),
+        segments=_rows(funnel, funnel.counts.segments, {}),
+        days=_rows(funnel, funnel.counts.days, {}),
+        # Why entries were excluded, and messages that are no stage.
+        other_counts=(
+            ("Excluded as ineligible", "first reason", funnel.excluded),
+            ("Messages sent", "type", funnel.counts.told),
+            ("Messages superseded and never sent", "type", funnel.counts.superseded),
+        ),
+    )
+
+
+def _rows(funnel: Funnel, frame: pd.DataFrame, names: Mapping[str, str]) -> list[Sequence[object]]:
+    name = str(frame.index.name)
+    return [
+        (
+            names.get(each[name]) or each[name],
+            *(NOT_YET if each[stage.value] is None else each[stage.value] for stage in STAGES),
+        )
+        for each in funnel.rows(frame)
     ]
-    return page(f"Funnel of {campaign.name}", "\n".join(parts))
-
-
-def _beside(funnel: Funnel) -> list[str]:
-    """What is no stage: why entries were excluded, who else was told something."""
-    parts: list[str] = []
-    for title, columns, counts in (
-        ("Excluded by the judgement", ("first reason", "entries"), funnel.excluded),
-        ("Messages sent", ("type", "entries"), funnel.counts.told),
-        ("Messages superseded, and never sent", ("type", "entries"), funnel.counts.superseded),
-    ):
-        if counts:
-            parts += [
-                f"<h2>{title}</h2>",
-                table(
-                    columns, [(name, counts[name]) for name in sorted(counts, key=lambda each: -counts[each])]
-                ),
-            ]
-    return parts
-
-
-def _table(funnel: Funnel, frame: pd.DataFrame, names: Mapping[str, str]) -> str:
-    head = str(frame.index.name)
-    rows: list[Sequence[object]] = []
-    for each in funnel.rows(frame):
-        numbers = [NOT_YET if each[stage.value] is None else each[stage.value] for stage in STAGES]
-        rows.append((names.get(each[head]) or each[head], *numbers))
-    return table((head, *STAGES), rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
@@ -25,8 +24,7 @@ from regworkers_core.reporting.figures import (
     whole_numbers,
     words,
 )
-from regworkers_core.reporting.markdown import image as markdown_image
-from regworkers_core.reporting.page import image, page, said, table, tiles
+from regworkers_core.reporting.pages import markdown_image, markdown_table, page
 
 # Ineligible ones by their primary reason; the sixth reason starts again with the first colour.
 _COLOURS = (RED, ORANGE, BLUE, GREY, "#8e5ea2", "#5c7f8a")
@@ -106,15 +104,16 @@ def _coloured(codes: Sequence[str]) -> Iterable[tuple[str, str]]:
 
 
 def _overview(numbers: Mapping[str, Any]) -> str:
+    rows = [("eligible", numbers["eligible"], "")]
+    rows += [
+        (code, numbers["primaryReasons"].get(code, 0), count)
+        for code, count in numbers["failedRules"].items()
+    ]
     lines = [
         f"{numbers['entries']:,} entries as of {numbers['asOf']}, rules {numbers['ruleSet']}.",
         "",
-        "| | entries | as one reason of several |",
-        "|---|---:|---:|",
-        f"| eligible | {numbers['eligible']:,} | |",
+        markdown_table(("", "entries", "as one reason of several"), rows),
     ]
-    for code, count in numbers["failedRules"].items():
-        lines.append(f"| {code} | {numbers['primaryReasons'].get(code, 0):,} | {count:,} |")
     for note in numbers["notes"]:
         lines += ["", note]
     return "\n".join(lines)
@@ -124,42 +123,23 @@ def _page(
     campaign: Campaign, numbers: Mapping[str, Any], plots: Mapping[str, bytes], codes: Sequence[str]
 ) -> str:
     names = {market.market_id: market.name for market in campaign.markets}
-    shown = [code for code in codes if code != _ELIGIBLE]
-    parts = [
-        f"<h1>{escape(f'Eligibility: {campaign.name}')}</h1>",
-        f'<p class="muted">campaign <code>{escape(campaign.campaign_id)}</code>, judged as of'
-        f" {escape(numbers['asOf'])}, rules {escape(numbers['ruleSet'])}.</p>",
-        tiles([(name, numbers[name]) for name in ("entries", "eligible", "ineligible")]),
-        *(said("note", note) for note in numbers["notes"]),
-        *_why_not(numbers),
-        "<h2>By market</h2>",
-        '<p class="muted">An entry counts in every market that it lists, by its first reason.</p>',
-        image(plots, "markets", "Entries by market and first reason"),
-        _counts("market", {names.get(name, name): each for name, each in numbers["markets"].items()}, shown),
-        "<h2>By day</h2>",
-        image(plots, "days", "Entries by day and first reason"),
-        _counts("day", numbers["days"], shown),
-    ]
-    return page(f"Eligibility: {campaign.name}", "\n".join(parts))
-
-
-def _why_not(numbers: Mapping[str, Any]) -> Iterable[str]:
-    if numbers["failedRules"]:
-        yield "<h2>Why not</h2>"
-        yield table(
-            ("reason", "as the first one", "at all"),
-            [
-                (code, numbers["primaryReasons"].get(code, 0), count)
-                for code, count in numbers["failedRules"].items()
-            ],
-        )
-
-
-def _counts(what: str, counts: Mapping[str, Mapping[str, int]], codes: Sequence[str]) -> str:
-    return table(
-        (what, "entries", "eligible", *codes),
-        [
-            (name, sum(each.values()), each.get(_ELIGIBLE, 0), *(each.get(code, 0) for code in codes))
-            for name, each in counts.items()
-        ],
+    reasons = [code for code in codes if code != _ELIGIBLE]
+    markets = {names.get(name, name): each for name, each in numbers["markets"].items()}
+    return page(
+        "eligibility",
+        title=f"Eligibility: {campaign.name}",
+        campaign=campaign,
+        numbers=numbers,
+        plots=plots,
+        reasons=reasons,
+        markets=_rows(markets, reasons),
+        days=_rows(numbers["days"], reasons),
     )
+
+
+def _rows(counts: Mapping[str, Mapping[str, int]], reasons: Sequence[str]) -> list[tuple[object, ...]]:
+    """Name, entries, eligible entries, and the entries of each reason."""
+    return [
+        (name, sum(each.values()), each.get(_ELIGIBLE, 0), *(each.get(code, 0) for code in reasons))
+        for name, each in counts.items()
+    ]

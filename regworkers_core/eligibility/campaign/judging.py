@@ -22,11 +22,9 @@ from regworkers_core.domain.timestamps import seconds
 from regworkers_core.eligibility.campaign.outside import Asked, Outside, outside
 from regworkers_core.eligibility.campaign.staging import ROWS, Staged, Staging
 from regworkers_core.eligibility.campaign.tally import Tally
-from regworkers_core.eligibility.case import AsOf
-from regworkers_core.eligibility.facts import Facts
-from regworkers_core.eligibility.judge import judge
+from regworkers_core.eligibility.case import AsOf, Facts, Identity, Subject
 from regworkers_core.eligibility.request import subject_of
-from regworkers_core.eligibility.subject import Identity, Subject
+from regworkers_core.eligibility.rules import judge
 from regworkers_core.runtime import Runtime
 
 _ALONE: frozenset[Identity] = frozenset()

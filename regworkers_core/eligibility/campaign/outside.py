@@ -15,7 +15,7 @@ from regworkers_core.domain.eligibility import Fact, Known, Missing, Source
 from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure
 from regworkers_core.domain.user import User
-from regworkers_core.eligibility.subject import Subject
+from regworkers_core.eligibility.case import Subject
 from regworkers_core.runtime import Runtime
 
 Invites = Mapping[InviteType, int]

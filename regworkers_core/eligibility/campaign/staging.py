@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from regworkers_core.adapters.files.judged_entries import DOMAIN_ENTRANTS, DOMAIN_SHARE, OTHER_DOMAINS
 from regworkers_core.adapters.files.spilling import spilling
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.eligibility.subject import Identity, Subject
+from regworkers_core.eligibility.case import Identity, Subject
 
 # Rows of one part of the file, and of one answer: some 10 MB.
 ROWS = 5_000

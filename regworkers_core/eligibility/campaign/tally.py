@@ -12,8 +12,7 @@ from regworkers_core.adapters.files.judged_entries import PAGE, JudgedEntry, Jud
 from regworkers_core.adapters.files.private_files import write_private
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.eligibility.rule import all_rules, rule_set
-from regworkers_core.eligibility.rules.not_invited import RULE as NOT_INVITED
+from regworkers_core.eligibility.rules import RULES, rule_set
 
 ELIGIBLE = "ELIGIBLE"
 # Entries that list no market of the campaign, or have no day of their own.
@@ -51,7 +50,7 @@ class Tally:
     @property
     def codes(self) -> list[str]:
         """ELIGIBLE, then the primary reasons that occurred, in the order of the rules."""
-        return [code for code in (ELIGIBLE, *(rule.code for rule in all_rules())) if self.primary[code]]
+        return [code for code in (ELIGIBLE, *(rule.code for rule in RULES)) if self.primary[code]]
 
     @property
     def notes(self) -> list[str]:
@@ -67,7 +66,7 @@ class Tally:
                 f"{self.rejected:,} entries are judged as they were before a change that replication refuses (see their"
                 " dead letters): a draw leaves them out with REJECTED."
             )
-        if uninvited := self.failed[NOT_INVITED.code]:
+        if uninvited := self.failed["NOT_INVITED"]:
             notes.append(
                 f"NOT_INVITED ({uninvited:,}): invites that have expired since can not be told from none."
             )
@@ -86,9 +85,7 @@ class Tally:
             "rejected": self.rejected,
             "notes": self.notes,
             "primaryReasons": {code: self.primary[code] for code in self.codes if code != ELIGIBLE},
-            "failedRules": {
-                rule.code: self.failed[rule.code] for rule in all_rules() if self.failed[rule.code]
-            },
+            "failedRules": {rule.code: self.failed[rule.code] for rule in RULES if self.failed[rule.code]},
             "markets": _sorted(self.by_market, (*self.campaign.market_ids, NONE)),
             "days": _sorted(self.by_day, sorted(self.by_day)),
         }

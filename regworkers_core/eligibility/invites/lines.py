@@ -12,7 +12,7 @@ from typing import NamedTuple
 from regworkers_core.adapters.files.csv_lines import Blank, Cells, CsvFile, Reject, Shape, masked
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.mail import is_mail
-from regworkers_core.eligibility.texts import MAX_ID, is_blank, text_problem
+from regworkers_core.eligibility.request import MAX_ID, is_blank, text_problem
 
 # A row may bring names and addresses along, which are not read.
 _MAX_LINE_CHARS = 16_384

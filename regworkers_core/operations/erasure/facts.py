@@ -12,8 +12,8 @@ from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order, life
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
-from regworkers_core.eligibility.standing import identities_of
-from regworkers_core.eligibility.subject import Identity
+from regworkers_core.eligibility.case import Identity
+from regworkers_core.eligibility.earlier_entries import identities_of
 from regworkers_core.runtime import Runtime
 
 # What is too short to be looked for in texts: it would be found in others.

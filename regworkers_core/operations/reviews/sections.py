@@ -44,6 +44,15 @@ class Table:
     columns: tuple[str, ...]
     rows: Sequence[Sequence[object]]
 
+    @property
+    def words(self) -> frozenset[int]:
+        """Positions of the columns without any number, which are left-aligned."""
+        return frozenset(
+            at
+            for at in range(len(self.columns))
+            if not any(isinstance(row[at], int | float) for row in self.rows)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
@@ -59,6 +68,9 @@ class Section:
     plots: Mapping[str, bytes] = field(default_factory=dict)
     numbers: Mapping[str, Any] = field(default_factory=dict)
     unread: str = ""
+
+    def of_level(self, level: Level) -> list[Remark]:
+        return [remark for remark in self.remarks if remark.level == level]
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -97,10 +109,7 @@ class Review:
     def remarks(self, level: Level) -> list[tuple[str, str]]:
         """Section and text of all remarks of a level."""
         return [
-            (section.title, remark.text)
-            for section in self.sections
-            for remark in section.remarks
-            if remark.level == level
+            (section.title, remark.text) for section in self.sections for remark in section.of_level(level)
         ]
 
     @property

@@ -70,8 +70,7 @@ def report(
         recommitted=first.recommitted,
     )
     # Imported here: plots and statistics cost every run and every command a second that only a report needs.
-    from regworkers_core.selection.report.build import build_report
-    from regworkers_core.selection.report.markdown import images, overview
+    from regworkers_core.selection.report.build import build_report, images, overview
 
     made = build_report(files, context, memory_mib=engine.memory_mib, scratch=engine.scratch)
     page = report_key(campaign_id, number, PAGE)

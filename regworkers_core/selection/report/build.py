@@ -1,4 +1,4 @@
-"""The report of a drawn phase, made before anyone confirms its publication."""
+"""The report of a drawn phase: numbers, notes and plots as an HTML page and as Markdown, before its publication."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from regworkers_core.reporting.pages import markdown_image, markdown_table, page, percent
 from regworkers_core.selection.report.audit import bias_audit
 from regworkers_core.selection.report.funnel import funnel, transitions
-from regworkers_core.selection.report.html import html_page
 from regworkers_core.selection.report.inputs import ReportContext, ReportFiles, Terms
-from regworkers_core.selection.report.notes import Level, Note, notes, seed_source
+from regworkers_core.selection.report.notes import Level, Note, notes, seed_source, verdict
 from regworkers_core.selection.report.odds import (
     market_odds,
     preferences_honoured,
@@ -21,6 +21,14 @@ from regworkers_core.selection.report.odds import (
 from regworkers_core.selection.report.workspace import Workspace
 
 MEMORY_MIB = 700
+_DIMENSIONS = {
+    "registrationTime": "Registration time",
+    "registrationDay": "Registration day",
+    "refPrefix": "First character of the ref",
+    "entryIdPrefix": "First distinguishing character of the entry id",
+    "mailDomain": "Mail domain",
+}
+_MARKETS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,3 +141,54 @@ def _weights(work: Workspace, audit: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def html_page(numbers: Mapping[str, Any], plots: Mapping[str, bytes], context: ReportContext) -> str:
+    """The page of a report's `numbers`, with the plots (PNG by name) inside."""
+    return page(
+        "draw_report",
+        title=f"Draw report: {context.campaign_name or numbers['campaignId']}, phase {numbers['phase']}",
+        numbers=numbers,
+        plots=plots,
+        context=context,
+        verdict=verdict(numbers["audit"]),
+        dimensions=_DIMENSIONS,
+    )
+
+
+def images(report: DrawReport) -> dict[str, str]:
+    """Every plot as Markdown, by name."""
+    return {name: markdown_image(name, png) for name, png in report.plots.items()}
+
+
+def overview(report: DrawReport) -> str:
+    """Notes, funnel, markets and the audit's verdict as Markdown, without plots."""
+    numbers = report.numbers
+    funnel, audit, markets = numbers["funnel"], numbers["audit"], numbers["markets"]
+    stages = {
+        "registered": funnel["registered"],
+        **{f"excluded: {reason}": count for reason, count in funnel["reasons"].items()},
+        "eligible": funnel["eligible"],
+        "candidates": funnel["candidates"],
+        **funnel["outcomes"],
+    }
+    columns = ("market", "seats", "first choice", "any choice", "winners", "win rate")
+    rows = [
+        (
+            market["marketId"],
+            market["seats"],
+            market["firstChoice"],
+            market["anyChoice"],
+            market["winners"],
+            percent(market["winRate"]),
+        )
+        for market in markets[:_MARKETS_SHOWN]
+    ]
+    lines = [f"**{note['level'].capitalize()}:** {note['text']}\n" for note in numbers["notes"]]
+    lines += [markdown_table(("funnel", "entries"), list(stages.items())), "", markdown_table(columns, rows)]
+    if (more := len(markets) - _MARKETS_SHOWN) > 0:
+        lines.append(f"\n… and {more} more in report.html")
+    lines.append(
+        f"\nBias audit **{verdict(audit)}**: {audit['testsMade']} tests over {audit['audited']:,} candidates."
+    )
+    return "\n".join(lines)

@@ -19,11 +19,9 @@ from regworkers_core.domain.timestamps import seconds
 from regworkers_core.domain.user import User
 from regworkers_core.eligibility.campaign import judging, staging
 from regworkers_core.eligibility.campaign.outside import MOST_STRANGERS
-from regworkers_core.eligibility.case import AsOf
-from regworkers_core.eligibility.facts import Facts, was_entered_before
-from regworkers_core.eligibility.judge import judge
+from regworkers_core.eligibility.case import AsOf, Facts, Subject, was_entered_before
 from regworkers_core.eligibility.request import subject_of
-from regworkers_core.eligibility.subject import Subject
+from regworkers_core.eligibility.rules import judge
 from tests.eligibility.campaign.world import AS_OF, CLOSES, World, closed, entry
 
 LATER = int(seconds("2026-06-01T00:00:00.000Z") or 0)

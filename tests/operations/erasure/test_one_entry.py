@@ -10,7 +10,7 @@ import pytest
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
 from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, decode
 from regworkers_core.domain.order import lenient_order
-from regworkers_core.eligibility.subject import Identity
+from regworkers_core.eligibility.case import Identity
 from regworkers_core.engine.leases import held_lease
 from regworkers_core.operations.erasure.erase import erase
 from regworkers_core.operations.erasure.ledger import PREFIX

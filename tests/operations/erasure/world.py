@@ -14,8 +14,8 @@ from regworkers_core.domain.invite import Invite, InviteType
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, encode
 from regworkers_core.domain.selection import MarketPhase
+from regworkers_core.eligibility.case import Identity
 from regworkers_core.eligibility.identity import IdentitySecret
-from regworkers_core.eligibility.subject import Identity
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.operations.erasure.erase import ErasureReport, erase
 from regworkers_core.runtime import Runtime

@@ -17,7 +17,7 @@ from regworkers_core.operations.dependencies import DependencyReport
 from regworkers_core.operations.reviews.make import make_review
 from regworkers_core.operations.reviews.sections import Kind, Review
 from regworkers_core.operations.reviews.stored_reviews import publish
-from regworkers_core.reporting.markdown import PLOT_BYTES
+from regworkers_core.reporting.pages import PLOT_BYTES
 from regworkers_core.runtime import Runtime
 from tests.operations.reviews.world import NOW, ago, has, plant
 from tests.support.shared import emptied, shared_namespace

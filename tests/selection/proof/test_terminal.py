@@ -22,9 +22,9 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export, public_key
 from regworkers_core.selection.maths.beside import ACCEPTED, ANNULLED, NOTICE, Annulled
 from regworkers_core.selection.maths.files import ARTEFACTS, MANIFEST, RESULT, file_hash
-from regworkers_core.selection.proof import html
 from regworkers_core.selection.proof.check import check_receipt
 from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
+from regworkers_core.selection.proof.receipt_view import receipt_page
 from regworkers_core.selection.proof.source import campaign_source
 from tests.selection.proof.draws import CAMPAIGN, outcomes, publish_beside
 from tests.support.terminal import Answer, regworkers
@@ -121,8 +121,8 @@ def test_a_page_shows_whatever_a_receipt_says_as_text(revealed: Path) -> None:
     receipt = build_receipt(revealed, ref_of(revealed, "WAITLIST"))
     receipt["guarantee"] = "<script>alert(1)</script>"
     checked = check_receipt(receipt_bytes(receipt))
-    shown = html.page(receipt, checked)
-    assert "<script" not in shown and "&lt;script&gt;" in shown and "does not hold" in shown
+    shown = receipt_page(receipt, checked)
+    assert "<script" not in shown and "&lt;script&gt;" in shown and "is not valid" in shown
 
 
 @pytest.fixture

@@ -17,14 +17,19 @@ from PIL import Image
 from regworkers_core.domain.beacon import QUICKNET_HASH
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.reporting.figures import INK, figure, horizontal_bars
-from regworkers_core.reporting.markdown import PLOT_BYTES
+from regworkers_core.reporting.pages import PLOT_BYTES
 from regworkers_core.selection.maths.canonical import canonical_bytes
 from regworkers_core.selection.maths.manifest import Manifest
-from regworkers_core.selection.report.build import DrawReport, build_report, measured
+from regworkers_core.selection.report.build import (
+    DrawReport,
+    build_report,
+    html_page,
+    images,
+    measured,
+    overview,
+)
 from regworkers_core.selection.report.checks import capacity_respected, win_rates_uniform
-from regworkers_core.selection.report.html import html_page
 from regworkers_core.selection.report.inputs import ReportContext, ReportFiles
-from regworkers_core.selection.report.markdown import images, overview
 from tests.selection.report.world import Fan, Seats, World, by_lot, fans
 
 MARKETS = {
@@ -190,7 +195,7 @@ def test_a_top_up_is_told_against_the_phase_before(world: World, tmp_path: Path)
     for market in made.numbers["markets"]:
         assert market["pinned"] + market["new"] == market["winners"]
     assert any("a second night" in note.text for note in made.notes)
-    assert "Against the phase before" in made.html and "not upgraded" in made.html
+    assert "Changes since the previous phase" in made.html and "not upgraded" in made.html
 
 
 def test_a_winner_who_changed_the_market_is_a_finding(world: World, tmp_path: Path) -> None:

@@ -1,17 +1,22 @@
-"""The words of a receipt, the same on paper and on the page."""
+"""A checked receipt for people, as plain text and as a self-contained HTML page with the same words."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from regworkers_core.reporting.pages import page
 from regworkers_core.selection.maths.beside import ACCEPTED, NOTICE, Annulled, replaced_name
 from regworkers_core.selection.maths.canonical import parse_canonical
 from regworkers_core.selection.maths.files import CUTOFFS
 from regworkers_core.selection.maths.leaves import parse_leaf
 from regworkers_core.selection.maths.rules import Cutoff, parse_cutoffs
+from regworkers_core.selection.proof.check import ReceiptChecked
 from regworkers_core.selection.proof.receipt import DRAWN
 
+# Columns of the plain text.
+_WIDTH = 100
 _HEADLINES = {
     "WINNER": "Selected",
     "WAITLIST": "On the waiting list",
@@ -36,6 +41,55 @@ STEPS = {
     "absence": "The entry was not in the draw",
     "reason": "Why it was left out",
 }
+
+
+def receipt_page(receipt: Mapping[str, Any], checked: ReceiptChecked) -> str:
+    """The receipt and its check as an HTML page."""
+    return page(
+        "receipt",
+        title=headline(receipt),
+        essentials=essentials(receipt),
+        checked=checked,
+        step=step,
+        guarantee=receipt["guarantee"],
+        values=values(receipt),
+    )
+
+
+def receipt_text(receipt: Mapping[str, Any], checked: ReceiptChecked) -> str:
+    """The outcome, what was checked, what the seed guarantees, what is left to a replay, and the values."""
+    lines = [headline(receipt), ""]
+    lines += [f"{name:<12}{value}" for name, value in essentials(receipt)]
+    lines += ["", "What the randomness guarantees", *_wrapped(receipt["guarantee"], "  "), ""]
+    lines += _checked(checked)
+    lines += ["", "Values"]
+    lines += [f"  {name}: {value}" for name, value in values(receipt)]
+    return "\n".join(lines) + "\n"
+
+
+def checked_text(checked: ReceiptChecked) -> str:
+    """Each check, and what is left to a replay."""
+    return "\n".join(_checked(checked)) + "\n"
+
+
+def _checked(checked: ReceiptChecked) -> list[str]:
+    lines = ["Every check holds" if checked.passed else "THIS RECEIPT DOES NOT HOLD"]
+    for each in checked.checks:
+        lines.append(f"  [{'x' if each.passed else '!'}] {step(each.name)}")
+        for line in each.detail.splitlines():
+            lines += _wrapped(line, "      ")
+    if checked.limits:
+        lines += ["", "What a receipt cannot prove alone"]
+        for limit in checked.limits:
+            lines += _wrapped(limit, "  ")
+    return lines
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    # Hashes stay whole, to be copied.
+    return textwrap.wrap(
+        text, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False
+    )
 
 
 def headline(receipt: Mapping[str, Any]) -> str:

@@ -1,1 +1,0 @@
-"""One file a rule. See `regworkers_core.eligibility.rule`."""
