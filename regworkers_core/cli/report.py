@@ -47,7 +47,7 @@ def funnel_command(
         task = bar.add_task("funnel", total=None)
         funnel = make_funnel(runtime, found, tell=lambda text: bar.update(task, description=text))
     if page is not None:
-        from regworkers_core.analytics.funnel.page import shown
+        from regworkers_core.analytics.funnel.funnel_page import shown
 
         write_private(page, shown(funnel).html)
     answer(funnel.as_dict(), form, None if form is Format.JSON else _text(funnel))

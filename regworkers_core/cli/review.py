@@ -16,7 +16,7 @@ from regworkers_core.runtime import Runtime
 
 if TYPE_CHECKING:
     from regworkers_core.domain.drill import DrillResult
-    from regworkers_core.operations.reviews.stored_reviews import Published
+    from regworkers_core.operations.reviews.review import Published
 
 FolderOption = Annotated[
     Path | None, typer.Option("--folder", help="write the report there instead of keeping it on S3")
@@ -69,9 +69,8 @@ def _review(
     kind: str, folder: Path | None, form: Format, *, drill: bool = False, most: int | None = None
 ) -> None:
     # Late, for they bring matplotlib.
-    from regworkers_core.operations.reviews.make import make_review
+    from regworkers_core.operations.reviews.review import make_review, publish
     from regworkers_core.operations.reviews.sections import Kind
-    from regworkers_core.operations.reviews.stored_reviews import publish
 
     runtime = Runtime.load()
     with progress("") as bar, StopSignal().on_signals() as stop:

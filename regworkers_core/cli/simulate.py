@@ -21,10 +21,8 @@ from regworkers_core.replication.settled import lag_warnings
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.pool import POOL, write_pool
 from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.report.scenario import Scenario
-from regworkers_core.selection.report.simulate import simulate, throw_away_seeds
-from regworkers_core.selection.report.simulation import NOTICE, tables
-from regworkers_core.selection.report.synthetic import write_synthetic_pool
+from regworkers_core.selection.report.simulate import simulate, throw_away_seeds, write_synthetic_pool
+from regworkers_core.selection.report.simulation import NOTICE, Scenario, tables
 
 
 def register(draw: typer.Typer) -> None:

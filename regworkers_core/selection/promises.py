@@ -22,7 +22,7 @@ from regworkers_core.selection.maths.files import OUTCOMES
 from regworkers_core.selection.maths.manifest import Manifest
 from regworkers_core.selection.proof.source import artefacts_of
 from regworkers_core.selection.proof.verify import verify
-from regworkers_core.selection.report import checks
+from regworkers_core.selection.report import notes
 from regworkers_core.selection.verdict import Verdict
 
 
@@ -77,14 +77,14 @@ def capacity_respected(runtime: Runtime, campaign_id: str) -> Verdict:
     with tempfile.TemporaryDirectory(prefix="regworkers-check-") as folder:
         outcomes = Path(folder) / OUTCOMES
         runtime.objects.get_file(pipeline_key(campaign_id, phase.phase, OUTCOMES), outcomes)
-        return checks.capacity_respected(outcomes, Manifest.parse(phase.manifest))
+        return notes.capacity_respected(outcomes, Manifest.parse(phase.manifest))
 
 
 def win_rates_uniform(runtime: Runtime, campaign_id: str) -> Verdict:
     """The bias audit of the latest report found nothing. Raises UsageError, TransientFailure."""
     phase = _drawn(runtime, campaign_id)[-1]
     report = orjson.loads(runtime.objects.get_bytes(report_key(campaign_id, phase.phase, NUMBERS)))
-    return checks.win_rates_uniform(report)
+    return notes.win_rates_uniform(report)
 
 
 def _drawn(runtime: Runtime, campaign_id: str) -> list[PhaseRecord]:

@@ -16,7 +16,7 @@ from regworkers_dagster.selection.steps import campaign_of, facts_as_metadata
 from regworkers_dagster.tags import long_run
 
 if TYPE_CHECKING:
-    from regworkers_core.analytics.funnel.stored_funnel import Published
+    from regworkers_core.analytics.funnel.funnel_page import Published
 
 CAMPAIGN_FUNNEL = dg.AssetSpec(
     "campaign_funnel",
@@ -36,7 +36,7 @@ CAMPAIGN_FUNNEL = dg.AssetSpec(
 def campaign_funnel(context: dg.AssetExecutionContext, workers: Workers) -> dg.MaterializeResult[None]:
     """Numbers that do not fit make the run warn, not fail: the report is there to show them."""
     # Late, for pandas and matplotlib would cost every run of every job two seconds.
-    from regworkers_core.analytics.funnel.stored_funnel import publish_funnel
+    from regworkers_core.analytics.funnel.funnel_page import publish_funnel
 
     with plain_failures():
         runtime = workers.runtime

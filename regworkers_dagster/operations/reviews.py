@@ -18,7 +18,7 @@ from regworkers_dagster.selection.steps import facts_as_metadata
 from regworkers_dagster.tags import OPERATION_TAG, long_run, short_run
 
 if TYPE_CHECKING:
-    from regworkers_core.operations.reviews.stored_reviews import Published
+    from regworkers_core.operations.reviews.review import Published
 
 GROUP = "operations"
 _ABOUT = {
@@ -106,9 +106,8 @@ def _reviewed(
     drill: Callable[[Runtime], DrillResult] | None = None,
 ) -> dg.MaterializeResult[None]:
     # Late, for matplotlib would cost every run of every job a second.
-    from regworkers_core.operations.reviews.make import make_review
+    from regworkers_core.operations.reviews.review import make_review, publish
     from regworkers_core.operations.reviews.sections import Kind
-    from regworkers_core.operations.reviews.stored_reviews import publish
 
     bind(runId=context.run.run_id, worker=f"{kind}_review")
     with plain_failures():

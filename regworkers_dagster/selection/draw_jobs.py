@@ -36,9 +36,8 @@ from regworkers_core.selection.proof.check import check_receipt
 from regworkers_core.selection.proof.receipt import receipt_bytes
 from regworkers_core.selection.proof.receipt_view import receipt_page
 from regworkers_core.selection.proof.source import cache_folder, campaign_source
-from regworkers_core.selection.report.scenario import Scenario
 from regworkers_core.selection.report.simulate import simulate, throw_away_seeds
-from regworkers_core.selection.report.simulation import tables
+from regworkers_core.selection.report.simulation import Scenario, tables
 from regworkers_dagster.operations.by_hand import (
     CAMPAIGN,
     DRY_RUN,

@@ -11,8 +11,8 @@ from regworkers_core.adapters.files.judged_entries import PAGE as ELIGIBILITY_PA
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.infrastructure.desired import lifecycle_rules
 from regworkers_core.operations import downloads, uploads
-from regworkers_core.operations.reviews.places import report_key as review_key
 from regworkers_core.operations.reviews.sections import Kind
+from regworkers_core.operations.reviews.sections import report_key as review_key
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import report_key
 from regworkers_core.selection.draw.reporting import PAGE

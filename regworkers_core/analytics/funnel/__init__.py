@@ -1,5 +1,5 @@
 """The funnel of a campaign: from registered to notified, per market, segment and day.
 
-In data order: `staging` reads every source into narrow files, `counting` makes numbers of them, `findings` says which
-do not fit and why, `report` does all of that, `page` shows it to people.
+In the order of the data: `staging` reads every source into narrow files, `counting` aggregates them, `funnel_report`
+explains numbers that do not fit, `funnel_page` renders and stores the result.
 """

@@ -13,8 +13,19 @@ import pandas as pd
 
 from regworkers_core.adapters.files.spilling import spilling
 from regworkers_core.adapters.mongo.outbox import RowStatus
-from regworkers_core.analytics.funnel.stages import NONE, STAGES, WISHED, Stage
-from regworkers_core.analytics.funnel.staging import CODED, FROZEN, OUTCOMES, REPLICA, SOURCE, TOLD, Staged
+from regworkers_core.analytics.funnel.staging import (
+    CODED,
+    FROZEN,
+    NONE,
+    OUTCOMES,
+    REPLICA,
+    SOURCE,
+    STAGES,
+    TOLD,
+    WISHED,
+    Stage,
+    Staged,
+)
 from regworkers_core.domain.selection import NoticeType, Outcome
 
 # What an entry wishes for is told by the frozen pool, which is what was drawn from; before that by the source, and of

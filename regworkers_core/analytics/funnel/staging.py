@@ -1,9 +1,10 @@
-"""Every source of the funnel as a narrow Parquet file: ids, markets, segments, a day. No mail, no name."""
+"""The stages of the funnel, and each source as a narrow Parquet file of ids, markets, segments and days."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,42 @@ import pyarrow.parquet as pq
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
 from regworkers_core.adapters.mongo.outbox import RowStatus
-from regworkers_core.analytics.funnel.stages import NONE
 from regworkers_core.domain.selection import NoticeType
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.runtime import Runtime
+
+
+class Stage(StrEnum):
+    """In the order in which an entry passes them."""
+
+    REGISTERED = "registered"
+    REPLICATED = "replicated"
+    ELIGIBLE = "eligible"
+    WON = "won"
+    CODED = "coded"
+    NOTIFIED = "notified"
+
+    @property
+    def source(self) -> str:
+        return _SOURCES[self]
+
+
+STAGES = tuple(Stage)
+# Counted in every market that the entry wishes for; the stages behind them in the one that it won.
+WISHED = (Stage.REGISTERED, Stage.REPLICATED, Stage.ELIGIBLE)
+# What has no market of the campaign, no segment, or no day that can be read.
+NONE = "–"
+_SOURCES = {
+    Stage.REGISTERED: "entries of the demand table now, by a consistent read; those that were removed are not among "
+    "them",
+    Stage.REPLICATED: "live entries of the replica (MongoDB `entries`) now",
+    Stage.ELIGIBLE: "entries of the pool that the draw has frozen (`pool.parquet`): judged eligible, and able to take "
+    "part",
+    Stage.WON: "entries with the outcome WINNER in the latest phase that is drawn (`outcomes.parquet`)",
+    Stage.CODED: "entries with a row in `selections`, over all phases: each has an access code",
+    Stage.NOTIFIED: "entries whose winner's message the mailer's queue has confirmed (`outbox`: SENT)",
+}
+
 
 # The draw's files of a phase, as it leaves them in the store.
 _POOL, OUTCOMES = "pool.parquet", "outcomes.parquet"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.retention.results import Part, Size, Tidied
-from regworkers_core.operations.reviews.places import ROOT, date_of
+from regworkers_core.operations.reviews.sections import ROOT, date_of
 from regworkers_core.runtime import Runtime
 
 _NAME = "reviews"

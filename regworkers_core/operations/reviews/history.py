@@ -1,4 +1,7 @@
-"""What the drains did over weeks, from `drain_log`: read a day at a time, so that memory does not grow with it."""
+"""What reviews read: the work of the drains over weeks, from `drain_log`, and the depth and retention of queues.
+
+The drain log is read one day at a time, so that memory does not grow with the period.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from statistics import median
 
 from regworkers_core.adapters.mongo.activity import DrainLog, DrainMinute, minute_of
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.runtime import Runtime
 
 DAY_SECONDS = 24 * 3600.0
 
@@ -115,3 +119,27 @@ def _days(start: float, end: float) -> Iterator[tuple[float, float]]:
         midnight = (start // DAY_SECONDS + 1) * DAY_SECONDS
         yield start, min(midnight, end)
         start = midnight
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFacts:
+    """`depth` counts messages in every state. `retention_seconds` None: the server does not say."""
+
+    name: str
+    depth: int
+    retention_seconds: int | None
+
+
+def read_queues(runtime: Runtime, names: Iterable[str]) -> list[QueueFacts]:
+    """In their order. Raises TransientFailure, and UsageError for one that does not exist."""
+    client, call = runtime.sqs, runtime.dependency("sqs").call
+    found = []
+    for name in names:
+        depth = runtime.queue(name).depth().total
+        url = call(client.get_queue_url, QueueName=name)["QueueUrl"]
+        attributes = call(
+            client.get_queue_attributes, QueueUrl=url, AttributeNames=["MessageRetentionPeriod"]
+        ).get("Attributes", {})
+        kept = attributes.get("MessageRetentionPeriod")
+        found.append(QueueFacts(name, depth, None if kept is None else int(kept)))
+    return found

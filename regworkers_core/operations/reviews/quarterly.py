@@ -1,4 +1,4 @@
-"""Every quarter: who may do what, dependencies that are outdated or vulnerable, and a recovery drill."""
+"""The quarterly review: least privilege, outdated or vulnerable dependencies, and a recovery drill."""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""What a review consists of: sections with tables, plots and remarks, each with a source of its own.
+"""What a review consists of: sections with tables, plots and remarks, each with its own source.
 
-A source that did not answer leaves a section that says so: the others are written all the same.
+A source that did not answer leaves a section that says so; the other sections are written all the same. Reviews are
+stored on S3 as `reviews/<kind>/<date>/<file>`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -13,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 from botocore.exceptions import BotoCoreError, ClientError
 
 from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.domain.reasons import Failure, UsageError
 
 Level = Literal["finding", "warning", "note"]
@@ -165,3 +168,24 @@ def made(parts: Iterable[Part], tell: Callable[[str], None]) -> tuple[Section, .
         # Whatever name a reader gave it, it is found under that of its part.
         sections.append(replace(part.made(), name=part.name, title=part.title))
     return tuple(sections)
+
+
+ROOT = "reviews/"
+REPORT = "report.json"
+_KEY = re.compile(rf"{ROOT}(?P<kind>[a-z]+)/(?P<date>\d{{4}}-\d\d-\d\d)/(?P<file>[^/]+)")
+
+
+def report_key(kind: Kind, date: str, file: str) -> str:
+    return f"{ROOT}{kind.value}/{date}/{file}"
+
+
+def date_of(key: str) -> str | None:
+    """The date of the review that an object belongs to; None for what is no review's."""
+    found = _KEY.fullmatch(key)
+    return found["date"] if found else None
+
+
+def reports(objects: ObjectStore, kind: Kind) -> list[str]:
+    """The dates of all reviews of a kind. Raises TransientFailure."""
+    keys = objects.list(f"{ROOT}{kind.value}/")
+    return sorted({date for key in keys if key.endswith(REPORT) and (date := date_of(key))})

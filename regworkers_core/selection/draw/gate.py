@@ -27,7 +27,7 @@ from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import ARTEFACTS, OUTCOMES
 from regworkers_core.selection.maths.manifest import Manifest
 from regworkers_core.selection.proof.verify import verify
-from regworkers_core.selection.report import checks
+from regworkers_core.selection.report import notes
 
 REPLAY, CAPACITY, CODES, INPUTS = "replay", "capacity", "codes", "inputs"
 BIAS_AUDIT, LATE_COMMIT, RECOMMITTED, RECONCILE = "bias_audit", "late_commit", "recommitted", "reconcile"
@@ -156,7 +156,7 @@ def _capacity(record: DrawRecord, phase: PhaseRecord, bench: Workbench) -> Itera
     """Counted in the file that publication reads, not taken from the summary."""
     key = pipeline_key(record.campaign_id, phase.phase, OUTCOMES)
     outcomes = bench.fetch(key, bench.root / OUTCOMES, phase.hashes.get(OUTCOMES, ""))
-    verdict = checks.capacity_respected(outcomes, Manifest.parse(phase.manifest))
+    verdict = notes.capacity_respected(outcomes, Manifest.parse(phase.manifest))
     if not verdict.passed:
         yield GateFinding(CAPACITY, verdict.description)
 

@@ -1,9 +1,10 @@
-"""Checking one receipt with nothing else at hand: leaf, root, manifest, seed, keys, cut-offs, outcome."""
+"""The offline check of one receipt: leaf, root, manifest, seed, keys, cut-offs and outcome."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -11,10 +12,287 @@ import orjson
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.maths.canonical import Fields, short
 from regworkers_core.selection.maths.errors import DrawError
-from regworkers_core.selection.proof.check_drawn import Drawn
-from regworkers_core.selection.proof.check_excluded import Excluded
-from regworkers_core.selection.proof.parts import RECEIPT, Check
+from regworkers_core.selection.maths.files import CUTOFFS, is_hash, sha256_hex
+from regworkers_core.selection.maths.manifest import SeedSource
+from regworkers_core.selection.maths.rules import (
+    NO_SEATS,
+    LeafOutcome,
+    entry_key,
+    market_of,
+    meets_cutoff,
+    unit_key,
+)
+from regworkers_core.selection.maths.seed import SeedFile
+from regworkers_core.selection.proof import guarantee
+from regworkers_core.selection.proof.beacon import signed_at
+from regworkers_core.selection.proof.checker import (
+    RECEIPT,
+    Check,
+    Checker,
+    Excluded,
+    Inclusion,
+    PhasePart,
+    Step,
+    wrong,
+)
+from regworkers_core.selection.proof.inputs import changed_terms, check_randomness
 from regworkers_core.selection.proof.receipt import DRAWN, EXCLUDED, VERSION
+
+_NO_STRIKES = sha256_hex(b"")
+
+
+class Drawn(Checker):
+    def __init__(self, fields: Fields) -> None:
+        super().__init__(fields)
+        documents = fields.list("phases")
+        if not documents:
+            fields.refuse("phases", "at least one is needed")
+        self._phases = [PhasePart(number, each, self.ref) for number, each in enumerate(documents, 1)]
+        self._own = Inclusion("inclusion", fields.raw("inclusion"))
+        self._siblings = [
+            Inclusion(f"siblings[{number}]", each) for number, each in enumerate(fields.list("siblings"))
+        ]
+        self._seed = SeedFile.parse(fields.text("seed", str.isascii, "the text of seed.json").encode())
+        self._key = fields.text("key", is_hash, "64 lower-case hex digits")
+        self._entry_key = fields.text("entryKey", is_hash, "64 lower-case hex digits")
+        rank = fields.raw("rank")
+        if rank is not None:
+            fields.integer("rank", 1)
+        self._stated = (fields.raw("market"), "" if rank is None else str(rank), fields.raw("outcome"))
+        self._first = self._phases[0].manifest
+
+    def steps(self) -> list[tuple[str, Step]]:
+        return [
+            ("leaf", self._check_leaf),
+            ("inclusion", self._check_inclusion),
+            ("manifest", self._check_manifests),
+            ("published", self._check_published),
+            ("randomness", self._check_randomness),
+            ("seed", self._check_seed),
+            ("key", self._check_key),
+            ("entryKey", self._check_entry_key),
+            ("candidate", self._check_candidate),
+            *(
+                (f"outcome-{each.number}", lambda each=each: self._check_outcome(each))
+                for each in self._phases
+            ),
+            ("rank", self._check_rank),
+            ("stated", self._check_stated),
+        ]
+
+    def limits(self) -> tuple[str, ...]:
+        return (
+            "Only a replay of the whole draw (`regworkers draw verify`) shows that the rank counts everyone ahead,"
+            " that the cut-offs are those of the last admitted, and that nobody was put in between.",
+            "The same goes for who else belongs to the unit, and for who was struck.",
+            "Compare manifestHash with where it was published before the seed existed, resultHash and cutoffsHash"
+            " with the published ones: a receipt made up from beginning to end would have others.",
+            "The times, reasons and accepted findings of a phase are the operator's word: compare them with"
+            " notice.json, accepted.json and replaced-1.json beside the published artefacts.",
+            guarantee.LATER_PHASES.format(last=len(self._phases)),
+        )
+
+    def _check_leaf(self) -> str:
+        leaf = self._own.leaf
+        if leaf.ref != self.ref:
+            wrong(f"the leaf is of {leaf.ref}, the receipt of {self.ref}")
+        known = {market.market_id for market in self._first.markets}
+        for market in leaf.preferences:
+            if market not in known:
+                wrong(f"market {market} of the leaf is not in the manifest")
+        return f"weight {leaf.weight}, preferences {', '.join(leaf.preferences)}"
+
+    def _check_inclusion(self) -> str:
+        self._own.check(self._first)
+        return f"leaf {self._own.index} of {self._first.count} (from 0) under root {self._first.root}"
+
+    def _check_manifests(self) -> str:
+        for each in self._phases:
+            self.check_campaign(each.manifest)
+            # Nothing follows from the manifest of a last phase, so that only this shows a change in it.
+            if each.manifest_hash != each.stated_manifest_hash:
+                wrong(
+                    f"phase {each.number}: the manifest has SHA-256 {each.manifest_hash}, the receipt states"
+                    f" {each.stated_manifest_hash}"
+                )
+            if each.manifest.phase != each.number:
+                wrong(f"the manifest says phase {each.manifest.phase} where phase {each.number} is due")
+            for error in changed_terms(self._first, each.manifest):
+                wrong(f"phase {each.number}: {error.message}")
+        for before, after in pairwise(self._phases):
+            previous = after.manifest.previous
+            if previous is None or previous["manifestHash"] != before.manifest_hash:
+                wrong(f"phase {after.number} does not follow from the manifest of phase {before.number}")
+            if previous["resultHash"] != before.result_hash:
+                wrong(f"phase {after.number} does not follow from the result of phase {before.number}")
+        return "\n".join(
+            f"phase {each.number}: manifestHash {each.manifest_hash}, resultHash {each.result_hash},"
+            f" cutoffsHash {each.cutoffs_hash}"
+            for each in self._phases
+        )
+
+    def _check_published(self) -> str:
+        return self.check_published([(each.manifest, each.published) for each in self._phases])
+
+    def _check_randomness(self) -> str:
+        source, stated = SeedSource.parse(self._first.seed_source), self._seed
+        check_randomness(self._first, stated)
+        # As it should be: of the seed that is stated the next check tells.
+        due = SeedFile.of(
+            self._phases[0].manifest_hash,
+            source.kind,
+            source.source,
+            source.round,
+            stated.randomness,
+            stated.signature,
+        )
+        replace(due, kind=stated.kind, round=stated.round).check(
+            self._phases[0].manifest_hash, self._first.seed_source
+        )
+        self.check_source(self._first, self._phases[0].published)
+        if source.commitment is not None:
+            return f"the secret {stated.randomness} is the one that was committed to"
+        at = signed_at(self._first.seed_source)
+        return f"round {source.round} was signed by the beacon at {at} (UTC), by its rules"
+
+    def _check_seed(self) -> str:
+        self._seed.check(self._phases[0].manifest_hash, self._first.seed_source)
+        return f"{self._seed.seed} follows from the manifest of phase 1 and the randomness"
+
+    def _check_key(self) -> str:
+        leaf = self._own.leaf
+        _equal(self._key, unit_key(self._seed.seed, self._first.draw_id, leaf.unit, leaf.weight))
+        return f"{self._key}, the least of {leaf.weight} ticket(s) of unit {leaf.unit}"
+
+    def _check_entry_key(self) -> str:
+        _equal(self._entry_key, entry_key(self._seed.seed, self.ref))
+        return self._entry_key
+
+    def _check_candidate(self) -> str:
+        """Whoever has a rank is a candidate; whoever has none must be shown who of the unit came first."""
+        wins = self._first.wins_per_unit
+        if self._phases[0].position.rank:
+            return f"has a rank, so it is one of the {wins} of its unit that may win"
+        refs = {each.leaf.ref for each in self._siblings}
+        if len(refs) != wins or self.ref in refs:
+            wrong(f"no rank, so {wins} other entries of the unit must come first: found {len(refs)}")
+        for each in self._siblings:
+            each.check(self._first)
+            if (each.leaf.unit, each.leaf.weight) != (self._own.leaf.unit, self._own.leaf.weight):
+                wrong(f"{each.leaf.ref} is not of unit {self._own.leaf.unit}, or of another weight")
+            if not entry_key(self._seed.seed, each.leaf.ref) < self._entry_key:
+                wrong(f"{each.leaf.ref} does not come before {self.ref}")
+        return f"{wins} of the unit come first: {', '.join(sorted(refs))}"
+
+    def _check_outcome(self, phase: PhasePart) -> str:
+        position = phase.position
+        # A change that leaves this entrant's outcome as it is would show nowhere else.
+        if phase.cutoffs_hash != phase.stated_cutoffs_hash:
+            wrong(
+                f"the cut-offs have SHA-256 {phase.cutoffs_hash}, the receipt states {phase.stated_cutoffs_hash}"
+            )
+        _check_groups(phase)
+        market, why = self._expected(phase)
+        if why.startswith(LeafOutcome.WINNER):
+            if (position.outcome, position.market) != (LeafOutcome.WINNER, market):
+                wrong(f"{why} in {market}, found {position.outcome} {position.market}")
+            return f"{why} in {market}"
+        if position.market or position.outcome not in why.split(" or "):
+            wrong(f"{why} by the rules, found {position.outcome} {position.market}")
+        return f"{position.outcome}: {_reasons(position.outcome, phase)}"
+
+    def _expected(self, phase: PhasePart) -> tuple[str, str]:
+        """Market and outcome by the rules; where a receipt cannot tell two apart, both, joined by ` or `."""
+        before = self._phases[phase.number - 2] if phase.number > 1 else None
+        if before and before.strike is not None and before.strike != phase.strike:
+            wrong("a strike of the phase before is gone: strikes stay")
+        if phase.strike is not None:
+            if phase.manifest.strikes_hash == _NO_STRIKES:
+                wrong("a strike, where the manifest commits to an empty list of them")
+            return "", LeafOutcome.STRUCK
+        if not phase.position.rank:
+            return "", LeafOutcome.HOUSEHOLD_LIMIT
+        if before and before.position.outcome == LeafOutcome.WINNER:
+            return before.position.market, f"{LeafOutcome.WINNER} since phase {before.number}"
+        try:
+            leaf = self._own.leaf
+            market = market_of(leaf.preferences, leaf.segments, self._key, self._entry_key, phase.cutoffs)
+        except KeyError as error:
+            raise DrawError(CUTOFFS, f"market {error} of the leaf has no cut-off") from None
+        if market is not None:
+            return market, f"{LeafOutcome.WINNER}, cut-off met"
+        size = phase.manifest.waitlist_size
+        if size is None or int(phase.position.rank) <= size:
+            return "", LeafOutcome.WAITLIST
+        return (
+            "",
+            LeafOutcome.UNSELECTED if size == 0 else f"{LeafOutcome.WAITLIST} or {LeafOutcome.UNSELECTED}",
+        )
+
+    def _check_rank(self) -> str:
+        """A rank is ahead of a cut-off exactly when the key is."""
+        ranks = {each.position.rank for each in self._phases}
+        if len(ranks) != 1:
+            wrong(f"a rank never changes between phases, found {', '.join(sorted(ranks))}")
+        rank = ranks.pop()
+        if not rank:
+            return "none: not a candidate"
+        if int(rank) > self._first.count:
+            wrong(f"rank {rank} of {self._first.count} leaves")
+        own = (self._key, self._entry_key)
+        for each in self._phases:
+            for market, groups in each.cutoffs.items():
+                for cutoff in (groups.open, *(found for _, found in groups.reserves)):
+                    if cutoff and cutoff.rank and (int(rank) <= cutoff.rank) != meets_cutoff(cutoff, *own):
+                        wrong(f"rank {rank} and key contradict the cut-off of {market!r}, rank {cutoff.rank}")
+        return f"{rank}: agrees with every cut-off; the number itself is proven by the replay only"
+
+    def _check_stated(self) -> str:
+        last = self._phases[-1].position
+        if self._stated != (last.market, last.rank, last.outcome):
+            wrong(
+                f"the receipt states {short(self._stated)}, the last phase {(last.market, last.rank, last.outcome)}"
+            )
+        return f"{last.outcome} {last.market}".strip()
+
+
+def _check_groups(phase: PhasePart) -> None:
+    """Cut-offs are those of the manifest's markets and reserves, and one without seats admits no one."""
+    terms = {market.market_id: market for market in phase.manifest.markets}
+    if set(phase.cutoffs) != set(terms):
+        wrong("the cut-offs are not those of the manifest's markets")
+    for market_id, groups in phase.cutoffs.items():
+        reserves = terms[market_id].reserves
+        if [segment for segment, _ in groups.reserves] != [each.segment for each in reserves]:
+            wrong(f"the cut-offs of market {market_id} are not those of its reserves")
+        for reserve, (_, cutoff) in zip(reserves, groups.reserves, strict=True):
+            if (reserve.seats == 0) != (cutoff is not None and cutoff.rank == 0):
+                wrong(
+                    f"the cut-off of reserve {reserve.segment} of {market_id} does not fit its {reserve.seats} seats"
+                )
+        for cutoff in (groups.open, *(each for _, each in groups.reserves)):
+            if cutoff is not None and not cutoff.rank and cutoff != NO_SEATS:
+                wrong(f"a cut-off of market {market_id} has rank 0 and is not all zeros")
+            if cutoff is not None and cutoff.rank > phase.manifest.count:
+                wrong(
+                    f"a cut-off of market {market_id} has rank {cutoff.rank} of {phase.manifest.count} leaves"
+                )
+
+
+def _reasons(outcome: str, phase: PhasePart) -> str:
+    if outcome == LeafOutcome.STRUCK:
+        return f"{phase.strike} (the list of strikes has SHA-256 {phase.manifest.strikes_hash})"
+    if outcome == LeafOutcome.HOUSEHOLD_LIMIT:
+        return "others of the unit come first"
+    if outcome == LeafOutcome.WAITLIST:
+        return "no cut-off of a listed market is met"
+    return f"no cut-off of a listed market is met, past the waiting list of {phase.manifest.waitlist_size}"
+
+
+def _equal(stated: str, computed: str) -> None:
+    if stated != computed:
+        wrong(f"{computed} by the rules, found {stated}")
+
 
 _COMMON = ("annulled", "campaignId", "guarantee", "kind", "ref", "roundAt", "version")
 _DRAWN = ("entryKey", "inclusion", "key", "market", "outcome", "phases", "rank", "seed", "siblings")

@@ -14,7 +14,7 @@ from regworkers_core.selection.maths.manifest import DRAND, Manifest, SeedSource
 from regworkers_core.selection.maths.seed import SeedFile, derive_seed
 from regworkers_core.selection.maths.strikes import parse_strikes
 from regworkers_core.selection.proof.beacon import check_round, verify_beacon
-from regworkers_core.selection.proof.published import Published
+from regworkers_core.selection.proof.guarantee import Published
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,9 @@ from regworkers_core.selection.maths.rules import LeafOutcome, entry_key, unit_k
 from regworkers_core.selection.maths.seed import SeedFile
 from regworkers_core.selection.proof import guarantee
 from regworkers_core.selection.proof.beacon import signed_at
+from regworkers_core.selection.proof.guarantee import Published
 from regworkers_core.selection.proof.inputs import read_json
-from regworkers_core.selection.proof.published import Published
-from regworkers_core.selection.proof.sorted_file import SortedFile
-from regworkers_core.selection.proof.unit_index import starts_of, write_unit_index
+from regworkers_core.selection.proof.lookups import SortedFile, starts_of, write_unit_index
 from regworkers_core.selection.proof.verify import phase_folders
 
 VERSION = 2

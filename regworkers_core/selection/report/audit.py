@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from regworkers_core.selection.report.statistics import Counted, chi_square, pooled
-from regworkers_core.selection.report.weights import weight_model
-from regworkers_core.selection.report.workspace import Workspace
+from regworkers_core.selection.report.inputs import Workspace
+from regworkers_core.selection.report.statistics import Counted, chi_square, pooled, weight_model
 
 # A fair draw raises a false alarm once in 10,000 audits: rare enough to take each one seriously.
 ALPHA = 1e-4

@@ -9,16 +9,16 @@ from typing import Any
 
 from regworkers_core.reporting.pages import markdown_image, markdown_table, page, percent
 from regworkers_core.selection.report.audit import bias_audit
-from regworkers_core.selection.report.funnel import funnel, transitions
-from regworkers_core.selection.report.inputs import ReportContext, ReportFiles, Terms
+from regworkers_core.selection.report.inputs import ReportContext, ReportFiles, Terms, Workspace
 from regworkers_core.selection.report.notes import Level, Note, notes, seed_source, verdict
 from regworkers_core.selection.report.odds import (
+    funnel,
     market_odds,
     preferences_honoured,
     prepare,
     segment_odds,
+    transitions,
 )
-from regworkers_core.selection.report.workspace import Workspace
 
 MEMORY_MIB = 700
 _DIMENSIONS = {

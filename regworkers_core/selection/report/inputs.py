@@ -1,14 +1,24 @@
-"""What a report is made from: the artefacts of a phase, the pipeline's Parquet files, and what only others know."""
+"""The inputs of a report: the artefacts of a phase, the Parquet files of the pipeline, and the context around them.
+
+The leaves are staged once, as narrow columns in a DuckDB file. Ten million rows never reach Python: every figure is an
+aggregate that DuckDB computes within its memory limit, spilling to the scratch folder.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
+import duckdb
 import orjson
 
+from regworkers_core.adapters.files.judged_entries import OTHER_DOMAINS
+from regworkers_core.adapters.files.spilling import spilling
 from regworkers_core.domain.reasons import UsageError
 
 
@@ -134,3 +144,137 @@ def _document(path: Path) -> Any:
         raise UsageError(f"{path}: no such file; run the draw's allocation first") from None
     except orjson.JSONDecodeError:
         raise UsageError(f"{path}: not valid JSON; run the draw's allocation again") from None
+
+
+# A mail domain is shown from so many entries on: below, it could point at one fan.
+DOMAIN_ENTRIES = 50
+_DOMAINS_SHOWN = 30
+OUTCOMES = ("WINNER", "WAITLIST", "UNSELECTED", "HOUSEHOLD_LIMIT", "STRUCK")
+# What Python, plots and statistics take beside DuckDB.
+_LIBRARIES_MIB = 250
+
+# `first` marks the best-ranked candidate of a unit: a household's entries share one key, so only one of them
+# says something about the order. Preference and segment lists are kept once, under a number.
+_STAGE = """
+CREATE TABLE leaf AS
+SELECT o.rank, o.outcome, o.previous, o.market, o.previous_market,
+       coalesce(u.weight, p.weight) AS weight,
+       o.rank > 0 AND o.rank = coalesce(u.best, o.rank) AS first,
+       w.n AS preferences, s.n AS segments,
+       epoch_ms(try_cast(p.created_at AS TIMESTAMP)) AS created,
+       substr(p.ref, {ref_at}, 1) AS ref_class,
+       substr(p.entry_id, {entry_at}, 1) AS entry_class,
+       coalesce(d.mail_domain, '') AS domain_class
+FROM read_parquet($pool) p
+JOIN read_parquet($outcomes) o ON o.ref = p.ref
+LEFT JOIN shared u ON u.unit = p.unit
+JOIN preference_list w ON w.list = p.preferences
+JOIN segment_list s ON s.list = p.segments
+LEFT JOIN shown_domain d ON d.mail_domain = p.mail_domain
+"""
+_SHARED = """
+CREATE TABLE shared AS
+SELECT p.unit, max(p.weight) AS weight, min(o.rank) FILTER (WHERE o.rank > 0) AS best
+FROM read_parquet($pool) p JOIN read_parquet($outcomes) o ON o.ref = p.ref
+WHERE $households GROUP BY p.unit HAVING count(*) > 1
+"""
+_LISTS = """
+CREATE TABLE {name}_list AS
+SELECT row_number() OVER (ORDER BY list)::INTEGER AS n, list
+FROM (SELECT DISTINCT {column} AS list FROM read_parquet($pool))
+"""
+_DOMAINS = f"""
+CREATE TABLE shown_domain AS
+SELECT mail_domain FROM read_parquet($pool) WHERE mail_domain NOT IN ('', '{OTHER_DOMAINS}')
+GROUP BY mail_domain HAVING count(*) >= {DOMAIN_ENTRIES} ORDER BY count(*) DESC, mail_domain LIMIT {_DOMAINS_SHOWN}
+"""
+
+
+class Workspace:
+    """Table `leaf` (one row per leaf), `preference_list` and `segment_list` (`n`, `list`), in a scratch folder
+    that goes with the workspace. `memory_mib` bounds the whole process roughly.
+
+    Raises UsageError when pool and outcomes do not cover the same entries.
+    """
+
+    def __init__(self, files: ReportFiles, *, memory_mib: int, scratch: Path | None = None) -> None:
+        self._files = files
+        if scratch is not None:
+            scratch.mkdir(parents=True, exist_ok=True)
+        self._folder = tempfile.TemporaryDirectory(prefix="regworkers-report-", dir=scratch)
+        folder = Path(self._folder.name)
+        self._database = duckdb.connect(
+            str(folder / "report.duckdb"),
+            config=spilling(folder, max(memory_mib - _LIBRARIES_MIB, 64)),
+        )
+        try:
+            self._stage()
+        except BaseException:
+            self.close()
+            raise
+
+    def _stage(self) -> None:
+        pool, outcomes = str(self._files.pool), str(self._files.outcomes)
+        both = {"pool": pool, "outcomes": outcomes}
+        self.execute(_LISTS.format(name="preference", column="preferences"), {"pool": pool})
+        self.execute(_LISTS.format(name="segment", column="segments"), {"pool": pool})
+        self.execute(_DOMAINS, {"pool": pool})
+        low, high, low_entry, high_entry, households = self.row(
+            "SELECT min(ref), max(ref), min(entry_id), max(entry_id), coalesce(bool_or(unit <> ref), false)"
+            " FROM read_parquet($pool)",
+            {"pool": pool},
+        )
+        self.execute(_SHARED, {**both, "households": households})
+        self.execute(
+            _STAGE.format(ref_at=_telling(low, high), entry_at=_telling(low_entry, high_entry)), both
+        )
+        leaves = self.number("SELECT count(*) FROM leaf")
+        for name, path in both.items():
+            found = self.number("SELECT count(*) FROM read_parquet($path)", {"path": path})
+            if found != leaves:
+                raise UsageError(
+                    f"{name}.parquet has {found} entries, {leaves} of them in the other file too: they are not"
+                    " of the same draw; run the draw's allocation again"
+                )
+
+    def execute(self, statement: str, values: dict[str, Any] | None = None) -> None:
+        self._database.execute(statement, values or {})
+
+    def row(self, statement: str, values: dict[str, Any] | None = None) -> tuple[Any, ...]:
+        """The one row of an aggregate."""
+        found = self._database.execute(statement, values or {}).fetchone()
+        if found is None:
+            raise ValueError("an aggregate without a row")
+        return found
+
+    def number(self, statement: str, values: dict[str, Any] | None = None) -> int:
+        return int(self.row(statement, values)[0] or 0)
+
+    def rows(self, statement: str, values: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """A small answer."""
+        return self._database.execute(statement, values or {}).fetchall()
+
+    def load(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
+        """A small table of our own, in place of one of that name."""
+        self._database.execute(f"CREATE OR REPLACE TABLE {table} ({columns})")
+        if rows:
+            marks = ", ".join("?" * len(rows[0]))
+            self._database.executemany(f"INSERT INTO {table} VALUES ({marks})", [list(row) for row in rows])
+
+    def close(self) -> None:
+        self._database.close()
+        self._folder.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _telling(low: str | None, high: str | None) -> int:
+    """1-based position of the first character in which ids differ: `entry-00042` says nothing before that."""
+    pairs = zip(low or "", high or "", strict=False)
+    return 1 + sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -1,6 +1,10 @@
-"""What the odds would be: the draw's own maths on today's entries, with throw-away seeds.
+"""What the odds would be: the draw's own maths on today's entries or on a synthetic pool, with throw-away seeds.
 
-Nothing of it is kept or published, and it cannot foretell the draw: its draw id and its seeds belong to no draw.
+Nothing is kept or published, and a simulation cannot predict the draw: its draw id and its seeds belong to no draw.
+
+For one full market there is a short way that only a simulation may take: the K best of N nearly always have a key
+below K/N of the key space plus one per cent. If fewer than K are below the bound, the bound is doubled, so the winners
+are exactly those of the full draw (SELECTION.md, Engine). A draw needs the rank of every entry.
 """
 
 from __future__ import annotations
@@ -8,23 +12,27 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.selection.draw.pool import POOL, POOL_SCHEMA
 from regworkers_core.selection.maths.canonical import canonical_bytes
 from regworkers_core.selection.maths.compute import compute
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import LEAVES, MANIFEST, OUTCOMES, SEED, STRIKES
 from regworkers_core.selection.maths.leaves import write_leaves
 from regworkers_core.selection.maths.manifest import COMMIT_REVEAL, Manifest
+from regworkers_core.selection.maths.rules import entry_key_prefix, key_prefix
 from regworkers_core.selection.maths.seed import derive_seed
-from regworkers_core.selection.report.quick import can_be_quick, quick_winners
-from regworkers_core.selection.report.scenario import Scenario
-from regworkers_core.selection.report.simulation import Group, Simulation
+from regworkers_core.selection.report.simulation import Group, Scenario, Simulation
 
 # Keys are made from it, so they differ from those of every draw even under the same seed.
 DRAW_ID = "simulation"
@@ -240,3 +248,113 @@ def _one(base: duckdb.DuckDBPyConnection, statement: str) -> Any:
 
 def _quoted(path: Path) -> str:
     return str(path).replace("'", "''")
+
+
+_SLACK = 1.01
+_KEY_BITS = 64
+# As the draw ranks: by (key, unit, entryKey), the first so many of a unit being candidates.
+_QUICK_WINNERS = """
+COPY (
+  SELECT ref, $market AS market, place::INTEGER AS rank FROM (
+    SELECT ref, row_number() OVER (ORDER BY key, unit, entry_key) AS place FROM (
+      SELECT *, row_number() OVER (PARTITION BY unit ORDER BY entry_key) AS member FROM (
+        SELECT ref, unit, sha256($entry_prefix || ref) AS entry_key,
+               CASE WHEN weight = 1 THEN sha256($prefix || unit || '|0')
+               ELSE list_min(list_transform(range(weight), lambda j: sha256($prefix || unit || '|' || j))) END AS key
+        FROM entries WHERE key < $bound)
+    ) WHERE member <= $wins
+  ) WHERE place <= $seats
+) TO '{path}' (FORMAT parquet)
+"""
+_COUNT = "SELECT count(*) FROM read_parquet($path)"
+
+
+def can_be_quick(scenario: Scenario) -> bool:
+    """Whether the short way is exact: one market without reserves, which everybody lists then."""
+    return (
+        len(scenario.markets) == 1 and not scenario.markets[0].reserves and scenario.markets[0].capacity > 0
+    )
+
+
+def quick_winners(
+    entries: Path, tickets: int, scenario: Scenario, draw_id: str, seed: str, winners: Path, engine: Engine
+) -> bool:
+    """Write the winners (`ref, market, rank`) as Parquet; whether the market is full.
+
+    `entries` is Parquet with `ref, unit, weight` (the unit's), holding so many `tickets` in all.
+    """
+    market = scenario.markets[0]
+    bound = _SLACK * market.capacity / max(tickets, 1)
+    with engine.connection() as database:
+        database.execute(f"CREATE VIEW entries AS SELECT * FROM read_parquet('{_quoted(entries)}')")
+        while True:
+            database.execute(
+                _QUICK_WINNERS.format(path=_quoted(winners)),
+                {
+                    "market": market.market_id,
+                    "prefix": key_prefix(seed, draw_id),
+                    "entry_prefix": entry_key_prefix(seed),
+                    # No key reaches 'g': then everybody is below the bound.
+                    "bound": "g" if bound >= 1 else f"{int(bound * 2**_KEY_BITS):016x}",
+                    "wins": scenario.wins_per_unit,
+                    "seats": market.capacity,
+                },
+            )
+            row = database.execute(_COUNT, {"path": str(winners)}).fetchone()
+            full = row is not None and row[0] == market.capacity
+            if full or bound >= 1:
+                return full
+            bound *= 2
+
+
+MOST_CHOICES = 3
+# How many fans belong to each segment that a rule names.
+SEGMENT_SHARE = 0.2
+_POOL_ROWS = 100_000
+
+
+def write_synthetic_pool(
+    folder: Path, entries: int, markets: Sequence[str], segments: Sequence[str], rng: np.random.Generator
+) -> None:
+    """Write `pool.parquet` with so many entries into `folder`, at constant memory.
+
+    A market is half as wanted as the one before it in `markets` where it comes second, a third where it comes
+    third, and so on; each fan lists up to three; one in five belongs to each segment, independently. Everybody
+    is a household of one with weight 1.
+    """
+    with pq.ParquetWriter(folder / POOL, POOL_SCHEMA, compression="zstd") as writer:
+        for start in range(0, entries, _POOL_ROWS):
+            writer.write_table(_pool_table(start, min(_POOL_ROWS, entries - start), markets, segments, rng))
+
+
+def _pool_table(
+    start: int, count: int, markets: Sequence[str], segments: Sequence[str], rng: np.random.Generator
+) -> pa.Table:
+    refs = pa.array([f"simulated-{n:010d}" for n in range(start, start + count)])
+    # The first of independent exponential clocks rings in proportion to its rate, then the next, ...
+    popularity = 1 / np.arange(1, len(markets) + 1)
+    clocks = rng.exponential(size=(count, len(markets))) / popularity
+    choices = np.argsort(clocks, axis=1)[:, :MOST_CHOICES]
+    lengths = rng.integers(1, choices.shape[1] + 1, count)
+    wished = np.arange(choices.shape[1]) < lengths[:, None]
+    member = rng.random((count, len(segments))) < SEGMENT_SHARE
+    columns: list[pa.Array[Any]] = [
+        refs,
+        refs,
+        pa.array(np.ones(count, np.int32)),
+        _list_column(np.broadcast_to(np.arange(len(segments)), member.shape), member, segments),
+        _list_column(choices, wished, markets),
+        refs,
+        pa.array([""] * count),
+        pa.array([""] * count),
+    ]
+    return pa.Table.from_arrays(columns, schema=POOL_SCHEMA)
+
+
+def _list_column(
+    indexes: NDArray[np.int64], chosen: NDArray[np.bool_], names: Sequence[str]
+) -> pa.Array[Any]:
+    """Row by row the names at the chosen indexes."""
+    offsets = np.concatenate([[0], np.cumsum(chosen.sum(axis=1))]).astype(np.int32)
+    values: pa.Array[Any] = pa.array(np.array(names, object)[indexes[chosen]], pa.string())
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)

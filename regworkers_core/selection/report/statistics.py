@@ -1,9 +1,13 @@
-"""The chi-square test of the bias audit, as numbers in and numbers out.
+"""The tests of the bias audit, as numbers in and numbers out.
 
-Within a stratum all candidates had the same chance, so its k hits among n candidates are a random subset:
-a group of n_g of them expects n_g k/n hits with the hypergeometric covariance. Sums over strata are compared
-at once (the generalised Cochran-Mantel-Haenszel test; with one stratum it is Pearson's chi-square).
+Chi-square: within a stratum all candidates had the same chance, so its k hits among n candidates are a random subset:
+a group of n_g of them expects n_g k/n hits with the hypergeometric covariance. Sums over strata are compared at once
+(the generalised Cochran-Mantel-Haenszel test; with one stratum it is Pearson's chi-square).
 Source: A. Agresti, Categorical Data Analysis, section "Generalized Cochran-Mantel-Haenszel tests".
+
+Weights: with w tickets of which the lowest counts, a unit is among the first with probability 1 - (1 - t)^w for a
+threshold t that all units share. t is chosen so that the expected number of units equals the number found, so the test
+has one degree of freedom less than there are weights.
 """
 
 from __future__ import annotations
@@ -127,3 +131,40 @@ def chi_square(counted: Counted) -> Outcome:
     difference = directions.T @ (counted.hits - counted.expected)
     statistic = float(np.sum(difference[free] ** 2 / variances[free]))
     return Outcome(statistic, freedom, float(chdtrc(freedom, statistic)))
+
+
+# Each halves the error: this many reach the last bit of a double.
+_HALVINGS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class WeightModel:
+    """Per weight: the expected number of units among the first, and the covariance of found - expected."""
+
+    expected: Numbers
+    covariance: Numbers
+
+
+def weight_model(weights: Sequence[int], units: Sequence[int], first: int) -> WeightModel:
+    """`first` of all `units` (counted by weight) lead the order; 0 < `first` < all units."""
+    w, n = np.asarray(weights, float), np.asarray(units, float)
+
+    threshold = _threshold(w, n, first)
+    chance = -np.expm1(w * np.log1p(-threshold))
+    # The threshold moves so that the sum is kept: each deviation is spread over all weights by how fast their
+    # expectation grows with it.
+    growth = n * w * (1 - threshold) ** (w - 1)
+    keep = np.eye(len(w)) - np.outer(growth / growth.sum(), np.ones(len(w)))
+    return WeightModel(n * chance, keep @ np.diag(n * chance * (1 - chance)) @ keep.T)
+
+
+def _threshold(weights: Numbers, units: Numbers, first: int) -> float:
+    """The t for which `first` units are expected, which grow with t."""
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if np.sum(units * -np.expm1(weights * np.log1p(-middle))) < first:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2

@@ -14,9 +14,19 @@ from hypothesis import strategies as st
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.analytics.funnel.counting import Counting, Counts
-from regworkers_core.analytics.funnel.findings import Told, judge
-from regworkers_core.analytics.funnel.stages import NONE, STAGES, Stage
-from regworkers_core.analytics.funnel.staging import CODED, FROZEN, OUTCOMES, REPLICA, SOURCE, TOLD, Staged
+from regworkers_core.analytics.funnel.funnel_report import Told, judge
+from regworkers_core.analytics.funnel.staging import (
+    CODED,
+    FROZEN,
+    NONE,
+    OUTCOMES,
+    REPLICA,
+    SOURCE,
+    STAGES,
+    TOLD,
+    Stage,
+    Staged,
+)
 
 MARKETS = ("berlin", "paris")
 DAY, AS_OF = "2026-01-15", "2026-02-01T00:00:00.000Z"

@@ -7,7 +7,7 @@ import contextlib
 import pytest
 
 from regworkers_core.analytics.archive.archived_events import frame
-from regworkers_core.analytics.funnel.stored_funnel import publish_funnel
+from regworkers_core.analytics.funnel.funnel_page import publish_funnel
 from regworkers_core.runtime import Runtime
 from tests.analytics.archive.fakes import Killed
 from tests.analytics.archive.world import archived, event, produce

@@ -6,9 +6,8 @@ import pytest
 
 from regworkers_core.operations.dependencies import DependencyReport
 from regworkers_core.operations.retention.apply import keep_house
-from regworkers_core.operations.reviews.make import make_review
+from regworkers_core.operations.reviews.review import make_review, publish
 from regworkers_core.operations.reviews.sections import Kind
-from regworkers_core.operations.reviews.stored_reviews import publish
 from regworkers_core.runtime import Runtime
 from tests.analytics.archive.world import archived, event, produce
 from tests.infrastructure.deploy.policies import Recorder

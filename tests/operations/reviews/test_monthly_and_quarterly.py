@@ -8,9 +8,8 @@ import pytest
 
 from regworkers_core.domain.drill import DrillResult
 from regworkers_core.operations.dependencies import DependencyReport, Outdated, Vulnerability
-from regworkers_core.operations.reviews.cost import cost
 from regworkers_core.operations.reviews.history import Day, by_drain, by_week
-from regworkers_core.operations.reviews.monthly import sizes
+from regworkers_core.operations.reviews.monthly import cost, sizes
 from regworkers_core.operations.reviews.quarterly import declared_policies, dependencies, privileges, recovery
 from regworkers_core.settings import Settings
 from tests.operations.reviews.world import DAY, NOW, ago, has, minute, said

@@ -14,9 +14,8 @@ from regworkers_core.adapters.mongo.incidents import Mute
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.operations.dependencies import DependencyReport
-from regworkers_core.operations.reviews.make import make_review
+from regworkers_core.operations.reviews.review import make_review, publish
 from regworkers_core.operations.reviews.sections import Kind, Review
-from regworkers_core.operations.reviews.stored_reviews import publish
 from regworkers_core.reporting.pages import PLOT_BYTES
 from regworkers_core.runtime import Runtime
 from tests.operations.reviews.world import NOW, ago, has, plant

@@ -6,11 +6,9 @@ from typing import Any
 
 from regworkers_core.adapters.mongo.dead_letters import RecordedFailure, RecordedFailures
 from regworkers_core.domain.alert import Change, Severity
-from regworkers_core.operations.reviews.history import Day
-from regworkers_core.operations.reviews.queues import QueueFacts
+from regworkers_core.operations.reviews.history import Day, QueueFacts
 from regworkers_core.operations.reviews.sections import Section
-from regworkers_core.operations.reviews.trends import durations, errors
-from regworkers_core.operations.reviews.weekly import alerts, dead_letters
+from regworkers_core.operations.reviews.weekly import alerts, dead_letters, durations, errors
 from tests.operations.reviews.world import DAY, NOW, ago, has, incident, letter, minute, said
 
 SINCE = NOW - 7 * DAY

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.selection.maths.leaves import Leaf
-from regworkers_core.selection.proof.sorted_file import SortedFile
-from regworkers_core.selection.proof.unit_index import starts_of, write_unit_index
+from regworkers_core.selection.proof.lookups import SortedFile, starts_of, write_unit_index
 
 IDS = st.text(alphabet="AZaz09_-", min_size=1, max_size=5)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from regworkers_core.selection.report.audit import bias_audit
-from regworkers_core.selection.report.workspace import Workspace
+from regworkers_core.selection.report.inputs import Workspace
 from tests.selection.report.world import OPENED, Fan, Seats, World, by_lot, fans
 
 FANS = 3000

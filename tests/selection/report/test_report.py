@@ -28,8 +28,8 @@ from regworkers_core.selection.report.build import (
     measured,
     overview,
 )
-from regworkers_core.selection.report.checks import capacity_respected, win_rates_uniform
 from regworkers_core.selection.report.inputs import ReportContext, ReportFiles
+from regworkers_core.selection.report.notes import capacity_respected, win_rates_uniform
 from tests.selection.report.world import Fan, Seats, World, by_lot, fans
 
 MARKETS = {

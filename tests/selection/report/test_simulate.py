@@ -16,11 +16,13 @@ from regworkers_core.domain.campaign import Market, Reserve
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.errors import DrawError
-from regworkers_core.selection.report.quick import can_be_quick
-from regworkers_core.selection.report.scenario import Scenario
-from regworkers_core.selection.report.simulate import simulate, throw_away_seeds
-from regworkers_core.selection.report.simulation import Simulation
-from regworkers_core.selection.report.synthetic import write_synthetic_pool
+from regworkers_core.selection.report.simulate import (
+    can_be_quick,
+    simulate,
+    throw_away_seeds,
+    write_synthetic_pool,
+)
+from regworkers_core.selection.report.simulation import Scenario, Simulation
 from tests.selection.report.world import Fan, Seats, World, by_lot, fans
 
 ONE = Scenario((Market("north", "North", 40),))

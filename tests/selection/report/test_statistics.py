@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2_contingency
 
-from regworkers_core.selection.report.statistics import Counted, chi_square, pooled
-from regworkers_core.selection.report.weights import weight_model
+from regworkers_core.selection.report.statistics import Counted, chi_square, pooled, weight_model
 
 
 def counted(candidates: list[int], hits: list[int], labels: list[str] | None = None) -> Counted:

@@ -19,8 +19,8 @@ from regworkers_core.selection.maths.leaves import write_leaves
 from regworkers_core.selection.maths.manifest import Manifest
 from regworkers_core.selection.maths.seed import derive_seed
 from regworkers_core.selection.report.build import measured
-from regworkers_core.selection.report.checks import capacity_respected, win_rates_uniform
 from regworkers_core.selection.report.inputs import ReportContext, ReportFiles
+from regworkers_core.selection.report.notes import capacity_respected, win_rates_uniform
 from tests.selection.report.world import Fan, Seats, World, by_lot, fans
 
 SECRET = "5a" * 32

@@ -1,15 +1,16 @@
-"""The funnel for people: as Markdown for the metadata of the asset, and as an HTML page."""
+"""The funnel for people: Markdown for the metadata of the asset, and the stored HTML page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
 
-from regworkers_core.analytics.funnel.funnel_report import Funnel
-from regworkers_core.analytics.funnel.stages import STAGES, Stage
+from regworkers_core.analytics.funnel.funnel_report import Funnel, make_funnel
+from regworkers_core.analytics.funnel.staging import STAGES, Stage
+from regworkers_core.domain.campaign import Campaign
 from regworkers_core.reporting.figures import (
     BAND,
     BLUE,
@@ -28,6 +29,7 @@ from regworkers_core.reporting.figures import (
     whole_numbers,
 )
 from regworkers_core.reporting.pages import markdown_image, markdown_table, page, percent
+from regworkers_core.runtime import Runtime
 
 NOT_YET = "not yet"
 _COLOURS = dict(zip(STAGES, (GREY, BAND, BLUE, ORANGE, "#8e5ea2", GREEN), strict=True))
@@ -173,3 +175,22 @@ def _rows(funnel: Funnel, frame: pd.DataFrame, names: Mapping[str, str]) -> list
         )
         for each in funnel.rows(frame)
     ]
+
+
+class Published(NamedTuple):
+    """`where` is the address of the page."""
+
+    funnel: Funnel
+    shown: Shown
+    where: str
+
+
+def publish_funnel(
+    runtime: Runtime, campaign: Campaign, tell: Callable[[str], None] = lambda _text: None
+) -> Published:
+    """Make it and put its page over the one before. Raises TransientFailure."""
+    funnel = make_funnel(runtime, campaign, tell)
+    made = shown(funnel)
+    key = f"reports/{campaign.campaign_id}/funnel.html"
+    runtime.objects.put_bytes(key, made.html.encode())
+    return Published(funnel, made, f"s3://{runtime.objects.bucket}/{key}")

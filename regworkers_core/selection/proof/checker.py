@@ -1,4 +1,4 @@
-"""The parts of a receipt as a check reads them, and the way its steps are run."""
+"""The parts of a receipt, the checker that runs the steps, and the check of an entry that was not in the draw."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from regworkers_core.selection.maths.leaves import Leaf, parse_leaf
 from regworkers_core.selection.maths.manifest import Manifest
 from regworkers_core.selection.maths.merkle import verify_proof
 from regworkers_core.selection.maths.rules import MarketCutoffs, parse_cutoffs
-from regworkers_core.selection.maths.strikes import parse_strikes
+from regworkers_core.selection.maths.strikes import REASON, parse_strikes
 from regworkers_core.selection.proof import guarantee
 from regworkers_core.selection.proof.beacon import check_round, signed_at
-from regworkers_core.selection.proof.published import Published, published_lines
+from regworkers_core.selection.proof.guarantee import Published, published_lines
 from regworkers_core.selection.proof.receipt import Position
 
 RECEIPT = "receipt"
@@ -141,3 +141,58 @@ class PhasePart:
 
 def wrong(message: str) -> NoReturn:
     raise DrawError(RECEIPT, message)
+
+
+class Excluded(Checker):
+    """Not in the draw: its neighbours stand next to each other, so nothing stands between them."""
+
+    def __init__(self, fields: Fields) -> None:
+        super().__init__(fields)
+        text = fields.text("manifest", str.isascii, "the text of manifest.json").encode()
+        self._manifest, self._manifest_hash = Manifest.parse(text), sha256_hex(text)
+        self._published = Published.parse(RECEIPT, "published", fields.raw("published"))
+        self._reasons = [str(each) for each in fields.list("reasons")]
+        self._before, self._after = (
+            None if fields.raw(side) is None else Inclusion(side, fields.raw(side))
+            for side in ("before", "after")
+        )
+
+    def steps(self) -> list[tuple[str, Step]]:
+        return [
+            ("manifest", self._check_manifest),
+            ("published", lambda: self.check_published([(self._manifest, self._published)])),
+            ("absence", self._check_absence),
+            ("reason", self._check_reason),
+        ]
+
+    def limits(self) -> tuple[str, ...]:
+        return (
+            "The reason is the operator's judgement: a receipt shows that the entry was not in the draw, not that"
+            " it should not have been.",
+            "Only a replay of the draw shows that all leaves are in order of ref, so that none hides elsewhere.",
+        )
+
+    def _check_manifest(self) -> str:
+        self.check_campaign(self._manifest)
+        self.check_source(self._manifest, self._published)
+        return f"manifestHash {self._manifest_hash}"
+
+    def _check_absence(self) -> str:
+        before, after, count = self._before, self._after, self._manifest.count
+        for each in (before, after):
+            if each is not None:
+                each.check(self._manifest)
+        low, high = (before.index if before else -1), (after.index if after else count)
+        if high != low + 1:
+            wrong(f"leaves {low} and {high} are not neighbours: something stands between them")
+        if (before and not before.leaf.ref < self.ref) or (after and not self.ref < after.leaf.ref):
+            wrong(f"{self.ref} does not belong between its neighbours")
+        return f"not among the {count} leaves: it would stand between leaves {low} and {high} (from 0)"
+
+    def _check_reason(self) -> str:
+        for reason in self._reasons:
+            if not REASON.fullmatch(reason):
+                wrong(f"{short(reason)} is not a reason: A-Z and _ only")
+        if not self._reasons:
+            wrong("none is given")
+        return ", ".join(self._reasons)

@@ -1,0 +1,156 @@
+"""A review from end to end: read its sections, render it as Markdown and as a page, store it on S3 or in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import orjson
+
+from regworkers_core.adapters.files.private_files import private_folder, write_private
+from regworkers_core.domain.drill import DrillResult
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.operations.dependencies import DependencyReport, read_dependencies
+from regworkers_core.operations.reviews import monthly, quarterly, weekly
+from regworkers_core.operations.reviews.history import DAY_SECONDS
+from regworkers_core.operations.reviews.sections import REPORT, Kind, Part, Review, Section, made, report_key
+from regworkers_core.reporting.pages import markdown_image, markdown_table, page
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import PROJECT_ROOT
+
+LOCK = PROJECT_ROOT / "requirements.lock"
+_DAYS = {Kind.WEEKLY: weekly.DAYS, Kind.MONTHLY: monthly.DAYS, Kind.QUARTERLY: quarterly.DAYS}
+
+
+def make_review(
+    runtime: Runtime,
+    kind: Kind,
+    *,
+    drill: Callable[[], DrillResult] | None = None,
+    locked: Callable[[], DependencyReport] = lambda: read_dependencies(LOCK),
+    tell: Callable[[str], None] = lambda _text: None,
+) -> Review:
+    """Always a review, whoever does not answer: its section says so. `drill` belongs to the quarterly one, and is the
+    only thing that writes. Raises nothing that a source may raise.
+    """
+    now = runtime.clock()
+    parts: Iterable[Part]
+    if kind is Kind.WEEKLY:
+        parts = weekly.parts(runtime, now)
+    elif kind is Kind.MONTHLY:
+        parts = monthly.parts(runtime, now)
+    else:
+        parts = quarterly.parts(locked, drill)
+    since = iso(now - _DAYS[kind] * DAY_SECONDS)
+    return Review(kind, runtime.settings.environment, since, iso(now), made(parts, tell))
+
+
+class Shown(NamedTuple):
+    """`markdown` refers to its plots as files beside it; `html` has all within. `overview` and `by_section` are for a
+    metadata view: markdown with the plots in it.
+    """
+
+    markdown: str
+    html: str
+    overview: str
+    by_section: Mapping[str, str]
+    plots: Mapping[str, bytes]
+
+
+def shown(review: Review) -> Shown:
+    plots = {
+        f"{section.name}-{name}": plot for section in review.sections for name, plot in section.plots.items()
+    }
+    overview = _overview(review)
+    body = [
+        _section(each, {name: f"![{name}]({each.name}-{name}.png)" for name in each.plots})
+        for each in review.sections
+    ]
+    markdown = "\n\n".join([f"# {review.title}", _period(review), overview, *body]) + "\n"
+    by_section = {
+        each.name: _section(each, {name: markdown_image(name, plot) for name, plot in each.plots.items()})
+        for each in review.sections
+    }
+    return Shown(markdown, page("review", title=review.title, review=review), overview, by_section, plots)
+
+
+def _period(review: Review) -> str:
+    return f"From {review.since} to {review.at}."
+
+
+def _overview(review: Review) -> str:
+    rows = []
+    for each in review.sections:
+        levels = [None if each.unread else len(each.of_level(level)) for level in ("finding", "warning")]
+        text = f"**unavailable**: {each.unread}" if each.unread else each.lead
+        rows.append((each.title, *levels, text))
+    return markdown_table(("section", "findings", "warnings", ""), rows, words={3})
+
+
+def _section(section: Section, plots: Mapping[str, str]) -> str:
+    lines = [f"## {section.title}", ""]
+    if section.unread:
+        return "\n".join([*lines, f"**Unavailable**: {section.unread}"])
+    if section.lead:
+        lines += [section.lead, ""]
+    lines += [f"- **{remark.level}**: {remark.text}" for remark in section.remarks]
+    if section.remarks:
+        lines.append("")
+    for each in section.tables:
+        lines += [f"**{each.title}**", "", markdown_table(each.columns, each.rows, each.words), ""]
+    lines += [f"{plot}\n" for plot in plots.values()]
+    return "\n".join(lines).rstrip()
+
+
+PAGE = "report.html"
+
+
+class Published(NamedTuple):
+    """`where` is the address of the page, None when it could not be kept, which `trouble` explains."""
+
+    review: Review
+    shown: Shown
+    where: str | None
+    trouble: str = ""
+
+    @property
+    def fine(self) -> bool:
+        return self.review.fine and self.where is not None
+
+
+def publish(runtime: Runtime, review: Review, folder: Path | None = None) -> Published:
+    """Over what another review of the same kind and day left. A store that is away takes nothing from the answer.
+    Raises UsageError for a folder that cannot be written.
+    """
+    made = shown(review)
+    if folder is not None:
+        return Published(review, made, str(_to_folder(folder, dict(_files(review, made)))))
+    try:
+        for name, data in _files(review, made):
+            runtime.objects.put_bytes(report_key(review.kind, review.date, name), data)
+    except (TransientFailure, UsageError) as error:
+        return Published(review, made, None, f"not kept on S3: {error}")
+    return Published(
+        review, made, f"s3://{runtime.objects.bucket}/{report_key(review.kind, review.date, PAGE)}"
+    )
+
+
+def _files(review: Review, made: Shown) -> Iterator[tuple[str, bytes]]:
+    """The numbers last: what later reviews read of this one is there when all of it is."""
+    for name, plot in made.plots.items():
+        yield f"{name}.png", plot
+    yield "report.md", made.markdown.encode()
+    yield PAGE, made.html.encode()
+    yield REPORT, orjson.dumps(review.as_dict(), option=orjson.OPT_INDENT_2, default=str)
+
+
+def _to_folder(folder: Path, files: Mapping[str, bytes]) -> Path:
+    try:
+        private_folder(folder)
+        for name, data in files.items():
+            write_private(folder / name, data)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written ({type(error).__name__})") from None
+    return folder / PAGE
