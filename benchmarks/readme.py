@@ -23,7 +23,7 @@ def conditions() -> dict[str, Any]:
     }
 
 
-def told(where: dict[str, Any]) -> str:
+def described(where: dict[str, Any]) -> str:
     """The conditions as a sentence."""
     return (
         f"{where['at']}, {where['cores']} cores, Python {where['python']}, load {where['loadBefore']} before the"

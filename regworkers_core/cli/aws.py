@@ -19,7 +19,7 @@ from regworkers_core.domain.snapshot import Unread
 from regworkers_core.infrastructure.dashboards.publish_dashboards import Change, State, publish
 from regworkers_core.infrastructure.discovery.compare import Discovery, Line, discover
 from regworkers_core.infrastructure.discovery.terraform import read_state
-from regworkers_core.infrastructure.policies.everyone import WORKERS
+from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.runtime import Runtime

@@ -15,11 +15,9 @@ from typing import Any
 import orjson
 
 from regworkers_core.infrastructure.dashboards.alarms import alarms
-from regworkers_core.infrastructure.dashboards.board import board, board_name
-from regworkers_core.infrastructure.dashboards.queries import saved_queries
+from regworkers_core.infrastructure.dashboards.board import board, board_name, saved_queries
 from regworkers_core.infrastructure.desired import LIFECYCLES, desired
-from regworkers_core.infrastructure.policies.everyone import WORKERS
-from regworkers_core.infrastructure.policies.roles import ROLES
+from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.settings import PROJECT_ROOT, Environment, Settings, settings_of
 

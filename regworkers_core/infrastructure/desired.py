@@ -1,6 +1,6 @@
-"""What shall stand on AWS for one environment: provisioning makes it so, discovery and Terraform are compared with it.
+"""What one environment needs on AWS. `provision` creates it; `discovery` compares it with AWS and with Terraform.
 
-`facts` of a resource are flat and plain, in the terms in which differences are told.
+`facts` of a resource are flat name-value pairs: one difference is one fact.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from regworkers_core.settings import Settings
 
 DAY_SECONDS = 24 * 3600
-# The redrive policy is for workers that die; our own classification dead-letters long before.
+# The redrive policy is for workers that die. The workers themselves dead-letter long before.
 _MAX_RECEIVES = 100
 _MAX_RECEIVES_ANALYTICS = 1000
 
@@ -22,7 +22,7 @@ Facts: TypeAlias = Mapping[str, Fact]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Keys are PK and SK, both strings. `stream_view` empty: no stream; `ttl_attribute` empty: items stay."""
+    """A table with the keys PK and SK, both strings. Empty `stream_view`: no stream; empty `ttl_attribute`: no TTL."""
 
     name: str
     stream_view: str = ""
@@ -41,7 +41,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Empty `dead_letter_queue`: it is one itself, whose visibility is nobody's business."""
+    """Without `dead_letter_queue` it is itself a dead-letter queue, whose visibility time is not compared."""
 
     name: str
     retention_seconds: int
@@ -62,8 +62,8 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
-    """What S3 takes away by itself below a prefix (empty: everywhere): parts of uploads that never ended, versions
-    that were replaced or deleted, and the objects themselves; each after that number of days, None: never.
+    """What S3 deletes below a prefix (empty: everywhere): parts of unfinished uploads, replaced or deleted versions,
+    and the objects themselves, each after its number of days (None: never).
     """
 
     prefix: str
@@ -74,11 +74,11 @@ class Lifecycle:
     @property
     def facts(self) -> Facts:
         days = (("abort", self.abort_days), ("replaced", self.replaced_days), ("expire", self.expire_days))
-        told = ", ".join(f"{what} after {number} d" for what, number in days if number)
-        return {f"lifecycle of {self.prefix or 'everything'}": told}
+        text = ", ".join(f"{what} after {number} d" for what, number in days if number)
+        return {f"lifecycle of {self.prefix or 'everything'}": text}
 
     def rule(self) -> dict[str, Any]:
-        """As S3 takes it."""
+        """The rule in the form of S3's API."""
         rule: dict[str, Any] = {
             "ID": self.prefix.strip("/") or "everything",
             "Status": "Enabled",
@@ -93,16 +93,16 @@ class Lifecycle:
         return rule
 
 
-# Versions of everything else are kept: they prove what was drawn. deploy/terraform/bucket.tf says the same.
+# Versions of everything else are kept, because they prove what was drawn.
 LIFECYCLES = (
-    # Longer than any upload takes: what is older was left by a run that died, and is paid for.
+    # Longer than any upload takes: older parts were left by a run that died.
     Lifecycle("", abort_days=7),
     # The archive replaces its small files all the time.
     Lifecycle("archive/", replaced_days=30),
-    # Files of a draw that prove nothing; housekeeping deletes them once their period is over.
+    # Files of a draw that prove nothing; the retention job deletes them.
     Lifecycle("pipeline/", replaced_days=30),
-    # What people hand in and fetch through the UI may hold fans' data, and its work is done within the day. In a
-    # versioned bucket an expired object is only covered by a marker: its bytes go a day later.
+    # Uploads and downloads of the web application may hold fans' data, and are used within the day. In a versioned
+    # bucket an expired object only gets a delete marker: its bytes are deleted a day later.
     Lifecycle("uploads/", replaced_days=1, expire_days=1),
     Lifecycle("downloads/", replaced_days=1, expire_days=1),
 )
@@ -110,7 +110,7 @@ LIFECYCLES = (
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Private, versioned, with the lifecycles above."""
+    """A private, versioned bucket with the lifecycles above."""
 
     name: str
 
@@ -134,7 +134,7 @@ class LogGroup:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """Each dead-letter queue stands before the queue that needs it."""
+    """All resources. Each dead-letter queue comes before the queue that needs it."""
 
     tables: tuple[Table, ...]
     queues: tuple[Queue, ...]
@@ -143,6 +143,7 @@ class Desired:
 
 
 def desired(settings: Settings) -> Desired:
+    """The resources that these settings name."""
     names = settings.names
     queues: list[Queue] = []
     for name in names.queues:
@@ -170,5 +171,5 @@ def desired(settings: Settings) -> Desired:
 
 
 def lifecycle_rules() -> list[dict[str, Any]]:
-    """The bucket's lifecycle as S3 takes it."""
+    """The bucket's lifecycle in the form of S3's API."""
     return [lifecycle.rule() for lifecycle in LIFECYCLES]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import structlog
 
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.grammar import is_encodable
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
@@ -84,19 +85,11 @@ class BackfillReport:
         return f"to go on where it stopped: `regworkers backfill resume --id {self.backfill_id}`"
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "backfillId": self.backfill_id,
-            "campaignId": self.campaign_id,
-            "ended": self.ended,
-            "sent": self.sent,
-            "sentNow": self.sent_now,
-            "refused": self.refused,
+        names = ("backfill_id", "campaign_id", "ended", "sent", "sent_now", "refused", "refused_example")
+        counts = ("estimate", "segments", "segments_finished", "seconds", "advice")
+        return as_document(self, *names, *counts) | {
             "refusedExample": self.refused_example or None,
-            "estimate": self.estimate,
-            "segments": self.segments,
-            "segmentsFinished": self.segments_finished,
             "seconds": round(self.seconds, 3),
-            "advice": self.advice,
         }
 
 

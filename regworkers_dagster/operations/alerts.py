@@ -8,7 +8,7 @@ import dagster as dg
 import orjson
 
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.infrastructure.dashboards.metrics import HEARTBEAT
+from regworkers_core.infrastructure.dashboards.alarms import HEARTBEAT
 from regworkers_core.operations.alerts.conditions.availability import ALERTS_SENSOR
 from regworkers_core.operations.alerts.evaluate import SENSOR, Evaluation, evaluate
 from regworkers_core.operations.alerts.outage import Outage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from regworkers_core.infrastructure.dashboards.metrics import ITERATOR_AGE
+from regworkers_core.infrastructure.dashboards.alarms import ITERATOR_AGE
 from regworkers_core.replication.enqueue.stream_probe import stream_lag
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.observing import Reading, depth_of, or_none

@@ -131,11 +131,11 @@ def test_an_answer_that_is_none_of_the_services_is_a_failed_attempt(
         ("dynamodbstreams", lambda client: client.get_records(ShardIterator="s")),
     ],
 )
-def test_an_object_of_somebody_elses_is_not_taken_for_nothing_found(
+def test_an_object_of_another_server_is_not_taken_for_an_empty_answer(
     service: str, ask: Callable[[Any], object]
 ) -> None:
     with pytest.raises(UnreadableAnswer):
-        ask(answering(200, b'{"somebody": "else"}', service))
+        ask(answering(200, b'{"another": "server"}', service))
 
 
 def test_a_queue_that_is_empty_may_say_so_without_a_word() -> None:

@@ -195,7 +195,7 @@ def test_a_dependency_that_could_not_answer_is_transient_and_named(
 
 
 @pytest.mark.parametrize(("name", "classify", "error", "way_out"), cases(OPERATORS))
-def test_what_only_the_operator_can_mend_says_where(
+def test_what_only_the_operator_can_fix_says_where(
     name: str, classify: Classify, error: Exception, way_out: str
 ) -> None:
     meaning = classify(error)

@@ -37,7 +37,7 @@ def refused(code: str, said: str = "", *, ahead_seconds: float | None = None) ->
     )
 
 
-def told(error: Exception) -> str:
+def message_of(error: Exception) -> str:
     meaning = classify(error)
     assert isinstance(meaning, UsageError), meaning
     return str(meaning)
@@ -54,53 +54,53 @@ def told(error: Exception) -> str:
     ids=lambda error: type(error).__name__,
 )
 def test_an_sso_login_that_expired_is_named_with_the_command_that_renews_it(error: Exception) -> None:
-    assert told(error) == "the SSO login expired: aws sso login --profile ops"
+    assert message_of(error) == "the SSO login expired: aws sso login --profile ops"
 
 
 def test_without_a_profile_the_command_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_PROFILE")
-    assert told(aws.UnauthorizedSSOTokenError()) == "the SSO login expired: aws sso login"
+    assert message_of(aws.UnauthorizedSSOTokenError()) == "the SSO login expired: aws sso login"
     monkeypatch.setenv("AWS_DEFAULT_PROFILE", "old")
-    assert told(aws.LoginRefreshRequired()) == "the AWS login expired: aws login --profile old"
+    assert message_of(aws.LoginRefreshRequired()) == "the AWS login expired: aws login --profile old"
 
 
 def test_a_missing_profile_is_named_with_its_setting() -> None:
-    assert "no AWS profile 'nope', which AWS_PROFILE names" in told(aws.ProfileNotFound(profile="nope"))
+    assert "no AWS profile 'nope', which AWS_PROFILE names" in message_of(aws.ProfileNotFound(profile="nope"))
 
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"])
 def test_credentials_that_expired_are_a_matter_of_their_age(code: str) -> None:
-    text = told(refused(code))
+    text = message_of(refused(code))
     assert f"have expired ({code})" in text and "aws sso login --profile ops" in text and "role" not in text
 
 
 @pytest.mark.parametrize("code", ["RequestExpired", "RequestTimeTooSkewed", "RequestInTheFuture"])
 def test_a_request_refused_for_its_time_tells_how_far_the_clock_is_off(code: str) -> None:
-    assert "is 17 min behind that of AWS" in told(refused(code, ahead_seconds=-17 * 60))
-    assert "is 17 min ahead of that of AWS" in told(refused(code, ahead_seconds=17 * 60))
-    assert "it differs from that of AWS by minutes" in told(refused(code))
+    assert "is 17 min behind that of AWS" in message_of(refused(code, ahead_seconds=-17 * 60))
+    assert "is 17 min ahead of that of AWS" in message_of(refused(code, ahead_seconds=17 * 60))
+    assert "it differs from that of AWS by minutes" in message_of(refused(code))
 
 
 @pytest.mark.parametrize("code", ["InvalidSignatureException", "SignatureDoesNotMatch"])
 def test_a_refused_signature_is_the_clock_or_the_key_and_the_date_header_tells_which(code: str) -> None:
-    assert "is 9 min behind" in told(refused(code, ahead_seconds=-9 * 60))
-    assert "secret access key is wrong (the clock is right)" in told(refused(code, ahead_seconds=1))
-    assert "secret access key or the clock" in told(refused(code, "does not match"))
+    assert "is 9 min behind" in message_of(refused(code, ahead_seconds=-9 * 60))
+    assert "secret access key is wrong (the clock is right)" in message_of(refused(code, ahead_seconds=1))
+    assert "secret access key or the clock" in message_of(refused(code, "does not match"))
     text = "Signature expired: 20261126T040000Z is now earlier than 20261126T042000Z"
-    assert "set the clock of this machine" in told(refused(code, text))
+    assert "set the clock of this machine" in message_of(refused(code, text))
 
 
 @pytest.mark.parametrize(
     "code", ["InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "AuthFailure"]
 )
 def test_unknown_keys_name_the_settings_that_hold_them(code: str) -> None:
-    text = told(refused(code))
+    text = message_of(refused(code))
     assert all(name in text for name in (code, "AWS_PROFILE (ops)", "REGWORKERS_AWS__SESSION_TOKEN"))
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "AccessDeniedException"])
 def test_denied_access_names_the_call_the_role_and_the_policy(code: str) -> None:
-    assert told(refused(code)) == f"AWS refuses BatchGetItem ({code}): check the role and its policy"
+    assert message_of(refused(code)) == f"AWS refuses BatchGetItem ({code}): check the role and its policy"
 
 
 @pytest.mark.parametrize(
@@ -131,12 +131,12 @@ def test_a_key_service_in_trouble_is_transient(code: str) -> None:
     ],
 )
 def test_a_key_that_is_refused_is_the_operators_and_names_kms(code: str, said: str) -> None:
-    text = told(refused(code, said))
+    text = message_of(refused(code, said))
     assert text.startswith(f"KMS refuses its key to BatchGetItem ({code})") and "kms:Decrypt" in text
 
 
 def test_a_credential_process_that_fails_is_the_operators_and_its_words_are_not_shown() -> None:
-    text = told(aws.CredentialRetrievalError(provider="custom-process", error_msg="password hunter2"))
+    text = message_of(aws.CredentialRetrievalError(provider="custom-process", error_msg="password hunter2"))
     assert "credential_process of AWS_PROFILE (ops)" in text and "hunter2" not in text
 
 
@@ -179,7 +179,7 @@ def test_what_passes_by_itself_stays_transient(error: Exception) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_aws_settings_that_are_wrong_are_the_operators(error: Exception) -> None:
-    assert f"not usable ({type(error).__name__})" in told(error)
+    assert f"not usable ({type(error).__name__})" in message_of(error)
 
 
 def test_every_code_that_botocore_itself_would_retry_is_transient() -> None:
@@ -187,11 +187,11 @@ def test_every_code_that_botocore_itself_would_retry_is_transient() -> None:
     for code in throttled | set(TransientRetryableChecker._TRANSIENT_ERROR_CODES):
         meaning = classify(refused(code))
         assert isinstance(meaning, TransientFailure), code
-        # A transaction of somebody else on the same item is no throttling.
+        # Another transaction on the same item is no throttling.
         assert meaning.throttled or code not in throttled or code == "TransactionInProgressException", code
 
 
-def test_a_profile_that_is_missing_is_told_when_clients_are_made(
+def test_a_profile_that_is_missing_is_reported_when_clients_are_made(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nope")

@@ -38,7 +38,7 @@ def transient(error: Exception) -> TransientFailure:
     return meaning
 
 
-def told(error: Exception) -> str:
+def message_of(error: Exception) -> str:
     meaning = classify_mongo(error)
     assert isinstance(meaning, UsageError), meaning
     return str(meaning)
@@ -79,7 +79,7 @@ def test_a_lost_cursor_comes_back_as_it_is_for_those_who_open_another() -> None:
     [("Authentication failed.", 18), ("bad auth : Authentication failed.", 8000), ("no such user", 11)],
 )
 def test_a_refused_login_is_the_operators(said: str, code: int) -> None:
-    text = told(OperationFailure(said, code))
+    text = message_of(OperationFailure(said, code))
     assert f"refuses the login (code {code})" in text and "authSource in REGWORKERS_MONGO__URI" in text
 
 
@@ -91,7 +91,7 @@ def test_a_refused_login_is_the_operators(said: str, code: int) -> None:
     ],
 )
 def test_refused_access_is_the_operators_and_names_the_roles(said: str, code: int) -> None:
-    assert f"refuses access (code {code}): check the roles" in told(OperationFailure(said, code))
+    assert f"refuses access (code {code}): check the roles" in message_of(OperationFailure(said, code))
 
 
 def test_what_else_atlas_answers_is_transient() -> None:
@@ -119,7 +119,7 @@ def test_a_wrong_address_is_the_operators_and_is_not_shown() -> None:
     with pytest.raises(UsageError, match="REGWORKERS_MONGO__URI is not usable: InvalidURI") as caught:
         mongo_client(MongoSettings(uri=SecretStr("mongodb//fan:hunter2@x")))
     assert "hunter2" not in str(caught.value)
-    assert "not usable" in told(ConfigurationError("Invalid SRV host: x"))
+    assert "not usable" in message_of(ConfigurationError("Invalid SRV host: x"))
 
 
 class Dns:
@@ -159,12 +159,12 @@ def test_a_client_whose_look_up_failed_works_once_dns_answers(monkeypatch: pytes
         return [_Host()]
 
     monkeypatch.setattr(resolver, "resolve", answers)
-    # Nobody listens there: it got as far as choosing a server.
+    # Nothing listens there: it got as far as choosing a server.
     with pytest.raises(TransientFailure, match="ServerSelectionTimeoutError"):
         dependency("mongo", classify_mongo, 1).call(client.server_info)
 
 
-def test_a_name_that_does_not_exist_is_told_with_the_name_and_without_the_login(
+def test_a_name_that_does_not_exist_is_reported_with_the_name_and_without_the_login(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
@@ -186,6 +186,6 @@ class _Host:
     class target:
         @staticmethod
         def to_text(omit_final_dot: bool) -> str:
-            return "nobody.example.net"
+            return "absent.example.net"
 
     port = 1

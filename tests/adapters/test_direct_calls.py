@@ -23,7 +23,7 @@ from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import AwsSettings
-from tests.adapters.http.servers import Scripted, answer, nobody_listens
+from tests.adapters.http.servers import Scripted, answer, dead_address
 from tests.adapters.http.test_requests import self_signed
 from tests.adapters.test_answers import EVERY_TYPE, KEY
 
@@ -155,12 +155,12 @@ def test_it_is_refused_as_boto3_is_refused(runtime: Runtime) -> None:
         (502, b"<p>\xfc</p>", False),
         (200, b"<html>who asks?</html>", False),
         (200, b'["no", "object"]', False),
-        (200, b'{"somebody": "else"}', False),
+        (200, b'{"another": "server"}', False),
         (203, b"<html>transformed</html>", False),
         (204, b"", False),
     ],
 )
-def test_who_is_busy_broken_or_somebody_else_is_worth_another_attempt(
+def test_a_busy_broken_or_wrong_server_is_transient(
     server: Scripted, status: int, body: bytes, throttled: bool
 ) -> None:
     server.answers = [answer(status, body)]
@@ -168,7 +168,7 @@ def test_who_is_busy_broken_or_somebody_else_is_worth_another_attempt(
     assert isinstance(failure, TransientFailure) and failure.throttled is throttled
 
 
-def test_a_write_that_somebody_else_answered_was_not_made(server: Scripted) -> None:
+def test_a_write_that_another_server_answered_was_not_made(server: Scripted) -> None:
     server.answers = [answer(200, b'{"Responses": {}}')]
     with pytest.raises(UnreadableAnswer):
         DirectCalls(client(server.url)).batch_write_item(RequestItems={"t": []})
@@ -201,7 +201,7 @@ def test_who_falls_silent_is_waited_for_no_longer_than_the_client_waits(
 
 
 def test_who_is_not_there_or_hangs_up_is_worth_another_attempt() -> None:
-    failure = meaning(DirectCalls(client(nobody_listens())))
+    failure = meaning(DirectCalls(client(dead_address())))
     assert isinstance(failure, TransientFailure) and failure.error == "EndpointConnectionError"
     with socket.create_server(("127.0.0.1", 0)) as listener:
         calls = DirectCalls(client(f"http://127.0.0.1:{listener.getsockname()[1]}"))
@@ -216,7 +216,7 @@ def test_a_connection_that_the_server_has_closed_is_opened_again(server: Scripte
     assert calls.batch_get_item(RequestItems=ASKED)["Responses"] == {}
 
 
-def test_without_credentials_nobody_is_asked(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_credentials_no_request_is_sent(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

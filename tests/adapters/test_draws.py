@@ -1,4 +1,4 @@
-"""What a look at every draw brings: what sensors read, and nothing that is large."""
+"""Reading every draw returns what sensors need, and nothing large."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def shared() -> Iterator[Runtime]:
         yield made
 
 
-def test_a_look_at_all_draws_leaves_out_what_is_large(shared: Runtime) -> None:
+def test_reading_all_draws_leaves_out_large_fields(shared: Runtime) -> None:
     runtime = emptied(shared)
     kept = {
         "status": "PUBLISHED",

@@ -60,7 +60,7 @@ def erase(runtime: Runtime, key: EntryKey, at: str, source: Order | None = None)
     runtime.replica.erase(key, source or Order(), at=at, run_id="erase")
 
 
-def stands(runtime: Runtime, key: EntryKey) -> dict[str, Any]:
+def stored(runtime: Runtime, key: EntryKey) -> dict[str, Any]:
     return dict(runtime.database["entries"].find_one({"_id": key.document_id}) or {})
 
 
@@ -84,7 +84,7 @@ def test_whatever_comes_in_whatever_order_no_erased_state_is_live(
                 newest = max(newest, (moment(created), version))
         else:
             apply(runtime, Write(key, order(created, version), None, "m"))
-        document = stands(runtime, key)
+        document = stored(runtime, key)
         if "deletedAt" not in document and document:
             assert document["_replication"]["createdAt"] > erased
         else:
@@ -94,7 +94,7 @@ def test_whatever_comes_in_whatever_order_no_erased_state_is_live(
     # A registration after all of it is let in, whatever came before.
     if not any(move == "tombstone" and created == 6 for move, created, _ in moves):
         assert apply(runtime, live(key, order(7))) is Effect.APPLIED
-        assert stands(runtime, key)["email"] == "a@example.com"
+        assert stored(runtime, key)["email"] == "a@example.com"
 
 
 def test_the_tombstone_has_nothing_of_the_fan_not_even_what_others_wrote(runtime: Runtime) -> None:
@@ -104,7 +104,7 @@ def test_the_tombstone_has_nothing_of_the_fan_not_even_what_others_wrote(runtime
         {"_id": key.document_id}, {"$set": {"note": "a@example.com", "seat": {"row": 1}}}
     )
     erase(runtime, key, moment(2))
-    document = stands(runtime, key)
+    document = stored(runtime, key)
     assert set(document) == {
         "_id",
         "campaignId",
@@ -120,7 +120,7 @@ def test_an_entry_that_was_never_saved_has_a_tombstone_too(runtime: Runtime) -> 
     key = new_key()
     erase(runtime, key, moment(3), order(1, 4))
     assert apply(runtime, live(key, order(3, LAST_VERSION))) is Effect.RESURRECTED
-    assert stands(runtime, key)["_replication"]["version"] == 4
+    assert stored(runtime, key)["_replication"]["version"] == 4
     assert apply(runtime, live(key, Order())) is Effect.RESURRECTED, "one without a time is from before"
 
 
@@ -131,25 +131,25 @@ def test_a_drain_that_was_held_up_after_its_look_does_not_bring_the_entry_back(r
     erase(runtime, key, moment(4))
     late = written_over(live(key, order(2)), seen, AT, "r")
     runtime.database["entries"].bulk_write([late])
-    assert stands(runtime, key)["erasedAt"] == moment(4)
-    assert "email" not in stands(runtime, key)
+    assert stored(runtime, key)["erasedAt"] == moment(4)
+    assert "email" not in stored(runtime, key)
 
 
 def test_the_later_life_of_an_entry_stays_when_an_earlier_one_is_erased(runtime: Runtime) -> None:
     key = new_key()
     apply(runtime, live(key, order(5)))
     erase(runtime, key, moment(4))
-    document = stands(runtime, key)
+    document = stored(runtime, key)
     assert document["email"] == "a@example.com" and document["erasedAt"] == moment(4)
     assert "deletedAt" not in document
 
 
-def test_no_repair_takes_the_tombstone_of_an_erased_fan_away(runtime: Runtime) -> None:
+def test_no_repair_removes_the_tombstone_of_an_erased_fan(runtime: Runtime) -> None:
     key = new_key()
     apply(runtime, live(key, order(1)))
     erase(runtime, key, moment(2))
     assert not runtime.replica.delete_tombstone(key, order(1))
-    assert stands(runtime, key)["erasedAt"] == moment(2)
+    assert stored(runtime, key)["erasedAt"] == moment(2)
 
 
 def test_an_erased_version_is_neither_accepted_nor_brought_back(runtime: Runtime) -> None:

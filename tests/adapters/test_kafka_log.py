@@ -121,7 +121,7 @@ def test_the_end_is_the_one_that_comes_with_the_records() -> None:
     assert log_of(consumer).bounds([ONE, TWO]) == {ONE: Span(1, 12), TWO: Span(1, 2)}
 
 
-def test_a_broker_that_says_nothing_is_away() -> None:
+def test_a_silent_broker_is_unavailable() -> None:
     with pytest.raises(TransientFailure, match="nothing came of 1 partitions"):
         read(FakeConsumer([Message(TWO, 0)]), {ONE: Span(0, 1), TWO: Span(0, 1)})
     with pytest.raises(TransientFailure, match="no offsets"):
@@ -134,7 +134,7 @@ def test_offsets_that_are_gone_end_the_reading_rather_than_being_jumped_over(cod
         read(FakeConsumer([Message(ONE, 0), Message(ONE, 1, code)]), {ONE: Span(0, 5)})
 
 
-def test_an_error_of_the_broker_is_transient_and_a_refused_login_is_for_somebody_to_mend() -> None:
+def test_an_error_of_the_broker_is_transient_and_a_refused_login_is_the_operators() -> None:
     with pytest.raises(TransientFailure, match="_TRANSPORT"):
         read(FakeConsumer([Message(ONE, 0, KafkaError._TRANSPORT)]), {ONE: Span(0, 5)})
     with pytest.raises(UsageError, match=r"kafka\.options"):

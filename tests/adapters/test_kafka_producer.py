@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 from regworkers_core.adapters.kafka.producer import KafkaProducer, Record
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason, TransientFailure, UsageError
 
-# What becomes of a record: delivered, refused, or nobody ever hears.
+# The fate of a record: delivered, refused, or no report.
 Fate = KafkaError | None | str
 Report = Callable[[KafkaError | None, object], None]
 SILENT = "silent"
@@ -99,7 +99,7 @@ def test_each_record_has_its_own_outcome_in_their_order() -> None:
         KafkaError._MSG_TIMED_OUT,
         KafkaError._TRANSPORT,
         KafkaError.NOT_LEADER_FOR_PARTITION,
-        # Nobody foresaw it: no reason to give an event up.
+        # Unforeseen: no reason to give an event up.
         KafkaError.UNKNOWN,
     ],
 )
@@ -117,7 +117,7 @@ def test_what_a_repeat_may_cure_is_transient(code: int) -> None:
         (KafkaError._AUTHENTICATION, "refuses the login or the certificate"),
     ],
 )
-def test_what_somebody_has_to_mend_is_said_once_all_reports_are_there(code: int, said: str) -> None:
+def test_what_an_operator_has_to_fix_is_raised_once_all_reports_are_there(code: int, said: str) -> None:
     client = Client({"a": error(code)})
     with pytest.raises(UsageError, match=said):
         send(Brokers(client), "a", "b")
@@ -200,7 +200,7 @@ def test_options_that_librdkafka_refuses_are_wrong_settings_and_never_printed() 
     assert "secret-value" not in str(raised.value)
 
 
-def test_a_closed_producer_lets_go_and_a_later_send_connects_anew() -> None:
+def test_a_closed_producer_disconnects_and_a_later_send_reconnects() -> None:
     first, second = Client({}), Client({})
     brokers = Brokers(first, second)
     producer = KafkaProducer({}, make=brokers, clock=Clock())
@@ -219,7 +219,7 @@ def test_a_closed_producer_lets_go_and_a_later_send_connects_anew() -> None:
 )
 def test_the_real_client_takes_a_record_with_and_without_headers(record: Record) -> None:
     producer = KafkaProducer({"bootstrap.servers": "127.0.0.1:1"}, delivery_seconds=0.2)
-    # Nobody is there to deliver it to, which is all that is wrong.
+    # There is no broker, which is all that is wrong.
     (outcome,) = producer.send([record])
     producer.close()
     assert isinstance(outcome, TransientFailure)

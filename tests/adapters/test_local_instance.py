@@ -65,15 +65,15 @@ def test_a_process_that_ended_is_noticed_before_another_one_can_have_taken_its_p
         world.check("mongo")
 
 
-def test_a_server_that_is_away_is_not_waited_for_by_one_thread_after_the_other() -> None:
+def test_threads_do_not_wait_for_an_unavailable_server_one_after_the_other() -> None:
     asked: list[int] = []
     moments = itertools.count()
     let_go = threading.Event()
 
-    def away() -> str | None:
+    def unavailable() -> str | None:
         asked.append(1)
         let_go.wait(20)
-        raise TransientFailure("mongo", "away")
+        raise TransientFailure("mongo", "unavailable")
 
     def clock() -> float:
         nonlocal now
@@ -81,7 +81,7 @@ def test_a_server_that_is_away_is_not_waited_for_by_one_thread_after_the_other()
         return now
 
     now = 0
-    check = InstanceCheck("mongo", lambda: {"id": "ours"}, away, clock=clock)
+    check = InstanceCheck("mongo", lambda: {"id": "ours"}, unavailable, clock=clock)
     failures: list[str] = []
 
     def call() -> None:
@@ -98,10 +98,10 @@ def test_a_server_that_is_away_is_not_waited_for_by_one_thread_after_the_other()
     let_go.set()
     for thread in threads:
         thread.join(20)
-    assert failures == ["away"] * 5 and len(asked) == 1
+    assert failures == ["unavailable"] * 5 and len(asked) == 1
 
 
-def test_a_kafka_that_is_away_prints_nothing_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_unavailable_kafka_prints_nothing_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(KafkaException):
         kafka_id("127.0.0.1:1")
     assert capfd.readouterr() == ("", "")

@@ -35,8 +35,8 @@ def test_an_object_of_several_pieces_an_empty_one_and_none_at_all(runtime: Runti
         assert stream.read() == b""
     with pytest.raises(MissingObject, match="does not exist"):
         objects.open("none")
-    with pytest.raises(UsageError, match="s3://nobody-has-this-one/none does not exist"):
-        objects.in_bucket("nobody-has-this-one").open("none")
+    with pytest.raises(UsageError, match="s3://absent-bucket/none does not exist"):
+        objects.in_bucket("absent-bucket").open("none")
 
 
 def test_an_object_that_is_replaced_while_it_is_read_is_not_mixed_up(runtime: Runtime) -> None:
@@ -60,8 +60,8 @@ def test_a_broken_connection_costs_its_piece_and_no_more() -> None:
     assert (last["Range"], last["IfMatch"]) == (f"bytes={PIECE_BYTES}-{PIECE_BYTES + 4}", '"1"')
 
 
-def test_a_store_that_stays_away_is_transient_in_the_midst_of_it() -> None:
-    away = client_error("SlowDown", 503)
-    _, objects = store(head_object=[HEAD], get_object=[body(b"x" * PIECE_BYTES), away, away, away])
+def test_a_store_that_stays_unavailable_midway_is_transient() -> None:
+    busy = client_error("SlowDown", 503)
+    _, objects = store(head_object=[HEAD], get_object=[body(b"x" * PIECE_BYTES), busy, busy, busy])
     with objects.open("key") as stream, pytest.raises(TransientFailure, match="SlowDown"):
         stream.read()

@@ -13,8 +13,7 @@ from regworkers_core.adapters.aws import objects
 from regworkers_core.adapters.aws.objects import DEPENDENCY, MissingObject, ObjectStore, classify_objects
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
-from regworkers_core.infrastructure.provision_bucket import provision_bucket
-from regworkers_core.infrastructure.provisioned import Outcome
+from regworkers_core.infrastructure.provision_aws import Outcome, provision_bucket
 from regworkers_core.runtime import Runtime
 
 _MIB = 1024 * 1024
@@ -54,7 +53,7 @@ def test_a_file_is_put_once_and_nothing_is_written_over(
     assert runtime.objects.get_bytes("file") == first.read_bytes()
 
 
-def test_what_was_written_once_stands_and_the_second_writer_gets_it(runtime: Runtime) -> None:
+def test_the_first_write_stays_and_the_second_writer_gets_it(runtime: Runtime) -> None:
     assert runtime.objects.put_once("plan", b"first") == b"first"
     assert runtime.objects.put_once("plan", b"second") == b"first"
     assert runtime.objects.put_once("plan", b"first") == b"first"
@@ -117,10 +116,12 @@ def test_a_store_that_cannot_answer_is_transient(error: Exception) -> None:
     assert isinstance(classify_objects(error), TransientFailure)
 
 
-def test_an_upload_in_parts_does_not_hide_that_the_store_is_away(runtime: Runtime, tmp_path: Path) -> None:
+def test_an_upload_in_parts_does_not_hide_that_the_store_is_unavailable(
+    runtime: Runtime, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_bytes(b"x")
 
-    class Away:
+    class Unavailable:
         """Refuses every upload as boto3's transfer does."""
 
         def upload_file(self, *_: Any, **__: Any) -> None:
@@ -133,12 +134,12 @@ def test_an_upload_in_parts_does_not_hide_that_the_store_is_away(runtime: Runtim
 
     dependency = Dependency(DEPENDENCY, classify_objects, policy=RetryPolicy(attempts=1))
     with pytest.raises(TransientFailure, match="s3: ServiceUnavailable"):
-        ObjectStore(Away(), dependency, "b").put_file("x", tmp_path / "file")
+        ObjectStore(Unavailable(), dependency, "b").put_file("x", tmp_path / "file")
 
 
-def test_the_bucket_is_private_keeps_versions_and_is_mended(runtime: Runtime) -> None:
+def test_the_bucket_is_private_keeps_versions_and_is_corrected(runtime: Runtime) -> None:
     client, bucket = runtime.aws.client("s3"), runtime.names.bucket
-    assert provision_bucket(runtime).outcome is Outcome.STOOD
+    assert provision_bucket(runtime).outcome is Outcome.EXISTED
     assert client.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
     client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
     client.delete_public_access_block(Bucket=bucket)

@@ -36,8 +36,8 @@ def test_only_the_first_of_two_writes_over_the_same_state_is_taken(objects: Obje
     second = objects.put_over(KEY, b"2", first)
     assert second is not None
     assert objects.put_over(KEY, b"3", first) is None
-    stands = objects.get_tagged(KEY)
-    assert stands is not None and stands[:2] == (b"2", second)
+    found = objects.get_tagged(KEY)
+    assert found is not None and found[:2] == (b"2", second)
 
 
 def test_nothing_is_written_over_what_is_gone(objects: ObjectStore) -> None:
@@ -70,5 +70,5 @@ def test_a_write_whose_answer_got_lost_is_known_by_its_content(shared: Runtime, 
     client = LosesAnswers(shared.aws.client("s3"))
     losing = ObjectStore(client, Dependency("s3", classify_objects, policy=policy), objects.bucket)
     tag = losing.put_over(KEY, b"mine", None)
-    stands = objects.get_tagged(KEY)
-    assert tag is not None and stands is not None and stands[:2] == (b"mine", tag)
+    found = objects.get_tagged(KEY)
+    assert tag is not None and found is not None and found[:2] == (b"mine", tag)

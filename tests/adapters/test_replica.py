@@ -191,7 +191,7 @@ def test_racing_repeats_of_one_state_leave_one_document_and_no_failure(runtime: 
 
 
 class Interrupted:
-    """A collection where somebody else is faster just before each bulk write from number `before` on."""
+    """A collection where another writer is faster just before each bulk write from number `before` on."""
 
     def __init__(self, collection: Any, before: int, other: Callable[[], Any]) -> None:
         self._collection, self._before, self._other = collection, before, other
@@ -207,7 +207,7 @@ class Interrupted:
         return getattr(self._collection, name)
 
 
-def test_of_two_healed_entries_the_one_that_somebody_else_moved_on_is_stale_and_the_other_healed(
+def test_of_two_healed_entries_the_one_that_another_writer_moved_on_is_stale_and_the_other_healed(
     runtime: Runtime,
 ) -> None:
     one, two = new_key(), new_key()
@@ -259,20 +259,25 @@ def test_a_repeat_for_another_message_is_unchanged_and_one_for_several_knows_its
     assert apply(replica, drifted) is Effect.HEALED
 
 
-def test_a_write_that_the_call_itself_repeated_is_applied_and_the_neighbour_that_stood_before_is_not(
+def test_a_write_that_the_call_itself_repeated_is_applied_and_an_earlier_neighbour_is_not(
     runtime: Runtime,
 ) -> None:
-    written, removed, stood, newer = (new_key() for _ in range(4))
-    apply(runtime.replica, live(stood, order()))
+    written, removed, earlier, newer = (new_key() for _ in range(4))
+    apply(runtime.replica, live(earlier, order()))
     apply(runtime.replica, live(newer, order(version=3)))
     collection = CommitsAndThenTimesOut(runtime.database["entries"])
-    writes = [live(written, order()), tombstone(removed, order()), live(stood, order()), live(newer, order())]
+    writes = [
+        live(written, order()),
+        tombstone(removed, order()),
+        live(earlier, order()),
+        live(newer, order()),
+    ]
     found = over(collection).apply(writes, at="2026-11-25T09:00:00.000Z", run_id="r2")
     assert collection.left == 0
     assert found == {
         written: Effect.APPLIED,
         removed: Effect.APPLIED,
-        stood: Effect.REPEATED,
+        earlier: Effect.REPEATED,
         newer: Effect.STALE,
     }
     assert apply(runtime.replica, live(written, order(version=2))) is Effect.APPLIED
@@ -378,7 +383,7 @@ def test_a_document_that_is_refused_alone_with_an_unknown_code_answers_for_itsel
     assert isinstance(outcomes(over(Refuses(UNKNOWN)), [live(key, order())])[key], ItemFailure)
 
 
-def test_a_server_that_refuses_every_document_for_one_unknown_reason_is_away() -> None:
+def test_a_server_that_refuses_every_document_for_one_unknown_reason_is_unavailable() -> None:
     keys = [new_key(), new_key()]
     writes = [live(key, order()) for key in keys]
     found = outcomes(over(Refuses(UNKNOWN, UNKNOWN)), writes)

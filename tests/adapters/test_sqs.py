@@ -13,7 +13,7 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.queue import Outgoing, QueueDepth, Received, SendFailure
 from tests.adapters.fakes import FakeClient, client_error, dependency
 
-AWAY = EndpointConnectionError(endpoint_url="http://x")
+UNAVAILABLE = EndpointConnectionError(endpoint_url="http://x")
 LIMIT = 1000
 
 
@@ -83,11 +83,11 @@ def test_a_message_above_the_limit_goes_alone_so_that_the_service_judges_it() ->
 
 
 def test_who_has_no_time_gets_one_attempt_and_no_second_call() -> None:
-    made, client = queue(attempts=3, send_message_batch=[AWAY] * 9)
+    made, client = queue(attempts=3, send_message_batch=[UNAVAILABLE] * 9)
     failures = made.send(outgoing(25), within_seconds=0.0)
     assert batches(client) == [10]
     assert [(each.index, each.permanent) for each in failures] == [(index, False) for index in range(25)]
-    again, client = queue(attempts=3, send_message_batch=[AWAY, accepted, accepted, accepted])
+    again, client = queue(attempts=3, send_message_batch=[UNAVAILABLE, accepted, accepted, accepted])
     assert again.send(outgoing(25), within_seconds=60.0) == [] and batches(client) == [10, 10, 10, 5]
 
 
@@ -110,7 +110,7 @@ def test_every_failed_message_is_reported_by_its_index_among_all() -> None:
 
 
 def test_a_call_that_fails_as_a_whole_fails_its_own_messages_only() -> None:
-    made, client = queue(send_message_batch=[accepted, AWAY, accepted])
+    made, client = queue(send_message_batch=[accepted, UNAVAILABLE, accepted])
     failures = made.send(outgoing(25))
     assert [failure.index for failure in failures] == list(range(10, 20))
     assert not any(failure.permanent for failure in failures)
@@ -247,8 +247,8 @@ def test_hiding_goes_in_batches() -> None:
     }
 
 
-def test_deleting_from_a_queue_that_is_away_is_transient() -> None:
-    made, _ = queue(delete_message_batch=[AWAY])
+def test_deleting_from_an_unavailable_queue_is_transient() -> None:
+    made, _ = queue(delete_message_batch=[UNAVAILABLE])
     with pytest.raises(TransientFailure):
         made.delete(received(1))
 
@@ -300,7 +300,9 @@ def test_refused_access_names_the_call_and_the_role() -> None:
 
 
 def test_the_address_is_looked_up_once_and_again_if_that_failed() -> None:
-    client = FakeClient(get_queue_url=[AWAY, {"QueueUrl": "http://sqs/q"}], receive_message=lambda **_: {})
+    client = FakeClient(
+        get_queue_url=[UNAVAILABLE, {"QueueUrl": "http://sqs/q"}], receive_message=lambda **_: {}
+    )
     made = SqsQueue(client, dependency("sqs", classify_aws("sqs"), 1), "q", batch_bytes=LIMIT)
     with pytest.raises(TransientFailure):
         made.receive(1, 0, 1)

@@ -21,7 +21,7 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.readme import conditions, say, told, write
+from benchmarks.readme import conditions, described, say, write
 from benchmarks.tables import table as markdown
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
@@ -164,7 +164,7 @@ def for_terminals(rows: list[Row]) -> Table:
 def for_the_readme(rows: list[Row], where: dict[str, Any]) -> str:
     lost, doubled = (sum(getattr(row, name) for row in rows) for name in ("lost", "doubled"))
     times = sum(row.repetitions for row in rows)
-    head = f"{told(where)} Killed {times:,} times at {len(rows)} points: **{lost} lost, {doubled} doubled**."
+    head = f"{described(where)} Killed {times:,} times at {len(rows)} points: **{lost} lost, {doubled} doubled**."
     return f"{head}\n\n{markdown(HEAD, [cells(row) for row in rows])}"
 
 

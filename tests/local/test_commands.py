@@ -111,7 +111,7 @@ def test_reset_deletes_only_after_the_typed_name(stack: Stack) -> None:
     assert not data.exists()
 
 
-def test_reset_that_nobody_answers_is_a_usage_error_and_deletes_nothing(stack: Stack) -> None:
+def test_an_unconfirmed_reset_is_a_usage_error_and_deletes_nothing(stack: Stack) -> None:
     stack.folder.mkdir(parents=True)
     with pytest.raises(UsageError, match="nothing was deleted"):
         run("reset")

@@ -100,7 +100,7 @@ def test_it_serves_the_project_from_a_home_of_the_instances_own_and_leaves_nothi
         assert not dagster.running
 
 
-def test_the_storage_of_a_first_start_stands_before_two_processes_could_create_it_at_once(
+def test_the_storage_of_a_first_start_exists_before_two_processes_could_create_it_at_once(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Spawning(Exception):

@@ -1,4 +1,4 @@
-"""What `make dev` does when somebody is impatient."""
+"""`make dev` that is interrupted early."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ def test_the_services_are_served_over_the_embedded_database_and_come_back_after_
     assert set(stack.status().values()) == {"down"}
 
 
-def test_the_services_know_the_prefix_of_whoever_starts_them(
+def test_the_services_know_the_prefix_of_the_process_that_starts_them(
     new_stack: NewStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REGWORKERS_RESOURCE_PREFIX", "mine-")
@@ -388,7 +388,7 @@ def test_a_pid_file_of_a_living_server_is_kept(new_stack: NewStack, root: Path) 
     assert not other.exists(), "that process runs, and is not the server of this file"
 
 
-def test_whoever_outlives_its_servers_reaps_them_and_leaves_other_children_alone(
+def test_a_process_that_outlives_its_servers_reaps_them_and_leaves_other_children_alone(
     root: Path, stranger: subprocess.Popen[bytes]
 ) -> None:
     with reaping():

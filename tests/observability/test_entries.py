@@ -131,7 +131,7 @@ def test_a_terminal_shows_no_single_entry_while_the_file_has_all_lines(
     ]
 
 
-def test_a_copy_that_has_grown_is_put_aside_and_one_that_cannot_be_written_stops_nobody(
+def test_a_copy_that_has_grown_is_put_aside_and_one_that_cannot_be_written_raises_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("regworkers_core.observability.logs._COPY_BYTES", 10)

@@ -21,7 +21,7 @@ from tests.support.entries import key, put
 
 @pytest.fixture(scope="module")
 def exporter() -> InMemorySpanExporter:
-    # A provider can be set once in a process; it stays, with nobody reading it, for the tests after these.
+    # A provider can be set once in a process; it stays, unread, for the tests after these.
     provider = trace.get_tracer_provider()
     if not isinstance(provider, TracerProvider):
         provider = TracerProvider()

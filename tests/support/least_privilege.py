@@ -22,7 +22,7 @@ from typing import Any
 from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.drains import runner
-from regworkers_core.infrastructure.policies.everyone import WORKERS
+from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.settings import PROJECT_ROOT
 from tests.infrastructure.deploy.policies import Call, action_of, resources

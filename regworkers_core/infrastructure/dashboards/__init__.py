@@ -1,3 +1,1 @@
-"""What CloudWatch shows of the workers and when it alarms: declared here, published by
-`regworkers aws publish-dashboards` and by Terraform.
-"""
+"""CloudWatch's dashboard, alarms and saved queries. `regworkers aws publish-dashboards` and Terraform publish them."""

@@ -1,4 +1,7 @@
-"""Alarms of CloudWatch. They hold where the workers' own alerts cannot: when the workers themselves are away."""
+"""Metrics (our own, and those of AWS for queues and tables) and the alarms on them.
+
+Alarms cover what the workers' own alerts cannot: an outage of the workers themselves.
+"""
 
 from __future__ import annotations
 
@@ -7,35 +10,68 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from regworkers_core.domain.alert import Severity
-from regworkers_core.infrastructure.dashboards.metrics import (
-    DRAINS,
-    HEARTBEAT,
-    ITERATOR_AGE,
-    Metric,
-    of_drain,
-    of_environment,
-    of_queue,
-    of_stream,
-    of_table,
-)
 from regworkers_core.infrastructure.desired import Facts
 from regworkers_core.settings import Settings
 
+DRAINS = ("enqueue", "save", "selections", "notifications", "publish")
+# Published by each evaluation of the alerts: its absence is the alarm.
+HEARTBEAT = "AlertsEvaluated"
+ITERATOR_AGE = "IteratorAge"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """`dimensions` are (name, value), in CloudWatch's order."""
+
+    namespace: str
+    name: str
+    dimensions: tuple[tuple[str, str], ...]
+    statistic: str
+
+    def widget_row(self, label: str) -> list[Any]:
+        """The row of this metric in a widget of a dashboard."""
+        flat = [part for pair in self.dimensions for part in pair]
+        return [self.namespace, self.name, *flat, {"stat": self.statistic, "label": label}]
+
+
+def of_drain(settings: Settings, drain: str, name: str, statistic: str) -> Metric:
+    dimensions = (("Drain", drain), ("Environment", settings.environment))
+    return Metric(settings.observability.cloudwatch_namespace, name, dimensions, statistic)
+
+
+def of_environment(settings: Settings, name: str, statistic: str) -> Metric:
+    dimensions = (("Environment", settings.environment),)
+    return Metric(settings.observability.cloudwatch_namespace, name, dimensions, statistic)
+
+
+def of_stream(settings: Settings, name: str, statistic: str) -> Metric:
+    dimensions = (("Table", settings.names.demand_table), ("Environment", settings.environment))
+    return Metric(settings.observability.cloudwatch_namespace, name, dimensions, statistic)
+
+
+def of_queue(queue: str, name: str, statistic: str = "Maximum") -> Metric:
+    return Metric("AWS/SQS", name, (("QueueName", queue),), statistic)
+
+
+def of_table(table: str, name: str, statistic: str = "Sum") -> Metric:
+    return Metric("AWS/DynamoDB", name, (("TableName", table),), statistic)
+
+
 Missing = Literal["breaching", "notBreaching", "ignore", "missing"]
 _MINUTE, _FIVE_MINUTES = 60, 300
-# Calls that AWS refused for now, within five minutes, above which a table or an account is too small.
+# More throttled calls than this in five minutes: a table or an account is too small.
 _THROTTLES = 50
 _RETRIES = 200
 _AGE_SECONDS = 900.0
 _DAY_SECONDS = 24 * 3600.0
-# The alerts are evaluated every minute or so: three silent periods are no deployment.
+# The alerts are evaluated about once a minute. A deployment is shorter than three silent periods.
 _SILENT_PERIODS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """Holds while `metric` is `comparison` the threshold in all of `periods` periods of `seconds` each. `severity` is
-    that of the condition which sees the same, and says whom it tells.
+    """Holds while `metric` compares with the threshold as `comparison` says, in all of `periods` periods of `seconds`
+    each. `severity` is that of the corresponding condition, and decides which topics are notified.
     """
 
     name: str
@@ -49,10 +85,10 @@ class Alarm:
     missing: Missing = "notBreaching"
 
     def request(self, actions: Sequence[str] = ()) -> dict[str, Any]:
-        """What PutMetricAlarm takes. `actions` are told when it begins and when it ends."""
+        """The arguments of PutMetricAlarm. `actions` are notified when the alarm begins and when it ends."""
         return {
             "AlarmName": self.name,
-            # With its level, so that an alarm whose level was changed differs from the one that stands.
+            # With its severity, so that an alarm whose severity changed differs from the existing one.
             "AlarmDescription": f"{self.severity}: {self.description}",
             "Namespace": self.metric.namespace,
             "MetricName": self.metric.name,
@@ -73,7 +109,7 @@ class Alarm:
 
 
 def facts_of(alarm: Mapping[str, Any]) -> Facts:
-    """Of an alarm in the terms of CloudWatch's API; whom it tells is left to each environment."""
+    """The facts of an alarm of CloudWatch's API. Its topics are not among them: each environment has its own."""
     dimensions = sorted(f"{each['Name']}={each['Value']}" for each in alarm.get("Dimensions") or ())
     return {
         "metric": f"{alarm.get('Namespace')} {alarm.get('MetricName')} {', '.join(dimensions)}".strip(),
@@ -85,10 +121,10 @@ def facts_of(alarm: Mapping[str, Any]) -> Facts:
 
 
 def alarms(settings: Settings) -> list[Alarm]:
-    """All of one environment, in the order of the flow."""
+    """All alarms of one environment, in the order of the flow."""
     found = [
-        *_of_the_watch(settings),
-        *_of_the_stream(settings),
+        *_of_evaluation(settings),
+        *_of_stream(settings),
         *_of_queues(settings),
         *_of_drains(settings),
         *_of_tables(settings),
@@ -97,9 +133,9 @@ def alarms(settings: Settings) -> list[Alarm]:
     return [replace(each, name=f"{prefix}regworkers-{each.name}") for each in found]
 
 
-def _of_the_watch(settings: Settings) -> Iterator[Alarm]:
+def _of_evaluation(settings: Settings) -> Iterator[Alarm]:
     yield Alarm(
-        "nobody-watches",
+        "alerts-not-evaluated",
         settings.alerts.severity.watcher,
         "The alerts are not evaluated: Dagster's daemon or its sensors are down, so no other alert is sent either.",
         of_environment(settings, HEARTBEAT, "Sum"),
@@ -111,7 +147,7 @@ def _of_the_watch(settings: Settings) -> Iterator[Alarm]:
     )
 
 
-def _of_the_stream(settings: Settings) -> Iterator[Alarm]:
+def _of_stream(settings: Settings) -> Iterator[Alarm]:
     alerts = settings.alerts
     for name, severity, seconds in (
         ("stream-behind", alerts.severity.stream_lag, alerts.stream_lag_seconds),
@@ -135,7 +171,7 @@ def _of_queues(settings: Settings) -> Iterator[Alarm]:
         yield Alarm(
             f"{short}-deep",
             severity.queue_depth,
-            f"More than {depth:g} messages wait: `regworkers doctor`, then docs/operating.md.",
+            f"More than {depth:g} messages wait: run `regworkers doctor`, then see docs/operating.md.",
             of_queue(queue, "ApproximateNumberOfMessagesVisible"),
             depth,
             periods=2,
@@ -147,7 +183,7 @@ def _of_queues(settings: Settings) -> Iterator[Alarm]:
         yield Alarm(
             f"{short}-old",
             level,
-            f"A message waits for more than {age:g} s.",
+            f"A message has waited for more than {age:g} s.",
             of_queue(queue, "ApproximateAgeOfOldestMessage"),
             age,
             periods=2,
@@ -155,7 +191,7 @@ def _of_queues(settings: Settings) -> Iterator[Alarm]:
         yield Alarm(
             f"{short}-dlq-not-empty",
             severity.dead_letters,
-            "Dead letters: each says its reason; `regworkers dlq`.",
+            "Dead letters, each with its reason: see `regworkers dlq`.",
             of_queue(names.dead_letter_queue(queue), "ApproximateNumberOfMessagesVisible"),
             settings.alerts.dead_letters,
         )
@@ -167,16 +203,16 @@ def _of_drains(settings: Settings) -> Iterator[Alarm]:
         yield Alarm(
             f"{drain}-fails",
             severity.performance,
-            "Items of this drain became dead letters or went back, in three periods in a row.",
+            "Items of this drain became dead letters or were given back, in three periods in a row.",
             of_drain(settings, drain, "Failed", "Sum"),
             0,
             periods=3,
         )
         yield Alarm(
             f"{drain}-without-a-dependency",
-            # Events wait for Kafka, and nothing else does.
+            # Only events wait for Kafka.
             severity.dependency_down_others if drain == "publish" else severity.dependency_down,
-            "Runs of this drain end because a dependency is away: `regworkers doctor`.",
+            "Runs of this drain end because a dependency is unavailable: run `regworkers doctor`.",
             of_drain(settings, drain, "DependencyDown", "Sum"),
             0,
             periods=2,
@@ -184,14 +220,14 @@ def _of_drains(settings: Settings) -> Iterator[Alarm]:
         yield Alarm(
             f"{drain}-dead-letters-not-sent",
             severity.dead_letters,
-            "Dead letters could not be sent: their messages come again until the queue's retention is over.",
+            "Dead letters could not be sent: their messages are received again until the queue's retention ends.",
             of_drain(settings, drain, "FailedDeadLetterSends", "Sum"),
             0,
         )
         yield Alarm(
             f"{drain}-throttled",
             severity.performance,
-            "AWS refuses calls of this drain for now: a table or an account is too small.",
+            "AWS throttles calls of this drain: a table or an account is too small.",
             of_drain(settings, drain, "Throttles", "Sum"),
             _THROTTLES,
             periods=2,
@@ -199,7 +235,7 @@ def _of_drains(settings: Settings) -> Iterator[Alarm]:
         yield Alarm(
             f"{drain}-retries",
             severity.performance,
-            "A dependency answers many calls only when they are repeated.",
+            "A dependency answers many calls only after a retry.",
             of_drain(settings, drain, "Retries", "Sum"),
             _RETRIES,
             periods=2,
@@ -208,7 +244,7 @@ def _of_drains(settings: Settings) -> Iterator[Alarm]:
     yield Alarm(
         "replication-lags",
         severity.performance,
-        f"A change took longer than {objective:g} s to the replica, at the 95th percentile of a drain.",
+        f"The 95th percentile of a drain's lag, from change to replica, is above {objective:g} s.",
         of_drain(settings, "save", "LagP95", "Maximum"),
         objective,
         periods=2,

@@ -1,13 +1,14 @@
-"""The dashboard: one row for each step of the flow, in its order."""
+"""The dashboard, in the order of the flow, and the saved queries of Logs Insights over the workers' JSON lines."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from regworkers_core.infrastructure.dashboards.metrics import (
+from regworkers_core.infrastructure.dashboards.alarms import (
     DRAINS,
     HEARTBEAT,
     ITERATOR_AGE,
@@ -40,7 +41,7 @@ def board(settings: Settings) -> dict[str, Any]:
         return [(drain, of_drain(settings, drain, metric, statistic)) for drain in DRAINS]
 
     charts: list[tuple[str, _Row]] = [
-        ("Alerts evaluated", [("looks", of_environment(settings, HEARTBEAT, "Sum"))]),
+        ("Alerts evaluated", [("evaluations", of_environment(settings, HEARTBEAT, "Sum"))]),
         ("Stream: oldest unread, s", [("iterator age", of_stream(settings, ITERATOR_AGE, "Maximum"))]),
         ("Lag p95, s", of_drains("LagP95", "Maximum")),
         (
@@ -64,7 +65,7 @@ def board(settings: Settings) -> dict[str, Any]:
         ("Retries", of_drains("Retries", "Sum")),
         ("Throttled calls", of_drains("Throttles", "Sum")),
         ("Dead letters not sent", of_drains("FailedDeadLetterSends", "Sum")),
-        ("Ended: a dependency away", of_drains("DependencyDown", "Sum")),
+        ("Ended: dependency unavailable", of_drains("DependencyDown", "Sum")),
         (
             "Tables: throttled",
             [
@@ -112,7 +113,7 @@ def _chart(number: int, title: str, row: _Row, region: str) -> dict[str, Any]:
 
 
 def _failures(number: int, settings: Settings) -> dict[str, Any]:
-    """The newest lines that say that something went wrong."""
+    """The newest warnings and errors."""
     group = f"/{settings.names.prefix}regworkers"
     query = (
         f"SOURCE '{group}' | fields @timestamp, level, worker, event, error"
@@ -129,3 +130,73 @@ def _failures(number: int, settings: Settings) -> dict[str, Any]:
             "view": "table",
         },
     }
+
+
+# Also the placeholder of the saved query.
+ANY_CORRELATION_ID = "<correlation id>"
+SLOW_MS = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class SavedQuery:
+    name: str
+    text: str
+    log_group: str
+
+    def request(self) -> dict[str, Any]:
+        """The arguments of PutQueryDefinition."""
+        return {"name": self.name, "queryString": self.text, "logGroupNames": [self.log_group]}
+
+
+def by_correlation_id(correlation_id: str) -> str:
+    """The query for all lines of one entry. Characters that could end the literal are removed from the id."""
+    literal = correlation_id.replace("\\", "").replace('"', "")
+    return _lines(
+        "fields @timestamp, level, worker, event, campaignId, entryId, outcome, runId, trace_id, dependency, error",
+        # The second part finds lines of several entries: a call's `correlationIds`.
+        f'filter correlationId = "{literal}" or @message like "{literal}"',
+        "sort @timestamp asc",
+        "limit 1000",
+    )
+
+
+def saved_queries(settings: Settings) -> list[SavedQuery]:
+    """The queries of the operations manual, with its limits, and one that counts; a folder for each environment.
+
+    Our lines have no `@duration` as Lambda's do: batches, slow calls and checks log `durationMs`.
+    """
+    group = f"/{settings.names.prefix}regworkers"
+    texts = {
+        "failed invocations": _lines(
+            "fields @timestamp, worker, event, runId, drain, ended, dependency, error, @message",
+            "filter @message like /ERROR/",
+            "sort @timestamp desc",
+            "limit 100",
+        ),
+        "by correlation id": by_correlation_id(ANY_CORRELATION_ID),
+        "SQS batch failures": _lines(
+            "fields @timestamp, worker, runId, batchItemFailures, messages, durationMs",
+            'filter batchItemFailures != "[]"',
+            "sort @timestamp desc",
+            "limit 100",
+        ),
+        "slow requests": _lines(
+            "fields @timestamp, worker, event, dependency, durationMs, correlationId",
+            f"filter durationMs > {SLOW_MS}",
+            "sort durationMs desc",
+            "limit 50",
+        ),
+        "batch failures per 5 min": _lines(
+            'filter event in ["batch given back", "dead letters not confirmed", '
+            '"the work failed without settling what it got", "receive failed"]',
+            "stats count(*) as failures by bin(5m), worker, event",
+            "sort @timestamp desc",
+        ),
+    }
+    return [
+        SavedQuery(f"{settings.names.prefix}regworkers/{name}", text, group) for name, text in texts.items()
+    ]
+
+
+def _lines(*parts: str) -> str:
+    return "\n| ".join(parts)

@@ -1,11 +1,12 @@
-"""Brings dashboard, alarms and saved queries to CloudWatch: first what differs, then, if wanted, the writing of it."""
+"""Compares dashboard, alarms and saved queries with CloudWatch, and writes what differs if asked to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import unified_diff
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import orjson
@@ -13,13 +14,13 @@ from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.domain.alert import Severity
+from regworkers_core.domain.documents import as_document
 from regworkers_core.infrastructure.dashboards.alarms import alarms, facts_of
-from regworkers_core.infrastructure.dashboards.board import board_body, board_name
-from regworkers_core.infrastructure.dashboards.queries import saved_queries
+from regworkers_core.infrastructure.dashboards.board import board_body, board_name, saved_queries
 from regworkers_core.runtime import Runtime
 
 _MISSING_BOARD = frozenset({"ResourceNotFound", "ResourceNotFoundException", "DashboardNotFoundError"})
-# What an emulator without saved queries answers.
+# Answers of an emulator without saved queries.
 _UNKNOWN_CALL = frozenset({"InvalidOperationException", "UnknownOperationException", "NotImplemented"})
 
 
@@ -32,9 +33,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing: `kind` is dashboard, alarm or saved query; `diff` has a line for each difference. `written` once it
-    was.
-    """
+    """One resource: `kind` is dashboard, alarm or saved query; `diff` has a line for each difference."""
 
     kind: str
     name: str
@@ -44,65 +43,53 @@ class Change:
     write: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "name": self.name,
-            "state": self.state.value,
-            "written": self.written,
-            "diff": list(self.diff),
-        }
+        return as_document(self, "kind", "name", "state", "written", "diff")
 
 
 def publish(
     runtime: Runtime, *, dry_run: bool = True, topics: Mapping[Severity, Sequence[str]] | None = None
 ) -> Iterator[Change]:
-    """Yields each thing as it was found, and written unless `dry_run`. `topics` are the ARNs that alarms of a level
-    tell; none leaves those of an alarm that stands alone. Raises TransientFailure, UsageError when AWS refuses.
+    """Yield each resource as it was found, and written unless `dry_run`. `topics` are the ARNs that alarms of a
+    severity notify; without any, an existing alarm keeps its own. Raises TransientFailure, UsageError when AWS refuses.
     """
-    for change in _changes(runtime, topics or {}):
+    for change in (_board(runtime), *_alarms(runtime, topics or {}), *_queries(runtime)):
         if dry_run or change.write is None:
             yield change
             continue
         change.write()
-        yield Change(change.kind, change.name, change.state, change.diff, written=True)
-
-
-def _changes(runtime: Runtime, topics: Mapping[Severity, Sequence[str]]) -> Iterator[Change]:
-    yield _board(runtime)
-    yield from _alarms(runtime, topics)
-    yield from _queries(runtime)
+        yield replace(change, written=True)
 
 
 def _board(runtime: Runtime) -> Change:
     client, call = runtime.aws.client("cloudwatch"), runtime.dependency("cloudwatch").call
     name, body = board_name(runtime.settings), board_body(runtime.settings)
     try:
-        stands = call(client.get_dashboard, DashboardName=name)["DashboardBody"]
+        existing = call(client.get_dashboard, DashboardName=name)["DashboardBody"]
     except ClientError as error:
         if error_code(error) not in _MISSING_BOARD:
             raise
-        stands = None
+        existing = None
     return _compared(
         "dashboard",
         name,
-        None if stands is None else _pretty(stands),
+        None if existing is None else _pretty(existing),
         _pretty(body),
-        lambda: call(client.put_dashboard, DashboardName=name, DashboardBody=body),
+        partial(call, client.put_dashboard, DashboardName=name, DashboardBody=body),
     )
 
 
 def _alarms(runtime: Runtime, topics: Mapping[Severity, Sequence[str]]) -> Iterator[Change]:
     client, call = runtime.aws.client("cloudwatch"), runtime.dependency("cloudwatch").call
-    stand: dict[str, Mapping[str, Any]] = {}
+    existing: dict[str, Mapping[str, Any]] = {}
     request: dict[str, Any] = {"AlarmNamePrefix": f"{runtime.names.prefix}regworkers-"}
     while True:
         answer = call(client.describe_alarms, **request)
-        stand |= {each["AlarmName"]: each for each in answer.get("MetricAlarms", ())}
+        existing |= {each["AlarmName"]: each for each in answer.get("MetricAlarms", ())}
         if not answer.get("NextToken"):
             break
         request["NextToken"] = answer["NextToken"]
     for alarm in alarms(runtime.settings):
-        before = stand.get(alarm.name)
+        before = existing.get(alarm.name)
         kept = topics.get(alarm.severity) or (before or {}).get("AlarmActions") or ()
         wanted = alarm.request(kept)
         yield _compared(
@@ -110,18 +97,18 @@ def _alarms(runtime: Runtime, topics: Mapping[Severity, Sequence[str]]) -> Itera
             alarm.name,
             None if before is None else _lines(before),
             _lines(wanted),
-            lambda wanted=wanted: call(client.put_metric_alarm, **wanted),  # type: ignore[misc]
+            partial(call, client.put_metric_alarm, **wanted),
         )
 
 
 def _queries(runtime: Runtime) -> Iterator[Change]:
     client, call = runtime.aws.client("logs"), runtime.dependency("logs").call
-    stand: dict[str, Mapping[str, Any]] = {}
+    existing: dict[str, Mapping[str, Any]] = {}
     request: dict[str, Any] = {"queryDefinitionNamePrefix": f"{runtime.names.prefix}regworkers/"}
     try:
         while True:
             answer = call(client.describe_query_definitions, **request)
-            stand |= {each["name"]: each for each in answer.get("queryDefinitions", ())}
+            existing |= {each["name"]: each for each in answer.get("queryDefinitions", ())}
             if not answer.get("nextToken"):
                 break
             request["nextToken"] = answer["nextToken"]
@@ -132,10 +119,10 @@ def _queries(runtime: Runtime) -> Iterator[Change]:
             yield Change("saved query", query.name, State.UNAVAILABLE)
         return
     for query in saved_queries(runtime.settings):
-        before = stand.get(query.name)
+        before = existing.get(query.name)
         wanted = query.request()
         if before is not None:
-            # Without its id another one of the same name would be made.
+            # Without its id, CloudWatch would create another one of the same name.
             wanted["queryDefinitionId"] = before["queryDefinitionId"]
         yield _compared(
             "saved query",
@@ -144,23 +131,23 @@ def _queries(runtime: Runtime) -> Iterator[Change]:
             if before is None
             else [str(before.get("queryString", "")), *before.get("logGroupNames", ())],
             [query.text, query.log_group],
-            lambda wanted=wanted: call(client.put_query_definition, **wanted),  # type: ignore[misc]
+            partial(call, client.put_query_definition, **wanted),
         )
 
 
 def _compared(
-    kind: str, name: str, stands: Sequence[str] | None, wanted: Sequence[str], write: Callable[[], Any]
+    kind: str, name: str, existing: Sequence[str] | None, wanted: Sequence[str], write: Callable[[], Any]
 ) -> Change:
-    if stands is None:
+    if existing is None:
         return Change(kind, name, State.NEW, write=write)
-    if list(stands) == list(wanted):
+    if list(existing) == list(wanted):
         return Change(kind, name, State.SAME)
-    diff = unified_diff(stands, wanted, "stands", "declared", lineterm="", n=1)
+    diff = unified_diff(existing, wanted, "found", "declared", lineterm="", n=1)
     return Change(kind, name, State.DIFFERS, tuple(diff), write=write)
 
 
 def _pretty(body: str) -> list[str]:
-    """Lines of a body; one that is no JSON, from another hand, as it is."""
+    """Lines of a body; of one that is not JSON, as it is."""
     try:
         text = orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode()
     except orjson.JSONDecodeError:
@@ -169,5 +156,5 @@ def _pretty(body: str) -> list[str]:
 
 
 def _lines(alarm: Mapping[str, Any]) -> list[str]:
-    facts = {**facts_of(alarm), "tells": ", ".join(sorted(alarm.get("AlarmActions") or ()))}
+    facts = {**facts_of(alarm), "notifies": ", ".join(sorted(alarm.get("AlarmActions") or ()))}
     return [f"{name}: {value}" for name, value in facts.items()]

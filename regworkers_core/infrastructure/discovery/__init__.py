@@ -1,1 +1,1 @@
-"""What the settings declare, what AWS has and what Terraform knows, side by side."""
+"""Compares the resources that the settings declare with those on AWS and those in Terraform's state."""

@@ -1,4 +1,4 @@
-"""Declared, found and Terraform's, resource by resource."""
+"""Compares declared resources with those found on AWS and those in Terraform's state."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from regworkers_core.domain.documents import as_document, as_json
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.infrastructure.desired import Facts
 from regworkers_core.infrastructure.discovery.declared import Declared, Kind, declared
@@ -13,7 +14,7 @@ from regworkers_core.infrastructure.discovery.found import Finding, Found, find
 from regworkers_core.infrastructure.discovery.terraform import State
 from regworkers_core.runtime import Runtime
 
-# What a difference shows of a long value: the beginning says which it is.
+# Characters of a long value that a difference shows.
 _SHOWN = 60
 ABSENT = "absent"
 _PLURALS = {Kind.POLICY: "policies"}
@@ -21,8 +22,8 @@ _PLURALS = {Kind.POLICY: "policies"}
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One resource. `declared` is None for one that only others know, `found` for one that is absent, and `terraform`
-    for one that is not in Terraform's state. `unread` says what could not be read.
+    """One resource. `declared` is None if nothing declares it, `found` if it is absent, `terraform` if it is not in
+    Terraform's state. `unread` has a text for each part that could not be read.
     """
 
     kind: Kind
@@ -35,20 +36,13 @@ class Line:
     optional: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind.value,
-            "name": self.name,
-            "declared": None if self.declared is None else dict(self.declared),
-            "found": _document(self.found),
-            "terraform": None if self.terraform is None else dict(self.terraform),
-            "differences": list(self.differences),
-            "unread": list(self.unread),
-        }
+        shown = as_document(self, "kind", "name", "declared", "found", "terraform", "differences", "unread")
+        return shown | {"found": _document(self.found)}
 
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """`strays` are resources that bear our names and that nobody declares; `with_terraform`: it was compared, too."""
+    """`strays` are resources with our prefix that nothing declares; `with_terraform`: a state was compared, too."""
 
     environment: str
     lines: tuple[Line, ...]
@@ -67,7 +61,7 @@ class Discovery:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing at all of the environment stands."""
+        """Whether no resource of the environment exists."""
         return not self.blind and all(line.found is None for line in self.lines)
 
     def as_dict(self) -> dict[str, Any]:
@@ -76,14 +70,16 @@ class Discovery:
             "terraform": self.with_terraform,
             "empty": self.empty,
             "differing": len(self.differing),
-            "resources": [line.as_dict() for line in self.lines],
-            "strays": [{"kind": line.kind.value, "name": line.name} for line in self.strays],
+            "resources": as_json(self.lines),
+            "strays": [as_document(line, "kind", "name") for line in self.strays],
             "couldNotRead": dict(self.unread),
         }
 
 
 def discover(runtime: Runtime, terraform: State | None = None) -> Discovery:
-    """Never raises for what is away or refused: that is part of the answer. UsageError in local-dev without a stack."""
+    """Compare an environment. What is unavailable or refused is part of the result. Raises UsageError in local-dev
+    without a stack.
+    """
     _ = runtime.aws
     wanted = declared(runtime.settings)
     return compare(
@@ -91,8 +87,8 @@ def discover(runtime: Runtime, terraform: State | None = None) -> Discovery:
         wanted,
         find(runtime, wanted),
         terraform,
-        # Without a prefix nobody can tell what is ours, but on the embedded stack, where all is.
-        tell_strays=bool(runtime.names.prefix) or runtime.settings.environment == "local-dev",
+        # Without a prefix, ours cannot be distinguished, except on the embedded stack, where all are ours.
+        list_strays=bool(runtime.names.prefix) or runtime.settings.environment == "local-dev",
     )
 
 
@@ -102,12 +98,12 @@ def compare(
     found: Found,
     terraform: State | None,
     *,
-    tell_strays: bool = True,
+    list_strays: bool = True,
 ) -> Discovery:
     lines = [_line(each, found.facts[each.kind, each.name], terraform) for each in wanted]
     known = {(line.kind, line.name) for line in lines}
     others = [
-        Line(kind, name, None, None, facts, ("in Terraform's state, and not declared",))
+        Line(kind, name, None, None, facts, ("in Terraform's state, but not declared",))
         for (kind, name), facts in (terraform or {}).items()
         if (kind, name) not in known
     ]
@@ -115,7 +111,7 @@ def compare(
     strays = [
         Line(kind, name, None, {}, None)
         for kind, names in found.names.items()
-        if tell_strays and not isinstance(names, Unread)
+        if list_strays and not isinstance(names, Unread)
         for name in sorted(names)
         if (kind, name) not in known
     ]
@@ -160,7 +156,7 @@ def _differing(wanted: Facts, others: Mapping[str, Any], verb: str) -> Iterator[
         other = others.get(fact)
         if not isinstance(other, Unread) and other != value:
             yield f"{fact}: declared {_shown(value)}, {verb} {_shown(other)}"
-    # Only of what is a list of its own can there be too much.
+    # Only lists can have too many members.
     for fact in others:
         if fact not in wanted and fact.startswith(("statement ", "widget ")):
             yield f"{fact}: not declared"

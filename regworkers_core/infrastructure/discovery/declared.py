@@ -1,25 +1,87 @@
-"""All that one environment is declared to have on AWS, whatever makes it: provisioning, publishing, Terraform."""
+"""All resources that one environment declares on AWS, and their facts in the form in which they are compared."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
+
+import orjson
 
 from regworkers_core.infrastructure.dashboards.alarms import alarms
 from regworkers_core.infrastructure.dashboards.board import board_body, board_name
-from regworkers_core.infrastructure.desired import Facts, desired
-from regworkers_core.infrastructure.discovery.facts import (
-    ACCOUNT,
-    LOG_BUCKET,
-    facts_of_board,
-    facts_of_policy,
-    facts_of_role,
-)
-from regworkers_core.infrastructure.policies.everyone import WORKERS
-from regworkers_core.infrastructure.policies.roles import ROLES, resource_name
+from regworkers_core.infrastructure.desired import Fact, Facts, Lifecycle, desired
+from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS, resource_name
 from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.settings import Settings
+
+ACCOUNT, LOG_BUCKET = "ACCOUNT", "LOG_BUCKET"
+_COMPUTE_LOGS = "compute-logs"
+
+
+def facts_of_role(attached: list[str]) -> Facts:
+    return {"policies": ", ".join(sorted(attached))}
+
+
+def facts_of_board(body: str) -> Facts:
+    """A fact for each widget, by its title. Raises ValueError unless `body` is JSON."""
+    widgets = orjson.loads(body).get("widgets", [])
+    return {
+        f"widget {_title(widget) or number}": orjson.dumps(widget, option=orjson.OPT_SORT_KEYS).decode()
+        for number, widget in enumerate(widgets, 1)
+    }
+
+
+def _title(widget: Mapping[str, Any]) -> str:
+    return str(widget.get("properties", {}).get("title", ""))
+
+
+def facts_of_policy(name: str, document: Mapping[str, Any]) -> Facts:
+    """A fact for each statement. Account and log bucket are not in the settings, so any value counts as equal."""
+    facts: dict[str, str] = {}
+    for number, statement in enumerate(_many(document.get("Statement")), 1):
+        condition = statement.get("Condition")
+        text = (
+            f"{statement.get('Effect')} {', '.join(sorted(map(str, _many(statement.get('Action')))))}"
+            f" on {', '.join(sorted(map(str, _many(statement.get('Resource')))))}"
+            + (f" if {orjson.dumps(condition, option=orjson.OPT_SORT_KEYS).decode()}" if condition else "")
+        )
+        text = re.sub(r":\d{12}:", f":{ACCOUNT}:", text)
+        if name.endswith(f"-{_COMPUTE_LOGS}"):
+            text = re.sub(r"arn:aws:s3:::[^/,\s]+", f"arn:aws:s3:::{LOG_BUCKET}", text)
+        facts[f"statement {statement.get('Sid') or number}"] = text
+    return facts
+
+
+def _many(value: Any) -> list[Any]:
+    """IAM accepts a single value in place of a list."""
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+
+
+def redrive_facts(policy: str | None) -> Facts:
+    """Of a redrive policy in JSON, as SQS and Terraform have it. Raises ValueError unless it is JSON."""
+    document = orjson.loads(policy) if policy else {}
+    target = str(document.get("deadLetterTargetArn") or "")
+    receives = document.get("maxReceiveCount")
+    return {
+        "deadLetterQueue": target.rsplit(":", 1)[-1] or "none",
+        "maxReceives": None if receives is None else int(receives),
+    }
+
+
+def lifecycle_facts(rules: Iterable[Lifecycle]) -> Facts:
+    """A fact for each prefix that has an enabled rule."""
+    facts: dict[str, Fact] = {}
+    for rule in rules:
+        facts |= rule.facts
+    return facts
+
+
+def days(value: Any) -> int | None:
+    """A rule's number of days; absent and 0 both mean none."""
+    return int(value) if value else None
 
 
 class Kind(StrEnum):
@@ -35,7 +97,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """`optional`: compared where it stands, and not missed where it does not."""
+    """One resource. If it is `optional`, its absence is not a difference."""
 
     kind: Kind
     name: str
@@ -44,7 +106,7 @@ class Declared:
 
 
 def declared(settings: Settings) -> list[Declared]:
-    """In the order of `Kind`. On the embedded stack nobody checks policies, and nothing is watched."""
+    """In the order of `Kind`. On the embedded stack, policies, roles, dashboards and alarms are optional."""
     wanted, local = desired(settings), settings.environment == "local-dev"
     return [
         *(Declared(Kind.TABLE, each.name, each.facts) for each in wanted.tables),

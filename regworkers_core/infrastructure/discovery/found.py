@@ -1,4 +1,4 @@
-"""What AWS has: each kind read by itself, so that what may not be read hides nothing else."""
+"""Reads the resources on AWS. Each is read separately, so that a refused read hides no other."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.infrastructure.dashboards.alarms import facts_of
 from regworkers_core.infrastructure.desired import LIFECYCLES, Fact, Lifecycle
-from regworkers_core.infrastructure.discovery.declared import Declared, Kind
-from regworkers_core.infrastructure.discovery.facts import (
+from regworkers_core.infrastructure.discovery.declared import (
+    Declared,
+    Kind,
     days,
     facts_of_board,
     facts_of_policy,
@@ -28,7 +29,7 @@ from regworkers_core.runtime import Runtime
 
 T = TypeVar("T")
 FoundFacts: TypeAlias = Mapping[str, Fact | Unread]
-# None: there is none.
+# None: it does not exist.
 Finding: TypeAlias = FoundFacts | Unread | None
 _ABSENT = frozenset(
     {
@@ -48,14 +49,14 @@ _FORBIDDEN = frozenset({"403", "Forbidden", "AllAccessDisabled", "PermanentRedir
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`facts` by kind and name for what is declared; `names` of a kind: all that stand there, ours by their prefix."""
+    """`facts` of declared resources by kind and name; `names`: by kind, all that exist under our prefix."""
 
     facts: Mapping[tuple[Kind, str], Finding]
     names: Mapping[Kind, frozenset[str] | Unread]
 
 
 def find(runtime: Runtime, wanted: Iterable[Declared]) -> Found:
-    """Never raises for what is away or refused."""
+    """Read the declared resources and list all. What is unavailable or refused is Unread."""
     reader, facts = _Reader(runtime), {}
     for each in wanted:
         facts[each.kind, each.name] = reader.read(each)
@@ -63,7 +64,7 @@ def find(runtime: Runtime, wanted: Iterable[Declared]) -> Found:
 
 
 class _Absent(Exception):
-    """It does not stand there."""
+    """The resource does not exist."""
 
 
 def _attempt(read: Callable[[], T]) -> T | Unread:
@@ -76,12 +77,12 @@ def _attempt(read: Callable[[], T]) -> T | Unread:
     except _Absent:
         raise
     except Exception as error:
-        # Something else than AWS answers: who looks at many things wants to hear of the others.
+        # Another server than AWS may have answered. The other resources are still read.
         return Unread(type(error).__name__)
 
 
 class _Reader:
-    """One look; whole lists are read once."""
+    """Reads once: lists are kept."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -114,7 +115,7 @@ class _Reader:
     def _pages(
         self, service: str, operation: str, rows: str, token: tuple[str, str], **arguments: Any
     ) -> list[Any]:
-        """All rows; `token` is what the answer calls the next page, and what the request does."""
+        """All rows. `token` has the names of the next page's token in the answer and in the request."""
         found: list[Any] = []
         while True:
             answer = self._call(service, operation, **arguments)
@@ -221,7 +222,7 @@ class _Reader:
         }
 
     def _bucket(self, name: str) -> Finding:
-        # Of a bucket that is missing the first answer says so.
+        # If the bucket does not exist, the first answer says so.
         versioning = _refusable(lambda: self._call("s3", "get_bucket_versioning", Bucket=name).get("Status"))
         access = _refusable(lambda: self._public_access(name))
         lifecycle = _refusable(lambda: self._lifecycle(name))
@@ -247,7 +248,7 @@ class _Reader:
         rules = [rule for rule in (found or {}).get("Rules", ()) if rule.get("Status") == "Enabled"]
         return lifecycle_facts(
             Lifecycle(
-                # Older rules have it beside the filter.
+                # Older rules have the prefix beside the filter.
                 (rule.get("Filter") or rule).get("Prefix", ""),
                 days(rule.get("AbortIncompleteMultipartUpload", {}).get("DaysAfterInitiation")),
                 days(rule.get("NoncurrentVersionExpiration", {}).get("NoncurrentDays")),
@@ -269,14 +270,14 @@ class _Reader:
         try:
             return facts_of_board(body)
         except (orjson.JSONDecodeError, AttributeError):
-            return {"body": "is no JSON"}
+            return {"body": "not JSON"}
 
     def _policy(self, name: str, row: Mapping[str, Any]) -> FoundFacts:
         found = self._call(
             "iam", "get_policy_version", PolicyArn=row["Arn"], VersionId=row["DefaultVersionId"]
         )
         document = found["PolicyVersion"]["Document"]
-        # botocore hands out what it could parse; as text it is URL-encoded.
+        # botocore returns it parsed if it can; as text it is URL-encoded.
         parsed = orjson.loads(unquote(document)) if isinstance(document, str) else document
         return facts_of_policy(name, parsed)
 
@@ -295,8 +296,8 @@ def _absent(read: Callable[[], Finding]) -> Finding:
 
 
 def _answered(read: Callable[[], T]) -> T:
-    """In place of a service's ways to say that something is not there, _Absent; what S3 refuses with a bare number,
-    in words.
+    """What `read` returns. Raises _Absent for every service's way to say that a resource does not exist, UsageError
+    for S3's refusals, which are a bare status.
     """
     try:
         return read()
@@ -309,5 +310,5 @@ def _answered(read: Callable[[], T]) -> T:
 
 
 def _refusable(read: Callable[[], T]) -> T | Unread:
-    """A part of a resource that may be refused by itself."""
+    """One part of a resource; Unread if it is refused."""
     return _attempt(lambda: _answered(read))

@@ -1,4 +1,4 @@
-"""What Terraform knows: the resources of `terraform show -json`, in the terms of what is declared."""
+"""Reads the resources of `terraform show -json`, with facts in the form of declared ones."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import orjson
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.infrastructure.dashboards.alarms import facts_of
 from regworkers_core.infrastructure.desired import Fact, Lifecycle
-from regworkers_core.infrastructure.discovery.declared import Kind
-from regworkers_core.infrastructure.discovery.facts import (
+from regworkers_core.infrastructure.discovery.declared import (
+    Kind,
     days,
     facts_of_board,
     facts_of_policy,
@@ -29,7 +29,7 @@ _MAX_BYTES = 256 * 1024 * 1024
 
 
 def read_state(path: Path) -> State:
-    """The known resources by kind and name. Raises UsageError, one line that names the file and what is wrong."""
+    """The resources by kind and name. Raises UsageError with one line that names the file and the problem."""
     document = _document(path)
     if "planned_values" in document:
         raise UsageError(f"{path}: a plan, not a state: {_HOW}")
@@ -41,7 +41,7 @@ def read_state(path: Path) -> State:
 
 
 def resources(values: Values, origin: str) -> State:
-    """The same of the part `values`; `origin` is named in errors."""
+    """The resources of the part `values`. Errors name `origin`."""
     found: dict[tuple[Kind, str], dict[str, Fact]] = defaultdict(dict)
     for address, kind, attributes in _walk(values.get("root_module") or {}, origin):
         reader = _READERS.get(kind)
@@ -53,7 +53,7 @@ def resources(values: Values, origin: str) -> State:
             raise UsageError(
                 f"{origin}: {address} is not as Terraform writes a {kind} ({type(error).__name__}: {error})"
             ) from None
-        # Some resources are several in Terraform: a bucket and its settings, a role and what hangs on it.
+        # Terraform splits some resources: a bucket and its settings, a role and its attachments.
         entry = found[of, name]
         for fact, value in facts.items():
             entry[fact] = _joined(entry[fact], value) if of is Kind.ROLE and fact in entry else value
@@ -66,7 +66,7 @@ def resources(values: Values, origin: str) -> State:
 def _document(path: Path) -> Mapping[str, Any]:
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise UsageError(f"{path}: larger than {_MAX_BYTES} bytes, no state that this reads")
+            raise UsageError(f"{path}: larger than {_MAX_BYTES} bytes, the limit for a state")
         content = path.read_bytes()
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
@@ -88,7 +88,7 @@ def _mapping(path: Path, what: str, value: Any) -> Mapping[str, Any]:
 
 
 def _walk(module: Any, origin: str) -> Iterator[tuple[str, str, Values]]:
-    """Address, type and values of every managed resource, those of child modules included."""
+    """Address, type and values of every managed resource, including those of child modules."""
     if not isinstance(module, Mapping):
         raise UsageError(f"{origin}: a module should be an object, found {type(module).__name__}: {_HOW}")
     for number, each in enumerate(module.get("resources") or (), 1):
@@ -212,7 +212,7 @@ def _joined(before: Fact, more: Fact) -> Fact:
 
 
 def _block(value: Any) -> Mapping[str, Any]:
-    """A nested block, which Terraform writes as a list of at most one."""
+    """A nested block, which Terraform writes as a list of at most one element."""
     if isinstance(value, list):
         value = value[0] if value else {}
     return value or {}

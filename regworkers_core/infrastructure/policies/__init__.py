@@ -1,3 +1,1 @@
-"""Who may do what on AWS: one declaration, from which Terraform, `regworkers aws iam-policy` and the guard of the test
-suite take it.
-"""
+"""IAM policies, declared once: Terraform, `regworkers aws iam-policy` and the guard of the test suite use them."""

@@ -1,11 +1,11 @@
-"""What Dagster, provisioning and those who look after AWS need."""
+"""The policies of Dagster, provisioning and operators, the list of all workers, and the roles of a deployment."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from regworkers_core.infrastructure.policies.parts import (
+from regworkers_core.infrastructure.policies.statement import (
     ALL_QUEUES,
     DEAD_LETTER_QUEUES,
     MISSING_OBJECTS,
@@ -16,22 +16,27 @@ from regworkers_core.infrastructure.policies.parts import (
     REMOVE_DEAD_HEARTBEATS,
     REMOVE_FUSES,
     WORK_QUEUES,
-    hold_leases,
-    send,
-)
-from regworkers_core.infrastructure.policies.statement import (
     Place,
     Statement,
     Worker,
     bucket,
     everything,
+    hold_leases,
     leases,
     log_group,
     objects,
     of_service,
     prefixed,
     secret,
+    send,
     table,
+)
+from regworkers_core.infrastructure.policies.workers import (
+    ANALYTICS,
+    ELIGIBILITY,
+    REPLICATION,
+    SELECTION,
+    UPKEEP,
 )
 
 
@@ -50,18 +55,18 @@ def _only_compute_logs(_place: Place) -> Mapping[str, Any]:
 _FIND_LOG_GROUPS = Statement(
     "FindTheLogGroup", ("logs:DescribeLogGroups",), (of_service("logs", "log-group:*"),)
 )
-# Asked by the beginning of a name, which IAM does not know.
+# Queried by prefix, for which IAM has no resource.
 _FIND_ALARMS = Statement("FindAlarms", ("cloudwatch:DescribeAlarms",), (of_service("cloudwatch", "alarm:*"),))
-# Those of every draw at once, and all of them for a look.
+# The leases of every draw at once, and all of them for a snapshot.
 _READ_LEASES = ("dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query", "dynamodb:Scan")
 
-# For one look at the whole system.
-_LOOK = (
+# For one snapshot of the whole system.
+_SNAPSHOT = (
     Statement("FindTheStream", ("dynamodb:DescribeTable",), (table,)),
     PEEK,
     Statement("ReadCheckpointsAndLeases", _READ_LEASES, (leases,)),
     Statement("ReadDepths", ("sqs:GetQueueAttributes", "sqs:GetQueueUrl"), ALL_QUEUES),
-    Statement("SeeWhetherS3Answers", ("s3:ListBucket",), (bucket,)),
+    Statement("CheckThatS3Answers", ("s3:ListBucket",), (bucket,)),
     OLDEST_MESSAGE,
 )
 
@@ -70,13 +75,13 @@ PLATFORM = (
     Worker(
         "sensors",
         "the code server: sensors, schedules, checks; `regworkers alerts evaluate`",
-        (*_LOOK, REMOVE_DEAD_HEARTBEATS, PUT_METRICS, REMEMBER_OUTAGES),
-        # Only of a drain that was killed, and while MongoDB is away.
+        (*_SNAPSHOT, REMOVE_DEAD_HEARTBEATS, PUT_METRICS, REMEMBER_OUTAGES),
+        # Only after a drain was killed, and while MongoDB is unavailable.
         frozenset({"dynamodb:DeleteItem", "dynamodb:PutItem"}),
     ),
     Worker(
         "provision",
-        "whoever runs `regworkers provision`, and nobody else",
+        "`regworkers provision`",
         (
             Statement(
                 "CreateTables",
@@ -118,8 +123,10 @@ PLATFORM = (
         "web",
         "the application around the webserver: upload form, reports, downloads",
         (
-            Statement("KeepWhatIsHandedIn", ("s3:PutObject",), objects("uploads")),
-            Statement("ShowReportsAndHandOut", ("s3:GetObject",), objects("downloads", "reports", "reviews")),
+            Statement("StoreUploads", ("s3:PutObject",), objects("uploads")),
+            Statement(
+                "ShowReportsAndDownloads", ("s3:GetObject",), objects("downloads", "reports", "reviews")
+            ),
             MISSING_OBJECTS,
         ),
         frozenset({"s3:ListBucket"}),
@@ -140,7 +147,7 @@ OPERATORS = (
     Worker(
         "doctor",
         "`regworkers doctor` and runs of doctor: changes nothing",
-        _LOOK,
+        _SNAPSHOT,
     ),
     Worker(
         "discovery",
@@ -237,12 +244,12 @@ OPERATORS = (
             Statement(
                 "SendThemBack", ("sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"), WORK_QUEUES
             ),
-            Statement("ReadTheTruth", ("dynamodb:BatchGetItem",), (table,)),
+            Statement("ReadTheSource", ("dynamodb:BatchGetItem",), (table,)),
             hold_leases("OneAtATime"),
             REMOVE_FUSES,
             Statement("KeepCopies", ("s3:GetObject", "s3:PutObject"), objects("dead-letters")),
         ),
-        # The move that SQS makes itself is missing on emulators; a copy is read when its write was answered twice.
+        # Emulators lack SQS's own move; a copy is read only if the answer to its write was lost.
         frozenset(
             {
                 "dynamodb:DeleteItem",
@@ -255,10 +262,10 @@ OPERATORS = (
     ),
     Worker(
         "erasure",
-        "`regworkers erase` and runs of erase_entry: takes one fan out of everywhere",
+        "`regworkers erase` and runs of erase_entry: removes one fan from every store",
         (
             Statement(
-                "TakeOutEntryInvitesAndClaims",
+                "RemoveEntryInvitesAndClaims",
                 (
                     "dynamodb:BatchGetItem",
                     "dynamodb:BatchWriteItem",
@@ -269,7 +276,7 @@ OPERATORS = (
                 (table,),
             ),
             Statement(
-                "TakeOutDeadLetters",
+                "RemoveDeadLetters",
                 (
                     "sqs:ChangeMessageVisibility",
                     "sqs:DeleteMessage",
@@ -280,10 +287,10 @@ OPERATORS = (
                 ),
                 DEAD_LETTER_QUEUES,
             ),
-            send("TellOfTheRemoval", "replication-queue"),
+            send("QueueTheRemoval", "replication-queue"),
             hold_leases("OneAtATime"),
             Statement(
-                "TakeOutCopies", ("s3:DeleteObject", "s3:GetObject", "s3:PutObject"), objects("dead-letters")
+                "RemoveCopies", ("s3:DeleteObject", "s3:GetObject", "s3:PutObject"), objects("dead-letters")
             ),
             Statement("KeepTheLedger", ("s3:GetObject", "s3:PutObject"), objects("erasures")),
             Statement("FindThem", ("s3:ListBucket",), (bucket,)),
@@ -300,3 +307,50 @@ OPERATORS = (
         ),
     ),
 )
+
+
+# All workers that have a policy.
+WORKERS: tuple[Worker, ...] = (
+    *REPLICATION,
+    *SELECTION,
+    *ELIGIBILITY,
+    *ANALYTICS,
+    *PLATFORM,
+    *OPERATORS,
+    *UPKEEP,
+)
+
+
+# The role `run` exceeds AWS's default quota of 10 policies per role: request up to 20.
+# Policies by role; a role is named like its Kubernetes service account.
+ROLES: dict[str, tuple[str, ...]] = {
+    "sensors": ("compute-logs", "kafka-certificate", "sensors"),
+    "web": ("compute-logs", "web"),
+    "run": (
+        "archive",
+        "campaigns",
+        "compute-logs",
+        "dead-letters",
+        "discovery",
+        "doctor",
+        "draw",
+        "enqueue",
+        "erasure",
+        "funnel",
+        "housekeeping",
+        "invites",
+        "kafka-certificate",
+        "notifications",
+        "publish",
+        "reconcile",
+        "reviews",
+        "save",
+        "selections",
+        "services",
+    ),
+}
+
+
+def resource_name(place: Place, short: str) -> str:
+    """The name of a role or a policy on AWS."""
+    return f"{place.names.prefix}regworkers-{short}"

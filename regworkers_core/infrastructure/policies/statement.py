@@ -1,4 +1,4 @@
-"""Statements of IAM as the code declares them, and the documents that AWS takes."""
+"""IAM statements and policies, the resources that they name, and statements that several workers share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from regworkers_core.settings import Names, Settings
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where resources are; `namespace` is that of our metrics, `log_bucket` holds Dagster's compute logs."""
+    """Names and account that complete an ARN. `namespace`: of our metrics; `log_bucket`: of Dagster's compute logs."""
 
     names: Names
     region: str
@@ -20,14 +20,14 @@ class Place:
     log_bucket: str
 
 
-# As the files in deploy/ have it, to be replaced for each environment.
+# The files for Terraform have these, which it replaces for each environment.
 PLACEHOLDERS = Place(
     Names("PREFIX", bucket="PREFIXregworkers-artefacts"), "REGION", "ACCOUNT", "regworkers", "LOG_BUCKET"
 )
 
 
 def place_of(settings: Settings, *, account: str, log_bucket: str) -> Place:
-    """The place that the settings name; account and log bucket are not among them."""
+    """The place that the settings name. They have neither account nor log bucket."""
     return Place(
         settings.names,
         settings.aws.region,
@@ -43,7 +43,7 @@ Resource = Callable[[Place], str]
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """`actions` on `resources`, one by one: no wildcards in actions. `condition` is IAM's."""
+    """An IAM statement that allows `actions` (without wildcards) on `resources`, under a `condition` of IAM."""
 
     sid: str
     actions: tuple[str, ...]
@@ -64,13 +64,13 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One role: `does` says in a few words for whom its policy is."""
+    """A worker and its policy. `does` says in a few words who needs it."""
 
     name: str
     does: str
     statements: tuple[Statement, ...]
-    # Needed only when something goes wrong, or in an environment that is not the usual one.
-    seldom: frozenset[str] = field(default_factory=frozenset)
+    # Actions that only faults or unusual environments need, so that tests do not see them used.
+    rare: frozenset[str] = field(default_factory=frozenset)
 
     def policy(self, place: Place) -> dict[str, Any]:
         """A policy document of IAM."""
@@ -97,7 +97,7 @@ def stream(place: Place) -> str:
 
 
 def queue(name: str) -> Resource:
-    """By its name without the prefix."""
+    """A queue by its name without the prefix."""
     return lambda place: _arn(place, "sqs", place.names.prefix + name)
 
 
@@ -106,7 +106,7 @@ def bucket(place: Place) -> str:
 
 
 def objects(*folders: str) -> tuple[Resource, ...]:
-    """All objects below each of the folders of the artefacts' bucket."""
+    """All objects in these folders of the artefacts' bucket."""
 
     def below(folder: str) -> Resource:
         return lambda place: f"{bucket(place)}/{folder}/*"
@@ -123,21 +123,92 @@ def log_group(place: Place) -> str:
 
 
 def of_service(service: str, resource: str) -> Resource:
-    """Whatever else of a service: `of_service("logs", "log-group:*")`."""
+    """Any resource of a service: `of_service("logs", "log-group:*")`."""
     return lambda place: _arn(place, service, resource)
 
 
 def prefixed(service: str, kind: str, *, regional: bool = True) -> Resource:
-    """Every resource of a kind whose name begins as ours do: `alarm:PREFIXregworkers-*`."""
+    """Every resource of a kind under our prefix: `alarm:PREFIXregworkers-*`."""
     return lambda place: _arn(
         place, service, f"{kind}{place.names.prefix}regworkers-*", region=place.region if regional else ""
     )
 
 
 def everything(_place: Place) -> str:
-    """For the few actions that know no resources."""
+    """For the few actions without resource-level permissions."""
     return "*"
 
 
 def _arn(place: Place, service: str, resource: str, *, region: str | None = None) -> str:
     return f"arn:aws:{service}:{place.region if region is None else region}:{place.account}:{resource}"
+
+
+QUEUES = ("replication-queue", "selection-queue", "notification-queue", "analytics-queue")
+WORK_QUEUES = tuple(queue(name) for name in QUEUES)
+DEAD_LETTER_QUEUES = tuple(queue(f"{name}-dlq") for name in QUEUES)
+ALL_QUEUES = tuple(each for pair in zip(WORK_QUEUES, DEAD_LETTER_QUEUES, strict=True) for each in pair)
+
+
+def _own_namespace(place: Place) -> Mapping[str, Any]:
+    # PutMetricData has no resource-level permissions; the namespace restricts it.
+    return {"StringEquals": {"cloudwatch:namespace": place.namespace}}
+
+
+PUT_METRICS = Statement("PublishMetrics", ("cloudwatch:PutMetricData",), (everything,), _own_namespace)
+OLDEST_MESSAGE = Statement("ReadTheAgeOfTheOldestMessage", ("cloudwatch:GetMetricStatistics",), (everything,))
+DYNAMODB_ANSWERS = Statement("CheckThatDynamoDbAnswers", ("dynamodb:DescribeTable",), (table,))
+READ_THE_STREAM = ("dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator")
+PEEK = Statement("PeekIntoTheStream", READ_THE_STREAM, (stream,))
+MISSING_OBJECTS = Statement("RecogniseMissingObjects", ("s3:ListBucket",), (bucket,))
+_SEND = ("sqs:GetQueueUrl", "sqs:SendMessage")
+_DEPTH = ("sqs:GetQueueAttributes", "sqs:GetQueueUrl")
+_WORK = (*_SEND, "sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:ReceiveMessage")
+
+
+def hold_leases(sid: str, *more: str) -> Statement:
+    """Acquire, renew and release one lease at a time."""
+    actions = ("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", *more)
+    return Statement(sid, actions, (leases,))
+
+
+def _rows_of(*kinds: str) -> Callable[[Place], Mapping[str, Any]]:
+    # `ForAllValues` also holds for a request without keys, but the actions below all name one.
+    return lambda _place: {
+        "ForAllValues:StringLike": {"dynamodb:LeadingKeys": [f"{kind}#*" for kind in kinds]}
+    }
+
+
+# GetItem reads the fuse at every start; marks are for messages that were received too often.
+KEEP_DRAIN_ROWS = Statement(
+    "ShowLifeMarkMessagesAndKeepTheFuse",
+    ("dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem"),
+    (leases,),
+    _rows_of("DRAIN", "FUSE", "MARK"),
+)
+REMOVE_DEAD_HEARTBEATS = Statement(
+    "RemoveTheHeartbeatsOfDeadDrains", ("dynamodb:DeleteItem",), (leases,), _rows_of("DRAIN")
+)
+REMOVE_FUSES = Statement(
+    "RemoveABlownFuse", ("dynamodb:DeleteItem", "dynamodb:GetItem"), (leases,), _rows_of("FUSE")
+)
+# While MongoDB is unavailable.
+REMEMBER_OUTAGES = Statement(
+    "RememberWhoWasNotified", ("dynamodb:DeleteItem", "dynamodb:PutItem"), (leases,), _rows_of("OUTAGE")
+)
+
+
+def send(sid: str, *names: str) -> Statement:
+    return Statement(sid, _SEND, _queues(names))
+
+
+def depth(sid: str, *names: str) -> Statement:
+    return Statement(sid, _DEPTH, _queues(names))
+
+
+def work_on(name: str, *more: str) -> Statement:
+    """Receive, hide, delete, and send failed items again."""
+    return Statement("WorkOnTheQueue", (*_WORK, *more), (queue(name),))
+
+
+def _queues(names: tuple[str, ...]) -> tuple[Resource, ...]:
+    return tuple(queue(name) for name in names)

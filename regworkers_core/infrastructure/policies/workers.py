@@ -1,8 +1,9 @@
-"""The workers of the flows and what each needs, and nothing else."""
+"""The policies of the flows' workers, of reviews and of retention: what each needs, and nothing else."""
 
 from __future__ import annotations
 
-from regworkers_core.infrastructure.policies.parts import (
+from regworkers_core.infrastructure.policies.statement import (
+    ALL_QUEUES,
     DYNAMODB_ANSWERS,
     KEEP_DRAIN_ROWS,
     MISSING_OBJECTS,
@@ -10,25 +11,24 @@ from regworkers_core.infrastructure.policies.parts import (
     PEEK,
     PUT_METRICS,
     READ_THE_STREAM,
-    depth,
-    hold_leases,
-    send,
-    work_on,
-)
-from regworkers_core.infrastructure.policies.statement import (
     Statement,
     Worker,
     bucket,
+    depth,
+    hold_leases,
     objects,
+    of_service,
     queue,
     secret,
+    send,
     stream,
     table,
+    work_on,
 )
 
 _DEPTH_ACTION = "sqs:GetQueueAttributes"
 _HIDE = frozenset({"sqs:ChangeMessageVisibility"})
-# Without this one, S3 answers a look for a missing object with a refusal.
+# Without this one, S3 refuses to read a missing object instead of saying that it does not exist.
 _LIST = frozenset({"s3:ListBucket"})
 
 REPLICATION = (
@@ -93,8 +93,8 @@ SELECTION = (
             Statement("PlanMarketsThatWaitedForCodes", ("s3:GetObject", "s3:PutObject"), objects("pipeline")),
             MISSING_OBJECTS,
             send("QueueThem", "selection-queue"),
-            Statement("ReadWhatWasHandedIn", ("s3:GetObject",), objects("uploads")),
-            Statement("HandOut", ("s3:PutObject",), objects("downloads")),
+            Statement("ReadUploads", ("s3:GetObject",), objects("uploads")),
+            Statement("WriteDownloads", ("s3:PutObject",), objects("downloads")),
         ),
         _LIST,
     ),
@@ -103,7 +103,7 @@ SELECTION = (
         "runs of draw and top_up",
         (
             Statement(
-                "SeeThatReplicationHasSettled",
+                "CheckThatReplicationHasSettled",
                 ("dynamodb:BatchGetItem", "dynamodb:DescribeTable", "dynamodb:Query"),
                 (table,),
             ),
@@ -130,7 +130,7 @@ SELECTION = (
         "runs of process_selections",
         (
             DYNAMODB_ANSWERS,
-            depth("SeeWhetherSqsAnswers", "replication-queue"),
+            depth("CheckThatSqsAnswers", "replication-queue"),
             Statement("ReadPlans", ("s3:GetObject",), objects("pipeline")),
             MISSING_OBJECTS,
             hold_leases("HoldLeases"),
@@ -146,7 +146,7 @@ SELECTION = (
         "runs of send_notifications",
         (
             DYNAMODB_ANSWERS,
-            depth("SeeWhetherSqsAnswers", "replication-queue"),
+            depth("CheckThatSqsAnswers", "replication-queue"),
             hold_leases("HoldLeases"),
             Statement("CompareWithTheResult", ("s3:GetObject",), objects("pipeline")),
             MISSING_OBJECTS,
@@ -162,7 +162,7 @@ SELECTION = (
 ELIGIBILITY = (
     Worker(
         "invites",
-        "those who invite at a terminal, runs of upload_invites",
+        "invites at a terminal, runs of upload_invites",
         (
             Statement(
                 "ReadAndWriteInvites",
@@ -179,7 +179,7 @@ ELIGIBILITY = (
     ),
     Worker(
         "services",
-        "whoever asks the platform's four services",
+        "callers of the platform's four services",
         (
             Statement(
                 "ReadTheTokensOfTheServices",
@@ -214,7 +214,7 @@ ANALYTICS = (
         (
             work_on("analytics-queue"),
             send("SendDeadLetters", "analytics-queue-dlq"),
-            depth("SeeWhetherSqsAnswers", "analytics-queue", "replication-queue"),
+            depth("CheckThatSqsAnswers", "analytics-queue", "replication-queue"),
             KEEP_DRAIN_ROWS,
             PUT_METRICS,
             OLDEST_MESSAGE,
@@ -231,7 +231,7 @@ ANALYTICS = (
                 ("s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"),
                 objects("archive"),
             ),
-            Statement("FindWhatADeadRunLeft", ("s3:ListBucket",), (bucket,)),
+            Statement("FindLeftoversOfDeadRuns", ("s3:ListBucket",), (bucket,)),
         ),
         frozenset({"s3:AbortMultipartUpload"}),
     ),
@@ -240,7 +240,7 @@ ANALYTICS = (
         "runs of campaign_funnel",
         (
             Statement("CountRegistrations", ("dynamodb:Query",), (table,)),
-            Statement("ReadWhatTheDrawDecided", ("s3:GetObject",), objects("pipeline")),
+            Statement("ReadTheResultOfTheDraw", ("s3:GetObject",), objects("pipeline")),
             MISSING_OBJECTS,
             Statement("PutThePage", ("s3:PutObject",), objects("reports")),
         ),
@@ -248,7 +248,7 @@ ANALYTICS = (
     ),
     Worker(
         "kafka-certificate",
-        "whoever speaks to Kafka",
+        "every client of Kafka",
         (
             Statement(
                 "ReadTheCertificateOfKafka",
@@ -259,7 +259,7 @@ ANALYTICS = (
     ),
     Worker(
         "certificates",
-        "whoever runs `regworkers certs generate`",
+        "`regworkers certs generate`",
         (
             Statement(
                 "ReadTheCertificateOfKafka",
@@ -269,9 +269,36 @@ ANALYTICS = (
             Statement(
                 "ReplaceIt",
                 ("secretsmanager:CreateSecret", "secretsmanager:PutSecretValue"),
-                # Together, or its key apart.
+                # The key may be a secret of its own.
                 (secret("kafka-certificate/client*"), secret("kafka-certificate/key*")),
             ),
+        ),
+    ),
+)
+
+
+UPKEEP = (
+    Worker(
+        "reviews",
+        "`regworkers review`, runs of weekly_review, monthly_review and quarterly_review",
+        (
+            Statement("ReadQueues", ("sqs:GetQueueAttributes", "sqs:GetQueueUrl"), ALL_QUEUES),
+            Statement("ReadTheStreamsSettings", ("dynamodb:DescribeTable",), (table,)),
+            Statement("FindTheLogGroup", ("logs:DescribeLogGroups",), (of_service("logs", "log-group:*"),)),
+            Statement("KeepReports", ("s3:GetObject", "s3:PutObject"), objects("reviews")),
+            MISSING_OBJECTS,
+        ),
+    ),
+    Worker(
+        "housekeeping",
+        "`regworkers housekeeping`, runs of housekeeping: the only one that deletes reports and pipeline files",
+        (
+            hold_leases("HoldTheLeasesOfTheArchiveAndOfDraws"),
+            Statement("FindClaims", ("dynamodb:Query",), (table,)),
+            Statement("RemoveClaims", ("dynamodb:PartiQLUpdate",), (table,)),
+            Statement("RemoveDaysOfTheArchive", ("s3:GetObject", "s3:PutObject"), objects("archive")),
+            Statement("DeleteReportsAndPipelineFiles", ("s3:DeleteObject",), objects("pipeline", "reviews")),
+            MISSING_OBJECTS,
         ),
     ),
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from regworkers_core.domain.drill import DrillResult
-from regworkers_core.infrastructure.policies.everyone import WORKERS
+from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.operations.dependencies import DependencyReport
 from regworkers_core.operations.reviews.plots import bars

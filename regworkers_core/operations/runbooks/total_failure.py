@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.infrastructure.provision import provision
-from regworkers_core.infrastructure.provisioned import Outcome
+from regworkers_core.infrastructure.provision_aws import Outcome
 from regworkers_core.operations.health.dependency_status import command_in, with_short_timeouts
 from regworkers_core.operations.health.doctor import examine_snapshot
 from regworkers_core.operations.health.scheduler import read_scheduler
@@ -114,7 +114,7 @@ def run_steps(
 
 def _provision(runtime: Runtime) -> Done:
     resources = list(provision(runtime))
-    changed = sum(each.outcome is not Outcome.STOOD for each in resources)
+    changed = sum(each.outcome is not Outcome.EXISTED for each in resources)
     return Done(f"{len(resources)} resources exist, {changed} of them were created or changed")
 
 

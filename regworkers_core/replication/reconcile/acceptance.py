@@ -22,6 +22,7 @@ from shlex import quote
 from typing import Any, Protocol
 
 from regworkers_core.adapters.mongo.superseded import Lowering
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, is_erased, lenient_order
 from regworkers_core.domain.timestamps import iso
@@ -129,16 +130,9 @@ class AcceptanceReport:
         return f"`{command}` lets the source win in them (in Dagster `accept_source: {self.found}`)"
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "found": self.found,
-            "unsavable": self.unsavable,
-            "entries": [each.as_dict() for each in self.entries],
-            "refusedBecause": self.refused_because or None,
-            "acceptance": self.acceptance or None,
-            "accepted": self.accepted,
-            "changed": self.changed,
-            "advice": self.advice,
-        }
+        names = ("found", "unsavable", "entries", "refused_because", "acceptance", "accepted", "changed")
+        absent = {"refusedBecause": self.refused_because or None, "acceptance": self.acceptance or None}
+        return as_document(self, *names, "advice") | absent
 
 
 class Acceptance:

@@ -11,6 +11,7 @@ from typing import Any
 
 from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.adapters.mongo.superseded import Kept, SupersededEntries
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import is_erased, lenient_order
 from regworkers_core.engine.stop import OnStep, no_step
@@ -69,13 +70,11 @@ class UndoReport:
         return "the replica is ahead of its source again" if self.restored else ""
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "acceptance": self.acceptance,
-            "counts": {now.value: number for now, number in self.counts.items()},
-            "entries": [{"id": id_, "now": now.value} for id_, now in self.entries],
-            "restored": self.restored,
+        names = ("acceptance", "counts", "entries", "restored", "refused_because", "advice")
+        entries = [{"id": id_, "now": now.value} for id_, now in self.entries]
+        return as_document(self, *names) | {
+            "entries": entries,
             "refusedBecause": self.refused_because or None,
-            "advice": self.advice,
         }
 
 

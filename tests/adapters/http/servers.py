@@ -1,4 +1,4 @@
-"""Servers that say exactly what they are told, byte by byte, and note what they were sent."""
+"""Servers that answer byte by byte what the test says, and record requests."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Scripted:
                         return
 
 
-def nobody_listens() -> str:
+def dead_address() -> str:
     """An address that refuses connections."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

@@ -10,7 +10,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations.health.service_check import ServiceName, check_service
 from regworkers_core.runtime import Runtime
 from regworkers_local.services.faults import Fault, Service
-from tests.adapters.http.servers import nobody_listens
+from tests.adapters.http.servers import dead_address
 from tests.adapters.http.test_answers import ENTRY, put_campaign
 from tests.support.services import Served, with_services
 from tests.support.terminal import regworkers
@@ -39,8 +39,8 @@ def test_the_terminal_says_by_its_exit_code_what_is_missing(services: Served) ->
     assert (missing.code, missing.document["health"], missing.document["found"]) == (1, "up", False)
     text = regworkers(services.runtime, "service", "check", "campaign")
     assert text.code == 0 and "health" in text.stdout and "record" not in text.stdout
-    away = with_services(services.runtime, nobody_listens())
-    down = regworkers(away, "service", "check", "code", "--id", "summer", "--format", "json")
+    unavailable = with_services(services.runtime, dead_address())
+    down = regworkers(unavailable, "service", "check", "code", "--id", "summer", "--format", "json")
     assert (down.code, down.document["health"]) == (1, "down")
     assert down.document["found"] is None and "ConnectError" in down.document["error"]
     bare = with_services(services.runtime, "http://unused", code={"base_url": ""})
@@ -90,7 +90,7 @@ def test_a_wrong_id_or_a_refused_token_is_the_callers(services: Served) -> None:
 
 
 def test_a_token_in_the_secret_store_is_named_under_the_environments_prefix(services: Served) -> None:
-    user = {"base_url": nobody_listens(), "token_secret": "service-token/user"}
+    user = {"base_url": dead_address(), "token_secret": "service-token/user"}
     runtime = with_services(services.runtime, services.url, user=user)
     runtime.secrets.create("service-token/user", "stored")
     found = checked(runtime, ServiceName.USER)

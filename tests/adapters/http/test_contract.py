@@ -93,7 +93,7 @@ RECORDS = [
 
 
 @pytest.mark.parametrize(("path", "ids"), RECORDS)
-def test_a_record_that_is_there_is_as_described_and_nobody_gets_it_without_the_token(
+def test_an_existing_record_is_as_described_and_requires_the_token(
     contract: Any, services: Served, path: str, ids: dict[str, str]
 ) -> None:
     services.users.insert_one({"_id": "gu-1", "verifiedPhone": True, "blocked": False, "region": "DE"})

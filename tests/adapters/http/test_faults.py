@@ -19,7 +19,7 @@ from regworkers_core.observability.logs import describe
 from regworkers_core.runtime import Runtime
 from regworkers_local.services.faults import Fault, Service
 from tests.adapters.http.conftest import QUICK
-from tests.adapters.http.servers import USER, Scripted, answer, nobody_listens
+from tests.adapters.http.servers import USER, Scripted, answer, dead_address
 from tests.adapters.http.test_answers import ask
 from tests.support.services import NAMES, Served, with_services
 from tests.support.waiting import wait_until
@@ -74,9 +74,9 @@ def test_an_outage_of_any_kind_is_transient_and_names_the_service(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_service_where_nobody_listens_is_down(services: Served, name: str) -> None:
+def test_a_service_without_a_listener_is_down(services: Served, name: str) -> None:
     with pytest.raises(TransientFailure, match=f"service-{name}: ConnectError"):
-        ask(bases(services, nobody_listens()), name)
+        ask(bases(services, dead_address()), name)
 
 
 def test_a_connection_that_is_not_taken_is_given_up(services: Served, full_backlog: str) -> None:

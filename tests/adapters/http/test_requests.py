@@ -1,4 +1,4 @@
-"""What is sent: paths, the token and its renewal, identifiers for whoever follows a call through the logs."""
+"""What is sent: paths, the token and its renewal, identifiers that link the logs of a call."""
 
 from __future__ import annotations
 
@@ -118,14 +118,14 @@ def test_a_token_that_is_missing_or_cannot_be_sent_is_named_by_its_place_only(
     assert "lines" not in str(error.value) and "ümlaut" not in str(error.value)
 
 
-def test_a_secret_store_that_is_away_is_named_itself_and_not_the_service(
+def test_an_unavailable_secret_store_is_named_and_not_the_service(
     services: Served, scripted: Scripted
 ) -> None:
-    class Away(Secrets):
+    class Unavailable(Secrets):
         def get(self, name: str) -> str | None:
             raise TransientFailure("secretsmanager", "ReadTimeoutError")
 
-    made = wired(services.runtime, scripted.url, Away("x"))
+    made = wired(services.runtime, scripted.url, Unavailable("x"))
     with pytest.raises(TransientFailure) as failure:
         made.user.get("gu-1")
     assert failure.value.dependency == "secretsmanager"

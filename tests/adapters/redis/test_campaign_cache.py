@@ -29,7 +29,7 @@ from tests.support.runtimes import test_settings
 from tests.support.waiting import wait_until
 
 OPEN = campaign()
-AWAY = TransientFailure("fake", "away")
+UNAVAILABLE = TransientFailure("fake", "unavailable")
 
 
 def test_sixty_four_threads_asking_for_one_cold_campaign_make_one_read(bare: Runtime) -> None:
@@ -72,7 +72,7 @@ def test_a_deleted_key_makes_the_next_read_ask_the_source(bare: Runtime, key: st
     assert cache.find("summer") == from_cache(CLOSED)
 
 
-def test_a_stale_entry_answers_at_once_and_is_read_anew_behind_it(bare: Runtime) -> None:
+def test_a_stale_entry_answers_at_once_and_is_refreshed_in_the_background(bare: Runtime) -> None:
     source = FakeSource(OPEN)
     cache = cache_over(bare, source)
     cache.find("summer")
@@ -95,22 +95,22 @@ def test_a_campaign_that_is_gone_is_gone_after_its_refresh(bare: Runtime) -> Non
     wait_until(lambda: cache.find("summer") == from_cache(None))
 
 
-def test_while_its_source_is_away_stale_is_served_within_its_cap_and_says_so(bare: Runtime) -> None:
+def test_while_the_source_is_unavailable_stale_is_served_within_its_limit_and_marked(bare: Runtime) -> None:
     source = FakeSource(OPEN)
     cache = cache_over(bare, source)
     cache.find("summer")
     make_stale(bare)
-    source.failure = AWAY
+    source.failure = UNAVAILABLE
     with capture_logs() as lines:
         for reads in (2, 3, 4):
             assert cache.find("summer") == from_cache(OPEN, fresh=False)
             wait_until(lambda reads=reads: len(source.reads) == len(lines) + 1 == reads)  # type: ignore[misc]
     assert {line["event"] for line in lines} == {"stale campaign not refreshed"}
     bare.redis_client.pexpire(store_of(bare).key("summer"), 1)
-    wait_until(lambda: cache.find("summer") == Missing("fake", "away"))
+    wait_until(lambda: cache.find("summer") == Missing("fake", "unavailable"))
 
 
-def test_mongodb_away_serves_stale_and_beyond_it_is_named(bare: Runtime) -> None:
+def test_without_mongodb_stale_is_served_and_then_mongodb_is_named(bare: Runtime) -> None:
     bare.campaigns.create(OPEN)
     bare.campaign_cache.find("summer")
     make_stale(bare)
@@ -123,7 +123,7 @@ def test_mongodb_away_serves_stale_and_beyond_it_is_named(bare: Runtime) -> None
     lost.mongo.close()
 
 
-def test_nobody_waits_for_a_slow_source_longer_than_the_setting(bare: Runtime) -> None:
+def test_callers_wait_for_a_slow_source_no_longer_than_the_setting(bare: Runtime) -> None:
     source = FakeSource(OPEN)
     source.gate.clear()
     cache = cache_over(bare, source, wait_seconds=0.02)
@@ -156,11 +156,11 @@ def test_a_redis_that_never_answers_is_cut_off_and_then_not_asked_for_a_while(ba
     assert [line["event"] for line in lines] == ["campaigns without their cache"] * 2
 
 
-def test_redis_and_its_source_away_names_the_source(bare: Runtime) -> None:
+def test_without_redis_and_the_source_the_source_is_named(bare: Runtime) -> None:
     source = FakeSource(OPEN)
-    source.failure = AWAY
+    source.failure = UNAVAILABLE
     down = Runtime(test_settings(bare.names.prefix, redis={"url": "redis://127.0.0.1:1/0"}))
-    assert cache_over(down, source).find("summer") == Missing("fake", "away")
+    assert cache_over(down, source).find("summer") == Missing("fake", "unavailable")
 
 
 def test_switched_off_or_without_an_address_every_question_goes_to_the_source(bare: Runtime) -> None:
@@ -179,7 +179,7 @@ def test_a_campaign_that_breaks_the_contract_is_missing_with_its_error(bare: Run
     assert isinstance(found, Missing) and found.dependency == "mongo" and "campaign broken: " in found.error
 
 
-def test_a_refused_login_is_told_once_and_the_source_answers(bare: Runtime) -> None:
+def test_a_refused_login_is_logged_once_and_the_source_answers(bare: Runtime) -> None:
     class Refusing:
         def look(self, _slug_or_id: str) -> object:
             raise UsageError("Redis refuses the login")
@@ -191,7 +191,7 @@ def test_a_refused_login_is_told_once_and_the_source_answers(bare: Runtime) -> N
 
 
 @pytest.mark.parametrize("text", ["", "  ", "\ud800"])
-def test_what_can_be_no_name_is_nobodys_and_nobody_is_asked(bare: Runtime, text: str) -> None:
+def test_an_impossible_name_is_unknown_without_a_call(bare: Runtime, text: str) -> None:
     source = FakeSource()
     assert cache_over(bare, source).find(text) == Known(None, Source.REQUEST)
     assert not source.reads
@@ -214,7 +214,7 @@ def test_a_planted_campaign_without_a_ttl_is_honoured(bare: Runtime) -> None:
     bare.redis_client.set(store.key("summer"), orjson.dumps(as_cached(planted)))
     bare.redis_client.set(store.slug_key("summer-tour"), "summer")
     assert cache.find("summer") == cache.find("summer-tour") == from_cache(planted)
-    # As it stands in the collection it is good too.
+    # As it is in the collection it is valid too.
     bare.redis_client.set(store.key("summer"), orjson.dumps(planted.as_document()))
     assert cache.find("summer") == from_cache(planted)
     assert not source.reads
@@ -237,7 +237,7 @@ def test_a_planted_campaign_without_a_ttl_is_honoured(bare: Runtime) -> None:
         None,
     ],
 )
-def test_a_damaged_value_is_absent_logged_without_its_content_and_written_anew(
+def test_a_damaged_value_is_absent_logged_without_its_content_and_rewritten(
     bare: Runtime, value: bytes | None
 ) -> None:
     source, key = FakeSource(OPEN), store_of(bare).key("summer")
@@ -253,8 +253,8 @@ def test_a_damaged_value_is_absent_logged_without_its_content_and_written_anew(
     assert cache.find("summer") == from_cache(OPEN)
 
 
-def test_a_damaged_slug_is_absent_and_written_anew(bare: Runtime) -> None:
-    for value in (b"\xff", b"no id at all", b"nobody"):
+def test_a_damaged_slug_is_absent_and_rewritten(bare: Runtime) -> None:
+    for value in (b"\xff", b"no id at all", b"unknown"):
         bare.redis_client.set(store_of(bare).slug_key("summer-tour"), value)
         cache = cache_over(bare, FakeSource(OPEN))
         assert cache.find("summer-tour") == from_source(OPEN)

@@ -78,7 +78,7 @@ def test_a_change_between_the_look_at_the_token_and_the_write_is_noticed(bare: R
     other = Runtime(bare.settings)
 
     class Meddling:
-        """Somebody changes a campaign just before the transaction."""
+        """A campaign changes just before the transaction."""
 
         def __getattr__(self, name: str) -> Any:
             return getattr(bare.redis_client, name)
@@ -146,7 +146,7 @@ def test_where_a_slug_led_before_never_decides_what_it_means_now(bare: Runtime) 
     held = store.look("summer-tour")
     assert held.known and held.campaign is None
     bare.redis_client.delete(store.slug_key("summer-tour"))
-    assert not store.look("summer-tour").known, "the first campaign's own key still stands"
+    assert not store.look("summer-tour").known, "the first campaign's own key still exists"
 
 
 def test_a_change_of_the_stored_text_is_seen_at_once(bare: Runtime) -> None:

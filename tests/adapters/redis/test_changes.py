@@ -1,4 +1,4 @@
-"""A change of a campaign is seen by the next who asks, whoever made it and whoever was just reading."""
+"""The next read sees a change of a campaign, whatever made it and whatever was being read."""
 
 from __future__ import annotations
 
@@ -125,12 +125,12 @@ def test_a_negative_answer_that_is_late_does_not_hide_what_was_created(bare: Run
     assert cache.find("summer-tour") == from_source(OPEN)
 
 
-@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "redis://nobody:wrong@127.0.0.1:1/0"])
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "redis://unknown:wrong@127.0.0.1:1/0"])
 def test_a_change_without_redis_is_made_and_logged(bare: Runtime, url: str) -> None:
     bare.campaign_cache.find("summer")
-    away = Runtime(test_settings(bare.names.prefix, redis={"url": url}))
+    unavailable = Runtime(test_settings(bare.names.prefix, redis={"url": url}))
     with capture_logs() as lines:
-        away.campaign_cache.forget(OPEN)
+        unavailable.campaign_cache.forget(OPEN)
     assert [(line["event"], line["campaignId"]) for line in lines] == [
         ("campaign not forgotten by the cache", "summer")
     ]

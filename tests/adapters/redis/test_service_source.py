@@ -35,7 +35,7 @@ def test_campaigns_come_from_the_service_by_id_and_by_slug_and_are_cached(bare: 
         assert runtime.campaign_cache.find("summer") == from_cache(OPEN)
 
 
-def test_a_service_that_is_away_leaves_the_stale_entry_and_is_named_without_one(bare: Runtime) -> None:
+def test_an_unavailable_service_leaves_the_stale_entry_and_is_named_without_one(bare: Runtime) -> None:
     bare.campaigns.create(OPEN)
     with served_to(bare) as served:
         settings = served.runtime.settings

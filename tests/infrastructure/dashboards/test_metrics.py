@@ -1,4 +1,4 @@
-"""What drains tell CloudWatch of trouble that they got over: retries, throttled calls, dead letters not sent."""
+"""What drains publish to CloudWatch: retries, throttled calls, dead letters that could not be sent."""
 
 from __future__ import annotations
 
@@ -126,10 +126,10 @@ def test_dead_letters_that_are_not_confirmed_are_counted_and_those_that_go_on_al
         on_unsent=unsent.append,
     )
     message = Received("m1", "receipt", "{}", {}, 1)
-    letter = FailedItem(message, b"{}", PermanentFailure(Reason.INVALID_BODY, "no object"), 1)
+    failed = FailedItem(message, b"{}", PermanentFailure(Reason.INVALID_BODY, "no object"), 1)
     with pytest.raises(TransientFailure):
-        publisher.publish([], [letter])
+        publisher.publish([], [failed])
     assert unsent == []
     with pytest.raises(TransientFailure):
-        publisher.publish([letter, letter], [])
+        publisher.publish([failed, failed], [])
     assert unsent == [2]

@@ -8,11 +8,9 @@ import pytest
 from botocore.stub import Stubber
 
 from regworkers_core.cli.drains import DRAINS as SPECS
-from regworkers_core.infrastructure.dashboards.alarms import alarms
-from regworkers_core.infrastructure.dashboards.board import board
-from regworkers_core.infrastructure.dashboards.metrics import DRAINS, HEARTBEAT
+from regworkers_core.infrastructure.dashboards.alarms import DRAINS, HEARTBEAT, alarms
+from regworkers_core.infrastructure.dashboards.board import board, by_correlation_id, saved_queries
 from regworkers_core.infrastructure.dashboards.publish_dashboards import State, publish
-from regworkers_core.infrastructure.dashboards.queries import by_correlation_id, saved_queries
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import AlertSettings
 from regworkers_dagster.operations import alerts
@@ -35,7 +33,7 @@ def test_every_drain_has_its_alarms_and_its_place_on_the_dashboard(settings: Any
     assert shown == set(DRAINS)
 
 
-def test_a_heartbeat_that_stays_away_is_an_alarm(settings: Any) -> None:
+def test_a_missing_heartbeat_is_an_alarm(settings: Any) -> None:
     (watch,) = [each for each in alarms(settings) if each.metric.name == HEARTBEAT]
     assert watch.missing == "breaching" and watch.comparison == "LessThanThreshold"
     assert alerts.HEARTBEAT == HEARTBEAT
@@ -63,12 +61,12 @@ def test_the_level_of_an_alarm_follows_the_severity_of_its_condition(settings: A
     assert (
         usual["selection-queue-dlq-not-empty"]
         == usual["stream-behind"]
-        == usual["nobody-watches"]
+        == usual["alerts-not-evaluated"]
         == "critical"
     )
     assert usual["selection-queue-deep"] == usual["save-retries"] == "warning"
     other = levels(dead_letters="warning", queue_depth="critical", performance="critical", watcher="warning")
-    assert other["selection-queue-dlq-not-empty"] == other["nobody-watches"] == "warning"
+    assert other["selection-queue-dlq-not-empty"] == other["alerts-not-evaluated"] == "warning"
     assert other["selection-queue-deep"] == other["save-retries"] == "critical"
 
 
@@ -79,14 +77,14 @@ def test_names_are_unique_and_widgets_do_not_overlap(settings: Any) -> None:
     assert len(set(places)) == len(places)
 
 
-def test_saved_queries_are_made_then_left_alone_then_mended_under_their_id(settings: Any) -> None:
-    def states(stands: list[dict[str, Any]], writes: list[dict[str, Any]]) -> list[State]:
+def test_saved_queries_are_created_then_left_alone_then_corrected_under_their_id(settings: Any) -> None:
+    def states(found: list[dict[str, Any]], writes: list[dict[str, Any]]) -> list[State]:
         runtime = Runtime(settings)
         logs, cloudwatch = (runtime.aws.client(name) for name in ("logs", "cloudwatch"))
         queries = Stubber(logs)
         queries.add_response(
             "describe_query_definitions",
-            {"queryDefinitions": stands},
+            {"queryDefinitions": found},
             {"queryDefinitionNamePrefix": "prod-regworkers/"},
         )
         for request in writes:
@@ -106,9 +104,9 @@ def test_saved_queries_are_made_then_left_alone_then_mended_under_their_id(setti
 
     wanted = [query.request() for query in saved_queries(settings)]
     assert states([], wanted) == [State.NEW] * len(wanted)
-    stands = [{**each, "queryDefinitionId": f"q{number}"} for number, each in enumerate(wanted)]
-    assert states(stands, []) == [State.SAME] * len(wanted)
-    changed = [{**stands[0], "queryString": "fields @message"}, *stands[1:]]
+    found = [{**each, "queryDefinitionId": f"q{number}"} for number, each in enumerate(wanted)]
+    assert states(found, []) == [State.SAME] * len(wanted)
+    changed = [{**found[0], "queryString": "fields @message"}, *found[1:]]
     assert states(changed, [{**wanted[0], "queryDefinitionId": "q0"}])[0] is State.DIFFERS
 
 

@@ -16,7 +16,7 @@ from botocore import xform_name
 
 from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.adapters.aws.direct_calls import DirectCalls
-from regworkers_core.infrastructure.policies.everyone import WORKERS
+from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 
 _POLICIES = {worker.name: worker.policy(PLACEHOLDERS) for worker in WORKERS}

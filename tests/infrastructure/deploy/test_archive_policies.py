@@ -28,7 +28,7 @@ def test_the_archive_needs_what_its_policy_allows(runtime: Runtime, monkeypatch:
     recorder = Recorder(monkeypatch, runtime.names.prefix)
     for number in range(2):
         produce(runtime, event(number), b"broken")
-        # The files that this leaves are swept away by the next run.
+        # The next run deletes the files that this leaves.
         with contextlib.suppress(Killed):
             archived(mine, on_step=die)
         archived(mine)

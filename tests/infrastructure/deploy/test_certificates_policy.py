@@ -54,5 +54,5 @@ def test_renewing_needs_what_its_policy_allows(runtime: Runtime, monkeypatch: py
     compare("certificates", recorder)
 
 
-def test_nobody_may_delete_a_version_or_a_secret_of_it() -> None:
+def test_no_worker_may_delete_a_version_or_a_secret_of_it() -> None:
     assert not [each for each in actions("certificates") if "Delete" in each or "UpdateSecretVersion" in each]

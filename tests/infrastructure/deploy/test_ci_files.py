@@ -14,7 +14,7 @@ import typer
 import yaml
 
 from regworkers_core.cli.main import build
-from regworkers_core.infrastructure.policies.everyone import WORKERS
+from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.settings import PROJECT_ROOT
 
 CI = PROJECT_ROOT / "deploy" / "ci"

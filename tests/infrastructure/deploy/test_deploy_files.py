@@ -46,7 +46,7 @@ def test_the_roots_instance_keeps_everything_under_dot_dagster_of_the_working_di
         assert instance.run_monitoring_enabled
         assert instance.run_coordinator.dequeue_interval_seconds == 1  # type: ignore[attr-defined]
         assert _tag_limits(instance) == {"regworkers/drain": 8, "regworkers/operation": 1}
-        assert instance.compute_log_manager.get_log_data(["nobody"]).stdout is None
+        assert instance.compute_log_manager.get_log_data(["unknown"]).stdout is None
     assert {path.name for path in tmp_path.iterdir()} == {"dagster.yaml", ".dagster"}
 
 

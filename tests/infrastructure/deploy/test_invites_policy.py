@@ -19,7 +19,7 @@ from tests.support.campaigns import create
 EMAIL = InviteType.EMAIL
 
 
-def test_whoever_looks_after_invites_needs_what_the_policy_allows(
+def test_work_on_invites_needs_what_the_policy_allows(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     create(runtime, "summer")

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from regworkers_core.domain.campaign import CampaignStatus
-from regworkers_core.infrastructure.policies.everyone import WORKERS
+from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.operations.health.queues import put_age_metrics, read_analytics_queue
 from regworkers_core.replication.backfill import backfill_status, start_backfill
@@ -43,7 +43,7 @@ from tests.support.runtimes import new_runtime, remove_namespace, test_settings
 pytestmark = pytest.mark.slow
 
 # Needed only when something goes wrong, which these runs do not stage.
-WHEN_IT_FAILS = {worker.name: worker.seldom for worker in WORKERS}
+WHEN_IT_FAILS = {worker.name: worker.rare for worker in WORKERS}
 # As AWS's own reference of actions has it.
 KNOW_NO_RESOURCES = {
     "cloudwatch:ListDashboards",
@@ -144,7 +144,7 @@ def test_provisioning_needs_what_its_policy_allows(monkeypatch: pytest.MonkeyPat
     runtime = Runtime(test_settings(**settings))
     _table_without_stream(runtime)
     list(provision(runtime))
-    # Another visibility time-out is mended.
+    # Another visibility time-out is corrected.
     list(provision(Runtime(test_settings(**settings, save={"visibility_seconds": 7}))))
     needed = set(recorder.calls)
     remove_namespace(runtime)
@@ -181,7 +181,7 @@ def test_a_policy_names_its_actions_and_resources_one_by_one(role: str) -> None:
             # It knows neither resources nor namespaces.
             assert statement["Resource"] == ["*"]
         elif "*" in statement["Resource"]:
-            # PutMetricData knows no resources; its namespace stands for one.
+            # PutMetricData has no resource-level permissions; the namespace restricts it.
             if statement["Action"] == ["cloudwatch:PutMetricData"]:
                 assert statement["Condition"]["StringEquals"]["cloudwatch:namespace"] == "regworkers"
             else:

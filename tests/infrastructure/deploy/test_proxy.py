@@ -1,4 +1,4 @@
-"""deploy/proxy/: nobody reaches Dagster without a login, and only operators reach the UI that changes things."""
+"""deploy/proxy/: Dagster requires a login, and only operators reach the UI that changes things."""
 
 from __future__ import annotations
 

@@ -33,6 +33,6 @@ def test_the_housekeeping_needs_what_its_policy_allows(
     plant(runtime, "old", done(91))
     recorder = Recorder(monkeypatch, runtime.names.prefix)
     kept = runtime.settings.housekeeping.model_copy(update={"archive_days": 30, "pipeline_days": 90})
-    tidied = keep_house(Runtime(runtime.settings.model_copy(update={"housekeeping": kept})), dry_run=False)
-    assert tidied.fine and tidied.deleted == 4, tidied.as_dict()
+    applied = keep_house(Runtime(runtime.settings.model_copy(update={"housekeeping": kept})), dry_run=False)
+    assert applied.fine and applied.deleted == 4, applied.as_dict()
     compare("housekeeping", recorder)

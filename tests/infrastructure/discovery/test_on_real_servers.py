@@ -1,4 +1,4 @@
-"""What stands, compared with what is declared, on the embedded AWS."""
+"""Compares existing with declared resources on the embedded AWS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from regworkers_core.infrastructure.dashboards.publish_dashboards import publish
 from regworkers_core.infrastructure.desired import LIFECYCLES
 from regworkers_core.infrastructure.discovery.compare import Discovery, Line, discover
 from regworkers_core.infrastructure.discovery.declared import Kind, declared
-from regworkers_core.infrastructure.policies.everyone import WORKERS
+from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
@@ -41,7 +41,7 @@ def test_what_was_provisioned_is_what_is_declared(runtime: Runtime) -> None:
     assert not found.differing and not found.strays and not found.blind and not found.empty
     table = line(found, runtime.names.demand_table)
     assert table.found == table.declared
-    # Nobody published alarms here, and on the embedded stack nobody has to.
+    # No alarms were published here; on the embedded stack they are optional.
     assert {each.kind for each in found.lines if each.found is None} >= {
         Kind.ALARM,
         Kind.DASHBOARD,
@@ -72,13 +72,13 @@ def test_every_fact_that_was_changed_by_hand_is_a_difference(runtime: Runtime) -
     assert not discover(runtime).differing
 
 
-def test_an_empty_environment_is_told_as_one() -> None:
+def test_an_empty_environment_is_reported_as_empty() -> None:
     found = discover(Runtime(test_settings("nothing-of-this-")))
     assert found.empty
     assert {each.differences for each in found.differing} == {("absent",)}
 
 
-def test_what_bears_our_prefix_and_nobody_declares_is_a_stray_and_no_difference(runtime: Runtime) -> None:
+def test_an_undeclared_resource_with_our_prefix_is_a_stray_and_no_difference(runtime: Runtime) -> None:
     name = runtime.names.prefix + "left-over-queue"
     runtime.sqs.create_queue(QueueName=name)
     found = discover(runtime)
@@ -105,7 +105,7 @@ def test_published_alarms_and_dashboards_are_found_as_they_are_declared(runtime:
     assert [
         (each.name, [text.split(":")[0] for text in each.differences]) for each in discover(runtime).differing
     ] == [(alarm, ["holds"])]
-    # Publishing again mends it.
+    # Publishing again corrects it.
     assert [each.name for each in publish(runtime, dry_run=False) if each.written] == [alarm]
     assert not discover(runtime).differing
 

@@ -1,4 +1,4 @@
-"""`regworkers aws ...` and the job `find_resources`: exit codes, what is told, files that are no state."""
+"""`regworkers aws ...` and the job `find_resources`: exit codes, output, files that are no state."""
 
 from __future__ import annotations
 
@@ -65,8 +65,10 @@ def test_a_provisioned_environment_is_fine_and_one_with_a_change_is_a_finding(
     group = f"/{runtime.names.prefix}regworkers"
     logs = runtime.aws.client("logs")
     logs.put_retention_policy(logGroupName=group, retentionInDays=1)
-    told = terminal("find-resources")
-    assert told.exit_code == 1 and f"log group {group}: retentionDays: declared 3, found 1" in told.stdout
+    printed = terminal("find-resources")
+    assert (
+        printed.exit_code == 1 and f"log group {group}: retentionDays: declared 3, found 1" in printed.stdout
+    )
     with dg.DagsterInstance.ephemeral() as instance:
         resources = {"tick_workers": Workers(call_seconds=2.0)}
         failed = find_resources.execute_in_process(
@@ -77,7 +79,7 @@ def test_a_provisioned_environment_is_fine_and_one_with_a_change_is_a_finding(
         assert find_resources.execute_in_process(instance=instance, resources=resources).success
 
 
-def test_terraforms_state_is_compared_and_what_only_it_has_is_told(
+def test_terraforms_state_is_compared_and_undeclared_resources_in_it_are_listed(
     runtime: Runtime, terminal: Terminal, tmp_path: Path
 ) -> None:
     names = runtime.names
@@ -153,10 +155,10 @@ def test_a_state_of_nothing_and_child_modules_are_read(tmp_path: Path) -> None:
 def test_when_nothing_answers_nothing_is_called_absent(
     runtime: Runtime, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(*_: Any, **__: Any) -> None:
-        raise TransientFailure("aws", "away")
+    def unavailable(*_: Any, **__: Any) -> None:
+        raise TransientFailure("aws", "unavailable")
 
-    monkeypatch.setattr("regworkers_core.infrastructure.discovery.found._Reader._call", away)
+    monkeypatch.setattr("regworkers_core.infrastructure.discovery.found._Reader._call", unavailable)
     answer = terminal("find-resources")
     assert answer.exit_code == 2
     assert "could not read" in answer.stdout and "absent" not in answer.stdout
@@ -170,7 +172,7 @@ def test_the_policy_of_one_worker_is_printed_for_the_environment_and_unknown_one
     assert f"111111111111:table/{runtime.names.demand_table}" in one["Statement"][0]["Resource"][0]
     assert "save" in orjson.loads(terminal("iam-policy").stdout_bytes)
     assert "runs of save_entries" in terminal("iam-policy", "--list").stdout
-    assert isinstance(terminal("iam-policy", "--worker", "nobody").exception, UsageError)
+    assert isinstance(terminal("iam-policy", "--worker", "unknown").exception, UsageError)
     assert isinstance(terminal("iam-policy", "--account", "12").exception, UsageError)
 
 
@@ -194,8 +196,8 @@ def test_publishing_shows_first_writes_with_yes_and_then_has_nothing_to_do(
         topic: "critical",
         topic + "-team": "warning",
     }
-    # Whom alarms tell stays as it is where nobody says otherwise.
+    # Without options, alarms keep their topics.
     assert states() == {("same", False)} == states("--yes")
     other = terminal("publish-dashboards", "--critical-topic", topic + "-2")
-    assert "-tells: " in other.stdout and "nothing written: --yes writes" in other.stdout
+    assert "-notifies: " in other.stdout and "nothing written: --yes writes" in other.stdout
     assert isinstance(terminal("publish-dashboards", "--warning-topic", "on-call").exception, UsageError)

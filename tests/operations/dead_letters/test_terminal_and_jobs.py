@@ -6,7 +6,7 @@ import pytest
 
 from regworkers_core.adapters.aws.sqs import MessageMoves
 from regworkers_core.engine.queue import Outgoing
-from regworkers_core.infrastructure.policies.everyone import WORKERS
+from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from tests.analytics.world import queue_events, removed
@@ -167,7 +167,7 @@ def test_the_commands_need_only_what_their_policy_allows(
     typed("dlq", "redrive", "replication", "--yes", "--canary", "0")
     typed("dlq", "drop", "replication", "--confirm", replication(runtime).source)
     (worker,) = (each for each in WORKERS if each.name == "dead-letters")
-    assert worker.actions - {call.action for call in recorder.calls} <= worker.seldom
+    assert worker.actions - {call.action for call in recorder.calls} <= worker.rare
 
 
 def test_the_page_names_every_command_and_setting() -> None:

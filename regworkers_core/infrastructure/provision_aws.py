@@ -1,0 +1,275 @@
+"""Creates tables, queues, the bucket and the log group on AWS, and corrects what differs from `desired`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import orjson
+from botocore.exceptions import ClientError
+
+from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.infrastructure.desired import LogGroup, Queue, Table, lifecycle_rules
+from regworkers_core.runtime import Runtime
+
+Call = Callable[..., Any]
+_TABLE_READY_SECONDS = 60.0
+_POLL_SECONDS = 0.5
+# Buckets of this region are created without naming it.
+_DEFAULT_REGION = "us-east-1"
+_PRIVATE = {
+    "BlockPublicAcls": True,
+    "IgnorePublicAcls": True,
+    "BlockPublicPolicy": True,
+    "RestrictPublicBuckets": True,
+}
+# Emulators and S3-compatible stores answer unknown calls with these. Provisioning skips what they do not support.
+_UNKNOWN_DYNAMODB_CALL = frozenset({"UnknownOperationException", "NotImplemented", "InternalFailure"})
+_UNKNOWN_S3_CALL = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405"})
+
+
+class Outcome(StrEnum):
+    CREATED = "created"
+    CHANGED = "changed"
+    EXISTED = "existed"
+
+
+@dataclass(frozen=True, slots=True)
+class Provisioned:
+    """One resource: `kind` is table, queue, bucket, index, topic or log group."""
+
+    kind: str
+    name: str
+    outcome: Outcome
+
+
+def _outcome(*, created: bool, changed: bool = False) -> Outcome:
+    if created:
+        return Outcome.CREATED
+    return Outcome.CHANGED if changed else Outcome.EXISTED
+
+
+def _found(absent: Collection[str], call: Call, function: Any, **arguments: Any) -> Any:
+    """The answer of a call; None if its error code is in `absent`."""
+    try:
+        return call(function, **arguments)
+    except ClientError as error:
+        if error_code(error) in absent:
+            return None
+        raise
+
+
+def provision_table(runtime: Runtime, wanted: Table) -> Provisioned:
+    """Raises UsageError if the table's stream carries other images, TransientFailure if it does not become active."""
+    name, stream = wanted.name, bool(wanted.stream_view)
+    client, call = runtime.dynamodb, runtime.dependency("dynamodb").call
+    specification = {"StreamEnabled": True, "StreamViewType": wanted.stream_view}
+    changed = False
+    found = _found({"ResourceNotFoundException"}, call, client.describe_table, TableName=name)
+    if found is None:
+        call(
+            client.create_table,
+            TableName=name,
+            KeySchema=[
+                {"AttributeName": "PK", "KeyType": "HASH"},
+                {"AttributeName": "SK", "KeyType": "RANGE"},
+            ],
+            AttributeDefinitions=[
+                {"AttributeName": "PK", "AttributeType": "S"},
+                {"AttributeName": "SK", "AttributeType": "S"},
+            ],
+            BillingMode="PAY_PER_REQUEST",
+            **({"StreamSpecification": specification} if stream else {}),
+        )
+    elif stream:
+        existing = found["Table"].get("StreamSpecification", {})
+        view = existing.get("StreamViewType")
+        if view not in (None, wanted.stream_view):
+            # Switching it drops unread records, which an operator has to decide.
+            raise UsageError(
+                f"the stream of {name} carries {view}: switch it off, run this again, then "
+                "`regworkers reconcile --repair`"
+            )
+        if not existing.get("StreamEnabled"):
+            call(client.update_table, TableName=name, StreamSpecification=specification)
+            changed = True
+    give_up = time.monotonic() + _TABLE_READY_SECONDS
+    while call(client.describe_table, TableName=name)["Table"]["TableStatus"] != "ACTIVE":
+        if time.monotonic() > give_up:
+            raise TransientFailure("dynamodb", f"table {name} did not become active")
+        time.sleep(_POLL_SECONDS)
+    if wanted.ttl_attribute:
+        changed |= _enable_time_to_live(client, call, wanted)
+    changed |= enable_recovery(client, call, name, give_up=time.monotonic() + _TABLE_READY_SECONDS)
+    return Provisioned("table", name, _outcome(created=found is None, changed=changed))
+
+
+def _enable_time_to_live(client: Any, call: Call, wanted: Table) -> bool:
+    found = call(client.describe_time_to_live, TableName=wanted.name)["TimeToLiveDescription"]
+    if found.get("TimeToLiveStatus") in ("ENABLED", "ENABLING"):
+        return False
+    specification = {"Enabled": True, "AttributeName": wanted.ttl_attribute}
+    call(client.update_time_to_live, TableName=wanted.name, TimeToLiveSpecification=specification)
+    return True
+
+
+def enable_recovery(
+    client: Any,
+    call: Call,
+    name: str,
+    *,
+    give_up: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Enable point-in-time recovery (of any second of the last 35 days); False if it was enabled.
+
+    A new table is not ready for it at once. Blocks until `give_up` (on `clock`), then raises TransientFailure.
+    """
+    found = _found(_UNKNOWN_DYNAMODB_CALL, call, client.describe_continuous_backups, TableName=name)
+    if found is None:
+        return False
+    recovery = found["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
+    if recovery.get("PointInTimeRecoveryStatus") == "ENABLED":
+        return False
+    specification = {"PointInTimeRecoveryEnabled": True}
+    while True:
+        try:
+            call(
+                client.update_continuous_backups,
+                TableName=name,
+                PointInTimeRecoverySpecification=specification,
+            )
+            return True
+        except ClientError as error:
+            if error_code(error) != "ContinuousBackupsUnavailableException":
+                raise
+            if clock() > give_up:
+                raise TransientFailure(
+                    "dynamodb", f"point-in-time recovery of table {name} is not available yet"
+                ) from None
+            sleep(_POLL_SECONDS)
+
+
+def provision_queues(runtime: Runtime, wanted: Iterable[Queue]) -> Iterator[Provisioned]:
+    """In the order given: a dead-letter queue comes before the queue that needs it."""
+    arns: dict[str, str] = {}
+    for queue in wanted:
+        attributes = {"MessageRetentionPeriod": str(queue.retention_seconds)}
+        if queue.dead_letter_queue:
+            redrive = {
+                "deadLetterTargetArn": arns[queue.dead_letter_queue],
+                "maxReceiveCount": queue.max_receives,
+            }
+            attributes["VisibilityTimeout"] = str(queue.visibility_seconds)
+            attributes["RedrivePolicy"] = orjson.dumps(redrive).decode()
+        outcome, arns[queue.name] = _queue(runtime, queue.name, attributes)
+        yield Provisioned("queue", queue.name, outcome)
+
+
+def _queue(runtime: Runtime, name: str, wanted: Mapping[str, str]) -> tuple[Outcome, str]:
+    """Create the queue or set the attributes that differ. Also returns its ARN."""
+    client, call = runtime.sqs, runtime.dependency("sqs").call
+    absent = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
+    found = _found(absent, call, client.get_queue_url, QueueName=name)
+    answer = found or call(client.create_queue, QueueName=name, Attributes=dict(wanted))
+    url = answer["QueueUrl"]
+    existing = call(client.get_queue_attributes, QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    differing = {key: value for key, value in wanted.items() if not _same(existing.get(key), value)}
+    if differing:
+        call(client.set_queue_attributes, QueueUrl=url, Attributes=differing)
+    return _outcome(created=found is None, changed=bool(differing)), existing["QueueArn"]
+
+
+def _same(existing: str | None, wanted: str) -> bool:
+    if existing is None or not wanted.startswith("{"):
+        return existing == wanted
+    # SQS may return a policy with its numbers as strings, or in another order.
+    left, right = orjson.loads(existing), orjson.loads(wanted)
+    return {key: str(value) for key, value in left.items()} == {key: str(v) for key, v in right.items()}
+
+
+def provision_bucket(runtime: Runtime) -> Provisioned:
+    """The private, versioned bucket of the artefacts, with the rules of `desired.LIFECYCLES`. Raises UsageError if the
+    bucket belongs to another account.
+    """
+    name = runtime.names.bucket
+    client, call = runtime.aws.client("s3"), runtime.dependency("s3").call
+    try:
+        created = _found(("404", "NoSuchBucket", "NotFound"), call, client.head_bucket, Bucket=name) is None
+    except ClientError as error:
+        raise UsageError(
+            f"bucket {name} cannot be used ({error_code(error)}): if it belongs to another account, set "
+            "selection.bucket to another name"
+        ) from None
+    if created:
+        region = runtime.settings.aws.region
+        place: dict[str, Any] = {}
+        if region != _DEFAULT_REGION:
+            place["CreateBucketConfiguration"] = {"LocationConstraint": region}
+        call(client.create_bucket, Bucket=name, **place)
+    changed = [step(client, call, name) for step in (_block_public_access, _enable_versions, _set_lifecycle)]
+    return Provisioned("bucket", name, _outcome(created=created, changed=any(changed)))
+
+
+def _block_public_access(client: Any, call: Call, name: str) -> bool:
+    try:
+        found = _found(
+            {"NoSuchPublicAccessBlockConfiguration"}, call, client.get_public_access_block, Bucket=name
+        )
+    except ClientError as error:
+        return _unsupported(error)
+    if found is not None and found["PublicAccessBlockConfiguration"] == _PRIVATE:
+        return False
+    call(client.put_public_access_block, Bucket=name, PublicAccessBlockConfiguration=_PRIVATE)
+    return True
+
+
+def _enable_versions(client: Any, call: Call, name: str) -> bool:
+    """An overwritten artefact can be restored, and its history shows who overwrote it."""
+    try:
+        if call(client.get_bucket_versioning, Bucket=name).get("Status") == "Enabled":
+            return False
+        call(client.put_bucket_versioning, Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    except ClientError as error:
+        return _unsupported(error)
+    return True
+
+
+def _set_lifecycle(client: Any, call: Call, name: str) -> bool:
+    """S3 itself deletes what is not needed any more."""
+    try:
+        found = _found(
+            {"NoSuchLifecycleConfiguration"}, call, client.get_bucket_lifecycle_configuration, Bucket=name
+        )
+    except ClientError as error:
+        return _unsupported(error)
+    if found is not None and found["Rules"] == lifecycle_rules():
+        return False
+    rules = {"Rules": lifecycle_rules()}
+    call(client.put_bucket_lifecycle_configuration, Bucket=name, LifecycleConfiguration=rules)
+    return True
+
+
+def _unsupported(error: ClientError) -> bool:
+    """False (nothing changed) if the store does not know the call; raises any other error again."""
+    if error_code(error) not in _UNKNOWN_S3_CALL:
+        raise error
+    return False
+
+
+def provision_log_group(runtime: Runtime, wanted: LogGroup) -> Provisioned:
+    name, days = wanted.name, wanted.retention_days
+    client, call = runtime.aws.client("logs"), runtime.dependency("logs").call
+    groups = call(client.describe_log_groups, logGroupNamePrefix=name)["logGroups"]
+    group = next((group for group in groups if group["logGroupName"] == name), None)
+    if group is None:
+        call(client.create_log_group, logGroupName=name)
+    changed = group is None or group.get("retentionInDays") != days
+    if changed:
+        call(client.put_retention_policy, logGroupName=name, retentionInDays=days)
+    return Provisioned("log group", name, _outcome(created=group is None, changed=changed))
