@@ -29,9 +29,9 @@ from regworkers_core.adapters.aws.sqs import MessageMoves, SqsQueue
 from regworkers_core.adapters.aws.streams import DynamoStreams, known_stream
 from regworkers_core.adapters.dagster_api import DagsterApi, classify_dagster
 from regworkers_core.adapters.drand import DrandHttp, classify_drand
-from regworkers_core.adapters.http.http import classify_service
 from regworkers_core.adapters.http.ports import Services
-from regworkers_core.adapters.http.wired import HttpServices
+from regworkers_core.adapters.http.service_http import classify_service
+from regworkers_core.adapters.http.services import HttpServices
 from regworkers_core.adapters.kafka.admin import KafkaAdmin, classify_kafka
 from regworkers_core.adapters.kafka.credentials import Credentials, try_out
 from regworkers_core.adapters.kafka.log import KafkaLog

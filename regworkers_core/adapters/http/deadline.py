@@ -1,7 +1,7 @@
-"""A hard end for everything that one request does on the wire, whatever the other side drips.
+"""A deadline for everything that one request does on the wire.
 
-A client's time-outs bound one read, so a server that sends a byte now and then is waited for without end. Here
-each connect, read and write gets no more than what is left of the request's time.
+A client's time-outs bound one read, so a server that sends a byte now and then keeps it waiting forever. Here each
+connect, read and write gets no more than the rest of the request's time.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import httpx2
 
 
 class Deadline:
-    """When the request that this thread makes has to be over, by `clock` (monotonic seconds)."""
+    """The deadline of the request that the current thread makes, on `clock` (monotonic seconds)."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        # A connection belongs to the pool, and so to many requests; the thread belongs to one.
+        # A pooled connection serves many requests, a thread one at a time.
         self._of_thread = threading.local()
 
     @contextmanager
@@ -34,22 +34,24 @@ class Deadline:
             del self._of_thread.moment
 
     def cut(self, timeout: float | None, expired: type[Exception]) -> float | None:
-        """`timeout`, or less where less is left; raises `expired` when nothing is. Outside of `at` as it is."""
+        """`timeout`, or the rest of the time if that is less. Raises `expired` if none is left. Unchanged outside
+        `at`.
+        """
         moment = getattr(self._of_thread, "moment", None)
         if moment is None:
             return timeout
         left: float = moment - self._clock()
         if left <= 0:
-            raise expired("the time for the whole answer is over")
+            raise expired("the deadline of the whole response has passed")
         return left if timeout is None else min(timeout, left)
 
 
 class BoundedTransport(httpx2.HTTPTransport):
-    """httpx2's own pool over connections that keep a deadline."""
+    """httpx2's pool over connections that keep the deadline."""
 
     def __init__(self, deadline: Deadline, *, https: bool, limits: httpx2.Limits) -> None:
-        # Certificates are read only where they are needed: that takes as long as ten requests. `super` would read them,
-        # and offers no place for a network backend.
+        # Not by `super`, which accepts no network backend, and always reads certificates, which takes as long as ten
+        # requests.
         self._pool = httpcore2.ConnectionPool(
             ssl_context=httpx2.create_ssl_context() if https else None,
             max_connections=limits.max_connections,

@@ -1,8 +1,8 @@
-"""What the product asks the four services: each a narrow, reading port.
+"""Narrow, read-only ports of the platform's four services.
 
 Every method raises TransientFailure when the service cannot answer (DependencyDown at once while its breaker is
-open), UsageError when the service refuses us or is not configured, and PermanentFailure when it refuses the very
-id. None means that the service answered and there is none.
+open), UsageError when the service refuses us or is not configured, and PermanentFailure when it refuses the id. None
+means that the service answered and has no such record.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from regworkers_core.domain.user import User
 
 @dataclass(frozen=True, slots=True)
 class ServiceEntry:
-    """An entry as the Entry Service has it. `fields` are a fan's data, so they are not printed."""
+    """An entry of the Entry Service. `fields` are a fan's data, so `repr` leaves them out."""
 
     key: EntryKey
     order: Order
@@ -28,7 +28,7 @@ class ServiceEntry:
 
 class Service(Protocol):
     def health(self) -> None:
-        """Whether it answers at all: one call, no retry."""
+        """One call without a retry. Raises if the service does not answer."""
         ...
 
 
@@ -44,18 +44,18 @@ class UserService(Service, Protocol):
 
 class CodeService(Service, Protocol):
     def available(self, campaign_id: str) -> Mapping[str, int] | None:
-        """How many codes are still AVAILABLE, by market id; a market that is absent has none."""
+        """The number of AVAILABLE codes by market id; an absent market has none."""
         ...
 
 
 class CampaignService(Service, Protocol):
     def get(self, campaign_id: str) -> Campaign | None:
-        """By id, not by slug. Raises UsageError also for a campaign that breaks the contract."""
+        """By id, not by slug. Also raises UsageError for a campaign that breaks the contract."""
         ...
 
 
 class Services(Protocol):
-    """`runtime.services`. Asking for one that is not configured raises UsageError, and only then."""
+    """The services of `runtime.services`. The property of one that is not configured raises UsageError."""
 
     @property
     def entry(self) -> EntryService: ...

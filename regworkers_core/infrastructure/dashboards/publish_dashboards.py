@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from difflib import unified_diff
 from enum import StrEnum
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -52,7 +53,7 @@ def publish(
     """Yield each resource as it was found, and written unless `dry_run`. `topics` are the ARNs that alarms of a
     severity notify; without any, an existing alarm keeps its own. Raises TransientFailure, UsageError when AWS refuses.
     """
-    for change in (_board(runtime), *_alarms(runtime, topics or {}), *_queries(runtime)):
+    for change in chain([_board(runtime)], _alarms(runtime, topics or {}), _queries(runtime)):
         if dry_run or change.write is None:
             yield change
             continue

@@ -1,19 +1,30 @@
-"""The four services, each with the one thing that it is asked, read strictly: what does not fit the contract is
-taken for an outage, never for an answer.
+"""The platform's four services over HTTP. Responses are read strictly: one that breaks the contract is an outage, never
+an answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
+from functools import cached_property
 from typing import Any
 
-from regworkers_core.adapters.http.http import Malformed, ServiceHttp
-from regworkers_core.adapters.http.ports import ServiceEntry
+from regworkers_core.adapters.aws.secrets import SecretStore
+from regworkers_core.adapters.http.ports import (
+    CampaignService,
+    CodeService,
+    EntryService,
+    ServiceEntry,
+    UserService,
+)
+from regworkers_core.adapters.http.service_http import BearerToken, Limits, Malformed, ServiceHttp
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import lenient_order
+from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.user import User
+from regworkers_core.engine.dependency import Dependency
+from regworkers_core.settings import Environment, ServiceSettings, ServicesSettings
 
 
 class EntryHttp:
@@ -44,7 +55,7 @@ class UserHttp:
         def read(document: Any) -> User:
             fields = _mapping(document)
             _same(fields, "globalUserId", global_user_id)
-            # Both are asked for by rules: absent is not the same as no.
+            # Rules need both: absent is not the same as false.
             verified, blocked = _flag(fields, "verifiedPhone"), _flag(fields, "blocked")
             return User(verified, blocked, _text(fields, "region"), _day(fields, "birthDate"))
 
@@ -96,9 +107,9 @@ def _mapping(document: Any) -> dict[str, Any]:
 
 
 def _same(fields: Mapping[str, Any], name: str, asked: str) -> None:
-    """A cache or gateway on the way may answer with another document."""
+    """Raises Malformed for another document, which a cache or gateway may return."""
     if fields.get(name) != asked:
-        raise Malformed(f"field {name} is not what was asked for")
+        raise Malformed(f"field {name} is not the requested one")
 
 
 def _flag(fields: Mapping[str, Any], name: str) -> bool:
@@ -125,3 +136,75 @@ def _day(fields: Mapping[str, Any], name: str) -> date | None:
 
 def _wrong(name: str, wanted: str, found: object) -> Malformed:
     return Malformed(f"field {name} should be {wanted}, found {type(found).__name__}")
+
+
+class HttpServices:
+    """`ports.Services` from the settings, each made at its first use. `secrets` is called for the first token in the
+    secret store.
+    """
+
+    def __init__(
+        self,
+        settings: ServicesSettings,
+        environment: Environment,
+        *,
+        dependency: Callable[[str], Dependency],
+        secrets: Callable[[], SecretStore],
+    ) -> None:
+        self._settings, self._environment = settings, environment
+        self._dependency, self._secrets = dependency, secrets
+
+    @cached_property
+    def entry(self) -> EntryService:
+        return EntryHttp(self._http("entry", self._settings.entry))
+
+    @cached_property
+    def user(self) -> UserService:
+        budget = self._settings.user_budget_seconds
+        return UserHttp(self._http("user", self._settings.user, budget_seconds=budget))
+
+    @cached_property
+    def code(self) -> CodeService:
+        return CodeHttp(self._http("code", self._settings.code))
+
+    @cached_property
+    def campaign(self) -> CampaignService:
+        return CampaignHttp(self._http("campaign", self._settings.campaign))
+
+    def _http(
+        self, name: str, service: ServiceSettings, *, budget_seconds: float | None = None
+    ) -> ServiceHttp:
+        settings = self._settings
+        if not service.base_url:
+            way_out = f"set REGWORKERS_SERVICES__{name.upper()}__BASE_URL"
+            if self._environment == "local-dev":
+                way_out = f"run `regworkers local up`, or {way_out}"
+            raise UsageError(f"the {name} service is not configured: {way_out}")
+        return ServiceHttp(
+            name,
+            service.base_url,
+            BearerToken(lambda: self._token(name, service)),
+            self._dependency(f"service-{name}"),
+            limits=Limits(
+                settings.connect_timeout_seconds,
+                settings.read_timeout_seconds,
+                settings.answer_seconds,
+                settings.max_connections,
+            ),
+            budget_seconds=budget_seconds,
+        )
+
+    def _token(self, name: str, service: ServiceSettings) -> str:
+        """The token from the environment, else from the secret store, without the newline that editors append."""
+        found = service.token.get_secret_value() if service.token else ""
+        if not found and service.token_secret:
+            found = self._secrets().get(service.token_secret) or ""
+        found = found.strip()
+        # What a header can carry. The client's own error would print it.
+        if not (found and found.isascii() and found.isprintable()):
+            place = f"secret {service.token_secret}" if service.token_secret else "no secret is named"
+            raise UsageError(
+                f"the {name} service has no usable token ({place}): store one there, or set "
+                f"REGWORKERS_SERVICES__{name.upper()}__TOKEN"
+            )
+        return found

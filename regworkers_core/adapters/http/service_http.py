@@ -1,18 +1,19 @@
-"""How each of the four services is asked over HTTP: pooled, bounded in time and size, retried, behind its breaker.
+"""GET requests to one of the platform's four services: pooled, bounded in time and size, retried, behind its breaker.
 
-Only reads are made. What the product writes goes to MongoDB behind the guards of its flows, so there is nothing
-here that would need an idempotency key; every request is a GET and may be repeated.
+Only reads are made, so no request needs an idempotency key and each may be repeated.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
 
@@ -21,34 +22,88 @@ import orjson
 from structlog.contextvars import get_contextvars
 
 from regworkers_core.adapters.http.deadline import BoundedTransport, Deadline
-from regworkers_core.adapters.http.problem import is_problem
-from regworkers_core.adapters.http.token import BearerToken
 from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure, UsageError
 from regworkers_core.engine.dependency import Classify, Dependency
 from regworkers_core.observability.tracing import inject, span
 
+
+class BearerToken:
+    """The token of a service: read when it is first needed, and again when the service refuses it.
+
+    `read` returns the current token. Its errors are raised and not cached.
+    """
+
+    def __init__(self, read: Callable[[], str]) -> None:
+        self._read = read
+        self._lock = threading.Lock()
+        self._value: str | None = None
+
+    def get(self) -> str:
+        with self._lock:
+            if self._value is None:
+                self._value = self._read()
+            return self._value
+
+    def again(self, refused: str) -> str:
+        """The token after `refused` was refused: read again, unless another thread has done so."""
+        with self._lock:
+            if self._value == refused:
+                self._value = self._read()
+        return self.get()
+
+    def __repr__(self) -> str:
+        return "BearerToken(***)"
+
+
+def is_problem(status: int, content_type: str, body: bytes) -> bool:
+    """Whether a refusal is the service's own: JSON with `detail`, a text or a list of invalid fields.
+
+    A gateway without a route, a default page or another server at this address also answer 404, and would make every
+    fan unknown. The mere name of the status is no `detail`: a framework answers so where it has no such path.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        return False
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    detail = document.get("detail") if isinstance(document, dict) else None
+    if isinstance(detail, str):
+        said = detail.strip().rstrip(".").lower()
+        return said not in ("", _phrase(status))
+    return isinstance(detail, list) and bool(detail)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase.lower()
+    except ValueError:
+        return ""
+
+
 T = TypeVar("T")
-# An entry is at most 400 KB in DynamoDB, and a campaign of many markets is no larger.
+# An entry has at most 400 KB in DynamoDB, and a campaign of many markets is no larger.
 MAX_BYTES = 1024 * 1024
-# Of one id in a path, percent-encoded: servers refuse lines above 8 KB, and no id comes near.
+# Of one id in a path, percent-encoded: servers refuse request lines above 8 KB, and no id is that long.
 MAX_ID_BYTES = 1024
-# Beside 5xx: the server gave up waiting, will not risk a replay, has too much to do.
+# Beside 5xx: time-out, too early, too many requests.
 _BUSY = frozenset({408, 425, 429})
 _UNAUTHORISED = frozenset({401, 403})
 
-# Its lines show paths, and a path has the id of a fan in it.
+# Their lines show paths, which have fans' ids in them.
 logging.getLogger("httpx2").setLevel(logging.WARNING)
 logging.getLogger("httpcore2").setLevel(logging.WARNING)
 
 
 class Malformed(Exception):
-    """An answer of status 200 that is not what the contract says. The text names the field, never its value."""
+    """A response with status 200 that breaks the contract. The text names the field, never its value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds for a connection, for one read, and for one answer as a whole; how many connections are kept."""
+    """Time-outs for connecting, for one read and for one whole response; the size of the pool."""
 
     connect_seconds: float = 1.0
     read_seconds: float = 2.0
@@ -57,7 +112,7 @@ class Limits:
 
 
 class ServiceHttp:
-    """GET of JSON documents from one service. Safe to share between threads; `name` is that of its settings.
+    """A client for the JSON documents of one service. Safe to share between threads; `name` is that of its settings.
 
     `budget_seconds` bounds a whole call, its retries included; it starts once the token is known.
     """
@@ -85,16 +140,16 @@ class ServiceHttp:
         )
 
     def get(self, *segments: str, read: Callable[[Any], T]) -> T | None:
-        """What `read` makes of the document under the path of `segments`; None where the service itself says that
-        it has none (404, see `problem.py`).
+        """GET the path of `segments` and return what `read` makes of the document; None if the service itself answers
+        404 (see `is_problem`).
 
-        `read` raises Malformed for a document that is not the contract's. Raises as `ports` says.
+        `read` raises Malformed for a document that breaks the contract. Raises as `ports` says.
         """
         path = _path(self._dependency.name, segments)
         return self._authorised(lambda token: self._asked(path, token, read))
 
     def health(self) -> None:
-        """One GET of /health. Raises as `get` does, and TransientFailure also where there is no such path."""
+        """GET /health once. Raises as `get` does, and TransientFailure if there is no such path."""
 
         def ask(token: str) -> None:
             end = self._monotonic() + self._limits.answer_seconds
@@ -108,7 +163,7 @@ class ServiceHttp:
             ) from None
 
     def _authorised(self, ask: Callable[[str], T]) -> T:
-        """`ask` with our token; after a refusal once more with the current one, which may be new."""
+        """`ask` with our token; if it is refused, once more with the current one, which may be new."""
         token = self._token.get()
         try:
             return ask(token)
@@ -139,9 +194,9 @@ class ServiceHttp:
             return None
 
     def _once(self, path: str, token: str, end: float) -> bytes:
-        """The body of a 200. Raises _NotFound, _Unauthorised, and what ends the attempt otherwise."""
+        """The body of a 200. Raises _NotFound, _Unauthorised, or the failure of the attempt."""
         name, limits = self._dependency.name, self._limits
-        # All else that takes time is cut by the deadline; waiting for a free connection is no traffic.
+        # The deadline cuts what happens on the wire; waiting for a free connection has this time-out.
         pool = max(0.0, min(limits.connect_seconds, end - self._monotonic()))
         timeout = httpx2.Timeout(limits.read_seconds, connect=limits.connect_seconds, pool=pool)
         with (
@@ -170,9 +225,10 @@ class ServiceHttp:
             if status == 404:
                 raise _NotFound
             raise PermanentFailure(Reason.SERVICE_REFUSED, f"{name} refuses the id with status {status}")
-        # Followed, it might lead our token to a stranger.
+        # Following a redirect might send our token to another server.
         raise TransientFailure(
-            name, f"status {status} is no answer: is services.{self._name}.baseUrl the service's own address?"
+            name,
+            f"status {status} is unexpected: is services.{self._name}.baseUrl the service's own address?",
         )
 
 
@@ -181,30 +237,30 @@ class _NotFound(Exception):
 
 
 class _NotTheService(Exception):
-    """Status 4xx, but not in the words of the service: a gateway's page, or another server's."""
+    """Status 4xx without the service's `detail`: the page of a gateway or of another server."""
 
     def __init__(self, status: int, service: str) -> None:
         super().__init__(
-            f"status {status} without the service's own `detail`: is services.{service}.baseUrl right, and does"
-            " nothing answer in its place?"
+            f"status {status} without the service's own `detail`: is services.{service}.baseUrl right, or does another"
+            " server answer in its place?"
         )
 
 
 class _Unauthorised(Exception):
-    """Status 401 or 403: perhaps the token was replaced."""
+    """Status 401 or 403: the token may have been replaced."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"status {status}")
 
 
 def classify_service(name: str) -> Classify:
-    """What goes wrong on the wire, and an answer that is not the contract's, are the service's. Texts of the client
-    are left out: they show what was sent.
+    """Errors on the wire and responses that break the contract are the service's failures. The client's own texts are
+    left out, because they show what was sent.
     """
 
     def classify(error: Exception) -> Exception:
         if isinstance(error, Malformed):
-            return TransientFailure(name, f"an answer that is not the contract's: {error}")
+            return TransientFailure(name, f"the response breaks the contract: {error}")
         if isinstance(error, _NotTheService):
             return TransientFailure(name, str(error))
         if isinstance(error, httpx2.LocalProtocolError | httpx2.InvalidURL):
@@ -217,7 +273,7 @@ def classify_service(name: str) -> Classify:
 
 
 def _body(response: httpx2.Response) -> bytes:
-    """As sent: packed, a small answer may unfold to any size. Raises Malformed for one that is too large."""
+    """The raw body: a compressed one could unfold to any size. Raises Malformed if it is too large."""
     body = bytearray()
     for piece in response.iter_raw():
         body += piece
@@ -239,17 +295,17 @@ def _headers(token: str) -> dict[str, str]:
 
 
 def _path(name: str, segments: tuple[str, ...]) -> str:
-    """Every segment percent-encoded. Raises PermanentFailure for an id that no path can carry."""
+    """Every segment, percent-encoded. Raises PermanentFailure for an id that cannot be in a path."""
     encoded = []
     for segment in segments:
         try:
             each = quote(segment, safe="")
         except UnicodeEncodeError:
             each = ""
-        # Dots stand for folders, escaped or not.
+        # Dots mean folders, escaped or not.
         if not each or each in (".", "..") or len(each) > MAX_ID_BYTES:
             raise PermanentFailure(
-                Reason.SERVICE_REFUSED, f"{name}: an id is empty, dots, too long or no valid text"
+                Reason.SERVICE_REFUSED, f"{name}: an id is empty, only dots, too long or not valid text"
             )
         encoded.append("/" + each)
     return "".join(encoded)
