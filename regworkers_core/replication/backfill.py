@@ -29,7 +29,6 @@ from regworkers_core.replication.backfill_run import (
     Parameters,
     Segment,
     SegmentReader,
-    no_progress,
 )
 from regworkers_core.replication.queue_keys import require_campaign
 from regworkers_core.runtime import Runtime
@@ -103,7 +102,7 @@ def start_backfill(
     dry_run: bool = False,
     only_resume: bool = False,
     stop: StopSignal | None = None,
-    on_progress: OnProgress = no_progress,
+    on_progress: OnProgress = lambda _progress: None,
     on_step: OnStep = no_step,
 ) -> BackfillReport:
     """Start the backfill of this id (default: the campaign's, or `all`), or resume it. One that is finished starts

@@ -126,7 +126,7 @@ class BackfillRows:
         """
         found = []
         for number in range(segments):
-            key = LeaseKey(f"BACKFILL#{self.id}", _sort_key(number))
+            key = LeaseKey(f"BACKFILL#{self.id}", f"SEGMENT#{number:04d}")
             for _ in range(_WRITE_ROUNDS):
                 seen = self._table.get(key)
                 old = seen or LeaseRow(key)
@@ -158,7 +158,7 @@ class BackfillRows:
     def segments(self, segments: int) -> list[Segment]:
         """The first `segments` segments as stored; an earlier round may have had more."""
         found = {row.key.sk: row.state for row in self._table.rows(f"BACKFILL#{self.id}")}
-        return [_segment(number, found.get(_sort_key(number), {})) for number in range(segments)]
+        return [_segment(number, found.get(f"SEGMENT#{number:04d}", {})) for number in range(segments)]
 
     def want(self, wanted: Wanted) -> None:
         """Store what an operator wants; the process that runs it obeys."""
@@ -180,10 +180,6 @@ class BackfillRows:
     def _write(self, row: LeaseRow, seen: LeaseRow | None) -> bool:
         # If the answer to a write was lost, its repeat is refused although the write was ours.
         return self._table.swap(row, seen) or self._table.get(row.key) == row
-
-
-def _sort_key(number: int) -> str:
-    return f"SEGMENT#{number:04d}"
 
 
 def _segment(number: int, state: Mapping[str, str]) -> Segment:
@@ -215,10 +211,6 @@ class BackfillProgress:
 
 
 OnProgress = Callable[[BackfillProgress], None]
-
-
-def no_progress(_progress: BackfillProgress) -> None:
-    """The default of `on_progress`."""
 
 
 class TablePages(Protocol):
@@ -278,7 +270,7 @@ class BackfillRun:
         rate: float,
         heartbeat_seconds: float,
         clock: Callable[[], float] = time.time,
-        on_progress: OnProgress = no_progress,
+        on_progress: OnProgress = lambda _progress: None,
         on_step: OnStep = no_step,
     ) -> None:
         self._rows, self._lease, self._parameters = rows, lease, parameters

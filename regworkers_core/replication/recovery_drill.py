@@ -29,7 +29,8 @@ from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Receiv
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.replication.backfill import estimate_items
 from regworkers_core.replication.reconcile.classify import SourceReads, classify, of_source
-from regworkers_core.replication.reconcile.comparison import Comparison, Step, load_replica
+from regworkers_core.replication.reconcile.comparison import Comparison, Step
+from regworkers_core.replication.reconcile.reconciliation import load_replica
 from regworkers_core.replication.saver import Saver, Wanted
 from regworkers_core.replication.scratch_database import Scratch
 from regworkers_core.runtime import Runtime

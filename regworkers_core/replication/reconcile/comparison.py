@@ -1,4 +1,4 @@
-"""The comparison of two whole tables in bounded memory: load both sides, join them, read again what may be lag.
+"""The comparison of two whole tables in bounded memory: join both sides, read again what may be lag.
 
 States are loaded into a DuckDB file and joined there; Python only holds a page of differences. The file is in a
 temporary folder and is deleted with it.
@@ -12,13 +12,11 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self
 
 import duckdb
 import pyarrow as pa
@@ -29,15 +27,11 @@ from regworkers_core.domain.order import Order
 from regworkers_core.replication.reconcile.classify import (
     Kind,
     Pair,
-    ReplicaAccess,
     Sides,
-    SourceReads,
     State,
     classify,
     could_be_lag,
     is_confirmed,
-    of_replica,
-    of_source,
 )
 
 PAGE = 1000
@@ -317,49 +311,7 @@ def _difference(row: Sequence[Any]) -> Difference:
     return Difference(n, key, pair, Step(step), None if kind is None else Kind(kind))
 
 
-T = TypeVar("T")
 Tick = Callable[[int], None]
-_CHUNK = 5000
-
-
-def load_source(
-    comparison: Comparison, table: SourceReads, campaign_id: str | None, segments: int, tick: Tick
-) -> None:
-    """A parallel scan in `segments` threads, or a query of one campaign, which is one partition."""
-    cancelled = threading.Event()
-
-    def read(segment: int) -> None:
-        for page in table.pages(campaign_id, segment, segments):
-            if cancelled.is_set():
-                return
-            comparison.add("source", [of_source(key, item) for key, item in page.items])
-            tick(len(page.items))
-
-    segments = segments if campaign_id is None else 1
-    with ThreadPoolExecutor(segments, thread_name_prefix="reconcile") as pool:
-        futures = [pool.submit(read, segment) for segment in range(segments)]
-        try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in done:
-                future.result()
-        finally:
-            # The others end with their page when one failed or the caller is interrupted.
-            cancelled.set()
-
-
-def load_replica(comparison: Comparison, replica: ReplicaAccess, campaign_id: str | None, tick: Tick) -> None:
-    """Every document, tombstones included."""
-    for chunk in _chunks(replica.scan(campaign_id), _CHUNK):
-        comparison.add("replica", [of_replica(key, stored) for key, stored in chunk])
-        tick(len(chunk))
-
-
-def _chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
-    remaining = iter(values)
-    while chunk := list(islice(remaining, size)):
-        yield chunk
-
-
 _REFUSABLE = (Kind.MISSING, Kind.STALE, Kind.RESURRECTED)
 
 

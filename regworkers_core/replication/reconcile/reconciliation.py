@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -23,14 +25,16 @@ from regworkers_core.replication.reconcile.acceptance import (
     AcceptanceReport,
     Superseding,
 )
-from regworkers_core.replication.reconcile.classify import EXPLANATIONS, Kind, Sides
-from regworkers_core.replication.reconcile.comparison import (
-    Comparison,
-    Recheck,
-    Step,
-    load_replica,
-    load_source,
+from regworkers_core.replication.reconcile.classify import (
+    EXPLANATIONS,
+    Kind,
+    ReplicaAccess,
+    Sides,
+    SourceReads,
+    of_replica,
+    of_source,
 )
+from regworkers_core.replication.reconcile.comparison import Comparison, Recheck, Step, Tick
 from regworkers_core.replication.reconcile.repair import (
     Counts,
     Removals,
@@ -111,6 +115,7 @@ class ReconcileResult:
 log = structlog.get_logger(__name__)
 
 GENERATIONS = 3
+_LOAD_ROWS = 5000
 SAMPLES = 10
 # The save sensor needs a tick and the start of a run before anything arrives.
 _PATIENCE_OBJECTIVES = 2
@@ -307,3 +312,36 @@ class Reconciliation:
         with self._lock:
             self._done += number
             self._on_progress(self._done)
+
+
+def load_source(
+    comparison: Comparison, table: SourceReads, campaign_id: str | None, segments: int, tick: Tick
+) -> None:
+    """A parallel scan in `segments` threads, or a query of one campaign, which is one partition."""
+    cancelled = threading.Event()
+
+    def read(segment: int) -> None:
+        for page in table.pages(campaign_id, segment, segments):
+            if cancelled.is_set():
+                return
+            comparison.add("source", [of_source(key, item) for key, item in page.items])
+            tick(len(page.items))
+
+    segments = segments if campaign_id is None else 1
+    with ThreadPoolExecutor(segments, thread_name_prefix="reconcile") as pool:
+        futures = [pool.submit(read, segment) for segment in range(segments)]
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+        finally:
+            # The others end with their page when one failed or the caller is interrupted.
+            cancelled.set()
+
+
+def load_replica(comparison: Comparison, replica: ReplicaAccess, campaign_id: str | None, tick: Tick) -> None:
+    """Every document, tombstones included."""
+    documents = replica.scan(campaign_id)
+    while chunk := list(islice(documents, _LOAD_ROWS)):
+        comparison.add("replica", [of_replica(key, stored) for key, stored in chunk])
+        tick(len(chunk))
