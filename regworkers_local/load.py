@@ -166,7 +166,7 @@ class Loader:
             pending = answer.get("UnprocessedItems", {}).get(self._table, [])
             if not pending:
                 return
-            time.sleep(self._runtime.policy.backoff(attempt))
+            time.sleep(self._runtime.dependencies.policy.backoff(attempt))
         raise TransientFailure("dynamodb", f"{len(pending)} items stayed unprocessed")
 
     def _change(self, stop: StopSignal, on_progress: Callable[[Loaded], None]) -> None:

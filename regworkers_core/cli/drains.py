@@ -55,7 +55,7 @@ def _command(spec: DrainSpec[Any]) -> Callable[..., None]:
                 bar.update(task, completed=report.counts["received"])
 
             report = run_drain(runtime, spec, limits, stop=stop, on_progress=show)
-        document = {**report.as_dict(), "calls": runtime.calls}
+        document = {**report.as_dict(), "calls": runtime.dependencies.calls}
         answer(document, form, facts(_telling(document)))
         if report.went_wrong or any(report.counts[name] for name in _FINDINGS):
             raise typer.Exit(FINDING)

@@ -116,12 +116,13 @@ def run_drain(
     run_id = run_id or uuid.uuid4().hex
     _check_fuse(runtime, spec.name)
     source, work = spec.parts(runtime, run_id, stop, on_step)
+    used = runtime.dependencies
     counters = MinuteCounters(
         spec.name,
         run_id,
         limit_seconds=spec.pace(runtime.settings).keep_seconds,
         clock=runtime.clock,
-        usage=lambda: DependencyUsage(runtime.calls, runtime.waited_seconds, runtime.strain.throttles),
+        usage=lambda: DependencyUsage(used.calls, used.waited_seconds, used.strain.throttles),
     )
     heartbeat = Heartbeat(
         lambda: runtime.heartbeats,
@@ -131,7 +132,7 @@ def run_drain(
         idle_seconds=limits.idle_seconds,
         max_seconds=limits.max_seconds,
     )
-    before = runtime.strain
+    before = used.strain
 
     def progress(report: DrainReport) -> None:
         counters.progress(report)
@@ -147,7 +148,7 @@ def run_drain(
             work,
             limits,
             probe=lambda: runtime.probe(*spec.needs),
-            down=lambda: runtime.down(*spec.needs),
+            down=lambda: used.down(*spec.needs),
             stop=stop,
             on_progress=progress,
             on_batch=counters.batch,
@@ -156,7 +157,7 @@ def run_drain(
         (log.error if report.went_wrong else log.info)("drain ended", **report.as_dict())
         if report.blown is not None:
             _store_fuse(runtime, spec.name, report.blown, run_id)
-    strain = runtime.strain.since(before)
+    strain = used.strain.since(before)
     if runtime.settings.observability.cloudwatch_enabled and (report.counts["received"] or strain.any):
         runtime.metrics.publish(report, strain)
     return report
@@ -261,5 +262,5 @@ def dead_letter_publisher(
         history,
         run_id=run_id,
         clock=runtime.clock,
-        on_unsent=runtime.note_unsent_dead_letters,
+        on_unsent=runtime.dependencies.note_unsent_dead_letters,
     )

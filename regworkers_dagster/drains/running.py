@@ -63,7 +63,7 @@ def drained(
     limits = drain_limits(
         runtime.settings, spec, idle_seconds=config.idle_seconds, max_seconds=config.max_seconds
     )
-    before = runtime.calls
+    before = runtime.dependencies.calls
     # Dagster's own handlers would raise in the midst of a step. Ours let the drain finish what is in flight,
     # and the run ends green with what it did; a second signal meets Dagster's again.
     with StopSignal().on_signals() as stop:
@@ -78,7 +78,7 @@ def drained(
     if not report.began:
         raise TransientFailure(report.dependency or "a dependency", "does not answer, so nothing was done")
     context.log.info(f"ended ({report.ended}): {in_words(report)}")
-    calls = {key: count - before.get(key, 0) for key, count in runtime.calls.items()}
+    calls = {key: count - before.get(key, 0) for key, count in runtime.dependencies.calls.items()}
     metadata = of_report(spec, report, calls)
     if report.failure is not None:
         # A repeat at once would meet the same: sensors know when to start the next one.

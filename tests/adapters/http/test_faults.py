@@ -125,7 +125,7 @@ def test_500_for_good_opens_the_breaker_and_only_that_of_the_service(services: S
         ask(services.runtime, "user")
     assert services.runtime.dependency("service-user").calls == before
     assert ask(services.runtime, "entry") is None
-    assert services.runtime.down("service-user", "service-entry") == "service-user"
+    assert services.runtime.dependencies.down("service-user", "service-entry") == "service-user"
 
 
 def test_a_wait_that_the_service_asks_for_is_kept(services: Served) -> None:

@@ -62,7 +62,7 @@ def test_a_service_that_fails_refuses_us_or_hangs_is_told_from_one_that_is_up(ru
 
 def test_nobody_is_asked_twice_or_waited_for_longer_than_two_seconds() -> None:
     runtime = Runtime(with_short_timeouts(Settings(environment="local-dev")))
-    assert runtime.policy.attempts == 1
+    assert runtime.dependencies.policy.attempts == 1
     settings = runtime.settings
     waits = [
         settings.aws.connect_timeout_seconds,

@@ -82,7 +82,7 @@ def test_the_breaker_of_the_streams_opens_although_dynamodb_answers_in_between(r
         assert runtime.probe("streams") == "streams"
         assert runtime.probe("dynamodb") is None
         assert runtime.streams.latest_stream()
-    assert runtime.down("dynamodb", "streams") == "streams"
+    assert runtime.dependencies.down("dynamodb", "streams") == "streams"
 
 
 def test_a_failing_describe_table_counts_for_dynamodb_and_not_for_its_streams(runtime: Runtime) -> None:
@@ -90,8 +90,8 @@ def test_a_failing_describe_table_counts_for_dynamodb_and_not_for_its_streams(ru
     for _ in range(runtime.settings.retry.breaker_failures):
         with pytest.raises(Exception, match="dynamodb: InternalServerError"):
             runtime.streams.latest_stream()
-    assert runtime.down("streams") is None
-    assert runtime.down("dynamodb") == "dynamodb"
+    assert runtime.dependencies.down("streams") is None
+    assert runtime.dependencies.down("dynamodb") == "dynamodb"
 
 
 def test_a_shard_that_is_long_gone_does_not_make_the_endpoint_look_unavailable(runtime: Runtime) -> None:

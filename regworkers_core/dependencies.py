@@ -1,0 +1,140 @@
+"""The dependencies of a process: one guard (retry policy, breaker, meaning of errors) for each, and what they cost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from regworkers_core.adapters.alert_channels.channels import classify_slack
+from regworkers_core.adapters.alert_channels.pagerduty import classify_pagerduty
+from regworkers_core.adapters.aws.clients import classify_aws
+from regworkers_core.adapters.aws.cloudwatch import Strain
+from regworkers_core.adapters.aws.objects import classify_objects
+from regworkers_core.adapters.dagster_api import classify_dagster
+from regworkers_core.adapters.drand import classify_drand
+from regworkers_core.adapters.http.service_http import classify_service
+from regworkers_core.adapters.kafka.admin import classify_kafka
+from regworkers_core.adapters.local_instance import InstanceCheck, aws_id, kafka_id, server_of, services_id
+from regworkers_core.adapters.mongo.client import classify_mongo
+from regworkers_core.adapters.redis.redis_cache import classify_redis
+from regworkers_core.adapters.vault import classify_vault
+from regworkers_core.engine.dependency import SLOW_SECONDS, CircuitBreaker, Classify, Dependency, RetryPolicy
+from regworkers_core.settings import Settings, stack_state
+
+_CLASSIFY: Mapping[str, Classify] = {
+    "mongo": classify_mongo,
+    "drain-log": classify_mongo,
+    "redis": classify_redis,
+    "kafka": classify_kafka,
+    "s3": classify_objects,
+    "drand": classify_drand,
+    "slack": classify_slack,
+    "pagerduty": classify_pagerduty,
+    "vault": classify_vault,
+    "dagster": classify_dagster,
+    # A separate guard, because the listing must not stop the reading; the server is the same.
+    "stream-listing": classify_aws("streams"),
+}
+
+
+class Dependencies:
+    """Guards by name, made at their first use and shared by all callers.
+
+    `read_ids` are the reads of an embedded server's instance id that need a driver's client.
+    """
+
+    def __init__(self, settings: Settings, read_ids: Mapping[str, Callable[[], str | None]]) -> None:
+        self._settings, self._read_ids = settings, read_ids
+        retry = settings.retry
+        self.policy = RetryPolicy(
+            retry.attempts, retry.total_seconds, retry.first_cap_seconds, retry.last_cap_seconds
+        )
+        self._guards: dict[str, Dependency] = {}
+        self._instance_checks: dict[str, InstanceCheck | None] = {}
+        self._lock = threading.Lock()
+        self._unsent_dead_letters = 0
+
+    def get(self, name: str) -> Dependency:
+        """The guard of a dependency."""
+        if name not in self._guards:
+            retry = self._settings.retry
+            breaker = CircuitBreaker(
+                name,
+                failures=retry.breaker_failures,
+                reset_seconds=retry.breaker_reset_seconds,
+                clock=time.monotonic,
+            )
+            classify = classify_service(name) if name.startswith("service-") else _CLASSIFY.get(name)
+            self._guards[name] = Dependency(
+                name,
+                classify or classify_aws(name),
+                policy=self.policy,
+                breaker=breaker,
+                # A long poll is slow on purpose.
+                slow_seconds=SLOW_SECONDS + (self._longest_poll_seconds if name == "sqs" else 0.0),
+                before_attempt=self._instance_check(name),
+            )
+        return self._guards[name]
+
+    def down(self, *names: str) -> str | None:
+        """The first of the dependencies whose breaker is open, or None. Makes no call."""
+        return next((name for name in names if self.get(name).breaker.is_open), None)
+
+    def _instance_check(self, dependency: str) -> InstanceCheck | None:
+        """In local-dev, for a server of the embedded stack whose address is that of the stack's state file."""
+        server, settings = server_of(dependency), self._settings
+        if settings.environment != "local-dev" or server is None:
+            return None
+        uri, url = settings.mongo.uri, settings.redis.url
+        address = {
+            "aws": settings.aws.endpoint_url,
+            "mongo": uri.get_secret_value() if uri else None,
+            "redis": url.get_secret_value() if url else None,
+            "kafka": settings.kafka.bootstrap,
+            "services": settings.services.entry.base_url.removesuffix("/entry"),
+        }[server]
+        read_ids: dict[str, Callable[[], str | None]] = {
+            "aws": lambda: aws_id(str(address)),
+            "kafka": lambda: kafka_id(str(address)),
+            "services": lambda: services_id(str(address)),
+            **self._read_ids,
+        }
+        with self._lock:
+            if server not in self._instance_checks:
+                known = address and stack_state().get(server) == address
+                check = InstanceCheck(server, stack_state, read_ids[server]) if known else None
+                self._instance_checks[server] = check
+            return self._instance_checks[server]
+
+    @property
+    def _longest_poll_seconds(self) -> float:
+        settings = self._settings
+        sections = (settings.save, settings.selection, settings.analytics)
+        return max(section.receive_wait_seconds for section in sections)
+
+    # Totals of this process
+
+    @property
+    def calls(self) -> dict[str, int]:
+        """Calls made so far, per dependency: what a run costs."""
+        return {name: guard.calls for name, guard in list(self._guards.items())}
+
+    @property
+    def waited_seconds(self) -> dict[str, float]:
+        """Time within those calls, per dependency. Simultaneous calls count each."""
+        return {name: guard.seconds for name, guard in list(self._guards.items())}
+
+    @property
+    def strain(self) -> Strain:
+        """Retries, throttled calls and unsent dead letters so far."""
+        guards = list(self._guards.items())
+        return Strain(
+            {name: guard.retries for name, guard in guards},
+            {name: guard.throttles for name, guard in guards},
+            self._unsent_dead_letters,
+        )
+
+    def note_unsent_dead_letters(self, number: int) -> None:
+        """Count dead letters that their queue did not confirm."""
+        self._unsent_dead_letters += number
