@@ -6,6 +6,8 @@ nothing.
 
 from __future__ import annotations
 
+import resource
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +17,15 @@ from regworkers_core.adapters.mongo.activity import DrainMinute, minute_of
 from regworkers_core.drains.heartbeat import LAST_WRITE_SECONDS, PeriodicWriter
 from regworkers_core.engine.drain import DrainReport
 from regworkers_core.engine.percentiles import Percentiles
-from regworkers_core.observability.memory import peak_mib
+
+# Linux counts in KiB, macOS in bytes.
+_UNITS_PER_MIB = 1024 * 1024 if sys.platform == "darwin" else 1024
+
+
+def peak_mib() -> float:
+    """The peak resident memory of this process in MiB, without its children."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _UNITS_PER_MIB
+
 
 FLUSH_SECONDS = 15.0
 

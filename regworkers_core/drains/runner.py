@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import structlog
@@ -27,7 +31,6 @@ from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.queue import Queue, QueueSource
 from regworkers_core.engine.settling import DeadLetterPublisher, History
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
-from regworkers_core.observability.code_version import code_version
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 
@@ -264,3 +267,21 @@ def dead_letter_publisher(
         clock=runtime.clock,
         on_unsent=runtime.dependencies.note_unsent_dead_letters,
     )
+
+
+_PRODUCT = Path(__file__).parents[1]
+_DIGITS = 12
+
+
+@cache
+def code_version() -> str:
+    """The version of the running code: `<installed version>+<hash of the sources>`. Read once, in about 20 ms."""
+    digest = hashlib.sha256()
+    for path in sorted(_PRODUCT.rglob("*.py")):
+        digest.update(path.relative_to(_PRODUCT).as_posix().encode() + b"\0")
+        digest.update(path.read_bytes())
+    try:
+        installed = version("regworkers")
+    except PackageNotFoundError:
+        installed = "0"
+    return f"{installed}+{digest.hexdigest()[:_DIGITS]}"

@@ -14,10 +14,10 @@ from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import BlownFuse
 from regworkers_core.drains.heartbeat import Heartbeat, beats
+from regworkers_core.drains.runner import code_version
 from regworkers_core.engine.defects import store_blown_fuse
 from regworkers_core.engine.leases import LeaseRow
 from regworkers_core.engine.queue import Outgoing
-from regworkers_core.observability.code_version import code_version
 from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.analytics.sensors import publish_tick

@@ -17,10 +17,10 @@ from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.snapshot import BlownFuse
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.drains.runner import code_version
 from regworkers_core.engine.defects import remove_blown_fuse, store_blown_fuse
 from regworkers_core.engine.leases import LeaseHolder, LeaseRow
 from regworkers_core.engine.queue import Outgoing
-from regworkers_core.observability.code_version import code_version
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, evaluate
 from regworkers_core.operations.alerts.outage import ROW
 from regworkers_core.operations.health.snapshot import read_system
