@@ -47,10 +47,13 @@ from regworkers_core.adapters.mongo.outbox import Outbox
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.adapters.mongo.selections import Chunks, Selections
 from regworkers_core.adapters.mongo.superseded import SupersededEntries
-from regworkers_core.adapters.redis.campaign_cache import CampaignCache
-from regworkers_core.adapters.redis.campaign_sources import CampaignSource, DatabaseSource, ServiceSource
-from regworkers_core.adapters.redis.campaign_store import CampaignStore
-from regworkers_core.adapters.redis.redis_cache import RedisCache, redis_client
+from regworkers_core.adapters.redis.campaign_cache import (
+    CampaignCache,
+    CampaignSource,
+    DatabaseSource,
+    ServiceSource,
+)
+from regworkers_core.adapters.redis.campaign_store import CampaignStore, redis_client
 from regworkers_core.adapters.vault import Vault
 from regworkers_core.dependencies import Dependencies
 from regworkers_core.domain.reasons import TransientFailure, UsageError
@@ -260,10 +263,6 @@ class Runtime:
         return redis_client(self.settings.redis)
 
     @cached_property
-    def redis(self) -> RedisCache:
-        return RedisCache(self.redis_client, self.dependency("redis"))
-
-    @cached_property
     def kafka_admin(self) -> KafkaAdmin:
         return KafkaAdmin(self.settings.kafka, self.dependency("kafka"), self.kafka_credentials)
 
@@ -368,7 +367,7 @@ class Runtime:
             "sqs": lambda: self.queue(self.names.replication_queue).depth(),
             "mongo": lambda: self.replica.probe(),
             "s3": lambda: self.objects.probe(),
-            "redis": lambda: self.redis.probe(),
+            "redis": lambda: self.dependency("redis").call(self.redis_client.ping),
             "kafka": lambda: self.kafka_admin.probe(self.names.topics),
             "service-entry": lambda: self.services.entry.health(),
             "service-user": lambda: self.services.user.health(),

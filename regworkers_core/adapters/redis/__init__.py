@@ -1,1 +1,1 @@
-"""Campaigns in Redis, beside their source."""
+"""A cache of campaigns in Redis, in front of their source."""

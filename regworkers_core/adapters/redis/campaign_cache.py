@@ -1,65 +1,121 @@
-"""Campaigns for those who ask often: from Redis, else from their source (cache-aside).
+"""Campaigns from Redis, or from their source: MongoDB, or the Campaign Service where the settings say so (cache-aside).
 
-A fresh entry answers. A stale one answers too, says so (`fresh=False`), and is read anew in the background; while
-the source is away it goes on answering until its `stale_seconds` are over. What is not there is read from the
-source, by one of all who ask for it at once. Without Redis everybody asks the source; nothing is kept in the
-process.
+A fresh entry is returned. A stale one is returned too, marked (`fresh=False`), and refreshed in the background; while
+the source is unavailable it is served until its `stale_seconds` have passed. A missing entry is read from the source,
+once for all concurrent callers. Without Redis every caller reads the source; the process itself caches nothing.
 
 How old an answer can be:
 
-- A change that our own code makes is seen by every read that begins after it: `forget` deletes the entry and
-  replaces the token, so that neither a read in flight nor its late write brings the old state back.
-- A change that passes by our code, or whose `forget` did not reach Redis, is seen once the TTL (10 % more at
-  worst) has passed and somebody has asked: that one still gets the stale state, at most `stale_seconds` older, and
-  is told. `regworkers campaign cache clear` ends it at once.
-- With `campaignSource: service` an answer is in addition as old as the service's own.
+- A change by our own code is visible to every read that begins after it: `forget` deletes the entry and replaces the
+  token, so that neither a read in flight nor its late write restores the old state.
+- A change by others, or one whose `forget` did not reach Redis, is visible after the TTL (at most 10 % more) and one
+  read, which still gets the stale state, at most `stale_seconds` older, and marked. `regworkers campaign cache clear`
+  ends it at once.
+- With `campaignSource: service` an answer is also as old as the service's own.
 """
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import structlog
 
-from regworkers_core.adapters.redis.campaign_sources import CampaignSource
+from regworkers_core.adapters.http.ports import Services
+from regworkers_core.adapters.mongo.campaigns import Campaigns
 from regworkers_core.adapters.redis.campaign_store import CampaignStore, Held
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.eligibility import Fact, Known, Missing, Source
+from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import DependencyDown, Failure, TransientFailure, UsageError
 from regworkers_core.engine.deadline import NoAnswer, SingleFlight
 
+
+class CampaignSource(Protocol):
+    """Where campaigns come from. `dependency` is named when it does not answer, `kind` is recorded with its answers."""
+
+    @property
+    def dependency(self) -> str: ...
+
+    @property
+    def kind(self) -> Source: ...
+
+    def find(self, slug_or_id: str) -> Campaign | None:
+        """Find by id, else by slug; None if there is no such campaign.
+
+        Raises a Failure when the source cannot answer, UsageError for a campaign that breaks the contract.
+        """
+        ...
+
+
+class DatabaseSource:
+    """The `campaigns` collection."""
+
+    dependency = "mongo"
+    kind = Source.DATABASE
+
+    def __init__(self, campaigns: Campaigns) -> None:
+        self._campaigns = campaigns
+
+    def find(self, slug_or_id: str) -> Campaign | None:
+        return self._campaigns.find(slug_or_id)
+
+
+class ServiceSource:
+    """The Campaign Service. It knows only ids; MongoDB maps slugs to them."""
+
+    dependency = "service-campaign"
+    kind = Source.SERVICE
+
+    def __init__(self, services: Services, campaigns: Campaigns) -> None:
+        self._services = services
+        self._campaigns = campaigns
+
+    def find(self, slug_or_id: str) -> Campaign | None:
+        service = self._services.campaign
+        if is_selection_id(slug_or_id):
+            campaign = service.get(slug_or_id)
+            if campaign is not None:
+                return campaign
+        known = self._campaigns.find(slug_or_id)
+        if known is None or known.campaign_id == slug_or_id:
+            return None
+        return service.get(known.campaign_id)
+
+
 log = structlog.get_logger(__name__)
-# Reads of the source at once: a slow one must not be asked by everybody.
+# Simultaneous reads of the source, to protect a slow one.
 _THREADS = 8
-# Slugs are words in an address. What is longer, and may come from anybody, is not worth a key.
+# Slugs are short. Longer text, which any caller may send, is not worth a key.
 _MAX_KEPT_CHARACTERS = 256
 
 
 class CampaignCache:
-    """Safe to share between threads. `store` None switches the cache off: every question goes to the source."""
+    """The campaigns of a process. Safe to share between threads. Without a `store` every read goes to the source."""
 
     def __init__(self, source: CampaignSource, store: CampaignStore | None, *, wait_seconds: float) -> None:
         self._source = source
         self._store = store
         self._wait_seconds = wait_seconds
         self._flights: SingleFlight[Known[Campaign | None]] = SingleFlight("campaigns", threads=_THREADS)
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     @property
     def dependency(self) -> str:
-        """Who is missing when there is no answer."""
+        """The dependency to name when there is no answer."""
         return self._source.dependency
 
     def find(self, slug_or_id: str) -> Fact[Campaign | None]:
-        """By id, else by slug. The value is None when there is none; Missing names who should have told and did
-        not within `wait_seconds`. Never raises for a dependency's failure.
+        """Find by id, else by slug. The value is None if there is no such campaign; Missing names the dependency that
+        did not answer within `wait_seconds`. Never raises for a dependency's failure.
         """
         if not _is_askable(slug_or_id):
             return Known(None, Source.REQUEST)
-        held = self._look(slug_or_id)
+        held = self._read(slug_or_id)
         if held is not None and held.known:
             if not held.fresh:
                 self._flights.start((slug_or_id, held.token), lambda: self._refresh(slug_or_id))
             return Known(held.campaign, Source.CACHE, held.fresh)
-        # Who asks after a change does not join a read that began before it.
+        # A caller after a change must not join a read that began before it.
         key = (slug_or_id, held.token if held is not None else None)
         try:
             return self._flights.ask(
@@ -73,32 +129,30 @@ class CampaignCache:
             return Missing(self._source.dependency, str(failure))
 
     def forget(self, campaign: Campaign) -> None:
-        """Call it after every durable change of a campaign. Without Redis it is logged; then the entry lives out
-        its time.
+        """Invalidate a campaign: call this after every durable change. If Redis does not answer, that is logged and the
+        entry expires by its TTL.
         """
         if self._store is None:
             return
         try:
             self._store.forget([campaign.campaign_id], [campaign.slug])
         except (TransientFailure, UsageError) as failure:
-            log.warning(
-                "campaign not forgotten by the cache", campaignId=campaign.campaign_id, error=str(failure)
-            )
+            log.warning("cache invalidation failed", campaignId=campaign.campaign_id, error=str(failure))
 
     def _refresh(self, slug_or_id: str) -> Known[Campaign | None]:
-        """In the background, where nobody hears of a failure."""
+        """Refresh in the background. Failures are logged, because no caller gets them."""
         try:
             return self._fetch(slug_or_id, True)
         except DependencyDown:
-            # Said when its breaker opened.
+            # Logged when its breaker opened.
             raise
         except (Failure, UsageError) as failure:
             log.warning("stale campaign not refreshed", campaign=slug_or_id, error=str(failure))
             raise
 
     def _fetch(self, slug_or_id: str, with_store: bool) -> Known[Campaign | None]:
-        """From the source and into the store; from the store where somebody else was faster."""
-        held = self._look(slug_or_id) if with_store else None
+        """Read the source and store the answer; use the store if another process was faster."""
+        held = self._read(slug_or_id) if with_store else None
         if held is not None and held.known and held.fresh:
             return Known(held.campaign, Source.CACHE)
         campaign = self._source.find(slug_or_id)
@@ -106,14 +160,14 @@ class CampaignCache:
             self._keep(slug_or_id, campaign, held.token)
         return Known(campaign, self._source.kind)
 
-    def _look(self, slug_or_id: str) -> Held | None:
-        """None when the cache is off or away."""
+    def _read(self, slug_or_id: str) -> Held | None:
+        """None if the cache is disabled or unavailable."""
         if self._store is None or len(slug_or_id) > _MAX_KEPT_CHARACTERS:
             return None
         try:
             return self._store.look(slug_or_id)
         except (TransientFailure, UsageError) as failure:
-            self._tell(failure)
+            self._log(failure)
             return None
 
     def _keep(self, slug_or_id: str, campaign: Campaign | None, token: bytes) -> None:
@@ -121,19 +175,19 @@ class CampaignCache:
             if self._store is not None:
                 self._store.write(slug_or_id, campaign, token)
         except (TransientFailure, UsageError) as failure:
-            self._tell(failure)
+            self._log(failure)
 
-    def _tell(self, failure: TransientFailure | UsageError) -> None:
-        """Not for every question: the breaker spaces out what is transient, a refused login is told once."""
-        if isinstance(failure, DependencyDown) or str(failure) in self._told:
+    def _log(self, failure: TransientFailure | UsageError) -> None:
+        """Log rarely: the breaker spaces transient failures, and a refused login is logged once."""
+        if isinstance(failure, DependencyDown) or str(failure) in self._logged:
             return
         if isinstance(failure, UsageError):
-            self._told.add(str(failure))
-        log.warning("campaigns without their cache", error=str(failure))
+            self._logged.add(str(failure))
+        log.warning("cache unavailable, reading from source", error=str(failure))
 
 
 def _is_askable(slug_or_id: str) -> bool:
-    """Blank or not even Unicode, it is no campaign's."""
+    """Blank text and invalid Unicode name no campaign."""
     try:
         slug_or_id.encode()
     except UnicodeEncodeError:

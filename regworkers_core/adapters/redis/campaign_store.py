@@ -1,14 +1,14 @@
-"""The campaigns in Redis: their keys, how long they live, and how a late reader is kept from undoing a change.
+"""Campaigns in Redis: their keys, how long they live, and what keeps a late reader from undoing a change.
 
 Under the environment's prefix:
 
 - `campaign:<campaignId>`: the campaign as JSON, with its id as `campaignId`;
-- `campaign:slug:<slug>`: the id of the campaign with this slug; empty: nothing has this slug, nor this as its id;
+- `campaign:slug:<slug>`: the id of the campaign with this slug; empty: no campaign has this slug, or this as its id;
 - `campaign:cache:changed`: a token that every change of a campaign replaces. What was read from the source is
-  written only while the token is still the one that was seen before that read.
+  written only if the token is still the one that was read before it.
 
-An entry lives for its TTL (with jitter) and `stale_seconds` on top, and is fresh while it has more than those
-left. One that somebody planted without a TTL is fresh until it is deleted.
+An entry lives for its TTL (with jitter) plus `stale_seconds`, and is fresh while more than those are left. One without
+a TTL, which others wrote, is fresh until it is deleted.
 """
 
 from __future__ import annotations
@@ -25,27 +25,74 @@ import structlog
 
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import is_selection_id
-from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency
+from regworkers_core.settings import RedisSettings
 
-# The driver takes a fifth of a second to import, which commands that do without Redis should not pay.
+# The driver takes a fifth of a second to import, which commands without Redis should not pay.
 if TYPE_CHECKING:
     import redis
 
+DEPENDENCY = "redis"
+
+
+def redis_client(settings: RedisSettings) -> redis.Redis:
+    """A pooled client with short time-outs: a cache miss has another source."""
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    if settings.url is None:
+        raise UsageError("no Redis address: set REGWORKERS_REDIS__URL")
+    return redis.Redis.from_url(
+        settings.url.get_secret_value(),
+        socket_timeout=settings.timeout_seconds,
+        socket_connect_timeout=settings.timeout_seconds,
+        # `Dependency` is the only place that retries.
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def classify_redis(error: Exception) -> Exception:
+    """Connection errors, time-outs and a server that cannot write now (memory, disk, replicas, role) are transient; a
+    refused login or access, and a cluster in place of a server, are the operator's.
+    """
+    from redis import exceptions
+
+    if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError):
+        return UsageError("Redis refuses the login: check REGWORKERS_REDIS__URL")
+    if isinstance(error, exceptions.NoPermissionError):
+        return UsageError(
+            "Redis refuses the access: check the rights (ACL) of the user in REGWORKERS_REDIS__URL"
+        )
+    if isinstance(error, exceptions.MovedError | exceptions.AskError):
+        return UsageError(
+            "Redis answers as a cluster: REGWORKERS_REDIS__URL should name one with cluster mode off"
+        )
+    unavailable = exceptions.ConnectionError | exceptions.TimeoutError | exceptions.OutOfMemoryError
+    no_master = exceptions.ReadOnlyError | exceptions.ClusterDownError | exceptions.MasterDownError
+    if isinstance(error, unavailable | no_master | exceptions.TryAgainError):
+        return TransientFailure(DEPENDENCY, type(error).__name__)
+    said = str(error).split(" ", 1)[0]
+    if isinstance(error, exceptions.ResponseError) and said in ("MISCONF", "NOREPLICAS"):
+        return TransientFailure(DEPENDENCY, said)
+    return error
+
+
 log = structlog.get_logger(__name__)
 JITTER = 0.1
-# Longer than any read of a source takes. A token that has gone counts as changed, which costs one more read.
+# Longer than any read of a source takes. An expired token counts as changed, which costs one more read.
 _TOKEN_SECONDS = 3600
-# What PTTL answers for a key without one, and what stands for a value that is no text at all.
+# PTTL's answer for a key without a TTL; the replacement for a value that is not a string.
 _NO_TTL, _NO_TEXT = -1, b"\0"
-# Campaigns that are asked for at the same time are few.
+# Few campaigns are requested at the same time.
 _MOST_GUESSES, _MOST_PARSED = 1_000, 64
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What Redis says: `known` is False when it holds nothing usable, `campaign` is None when there is none.
-    `token` stands for all changes until now.
+    """The answer of Redis: `known` is False if it holds nothing usable, `campaign` None if there is no such campaign.
+    `token` represents all changes until now.
     """
 
     token: bytes
@@ -56,7 +103,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """A key as it stands. `value` is None when it is absent, `left_seconds` when it has no TTL."""
+    """A stored key. `value` is None if it is absent, `left_seconds` None if it has no TTL."""
 
     key: str
     value: bytes | None
@@ -65,8 +112,8 @@ class StoredKey:
 
 
 class CampaignStore:
-    """Every method raises TransientFailure when Redis does not answer its one try in time (who asks a cache has
-    another place to ask) and UsageError when it refuses us.
+    """Reads and writes cached campaigns. Every method makes one attempt, because the caller has another source: it
+    raises TransientFailure when Redis does not answer in time, UsageError when it refuses us.
     """
 
     def __init__(
@@ -81,7 +128,7 @@ class CampaignStore:
         uniform: Callable[[float, float], float] = random.uniform,
         new_token: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
-        # The driver types each command for its asyncio side too.
+        # The driver's types include those of its asyncio commands.
         self._client: Any = client
         self._dependency = dependency
         self._prefix = prefix
@@ -91,7 +138,7 @@ class CampaignStore:
         self._uniform = uniform
         self._new_token = new_token
         self._token_key = f"{prefix}campaign:cache:changed"
-        # Where slugs led to: what to ask for in the same round trip. What Redis says of the slug then decides.
+        # The last known id of each slug, to read both in one round trip. The slug's key then decides.
         self._led_to: dict[str, str] = {}
 
     def key(self, campaign_id: str) -> str:
@@ -101,7 +148,7 @@ class CampaignStore:
         return f"{self._prefix}campaign:slug:{slug}"
 
     def look(self, slug_or_id: str) -> Held:
-        """One round trip by id; by slug a second one for the campaign that it leads to, the first time."""
+        """One round trip by id; by slug a second one, the first time."""
         key, guess = self._key_or_none(slug_or_id), self._led_to.get(slug_or_id)
         guessed_key = None if guess is None else self._key_or_none(guess)
 
@@ -119,7 +166,7 @@ class CampaignStore:
             campaign_id = slug_value.decode(errors="replace")
             value, left = guessed if campaign_id == guess else self._get(self._key_or_none(campaign_id))
             campaign = self._parse(campaign_id, value)
-            # The slug of one campaign may have gone to another, of which this key knows nothing.
+            # The slug may belong to another campaign by now, which this key does not show.
             if campaign is not None and campaign.slug != slug_or_id:
                 campaign = None
             if campaign is not None:
@@ -129,8 +176,8 @@ class CampaignStore:
         return Held(token, known=True, campaign=campaign, fresh=self._is_fresh(left))
 
     def write(self, slug_or_id: str, campaign: Campaign | None, token: bytes) -> bool:
-        """Keep what the source said of `slug_or_id`; False, and nothing is written, when a campaign changed since
-        `token` was seen.
+        """Store the source's answer for `slug_or_id`. Returns False, and writes nothing, if a campaign changed since
+        `token` was read.
         """
         if campaign is None:
             lives = self._milliseconds(self._negative_seconds, 0.0)
@@ -142,7 +189,7 @@ class CampaignStore:
             )
         lives = self._milliseconds(self._ttl_seconds, self._stale_seconds)
         document = orjson.dumps(as_cached(campaign))
-        # Who was asked for by id may have a slug that is the id of another, which goes first: only renewed.
+        # The slug of a campaign that was requested by id may be the id of another, which has priority: only renew it.
         renew = slug_or_id != campaign.slug
         return self._write(
             token,
@@ -152,7 +199,7 @@ class CampaignStore:
         )
 
     def forget(self, ids: Collection[str], slugs: Collection[str]) -> None:
-        """Delete these campaigns, or that there are none; what was read from the source before is not written."""
+        """Delete these campaigns and 'not found' marks, and keep pending reads of the source from being written."""
         keys = {*map(self._key_or_none, ids), *map(self.slug_key, (*ids, *slugs))}
 
         def delete() -> None:
@@ -175,8 +222,8 @@ class CampaignStore:
         self._led_to[slug] = campaign_id
 
     def _key_or_none(self, text: str) -> str:
-        """The key of the campaign with this id; for what cannot be an id the key of one that cannot be either, so
-        that no text leads to a key of another kind.
+        """The key of the campaign with this id. Any text that cannot be an id has the key of the empty id, so that no
+        text leads to a key of another kind.
         """
         return self.key(text if is_selection_id(text) else "")
 
@@ -195,7 +242,7 @@ class CampaignStore:
         return self._dependency.once(once)
 
     def _write(self, token: bytes, write: Callable[[Any], object]) -> bool:
-        """All or nothing, and only while the token is still this one."""
+        """Write all or nothing, and only while the token is still this one."""
         from redis.exceptions import WatchError
 
         def once() -> bool:
@@ -219,7 +266,7 @@ class CampaignStore:
         try:
             return parse_cached(campaign_id, value)
         except UsageError as error:
-            # Whoever asks the source next writes it anew.
+            # The next read of the source rewrites it.
             log.warning("damaged campaign in the cache", key=self.key(campaign_id), error=str(error))
             return None
 
@@ -239,9 +286,9 @@ def as_cached(campaign: Campaign) -> dict[str, Any]:
 
 @lru_cache(maxsize=_MOST_PARSED)
 def parse_cached(campaign_id: str, value: bytes) -> Campaign:
-    """Raises UsageError that says what is wrong with the value, without showing it.
+    """Parse a cached value. Raises UsageError, whose text does not show the value.
 
-    Kept by its bytes, which every look reads anew: equal ones make equal campaigns, and nothing can change one.
+    Results are memoised by the bytes, which every read gets from Redis: equal bytes make equal, immutable campaigns.
     """
     try:
         document = orjson.loads(value)
@@ -249,7 +296,7 @@ def parse_cached(campaign_id: str, value: bytes) -> Campaign:
         raise UsageError("not JSON") from None
     if not isinstance(document, dict):
         raise UsageError(f"should hold named fields, found {type(document).__name__}")
-    # Somebody who plants one may take it from the collection as it is.
+    # A value that was written by hand may be the collection's document.
     if document.get("campaignId", document.get("_id", campaign_id)) != campaign_id:
         raise UsageError("holds another campaign than its key names")
     try:
@@ -259,7 +306,7 @@ def parse_cached(campaign_id: str, value: bytes) -> Campaign:
 
 
 def _readable(answer: Any) -> Any:
-    """One answer of several: a value of another type than text is damaged, other errors are Redis's."""
+    """One answer of a pipeline. A value that is not a string counts as damaged. Raises other errors."""
     from redis.exceptions import ResponseError
 
     if isinstance(answer, ResponseError) and str(answer).startswith("WRONGTYPE"):
