@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from regworkers_core.adapters.files.csv_lines import Reject
+from regworkers_core.adapters.files.csv_lines import Reject, RejectsFile
 from regworkers_core.adapters.files.private_files import open_private, private_folder, write_private
-from regworkers_core.adapters.files.rejects_file import RejectsFile
 from regworkers_core.eligibility.invites.lines import Rejected
 
 

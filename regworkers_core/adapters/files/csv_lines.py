@@ -1,29 +1,34 @@
-"""A CSV file from outside, line by line: any size in constant memory, and a wrong row never ends the reading.
+"""CSV files for import: reading lines, finding repeated values, and writing rejected lines, all in constant memory.
 
-Comma, semicolon or tab, with or without a byte order mark, any line ends, any order of the columns. One line is
-one row: an open quotation mark costs its own line, not the rest of the file.
+Files may use comma, semicolon or tab, a byte order mark, any line ends and any order of columns. One line is one row:
+an open quotation mark breaks its own line, not the rest of the file. A wrong row never ends the reading.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from io import TextIOWrapper
+from pathlib import Path
 from typing import NamedTuple, TextIO, TypeVar
 
+from regworkers_core.adapters.files.private_files import open_private
 from regworkers_core.domain.reasons import UsageError
 
 _SHOWN_CHARS = 4
 _SHOWN_COLUMNS = 8
-# What a spreadsheet of some countries writes instead of commas.
+# Spreadsheets of some countries write semicolons.
 _DELIMITERS = ",;\t"
 T = TypeVar("T")
 
 
 class Malformed(StrEnum):
-    """Why a line is no row, whatever the file is about."""
+    """Why a line is not a row of any file."""
 
     WRONG_COLUMNS = "WRONG_COLUMNS"
     LINE_TOO_LONG = "LINE_TOO_LONG"
@@ -47,15 +52,15 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """A line with nothing on it: counted, and no fault."""
+    """An empty line: counted, but not rejected."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """`expected` is the header in words. Of a wrong header only `words` are shown whole: a file without its
-    header begins with data. A line of `max_line_chars` or more is rejected without being read into memory whole.
+    """What a file has to look like. `expected` describes the header. Of a wrong header only `words` are shown whole,
+    because a file without a header begins with data. Lines of `max_line_chars` or more are rejected unread.
     """
 
     expected: str
@@ -65,7 +70,7 @@ class Shape:
 
 
 class CsvFile:
-    """Inside `with`: its `columns`, and all lines behind the header by iterating, once.
+    """A context manager with the `columns`; iterate it once for the lines after the header.
 
     Raises UsageError when the file cannot be read or has another header.
     """
@@ -125,7 +130,7 @@ class CsvFile:
     def _as_text(self, raw: io.BufferedReader) -> TextIO:
         if raw.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise UsageError(f"{self._name}: UTF-16 text; save it as CSV in UTF-8")
-        # Bytes that are no UTF-8 become a character that no value may have: that row is rejected, not the file.
+        # Invalid UTF-8 becomes a character that no value may have: that row is rejected, not the file.
         return io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace")
 
     def _header(self) -> tuple[tuple[str, ...], str]:
@@ -150,7 +155,7 @@ class CsvFile:
 
 
 def masked(value: str) -> str:
-    """The first characters and `…`: enough to find it in the file, too little to use it."""
+    """The first characters and `…`: enough to find the value in the file, too few to use it."""
     shown = value[: min(_SHOWN_CHARS, len(value) // 2)]
     return "".join(char if char.isprintable() else "?" for char in shown) + "…"
 
@@ -165,3 +170,82 @@ def in_batches(lines: Iterable[T], size: int) -> Iterator[list[T]]:
             batch = []
     if batch:
         yield batch
+
+
+_CACHE_KIB = 4096
+
+
+class FirstSeen:
+    """Finds repeated values. Their hashes are in a private SQLite database, on disk beyond a few megabytes."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None)
+        self._database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._database.execute("PRAGMA synchronous = OFF")
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("CREATE TABLE seen (value BLOB PRIMARY KEY, line INT) WITHOUT ROWID")
+        self._database.execute("BEGIN")
+
+    def first(self, value: str, line: int) -> int | None:
+        """The line where the value occurred first; None if it is this line."""
+        key = hashlib.blake2b(value.encode(), digest_size=16).digest()
+        added = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, line)).rowcount
+        if added:
+            return None
+        found = self._database.execute("SELECT line FROM seen WHERE value = ?", (key,)).fetchone()
+        return int(found[0])
+
+    def __enter__(self) -> FirstSeen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+
+_HEADER = "line,reason,found\n"
+
+
+class RejectsFile:
+    """The CSV file `line,reason,found` of rejected lines, created with the first of them. It holds no whole value, so
+    it can be sent back to the author of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: TextIO | None = None
+        self.written: Path | None = None
+
+    def add(self, reject: Reject) -> None:
+        """Raises UsageError when the file cannot be written."""
+        try:
+            if self._file is None:
+                self._file = TextIOWrapper(open_private(self._path), encoding="utf-8", newline="")
+                self._file.write(_HEADER)
+                self.written = self._path
+            row = (reject.number, reject.reason.value, _harmless(reject.found))
+            csv.writer(self._file, lineterminator="\n").writerow(row)
+        except OSError as error:
+            raise UsageError(f"{self._path}: {error.strerror}; choose another place with --rejects") from None
+
+    def __enter__(self) -> RejectsFile:
+        # The file of an earlier import is replaced, any other file is not.
+        if self._path.exists() and not self._is_ours():
+            raise UsageError(f"{self._path} is not a list of rejects: choose another place with --rejects")
+        self._path.unlink(missing_ok=True)
+        return self
+
+    def _is_ours(self) -> bool:
+        try:
+            with self._path.open("rb") as file:
+                return file.read(len(_HEADER)) in (b"", _HEADER.encode())
+        except OSError as error:
+            raise UsageError(f"{self._path}: {error.strerror}; choose another place with --rejects") from None
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _harmless(text: str) -> str:
+    """Escape a text that a spreadsheet would take for a formula."""
+    return "'" + text if text.startswith(("=", "+", "-", "@")) else text

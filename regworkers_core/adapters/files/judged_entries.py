@@ -1,8 +1,8 @@
-"""How a judgement of a whole campaign is handed on: a file with one row an entry, as it was at one moment.
+"""The judgement of a whole campaign as a Parquet file: one row for each entry, as it was at one moment.
 
-Whoever judges writes it, a draw takes its pool from it, and nobody reads the entries again in between: so what is
-drawn is exactly what was judged. It holds ids, and of a mail address its domain where that is one of many: a domain of
-few may be a person's name.
+The judge writes it and a draw takes its pool from it, without reading the entries again: what is drawn is exactly what
+was judged. It holds ids, and the domain of a mail address if enough entrants share it: a rare one may be a person's
+name.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import EntryKey, is_selection_id
 
 JUDGED = "judged.parquet"
-# A mail domain is kept if a campaign has at least this number of its entrants, and this share of all; others are one
-# class.
+# A mail domain is kept if at least this number and this share of a campaign's entrants have it; others are one class.
 DOMAIN_ENTRANTS, DOMAIN_SHARE = 1_000, 0.01
 OTHER_DOMAINS = "other"
-# A report of the judgement for people, where the judge makes one.
+# A report of the judgement for people, if the judge makes one.
 PAGE = "eligibility.html"
-# Rows that are held before they are written: some 20 MB.
+# Rows held before they are written: about 20 MB.
 _ROWS = 50_000
-# What a whole number may be in the file; a weight beyond it is as invalid as any other that is no weight.
+# The largest integer in the file. A weight beyond it is invalid.
 _MOST = 2**31 - 1
 _TEXTS: pa.DataType = pa.list_(pa.string())
 _FIELDS: list[pa.Field[Any]] = [
@@ -51,7 +50,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a judge tells beside its file: `facts` are numbers for the record, `markdown` tables and pictures by
+    """What a judge returns beside its file: `facts` are numbers for the record, `markdown` has tables and pictures by
     name for people.
     """
 
@@ -61,9 +60,8 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How far a campaign's replication has come. `open` says in words what is not replicated, empty when all is.
-    `differences` counts by class what differs for certain while nothing is on its way: then they are all that is open,
-    and a person may accept them by name.
+    """The progress of a campaign's replication. `open` describes what is not replicated; empty if everything is.
+    `differences` counts confirmed differences by class if nothing else is open: an operator may accept them by name.
     """
 
     open: tuple[str, ...] = ()
@@ -75,16 +73,15 @@ class Judge(Protocol):
 
     def __call__(self, campaign: Campaign, *, as_of: str, folder: Path, tell: Tell) -> Judgement:
         """Write `folder/judged.parquet`, and `folder/eligibility.html` where there is a report. Raises
-        TransientFailure where a fact could not be read: nobody is left out because somebody else did not answer.
+        TransientFailure if a fact could not be read: no entry is left out because a dependency did not answer.
         """
         ...
 
 
 class JudgedEntry(NamedTuple):
-    """One live entry. `ref` and `unit` are None where it has none, `markets` are as the fan gave them; `reasons`
-    are all the rules that it fails, the primary one first, and empty for an eligible entry. `mail_domain` is
-    comparable, or `OTHER_DOMAINS`. `is_rejected`: replication refuses a newer state of the entry, so that this is not
-    what its fan wants.
+    """One live entry. `ref` and `unit` are None if it has none; `markets` are in the fan's order; `reasons` are all
+    rules that it fails, the primary one first, empty for an eligible entry. `mail_domain` is normalised, or
+    `OTHER_DOMAINS`. `is_rejected`: replication refuses a newer state of the entry, so this one is out of date.
     """
 
     entry_id: str
@@ -108,9 +105,7 @@ class JudgedEntry(NamedTuple):
         *,
         is_rejected: bool = False,
     ) -> JudgedEntry:
-        """From the fields of the replica. An id that is none of a draw's becomes empty: it may be a fan's data, and
-        is invalid whatever it is.
-        """
+        """From the fields of the replica. An invalid id becomes empty, because it may be a fan's data."""
         weight, created_at = fields.get("weight", 1), fields.get("createdAt")
         return cls(
             key.entry_id,
@@ -137,7 +132,7 @@ def _ids(value: object) -> Sequence[str]:
 
 
 class JudgedWriter:
-    """Writes `folder/judged.parquet` at constant memory; a context manager."""
+    """A context manager that writes `folder/judged.parquet` in constant memory."""
 
     def __init__(self, folder: Path) -> None:
         self._writer = pq.ParquetWriter(folder / JUDGED, _SCHEMA, compression="zstd")
@@ -166,7 +161,7 @@ class JudgedWriter:
 
 
 def read_judged(folder: Path) -> Iterator[JudgedEntry]:
-    """The rows of `folder/judged.parquet`, in their order, at constant memory."""
+    """The rows of `folder/judged.parquet` in their order, in constant memory."""
     with pq.ParquetFile(folder / JUDGED) as file:
         for batch in file.iter_batches(_ROWS):
             columns = [column.to_pylist() for column in batch.columns]

@@ -1,4 +1,4 @@
-"""Files for the account that runs the command alone: mode 0600, and 0700 for folders, whatever the umask says."""
+"""Files and folders that only the current account can read (0600, 0700), whatever the umask is."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _FILE, _FOLDER = 0o600, 0o700
 
 
 def open_private(path: Path, *, append: bool = False) -> BinaryIO:
-    """Open for writing, emptied unless `append`. Raises OSError. An existing file is closed to others, too; what is
-    no file (/dev/stdout, a pipe) is left as it is.
+    """Open for writing, truncated unless `append`. An existing file also becomes private; a device or a pipe is left as
+    it is. Raises OSError.
     """
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else 0), _FILE)
     try:
         if stat.S_ISREG(os.fstat(fd).st_mode):
-            # Another user's file that we may write stays theirs.
+            # The file may belong to another user.
             with suppress(PermissionError):
                 os.fchmod(fd, _FILE)
             if not append:
@@ -30,7 +30,7 @@ def open_private(path: Path, *, append: bool = False) -> BinaryIO:
 
 
 def write_private(path: Path, data: bytes | str) -> None:
-    """Raises OSError."""
+    """Write a private file. Raises OSError."""
     with open_private(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 

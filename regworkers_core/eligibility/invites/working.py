@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from regworkers_core.adapters.aws.tables import MAX_GET
-from regworkers_core.adapters.files.csv_lines import Blank, Reject
-from regworkers_core.adapters.files.first_seen import FirstSeen
-from regworkers_core.adapters.files.rejects_file import RejectsFile
+from regworkers_core.adapters.files.csv_lines import Blank, FirstSeen, Reject, RejectsFile
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso

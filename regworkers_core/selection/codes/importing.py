@@ -15,9 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from regworkers_core.adapters.files.csv_lines import Blank, Reject, in_batches, masked
-from regworkers_core.adapters.files.first_seen import FirstSeen
-from regworkers_core.adapters.files.rejects_file import RejectsFile
+from regworkers_core.adapters.files.csv_lines import Blank, FirstSeen, Reject, RejectsFile, in_batches, masked
 from regworkers_core.adapters.mongo.codes import Code, NewCode
 from regworkers_core.adapters.mongo.draws import MarketStatus
 from regworkers_core.domain.campaign import Campaign

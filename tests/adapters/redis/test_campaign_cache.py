@@ -152,7 +152,7 @@ def test_a_redis_that_never_answers_is_cut_off_and_then_not_asked_for_a_while(ba
         )
         for _ in range(20):
             assert slow.campaign_cache.find("summer") == from_source(OPEN)
-    assert slow.calls["redis"] == 2
+    assert slow.dependencies.calls["redis"] == 2
     assert [line["event"] for line in lines] == ["cache unavailable, reading from source"] * 2
 
 

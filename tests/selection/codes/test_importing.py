@@ -180,7 +180,7 @@ def test_the_rejects_of_an_earlier_import_are_over_and_any_other_file_is_left_al
     campaign = importer.runtime.campaigns.require("summer")
     clean = import_codes(importer.runtime, importer.file, campaign, rejects=importer.rejects, **options)
     assert clean.rejects_file is None and not importer.rejects.exists()
-    with pytest.raises(UsageError, match="is no list of rejects"):
+    with pytest.raises(UsageError, match="is not a list of rejects"):
         import_codes(importer.runtime, importer.file, campaign, rejects=importer.file, **options)
     assert importer.file.read_text().startswith("code,marketId")
 
