@@ -40,12 +40,12 @@ from regworkers_core.adapters.mongo.campaigns import Campaigns
 from regworkers_core.adapters.mongo.client import mongo_client
 from regworkers_core.adapters.mongo.codes import Codes
 from regworkers_core.adapters.mongo.dead_letters import DeadLetters
-from regworkers_core.adapters.mongo.draws import DrawMarkets, Draws
+from regworkers_core.adapters.mongo.draws import Draws
 from regworkers_core.adapters.mongo.incidents import EvaluationState, Incidents, Mutes
 from regworkers_core.adapters.mongo.operator_actions import OperatorActions
 from regworkers_core.adapters.mongo.outbox import Outbox
 from regworkers_core.adapters.mongo.replica import Replica
-from regworkers_core.adapters.mongo.selections import Chunks, Selections
+from regworkers_core.adapters.mongo.selections import Chunks, DrawMarkets, Selections
 from regworkers_core.adapters.mongo.superseded import SupersededEntries
 from regworkers_core.adapters.redis.campaign_cache import (
     CampaignCache,

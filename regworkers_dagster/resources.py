@@ -14,7 +14,7 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.observability.logs import configure_logging, describe
 from regworkers_core.observability.tracing import configure_tracing
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.maths.errors import DrawError
+from regworkers_core.selection.maths.files import DrawError
 from regworkers_core.settings import Settings, load_settings
 
 

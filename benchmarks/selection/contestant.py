@@ -19,7 +19,7 @@ import orjson
 
 from benchmarks.peak import peak_bytes
 from benchmarks.selection.data import CAMPAIGN, IDS, leaves, make_pool, make_terms, shape_of
-from regworkers_core.selection.maths.compute import compute
+from regworkers_core.selection.maths.allocate import compute
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import LEAVES, sha256_hex
 from regworkers_core.selection.maths.merkle import root_of

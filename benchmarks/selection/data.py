@@ -10,8 +10,13 @@ import duckdb
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import LEAVES, MANIFEST, SEED, STRIKES, sha256_hex
 from regworkers_core.selection.maths.leaves import write_leaves
-from regworkers_core.selection.maths.manifest import Manifest, MarketTerms, ReserveTerms
-from regworkers_core.selection.maths.seed import SeedFile, commitment_of
+from regworkers_core.selection.maths.manifest import (
+    Manifest,
+    MarketTerms,
+    ReserveTerms,
+    SeedFile,
+    commitment_of,
+)
 
 POOL = "pool.parquet"
 IDS = "ids.parquet"

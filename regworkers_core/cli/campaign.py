@@ -23,8 +23,8 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns import registry
-from regworkers_core.selection.campaigns.definition import from_options, read_definition
 from regworkers_core.selection.campaigns.lifecycle import advance
+from regworkers_core.selection.campaigns.registry import from_options, read_definition
 from regworkers_core.selection.campaigns.status import CampaignReport, read_campaign_status
 from regworkers_core.selection.codes.stock import seats_of
 

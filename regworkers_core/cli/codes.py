@@ -22,7 +22,7 @@ from regworkers_core.selection.codes.importing import ImportReport, import_codes
 from regworkers_core.selection.codes.lines import named_campaign
 from regworkers_core.selection.codes.stock import read_stock, void_codes
 from regworkers_core.selection.codes.struck import mark_blocked, struck_codes, write_csv
-from regworkers_core.selection.draw.fencing import DrawBusy
+from regworkers_core.selection.draw.held import DrawBusy
 
 
 def register(app: typer.Typer) -> None:

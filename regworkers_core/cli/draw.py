@@ -33,10 +33,9 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.blocked import blocked_lines
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw.artefacts import export
-from regworkers_core.selection.draw.confirming import NotSettled
 from regworkers_core.selection.draw.draw_run import DrawRun, Step
-from regworkers_core.selection.draw.gate import ACCEPTABLE, Acceptance, GateClosed, NotAccepted
-from regworkers_core.selection.draw.held import DrawBusy, lease_name
+from regworkers_core.selection.draw.gate import ACCEPTABLE, Acceptance, GateClosed, NotAccepted, NotSettled
+from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_core.selection.draw.terms import TopUp, parse_strikes
 from regworkers_core.selection.draw.top_up import open_phase
 
@@ -134,7 +133,7 @@ def top_up_command(
         "yes": yes,
     }
     with by_hand(runtime, "draw top-up", campaign_id, arguments) as result:
-        phase = open_phase(runtime, campaign_id, request, run_id=_run_id(), lease=lease_name(campaign_id))
+        phase = open_phase(runtime, campaign_id, request, run_id=_run_id())
         result["phase"] = phase
         _draw(runtime, campaign_id, phase, (), yes, wait, form, result)
 

@@ -16,7 +16,7 @@ from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, ro
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import require_word
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.fencing import DrawBusy
+from regworkers_core.selection.draw.held import DrawBusy
 
 CampaignArgument = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")]
 Confirm = Annotated[

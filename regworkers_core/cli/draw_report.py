@@ -19,8 +19,8 @@ from regworkers_core.cli.pages import require_writable
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.codes.stock import MarketStock, read_stock
+from regworkers_core.selection.draw.allocation import NUMBERS, PAGE
 from regworkers_core.selection.draw.artefacts import report_key
-from regworkers_core.selection.draw.reporting import NUMBERS, PAGE
 
 Numbers = Mapping[str, Any]
 

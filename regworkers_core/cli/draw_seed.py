@@ -16,7 +16,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.eligibility.campaign.judging import judge_campaign
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.draw_run import DrawRun
-from regworkers_core.selection.draw.fencing import DrawBusy
+from regworkers_core.selection.draw.held import DrawBusy
 
 
 def register(draw: typer.Typer) -> None:

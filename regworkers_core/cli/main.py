@@ -39,7 +39,7 @@ from regworkers_core.cli.output import FINDING, TROUBLE, visible
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.observability.logs import configure_logging, describe
 from regworkers_core.observability.tracing import configure_tracing
-from regworkers_core.selection.maths.errors import DrawError
+from regworkers_core.selection.maths.files import DrawError
 from regworkers_core.settings import load_settings, stack_state_file
 
 HELP = """Registration workers: replicate the entries of verified-fan campaigns, draw winners, assign codes.

@@ -19,7 +19,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.campaign.judging import judge_entries
 from regworkers_core.replication.settled import lag_warnings
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.pool import POOL, write_pool
+from regworkers_core.selection.draw.freezing import POOL, write_pool
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.report.simulate import simulate, throw_away_seeds, write_synthetic_pool
 from regworkers_core.selection.report.simulation import NOTICE, Scenario, tables

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -204,3 +204,12 @@ class Notice:
             document["resultHash"],
             document["notBefore"],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`numbers` are flat, by name; `description` is one sentence. Neither holds a fan's data."""
+
+    passed: bool
+    description: str
+    numbers: Mapping[str, Any] = field(default_factory=dict)

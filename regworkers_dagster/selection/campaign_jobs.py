@@ -11,8 +11,8 @@ from pydantic import Field
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.selection.campaigns import registry
-from regworkers_core.selection.campaigns.definition import read_definition
 from regworkers_core.selection.campaigns.lifecycle import advance
+from regworkers_core.selection.campaigns.registry import read_definition
 from regworkers_core.selection.campaigns.status import CampaignReport, read_campaign_status
 from regworkers_dagster.operations.by_hand import (
     CAMPAIGN,

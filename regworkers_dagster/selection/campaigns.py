@@ -11,14 +11,13 @@ from typing import Any
 import dagster as dg
 import orjson
 
-from regworkers_core.adapters.mongo.draws import DrawRecord
+from regworkers_core.adapters.mongo.draws import DrawRecord, lease_name
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.standing import standing
-from regworkers_core.selection.draw.held import lease_name
 from regworkers_dagster.drains.decisions import pause_after_crashes
 from regworkers_dagster.drains.runs import ACTIVE, ENDED, crashes_in_a_row
 from regworkers_dagster.drains.sensing import Answer, safely

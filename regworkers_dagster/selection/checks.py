@@ -8,11 +8,11 @@ import dagster as dg
 from pydantic import Field
 
 from regworkers_core.adapters.mongo.draws import PhaseStatus
+from regworkers_core.domain.selection import Verdict
 from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection import promises
 from regworkers_core.selection.assign import checks as assigned
-from regworkers_core.selection.verdict import Verdict
+from regworkers_core.selection.draw import checks
 from regworkers_dagster.drains.metadata import Metadata
 from regworkers_dagster.drains.observing import Reading
 from regworkers_dagster.resources import Workers
@@ -44,9 +44,9 @@ def _judged(context: dg.AssetCheckExecutionContext, workers: Workers, judge: Jud
 def draw_replays(context: dg.AssetCheckExecutionContext, workers: Workers) -> dg.AssetCheckResult:
     """By the gate, whose verdict the publication of this run goes by; of all draws as `regworkers draw verify` does."""
     if PARTITION_TAG not in context.run.tags:
-        return _judged(context, workers, promises.draw_replays)
+        return _judged(context, workers, checks.draw_replays)
     return _judged(
-        context, workers, lambda runtime, name: promises.gate_replays(runtime, name, context.run.run_id)
+        context, workers, lambda runtime, name: checks.gate_replays(runtime, name, context.run.run_id)
     )
 
 
@@ -57,7 +57,7 @@ def draw_replays(context: dg.AssetCheckExecutionContext, workers: Workers) -> dg
 )
 def capacity_respected(context: dg.AssetCheckExecutionContext, workers: Workers) -> dg.AssetCheckResult:
     """Of the latest phase, over all phases."""
-    return _judged(context, workers, promises.capacity_respected)
+    return _judged(context, workers, checks.capacity_respected)
 
 
 @dg.asset_check(
@@ -67,7 +67,7 @@ def capacity_respected(context: dg.AssetCheckExecutionContext, workers: Workers)
 )
 def win_rates_uniform(context: dg.AssetCheckExecutionContext, workers: Workers) -> dg.AssetCheckResult:
     """The report's bias audit."""
-    return _judged(context, workers, promises.win_rates_uniform)
+    return _judged(context, workers, checks.win_rates_uniform)
 
 
 OF_A_DRAW = (draw_replays, capacity_respected, win_rates_uniform)

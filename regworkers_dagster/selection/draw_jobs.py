@@ -25,12 +25,10 @@ from regworkers_core.selection.assign.blocked import blocked_lines
 from regworkers_core.selection.assign.release import retry_market
 from regworkers_core.selection.draw.annul import annul, preview
 from regworkers_core.selection.draw.artefacts import export
+from regworkers_core.selection.draw.freezing import POOL, write_pool
 from regworkers_core.selection.draw.gate import ACCEPTABLE, Acceptance
-from regworkers_core.selection.draw.held import lease_name
-from regworkers_core.selection.draw.pool import POOL, write_pool
-from regworkers_core.selection.draw.striking import Striking
 from regworkers_core.selection.draw.terms import TopUp, parse_strikes
-from regworkers_core.selection.draw.top_up import next_phase, open_phase
+from regworkers_core.selection.draw.top_up import Striking, next_phase, open_phase
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.proof.check import check_receipt
 from regworkers_core.selection.proof.receipt import receipt_bytes
@@ -281,7 +279,7 @@ def top_up(launch: Launch, config: TopUpConfig) -> Outcome:
     if config.confirm:
         record = runtime.draws.get(campaign_id)
         require_word(config.confirm, confirmation_word(campaign_id, next_phase(record)))
-    phase = open_phase(runtime, campaign_id, request, run_id=launch.run_id, lease=lease_name(campaign_id))
+    phase = open_phase(runtime, campaign_id, request, run_id=launch.run_id)
     launch.tell(f"phase {phase} of {campaign_id}")
     launch.result["phase"] = phase
     run = draw_run(runtime, campaign_id, launch.run_id, launch.tell, launch.stop, phase=phase)

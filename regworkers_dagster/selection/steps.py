@@ -21,11 +21,10 @@ from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.blocked import blocked_lines
-from regworkers_core.selection.draw.confirming import NotSettled
 from regworkers_core.selection.draw.draw_run import DrawRun, Step
-from regworkers_core.selection.draw.gate import Acceptance, GateClosed
+from regworkers_core.selection.draw.gate import Acceptance, GateClosed, NotSettled
 from regworkers_core.selection.draw.held import DrawBusy
-from regworkers_core.selection.maths.errors import DrawError
+from regworkers_core.selection.maths.files import DrawError
 from regworkers_dagster.drains.metadata import Metadata
 from regworkers_dagster.operations.audit import is_by_hand, launched_by_hand
 from regworkers_dagster.resources import Workers, plain_failures

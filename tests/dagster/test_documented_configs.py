@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from regworkers_core.eligibility import handler
-from regworkers_core.selection.campaigns.definition import draft, read_definition
+from regworkers_core.selection.campaigns.registry import draft, read_definition
 from regworkers_core.settings import PROJECT_ROOT, Settings
 from regworkers_core.settings.documents import snake
 from regworkers_dagster.definitions import defs

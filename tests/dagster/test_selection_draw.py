@@ -10,12 +10,12 @@ import dagster as dg
 import orjson
 import pytest
 
+from regworkers_core.adapters.mongo.draws import lease_name
+from regworkers_core.domain.selection import Verdict
 from regworkers_core.engine.leases import held_lease
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection import promises
+from regworkers_core.selection.draw import checks
 from regworkers_core.selection.draw.draw_run import DrawRun
-from regworkers_core.selection.draw.held import lease_name
-from regworkers_core.selection.verdict import Verdict
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import campaigns
 from tests.dagster.selection_world import (
@@ -216,7 +216,7 @@ def test_a_broken_promise_fails_the_run_before_anything_is_published(
     promise: str,
     made: list[str],
 ) -> None:
-    monkeypatch.setattr(promises, promise, lambda *_asked: Verdict(False, "broken"))
+    monkeypatch.setattr(checks, promise, lambda *_asked: Verdict(False, "broken"))
     monkeypatch.setenv("REGWORKERS_SELECTION__AUTO_PUBLISH", "true")
     result = run_draw(instance)
     assert not result.success

@@ -10,11 +10,11 @@ import dagster as dg
 import orjson
 import pytest
 
+from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import held_lease
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.held import lease_name
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import campaigns, sensors
 from tests.dagster.support import job, plain, use

@@ -14,8 +14,8 @@ from regworkers_core.operations import downloads, uploads
 from regworkers_core.operations.reviews.sections import Kind
 from regworkers_core.operations.reviews.sections import report_key as review_key
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.allocation import PAGE
 from regworkers_core.selection.draw.artefacts import report_key
-from regworkers_core.selection.draw.reporting import PAGE
 from tests.support.shared import emptied, shared_namespace
 
 

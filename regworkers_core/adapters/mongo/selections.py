@@ -21,8 +21,9 @@ from regworkers_core.adapters.mongo.client import (
     find_all,
     insert_once,
 )
+from regworkers_core.adapters.mongo.draws import MarketStatus, PhaseStatus
 from regworkers_core.adapters.mongo.pages import by_prefix, scan
-from regworkers_core.domain.selection import Chunk, MarketPhase, Planned
+from regworkers_core.domain.selection import Chunk, MarketPhase, NoticeType, Planned
 from regworkers_core.engine.dependency import Dependency
 
 _WINNER_PARAMETERS = ("entryId", "code", "position", "rank", "resultHash")
@@ -177,3 +178,110 @@ class Chunks:
         update = {"$unset": {"doneAt": "", "written": "", "enqueued": ""}}
         answer = self._dependency.call(self._collection.update_many, market.as_fields(), update)
         return answer.modified_count
+
+
+_WAITING = [MarketStatus.PENDING.value, MarketStatus.BLOCKED.value]
+
+
+class DrawMarkets:
+    """Every method raises TransientFailure when MongoDB cannot answer."""
+
+    def __init__(
+        self, draws: Collection[Document], switches: Collection[Document], dependency: Dependency
+    ) -> None:
+        self._draws, self._switches, self._dependency = draws, switches, dependency
+
+    def block(self, market: MarketPhase, *, needed: int, available: int) -> bool:
+        """Too few codes, none given: it waits for an import. False when it has begun already."""
+        fields = {"status": MarketStatus.BLOCKED.value, "needed": needed, "available": available}
+        return self._move(market, _WAITING, fields)
+
+    def begin(self, market: MarketPhase, *, planned: int, chunks: int, plan: Mapping[str, Any]) -> bool:
+        """Its plan is final and its chunks are written. False when another plan was final before."""
+        fields = {
+            "status": MarketStatus.ASSIGNING.value,
+            "planned": planned,
+            "chunks": chunks,
+            "plan": dict(plan),
+        }
+        return self._move(market, _WAITING, fields)
+
+    def complete(self, market: MarketPhase, *, written: int, enqueued: int, at: str) -> bool:
+        """Planned = written = enqueued. False when it was complete before."""
+        fields = {
+            "status": MarketStatus.COMPLETED.value,
+            "written": written,
+            "enqueued": enqueued,
+            "completedAt": at,
+        }
+        return self._move(market, [MarketStatus.ASSIGNING.value], fields)
+
+    def complete_phase(self, campaign_id: str, phase: int, *, at: str) -> bool:
+        """False when it was complete before. The caller has seen all its markets complete."""
+        path = f"phases.{phase}"
+        fields = {f"{path}.status": PhaseStatus.COMPLETED.value, f"{path}.completedAt": at}
+        query = {"_id": campaign_id, f"{path}.status": PhaseStatus.PUBLISHED.value}
+        return self._update(query, {"$set": fields})
+
+    def delivered(self, market: MarketPhase, *, sent: int, superseded: int, at: str) -> None:
+        """All its messages are on the mailer's queue, except superseded ones."""
+        path = _market_path(market)
+        fields = {f"{path}.sent": sent, f"{path}.superseded": superseded, f"{path}.deliveredAt": at}
+        self._update({"_id": market.campaign_id, f"{path}.deliveredAt": {"$exists": False}}, {"$set": fields})
+
+    def lock(self, market: MarketPhase, at: str) -> None:
+        """The counts of its messages equal those of the committed result."""
+        path = f"{_market_path(market)}.lockedAt"
+        self._update({"_id": market.campaign_id, path: {"$exists": False}}, {"$set": {path: at}})
+
+    def lock_counts(self, campaign_id: str, phase: int, at: str) -> None:
+        """Winners up to this phase, holders of codes and entries whose last message says so are the same."""
+        path = f"phases.{phase}.countsLockedAt"
+        self._update({"_id": campaign_id, path: {"$exists": False}}, {"$set": {path: at}})
+
+    def canary_sent(self, campaign_id: str, phase: int, kind: NoticeType, at: str) -> None:
+        """The canary of one type of message is on the mailer's queue; the first time counts."""
+        path = f"notifications.canary.{phase}.{kind}"
+        self._update({"_id": campaign_id, path: {"$exists": False}}, {"$set": {path: at}})
+
+    def pause(self, campaign_id: str, *, reason: str, by: str, at: str) -> bool:
+        """Stop the campaign's messages. False when it has no draw."""
+        return self._switch(campaign_id, {"paused": True, "reason": reason, "by": by, "at": at})
+
+    def resume(self, campaign_id: str, *, reason: str, by: str, at: str, tolerated: int) -> bool:
+        """Send again; `tolerated` dead letters of the mailer's queue are known and do not pause again."""
+        fields = {"paused": False, "reason": reason, "by": by, "at": at, "tolerated": tolerated}
+        return self._switch(campaign_id, fields)
+
+    def _switch(self, campaign_id: str, fields: Mapping[str, Any]) -> bool:
+        update = {"$set": {f"notifications.{name}": value for name, value in fields.items()}}
+        return self._update({"_id": campaign_id}, update)
+
+    def switch_all(self, *, paused: bool, reason: str, by: str, at: str) -> None:
+        """Stop or start the messages of all campaigns."""
+        fields = {"paused": paused, "reason": reason, "by": by, "at": at}
+        self._dependency.call(
+            self._switches.update_one, {"_id": "notifications"}, {"$set": fields}, upsert=True
+        )
+
+    def all_switch(self) -> Mapping[str, Any]:
+        """`{paused, reason, by, at}`, empty when it was never used."""
+        return self._dependency.call(self._switches.find_one, {"_id": "notifications"}) or {}
+
+    def switch(self, campaign_id: str) -> Mapping[str, Any]:
+        """The field `notifications` of the campaign's draw."""
+        found = self._dependency.call(self._draws.find_one, {"_id": campaign_id}, {"notifications": 1})
+        return (found or {}).get("notifications") or {}
+
+    def _move(self, market: MarketPhase, before: list[str], fields: Mapping[str, Any]) -> bool:
+        path = _market_path(market)
+        query = {"_id": market.campaign_id, f"{path}.status": {"$in": before}}
+        return self._update(query, {"$set": {f"{path}.{name}": value for name, value in fields.items()}})
+
+    def _update(self, query: Document, update: Document) -> bool:
+        answer = self._dependency.call(self._draws.update_one, query, update)
+        return answer.matched_count == 1
+
+
+def _market_path(market: MarketPhase) -> str:
+    return f"phases.{market.phase}.markets.{market.market_id}"

@@ -9,11 +9,10 @@ import orjson
 
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
+from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Verdict
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.pairing import count_pairs
 from regworkers_core.selection.notify.counts import compare, differences
-from regworkers_core.selection.verdict import Verdict
 
 
 def codes_and_winners_biject(runtime: Runtime, campaign_id: str) -> Verdict:

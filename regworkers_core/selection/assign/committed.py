@@ -17,8 +17,7 @@ from regworkers_core.adapters.aws.objects import MissingObject
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 from regworkers_core.domain.selection import NOTICES, NoticeType, Outcome
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.artefacts import ResultDiffers, pipeline_key
-from regworkers_core.selection.draw.sealing import entries_hash, result_hash
+from regworkers_core.selection.draw.artefacts import ResultDiffers, entries_hash, pipeline_key, result_hash
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import OUTCOMES
 

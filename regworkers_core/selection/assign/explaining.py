@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseStatus
+from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseStatus, lease_name
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.domain.timestamps import iso
@@ -13,7 +13,6 @@ from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.completion import waits_to_finish
 from regworkers_core.selection.assign.release import enough_codes
-from regworkers_core.selection.draw.held import lease_name
 
 # A chunk that nobody worked on for so many visibility times was lost on its way.
 _LOST_VISIBILITIES = 3

@@ -14,7 +14,7 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.maths.seed import commitment_of
+from regworkers_core.selection.maths.manifest import commitment_of
 
 SECRET_BYTES = 32
 _HEX = re.compile(r"[0-9a-f]{64}")

@@ -15,7 +15,7 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.fencing import DrawBusy, draw_lease
+from regworkers_core.selection.draw.held import DrawBusy, draw_lease
 
 # With markets in one of these a plan may name the code already, and a plan is never made twice.
 _PLANNED = frozenset({MarketStatus.PENDING, MarketStatus.ASSIGNING})

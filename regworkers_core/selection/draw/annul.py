@@ -23,10 +23,10 @@ from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns import lifecycle
 from regworkers_core.selection.draw.artefacts import public_key
-from regworkers_core.selection.draw.fencing import draw_lease
+from regworkers_core.selection.draw.held import draw_lease
 from regworkers_core.selection.draw.terms import published_reason
 from regworkers_core.selection.maths.beside import ANNULLED, Annulled
-from regworkers_core.selection.maths.errors import DrawError
+from regworkers_core.selection.maths.files import DrawError
 from regworkers_core.selection.notify.holding import markets_of, supersede_all
 
 

@@ -7,20 +7,20 @@ bucket does not say who wins.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import duckdb
+
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 from regworkers_core.selection.maths.beside import is_beside
-from regworkers_core.selection.maths.errors import DrawError
-from regworkers_core.selection.maths.files import ARTEFACTS, file_hash, sha256_hex
-
-RANKED = "ranked.parquet"
+from regworkers_core.selection.maths.files import ARTEFACTS, DrawError, file_hash, sha256_hex
 
 
 class InputDiffers(DrawError):
@@ -163,3 +163,30 @@ def export(objects: ObjectStore, campaign_id: str, phases: Iterable[int], folder
             objects.get_file(prefix + name, target)
             written.append(f"phase-{phase}/{name}")
     return written
+
+
+# The lines of result.txt.
+_RESULT = "ref || '|' || market || '|' || CASE rank WHEN 0 THEN '' ELSE rank::VARCHAR END || '|' || outcome"
+# An entry id may hold anything, and none of the others a bar: so no two rows have the same line.
+_ENTRIES = "ref || '|' || entry_id || '|' || previous || '|' || previous_market"
+
+
+def result_hash(connection: duckdb.DuckDBPyConnection, table: str, scratch: Path) -> str:
+    """SHA-256 in hex of `table` written as result.txt is; it passes through a file in `scratch`."""
+    return _hash(connection, _RESULT, table, scratch)
+
+
+def entries_hash(connection: duckdb.DuckDBPyConnection, table: str, scratch: Path) -> str:
+    """SHA-256 in hex of `ref|entryId|outcome before|market before`, a line each, by ref."""
+    return _hash(connection, _ENTRIES, table, scratch)
+
+
+def _hash(connection: duckdb.DuckDBPyConnection, line: str, table: str, scratch: Path) -> str:
+    text = scratch / "lines.txt"
+    connection.execute(
+        f"COPY (SELECT {line} FROM {table} ORDER BY ref) TO '{text}' (FORMAT csv, HEADER false)"
+    )
+    with text.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    text.unlink()
+    return found

@@ -16,12 +16,12 @@ from regworkers_core.adapters.aws.objects import ObjectStore, Tagged
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.beacon import LEAD_SECONDS, QUICKNET_HASH
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.events import EventType, draw_event
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.secrets import ensure_commitment
-from regworkers_core.selection.draw import rounds
-from regworkers_core.selection.draw.announce import COMMITTED, announce
+from regworkers_core.selection.draw import seeding
 from regworkers_core.selection.draw.artefacts import InputDiffers, public_key, publish_once
 from regworkers_core.selection.draw.terms import Terms
 from regworkers_core.selection.maths.beside import NOTICE, Notice, Replaced, replaced_name
@@ -32,8 +32,8 @@ from regworkers_core.selection.maths.manifest import (
     Manifest,
     MarketTerms,
     ReserveTerms,
+    strikes_bytes,
 )
-from regworkers_core.selection.maths.strikes import strikes_bytes
 
 Fields = dict[str, Any]
 
@@ -43,7 +43,7 @@ def decide(
     campaign: Campaign,
     record: DrawRecord,
     phase: PhaseRecord,
-    patience: rounds.Patience,
+    patience: seeding.Patience,
 ) -> Fields | None:
     """`manifest`, `manifestHash`, `seedSource`, `committedAt` and `hashes` of a phase; None after a stop.
 
@@ -58,7 +58,7 @@ def decide(
         source = first.fields["seedSource"]
         previous = {"manifestHash": before.manifest_hash, "resultHash": before.result_hash}
     elif runtime.settings.selection.seed_source == DRAND:
-        number = rounds.choose(runtime, patience)
+        number = seeding.choose(runtime, patience)
         if number is None:
             return None
         source = {"chain": QUICKNET_HASH, "kind": DRAND, "round": number}
@@ -112,9 +112,9 @@ def needs_another_round(phase: PhaseRecord, now: float) -> bool:
     return published > due - LEAD_SECONDS and (now < due or published >= due)
 
 
-def another_round(runtime: Runtime, phase: PhaseRecord, patience: rounds.Patience) -> Fields | None:
+def another_round(runtime: Runtime, phase: PhaseRecord, patience: seeding.Patience) -> Fields | None:
     """The manifest with a later round, and `replaced` with the one before; None after a stop. Raises as `decide`."""
-    number = rounds.choose(runtime, patience, after=seconds(phase.published_at or "") or 0.0)
+    number = seeding.choose(runtime, patience, after=seconds(phase.published_at or "") or 0.0)
     if number is None:
         return None
     before = Manifest.parse(phase.manifest)
@@ -179,15 +179,9 @@ def announce_manifest(runtime: Runtime, campaign_id: str, phase: PhaseRecord) ->
         "seedSource": phase.fields["seedSource"],
         "publishedAt": phase.published_at,
     }
-    announce(
-        runtime,
-        campaign_id,
-        phase.phase,
-        COMMITTED,
-        data,
-        at=phase.fields["committedAt"],
-        replaced=len(phase.replaced),
-    )
+    at, replaced = phase.fields["committedAt"], len(phase.replaced)
+    event = draw_event(campaign_id, phase.phase, EventType.DRAW_COMMITTED, data, at, replaced=replaced)
+    runtime.event_queue.send_all([event])
 
 
 def _put_over(objects: ObjectStore, key: str, data: bytes, earlier: list[bytes]) -> None:

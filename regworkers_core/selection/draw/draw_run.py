@@ -24,13 +24,12 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import publish_phase
 from regworkers_core.selection.campaigns import lifecycle
 from regworkers_core.selection.codes.precheck import check_codes
-from regworkers_core.selection.draw import allocation, commitment, freezing, reporting, seeding
+from regworkers_core.selection.draw import allocation, commitment, freezing, seeding
 from regworkers_core.selection.draw.artefacts import public_key, publish_once
-from regworkers_core.selection.draw.confirming import Confirming
-from regworkers_core.selection.draw.gate import Acceptance
-from regworkers_core.selection.draw.opening import await_writers, refuse_late_strikes, terms_of_first
-from regworkers_core.selection.draw.rounds import Patience
-from regworkers_core.selection.draw.striking import require_in_pool
+from regworkers_core.selection.draw.gate import Acceptance, Confirming
+from regworkers_core.selection.draw.seeding import Patience
+from regworkers_core.selection.draw.terms import refuse_late_strikes, terms_of_first
+from regworkers_core.selection.draw.top_up import require_in_pool
 from regworkers_core.selection.maths.beside import ACCEPTED, Accepted, accepted_bytes
 from regworkers_core.selection.notify.holding import settle
 
@@ -136,7 +135,7 @@ class DrawRun(Confirming):
             for warning in codes.warnings:
                 self._tell(warning)
             grace = self._runtime.settings.selection.write_grace_seconds
-            if not await_writers(
+            if not freezing.await_writers(
                 campaign, grace, clock=self._runtime.clock, wait=self._stop.wait, tell=self._tell
             ):
                 return Step("judge", "awaiting", {"campaignId": self.campaign_id})
@@ -337,7 +336,7 @@ class DrawRun(Confirming):
             if phase.reached(PhaseStatus.PUBLISHED):
                 return Step("report", "stood", phase.fields["report"])
             with self._bench() as bench:
-                made = reporting.report(
+                made = allocation.report(
                     self._runtime, self._campaign(), record, phase, bench, self._engine(bench)
                 )
             self._decide(lease, phase.phase, {"report": made.record})

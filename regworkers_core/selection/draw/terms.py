@@ -8,10 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.campaign import MAX_SEATS, Campaign, Market, Reserve
 from regworkers_core.domain.grammar import has_control, is_encodable
 from regworkers_core.domain.keys import is_selection_id
-from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.reasons import RequestError, UsageError
+
+Strikes = tuple[tuple[str, str], ...]
 
 _REASON = re.compile(r"[A-Z_]+")
 MAX_REASON_CHARS = 500
@@ -140,6 +143,29 @@ class TopUp:
             waitlist_size=waitlist,
             strikes=merged((*before.strikes, *self.strikes)),
             reason=reason,
+        )
+
+
+def terms_of_first(campaign: Campaign, strikes: Strikes, first: PhaseRecord | None) -> Terms:
+    """Return the terms of phase 1 as the campaign states them now.
+
+    Without `strikes`, those of an earlier run are kept: a run that a sensor starts is given none. Raises RequestError
+    for too many.
+    """
+    if not strikes and first is not None:
+        strikes = Terms.parse(first.fields["terms"]).strikes
+    terms = Terms.of(campaign, strikes)
+    require_room([terms])
+    return terms
+
+
+def refuse_late_strikes(campaign_id: str, first: PhaseRecord, strikes: Strikes) -> None:
+    """Raise UsageError for strikes that are not those of the committed manifest: strikes precede the commit."""
+    if strikes and merged(strikes) != Terms.parse(first.fields["terms"]).strikes:
+        raise UsageError(
+            f"the draw of {campaign_id} is committed without these strikes, and a commit is final: "
+            f"`regworkers draw top-up {campaign_id} --strikes ...`, or the job `top_up` with `strikes`, takes their"
+            " seats back in a further phase"
         )
 
 

@@ -1,28 +1,82 @@
-"""A further phase: more seats later, in the same order, and those who have won keep what they have."""
+"""Strikes before the commit: handed in at any time, also while fans still register, and kept for the draw."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseStatus
+from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseStatus
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
+from regworkers_core.engine.leases import Lease
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.artefacts import pipeline_key, workbench
-from regworkers_core.selection.draw.fencing import table_behind
-from regworkers_core.selection.draw.held import noted_stops
-from regworkers_core.selection.draw.terms import Terms, TopUp, require_room
+from regworkers_core.selection.draw import freezing
+from regworkers_core.selection.draw.artefacts import Workbench, pipeline_key, workbench
+from regworkers_core.selection.draw.freezing import POOL
+from regworkers_core.selection.draw.held import DrawBusy, HeldDraw, draw_lease, noted_stops
+from regworkers_core.selection.draw.terms import Terms, TopUp, merged, refuse_late_strikes, require_room
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import OUTCOMES
+
+
+class Striking(HeldDraw):
+    """The strikes of phase 1, as long as no manifest names them."""
+
+    def strike(self, strikes: Sequence[tuple[str, str]], *, dry_run: bool) -> dict[str, Any]:
+        """Let these refs, and no others, take no place; `strikes` are pairs of ref and reason. Returns how many there
+        are, and how many there were `before`.
+
+        Raises RequestError for a malformed one and once a manifest is committed without them, DrawBusy while another
+        run works on the draw, TransientFailure when a store cannot answer.
+        """
+        wanted = Terms.of(self._campaign(), strikes)
+        require_room([wanted])
+        terms = wanted.as_fields()
+        before = self._before(strikes)
+        if not dry_run:
+            with draw_lease(self._runtime, self.campaign_id, self._run_id) as lease:
+                # A run may have committed while the lease was waited for.
+                self._before(strikes)
+                opened = {"terms": terms, "runId": self._run_id}
+                self._runtime.draws.open(self.campaign_id, 1, opened, token=lease.token)
+                self._decide(lease, 1, {"terms": terms})
+        return {"strikes": len(terms["strikes"]), "before": before}
+
+    def _before(self, strikes: Sequence[tuple[str, str]]) -> int:
+        record = self._runtime.draws.get(self.campaign_id)
+        first = record.phases.get(1) if record else None
+        if first is None:
+            return 0
+        if first.manifest_hash:
+            refuse_late_strikes(self.campaign_id, first, merged(strikes))
+        return len(Terms.parse(first.fields["terms"]).strikes)
+
+
+def require_in_pool(bench: Workbench, record: DrawRecord) -> None:
+    """Raises RequestError for a strike of an entry that the frozen pool does not have: once a manifest names it, the
+    draw could not be made. InputDiffers for a pool that is not the frozen one.
+    """
+    struck = {ref for ref, _ in Terms.parse(record.phases[1].fields["terms"]).strikes}
+    if not struck:
+        return
+    path = freezing.fetch(bench, record, POOL, bench.root / POOL)
+    found = pq.read_table(path, columns=["ref"], filters=pc.field("ref").isin(sorted(struck)))
+    if unknown := sorted(struck - set(found["ref"].to_pylist())):
+        raise RequestError(
+            f"{len(unknown)} of {len(struck)} strikes name no entry that takes part, first {unknown[0]}: mistyped, "
+            "or left out already. Nothing is committed; hand in the strikes again without them"
+        )
+
 
 # What a top-up does without, of the data whose period may be over.
 _NOT_NEEDED = frozenset({"claims"})
 
 
-def open_phase(runtime: Runtime, campaign_id: str, request: TopUp, *, run_id: str, lease: str) -> int:
+def open_phase(runtime: Runtime, campaign_id: str, request: TopUp, *, run_id: str) -> int:
     """Begin the next phase on the request's terms and return its number; a repeat of a request whose phase is
     not complete yet returns that phase. One that is not committed yet takes other terms: nothing is public of it.
 
@@ -30,18 +84,16 @@ def open_phase(runtime: Runtime, campaign_id: str, request: TopUp, *, run_id: st
     without being in the draw, and when another run works on the draw; InputDiffers when the outcomes of the phase
     before are not the ones that were drawn.
     """
-    busy = UsageError(f"another run works on the draw of {campaign_id}: try again when it has ended")
     try:
-        with held_lease(
-            runtime.leases, lease, run_id, lease_seconds=runtime.settings.selection.lease_seconds
-        ) as held:
-            try:
-                with noted_stops(runtime, campaign_id, None, "top_up", held.token):
-                    return _open(runtime, campaign_id, request, run_id, held)
-            except Fenced:
-                raise table_behind(runtime, campaign_id, held) or busy from None
-    except LeaseBusy:
-        raise busy from None
+        with (
+            draw_lease(runtime, campaign_id, run_id) as held,
+            noted_stops(runtime, campaign_id, None, "top_up", held.token),
+        ):
+            return _open(runtime, campaign_id, request, run_id, held)
+    except DrawBusy:
+        raise UsageError(
+            f"another run works on the draw of {campaign_id}: try again when it has ended"
+        ) from None
 
 
 def next_phase(record: DrawRecord | None) -> int:

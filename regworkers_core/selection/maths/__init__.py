@@ -1,5 +1,5 @@
 """The draw as pure maths: files in, files out; no network, no database.
 
-Read in the order of the data: `leaves`, `merkle`, `manifest`, `strikes`, `seed`, `rank`, `allocate`; `compute` runs
-the last two. `rules` has what a single receipt needs, in plain hashlib.
+In the order of the data: `leaves`, `merkle`, `manifest` (with strikes and seed), `rank`, `phase`, `allocate`,
+`outcomes`. `allocate.compute` runs all after the seed. `rules` has what a single receipt needs, in plain hashlib.
 """

@@ -1,4 +1,4 @@
-"""The RFC 6962 Merkle tree over leaves.txt: root, inclusion proofs, and an index that makes proofs quick.
+"""The RFC 6962 Merkle tree over leaves.txt: root, inclusion proofs, and an index that makes proofs fast.
 
 Leaf hash SHA-256(0x00 + leaf), node SHA-256(0x01 + left + right), split at the largest power of two below n;
 the root over no leaves is SHA-256 of nothing.
@@ -15,11 +15,10 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from regworkers_core.selection.maths.errors import DrawError
-from regworkers_core.selection.maths.files import LEAVES, is_hash
+from regworkers_core.selection.maths.files import LEAVES, DrawError, is_hash
 
-# Leaves under one entry of the index: a power of two, so that each block is a complete subtree. A proof hashes
-# one block (about 1 ms) and the roots of all blocks once over (10 M leaves: 10,000 nodes, about 8 ms).
+# Leaves per entry of the index: a power of two, so that each block is a complete subtree. A proof hashes one block
+# (about 1 ms) and the roots of all blocks (10 M leaves: 10,000 nodes, about 8 ms).
 BLOCK_LEAVES = 1024
 _ENTRY_BYTES = 40
 _READ_BYTES = 1 << 20
@@ -27,7 +26,9 @@ _READ_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """`hashes` from the leaf's sibling up to the root's child, in hex. `leaf` is the line without its LF."""
+    """The inclusion proof of one leaf, a line without its line feed. `hashes` lead from its sibling to a child of the
+    root, in hex.
+    """
 
     index: int
     count: int
@@ -36,7 +37,7 @@ class Proof:
 
 
 class TreeHash:
-    """The root of a growing list of subtrees of equal size, as a binary counter: one root for each bit set."""
+    """The root of a growing list of subtrees of equal size, as a binary counter with one root per set bit."""
 
     def __init__(self) -> None:
         self._stack: list[tuple[int, bytes]] = []
@@ -50,7 +51,7 @@ class TreeHash:
         stack.append((height, subtree))
 
     def root(self) -> bytes:
-        """Of what was added so far. The last subtree may have been an incomplete one."""
+        """Return the root over all subtrees so far. Only the last may be incomplete."""
         if not self._stack:
             return hashlib.sha256(b"").digest()
         root = self._stack[-1][1]
@@ -64,9 +65,8 @@ def leaf_hash(leaf: bytes) -> bytes:
 
 
 def root_of(path: Path) -> tuple[str, int]:
-    """(root in hex, number of leaves) of a leaves.txt, at constant memory.
-
-    DrawError when the last line is not terminated.
+    """Return (root in hex, number of leaves) of a leaves.txt, at constant memory. Raises DrawError when the last line
+    has no line feed.
     """
     tree, count = TreeHash(), 0
     for block in _blocks(path):
@@ -76,9 +76,9 @@ def root_of(path: Path) -> tuple[str, int]:
 
 
 def write_index(path: Path, index: Path) -> tuple[str, int]:
-    """`root_of`, and on the way the index of blocks for `proof_of`: rebuildable from leaves.txt at any time.
+    """Do as `root_of`, and write the index of blocks for `proof_of`, which can be rebuilt at any time.
 
-    One entry of 40 bytes a block: its byte offset in leaves.txt (8 bytes, big-endian), then its subtree's root.
+    A block has an entry of 40 bytes: its byte offset in leaves.txt (8 bytes, big-endian), then the root of its subtree.
     """
     tree, count = TreeHash(), 0
     made = index.with_name(index.name + ".part")
@@ -93,10 +93,10 @@ def write_index(path: Path, index: Path) -> tuple[str, int]:
 
 
 def proof_of(path: Path, leaf: int | str, *, index: Path | None = None) -> Proof:
-    """The inclusion proof of the leaf at this position (0-based) or with this ref.
+    """Return the inclusion proof of the leaf at this position (from 0) or with this ref.
 
-    `index` is a file by `write_index` (made here when missing); without one the whole of leaves.txt is hashed.
-    KeyError for a position or ref that is not there. DrawError when the index does not belong to leaves.txt.
+    `index` is a file of `write_index`, made here when missing; without one, all of leaves.txt is hashed. Raises
+    KeyError for an unknown position or ref, DrawError when the index does not belong to leaves.txt.
     """
     entries = _entries(path, index)
     with _mapped(path) as data:
@@ -107,7 +107,7 @@ def proof_of(path: Path, leaf: int | str, *, index: Path | None = None) -> Proof
             raise KeyError(leaf)
         if _block_root(leaves) != entries[number][1]:
             raise DrawError(
-                LEAVES, f"the leaves from {number * BLOCK_LEAVES} on do not fit their index: remake it"
+                LEAVES, f"the leaves from {number * BLOCK_LEAVES} on do not match their index: rebuild it"
             )
         count = (len(entries) - 1) * BLOCK_LEAVES + _lines_from(data, entries[-1][0])
     path_up = _path(inside, [leaf_hash(each) for each in leaves])
@@ -116,7 +116,7 @@ def proof_of(path: Path, leaf: int | str, *, index: Path | None = None) -> Proof
 
 
 def verify_proof(leaf: str, index: int, count: int, proof: Sequence[str], root: str) -> bool:
-    """Whether `leaf` stands at `index` (0-based) of the `count` leaves under `root` (RFC 9162, 2.1.3.2)."""
+    """Whether `leaf` is at `index` (from 0) among the `count` leaves under `root` (RFC 9162, 2.1.3.2)."""
     if not 0 <= index < count or not all(is_hash(each) for each in proof):
         return False
     node, last = index, count - 1
@@ -161,7 +161,7 @@ def _block_root(leaves: Sequence[bytes]) -> bytes:
     nodes = [sha256(b"\x00" + leaf).digest() for leaf in leaves]
     while len(nodes) > 1:
         above = [sha256(b"\x01" + left + right).digest() for left, right in _pairs(nodes)]
-        # An odd one goes up as it is: the split at the largest power of two comes to just that.
+        # An odd one moves up unchanged, which is the split at the largest power of two.
         if len(nodes) % 2:
             above.append(nodes[-1])
         nodes = above
@@ -173,7 +173,7 @@ def _pairs(nodes: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _path(position: int, nodes: Sequence[bytes]) -> list[bytes]:
-    """Siblings from `position` up to the root over `nodes`."""
+    """Return the siblings from `position` up to the root over `nodes`."""
     path = []
     while len(nodes) > 1:
         sibling = position ^ 1
@@ -193,7 +193,7 @@ def _entries(path: Path, index: Path | None) -> list[tuple[int, bytes]]:
         write_index(path, index)
     data = index.read_bytes()
     if len(data) % _ENTRY_BYTES:
-        raise DrawError(LEAVES, "its index is cut off: remake it")
+        raise DrawError(LEAVES, "its index is truncated: rebuild it")
     return [
         (int.from_bytes(data[at : at + 8], "big"), data[at + 8 : at + _ENTRY_BYTES])
         for at in range(0, len(data), _ENTRY_BYTES)
@@ -213,7 +213,7 @@ def _mapped(path: Path) -> Iterator[mmap.mmap | bytes]:
 def _block_with(
     data: mmap.mmap | bytes, entries: Sequence[tuple[int, bytes]], leaf: int | str
 ) -> tuple[int, list[bytes]]:
-    """The number and the leaves of the block that holds the leaf, if any does."""
+    """Return the number and leaves of the only block that can hold the leaf."""
     if isinstance(leaf, int):
         number = leaf // BLOCK_LEAVES
         if leaf < 0 or number >= len(entries):
@@ -228,7 +228,7 @@ def _block_with(
 
 
 def _last_block_from(data: mmap.mmap | bytes, entries: Sequence[tuple[int, bytes]], ref: bytes) -> int:
-    """The last block whose first ref is at most `ref`; -1 when there is none."""
+    """Return the last block whose first ref is at most `ref`; -1 when there is none."""
     low, high = 0, len(entries)
     while low < high:
         middle = (low + high) // 2

@@ -1,24 +1,71 @@
-"""The outcome of every leaf by line of leaves.txt, from the phase before to the files of this one."""
+"""The outcome of every leaf, by line of leaves.txt, and the files that publish it: result.txt and summary.json."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from regworkers_core.selection.maths.arrow import Batch, Column, compute, terminated
-from regworkers_core.selection.maths.columns import ahead, read_leaves, read_result
-from regworkers_core.selection.maths.errors import DrawError
-from regworkers_core.selection.maths.files import OUTCOMES, RESULT
+from regworkers_core.domain.selection import Outcome
+from regworkers_core.selection.maths.engine import Batch, Column, compute, terminated
+from regworkers_core.selection.maths.files import (
+    OUTCOMES,
+    RESULT,
+    SUMMARY,
+    DrawError,
+    Fields,
+    JsonFile,
+    json_keys,
+)
+from regworkers_core.selection.maths.leaves import ahead, read_leaves, read_result
 from regworkers_core.selection.maths.manifest import Manifest
-from regworkers_core.selection.maths.rules import LeafOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class MarketCounts:
+    """Winners of one market: `new` in this phase, `winners` in all phases."""
+
+    new: int
+    winners: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary(JsonFile):
+    """summary.json: the hashes and counts of a phase. `outcomes` has every outcome, `markets` every market of the
+    manifest, zeros included.
+    """
+
+    FILE: ClassVar[str] = SUMMARY
+
+    manifest_hash: str
+    result_hash: str
+    cutoffs_hash: str
+    outcomes: Mapping[str, int]
+    markets: Mapping[str, MarketCounts]
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        outcomes, markets = fields.nested("outcomes", tuple(Outcome)), fields.nested("markets")
+        counts = {name: markets.nested(name, json_keys(MarketCounts)) for name in markets.names}
+        return cls(
+            fields.hash("manifestHash"),
+            fields.hash("resultHash"),
+            fields.hash("cutoffsHash"),
+            {outcome: outcomes.integer(outcome) for outcome in Outcome},
+            {
+                name: MarketCounts(each.integer("new"), each.integer("winners"))
+                for name, each in counts.items()
+            },
+        )
+
 
 _NAME = pa.dictionary(pa.int16(), pa.string())
 OUTCOMES_SCHEMA = pa.schema(
@@ -32,15 +79,15 @@ OUTCOMES_SCHEMA = pa.schema(
     ]
 )
 _FEW_VALUES: Any = ["market", "outcome", "previous", "previous_market"]
-_ORDER = tuple(LeafOutcome)
+_ORDER = tuple(Outcome)
 _CODES = {outcome: code for code, outcome in enumerate(_ORDER)}
-_WINNER, _STRUCK = _CODES[LeafOutcome.WINNER], _CODES[LeafOutcome.STRUCK]
-# One past the last name: none, or not yet.
+_WINNER, _STRUCK = _CODES[Outcome.WINNER], _CODES[Outcome.STRUCK]
+# One past the last outcome: none, or not decided yet.
 _NONE = len(_ORDER)
 
 
 class Identity(NamedTuple):
-    """What the keys of a leaf are made from."""
+    """The input of a leaf's keys."""
 
     ref: str
     unit: str
@@ -48,7 +95,7 @@ class Identity(NamedTuple):
 
 
 class Outcomes:
-    """Small numbers by line: 6 bytes for each leaf, whatever the draw."""
+    """The outcome and market of each leaf, now and after the phase before, in 6 bytes per leaf."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._markets = [market.market_id for market in manifest.markets]
@@ -61,8 +108,8 @@ class Outcomes:
 
     @staticmethod
     def before(manifest: Manifest, leaves: Path, previous: Path | None) -> Outcomes:
-        """With the winners of the phase before, who keep their seats. DrawError when its result.txt is not about
-        the same leaves.
+        """Start with the winners of the phase before, who keep their seats. Raises DrawError when its result.txt is not
+        about the same leaves.
         """
         made = Outcomes(manifest)
         if previous is not None:
@@ -76,10 +123,8 @@ class Outcomes:
             part = slice(done, done + batch.num_rows)
             if part.stop > len(self._code):
                 break
-            codes, indexes = (
-                compute.index_in(batch["outcome"], _names()),
-                compute.index_in(batch["market"], markets),
-            )
+            codes = compute.index_in(batch["outcome"], _names())
+            indexes = compute.index_in(batch["market"], markets)
             if codes.null_count or indexes.null_count:
                 raise DrawError(RESULT, "unknown outcome or market in the result of the phase before")
             self._before[part], self._market_before[part] = codes.to_numpy(), indexes.to_numpy()
@@ -93,16 +138,16 @@ class Outcomes:
             raise DrawError(RESULT, "a winner without a market in the result of the phase before")
 
     def strike(self, positions: npt.NDArray[np.int32]) -> None:
-        """These lose their seats, or never get one."""
+        """Take seats from these entries, or bar them from one."""
         self._code[positions], self._market[positions] = _STRUCK, len(self._markets)
 
     def pin(self) -> list[int]:
-        """Winners so far by market: the seats that are not offered."""
+        """Return the winners of earlier phases by market: their seats are not offered again."""
         self._pinned = self.winners()
         return self._pinned
 
     def undecided(self, positions: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-        """Which of these neither won before nor are struck."""
+        """Return which of these have neither won before nor been struck."""
         undecided: npt.NDArray[np.bool_] = self._code[positions] == _NONE
         return undecided
 
@@ -110,39 +155,39 @@ class Outcomes:
         self._code[positions], self._market[positions] = _WINNER, market
 
     def close(self, candidates: npt.NDArray[np.int32], waitlist_size: int | None) -> None:
-        """Decide on the rest: candidates in rank order wait, up to `waitlist_size` of them (None: all)."""
+        """Decide on the rest: up to `waitlist_size` candidates in rank order (None: all) go on the waiting list."""
         waiting = candidates[self.undecided(candidates)]
         size = len(waiting) if waitlist_size is None else waitlist_size
-        self._code[waiting[:size]] = _CODES[LeafOutcome.WAITLIST]
-        self._code[waiting[size:]] = _CODES[LeafOutcome.UNSELECTED]
-        self._code[self._code == _NONE] = _CODES[LeafOutcome.HOUSEHOLD_LIMIT]
+        self._code[waiting[:size]] = _CODES[Outcome.WAITLIST]
+        self._code[waiting[size:]] = _CODES[Outcome.UNSELECTED]
+        self._code[self._code == _NONE] = _CODES[Outcome.HOUSEHOLD_LIMIT]
 
     def counts(self) -> dict[str, int]:
-        """Every outcome and how many have it, zeros included."""
+        """Return how many leaves have each outcome, zeros included."""
         found = np.bincount(self._code, minlength=_NONE)
         return {str(outcome): int(found[code]) for code, outcome in enumerate(_ORDER)}
 
     def winners(self) -> list[int]:
-        """By market."""
+        """Return the winners by market."""
         found = np.bincount(self._market[self._code == _WINNER], minlength=len(self._markets))
         return [int(each) for each in found]
 
     def new_winners(self) -> list[int]:
-        """By market, without the pinned."""
+        """Return the winners of this phase by market."""
         return [all_ - old for all_, old in zip(self.winners(), self._pinned, strict=True)]
 
     def write(
         self, leaves: Path, out: Path, ranks: npt.NDArray[np.int32], wanted: Collection[int]
     ) -> tuple[str, dict[int, Identity]]:
-        """Write result.txt and its twin outcomes.parquet; `ranks` by line.
+        """Write result.txt and outcomes.parquet; `ranks` by line.
 
-        Returns the hash of result.txt, and of the `wanted` ranks what their keys are made from.
+        Returns the hash of result.txt, and the identities of the `wanted` ranks.
         """
         digest, done = hashlib.sha256(), 0
         sought, found = np.fromiter(wanted, np.int32), dict[int, Identity]()
         with (
             (out / RESULT).open("wb") as file,
-            # Refs are random: neither a dictionary nor compression makes them smaller.
+            # Refs are random: neither a dictionary nor compression saves space.
             pq.ParquetWriter(
                 out / OUTCOMES,
                 OUTCOMES_SCHEMA,
@@ -181,7 +226,7 @@ class Outcomes:
 
 @cache
 def _names() -> Column:
-    # Not while it is imported: see `reading._weight_texts`.
+    # Not at import: see `leaves._weight_texts`.
     return pa.array([*_ORDER, ""], pa.string())
 
 
@@ -190,7 +235,7 @@ def _named(numbers: npt.NDArray[Any], names: Column) -> Column:
 
 
 def _lines(rows: Batch) -> memoryview:
-    """`ref|market|rank|outcome`, empty market or rank where there is none."""
+    """Return the lines `ref|market|rank|outcome`, where market or rank may be empty."""
     ranks = compute.if_else(compute.equal(rows["rank"], 0), "", rows["rank"].cast(pa.string()))
     market, outcome = (rows[name].cast(pa.string()) for name in ("market", "outcome"))
     return terminated(compute.binary_join_element_wise(rows["ref"], market, ranks, outcome, "|"))

@@ -1,4 +1,4 @@
-"""Rank: the order of all leaves by (key, unit, entryKey), and who of a unit is a candidate."""
+"""Rank: the order of all leaves by (key, unit, entryKey), and which entries of a unit are candidates."""
 
 from __future__ import annotations
 
@@ -12,23 +12,21 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from regworkers_core.selection.maths.arrow import Batch, compute
-from regworkers_core.selection.maths.columns import LEAST_LEAF_BYTES, read_leaves
-from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.errors import DrawError
-from regworkers_core.selection.maths.files import LEAVES, MANIFEST, SEED
-from regworkers_core.selection.maths.manifest import Manifest
+from regworkers_core.selection.maths.engine import Batch, Engine, compute
+from regworkers_core.selection.maths.files import LEAVES, MANIFEST, SEED, DrawError
+from regworkers_core.selection.maths.leaves import LEAST_LEAF_BYTES, read_leaves
+from regworkers_core.selection.maths.manifest import Manifest, SeedFile
 from regworkers_core.selection.maths.rules import entry_key_prefix, key_prefix
-from regworkers_core.selection.maths.seed import SeedFile
 
-# Leaves of a unit that a message names.
-_SHOWN = 8
+# Leaves of a unit named in a message.
+_SHOWN_LEAVES = 8
+RANKED = "ranked.parquet"
 RANKED_SCHEMA = pa.schema([pa.field("position", pa.int32()), pa.field("rank", pa.int32())])
 
-# The least over the unit's tickets. Most have one: only the others pay for the list.
+# The least key of the unit's tickets. Most units have one ticket, and need no list.
 _KEY = """CASE WHEN weight = 1 THEN sha256($prefix || unit || '|0')
     ELSE list_min(list_transform(range(weight), lambda j: sha256($prefix || unit || '|' || j))) END"""
-# Sorting on 8 bytes and a line number is what keeps ten million leaves small and quick.
+# Sorting by 8 bytes and a line number keeps ten million leaves small and fast.
 _ORDER = f"""
 SELECT position, ('0x' || left({_KEY}, 16))::UBIGINT AS head FROM leaves ORDER BY head
 """
@@ -45,8 +43,8 @@ SELECT unit FROM leaves GROUP BY unit HAVING min(weight) <> max(weight) ORDER BY
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """`order`: line numbers of leaves.txt (from 0) in the order of the draw; `ranks`: beside each its rank from 1
-    among the candidates, 0 for HOUSEHOLD_LIMIT.
+    """The order of the draw: `order` has line numbers of leaves.txt (from 0), `ranks` beside each its rank among the
+    candidates from 1, or 0 for HOUSEHOLD_LIMIT.
     """
 
     order: npt.NDArray[np.int32]
@@ -64,7 +62,7 @@ class Ranked:
         return made
 
     def write(self, path: Path, rows: int) -> None:
-        """As Parquet: `position INT, rank INT`, in the order of the draw."""
+        """Write Parquet (`position INT, rank INT`) in the order of the draw."""
         # Shuffled numbers do not compress.
         with pq.ParquetWriter(path, RANKED_SCHEMA, compression="none", use_dictionary=False) as writer:
             for start in range(0, len(self.order), rows):
@@ -76,7 +74,7 @@ class Ranked:
                 )
 
 
-def rank(folder: Path, ranked: Path, *, engine: Engine) -> None:
+def rank_leaves(folder: Path, ranked: Path, *, engine: Engine) -> None:
     """Write ranked.parquet (see `Ranked`) from leaves.txt, manifest.json and seed.json of `folder`.
 
     DrawError names the artefact at fault: malformed ones, leaves that are not as many as the manifest counts, and
@@ -90,11 +88,11 @@ def rank(folder: Path, ranked: Path, *, engine: Engine) -> None:
 
 
 def order_leaves(leaves: Path, manifest: Manifest, seed: str, engine: Engine) -> Ranked:
-    """The order under any seed: a simulation brings a throw-away one."""
+    """Return the order under any seed; a simulation uses disposable ones."""
     if leaves.stat().st_size < manifest.count * LEAST_LEAF_BYTES:
         raise DrawError(LEAVES, f"{manifest.count} leaves were committed to, too few were found")
     order = np.empty(manifest.count, np.int32)
-    # Whether the leaf at this place of the order shares the first 8 bytes of its key with the one before.
+    # Whether the leaf at this place in the order shares the first 8 bytes of its key with the one before.
     tied = np.zeros(manifest.count, np.bool_)
     done, last = 0, None
     parameters = {"prefix": key_prefix(seed, manifest.draw_id)}
@@ -122,7 +120,7 @@ def _untie(
     tied: npt.NDArray[np.bool_],
     candidate: npt.NDArray[np.bool_],
 ) -> None:
-    """Put what shares the first 8 bytes of a key, a household as a rule, in its exact order, in place."""
+    """Sort leaves that share the first 8 bytes of a key, usually a household, in their exact order, in place."""
     if not tied.any():
         return
     # The first of each run is not tied to the one before, but the one after is tied to it.
@@ -143,9 +141,9 @@ def _untie(
 
 
 def check_weights(leaves: Path, count: int, engine: Engine) -> None:
-    """DrawError unless all leaves of a unit have the same weight: each weight would be a key of its own, and a chance.
+    """Raise DrawError unless all leaves of a unit have the same weight: each weight would be another key, and a chance.
 
-    Some 10 s for ten million leaves where all weigh the same, else twice that.
+    Ten million leaves take about 10 s if all have the same weight, else twice that.
     """
     weights: set[int] = set()
     for part in read_leaves(leaves, ("weight",)):
@@ -159,11 +157,11 @@ def check_weights(leaves: Path, count: int, engine: Engine) -> None:
                 for part in read_leaves(leaves, ("ref", "unit", "weight"))
                 for row in part.filter(compute.equal(part["unit"], unit)).to_pylist()
             ]
-            raise DrawError(LEAVES, f"one unit, several weights: {', '.join(found[:_SHOWN])}")
+            raise DrawError(LEAVES, f"one unit, several weights: {', '.join(found[:_SHOWN_LEAVES])}")
 
 
 def _positions(leaves: Path, count: int, wanted: npt.NDArray[np.bool_] | None = None) -> Iterator[Batch]:
-    """`position, unit, weight, ref` of the leaves, or of those that are `wanted`; DrawError unless there are
+    """Yield `position, ref, unit, weight` of the leaves, or of the `wanted` ones. Raises DrawError unless there are
     exactly `count`.
     """
     done = 0
@@ -189,11 +187,11 @@ _LEAVES_SCHEMA = pa.schema(_TYPES)
 def _answer(
     engine: Engine, query: str, parameters: dict[str, Any], batches: Iterator[Batch]
 ) -> Iterator[Batch]:
-    """The rows of a query over table `leaves`, which is read batch by batch as the query wants them."""
+    """Yield the rows of a query over table `leaves`, which is read batch by batch."""
     failures: list[DrawError] = []
 
     def watched() -> Iterator[Batch]:
-        # DuckDB reports what went wrong in here as an error of its own.
+        # DuckDB replaces an error in here by its own.
         try:
             yield from batches
         except DrawError as failure:

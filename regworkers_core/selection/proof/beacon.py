@@ -14,8 +14,7 @@ from typing import Any
 
 from regworkers_core.domain.beacon import LEAD_SECONDS, QUICKNET, QUICKNET_HASH, Chain
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.selection.maths.errors import DrawError
-from regworkers_core.selection.maths.files import MANIFEST
+from regworkers_core.selection.maths.files import MANIFEST, DrawError
 from regworkers_core.selection.maths.manifest import Manifest, SeedSource
 
 SEED = "seed.json"

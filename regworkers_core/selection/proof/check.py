@@ -10,19 +10,16 @@ from typing import Any
 import orjson
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.selection.maths.canonical import Fields, short
-from regworkers_core.selection.maths.errors import DrawError
-from regworkers_core.selection.maths.files import CUTOFFS, is_hash, sha256_hex
-from regworkers_core.selection.maths.manifest import SeedSource
+from regworkers_core.domain.selection import Outcome
+from regworkers_core.selection.maths.files import CUTOFFS, DrawError, Fields, is_hash, sha256_hex, short
+from regworkers_core.selection.maths.manifest import SeedFile, SeedSource
 from regworkers_core.selection.maths.rules import (
     NO_SEATS,
-    LeafOutcome,
     entry_key,
     market_of,
     meets_cutoff,
     unit_key,
 )
-from regworkers_core.selection.maths.seed import SeedFile
 from regworkers_core.selection.proof import guarantee
 from regworkers_core.selection.proof.beacon import signed_at
 from regworkers_core.selection.proof.checker import (
@@ -193,8 +190,8 @@ class Drawn(Checker):
             )
         _check_groups(phase)
         market, why = self._expected(phase)
-        if why.startswith(LeafOutcome.WINNER):
-            if (position.outcome, position.market) != (LeafOutcome.WINNER, market):
+        if why.startswith(Outcome.WINNER):
+            if (position.outcome, position.market) != (Outcome.WINNER, market):
                 wrong(f"{why} in {market}, found {position.outcome} {position.market}")
             return f"{why} in {market}"
         if position.market or position.outcome not in why.split(" or "):
@@ -209,24 +206,24 @@ class Drawn(Checker):
         if phase.strike is not None:
             if phase.manifest.strikes_hash == _NO_STRIKES:
                 wrong("a strike, where the manifest commits to an empty list of them")
-            return "", LeafOutcome.STRUCK
+            return "", Outcome.STRUCK
         if not phase.position.rank:
-            return "", LeafOutcome.HOUSEHOLD_LIMIT
-        if before and before.position.outcome == LeafOutcome.WINNER:
-            return before.position.market, f"{LeafOutcome.WINNER} since phase {before.number}"
+            return "", Outcome.HOUSEHOLD_LIMIT
+        if before and before.position.outcome == Outcome.WINNER:
+            return before.position.market, f"{Outcome.WINNER} since phase {before.number}"
         try:
             leaf = self._own.leaf
             market = market_of(leaf.preferences, leaf.segments, self._key, self._entry_key, phase.cutoffs)
         except KeyError as error:
             raise DrawError(CUTOFFS, f"market {error} of the leaf has no cut-off") from None
         if market is not None:
-            return market, f"{LeafOutcome.WINNER}, cut-off met"
+            return market, f"{Outcome.WINNER}, cut-off met"
         size = phase.manifest.waitlist_size
         if size is None or int(phase.position.rank) <= size:
-            return "", LeafOutcome.WAITLIST
+            return "", Outcome.WAITLIST
         return (
             "",
-            LeafOutcome.UNSELECTED if size == 0 else f"{LeafOutcome.WAITLIST} or {LeafOutcome.UNSELECTED}",
+            Outcome.UNSELECTED if size == 0 else f"{Outcome.WAITLIST} or {Outcome.UNSELECTED}",
         )
 
     def _check_rank(self) -> str:
@@ -280,11 +277,11 @@ def _check_groups(phase: PhasePart) -> None:
 
 
 def _reasons(outcome: str, phase: PhasePart) -> str:
-    if outcome == LeafOutcome.STRUCK:
+    if outcome == Outcome.STRUCK:
         return f"{phase.strike} (the list of strikes has SHA-256 {phase.manifest.strikes_hash})"
-    if outcome == LeafOutcome.HOUSEHOLD_LIMIT:
+    if outcome == Outcome.HOUSEHOLD_LIMIT:
         return "others of the unit come first"
-    if outcome == LeafOutcome.WAITLIST:
+    if outcome == Outcome.WAITLIST:
         return "no cut-off of a listed market is met"
     return f"no cut-off of a listed market is met, past the waiting list of {phase.manifest.waitlist_size}"
 

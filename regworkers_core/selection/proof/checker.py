@@ -8,14 +8,20 @@ from typing import NoReturn
 
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.selection.maths.beside import ANNULLED, Annulled
-from regworkers_core.selection.maths.canonical import Fields, parse_canonical, short
-from regworkers_core.selection.maths.errors import DrawError
-from regworkers_core.selection.maths.files import CUTOFFS, STRIKES, is_hash, sha256_hex
+from regworkers_core.selection.maths.files import (
+    CUTOFFS,
+    STRIKES,
+    DrawError,
+    Fields,
+    is_hash,
+    parse_canonical,
+    sha256_hex,
+    short,
+)
 from regworkers_core.selection.maths.leaves import Leaf, parse_leaf
-from regworkers_core.selection.maths.manifest import Manifest
+from regworkers_core.selection.maths.manifest import STRIKE_REASON, Manifest, parse_strikes
 from regworkers_core.selection.maths.merkle import verify_proof
 from regworkers_core.selection.maths.rules import MarketCutoffs, parse_cutoffs
-from regworkers_core.selection.maths.strikes import REASON, parse_strikes
 from regworkers_core.selection.proof import guarantee
 from regworkers_core.selection.proof.beacon import check_round, signed_at
 from regworkers_core.selection.proof.guarantee import Published, published_lines
@@ -191,7 +197,7 @@ class Excluded(Checker):
 
     def _check_reason(self) -> str:
         for reason in self._reasons:
-            if not REASON.fullmatch(reason):
+            if not STRIKE_REASON.fullmatch(reason):
                 wrong(f"{short(reason)} is not a reason: A-Z and _ only")
         if not self._reasons:
             wrong("none is given")

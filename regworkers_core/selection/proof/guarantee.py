@@ -22,8 +22,7 @@ from regworkers_core.selection.maths.beside import (
     replaced_name,
     replaced_number,
 )
-from regworkers_core.selection.maths.canonical import Fields
-from regworkers_core.selection.maths.errors import DrawError
+from regworkers_core.selection.maths.files import DrawError, Fields
 from regworkers_core.selection.maths.manifest import COMMIT_REVEAL, Manifest
 from regworkers_core.selection.proof.beacon import signed_at
 

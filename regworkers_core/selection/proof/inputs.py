@@ -7,12 +7,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from regworkers_core.selection.maths.canonical import parse_canonical
-from regworkers_core.selection.maths.errors import DrawError
-from regworkers_core.selection.maths.files import ARTEFACTS, MANIFEST, SEED, STRIKES, SUMMARY, sha256_hex
-from regworkers_core.selection.maths.manifest import DRAND, Manifest, SeedSource
-from regworkers_core.selection.maths.seed import SeedFile, derive_seed
-from regworkers_core.selection.maths.strikes import parse_strikes
+from regworkers_core.selection.maths.files import (
+    ARTEFACTS,
+    MANIFEST,
+    SEED,
+    STRIKES,
+    SUMMARY,
+    DrawError,
+    parse_canonical,
+    sha256_hex,
+)
+from regworkers_core.selection.maths.manifest import (
+    DRAND,
+    Manifest,
+    SeedFile,
+    SeedSource,
+    derive_seed,
+    parse_strikes,
+)
 from regworkers_core.selection.proof.beacon import check_round, verify_beacon
 from regworkers_core.selection.proof.guarantee import Published
 

@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from regworkers_core.selection.maths.columns import LEAF_COLUMNS, read_leaves
 from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.maths.leaves import LEAF_COLUMNS, read_leaves
 
 
 class Line(NamedTuple):

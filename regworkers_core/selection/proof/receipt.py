@@ -17,14 +17,23 @@ from typing import Any
 
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.selection.maths.canonical import canonical_bytes, short
-from regworkers_core.selection.maths.errors import DrawError
-from regworkers_core.selection.maths.files import CUTOFFS, LEAVES, MANIFEST, RESULT, SEED, STRIKES, SUMMARY
+from regworkers_core.domain.selection import Outcome
+from regworkers_core.selection.maths.files import (
+    CUTOFFS,
+    LEAVES,
+    MANIFEST,
+    RESULT,
+    SEED,
+    STRIKES,
+    SUMMARY,
+    DrawError,
+    canonical_bytes,
+    short,
+)
 from regworkers_core.selection.maths.leaves import Leaf, parse_leaf
-from regworkers_core.selection.maths.manifest import Manifest
+from regworkers_core.selection.maths.manifest import Manifest, SeedFile
 from regworkers_core.selection.maths.merkle import Proof, proof_of
-from regworkers_core.selection.maths.rules import LeafOutcome, entry_key, unit_key
-from regworkers_core.selection.maths.seed import SeedFile
+from regworkers_core.selection.maths.rules import entry_key, unit_key
 from regworkers_core.selection.proof import guarantee
 from regworkers_core.selection.proof.beacon import signed_at
 from regworkers_core.selection.proof.guarantee import Published
@@ -66,8 +75,8 @@ class Position:
         if len(parts) != 4 or parts[0] != ref:
             raise DrawError(RESULT, f"{short(line)} is not a line `{ref}|market|rank|outcome`")
         _, market, rank, outcome = parts
-        if outcome not in LeafOutcome.__members__:
-            raise DrawError(RESULT, f"outcome {short(outcome)} is none of {', '.join(LeafOutcome)}")
+        if outcome not in Outcome.__members__:
+            raise DrawError(RESULT, f"outcome {short(outcome)} is none of {', '.join(Outcome)}")
         if rank and not _RANK.fullmatch(rank):
             raise DrawError(RESULT, f"rank {short(rank)} is not a whole number from 1 on")
         return cls(market, rank, outcome)

@@ -8,8 +8,7 @@ from typing import Any
 
 from regworkers_core.reporting.pages import page
 from regworkers_core.selection.maths.beside import ACCEPTED, NOTICE, Annulled, replaced_name
-from regworkers_core.selection.maths.canonical import parse_canonical
-from regworkers_core.selection.maths.files import CUTOFFS
+from regworkers_core.selection.maths.files import CUTOFFS, parse_canonical
 from regworkers_core.selection.maths.leaves import parse_leaf
 from regworkers_core.selection.maths.rules import Cutoff, parse_cutoffs
 from regworkers_core.selection.proof.check import ReceiptChecked

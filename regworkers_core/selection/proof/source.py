@@ -19,8 +19,7 @@ from regworkers_core.domain.keys import EntryKey, is_selection_id
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import public_key
-from regworkers_core.selection.draw.freezing import key_of
-from regworkers_core.selection.draw.pool import EXCLUSIONS
+from regworkers_core.selection.draw.freezing import EXCLUSIONS, key_of
 from regworkers_core.selection.maths.beside import (
     ACCEPTED,
     ANNULLED,

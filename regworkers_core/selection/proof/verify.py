@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.selection.maths.allocate import compute
 from regworkers_core.selection.maths.beside import Annulled, is_beside
-from regworkers_core.selection.maths.compute import compute
 from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.selection.maths.files import (
     ARTEFACTS,
     CUTOFFS,
@@ -28,11 +27,12 @@ from regworkers_core.selection.maths.files import (
     SEED,
     STRIKES,
     SUMMARY,
+    DrawError,
     file_hash,
 )
+from regworkers_core.selection.maths.manifest import check_cumulative
 from regworkers_core.selection.maths.merkle import root_of
 from regworkers_core.selection.maths.rank import check_weights
-from regworkers_core.selection.maths.strikes import check_cumulative
 from regworkers_core.selection.proof import guarantee
 from regworkers_core.selection.proof.beacon import signed_at
 from regworkers_core.selection.proof.guarantee import Published, published_lines

@@ -11,11 +11,11 @@ from typing import Any
 import duckdb
 
 from regworkers_core.domain.beacon import LEAD_SECONDS
+from regworkers_core.domain.selection import Verdict
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.selection.maths.manifest import Manifest
 from regworkers_core.selection.proof.beacon import signed_at
 from regworkers_core.selection.report.inputs import ReportContext, Terms
-from regworkers_core.selection.verdict import Verdict
 
 
 class Level(StrEnum):

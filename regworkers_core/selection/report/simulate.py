@@ -23,15 +23,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.selection.draw.pool import POOL, POOL_SCHEMA
-from regworkers_core.selection.maths.canonical import canonical_bytes
-from regworkers_core.selection.maths.compute import compute
+from regworkers_core.selection.draw.freezing import POOL, POOL_SCHEMA
+from regworkers_core.selection.maths.allocate import compute
 from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import LEAVES, MANIFEST, OUTCOMES, SEED, STRIKES
+from regworkers_core.selection.maths.files import LEAVES, MANIFEST, OUTCOMES, SEED, STRIKES, canonical_bytes
 from regworkers_core.selection.maths.leaves import write_leaves
-from regworkers_core.selection.maths.manifest import COMMIT_REVEAL, Manifest
+from regworkers_core.selection.maths.manifest import COMMIT_REVEAL, Manifest, derive_seed
 from regworkers_core.selection.maths.rules import entry_key_prefix, key_prefix
-from regworkers_core.selection.maths.seed import derive_seed
 from regworkers_core.selection.report.simulation import Group, Scenario, Simulation
 
 # Keys are made from it, so they differ from those of every draw even under the same seed.

@@ -180,7 +180,7 @@ def test_no_top_up_begins_once_data_that_it_needs_may_be_gone(runtime: Runtime) 
     with pytest.raises(
         RequestError, match="too old for a top-up: the periods of its pipeline were over by 20"
     ):
-        open_phase(runtime, "old", top_up, run_id="r", lease=lease_name("old"))
+        open_phase(runtime, "old", top_up, run_id="r")
 
 
 def test_a_draw_that_another_run_holds_is_left_for_the_next_time(runtime: Runtime) -> None:

@@ -14,7 +14,7 @@ from regworkers_core.selection.assign.release import publish_phase, resume_block
 from regworkers_core.selection.assign.replan import replan_codes
 from regworkers_core.selection.codes.stock import void_codes
 from regworkers_core.selection.drains import SELECTIONS
-from regworkers_core.selection.draw.fencing import DrawBusy, draw_lease
+from regworkers_core.selection.draw.held import DrawBusy, draw_lease
 from regworkers_core.selection.notify import counts
 from tests.selection.assign.test_assigning import dead
 from tests.support.drains import run

@@ -14,7 +14,7 @@ from regworkers_core.selection.codes.struck import struck_codes
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.draw.annul import annul, preview
 from regworkers_core.selection.draw.artefacts import InputDiffers
-from regworkers_core.selection.draw.fencing import DrawBusy, draw_lease, lease_name
+from regworkers_core.selection.draw.held import DrawBusy, draw_lease
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.maths.beside import Annulled
@@ -130,7 +130,7 @@ def test_nothing_follows_an_annulled_draw(runtime: Runtime) -> None:
         lambda: list(draw(runtime).steps()),
         lambda: draw(runtime).rank(),
         lambda: draw(runtime).publish(),
-        lambda: open_phase(runtime, CAMPAIGN, more, run_id="r", lease=lease_name(CAMPAIGN)),
+        lambda: open_phase(runtime, CAMPAIGN, more, run_id="r"),
     ):
         with pytest.raises(RequestError, match=r"was annulled at .* never drawn again"):
             attempt()

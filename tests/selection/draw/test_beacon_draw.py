@@ -20,7 +20,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.explaining import explain
 from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.draw.draw_run import DrawRun
-from regworkers_core.selection.maths.errors import DrawError
+from regworkers_core.selection.maths.files import DrawError
 from tests.selection.draw.beacons import (
     START,
     Clock,

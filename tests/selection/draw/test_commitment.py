@@ -22,7 +22,7 @@ from regworkers_core.selection.draw.artefacts import InputDiffers, public_key
 from regworkers_core.selection.draw.draw_run import DrawRun
 from regworkers_core.selection.draw.gate import Acceptance
 from regworkers_core.selection.draw.seeding import seed_of
-from regworkers_core.selection.maths.compute import compute
+from regworkers_core.selection.maths.allocate import compute
 from regworkers_core.selection.maths.engine import Engine
 from tests.selection.draw.beacons import (
     START,

@@ -12,19 +12,18 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext
 
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.adapters.files.judged_entries import Settlement
+from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Notice, NoticeType
 from regworkers_core.engine.leases import LeaseHolder, held_lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export
-from regworkers_core.selection.draw.confirming import NotSettled
 from regworkers_core.selection.draw.draw_run import DrawRun
-from regworkers_core.selection.draw.fencing import draw_lease
-from regworkers_core.selection.draw.held import DrawBusy, lease_name
+from regworkers_core.selection.draw.gate import NotSettled
+from regworkers_core.selection.draw.held import DrawBusy, draw_lease
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
-from regworkers_core.selection.maths.errors import DrawError
-from regworkers_core.selection.maths.files import ARTEFACTS
+from regworkers_core.selection.maths.files import ARTEFACTS, DrawError
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, entry, ref_of
 
 pytestmark = pytest.mark.slow
@@ -288,7 +287,7 @@ def test_a_top_up_strikes_no_ref_that_is_not_in_the_draw(runtime: Runtime) -> No
     _complete(runtime)
     request = TopUp({"berlin": 6}, {}, (("stranger", "BOT"),), "a second evening")
     with pytest.raises(RequestError, match="stranger is not in the draw"):
-        open_phase(runtime, CAMPAIGN, request, run_id="top-up", lease=lease_name(CAMPAIGN))
+        open_phase(runtime, CAMPAIGN, request, run_id="top-up")
     record = runtime.draws.get(CAMPAIGN)
     assert record is not None and list(record.phases) == [1]
 
@@ -323,7 +322,7 @@ def test_publishing_queues_an_event_with_each_hash(runtime: Runtime) -> None:
 
 def _top_up(runtime: Runtime, berlin: int = 6) -> int:
     request = TopUp({"berlin": berlin}, {}, (), "a second evening")
-    return open_phase(runtime, CAMPAIGN, request, run_id="top-up", lease=lease_name(CAMPAIGN))
+    return open_phase(runtime, CAMPAIGN, request, run_id="top-up")
 
 
 def _complete(runtime: Runtime) -> None:

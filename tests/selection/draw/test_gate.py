@@ -12,13 +12,12 @@ from regworkers_core.adapters.files.judged_entries import Settlement
 from regworkers_core.domain.beacon import QUICKNET_HASH
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw import gate
 from regworkers_core.selection.draw.artefacts import InputDiffers
-from regworkers_core.selection.draw.confirming import NotSettled
 from regworkers_core.selection.draw.draw_run import DrawRun
-from regworkers_core.selection.draw.gate import Acceptance, GateClosed, NotAccepted
-from regworkers_core.selection.draw.held import lease_name
+from regworkers_core.selection.draw.gate import Acceptance, GateClosed, GateFinding, NotAccepted, NotSettled
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.maths.files import sha256_hex
@@ -267,7 +266,7 @@ def test_a_top_up_goes_through_the_same_gate_over_all_phases(runtime: Runtime) -
     drawn(runtime)
     run(runtime, SELECTIONS)
     more = TopUp(capacities={"paris": 5}, reserves={}, strikes=(), reason="a larger hall")
-    number = open_phase(runtime, CAMPAIGN, more, run_id="r", lease=lease_name(CAMPAIGN))
+    number = open_phase(runtime, CAMPAIGN, more, run_id="r")
     list(draw(runtime, phase=number).steps())
     # A code of the first phase that lost its selection.
     runtime.database["selections"].delete_one({"marketId": "paris"})
@@ -306,3 +305,35 @@ def test_what_the_gate_stopped_at_is_over_once_the_publication_goes_through(wait
     waiting.objects.put_bytes(f"draws/{CAMPAIGN}/phase-1/cutoffs.json", right)
     assert draw(waiting).publish(WORD).state == "done"
     assert not phase(waiting).stopped
+
+
+def test_where_the_settings_say_so_a_draw_goes_out_without_a_word(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    selection = runtime.settings.selection.model_copy(update={"auto_publish": True})
+    automatic = Runtime(runtime.settings.model_copy(update={"selection": selection}))
+    *_, report, publication = draw(automatic).steps(None)
+    automatic.mongo.close()
+    assert (report.name, publication.name, publication.state) == ("report", "publish", "done")
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None and record.latest.fields["confirmedBy"] == "settings"
+    assert runtime.queue(runtime.names.selection_queue).depth().total > 0
+
+
+def test_what_accepts_a_finding_is_named_for_the_terminal_and_for_the_launchpad() -> None:
+    left = [GateFinding("late_commit", "too late"), GateFinding("reconcile", "1 ahead")]
+    said = str(NotAccepted(CAMPAIGN, 1, left))
+    assert "`--accept-finding late_commit --accept-finding reconcile --reason TEXT` in a terminal" in said
+    assert "`accept: [late_commit, reconcile]` and `reason` in the job `confirm_draw`" in said
+
+
+def test_the_status_names_the_job_for_a_finding_that_can_be_accepted_and_none_for_another(
+    runtime: Runtime,
+) -> None:
+    close_campaign(runtime)
+    list(draw(runtime).steps())
+    found = [GateFinding("late_commit", "too late").as_fields(), GateFinding("codes", "taken").as_fields()]
+    runtime.database["draws"].update_one({}, {"$set": {"phases.1.gate.findings": found}})
+    told = read_campaign_status(runtime, runtime.campaigns.require(CAMPAIGN)).findings
+    assert {
+        name: each.job for each in told for name in ("late_commit", "codes") if f"found {name}:" in each.text
+    } == {"late_commit": "confirm_draw", "codes": ""}

@@ -18,12 +18,10 @@ from regworkers_core.selection.draw.annul import annul
 from regworkers_core.selection.draw.artefacts import InputDiffers, ResultDiffers, pipeline_key, public_key
 from regworkers_core.selection.draw.draw_run import DrawRun, Step
 from regworkers_core.selection.draw.freezing import key_of
-from regworkers_core.selection.draw.held import lease_name
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
-from regworkers_core.selection.maths.canonical import canonical_bytes
-from regworkers_core.selection.maths.files import sha256_hex
-from regworkers_core.selection.maths.seed import derive_seed
+from regworkers_core.selection.maths.files import canonical_bytes, sha256_hex
+from regworkers_core.selection.maths.manifest import derive_seed
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn
 from tests.support.drains import run
 
@@ -139,7 +137,7 @@ def test_a_further_phase_holds_the_files_of_the_phase_before_against_the_record(
     drawn(runtime)
     run(runtime, SELECTIONS)
     more = TopUp(capacities={"berlin": 6}, reserves={}, strikes=(), reason="a larger hall")
-    open_phase(runtime, CAMPAIGN, more, run_id="more", lease=lease_name(CAMPAIGN))
+    open_phase(runtime, CAMPAIGN, more, run_id="more")
     for name in ("leaves.txt", "seed.json", "result.txt", "manifest.json"):
         right = artefact(runtime, name)
         runtime.objects.put_bytes(public_key(CAMPAIGN, 1, name), right + b"\n")
@@ -159,10 +157,10 @@ def test_a_top_up_is_not_opened_on_outcomes_that_were_not_drawn(runtime: Runtime
     runtime.objects.put_bytes(where, b"others")
     more = TopUp(capacities={"berlin": 6}, reserves={}, strikes=(), reason="a larger hall")
     with pytest.raises(InputDiffers):
-        open_phase(runtime, CAMPAIGN, more, run_id="more", lease=lease_name(CAMPAIGN))
+        open_phase(runtime, CAMPAIGN, more, run_id="more")
     assert where in stopped(runtime)
     runtime.objects.put_bytes(where, right)
-    assert open_phase(runtime, CAMPAIGN, more, run_id="more", lease=lease_name(CAMPAIGN)) == 2
+    assert open_phase(runtime, CAMPAIGN, more, run_id="more") == 2
     assert stopped(runtime) == ""
 
 

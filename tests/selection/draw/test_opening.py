@@ -8,8 +8,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.held import lease_name
-from regworkers_core.selection.draw.opening import await_writers
+from regworkers_core.selection.draw.freezing import await_writers
 from regworkers_core.selection.draw.terms import Terms, TopUp
 from regworkers_core.selection.draw.top_up import open_phase
 from tests.eligibility.campaign.world import CLOSES, closed
@@ -92,7 +91,7 @@ def test_a_word_for_the_draw_does_not_confirm_a_top_up(closed_campaign: Runtime)
     assert record is not None
     closed_campaign.draws.decide(CAMPAIGN, 1, {"status": "COMPLETED"}, token=record.token)
     more = TopUp({"berlin": 6}, {}, (), "a second evening")
-    open_phase(closed_campaign, CAMPAIGN, more, run_id="top-up", lease=lease_name(CAMPAIGN))
+    open_phase(closed_campaign, CAMPAIGN, more, run_id="top-up")
     run = draw(closed_campaign)
     *_, awaiting = run.steps()
     assert awaiting.facts["confirm"] == f"{CAMPAIGN}:2"
@@ -109,7 +108,7 @@ def test_a_top_up_with_a_mistake_takes_other_terms_until_it_is_committed(closed_
 
     def ask(berlin: int) -> int:
         more = TopUp({"berlin": berlin}, {}, (), "a second evening")
-        return open_phase(closed_campaign, CAMPAIGN, more, run_id="top-up", lease=lease_name(CAMPAIGN))
+        return open_phase(closed_campaign, CAMPAIGN, more, run_id="top-up")
 
     assert (ask(60), ask(6)) == (2, 2)
     draw(closed_campaign).commit()

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.secrets import make_secret
 from regworkers_core.selection.drains import SELECTIONS
-from regworkers_core.selection.draw.held import lease_name
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.proof.source import campaign_source
@@ -48,7 +48,7 @@ def top_up(runtime: Runtime, on_open: Callable[[], object]) -> int:
 
     runtime.draws.open = late  # type: ignore[method-assign]
     more = TopUp(capacities={"berlin": 6}, reserves={}, strikes=(), reason="a larger hall")
-    return open_phase(runtime, CAMPAIGN, more, run_id="more", lease=lease_name(CAMPAIGN))
+    return open_phase(runtime, CAMPAIGN, more, run_id="more")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.engine.leases import held_lease
@@ -13,10 +14,9 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw import terms
-from regworkers_core.selection.draw.held import DrawBusy, lease_name
-from regworkers_core.selection.draw.striking import Striking
+from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_core.selection.draw.terms import TopUp
-from regworkers_core.selection.draw.top_up import open_phase
+from regworkers_core.selection.draw.top_up import Striking, open_phase
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, ref_of
 from tests.support.drains import run
 from tests.support.shared import emptied, shared_namespace
@@ -114,6 +114,6 @@ def test_more_strikes_than_a_draw_keeps_are_refused_before_anything_is_decided(
     run(runtime, SELECTIONS)
     more = TopUp(capacities={}, reserves={}, strikes=(CHEAT,), reason="a cheat")
     with pytest.raises(RequestError, match=r"2 strikes are too many .* beside those of the phases before"):
-        open_phase(runtime, CAMPAIGN, more, run_id="more", lease=lease_name(CAMPAIGN))
+        open_phase(runtime, CAMPAIGN, more, run_id="more")
     record = runtime.draws.get(CAMPAIGN)
     assert record is not None and list(record.phases) == [1]

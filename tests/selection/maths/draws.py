@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
-from regworkers_core.selection.maths.allocate import allocate_phase
-from regworkers_core.selection.maths.compute import compute
+from regworkers_core.selection.maths.allocate import allocate_phase, compute
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import (
     LEAVES,
@@ -24,13 +23,19 @@ from regworkers_core.selection.maths.files import (
     file_hash,
     sha256_hex,
 )
-from regworkers_core.selection.maths.manifest import Manifest, MarketTerms, ReserveTerms
+from regworkers_core.selection.maths.manifest import (
+    Manifest,
+    MarketTerms,
+    ReserveTerms,
+    SeedFile,
+    commitment_of,
+    parse_strikes,
+    strikes_bytes,
+)
 from regworkers_core.selection.maths.merkle import root_of
+from regworkers_core.selection.maths.outcomes import Summary
 from regworkers_core.selection.maths.phase import Phase
 from regworkers_core.selection.maths.rank import Ranked, order_leaves
-from regworkers_core.selection.maths.seed import SeedFile, commitment_of
-from regworkers_core.selection.maths.strikes import parse_strikes, strikes_bytes
-from regworkers_core.selection.maths.summary import Summary
 from tests.selection.maths import oracle
 from tests.selection.maths.oracle import OracleLeaf, OracleMarket
 

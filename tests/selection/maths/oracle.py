@@ -170,7 +170,7 @@ def choose(
 def deferred_acceptance(
     candidates: list[OracleLeaf], markets: list[OracleMarket], offered: dict[str, int]
 ) -> dict[str, list[list[OracleLeaf]]]:
-    """In rounds: everybody without a seat proposes to the next market, every market chooses anew."""
+    """Run rounds: each entry without a seat proposes to its next market, then every market chooses again."""
     place = {leaf[0]: number for number, leaf in enumerate(candidates)}
     asked = dict.fromkeys(place, 0)
     held: dict[str, list[list[OracleLeaf]]] = {

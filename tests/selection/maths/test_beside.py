@@ -26,8 +26,7 @@ from regworkers_core.selection.maths.beside import (
     replaced_name,
     replaced_number,
 )
-from regworkers_core.selection.maths.canonical import canonical_bytes
-from regworkers_core.selection.maths.errors import DrawError
+from regworkers_core.selection.maths.files import DrawError, canonical_bytes
 from regworkers_core.selection.maths.manifest import Manifest, MarketTerms
 
 AT = "2026-11-25T08:00:00.000Z"
@@ -63,9 +62,9 @@ def test_the_bytes_of_each_file_are_fixed() -> None:
         b'"committedAt":"2026-11-25T08:00:00.000Z","phase":1,"publishedAt":"2026-11-25T08:00:01.500Z",'
         b'"reason":"","strikes":2}'
     )
-    accepted = accepted_bytes([Accepted(AT, "late_commit", "the store was away")])
+    accepted = accepted_bytes([Accepted(AT, "late_commit", "the store was down")])
     assert accepted == (
-        b'[{"at":"2026-11-25T08:00:00.000Z","finding":"late_commit","reason":"the store was away"}]'
+        b'[{"at":"2026-11-25T08:00:00.000Z","finding":"late_commit","reason":"the store was down"}]'
     )
     assert accepted_bytes([]) == b"[]"
     assert ANNULMENT.to_bytes().startswith(b'{"annulledAt":"2026-11-25T08:00:01.500Z","campaignId":"summer",')
@@ -122,7 +121,7 @@ def test_a_wrong_value_is_refused_with_its_key(name: str, wrong: Any) -> None:
     [("at", "x"), ("at", 1), ("finding", "Late Commit"), ("finding", ""), ("reason", " "), ("reason", None)],
 )
 def test_a_wrong_value_of_an_accepted_finding_is_refused_with_its_key(key: str, wrong: object) -> None:
-    finding: dict[str, object] = {"at": AT, "finding": "late_commit", "reason": "the store was away"}
+    finding: dict[str, object] = {"at": AT, "finding": "late_commit", "reason": "the store was down"}
     parse_accepted(canonical_bytes([finding]))
     with pytest.raises(DrawError, match=rf"\[0\]\.{key}"):
         parse_accepted(canonical_bytes([{**finding, key: wrong}]))

@@ -8,9 +8,17 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.selection.maths.canonical import canonical_bytes, parse_canonical
-from regworkers_core.selection.maths.errors import DrawError
-from regworkers_core.selection.maths.manifest import Manifest
+from regworkers_core.selection.maths.files import DrawError, canonical_bytes, parse_canonical
+from regworkers_core.selection.maths.manifest import (
+    Manifest,
+    SeedFile,
+    check_cumulative,
+    commitment_of,
+    derive_seed,
+    parse_strikes,
+    strikes_bytes,
+)
+from regworkers_core.selection.maths.outcomes import MarketCounts, Summary
 from regworkers_core.selection.maths.rules import (
     Cutoff,
     MarketCutoffs,
@@ -18,9 +26,6 @@ from regworkers_core.selection.maths.rules import (
     meets_cutoff,
     parse_cutoffs,
 )
-from regworkers_core.selection.maths.seed import SeedFile, commitment_of, derive_seed
-from regworkers_core.selection.maths.strikes import check_cumulative, parse_strikes, strikes_bytes
-from regworkers_core.selection.maths.summary import MarketCounts, Summary
 from tests.selection.maths import oracle
 
 A, B, C = (oracle.sha(name) for name in "abc")
@@ -52,7 +57,7 @@ def test_a_manifest_is_read_and_written_as_the_same_bytes() -> None:
     manifest = Manifest.parse(data)
     assert manifest.to_bytes() == data
     assert manifest.hash == hashlib.sha256(data).hexdigest()
-    assert manifest.market("east").reserves[0].seats == 2
+    assert manifest.markets[0].reserves[0].seats == 2
 
 
 def _set(*path: Any, to: Any) -> Callable[[dict[str, Any]], None]:
@@ -72,7 +77,10 @@ def _set(*path: Any, to: Any) -> Callable[[dict[str, Any]], None]:
         (lambda made: made.update(extra=1), "unknown extra"),
         (lambda made: made["markets"].reverse(), "ids must increase strictly"),
         (lambda made: made["markets"][0].pop("capacity"), r"markets\[0\]: missing capacity"),
-        (lambda made: made["markets"][0]["reserves"].append({"seats": 1, "segment": "vip"}), "stands twice"),
+        (
+            lambda made: made["markets"][0]["reserves"].append({"seats": 1, "segment": "vip"}),
+            "duplicate segment vip",
+        ),
         (_set("markets", 0, "reserves", 0, "seats", to=6), "6 reserved seats in market east"),
         (_set("markets", 0, "capacity", to=-1), "capacity: an integer of at least 0"),
         (_set("markets", 0, "marketId", to="e|st"), "marketId: an id"),
@@ -196,7 +204,7 @@ def test_the_randomness_of_the_beacon_is_the_hash_of_its_signature() -> None:
     ],
 )
 def test_a_malformed_seed_file_is_refused(changes: dict[str, Any], complaint: str) -> None:
-    fields = SeedFile.of(A, "commit-reveal", "commit-reveal", 0, B, None).as_fields() | changes
+    fields = SeedFile.of(A, "commit-reveal", "commit-reveal", 0, B, None).as_document() | changes
     with pytest.raises(DrawError, match=complaint):
         SeedFile.parse(oracle.canonical(fields))
 

@@ -12,12 +12,11 @@ from pathlib import Path
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from regworkers_core.selection.maths.allocate import allocate
-from regworkers_core.selection.maths.canonical import parse_canonical
+from regworkers_core.selection.maths.allocate import allocate_seats
 from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import CUTOFFS, LEAVES, RESULT
+from regworkers_core.selection.maths.files import CUTOFFS, LEAVES, RESULT, parse_canonical
 from regworkers_core.selection.maths.leaves import parse_leaf, write_leaves
-from regworkers_core.selection.maths.rank import rank
+from regworkers_core.selection.maths.rank import rank_leaves
 from regworkers_core.selection.maths.rules import entry_key, keys_of, market_of, parse_cutoffs, unit_key
 from tests.selection.maths import oracle
 from tests.selection.maths.draws import (
@@ -98,16 +97,16 @@ def test_a_rerun_from_any_step_gives_the_same_files(
         first = draw_once(leaves, Terms(markets), "first", folder, engine)
         kept = {path.name: path.read_bytes() for path in first.iterdir()}
         for _ in range(2):
-            rank(first, folder / "ranked.parquet", engine=engine)
+            rank_leaves(first, folder / "ranked.parquet", engine=engine)
         # What a run that died half way through left behind does not matter.
         (first / RESULT).write_bytes(kept[RESULT][: len(kept[RESULT]) // 2])
-        allocate(first, None, folder / "ranked.parquet", first, engine=engine)
+        allocate_seats(first, None, folder / "ranked.parquet", first, engine=engine)
         assert {path.name: path.read_bytes() for path in first.iterdir()} == kept
 
 
 @few
 @given(pools(), market_terms(), st.data())
-def test_a_strike_changes_no_rank_promotes_at_most_one_and_nobody_else_loses(
+def test_a_strike_changes_no_rank_promotes_at_most_one_and_no_other_entry_loses(
     leaves: list[OracleLeaf], markets: list[OracleMarket], data: st.DataObject
 ) -> None:
     assume(leaves)
@@ -141,7 +140,7 @@ def test_in_one_market_without_reserves_a_struck_winner_makes_room_for_the_best_
 
 @few
 @given(pools(), market_terms(reserves=False), st.data())
-def test_more_capacity_never_costs_anybody_a_seat(
+def test_more_capacity_never_costs_an_entry_its_seat(
     leaves: list[OracleLeaf], markets: list[OracleMarket], data: st.DataObject
 ) -> None:
     more = [(market, seats + data.draw(st.integers(0, 3)), reserves) for market, seats, reserves in markets]
@@ -200,7 +199,7 @@ def test_the_cutoffs_alone_give_every_free_candidate_the_outcome_in_each_phase(
 
 @settings(few, max_examples=6)
 @given(pools(most=5, markets=("east", "north", "south")), market_terms(), st.data())
-def test_no_other_order_of_preferences_gets_anybody_a_better_market(
+def test_no_other_order_of_preferences_gets_an_entry_a_better_market(
     leaves: list[OracleLeaf], markets: list[OracleMarket], data: st.DataObject
 ) -> None:
     assume(leaves)
@@ -208,14 +207,14 @@ def test_no_other_order_of_preferences_gets_anybody_a_better_market(
     ref, unit, weight, segments, wishes = leaves[number]
     with scratch() as (folder, engine):
         honest = draw_once(leaves, Terms(markets), "honest", folder, engine)
-        # What somebody prefers is no part of the order: it is made once.
+        # Preferences do not enter the order, so it is made once.
         order = order_of(honest, engine)
         home = outcomes_of(honest)[ref][0]
         place = wishes.index(home) if home else len(wishes)
         for size in (1, 2, 3):
             for lie in itertools.permutations(("east", "north", "south"), size):
-                told = [*leaves[:number], (ref, unit, weight, segments, lie), *leaves[number + 1 :]]
-                lied = write_phase(folder / "lied", told, Terms(markets), seed_of=honest)
+                stated = [*leaves[:number], (ref, unit, weight, segments, lie), *leaves[number + 1 :]]
+                lied = write_phase(folder / "lied", stated, Terms(markets), seed_of=honest)
                 compute_with_any_seed(lied, engine, order)
                 got = outcomes_of(lied)[ref][0]
                 assert (wishes.index(got) if got in wishes else len(wishes)) >= place

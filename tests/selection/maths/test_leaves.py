@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from regworkers_core.selection.maths.columns import read_leaves
 from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.errors import DrawError
-from regworkers_core.selection.maths.leaves import Leaf, LeafCounts, parse_leaf, write_leaves
+from regworkers_core.selection.maths.files import DrawError
+from regworkers_core.selection.maths.leaves import Leaf, LeafCounts, parse_leaf, read_leaves, write_leaves
 from tests.selection.maths.draws import write_pool
 from tests.selection.maths.oracle import OracleLeaf
 
@@ -47,7 +46,7 @@ def test_a_pool_without_rows_makes_an_empty_file(tmp_path: Path, engine: Engine)
 
 def test_a_repeated_ref_aborts_with_its_name_and_leaves_no_file(tmp_path: Path, engine: Engine) -> None:
     rows: list[OracleLeaf] = [(ref, "u", 1, (), ("north",)) for ref in ("r1", "r2", "r2")]
-    with pytest.raises(DrawError, match="ref r2 stands twice") as caught:
+    with pytest.raises(DrawError, match="duplicate ref r2") as caught:
         write(tmp_path, engine, *rows)
     assert caught.value.artefact == "leaves.txt"
     assert not (tmp_path / "leaves.txt").exists()
@@ -56,7 +55,7 @@ def test_a_repeated_ref_aborts_with_its_name_and_leaves_no_file(tmp_path: Path, 
 def test_a_ref_that_is_repeated_across_batches_is_found(tmp_path: Path) -> None:
     rows: list[OracleLeaf] = [(ref, "u", 1, (), ("north",)) for ref in ("r1", "r2", "r2")]
     for batch_rows in (1, 2, 3):
-        with pytest.raises(DrawError, match="ref r2 stands twice"):
+        with pytest.raises(DrawError, match="duplicate ref r2"):
             write(tmp_path, Engine(tmp_path / "spill", batch_rows=batch_rows), *rows)
 
 
@@ -78,7 +77,7 @@ GOOD: OracleLeaf = ("r1", "u1", 1, ("a",), ("north", "south"))
         ((2, 65), "a weight is 1 to 64"),
         ((3, ("a,b", "c|d")), "6 fields"),
         ((4, ()), "at least one preference"),
-        ((4, ("north", "south", "north")), "a preference stands twice"),
+        ((4, ("north", "south", "north")), "duplicate preference in"),
         ((4, ("north\n",)), "ids are 1 to 64"),
     ],
 )
@@ -122,7 +121,7 @@ def test_a_malformed_line_is_no_leaf(line: str) -> None:
         (b"r1|u1|1|a|m|\n", "5 fields"),
         (b'r1|"u1"|1|a|m\n', "byte 3"),
         (b"r2|u1|1|a|m\nr1|u1|1|a|m\n", "r1 follows r2"),
-        (b"r1|u1|1|a|m\nr1|u2|1|a|m\n", "r1 stands twice"),
+        (b"r1|u1|1|a|m\nr1|u2|1|a|m\n", "duplicate ref r1"),
         (b"r1|u1|01|a|m\n", "found '01'"),
         (b"r1|u1|65|a|m\n", "found '65'"),
         (b"r1|u1|0|a|m\n", "found '0'"),
@@ -140,7 +139,7 @@ def test_a_file_of_leaves_is_refused_for_each_flaw(tmp_path: Path, text: bytes, 
 
 
 def test_disorder_between_two_batches_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("regworkers_core.selection.maths.columns._BLOCK_BYTES", 40)
+    monkeypatch.setattr("regworkers_core.selection.maths.leaves._BLOCK_BYTES", 40)
     path = tmp_path / "leaves.txt"
     lines = [f"r{number:03d}|u1|1|a|m\n" for number in range(50)]
     path.write_text("".join(lines))

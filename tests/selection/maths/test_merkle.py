@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from regworkers_core.selection.maths import merkle
-from regworkers_core.selection.maths.errors import DrawError
+from regworkers_core.selection.maths.files import DrawError
 from regworkers_core.selection.maths.merkle import proof_of, root_of, verify_proof, write_index
 from tests.selection.maths import oracle
 
@@ -75,10 +75,10 @@ def test_an_index_of_other_leaves_is_refused(tmp_path: Path) -> None:
     index = tmp_path / "leaves.index"
     write_index(path, index)
     path.write_bytes(path.read_bytes().replace(b"r005|u5|", b"r005|u9|"))
-    with pytest.raises(DrawError, match="do not fit their index"):
+    with pytest.raises(DrawError, match="do not match their index"):
         proof_of(path, 6, index=index)
     index.write_bytes(index.read_bytes()[:-1])
-    with pytest.raises(DrawError, match="cut off"):
+    with pytest.raises(DrawError, match="index is truncated"):
         proof_of(path, 6, index=index)
 
 

@@ -8,20 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from regworkers_core.selection.maths.compute import compute
+from regworkers_core.selection.maths.allocate import compute
 from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.errors import DrawError
 from regworkers_core.selection.maths.files import (
     LEAVES,
     MANIFEST,
     RESULT,
     SEED,
     STRIKES,
+    DrawError,
     file_hash,
     sha256_hex,
 )
-from regworkers_core.selection.maths.manifest import Manifest, MarketTerms, ReserveTerms
-from regworkers_core.selection.maths.seed import SeedFile
+from regworkers_core.selection.maths.manifest import Manifest, MarketTerms, ReserveTerms, SeedFile
 from tests.selection.maths.draws import SECRET, Terms, compute_phase, outcomes_of, write_phase
 from tests.selection.maths.oracle import OracleLeaf
 
@@ -139,8 +138,8 @@ def test_winners_keep_their_seats_unless_they_are_struck(tmp_path: Path, engine:
 
 
 def test_a_strike_of_no_leaf_is_refused(tmp_path: Path, engine: Engine) -> None:
-    folder = write_phase(tmp_path / "phase-1", LEAVES_OF_TEN, Terms(TERMS.markets, {"nobody": "FRAUD"}))
-    with pytest.raises(DrawError, match="1 refs are struck, 0 of them are leaves") as caught:
+    folder = write_phase(tmp_path / "phase-1", LEAVES_OF_TEN, Terms(TERMS.markets, {"unknown": "FRAUD"}))
+    with pytest.raises(DrawError, match="1 refs are struck, 0 of them have a leaf") as caught:
         compute_phase(folder, engine)
     assert caught.value.artefact == STRIKES
 
@@ -149,7 +148,7 @@ def test_a_strike_of_no_leaf_is_refused(tmp_path: Path, engine: Engine) -> None:
     ("line", "complaint"),
     [
         ("r9|r9|1||nowhere", "market 'nowhere' is not in the manifest"),
-        ("r9|r9|1||east,east", "stands twice"),
+        ("r9|r9|1||east,east", "duplicate preference in east,east"),
         ("r9|r9|1||east,", "ids are 1 to 64"),
         ("r9|r9|1||", "at least one preference"),
         ("r9|r9|1|b,a|east", "segments must be sorted"),

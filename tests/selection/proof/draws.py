@@ -10,6 +10,7 @@ from typing import Any
 
 from regworkers_core.domain.beacon import QUICKNET, QUICKNET_HASH
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.selection.maths.allocate import compute
 from regworkers_core.selection.maths.beside import (
     ACCEPTED,
     NOTICE,
@@ -19,7 +20,6 @@ from regworkers_core.selection.maths.beside import (
     accepted_bytes,
     replaced_name,
 )
-from regworkers_core.selection.maths.compute import compute
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import (
     LEAVES,
@@ -31,10 +31,16 @@ from regworkers_core.selection.maths.files import (
     sha256_hex,
 )
 from regworkers_core.selection.maths.leaves import Leaf
-from regworkers_core.selection.maths.manifest import Manifest, MarketTerms, ReserveTerms, SeedSource
+from regworkers_core.selection.maths.manifest import (
+    Manifest,
+    MarketTerms,
+    ReserveTerms,
+    SeedFile,
+    SeedSource,
+    commitment_of,
+    strikes_bytes,
+)
 from regworkers_core.selection.maths.merkle import root_of
-from regworkers_core.selection.maths.seed import SeedFile, commitment_of
-from regworkers_core.selection.maths.strikes import strikes_bytes
 from tests.selection.proof.rounds import RANDOMNESS, ROUND, SIGNATURE
 
 CAMPAIGN = "summer"

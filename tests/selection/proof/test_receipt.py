@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.maths.beside import Annulled
-from regworkers_core.selection.maths.errors import DrawError
-from regworkers_core.selection.maths.files import RESULT, file_hash
+from regworkers_core.selection.maths.files import RESULT, DrawError, file_hash
 from regworkers_core.selection.maths.manifest import MarketTerms
 from regworkers_core.selection.maths.rules import entry_key
 from regworkers_core.selection.proof.check import ReceiptChecked, check_receipt

@@ -16,9 +16,8 @@ from regworkers_core.domain.beacon import LEAD_SECONDS, QUICKNET, QUICKNET_HASH
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import ARTEFACTS, LEAVES, MANIFEST, SEED, STRIKES
 from regworkers_core.selection.maths.leaves import Leaf, parse_leaf
-from regworkers_core.selection.maths.manifest import MarketTerms, ReserveTerms
+from regworkers_core.selection.maths.manifest import MarketTerms, ReserveTerms, SeedFile
 from regworkers_core.selection.maths.rules import entry_key, unit_key
-from regworkers_core.selection.maths.seed import SeedFile
 from regworkers_core.selection.proof.verify import verify
 from regworkers_core.settings import PROJECT_ROOT
 from tests.selection.proof.draws import BEACON, REVEAL, Terms, make

@@ -17,9 +17,16 @@ from regworkers_core.domain.beacon import QUICKNET
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.selection.maths.beside import Annulled
-from regworkers_core.selection.maths.canonical import canonical_bytes
 from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import ARTEFACTS, MANIFEST, RESULT, SEED, SUMMARY, file_hash
+from regworkers_core.selection.maths.files import (
+    ARTEFACTS,
+    MANIFEST,
+    RESULT,
+    SEED,
+    SUMMARY,
+    canonical_bytes,
+    file_hash,
+)
 from regworkers_core.selection.proof.verify import Verification, difference, verify
 from tests.selection.proof import draws
 from tests.selection.proof.draws import BEACON, FIRST, MORE, Terms, entrants, make, publish_beside

@@ -18,7 +18,7 @@ from regworkers_core.domain.beacon import QUICKNET_HASH
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.reporting.figures import INK, figure, horizontal_bars
 from regworkers_core.reporting.pages import PLOT_BYTES
-from regworkers_core.selection.maths.canonical import canonical_bytes
+from regworkers_core.selection.maths.files import canonical_bytes
 from regworkers_core.selection.maths.manifest import Manifest
 from regworkers_core.selection.report.build import (
     DrawReport,

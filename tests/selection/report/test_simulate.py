@@ -15,7 +15,7 @@ import pytest
 from regworkers_core.domain.campaign import Market, Reserve
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.errors import DrawError
+from regworkers_core.selection.maths.files import DrawError
 from regworkers_core.selection.report.simulate import (
     can_be_quick,
     simulate,
@@ -149,7 +149,7 @@ def test_a_repeated_ref_is_refused_as_in_a_draw(tmp_path: Path, engine: Engine) 
     pq.write_table(table.take([*range(len(members)), 0]), pool)
     assert len(twice) == pq.read_metadata(pool).num_rows
     for quick in (True, False):
-        with pytest.raises(DrawError, match="twice"):
+        with pytest.raises(DrawError, match="duplicate ref"):
             run(pool, ONE, engine, 1, quick)
 
 

@@ -12,12 +12,11 @@ from typing import Any
 import orjson
 import pytest
 
-from regworkers_core.selection.maths.canonical import canonical_bytes
-from regworkers_core.selection.maths.compute import compute
+from regworkers_core.selection.maths.allocate import compute
 from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.maths.files import canonical_bytes
 from regworkers_core.selection.maths.leaves import write_leaves
-from regworkers_core.selection.maths.manifest import Manifest
-from regworkers_core.selection.maths.seed import derive_seed
+from regworkers_core.selection.maths.manifest import Manifest, derive_seed
 from regworkers_core.selection.report.build import measured
 from regworkers_core.selection.report.inputs import ReportContext, ReportFiles
 from regworkers_core.selection.report.notes import capacity_respected, win_rates_uniform

@@ -11,19 +11,18 @@ import orjson
 
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.selection import Verdict
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.allocation import NUMBERS
 from regworkers_core.selection.draw.artefacts import InputDiffers, pipeline_key, report_key
-from regworkers_core.selection.draw.confirming import Confirming
-from regworkers_core.selection.draw.fencing import DrawBusy
-from regworkers_core.selection.draw.gate import REPLAY
-from regworkers_core.selection.draw.reporting import NUMBERS
+from regworkers_core.selection.draw.gate import REPLAY, Confirming
+from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import OUTCOMES
 from regworkers_core.selection.maths.manifest import Manifest
 from regworkers_core.selection.proof.source import artefacts_of
 from regworkers_core.selection.proof.verify import verify
 from regworkers_core.selection.report import notes
-from regworkers_core.selection.verdict import Verdict
 
 
 def draw_replays(runtime: Runtime, campaign_id: str) -> Verdict:

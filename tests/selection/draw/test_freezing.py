@@ -10,7 +10,7 @@ import pytest
 
 from regworkers_core.adapters.files.judged_entries import JudgedEntry
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.selection.draw.pool import EXCLUSIONS, POOL, PoolCounts, write_pool
+from regworkers_core.selection.draw.freezing import EXCLUSIONS, POOL, PoolCounts, write_pool
 from tests.selection.draw.world import CAMPAIGN, entry
 
 MARKETS = frozenset({"berlin", "paris"})
