@@ -91,14 +91,6 @@ def remove_namespace(runtime: Runtime) -> None:
     runtime.mongo.close()
     for table in (names.demand_table, names.lease_table):
         _quietly(lambda table=table: runtime.dynamodb.delete_table(TableName=table))
-    for name in names.queues:
-        for queue in (name, names.dead_letter_queue(name)):
-            _quietly(
-                lambda queue=queue: runtime.sqs.delete_queue(
-                    QueueUrl=runtime.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
-                )
-            )
-
     if "REGWORKERS_TEST_GIVEN_SERVERS" in os.environ:
         # An embedded stack takes these with it; deleting them one by one would slow every test down.
         _remove_from_given_servers(runtime)
@@ -106,6 +98,13 @@ def remove_namespace(runtime: Runtime) -> None:
 
 def _remove_from_given_servers(runtime: Runtime) -> None:
     names, kafka = runtime.names, runtime.settings.kafka
+    for name in names.queues:
+        for queue in (name, names.dead_letter_queue(name)):
+            _quietly(
+                lambda queue=queue: runtime.sqs.delete_queue(
+                    QueueUrl=runtime.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+                )
+            )
     options = {name: secret.get_secret_value() for name, secret in kafka.options.items()}
     admin = AdminClient({"bootstrap.servers": str(kafka.bootstrap), **options})
     for deleted in admin.delete_topics([*names.topics], operation_timeout=10).values():
