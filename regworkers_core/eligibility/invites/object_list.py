@@ -35,7 +35,7 @@ def upload_object(
 
     Raises MissingObject, and UsageError for an object that was replaced meanwhile, beside what an upload raises.
     """
-    store, key = _find(runtime, location)
+    store, key = _locate(runtime, location)
     name = f"{_SCHEME}{store.bucket}/{key}"
     with tempfile.TemporaryDirectory() as folder:
         rejects = Path(folder) / "rejects.csv"
@@ -61,7 +61,7 @@ def upload_object(
     return report, name + _REJECTS
 
 
-def _find(runtime: Runtime, location: str) -> tuple[ObjectStore, str]:
+def _locate(runtime: Runtime, location: str) -> tuple[ObjectStore, str]:
     if not location.startswith(_SCHEME):
         return runtime.objects, location
     bucket, _, key = location.removeprefix(_SCHEME).partition("/")

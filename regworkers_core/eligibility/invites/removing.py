@@ -20,7 +20,7 @@ from regworkers_core.eligibility.invites.working import (
 )
 from regworkers_core.runtime import Runtime
 
-REMOVED, ABSENT = OUTCOMES = ("removed", "absent")
+REMOVED, ABSENT = REMOVAL_OUTCOMES = ("removed", "absent")
 
 
 def remove_invites(
@@ -41,17 +41,17 @@ def remove_invites(
     TransientFailure when a store stays away (a repeat goes on).
     """
     hooks = hooks or Hooks()
-    report = ListReport(campaign_of_invites(runtime, slug_or_id), type_, dry_run, OUTCOMES)
+    report = ListReport(campaign_of_invites(runtime, slug_or_id), type_, dry_run, REMOVAL_OUTCOMES)
     with ExitStack() as held:
         lease = None
         if not dry_run:
             lease = held.enter_context(one_at_a_time(runtime, report.campaign_id, type_, run_id, hooks.sleep))
-        work = _work(runtime, report, write_limit(runtime, rate, hooks))
+        work = _removal_work(runtime, report, write_limit(runtime, rate, hooks))
         work_off(runtime, lines, work, report, rejects=rejects, lease=lease, hooks=hooks)
     return report
 
 
-def _work(runtime: Runtime, report: ListReport, wait_to_write: Callable[[int], object]) -> Work:
+def _removal_work(runtime: Runtime, report: ListReport, wait_to_write: Callable[[int], object]) -> Work:
     def work(values: Sequence[str]) -> Counter[str]:
         keys = [Invite(report.campaign_id, report.type, value, 0).table_key for value in values]
         standing = runtime.invites.ttls(keys)

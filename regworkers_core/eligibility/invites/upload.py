@@ -29,9 +29,9 @@ from regworkers_core.eligibility.invites.working import (
 from regworkers_core.engine.leases import Lease, LeaseHolder
 from regworkers_core.runtime import Runtime
 
-ADDED, KNOWN, RENEWED, SHORTENED = OUTCOMES = ("added", "known", "renewed", "shortened")
+ADDED, KNOWN, RENEWED, SHORTENED = UPLOAD_OUTCOMES = ("added", "known", "renewed", "shortened")
 
-Stands = Callable[[Sequence[TableKey]], Mapping[TableKey, int]]
+ExistingInvites = Callable[[Sequence[TableKey]], Mapping[TableKey, int]]
 
 
 def upload_invites(
@@ -66,15 +66,15 @@ def upload_invites(
     if ttl is None:
         ttl = default_ttl(campaign, settings, runtime.clock())
     told = advice(campaign, type_, ttl, settings)
-    report = ListReport(campaign_id, type_, dry_run, OUTCOMES, ttl=ttl, advice=told)
+    report = ListReport(campaign_id, type_, dry_run, UPLOAD_OUTCOMES, ttl=ttl, advice=told)
     # Before anybody waits for a lease.
     require_header(open_it, name, type_)
     with ExitStack() as held:
         lease = None
         if not dry_run:
             lease = held.enter_context(one_at_a_time(runtime, campaign_id, type_, run_id, hooks.sleep))
-        stands = _stands(runtime, campaign_id, type_, lease)
-        work = _work(runtime, report, ttl, stands, write_limit(runtime, rate, hooks), shorten=shorten)
+        stands = _existing_invites(runtime, campaign_id, type_, lease)
+        work = _upload_work(runtime, report, ttl, stands, write_limit(runtime, rate, hooks), shorten=shorten)
         lines = read_rows(open_it, name, type_)
         work_off(runtime, lines, work, report, rejects=rejects, lease=lease, hooks=hooks)
     if campaign is not None and not dry_run:
@@ -83,7 +83,7 @@ def upload_invites(
     return report
 
 
-def _stands(runtime: Runtime, campaign_id: str, type_: InviteType, lease: Lease | None) -> Stands:
+def _existing_invites(runtime: Runtime, campaign_id: str, type_: InviteType, lease: Lease | None) -> ExistingInvites:
     """How a batch is looked up. Before the first list ever there is nothing, or little that an earlier tool left:
     one page holds it, and then no batch has to be read.
     """
@@ -95,11 +95,11 @@ def _stands(runtime: Runtime, campaign_id: str, type_: InviteType, lease: Lease 
     return runtime.invites.ttls if few is None else lambda _keys: few
 
 
-def _work(
+def _upload_work(
     runtime: Runtime,
     report: ListReport,
     ttl: int,
-    stands: Stands,
+    stands: ExistingInvites,
     wait_to_write: Callable[[int], object],
     *,
     shorten: bool,
