@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from regworkers_core.domain.invite import Invite, InviteType
-from regworkers_core.eligibility.invites.campaign import campaign_of_invites
 from regworkers_core.eligibility.invites.lines import Line
+from regworkers_core.eligibility.invites.terms import campaign_of_invites
 from regworkers_core.eligibility.invites.working import (
     Hooks,
     ListReport,

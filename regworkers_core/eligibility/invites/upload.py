@@ -14,9 +14,8 @@ from pathlib import Path
 
 from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.invite import Invite, InviteType
-from regworkers_core.eligibility.invites.campaign import advice, campaign_to_invite_to
 from regworkers_core.eligibility.invites.lines import OpenFile, read_rows, require_header
-from regworkers_core.eligibility.invites.ttl import default_ttl
+from regworkers_core.eligibility.invites.terms import advice, campaign_to_invite_to, default_ttl
 from regworkers_core.eligibility.invites.working import (
     Hooks,
     ListReport,
@@ -83,7 +82,9 @@ def upload_invites(
     return report
 
 
-def _existing_invites(runtime: Runtime, campaign_id: str, type_: InviteType, lease: Lease | None) -> ExistingInvites:
+def _existing_invites(
+    runtime: Runtime, campaign_id: str, type_: InviteType, lease: Lease | None
+) -> ExistingInvites:
     """How a batch is looked up. Before the first list ever there is nothing, or little that an earlier tool left:
     one page holds it, and then no batch has to be read.
     """

@@ -13,7 +13,7 @@ import typer
 from regworkers_core.cli import invites as cli_invites
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.eligibility.invites.ttl import days_from
+from regworkers_core.eligibility.invites.terms import days_from
 from regworkers_core.settings import PROJECT_ROOT
 from tests.eligibility.invites.world import Uploader
 from tests.support.terminal import Answer, regworkers

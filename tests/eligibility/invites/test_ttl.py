@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.eligibility.invites.ttl import MAX_DAYS, days_from, parse_ttl
+from regworkers_core.eligibility.invites.terms import MAX_DAYS, days_from, parse_ttl
 
 NOW = seconds("2026-11-25T10:00:00Z") or 0.0
 
