@@ -14,7 +14,7 @@ from benchmarks.stacks import stack_of
 from benchmarks.tables import table
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.invite import Invite, InviteType
-from regworkers_core.eligibility.invites.lines import local_file
+from regworkers_core.eligibility.invites.lists import local_file
 from regworkers_core.eligibility.invites.upload import upload_invites
 from regworkers_core.runtime import Runtime
 from tests.support.runtimes import ADDRESSES, new_runtime

@@ -15,12 +15,18 @@ from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.eligibility.invites.lines import Row, local_file, read_rows, read_values
+from regworkers_core.eligibility.invites.lists import (
+    Hooks,
+    ListReport,
+    Row,
+    local_file,
+    read_rows,
+    read_values,
+)
 from regworkers_core.eligibility.invites.looking import check_invite, count_invites
 from regworkers_core.eligibility.invites.removing import remove_invites
 from regworkers_core.eligibility.invites.terms import campaign_of_invites, campaign_to_invite_to, parse_ttl
 from regworkers_core.eligibility.invites.upload import upload_invites
-from regworkers_core.eligibility.invites.working import Hooks, ListReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 

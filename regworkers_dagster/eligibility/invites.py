@@ -9,11 +9,10 @@ from pydantic import Field
 
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.eligibility.invites.lines import local_file, read_rows
+from regworkers_core.eligibility.invites.lists import Hooks, ListReport, local_file, read_rows
 from regworkers_core.eligibility.invites.object_list import upload_object
 from regworkers_core.eligibility.invites.removing import remove_invites as remove
 from regworkers_core.eligibility.invites.terms import parse_ttl
-from regworkers_core.eligibility.invites.working import Hooks, ListReport
 from regworkers_dagster.operations.by_hand import DRY_RUN, UPLOAD, Launch, Outcome, launchable, require
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS, CAMPAIGNS
 

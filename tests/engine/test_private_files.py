@@ -11,7 +11,7 @@ import pytest
 
 from regworkers_core.adapters.files.csv_lines import Reject, RejectsFile
 from regworkers_core.adapters.files.private_files import open_private, private_folder, write_private
-from regworkers_core.eligibility.invites.lines import Rejected
+from regworkers_core.eligibility.invites.lists import Rejected
 
 
 def mode(path: Path) -> int:

@@ -10,7 +10,7 @@ from regworkers_core.adapters.files.csv_lines import Reject, masked
 from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.eligibility.invites.lines import read_value
+from regworkers_core.eligibility.invites.lists import read_value
 from regworkers_core.eligibility.invites.terms import campaign_of_invites
 from regworkers_core.runtime import Runtime
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.eligibility.invites.lists import Hooks, ListReport
 from regworkers_core.eligibility.invites.upload import upload_invites
-from regworkers_core.eligibility.invites.working import Hooks, ListReport
 from regworkers_core.runtime import Runtime
 
 _SCHEME = "s3://"

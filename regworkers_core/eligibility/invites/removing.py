@@ -8,16 +8,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from regworkers_core.domain.invite import Invite, InviteType
-from regworkers_core.eligibility.invites.lines import Line
-from regworkers_core.eligibility.invites.terms import campaign_of_invites
-from regworkers_core.eligibility.invites.working import (
+from regworkers_core.eligibility.invites.lists import (
     Hooks,
+    Line,
     ListReport,
     Work,
     one_at_a_time,
     work_off,
     write_limit,
 )
+from regworkers_core.eligibility.invites.terms import campaign_of_invites
 from regworkers_core.runtime import Runtime
 
 REMOVED, ABSENT = REMOVAL_OUTCOMES = ("removed", "absent")

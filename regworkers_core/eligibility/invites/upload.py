@@ -14,17 +14,19 @@ from pathlib import Path
 
 from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.invite import Invite, InviteType
-from regworkers_core.eligibility.invites.lines import OpenFile, read_rows, require_header
-from regworkers_core.eligibility.invites.terms import advice, campaign_to_invite_to, default_ttl
-from regworkers_core.eligibility.invites.working import (
+from regworkers_core.eligibility.invites.lists import (
     Hooks,
     ListReport,
+    OpenFile,
     Work,
     lease_name,
     one_at_a_time,
+    read_rows,
+    require_header,
     work_off,
     write_limit,
 )
+from regworkers_core.eligibility.invites.terms import advice, campaign_to_invite_to, default_ttl
 from regworkers_core.engine.leases import Lease, LeaseHolder
 from regworkers_core.runtime import Runtime
 

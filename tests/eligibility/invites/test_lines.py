@@ -9,7 +9,7 @@ import pytest
 from regworkers_core.adapters.files.csv_lines import Blank, Malformed, Reject
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.eligibility.invites.lines import Line, Rejected, Row, local_file, read_rows, read_values
+from regworkers_core.eligibility.invites.lists import Line, Rejected, Row, local_file, read_rows, read_values
 from regworkers_core.settings import PROJECT_ROOT
 
 EMAIL = InviteType.EMAIL

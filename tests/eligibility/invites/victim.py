@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 from regworkers_core.domain.invite import InviteType
-from regworkers_core.eligibility.invites.lines import local_file
+from regworkers_core.eligibility.invites.lists import Hooks, local_file
 from regworkers_core.eligibility.invites.upload import upload_invites
-from regworkers_core.eligibility.invites.working import Hooks
 from regworkers_core.runtime import Runtime
 from tests.support.runtimes import test_settings
 

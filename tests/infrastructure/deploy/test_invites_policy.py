@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from regworkers_core.domain.invite import InviteType
-from regworkers_core.eligibility.invites.lines import read_values
+from regworkers_core.eligibility.invites.lists import read_values
 from regworkers_core.eligibility.invites.looking import check_invite, count_invites
 from regworkers_core.eligibility.invites.object_list import upload_object
 from regworkers_core.eligibility.invites.removing import remove_invites
