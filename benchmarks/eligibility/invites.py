@@ -15,7 +15,7 @@ from benchmarks.tables import table
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.invite import Invite, InviteType
 from regworkers_core.eligibility.invites.lists import local_file
-from regworkers_core.eligibility.invites.upload import upload_invites
+from regworkers_core.eligibility.invites.writing import upload_invites
 from regworkers_core.runtime import Runtime
 from tests.support.runtimes import ADDRESSES, new_runtime
 

@@ -24,9 +24,8 @@ from regworkers_core.eligibility.invites.lists import (
     read_values,
 )
 from regworkers_core.eligibility.invites.looking import check_invite, count_invites
-from regworkers_core.eligibility.invites.removing import remove_invites
 from regworkers_core.eligibility.invites.terms import campaign_of_invites, campaign_to_invite_to, parse_ttl
-from regworkers_core.eligibility.invites.upload import upload_invites
+from regworkers_core.eligibility.invites.writing import remove_invites, upload_invites
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 

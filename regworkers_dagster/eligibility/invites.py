@@ -10,9 +10,9 @@ from pydantic import Field
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.eligibility.invites.lists import Hooks, ListReport, local_file, read_rows
-from regworkers_core.eligibility.invites.object_list import upload_object
-from regworkers_core.eligibility.invites.removing import remove_invites as remove
 from regworkers_core.eligibility.invites.terms import parse_ttl
+from regworkers_core.eligibility.invites.writing import remove_invites as remove
+from regworkers_core.eligibility.invites.writing import upload_object
 from regworkers_dagster.operations.by_hand import DRY_RUN, UPLOAD, Launch, Outcome, launchable, require
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS, CAMPAIGNS
 

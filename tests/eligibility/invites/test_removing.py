@@ -10,7 +10,7 @@ from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.eligibility.invites.lists import ListReport, local_file, read_rows, read_values
-from regworkers_core.eligibility.invites.removing import remove_invites
+from regworkers_core.eligibility.invites.writing import remove_invites
 from tests.eligibility.invites.world import DAY, EMAIL, Uploader, in_days
 from tests.support.entries import item, key
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.eligibility.invites.lists import Hooks, local_file
-from regworkers_core.eligibility.invites.upload import upload_invites
+from regworkers_core.eligibility.invites.writing import upload_invites
 from regworkers_core.runtime import Runtime
 from tests.support.runtimes import test_settings
 

@@ -7,15 +7,19 @@ Conditional writes would do without it, but go one by one, or with PartiQL at ha
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.invite import Invite, InviteType
+from regworkers_core.domain.reasons import UsageError
 from regworkers_core.eligibility.invites.lists import (
     Hooks,
+    Line,
     ListReport,
     OpenFile,
     Work,
@@ -26,7 +30,12 @@ from regworkers_core.eligibility.invites.lists import (
     work_off,
     write_limit,
 )
-from regworkers_core.eligibility.invites.terms import advice, campaign_to_invite_to, default_ttl
+from regworkers_core.eligibility.invites.terms import (
+    advice,
+    campaign_of_invites,
+    campaign_to_invite_to,
+    default_ttl,
+)
 from regworkers_core.engine.leases import Lease, LeaseHolder
 from regworkers_core.runtime import Runtime
 
@@ -126,3 +135,106 @@ def _outcome(before: int | None, ttl: int, *, shorten: bool) -> str:
     if before < ttl:
         return RENEWED
     return SHORTENED if before > ttl and shorten else KNOWN
+
+
+REMOVED, ABSENT = REMOVAL_OUTCOMES = ("removed", "absent")
+
+
+def remove_invites(
+    runtime: Runtime,
+    slug_or_id: str,
+    type_: InviteType,
+    lines: Iterator[Line],
+    *,
+    rejects: Path,
+    run_id: str,
+    dry_run: bool = True,
+    rate: float | None = None,
+    hooks: Hooks | None = None,
+) -> ListReport:
+    """Remove the invites of all values in `lines`, expired ones included. Who entered by one keeps the entry.
+
+    Raises UsageError for an unknown campaign, a list that cannot be read, or another list under way;
+    TransientFailure when a store stays away (a repeat goes on).
+    """
+    hooks = hooks or Hooks()
+    report = ListReport(campaign_of_invites(runtime, slug_or_id), type_, dry_run, REMOVAL_OUTCOMES)
+    with ExitStack() as held:
+        lease = None
+        if not dry_run:
+            lease = held.enter_context(one_at_a_time(runtime, report.campaign_id, type_, run_id, hooks.sleep))
+        work = _removal_work(runtime, report, write_limit(runtime, rate, hooks))
+        work_off(runtime, lines, work, report, rejects=rejects, lease=lease, hooks=hooks)
+    return report
+
+
+def _removal_work(runtime: Runtime, report: ListReport, wait_to_write: Callable[[int], object]) -> Work:
+    def work(values: Sequence[str]) -> Counter[str]:
+        keys = [Invite(report.campaign_id, report.type, value, 0).table_key for value in values]
+        standing = runtime.invites.ttls(keys)
+        if standing and not report.dry_run:
+            wait_to_write(len(standing))
+            runtime.invites.remove(list(standing))
+        return Counter({REMOVED: len(standing), ABSENT: len(keys) - len(standing)})
+
+    return work
+
+
+_SCHEME = "s3://"
+_REJECTS = ".rejects.csv"
+
+
+def upload_object(
+    runtime: Runtime,
+    slug_or_id: str,
+    type_: InviteType,
+    location: str,
+    *,
+    ttl: int | None,
+    run_id: str,
+    dry_run: bool = False,
+    force: bool = False,
+    shorten: bool = False,
+    rate: float | None = None,
+    hooks: Hooks | None = None,
+) -> tuple[ListReport, str]:
+    """`upload_invites` from `s3://bucket/key`, or from a key in the bucket of artefacts. Returns the report and the
+    location of the rejects, which is written in any case: what an earlier upload rejected is over.
+
+    Raises MissingObject, and UsageError for an object that was replaced meanwhile, beside what an upload raises.
+    """
+    store, key = _locate(runtime, location)
+    name = f"{_SCHEME}{store.bucket}/{key}"
+    with tempfile.TemporaryDirectory() as folder:
+        rejects = Path(folder) / "rejects.csv"
+        report = upload_invites(
+            runtime,
+            slug_or_id,
+            type_,
+            lambda: store.open(key),
+            name=name,
+            ttl=ttl,
+            rejects=rejects,
+            run_id=run_id,
+            dry_run=dry_run,
+            force=force,
+            shorten=shorten,
+            rate=rate,
+            hooks=hooks,
+        )
+        if report.rejects_file is None:
+            rejects.touch()
+        store.put_file(key + _REJECTS, rejects)
+    report.rejects_file = None
+    return report, name + _REJECTS
+
+
+def _locate(runtime: Runtime, location: str) -> tuple[ObjectStore, str]:
+    if not location.startswith(_SCHEME):
+        return runtime.objects, location
+    bucket, _, key = location.removeprefix(_SCHEME).partition("/")
+    if not bucket or not key:
+        raise UsageError(
+            f"{location!r} names no object: s3://bucket/key, or a key in {runtime.objects.bucket}"
+        )
+    return runtime.objects.in_bucket(bucket), key
