@@ -23,7 +23,7 @@ from regworkers_core.eligibility.invites.lists import (
     read_rows,
     read_values,
 )
-from regworkers_core.eligibility.invites.looking import check_invite, count_invites
+from regworkers_core.eligibility.invites.lookup import check_invite, count_invites
 from regworkers_core.eligibility.invites.terms import campaign_of_invites, campaign_to_invite_to, parse_ttl
 from regworkers_core.eligibility.invites.writing import remove_invites, upload_invites
 from regworkers_core.engine.stop import StopSignal

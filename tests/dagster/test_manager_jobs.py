@@ -17,7 +17,7 @@ import structlog
 
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.invite import InviteType
-from regworkers_core.eligibility.invites.looking import check_invite
+from regworkers_core.eligibility.invites.lookup import check_invite
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.proof.check import check_receipt

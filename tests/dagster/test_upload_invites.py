@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from regworkers_core.domain.invite import InviteType
-from regworkers_core.eligibility.invites.looking import check_invite
+from regworkers_core.eligibility.invites.lookup import check_invite
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.operations import by_hand

@@ -6,7 +6,7 @@ import pytest
 
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.eligibility.invites.looking import TypeCount, check_invite, count_invites
+from regworkers_core.eligibility.invites.lookup import TypeCount, check_invite, count_invites
 from regworkers_core.runtime import Runtime
 from tests.eligibility.invites.world import EMAIL, Uploader, in_days
 

@@ -8,7 +8,7 @@ import pytest
 
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.eligibility.invites.lists import read_values
-from regworkers_core.eligibility.invites.looking import check_invite, count_invites
+from regworkers_core.eligibility.invites.lookup import check_invite, count_invites
 from regworkers_core.eligibility.invites.writing import remove_invites, upload_object
 from regworkers_core.runtime import Runtime
 from tests.infrastructure.deploy.policies import ROLES, Recorder, policy
