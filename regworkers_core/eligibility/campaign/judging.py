@@ -1,31 +1,229 @@
-"""Judge every live entry of a campaign at one moment: by the rules that judge a fan who asks.
-
-One pass reads the replica and judges each entry as if it were the only one. What entries have to do with each other
-(the same person's, the same household's) is found out of core, and those few that something stands before are
-judged again with that fact.
-"""
+"""What the judgement of a campaign asks others about its entries: invites, and records of users."""
 
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from regworkers_core.adapters.files.judged_entries import JudgedEntry, JudgedWriter, Judgement, Tell
+from regworkers_core.adapters.aws.tables import MAX_GET
+from regworkers_core.adapters.files.csv_lines import in_batches
+from regworkers_core.adapters.files.judged_entries import PAGE, JudgedEntry, JudgedWriter, Judgement, Tell
+from regworkers_core.adapters.files.private_files import write_private
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.eligibility import Fact, Known, Source
+from regworkers_core.domain.claim import TableKey
+from regworkers_core.domain.eligibility import Fact, Known, Missing, Source
+from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
-from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.domain.timestamps import seconds
-from regworkers_core.eligibility.campaign.outside import Asked, Outside, outside
+from regworkers_core.domain.reasons import PermanentFailure, TransientFailure
+from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.domain.user import User
 from regworkers_core.eligibility.campaign.staging import ROWS, Staged, Staging
-from regworkers_core.eligibility.campaign.tally import Tally
 from regworkers_core.eligibility.case import AsOf, Facts, Identity, Subject
 from regworkers_core.eligibility.request import subject_of
-from regworkers_core.eligibility.rules import judge
+from regworkers_core.eligibility.rules import RULES, judge, rule_set
 from regworkers_core.runtime import Runtime
+
+Invites = Mapping[InviteType, int]
+NO_INVITES: Fact[Invites] = Known({}, Source.REQUEST)
+NO_USER: Fact[User | None] = Known(None, Source.REQUEST)
+# Some fans have deleted their account. A service that knows nobody of more than so many is broken or empty.
+MOST_STRANGERS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Of one subject."""
+
+    invites: Fact[Invites]
+    user: Fact[User | None]
+
+
+class Outside:
+    """A record that did not come is Missing, which is for the rules to judge; where the settings want everybody's
+    it raises TransientFailure, as it does for invites.
+    """
+
+    def __init__(self, runtime: Runtime, campaign: Campaign, pool: ThreadPoolExecutor) -> None:
+        self._runtime, self._campaign, self._pool = runtime, campaign, pool
+        terms = campaign.eligibility
+        self._always = runtime.settings.eligibility.campaign_user_lookups == "always"
+        # A region or an age that the entry gives is its fan's word: the record goes before it.
+        needs_record = terms.require_verified_phone or bool(terms.regions) or terms.min_age is not None
+        self._asks = needs_record or self._always
+        # Ids that nobody is known under, as long as nobody is known at all; no more than are needed to tell.
+        self._strangers: set[str] = set()
+        self._knows_somebody = False
+
+    def ask(self, subjects: Sequence[Subject]) -> list[Asked]:
+        """In the order of `subjects`."""
+        return [
+            Asked(invites, user)
+            for invites, user in zip(self._invites(subjects), self._users(subjects), strict=True)
+        ]
+
+    def require_that_somebody_is_known(self) -> None:
+        """Raises TransientFailure when the User Service knew none of many: that is no campaign of strangers."""
+        if len(self._strangers) > MOST_STRANGERS and not self._knows_somebody:
+            raise TransientFailure(
+                "service-user",
+                f"it knows none of more than {MOST_STRANGERS} fans: is it the right one, and are its records there?",
+            )
+
+    def _invites(self, subjects: Sequence[Subject]) -> list[Fact[Invites]]:
+        terms = self._campaign.eligibility
+        if not terms.invite_only:
+            return [NO_INVITES] * len(subjects)
+        wanted: list[dict[InviteType, TableKey]] = []
+        for subject in subjects:
+            values = {InviteType(kind.value): value for kind, value in subject.identities.items()}
+            wanted.append(
+                {
+                    kind: invite_key(self._campaign.campaign_id, kind, value)
+                    for kind, value in values.items()
+                    if kind in terms.invite_types
+                }
+            )
+        keys = dict.fromkeys(key for each in wanted for key in each.values())
+        found: dict[TableKey, int] = {}
+        for part in self._pool.map(self._runtime.invites.ttls, in_batches(keys, MAX_GET)):
+            found |= part
+        return [
+            Known({kind: found[key] for kind, key in each.items() if key in found}, Source.DATABASE)
+            for each in wanted
+        ]
+
+    def _users(self, subjects: Sequence[Subject]) -> list[Fact[User | None]]:
+        ids = {each.global_user_id for each in subjects if each.global_user_id} if self._asks else set()
+        known = dict(zip(ids, self._pool.map(self._user, ids), strict=True))
+        for id_, fact in known.items():
+            self._note(id_, fact)
+        return [
+            known.get(each.global_user_id, NO_USER) if each.global_user_id else NO_USER for each in subjects
+        ]
+
+    def _note(self, global_user_id: str, fact: Fact[User | None]) -> None:
+        if isinstance(fact, Missing):
+            return
+        self._knows_somebody = self._knows_somebody or fact.value is not None
+        if not self._knows_somebody and len(self._strangers) <= MOST_STRANGERS:
+            self._strangers.add(global_user_id)
+
+    def _user(self, global_user_id: str) -> Fact[User | None]:
+        try:
+            return Known(self._runtime.services.user.get(global_user_id), Source.SERVICE)
+        except PermanentFailure:
+            # An id that the service itself refuses, or that no request can carry, is nobody's.
+            return Known(None, Source.SERVICE)
+        except TransientFailure as failure:
+            if self._always:
+                raise
+            return Missing(failure.dependency, failure.error)
+
+
+@contextmanager
+def outside(runtime: Runtime, campaign: Campaign) -> Iterator[Outside]:
+    """With threads of its own."""
+    with ThreadPoolExecutor(runtime.settings.eligibility.threads, "eligibility") as pool:
+        yield Outside(runtime, campaign, pool)
+
+
+ELIGIBLE = "ELIGIBLE"
+# Entries that list no market of the campaign, or have no day of their own.
+NONE = "–"
+
+
+@dataclass(slots=True)
+class Tally:
+    """`by_market` and `by_day` count entries by their primary reason (ELIGIBLE where there is none): an entry in
+    each of its markets, and on the day (UTC) on which it was created. `failed` counts every rule that failed.
+    """
+
+    campaign: Campaign
+    as_of: str
+    entries: int = 0
+    undated: int = 0
+    rejected: int = 0
+    primary: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    by_market: dict[str, Counter[str]] = field(default_factory=dict)
+    by_day: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def add(self, entry: JudgedEntry) -> None:
+        primary = entry.reasons[0] if entry.reasons else ELIGIBLE
+        self.entries += 1
+        self.primary[primary] += 1
+        self.failed.update(entry.reasons)
+        known = self.campaign.market_ids
+        for market in dict.fromkeys(each for each in entry.markets if each in known) or (NONE,):
+            self.by_market.setdefault(market, Counter())[primary] += 1
+        moment = seconds(entry.created_at)
+        day = NONE if moment is None else iso(moment)[:10]
+        self.by_day.setdefault(day, Counter())[primary] += 1
+
+    @property
+    def codes(self) -> list[str]:
+        """ELIGIBLE, then the primary reasons that occurred, in the order of the rules."""
+        return [code for code in (ELIGIBLE, *(rule.code for rule in RULES)) if self.primary[code]]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the numbers must know."""
+        notes = []
+        if self.undated:
+            notes.append(
+                f"{self.undated:,} entries have no createdAt that can be read: they count as entered when the campaign"
+                " opened, after all others."
+            )
+        if self.rejected:
+            notes.append(
+                f"{self.rejected:,} entries are judged as they were before a change that replication refuses (see their"
+                " dead letters): a draw leaves them out with REJECTED."
+            )
+        if uninvited := self.failed["NOT_INVITED"]:
+            notes.append(
+                f"NOT_INVITED ({uninvited:,}): invites that have expired since can not be told from none."
+            )
+        return notes
+
+    def numbers(self) -> dict[str, Any]:
+        """A JSON document: `entries` = `eligible` + `ineligible` = the sum of `primaryReasons` and `eligible`."""
+        eligible = self.primary[ELIGIBLE]
+        return {
+            "asOf": self.as_of,
+            "ruleSet": rule_set(),
+            "entries": self.entries,
+            "eligible": eligible,
+            "ineligible": self.entries - eligible,
+            "undated": self.undated,
+            "rejected": self.rejected,
+            "notes": self.notes,
+            "primaryReasons": {code: self.primary[code] for code in self.codes if code != ELIGIBLE},
+            "failedRules": {rule.code: self.failed[rule.code] for rule in RULES if self.failed[rule.code]},
+            "markets": _sorted(self.by_market, (*self.campaign.market_ids, NONE)),
+            "days": _sorted(self.by_day, sorted(self.by_day)),
+        }
+
+    def judgement(self, folder: Path, page: str = PAGE) -> Judgement:
+        """With the report as `page` in `folder`. Plots are made here, so a second goes for their library."""
+        from regworkers_core.eligibility.campaign.eligibility_report import made_report
+
+        numbers = self.numbers()
+        report = made_report(self.campaign, numbers, self.codes)
+        write_private(folder / page, report.html)
+        facts = {name: value for name, value in numbers.items() if name not in ("asOf", "days", "notes")}
+        return Judgement(facts, report.markdown)
+
+
+def _sorted(counts: Mapping[str, Counter[str]], order: Any) -> dict[str, dict[str, int]]:
+    return {name: dict(counts[name]) for name in order if name in counts}
+
 
 _ALONE: frozenset[Identity] = frozenset()
 

@@ -18,7 +18,7 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.domain.user import User
 from regworkers_core.eligibility.campaign import judging, staging
-from regworkers_core.eligibility.campaign.outside import MOST_STRANGERS
+from regworkers_core.eligibility.campaign.judging import MOST_STRANGERS
 from regworkers_core.eligibility.case import AsOf, Facts, Subject, was_entered_before
 from regworkers_core.eligibility.request import subject_of
 from regworkers_core.eligibility.rules import judge

@@ -17,8 +17,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.user import User
-from regworkers_core.eligibility.campaign.judging import judge_entries
-from regworkers_core.eligibility.campaign.tally import Tally
+from regworkers_core.eligibility.campaign.judging import Tally, judge_entries
 from tests.eligibility.world import CAMPAIGN, campaign
 
 OPENS, CLOSES = "2026-01-01T00:00:00.000Z", "2026-02-01T00:00:00.000Z"
