@@ -116,7 +116,7 @@ def test_a_terminated_run_is_not_green_and_the_next_one_goes_on(
         ({"campaignId": ""}, "campaignId is missing"),
         ({"key": " "}, "key is missing"),
         ({"key": "invites/none.csv"}, "/invites/none.csv does not exist"),
-        ({"key": "s3://bucket-alone"}, "names no object"),
+        ({"key": "s3://bucket-alone"}, "is not an object"),
         ({"type": "mail"}, "email, globalUserId, memberId"),
         ({"ttl": "1798761600000"}, "milliseconds"),
         ({"campaignId": "sumer"}, "there is no campaign 'sumer'"),

@@ -1,1 +1,1 @@
-"""The judgement of a whole campaign: every entry at one moment, and a report of it."""
+"""Judges every entry of a campaign at one moment, and reports the result."""

@@ -1,4 +1,4 @@
-"""The judgement of a campaign for people: as markdown for the asset's metadata, and as a page."""
+"""The report of a campaign's judgement: Markdown for the asset's metadata, and an HTML page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from regworkers_core.reporting.figures import (
 )
 from regworkers_core.reporting.pages import markdown_image, markdown_table, page
 
-# Ineligible ones by their primary reason; the sixth reason starts again with the first colour.
+# Ineligible entries by primary reason; a seventh reason starts again with the first colour.
 _COLOURS = (RED, ORANGE, BLUE, GREY, "#8e5ea2", "#5c7f8a")
 _ELIGIBLE = "ELIGIBLE"
 _MOST_MARKETS = 30
@@ -34,14 +34,14 @@ _MOST_TICKS = 16
 
 
 class Report(NamedTuple):
-    """`markdown` by name, the plots in it."""
+    """`markdown` by name, including the plots."""
 
     markdown: Mapping[str, str]
     html: str
 
 
 def made_report(campaign: Campaign, numbers: Mapping[str, Any], codes: Sequence[str]) -> Report:
-    """From `Tally.numbers`; `codes` in the order in which they are stacked."""
+    """Make the report from `Tally.numbers`; `codes` are in the order in which they are stacked."""
     names = {market.market_id: market.name for market in campaign.markets}
     plots = {}
     if numbers["entries"]:

@@ -1,4 +1,9 @@
-"""What the judgement of a campaign asks others about its entries: invites, and records of users."""
+"""Judges every live entry of a campaign at one moment, by the rules that judge a fan who asks.
+
+One pass reads the replica and judges each entry as if it were the only one, with its invites and its user's record.
+Relations between entries (same person, same household) are found out of core; the few entries that have an earlier
+one are judged again with that fact. The numbers by reason, market and day add up and contain no fan's data.
+"""
 
 from __future__ import annotations
 
@@ -33,47 +38,47 @@ from regworkers_core.runtime import Runtime
 Invites = Mapping[InviteType, int]
 NO_INVITES: Fact[Invites] = Known({}, Source.REQUEST)
 NO_USER: Fact[User | None] = Known(None, Source.REQUEST)
-# Some fans have deleted their account. A service that knows nobody of more than so many is broken or empty.
-MOST_STRANGERS = 20
+# Some fans have deleted their account. A service without a record of any of more than this number is broken or empty.
+MOST_UNKNOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Of one subject."""
+class OutsideFacts:
+    """The facts about one subject that come from other services."""
 
     invites: Fact[Invites]
     user: Fact[User | None]
 
 
 class Outside:
-    """A record that did not come is Missing, which is for the rules to judge; where the settings want everybody's
-    it raises TransientFailure, as it does for invites.
+    """Reads invites and users' records. A record that cannot be read is Missing, for the rules to judge; if the
+    settings require every record it raises TransientFailure, as it does for invites.
     """
 
     def __init__(self, runtime: Runtime, campaign: Campaign, pool: ThreadPoolExecutor) -> None:
         self._runtime, self._campaign, self._pool = runtime, campaign, pool
         terms = campaign.eligibility
         self._always = runtime.settings.eligibility.campaign_user_lookups == "always"
-        # A region or an age that the entry gives is its fan's word: the record goes before it.
+        # The record's region and age take precedence over what the fan wrote in the entry.
         needs_record = terms.require_verified_phone or bool(terms.regions) or terms.min_age is not None
         self._asks = needs_record or self._always
-        # Ids that nobody is known under, as long as nobody is known at all; no more than are needed to tell.
-        self._strangers: set[str] = set()
-        self._knows_somebody = False
+        # Ids without a record, until the first record is found; no more than `require_a_record` needs.
+        self._unknown: set[str] = set()
+        self._found_a_record = False
 
-    def ask(self, subjects: Sequence[Subject]) -> list[Asked]:
-        """In the order of `subjects`."""
+    def facts(self, subjects: Sequence[Subject]) -> list[OutsideFacts]:
+        """Return the facts in the order of `subjects`."""
         return [
-            Asked(invites, user)
+            OutsideFacts(invites, user)
             for invites, user in zip(self._invites(subjects), self._users(subjects), strict=True)
         ]
 
-    def require_that_somebody_is_known(self) -> None:
-        """Raises TransientFailure when the User Service knew none of many: that is no campaign of strangers."""
-        if len(self._strangers) > MOST_STRANGERS and not self._knows_somebody:
+    def require_a_record(self) -> None:
+        """Raise TransientFailure if the User Service had no record of any of many fans: then it is broken or empty."""
+        if len(self._unknown) > MOST_UNKNOWN and not self._found_a_record:
             raise TransientFailure(
                 "service-user",
-                f"it knows none of more than {MOST_STRANGERS} fans: is it the right one, and are its records there?",
+                f"it has no record of any of more than {MOST_UNKNOWN} fans: check its address and its data",
             )
 
     def _invites(self, subjects: Sequence[Subject]) -> list[Fact[Invites]]:
@@ -111,15 +116,15 @@ class Outside:
     def _note(self, global_user_id: str, fact: Fact[User | None]) -> None:
         if isinstance(fact, Missing):
             return
-        self._knows_somebody = self._knows_somebody or fact.value is not None
-        if not self._knows_somebody and len(self._strangers) <= MOST_STRANGERS:
-            self._strangers.add(global_user_id)
+        self._found_a_record = self._found_a_record or fact.value is not None
+        if not self._found_a_record and len(self._unknown) <= MOST_UNKNOWN:
+            self._unknown.add(global_user_id)
 
     def _user(self, global_user_id: str) -> Fact[User | None]:
         try:
             return Known(self._runtime.services.user.get(global_user_id), Source.SERVICE)
         except PermanentFailure:
-            # An id that the service itself refuses, or that no request can carry, is nobody's.
+            # An id that the service refuses, or that no request can carry, has no record.
             return Known(None, Source.SERVICE)
         except TransientFailure as failure:
             if self._always:
@@ -128,21 +133,20 @@ class Outside:
 
 
 @contextmanager
-def outside(runtime: Runtime, campaign: Campaign) -> Iterator[Outside]:
-    """With threads of its own."""
+def _outside(runtime: Runtime, campaign: Campaign) -> Iterator[Outside]:
     with ThreadPoolExecutor(runtime.settings.eligibility.threads, "eligibility") as pool:
         yield Outside(runtime, campaign, pool)
 
 
 ELIGIBLE = "ELIGIBLE"
-# Entries that list no market of the campaign, or have no day of their own.
+# The key of entries that list no market of the campaign, or have no day.
 NONE = "–"
 
 
 @dataclass(slots=True)
 class Tally:
-    """`by_market` and `by_day` count entries by their primary reason (ELIGIBLE where there is none): an entry in
-    each of its markets, and on the day (UTC) on which it was created. `failed` counts every rule that failed.
+    """The numbers. `by_market` and `by_day` count entries by their primary reason (ELIGIBLE if there is none): an entry
+    counts in each of its markets, and on the day (UTC) of its creation. `failed` counts every rule that failed.
     """
 
     campaign: Campaign
@@ -174,26 +178,26 @@ class Tally:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the numbers must know."""
+        """Notes for readers of the numbers."""
         notes = []
         if self.undated:
             notes.append(
-                f"{self.undated:,} entries have no createdAt that can be read: they count as entered when the campaign"
-                " opened, after all others."
+                f"{self.undated:,} entries have no readable createdAt: they count as entered when the campaign opened,"
+                " after all others."
             )
         if self.rejected:
             notes.append(
-                f"{self.rejected:,} entries are judged as they were before a change that replication refuses (see their"
-                " dead letters): a draw leaves them out with REJECTED."
+                f"{self.rejected:,} entries are judged in their state before a change that replication refuses (see"
+                " their dead letters): a draw excludes them with REJECTED."
             )
         if uninvited := self.failed["NOT_INVITED"]:
             notes.append(
-                f"NOT_INVITED ({uninvited:,}): invites that have expired since can not be told from none."
+                f"NOT_INVITED ({uninvited:,}): an expired invite that DynamoDB has deleted looks like no invite."
             )
         return notes
 
     def numbers(self) -> dict[str, Any]:
-        """A JSON document: `entries` = `eligible` + `ineligible` = the sum of `primaryReasons` and `eligible`."""
+        """Return a JSON document: `entries` = `eligible` + `ineligible`; `primaryReasons` add up to `ineligible`."""
         eligible = self.primary[ELIGIBLE]
         return {
             "asOf": self.as_of,
@@ -211,7 +215,7 @@ class Tally:
         }
 
     def judgement(self, folder: Path, page: str = PAGE) -> Judgement:
-        """With the report as `page` in `folder`. Plots are made here, so a second goes for their library."""
+        """Write the report as `page` into `folder`. The late import costs a second, for the plots."""
         from regworkers_core.eligibility.campaign.eligibility_report import made_report
 
         numbers = self.numbers()
@@ -239,32 +243,31 @@ class _Read(NamedTuple):
 def judge_campaign(
     runtime: Runtime, campaign: Campaign, *, as_of: str, folder: Path, tell: Tell
 ) -> Judgement:
-    """`regworkers_core.adapters.files.judged_entries.Judge`, by the rules of eligibility, with a report for people."""
+    """Implement `regworkers_core.adapters.files.judged_entries.Judge` by the rules of eligibility, with a report."""
     return judge_entries(runtime, campaign, as_of=as_of, folder=folder, tell=tell).judgement(folder)
 
 
 def judge_entries(runtime: Runtime, campaign: Campaign, *, as_of: str, folder: Path, tell: Tell) -> Tally:
     """Write `folder/judged.parquet` and return the numbers.
 
-    An entry without a time of its own is not refused for it: it counts as entered when the campaign opened, but
-    comes after all others of the same person or household. Raises
-    TransientFailure when MongoDB, the demand table (invites) or a service that the campaign requires cannot answer,
-    or knows nobody of many.
+    An entry without a readable time counts as entered when the campaign opened, but comes after all others of the same
+    person or household. Raises TransientFailure if MongoDB, the demand table (invites) or a service that the campaign
+    requires does not answer, or if the User Service has no record of any of many fans.
     """
     tally = Tally(campaign, as_of)
     with (
         tempfile.TemporaryDirectory(prefix="regworkers-eligibility-") as private,
         Staging(Path(private)) as staging,
         JudgedWriter(folder) as writer,
-        outside(runtime, campaign) as asked,
+        _outside(runtime, campaign) as services,
     ):
-        work = _CampaignJudge(campaign, as_of, asked)
+        work = _CampaignJudge(campaign, as_of, services)
         for batch in _read(runtime, campaign, tally):
             work.rejected |= _rejected(runtime, batch)
             for read, codes in zip(batch, work.alone(batch), strict=True):
                 staging.add(read.key, read.subject, read.fields, codes, is_dated=read.is_dated)
             tell(f"{staging.count:,} entries judged")
-        asked.require_that_somebody_is_known()
+        services.require_a_record()
         tally.rejected = len(work.rejected)
         tell("comparing the entries with each other")
         for entries in staging.entries():
@@ -280,26 +283,26 @@ class _CampaignJudge:
         self._campaign_id = campaign.campaign_id
         self._as_of = AsOf(seconds(as_of) or 0.0, as_of)
         self._outside = outside
-        # Ids of entries of which replication refuses a newer state: each has an open dead letter, so they are few.
+        # Ids of entries whose newer state replication refuses; each has an open dead letter, so they are few.
         self.rejected: set[str] = set()
 
     def alone(self, batch: Sequence[_Read]) -> list[list[str]]:
-        """The codes of each entry as if there were no other."""
+        """Return the codes of each entry as if it were the only one."""
         subjects = [read.subject for read in batch]
         return [
-            self._codes(subject, asked, _ALONE, 0)
-            for subject, asked in zip(subjects, self._outside.ask(subjects), strict=True)
+            self._codes(subject, known, _ALONE, 0)
+            for subject, known in zip(subjects, self._outside.facts(subjects), strict=True)
         ]
 
     def together(self, entries: Sequence[Staged]) -> Iterator[JudgedEntry]:
-        """The entries with the codes that they have among the others."""
+        """Yield the entries with their codes, judged among all others."""
         again = [each for each in entries if each.duplicates or each.household]
         subjects = [
             subject_of(each.fields, entry_id=each.entry_id, created_at=each.entered_at) for each in again
         ]
         codes = {
-            each.entry_id: self._codes(subject, asked, each.duplicates, each.household)
-            for each, subject, asked in zip(again, subjects, self._outside.ask(subjects), strict=True)
+            each.entry_id: self._codes(subject, known, each.duplicates, each.household)
+            for each, subject, known in zip(again, subjects, self._outside.facts(subjects), strict=True)
         }
         for each in entries:
             key = EntryKey(self._campaign_id, each.entry_id)
@@ -312,24 +315,24 @@ class _CampaignJudge:
             )
 
     def _codes(
-        self, subject: Subject, asked: Asked, duplicates: frozenset[Identity], household: int
+        self, subject: Subject, known: OutsideFacts, duplicates: frozenset[Identity], household: int
     ) -> list[str]:
         facts = Facts(
             self._campaign,
-            asked.invites,
+            known.invites,
             Known(duplicates, Source.DATABASE),
             Known(household, Source.DATABASE),
-            asked.user,
+            known.user,
         )
-        found = judge(subject, facts, self._as_of)
-        if found.missing and not found.reasons:
-            missing = next(iter(found.missing.values()))
+        verdict = judge(subject, facts, self._as_of)
+        if verdict.missing and not verdict.reasons:
+            missing = next(iter(verdict.missing.values()))
             raise TransientFailure(missing.dependency, missing.error)
-        return [reason.code for reason in found.reasons]
+        return [reason.code for reason in verdict.reasons]
 
 
 def _read(runtime: Runtime, campaign: Campaign, tally: Tally) -> Iterator[list[_Read]]:
-    """Live entries of the replica in batches."""
+    """Yield the live entries of the replica in batches."""
     batch: list[_Read] = []
     for key, stored in runtime.replica.scan(campaign.campaign_id):
         if stored.fields is None:
@@ -350,7 +353,7 @@ def _read(runtime: Runtime, campaign: Campaign, tally: Tally) -> Iterator[list[_
 
 
 def _rejected(runtime: Runtime, batch: Sequence[_Read]) -> set[str]:
-    """Entries with an open dead letter about a newer state than the one that was read: it cannot be saved."""
+    """Return the ids of entries with an open dead letter for a newer state than the one that was read."""
     refused = runtime.dead_letters.open_orders([read.key for read in batch])
     return {
         read.key.entry_id for read in batch if any(order > read.order for order in refused.get(read.key, ()))

@@ -1,7 +1,7 @@
-"""A file of all entries of a campaign, and what they have to do with each other, found out of core.
+"""A file of all entries of a campaign, and a query that relates them to each other out of core.
 
-The file holds who the fans are, so it lies in a folder that no other user may read, and is deleted with the
-judgement. What no rule and no draw reads of an entry is left out: its free attributes may hold anything.
+The file contains personal data, so it is in a folder that no other user may read, and is deleted after the judgement.
+Fields that no rule and no draw reads are left out: free attributes may contain anything.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from regworkers_core.adapters.files.spilling import spilling
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.eligibility.case import Identity, Subject
 
-# Rows of one part of the file, and of one answer: some 10 MB.
+# Rows of one row group of the file, and of one batch of results: about 10 MB.
 ROWS = 5_000
 # DuckDB spills beyond this.
 _MEMORY_MIB = 300
@@ -36,7 +36,7 @@ _FIELDS: list[pa.Field[Any]] = [
     pa.field("fields", pa.binary()),
 ]
 _SCHEMA = pa.schema(_FIELDS)
-# Of an entry: who it is, for a second judgement, and what a judged entry is made of.
+# The fields of an entry that a second judgement and a judged entry need.
 _KEPT = (
     "ref",
     "email",
@@ -50,13 +50,13 @@ _KEPT = (
     "markets",
     "createdAt",
 )
-# What rules read of the free attributes, where it is a text.
+# The free attributes that rules read, if they are text.
 _KEPT_ATTRIBUTES = ("region", "birthDate")
 
 
 class Staged(NamedTuple):
-    """An entry as it was judged by itself (`codes`), and what stands before it (see `Facts`): entries with which
-    identities, and how many of its unit. `mail_domain` is one of many, or `OTHER_DOMAINS`.
+    """An entry as it was judged alone (`codes`), and its earlier entries (see `Facts`): the identities that they share
+    with it, and how many are of its unit. `mail_domain` is a common domain, or `OTHER_DOMAINS`.
     """
 
     entry_id: str
@@ -86,8 +86,8 @@ class Staging:
         *,
         is_dated: bool = True,
     ) -> None:
-        """`subject.entered_at` and the key give the order of the entries; those whose time is not their own
-        (`is_dated` False) come last.
+        """Add an entry. `subject.entered_at` and the key give the order of the entries; entries without a readable
+        time (`is_dated` False) come last.
         """
         identities = subject.identities
         self._rows.append(
@@ -107,10 +107,10 @@ class Staging:
             self._flush()
 
     def entries(self) -> Iterator[list[Staged]]:
-        """Every entry, up to `ROWS` at a time, in no order."""
+        """Yield every entry, up to `ROWS` at a time, in no order."""
         self._close()
         with duckdb.connect(config=spilling(self._folder, _MEMORY_MIB)) as database:
-            database.execute(f"CREATE VIEW staged AS FROM read_parquet('{_quoted(self._path)}')")
+            database.read_parquet(str(self._path)).create_view("staged")
             database.execute(_BEFORE)
             database.execute(_DOMAINS)
             reader: Any = database.sql(_JOINED).to_arrow_reader(ROWS)
@@ -149,12 +149,12 @@ def _kept(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nothing(_value: object) -> None:
-    """Of a type that no entry of ours has: as good as absent."""
+    """Write a value of a type that no valid entry has as null."""
 
 
 def _places(column: str) -> str:
-    """How many entries with the same value stand before each entry, for values that more than one has: see `Facts`,
-    and `was_entered_before` for the order.
+    """Return a query for the number of earlier entries with the same value, for values that occur more than once: see
+    `Facts`, and `was_entered_before` for the order.
     """
     return f"""SELECT n, '{column}' AS what,
     count(*) FILTER (WHERE len(codes) = 0) OVER (
@@ -164,13 +164,13 @@ FROM staged WHERE "{column}" IN (
     SELECT "{column}" FROM staged WHERE "{column}" IS NOT NULL GROUP BY ALL HAVING count(*) > 1)"""
 
 
-# Texts compare by code points here as they do in Python, so both see the same order.
+# DuckDB compares texts by code points, as Python does, so both have the same order.
 _BEFORE = f"""CREATE TABLE before AS
 SELECT n, list(what) FILTER (WHERE what <> 'unit') AS identities, coalesce(max(before) FILTER (WHERE what = 'unit'), 0)
     AS household
 FROM ({" UNION ALL ".join(_places(column) for column in (*(identity.value for identity in Identity), "unit"))})
 WHERE before > 0 GROUP BY n"""
-# The address is comparable, and so is what stands behind its last @.
+# The address is in its comparable form, and so is the part after its last @.
 _DOMAIN = f"split_part({Identity.EMAIL.value}, '@', -1)"
 _DOMAINS = f"""CREATE TABLE shown AS SELECT {_DOMAIN} AS domain FROM staged WHERE {Identity.EMAIL.value} IS NOT NULL
 GROUP BY ALL HAVING count(*) >= {DOMAIN_ENTRANTS} AND count(*) >= {DOMAIN_SHARE} * (SELECT count(*) FROM staged)"""
@@ -189,7 +189,3 @@ def _staged(
 ) -> Staged:
     duplicates = frozenset(map(Identity, identities or ()))
     return Staged(entry_id, entered_at, orjson.loads(fields), codes, duplicates, household or 0, mail_domain)
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")

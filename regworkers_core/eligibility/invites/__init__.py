@@ -1,1 +1,1 @@
-"""Who is invited to a campaign: lists from outside into the demand table, and what stands there."""
+"""Invites to a campaign: lists are uploaded to the demand table, looked up and removed there."""

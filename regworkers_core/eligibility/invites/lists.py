@@ -1,4 +1,8 @@
-"""A list of invites, line by line: which value each line invites by, or why it invites nobody."""
+"""Reads a list of invites line by line, and works it off in batches.
+
+Uploads and removals share this: a list of any size is read as a stream, several batches are processed at once, and one
+list per campaign and type runs at a time. After a crash the same list is given again: what is done is found done.
+"""
 
 from __future__ import annotations
 
@@ -35,16 +39,16 @@ from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
 
-# A row may bring names and addresses along, which are not read.
+# A row may have further columns, which are not read.
 _MAX_LINE_CHARS = 16_384
-# What a spreadsheet makes of a long number. Nobody has such an id, and its last digits are lost.
+# How a spreadsheet writes a long number: the last digits are lost, and no id looks like this.
 _MANGLED = re.compile(r"\d(?:[.,]\d+)?E\+\d{2}")
-# What bytes that are no UTF-8 were read as.
+# The replacement for bytes that are not UTF-8.
 _NO_TEXT = "\ufffd"
 
 
 class Rejected(StrEnum):
-    """Why a line invites nobody."""
+    """Why a line is rejected."""
 
     EMPTY = "EMPTY"
     INVALID_EMAIL = "INVALID_EMAIL"
@@ -60,13 +64,13 @@ class Row(NamedTuple):
 
 
 Line = Row | Reject | Blank
-# Where lines come from; each `with` of it begins again.
+# Opens the list at its beginning.
 OpenFile = Callable[[], BufferedReader]
 
 
 def read_rows(open_it: OpenFile, name: str, type_: InviteType) -> Iterator[Line]:
-    """Every line behind the header, which has one column of the type's name; others are not read. Raises
-    UsageError when the file cannot be read or has another header.
+    """Yield every line after the header, which has one column of the type's name; others are not read. Raises
+    UsageError if the file cannot be read or has another header.
     """
     with CsvFile(open_it, name, _shape(type_)) as file:
         column = next(place for place, title in enumerate(file.columns) if _is_titled(title, type_))
@@ -75,13 +79,13 @@ def read_rows(open_it: OpenFile, name: str, type_: InviteType) -> Iterator[Line]
 
 
 def require_header(open_it: OpenFile, name: str, type_: InviteType) -> None:
-    """Raises UsageError as `read_rows` does."""
+    """Raise UsageError if the file cannot be read or has another header."""
     with CsvFile(open_it, name, _shape(type_)):
         pass
 
 
 def read_value(number: int, text: str, type_: InviteType) -> Row | Reject:
-    """One value as somebody gave it."""
+    """Read one value as it was given."""
     problem = _problem(text, type_)
     if problem is not None:
         return Reject(number, problem, masked(text))
@@ -89,7 +93,7 @@ def read_value(number: int, text: str, type_: InviteType) -> Row | Reject:
 
 
 def read_values(values: Iterable[str], type_: InviteType) -> Iterator[Line]:
-    """Values that were typed in, numbered from 1."""
+    """Yield values that were typed in, numbered from 1."""
     for number, text in enumerate(values, 1):
         yield read_value(number, text.strip(), type_)
 
@@ -126,23 +130,23 @@ def _is_titled(title: str, type_: InviteType) -> bool:
     return title.lower() == type_.value.lower()
 
 
-# Batches handed out for each thread: the next one is at hand when a thread is done, and memory stays bounded.
+# Batches in flight for each thread: the next one is ready when a thread is done, and memory stays bounded.
 _BATCHES_PER_THREAD = 2
 
-# From comparable values to what each came to; runs in threads.
+# Processes comparable values and counts their outcomes; runs in threads.
 Work = Callable[[Sequence[str]], Counter[str]]
 
 
 @dataclass(slots=True)
 class ListReport:
-    """`lines` = the sum of `outcomes` and of `rejected` + `duplicates` + `blank`; in a dry run the outcomes would
-    be. `duplicates` are lines whose value stands further up already.
+    """The result of a list. `lines` = the sum of `outcomes`, `rejected`, `duplicates` and `blank`; a dry run reports
+    the outcomes that a real run would have. `duplicates` are lines whose value occurred in an earlier line.
     """
 
     campaign_id: str
     type: InviteType
     dry_run: bool
-    # The outcomes that there can be, in the order in which they are told.
+    # All possible outcomes, in the order in which they are reported.
     names: tuple[str, ...]
     ttl: int | None = None
     lines: int = 0
@@ -161,7 +165,7 @@ class ListReport:
 
     @property
     def clean(self) -> bool:
-        """Whether the whole list was read and nothing of it rejected."""
+        """Whether the whole list was read and no line rejected."""
         return not self.rejected and not self.stopped
 
     def as_dict(self) -> dict[str, Any]:
@@ -187,7 +191,7 @@ class ListReport:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the caller wants to be told, and how it ends the work early."""
+    """Callbacks for progress, and how the caller ends the work early."""
 
     stop: StopSignal | None = None
     on_progress: Callable[[ListReport], None] = lambda _report: None
@@ -209,10 +213,10 @@ def work_off(
     lease: Lease | None,
     hooks: Hooks,
 ) -> None:
-    """Hand the values of all lines to `work`, up to 100 distinct ones at a time, and count into `report`.
+    """Pass the values of all lines to `work`, up to 100 distinct ones at a time, and count into `report`.
 
-    Raises UsageError when the lease is lost, TransientFailure when DynamoDB stays away: either way what was
-    written stays, and the same list goes on behind it.
+    Raises UsageError if the lease is lost, TransientFailure if DynamoDB stays unavailable. In both cases what was
+    written remains, and the same list continues after it.
     """
     threads = runtime.settings.invites.concurrency
     running: deque[Future[Counter[str]]] = deque()
@@ -237,8 +241,8 @@ def work_off(
         except TransientFailure as failure:
             raise TransientFailure(
                 failure.dependency,
-                f"{failure.error}; {report.outcomes.total()} invites are done, give the same list again and it "
-                "goes on",
+                f"{failure.error}; {report.outcomes.total()} invites are done: repeat the command with the same "
+                "list to continue",
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
@@ -248,7 +252,7 @@ def work_off(
 def _batches(
     lines: Iterable[Line], report: ListReport, rejects: RejectsFile, seen: FirstSeen
 ) -> Iterator[list[str]]:
-    """Distinct values, 100 at a time; every other line is counted where it belongs."""
+    """Yield distinct values, 100 at a time, and count every other line."""
     batch: list[str] = []
     for line in lines:
         report.lines += 1
@@ -276,13 +280,13 @@ def _reject(line: Reject, report: ListReport, rejects: RejectsFile) -> None:
 def _require(lease: Lease | None, report: ListReport) -> None:
     if lease is not None and lease.lost and not lease.renew():
         raise UsageError(
-            f"this list for {report.campaign_id} lost its lease to another one: what it wrote stays, give it again "
-            "when the other is done"
+            f"this list for {report.campaign_id} lost its lease to another list: what it wrote remains; repeat it "
+            "when the other list is done"
         )
 
 
 def write_limit(runtime: Runtime, rate: float | None, hooks: Hooks) -> Callable[[int], object]:
-    """Waits until so many invites may be written. `rate` a second, else as the settings say."""
+    """Return a function that waits until a number of invites may be written, by `rate` or the settings."""
     rate = rate or runtime.settings.invites.items_per_second
     return (lambda _number: None) if rate is None else TokenBucket(rate, sleep=hooks.sleep).take
 
@@ -295,8 +299,8 @@ def lease_name(campaign_id: str, type_: InviteType) -> str:
 def one_at_a_time(
     runtime: Runtime, campaign_id: str, type_: InviteType, run_id: str, sleep: Callable[[float], object]
 ) -> Iterator[Lease]:
-    """The lease of the campaign's invites of one type: between a batch's reading and its writing nobody else
-    writes them. Raises UsageError while another list is under way.
+    """Hold the lease of the campaign's invites of one type: no other list writes between the read and the write of a
+    batch. Raises UsageError while another list runs.
     """
     seconds = runtime.settings.invites.lease_seconds
     try:
@@ -306,6 +310,5 @@ def one_at_a_time(
             yield lease
     except LeaseBusy:
         raise UsageError(
-            f"another list of invites by {type_.value} for {campaign_id} is under way: give this one again when it "
-            "is done"
+            f"another list of invites by {type_.value} for {campaign_id} is running: repeat this one when it is done"
         ) from None

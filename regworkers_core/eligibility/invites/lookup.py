@@ -1,4 +1,4 @@
-"""`regworkers invites count|check`: what stands in the table now, read consistently."""
+"""Counts the invites of a campaign and checks one value, by consistent reads of the table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from regworkers_core.runtime import Runtime
 
 @dataclass(slots=True)
 class TypeCount:
-    """Invites of one type. DynamoDB takes expired ones away within days; until then they are counted here."""
+    """Invites of one type. DynamoDB deletes expired ones within days; until then they are counted here."""
 
     type: InviteType
     valid: int = 0
@@ -26,7 +26,7 @@ class TypeCount:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One value's invite: `ttl` in epoch seconds, None when there is none; `value` is masked."""
+    """The invite of one value: `ttl` in epoch seconds, None if there is none; `value` is masked."""
 
     campaign_id: str
     type: InviteType
@@ -35,7 +35,7 @@ class Found:
     invited: bool
 
     def as_dict(self) -> dict[str, Any]:
-        # The end in two names, so that nobody takes one that has passed for one to come.
+        # Two names for the end, so that a past one is not mistaken for one to come.
         end = None if self.ttl is None else iso(self.ttl)
         return {
             "campaignId": self.campaign_id,
@@ -53,8 +53,8 @@ def count_invites(
     types: Sequence[InviteType] = tuple(InviteType),
     on_progress: Callable[[int], None] = lambda _seen: None,
 ) -> tuple[str, list[TypeCount]]:
-    """The campaign's id, and how many invites of each type are valid and expired at this moment. Counted in the
-    table, page by page. Raises UsageError for a campaign that nobody knows.
+    """Return the campaign's id, and how many invites of each type are valid and expired now, counted page by page.
+    Raises UsageError for an unknown campaign.
     """
     campaign_id = campaign_of_invites(runtime, slug_or_id)
     now, seen, counts = runtime.clock(), 0, []
@@ -70,13 +70,11 @@ def count_invites(
 
 
 def check_invite(runtime: Runtime, slug_or_id: str, type_: InviteType, text: str) -> Found:
-    """Whether the value is invited at this moment. Raises UsageError for a value that nobody can be invited by and
-    for a campaign that nobody knows.
-    """
+    """Return whether the value is invited now. Raises UsageError for an invalid value and for an unknown campaign."""
     row = read_value(1, text.strip(), type_)
     if isinstance(row, Reject):
-        raise UsageError(f"nobody can be invited by this {type_.value}: {row.reason}")
-    # First under the id as given: where that is right, nothing but the table has to answer.
+        raise UsageError(f"this is not a valid {type_.value} for an invite: {row.reason}")
+    # First under the id as given: if that is right, only the table has to answer.
     ttl = _ttl(runtime, slug_or_id, type_, row.value)
     campaign_id = slug_or_id
     if ttl is None:

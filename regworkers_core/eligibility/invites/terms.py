@@ -1,4 +1,7 @@
-"""Until when invites of an upload hold, from what the operator typed."""
+"""Which campaign invites are for, and until when they are valid, from what the operator typed.
+
+A mistyped campaign id must not look like a campaign without invites.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +23,14 @@ _FIRST_EPOCH, _END_OF_EPOCHS = 1_000_000_000, 10_000_000_000
 _SHOWN_CHARS = 40
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _NUMBER = re.compile(r"([+-]?\d{1,20})(d|days?)?", re.IGNORECASE)
-_FORMS = "days (30), a date (2026-12-31: to its end, UTC), a time (2026-12-31T18:00:00Z) or epoch seconds"
+_FORMS = "days (30), a date (2026-12-31: until its end, UTC), a time (2026-12-31T18:00:00Z) or epoch seconds"
 
 
 def parse_ttl(text: str, now: float) -> int:
-    """Epoch seconds from `30` (days, to the end of that day in UTC), `2026-12-31`, `2026-12-31T18:00:00+01:00` or
-    `1798761600`. Days are rounded up, so that an upload that is repeated the same day means the same moment.
+    """Return epoch seconds for `30` (days, until the end of that day in UTC), `2026-12-31`, `2026-12-31T18:00:00+01:00`
+    or `1798761600`. Days are rounded up, so that an upload that is repeated on the same day means the same moment.
 
-    Raises UsageError, which says what was probably meant, for a moment that has passed or lies more than
-    MAX_DAYS ahead.
+    Raises UsageError, which suggests what was meant, for a moment in the past or more than MAX_DAYS ahead.
     """
     trimmed = text.strip()
     number = _NUMBER.fullmatch(trimmed)
@@ -38,33 +40,33 @@ def parse_ttl(text: str, now: float) -> int:
         ttl = _from_date(trimmed)
     if ttl <= now:
         moment = f" ({iso(ttl)})" if number is not None else ""
-        raise UsageError(f"ttl {trimmed} is in the past{moment}, so nobody would be invited: {_FORMS}")
+        raise UsageError(f"ttl {trimmed} is in the past{moment}, so the invites would not count: {_FORMS}")
     if ttl > now + (MAX_DAYS + 1) * _DAY_SECONDS:
         raise UsageError(f"ttl {trimmed} is more than {MAX_DAYS} days ahead: {_FORMS}")
     return ttl
 
 
 def days_from(days: int, now: float) -> int:
-    """The end of the day (UTC) `days` from now."""
+    """Return the end of the day (UTC) `days` from now."""
     return _end_of(datetime.fromtimestamp(now, UTC) + timedelta(days=days))
 
 
 def default_ttl(campaign: Campaign | None, settings: InvitesSettings, now: float) -> int:
-    """Where nothing was typed: `ttlDays` from now, or until the draw no longer needs the invites if that is later."""
+    """Return the default: `ttlDays` from now, or when the draw no longer needs the invites if that is later."""
     ttl = days_from(settings.ttl_days, now)
     return ttl if campaign is None else max(ttl, needed_until(campaign, settings))
 
 
 def needed_until(campaign: Campaign, settings: InvitesSettings) -> int:
-    """The end of the day (UTC) `afterCloseDays` after the campaign closes. Until then somebody may ask whether who
-    entered was invited, and DynamoDB takes expired invites away.
+    """Return the end of the day (UTC) `afterCloseDays` after the campaign closes. Until then a draw checks whether
+    entrants were invited, and DynamoDB deletes expired invites.
     """
     return days_from(settings.after_close_days, seconds(campaign.closes_at) or 0.0)
 
 
 def _from_number(number: int, *, text: str, in_days: bool, now: float) -> int:
     if number <= 0:
-        raise UsageError(f"ttl {text} is in the past, so nobody would be invited: {_FORMS}")
+        raise UsageError(f"ttl {text} is in the past, so the invites would not count: {_FORMS}")
     if number <= MAX_DAYS:
         return days_from(number, now)
     if not in_days and _FIRST_EPOCH <= number < _END_OF_EPOCHS:
@@ -99,8 +101,8 @@ def _end_of(day: datetime) -> int:
 
 
 def campaign_to_invite_to(runtime: Runtime, slug_or_id: str, *, force: bool) -> tuple[str, Campaign | None]:
-    """The id to write invites under, and the campaign. `force` takes the text for the id of a campaign that is yet
-    to be created. Raises UsageError for one that nobody knows, without `force`.
+    """Return the id to write invites under, and the campaign. `force` accepts the id of a campaign that does not exist
+    yet. Without `force`, raises UsageError for an unknown campaign.
     """
     if not force:
         hint = "; to invite before it is created, give its campaignId and --force"
@@ -110,13 +112,13 @@ def campaign_to_invite_to(runtime: Runtime, slug_or_id: str, *, force: bool) -> 
     if found is not None:
         return found.campaign_id, found
     if not is_selection_id(slug_or_id):
-        raise UsageError(f"{slug_or_id!r} cannot be a campaignId: 1 to 64 letters, digits, - and _")
+        raise UsageError(f"{slug_or_id!r} cannot be a campaignId: use 1 to 64 characters of A-Z a-z 0-9 - _")
     return slug_or_id, None
 
 
 def campaign_of_invites(runtime: Runtime, slug_or_id: str) -> str:
-    """The id under which invites are looked for. Raises UsageError for a campaign that nobody knows and that has
-    no invite either.
+    """Return the id under which to look for invites. Raises UsageError for an unknown campaign that has no invites
+    either.
     """
     campaign = runtime.campaigns.find(slug_or_id)
     if campaign is not None:
@@ -129,21 +131,19 @@ def campaign_of_invites(runtime: Runtime, slug_or_id: str) -> str:
 
 
 def advice(campaign: Campaign | None, type_: InviteType, ttl: int, settings: InvitesSettings) -> str | None:
-    """What keeps the invites from counting, in words; `ttl` is until when they hold."""
+    """Return why the invites will not count, or None; they are valid until `ttl`."""
     if campaign is None:
-        return "the campaign does not exist yet: nothing asks for these invites before it does"
+        return "the campaign does not exist yet: these invites are not used before it is created"
     terms = campaign.eligibility
     if not terms.invite_only:
-        return f"campaign {campaign.campaign_id} is not `inviteOnly`: everybody may enter, invited or not"
+        return f"campaign {campaign.campaign_id} is not `inviteOnly`: every fan may enter, invited or not"
     if type_ not in terms.invite_types:
         wanted = ", ".join(each.value for each in terms.invite_types)
-        return (
-            f"campaign {campaign.campaign_id} goes by {wanted} alone: invites by {type_.value} do not count"
-        )
+        return f"campaign {campaign.campaign_id} accepts only invites by {wanted}: those by {type_.value} do not count"
     if ttl < (needed := needed_until(campaign, settings)):
         return (
-            f"these invites end at {iso(ttl)} and campaign {campaign.campaign_id} closes at {campaign.closes_at}: what"
-            " has ended is taken away, and a draw after that excludes who entered by it as NOT_INVITED; let them hold"
+            f"these invites expire at {iso(ttl)} and campaign {campaign.campaign_id} closes at {campaign.closes_at}:"
+            " expired invites are deleted, and a later draw excludes their entries as NOT_INVITED; make them valid"
             f" until {iso(needed)}, or give no ttl"
         )
     return None

@@ -1,8 +1,8 @@
-"""`regworkers invites upload`: from a list into the demand table.
+"""Uploads a list of invites to the demand table, and removes the invites of a list from it.
 
-A batch is read, then what is new or holds longer now is written; what holds long enough is left alone, so that the
-same list again costs reads only. BatchWriteItem knows no conditions: that no `ttl` is shortened rests on the lease.
-Conditional writes would do without it, but go one by one, or with PartiQL at half the rate.
+An upload reads a batch, then writes the invites that are new or valid longer now; the others are left unchanged, so
+that repeating a list costs only reads. BatchWriteItem has no conditions, so the lease ensures that no `ttl` is
+shortened. Conditional writes would need no lease, but go one by one, or with PartiQL at half the rate.
 """
 
 from __future__ import annotations
@@ -60,35 +60,37 @@ def upload_invites(
     rate: float | None = None,
     hooks: Hooks | None = None,
 ) -> ListReport:
-    """Invite everybody in the list until `ttl` (epoch seconds; None: see `default_ttl`). What cannot be read goes, with
-    line and reason, to `rejects`. `name` is what errors call the list; `rate` in writes a second (default:
+    """Invite every value in the list until `ttl` (epoch seconds; None: see `default_ttl`). Lines that cannot be read go
+    to `rejects`, with number and reason. `name` is the list's name in errors; `rate` is in writes per second (default:
     invites.itemsPerSecond).
 
-    An invite counts as *added* when none was there, *renewed* when it held less long (an expired one that lingers
-    included), *known* when it held as long or longer: that one is left as it is, unless `shorten`.
+    An invite counts as *added* if there was none, *renewed* if it was valid less long (also if it had expired), and
+    *known* if it was valid as long or longer: such an invite is not changed, unless `shorten`.
 
-    Raises UsageError for an unknown campaign without `force`, a list that cannot be read, or another list under
-    way; TransientFailure when a store stays away (upload the list again, it goes on).
+    Raises UsageError for an unknown campaign without `force`, a list that cannot be read, or another list that runs;
+    TransientFailure if a store stays unavailable (upload the list again to continue).
     """
     hooks = hooks or Hooks()
     campaign_id, campaign = campaign_to_invite_to(runtime, slug_or_id, force=force)
     settings = runtime.settings.invites
     if ttl is None:
         ttl = default_ttl(campaign, settings, runtime.clock())
-    told = advice(campaign, type_, ttl, settings)
-    report = ListReport(campaign_id, type_, dry_run, UPLOAD_OUTCOMES, ttl=ttl, advice=told)
-    # Before anybody waits for a lease.
+    note = advice(campaign, type_, ttl, settings)
+    report = ListReport(campaign_id, type_, dry_run, UPLOAD_OUTCOMES, ttl=ttl, advice=note)
+    # Before the wait for a lease.
     require_header(open_it, name, type_)
     with ExitStack() as held:
         lease = None
         if not dry_run:
             lease = held.enter_context(one_at_a_time(runtime, campaign_id, type_, run_id, hooks.sleep))
-        stands = _existing_invites(runtime, campaign_id, type_, lease)
-        work = _upload_work(runtime, report, ttl, stands, write_limit(runtime, rate, hooks), shorten=shorten)
+        existing = _existing_invites(runtime, campaign_id, type_, lease)
+        work = _upload_work(
+            runtime, report, ttl, existing, write_limit(runtime, rate, hooks), shorten=shorten
+        )
         lines = read_rows(open_it, name, type_)
         work_off(runtime, lines, work, report, rejects=rejects, lease=lease, hooks=hooks)
     if campaign is not None and not dry_run:
-        # It may be known as absent still: invites are uploaded right after a campaign is created.
+        # The cache may still hold that it does not exist: invites are uploaded right after a campaign is created.
         runtime.campaign_cache.forget(campaign)
     return report
 
@@ -96,8 +98,8 @@ def upload_invites(
 def _existing_invites(
     runtime: Runtime, campaign_id: str, type_: InviteType, lease: Lease | None
 ) -> ExistingInvites:
-    """How a batch is looked up. Before the first list ever there is nothing, or little that an earlier tool left:
-    one page holds it, and then no batch has to be read.
+    """Return how to look a batch up. Before a campaign's first list there are no invites, or few from an earlier tool:
+    if they fit into one page, that page is read instead of every batch.
     """
     if lease is not None:
         is_first = lease.token == 1
@@ -111,15 +113,15 @@ def _upload_work(
     runtime: Runtime,
     report: ListReport,
     ttl: int,
-    stands: ExistingInvites,
+    existing: ExistingInvites,
     wait_to_write: Callable[[int], object],
     *,
     shorten: bool,
 ) -> Work:
     def work(values: Sequence[str]) -> Counter[str]:
         invites = [Invite(report.campaign_id, report.type, value, ttl) for value in values]
-        standing = stands([invite.table_key for invite in invites])
-        outcomes = [_outcome(standing.get(invite.table_key), ttl, shorten=shorten) for invite in invites]
+        ttls = existing([invite.table_key for invite in invites])
+        outcomes = [_outcome(ttls.get(invite.table_key), ttl, shorten=shorten) for invite in invites]
         due = [invite for invite, outcome in zip(invites, outcomes, strict=True) if outcome != KNOWN]
         if due and not report.dry_run:
             wait_to_write(len(due))
@@ -152,10 +154,10 @@ def remove_invites(
     rate: float | None = None,
     hooks: Hooks | None = None,
 ) -> ListReport:
-    """Remove the invites of all values in `lines`, expired ones included. Who entered by one keeps the entry.
+    """Remove the invites of all values in `lines`, expired ones included. Entries that used them remain.
 
-    Raises UsageError for an unknown campaign, a list that cannot be read, or another list under way;
-    TransientFailure when a store stays away (a repeat goes on).
+    Raises UsageError for an unknown campaign, a list that cannot be read, or another list that runs; TransientFailure
+    if a store stays unavailable (repeat to continue).
     """
     hooks = hooks or Hooks()
     report = ListReport(campaign_of_invites(runtime, slug_or_id), type_, dry_run, REMOVAL_OUTCOMES)
@@ -171,11 +173,11 @@ def remove_invites(
 def _removal_work(runtime: Runtime, report: ListReport, wait_to_write: Callable[[int], object]) -> Work:
     def work(values: Sequence[str]) -> Counter[str]:
         keys = [Invite(report.campaign_id, report.type, value, 0).table_key for value in values]
-        standing = runtime.invites.ttls(keys)
-        if standing and not report.dry_run:
-            wait_to_write(len(standing))
-            runtime.invites.remove(list(standing))
-        return Counter({REMOVED: len(standing), ABSENT: len(keys) - len(standing)})
+        found = runtime.invites.ttls(keys)
+        if found and not report.dry_run:
+            wait_to_write(len(found))
+            runtime.invites.remove(list(found))
+        return Counter({REMOVED: len(found), ABSENT: len(keys) - len(found)})
 
     return work
 
@@ -198,10 +200,10 @@ def upload_object(
     rate: float | None = None,
     hooks: Hooks | None = None,
 ) -> tuple[ListReport, str]:
-    """`upload_invites` from `s3://bucket/key`, or from a key in the bucket of artefacts. Returns the report and the
-    location of the rejects, which is written in any case: what an earlier upload rejected is over.
+    """Upload invites from `s3://bucket/key`, or from a key in the bucket of artefacts, read as a stream. Returns the
+    report and the location of the rejects, which are always written, to replace those of an earlier upload.
 
-    Raises MissingObject, and UsageError for an object that was replaced meanwhile, beside what an upload raises.
+    Raises MissingObject, UsageError for an object that was replaced meanwhile, and what `upload_invites` raises.
     """
     store, key = _locate(runtime, location)
     name = f"{_SCHEME}{store.bucket}/{key}"
@@ -235,6 +237,6 @@ def _locate(runtime: Runtime, location: str) -> tuple[ObjectStore, str]:
     bucket, _, key = location.removeprefix(_SCHEME).partition("/")
     if not bucket or not key:
         raise UsageError(
-            f"{location!r} names no object: s3://bucket/key, or a key in {runtime.objects.bucket}"
+            f"{location!r} is not an object: give s3://bucket/key, or a key in {runtime.objects.bucket}"
         )
     return runtime.objects.in_bucket(bucket), key

@@ -18,7 +18,7 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.domain.user import User
 from regworkers_core.eligibility.campaign import judging, staging
-from regworkers_core.eligibility.campaign.judging import MOST_STRANGERS
+from regworkers_core.eligibility.campaign.judging import MOST_UNKNOWN
 from regworkers_core.eligibility.case import AsOf, Facts, Subject, was_entered_before
 from regworkers_core.eligibility.request import subject_of
 from regworkers_core.eligibility.rules import judge
@@ -40,7 +40,7 @@ def test_the_window_is_that_of_the_entrys_own_time(tmp_path: Path) -> None:
     }
 
 
-def test_what_came_after_somebody_closed_the_campaign_early_is_late(tmp_path: Path) -> None:
+def test_an_entry_after_an_early_manual_closing_is_late(tmp_path: Path) -> None:
     transition = {
         "from": "OPEN",
         "to": "CLOSED",
@@ -69,25 +69,25 @@ def test_an_entry_without_a_time_of_its_own_is_not_refused_for_it(tmp_path: Path
         ("memberId", "m-1", "m-1"),
     ],
 )
-def test_of_one_persons_entries_the_earliest_stands(
+def test_of_one_persons_entries_the_earliest_counts(
     tmp_path: Path, field: str, first: str, second: str
 ) -> None:
     entries = [entry("z", day=3, **{field: first}), entry("a", day=4, **{field: second})]
     assert World(entries[::-1]).judge(tmp_path) == {"z": [], "a": ["ALREADY_ENTERED"]}
 
 
-def test_of_two_entries_of_one_moment_the_smaller_id_stands(tmp_path: Path) -> None:
+def test_of_two_entries_at_one_moment_the_smaller_id_counts(tmp_path: Path) -> None:
     entries = [entry("b", email="fan@example.com"), entry("a", email="fan@example.com")]
     assert World(entries).judge(tmp_path) == {"a": [], "b": ["ALREADY_ENTERED"]}
 
 
-def test_an_entry_that_is_out_itself_takes_nobody_else_along(tmp_path: Path) -> None:
+def test_an_excluded_entry_excludes_no_other_entry(tmp_path: Path) -> None:
     early = {"createdAt": "2025-12-31T23:59:59.999Z", "unit": "flat-7"}
     entries = [
         entry("early", email="fan@example.com", **early),
         entry("in-time", email="fan@example.com", unit="flat-7"),
         entry("again", day=11, email="fan@example.com", unit="flat-7"),
-        entry("no-mail", day=1, email="nobody", globalUserId="g-1"),
+        entry("no-mail", day=1, email="no-mail", globalUserId="g-1"),
         entry("mail", globalUserId="g-1"),
     ]
     assert World(entries).judge(tmp_path, closed(eligibility={"maxPerUnit": 1})) == {
@@ -100,13 +100,13 @@ def test_an_entry_that_is_out_itself_takes_nobody_else_along(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("created_at", [None, "yesterday"])
-def test_nobody_gets_ahead_by_an_entry_without_a_time(tmp_path: Path, created_at: str | None) -> None:
+def test_an_entry_without_a_time_comes_last(tmp_path: Path, created_at: str | None) -> None:
     undated = entry("a", createdAt=created_at, email="fan@example.com")
     world = World([undated, entry("b", email="fan@example.com")])
     assert world.judge(tmp_path) == {"a": ["ALREADY_ENTERED"], "b": []}
 
 
-def test_dots_and_plus_tags_make_nobody_the_same_person(tmp_path: Path) -> None:
+def test_dots_and_plus_tags_make_different_persons(tmp_path: Path) -> None:
     entries = [entry("a", email="jo.fan@example.com"), entry("b", email="jofan+x@example.com")]
     assert World(entries).judge(tmp_path) == {"a": [], "b": []}
 
@@ -162,7 +162,7 @@ def test_the_report_says_that_an_invite_that_has_ended_may_be_gone(tmp_path: Pat
     world = World([entry("in"), entry("out")])
     world.invite("in@example.com", LATER)
     world.judge(tmp_path, closed(eligibility={"inviteOnly": True}))
-    said = "NOT_INVITED (1): invites that have expired since can not be told from none"
+    said = "NOT_INVITED (1): an expired invite that DynamoDB has deleted looks like no invite"
     report = world.tally.judgement(tmp_path)
     assert said in report.markdown["overview"] and said in (tmp_path / PAGE).read_text(encoding="utf-8")
     world.invite("out@example.com", LATER)
@@ -180,7 +180,7 @@ def test_invites_are_asked_for_a_hundred_at_a_time_and_only_where_the_campaign_w
     assert sorted(world.asked) == [50, 100, 100]
 
 
-def test_nobody_is_left_out_because_a_service_that_the_campaign_needs_is_away(tmp_path: Path) -> None:
+def test_an_unavailable_service_that_the_campaign_needs_excludes_no_entry(tmp_path: Path) -> None:
     world = World([entry("a", globalUserId="g-1")])
     with pytest.raises(TransientFailure, match="service-user"):
         world.judge(tmp_path, closed(eligibility={"requireVerifiedPhone": True}))
@@ -200,21 +200,21 @@ def test_records_that_the_settings_want_are_not_done_without(tmp_path: Path) -> 
         world.judge(tmp_path)
 
 
-def test_a_service_that_knows_nobody_of_many_is_broken(
+def test_a_service_without_a_record_of_any_of_many_fans_is_broken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(judging, "ROWS", 8)
     demanding = closed(eligibility={"requireVerifiedPhone": True})
     # Entries of one fan say no more than one of them.
-    few = [entry(f"e{n}", globalUserId=f"g-{n % MOST_STRANGERS}") for n in range(MOST_STRANGERS + 5)]
+    few = [entry(f"e{n}", globalUserId=f"g-{n % MOST_UNKNOWN}") for n in range(MOST_UNKNOWN + 5)]
     judged = World(few, users={}).judge(tmp_path, demanding)
     assert {codes[0] for codes in judged.values()} == {"PHONE_NOT_VERIFIED"}
-    many = [entry(f"e{n}", globalUserId=f"g-{n}") for n in range(MOST_STRANGERS + 1)]
-    with pytest.raises(TransientFailure, match="service-user: it knows none of more than 20"):
+    many = [entry(f"e{n}", globalUserId=f"g-{n}") for n in range(MOST_UNKNOWN + 1)]
+    with pytest.raises(TransientFailure, match="service-user: it has no record of any of more than 20"):
         World(many, users={}).judge(tmp_path, demanding)
     known = World(many, users={"g-20": User(True, False)}).judge(tmp_path, demanding)
     assert [name for name, codes in known.items() if not codes] == ["e20"]
-    assert len(World(many, users={}).judge(tmp_path)) == len(many), "nobody was asked for"
+    assert len(World(many, users={}).judge(tmp_path)) == len(many), "no record was required"
 
 
 def test_a_record_tells_the_region_and_goes_before_what_the_entry_says(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_the_numbers_add_up_by_reason_market_and_day_and_hold_nobodys_data(tmp_p
     entries = [
         entry("a", day=3, markets=["berlin", "paris"]),
         entry("b", day=4, email="a@example.com"),
-        entry("c", day=4, email="nobody", lastName=None),
+        entry("c", day=4, email="no-mail", lastName=None),
         entry("d", day=4, markets=["atlantis"]),
     ]
     world = World(entries)

@@ -1,4 +1,4 @@
-"""A closed campaign with entries in a replica that is a list, and whoever else a judgement asks."""
+"""A closed campaign with entries in a replica that is a list, and fakes of the services that a judgement asks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def entry(entry_id: str, *, day: int = 10, **changes: Any) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class World:
-    """`users` None: the User Service is away. `asked`: how many keys each question for invites named."""
+    """`users` None: the User Service is unavailable. `asked`: the number of keys in each read of invites."""
 
     entries: Sequence[Mapping[str, Any]] = ()
     invites: dict[TableKey, int] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Removing invites: nothing before --yes, and nobody else's."""
+"""Removing invites: nothing before --yes, and only the named ones."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_whole_list_is_taken_back_and_entries_and_other_types_stay(uploader: U
     assert uploader(*again, ttl=in_days(1) + DAY).outcomes == {"added": 250}
 
 
-def test_a_campaign_that_nobody_knows_is_refused(uploader: Uploader) -> None:
+def test_an_unknown_campaign_is_refused(uploader: Uploader) -> None:
     uploader.campaign_id = "sumer"
     with pytest.raises(UsageError, match="no campaign 'sumer', and no invite"):
         remove(uploader, "one@example.com")

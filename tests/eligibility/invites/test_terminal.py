@@ -25,7 +25,7 @@ def typed(uploader: Uploader, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     return Typed(uploader.runtime, monkeypatch, capsys)
 
 
-def test_what_operators_of_old_typed_works(uploader: Uploader, typed: Typed) -> None:
+def test_the_commands_of_the_manual_work(uploader: Uploader, typed: Typed) -> None:
     uploader.file.write_bytes(b"\xef\xbb\xbfemail\r\nUser1@example.com\r\nuser2@example.com\r\n")
     words = ("invites", "upload", uploader.campaign_id, "email", str(uploader.file), "14")
     answer = typed(*words, "--format", "json")
@@ -47,7 +47,7 @@ def at_the_old_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
-    """A terminal at which somebody types `word`."""
+    """A terminal at which an operator types `word`."""
     terminal = SimpleNamespace(isatty=lambda: True)
     monkeypatch.setattr(cli_invites, "sys", SimpleNamespace(stdin=terminal, stderr=terminal))
     monkeypatch.setattr(typer, "prompt", lambda *_asked, **_options: word)
@@ -121,18 +121,19 @@ def typed_check(uploader: Uploader, typed: Typed) -> dict[str, str]:
     return document
 
 
-def test_rejected_lines_exit_with_1_and_are_listed_without_giving_anybody_away(
+def test_rejected_lines_exit_with_1_and_are_listed_without_personal_data(
     uploader: Uploader, typed: Typed
 ) -> None:
-    uploader.file.write_text("email\nuser1@example.com\nnobody.at.all\n")
+    uploader.file.write_text("email\nuser1@example.com\nno.mail.at.all\n")
     answer = typed("invites", "upload", uploader.campaign_id, "email", str(uploader.file), "--format", "json")
     assert (answer.code, answer.document["added"], answer.document["invalid"]) == (1, 1, 1)
     assert answer.document["rejectsFile"] == str(uploader.rejects)
-    assert uploader.rejected == [("3", "INVALID_EMAIL", "nobo…")]
-    assert "nobody.at.all" not in answer.stdout + answer.stderr
-    told = typed("invites", "upload", uploader.campaign_id, "email", str(uploader.file))
+    assert uploader.rejected == [("3", "INVALID_EMAIL", "no.m…")]
+    assert "no.mail.at.all" not in answer.stdout + answer.stderr
+    answered = typed("invites", "upload", uploader.campaign_id, "email", str(uploader.file))
     assert (
-        told.code == 1 and f"1 of 2 lines were rejected and left out: see {uploader.rejects}" in told.stdout
+        answered.code == 1
+        and f"1 of 2 lines were rejected and left out: see {uploader.rejects}" in answered.stdout
     )
     dry = typed("invites", "remove", uploader.campaign_id, "email", "--file", str(uploader.file))
     assert dry.code == 1 and "nothing is removed yet: 1 would be with --yes" in dry.stdout
@@ -200,7 +201,7 @@ def test_an_address_need_not_stand_in_the_history_of_a_shell(
         return typed("invites", words[0], uploader.campaign_id, "email", "-", *words[1:])
 
     assert piped(" USER1@example.com\n", "check").code == 0
-    assert piped("nobody@example.com\n", "check").code == 1
+    assert piped("absent@example.com\n", "check").code == 1
     for wrong in ("", "user1@example.com\nuser2@example.com\n"):
         assert "is due on stdin" in piped(wrong, "check").stderr
     removed = piped("user1@example.com\n\nuser2@example.com\n", "remove", "--yes", "--format", "json")

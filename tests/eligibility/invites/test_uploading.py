@@ -45,7 +45,7 @@ def test_an_invite_lies_in_the_table_as_the_contract_says(uploader: Uploader) ->
     }
 
 
-def test_what_is_new_holds_longer_or_stands_already_is_told_apart_and_nothing_is_shortened(
+def test_added_renewed_and_known_invites_are_counted_apart_and_none_is_shortened(
     uploader: Uploader,
 ) -> None:
     ttl = in_days(10)
@@ -61,7 +61,7 @@ def test_what_is_new_holds_longer_or_stands_already_is_told_apart_and_nothing_is
         "longer@example.com",
         "expired@example.com",
         "",
-        "nobody",
+        "no-mail",
         "NEW@example.com",
     )
     report = uploader(*rows, ttl=ttl)
@@ -114,7 +114,7 @@ def test_types_do_not_meet_and_ids_keep_their_case(uploader: Uploader) -> None:
 
 def test_a_dry_run_counts_the_same_and_writes_nothing(uploader: Uploader) -> None:
     uploader.put("known@example.com", in_days(300))
-    rows = ("email", "known@example.com", "new@example.com", "new@example.com", "nobody", "")
+    rows = ("email", "known@example.com", "new@example.com", "new@example.com", "no-mail", "")
     ttl = in_days(5)
     lease = LeaseHolder.key_of(lease_name(uploader.campaign_id, EMAIL))
     dry = uploader(*rows, ttl=ttl, dry_run=True)
@@ -124,12 +124,12 @@ def test_a_dry_run_counts_the_same_and_writes_nothing(uploader: Uploader) -> Non
     assert {**dry.as_dict(), "dryRun": False} == wet.as_dict()
 
 
-def test_a_header_alone_invites_nobody_and_is_clean(uploader: Uploader) -> None:
+def test_a_header_alone_invites_no_fan_and_is_clean(uploader: Uploader) -> None:
     report = uploader("email")
     assert (report.lines, report.clean, report.rejects_file) == (0, True, None)
 
 
-def test_a_wrong_header_is_told_before_anything_is_touched(uploader: Uploader) -> None:
+def test_a_wrong_header_is_reported_before_anything_is_written(uploader: Uploader) -> None:
     with pytest.raises(UsageError, match=r"should be the header `memberId` .*, found email"):
         uploader("email", "user1@example.com", type_=InviteType.MEMBER_ID)
     lease = LeaseHolder.key_of(lease_name(uploader.campaign_id, InviteType.MEMBER_ID))
@@ -168,20 +168,20 @@ def test_an_unknown_campaign_is_refused_unless_it_is_yet_to_come(uploader: Uploa
     assert check_invite(uploader.runtime, early, EMAIL, "user1@example.com").invited
 
 
-def test_invites_that_will_not_count_are_uploaded_and_told(uploader: Uploader) -> None:
+def test_invites_that_will_not_count_are_uploaded_with_a_note(uploader: Uploader) -> None:
     collection, one = uploader.runtime.database["campaigns"], {"_id": uploader.campaign_id}
     closing(uploader, 800)
     assert uploader("email", "user1@example.com", ttl=in_days(900)).advice is None
     collection.update_one(one, {"$set": {"eligibility": {"inviteOnly": True, "inviteTypes": ["memberId"]}}})
-    told = uploader("email", "user1@example.com").advice
-    assert told is not None and "goes by memberId alone" in told
+    advice = uploader("email", "user1@example.com").advice
+    assert advice is not None and "accepts only invites by memberId" in advice
     collection.update_one(one, {"$set": {"eligibility": {}}})
-    told = uploader("email", "user1@example.com").advice
-    assert told is not None and "not `inviteOnly`" in told
+    advice = uploader("email", "user1@example.com").advice
+    assert advice is not None and "not `inviteOnly`" in advice
 
 
 def closing(uploader: Uploader, days: float) -> None:
-    """Let the campaign close in so many days."""
+    """Let the campaign close in this number of days."""
     uploader.runtime.database["campaigns"].update_one(
         {"_id": uploader.campaign_id}, {"$set": {"closesAt": iso(in_days(days))}}
     )
@@ -198,12 +198,17 @@ def test_without_a_time_invites_hold_until_the_draw_no_longer_needs_them(
     assert uploader.ttl_of("user1@example.com") == report.ttl and report.advice is None
 
 
-def test_invites_that_end_before_the_draw_are_told_with_both_dates(uploader: Uploader) -> None:
+def test_invites_that_expire_before_the_draw_are_reported_with_both_dates(uploader: Uploader) -> None:
     closing(uploader, 60)
     ttl = in_days(70)
-    told = uploader("email", "user1@example.com", ttl=ttl).advice or ""
+    advice = uploader("email", "user1@example.com", ttl=ttl).advice or ""
     campaign = uploader.runtime.campaigns.get(uploader.campaign_id)
-    assert campaign is not None and iso(ttl) in told and campaign.closes_at in told and "NOT_INVITED" in told
+    assert (
+        campaign is not None
+        and iso(ttl) in advice
+        and campaign.closes_at in advice
+        and "NOT_INVITED" in advice
+    )
     assert uploader("email", "user1@example.com", ttl=in_days(76)).advice is None
     early = f"{uploader.campaign_id}-early"
     report = uploader("email", "user1@example.com", ttl=0, campaign=early, force=True)
@@ -211,14 +216,14 @@ def test_invites_that_end_before_the_draw_are_told_with_both_dates(uploader: Upl
 
 
 def test_the_rejects_of_an_earlier_upload_are_over(uploader: Uploader) -> None:
-    uploader("email", "nobody")
+    uploader("email", "no-mail")
     assert uploader.rejects.exists()
     assert uploader("email", "user1@example.com").rejects_file is None
     assert not uploader.rejects.exists()
 
 
 def test_a_stopped_upload_says_so_and_the_next_one_adds_the_rest(uploader: Uploader) -> None:
-    rows = ("email", *addresses(2500), "nobody")
+    rows = ("email", *addresses(2500), "no-mail")
     stop = StopSignal()
     first = uploader(*rows, hooks=Hooks(stop=stop, on_step=lambda _name: stop.set()))
     assert first.stopped and not first.clean
@@ -256,7 +261,7 @@ def test_a_second_list_does_not_begin_while_the_first_is_under_way(uploader: Upl
     def alive(_seconds: float) -> None:
         wait_until(lease.renew, what="the renewal")
 
-    with pytest.raises(UsageError, match=r"another list of invites by email .* is under way"):
+    with pytest.raises(UsageError, match=r"another list of invites by email .* is running"):
         uploader("email", "user1@example.com", hooks=Hooks(sleep=alive))
     other = uploader("memberId", "m-1", type_=InviteType.MEMBER_ID)
     assert other.outcomes == {"added": 1}, "another type is another list"
@@ -322,17 +327,19 @@ def test_the_same_list_again_costs_reads_only(uploader: Uploader) -> None:
     assert (store.written, store.read) == (1000, 1000)
 
 
-def test_a_table_that_goes_away_keeps_what_was_written_and_says_how_to_go_on(uploader: Uploader) -> None:
-    class GoesAway(Store):
+def test_a_table_that_becomes_unavailable_keeps_what_was_written_and_says_how_to_continue(
+    uploader: Uploader,
+) -> None:
+    class BecomesUnavailable(Store):
         def write(self, invites: Sequence[Invite]) -> None:
             if self.written >= 500:
                 raise TransientFailure("dynamodb", "ThrottlingException")
             super().write(invites)
 
-    store = GoesAway()
+    store = BecomesUnavailable()
     uploader.runtime.__dict__["invites"] = store
     with pytest.raises(
-        TransientFailure, match=r"ThrottlingException; \d+ invites are done, give the same list"
+        TransientFailure, match=r"ThrottlingException; \d+ invites are done: repeat the command"
     ):
         uploader("email", *addresses(5000))
     assert uploader.runtime.leases.get(LeaseHolder.key_of(lease_name(uploader.campaign_id, EMAIL)))
@@ -364,7 +371,7 @@ def test_two_people_uploading_at_once_leave_the_longer_time(uploader: Uploader) 
         try:
             uploader.again(ttl=ttl, rejects=uploader.rejects.with_name(f"{ttl}.csv"))
         except UsageError as error:
-            assert "under way" in str(error)
+            assert "is running" in str(error)
             return False
         return True
 

@@ -1,4 +1,4 @@
-"""Counting and checking: what holds at this moment, expired invites told apart though they linger."""
+"""Counting and checking invites as of now; expired invites count separately until they are deleted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_valid_and_expired_invites_are_counted_by_type(uploader: Uploader) -> No
     assert only == [TypeCount(MEMBER, 1, 0)]
 
 
-def test_somebody_is_invited_until_the_moment_and_not_beyond(uploader: Uploader) -> None:
+def test_a_value_is_invited_until_its_ttl_and_not_after(uploader: Uploader) -> None:
     ttl = in_days(2)
     uploader("email", "First.Fan@example.com", ttl=ttl)
     clock = ttl - 1.0
@@ -58,19 +58,19 @@ def test_a_campaign_is_found_by_its_slug_and_by_its_invites_alone(uploader: Uplo
         check_invite(runtime, "the-slug", EMAIL, "user1@example.com")
 
 
-def test_an_invite_that_stands_is_found_while_the_campaigns_cannot_be_read(uploader: Uploader) -> None:
-    class Away:
+def test_an_invite_is_found_while_the_campaigns_cannot_be_read(uploader: Uploader) -> None:
+    class Unavailable:
         def find(self, _slug_or_id: str) -> None:
             raise TransientFailure("mongo", "timeout")
 
     uploader("email", "user1@example.com")
-    uploader.runtime.__dict__["campaigns"] = Away()
+    uploader.runtime.__dict__["campaigns"] = Unavailable()
     assert check_invite(uploader.runtime, uploader.campaign_id, EMAIL, "user1@example.com").invited
     with pytest.raises(TransientFailure):
         check_invite(uploader.runtime, uploader.campaign_id, EMAIL, "user2@example.com")
 
 
-def test_a_value_that_nobody_can_be_invited_by_is_refused_without_repeating_it(uploader: Uploader) -> None:
-    with pytest.raises(UsageError, match="nobody can be invited by this email: INVALID_EMAIL") as error:
+def test_an_invalid_value_is_refused_without_repeating_it(uploader: Uploader) -> None:
+    with pytest.raises(UsageError, match="this is not a valid email for an invite: INVALID_EMAIL") as error:
         check_invite(uploader.runtime, uploader.campaign_id, EMAIL, "secret-name")
     assert "secret-name" not in str(error.value)

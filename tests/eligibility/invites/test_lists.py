@@ -72,7 +72,7 @@ def test_blank_lines_are_counted_and_wrong_ones_rejected_with_their_line_and_wit
     assert all(len(each.found) <= 5 for each in rejects if each.reason is Rejected.INVALID_EMAIL)
 
 
-def test_ids_keep_their_case_and_those_that_a_spreadsheet_destroyed_are_told_apart(tmp_path: Path) -> None:
+def test_ids_keep_their_case_and_those_that_a_spreadsheet_destroyed_are_rejected(tmp_path: Path) -> None:
     content = b"memberId\nAbC-1\nabc-1\n4.00012E+15\n4E10\n\xff\xfe\n" + b"x" * 129 + b"\nA\xe2\x80\xaeB\n"
     assert lines(tmp_path, content, InviteType.MEMBER_ID) == [
         Row(2, "AbC-1"),
@@ -106,7 +106,7 @@ def test_international_addresses_meet_in_one_form(tmp_path: Path) -> None:
         ("email\na@example.com\n".encode("utf-16"), "UTF-16 text; save it as CSV in UTF-8"),
     ],
 )
-def test_a_wrong_header_says_what_was_expected_and_found_and_gives_nobody_away(
+def test_a_wrong_header_says_what_was_expected_and_found_without_personal_data(
     tmp_path: Path, content: bytes, said: str
 ) -> None:
     with pytest.raises(UsageError, match=said) as error:
@@ -119,7 +119,7 @@ def test_a_header_alone_is_an_empty_list(tmp_path: Path) -> None:
 
 
 def test_typed_values_are_numbered_from_1() -> None:
-    assert list(read_values([" A@example.com", "nobody"], EMAIL)) == [
+    assert list(read_values([" A@example.com", "no-mail"], EMAIL)) == [
         Row(1, "a@example.com"),
         Reject(2, Rejected.INVALID_EMAIL, "nob…"),
     ]
