@@ -121,7 +121,7 @@ def test_a_header_alone_is_an_empty_list(tmp_path: Path) -> None:
 def test_typed_values_are_numbered_from_1() -> None:
     assert list(read_values([" A@example.com", "no-mail"], EMAIL)) == [
         Row(1, "a@example.com"),
-        Reject(2, Rejected.INVALID_EMAIL, "nob…"),
+        Reject(2, Rejected.INVALID_EMAIL, "no-…"),
     ]
 
 

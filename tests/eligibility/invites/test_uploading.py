@@ -83,7 +83,7 @@ def test_added_renewed_and_known_invites_are_counted_apart_and_none_is_shortened
         "validUntil": report.as_dict()["validUntil"],
         "advice": None,
     }
-    assert uploader.rejected == [("8", "INVALID_EMAIL", "nob…")]
+    assert uploader.rejected == [("8", "INVALID_EMAIL", "no-…")]
     for value in ("new", "shorter", "same", "expired"):
         assert uploader.ttl_of(f"{value}@example.com") == ttl
     assert uploader.ttl_of("longer@example.com") == ttl + DAY
