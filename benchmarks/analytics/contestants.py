@@ -15,7 +15,7 @@ import orjson
 from confluent_kafka import Producer
 
 from benchmarks.analytics.data import PER_MESSAGE, event, message
-from regworkers_core.analytics.drains import PUBLISH, publisher
+from regworkers_core.analytics.publishing import PUBLISH, publisher
 from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.handling import Requested

@@ -18,7 +18,7 @@ import orjson
 from benchmarks.analytics.data import PER_MESSAGE, message, namespace, settings
 from benchmarks.peak import peak_bytes
 from regworkers_core.adapters.aws.sqs import SqsQueue
-from regworkers_core.analytics.drains import PUBLISH
+from regworkers_core.analytics.publishing import PUBLISH
 from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import configure_logging

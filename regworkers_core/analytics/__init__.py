@@ -1,1 +1,1 @@
-"""Business events on their way out of the workers, and what is read from them."""
+"""Publishes business events to Kafka, archives them, and reports from them."""

@@ -38,8 +38,7 @@ def run_command(
     Exit code 1 when a dependency did not answer, or when something was damaged, lost or missing.
     """
     # Late, for they bring DuckDB and pyarrow.
-    from regworkers_core.analytics.archive.archive_report import ArchiveReport
-    from regworkers_core.analytics.archive.archiver import archive_events
+    from regworkers_core.analytics.archive.archiver import ArchiveReport, archive_events
 
     runtime = Runtime.load()
     with progress("events") as bar, StopSignal().on_signals() as stop:
@@ -67,7 +66,7 @@ def status_command(form: FormatOption = Format.TEXT) -> None:
 
 def verify_command(form: FormatOption = Format.TEXT) -> None:
     """Read every file and see that each event id has exactly one row. Exit code 1 if not."""
-    from regworkers_core.analytics.archive.verify import verify
+    from regworkers_core.analytics.archive.status import verify
 
     runtime = Runtime.load()
     with progress("files") as bar:

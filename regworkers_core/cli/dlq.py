@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from regworkers_core.analytics.candidates import refusal
+from regworkers_core.analytics.publishing import refusal
 from regworkers_core.cli import dlq_text as text
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
 from regworkers_core.domain.reasons import UsageError

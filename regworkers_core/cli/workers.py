@@ -8,8 +8,7 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.analytics.drains import publisher
-from regworkers_core.analytics.event_publisher import invoke_publish
+from regworkers_core.analytics.publishing import invoke_publish, publisher
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError

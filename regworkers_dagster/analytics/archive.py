@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import dagster as dg
 from pydantic import Field
 
-from regworkers_core.analytics.archive.archive_report import ArchiveReport
+from regworkers_core.analytics.archive.archiver import ArchiveReport
 from regworkers_core.analytics.archive.archiver import archive_events as archive
-from regworkers_core.analytics.archive.verify import verify
+from regworkers_core.analytics.archive.status import verify
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_dagster.analytics.specs import GROUP, KAFKA_EVENTS, OWNERS, TAGS

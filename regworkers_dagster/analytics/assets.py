@@ -4,7 +4,7 @@
 
 import dagster as dg
 
-from regworkers_core.analytics.drains import PUBLISH
+from regworkers_core.analytics.publishing import PUBLISH
 from regworkers_core.operations.alerts.evaluate import watch_renewals
 from regworkers_core.operations.health.queues import read_analytics_queue
 from regworkers_dagster.analytics.specs import KAFKA_EVENTS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from regworkers_core.analytics.drains import PUBLISH
+from regworkers_core.analytics.publishing import PUBLISH
 from regworkers_dagster.analytics.assets import publish_events
 from regworkers_dagster.tags import DRAIN_TAG
 

@@ -4,7 +4,7 @@
 
 import dagster as dg
 
-from regworkers_core.analytics.drains import PUBLISH
+from regworkers_core.analytics.publishing import PUBLISH
 from regworkers_core.domain.snapshot import QueueState
 from regworkers_core.operations.health.queues import put_age_metrics, read_analytics_queue
 from regworkers_core.runtime import Runtime

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from regworkers_core.analytics.drains import PUBLISH
+from regworkers_core.analytics.publishing import PUBLISH
 from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.drain import DrainReport
 from regworkers_core.engine.stop import StopSignal

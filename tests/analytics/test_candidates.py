@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.analytics.candidates import Candidate, refusal
+from regworkers_core.analytics.publishing import Candidate, refusal
 from regworkers_core.domain.reasons import Reason
 from tests.analytics.world import of_every_type, removed
 

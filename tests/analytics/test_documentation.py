@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 
-from regworkers_core.analytics.drains import PUBLISH
+from regworkers_core.analytics.publishing import PUBLISH
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from tests.analytics.world import queue_events, removed

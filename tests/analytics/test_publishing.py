@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from regworkers_core.adapters.kafka.producer import Record
-from regworkers_core.analytics.event_publisher import PublishHandler
+from regworkers_core.analytics.publishing import PublishHandler
 from regworkers_core.domain.events import EventType
 from regworkers_core.domain.reasons import (
     DependencyDown,
@@ -24,7 +24,7 @@ from regworkers_core.engine.handling import Handled, Requested
 from tests.analytics.world import removed
 
 NOW = 1_795_000_000.0
-AWAY = TransientFailure("kafka", "away")
+UNAVAILABLE = TransientFailure("kafka", "no answer")
 TOPICS = dict.fromkeys(EventType, "topic")
 
 
@@ -74,7 +74,7 @@ def test_what_kafka_did_not_take_is_left_over_and_what_it_refuses_is_given_up() 
     world = World()
     events = [at(number, 0) for number in range(3)]
     refused = PermanentFailure(Reason.INVALID_EVENT, "larger than Kafka takes")
-    world.kafka.failures = {events[0]["id"]: AWAY, events[1]["id"]: refused}
+    world.kafka.failures = {events[0]["id"]: UNAVAILABLE, events[1]["id"]: refused}
     outcomes = world.handle(*events).outcomes
     assert isinstance(outcomes[events[0]["id"]], LeftOver)
     assert outcomes[events[1]["id"]] is refused
@@ -84,7 +84,7 @@ def test_what_kafka_did_not_take_is_left_over_and_what_it_refuses_is_given_up() 
 def test_deliveries_that_fail_open_the_breaker_and_then_nothing_is_even_tried() -> None:
     world = World()
     event, other = at(1, 0), at(2, 0)
-    world.kafka.failures = {event["id"]: AWAY}
+    world.kafka.failures = {event["id"]: UNAVAILABLE}
     # Also those that failed in part.
     world.handle(event, other)
     assert not world.dependency.breaker.is_open

@@ -10,8 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from regworkers_core.analytics.drains import PUBLISH, publisher
-from regworkers_core.analytics.event_publisher import PublishHandler, invoke_publish
+from regworkers_core.analytics.publishing import PUBLISH, PublishHandler, invoke_publish, publisher
 from regworkers_core.domain.events import EventType
 from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.reasons import UsageError
@@ -154,7 +153,7 @@ def test_a_missing_topic_ends_the_drain_before_it_has_received_anything(servers:
     assert run(servers, PUBLISH).counts["sent"] == 1
 
 
-def test_a_topic_that_goes_away_under_a_drain_ends_it_and_nothing_is_given_up(servers: Runtime) -> None:
+def test_a_topic_that_is_deleted_under_a_drain_ends_it_and_loses_nothing(servers: Runtime) -> None:
     topics = dict.fromkeys(EventType, servers.names.prefix + "gone")
     handler = PublishHandler(servers.events, servers.dependency("kafka"), topics, tolerance_seconds=300)
     queue_events(servers, [removed(1, "gone")])

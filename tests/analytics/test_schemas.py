@@ -12,9 +12,8 @@ import pytest
 from jsonschema_rs import meta
 
 from regworkers_core.analytics import event_schemas
-from regworkers_core.analytics.compatibility import breaking_changes
-from regworkers_core.analytics.event_schemas import as_file, file_of, generated, schema
-from regworkers_core.analytics.topics import topics_by_type
+from regworkers_core.analytics.event_models import topics_by_type
+from regworkers_core.analytics.event_schemas import as_file, breaking_changes, file_of, generated, schema
 from regworkers_core.domain.events import EventType
 from regworkers_core.settings import PROJECT_ROOT, Names
 
@@ -74,7 +73,7 @@ BEFORE: dict[str, Any] = {
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
-    """`BEFORE` with the value at a path of dots; None takes it away."""
+    """`BEFORE` with the value at a path of dots; None removes it."""
     made = copy.deepcopy(BEFORE)
     *parents, last = path.split(".")
     place = made
@@ -106,8 +105,8 @@ def test_a_schema_may_grow(new: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("new", "line"),
     [
-        (changed("properties.note", None), "/note: is gone"),
-        (changed("properties.inner.properties", {"deeper": {"type": "string"}}), "/inner/deep: is gone"),
+        (changed("properties.note", None), "/note: was removed"),
+        (changed("properties.inner.properties", {"deeper": {"type": "string"}}), "/inner/deep: was removed"),
         (changed("properties.seats.type", "number"), "/seats: was integer, is number"),
         (changed("properties.note", {"type": "string"}), "/note: was null or string, is string"),
         (
@@ -117,9 +116,9 @@ def test_a_schema_may_grow(new: dict[str, Any]) -> None:
         (changed("required", ["id", "kind", "seats"]), "/seats: is required now"),
         (changed("required", ["id"]), "/kind: is no longer required"),
         (changed("properties.inner.required", ["deep"]), "/inner/deep: is required now"),
-        (changed("properties.kind.enum", ["a"]), "/kind: no longer takes b"),
-        (changed("properties.kind", {"type": "string", "const": "a"}), "/kind: no longer takes b"),
-        (changed("properties.id.enum", ["x"]), "/id: takes only certain values now"),
+        (changed("properties.kind.enum", ["a"]), "/kind: no longer accepts b"),
+        (changed("properties.kind", {"type": "string", "const": "a"}), "/kind: no longer accepts b"),
+        (changed("properties.id.enum", ["x"]), "/id: only certain values are accepted now"),
         (changed("properties.id.pattern", "^x$"), "/id: pattern differs"),
         (changed("properties.id.maxLength", 3), "/id: maxLength is narrower"),
         (changed("properties.seats.minimum", 1), "/seats: minimum is narrower"),
@@ -143,18 +142,18 @@ def test_a_breaking_change_is_refused_with_its_path(new: dict[str, Any], line: s
     assert breaking_changes(BEFORE, new) == [line]
 
 
-def test_the_generator_refuses_to_break_a_file_that_stands(
+def test_the_generator_refuses_to_break_a_published_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(event_schemas, "FOLDER", tmp_path)
     assert event_schemas.main() == 0 and len(list(tmp_path.iterdir())) == len(EventType)
     path = file_of(EventType.ENTRY_REMOVED)
-    stands = orjson.loads(path.read_bytes())
-    stands["properties"]["reason"] = {"type": "string"}
-    path.write_bytes(as_file(stands))
+    published = orjson.loads(path.read_bytes())
+    published["properties"]["reason"] = {"type": "string"}
+    path.write_bytes(as_file(published))
     assert event_schemas.main() == 1
-    assert "entry.removed.v1.json: /reason: is gone" in capsys.readouterr().err
-    assert orjson.loads(path.read_bytes()) == stands
+    assert "entry.removed.v1.json: /reason: was removed" in capsys.readouterr().err
+    assert orjson.loads(path.read_bytes()) == published
 
 
 def test_the_schemas_are_part_of_the_package() -> None:

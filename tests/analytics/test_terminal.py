@@ -1,4 +1,4 @@
-"""The export from the terminal: the drain by hand, and the sendData of old."""
+"""The export from the terminal: a manual drain, and the legacy sendData worker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.kafka import published
 from tests.support.terminal import regworkers
 
 
-def test_events_are_published_by_hand_and_by_the_worker_of_old(runtime: Runtime) -> None:
+def test_events_are_published_by_the_command_and_by_the_legacy_worker(runtime: Runtime) -> None:
     queue_events(runtime, [removed(1), {"id": "not an event"}])
     drain = regworkers(runtime, "drain", "publish", "--idle-seconds", "0.1", "--format", "json")
     assert drain.code == 1, "a dead letter is a finding"

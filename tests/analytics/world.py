@@ -47,7 +47,7 @@ def of_every_type() -> list[dict[str, Any]]:
 
 
 def queue_events(runtime: Runtime, items: Sequence[Any], *, per_message: int = 100) -> None:
-    """In messages of so many."""
+    """In messages of this number of events."""
     queue = runtime.queue(runtime.names.analytics_queue)
     bodies = [
         encode(MessageType.PUBLISH, "corr-1", items[start : start + per_message])

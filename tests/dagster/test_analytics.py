@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from regworkers_core.analytics.drains import PUBLISH
+from regworkers_core.analytics.publishing import PUBLISH
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.analytics import sensors
 from regworkers_dagster.resources import Workers

@@ -1,6 +1,6 @@
 """The archive: every event of the Kafka topics as one row of Parquet in S3.
 
-In data order: `rows` reads what a record holds, `ids` knows what is archived, `files` writes a batch, `manifest` says
-what the archive consists of, `commit` moves it on, `run` does all of that; `compaction` keeps files few, `reading` is
-for analysts, `verify` checks the promise, `status` tells how far it is.
+In data order: `rows` parses a record, `files` writes a batch and knows the archived ids, `manifest` lists the files and
+offsets, `archiver` runs all of that; `compaction` merges small files and expires old days, `archived_events` is for
+readers, `status` reports progress and verifies the files.
 """

@@ -1,7 +1,7 @@
-"""The archive for those who read it: the files that the manifest names, copied or as a view in DuckDB.
+"""Reads the archive: the files that the manifest names, copied or as a view in DuckDB.
 
-A list of all objects under `archive/` is not the archive: it also shows what is about to be replaced or was left by a
-run that died. On S3 itself DuckDB goes by the manifest, too; docs/archive.md has the line.
+A list of all objects under `archive/` is not the archive: it includes replaced files and those that a dead run left. To
+query S3 directly, DuckDB can use the manifest, too; docs/archive.md has the statement.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from regworkers_core.adapters.files.private_files import private_folder
 from regworkers_core.analytics.archive.manifest import ROOT, DataFile, read_manifest
 from regworkers_core.analytics.archive.rows import SCHEMA
 
-# How often a file may have been let go between the look at the manifest and the copy.
-_LOOKS = 3
+# Attempts: a file may be deleted between the read of the manifest and the copy.
+_ATTEMPTS = 3
 _TYPES = {"string": "VARCHAR", "timestamp[us]": "TIMESTAMP", "int32": "INTEGER", "int64": "BIGINT"}
 
 
@@ -44,10 +44,10 @@ def fetch(
     wanted: Wanted | None = None,
     tell: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> list[Path]:
-    """Make `folder` a copy of what is wanted, in `date=.../type=...` as on S3, and return its files. Those that it has
-    are not fetched again, those that the archive replaced are removed. Raises TransientFailure.
+    """Copy the wanted files into `folder`, in `date=.../type=...` as on S3, and return their paths. Files that exist
+    are not copied again; files that the archive replaced are deleted. Raises TransientFailure.
     """
-    for look in range(_LOOKS):
+    for attempt in range(_ATTEMPTS):
         manifest, _ = read_manifest(objects)
         files = [file for file in manifest.files if (wanted or Wanted()).holds(file)]
         paths = [folder / file.key.removeprefix(ROOT) for file in files]
@@ -58,34 +58,34 @@ def fetch(
                     objects.get_file(file.key, path)
                 tell(number, len(files))
         except MissingObject:
-            if look == _LOOKS - 1:
+            if attempt == _ATTEMPTS - 1:
                 raise
             continue
         for path in set(folder.glob("date=*/type=*/*.parquet")) - set(paths):
             path.unlink()
         return paths
-    raise AssertionError("a look either returns or raises")
+    raise AssertionError("an attempt returns or raises")
 
 
 @contextmanager
 def opened(objects: ObjectStore, wanted: Wanted | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB connection with the view `events`: a row an event, `date` and the columns of the archive."""
+    """Open a DuckDB connection with the view `events`: one row per event, `date` and the columns of the archive."""
     with tempfile.TemporaryDirectory(prefix="regworkers-archive-") as name, duckdb.connect() as database:
         paths = fetch(objects, Path(name), wanted)
-        database.execute(f"CREATE VIEW events AS {_select(paths)}")
+        _relation(database, paths).create_view("events")
         yield database
 
 
 def frame(objects: ObjectStore, query: str, wanted: Wanted | None = None) -> pd.DataFrame:
-    """What a query over `events` answers, as `SELECT date, type, count(*) FROM events GROUP BY ALL`."""
+    """Return the result of a query over `events`, such as `SELECT date, type, count(*) FROM events GROUP BY ALL`."""
     with opened(objects, wanted) as database:
         found: pd.DataFrame = database.sql(query).df()
         return found
 
 
-def _select(paths: Collection[Path]) -> str:
+def _relation(database: duckdb.DuckDBPyConnection, paths: Collection[Path]) -> duckdb.DuckDBPyRelation:
     if not paths:
         columns = ", ".join(f'NULL::{_TYPES[str(each.type)]} AS "{each.name}"' for each in SCHEMA)
-        return f"SELECT NULL::DATE AS date, {columns} WHERE false"
-    files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
-    return f"SELECT time::DATE AS date, * FROM read_parquet([{files}], hive_partitioning = false)"
+        return database.sql(f"SELECT NULL::DATE AS date, {columns} WHERE false")
+    events = database.read_parquet([str(path) for path in paths], hive_partitioning=False)
+    return events.project("time::DATE AS date, *")

@@ -1,8 +1,8 @@
-"""One run of the archive: from where the last one stopped to the end of the topics as it is now.
+"""One run of the archive: from where the last one stopped to the current end of the topics.
 
-Order of a batch: read, drop repeats, write the files, then the manifest, which names them and moves the offsets on in
-one conditional write. A crash before that write costs a repeat of the batch and leaves files that nothing names; after
-it nothing is missing. `on_step` names the moments between, where a death would hurt most.
+Order of a batch: read, drop repeats, write the files, then write the manifest, which names them and advances the
+offsets in one conditional write. A crash before that write repeats the batch and leaves files that no manifest names;
+after it nothing is missing. `on_step` names the moments in between, where a crash would hurt most.
 """
 
 from __future__ import annotations
@@ -11,21 +11,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import structlog
 
 from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.adapters.kafka.log import Chunk, Partition, Record, Span
 from regworkers_core.analytics.archive import files
-from regworkers_core.analytics.archive.archive_report import ArchiveReport, Ended
-from regworkers_core.analytics.archive.compaction import Compaction, let_go, sweep
-from regworkers_core.analytics.archive.ids import KnownIds
-from regworkers_core.analytics.archive.manifest import Ledger, Superseded
-from regworkers_core.analytics.archive.offsets import lag, plan_reading
+from regworkers_core.analytics.archive.compaction import Compaction, delete_replaced, sweep
+from regworkers_core.analytics.archive.files import KnownIds
+from regworkers_core.analytics.archive.manifest import LEASE, Ledger, Superseded, lag, plan_reading
 from regworkers_core.analytics.archive.rows import Damaged, Row, parse
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseBusy, held_lease
@@ -33,13 +32,59 @@ from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import ArchiveSettings
 
+Ended = Literal["caught_up", "stopped", "max_seconds", "busy", "dependency_down", "superseded"]
+
+
+@dataclass(slots=True)
+class ArchiveReport:
+    """What a run did; `rows` is the total of the archive. `lag` is how many offsets of each topic are left of those
+    that existed at the start; None if Kafka was not asked. `restarted` names partitions that were created again and
+    are read from their beginning.
+    """
+
+    ended: Ended = "caught_up"
+    dependency: str | None = None
+    read: int = 0
+    written: int = 0
+    repeats: int = 0
+    damaged: int = 0
+    lost: int = 0
+    batches: int = 0
+    files: int = 0
+    merged_files: int = 0
+    orphans: int = 0
+    rows: int | None = None
+    lag: dict[str, int] | None = None
+    missing_topics: list[str] = field(default_factory=list)
+    restarted: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def adds_up(self) -> bool:
+        return self.read == self.written + self.repeats + self.damaged
+
+    @property
+    def began(self) -> bool:
+        """Whether the run got as far as reading the archive."""
+        return self.rows is not None
+
+    @property
+    def finding(self) -> bool:
+        """Whether an operator has to act."""
+        interrupted = self.ended in ("dependency_down", "superseded")
+        return bool(interrupted or self.damaged or self.lost or self.missing_topics or self.restarted)
+
+    def as_dict(self) -> dict[str, Any]:
+        return as_document(self) | {"seconds": round(self.seconds, 3), "addsUp": self.adds_up}
+
+
 log = structlog.get_logger(__name__)
-LEASE = "event-archive"
+
 _MIB = 1024 * 1024
 
 
 class Log(Protocol):
-    """What is read of Kafka; see adapters/kafka/log.py."""
+    """What the archive reads of Kafka; see adapters/kafka/log.py."""
 
     def partitions(self, topics: Sequence[str]) -> dict[str, list[Partition]]: ...
 
@@ -50,7 +95,7 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a run leaves: at `deadline` on `clock`, or at a stop signal; both between two batches."""
+    """When a run ends: at `deadline` on `clock`, or at a stop signal; both between two batches."""
 
     deadline: float
     clock: Callable[[], float]
@@ -75,19 +120,19 @@ def archive_events(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] = time.sleep,
 ) -> ArchiveReport:
-    """Archive what the topics hold. One run at a time: another one ends `busy` and has done nothing.
+    """Archive the events of the topics. One run at a time: a second one ends `busy` and does nothing.
 
-    A dependency that does not answer ends the run; what was committed stands, the next run goes on behind it. Raises
-    UsageError for a missing bucket, address or a manifest that cannot be read.
+    A dependency that does not answer ends the run; what was committed remains, and the next run continues after it.
+    Raises UsageError for a missing bucket, a missing address or a manifest that cannot be read.
     """
     report, began = ArchiveReport(), clock()
     settings = runtime.settings
     limits = Limits(began + (max_seconds or settings.drain.max_seconds), clock, stop or StopSignal())
     connect = open_log or (lambda: runtime.kafka_log(LEASE))
     try:
-        away = runtime.probe("s3", *(() if open_log else ("kafka",)))
-        if away is not None:
-            raise TransientFailure(away, "does not answer")
+        unavailable = runtime.probe("s3", *(() if open_log else ("kafka",)))
+        if unavailable is not None:
+            raise TransientFailure(unavailable, "does not answer")
         with (
             held_lease(
                 runtime.leases,
@@ -125,7 +170,7 @@ def archive_events(
 
 
 class Archiver:
-    """A run that holds the lease; `holds` says whether it still does, `now` is the time of day."""
+    """A run that holds the lease. `holds` returns whether it still does; `now` returns epoch seconds."""
 
     def __init__(
         self,
@@ -156,7 +201,7 @@ class Archiver:
         )
 
     def run(self, topics: Sequence[str]) -> None:
-        """Raises Superseded and TransientFailure; the report then says what was committed."""
+        """Archive the topics. Raises Superseded and TransientFailure; the report then has what was committed."""
         report, before = self._report, self._ledger.manifest
         report.rows = before.rows
         found = self._source.partitions(topics)
@@ -167,7 +212,7 @@ class Archiver:
         report.lag = lag(plan.spans, before)
         if not (plan.anything or before.open or self._has_leftovers()):
             return
-        # From here on no run that lost the lease can commit: what it wrote may be swept away.
+        # From here on a run that lost the lease cannot commit, so the files that it left may be deleted.
         lost = [Partition(loss.topic, loss.partition) for loss in plan.losses]
         passed = {each: plan.spans[each].start for each in (*plan.restarted, *lost)}
         lossy = before.with_losses(plan.losses)
@@ -178,11 +223,11 @@ class Archiver:
         for records, positions in self._batches(self._source.read(plan.spans)):
             self._archive(records, positions)
             report.lag = lag(plan.spans, self._ledger.manifest)
-        self._tidy()
+        self._close()
         report.ended = (self._limits.reached if any(report.lag.values()) else None) or "caught_up"
 
     def _batches(self, chunks: Iterable[Chunk]) -> Iterator[tuple[list[Record], dict[Partition, int]]]:
-        """Chunks put together up to a batch's size; ends early at a limit, after what was read until then."""
+        """Yield chunks joined up to the size of a batch; ends early at a limit, after what was read so far."""
         records, positions, size = list[Record](), dict[Partition, int](), 0
         most = self._settings.batch_mib * _MIB
         for chunk in chunks:
@@ -205,7 +250,7 @@ class Archiver:
             if isinstance(parsed, Damaged):
                 damaged.append(parsed)
             else:
-                # Of two the one that Kafka had first.
+                # Of two with one id, the one that Kafka had first.
                 fresh.setdefault(parsed.digest, parsed)
         known = self._known.among(fresh.keys(), manifest.ids)
         rows = [row for digest, row in fresh.items() if digest not in known]
@@ -234,8 +279,8 @@ class Archiver:
         report.rows = self._ledger.manifest.rows
         self._on_progress(report)
 
-    def _tidy(self) -> None:
-        """Compact what is due while there is time, let go of what was replaced, and close."""
+    def _close(self) -> None:
+        """Compact what is due while there is time, delete replaced files, and close the manifest."""
         while (places := self._compaction.due(self._ledger.manifest)) and not self._limits.reached:
             self._check_lease()
             done = self._compaction.merge(self._ledger, places[0], self._at, self._now())
@@ -243,17 +288,17 @@ class Archiver:
         if self._compaction.sides_due(self._ledger.manifest) and not self._limits.reached:
             self._check_lease()
             self._compaction.merge_sides(self._ledger, self._at, self._now())
-        left = let_go(self._objects, self._ledger.manifest, self._let_go_before)
+        left = delete_replaced(self._objects, self._ledger.manifest, self._delete_before)
         self._commit(open=False, replaced=left)
         self._report.rows = self._ledger.manifest.rows
 
     def _has_leftovers(self) -> bool:
         manifest = self._ledger.manifest
-        old = any(each.at <= self._let_go_before for each in manifest.replaced)
+        old = any(each.at <= self._delete_before for each in manifest.replaced)
         return old or bool(self._compaction.due(manifest)) or self._compaction.sides_due(manifest)
 
     @property
-    def _let_go_before(self) -> float:
+    def _delete_before(self) -> float:
         return self._now() - self._settings.keep_replaced_seconds
 
     @property

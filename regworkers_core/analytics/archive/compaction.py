@@ -1,14 +1,18 @@
-"""Many small files of a day and type become one; files that nothing needs any more go.
+"""Merges the small files of a day and type, deletes files that are no longer needed, and expires old days.
 
-New files are written first, the manifest then names them in place of the old ones in one write, and the old ones stay
-for a while for those who read them. A crash at any point leaves files that no manifest names, which the next run
-sweeps away; a compaction that is repeated finds nothing to do.
+New files are written first, then one write of the manifest replaces the old ones, which remain for a while for their
+readers. A crash at any point leaves files that no manifest names, which the next run deletes; repeating a compaction
+does nothing.
+
+Expiry is off by default, because the archive is the record. Digests of expired ids stay: an event that Kafka shows
+again must not come back as a new one.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,23 +25,34 @@ from regworkers_core.analytics.archive.files import (
     DAMAGED,
     FOLDERS,
     IDS,
+    IDS_SCHEMA,
     batch_name,
     concatenate,
     data_key,
 )
-from regworkers_core.analytics.archive.ids import IDS_SCHEMA
-from regworkers_core.analytics.archive.manifest import DataFile, Ledger, Manifest, Replaced, SideFile
+from regworkers_core.analytics.archive.manifest import (
+    LEASE,
+    DataFile,
+    Ledger,
+    Manifest,
+    Replaced,
+    SideFile,
+    read_manifest,
+)
 from regworkers_core.analytics.archive.rows import DAMAGED_SCHEMA, Place
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.leases import held_lease
 from regworkers_core.engine.stop import OnStep
+from regworkers_core.runtime import Runtime
 
-# A file of digests (32 MB) or damaged records that is no longer small.
+# From this size on, a file of digests (32 MB) or damaged records is not small.
 _LARGE_ROWS = 2_000_000
-# Of two rows of one id the one that Kafka had first. The order is that in which people look.
+# Of two rows with one id, the one that Kafka had first. Rows are ordered as readers query them.
 _MERGE = """COPY (
-    SELECT * FROM read_parquet({files}, hive_partitioning = false)
+    SELECT * FROM read_parquet($files, hive_partitioning = false)
     QUALIFY row_number() OVER (PARTITION BY id ORDER BY kafkaTopic, kafkaPartition, kafkaOffset) = 1
     ORDER BY time, id
-) TO {out} (FORMAT parquet, COMPRESSION zstd)"""
+) TO $out (FORMAT parquet, COMPRESSION zstd)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +66,7 @@ class Compacted:
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """What a run compacts with. `folder` takes copies, which go with it."""
+    """Merges small files. `folder` holds local copies and is deleted by the caller."""
 
     objects: ObjectStore
     folder: Path
@@ -61,23 +76,22 @@ class Compaction:
     on_step: OnStep
 
     def due(self, manifest: Manifest) -> list[Place]:
-        """Days and types with so many small files, those with the most of them first."""
+        """Return the days and types with at least `files` small files, those with the most of them first."""
         small = self._small(manifest)
         found = [place for place, files in small.items() if len(files) >= self.files]
         return sorted(found, key=lambda place: (-len(small[place]), place))
 
     def sides_due(self, manifest: Manifest) -> bool:
-        """Whether there are as many small files of digests, or of damaged records."""
+        """Return whether there are at least `files` small files of digests, or of damaged records."""
         return any(len(_small(files)) >= self.files for files in (manifest.ids, manifest.damaged))
 
     def merge(self, ledger: Ledger, place: Place, at: str, now: float) -> Compacted:
-        """One day and type. Raises Superseded when another run moved the archive on."""
+        """Merge one day and type. Raises Superseded if another run has written the archive."""
         old = self._small(ledger.manifest)[place]
         paths = [self._local(file.key) for file in old]
         out = self.folder / "merged.parquet"
-        files = "[" + ", ".join(map(_quoted, paths)) + "]"
         with duckdb.connect(config=self._duckdb()) as database:
-            database.execute(_MERGE.format(files=files, out=_quoted(out)))
+            database.execute(_MERGE, {"files": [str(path) for path in paths], "out": str(out)})
         with pq.ParquetFile(out) as merged:
             rows = merged.metadata.num_rows
         key = data_key(place, self._name(ledger))
@@ -98,7 +112,7 @@ class Compaction:
         return Compacted(len(old), 1, repeats)
 
     def merge_sides(self, ledger: Ledger, at: str, now: float) -> None:
-        """Digests and damaged records: as they are, in fewer files."""
+        """Merge the files of digests and of damaged records."""
         manifest, name, gone = ledger.manifest, self._name(ledger), list[str]()
         kept: dict[str, tuple[SideFile, ...]] = {}
         for field, files, folder, schema in (
@@ -142,9 +156,9 @@ class Compaction:
         return {"memory_limit": f"{self.memory_mib}MiB", "threads": 2, "temp_directory": spill}
 
 
-def let_go(objects: ObjectStore, manifest: Manifest, before: float) -> tuple[Replaced, ...]:
-    """Delete the files that were replaced until then; returns those that stay. What is deleted and still named as
-    replaced is deleted again by the next run.
+def delete_replaced(objects: ObjectStore, manifest: Manifest, before: float) -> tuple[Replaced, ...]:
+    """Delete the files that were replaced up to `before`; return the others. A file that is deleted but still listed is
+    deleted again by the next run.
     """
     for each in manifest.replaced:
         if each.at <= before:
@@ -153,8 +167,8 @@ def let_go(objects: ObjectStore, manifest: Manifest, before: float) -> tuple[Rep
 
 
 def sweep(objects: ObjectStore, manifest: Manifest) -> int:
-    """Delete the files of runs that died before they could commit them; returns how many. Only after a commit of the
-    caller's own: from then on nobody else can commit what is deleted here.
+    """Delete the files of runs that died before their commit; return their number. Call it after a commit: from then
+    on no other run can commit what is deleted here.
     """
     orphans = [key for folder in FOLDERS for key in objects.list(folder) if key not in manifest.keys]
     for key in orphans:
@@ -166,5 +180,57 @@ def _small(files: Sequence[SideFile]) -> list[SideFile]:
     return [file for file in files if file.rows < _LARGE_ROWS]
 
 
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """Files and rows of days before `first_day`; `left_files` and `left_bytes` are the remaining ones."""
+
+    first_day: str
+    files: int
+    rows: int
+    bytes: int
+    left_files: int
+    left_bytes: int
+
+
+def expire(
+    runtime: Runtime, *, first_day: str, dry_run: bool, patience_seconds: float | None = None
+) -> Expired:
+    """Remove every day before `first_day` (`2026-11-25`) from the archive. A repeat does nothing.
+
+    Raises LeaseBusy if a run of the archive held the lease during the whole wait (default: until a dead run's lease has
+    expired), Superseded if another run has written meanwhile, TransientFailure.
+    """
+    manifest, _ = read_manifest(runtime.objects)
+    gone, found = _split(manifest, first_day)
+    if dry_run or not gone:
+        return found
+    with held_lease(
+        runtime.leases,
+        LEASE,
+        f"expire-{uuid.uuid4().hex[:12]}",
+        lease_seconds=runtime.settings.archive.lease_seconds,
+        patience_seconds=patience_seconds,
+    ) as lease:
+        ledger = Ledger(runtime.objects, lease.token)
+        return expire_days(ledger, first_day, runtime.clock())
+
+
+def expire_days(ledger: Ledger, first_day: str, now: float, at: Callable[[float], str] = iso) -> Expired:
+    """Remove the days as the holder of the lease. Raises Superseded."""
+    manifest = ledger.manifest
+    gone, found = _split(manifest, first_day)
+    if gone:
+        ledger.commit(
+            at(now),
+            files=tuple(file for file in manifest.files if file.date >= first_day),
+            replaced=(*manifest.replaced, *(Replaced(file.key, now) for file in gone)),
+            expired=manifest.expired + found.rows,
+        )
+    return found
+
+
+def _split(manifest: Manifest, first_day: str) -> tuple[list[DataFile], Expired]:
+    gone = [file for file in manifest.files if file.date < first_day]
+    left = [file for file in manifest.files if file.date >= first_day]
+    sizes = (sum(file.rows for file in gone), sum(file.bytes for file in gone))
+    return gone, Expired(first_day, len(gone), *sizes, len(left), sum(file.bytes for file in left))

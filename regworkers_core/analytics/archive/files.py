@@ -1,27 +1,30 @@
-"""The files of one batch: rows by day and type, digests of their ids, damaged records. Written once, never changed."""
+"""The files of one batch: rows by day and type, digests of their ids, damaged records. Written once, never changed.
+
+The digests (16 bytes each) are in separate files, which `KnownIds` scans to find repeats.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from regworkers_core.adapters.aws.objects import ObjectStore
-from regworkers_core.analytics.archive.ids import IDS_SCHEMA
 from regworkers_core.analytics.archive.manifest import ROOT, DataFile, SideFile
-from regworkers_core.analytics.archive.rows import DAMAGED_SCHEMA, SCHEMA, Damaged, Place, Row
+from regworkers_core.analytics.archive.rows import DAMAGED_SCHEMA, DIGEST_BYTES, SCHEMA, Damaged, Place, Row
 
 IDS, DAMAGED = ROOT + "ids/", ROOT + "damaged/"
-# Where the archive's own objects lie: what else is under its root is somebody's.
+# The folders of the archive's own objects; other objects under its root are not touched.
 FOLDERS = (ROOT + "date=", IDS, DAMAGED)
 
 
 def batch_name(generation: int, token: int) -> str:
-    """Of the files that the manifest of this generation adds. With the token, no two runs share a name."""
+    """Return the name of the files that this generation adds; by the token, no two runs share a name."""
     return f"{generation:010d}-t{token}"
 
 
@@ -30,7 +33,7 @@ def data_key(place: Place, name: str) -> str:
 
 
 def write_rows(objects: ObjectStore, rows: Iterable[Row], name: str) -> list[DataFile]:
-    """A file for each day and type, rows in the order in which Kafka had them."""
+    """Write a file for each day and type, with rows in Kafka's order."""
     by_place: dict[Place, list[Row]] = {}
     for row in rows:
         by_place.setdefault(row.place, []).append(row)
@@ -46,14 +49,14 @@ def write_ids(objects: ObjectStore, rows: Sequence[Row], name: str) -> list[Side
     if not rows:
         return []
     key = f"{IDS}{name}.parquet"
-    # Random bytes: neither a dictionary nor compression makes them smaller.
+    # Random bytes: a dictionary or compression does not make them smaller.
     options = {"compression": "none", "use_dictionary": False}
     objects.put_bytes(key, _parquet(IDS_SCHEMA, [(row.digest,) for row in rows], options))
     return [SideFile(key, len(rows))]
 
 
 def write_damaged(objects: ObjectStore, damaged: Sequence[Damaged], name: str) -> list[SideFile]:
-    """With the bytes as they came, for whoever has to find out where they came from."""
+    """Write the damaged records with their original bytes, to find out where they came from."""
     if not damaged:
         return []
     key = f"{DAMAGED}{name}.parquet"
@@ -62,7 +65,7 @@ def write_damaged(objects: ObjectStore, damaged: Sequence[Damaged], name: str) -
 
 
 def concatenate(paths: Iterable[Path], schema: Any, out: Path) -> int:
-    """Write the rows of all files into one, at constant memory; returns how many."""
+    """Write the rows of all files into one, in constant memory; return their number."""
     rows = 0
     with pq.ParquetWriter(out, schema, compression="zstd", use_dictionary=False) as writer:
         for path in paths:
@@ -80,3 +83,41 @@ def _parquet(schema: Any, rows: Sequence[Sequence[Any]], options: Mapping[str, A
     settings: dict[str, Any] = {"compression": "zstd", **(options or {})}
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), out, **settings)
     return out.getvalue()
+
+
+DIGEST: pa.DataType = pa.binary(DIGEST_BYTES)
+IDS_SCHEMA = pa.schema({"digest": DIGEST})
+# Rows in memory at a time: 1 MiB.
+_ROWS = 65_536
+# The stubs do not cover all parameters of its functions.
+_compute: Any = pyarrow.compute
+
+
+class KnownIds:
+    """The digests of all archived ids. Each file is copied to `folder` when it is first needed."""
+
+    def __init__(self, objects: ObjectStore, folder: Path) -> None:
+        self._objects, self._folder = objects, folder
+
+    def among(self, digests: Collection[bytes], files: Sequence[SideFile]) -> set[bytes]:
+        """Return the `digests` that are in one of the files. Reads all files; memory is that of `digests`."""
+        if not digests:
+            return set()
+        wanted = pa.array(list(digests), DIGEST)
+        found: set[bytes] = set()
+        for file in files:
+            for column in self._columns(file):
+                found.update(column.filter(_compute.is_in(column, value_set=wanted)).to_pylist())
+        return found
+
+    def _columns(self, file: SideFile) -> Iterator[Any]:
+        with pq.ParquetFile(self.local(file)) as parquet:
+            for batch in parquet.iter_batches(_ROWS):
+                yield batch.column(0)
+
+    def local(self, file: SideFile) -> Path:
+        """Return a local copy of the file, which never changes under its name."""
+        path = self._folder / file.key.replace("/", "_")
+        if not path.exists():
+            self._objects.get_file(file.key, path)
+        return path

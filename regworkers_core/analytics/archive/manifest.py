@@ -1,7 +1,7 @@
-"""What the archive consists of: one small document, and the only thing that says so.
+"""The manifest: the one small document that lists the archive's files, and the offsets to continue from.
 
 Files are written first and never changed; an event is archived once the manifest names its file, in the same write
-that moves the offsets on. Each write goes over exactly the one that was read, so of two writers one is refused.
+that advances the offsets. Each write replaces exactly the state that was read, so of two writers one is refused.
 """
 
 from __future__ import annotations
@@ -14,21 +14,23 @@ from typing import Any
 import orjson
 
 from regworkers_core.adapters.aws.objects import ObjectStore
-from regworkers_core.adapters.kafka.log import Partition
+from regworkers_core.adapters.kafka.log import Partition, Span
 from regworkers_core.domain.reasons import Failure, UsageError
 
 ROOT = "archive/"
 MANIFEST = ROOT + "manifest.json"
 FORMAT = 1
-# Losses that are kept with their places; `lost` counts all of them.
+# The lease of everything that changes the archive.
+LEASE = "event-archive"
+# Losses that are listed; `lost` counts all of them.
 _LOSSES = 200
 
 
 class Superseded(Failure):
-    """Somebody else has moved the archive on: what this run has not committed is not archived by it."""
+    """Another run has written the manifest: what this run has not committed is not archived."""
 
     def __init__(self) -> None:
-        super().__init__("the archive was moved on by another run; nothing is lost, that one goes on")
+        super().__init__("another run has written the archive; nothing is lost, that run continues")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class SideFile:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """A file that the archive no longer consists of, and since when: readers may still be at it."""
+    """A file that is no longer part of the archive since `at` (epoch seconds); readers may still use it."""
 
     key: str
     at: float
@@ -60,7 +62,7 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Offsets `first` up to `end` (exclusive) of a partition were gone before they were read."""
+    """Offsets `first` to `end` (exclusive) of a partition were deleted before they were read."""
 
     topic: str
     partition: int
@@ -71,8 +73,8 @@ class Loss:
 
 @dataclass(frozen=True)
 class Manifest:
-    """`generation` grows with every write, `token` with every run: mostly the fencing token of its lease.
-    `open` while a run is at work: found by the next one, it says that a run died. `offsets` are where to read on,
+    """One state of the archive. `generation` grows with every write, `token` with every run: usually the fencing token
+    of its lease. `open` while a run works; if the next run finds it, a run has died. `offsets` are where to continue,
     by topic and partition. `read` = `rows` + `expired` + `repeats` + `damaged_rows`, over all runs; `expired` rows were
     of days that are no longer kept.
     """
@@ -102,16 +104,16 @@ class Manifest:
 
     @property
     def keys(self) -> set[str]:
-        """Every object that the archive consists of or has not let go yet."""
+        """The keys of all objects of the archive, replaced ones that are not deleted yet included."""
         groups = (self.files, self.ids, self.damaged, self.replaced)
         return {each.key for group in groups for each in group}
 
     def offset(self, partition: Partition) -> int | None:
-        """Where to read on; None for a partition that was never read."""
+        """Return the offset to continue from; None for a partition that was never read."""
         return self.offsets.get(partition.topic, {}).get(str(partition.number))
 
     def moved(self, positions: Mapping[Partition, int]) -> dict[str, dict[str, int]]:
-        """The offsets with these in place of their own."""
+        """Return the offsets with `positions` replaced."""
         moved = {topic: dict(numbers) for topic, numbers in self.offsets.items()}
         for partition, offset in positions.items():
             moved.setdefault(partition.topic, {})[str(partition.number)] = offset
@@ -124,20 +126,20 @@ class Manifest:
     def as_json(self) -> bytes:
         document = asdict(self)
         if not self.expired:
-            # Releases that do not know it read a manifest without it.
+            # Older releases cannot read a manifest with this field.
             del document["expired"]
         return orjson.dumps({"format": FORMAT, **document})
 
     @classmethod
     def parse(cls, data: bytes, where: str) -> Manifest:
-        """Raises UsageError for what is no manifest of this format."""
+        """Parse a manifest. Raises UsageError for anything else, and for another format."""
         try:
             document = orjson.loads(data)
             found = document.pop("format")
             if found == FORMAT:
                 return cls(**{name: _part(name, value) for name, value in document.items()})
         except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
-            raise UsageError(f"{where} is damaged: bring back an older version of that object") from None
+            raise UsageError(f"{where} is damaged: restore an older version of that object") from None
         raise UsageError(f"{where} has format {found}, this release reads {FORMAT}: use a newer release")
 
 
@@ -156,7 +158,7 @@ def _part(name: str, value: Any) -> Any:
 
 
 def read_manifest(objects: ObjectStore) -> tuple[Manifest, str | None]:
-    """The manifest and the tag of that very state; an empty one where nothing was archived yet."""
+    """Return the manifest and the tag of exactly that state; an empty manifest if nothing was archived yet."""
     found = objects.get_tagged(MANIFEST)
     if found is None:
         return Manifest(), None
@@ -164,17 +166,17 @@ def read_manifest(objects: ObjectStore) -> tuple[Manifest, str | None]:
 
 
 class Ledger:
-    """The manifest in the hands of one run. `token` is that of its lease."""
+    """The manifest as one run changes it. `token` is that of its lease."""
 
     def __init__(self, objects: ObjectStore, token: int) -> None:
         self._objects = objects
         self.manifest, self._tag = read_manifest(objects)
-        # Leases whose table was lost count from 1 again.
+        # If the lease table was lost, tokens start at 1 again.
         self._token = max(token, self.manifest.token + 1)
 
     def commit(self, at: str, **changes: Any) -> None:
-        """Write the next state. Raises Superseded when another run has written since; afterwards no earlier holder of
-        the lease can commit any more.
+        """Write the next state. Raises Superseded if another run has written since. Afterwards no earlier holder of the
+        lease can commit.
         """
         following = replace(
             self.manifest, generation=self.manifest.generation + 1, token=self._token, at=at, **changes
@@ -183,3 +185,48 @@ class Ledger:
         if tag is None:
             raise Superseded
         self.manifest, self._tag = following, tag
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`spans` are what to read, empty ones included. `restarted` partitions end before the offset that was read: they
+    were created again, and are read from their beginning.
+    """
+
+    spans: Mapping[Partition, Span]
+    losses: tuple[Loss, ...]
+    restarted: tuple[Partition, ...]
+
+    @property
+    def anything(self) -> bool:
+        return bool(self.losses or self.restarted) or any(
+            span.start < span.end for span in self.spans.values()
+        )
+
+
+def plan_reading(manifest: Manifest, bounds: Mapping[Partition, Span], at: str) -> Plan:
+    """Plan what to read; `bounds` are the offsets that the partitions have now."""
+    spans: dict[Partition, Span] = {}
+    losses: list[Loss] = []
+    restarted: list[Partition] = []
+    for partition, held in bounds.items():
+        offset = manifest.offset(partition)
+        start = held.start if offset is None else offset
+        if start > held.end:
+            restarted.append(partition)
+            start = held.start
+        elif start < held.start:
+            losses.append(Loss(*partition, start, held.start, at))
+            start = held.start
+        spans[partition] = Span(start, held.end)
+    return Plan(spans, tuple(losses), tuple(restarted))
+
+
+def lag(spans: Mapping[Partition, Span], manifest: Manifest) -> dict[str, int]:
+    """Return by topic how many offsets the archive is behind the ends of the spans."""
+    behind: dict[str, int] = {}
+    for partition, span in spans.items():
+        offset = manifest.offset(partition)
+        left = span.end - (span.start if offset is None else offset)
+        behind[partition.topic] = behind.get(partition.topic, 0) + max(left, 0)
+    return behind

@@ -1,4 +1,4 @@
-"""A record of Kafka as a row of the archive, or why it is none. Pure."""
+"""Parses a Kafka record into a row of the archive, or says why it is damaged. Pure."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ import pyarrow as pa
 from regworkers_core.adapters.kafka.log import Record
 from regworkers_core.domain.timestamps import seconds
 
-# Part of a path.
+# It becomes part of a path.
 _TYPE = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
-# Enough of SHA-256 that no two ids meet.
+# Enough of SHA-256 that no two ids collide.
 DIGEST_BYTES = 16
-# What Parquet's days and everybody's readers of them agree on.
+# The range of dates that Parquet and its readers support.
 _FIRST_SECOND, _LAST_SECOND = 0.0, datetime(2200, 1, 1, tzinfo=UTC).timestamp()
 _FIELDS: list[pa.Field[Any]] = [
     pa.field("id", pa.string()),
     pa.field("type", pa.string()),
-    # UTC, without a zone: no reader has to know one.
+    # UTC, without a zone, so that no reader has to convert it.
     pa.field("time", pa.timestamp("us")),
     pa.field("source", pa.string()),
     pa.field("subject", pa.string()),
@@ -50,7 +50,7 @@ DAMAGED_SCHEMA = pa.schema(_DAMAGED_FIELDS)
 
 
 class Damage(StrEnum):
-    """Why a record is no event."""
+    """Why a record is not an event."""
 
     EMPTY = "EMPTY"
     NOT_JSON = "NOT_JSON"
@@ -79,7 +79,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """A record that is no event; `values` are in the order of DAMAGED_SCHEMA."""
+    """A record that is not an event; `values` are in the order of DAMAGED_SCHEMA."""
 
     reason: Damage
     values: tuple[Any, ...]
@@ -90,7 +90,7 @@ def digest_of(event_id: str) -> bytes:
 
 
 def parse(record: Record) -> Row | Damaged:
-    """Any type and version of event is a row: what its data mean is for those who read it."""
+    """Parse a record. An event of any type and version is a row; its data is not interpreted."""
     topic, number = record.partition
     try:
         event = _event(record.value)
@@ -127,7 +127,7 @@ class _NoEvent(Exception):
 
 
 def _event(value: bytes | None) -> Mapping[str, Any]:
-    """With an id and a type that can be used."""
+    """Return an event with a usable id and type."""
     if not value:
         raise _NoEvent(Damage.EMPTY)
     try:
@@ -154,7 +154,7 @@ def _json(data: Mapping[str, Any]) -> str:
     try:
         return orjson.dumps(data).decode()
     except orjson.JSONEncodeError:
-        # Nested more deeply than can be written, though not than can be read.
+        # orjson reads deeper nesting than it writes.
         raise _NoEvent(Damage.INVALID_DATA) from None
 
 

@@ -1,15 +1,21 @@
-"""How far the archive is, and what it holds: by the manifest, and by what Kafka has."""
+"""Reports what the archive holds and how far it is behind Kafka, and verifies its files: one row per event id."""
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from regworkers_core.analytics.archive.archiver import LEASE, Log
-from regworkers_core.analytics.archive.manifest import read_manifest
-from regworkers_core.analytics.archive.offsets import lag, plan_reading
+import duckdb
+
+from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
+from regworkers_core.analytics.archive.archiver import Log
+from regworkers_core.analytics.archive.manifest import LEASE, Manifest, lag, plan_reading, read_manifest
+from regworkers_core.analytics.archive.rows import DIGEST_BYTES
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseHolder
@@ -19,8 +25,8 @@ from regworkers_core.runtime import Runtime
 def archive_status(
     runtime: Runtime, open_log: Callable[[], AbstractContextManager[Log]] | None = None
 ) -> dict[str, Any]:
-    """A JSON document. `lag` by topic, or None with `away` when Kafka cannot be asked: nobody knows then. Raises
-    TransientFailure when S3 or the lease table cannot answer.
+    """Return a JSON document. `lag` is by topic; it is None, and `unavailable` is "kafka", if Kafka does not answer.
+    Raises TransientFailure if S3 or the lease table does not answer.
     """
     manifest, _ = read_manifest(runtime.objects)
     holder = runtime.leases.get(LeaseHolder.key_of(LEASE))
@@ -28,7 +34,7 @@ def archive_status(
     for file in manifest.files:
         types[file.type] += file.rows
     days = sorted({file.date for file in manifest.files})
-    behind, away, gone, restarted = None, None, None, 0
+    behind, unavailable, gone, restarted = None, None, None, 0
     missing: list[str] = []
     try:
         with (open_log or (lambda: runtime.kafka_log(LEASE)))() as source:
@@ -39,13 +45,13 @@ def archive_status(
         behind = lag(plan.spans, manifest)
         gone, restarted = sum(each.end - each.first for each in plan.losses), len(plan.restarted)
     except TransientFailure as failure:
-        away = failure.dependency
+        unavailable = failure.dependency
     indexed = sum(each.rows for each in manifest.ids)
     return {
         "at": manifest.at or None,
         "generation": manifest.generation,
-        "atWork": bool(holder and holder.owner),
-        "diedInTheMidst": manifest.open and not (holder and holder.owner),
+        "running": bool(holder and holder.owner),
+        "interrupted": manifest.open and not (holder and holder.owner),
         "rows": manifest.rows,
         "ids": indexed,
         "types": dict(sorted(types.items())),
@@ -69,7 +75,7 @@ def archive_status(
             for each in manifest.losses[-5:]
         ],
         "lag": behind,
-        "away": away,
+        "unavailable": unavailable,
         "lostSince": gone,
         "restarted": restarted,
         "missingTopics": missing,
@@ -80,6 +86,105 @@ def archive_status(
 
 
 def is_finding(status: dict[str, Any]) -> bool:
-    """Whether somebody has to look: numbers that do not fit, topics or events that are gone, a Kafka that is away."""
-    troubles = ("away", "lostSince", "restarted", "missingTopics", "diedInTheMidst")
+    """Return whether an operator has to act: wrong numbers, missing topics or events, Kafka unavailable."""
+    troubles = ("unavailable", "lostSince", "restarted", "missingTopics", "interrupted")
     return not status["addsUp"] or any(status[name] for name in troubles)
+
+
+_STAGE = f"""INSERT INTO row
+SELECT unhex(left(sha256(id), {2 * DIGEST_BYTES})), type = $type AND strftime(time, '%Y-%m-%d') = $date
+FROM read_parquet($path, hive_partitioning = false)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """`rows` in the files and in the manifest (`named`), ids with more than one row, rows in a wrong partition, ids
+    with a row but not in the index and the reverse, missing files. The rows of `expired` ids were removed with their
+    days.
+    """
+
+    rows: int
+    named: int
+    repeated: int
+    misplaced: int
+    unindexed: int
+    rowless: int
+    missing: int
+    expired: int = 0
+
+    @property
+    def holds(self) -> bool:
+        wrong = self.repeated + self.misplaced + self.unindexed + self.missing
+        return not wrong and self.rowless == self.expired and self.rows == self.named
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "holds": self.holds,
+            "rows": self.rows,
+            "rowsByManifest": self.named,
+            "repeatedIds": self.repeated,
+            "misplacedRows": self.misplaced,
+            "idsNotIndexed": self.unindexed,
+            "idsWithoutRow": self.rowless,
+            "idsOfExpiredDays": self.expired,
+            "missingFiles": self.missing,
+        }
+
+
+def verify(
+    objects: ObjectStore, *, memory_mib: int, tell: Callable[[int, int], None] = lambda _done, _all: None
+) -> Verified:
+    """Read every file of the archive once, in constant memory; a temporary folder takes 17 bytes per event. Raises
+    TransientFailure.
+    """
+    manifest, _ = read_manifest(objects)
+    with tempfile.TemporaryDirectory(prefix="regworkers-verify-") as name:
+        folder = Path(name)
+        config: dict[str, Any] = {"memory_limit": f"{memory_mib}MiB", "threads": 2}
+        with duckdb.connect(str(folder / "verify.duckdb"), config=config) as database:
+            database.execute(
+                "CREATE TABLE row (digest BLOB, placed BOOLEAN); CREATE TABLE known (digest BLOB)"
+            )
+            missing = _stage(objects, manifest, database, folder, tell)
+            rows, repeated, misplaced = _numbers(
+                database,
+                "SELECT coalesce(sum(n), 0), count(*) FILTER (WHERE n > 1), coalesce(sum(wrong), 0) FROM"
+                " (SELECT count(*) AS n, count(*) FILTER (WHERE NOT placed) AS wrong FROM row GROUP BY digest)",
+            )
+            (unindexed,) = _numbers(database, _LACKING.format(of="row", other="known"))
+            (rowless,) = _numbers(database, _LACKING.format(of="known", other="row"))
+    return Verified(rows, manifest.rows, repeated, misplaced, unindexed, rowless, missing, manifest.expired)
+
+
+_LACKING = "SELECT count(*) FROM (SELECT DISTINCT digest FROM {of}) ANTI JOIN {other} USING (digest)"
+
+
+def _stage(
+    objects: ObjectStore,
+    manifest: Manifest,
+    database: duckdb.DuckDBPyConnection,
+    folder: Path,
+    tell: Callable[[int, int], None],
+) -> int:
+    """Load one file after the other; return the number of missing files."""
+    missing, path = 0, folder / "file.parquet"
+    works: list[tuple[str, str, dict[str, str]]] = [
+        (file.key, _STAGE, {"path": str(path), "type": file.type, "date": file.date})
+        for file in manifest.files
+    ]
+    index = "INSERT INTO known SELECT digest FROM read_parquet($path)"
+    works += [(file.key, index, {"path": str(path)}) for file in manifest.ids]
+    for number, (key, statement, values) in enumerate(works, 1):
+        try:
+            objects.get_file(key, path)
+        except MissingObject:
+            missing += 1
+            continue
+        database.execute(statement, values)
+        tell(number, len(works))
+    return missing
+
+
+def _numbers(database: duckdb.DuckDBPyConnection, statement: str) -> tuple[int, ...]:
+    found = database.execute(statement).fetchone()
+    return tuple(int(each) for each in found or ())

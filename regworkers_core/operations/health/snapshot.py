@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from regworkers_core.adapters.mongo.activity import DrainMinute, minute_of
-from regworkers_core.analytics import drains as analytics
+from regworkers_core.analytics import publishing
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import (
     BlownFuse,
@@ -33,7 +33,7 @@ from regworkers_core.replication.enqueue.stream_probe import stream_state
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection import drains as selection
 
-DRAINS: tuple[DrainSpec[Any], ...] = (*replication.DRAINS, *selection.DRAINS, *analytics.DRAINS)
+DRAINS: tuple[DrainSpec[Any], ...] = (*replication.DRAINS, *selection.DRAINS, *publishing.DRAINS)
 READ_SECONDS = 4.0
 # What a slow login leaves to the readers at least.
 _LEAST_SECONDS = 1.0

@@ -40,7 +40,7 @@ def all_parts(runtime: Runtime) -> Iterator[Part]:
 
 def _archive(runtime: Runtime, days: int, dry_run: bool) -> Tidied:
     # Late, for it brings DuckDB and pyarrow.
-    from regworkers_core.analytics.archive.retention import expire
+    from regworkers_core.analytics.archive.compaction import expire
 
     first_day = iso(runtime.clock() - days * _DAY_SECONDS)[:10]
     found = expire(runtime, first_day=first_day, dry_run=dry_run, patience_seconds=_ARCHIVE_PATIENCE_SECONDS)

@@ -1,4 +1,4 @@
-"""A store and topics in memory that fail, are trimmed and die when told, and an archiver on them."""
+"""A store and topics in memory that fail, are trimmed and die on demand, and an archiver on them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 
 from regworkers_core.adapters.aws.objects import MissingObject, Tagged
 from regworkers_core.adapters.kafka.log import Chunk, Partition, Record, Span
-from regworkers_core.analytics.archive.archive_report import ArchiveReport
-from regworkers_core.analytics.archive.archiver import Archiver, Limits
+from regworkers_core.analytics.archive.archiver import Archiver, ArchiveReport, Limits
 from regworkers_core.analytics.archive.manifest import Ledger, Manifest, read_manifest
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
@@ -31,13 +30,13 @@ class Killed(BaseException):
 
 
 class FakeObjects:
-    """What the archive uses of ObjectStore. `away` makes every call fail from the given number on."""
+    """What the archive uses of ObjectStore. `down_from` makes every call fail from the given number on."""
 
     def __init__(self) -> None:
         self.bucket = "bucket"
         self.stored: dict[str, bytes] = {}
         self.calls = 0
-        self.away: int | None = None
+        self.down_from: int | None = None
         self.writes = 0
 
     def get_tagged(self, key: str) -> Tagged | None:
@@ -78,7 +77,7 @@ class FakeObjects:
 
     def _enter(self) -> None:
         self.calls += 1
-        if self.away is not None and self.calls >= self.away:
+        if self.down_from is not None and self.calls >= self.down_from:
             raise TransientFailure("s3", "EndpointConnectionError")
 
     def _tag(self, key: str) -> str:

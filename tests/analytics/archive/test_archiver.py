@@ -117,7 +117,7 @@ def test_offsets_that_were_trimmed_before_they_were_read_are_a_loss_with_numbers
     assert [asdict(loss) | {"at": ""} for loss in manifest.losses] == [
         {"topic": TOPIC, "partition": 0, "first": 4, "end": 7, "at": ""}
     ]
-    assert run(objects, source, token=3).lost == 0, "told once"
+    assert run(objects, source, token=3).lost == 0, "reported once"
 
 
 def test_what_was_trimmed_before_the_first_run_is_no_loss() -> None:
@@ -126,7 +126,7 @@ def test_what_was_trimmed_before_the_first_run_is_no_loss() -> None:
     assert run(FakeObjects(), source).lost == 0
 
 
-def test_a_topic_that_was_made_anew_is_read_from_its_beginning() -> None:
+def test_a_topic_that_was_created_again_is_read_from_its_beginning() -> None:
     objects = FakeObjects()
     run(objects, FakeLog([event(n) for n in range(5)]))
     report = run(objects, FakeLog([event(4), event(5)]), token=2)
@@ -190,7 +190,7 @@ def test_a_run_that_lost_its_lease_midway_commits_nothing_more() -> None:
     objects, source = FakeObjects(), FakeLog([event(n) for n in range(9)])
 
     def on_step(name: str) -> None:
-        # Another one took over while this one stood still, and is done by now.
+        # Another run took over while this one was suspended, and has finished.
         if name == "archive.before_manifest":
             run(objects, source, token=2)
 
@@ -209,19 +209,19 @@ def test_tokens_that_count_from_one_again_do_not_stop_the_archive() -> None:
     assert manifest_in(objects).token == 51
 
 
-def test_a_store_that_goes_away_at_any_call_costs_a_repeat_and_nothing_else() -> None:
+def test_a_store_that_fails_at_any_call_costs_a_repeat_and_nothing_else() -> None:
     source = FakeLog([event(n) for n in range(4)], [event(3), event(9)])
     counted = FakeObjects()
     run(counted, source, compact_files=2)
     for call in range(1, counted.calls + 1):
         objects = FakeObjects()
-        objects.away = call
+        objects.down_from = call
         with pytest.raises(TransientFailure):
             run(objects, source, compact_files=2)
-        objects.away = None
+        objects.down_from = None
         run(objects, source, token=2, compact_files=2)
-        assert ids_in(objects) == wanted(*range(4), 9), f"away at call {call}"
-        assert set(objects.stored) == manifest_in(objects).keys | {MANIFEST}, f"away at call {call}"
+        assert ids_in(objects) == wanted(*range(4), 9), f"down from call {call}"
+        assert set(objects.stored) == manifest_in(objects).keys | {MANIFEST}, f"down from call {call}"
 
 
 def test_compaction_makes_one_file_of_many_drops_repeats_and_finds_nothing_to_do_afterwards() -> None:

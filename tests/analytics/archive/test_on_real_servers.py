@@ -12,12 +12,10 @@ import pandas as pd
 import pytest
 
 from regworkers_core.adapters.kafka.log import KafkaLog, Partition, Span
-from regworkers_core.analytics.archive.archive_report import ArchiveReport
 from regworkers_core.analytics.archive.archived_events import Wanted, fetch, frame
-from regworkers_core.analytics.archive.archiver import LEASE
-from regworkers_core.analytics.archive.manifest import MANIFEST
-from regworkers_core.analytics.archive.status import archive_status, is_finding
-from regworkers_core.analytics.archive.verify import verify
+from regworkers_core.analytics.archive.archiver import ArchiveReport
+from regworkers_core.analytics.archive.manifest import LEASE, MANIFEST
+from regworkers_core.analytics.archive.status import archive_status, is_finding, verify
 from regworkers_core.runtime import Runtime
 from tests.analytics.archive.world import archived, event, ids_of, manifest_of, produce
 from tests.support.children import run_child
@@ -99,14 +97,14 @@ def test_of_two_archivers_at_once_one_works_and_the_other_does_nothing(archive: 
     assert at_work.wait(20)
     other = archived(Runtime(archive.settings))
     assert (other.ended, other.read, other.rows, other.finding) == ("busy", 0, None, False)
-    assert archive_status(archive)["atWork"]
+    assert archive_status(archive)["running"]
     other_done.set()
     worker.join()
     assert [(each.ended, each.written) for each in reports] == [("caught_up", 20)]
     assert count(archive, *range(1000, 1020)) == [1] * 20
 
 
-def test_a_broker_or_a_store_that_is_away_ends_a_run_cleanly(archive: Runtime) -> None:
+def test_an_unavailable_broker_or_store_ends_a_run_cleanly(archive: Runtime) -> None:
     settings = archive.settings
     nowhere = {"bootstrap": "127.0.0.1:1", "timeout_seconds": 0.3}
     retry = settings.retry.model_copy(update={"attempts": 1})
@@ -119,10 +117,10 @@ def test_a_broker_or_a_store_that_is_away_ends_a_run_cleanly(archive: Runtime) -
     assert (report.ended, report.dependency) == ("dependency_down", "s3")
     assert manifest_of(archive) == before
     status = archive_status(Runtime(kafka))
-    assert (status["lag"], status["away"], is_finding(status)) == (None, "kafka", True)
+    assert (status["lag"], status["unavailable"], is_finding(status)) == (None, "kafka", True)
 
 
-def test_the_log_is_read_within_its_bounds_and_goes_on_where_it_is_told(archive: Runtime) -> None:
+def test_the_log_is_read_within_its_bounds_from_a_given_offset(archive: Runtime) -> None:
     topic = archive.names.topics[1]
     produce(archive, *(event(each) for each in range(1100, 1107)), topic=1)
     with archive.kafka_log(LEASE) as source:
@@ -138,7 +136,9 @@ def test_the_log_is_read_within_its_bounds_and_goes_on_where_it_is_told(archive:
     assert chunks[-1].positions == {Partition(topic, 0): span.end}
 
 
-def test_nobody_joins_a_group_or_commits_to_one(archive: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_archive_joins_no_group_and_commits_to_none(
+    archive: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[str] = []
     connect = KafkaLog.__init__
 
@@ -217,7 +217,7 @@ def test_the_terminal_runs_shows_verifies_and_fetches(
     done = regworkers("archive", "run", "--format", "json")
     assert (done.code, done.document["written"], done.document["addsUp"]) == (0, 1, True)
     produce(archive, b"broken")
-    assert regworkers("archive", "run").code == 1, "a damaged record is for somebody to look at"
+    assert regworkers("archive", "run").code == 1, "a damaged record is a finding"
     shown = regworkers("archive", "status", "--format", "json")
     assert shown.code == 0
     document = shown.document

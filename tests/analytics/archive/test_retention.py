@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
+from regworkers_core.analytics.archive.compaction import expire, expire_days
 from regworkers_core.analytics.archive.manifest import Ledger
-from regworkers_core.analytics.archive.retention import expire, let_days_go
-from regworkers_core.analytics.archive.status import archive_status
-from regworkers_core.analytics.archive.verify import verify
+from regworkers_core.analytics.archive.status import archive_status, verify
 from regworkers_core.engine.leases import LeaseBusy, held_lease
 from regworkers_core.runtime import Runtime
 from tests.analytics.archive.fakes import NOW, FakeLog, FakeObjects, ids_in, manifest_in, run
@@ -28,24 +27,24 @@ def stocked() -> tuple[FakeObjects, FakeLog]:
     return objects, source
 
 
-def let_go(objects: FakeObjects, token: int = 5) -> int:
+def expire_at(objects: FakeObjects, token: int = 5) -> int:
     store: Any = objects
-    return let_days_go(Ledger(store, token), KEPT, NOW).rows
+    return expire_days(Ledger(store, token), KEPT, NOW).rows
 
 
 def test_days_before_go_and_the_others_stay_whole() -> None:
     objects, _ = stocked()
-    assert let_go(objects) == 2
+    assert expire_at(objects) == 2
     manifest = manifest_in(objects)
     assert {file.date for file in manifest.files} == {KEPT} and manifest.expired == 2
     assert ids_in(objects) == {event(3)["id"]: 1}
-    assert let_go(objects, token=6) == 0 and manifest_in(objects).expired == 2
+    assert expire_at(objects, token=6) == 0 and manifest_in(objects).expired == 2
 
 
 def test_readers_keep_their_files_until_a_later_run_deletes_them() -> None:
     objects, source = stocked()
     old = [key for key in objects.stored if f"date={OLD}" in key]
-    let_go(objects)
+    expire_at(objects)
     assert old and set(old) <= set(objects.stored)
     run(objects, source, token=7, now=lambda: NOW + 10_000)
     assert not set(old) & set(objects.stored)
@@ -53,7 +52,7 @@ def test_readers_keep_their_files_until_a_later_run_deletes_them() -> None:
 
 def test_an_event_of_a_day_that_is_gone_does_not_come_back_when_kafka_shows_it_again() -> None:
     objects, _ = stocked()
-    let_go(objects)
+    expire_at(objects)
     again = FakeLog([on_day(1, OLD), on_day(2, OLD), on_day(3, KEPT), on_day(1, OLD)])
     report = run(objects, again, token=8)
     assert (report.repeats, report.written) == (1, 0)
@@ -63,7 +62,7 @@ def test_an_event_of_a_day_that_is_gone_does_not_come_back_when_kafka_shows_it_a
 def test_a_manifest_without_expired_rows_is_as_earlier_releases_read_it() -> None:
     objects, _ = stocked()
     assert b"expired" not in manifest_in(objects).as_json()
-    let_go(objects)
+    expire_at(objects)
     assert b'"expired":2' in manifest_in(objects).as_json()
 
 

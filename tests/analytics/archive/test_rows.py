@@ -48,7 +48,7 @@ def test_the_day_is_that_of_the_event_in_utc() -> None:
     assert isinstance(row, Row) and row.place == ("2026-11-20", "entry.replicated")
 
 
-def test_an_event_of_a_type_that_nobody_knows_yet_is_archived_without_an_entry() -> None:
+def test_an_event_of_an_unknown_type_is_archived_without_an_entry() -> None:
     found = columns(event(1, type="ticket.scanned", data=None, correlationid=7))
     assert (found["type"], found["entryId"], found["correlationId"], found["data"]) == (
         "ticket.scanned",

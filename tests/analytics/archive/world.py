@@ -9,9 +9,8 @@ from typing import Any
 import orjson
 from confluent_kafka import Producer
 
-from regworkers_core.analytics.archive.archive_report import ArchiveReport
 from regworkers_core.analytics.archive.archived_events import frame
-from regworkers_core.analytics.archive.archiver import archive_events
+from regworkers_core.analytics.archive.archiver import ArchiveReport, archive_events
 from regworkers_core.analytics.archive.manifest import Manifest, read_manifest
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
-from regworkers_core.analytics.drains import DRAINS as PUBLISH
+from regworkers_core.analytics.publishing import DRAINS as PUBLISH
 from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.replication.reconcile.repair import replicate

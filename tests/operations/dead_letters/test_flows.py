@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from regworkers_core.adapters.aws.sqs import SqsQueue
-from regworkers_core.analytics.candidates import refusal
+from regworkers_core.analytics.publishing import refusal
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, encode
 from regworkers_core.domain.reasons import Reason, TransientFailure, UsageError

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from regworkers_core.adapters.mongo.entry_documents import Stored
-from regworkers_core.analytics.candidates import refusal
+from regworkers_core.analytics.publishing import refusal
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.order import Order

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from regworkers_core.analytics.candidates import refusal
+from regworkers_core.analytics.publishing import refusal
 from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, encode
 from regworkers_core.engine.queue import Outgoing, Received
 from regworkers_core.operations.dead_letters.model import DeadQueue, dead_queue

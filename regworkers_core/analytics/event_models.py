@@ -1,9 +1,8 @@
-"""What an event of each type holds: the models that its schema is generated from.
+"""The topic and the content of each type of event; the JSON Schemas are generated from these models.
 
-Whatever is not named here is refused: a field that nobody has declared may be a fan's data. A published version only
-grows by optional fields and by further values of an enumeration (`compatibility.py`); anything else is a version 2
-beside it, on a topic of its own. Ids that a draw knows, and correlation ids, have their grammar: another text may be a
-fan's data.
+A field that is not declared here is refused: it may be a fan's data. A published version may gain only optional fields
+and values of an enumeration (`event_schemas.breaking_changes`); anything else is a version 2 beside it, on its own
+topic. Ids that a draw uses, and correlation ids, have a grammar: other text may be a fan's data.
 """
 
 from __future__ import annotations
@@ -18,6 +17,23 @@ from regworkers_core.domain.eligibility import Status
 from regworkers_core.domain.events import EventType
 from regworkers_core.domain.order import LONGEST_TIME
 from regworkers_core.domain.selection import NoticeType
+from regworkers_core.settings import Names
+
+_FLOWS: Mapping[EventType, str] = {
+    EventType.ENTRY_REPLICATED: "entries",
+    EventType.ENTRY_REMOVED: "entries",
+    EventType.ELIGIBILITY_JUDGED: "eligibility",
+    EventType.DRAW_COMMITTED: "selections",
+    EventType.DRAW_DRAWN: "selections",
+    EventType.SELECTION_MADE: "selections",
+    EventType.NOTIFICATION_QUEUED: "notifications",
+}
+
+
+def topics_by_type(names: Names) -> Mapping[EventType, str]:
+    """Return the full name of the topic of every type."""
+    return {kind: names.topic(flow) for kind, flow in _FLOWS.items()}
+
 
 VERSION = 1
 _RFC_3339 = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})$"
@@ -25,10 +41,10 @@ _RFC_3339 = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2}
 Id = Annotated[str, Field(min_length=1)]
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="SHA-256 as lowercase hex digits.")]
 Instant = Annotated[str, Field(pattern=_RFC_3339, description="A moment, RFC 3339.")]
-# Of an entry, as its writer set it: compared as text, and empty where the writer set none.
+# A time of an entry, as its writer set it: compared as text, and empty if the writer set none.
 OrderTime = Annotated[str, Field(max_length=LONGEST_TIME)]
 SelectionId = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}$")]
-# `-` stands for no market, and is the id of none.
+# `-` means no market, so no market has this id.
 MarketId = Annotated[str, Field(pattern="^([A-Za-z0-9_]|[A-Za-z0-9_-]{2,64})$")]
 CorrelationId = Annotated[str, Field(pattern="^[A-Za-z0-9_.:-]{1,128}$")]
 Number = Annotated[int, Field(ge=1)]
@@ -42,7 +58,7 @@ class Part(BaseModel):
 
 
 class EntryState(Part):
-    """One state of an entry: its key, and the order that tells which of two states is the newer one."""
+    """One state of an entry: its key, and the order that decides which of two states is newer."""
 
     campaign_id: Id
     entry_id: Id
@@ -52,7 +68,7 @@ class EntryState(Part):
 
 
 class EntryReplicatedData(EntryState):
-    """A state that the replica holds since `replicatedAt`. `ref` is the fan's opaque reference."""
+    """A state that the replica has had since `replicatedAt`. `ref` is the fan's opaque reference."""
 
     replicated_at: Instant
     ref: SelectionId | None
@@ -76,7 +92,7 @@ class EligibilityJudgedData(EntryState):
 
 
 class SeedSource(Part):
-    """Where the randomness of a draw comes from: a round of a public beacon, or a secret committed to."""
+    """The source of a draw's randomness: a round of a public beacon, or a secret with a published commitment."""
 
     kind: Literal["drand", "commit-reveal"]
     chain: str | None = None
@@ -85,7 +101,7 @@ class SeedSource(Part):
 
 
 class DrawCommittedData(Part):
-    """What a phase of a draw is bound to before its seed exists; `publishedAt` is when the manifest was public."""
+    """What a phase of a draw is bound to before its seed exists; `publishedAt` is when the manifest became public."""
 
     campaign_id: Id
     phase: Number
@@ -95,7 +111,7 @@ class DrawCommittedData(Part):
 
 
 class DrawDrawnData(Part):
-    """What a phase of a draw came to; `outcomes` counts fans by outcome."""
+    """The result of a phase of a draw; `outcomes` counts fans by outcome."""
 
     campaign_id: Id
     phase: Number
@@ -105,7 +121,7 @@ class DrawDrawnData(Part):
 
 
 class SelectionData(Part):
-    """One fan in one market of one phase; `marketId` is `-` where no market is concerned."""
+    """One fan in one market of one phase; `marketId` is `-` if there is no market."""
 
     campaign_id: Id
     market_id: SelectionId
@@ -116,7 +132,7 @@ class SelectionData(Part):
 
 
 class SelectionMadeData(SelectionData):
-    """A winner: their rank in the draw, and the position whose code they got (the code stays where it is kept)."""
+    """A winner: their rank in the draw, and the position whose code they got. The code itself is not sent."""
 
     rank: Count
     position: Count
@@ -124,7 +140,7 @@ class SelectionMadeData(SelectionData):
 
 
 class NotificationQueuedData(SelectionData):
-    """A message to a fan that the mailer's queue has."""
+    """A message to a fan that was put on the mailer's queue."""
 
     type: NoticeType
     not_before: Instant
@@ -132,7 +148,7 @@ class NotificationQueuedData(SelectionData):
 
 
 class Event(BaseModel):
-    """A CloudEvent (1.0). `id` is the same whenever the same fact is told again: drop what you know by it."""
+    """A CloudEvent (1.0). Repeats of an event have the same `id`: drop ids that you have seen."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
