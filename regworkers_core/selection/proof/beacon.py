@@ -1,4 +1,4 @@
-"""Whether a signature is the beacon's: BLS12-381 with the signature in G1 and a pinned key in G2. Pure, offline.
+"""Verification of the beacon's signatures: BLS12-381, signatures in G1, a pinned key in G2. Pure and offline.
 
 Source: drand's scheme `bls-unchained-g1-rfc9380`; the message of a round is SHA-256 of its number in 8 bytes.
 """
@@ -21,24 +21,24 @@ SEED = "seed.json"
 CHAINS = {QUICKNET_HASH: QUICKNET}
 _DOMAIN = b"BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_NUL_"
 _SIGNATURE = re.compile(r"[0-9a-f]{96}")
-# Of the year 9999: times have four digits for the year.
+# The last second of the year 9999: times have a year of four digits.
 _LAST_SECOND = 253402300799
 
 
 def chain_of(chain_hash: str) -> Chain:
-    """The pinned description of a chain. Raises DrawError when there is none, or when it does not hash to it."""
+    """The pinned description of a chain. Raises DrawError for an unknown chain, or one whose hash does not match."""
     chain = CHAINS.get(chain_hash)
     if chain is None:
         known = ", ".join(CHAINS)
-        raise DrawError(MANIFEST, f"seedSource.chain {chain_hash!r} is not a chain known here ({known})")
+        raise DrawError(MANIFEST, f"seedSource.chain {chain_hash!r} is not a known chain; known are: {known}")
     if chain.hash != chain_hash:
         raise DrawError(SEED, f"the pinned key of chain {chain_hash} does not hash to the chain")
     return chain
 
 
 def signed_at(seed_source: Mapping[str, Any]) -> str | None:
-    """When the round of a manifest's `seedSource` is signed, `2026-11-25T08:15:00.000Z`; None for a secret, for a
-    chain that is not known here and for a round after the year 9999.
+    """When the round of a manifest's `seedSource` is signed, `2026-11-25T08:15:00.000Z`; None for a secret, an
+    unknown chain or a round after the year 9999.
     """
     chain = CHAINS.get(str(seed_source.get("chain")))
     if chain is None:
@@ -48,43 +48,45 @@ def signed_at(seed_source: Mapping[str, Any]) -> str | None:
 
 
 def check_round(manifest: Manifest) -> None:
-    """DrawError when the round of the beacon was signed before `asOf`, or less than 600 s after it: the manifest came
-    after `asOf`, so the operator could know the round, or had no time to publish.
+    """Check that the beacon signs the manifest's round at least 600 s after `asOf`. Raises DrawError.
+
+    The manifest is made after `asOf`: with an earlier round the operator could know the randomness, or had no time to
+    publish the manifest.
     """
     source = SeedSource.parse(manifest.seed_source)
     if source.commitment is not None:
         return
     due, as_of = chain_of(source.source).due(source.round), seconds(manifest.as_of) or 0.0
     if due > _LAST_SECOND:
-        raise DrawError(MANIFEST, f"seedSource.round: {source.round} lies after the year 9999")
+        raise DrawError(MANIFEST, f"seedSource.round: {source.round} is signed after the year 9999")
     if due < as_of + LEAD_SECONDS:
         raise DrawError(
             MANIFEST,
-            f"seedSource.round: round {source.round} was signed at {iso(due)} (UTC), and asOf is {manifest.as_of}: at"
-            f" least {LEAD_SECONDS} s have to lie between",
+            f"seedSource.round: round {source.round} is signed at {iso(due)} (UTC), asOf is {manifest.as_of}: the"
+            f" round must come at least {LEAD_SECONDS} s later",
         )
 
 
 def verify_beacon(chain_hash: str, round_number: int, signature_hex: str) -> str:
-    """The randomness (SHA-256 of the signature, 64 hex digits) of a round whose signature is the chain's.
+    """Verify the signature of a round and return its randomness: SHA-256 of the signature, 64 hex digits.
 
-    Raises DrawError for `seed.json` when it is not. Takes about 0.7 s.
+    Takes about 0.7 s. Raises DrawError for `seed.json` if the signature is not the chain's.
     """
     chain = chain_of(chain_hash)
     if not _SIGNATURE.fullmatch(signature_hex):
         raise DrawError(SEED, "signature is not 96 lower-case hex digits")
     if round_number < 1:
-        raise DrawError(SEED, f"round {round_number} is not a round: they count from 1")
+        raise DrawError(SEED, f"round {round_number} is not valid: rounds count from 1")
     if not _is_signed(chain, round_number, signature_hex):
-        raise DrawError(SEED, f"signature is not the chain's for round {round_number}")
+        raise DrawError(SEED, f"signature is not the chain's signature of round {round_number}")
     return hashlib.sha256(bytes.fromhex(signature_hex)).hexdigest()
 
 
-# A replay of several phases and a receipt ask for the same round again.
+# A replay of several phases and a receipt verify the same round again.
 @lru_cache(maxsize=64)
 def _is_signed(chain: Chain, round_number: int, signature_hex: str) -> bool:
-    # Imported late: it takes a second, and most commands never verify. The import raises Python's recursion
-    # limit so far that a deeply nested JSON would crash the process: it is set back.
+    # Imported late: it takes a second, and most commands never verify. The import raises Python's recursion limit
+    # so far that deeply nested JSON would crash the process, so the limit is restored.
     limit = sys.getrecursionlimit()
     from py_ecc.bls.hash_to_curve import hash_to_G1
     from py_ecc.bls.point_compression import decompress_G1, decompress_G2
@@ -98,7 +100,7 @@ def _is_signed(chain: Chain, round_number: int, signature_hex: str) -> bool:
     except ValueError as error:
         raise DrawError(SEED, f"signature is not a point of the curve: {error}") from None
     if not _in_group(signature):
-        raise DrawError(SEED, "signature is a point outside the group that signs")
+        raise DrawError(SEED, "signature is a point outside the group of signatures")
     message = hashlib.sha256(round_number.to_bytes(8, "big")).digest()
     sha256: Any = hashlib.sha256
     hashed: Any = hash_to_G1(message, _DOMAIN, sha256)
@@ -106,7 +108,7 @@ def _is_signed(chain: Chain, round_number: int, signature_hex: str) -> bool:
 
 
 def _in_group(point: Any) -> bool:
-    """Of prime order, and not its zero, which would pass for every message under a zero key only."""
+    """Whether the point is in the subgroup of prime order and not its identity element."""
     from py_ecc.bls.g2_primitives import subgroup_check
     from py_ecc.optimized_bls12_381.optimized_curve import is_inf
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import Outcome
 from regworkers_core.selection.maths.files import CUTOFFS, DrawError, Fields, is_hash, sha256_hex, short
@@ -36,9 +37,72 @@ from regworkers_core.selection.proof.inputs import changed_terms, check_randomne
 from regworkers_core.selection.proof.receipt import DRAWN, EXCLUDED, VERSION
 
 _NO_STRIKES = sha256_hex(b"")
+_COMMON = ("annulled", "campaignId", "guarantee", "kind", "ref", "roundAt", "version")
+_DRAWN = ("entryKey", "inclusion", "key", "market", "outcome", "phases", "rank", "seed", "siblings")
+_EXCLUDED = ("after", "before", "manifest", "published", "reasons")
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptChecked:
+    """The checks of a receipt, in order. `limits` say what a receipt cannot prove alone."""
+
+    checks: tuple[Check, ...]
+    limits: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    def as_dict(self) -> dict[str, Any]:
+        return as_document(self, "passed", "checks", "limits")
+
+
+def check_receipt(data: bytes) -> ReceiptChecked:
+    """Check a receipt in JSON, in any layout. Never raises for its content: an error in it is a failed check."""
+    try:
+        document = _parsed(data)
+        fields = Fields(
+            RECEIPT, "", document, (*_COMMON, *(_DRAWN if _kind(document) == DRAWN else _EXCLUDED))
+        )
+        if fields.raw("version") != VERSION:
+            fields.refuse("version", f"expected {VERSION}, found {short(fields.raw('version'))}")
+        checker = Drawn(fields) if _kind(document) == DRAWN else Excluded(fields)
+    except DrawError as error:
+        return ReceiptChecked((Check("receipt", False, str(error)),))
+    for name, step in checker.steps():
+        checker.run(name, step)
+    return ReceiptChecked(tuple(checker.checks), checker.limits())
+
+
+def require_receipt(data: bytes) -> None:
+    """Raise UsageError if `data` is not a JSON object, so that there is nothing to check."""
+    try:
+        _parsed(data)
+    except DrawError as error:
+        raise UsageError(f"this is not a receipt: {error.message}") from None
+
+
+def _parsed(data: bytes) -> Mapping[str, Any]:
+    try:
+        # The input is not trusted. This parser refuses deep nesting; the one of the standard library may crash.
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raise DrawError(RECEIPT, "not a JSON document: give the receipt in its JSON format") from None
+    if not isinstance(document, dict):
+        raise DrawError(RECEIPT, "expected a JSON object")
+    return document
+
+
+def _kind(document: Mapping[str, Any]) -> str:
+    kind = document.get("kind")
+    if kind not in (DRAWN, EXCLUDED):
+        raise DrawError(RECEIPT, f"kind: expected {DRAWN} or {EXCLUDED}, found {short(kind)}")
+    return str(kind)
 
 
 class Drawn(Checker):
+    """The check of an entry that was in the draw."""
+
     def __init__(self, fields: Fields) -> None:
         super().__init__(fields)
         documents = fields.list("phases")
@@ -80,11 +144,11 @@ class Drawn(Checker):
     def limits(self) -> tuple[str, ...]:
         return (
             "Only a replay of the whole draw (`regworkers draw verify`) shows that the rank counts everyone ahead,"
-            " that the cut-offs are those of the last admitted, and that nobody was put in between.",
-            "The same goes for who else belongs to the unit, and for who was struck.",
+            " that the cut-offs are those of the last admitted entries, and that no entry was inserted.",
+            "The same applies to the other entries of the unit, and to the strikes.",
             "Compare manifestHash with where it was published before the seed existed, resultHash and cutoffsHash"
-            " with the published ones: a receipt made up from beginning to end would have others.",
-            "The times, reasons and accepted findings of a phase are the operator's word: compare them with"
+            " with the published ones: a receipt that was forged as a whole would have other hashes.",
+            "The times, reasons and accepted findings of a phase are the operator's statements: compare them with"
             " notice.json, accepted.json and replaced-1.json beside the published artefacts.",
             guarantee.LATER_PHASES.format(last=len(self._phases)),
         )
@@ -92,7 +156,7 @@ class Drawn(Checker):
     def _check_leaf(self) -> str:
         leaf = self._own.leaf
         if leaf.ref != self.ref:
-            wrong(f"the leaf is of {leaf.ref}, the receipt of {self.ref}")
+            wrong(f"the leaf belongs to {leaf.ref}, the receipt to {self.ref}")
         known = {market.market_id for market in self._first.markets}
         for market in leaf.preferences:
             if market not in known:
@@ -106,14 +170,14 @@ class Drawn(Checker):
     def _check_manifests(self) -> str:
         for each in self._phases:
             self.check_campaign(each.manifest)
-            # Nothing follows from the manifest of a last phase, so that only this shows a change in it.
+            # Nothing is derived from the manifest of the last phase, so only this comparison detects a change in it.
             if each.manifest_hash != each.stated_manifest_hash:
                 wrong(
-                    f"phase {each.number}: the manifest has SHA-256 {each.manifest_hash}, the receipt states"
+                    f"phase {each.number}: the manifest has SHA-256 {each.manifest_hash}, the receipt says"
                     f" {each.stated_manifest_hash}"
                 )
             if each.manifest.phase != each.number:
-                wrong(f"the manifest says phase {each.manifest.phase} where phase {each.number} is due")
+                wrong(f"the manifest says phase {each.manifest.phase}, expected is {each.number}")
             for error in changed_terms(self._first, each.manifest):
                 wrong(f"phase {each.number}: {error.message}")
         for before, after in pairwise(self._phases):
@@ -134,7 +198,7 @@ class Drawn(Checker):
     def _check_randomness(self) -> str:
         source, stated = SeedSource.parse(self._first.seed_source), self._seed
         check_randomness(self._first, stated)
-        # As it should be: of the seed that is stated the next check tells.
+        # The expected seed: the next step checks the stated one.
         due = SeedFile.of(
             self._phases[0].manifest_hash,
             source.kind,
@@ -159,34 +223,36 @@ class Drawn(Checker):
     def _check_key(self) -> str:
         leaf = self._own.leaf
         _equal(self._key, unit_key(self._seed.seed, self._first.draw_id, leaf.unit, leaf.weight))
-        return f"{self._key}, the least of {leaf.weight} ticket(s) of unit {leaf.unit}"
+        return f"{self._key}, the lowest of {leaf.weight} ticket(s) of unit {leaf.unit}"
 
     def _check_entry_key(self) -> str:
         _equal(self._entry_key, entry_key(self._seed.seed, self.ref))
         return self._entry_key
 
     def _check_candidate(self) -> str:
-        """Whoever has a rank is a candidate; whoever has none must be shown who of the unit came first."""
+        """Check that an entry without a rank has enough entries of its unit ahead; one with a rank is a candidate."""
         wins = self._first.wins_per_unit
         if self._phases[0].position.rank:
-            return f"has a rank, so it is one of the {wins} of its unit that may win"
+            return f"has a rank, so it is one of the {wins} entries of its unit that may win"
         refs = {each.leaf.ref for each in self._siblings}
         if len(refs) != wins or self.ref in refs:
-            wrong(f"no rank, so {wins} other entries of the unit must come first: found {len(refs)}")
+            wrong(f"no rank, so {wins} other entries of the unit must be ahead, found {len(refs)}")
         for each in self._siblings:
             each.check(self._first)
             if (each.leaf.unit, each.leaf.weight) != (self._own.leaf.unit, self._own.leaf.weight):
-                wrong(f"{each.leaf.ref} is not of unit {self._own.leaf.unit}, or of another weight")
+                wrong(
+                    f"{each.leaf.ref} has another unit or weight than {self._own.leaf.unit}, {self._own.leaf.weight}"
+                )
             if not entry_key(self._seed.seed, each.leaf.ref) < self._entry_key:
-                wrong(f"{each.leaf.ref} does not come before {self.ref}")
-        return f"{wins} of the unit come first: {', '.join(sorted(refs))}"
+                wrong(f"{each.leaf.ref} is not ahead of {self.ref}")
+        return f"{wins} entries of the unit are ahead: {', '.join(sorted(refs))}"
 
     def _check_outcome(self, phase: PhasePart) -> str:
         position = phase.position
-        # A change that leaves this entrant's outcome as it is would show nowhere else.
+        # No other step detects a change that leaves the outcome of this entry as it is.
         if phase.cutoffs_hash != phase.stated_cutoffs_hash:
             wrong(
-                f"the cut-offs have SHA-256 {phase.cutoffs_hash}, the receipt states {phase.stated_cutoffs_hash}"
+                f"the cut-offs have SHA-256 {phase.cutoffs_hash}, the receipt says {phase.stated_cutoffs_hash}"
             )
         _check_groups(phase)
         market, why = self._expected(phase)
@@ -195,17 +261,17 @@ class Drawn(Checker):
                 wrong(f"{why} in {market}, found {position.outcome} {position.market}")
             return f"{why} in {market}"
         if position.market or position.outcome not in why.split(" or "):
-            wrong(f"{why} by the rules, found {position.outcome} {position.market}")
+            wrong(f"the rules give {why}, found {position.outcome} {position.market}")
         return f"{position.outcome}: {_reasons(position.outcome, phase)}"
 
     def _expected(self, phase: PhasePart) -> tuple[str, str]:
-        """Market and outcome by the rules; where a receipt cannot tell two apart, both, joined by ` or `."""
+        """Market and outcome by the rules. Two outcomes that a receipt cannot distinguish are joined by ` or `."""
         before = self._phases[phase.number - 2] if phase.number > 1 else None
         if before and before.strike is not None and before.strike != phase.strike:
-            wrong("a strike of the phase before is gone: strikes stay")
+            wrong("a strike of the previous phase is missing: strikes are permanent")
         if phase.strike is not None:
             if phase.manifest.strikes_hash == _NO_STRIKES:
-                wrong("a strike, where the manifest commits to an empty list of them")
+                wrong("a strike, but the manifest commits to an empty list of strikes")
             return "", Outcome.STRUCK
         if not phase.position.rank:
             return "", Outcome.HOUSEHOLD_LIMIT
@@ -227,13 +293,13 @@ class Drawn(Checker):
         )
 
     def _check_rank(self) -> str:
-        """A rank is ahead of a cut-off exactly when the key is."""
+        """Check that the rank is ahead of each cut-off exactly if the key is."""
         ranks = {each.position.rank for each in self._phases}
         if len(ranks) != 1:
             wrong(f"a rank never changes between phases, found {', '.join(sorted(ranks))}")
         rank = ranks.pop()
         if not rank:
-            return "none: not a candidate"
+            return "no rank: not a candidate"
         if int(rank) > self._first.count:
             wrong(f"rank {rank} of {self._first.count} leaves")
         own = (self._key, self._entry_key)
@@ -248,13 +314,13 @@ class Drawn(Checker):
         last = self._phases[-1].position
         if self._stated != (last.market, last.rank, last.outcome):
             wrong(
-                f"the receipt states {short(self._stated)}, the last phase {(last.market, last.rank, last.outcome)}"
+                f"the receipt says {short(self._stated)}, the last phase {(last.market, last.rank, last.outcome)}"
             )
         return f"{last.outcome} {last.market}".strip()
 
 
 def _check_groups(phase: PhasePart) -> None:
-    """Cut-offs are those of the manifest's markets and reserves, and one without seats admits no one."""
+    """Check that the cut-offs fit the manifest's markets and reserves, and that one without seats admits no entry."""
     terms = {market.market_id: market for market in phase.manifest.markets}
     if set(phase.cutoffs) != set(terms):
         wrong("the cut-offs are not those of the manifest's markets")
@@ -265,7 +331,7 @@ def _check_groups(phase: PhasePart) -> None:
         for reserve, (_, cutoff) in zip(reserves, groups.reserves, strict=True):
             if (reserve.seats == 0) != (cutoff is not None and cutoff.rank == 0):
                 wrong(
-                    f"the cut-off of reserve {reserve.segment} of {market_id} does not fit its {reserve.seats} seats"
+                    f"the cut-off of reserve {reserve.segment} of {market_id} does not match its {reserve.seats} seats"
                 )
         for cutoff in (groups.open, *(each for _, each in groups.reserves)):
             if cutoff is not None and not cutoff.rank and cutoff != NO_SEATS:
@@ -280,7 +346,7 @@ def _reasons(outcome: str, phase: PhasePart) -> str:
     if outcome == Outcome.STRUCK:
         return f"{phase.strike} (the list of strikes has SHA-256 {phase.manifest.strikes_hash})"
     if outcome == Outcome.HOUSEHOLD_LIMIT:
-        return "others of the unit come first"
+        return "other entries of the unit are ahead"
     if outcome == Outcome.WAITLIST:
         return "no cut-off of a listed market is met"
     return f"no cut-off of a listed market is met, past the waiting list of {phase.manifest.waitlist_size}"
@@ -288,79 +354,4 @@ def _reasons(outcome: str, phase: PhasePart) -> str:
 
 def _equal(stated: str, computed: str) -> None:
     if stated != computed:
-        wrong(f"{computed} by the rules, found {stated}")
-
-
-_COMMON = ("annulled", "campaignId", "guarantee", "kind", "ref", "roundAt", "version")
-_DRAWN = ("entryKey", "inclusion", "key", "market", "outcome", "phases", "rank", "seed", "siblings")
-_EXCLUDED = ("after", "before", "manifest", "published", "reasons")
-
-
-@dataclass(frozen=True, slots=True)
-class ReceiptChecked:
-    """`limits` are what no receipt can prove alone."""
-
-    checks: tuple[Check, ...]
-    limits: tuple[str, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        return all(check.passed for check in self.checks)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "passed": self.passed,
-            "checks": [
-                {"name": each.name, "passed": each.passed, "detail": each.detail} for each in self.checks
-            ],
-            "limits": list(self.limits),
-        }
-
-
-def check_receipt(data: bytes) -> ReceiptChecked:
-    """Check a receipt as `receipt_bytes` made it (or the same JSON laid out otherwise). Never raises for its
-    content: whatever is wrong with it is a check that failed.
-    """
-    try:
-        document = _parsed(data)
-        fields = Fields(
-            RECEIPT, "", document, (*_COMMON, *(_DRAWN if _kind(document) == DRAWN else _EXCLUDED))
-        )
-        if fields.raw("version") != VERSION:
-            fields.refuse(
-                "version", f"{VERSION} is what is understood here, found {short(fields.raw('version'))}"
-            )
-        checker = Drawn(fields) if _kind(document) == DRAWN else Excluded(fields)
-    except DrawError as error:
-        return ReceiptChecked((Check("receipt", False, str(error)),))
-    for name, step in checker.steps():
-        checker.run(name, step)
-    return ReceiptChecked(tuple(checker.checks), checker.limits())
-
-
-def require_receipt(data: bytes) -> None:
-    """Raises UsageError for what is no receipt at all: then there is nothing that could be false."""
-    try:
-        _parsed(data)
-    except DrawError as error:
-        raise UsageError(f"this is not a receipt: {error.message}") from None
-
-
-def _parsed(data: bytes) -> Mapping[str, Any]:
-    try:
-        # It comes from a stranger: this parser refuses a nest that is too deep, the standard one may crash.
-        document = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        raise DrawError(
-            RECEIPT, "not a JSON document, and what is checked is the receipt in its JSON form"
-        ) from None
-    if not isinstance(document, dict):
-        raise DrawError(RECEIPT, "a JSON object is needed")
-    return document
-
-
-def _kind(document: Mapping[str, Any]) -> str:
-    kind = document.get("kind")
-    if kind not in (DRAWN, EXCLUDED):
-        raise DrawError(RECEIPT, f"kind: {DRAWN} or {EXCLUDED} is needed, found {short(kind)}")
-    return str(kind)
+        wrong(f"the rules give {computed}, the receipt says {stated}")

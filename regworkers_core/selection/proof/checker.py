@@ -34,7 +34,7 @@ _INCLUSION = ("index", "leaf", "proof")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`detail` says what was compared, or what is wrong."""
+    """The result of one step. `detail` says what was compared, or what is wrong."""
 
     name: str
     passed: bool
@@ -45,7 +45,7 @@ Step = Callable[[], str]
 
 
 class Checker:
-    """Runs steps in order; one that needs what an earlier one could not establish fails with it."""
+    """Runs the steps of a check in order. A step that depends on a failed one fails as well."""
 
     def __init__(self, fields: Fields) -> None:
         self.checks: list[Check] = []
@@ -72,16 +72,18 @@ class Checker:
 
     def check_campaign(self, manifest: Manifest) -> None:
         if manifest.campaign_id != self.campaign_id:
-            wrong(f"the manifest is of campaign {manifest.campaign_id}, the receipt of {self.campaign_id}")
+            wrong(
+                f"the manifest belongs to campaign {manifest.campaign_id}, the receipt to {self.campaign_id}"
+            )
 
     def check_published(self, parts: Sequence[tuple[Manifest, Published]]) -> str:
-        """What the operator published beside the artefacts of the phases, held against their manifests."""
+        """Compare what the operator published beside the artefacts of the phases with their manifests."""
         for manifest, published in parts:
             for error in published.problems(manifest):
                 wrong(f"phase {manifest.phase}: {error}")
         if (annulled := self.annulled) is not None:
             if annulled.campaign_id != self.campaign_id:
-                wrong(f"{ANNULLED} is of campaign {annulled.campaign_id}")
+                wrong(f"{ANNULLED} belongs to campaign {annulled.campaign_id}")
             for manifest, _ in parts:
                 if manifest.phase == annulled.phase:
                     annulled.check(manifest)
@@ -90,19 +92,19 @@ class Checker:
         )
 
     def check_source(self, manifest: Manifest, published: Published) -> None:
-        """When the randomness came, and what the receipt says of it. `manifest` and `published` are of phase 1."""
+        """Check the time of the randomness and the receipt's statement about it. Both arguments belong to phase 1."""
         check_round(manifest)
         if self._round_at != signed_at(manifest.seed_source):
             wrong(
-                f"roundAt: the round of the manifest is signed at {signed_at(manifest.seed_source)}, the receipt states"
+                f"roundAt: the round of the manifest is signed at {signed_at(manifest.seed_source)}, the receipt says"
                 f" {short(self._round_at)}"
             )
         if not guarantee.fits(self._guarantee, manifest.seed_source, published):
-            wrong("the guarantee that is stated is not that of the seed's source")
+            wrong("the stated guarantee does not belong to this seed source")
 
 
 class Inclusion:
-    """A leaf and its way up to the root."""
+    """A leaf and its path to the Merkle root."""
 
     def __init__(self, path: str, document: object) -> None:
         fields = Fields(RECEIPT, path, document, _INCLUSION)
@@ -120,7 +122,7 @@ class Inclusion:
 
 
 class PhasePart:
-    """One phase as the receipt has it."""
+    """One phase as the receipt contains it."""
 
     def __init__(self, number: int, document: object, ref: str) -> None:
         fields = Fields(RECEIPT, f"phases[{number - 1}]", document, _PHASE)
@@ -141,7 +143,7 @@ class PhasePart:
             line = fields.text("strike", str.isascii, "a line of strikes.txt")
             strikes = parse_strikes(line.encode() + b"\n")
             if list(strikes) != [ref]:
-                raise DrawError(STRIKES, f"the strike {line!r} is not of {ref}")
+                raise DrawError(STRIKES, f"the strike {line!r} does not belong to {ref}")
             self.strike = strikes[ref]
 
 
@@ -150,7 +152,7 @@ def wrong(message: str) -> NoReturn:
 
 
 class Excluded(Checker):
-    """Not in the draw: its neighbours stand next to each other, so nothing stands between them."""
+    """The check of an entry that was not in the draw: its neighbours are adjacent, so no leaf is between them."""
 
     def __init__(self, fields: Fields) -> None:
         super().__init__(fields)
@@ -175,7 +177,7 @@ class Excluded(Checker):
         return (
             "The reason is the operator's judgement: a receipt shows that the entry was not in the draw, not that"
             " it should not have been.",
-            "Only a replay of the draw shows that all leaves are in order of ref, so that none hides elsewhere.",
+            "Only a replay of the draw shows that all leaves are sorted by ref, so that it has none elsewhere.",
         )
 
     def _check_manifest(self) -> str:
@@ -190,15 +192,15 @@ class Excluded(Checker):
                 each.check(self._manifest)
         low, high = (before.index if before else -1), (after.index if after else count)
         if high != low + 1:
-            wrong(f"leaves {low} and {high} are not neighbours: something stands between them")
+            wrong(f"leaves {low} and {high} are not adjacent: there are leaves between them")
         if (before and not before.leaf.ref < self.ref) or (after and not self.ref < after.leaf.ref):
             wrong(f"{self.ref} does not belong between its neighbours")
-        return f"not among the {count} leaves: it would stand between leaves {low} and {high} (from 0)"
+        return f"not among the {count} leaves: it would be between leaves {low} and {high} (from 0)"
 
     def _check_reason(self) -> str:
         for reason in self._reasons:
             if not STRIKE_REASON.fullmatch(reason):
                 wrong(f"{short(reason)} is not a reason: A-Z and _ only")
         if not self._reasons:
-            wrong("none is given")
+            wrong("the receipt gives no reason")
         return ", ".join(self._reasons)

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Of one phase; None for a file that is not there. `replaced` in the order of the replacements."""
+    """The files beside the artefacts of one phase; None for a missing file. `replaced` is in order of replacement."""
 
     notice: Notice | None = None
     accepted: tuple[Accepted, ...] | None = None
@@ -41,7 +41,7 @@ class Published:
 
     @staticmethod
     def read(folder: Path) -> tuple[Published, list[DrawError]]:
-        """The files in a phase's folder, and what is wrong with those that were left out for it."""
+        """Read the files in a phase's folder. Invalid files are left out; their errors are returned."""
         errors: list[DrawError] = []
 
         def parsed(name: str, parse: Callable[[bytes, str], T]) -> T | None:
@@ -69,7 +69,7 @@ class Published:
 
     @staticmethod
     def parse(artefact: str, path: str, document: object) -> Published:
-        """The inverse of `as_document`, without an annulment. DrawError names the file or the key."""
+        """Parse what `as_document` returned. Raises DrawError, which names the file or the key."""
         fields = Fields(artefact, path, document, _KEYS)
 
         def parsed(key: str, name: str, parse: Callable[[bytes, str], T]) -> T | None:
@@ -89,7 +89,7 @@ class Published:
         )
 
     def as_document(self) -> dict[str, Any]:
-        """The texts of the files, for a receipt; the annulment is of the draw and stands for itself."""
+        """The texts of the files for a receipt, which has the annulment of the draw in a field of its own."""
         return {
             "accepted": None if self.accepted is None else accepted_bytes(self.accepted).decode(),
             "notice": None if self.notice is None else self.notice.to_bytes().decode(),
@@ -97,7 +97,7 @@ class Published:
         }
 
     def problems(self, manifest: Manifest, strikes: int | None = None) -> Iterator[DrawError]:
-        """What contradicts the manifest of the phase; `strikes` is the number of lines of strikes.txt, if known."""
+        """Contradictions to the manifest of the phase. `strikes` is the number of lines of strikes.txt, if known."""
         checks: list[Callable[[], None]] = []
         if (notice := self.notice) is not None:
             checks.append(lambda: notice.check(manifest, strikes))
@@ -115,7 +115,7 @@ class Published:
 
 
 def published_lines(phase: int, published: Published) -> list[str]:
-    """For people, a line for each thing that the operator said of a phase."""
+    """One line for each statement of the operator about a phase."""
     lines = []
     if (notice := published.notice) is None:
         lines.append(f"phase {phase}: no notice of when its manifest became public")
@@ -133,10 +133,11 @@ def published_lines(phase: int, published: Published) -> list[str]:
     return lines
 
 
+# Receipts contain these sentences, and the check of a receipt compares them: they never change.
 _COMMIT_REVEAL = (
     "The randomness is the operator's own secret, whose hash was committed to: trust in the operator. It protects"
-    " against entrants and against changes after the commit, not against whoever held the secret while the"
-    " manifest could still change."
+    " against entrants and against changes after the commit, not against whoever held the secret"  # stored name
+    " while the manifest could still change."
 )
 _EARLY = " The commitment was published before registration opened."
 _LATE = (
@@ -181,10 +182,10 @@ OF_PUBLISHED_HASHES = (
 )
 OF_RECORDED_HASHES = (
     "The artefacts follow from each other, and the manifests have the hashes that the operator's own record of the"
-    " draw names; no published hash was given. Whoever can change the files may be able to change the record: compare"
+    " draw names; no published hash was given. Those who can change the files may be able to change the record: compare"
     " manifestHash with where it was published (`--manifest-hash`)."
 )
-# With the number of the last phase that is at hand.
+# `last` is the number of the last phase in the files.
 LATER_PHASES = (
     "This covers the draw up to phase {last}. A later phase may exist, with other strikes and more seats: these files"
     " cannot tell. The published folder of the draw has every phase."
@@ -194,8 +195,10 @@ LATER_PHASES = (
 def of_source(
     source: Mapping[str, Any], commitment_late: bool | None = None, published: Published | None = None
 ) -> str:
-    """What the manifest's `seedSource` guarantees. `commitment_late`: whether a commitment came after
-    the opening; None when that is not known. `published`: what lies beside the artefacts of phase 1.
+    """What the manifest's `seedSource` guarantees.
+
+    `commitment_late` says whether the commitment to a secret was made after registration opened, None if unknown.
+    `published` are the files beside the artefacts of phase 1.
     """
     if source["kind"] == COMMIT_REVEAL:
         return _COMMIT_REVEAL + (
@@ -220,7 +223,7 @@ def of_source(
 
 
 def lead_seconds(source: Mapping[str, Any], published: Published) -> float | None:
-    """How long before its round the manifest was public by the notice; None for a secret, or without a notice."""
+    """Seconds from the publication of the manifest to its round, by the notice; None for a secret or without notice."""
     at = signed_at(source)
     if at is None or published.notice is None:
         return None
@@ -228,16 +231,16 @@ def lead_seconds(source: Mapping[str, Any], published: Published) -> float | Non
 
 
 def is_recommitted(replaced: Replaced) -> bool:
-    """Whether the replaced manifest's round was signed already when another one took its place."""
+    """Whether the round of the replaced manifest was already signed when it was replaced."""
     at = signed_at(replaced.document.seed_source)
     return at is not None and replaced.replaced_at >= at
 
 
 def of_hashes(whence: Literal["published", "recorded"]) -> str:
-    """What it proves that the manifests have hashes that were known before."""
+    """What it proves that the manifests match hashes that were known before."""
     return OF_PUBLISHED_HASHES if whence == "published" else OF_RECORDED_HASHES
 
 
 def fits(text: str, source: Mapping[str, Any], published: Published) -> bool:
-    """Whether `text` is what may be said of this source."""
+    """Whether `text` is a valid statement about this source."""
     return any(text == of_source(source, late, published) for late in (None, False, True))

@@ -1,4 +1,4 @@
-"""What a phase is drawn from, read from its folder, and how its parts vouch for each other."""
+"""The inputs of a phase, read from its folder, and the checks of each against the others."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from regworkers_core.selection.proof.guarantee import Published
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """One phase as read; None for what is missing or damaged, which `errors` tell."""
+    """One phase as read. A field is None if its file is missing or damaged; `errors` say which and why."""
 
     number: int
     folder: Path
@@ -45,7 +45,7 @@ class Inputs:
 
 
 def read_inputs(folder: Path) -> Inputs:
-    """Read the small artefacts of `phase-<n>`; never raises for their content."""
+    """Read the small artefacts of the folder `phase-<n>`. Never raises for their content."""
     errors: list[DrawError] = []
     data: dict[str, bytes] = {}
     for name in ARTEFACTS:
@@ -76,16 +76,18 @@ def read_inputs(folder: Path) -> Inputs:
 
 
 def check_manifest(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]:
-    """What is wrong with the manifest of phase `number`, or with the file that contradicts it.
+    """Errors of the manifest of phase `number`, or of the file that contradicts it.
 
-    That it names the hashes of the phase before is left to the replay, which has them.
+    The hashes of the previous phase are left to the replay, which computes them.
     """
     each, first = phases[number - 1], phases[0]
     if each.manifest is None:
         return
     yield from _contradictions(phases, number)
     if each.manifest.phase != number:
-        yield DrawError(MANIFEST, f"phase: {number} by its folder, found {each.manifest.phase}")
+        yield DrawError(
+            MANIFEST, f"phase: expected {number}, the number of the folder, found {each.manifest.phase}"
+        )
     yield from each.published.problems(each.manifest, None if each.strikes is None else len(each.strikes))
     if number == 1:
         try:
@@ -98,7 +100,7 @@ def check_manifest(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]
 
 
 def check_seed(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]:
-    """What is wrong with the seed of phase `number`, whose manifest holds."""
+    """Errors of the seed of phase `number`, whose manifest is valid."""
     each, first = phases[number - 1], phases[0]
     if each.seed is None or each.manifest is None or first.manifest is None:
         return
@@ -110,14 +112,14 @@ def check_seed(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]:
 
 
 def check_randomness(manifest: Manifest, seed: SeedFile) -> None:
-    """DrawError for `seed.json` unless the seed's signature is that of the round that was committed to."""
+    """Check that the seed has the signature of the committed round. Raises DrawError for `seed.json`."""
     source = SeedSource.parse(manifest.seed_source)
     if source.kind == DRAND:
         verify_beacon(source.source, source.round, seed.signature or "")
 
 
 def _contradictions(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]:
-    """The manifest's hash stands in the summary, enters the seed (phase 1), and stands in the next manifest."""
+    """Compare the manifest's hash with the summary, the seed (phase 1) and the next manifest, which all contain it."""
     each = phases[number - 1]
     found, witnesses = each.manifest_hash, list(_witnesses(phases, number))
     against = [witness for witness in witnesses if not witness[1]]
@@ -125,18 +127,18 @@ def _contradictions(phases: Sequence[Inputs], number: int) -> Iterator[DrawError
         return
     if len(witnesses) == 1:
         name = against[0][0]
-        yield DrawError(MANIFEST, f"SHA-256 is {found}, not what {name} says: one of the two was changed")
+        yield DrawError(MANIFEST, f"SHA-256 is {found}, {name} has another: one of the two files was changed")
         yield DrawError(
-            name, f"does not fit {MANIFEST}, whose SHA-256 is {found}: one of the two was changed"
+            name, f"does not match {MANIFEST}, whose SHA-256 is {found}: one of the two files was changed"
         )
     elif len(against) * 2 > len(witnesses):
         names = " and ".join(name for name, _ in against)
         yield DrawError(MANIFEST, f"SHA-256 is {found}, which contradicts {names}")
     else:
         for name, _ in against:
-            # Of a later phase's file, that phase tells.
+            # An error in a file of a later phase is reported with that phase.
             if name in ARTEFACTS:
-                yield DrawError(name, f"does not fit {MANIFEST}, whose SHA-256 is {found}")
+                yield DrawError(name, f"does not match {MANIFEST}, whose SHA-256 is {found}")
 
 
 def _witnesses(phases: Sequence[Inputs], number: int) -> Iterator[tuple[str, bool]]:
@@ -154,10 +156,10 @@ def _witnesses(phases: Sequence[Inputs], number: int) -> Iterator[tuple[str, boo
 
 
 def changed_terms(first: Manifest, later: Manifest) -> Iterator[DrawError]:
-    """A later phase may change only phase, previous, strikes, waiting list, capacities and reserves."""
+    """Errors of a later manifest that changes more than phase, previous, strikes, waitlist, capacities and reserves."""
     markets = [market.market_id for market in first.markets]
     if [market.market_id for market in later.markets] != markets:
-        yield DrawError(MANIFEST, f"markets: those of phase 1 are {', '.join(markets)}, others were found")
+        yield DrawError(MANIFEST, f"markets: phase 1 has {', '.join(markets)}, found others")
     same = replace(
         later,
         phase=first.phase,
@@ -169,9 +171,9 @@ def changed_terms(first: Manifest, later: Manifest) -> Iterator[DrawError]:
     before, now = first.as_document(), same.as_document()
     for key, value in before.items():
         if now[key] != value:
-            yield DrawError(MANIFEST, f"{key}: {value!r} in phase 1, found {now[key]!r}")
+            yield DrawError(MANIFEST, f"{key}: phase 1 has {value!r}, found {now[key]!r}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The canonical JSON object in a file. Raises DrawError."""
+    """Read a file with a canonical JSON object. Raises DrawError."""
     return parse_canonical(path.read_bytes(), path.name)

@@ -62,17 +62,17 @@ class SortedFile:
         return line if line is not None and line.ref == ref else None
 
     def around(self, ref: str) -> tuple[Line | None, Line | None]:
-        """The last line before `ref` and the first one from it on."""
+        """The last line before `ref` and the first one at or after it."""
         after = self._first_from(ref)
         end = self._size if after is None else after.start
         return (None if end == 0 else self._line(self._start_before(end - 1))), after
 
     def at(self, start: int) -> Line:
-        """The line that begins at this byte."""
+        """The line that starts at this byte."""
         return self._line(start)
 
     def holding(self, part: str) -> list[Line]:
-        """Every line that contains `part`, by one scan at the speed of memory."""
+        """Every line that contains `part`, found by one scan of the file."""
         found: list[Line] = []
         sought, position = part.encode("ascii"), 0
         while (position := self._map.find(sought, position)) >= 0:
@@ -83,7 +83,7 @@ class SortedFile:
 
     def _first_from(self, ref: str) -> Line | None:
         low, high = 0, self._size
-        # `low` and `high` are starts of lines (or the end); all before `low` is smaller.
+        # `low` and `high` are starts of lines (or the end). All lines before `low` are smaller than `ref`.
         while low < high:
             line = self._line(self._start_before((low + high) // 2))
             if line.ref < ref:
@@ -93,7 +93,7 @@ class SortedFile:
         return None if low >= self._size else self._line(low)
 
     def _start_before(self, position: int) -> int:
-        """Where the line begins that the byte at `position` belongs to."""
+        """The start of the line that contains the byte at `position`."""
         return self._map.rfind(b"\n", 0, position) + 1
 
     def _line(self, start: int) -> Line:
@@ -112,7 +112,7 @@ _NUMBER = np.dtype("<u8")
 
 
 def write_unit_index(leaves: Path, index: Path) -> None:
-    """Takes some 20 s for ten million leaves. DrawError when leaves.txt is malformed."""
+    """Write the unit index, in about 20 s for ten million leaves. Raises DrawError for a malformed leaves.txt."""
     engine = Engine(index.parent / f"{index.name}-{os.getpid()}", memory_mib=500)
     made = index.with_name(f"{index.name}-{os.getpid()}.part")
     try:
@@ -130,7 +130,7 @@ def write_unit_index(leaves: Path, index: Path) -> None:
 
 
 def starts_of(unit: str, index: Path) -> list[int]:
-    """Byte offsets of the leaves that may be of the unit (of another one once in 2^64); empty when it has one."""
+    """Byte offsets of the leaves of a unit; empty if it has one leaf. One in 2^64 offsets may be of another unit."""
     if index.stat().st_size == 0:
         return []
     numbers = np.memmap(index, _NUMBER, "r")

@@ -1,10 +1,10 @@
-"""A receipt: what one entrant needs to check an outcome, cut out of the artefacts of a draw.
+"""Receipts: what one entrant needs to check an outcome, extracted from the artefacts of a draw.
 
-Lookups are searches in sorted files and one block of the Merkle tree, so a receipt out of ten million takes
-milliseconds once both indexes of the leaves are made (of the tree, and of the units that have several entries).
+Lookups search sorted files and read one block of the Merkle tree, so a receipt out of ten million entries takes
+milliseconds once both indexes of the leaves exist (of the tree, and of the units with several entries).
 
-A receipt names other entrants' leaves where it must (a household's, the neighbours of an absent ref): it is for
-the entrant and for support.
+A receipt contains leaves of other entrants where it must (of the household, or the neighbours of an absent ref): it is
+for the entrant and for support.
 """
 
 from __future__ import annotations
@@ -42,27 +42,27 @@ from regworkers_core.selection.proof.lookups import SortedFile, starts_of, write
 from regworkers_core.selection.proof.verify import phase_folders
 
 VERSION = 2
-# As many digits as an artefact may have in a number.
+# Numbers in artefacts have at most this many digits.
 _RANK = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)
 DRAWN = "draw"
 EXCLUDED = "excluded"
 Receipt = dict[str, Any]
-# Why an entry was left out of the draw, by its ref; empty when it was not.
+# Returns the reasons for which an entry was left out of the draw, by its ref; empty if it was not.
 Reasons = Callable[[str], Sequence[str]]
 
 
 def no_reasons(ref: str) -> Sequence[str]:
-    """For whoever has the published artefacts only: they do not list the excluded."""
+    """Reasons where only the published artefacts are known, which do not list excluded entries."""
     return ()
 
 
 class NoReceipt(UsageError):
-    """What was given is no ref, or one that is neither in the draw nor among the excluded."""
+    """The argument is not a ref, or the ref is neither in the draw nor among the excluded entries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """`rank` and `market` are empty text where there is none, as in result.txt."""
+    """A line of result.txt. `rank` and `market` may be empty text, as there."""
 
     market: str
     rank: str
@@ -70,15 +70,15 @@ class Position:
 
     @classmethod
     def parse(cls, line: str, ref: str) -> Position:
-        """From `ref|market|rank|outcome`. Raises DrawError naming result.txt."""
+        """Parse `ref|market|rank|outcome`. Raises DrawError for result.txt."""
         parts = line.split("|")
         if len(parts) != 4 or parts[0] != ref:
             raise DrawError(RESULT, f"{short(line)} is not a line `{ref}|market|rank|outcome`")
         _, market, rank, outcome = parts
         if outcome not in Outcome.__members__:
-            raise DrawError(RESULT, f"outcome {short(outcome)} is none of {', '.join(Outcome)}")
+            raise DrawError(RESULT, f"outcome {short(outcome)} is not one of {', '.join(Outcome)}")
         if rank and not _RANK.fullmatch(rank):
-            raise DrawError(RESULT, f"rank {short(rank)} is not a whole number from 1 on")
+            raise DrawError(RESULT, f"rank {short(rank)} is not a positive whole number")
         return cls(market, rank, outcome)
 
 
@@ -95,22 +95,22 @@ def build_receipt(
     reasons: Reasons = no_reasons,
     commitment_late: bool | None = None,
 ) -> Receipt:
-    """The receipt of `ref` from the artefacts in `folder/phase-<n>`.
+    """Build the receipt of `ref` from the artefacts in `folder/phase-<n>`.
 
-    `index` is where the index of leaves.txt is kept, with that of the units beside it (written when missing;
-    without one each receipt hashes all leaves). `reasons` is asked about a ref that has no leaf;
-    `commitment_late` says whether the secret's commitment came after the opening, None when that is not known.
+    `index` is the path of the index of leaves.txt; the index of the units is beside it. Both are written if missing;
+    without `index` every receipt hashes all leaves. `reasons` is called for a ref without a leaf. `commitment_late`
+    says whether the commitment to the secret was made after registration opened, None if unknown.
 
-    Raises NoReceipt when the ref is in no list or is none, UsageError when the folder holds no result, DrawError for an
-    artefact that is damaged where the receipt needs it.
+    Raises NoReceipt for an invalid or unknown ref, UsageError if the folder has no result, DrawError for a damaged
+    artefact.
     """
     if not is_selection_id(ref):
-        # Perhaps a mail address was typed, which is not repeated.
-        raise NoReceipt("a ref is 1 to 64 of A-Z a-z 0-9 _ -, and what was given is none")
+        # It may be a mail address, so it is not repeated.
+        raise NoReceipt("a ref is 1 to 64 characters of A-Z a-z 0-9 _ -: the given text is not a ref")
     folders = phase_folders(folder)
     phases = [each for each in folders if (each / RESULT).exists()]
     if not phases:
-        raise UsageError(f"{folder} holds no result yet: a receipt comes with the draw")
+        raise UsageError(f"{folder} contains no result yet: receipts exist once the draw has run")
     manifests = [Manifest.parse((each / MANIFEST).read_bytes()) for each in phases]
     published = [_published(each) for each in folders]
     annulled = next((each.annulled for each in published if each.annulled), None)
@@ -130,8 +130,7 @@ def build_receipt(
             if not (why := reasons(ref)):
                 raise NoReceipt(
                     f"{ref} is neither in the draw of {first.campaign_id} nor among its excluded entries: check"
-                    f" the reference that the confirmation gave, or let `regworkers trace {first.campaign_id}"
-                    " <entryId>` show it"
+                    f" the reference in the confirmation, or run `regworkers trace {first.campaign_id} <entryId>`"
                 )
             before, after = (line and _inclusion(leaves, line.ref, index) for line in lines.around(ref))
             absence = {"before": before, "after": after, "reasons": sorted(why)}
@@ -179,7 +178,9 @@ def _phase(folder: Path, ref: str, published: Published) -> Receipt:
 def _positions(folder: Path, ref: str) -> Position:
     line = _line(folder / RESULT, ref)
     if line is None:
-        raise DrawError(RESULT, f"{ref} has a leaf and no line here: `regworkers draw verify` tells more")
+        raise DrawError(
+            RESULT, f"{ref} has a leaf but no line here: run `regworkers draw verify` for details"
+        )
     return Position.parse(line, ref)
 
 
@@ -189,7 +190,7 @@ def _inclusion(leaves: Path, ref: str, index: Path | None) -> Receipt:
 
 
 def _siblings(leaves: Path, leaf: Leaf, seed: str, wins: int, index: Path | None) -> list[Receipt]:
-    """The leaves of the unit that come before this one: as many as a unit may win."""
+    """The leaves of the unit that are ahead of this one, at most as many as a unit may win."""
     with SortedFile(leaves) as lines:
         if index is None:
             found = lines.holding(f"|{leaf.unit}|{leaf.weight}|")
@@ -198,7 +199,7 @@ def _siblings(leaves: Path, leaf: Leaf, seed: str, wins: int, index: Path | None
             if not units.exists():
                 write_unit_index(leaves, units)
             found = [lines.at(start) for start in starts_of(leaf.unit, units)]
-    # What was searched for could also be met in another leaf's lists, or be another unit's hash.
+    # The search may also have matched lists of other leaves, or the hash of another unit.
     unit = [other.ref for other in (parse_leaf(line.text) for line in found) if other.unit == leaf.unit]
     ahead = sorted((entry_key(seed, ref), ref) for ref in unit if ref != leaf.ref)
     return [_inclusion(leaves, ref, index) for _, ref in ahead[:wins]]

@@ -1,4 +1,4 @@
-"""A checked receipt for people, as plain text and as a self-contained HTML page with the same words."""
+"""A checked receipt for people, as plain text and as an HTML page with the same content."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _HEADLINES = {
     "HOUSEHOLD_LIMIT": "Not selected: the household's limit was reached",
     "STRUCK": "Removed from the draw",
 }
-# What each check looked at, for people.
+# Titles of the checks.
 STEPS = {
-    "receipt": "The receipt can be read",
+    "receipt": "The receipt is readable",
     "leaf": "The entry as it took part",
-    "inclusion": "It is part of the list that was committed to",
+    "inclusion": "The entry is in the committed list",
     "manifest": "The commitments, one for each phase",
-    "published": "What the operator published with them",
-    "randomness": "Where the randomness comes from",
+    "published": "Statements that the operator published",
+    "randomness": "The source of the randomness",
     "seed": "The seed follows from the commitment and the randomness",
     "key": "The key of the unit follows from the seed",
     "entryKey": "The key of the entry follows from the seed",
-    "candidate": "How many of the unit may win",
-    "rank": "The rank fits the cut-offs",
-    "stated": "What the receipt states is what came out",
+    "candidate": "The number of entries of the unit that may win",
+    "rank": "The rank agrees with the cut-offs",
+    "stated": "The receipt states the actual outcome",
     "absence": "The entry was not in the draw",
-    "reason": "Why it was left out",
+    "reason": "The reason for the exclusion",
 }
 
 
@@ -56,7 +56,7 @@ def receipt_page(receipt: Mapping[str, Any], checked: ReceiptChecked) -> str:
 
 
 def receipt_text(receipt: Mapping[str, Any], checked: ReceiptChecked) -> str:
-    """The outcome, what was checked, what the seed guarantees, what is left to a replay, and the values."""
+    """The outcome, the checks, what the seed guarantees, what needs a replay, and the values, as text."""
     lines = [headline(receipt), ""]
     lines += [f"{name:<12}{value}" for name, value in essentials(receipt)]
     lines += ["", "What the randomness guarantees", *_wrapped(receipt["guarantee"], "  "), ""]
@@ -67,12 +67,12 @@ def receipt_text(receipt: Mapping[str, Any], checked: ReceiptChecked) -> str:
 
 
 def checked_text(checked: ReceiptChecked) -> str:
-    """Each check, and what is left to a replay."""
+    """The checks and what needs a replay, as text."""
     return "\n".join(_checked(checked)) + "\n"
 
 
 def _checked(checked: ReceiptChecked) -> list[str]:
-    lines = ["Every check holds" if checked.passed else "THIS RECEIPT DOES NOT HOLD"]
+    lines = ["Every check passed" if checked.passed else "THIS RECEIPT IS NOT VALID"]
     for each in checked.checks:
         lines.append(f"  [{'x' if each.passed else '!'}] {step(each.name)}")
         for line in each.detail.splitlines():
@@ -85,7 +85,7 @@ def _checked(checked: ReceiptChecked) -> list[str]:
 
 
 def _wrapped(text: str, indent: str) -> list[str]:
-    # Hashes stay whole, to be copied.
+    # Hashes are not broken, so that they can be copied.
     return textwrap.wrap(
         text, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False
     )
@@ -102,14 +102,14 @@ def headline(receipt: Mapping[str, Any]) -> str:
 
 
 def step(name: str) -> str:
-    """What a check looked at."""
+    """The title of a check."""
     if name.startswith("outcome-"):
         return f"The outcome of phase {name.removeprefix('outcome-')} follows from key and cut-offs"
     return STEPS.get(name, name)
 
 
 def essentials(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names and values that come first."""
+    """Names and values of the outcome."""
     lines = [("campaign", receipt["campaignId"]), ("reference", receipt["ref"])]
     if receipt["kind"] == DRAWN:
         rank = receipt["rank"]
@@ -124,12 +124,12 @@ def essentials(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
         annulled = Annulled.parse(receipt["annulled"].encode())
         lines.append(("annulled", f"{annulled.annulled_at}: {annulled.reason}"))
     if receipt["roundAt"]:
-        lines.append(("beacon", f"its round was signed at {receipt['roundAt']} (UTC)"))
+        lines.append(("beacon", f"round signed at {receipt['roundAt']} (UTC)"))
     return lines
 
 
 def values(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names and values to compute with."""
+    """Names and values to recompute the outcome."""
     if receipt["kind"] != DRAWN:
         lines = [("manifest", receipt["manifest"]), *_texts("", receipt["published"])]
         for side in ("before", "after"):
@@ -162,7 +162,7 @@ def values(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _cutoffs(number: int, phase: Mapping[str, Any], line: str) -> list[tuple[str, str]]:
-    """Of the markets and segments that the entry lists, one a line."""
+    """The cut-offs of the markets and segments that the entry lists."""
     leaf = parse_leaf(line)
     cutoffs = parse_cutoffs(parse_canonical(phase["cutoffs"].encode(), CUTOFFS))
     lines = []
@@ -179,7 +179,7 @@ def _cutoffs(number: int, phase: Mapping[str, Any], line: str) -> list[tuple[str
 
 def _cutoff(cutoff: Cutoff | None) -> str:
     if cutoff is None:
-        return "null: room was left, so it is met"
+        return "null: seats were left, so it is met"
     if not cutoff.rank:
         return "no seats, so it is not met"
     return f"rank {cutoff.rank:,}, key {cutoff.key}, entryKey {cutoff.entry_key}"

@@ -1,4 +1,4 @@
-"""Where the artefacts of a draw come from: a folder, a prefix on S3, or the draw of a campaign."""
+"""Sources of a draw's artefacts: a folder, a prefix on S3, or a campaign."""
 
 from __future__ import annotations
 
@@ -47,15 +47,17 @@ from regworkers_core.selection.proof.receipt import NoReceipt, Reasons, Receipt,
 
 _S3 = re.compile(r"s3://([^/]+)/(.+)")
 _PHASE = re.compile(r"phase-([1-9][0-9]*)")
-# What a receipt reads of a phase; the leaves and the seed are those of phase 1.
+# The files of a phase that a receipt reads. Leaves and seed are those of phase 1.
 _LATER = (MANIFEST, STRIKES, RESULT, CUTOFFS, SUMMARY)
 _FIRST = (LEAVES, SEED, *_LATER)
 
 
 @dataclass(frozen=True, slots=True)
 class Artefacts:
-    """`folder` holds `phase-<n>`; `recorded` are the manifest hashes of the `draws` document, by phase, and `files`
-    SHA-256 of files that it has otherwise, both empty where there is none to ask.
+    """Artefacts on this machine: `folder` contains `phase-<n>`.
+
+    `recorded` are the manifest hashes in the `draws` document, by phase, and `files` the SHA-256 of other files that it
+    determines. Both are empty if there is no such document.
     """
 
     folder: Path
@@ -65,10 +67,11 @@ class Artefacts:
 
 @contextmanager
 def artefacts_of(target: str, load: Callable[[], Runtime]) -> Iterator[Artefacts]:
-    """The artefacts that `target` names: an existing folder, `s3://bucket/prefix`, or a campaign's id. What is
-    fetched goes away at the end; `load` is asked for a runtime only where something is fetched.
+    """Provide the artefacts of `target`: an existing folder, `s3://bucket/prefix`, or the id of a campaign.
 
-    Raises UsageError for a target that is none of these or holds no artefacts, TransientFailure.
+    Downloads are deleted at the end. `load` is called only if something is downloaded.
+
+    Raises UsageError for another target or one without artefacts, TransientFailure.
     """
     if Path(target).is_dir():
         yield Artefacts(Path(target))
@@ -84,7 +87,9 @@ def artefacts_of(target: str, load: Callable[[], Runtime]) -> Iterator[Artefacts
             runtime = load()
             record = runtime.draws.get(target)
             if record is None:
-                raise UsageError(f"{target} is no folder here, and no campaign of this id was drawn")
+                raise UsageError(
+                    f"{target} is not a folder on this machine, and no campaign with this id was drawn"
+                )
             _fetch_all(runtime.objects, f"draws/{target}", folder)
             hashes = (phase.manifest_hash for phase in record.phases.values() if phase.manifest_hash)
             yield Artefacts(folder, tuple(hashes), recorded_files(record))
@@ -115,7 +120,7 @@ def recorded_files(record: DrawRecord) -> dict[str, str]:
                 each["committedAt"], each["manifest"], each.get("publishedAt"), each["replacedAt"]
             )
             texts[replaced_name(place)] = replaced.to_bytes()
-        # Accepted findings are published with the confirmation: until then there may be more of them.
+        # Accepted findings are published with the confirmation; until then more may be added.
         if "confirmedAt" in fields and (accepted := fields.get("accepted")):
             texts[ACCEPTED] = accepted_bytes(
                 [Accepted(each["at"], each["finding"], each["reason"]) for each in accepted]
@@ -133,17 +138,17 @@ def _fetch_all(objects: ObjectStore, prefix: str, folder: Path) -> None:
             objects.get_file(key, folder / phase / name)
             found += 1
     if not found:
-        raise UsageError(f"s3://{objects.bucket}/{prefix}/ holds no phase-1: give the prefix of a draw")
+        raise UsageError(f"s3://{objects.bucket}/{prefix}/ contains no phase-1: give the prefix of a draw")
 
 
 def no_entries(_entry_id: str) -> str | None:
-    """For whoever has the published artefacts only: they name no entry."""
+    """Used where only the published artefacts are known, which contain no entry ids."""
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiptSource:
-    """What `build_receipt` takes; `ref_of` finds the ref of an entry by the entry's id."""
+    """The arguments of `build_receipt`. `ref_of` returns the ref of an entry by the entry's id."""
 
     folder: Path
     index: Path | None
@@ -152,7 +157,7 @@ class ReceiptSource:
     ref_of: Callable[[str], str | None] = no_entries
 
     def receipt(self, named: str) -> Receipt:
-        """Of a ref, else of the entry with this id. Raises as `build_receipt` does."""
+        """The receipt of a ref, else of the entry with this id. Raises as `build_receipt`."""
         try:
             return self._build(named)
         except NoReceipt:
@@ -172,23 +177,24 @@ class ReceiptSource:
 
 
 def folder_source(folder: Path, cache: Path) -> ReceiptSource:
-    """From artefacts in a folder, which is left as it is: the index of its leaves goes to the cache."""
+    """Artefacts in a folder, which is not changed: the index of its leaves is written to the cache."""
     manifest = folder / "phase-1" / MANIFEST
     if not manifest.is_file():
-        raise UsageError(f"{folder} holds no phase-1/{MANIFEST}: give the folder of a draw")
+        raise UsageError(f"{folder} contains no phase-1/{MANIFEST}: give the folder of a draw")
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     return ReceiptSource(folder, cache / f"{sha256_hex(manifest.read_bytes())}.index")
 
 
 def campaign_source(runtime: Runtime, campaign_id: str, cache: Path) -> ReceiptSource:
-    """From the published artefacts of a campaign, kept in `cache` under the hash of the result, so that the next
-    receipt needs no download. Raises UsageError when the campaign has no result, TransientFailure.
+    """Published artefacts of a campaign, cached under the hash of the result for the next receipt.
+
+    Raises UsageError if the campaign has no result, TransientFailure.
     """
     record = runtime.draws.get(campaign_id) if is_selection_id(campaign_id) else None
     drawn = [phase for phase in record.phases.values() if phase.result_hash] if record else []
     if record is None or not drawn:
         raise UsageError(
-            f"{campaign_id} has no result yet: `regworkers draw run {campaign_id}`, or the job `draw`, draws it"
+            f"{campaign_id} has no result yet: draw it with `regworkers draw run {campaign_id}` or the job `draw`"
         )
     folder = cache / campaign_id / drawn[-1].result_hash
     if not folder.exists():
@@ -204,18 +210,19 @@ def campaign_source(runtime: Runtime, campaign_id: str, cache: Path) -> ReceiptS
 
 
 def cache_folder() -> Path:
-    """This user's cache under the system's temporary folder, readable by nobody else. Raises UsageError when
-    somebody else has taken its name.
+    """The cache of this user in the system's temporary folder, which no other user can read.
+
+    Raises UsageError if the folder belongs to another user.
     """
     folder = Path(tempfile.gettempdir()) / f"regworkers-artefacts-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise UsageError(f"{folder} belongs to somebody else: set TMPDIR to a folder of your own")
+        raise UsageError(f"{folder} belongs to another user: set TMPDIR to a folder of yours")
     return folder
 
 
 def _fill(objects: ObjectStore, campaign_id: str, phases: int, folder: Path) -> None:
-    """Download into a folder beside, which takes its name when it is whole; older results make way."""
+    """Download to a temporary folder that is renamed when it is complete. Older results are deleted."""
     folder.parent.mkdir(mode=0o700, exist_ok=True)
     for older in folder.parent.iterdir():
         if is_hash(older.name):
@@ -228,7 +235,7 @@ def _fill(objects: ObjectStore, campaign_id: str, phases: int, folder: Path) -> 
                 objects.get_file(public_key(campaign_id, number, name), part / f"phase-{number}" / name)
         part.rename(folder)
     except OSError:
-        # Another command was quicker.
+        # Another command finished first.
         if not folder.exists():
             raise
     finally:
@@ -236,7 +243,7 @@ def _fill(objects: ObjectStore, campaign_id: str, phases: int, folder: Path) -> 
 
 
 def _refresh_beside(objects: ObjectStore, campaign_id: str, phases: int, folder: Path) -> None:
-    """Bring the small files beside the artefacts again: acceptance and annulment come after the result."""
+    """Download the small files beside the artefacts again: acceptance and annulment come after the result."""
     for number in range(1, phases + 1):
         prefix = public_key(campaign_id, number, "")
         target = folder / f"phase-{number}"
@@ -250,18 +257,18 @@ def _refresh_beside(objects: ObjectStore, campaign_id: str, phases: int, folder:
 
 
 def _ref_of(runtime: Runtime, key: EntryKey) -> str | None:
-    """The ref of an entry, None when the replica has no such entry. Raises UsageError for an entry without one."""
+    """The ref of an entry, None if the replica has no such entry. Raises UsageError for an entry without a ref."""
     stored = runtime.replica.get([key]).get(key)
     if stored is None or stored.fields is None:
         return None
     ref = stored.fields.get("ref")
     if not isinstance(ref, str) or not is_selection_id(ref):
-        raise UsageError("this entry has no valid ref, so the draw left it out with INVALID_REF")
+        raise UsageError("this entry has no valid ref: the draw excluded it with INVALID_REF")
     return ref
 
 
 def _reasons(objects: ObjectStore, record: DrawRecord, ref: str) -> Sequence[str]:
-    """Why the freeze left the ref out; empty when it did not."""
+    """The reasons for which the freeze excluded the ref; empty if it did not."""
     first = record.phases[1]
     if not sum((first.freeze.get("excluded") or {}).values()):
         return ()

@@ -1,8 +1,8 @@
-"""The replay of a whole draw from its artefacts alone, offline: every file is recomputed and compared.
+"""The offline replay of a whole draw from its artefacts alone: every file is recomputed and compared.
 
-In each phase the inputs come first (manifest, seed, strikes, leaves), each against what commits to it, then the
-draw runs again on them and its result is compared byte for byte. Where two files contradict each other, a third
-that knows the same hash decides which one is at fault.
+In each phase the inputs (manifest, seed, strikes, leaves) are first compared with the commitments to them. Then the
+draw runs again on them, and its results are compared byte by byte. Where two files contradict each other, a third
+file with the same hash decides which one is at fault.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.maths.allocate import compute
 from regworkers_core.selection.maths.beside import Annulled, is_beside
@@ -38,10 +39,14 @@ from regworkers_core.selection.proof.beacon import signed_at
 from regworkers_core.selection.proof.guarantee import Published, published_lines
 from regworkers_core.selection.proof.inputs import Inputs, check_manifest, check_seed, read_inputs
 
-# Told before each step: the phase and what is being checked.
+# Called before each step, with the phase and what is checked.
 OnProgress = Callable[[int, str], None]
 _PHASE = re.compile(r"phase-([1-9][0-9]*)")
 _OUTPUTS = (RESULT, CUTOFFS, SUMMARY)
+_PIECE_BYTES = 1 << 20
+# Characters of a line that are shown: a damaged file may be one endless line.
+_SHOWN = 160
+_ABSENT = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +62,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class PhaseVerified:
-    """What was replayed of a phase: to be compared with what the operator published. `published` is what lies beside
-    its artefacts, the operator's word.
+    """The hashes and outcomes of a replayed phase, to be compared with those that the operator published.
+
+    `published` are the operator's statements in the files beside the artefacts.
     """
 
     phase: int
@@ -69,11 +75,7 @@ class PhaseVerified:
 
     def as_dict(self) -> dict[str, Any]:
         notice = self.published.notice
-        return {
-            "phase": self.phase,
-            "manifestHash": self.manifest_hash,
-            "resultHash": self.result_hash,
-            "outcomes": dict(self.outcomes),
+        return as_document(self, "phase", "manifest_hash", "result_hash", "outcomes") | {
             "committedAt": notice and notice.committed_at,
             "publishedAt": notice and notice.published_at,
             "reason": notice and notice.reason,
@@ -84,8 +86,10 @@ class PhaseVerified:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """`findings` is empty when the artefacts follow from each other; `notes` say what that proves and what not.
-    `round_at`: when the beacon's round was signed (UTC), None for a secret. `annulled`: as the operator published it.
+    """The result of a replay. `findings` is empty if the artefacts are consistent; `notes` say what that proves.
+
+    `round_at` is the time when the beacon's round was signed (UTC), None for a secret. `annulled` is the annulment that
+    the operator published.
     """
 
     campaign_id: str
@@ -101,19 +105,9 @@ class Verification:
         return not self.findings
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "campaignId": self.campaign_id,
-            "passed": self.passed,
-            "count": self.count,
-            "roundAt": self.round_at,
-            "annulled": self.annulled
-            and {"annulledAt": self.annulled.annulled_at, "reason": self.annulled.reason},
-            "phases": [each.as_dict() for each in self.phases],
-            "findings": [
-                {"artefact": finding.artefact, "message": finding.message} for finding in self.findings
-            ],
-            "notes": list(self.notes),
-        }
+        names = ("campaign_id", "passed", "count", "round_at", "annulled", "phases", "findings", "notes")
+        annulled = self.annulled and as_document(self.annulled, "annulled_at", "reason")
+        return as_document(self, *names) | {"annulled": annulled}
 
 
 def verify(
@@ -125,12 +119,14 @@ def verify(
     files: Mapping[str, str] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Verification:
-    """Replay `folder/phase-1`, `folder/phase-2`, ... `published` are manifest hashes that the operator made
-    public before the draw, in phase order: they are compared too, or without them those that the operator's
-    record of the draw names (`recorded`), which proves less. `files` are SHA-256 by name (`phase-1/notice.json`) that
-    the record has: a file that is there has to have its hash.
+    """Replay `folder/phase-1`, `folder/phase-2` and so on.
 
-    Raises UsageError when the folder holds no draw or cannot be read. Everything else that is wrong is a finding.
+    The manifests are compared with `published`, the hashes that the operator made public before the draw, in phase
+    order. Without them they are compared with `recorded`, the hashes in the operator's record of the draw, which
+    proves less. `files` are the SHA-256 in that record by name (`phase-1/notice.json`), for the files that are
+    present.
+
+    Raises UsageError if the folder contains no draw or cannot be read. Every other error is a finding.
     """
     folders = phase_folders(folder)
     tell = on_progress or (lambda phase, step: None)
@@ -142,21 +138,27 @@ def verify(
 
 
 def phase_folders(folder: Path) -> list[Path]:
-    """The folders of a draw's phases, from 1 on without a gap. Raises UsageError."""
+    """The folders of all phases of a draw, from phase 1 on. Raises UsageError if one is missing."""
     if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder: give the one that holds phase-1, phase-2, ...")
+        raise UsageError(f"{folder} is not a folder: give the folder that contains phase-1, phase-2, ...")
     numbers = sorted(
         int(found[1]) for each in folder.iterdir() if each.is_dir() and (found := _PHASE.fullmatch(each.name))
     )
     if not numbers:
-        raise UsageError(f"{folder} holds no phase-1: give the folder of a draw (`regworkers draw export`)")
+        raise UsageError(
+            f"{folder} contains no phase-1: give the folder of a draw (`regworkers draw export`)"
+        )
     if numbers != list(range(1, len(numbers) + 1)):
         missing = next(number for number in range(1, numbers[-1] + 1) if number not in numbers)
-        raise UsageError(f"{folder} holds phase-{numbers[-1]} and no phase-{missing}: all phases are needed")
+        raise UsageError(
+            f"{folder} contains phase-{numbers[-1]} but no phase-{missing}: all phases are needed"
+        )
     return [folder / f"phase-{number}" for number in numbers]
 
 
 class _Replay:
+    """One run of `verify`. A file with a finding is not compared any further."""
+
     def __init__(
         self,
         folders: Sequence[Path],
@@ -189,7 +191,7 @@ class _Replay:
             self._check_leaves(inputs, number)
             replayable = replayable and self._sound(each.folder)
             if not replayable:
-                self._notes.append(f"phase {number} was not replayed: what it is drawn from does not hold")
+                self._notes.append(f"phase {number} was not replayed: its inputs are not valid")
                 continue
             self._tell(number, "replay")
             previous = self._replay(each, previous)
@@ -221,7 +223,7 @@ class _Replay:
         )
 
     def _annulled(self) -> Annulled | None:
-        """As any phase says it, one without a result too."""
+        """The annulment, which may be in any phase, also in one without a result."""
         for folder in self._folders:
             if (annulled := Published.read(folder)[0].annulled) is not None:
                 self._notes.append(
@@ -231,7 +233,7 @@ class _Replay:
         return None
 
     def _check_files(self) -> None:
-        """Against the operator's record: what lies there and is not what was recorded."""
+        """Compare the files that are present with the hashes in the operator's record."""
         for folder in self._folders:
             for path in sorted(folder.iterdir()):
                 expected = self._files.get(f"{folder.name}/{path.name}")
@@ -239,10 +241,10 @@ class _Replay:
                     self._add(folder, path.name, f"SHA-256 is {found}, recorded was {expected}")
 
     def _drawn(self) -> list[Path]:
-        """The phases that have a result; the last one may be committed only."""
+        """The folders of the phases with a result. The last phase may only be committed."""
         folders = list(self._folders)
         if len(folders) > 1 and not any((folders[-1] / name).exists() for name in _OUTPUTS):
-            self._notes.append(f"{folders.pop().name} has no result yet: not drawn, not verified")
+            self._notes.append(f"{folders.pop().name} has no result yet, so it was not verified")
         return folders
 
     def _check_inputs(self, inputs: Sequence[Inputs], number: int) -> None:
@@ -282,8 +284,8 @@ class _Replay:
             return
         path = each.folder / LEAVES
         if number > 1 and not self._blamed(first.folder, LEAVES) and not self._blamed(first.folder, MANIFEST):
-            # The root of phase 1 was computed; equal bytes have the same one.
-            if not equal_files(path, first.folder / LEAVES):
+            # The root of phase 1 was computed already. Equal bytes have the same root.
+            if not _equal_files(path, first.folder / LEAVES):
                 where = difference(path, first.folder / LEAVES).replace("the replay gives", "phase 1 has")
                 self._add(each.folder, LEAVES, f"not the leaves of phase 1: {where}")
             return
@@ -302,13 +304,13 @@ class _Replay:
             self._blame(each.folder, error)
 
     def _replay(self, each: Inputs, previous: Path | None) -> Path | None:
-        """Draw again in a folder of its own and compare; returns that folder, or None when it cannot be done."""
+        """Draw the phase again in a scratch folder and compare. Returns that folder, None if the draw failed."""
         again = self._scratch / each.folder.name
         again.mkdir()
         for name in (LEAVES, MANIFEST, STRIKES, SEED):
             (again / name).symlink_to((each.folder / name).resolve())
         try:
-            # The phase before as it was replayed: a damaged file there is told once, there.
+            # The previous phase as it was replayed: a damaged file there is reported once, with its phase.
             compute(again, previous, again, engine=self._engine)
         except DrawError as error:
             self._blame(each.folder, error)
@@ -340,37 +342,27 @@ class _Replay:
         self._add(folder, error.artefact if known else MANIFEST, error.message)
 
     def _add(self, folder: Path, name: str, message: str) -> None:
-        # The first thing wrong with a file is the nearest to its cause.
+        # The first error of a file is the closest to its cause.
         artefact = f"{folder.name}/{name}"
         self._findings.setdefault(artefact, Finding(artefact, message))
 
 
-_PIECE = 1 << 20
-# Of a line that is shown: a damaged file may be one endless line.
-_SHOWN = 160
-
-
 def difference(published: Path, replayed: Path) -> str:
-    """Empty when the bytes are equal, else what differs first. Reads both files in pieces."""
-    if _equal(published, replayed):
+    """Describe where a published file first differs from the replayed one; empty if their bytes are equal."""
+    if _equal_files(published, replayed):
         return ""
     if published.suffix == ".json":
         return _json_difference(published.read_bytes(), replayed.read_bytes())
     return _line_difference(published, replayed)
 
 
-def equal_files(one: Path, other: Path) -> bool:
-    """Whether two files hold the same bytes."""
-    return _equal(one, other)
-
-
-def _equal(one: Path, other: Path) -> bool:
+def _equal_files(one: Path, other: Path) -> bool:
     if one.stat().st_size != other.stat().st_size:
         return False
     with one.open("rb") as left, other.open("rb") as right:
         while True:
-            piece = left.read(_PIECE)
-            if piece != right.read(_PIECE):
+            piece = left.read(_PIECE_BYTES)
+            if piece != right.read(_PIECE_BYTES):
                 return False
             if not piece:
                 return True
@@ -404,9 +396,6 @@ def _json_difference(published: bytes, replayed: bytes) -> str:
     except RecursionError:
         return "nested too deep"
     return "not the canonical bytes"
-
-
-_ABSENT = object()
 
 
 def _paths(path: str, found: Any, expected: Any) -> Iterator[tuple[str, Any, Any]]:

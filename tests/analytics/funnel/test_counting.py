@@ -100,13 +100,13 @@ def drawn(number: int = 2, market: str = "paris") -> dict[str, list[tuple[Any, .
     }
 
 
-def test_a_campaign_that_was_followed_to_its_end_has_nothing_to_say(tmp_path: Path) -> None:
+def test_a_completed_campaign_has_no_remarks(tmp_path: Path) -> None:
     files = staged(tmp_path, drawn())
     assert counted(files).totals == dict.fromkeys(STAGES, 2)
     assert told(files) == Told({}, ())
 
 
-def test_up_to_eligible_an_entry_counts_in_each_wish_and_from_won_on_where_it_won(tmp_path: Path) -> None:
+def test_an_entry_counts_in_each_preference_up_to_eligible_and_then_where_it_won(tmp_path: Path) -> None:
     rows = drawn(3)
     rows[OUTCOMES][0] = ("e0", "berlin", "WINNER")
     rows[OUTCOMES][2] = ("e2", "", "WAITLIST")
@@ -115,7 +115,7 @@ def test_up_to_eligible_an_entry_counts_in_each_wish_and_from_won_on_where_it_wo
     assert markets["won"].to_dict() == {"berlin": 1, "paris": 1}
 
 
-def test_what_is_no_market_no_segment_and_no_day_counts_as_none(tmp_path: Path) -> None:
+def test_invalid_markets_segments_and_days_count_as_none(tmp_path: Path) -> None:
     rows = [("e1", ["atlantis"], [], NONE), ("e2", ["paris", "paris", "x"], ["a", "a", "b"], DAY)]
     counts = counted(staged(tmp_path, {SOURCE: rows}))
     assert counts.markets["registered"].to_dict() == {"berlin": 0, "paris": 1, NONE: 1}
@@ -123,13 +123,13 @@ def test_what_is_no_market_no_segment_and_no_day_counts_as_none(tmp_path: Path) 
     assert counts.days["registered"].to_dict() == {"2026-01-15": 1, NONE: 1}
 
 
-def test_a_campaign_without_markets_or_entries_has_numbers_all_the_same(tmp_path: Path) -> None:
+def test_a_campaign_without_markets_or_entries_has_numbers(tmp_path: Path) -> None:
     counts = counted(staged(tmp_path, {}), ())
     assert counts.totals == dict.fromkeys(STAGES, 0)
     assert counts.markets.empty and counts.days.empty
 
 
-def test_what_an_entry_wishes_for_is_told_by_the_pool_once_there_is_one(tmp_path: Path) -> None:
+def test_preferences_come_from_the_pool_once_it_exists(tmp_path: Path) -> None:
     now, frozen = entry(1, ["berlin"]), entry(1, ["paris"], ["loyal"])
     counts = counted(staged(tmp_path, {SOURCE: [now], REPLICA: [now], FROZEN: [frozen]}))
     assert counts.markets["registered"].to_dict() == {"berlin": 0, "paris": 1}
@@ -144,14 +144,14 @@ def test_an_entry_of_two_phases_counts_once_where_it_is_in_the_later_one(tmp_pat
     assert counts.markets["coded"].to_dict() == {"berlin": 1, "paris": 0}
 
 
-def test_messages_that_hold_no_longer_are_counted_apart_and_tell_nothing(tmp_path: Path) -> None:
+def test_superseded_messages_are_counted_separately(tmp_path: Path) -> None:
     rows = drawn(2)
     rows[TOLD] = [("e0", "paris", 1, "winner", "SUPERSEDED"), ("e1", "paris", 1, "winner", "SENT")]
     counts = counted(staged(tmp_path, rows))
     assert counts.superseded == {"winner": 1} and counts.totals[Stage.NOTIFIED] == 1
 
 
-def test_messages_that_were_not_sent_and_those_of_others_are_no_winners_told(tmp_path: Path) -> None:
+def test_unsent_messages_and_those_of_other_entries_do_not_count_as_notified(tmp_path: Path) -> None:
     rows = drawn(2)
     rows[TOLD] = [("e0", "paris", 1, "winner", "PENDING"), ("e1", "-", 1, "waitlisted", "SENT")]
     files = staged(tmp_path, rows)
@@ -174,7 +174,7 @@ def test_messages_that_were_not_sent_and_those_of_others_are_no_winners_told(tmp
         ({TOLD: [("e0", "paris", 1, "winner", "SENT")]}, "note: 1 entry with a code and not told yet"),
     ],
 )
-def test_a_number_that_does_not_fit_is_told_with_its_reason(
+def test_an_inconsistent_number_is_reported_with_its_reason(
     tmp_path: Path, change: dict[str, Any], expected: str
 ) -> None:
     assert [
@@ -192,7 +192,7 @@ def test_files_of_the_draw_that_are_not_what_it_recorded_are_findings(tmp_path: 
     ]
 
 
-def test_who_lost_a_seat_in_a_later_phase_is_a_warning_and_a_market_without_codes_is_named(
+def test_a_seat_lost_in_a_later_phase_is_a_warning_and_a_market_without_codes_is_named(
     tmp_path: Path,
 ) -> None:
     rows = drawn(3)

@@ -24,13 +24,13 @@ def day(days_ago: float = 1.0, **changes: Any) -> Day:
 
 
 @pytest.mark.parametrize(("mib", "level"), [(500.0, ""), (850.0, "warning"), (1000.0, "finding")])
-def test_memory_near_its_limit_is_a_warning_and_without_room_a_finding(mib: float, level: str) -> None:
+def test_memory_near_its_limit_is_a_warning_and_at_the_limit_a_finding(mib: float, level: str) -> None:
     section = sizes([day(memory_mib=mib)], Settings(), since=SINCE)
     assert [remark.level for remark in section.remarks] == ([level] if level else [])
     assert section.tables[0].rows[0][1] == mib
 
 
-def test_memory_that_nobody_recorded_is_said_to_be_unknown() -> None:
+def test_memory_that_was_not_recorded_is_unknown() -> None:
     section = sizes([day()], Settings(), since=SINCE)
     assert has(section, "note", "no drain has recorded its memory") and section.tables[0].rows[0][1] is None
 
@@ -40,7 +40,7 @@ def test_the_largest_process_and_the_smallest_limit_count() -> None:
     assert (merged.memory_mib, merged.batch_limit_seconds, merged.minutes) == (300.0, 30.0, 3)
 
 
-def test_weeks_hold_the_days_that_begin_in_them() -> None:
+def test_weeks_contain_the_days_that_begin_in_them() -> None:
     days = [day(29.9), day(20), day(0.1)]
     weeks = by_week(days, SINCE)
     assert sorted(weeks) == list(weeks) and [len(each) for each in weeks.values()] == [1, 1, 1]
@@ -82,7 +82,7 @@ def test_no_declared_policy_is_a_finding() -> None:
     assert not [remark for remark in section.remarks if remark.level == "finding"]
 
 
-def test_dependencies_that_nobody_could_be_asked_about_are_unknown_and_not_new() -> None:
+def test_dependencies_that_could_not_be_checked_are_unknown() -> None:
     section = dependencies(DependencyReport(180, None, None, (), ("outdated: uv got no answer: offline?",)))
     assert "unknown how many outdated, unknown how many vulnerable" in section.lead
     assert has(section, "warning", "offline?") and section.numbers["outdated"] is None
@@ -118,7 +118,7 @@ def drill(**changes: Any) -> DrillResult:
     return DrillResult(**values)
 
 
-def test_a_drill_is_told_with_its_findings_and_one_that_was_left_out_is_missed() -> None:
+def test_a_drill_is_reported_with_its_findings_and_a_missing_one_is_a_warning() -> None:
     assert recovery(drill()).lead == "Passed." and not recovery(drill()).remarks
     red = recovery(drill(differences={"stale": 2}, samples=("c:e",)))
     assert red.lead == "Not passed." and has(red, "finding", "2 stale", "c:e")

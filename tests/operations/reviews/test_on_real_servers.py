@@ -50,7 +50,7 @@ def review(runtime: Runtime, kind: Kind) -> Review:
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-def test_an_empty_environment_has_every_review_and_nothing_to_mend(runtime: Runtime, kind: Kind) -> None:
+def test_an_empty_environment_has_every_review_without_findings(runtime: Runtime, kind: Kind) -> None:
     made = review(runtime, kind)
     assert [section.name for section in made.sections] == SECTIONS[kind]
     assert made.fine, made.as_dict()
@@ -81,7 +81,7 @@ def test_a_week_with_history_is_kept_on_s3_as_page_markdown_and_numbers(runtime:
     assert all(len(plot) < PLOT_BYTES for plot in published.shown.plots.values())
 
 
-def test_a_month_reads_what_stands_and_what_the_review_before_said(runtime: Runtime) -> None:
+def test_a_monthly_review_reads_retention_and_the_previous_review(runtime: Runtime) -> None:
     plant(runtime)
     queue = runtime.names.replication_queue
     url = runtime.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
@@ -101,7 +101,7 @@ def test_a_month_reads_what_stands_and_what_the_review_before_said(runtime: Runt
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-def test_whoever_does_not_answer_is_a_line_of_the_report_which_is_written_all_the_same(
+def test_an_unavailable_source_is_a_line_of_a_report_that_is_still_written(
     runtime: Runtime, kind: Kind, tmp_path: Path
 ) -> None:
     nowhere = {"endpoint_url": "http://127.0.0.1:9", "connect_timeout_seconds": 0.2}

@@ -26,19 +26,19 @@ def day(drain: str = "save", **changes: Any) -> Day:
     return made
 
 
-def test_a_dead_letter_that_is_lost_in_four_days_has_to_be_dealt_with_before_it_is() -> None:
+def test_a_dead_letter_that_expires_within_four_days_is_a_finding() -> None:
     assert has(of_letters(letter(first_failed_at=ago(10.5)), depth=1), "finding", DLQ, "lost in 3.5 days")
     assert has(of_letters(letter(first_failed_at=ago(15)), depth=1), "finding", "lost already")
     fresh = of_letters(letter(first_failed_at=ago(2)), depth=1)
     assert not said(fresh, "finding") and has(fresh, "warning", "1 message ")
 
 
-def test_messages_that_no_letter_tells_of_are_named() -> None:
+def test_messages_without_a_dead_letter_document_are_counted() -> None:
     assert has(of_letters(letter(), depth=3), "warning", "2 messages without an open letter")
     assert not has(of_letters(letter(), letter(), depth=2), "warning", "without an open letter")
 
 
-def test_letters_are_counted_by_what_became_of_them_within_the_week() -> None:
+def test_dead_letters_closed_within_the_week_are_counted_by_status() -> None:
     section = of_letters(
         letter(),
         letter(status="resolved", closed_at=ago(1)),
@@ -59,7 +59,7 @@ def test_a_critical_alert_that_is_open_is_a_finding_and_a_warning_one_after_a_da
     assert not has(section, "warning", "save:slow")
 
 
-def test_closed_alerts_of_the_week_are_in_it_with_how_long_they_were_open_and_who_was_told() -> None:
+def test_alerts_closed_within_the_week_have_their_duration_and_channels() -> None:
     closed = incident(open=False, notified={"slack": Change.RESOLVED})
     older = incident("old:one", open=False, opened_at=ago(30), resolved_at=ago(20))
     section = alerts([closed, older], since=SINCE, now=NOW)
@@ -68,7 +68,7 @@ def test_closed_alerts_of_the_week_are_in_it_with_how_long_they_were_open_and_wh
     assert (key, told) == ("analytics:kafka", "slack") and "open_hours" in section.plots
 
 
-def test_batches_that_take_longer_than_the_week_before_are_named_with_whom_they_wait_for() -> None:
+def test_slower_batches_are_named_with_the_dependency_that_they_wait_for() -> None:
     section = durations([day(batch_p95_seconds=1.0)], [day(batch_p95_seconds=1.5)], since=SINCE)
     assert has(section, "warning", "save", "50 %", "mongo")
     assert not durations([day(batch_p95_seconds=1.0)], [day(batch_p95_seconds=1.1)], since=SINCE).remarks
@@ -76,7 +76,7 @@ def test_batches_that_take_longer_than_the_week_before_are_named_with_whom_they_
     assert not durations([day(batch_p95_seconds=0.01)], [day(batch_p95_seconds=0.05)], since=SINCE).remarks
 
 
-def test_a_batch_near_the_time_for_which_it_is_its_own_is_a_finding() -> None:
+def test_a_batch_near_its_visibility_timeout_is_a_finding() -> None:
     section = durations([], [day(batch_max_seconds=55.0, batch_limit_seconds=60.0)], since=SINCE)
     assert has(section, "finding", "55.0 s", "60 s")
 
@@ -89,7 +89,7 @@ def test_without_a_minute_of_any_drain_there_is_no_data_and_nothing_fails() -> N
     )
 
 
-def test_a_cause_that_is_new_and_one_that_doubles_are_told_apart() -> None:
+def test_new_causes_and_doubled_causes_are_distinguished() -> None:
     grown = [letter(fingerprint="old", error="grown", first_failed_at=ago(9), last_failed_at=ago(9))]
     grown += [letter(fingerprint="old", error="grown") for _ in range(2)]
     section = errors(RecordedFailures((*grown, letter(error="fresh")), False), [], [], since=SINCE)
@@ -99,7 +99,7 @@ def test_a_cause_that_is_new_and_one_that_doubles_are_told_apart() -> None:
     assert not errors(RecordedFailures(tuple(steady), False), [], [], since=SINCE).remarks
 
 
-def test_a_share_of_failed_items_that_grew_and_runs_that_met_an_outage_are_named() -> None:
+def test_a_growing_share_of_failed_items_and_runs_during_an_outage_are_named() -> None:
     bad = day(counts={"received": 100, "dead_lettered": 2, "returned": 3}, ended="dependency_down")
     section = errors(RecordedFailures((), False), [day()], [bad], since=SINCE)
     assert has(section, "warning", "5.0 %") and has(section, "note", "1 run ended because a dependency")

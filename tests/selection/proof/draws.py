@@ -181,7 +181,7 @@ def publish_beside(root: Path, *, lead_seconds: int = 700) -> Path:
             old = Replaced(iso(due - 900), before.to_bytes().decode(), None, iso(due - 800))
             (folder / replaced_name(1)).write_bytes(old.to_bytes())
         if number == 1:
-            accepted = [Accepted(public, "late_commit", "the store was away")]
+            accepted = [Accepted(public, "late_commit", "the store was down")]
             (folder / ACCEPTED).write_bytes(accepted_bytes(accepted))
     return root
 

@@ -67,7 +67,7 @@ def test_a_point_of_the_curve_outside_the_group_is_refused() -> None:
     assert "outside the group" in str(refusal(compressed(on)))
 
 
-def test_the_zero_of_the_group_is_refused() -> None:
+def test_the_identity_element_is_refused() -> None:
     assert "outside the group" in str(refusal("c0" + "0" * 94))
 
 
@@ -86,7 +86,7 @@ def test_what_is_not_96_lower_case_hex_digits_is_refused() -> None:
 
 def test_the_pinned_key_must_hash_to_the_chain(monkeypatch: pytest.MonkeyPatch) -> None:
     assert QUICKNET.hash == QUICKNET_HASH
-    assert "not a chain known here" in str(refusal(SIGNATURE, chain="ab" * 32))
+    assert "not a known chain" in str(refusal(SIGNATURE, chain="ab" * 32))
     other = QUICKNET.public_key[:-1] + "b"
     monkeypatch.setitem(beacon.CHAINS, QUICKNET_HASH, replace(QUICKNET, public_key=other))
     assert "does not hash to the chain" in str(refusal(SIGNATURE))
@@ -100,7 +100,7 @@ def test_the_round_of_a_commit_is_the_first_that_is_signed_ten_minutes_later() -
     assert round_after(0.0) == 1
 
 
-def test_a_round_beyond_all_calendars_has_no_time_and_is_refused() -> None:
+def test_a_round_after_the_year_9999_has_no_time_and_is_refused() -> None:
     far = Manifest(
         as_of="2026-11-25T08:00:00.000Z",
         campaign_id="summer",
@@ -120,7 +120,7 @@ def test_a_round_beyond_all_calendars_has_no_time_and_is_refused() -> None:
         beacon.check_round(far)
 
 
-def test_the_limit_of_recursion_stays_as_it_is() -> None:
+def test_the_recursion_limit_is_unchanged() -> None:
     """A deeply nested JSON would crash the process under the one that the library sets."""
     script = (
         "import sys; limit = sys.getrecursionlimit()\n"

@@ -122,7 +122,7 @@ same: phase 2 follows from phase-1
 """
 
 
-def test_the_values_of_the_document_are_those_of_the_draw(revealed: Path) -> None:
+def test_the_values_in_the_document_match_the_draw(revealed: Path) -> None:
     assert values(receipt_with_cutoff(revealed)) in blocks()
     limited = next(
         receipt
@@ -181,7 +181,7 @@ def test_the_commands_agree_on_a_draw_without_entries_and_on_one_of_two_winners_
 
 @pytest.mark.parametrize("market", ["east", "west"])
 @pytest.mark.parametrize("outcome", ["WINNER", "WAITLIST"])
-def test_the_step_of_the_cut_offs_comes_to_the_outcome_of_every_entrant(
+def test_the_cut_off_step_reproduces_the_outcome_of_every_entrant(
     revealed: Path, market: str, outcome: str
 ) -> None:
     """Open seats, reserves, `null` and zeros."""

@@ -85,13 +85,13 @@ def beacon(*bases: str, now: float = LATER, attempts: int = 1, timeout_seconds: 
     return DrandHttp(dependency, bases, timeout_seconds=timeout_seconds, clock=lambda: now)
 
 
-def test_a_round_is_asked_for_under_the_chains_hash(relays: Relays) -> None:
+def test_a_round_is_requested_under_the_chains_hash(relays: Relays) -> None:
     relay = relays((200, GOOD))
     assert beacon(relay.base + "/").signature(ROUND) == SIGNATURE
     assert relay.paths == [f"/{QUICKNET_HASH}/public/{ROUND}"]
 
 
-def test_the_next_base_is_asked_when_one_is_down_or_answers_garbage(relays: Relays) -> None:
+def test_the_next_base_url_is_tried_when_one_is_down_or_answers_garbage(relays: Relays) -> None:
     other = json.dumps({"round": ROUND + 1, "signature": SIGNATURE}).encode()
     short = json.dumps({"round": ROUND, "signature": SIGNATURE[:-1]}).encode()
     for status, body in (
@@ -112,7 +112,7 @@ def test_the_next_base_is_asked_when_one_is_down_or_answers_garbage(relays: Rela
     assert beacon("not a url", good.base).signature(ROUND) == SIGNATURE
 
 
-def test_a_mirror_that_lies_is_passed_over(relays: Relays) -> None:
+def test_a_mirror_with_a_false_answer_is_skipped(relays: Relays) -> None:
     lie = SIGNATURE.replace("b4", "b5", 1)
     liar = relays((200, json.dumps({"round": ROUND, "signature": lie}).encode()))
     honest = relays((200, GOOD))
@@ -131,13 +131,13 @@ def test_when_no_base_answers_the_failure_is_transient_and_names_each(relays: Re
         beacon().signature(ROUND)
 
 
-def test_a_body_that_breaks_off_is_given_up(relays: Relays) -> None:
+def test_a_truncated_body_is_rejected(relays: Relays) -> None:
     # 206 promises one byte more than it sends, and the connection closes.
     with pytest.raises(TransientFailure):
         beacon(relays((206, GOOD)).base).signature(ROUND)
 
 
-def test_a_base_that_accepts_and_says_nothing_is_given_up() -> None:
+def test_a_base_url_that_accepts_but_never_answers_times_out() -> None:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -146,7 +146,7 @@ def test_a_base_that_accepts_and_says_nothing_is_given_up() -> None:
             beacon(base, timeout_seconds=0.05).signature(ROUND)
 
 
-def test_a_round_in_the_future_is_not_asked_for(relays: Relays) -> None:
+def test_a_future_round_is_not_requested(relays: Relays) -> None:
     relay = relays((200, GOOD))
     with pytest.raises(RoundNotYet) as late:
         beacon(relay.base, now=QUICKNET.due(ROUND) - 42.0).signature(ROUND)
@@ -164,6 +164,6 @@ def test_a_late_beacon_is_waited_for_with_the_same_round(relays: Relays) -> None
     assert set(relay.paths) == {f"/{QUICKNET_HASH}/public/{ROUND}"}
 
 
-def test_a_base_that_is_down_for_a_moment_is_asked_again(relays: Relays) -> None:
+def test_a_base_url_that_is_down_briefly_is_retried(relays: Relays) -> None:
     relay = relays((502, b""), (200, GOOD))
     assert beacon(relay.base, attempts=2).signature(ROUND) == SIGNATURE

@@ -45,7 +45,7 @@ def test_the_index_of_units_holds_exactly_those_with_several_leaves(tmp_path: Pa
     write_unit_index(path, index)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["leaves.txt", "leaves.units"]
     with SortedFile(path) as lines:
-        for unit in (*units, "alone", "nobody"):
+        for unit in (*units, "alone", "unknown"):
             found = [lines.at(start).text for start in starts_of(unit, index)]
             expected = [leaf.line for leaf in leaves if leaf.unit == unit]
             assert found == (expected if len(expected) > 1 else [])

@@ -65,7 +65,7 @@ def one_of(all_receipts: dict[str, dict[str, Any]], outcome: str) -> dict[str, A
     return json.loads(receipt_bytes(found))  # type: ignore[no-any-return]
 
 
-def test_every_entrants_receipt_states_the_published_outcome_and_holds(
+def test_every_entrants_receipt_states_the_published_outcome_and_passes(
     revealed: Path, all_receipts: dict[str, dict[str, Any]]
 ) -> None:
     published = outcomes(revealed / "phase-2")
@@ -87,7 +87,7 @@ def test_a_receipt_of_a_draw_from_the_beacon_checks_the_signature(beaconed: Path
     assert failed(check(receipt))[0] == "randomness"
 
 
-def test_unselected_is_told_from_waiting_where_the_waiting_list_ends(tmp_path: Path) -> None:
+def test_unselected_and_waiting_differ_at_the_end_of_the_waitlist(tmp_path: Path) -> None:
     for size, expected in ((0, {"UNSELECTED"}), (3, {"WAITLIST", "UNSELECTED"}), (None, {"WAITLIST"})):
         folder = make(tmp_path / str(size), entrants(), [Terms(FIRST, {}, waitlist_size=size)])
         made = receipts(folder)
@@ -95,7 +95,7 @@ def test_unselected_is_told_from_waiting_where_the_waiting_list_ends(tmp_path: P
         assert seen == expected
         if size == 0:
             beaten = next(each for each in made.values() if each["outcome"] == "UNSELECTED")
-            assert told(json.loads(receipt_bytes(beaten)), "", "WAITLIST") == ["outcome-1"]
+            assert claimed(json.loads(receipt_bytes(beaten)), "", "WAITLIST") == ["outcome-1"]
         assert all(check(each).passed for each in made.values())
 
 
@@ -127,7 +127,7 @@ def test_a_sibling_of_another_unit_or_behind_does_not_count(all_receipts: dict[s
     assert failed(check(receipt)) == ["candidate"]
     receipt["siblings"] = [receipt["inclusion"]]
     assert failed(check(receipt)) == ["candidate"]
-    # The one ahead, told that it was behind.
+    # The entry ahead, with the claim that it was behind.
     first = json.loads(receipt_bytes(all_receipts[ahead]))
     first["siblings"] = [one_of(all_receipts, "HOUSEHOLD_LIMIT")["inclusion"]]
     first["phases"] = [
@@ -137,7 +137,7 @@ def test_a_sibling_of_another_unit_or_behind_does_not_count(all_receipts: dict[s
     assert "candidate" in failed(check(first))
 
 
-def test_a_sibling_that_was_made_up_does_not_count(all_receipts: dict[str, dict[str, Any]]) -> None:
+def test_a_forged_sibling_does_not_count(all_receipts: dict[str, dict[str, Any]]) -> None:
     receipt = one_of(all_receipts, "HOUSEHOLD_LIMIT")
     seed = json.loads(receipt["seed"])["seed"]
     ahead = next(ref for ref in refs(1_000)[36:] if entry_key(seed, ref) < receipt["entryKey"])
@@ -146,7 +146,7 @@ def test_a_sibling_that_was_made_up_does_not_count(all_receipts: dict[str, dict[
     assert failed(check(receipt)) == ["candidate"]
 
 
-def test_a_strike_that_is_gone_in_a_later_phase_fails_whatever_comes_instead(
+def test_a_strike_that_is_missing_in_a_later_phase_fails(
     revealed: Path, all_receipts: dict[str, dict[str, Any]]
 ) -> None:
     struck = next(ref for ref, found in outcomes(revealed / "phase-1").items() if found == "STRUCK")
@@ -197,12 +197,12 @@ def proof_hash(receipt: dict[str, Any]) -> None:
 
 
 def unmet_cutoffs(receipt: dict[str, Any]) -> None:
-    nobody = {"entryKey": "0" * 64, "key": "0" * 64, "rank": 0}
+    none = {"entryKey": "0" * 64, "key": "0" * 64, "rank": 0}
     for phase in receipt["phases"]:
         markets = json.loads(phase["cutoffs"])["markets"]
         for groups in markets.values():
-            groups["open"] = nobody
-            groups["reserves"] = [{**each, "cutoff": nobody} for each in groups["reserves"]]
+            groups["open"] = none
+            groups["reserves"] = [{**each, "cutoff": none} for each in groups["reserves"]]
         phase["cutoffs"] = receipt_bytes({"markets": markets}).decode()
 
 
@@ -235,7 +235,7 @@ TAMPERED: list[tuple[str, str, Change]] = [
     ("WINNER", "manifest", lambda receipt: receipt["phases"].append(receipt["phases"][-1])),
     ("WINNER", "manifest", lambda receipt: receipt.update(campaignId="winter")),
     ("WINNER", "randomness", seed_with(randomness=ZEROS)),
-    ("WINNER", "randomness", lambda receipt: receipt.update(guarantee="nobody could have known")),
+    ("WINNER", "randomness", lambda receipt: receipt.update(guarantee="it was unknown to all")),
     ("WINNER", "seed", seed_with(seed=ZEROS)),
     ("WINNER", "key", lambda receipt: receipt.update(key=ZEROS)),
     ("WINNER", "entryKey", lambda receipt: receipt.update(entryKey=ZEROS)),
@@ -312,7 +312,7 @@ def test_a_manifest_of_a_later_phase_that_was_changed_along_with_its_hash_does_n
             assert failed(check(receipt)) == ["manifest"], key
 
 
-def told(receipt: dict[str, Any], market: str, outcome: str) -> list[str]:
+def claimed(receipt: dict[str, Any], market: str, outcome: str) -> list[str]:
     """What fails when each phase and the receipt state this."""
     for phase in receipt["phases"]:
         ref, _, rank, _ = phase["result"].split("|")
@@ -326,8 +326,8 @@ def test_a_market_that_was_not_won_fails_for_winners_and_others(
 ) -> None:
     winner = one_of(all_receipts, "WINNER")
     other = {"east": "west", "west": "east"}[winner["market"]]
-    assert "outcome-1" in told(winner, other, "WINNER")
-    assert told(one_of(all_receipts, "WAITLIST"), "east", "WAITLIST") == ["outcome-1", "outcome-2"]
+    assert "outcome-1" in claimed(winner, other, "WINNER")
+    assert claimed(one_of(all_receipts, "WAITLIST"), "east", "WAITLIST") == ["outcome-1", "outcome-2"]
 
 
 def test_a_winner_stays_in_the_market_that_was_won_when_a_better_one_gets_seats(tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ def test_a_strike_in_a_phase_that_commits_to_none_fails(tmp_path: Path) -> None:
     folder = make(tmp_path / "draw", entrants(9), [Terms(FIRST, {})])
     receipt = build_receipt(folder, refs(9)[3])
     receipt["phases"][0]["strike"] = f"{refs(9)[3]}|FRAUD"
-    assert told(receipt, "", "STRUCK") == ["outcome-1"]
+    assert claimed(receipt, "", "STRUCK") == ["outcome-1"]
 
 
 def test_a_rank_beyond_the_leaves_fails(tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_a_rank_beyond_the_leaves_fails(tmp_path: Path) -> None:
     assert failed(check({**receipt, "rank": 5})) == ["rank"]
 
 
-def test_a_market_that_the_draw_has_not_is_a_failed_check(all_receipts: dict[str, dict[str, Any]]) -> None:
+def test_a_market_that_is_not_in_the_draw_is_a_failed_check(all_receipts: dict[str, dict[str, Any]]) -> None:
     for kind in ("WAITLIST", "HOUSEHOLD_LIMIT"):
         receipt = one_of(all_receipts, kind)
         receipt["inclusion"]["leaf"] = receipt["inclusion"]["leaf"].rpartition("|")[0] + "|moon"
@@ -444,13 +444,13 @@ def test_a_rank_that_contradicts_a_cutoff_fails(all_receipts: dict[str, dict[str
     assert failed(check(receipt)) == ["rank"]
 
 
-def test_another_entrants_leaf_is_no_receipt_of_mine(all_receipts: dict[str, dict[str, Any]]) -> None:
+def test_the_leaf_of_another_entrant_fails(all_receipts: dict[str, dict[str, Any]]) -> None:
     mine, other = one_of(all_receipts, "WAITLIST"), one_of(all_receipts, "WINNER")
     mine["inclusion"] = other["inclusion"]
     assert {"leaf", "key"} <= set(failed(check(mine)))
 
 
-def test_whatever_is_not_a_receipt_is_a_failed_check_and_no_crash(
+def test_input_that_is_not_a_receipt_is_a_failed_check_and_no_crash(
     all_receipts: dict[str, dict[str, Any]],
 ) -> None:
     good = one_of(all_receipts, "WINNER")
@@ -487,7 +487,7 @@ def test_a_receipt_says_what_it_cannot_prove(all_receipts: dict[str, dict[str, A
     assert any("manifestHash" in limit for limit in checked.limits)
 
 
-def test_trust_in_the_operator_is_said_and_a_late_commitment_too(revealed: Path) -> None:
+def test_a_receipt_mentions_trust_in_the_operator_and_a_late_commitment(revealed: Path) -> None:
     for late, said in (
         (True, "after registration had opened"),
         (False, "before registration opened."),
@@ -504,7 +504,7 @@ def test_an_excluded_entry_gets_its_reasons_and_a_proof_that_it_was_not_in_the_d
         assert receipt["kind"] == "excluded" and receipt["reasons"] == ["NO_MARKET"]
         assert check(receipt).passed
         assert "reasons     NO_MARKET" in receipt_text(receipt, check(receipt))
-    # Somebody who was in the draw, told that he was not.
+    # An entrant who was in the draw, with the claim of the opposite.
     receipt = build_receipt(revealed, known[7][:-1] + "-", reasons=lambda _: ["NO_MARKET"])
     for side in ("before", "after"):
         forged = {**receipt, side: build_receipt(revealed, known[12])["inclusion"]}
@@ -522,22 +522,22 @@ def test_an_excluded_entry_gets_its_reasons_and_a_proof_that_it_was_not_in_the_d
 
 def test_an_excluded_entry_of_a_draw_without_entries_has_no_neighbours(tmp_path: Path) -> None:
     folder = make(tmp_path / "empty", [], [Terms(FIRST, {})])
-    receipt = build_receipt(folder, "somebody", reasons=lambda _: ["NO_MARKET"])
+    receipt = build_receipt(folder, "excluded-ref", reasons=lambda _: ["NO_MARKET"])
     assert check(receipt).passed and receipt["before"] is receipt["after"] is None
 
 
-def test_an_unknown_ref_and_one_that_is_none_are_usage_errors(revealed: Path, tmp_path: Path) -> None:
+def test_an_unknown_ref_and_an_invalid_one_are_usage_errors(revealed: Path, tmp_path: Path) -> None:
     with pytest.raises(NoReceipt, match="confirmation"):
-        build_receipt(revealed, "nobody")
+        build_receipt(revealed, "unknown-ref")
     for ref in ("", "a|b", "a\n", "x" * 65):
         with pytest.raises(UsageError, match="a ref is"):
             build_receipt(revealed, ref)
     (tmp_path / "phase-1").mkdir()
     with pytest.raises(UsageError, match="no result yet"):
-        build_receipt(tmp_path, "nobody")
+        build_receipt(tmp_path, "unknown-ref")
 
 
-def test_a_result_without_the_entry_is_said_to_be_damaged(tmp_path: Path) -> None:
+def test_a_result_without_the_entry_is_reported_as_damaged(tmp_path: Path) -> None:
     folder = make(tmp_path / "draw", entrants(10), [Terms(FIRST, {})])
     path = folder / "phase-1" / RESULT
     lines = path.read_text().splitlines(keepends=True)
@@ -546,22 +546,22 @@ def test_a_result_without_the_entry_is_said_to_be_damaged(tmp_path: Path) -> Non
         build_receipt(folder, lines[0].split("|")[0])
 
 
-def test_a_receipt_says_when_its_round_was_signed_and_one_that_was_signed_too_soon_does_not_hold(
+def test_a_receipt_says_when_its_round_was_signed_and_fails_if_that_was_too_soon(
     beaconed: Path, tmp_path: Path
 ) -> None:
     receipt = build_receipt(beaconed, refs(36)[3])
     assert receipt["roundAt"] == "2023-08-23T15:59:24.000Z"
     assert "signed at 2023-08-23T15:59:24.000Z (UTC)" in receipt["guarantee"]
     shown = receipt_text(receipt, check(receipt))
-    assert "its round was signed at 2023-08-23T15:59:24.000Z (UTC)" in shown
+    assert "round signed at 2023-08-23T15:59:24.000Z (UTC)" in shown
     assert "signed at 2023-08-23T15:59:24.000Z (UTC)" in receipt_page(receipt, check(receipt))
     for wrong in (None, "2023-08-23T15:59:27.000Z", 7):
         assert failed(check({**receipt, "roundAt": wrong})) == ["randomness"]
     late = make(tmp_path / "late", entrants(9), [Terms(FIRST, {})], source=BEACON, as_of=AS_OF)
-    for ref in (refs(9)[3], "nobody"):
+    for ref in (refs(9)[3], "unknown-ref"):
         receipt = build_receipt(late, ref, reasons=lambda _ref: ["NO_MARKET"])
         checked = check(receipt)
-        assert failed(checked) == (["manifest"] if ref == "nobody" else ["randomness"])
+        assert failed(checked) == (["manifest"] if ref == "unknown-ref" else ["randomness"])
         assert any("at least 600 s" in each.detail for each in checked.checks)
 
 
@@ -580,20 +580,20 @@ def test_a_receipt_counts_replaced_manifests_and_names_what_was_accepted_and_why
     beaconed: Path, tmp_path: Path
 ) -> None:
     folder = publish_beside(shutil.copytree(beaconed, tmp_path / "beside"))
-    for ref in (refs(36)[3], "nobody"):
+    for ref in (refs(36)[3], "unknown-ref"):
         receipt = build_receipt(folder, ref, reasons=lambda _ref: ["NO_MARKET"])
         checked = check(receipt)
         assert checked.passed, failed(checked)
         for shown in (receipt_text(receipt, checked), receipt_page(receipt, checked)):
             text = " ".join(shown.split())
             assert "took the place of 1 earlier one(s)" in text
-            assert "with round 900" in text and "late_commit, because: the store was away" in text
+            assert "with round 900" in text and "late_commit, because: the store was down" in text
         part = receipt["phases"][0]["published"] if receipt["kind"] == "draw" else receipt["published"]
         kept = dict(part)
         assert "replaced-1.json: {" in receipt_text(receipt, checked)
-        part["accepted"] = kept["accepted"].replace("the store was away", "<b>away</b>")
+        part["accepted"] = kept["accepted"].replace("the store was down", "<b>down</b>")
         shown = receipt_page(receipt, check(receipt))
-        assert "<b>" not in shown and "because: &lt;b&gt;away" in shown
+        assert "<b>" not in shown and "because: &lt;b&gt;down" in shown
         for change in (
             {"replaced": []},
             {"replaced": [kept["replaced"][0].replace("count", "court")]},
@@ -624,7 +624,7 @@ def test_a_receipt_of_an_annulled_draw_says_so_first(revealed: Path, tmp_path: P
     at = "2026-11-26T08:00:00.000Z"
     annulled = Annulled(at, CAMPAIGN, file_hash(folder / "phase-2" / "manifest.json"), 2, "the wrong list")
     (folder / "phase-2" / "annulled.json").write_bytes(annulled.to_bytes())
-    for ref in (refs(36)[3], "nobody"):
+    for ref in (refs(36)[3], "unknown-ref"):
         receipt = build_receipt(folder, ref, reasons=lambda _ref: ["NO_MARKET"])
         checked = check(receipt)
         assert checked.passed

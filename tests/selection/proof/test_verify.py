@@ -55,7 +55,7 @@ def edit(path: Path, **fields: object) -> None:
     path.write_bytes(canonical_bytes({**json.loads(path.read_bytes()), **fields}))
 
 
-def test_a_draw_that_was_made_by_the_rules_verifies(revealed: Path, tmp_path: Path) -> None:
+def test_a_draw_by_the_rules_verifies(revealed: Path, tmp_path: Path) -> None:
     steps: list[tuple[int, str]] = []
     engine = Engine(tmp_path, threads=1, memory_mib=256)
     done = verify(revealed, engine=engine, on_progress=lambda phase, step: steps.append((phase, step)))
@@ -87,7 +87,7 @@ def test_a_draw_from_the_beacon_verifies_and_a_seed_of_another_round_does_not(
     assert named(replay(copy, tmp_path)) == ["phase-1/seed.json", "phase-2/seed.json"]
 
 
-def test_a_seed_whose_signature_is_not_the_beacons_is_named_however_well_the_rest_fits(
+def test_a_seed_without_the_beacons_signature_is_named_even_if_all_else_is_consistent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A point of the right group, and everything after it by the rules.
@@ -109,7 +109,7 @@ def test_a_seed_whose_signature_is_not_the_beacons_is_named_however_well_the_res
         (MANIFEST, lambda path: edit(path, phase=3)),
     ],
 )
-def test_a_later_phase_is_looked_at_even_if_the_first_cannot_be_replayed(
+def test_a_later_phase_is_checked_even_if_the_first_cannot_be_replayed(
     copy: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
     seed = copy / "phase-1" / SEED
@@ -172,7 +172,7 @@ def test_one_flipped_bit_anywhere_fails_the_verification_and_names_the_file(
 
 
 @pytest.mark.parametrize(
-    ("name", "published", "replayed", "told"),
+    ("name", "published", "replayed", "expected"),
     [
         ("a.txt", b"a\n", b"a\n", ""),
         ("a.txt", b"a\n", b"b\n", r"line 1: the replay gives 'b\n', found 'a\n'"),
@@ -186,13 +186,13 @@ def test_one_flipped_bit_anywhere_fails_the_verification_and_names_the_file(
         ("a.json", b"[" * 100_000, b'{"a":1}', "nested too deep"),
     ],
 )
-def test_the_first_difference_is_told_in_printable_words(
-    tmp_path: Path, name: str, published: bytes, replayed: bytes, told: str
+def test_the_first_difference_is_described_in_printable_characters(
+    tmp_path: Path, name: str, published: bytes, replayed: bytes, expected: str
 ) -> None:
     for folder, data in (("published", published), ("replayed", replayed)):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / name).write_bytes(data)
-    assert difference(tmp_path / "published" / name, tmp_path / "replayed" / name) == told
+    assert difference(tmp_path / "published" / name, tmp_path / "replayed" / name) == expected
 
 
 @pytest.mark.parametrize(
@@ -256,9 +256,7 @@ def test_a_strike_that_was_taken_back_is_named(copy: Path) -> None:
     assert named(done) == ["phase-2/strikes.txt"] and "struck" in done.findings[0].message
 
 
-def test_a_draw_that_was_made_up_from_the_start_shows_against_the_published_hashes(
-    revealed: Path, tmp_path: Path
-) -> None:
+def test_a_forged_draw_is_detected_by_the_published_hashes(revealed: Path, tmp_path: Path) -> None:
     hashes = [file_hash(revealed / f"phase-{number}" / MANIFEST) for number in (1, 2)]
     assert replay(revealed, tmp_path, *hashes).passed
     other = make(tmp_path / "other", entrants(30), [Terms(FIRST, {})])
@@ -273,7 +271,7 @@ def test_a_draw_that_was_made_up_from_the_start_shows_against_the_published_hash
     assert "2 manifest hashes" in str(replay(tmp_path / "short", tmp_path, *hashes).findings[0])
 
 
-def test_a_phase_that_is_committed_and_not_drawn_is_left_out_and_said_to_be(copy: Path) -> None:
+def test_a_phase_that_is_committed_but_not_drawn_is_skipped_with_a_note(copy: Path) -> None:
     for name in (RESULT, "cutoffs.json", SUMMARY):
         (copy / "phase-2" / name).unlink()
     done = replay(copy, copy)
@@ -351,10 +349,10 @@ def test_a_round_that_was_signed_too_soon_after_the_judgement_is_a_finding(tmp_p
         assert any("2023-08-23T15:59:24.000Z (UTC)" in note for note in done.notes)
         if not passes:
             assert named(done) == ["phase-1/manifest.json"]
-            assert "round 1000 was signed at 2023-08-23T15:59:24.000Z (UTC)" in done.findings[0].message
+            assert "round 1000 is signed at 2023-08-23T15:59:24.000Z (UTC)" in done.findings[0].message
 
 
-def test_a_unit_with_two_weights_is_a_finding_however_well_the_rest_fits(tmp_path: Path) -> None:
+def test_a_unit_with_two_weights_is_a_finding_even_if_all_else_is_consistent(tmp_path: Path) -> None:
     leaves = entrants(12, households=0)
     house = [
         replace(leaf, unit="house", weight=weight) for leaf, weight in zip(leaves[:3], (1, 1, 5), strict=True)
@@ -380,7 +378,7 @@ def beside(beaconed: Path, tmp_path: Path) -> Path:
     return publish_beside(shutil.copytree(beaconed, tmp_path / "beside"))
 
 
-def test_what_the_operator_published_beside_the_artefacts_is_told(beside: Path, tmp_path: Path) -> None:
+def test_statements_beside_the_artefacts_are_in_the_notes(beside: Path, tmp_path: Path) -> None:
     done = replay(beside, tmp_path)
     assert done.passed
     first, second = (each.as_dict() for each in done.phases)
@@ -391,16 +389,14 @@ def test_what_the_operator_published_beside_the_artefacts_is_told(beside: Path, 
         "the manifest was public at 2023-08-23T15:47:44.000Z, 700 s before",
         "took the place of 1 earlier one(s)",
         "with round 900",
-        "late_commit, because: the store was away",
+        "late_commit, because: the store was down",
         "reason: more seats",
     ):
         assert said in notes
     assert "asked" not in notes and "annulled" not in notes
 
 
-def test_a_manifest_that_became_public_late_is_told_and_so_is_one_that_was_committed_again(
-    beaconed: Path, tmp_path: Path
-) -> None:
+def test_the_notes_mention_a_late_publication_and_a_second_commitment(beaconed: Path, tmp_path: Path) -> None:
     late = publish_beside(shutil.copytree(beaconed, tmp_path / "late"), lead_seconds=30)
     notes = "\n".join(replay(late, tmp_path).notes)
     assert "public only at 2023-08-23T15:58:54.000Z, 30 s before that moment" in notes
@@ -419,7 +415,7 @@ def test_a_manifest_that_became_public_late_is_told_and_so_is_one_that_was_commi
     )
 
 
-def test_an_annulled_draw_is_told_to_be_one(beside: Path, tmp_path: Path) -> None:
+def test_the_notes_mention_the_annulment_of_a_draw(beside: Path, tmp_path: Path) -> None:
     manifest = beside / "phase-2" / MANIFEST
     annulled = Annulled(EARLY, draws.CAMPAIGN, file_hash(manifest), 2, "the wrong list")
     (beside / "phase-2" / "annulled.json").write_bytes(annulled.to_bytes())

@@ -30,7 +30,7 @@ def verified(runtime: Runtime, scratch: Path) -> Verification:
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_everybody_reads_when_the_manifest_was_public_and_what_it_took_the_place_of(
+def test_all_readers_see_when_the_manifest_was_public_and_which_one_it_replaced(
     runtime: Runtime, tmp_path: Path, late: bool
 ) -> None:
     clock = Clock()
@@ -49,8 +49,8 @@ def test_everybody_reads_when_the_manifest_was_public_and_what_it_took_the_place
 
         done = verified(own, tmp_path)
         assert done.passed, done.findings
-        told = done.phases[0].as_dict()
-        assert told["publishedAt"] == first.published_at and told["replaced"] == int(late)
+        document = done.phases[0].as_dict()
+        assert document["publishedAt"] == first.published_at and document["replaced"] == int(late)
 
         receipt = campaign_source(own, CAMPAIGN, tmp_path).receipt(ref_of(1))
         assert check_receipt(receipt_bytes(receipt)).passed

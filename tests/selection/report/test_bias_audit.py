@@ -36,7 +36,7 @@ def found(audit: dict[str, Any]) -> set[tuple[str, str]]:
 def test_a_fair_draw_passes_every_test(tmp_path: Path, seed: int) -> None:
     audit = audited(world(tmp_path, by_lot(seed), seed))
     assert audit["passed"] and audit["findings"] == []
-    # Ten tests for five dimensions; nobody has more than one ticket.
+    # Ten tests for five dimensions; no entry has more than one ticket.
     assert audit["testsMade"] == 10
     assert audit["audited"] == FANS
     assert audit["threshold"] == pytest.approx(1e-5)
@@ -77,7 +77,7 @@ def test_a_favoured_mail_domain_is_found_and_named(tmp_path: Path) -> None:
 
 
 def test_an_honest_order_with_swapped_winners_is_found(tmp_path: Path) -> None:
-    # Ranks stay as they were drawn, but the seats of one market go to whoever came last.
+    # Ranks stay as they were drawn, but the seats of one market go to the entries that registered last.
     fair = world(tmp_path, by_lot(1))
     files = fair.draw()
     losers = [
@@ -95,7 +95,7 @@ def test_an_honest_order_with_swapped_winners_is_found(tmp_path: Path) -> None:
     assert not {("registrationTime", "order"), ("registrationDay", "order")} & found(audit)
 
 
-def test_preferences_and_segments_that_go_with_the_time_are_no_bias(tmp_path: Path) -> None:
+def test_preferences_and_segments_that_correlate_with_the_time_are_no_bias(tmp_path: Path) -> None:
     # Early fans want the market that all get into, and late ones the one that few get into.
     made = [
         replace(fan, preferences=("wide",) if fan.created < OPENED + timedelta(days=7) else ("narrow",))
@@ -126,7 +126,7 @@ def test_weights_that_do_not_count_are_found(tmp_path: Path) -> None:
     assert found(audited(forgotten)) == {("weight", "order")}
 
 
-def test_weights_that_go_with_a_domain_are_no_bias(tmp_path: Path) -> None:
+def test_weights_that_correlate_with_a_domain_are_no_bias(tmp_path: Path) -> None:
     made = [
         replace(fan, weight=6 if fan.domain == "post.example" and n % 2 else 1)
         for n, fan in enumerate(fans(FANS, random.Random(5)))

@@ -55,7 +55,7 @@ def problems(made: list[Figure]) -> list[str]:
 
 
 @pytest.mark.parametrize("seconds", [0.5, 40.0, 14 * 86_400.0])
-def test_no_label_stands_twice_or_over_another_however_short_the_registration(
+def test_labels_are_distinct_and_do_not_overlap_even_for_a_short_registration(
     tmp_path: Path, drawn: list[Figure], seconds: float
 ) -> None:
     markets = ("north", "east")
@@ -84,6 +84,6 @@ def test_many_markets_of_long_and_equal_names_and_many_weights_can_be_read(
     assert problems(drawn) == []
 
 
-def test_labels_that_would_read_the_same_are_numbered() -> None:
+def test_equal_labels_are_numbered() -> None:
     assert figures.distinct(["north", "north", "east"]) == ["north (1)", "north (2)", "east"]
     assert figures.distinct(["a" * 40, "a" * 41], 5) == ["aaaa… (1)", "aaaa… (2)"]

@@ -1,4 +1,4 @@
-"""The figures of a report against counting by hand, and what it says before somebody confirms."""
+"""The figures of a report against counting by hand, and its notes before the confirmation."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_markets_count_wishes_winners_and_cutoffs(world: World) -> None:
     )
 
 
-def test_reserves_and_open_seats_are_told_apart_as_the_allocation_chose(world: World) -> None:
+def test_winners_of_reserves_and_of_open_seats_are_counted_as_allocated(world: World) -> None:
     numbers = figures(world).numbers
     fans_by_ref = {fan.ref: fan for fan in world.fans}
     ranks = {ref: rank for ref, (_, rank, _) in world.result.items()}
@@ -157,7 +157,7 @@ def test_reserves_and_open_seats_are_told_apart_as_the_allocation_chose(world: W
         assert row["byReserve"] + row["byOther"] == row["winners"]
 
 
-def test_preferences_tell_which_choice_winners_got(world: World) -> None:
+def test_preferences_show_which_choice_winners_got(world: World) -> None:
     places = figures(world).numbers["preferences"]
     got = Counter(
         fan.preferences.index(world.result[fan.ref][0]) + 1
@@ -179,7 +179,7 @@ def test_a_household_has_its_greatest_weight_in_every_entry(tmp_path: Path) -> N
     ]
 
 
-def test_a_top_up_is_told_against_the_phase_before(world: World, tmp_path: Path) -> None:
+def test_a_top_up_is_compared_with_the_previous_phase(world: World, tmp_path: Path) -> None:
     world.draw()
     winners = [ref for ref, (_, _, outcome) in world.result.items() if outcome == "WINNER"]
     struck = world.strikes | {winners[0], winners[1]}
@@ -238,7 +238,7 @@ def test_more_winners_than_seats_is_a_finding(world: World) -> None:
 
 
 @pytest.mark.parametrize("late", [False, True, None])
-def test_commit_reveal_says_trust_in_the_operator_and_whether_it_came_late(
+def test_commit_reveal_mentions_trust_in_the_operator_and_a_late_commitment(
     world: World, late: bool | None
 ) -> None:
     made = figures(world, ReportContext(commitment_late=late))
@@ -255,7 +255,7 @@ def test_a_beacon_needs_no_trust(world: World) -> None:
     assert "public randomness" in source["guarantee"] and "1234" in source["guarantee"]
 
 
-def test_the_time_of_the_round_and_of_the_publication_is_told(world: World) -> None:
+def test_the_report_has_the_times_of_the_round_and_of_the_publication(world: World) -> None:
     world.seed_source = {"kind": "drand", "chain": QUICKNET_HASH, "round": 1000}
     files = world.draw()
     made = read(files, ReportContext(published_at="2023-08-23T15:40:00.000Z"))
@@ -296,7 +296,7 @@ def test_an_empty_campaign_has_a_report(tmp_path: Path) -> None:
     assert of_market(made.numbers, "north")["winRate"] is None
 
 
-def test_a_market_without_seats_and_one_that_nobody_wants_are_in_the_report(tmp_path: Path) -> None:
+def test_markets_without_seats_or_without_candidates_are_in_the_report(tmp_path: Path) -> None:
     made = figures(
         World(tmp_path, fans(50, random.Random(1)), {"north": Seats(0), "void": Seats(3)}, by_lot(1))
     )
@@ -305,7 +305,7 @@ def test_a_market_without_seats_and_one_that_nobody_wants_are_in_the_report(tmp_
     assert any("void is undersubscribed" in text for text in made.warnings)
 
 
-def test_the_page_stands_alone_and_shows_no_fan(world: World) -> None:
+def test_the_page_is_self_contained_and_shows_no_fan(world: World) -> None:
     name = "Tour <script>alert(1)</script>"
     made = report(world, ReportContext(campaign_name=name, market_names={"north": "A & <b>B</b>"}, codes={}))
     assert not re.search(r'(?:src|href)="(?!data:image/png;base64,)', made.html)
@@ -334,7 +334,7 @@ def test_every_plot_is_a_small_picture_and_fits_into_markdown(world: World) -> N
     assert "| registered | 305 |" in text and "| south | 25 |" in text and "Bias audit **passed**" in text
 
 
-def test_an_audit_without_a_test_has_not_passed_it_had_nothing_to_compare(tmp_path: Path) -> None:
+def test_an_audit_without_a_test_has_nothing_to_compare(tmp_path: Path) -> None:
     made = report(World(tmp_path, fans(3, random.Random(1)), {"north": Seats(2)}, by_lot(1)))
     assert made.numbers["audit"]["testsMade"] == 0
     for text in (made.html, overview(made)):
@@ -397,7 +397,7 @@ def test_the_capacity_check_passes_a_draw_and_names_the_market_that_is_overfull(
     assert not unknown.passed and unknown.numbers["overfull"] == 1
 
 
-def test_the_check_of_win_rates_tells_what_the_audit_found(tmp_path: Path) -> None:
+def test_the_check_of_win_rates_reports_the_findings_of_the_audit(tmp_path: Path) -> None:
     made = fans(2000, random.Random(1))
     fair = win_rates_uniform(figures(World(tmp_path / "a", made, {"north": Seats(300)}, by_lot(1))).numbers)
     assert fair.passed and fair.numbers["tests"] == 10 and "found nothing" in fair.description

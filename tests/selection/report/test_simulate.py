@@ -160,7 +160,7 @@ def test_an_empty_pool_has_no_odds(tmp_path: Path, engine: Engine) -> None:
         assert document["entries"] == 0 and document["odds"] is None
 
 
-def test_rounds_repeat_for_a_word_and_differ_without(tmp_path: Path, engine: Engine) -> None:
+def test_rounds_repeat_with_a_seed_word_and_differ_without(tmp_path: Path, engine: Engine) -> None:
     pool = pool_of(tmp_path / "pool", fans(300, random.Random(1), ["north", "south"], choices=2))
     assert run(pool, TWO, engine).winners == run(pool, TWO, engine).winners
     other = simulate(pool, TWO, rounds=3, seeds=words("other"), engine=engine)
@@ -181,7 +181,7 @@ def test_a_word_is_never_a_secret_itself() -> None:
     assert next(words("winter")) != secret
 
 
-def test_rules_that_cannot_be_drawn_are_refused_with_the_way_out() -> None:
+def test_rules_that_cannot_be_drawn_are_refused_with_advice() -> None:
     reserved = Scenario((Market("north", "North", 10, (Reserve("local", 8),)),))
 
     def change(
@@ -213,7 +213,7 @@ def test_rules_that_cannot_be_drawn_are_refused_with_the_way_out() -> None:
     assert ordered == (Reserve("local", 3), Reserve("access", 2))
 
 
-def test_an_invented_pool_is_the_same_again_and_well_formed(tmp_path: Path, engine: Engine) -> None:
+def test_a_synthetic_pool_is_reproducible_and_well_formed(tmp_path: Path, engine: Engine) -> None:
     markets, segments = ["a", "b", "c", "d", "e"], ["local", "member"]
     tables = []
     for name in ("one", "two"):

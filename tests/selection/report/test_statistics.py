@@ -31,7 +31,7 @@ def test_with_one_stratum_it_is_pearsons_chi_square() -> None:
     assert outcome.p == pytest.approx(pearson.pvalue, rel=0.01)
 
 
-def test_one_group_tells_nothing() -> None:
+def test_one_group_has_no_p_value() -> None:
     assert chi_square(counted([100], [10])).p is None
 
 

@@ -106,7 +106,7 @@ def test_odds_come_from_the_replica_as_it_is_and_nothing_is_written(runtime: Run
     assert not runtime.objects.list("draws/") and not runtime.objects.list("pipeline/")
 
 
-def test_entries_that_are_on_their_way_are_warned_of(runtime: Runtime) -> None:
+def test_entries_in_transit_are_a_warning(runtime: Runtime) -> None:
     runtime.database["campaigns"].insert_one(campaign().as_document())
     assert regworkers(runtime, "draw", "simulate", "spring", "--format", "json").document["warnings"] == []
     put(runtime, key("e1"))
@@ -117,13 +117,13 @@ def test_entries_that_are_on_their_way_are_warned_of(runtime: Runtime) -> None:
     assert "1 messages wait" in warning
 
 
-def test_an_unknown_campaign_is_one_line_with_the_way_out(runtime: Runtime) -> None:
+def test_an_unknown_campaign_is_one_line_with_advice(runtime: Runtime) -> None:
     answer = regworkers(runtime, "draw", "simulate", "autumn")
     assert answer.code == 2 and answer.stdout == ""
     assert "there is no campaign 'autumn'" in answer.stderr and "campaign list" in answer.stderr
 
 
-def test_invented_entries_need_no_server_and_a_word_repeats_them() -> None:
+def test_synthetic_entries_need_no_server_and_repeat_with_a_seed_word() -> None:
     words = (*INVENTED, "--seed", "try", "--rounds", "2", "--format", "json")
     first, again = regworkers(None, *words), CliRunner().invoke(app(), words[1:])
     assert first.code == 0, first.stderr

@@ -17,7 +17,7 @@ from regworkers_core.selection.report.inputs import ReportFiles
 
 OPENED = datetime(2026, 3, 1, tzinfo=UTC)
 DAYS = 14
-DOMAINS = ("mail.example", "post.example", "inbox.example", "letters.example")
+DOMAINS = ("mail.example", "post.example", "inbox.example", "cards.example")
 
 
 @dataclass(frozen=True, slots=True)
