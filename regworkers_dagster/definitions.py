@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import dagster as dg
 
-from regworkers_core.settings import load_settings
-from regworkers_dagster.analytics import archive, funnel
-from regworkers_dagster.analytics import assets as analytics
-from regworkers_dagster.analytics import checks as analytics_checks
-from regworkers_dagster.analytics import jobs as analytics_jobs
-from regworkers_dagster.analytics import sensors as analytics_sensors
-from regworkers_dagster.analytics import specs as analytics_specs
-from regworkers_dagster.eligibility import invites
+from regworkers_dagster import eligibility
+from regworkers_dagster.analytics import archive, funnel, publishing
 from regworkers_dagster.operations import (
-    alerts,
     dead_letters,
-    doctor,
-    erasure,
-    housekeeping,
+    deployment,
+    health,
+    pruning,
+    retention,
     reviews,
     runbooks,
 )
-from regworkers_dagster.operations import certificate as certificates
-from regworkers_dagster.operations import pruning_jobs as maintenance
-from regworkers_dagster.operations import resources as aws_resources
-from regworkers_dagster.replication import assets, checks, jobs, parity, schedules, sensors, specs
+from regworkers_dagster.replication import assets, checks, jobs, sensors
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import assets as selection
 from regworkers_dagster.selection import checks as selection_checks
@@ -35,71 +26,70 @@ from regworkers_dagster.selection import specs as selection_specs
 # How long a sensor's tick waits for one answer.
 _TICK_CALL_SECONDS = 2.0
 
-# Wrong settings end the load here, with a line that names key and file.
-_on = load_settings().sensors_on
-
 defs = dg.Definitions(
     assets=[
-        *specs.EXTERNAL,
+        assets.DEMAND_TABLE,
+        assets.REPLICATION_DLQ,
         assets.enqueue_entries,
         assets.save_entries,
-        invites.INVITES,
+        eligibility.INVITES,
         *selection_specs.EXTERNAL,
         *selection.STEPS,
         *selection.DRAINS,
-        *analytics_specs.EXTERNAL,
-        analytics.publish_events,
+        publishing.ANALYTICS_QUEUE,
+        publishing.ANALYTICS_DLQ,
+        publishing.publish_events,
         archive.archive_events,
         funnel.campaign_funnel,
-        certificates.look_at_certificate,
-        doctor.examine_system,
+        deployment.inspect_certificate,
+        health.examine_system,
         *reviews.ASSETS,
     ],
     asset_checks=[
         checks.replication_dlq_empty,
         checks.dependencies_answer,
-        parity.parity,
+        checks.parity,
         *selection_checks.OF_A_DRAW,
         *selection_checks.OF_QUEUES,
         selection_checks.selections_kept,
         archive.one_row_per_id,
-        analytics_checks.analytics_dlq_empty,
+        publishing.analytics_dlq_empty,
     ],
     jobs=[
         jobs.ENQUEUE_ENTRIES,
         jobs.SAVE_ENTRIES,
         jobs.RECONCILE_ENTRIES,
         jobs.backfill_entries,
-        *invites.JOBS,
-        maintenance.prune_runs,
-        housekeeping.housekeeping,
-        *dead_letters.JOBS,
-        erasure.erase_entry,
+        *eligibility.JOBS,
         *selection_jobs.JOBS,
-        analytics_jobs.PUBLISH_EVENTS,
+        publishing.PUBLISH_EVENTS,
         archive.ARCHIVE_EVENTS,
         archive.CHECK_ARCHIVE,
         funnel.CAMPAIGN_FUNNEL_JOB,
-        certificates.CHECK_CERTIFICATE,
-        doctor.DOCTOR,
-        aws_resources.find_resources,
-        *runbooks.JOBS,
+        *dead_letters.JOBS,
+        deployment.find_resources,
+        deployment.CHECK_CERTIFICATE,
+        health.DOCTOR,
+        pruning.prune_runs,
+        retention.housekeeping,
+        retention.erase_entry,
         *reviews.REVIEW_JOBS.values(),
         reviews.drill_recovery,
+        *runbooks.JOBS,
     ],
     sensors=[
-        *sensors.build_sensors(on=_on),
-        *selection_sensors.build_sensors(on=_on),
-        *analytics_sensors.build_sensors(on=_on),
-        *alerts.build_sensors(on=_on),
+        *sensors.SENSORS,
+        *selection_sensors.SENSORS,
+        *publishing.SENSORS,
+        *health.SENSORS,
     ],
     schedules=[
-        *schedules.build_schedules(on=_on),
-        *maintenance.build_schedules(on=_on),
-        *housekeeping.build_schedules(on=_on),
-        *certificates.build_schedules(on=_on),
-        *archive.build_schedules(on=_on),
-        *reviews.build_schedules(on=_on),
+        *jobs.SCHEDULES,
+        *archive.SCHEDULES,
+        *deployment.SCHEDULES,
+        *pruning.SCHEDULES,
+        *retention.SCHEDULES,
+        *reviews.SCHEDULES,
     ],
     resources={"workers": Workers(), "tick_workers": Workers(call_seconds=_TICK_CALL_SECONDS)},
     executor=dg.in_process_executor,

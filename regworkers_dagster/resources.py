@@ -1,4 +1,4 @@
-"""What assets, checks and sensors get from outside: the workers' adapters, wired from the settings."""
+"""The resource of every asset, job and sensor: the adapters of the workers, wired from the settings."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.reasons import RequestError, TransientFailure, UsageError
 from regworkers_core.observability.logs import configure_logging, describe
 from regworkers_core.observability.tracing import configure_tracing
+from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.gate import GateClosed, NotSettled
 from regworkers_core.selection.maths.files import DrawError
 from regworkers_core.settings import Settings, load_settings
+from regworkers_dagster.runs import is_by_hand
 
 
 class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Tables, queues and collections of the environment that CONFIG_ENV names (configs/<name>.config.yml,
-    overridden by REGWORKERS_*). Nothing connects before its first use.
+    overridden by REGWORKERS_*). Clients connect on first use.
     """
 
     call_seconds: float | None = Field(
         default=None,
-        description="Longest wait for one answer of a service, in seconds, and no retries: what keeps a "
-        "sensor's tick short. Empty: time-outs and retries as the settings have them.",
+        description="Longest wait for one answer of a service, in seconds, without retries, which keeps a "
+        "sensor's tick short. Empty: time-outs and retries of the settings.",
     )
 
     @property
@@ -36,8 +39,8 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 class _Runtimes:
-    """One Runtime per process and kind of use. Dagster makes a new resource object for every run and every
-    tick: clients of the object's own would be connected anew each time, and breakers would forget.
+    """One Runtime per process and `call_seconds`. Dagster makes a new resource for every run and every tick: clients
+    that belong to it would connect again each time, and breakers would lose their state.
     """
 
     def __init__(self) -> None:
@@ -45,7 +48,7 @@ class _Runtimes:
         self._made: dict[float | None, tuple[Settings, Runtime]] = {}
 
     def get(self, call_seconds: float | None) -> Runtime:
-        # Read again each time, for the embedded stack may have come back on other ports.
+        # Read each time: a restarted embedded stack listens on other ports.
         settings = load_settings()
         with self._lock:
             known = self._made.get(call_seconds)
@@ -76,7 +79,7 @@ def _brief(settings: Settings, call_seconds: float) -> Settings:
                 "server_selection_timeout_seconds",
             ),
             "kafka": capped(settings.kafka, "timeout_seconds"),
-            # No long polls here, and a read time-out that allows for none.
+            # No long polls: the read time-out is shorter.
             "save": settings.save.model_copy(update={"receive_wait_seconds": 0.0}),
             "retry": settings.retry.model_copy(update={"attempts": 1, "total_seconds": call_seconds}),
         }
@@ -84,14 +87,25 @@ def _brief(settings: Settings, call_seconds: float) -> Settings:
 
 
 @contextmanager
-def plain_failures() -> Iterator[None]:
-    """A known trouble fails the run with one line that says what to do, and without its causes. Wrong settings
-    and missing tables are not retried: a repeat cannot mend them.
+def plain_failures(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext | None = None,
+) -> Iterator[None]:
+    """Turn a known failure into one line that says what to do, without its causes. Only what a second attempt may
+    change is retried: not wrong settings, a missing table or an artefact that does not fit.
+
+    A run of `context` that was launched by hand with a wrong config or partition is marked as refused: the system is
+    fine, so no alert is sent.
     """
     try:
         yield
-    except (UsageError, DrawError) as error:
+    except RequestError as error:
+        if context is not None and is_by_hand(context.run):
+            context.instance.add_run_tags(context.run.run_id, {REFUSED_TAG: "request"})
         raise dg.Failure(description=str(error), allow_retries=False) from None
+    except (UsageError, DrawError, GateClosed) as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from None
+    except NotSettled as failure:
+        raise dg.Failure(description=str(failure)) from None
     except TransientFailure as failure:
         raise dg.Failure(
             description=f"{failure}; nothing is lost: run it again when `regworkers doctor` is fine"

@@ -124,7 +124,7 @@ class DagsterProcess:
             self._create_storage(environment)
         shared = ["-w", str(workspace)]
         commands = {
-            "webserver": ["-m", "regworkers_dagster.web", "--host", HOST, "--port", str(port), *shared],
+            "webserver": ["-m", "regworkers_dagster.web.serve", "--host", HOST, "--port", str(port), *shared],
             "daemon": ["-m", "dagster._daemon", "run", *shared],
         }
         refs: dict[str, ProcessRef] = {}

@@ -1,4 +1,4 @@
-"""The archive of events: an asset that a schedule brings up to date, and its promise, checked every night."""
+"""The archive of events: an asset that a schedule keeps up to date, and its check, run every night."""
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
@@ -12,39 +12,37 @@ from regworkers_core.analytics.archive.archiver import archive_events as archive
 from regworkers_core.analytics.archive.status import verify
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
-from regworkers_dagster.analytics.specs import GROUP, KAFKA_EVENTS, OWNERS, TAGS
-from regworkers_dagster.drains.metadata import Metadata
+from regworkers_dagster.analytics.publishing import FLOW, KAFKA_EVENTS
 from regworkers_dagster.drains.running import CONTINUOUS
+from regworkers_dagster.factories import asset_job, schedule
+from regworkers_dagster.metadata import Metadata
 from regworkers_dagster.resources import Workers, plain_failures
-from regworkers_dagster.tags import OPERATION_TAG, long_run
+from regworkers_dagster.runs import OPERATION_TAG, long_run
 
-# Every so many minutes: how old the archive may be. A run that finds nothing new ends within a second.
+# How old the archive may be. A run that finds nothing new ends within a second.
 _EVERY_MINUTES = 5
-# A scheduled run goes on until shortly before the next one.
+# A scheduled run ends shortly before the next one.
 _SCHEDULED_SECONDS = 240.0
 
-EVENT_ARCHIVE = dg.AssetSpec(
+EVENT_ARCHIVE = FLOW.asset(
     "event_archive",
+    "Every event of the Kafka topics as one row of Parquet on S3, by day and type. Read from Kafka with stored "
+    "offsets, in no consumer group. `regworkers archive fetch` copies it; docs/archive.md says how analysts read it. "
+    "One materialisation per run, also of one that found nothing new; none while another run is active, or Kafka or "
+    "S3 is unavailable.",
+    {"s3", "parquet"},
     deps=[KAFKA_EVENTS],
-    description="Every event of the Kafka topics as one row of Parquet on S3, by day and type. Read from Kafka with "
-    "offsets of its own, in no consumer group. `regworkers archive fetch` copies it; docs/archive.md says how analysts "
-    "read it. One materialisation per run, also of one that found nothing new; none while another run is at work, or "
-    "Kafka or S3 is away.",
-    kinds={"s3", "parquet"},
-    group_name=GROUP,
-    owners=OWNERS,
-    tags=TAGS,
     skippable=True,
 )
 
 
 class ArchiveConfig(dg.Config):
-    """When the run leaves."""
+    """When the run ends."""
 
     max_seconds: float | None = Field(
         default=None,
         gt=0,
-        description="Leave after so many seconds; the next run goes on. Empty: drain.maxSeconds.",
+        description="End after these seconds; the next run resumes. Empty: drain.maxSeconds.",
     )
 
 
@@ -52,16 +50,16 @@ class ArchiveConfig(dg.Config):
 def archive_events(
     context: dg.AssetExecutionContext, config: ArchiveConfig, workers: Workers
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Nothing is materialised while another run is at work, nor when Kafka or S3 is away: the next run goes on."""
+    """Materialises nothing while another run is active, nor when Kafka or S3 is unavailable: the next run resumes."""
     bind(runId=context.run.run_id, worker="archive_events")
     with plain_failures(), StopSignal().on_signals() as stop:
         report = archive(
             workers.runtime, run_id=context.run.run_id, max_seconds=config.max_seconds, stop=stop
         )
     if not report.began or (report.ended in ("dependency_down", "superseded") and not report.batches):
-        away = f" ({report.dependency})" if report.dependency else ""
-        tell = context.log.info if report.ended == "busy" else context.log.warning
-        tell(f"nothing archived: {report.ended}{away}")
+        which = f" ({report.dependency})" if report.dependency else ""
+        log = context.log.info if report.ended == "busy" else context.log.warning
+        log(f"nothing archived: {report.ended}{which}")
         return
     context.log.info(f"ended ({report.ended}): {report.written} of {report.read} events written")
     for line in troubles(report):
@@ -72,18 +70,18 @@ def archive_events(
 
 
 def troubles(report: ArchiveReport) -> list[str]:
-    """What somebody has to look at, in words."""
+    """What an operator has to check, one line each."""
     lines = {
-        f"{report.lost} offsets were gone before they were read": report.lost,
-        f"{report.damaged} records are no events; they are kept under archive/damaged/": report.damaged,
+        f"{report.lost} offsets expired before they were read": report.lost,
+        f"{report.damaged} records are not events; they are kept under archive/damaged/": report.damaged,
         f"topics that do not exist: {', '.join(report.missing_topics)}": report.missing_topics,
-        f"made anew and read from their beginning: {', '.join(report.restarted)}": report.restarted,
+        f"topics created again and read from their beginning: {', '.join(report.restarted)}": report.restarted,
     }
     return [line for line, holds in lines.items() if holds]
 
 
 def of_report(report: ArchiveReport) -> Metadata:
-    """Numbers of this run, `rows` of the whole archive, `lag` in all and by topic."""
+    """The numbers of this run, the `rows` of the whole archive, the `lag` in total and by topic."""
     lag = report.lag or {}
     numbers = {
         "read": report.read,
@@ -116,61 +114,54 @@ def of_report(report: ArchiveReport) -> Metadata:
     ],
 )
 def one_row_per_id(context: dg.AssetCheckExecutionContext, workers: Workers) -> Iterator[dg.AssetCheckResult]:
-    """A broken promise fails the check and then the run, so that an exit code and an alert tell."""
+    """A second row fails the check and then the run, and with it the exit code; an alert follows."""
     bind(runId=context.run.run_id, worker="check_archive")
     with plain_failures():
         runtime = workers.runtime
         found = verify(runtime.objects, memory_mib=runtime.settings.archive.memory_mib)
     numbers = {name: value for name, value in found.as_dict().items() if name != "holds"}
-    said = ", ".join(f"{name} {number}" for name, number in numbers.items())
+    summary = ", ".join(f"{name} {number}" for name, number in numbers.items())
     yield dg.AssetCheckResult(
         check_name="one_row_per_id",
         asset_key=EVENT_ARCHIVE.key,
         passed=found.holds,
-        description=said,
+        description=summary,
         metadata={name: dg.MetadataValue.int(number) for name, number in numbers.items()},
     )
     if not found.holds:
-        raise dg.Failure(description=f"the archive does not hold one row per id: {said}", allow_retries=False)
+        raise dg.Failure(
+            description=f"the archive does not hold one row per id: {summary}", allow_retries=False
+        )
 
 
-ARCHIVE_EVENTS = dg.define_asset_job(
+ARCHIVE_EVENTS = asset_job(
     "archive_events",
-    selection=dg.AssetSelection.assets(archive_events).without_checks(),
+    dg.AssetSelection.assets(archive_events).without_checks(),
     tags={OPERATION_TAG: "archive_events", **long_run()},
-    executor_def=dg.in_process_executor,
-    description="Brings the archive up to what the topics hold now, and compacts it. Goes on where the last run "
-    "stopped; killed at any point it loses and doubles nothing.",
+    description="Adds what the topics hold now to the archive, and compacts it. Resumes where the last run stopped; "
+    "killed at any point it loses and repeats nothing.",
 )
 
-CHECK_ARCHIVE = dg.define_asset_job(
+CHECK_ARCHIVE = asset_job(
     "check_archive",
-    selection=dg.AssetSelection.checks(one_row_per_id),
+    dg.AssetSelection.checks(one_row_per_id),
     tags={OPERATION_TAG: "check_archive", **long_run()},
-    executor_def=dg.in_process_executor,
     description="Reads the whole archive and fails unless every event id has exactly one row.",
 )
 
 
-def build_schedules(*, on: bool) -> list[dg.ScheduleDefinition]:
-    """`on` makes them run without being switched on in the UI."""
-    status = dg.DefaultScheduleStatus.RUNNING if on else dg.DefaultScheduleStatus.STOPPED
-    return [
-        dg.ScheduleDefinition(
-            name="archive_events_often",
-            job=ARCHIVE_EVENTS,
-            cron_schedule=f"*/{_EVERY_MINUTES} * * * *",
-            execution_timezone="UTC",
-            run_config={"ops": {"archive": {"config": {"max_seconds": _SCHEDULED_SECONDS}}}},
-            default_status=status,
-            description="Keeps the archive a few minutes behind Kafka.",
-        ),
-        dg.ScheduleDefinition(
-            name="check_archive_nightly",
-            job=CHECK_ARCHIVE,
-            cron_schedule="20 3 * * *",
-            execution_timezone="UTC",
-            default_status=status,
-            description="Sees every night that each event id has exactly one row.",
-        ),
-    ]
+SCHEDULES = (
+    schedule(
+        "archive_events_often",
+        ARCHIVE_EVENTS,
+        f"*/{_EVERY_MINUTES} * * * *",
+        "Keeps the archive a few minutes behind Kafka.",
+        {"ops": {"archive": {"config": {"max_seconds": _SCHEDULED_SECONDS}}}},
+    ),
+    schedule(
+        "check_archive_nightly",
+        CHECK_ARCHIVE,
+        "20 3 * * *",
+        "Checks every night that each event id has exactly one row.",
+    ),
+)

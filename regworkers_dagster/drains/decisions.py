@@ -1,14 +1,25 @@
-"""How many drains to start: pure functions of what a sensor read."""
+"""How many drains to start, which are at work, and which died unnoticed: pure functions of what a sensor read.
+
+A drain counts while its heartbeat moves, not until Dagster marks its run as ended: a process that was killed in a
+terminal marks nothing. A drain that is silent for a while only lets a sensor start another one, which leases make
+harmless. To report its run as failed takes much longer, and never follows from something that could not be read.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
 
-# From the tick that asks for it, a run takes 5 s to work, and 12 s on a busy machine; several ticks have a chance.
+import orjson
+
+from regworkers_core.drains.heartbeat import Beat
+
+# From the tick that requests it, a run needs 5 s to start work, and 12 s on a busy machine; several ticks have a
+# chance.
 HANDOVER_SECONDS = 20.0
-# One crash may be an accident (a node went away); a row of them is a defect, and runs are not free.
+# One crash may be an accident (a lost node); several in a row are a defect, and runs are not free.
 _CRASHES_FORGIVEN = 2
 _FIRST_PAUSE_SECONDS = 15.0
 _LONGEST_PAUSE_SECONDS = 300.0
@@ -16,7 +27,7 @@ _LONGEST_PAUSE_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class ActiveDrain:
-    """A run that was asked for and has not ended: how long it runs (None before its start) and its limits."""
+    """A run that was requested and has not ended: its age (None before its start) and its limits."""
 
     seconds_running: float | None
     idle_seconds: float
@@ -24,7 +35,7 @@ class ActiveDrain:
 
     @property
     def leaves(self) -> bool:
-        """It ends soon by its time limit, and it had work within its idle time, or it would have left."""
+        """Whether its time limit ends it soon; it had work within its idle time, or it would have ended."""
         running = self.seconds_running
         if running is None or running <= self.idle_seconds:
             return False
@@ -33,7 +44,7 @@ class ActiveDrain:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Start so many; `reason` says why, or why none."""
+    """How many to start; `reason` says why, or why none."""
 
     start: int
     reason: str
@@ -42,16 +53,16 @@ class Decision:
 def by_depth(
     waiting: int, in_flight: int, active: Sequence[ActiveDrain], *, per_drain: int, max_drains: int
 ) -> Decision:
-    """For a queue: none while nothing waits, one for a trickle, one more for every `per_drain` messages.
+    """For a queue: none while it is empty, one for a trickle, one more for every `per_drain` messages.
 
-    Messages that are only in flight start no drain: their drain is at work on them, or they wait for a
-    retry and will be seen when they are due.
+    Messages that are in flight start no drain: a drain works on them, or they wait for a retry and become visible when
+    they are due.
     """
     wanted = 0
     if waiting:
         wanted = min(max_drains, math.ceil((waiting + in_flight) / per_drain))
     elif any(drain.leaves for drain in active):
-        # Work flows, and this moment without a message says little.
+        # Work arrives, and one moment without a message says little.
         wanted = 1
     return _missing(wanted, active, f"{waiting} messages wait, {in_flight} are in flight")
 
@@ -59,9 +70,9 @@ def by_depth(
 def by_age(
     oldest_seconds: float | None, active: Sequence[ActiveDrain], *, objective_seconds: float, max_drains: int
 ) -> Decision:
-    """For the stream: `oldest_seconds` is the age of its oldest unread record, None when nothing is unread or
-    nobody looked because a drain is at work. One drain, and one more for every lag objective it is behind;
-    drains about to leave are replaced one by one.
+    """For the stream: one drain, and one more for every lag objective it is behind; drains that are about to end are
+    replaced one by one. `oldest_seconds` is the age of the oldest unread record, None when nothing is unread or an
+    active drain makes the question needless.
     """
     if active:
         leaving = sum(drain.leaves for drain in active)
@@ -83,7 +94,7 @@ def _missing(wanted: int, active: Sequence[ActiveDrain], what: str) -> Decision:
 
 
 def pause_after_crashes(in_a_row: int, seconds_since_last: float) -> float:
-    """Seconds still to wait before another drain is started, after so many failed runs in a row."""
+    """Seconds to wait before another drain is started, after `in_a_row` failed runs."""
     if in_a_row <= _CRASHES_FORGIVEN:
         return 0.0
     doublings = min(in_a_row - _CRASHES_FORGIVEN - 1, 10)
@@ -92,8 +103,8 @@ def pause_after_crashes(in_a_row: int, seconds_since_last: float) -> float:
 
 
 def worth_recording(before: float | None, now: float | None, seconds_since: float) -> bool:
-    """Whether an observed number changed enough to be written to the event log, which keeps observations for
-    ever: it became known, unknown, zero or more than zero, moved by a fifth, or is ten minutes old.
+    """Whether an observed number changed enough to be written to the event log, which keeps observations forever: it
+    became known, unknown, zero or more than zero, moved by a fifth, or is ten minutes old.
     """
     if seconds_since >= 600:
         return True
@@ -102,3 +113,136 @@ def worth_recording(before: float | None, now: float | None, seconds_since: floa
     if (before == 0) != (now == 0):
         return True
     return abs(now - before) > 0.2 * max(abs(before), abs(now))
+
+
+# Six beats are missing: it no longer counts as active.
+SILENT_SECONDS = 30.0
+# Long enough for a drain that lost DynamoDB to get through its breaker and retries, and to beat again.
+DEAD_SECONDS = 120.0
+# From the start of the run to its first beat: wiring, also on a busy machine.
+FIRST_BEAT_SECONDS = 60.0
+# Beyond its time limit a drain finishes what is in flight; it takes no new work, so it is not counted.
+FINISHING_SECONDS = 60.0
+# A drain that has not ended this long after its time limit hangs.
+HUNG_SECONDS = 600.0
+# How much one tick adds to the time that a counter has not moved: while DynamoDB is unavailable no tick reads the rows,
+# and the drain cannot beat either.
+
+_MAX_SECONDS_PER_TICK = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRun:
+    """A run of Dagster. A run that is being cancelled counts as `ended`; `seconds_running` is None before its start."""
+
+    run_id: str
+    ended: bool
+    seconds_running: float | None
+    idle_seconds: float
+    max_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A run, or a drain that was started without Dagster, that has died or hangs. `beat` is its row, if it has one."""
+
+    run_id: str
+    why: str
+    beat: Beat | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a sensor remembers of a drain's heartbeats: the time of its last tick (epoch seconds), and for each run its
+    counter and the seconds for which it has not moved.
+    """
+
+    at: float = 0.0
+    still: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+
+    def seen(self, beats: Iterable[Beat], now: float) -> Self:
+        """The state after reading the rows at `now`."""
+        more = min(max(0.0, now - self.at), _MAX_SECONDS_PER_TICK)
+        still = {}
+        for beat in beats:
+            counter, seconds = self.still.get(beat.run_id, (None, 0.0))
+            still[beat.run_id] = (beat.counter, seconds + more if counter == beat.counter else 0.0)
+        return type(self)(now, still)
+
+    def seconds_still(self, beat: Beat) -> float:
+        return self.still.get(beat.run_id, (0, 0.0))[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """`ended` are rows of drains that ended without removing them."""
+
+    active: list[ActiveDrain]
+    dead: list[Dead] = field(default_factory=list)
+    ended: list[Beat] = field(default_factory=list)
+
+
+def by_runs(runs: Iterable[DrainRun]) -> Life:
+    """Without heartbeats, which could not be read: what Dagster believes, within the time limits of the runs."""
+    return Life([_of_run(run) for run in runs if not run.ended and _overrun(run) <= FINISHING_SECONDS])
+
+
+def by_beats(runs: Sequence[DrainRun], beats: Sequence[Beat], watched: Watched) -> Life:
+    """`runs` are those that are active for Dagster, and those that the rows name; `watched` includes the rows."""
+    known = {run.run_id: run for run in runs}
+    life = Life([])
+    for beat in beats:
+        run, still = known.get(beat.run_id), watched.seconds_still(beat)
+        overrun = beat.running_seconds - beat.max_seconds
+        if run is not None and run.ended:
+            # It may still finish what is in flight and then remove its row itself.
+            if still >= DEAD_SECONDS:
+                life.ended.append(beat)
+        elif still >= DEAD_SECONDS:
+            why = f"its process ({beat.process}) has shown no sign of life for {still:.0f} s: it died"
+            life.dead.append(Dead(beat.run_id, why, beat))
+        elif overrun > HUNG_SECONDS and run is not None:
+            why = f"its process ({beat.process}) hangs: it should have ended {overrun:.0f} s ago"
+            life.dead.append(Dead(beat.run_id, why))
+        elif still < SILENT_SECONDS and overrun <= FINISHING_SECONDS:
+            life.active.append(ActiveDrain(beat.running_seconds, beat.idle_seconds, beat.max_seconds))
+    with_row = {beat.run_id for beat in beats}
+    for run in runs:
+        if run.ended or run.run_id in with_row:
+            continue
+        if (run.seconds_running or 0.0) <= FIRST_BEAT_SECONDS:
+            life.active.append(_of_run(run))
+        elif _overrun(run) > HUNG_SECONDS:
+            why = f"no process shows a sign of life, and it should have ended {_overrun(run):.0f} s ago"
+            life.dead.append(Dead(run.run_id, why))
+    return life
+
+
+def _of_run(run: DrainRun) -> ActiveDrain:
+    return ActiveDrain(run.seconds_running, run.idle_seconds, run.max_seconds)
+
+
+def _overrun(run: DrainRun) -> float:
+    return (run.seconds_running or 0.0) - run.max_seconds
+
+
+def parse_watched(cursor: str | None) -> dict[str, Watched]:
+    """What a sensor remembers, by drain. A damaged or lost cursor costs `DEAD_SECONDS` once."""
+    try:
+        document: Any = orjson.loads(cursor or "{}")
+        return {
+            str(drain): Watched(
+                float(found["at"]),
+                {str(run): (int(counter), float(still)) for run, (counter, still) in found["still"].items()},
+            )
+            for drain, found in document.items()
+        }
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def cursor_of(watched: Mapping[str, Watched]) -> str:
+    """The cursor. Drains without rows are left out, so that the cursor of an idle sensor does not change."""
+    return orjson.dumps(
+        {drain: {"at": each.at, "still": each.still} for drain, each in watched.items() if each.still}
+    ).decode()

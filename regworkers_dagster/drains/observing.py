@@ -1,6 +1,6 @@
-"""Depths, lag and sizes as observations of the assets, written to the event log when they changed enough."""
+"""Depths, lag and sizes as observations of assets, written to the event log when they changed enough."""
 
-from __future__ import annotations
+# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,12 +13,16 @@ import orjson
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.operations.health.dependency_status import UP
 from regworkers_core.runtime import Runtime
+from regworkers_core.settings.names import Names
 from regworkers_dagster.drains.decisions import worth_recording
+from regworkers_dagster.resources import Workers, plain_failures
 
 T = TypeVar("T")
-# One look may meet no more than a restart.
-SILENT_LOOKS = 3
-# None where a number could not be read.
+# A single failed probe may be a restart.
+SILENT_PROBES = 3
+# The names of assets that are dead-letter queues end with this.
+_DLQ = "_dlq"
+# None for a number that could not be read.
 Numbers = dict[str, float | None]
 
 
@@ -30,7 +34,7 @@ class Reading:
     numbers: Numbers
 
     @classmethod
-    def of(cls, spec: dg.AssetSpec, numbers: Numbers) -> Reading:
+    def of(cls, spec: dg.AssetSpec, numbers: Numbers) -> "Reading":
         return cls(spec.key.to_user_string(), numbers)
 
     @property
@@ -41,7 +45,7 @@ class Reading:
 
 
 def observation(reading: Reading) -> dg.AssetObservation:
-    """What could not be read is named, so that it is not taken for zero."""
+    """An observation that names the numbers that could not be read, so that they are not taken for zero."""
     known = {
         key: dg.MetadataValue.float(float(number))
         for key, number in reading.numbers.items()
@@ -70,8 +74,8 @@ def in_words(readings: Sequence[Reading]) -> str:
 class Recorded:
     """What was last written to the event log, kept in the sensor's cursor; a lost cursor costs a repeat.
 
-    `silent` has for each dependency that does not answer how many looks in a row found it so; `judged`: a verdict on
-    them was written.
+    `silent` counts, for each dependency that does not answer, the probes in a row that failed; `judged`: a result of
+    the check was written.
     """
 
     at: dict[str, float]
@@ -80,13 +84,13 @@ class Recorded:
     judged: bool = False
 
     @classmethod
-    def parse(cls, cursor: str | None) -> Recorded:
+    def parse(cls, cursor: str | None) -> "Recorded":
         try:
             document: Any = orjson.loads(cursor or "{}")
             return cls(
                 {str(asset): float(at) for asset, at in document["at"].items()},
                 {str(asset): dict(numbers) for asset, numbers in document["numbers"].items()},
-                _looks(document.get("silent")),
+                _counts(document.get("silent")),
                 document.get("judged") is True,
             )
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
@@ -97,7 +101,7 @@ class Recorded:
         return orjson.dumps(document).decode()
 
     def take(self, reading: Reading, now: float) -> bool:
-        """Whether the reading is to be written now; if so it is taken for written."""
+        """Whether the reading is to be written now; if so, it is recorded as written."""
         before = self.numbers.get(reading.asset)
         since = now - self.at.get(reading.asset, 0.0)
         if before is not None and not any(
@@ -107,34 +111,34 @@ class Recorded:
         self.at[reading.asset], self.numbers[reading.asset] = now, reading.numbers
         return True
 
-    def listen(self, away: Collection[str]) -> set[str] | None:
-        """Who did not answer for some looks in a row, when that is to be written: it changed, or nothing was written
-        yet and all answer. A first look may meet a start, so it is no verdict while one of them is away.
+    def listen(self, unavailable: Collection[str]) -> set[str] | None:
+        """The dependencies that failed several probes in a row, if that is to be written: it changed, or nothing was
+        written yet and all answer. The first probe may meet a start, so a failure there is not written.
         """
         known = self.silent
-        self.silent = {name: known.get(name, 0) + 1 for name in away}
-        lost = {name for name, looks in self.silent.items() if looks >= SILENT_LOOKS}
-        changed = lost != {name for name, looks in known.items() if looks >= SILENT_LOOKS}
-        if not changed and (self.judged or away):
+        self.silent = {name: known.get(name, 0) + 1 for name in unavailable}
+        lost = {name for name, probes in self.silent.items() if probes >= SILENT_PROBES}
+        changed = lost != {name for name, probes in known.items() if probes >= SILENT_PROBES}
+        if not changed and (self.judged or unavailable):
             return None
         self.judged = True
         return lost
 
 
-def _looks(silent: Any) -> dict[str, int]:
-    return {str(name): int(looks) for name, looks in (silent or {}).items()}
+def _counts(silent: Any) -> dict[str, int]:
+    return {str(name): int(probes) for name, probes in (silent or {}).items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """What dependencies say of themselves (`up` or what is wrong), and the check that judges it."""
+    """The state of each dependency (`up` or what is wrong), and the check that judges it."""
 
     states: Mapping[str, str]
     check: str
     asset: dg.AssetKey
 
     @property
-    def away(self) -> dict[str, str]:
+    def unavailable(self) -> dict[str, str]:
         return {name: state for name, state in self.states.items() if state != UP}
 
     def evaluation(self, lost: Collection[str]) -> dg.AssetCheckEvaluation:
@@ -151,11 +155,10 @@ class Answering:
 def observed(
     cursor: str | None,
     readings: Sequence[Reading],
-    judge: Callable[[Reading], dg.AssetCheckEvaluation | None],
     answering: Answering | None = None,
 ) -> dg.SensorResult:
-    """Writes what changed enough since it was last written, with what `judge` makes of it, and who has not been
-    answering for a while: nobody opens the list of ticks of a sensor that merely starts nothing.
+    """Write what changed enough since it was last written, with the check of each dead-letter queue, and the
+    dependencies that have not answered for a while: the page of the asset shows both.
     """
     now = time.time()
     recorded = Recorded.parse(cursor)
@@ -164,18 +167,44 @@ def observed(
         if not recorded.take(reading, now):
             continue
         events.append(observation(reading))
-        verdict = judge(reading)
-        if verdict is not None:
-            events.append(verdict)
+        if reading.asset.endswith(_DLQ) and reading.total is not None:
+            events.append(
+                dg.AssetCheckEvaluation(
+                    check_name=f"{reading.asset}_empty",
+                    asset_key=dg.AssetKey(reading.asset),
+                    passed=reading.total == 0,
+                    metadata={"messages": dg.MetadataValue.int(reading.total)},
+                )
+            )
     if answering is not None:
-        lost = recorded.listen(answering.away)
+        lost = recorded.listen(answering.unavailable)
         if lost is not None:
             events.append(answering.evaluation(lost))
     return dg.SensorResult(asset_events=events, cursor=recorded.cursor(), skip_reason=in_words(readings))
 
 
+def dlq_check(
+    asset: dg.AssetSpec, queue: Callable[[Names], str], *, sensor: str, lost: str
+) -> dg.AssetChecksDefinition:
+    """The check `<asset>_empty` of the dead-letter queue of `queue`; `lost` names what it holds."""
+
+    @dg.asset_check(
+        asset=asset.key,
+        name=f"{asset.key.to_user_string()}_empty",
+        description=f"No {lost} was given up. The sensor `{sensor}` judges this every half minute; a run of the "
+        "check reads it now.",
+    )
+    def empty(workers: Workers) -> dg.AssetCheckResult:
+        with plain_failures():
+            names = workers.runtime.names
+            depth = workers.runtime.queue(names.dead_letter_queue(queue(names))).depth().total
+        return dg.AssetCheckResult(passed=depth == 0, metadata={"messages": depth})
+
+    return empty
+
+
 def depth_of(runtime: Runtime, queue: str) -> Numbers:
-    """Messages of a queue that wait and that are in flight."""
+    """The messages of a queue that wait and that are in flight."""
     depth = or_none(lambda: runtime.queue(queue).depth())
     if depth is None:
         return {"waiting": None, "in_flight": None}
@@ -183,7 +212,7 @@ def depth_of(runtime: Runtime, queue: str) -> Numbers:
 
 
 def or_none(read: Callable[[], T]) -> T | None:
-    """What could be read; a service that is away is no reason to read nothing else."""
+    """The value, or None if it could not be read: an unavailable service does not stop the other readings."""
     try:
         return read()
     except (Failure, UsageError):

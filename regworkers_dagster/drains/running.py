@@ -1,9 +1,9 @@
-"""A drain as the body of an asset: config in, one call into the core, numbers out."""
+"""A drain as an asset: config in, one call into the core, its numbers as metadata that the UI plots."""
 
-from __future__ import annotations
+# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,30 +16,63 @@ from regworkers_core.engine.drain import DrainReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.drains.metadata import Metadata, in_words, of_report
+from regworkers_dagster.metadata import Metadata
+from regworkers_dagster.resources import Workers, plain_failures
+
+
+def of_report(spec: DrainSpec[Any], report: DrainReport, calls: Mapping[str, int]) -> Metadata:
+    """Counts of items by outcome, `lag_p50|p95|p99|max_seconds` (absent if nothing was saved), `seconds`,
+    `items_per_second`, `calls_<dependency>` made by this drain, and how it `ended`.
+    """
+    # The outcomes also when zero, so that a plot has a point for every drain.
+    counts = {key: report.counts[key] for key in spec.outcomes}
+    counts |= {key: count for key, count in report.counts.items() if count}
+    numbers: dict[str, float] = {"seconds": round(report.seconds, 3)}
+    if report.seconds:
+        numbers["items_per_second"] = round(report.counts["received"] / report.seconds, 1)
+    for percentile, seconds in report.lag.summary().items():
+        if seconds is not None:
+            numbers[f"lag_{percentile}_seconds"] = seconds
+    metadata: Metadata = {"ended": dg.MetadataValue.text(report.ended)}
+    if report.dependency is not None:
+        metadata["unavailable"] = dg.MetadataValue.text(report.dependency)
+    metadata |= {key: dg.MetadataValue.int(count) for key, count in counts.items()}
+    metadata |= {key: dg.MetadataValue.float(float(number)) for key, number in numbers.items()}
+    metadata |= {f"calls_{key}": dg.MetadataValue.int(count) for key, count in sorted(calls.items()) if count}
+    metadata["adds_up"] = dg.MetadataValue.bool(report.adds_up)
+    return metadata
+
+
+def in_words(report: DrainReport) -> str:
+    """One line for the run's log."""
+    parts = [f"{key} {count}" for key, count in sorted(report.counts.items()) if count]
+    p95 = report.lag.summary()["p95"]
+    if p95 is not None:
+        parts.append(f"lag p95 {p95:.2f} s")
+    return ", ".join(parts) or "nothing received"
+
 
 # A line in the run's log this often while a drain works: an event costs some milliseconds.
-_TELL_SECONDS = 30.0
-# Every drain brings the same thing further. Versions of their own would show whatever lies downstream as out
-# of date whenever a drain upstream ends.
+_REPORT_SECONDS = 30.0
+# With a version per drain, everything downstream would be shown as out of date after each drain upstream.
 CONTINUOUS = dg.DataVersion("continuous")
 
 
 class DrainConfig(dg.Config):
-    """When the drain leaves. Empty means as the settings say, which is right for a run by hand."""
+    """When the drain ends. Empty: as the settings say, which is right for a run by hand."""
 
-    # Their limits are not pydantic's: it fails the step before anything can say that the launch was wrong.
+    # The limits are checked below: pydantic would fail the step before the run can be marked as refused.
     idle_seconds: float | None = Field(
-        default=None, description="Leave after these seconds without work. Empty: drain.idleSeconds."
+        default=None, description="End after these seconds without work. Empty: drain.idleSeconds."
     )
     max_seconds: float | None = Field(
-        default=None, description="Leave after these seconds in all. Empty: drain.maxSeconds."
+        default=None, description="End after these seconds in all. Empty: drain.maxSeconds."
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What a drain did: its report, and that as metadata of an asset."""
+    """The report of a drain, and the same as metadata of an asset."""
 
     report: DrainReport
     metadata: Metadata
@@ -48,12 +81,11 @@ class Drained:
 def drained(
     context: dg.AssetExecutionContext, config: DrainConfig, runtime: Runtime, spec: DrainSpec[Any]
 ) -> Drained:
-    """Run the drain to its end; calls are those that it made, not those of the process.
+    """Run the drain to its end.
 
-    Raises RequestError for a config that cannot be, and TransientFailure when a dependency was away at the start:
-    nothing was done, and an exit code has to say so. Sensors ask before they start a drain. One that goes away later
-    leaves a run that is fine; `dg.Failure` is raised for a drain that saw nothing of its source any more, and for one
-    whose fuse blew.
+    Raises RequestError for an impossible config, and TransientFailure when a dependency was unavailable at the start:
+    nothing was done, and the exit code says so. A dependency that fails later does not fail the run. Raises
+    `dg.Failure` for a drain that lost its source, and for one whose fuse blew.
     """
     bind(runId=context.run.run_id, worker=spec.worker)
     if (config.idle_seconds or 0) < 0:
@@ -64,8 +96,8 @@ def drained(
         runtime.settings, spec, idle_seconds=config.idle_seconds, max_seconds=config.max_seconds
     )
     before = runtime.dependencies.calls
-    # Dagster's own handlers would raise in the midst of a step. Ours let the drain finish what is in flight,
-    # and the run ends green with what it did; a second signal meets Dagster's again.
+    # Dagster's own handlers would raise within a step. Ours let the drain finish what is in flight, and the run
+    # succeeds with what it did; a second signal reaches Dagster's again.
     with StopSignal().on_signals() as stop:
         report = run_drain(
             runtime,
@@ -81,21 +113,35 @@ def drained(
     calls = {key: count - before.get(key, 0) for key, count in runtime.dependencies.calls.items()}
     metadata = of_report(spec, report, calls)
     if report.failure is not None:
-        # A repeat at once would meet the same: sensors know when to start the next one.
+        # A retry at once would fail in the same way: the sensor decides when to start the next one.
         raise dg.Failure(report.failure, metadata=metadata, allow_retries=False)
     return Drained(report, metadata)
 
 
 def teller(
-    tell: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    log: Callable[[str], None], clock: Callable[[], float] = time.monotonic
 ) -> Callable[[DrainReport], None]:
-    """Progress in words, now and then."""
-    told_at = clock()
+    """Report progress as a line of the log, at most every half minute."""
+    reported_at = clock()
 
     def progress(report: DrainReport) -> None:
-        nonlocal told_at
-        if clock() - told_at >= _TELL_SECONDS:
-            told_at = clock()
-            tell(in_words(report))
+        nonlocal reported_at
+        if clock() - reported_at >= _REPORT_SECONDS:
+            reported_at = clock()
+            log(in_words(report))
 
     return progress
+
+
+def drain_asset(spec: DrainSpec[Any], asset: dg.AssetSpec, does: str) -> dg.AssetsDefinition:
+    """`asset`, materialised by one drain of `spec`; `does` describes the step in the UI."""
+
+    @dg.multi_asset(name=spec.name, specs=[asset], description=does)
+    def materialise(
+        context: dg.AssetExecutionContext, config: DrainConfig, workers: Workers
+    ) -> dg.MaterializeResult[None]:
+        with plain_failures(context):
+            done = drained(context, config, workers.runtime, spec)
+        return dg.MaterializeResult(asset_key=asset.key, metadata=done.metadata, data_version=CONTINUOUS)
+
+    return materialise

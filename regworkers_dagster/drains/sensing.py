@@ -1,11 +1,11 @@
-"""What the sensors of all drains do: they read, ask a pure function, and start drains. They never receive or
-delete a message.
+"""The sensors of all drains: they read, let a pure function decide, and start drains. They never receive or delete a
+message.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +18,100 @@ from regworkers_core.drains.runner import DrainSpec, drain_limits, fuse_in_force
 from regworkers_core.engine.defects import fuse_message
 from regworkers_core.observability.logs import bind, describe
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.drains.decisions import ActiveDrain, Decision, by_depth, pause_after_crashes
-from regworkers_dagster.drains.life import Watched, by_beats, by_runs, cursor_of, parse_watched
-from regworkers_dagster.drains.runs import crashes_in_a_row, drain_runs, report_dead
-from regworkers_dagster.tags import DRAIN_TAG
+from regworkers_core.settings import DrainSettings, Settings
+from regworkers_core.settings.names import Names
+from regworkers_dagster.drains.decisions import (
+    ActiveDrain,
+    Dead,
+    Decision,
+    DrainRun,
+    Watched,
+    by_beats,
+    by_depth,
+    by_runs,
+    cursor_of,
+    parse_watched,
+    pause_after_crashes,
+)
+from regworkers_dagster.resources import Workers
+from regworkers_dagster.runs import DRAIN_TAG
+
+_RECENT_RUNS = 10
+ACTIVE = (
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+)
+ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+
+
+def drain_runs(
+    instance: dg.DagsterInstance,
+    drain: str,
+    settings: DrainSettings,
+    now: float,
+    named: Iterable[str] = (),
+) -> list[DrainRun]:
+    """The runs of a drain that have not ended for Dagster, launched in any way, and those with an id in `named` that
+    Dagster knows; `now` in epoch seconds.
+    """
+    active = dg.RunsFilter(tags={DRAIN_TAG: drain}, statuses=list(ACTIVE))
+    records = {record.dagster_run.run_id: record for record in instance.get_run_records(active)}
+    if others := sorted(set(named) - set(records)):
+        found = instance.get_run_records(dg.RunsFilter(run_ids=others))
+        records |= {record.dagster_run.run_id: record for record in found}
+    return [_drain_run(record, drain, settings, now) for record in records.values()]
+
+
+def report_dead(instance: dg.DagsterInstance, dead: Dead) -> bool:
+    """Mark the run as failed; False when Dagster does not know it, or it has ended."""
+    run = instance.get_run_by_id(dead.run_id)
+    if run is None or run.is_finished:
+        return False
+    instance.report_run_failed(run, f"Reported as failed by the drain's sensor: {dead.why}.")
+    return True
+
+
+def crashes_in_a_row(
+    instance: dg.DagsterInstance, tags: Mapping[str, str], now: float, *, job_name: str | None = None
+) -> tuple[int, float]:
+    """The number of latest runs with these tags that failed in a row, and the seconds since the last of them ended."""
+    filters = dg.RunsFilter(job_name=job_name, tags=dict(tags), statuses=list(ENDED))
+    records = instance.get_run_records(filters, limit=_RECENT_RUNS)
+    failed = 0
+    for record in records:
+        if record.dagster_run.status is not dg.DagsterRunStatus.FAILURE:
+            break
+        failed += 1
+    if not failed:
+        return 0, 0.0
+    ended = max(record.end_time or record.update_timestamp.timestamp() for record in records[:failed])
+    return failed, now - ended
+
+
+def _drain_run(record: dg.RunRecord, drain: str, settings: DrainSettings, now: float) -> DrainRun:
+    run = record.dagster_run
+    config: Any = run.run_config
+    for part in ("ops", drain, "config"):
+        config = config.get(part, {}) if isinstance(config, dict) else {}
+
+    def limit(name: str, default: float) -> float:
+        value = config.get(name) if isinstance(config, dict) else None
+        return default if value is None else float(value)
+
+    return DrainRun(
+        run.run_id,
+        ended=run.status not in ACTIVE,
+        seconds_running=None if record.start_time is None else now - record.start_time,
+        idle_seconds=limit("idle_seconds", settings.idle_seconds),
+        max_seconds=limit("max_seconds", settings.max_seconds),
+    )
+
 
 log = structlog.get_logger(__name__)
 Answer = dg.SkipReason | dg.SensorResult
-# The daemon looks every 5 s. An interval of just that is missed by milliseconds every other time.
+# The daemon checks every 5 s. An interval of exactly 5 s is missed by milliseconds every other time.
 DRAIN_INTERVAL_SECONDS = 3
 
 
@@ -37,14 +123,14 @@ class Startable:
     job_name: str
 
     def active(self, context: dg.SensorEvaluationContext, runtime: Runtime) -> list[ActiveDrain]:
-        """The drains that show life, and the runs that were just asked for. Reports those that died, and remembers
-        the heartbeats in the sensor's cursor.
+        """The drains that show life, and the runs that were just requested. Reports those that died, and keeps the
+        heartbeats in the sensor's cursor.
         """
         name, now = self.spec.name, time.time()
         try:
             found = beats(runtime.leases, name)
         except (Failure, UsageError):
-            # What could not be read is not dead. A drain that lives well without DynamoDB is still started.
+            # An unreadable heartbeat does not mean dead. A drain that works without DynamoDB is still started.
             return by_runs(drain_runs(context.instance, name, runtime.settings.drain, now)).active
         remembered = parse_watched(context.cursor)
         watched = remembered[name] = remembered.get(name, Watched()).seen(found, now)
@@ -53,39 +139,39 @@ class Startable:
         runs = drain_runs(context.instance, name, runtime.settings.drain, now, named)
         life = by_beats(runs, found, watched)
         for dead in life.dead:
-            # While rows cannot be written, drains that live cannot beat either.
-            if dead.beat is not None and not _taken_away(runtime, dead.beat):
+            # While rows cannot be written, healthy drains cannot beat either.
+            if dead.beat is not None and not _removed(runtime, dead.beat):
                 continue
             reported = report_dead(context.instance, dead)
             log.warning("drain died", drain=name, deadRunId=dead.run_id, why=dead.why, reported=reported)
         for beat in life.ended:
-            _taken_away(runtime, beat)
+            _removed(runtime, beat)
         return life.active
 
     def obstacle(
         self, context: dg.SensorEvaluationContext, runtime: Runtime, decision: Decision
     ) -> str | None:
-        """Why no drain is to be started now, or None. Raises UsageError when a table or queue is missing."""
+        """Why no drain may be started now, or None. Raises UsageError when a table or queue is missing."""
         if not decision.start:
             return decision.reason
         failed, since = crashes_in_a_row(context.instance, {DRAIN_TAG: self.spec.name}, time.time())
         pause = pause_after_crashes(failed, since)
         if pause:
-            return f"the last {failed} runs failed: look at one of them; the next start is in {pause:.0f} s"
+            return f"the last {failed} runs failed: open one of them to see why; the next start is in {pause:.0f} s"
         try:
             fuse = fuse_in_force(runtime, self.spec.name)
         except TransientFailure:
-            # A drain that needs DynamoDB is refused below, by its probe; another one starts without an answer.
+            # The probe below refuses a drain that needs DynamoDB; the others start without an answer.
             fuse = None
         if fuse is not None:
             return fuse_message(fuse.drain, fuse.reason, fuse.tripped_at)
-        away = runtime.probe(*self.spec.needs)
-        if away is not None:
-            return f"{away} does not answer, so no drain is started; {decision.reason}"
+        silent = runtime.probe(*self.spec.needs)
+        if silent is not None:
+            return f"{silent} does not answer, so no drain is started; {decision.reason}"
         return None
 
     def requests(self, runtime: Runtime, number: int) -> list[dg.RunRequest]:
-        # No run key: leases and visibility settle who does what, and the same work may need a second run.
+        # No run key: leases and visibility timeouts divide the work, and the same work may need a second run.
         limits = drain_limits(runtime.settings, self.spec, resident=True)
         config = {"idle_seconds": limits.idle_seconds, "max_seconds": limits.max_seconds}
         request = dg.RunRequest(
@@ -96,15 +182,15 @@ class Startable:
         return [request] * number
 
     def answer(self, context: dg.SensorEvaluationContext, runtime: Runtime, decision: Decision) -> Answer:
-        """Start what was decided unless something stands against it."""
+        """Start the decided drains unless there is an obstacle."""
         obstacle = self.obstacle(context, runtime, decision)
         if obstacle is not None:
             return dg.SkipReason(obstacle)
         return dg.SensorResult(run_requests=self.requests(runtime, decision.start))
 
 
-def _taken_away(runtime: Runtime, beat: Beat) -> bool:
-    """Whether the row was still as it was read, and is gone; False, too, while DynamoDB takes no writes."""
+def _removed(runtime: Runtime, beat: Beat) -> bool:
+    """Remove the row if it is as it was read; whether that was done. False also while DynamoDB refuses writes."""
     try:
         return runtime.leases.remove(beat.row)
     except (Failure, UsageError) as error:
@@ -112,29 +198,8 @@ def _taken_away(runtime: Runtime, beat: Beat) -> bool:
         return False
 
 
-def by_depth_of(
-    context: dg.SensorEvaluationContext,
-    runtime: Runtime,
-    drain: Startable,
-    queue_name: str,
-    *,
-    per_drain: int,
-    max_drains: int,
-) -> Answer:
-    """As many drains as the depth of their queue asks for."""
-    depth = runtime.queue(queue_name).depth()
-    decision = by_depth(
-        depth.visible,
-        depth.in_flight,
-        drain.active(context, runtime),
-        per_drain=per_drain,
-        max_drains=max_drains,
-    )
-    return drain.answer(context, runtime, decision)
-
-
 def safely(context: dg.SensorEvaluationContext, answer: Callable[[], Answer]) -> Answer:
-    """A tick that fails would drop its cursor and be repeated at once; one that is skipped says why."""
+    """Turn a failure into a skipped tick that says why: a failed tick would lose its cursor and be repeated at once."""
     bind(worker=context.sensor_name)
     try:
         return answer()
@@ -143,3 +208,39 @@ def safely(context: dg.SensorEvaluationContext, answer: Callable[[], Answer]) ->
     except Exception as error:
         log.error("the tick failed", exc_info=True)
         return dg.SkipReason(f"defect in the sensor: {describe(error)}")
+
+
+Tick = Callable[[dg.SensorEvaluationContext, Workers], Answer]
+
+
+def ticking(read: Callable[[dg.SensorEvaluationContext, Runtime], Answer]) -> Tick:
+    """A sensor's function from one that gets the runtime with short time-outs, and whose failures skip the tick."""
+
+    def tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> Answer:
+        return safely(context, lambda: read(context, tick_workers.runtime))
+
+    tick.__name__, tick.__doc__ = read.__name__, read.__doc__
+    return tick
+
+
+def depth_tick(
+    drain: Startable,
+    queue: Callable[[Names], str],
+    *,
+    per_drain: Callable[[Settings], int],
+    max_drains: Callable[[Settings], int],
+) -> Tick:
+    """A tick that starts as many drains as the depth of their queue asks for."""
+
+    def read(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
+        depth = runtime.queue(queue(runtime.names)).depth()
+        decision = by_depth(
+            depth.visible,
+            depth.in_flight,
+            drain.active(context, runtime),
+            per_drain=per_drain(runtime.settings),
+            max_drains=max_drains(runtime.settings),
+        )
+        return drain.answer(context, runtime, decision)
+
+    return ticking(read)

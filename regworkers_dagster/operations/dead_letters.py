@@ -1,4 +1,4 @@
-"""Dead letters as jobs: a look at all of them, sending them again, dropping them. Nothing is changed by default."""
+"""Dead letters as jobs: review, redrive and drop. Nothing is changed by default."""
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
@@ -12,100 +12,108 @@ from pydantic import Field
 from regworkers_core.analytics.publishing import refusal
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.observability.logs import bind
 from regworkers_core.operations.dead_letters.audit import close_settled
 from regworkers_core.operations.dead_letters.browse import OnProgress
-from regworkers_core.operations.dead_letters.drop import DropOptions, drop
+from regworkers_core.operations.dead_letters.drop import DropOptions, DropReport, drop
 from regworkers_core.operations.dead_letters.model import Choice, dead_queue, dead_queues
 from regworkers_core.operations.dead_letters.redrive import Callbacks, RedriveOptions, redrive
-from regworkers_core.operations.dead_letters.report import Cause, Causes, count_causes
+from regworkers_core.operations.dead_letters.report import Causes, RedriveReport, count_causes
 from regworkers_core.operations.dead_letters.verdict import SETTLED, WORDS, Assessor, Verdict
-from regworkers_dagster.operations.audit import who_launched
-from regworkers_dagster.resources import Workers, plain_failures
-from regworkers_dagster.tags import OPERATION_TAG, long_run, short_run
+from regworkers_dagster.factories import ApplyConfig, one_op_job
+from regworkers_dagster.metadata import facts_as_metadata, table
+from regworkers_dagster.resources import Workers
+from regworkers_dagster.runs import OPERATION_TAG, long_run, short_run, who_launched
 
-_TELL_SECONDS = 30.0
-# A cause that needs more than a line is read in the terminal.
+_REPORT_SECONDS = 30.0
+# `regworkers dlq` shows longer errors.
 _ERROR_CHARACTERS = 120
-# What was changed is found changed, but a person decides whether to go on.
+# A repeat would find what was done, but a person decides whether to continue.
 _BY_HAND = {"dagster/max_retries": "0"}
 
 
-class ChosenLetters(dg.Config):
-    """Which letters are meant; what is empty does not restrict."""
+class _ChoiceConfig(dg.Config):
+    """Which dead letters are meant; an empty field does not restrict."""
 
     reason: str = Field(default="", description="INVALID_ENTRY, ATTEMPTS_EXHAUSTED, RECEIVED_TOO_OFTEN, ...")
-    campaignId: str = Field(default="", description="Only those about this campaign.")
+    campaign_id: str = Field(default="", description="Only those about this campaign.")
     fingerprint: str = Field(default="", description="One cause, or the beginning of its name.")
-    olderThan: str = Field(default="", description="First failed so long ago: 90s, 15m, 2h, 3d.")
-    newerThan: str = Field(default="", description="First failed within: 90s, 15m, 2h, 3d.")
+    older_than: str = Field(default="", description="First failed longer ago than: 90s, 15m, 2h, 3d.")
+    newer_than: str = Field(default="", description="First failed within: 90s, 15m, 2h, 3d.")
 
     def choice(self) -> Choice:
         """Raises UsageError."""
         return Choice.parse(
             reason=self.reason,
-            campaign=self.campaignId,
+            campaign=self.campaign_id,
             fingerprint=self.fingerprint,
-            older=self.olderThan,
-            newer=self.newerThan,
+            older=self.older_than,
+            newer=self.newer_than,
         )
 
 
-class ReviewConfig(ChosenLetters):
-    """What to look at."""
+class ReviewConfig(_ChoiceConfig):
+    """Which dead letters to read."""
 
     queue: str = Field(default="", description="replication-queue, selection-queue, ...; empty: all of them.")
-    closeSettled: bool = Field(
+    close_settled: bool = Field(
         default=False,
         description="Close the documents of `dead_letters` whose entry or chunk is fine by now. The messages stay.",
     )
 
 
-class RedriveConfig(ChosenLetters):
-    """What to send again, and how carefully."""
+class RedriveConfig(ApplyConfig, _ChoiceConfig):
+    """What to redrive, and how carefully."""
 
     queue: str = Field(default="replication-queue", description="The queue whose dead letters are meant.")
-    dryRun: bool = Field(default=True, description="Count only. Set to false to send.")
+    apply: bool = Field(default=False, description="Send them. Without, the run counts only.")
     canary: int | None = Field(
-        default=None, ge=0, description="Messages of each cause that go first; empty: the setting."
+        default=None, ge=0, description="Messages of each cause that are sent first; empty: the setting."
     )
-    canarySeconds: float | None = Field(
-        default=None, gt=0, description="How long they are waited for; empty: the setting."
+    canary_seconds: float | None = Field(
+        default=None, gt=0, description="How long to wait for the canaries; empty: the setting."
     )
     rate: float | None = Field(default=None, gt=0, description="Items a second; empty: the setting.")
-    ownMover: bool = Field(default=False, description="Never let SQS move a whole queue.")
+    own_mover: bool = Field(default=False, description="Never let SQS move a whole queue.")
 
 
-class DropConfig(ChosenLetters):
+class DropConfig(ApplyConfig, _ChoiceConfig):
     """What to drop."""
 
     queue: str = Field(default="replication-queue", description="The queue whose dead letters are meant.")
-    dryRun: bool = Field(default=True, description="Count only. Set to false to drop.")
-    confirm: str = Field(default="", description="The queue's full name once more, when dryRun is false.")
+    apply: bool = Field(default=False, description="Drop them. Without, the run counts only.")
+    confirm: str = Field(default="", description="With `apply`: the queue's full name once more.")
     verdicts: list[str] = Field(
         default=sorted(each.value for each in SETTLED),
-        description="needed, unknown, superseded, gone: which are dropped.",
+        description="Which are dropped: needed, unknown, superseded, gone.",
     )
 
 
-@dg.op(name="review", description="Looks at all dead letters, each beside the truth; all of them stay.")
-def review_op(context: dg.OpExecutionContext, config: ReviewConfig, workers: Workers) -> None:
-    bind(runId=context.run_id, worker="review_dead_letters")
-    with plain_failures(), StopSignal().on_signals() as stop:
-        runtime = workers.runtime
-        names = runtime.names
-        queues = [dead_queue(names, config.queue)] if config.queue else list(dead_queues(names))
-        assessor = Assessor(runtime, refusal)
+@one_op_job(
+    "review_dead_letters",
+    step="review",
+    does="Compares all dead letters with their sources; all of them stay.",
+    is_flat=True,
+    tags={OPERATION_TAG: "review_dead_letters", **short_run()},
+    description="Reads the dead letters of one queue or of all: causes, trends, and whether each is still needed. "
+    "`close_settled` closes documents of `dead_letters` that are settled by now.",
+)
+def review_dead_letters(context: dg.OpExecutionContext, config: ReviewConfig, workers: Workers) -> None:
+    """Changes no message."""
+    runtime = workers.runtime
+    names = runtime.names
+    queues = [dead_queue(names, config.queue)] if config.queue else list(dead_queues(names))
+    assessor = Assessor(runtime, refusal)
+    with StopSignal().on_signals() as stop:
         groups, seen = count_causes(
             runtime,
             queues,
             config.choice(),
             assess=assessor,
             stopped=lambda: stop.is_set,
-            on_progress=_told(context.log.info),
+            on_progress=_progress(context.log.info),
         )
         closed = 0
-        if config.closeSettled:
+        if config.close_settled:
             who = who_launched(context.run)
             with runtime.operator_actions.recorded(
                 "dlq review", config.queue or "all", {"closeSettled": True}, who=who
@@ -113,147 +121,104 @@ def review_op(context: dg.OpExecutionContext, config: ReviewConfig, workers: Wor
                 closed = sum(close_settled(runtime, queue, assessor, by=who) for queue in queues)
                 result["closed"] = closed
     context.log.info(f"{seen.fitting} dead letters of {len(groups)} causes")
-    context.add_output_metadata(
-        {
-            "messages": seen.fitting,
-            "causes": len(groups),
-            "hidden": seen.hidden,
-            "documents_closed": closed,
-            "groups": dg.MetadataValue.md(_table(groups)),
-        }
+    facts = {
+        "messages": seen.fitting,
+        "causes": len(groups),
+        "hidden": seen.hidden,
+        "documents_closed": closed,
+        "groups": _table(groups),
+    }
+    context.add_output_metadata(facts_as_metadata(facts))
+
+
+@one_op_job(
+    "redrive_dead_letters",
+    step="redrive",
+    does="Sends dead letters that may still be needed to their queue: canaries first, then the rest.",
+    is_flat=True,
+    tags={OPERATION_TAG: "redrive_dead_letters", **_BY_HAND, **long_run()},
+    description="Sends dead letters to their queue again. Counts only, unless `apply` is true. A few of each cause are "
+    "sent first, and the rest follows if these do not fail; fails when a message that should be sent is still there. "
+    "Terminate it at any time and launch it again: it continues with the rest.",
+)
+def redrive_dead_letters(context: dg.OpExecutionContext, config: RedriveConfig, workers: Workers) -> None:
+    """Fails when a message that should be sent is still there."""
+    runtime = workers.runtime
+    options = RedriveOptions(
+        config.choice(),
+        dry_run=not config.apply,
+        canary_messages=config.canary,
+        canary_seconds=config.canary_seconds,
+        rate=config.rate,
+        by_sqs=not config.own_mover,
     )
-
-
-@dg.op(name="redrive", description="Sends what may still be needed again: canaries first, then the rest.")
-def redrive_op(context: dg.OpExecutionContext, config: RedriveConfig, workers: Workers) -> None:
-    """Fails when something that should go is still there: the exit code tells."""
-    bind(runId=context.run_id, worker="redrive_dead_letters")
-    with plain_failures(), StopSignal().on_signals() as stop:
-        runtime = workers.runtime
-        options = RedriveOptions(
-            config.choice(),
-            dry_run=config.dryRun,
-            canary_messages=config.canary,
-            canary_seconds=config.canarySeconds,
-            rate=config.rate,
-            by_sqs=not config.ownMover,
-        )
-        callbacks = Callbacks(stop, on_progress=_told(context.log.info), on_phase=context.log.info)
+    with StopSignal().on_signals() as stop:
         report = redrive(
             runtime,
             dead_queue(runtime.names, config.queue),
             Assessor(runtime, refusal),
             options,
             who=who_launched(context.run),
-            callbacks=callbacks,
+            callbacks=Callbacks(stop, on_progress=_progress(context.log.info), on_phase=context.log.info),
         )
     numbers = {name: value for name, value in report.numbers().items() if not isinstance(value, dict)}
-    metadata = {**numbers, "dry_run": report.dry_run, "groups": dg.MetadataValue.md(_table(report.groups))}
-    _end(context, metadata, report.advice, report.finished)
+    _end(context, {**numbers, "dry_run": report.dry_run}, report)
 
 
-@dg.op(name="drop", description="Drops what is superseded or gone, after a copy on S3.")
-def drop_op(context: dg.OpExecutionContext, config: DropConfig, workers: Workers) -> None:
-    """Fails when some of what was chosen is still there."""
-    bind(runId=context.run_id, worker="drop_dead_letters")
-    with plain_failures(), StopSignal().on_signals() as stop:
-        runtime = workers.runtime
-        queue = dead_queue(runtime.names, config.queue)
-        if not config.dryRun and config.confirm not in (queue.source, queue.name):
-            raise UsageError(f"nothing was dropped: set confirm to {queue.source}, or dryRun to true")
-        options = DropOptions(config.choice(), _verdicts(config.verdicts), dry_run=config.dryRun)
+@one_op_job(
+    "drop_dead_letters",
+    step="drop",
+    does="Drops what is superseded or gone, after a copy on S3.",
+    is_flat=True,
+    tags={OPERATION_TAG: "drop_dead_letters", **_BY_HAND, **long_run()},
+    description="Drops dead letters that are superseded or gone, after a copy on S3. Counts only, unless `apply` is "
+    "true and `confirm` is the queue's name.",
+)
+def drop_dead_letters(context: dg.OpExecutionContext, config: DropConfig, workers: Workers) -> None:
+    """Fails when a chosen message is still there."""
+    runtime = workers.runtime
+    queue = dead_queue(runtime.names, config.queue)
+    if config.apply and config.confirm not in (queue.source, queue.name):
+        raise UsageError(f"nothing was dropped: set confirm to {queue.source}, or apply to false")
+    options = DropOptions(config.choice(), _verdicts(config.verdicts), dry_run=not config.apply)
+    with StopSignal().on_signals() as stop:
         report = drop(
             runtime,
             queue,
             Assessor(runtime, refusal),
             options,
             who=who_launched(context.run),
-            callbacks=Callbacks(stop, on_progress=_told(context.log.info)),
+            callbacks=Callbacks(stop, on_progress=_progress(context.log.info)),
         )
     numbers = {**report.numbers(), "copies": report.copies or "none"}
-    metadata = {**numbers, "dry_run": report.dry_run, "groups": dg.MetadataValue.md(_table(report.groups))}
-    _end(context, metadata, report.advice, report.finished)
-
-
-@dg.config_mapping
-def review_mapping(val: ReviewConfig) -> dg.RunConfig:
-    """The op's config is the job's: nothing around it."""
-    return dg.RunConfig(ops={"review": val})
-
-
-@dg.job(
-    config=review_mapping,
-    tags={OPERATION_TAG: "review_dead_letters", **short_run()},
-    executor_def=dg.in_process_executor,
-    description="Looks at the dead letters of one queue or of all: causes, trends, and whether each is still needed. "
-    "`closeSettled` closes documents of `dead_letters` that the truth has overtaken.",
-)
-def review_dead_letters() -> None:
-    """One op."""
-    review_op()
-
-
-@dg.config_mapping
-def redrive_mapping(val: RedriveConfig) -> dg.RunConfig:
-    """The op's config is the job's: nothing around it."""
-    return dg.RunConfig(ops={"redrive": val})
-
-
-@dg.job(
-    config=redrive_mapping,
-    tags={OPERATION_TAG: "redrive_dead_letters", **_BY_HAND, **long_run()},
-    executor_def=dg.in_process_executor,
-    description="Sends dead letters to their queue again. Counts only, unless `dryRun` is false. Of each cause a few "
-    "go first, and the rest follows when these do not fail; fails when something that should go is still there. "
-    "Terminate it at any time and launch it again: it goes on with what is still there.",
-)
-def redrive_dead_letters() -> None:
-    """One op."""
-    redrive_op()
-
-
-@dg.config_mapping
-def drop_mapping(val: DropConfig) -> dg.RunConfig:
-    """The op's config is the job's: nothing around it."""
-    return dg.RunConfig(ops={"drop": val})
-
-
-@dg.job(
-    config=drop_mapping,
-    tags={OPERATION_TAG: "drop_dead_letters", **_BY_HAND, **long_run()},
-    executor_def=dg.in_process_executor,
-    description="Drops dead letters that are superseded or gone, after a copy on S3. Counts only, unless `dryRun` is "
-    "false and `confirm` is the queue's name.",
-)
-def drop_dead_letters() -> None:
-    """One op."""
-    drop_op()
+    _end(context, {**numbers, "dry_run": report.dry_run}, report)
 
 
 JOBS = (review_dead_letters, redrive_dead_letters, drop_dead_letters)
 
 
-def _end(context: dg.OpExecutionContext, metadata: dict[str, Any], advice: str, finished: bool) -> None:
-    for line in advice.splitlines():
+def _end(context: dg.OpExecutionContext, facts: dict[str, Any], report: RedriveReport | DropReport) -> None:
+    metadata = facts_as_metadata({**facts, "groups": _table(report.groups)})
+    for line in report.advice.splitlines():
         context.log.info(line)
-    if not finished:
+    if not report.finished:
         raise dg.Failure(
-            description=advice or "not everything was done: launch it again",
+            description=report.advice or "not everything was done: launch it again",
             metadata=metadata,
             allow_retries=False,
         )
     context.add_output_metadata(metadata)
 
 
-def _told(tell: Callable[[str], None]) -> OnProgress:
-    """A line now and then."""
-    told_at = time.monotonic()
+def _progress(log: Callable[[str], None]) -> OnProgress:
+    """A line of the log at most every half minute."""
+    reported_at = time.monotonic()
 
     def show(done: int, expected: int) -> None:
-        nonlocal told_at
-        if time.monotonic() - told_at >= _TELL_SECONDS:
-            told_at = time.monotonic()
-            tell(f"{done} of about {expected} messages")
+        nonlocal reported_at
+        if time.monotonic() - reported_at >= _REPORT_SECONDS:
+            reported_at = time.monotonic()
+            log(f"{done} of about {expected} messages")
 
     return show
 
@@ -265,13 +230,21 @@ def _verdicts(texts: list[str]) -> frozenset[Verdict]:
         raise UsageError(f"verdicts are some of {', '.join(Verdict)}") from None
 
 
-def _table(groups: Causes) -> str:
-    lines = ["| cause | queue | reason | messages | truth | error |", "|---|---|---|---|---|---|"]
-    lines += [_row(group) for group in groups]
-    return "\n".join(lines)
-
-
-def _row(group: Cause) -> str:
-    truth = ", ".join(f"{group.verdicts[each]} {WORDS[each]}" for each in Verdict if group.verdicts[each])
-    error = group.error[:_ERROR_CHARACTERS].replace("|", "\\|")
-    return f"| {group.fingerprint} | {group.queue.name} | {group.reason} | {group.messages} | {truth} | {error} |"
+def _table(groups: Causes) -> dg.MarkdownMetadataValue | None:
+    columns = ("cause", "queue", "reason", "messages", "verdict", "error")
+    return table(
+        columns,
+        [
+            (
+                group.fingerprint,
+                group.queue.name,
+                group.reason,
+                group.messages,
+                ", ".join(
+                    f"{group.verdicts[each]} {WORDS[each]}" for each in Verdict if group.verdicts[each]
+                ),
+                group.error[:_ERROR_CHARACTERS],
+            )
+            for group in groups
+        ],
+    )

@@ -1,19 +1,105 @@
-"""Deletes runs that ended long ago, with their events and logs: Dagster itself keeps them for ever."""
+"""`prune_runs`: deletes runs of Dagster that ended long ago, which it keeps forever, and shrinks its storage."""
 
-from __future__ import annotations
+# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+import sqlalchemy
+from pydantic import Field
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import OperationalError
 
-ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+from regworkers_dagster.drains.sensing import ENDED
+from regworkers_dagster.factories import ApplyConfig, one_op_job, schedule
+from regworkers_dagster.resources import Workers
+from regworkers_dagster.runs import OPERATION_TAG, launched_by_hand, short_run
+
+SQLITE = "sqlite"
+# How each storage names its one database that does not belong to a single run.
+_CONNECTIONS: Mapping[str, tuple[str, str]] = {
+    "runs": ("run_storage", "connect"),
+    "events": ("event_log_storage", "index_connection"),
+    "schedules": ("schedule_storage", "connect"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StorageSize:
+    """Bytes by database; a server has all in one, under `database`."""
+
+    bytes: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.bytes.values())
+
+
+def storage_size(instance: dg.DagsterInstance) -> StorageSize:
+    """The size of what the instance keeps. A kind of storage that cannot be measured is left out."""
+    found: dict[str, int] = {}
+    for name, connection in _connections(instance):
+        with connection as connected:
+            dialect = connected.engine.dialect.name
+            if dialect == SQLITE:
+                found[name] = _number(connected, "PRAGMA page_count") * _number(connected, "PRAGMA page_size")
+            elif dialect == "postgresql":
+                found["database"] = _number(connected, "SELECT pg_database_size(current_database())")
+    shards = _shards(instance)
+    if shards is not None:
+        found["events of runs"] = sum(path.stat().st_size for path in shards.glob("*") if path.is_file())
+        found["events of runs"] -= sum(
+            path.stat().st_size for path in shards.glob("index.db*") if path.is_file()
+        )
+    return StorageSize(found)
+
+
+def shrink(instance: dg.DagsterInstance) -> list[str]:
+    """Let SQLite shrink its files (VACUUM), and return a line for each that could not be shrunk. Servers such as
+    PostgreSQL reuse the space by themselves.
+    """
+    refused = []
+    for name, connection in _connections(instance):
+        with connection as connected:
+            if connected.engine.dialect.name != SQLITE:
+                continue
+            engine = connected.engine
+        try:
+            # Outside of a transaction, on another connection.
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as alone:
+                alone.execute(sqlalchemy.text("VACUUM"))
+        except OperationalError:
+            refused.append(
+                f"{name}: not shrunk, because another process is writing; the next run tries again"
+            )
+    return refused
+
+
+def _connections(instance: dg.DagsterInstance) -> Iterator[tuple[str, AbstractContextManager[Connection]]]:
+    for name, (storage, connect) in _CONNECTIONS.items():
+        make: Any = getattr(getattr(instance, storage, None), connect, None)
+        if make is not None:
+            yield name, make()
+
+
+def _shards(instance: dg.DagsterInstance) -> Path | None:
+    """The folder of SQLite's files of single runs, None for other storages."""
+    path: Any = getattr(instance.event_log_storage, "path_for_shard", None)
+    return None if path is None else Path(path("any")).parent
+
+
+def _number(connection: Connection, statement: str) -> int:
+    return int(connection.execute(sqlalchemy.text(statement)).scalar() or 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """`runs` found and (unless it was a dry run) deleted; `more` when the cap left some for the next time."""
+    """The number of runs found and, unless in a dry run, deleted; `more` if `max_runs` left some."""
 
     runs: int
     more: bool
@@ -34,9 +120,9 @@ def prune(
         found = len(_old_runs(instance, filters, max_runs + 1, kept))
         return Pruned(min(found, max_runs), found > max_runs, dry_run)
     deleted = 0
-    # One more than the cap is looked for, to tell whether any is left.
-    while victims := _old_runs(instance, filters, min(batch_runs, max_runs + 1 - deleted), kept):
-        for run_id in victims:
+    # One more than the maximum is read, to see whether any is left.
+    while chosen := _old_runs(instance, filters, min(batch_runs, max_runs + 1 - deleted), kept):
+        for run_id in chosen:
             if deleted == max_runs:
                 return Pruned(deleted, True, dry_run)
             _delete(instance, run_id)
@@ -51,7 +137,7 @@ def _old_runs(instance: dg.DagsterInstance, filters: dg.RunsFilter, limit: int, 
         records = instance.get_run_records(filters, limit=limit + known, ascending=True)
         kept.update(_latest_run(instance, job) for job in {record.dagster_run.job_name for record in records})
         found = [r.dagster_run.run_id for r in records if r.dagster_run.run_id not in kept]
-        # A page of nothing but kept runs says little about what follows them.
+        # A page of kept runs only does not mean that none follow.
         if found or len(kept) == known:
             return found[:limit]
 
@@ -67,3 +153,75 @@ def _delete(instance: dg.DagsterInstance, run_id: str) -> None:
     shard = getattr(instance.event_log_storage, "path_for_shard", None)
     if shard is not None:
         Path(shard(run_id)).unlink(missing_ok=True)
+
+
+# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
+
+
+class PruneConfig(ApplyConfig):
+    """Which runs to delete."""
+
+    older_than_days: int | None = Field(
+        default=None,
+        ge=1,
+        description="Age of the runs to delete, in days. Empty: observability.runRetentionDays.",
+    )
+    apply: bool = Field(default=False, description="Delete them. Without, the run counts only.")
+    batch_runs: int = Field(default=100, ge=1, description="Runs read at a time.")
+    max_runs: int = Field(default=5000, ge=1, description="Runs deleted at most; the next run deletes more.")
+
+
+@one_op_job(
+    "prune_runs",
+    step="prune",
+    does="Deletes old runs with their events and logs, oldest first.",
+    tags={OPERATION_TAG: "prune", **short_run()},
+    description="Deletes ended runs, their events and logs after observability.runRetentionDays; Dagster would keep "
+    "them forever. Active runs and the latest run of each job stay. SQLite then shrinks its files. Counts only, unless "
+    "`apply` is true.",
+)
+def prune_runs(context: dg.OpExecutionContext, config: PruneConfig, workers: Workers) -> None:
+    """Active runs and the latest run of each job stay."""
+    dry_run = not config.apply
+    runtime = workers.runtime
+    days = config.older_than_days or runtime.settings.observability.run_retention_days
+    with launched_by_hand(
+        context.run, runtime, "prune_runs", f"runs older than {days} days", dry_run=dry_run
+    ) as result:
+        before = storage_size(context.instance)
+        pruned = prune(
+            context.instance,
+            before=datetime.now(UTC) - timedelta(days=days),
+            batch_runs=config.batch_runs,
+            max_runs=config.max_runs,
+            dry_run=dry_run,
+        )
+        result["runs"] = pruned.runs
+        refused = shrink(context.instance) if pruned.runs and not dry_run else []
+    after = storage_size(context.instance)
+    for line in refused:
+        context.log.warning(line)
+    done = "would be deleted" if dry_run else "deleted"
+    more = "; more are left for the next run" if pruned.more else ""
+    context.log.info(f"{pruned.runs} runs older than {days} days {done}{more}")
+    context.add_output_metadata(
+        {
+            "runs": pruned.runs,
+            "dry_run": dry_run,
+            "more": pruned.more,
+            "bytes_before": before.total,
+            "bytes_after": after.total,
+            "bytes_by_database": dg.MetadataValue.json(dict(after.bytes)),
+        }
+    )
+
+
+SCHEDULES = (
+    schedule(
+        "prune_runs_nightly",
+        prune_runs,
+        "40 3 * * *",
+        "Deletes what is older than observability.runRetentionDays.",
+        {"ops": {"prune": {"config": {"apply": True}}}},
+    ),
+)

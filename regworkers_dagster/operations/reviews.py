@@ -1,4 +1,6 @@
-"""The looks of every week, month and quarter as assets, each with a job and a schedule; the recovery drill by hand."""
+"""The reviews of every week, month and quarter as assets, each with a job and a schedule; the recovery drill as a
+job.
+"""
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
@@ -12,52 +14,49 @@ from regworkers_core.domain.drill import DrillResult
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.drains.metadata import Metadata
+from regworkers_dagster.factories import Flow, asset_job, one_op_job, schedule
+from regworkers_dagster.metadata import Metadata, facts_as_metadata
 from regworkers_dagster.resources import Workers, plain_failures
-from regworkers_dagster.selection.steps import facts_as_metadata
-from regworkers_dagster.tags import OPERATION_TAG, long_run, short_run
+from regworkers_dagster.runs import OPERATION_TAG, long_run, short_run
 
 if TYPE_CHECKING:
     from regworkers_core.operations.reviews.review import Published
 
-GROUP = "operations"
+_DOES = "Write the review. A finding makes the check warn; the run succeeds."
 _ABOUT = {
-    "weekly": "Dead letters, alerts, how long batches take and which errors come and grow: this week against the one "
+    "weekly": "Dead letters, alerts, how long batches take and which errors appear and grow: this week and the one "
     "before.",
     "monthly": "Memory and batches against their limits, retention of queues, logs and streams against the settings, "
-    "what a million entries cost and how that changes, certificates.",
+    "the cost of a million entries and its trend, certificates.",
     "quarterly": "Least privilege, outdated and vulnerable dependencies, and a recovery drill: the replica is rebuilt "
     "beside the real one, compared and dropped again.",
 }
-# UTC, in working hours of Europe: Mondays; the first of a month; the second of a quarter.
+# In working hours of Europe: on Mondays, on the first of a month, on the second day of a quarter.
 _CRON = {"weekly": "0 6 * * 1", "monthly": "30 6 1 * *", "quarterly": "0 7 2 1,4,7,10 *"}
 
 
-def _spec(kind: str) -> dg.AssetSpec:
-    return dg.AssetSpec(
+_FLOW = Flow("operations", owner="operations")
+SPECS = {
+    kind: _FLOW.asset(
         f"{kind}_review",
-        description=f"{_ABOUT[kind]} As a page, Markdown and numbers under `reviews/{kind}/<date>/`; in the terminal "
-        f"`regworkers review {kind}`. docs/maintenance.md says what each line means.",
-        kinds={"s3", "html"},
-        group_name=GROUP,
-        owners=["team:operations"],
-        tags={"regworkers/flow": GROUP},
+        f"{about} As a page, Markdown and numbers under `reviews/{kind}/<date>/`; in the terminal "
+        f"`regworkers review {kind}`. docs/maintenance.md explains each line.",
+        {"s3", "html"},
     )
-
-
-SPECS = {kind: _spec(kind) for kind in _ABOUT}
+    for kind, about in _ABOUT.items()
+}
 CHECKS = {
     kind: dg.AssetCheckSpec(
         f"{kind}_review_is_fine",
         asset=spec.key,
-        description="Nothing has to be mended, and everybody who was asked answered.",
+        description="There are no findings, and every source answered.",
     )
     for kind, spec in SPECS.items()
 }
 
 
 class QuarterlyConfig(dg.Config):
-    """Without it the drill is the usual one."""
+    """The drill within the review."""
 
     drill: bool = Field(default=True, description="Make the recovery drill.")
     max_entries: int | None = Field(
@@ -65,22 +64,18 @@ class QuarterlyConfig(dg.Config):
     )
 
 
-@dg.multi_asset(name="review_week", specs=[SPECS["weekly"]], check_specs=[CHECKS["weekly"]], can_subset=False)
-def weekly_review(
-    context: dg.AssetExecutionContext, workers: Workers
-) -> Iterator[dg.MaterializeResult[None]]:
-    """What has to be mended makes the check warn; the run stays green."""
-    yield _reviewed(context, workers, "weekly")
+def _review(kind: str, step: str) -> dg.AssetsDefinition:
+    @dg.multi_asset(
+        name=step, specs=[SPECS[kind]], check_specs=[CHECKS[kind]], can_subset=False, description=_DOES
+    )
+    def reviewed(context: dg.AssetExecutionContext, workers: Workers) -> Iterator[dg.MaterializeResult[None]]:
+        yield _reviewed(context, workers, kind)
+
+    return reviewed
 
 
-@dg.multi_asset(
-    name="review_month", specs=[SPECS["monthly"]], check_specs=[CHECKS["monthly"]], can_subset=False
-)
-def monthly_review(
-    context: dg.AssetExecutionContext, workers: Workers
-) -> Iterator[dg.MaterializeResult[None]]:
-    """As the weekly one."""
-    yield _reviewed(context, workers, "monthly")
+weekly_review = _review("weekly", "review_week")
+monthly_review = _review("monthly", "review_month")
 
 
 @dg.multi_asset(
@@ -89,7 +84,7 @@ def monthly_review(
 def quarterly_review(
     context: dg.AssetExecutionContext, config: QuarterlyConfig, workers: Workers
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """As the weekly one; a drill that was not passed is a finding."""
+    """Write the review. A drill that is not passed is a finding; a finding makes the check warn."""
     with StopSignal().on_signals() as stop:
 
         def drill(runtime: Runtime) -> DrillResult:
@@ -105,7 +100,7 @@ def _reviewed(
     kind: str,
     drill: Callable[[Runtime], DrillResult] | None = None,
 ) -> dg.MaterializeResult[None]:
-    # Late, for matplotlib would cost every run of every job a second.
+    # Imported here: matplotlib would cost every run of every job a second.
     from regworkers_core.operations.reviews.review import make_review, publish
     from regworkers_core.operations.reviews.sections import Kind
 
@@ -136,7 +131,7 @@ def _reviewed(
 
 
 def of_review(published: "Published") -> Metadata:
-    """Counts that the UI plots, the overview, each section with its plots, and where the page lies."""
+    """Counts that the UI plots, the overview, each section with its plots, and the address of the page."""
     review = published.review
     metadata: Metadata = {
         "findings": dg.MetadataValue.int(len(review.remarks("finding"))),
@@ -149,72 +144,53 @@ def of_review(published: "Published") -> Metadata:
 
 
 def _drilled(
-    runtime: Runtime, most: int | None, stop: StopSignal, tell: Callable[[str], None]
+    runtime: Runtime, most: int | None, stop: StopSignal, report: Callable[[str], None]
 ) -> DrillResult:
-    # Late, for it brings DuckDB and pyarrow.
+    # Imported here: it brings DuckDB and pyarrow.
     from regworkers_core.replication.recovery_drill import recovery_drill
 
-    return recovery_drill(runtime, most=most, stop=stop, on_phase=tell)
+    return recovery_drill(runtime, most=most, stop=stop, on_phase=report)
 
 
 class DrillConfig(dg.Config):
-    """The launchpad's defaults rebuild a part."""
+    """How much to rebuild."""
 
     max_entries: int | None = Field(
         default=None, ge=1, description="Entries to rebuild. Empty: reviews.drillMaxEntries."
     )
-    all_entries: bool = Field(default=False, description="Rebuild all of them, however many there are.")
+    all_entries: bool = Field(default=False, description="Rebuild all of them.")
 
 
-@dg.op(name="drill", description="Rebuilds the replica into a scratch database, compares it, drops it again.")
-def drill_op(context: dg.OpExecutionContext, config: DrillConfig, workers: Workers) -> None:
-    """Fails the run when the drill was not passed."""
-    with plain_failures(), StopSignal().on_signals() as stop:
-        runtime = workers.runtime
-        most = (
-            None if config.all_entries else config.max_entries or runtime.settings.reviews.drill_max_entries
-        )
+@one_op_job(
+    "drill_recovery",
+    step="drill",
+    does="Rebuilds the replica into a scratch database, compares it, drops it again.",
+    tags={OPERATION_TAG: "drill", **long_run()},
+    description="If the replica is lost, how long until it is restored, and is it the same? Rebuilds it beside the "
+    "real one and compares; flags, queues and events stay as they are. The quarterly review does the same.",
+)
+def drill_recovery(context: dg.OpExecutionContext, config: DrillConfig, workers: Workers) -> None:
+    """Fails when the drill is not passed."""
+    runtime = workers.runtime
+    most = None if config.all_entries else config.max_entries or runtime.settings.reviews.drill_max_entries
+    with StopSignal().on_signals() as stop:
         result = _drilled(runtime, most, stop, context.log.info)
     context.add_output_metadata({"result": dg.MetadataValue.json(result.as_dict())})
     if not result.passed:
         raise dg.Failure(description="; ".join(result.findings), allow_retries=False)
 
 
-@dg.job(
-    tags={OPERATION_TAG: "drill", **long_run()},
-    executor_def=dg.in_process_executor,
-    description="The replica is lost, how long until it is back, and is it the same? Rebuilds it beside the real one "
-    "and compares; flags, queues and events stay as they are. The quarterly review does the same.",
-)
-def drill_recovery() -> None:
-    """One op."""
-    drill_op()
-
-
 ASSETS = (weekly_review, monthly_review, quarterly_review)
 REVIEW_JOBS = {
-    kind: dg.define_asset_job(
+    kind: asset_job(
         f"{kind}_review",
-        selection=dg.AssetSelection.assets(asset),
-        # The quarterly one holds a drill.
+        dg.AssetSelection.assets(asset),
+        # The quarterly one includes a drill.
         tags={OPERATION_TAG: f"{kind}_review", **(long_run() if kind == "quarterly" else short_run())},
-        executor_def=dg.in_process_executor,
-        description=f"{_ABOUT[kind]} Whoever does not answer is a line of the report, which is written all the same.",
+        description=f"{_ABOUT[kind]} A source that does not answer is a line of the report, which is written anyway.",
     )
     for kind, asset in zip(_ABOUT, ASSETS, strict=True)
 }
-
-
-def build_schedules(*, on: bool) -> list[dg.ScheduleDefinition]:
-    """`on` makes them run without being switched on in the UI."""
-    return [
-        dg.ScheduleDefinition(
-            name=f"review_{kind}",
-            job=job,
-            cron_schedule=_CRON[kind],
-            execution_timezone="UTC",
-            default_status=dg.DefaultScheduleStatus.RUNNING if on else dg.DefaultScheduleStatus.STOPPED,
-            description=_ABOUT[kind],
-        )
-        for kind, job in REVIEW_JOBS.items()
-    ]
+SCHEDULES = tuple(
+    schedule(f"review_{kind}", job, _CRON[kind], _ABOUT[kind]) for kind, job in REVIEW_JOBS.items()
+)

@@ -1,4 +1,4 @@
-"""Runbooks as jobs: what `regworkers runbook <name>` does, from the launchpad. Defaults only look."""
+"""Runbooks as jobs: what `regworkers runbook <name>` does, from the launchpad. By default they change nothing."""
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
@@ -9,7 +9,6 @@ import dagster as dg
 from pydantic import Field
 
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.observability.logs import bind
 from regworkers_core.operations.runbooks import (
     campaign_configuration,
     cost,
@@ -20,190 +19,228 @@ from regworkers_core.operations.runbooks import (
     time_outs,
     total_failure,
 )
-from regworkers_core.operations.runbooks.runbook import Row, RunbookReport
+from regworkers_core.operations.runbooks.runbook import RunbookReport
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.drains.metadata import Metadata
-from regworkers_dagster.operations.audit import launched_by_hand
-from regworkers_dagster.resources import Workers, plain_failures
-from regworkers_dagster.tags import OPERATION_TAG, short_run
+from regworkers_dagster.factories import ApplyConfig, Body, one_op_job
+from regworkers_dagster.metadata import Metadata, records
+from regworkers_dagster.resources import Workers
+from regworkers_dagster.runs import OPERATION_TAG, launched_by_hand, short_run
 
-_DRY = "Only look. Set it to false to change something; that is written down in the audit log."
-_CAMPAIGN = "Only this campaign; empty: all."
+_APPLY = "Change it; the audit log records that. Without, the run only checks."
+_CHECKS = "Changes nothing. Fails when something is wrong, and says what to do."
+_ACTS = "Only checks, unless `apply` is true. Fails when something is wrong, and says what to do."
 
 
-class LookConfig(dg.Config):
-    """How far to look back."""
+class PeriodConfig(dg.Config):
+    """The period to read."""
 
-    minutes: float = Field(default=30.0, ge=1, description="Minutes of `drain_log` to look back.")
+    minutes: float = Field(default=30.0, ge=1, description="How many minutes of `drain_log` to read.")
 
 
 class CostConfig(dg.Config):
-    """How far to look back."""
+    """The period to read."""
 
-    days: float = Field(default=7.0, gt=0, le=40, description="Days of `drain_log` to look back.")
+    days: float = Field(default=7.0, gt=0, le=40, description="How many days of `drain_log` to read.")
 
 
-class RecoveryConfig(dg.Config):
-    """Whether to do it, and how fast."""
+class RecoveryConfig(ApplyConfig):
+    """Whether to rebuild, and how fast."""
 
-    dry_run: bool = Field(default=True, description=_DRY)
-    entries: int = Field(default=1_000_000, ge=1, description="Stretch the times to so many entries.")
+    apply: bool = Field(default=False, description=_APPLY)
+    entries: int = Field(
+        default=1_000_000, ge=1, description="Extrapolate the times to this number of entries."
+    )
     rate: float | None = Field(
         default=None, gt=0, description="Keys a second; empty: replication.backfillItemsPerSecond."
     )
 
 
-class SyncConfig(dg.Config):
+class SyncConfig(ApplyConfig):
     """What to compare, and whether to repair."""
 
-    dry_run: bool = Field(default=True, description=_DRY)
-    campaign_id: str | None = Field(default=None, description=_CAMPAIGN)
+    apply: bool = Field(default=False, description=_APPLY)
+    campaign_id: str | None = Field(default=None, description="Only this campaign; empty: all.")
     yes_remove: int | None = Field(
         default=None,
         ge=0,
-        description="A repair refuses to remove much of the replica. So many removals are right all the same.",
+        description="A repair refuses to remove much of the replica. This number of removals is intended.",
     )
 
 
-class SelectionConfig(dg.Config):
-    """What to explain, and whether to take it up again."""
+class SelectionConfig(ApplyConfig):
+    """What to explain, and whether to retry it."""
 
-    dry_run: bool = Field(default=True, description=_DRY)
+    apply: bool = Field(default=False, description=_APPLY)
     campaign_id: str | None = Field(
         default=None, description="Only this campaign; empty: all that are drawn."
     )
-    market_id: str | None = Field(default=None, description="Take up only this market; empty: all.")
+    market_id: str | None = Field(default=None, description="Retry only this market; empty: all.")
 
 
-class ConfigurationConfig(dg.Config):
+class ConfigurationConfig(ApplyConfig):
     """What to compare, and whether to clear Redis."""
 
-    dry_run: bool = Field(default=True, description=_DRY)
+    apply: bool = Field(default=False, description=_APPLY)
     campaign_id: str | None = Field(
         default=None, description="Only this campaign; empty: all that are not completed."
     )
 
 
-@dg.op(name="stream_lag", description="What bounds replication now, and which setting to change.")
-def stream_lag_op(context: dg.OpExecutionContext, config: LookConfig, workers: Workers) -> None:
-    """Changes nothing."""
-    _look(context, workers, lambda runtime: stream_lag.run(runtime, minutes=config.minutes))
+def _runbook(
+    name: str, does: str, description: str, operation: str = ""
+) -> Callable[[Body], dg.JobDefinition]:
+    """A job of one op; runs of one `operation` exclude each other. A reconcile or a backfill has no time limit."""
+    tags = {OPERATION_TAG: operation or f"runbook-{name.replace('_', '-')}"}
+    return one_op_job(
+        f"runbook_{name}",
+        step=name,
+        does=does,
+        tags=tags if operation else {**tags, **short_run()},
+        worker="runbook",
+        description=f"{description} docs/runbooks/{name.replace('_', '-')}.md",
+    )
 
 
-@dg.op(
-    name="kafka", description="Brokers, topics, certificate, producer, age of the queue, time to data loss."
+@_runbook(
+    "stream_lag",
+    "What bounds replication now, and which setting to change.",
+    f"What bounds replication: shards, drains, throttling, save. {_CHECKS}",
 )
-def kafka_op(context: dg.OpExecutionContext, config: LookConfig, workers: Workers) -> None:
+def runbook_stream_lag(context: dg.OpExecutionContext, config: PeriodConfig, workers: Workers) -> None:
     """Changes nothing."""
-    _look(context, workers, lambda runtime: kafka.run(runtime, minutes=config.minutes))
+    _report(context, stream_lag.run(workers.runtime, minutes=config.minutes))
 
 
-@dg.op(name="time_outs", description="Whom the drains waited for, and how long each dependency takes now.")
-def time_outs_op(context: dg.OpExecutionContext, config: LookConfig, workers: Workers) -> None:
-    """Changes nothing."""
-    _look(context, workers, lambda runtime: time_outs.run(runtime, minutes=config.minutes))
-
-
-@dg.op(name="cost", description="Calls for a million entries by drain and service, and their list prices.")
-def cost_op(context: dg.OpExecutionContext, config: CostConfig, workers: Workers) -> None:
-    """Changes nothing."""
-    _look(context, workers, lambda runtime: cost.run(runtime, days=config.days))
-
-
-@dg.op(
-    name="total_failure", description="Provisions, looks, rebuilds the replica, verifies; times each step."
+@_runbook(
+    "kafka",
+    "Brokers, topics, certificate, producer, age of the queue, time to data loss.",
+    f"Brokers, topics, certificate, producer, queue, time to data loss. {_CHECKS}",
 )
-def total_failure_op(context: dg.OpExecutionContext, config: RecoveryConfig, workers: Workers) -> None:
+def runbook_kafka(context: dg.OpExecutionContext, config: PeriodConfig, workers: Workers) -> None:
+    """Changes nothing."""
+    _report(context, kafka.run(workers.runtime, minutes=config.minutes))
+
+
+@_runbook(
+    "time_outs",
+    "Which dependency the drains waited for, and how long each takes now.",
+    f"Which dependency is slow, then and now. {_CHECKS}",
+)
+def runbook_time_outs(context: dg.OpExecutionContext, config: PeriodConfig, workers: Workers) -> None:
+    """Changes nothing."""
+    _report(context, time_outs.run(workers.runtime, minutes=config.minutes))
+
+
+@_runbook(
+    "cost",
+    "Calls for a million entries by drain and service, and their list prices.",
+    f"What a million entries cost, by service and drain. {_CHECKS}",
+)
+def runbook_cost(context: dg.OpExecutionContext, config: CostConfig, workers: Workers) -> None:
+    """Changes nothing."""
+    _report(context, cost.run(workers.runtime, days=config.days))
+
+
+@_runbook(
+    "total_failure",
+    "Provisions, checks, rebuilds the replica, verifies; times each step.",
+    f"After the loss of everything: provision, check, rebuild the replica, verify, each step timed. {_ACTS}",
+    operation="backfill",
+)
+def runbook_total_failure(context: dg.OpExecutionContext, config: RecoveryConfig, workers: Workers) -> None:
     """Can be repeated at any time."""
 
     def act(runtime: Runtime) -> RunbookReport:
         with StopSignal().on_signals() as stop:
             return total_failure.run(
                 runtime,
-                apply=not config.dry_run,
+                apply=config.apply,
                 entries=config.entries,
                 rate=config.rate,
                 on_line=context.log.info,
                 stop=stop,
             )
 
-    _act(context, workers, "total-failure", "all", {"rate": config.rate}, config.dry_run, act)
+    _act(context, workers, "total-failure", config, None, {"rate": config.rate}, act)
 
 
-@dg.op(name="out_of_sync", description="Compares the replica with its source, repairs, compares again.")
-def out_of_sync_op(context: dg.OpExecutionContext, config: SyncConfig, workers: Workers) -> None:
+@_runbook(
+    "out_of_sync",
+    "Compares the replica with its source, repairs, compares again.",
+    f"Replica and source: compare, repair, compare again. {_ACTS}",
+    operation="reconcile",
+)
+def runbook_out_of_sync(context: dg.OpExecutionContext, config: SyncConfig, workers: Workers) -> None:
     """Can be repeated at any time."""
 
     def act(runtime: Runtime) -> RunbookReport:
         return out_of_sync.run(
             runtime,
             config.campaign_id,
-            apply=not config.dry_run,
+            apply=config.apply,
             yes_remove=config.yes_remove,
             on_line=context.log.info,
         )
 
     arguments = {"yesRemove": config.yes_remove}
-    _act(context, workers, "out-of-sync", config.campaign_id, arguments, config.dry_run, act)
+    _act(context, workers, "out-of-sync", config, config.campaign_id, arguments, act)
 
 
-@dg.op(name="selection_failures", description="Explains what of a selection stands still, takes it up again.")
-def selection_failures_op(context: dg.OpExecutionContext, config: SelectionConfig, workers: Workers) -> None:
-    """Can be repeated at any time: nothing is assigned or told twice."""
+@_runbook(
+    "selection_failures",
+    "Explains what stalls a selection, and retries it.",
+    f"Which draws and markets are stalled, why, and a retry of them. {_ACTS}",
+)
+def runbook_selection_failures(
+    context: dg.OpExecutionContext, config: SelectionConfig, workers: Workers
+) -> None:
+    """Can be repeated at any time: no code is assigned and no fan is notified twice."""
 
     def act(runtime: Runtime) -> RunbookReport:
         return selection_failures.run(
-            runtime, config.campaign_id, config.market_id, apply=not config.dry_run, run_id=context.run_id
+            runtime, config.campaign_id, config.market_id, apply=config.apply, run_id=context.run_id
         )
 
     arguments = {"market": config.market_id}
-    _act(context, workers, "selection-failures", config.campaign_id, arguments, config.dry_run, act)
+    _act(context, workers, "selection-failures", config, config.campaign_id, arguments, act)
 
 
-@dg.op(
-    name="campaign_configuration", description="Compares campaigns in Redis with their source, clears those."
+@_runbook(
+    "campaign_configuration",
+    "Compares campaigns in Redis with their source, and clears those that differ.",
+    f"Campaigns in Redis, MongoDB and the Campaign Service, compared; clears Redis where it differs. {_ACTS}",
 )
-def campaign_configuration_op(
+def runbook_campaign_configuration(
     context: dg.OpExecutionContext, config: ConfigurationConfig, workers: Workers
 ) -> None:
-    """Does no harm."""
+    """Can be repeated at any time."""
 
     def act(runtime: Runtime) -> RunbookReport:
-        return campaign_configuration.run(runtime, config.campaign_id, apply=not config.dry_run)
+        return campaign_configuration.run(runtime, config.campaign_id, apply=config.apply)
 
-    _act(context, workers, "campaign-configuration", config.campaign_id, {}, config.dry_run, act)
-
-
-def _look(context: dg.OpExecutionContext, workers: Workers, look: Callable[[Runtime], RunbookReport]) -> None:
-    bind(runId=context.run_id, worker="runbook")
-    with plain_failures():
-        report = look(workers.runtime)
-    _tell(context, report)
+    _act(context, workers, "campaign-configuration", config, config.campaign_id, {}, act)
 
 
 def _act(
     context: dg.OpExecutionContext,
     workers: Workers,
     name: str,
+    config: ApplyConfig,
     target: str | None,
     arguments: Mapping[str, Any],
-    dry_run: bool,
     act: Callable[[Runtime], RunbookReport],
 ) -> None:
-    bind(runId=context.run_id, worker="runbook")
-    with plain_failures():
-        runtime = workers.runtime
-        what = f"runbook {name}"
-        with launched_by_hand(
-            context.run, runtime, what, target or "all", arguments, dry_run=dry_run
-        ) as result:
-            report = act(runtime)
-            result["done"] = report.changed
-    _tell(context, report)
+    runtime = workers.runtime
+    with launched_by_hand(
+        context.run, runtime, f"runbook {name}", target or "all", arguments, dry_run=not config.apply
+    ) as result:
+        report = act(runtime)
+        result["done"] = report.changed
+    _report(context, report)
 
 
-def _tell(context: dg.OpExecutionContext, report: RunbookReport) -> None:
-    """Metadata for the UI; a finding fails the run, so that its exit code tells."""
+def _report(context: dg.OpExecutionContext, report: RunbookReport) -> None:
+    """Log and metadata of the report. A finding fails the run, and with it the exit code."""
     context.log.info(report.summary)
     context.add_output_metadata(_metadata(report))
     if report.changed:
@@ -211,7 +248,7 @@ def _tell(context: dg.OpExecutionContext, report: RunbookReport) -> None:
     for finding in report.findings:
         context.log.warning(f"{finding.text}: {finding.advice}" if finding.advice else finding.text)
     if not report.fine:
-        # Another try would find the same.
+        # A retry would find the same.
         raise dg.Failure(
             description="; ".join(each.text for each in report.findings),
             metadata=_metadata(report),
@@ -229,65 +266,21 @@ def _metadata(report: RunbookReport) -> Metadata:
         for name, value in report.facts.items()
         if value is not None
     }
-    found |= {name: _table(rows) for name, rows in report.tables.items() if rows}
+    found |= {name: records(list(rows)) for name, rows in report.tables.items() if rows}
     if report.findings:
-        advice = [{"finding": each.text, "whatHelps": each.advice} for each in report.findings]
-        found["findings"] = _table(advice)
+        found["findings"] = records(
+            [{"finding": each.text, "whatHelps": each.advice} for each in report.findings]
+        )
     return found
 
 
-def _table(rows: Any) -> dg.TableMetadataValue:
-    def cell(value: object) -> str | int | float | bool | None:
-        return value if value is None or isinstance(value, str | int | float | bool) else str(value)
-
-    lines: list[Row] = list(rows)
-    return dg.MetadataValue.table(
-        records=[dg.TableRecord({name: cell(value) for name, value in line.items()}) for line in lines],
-        schema=dg.TableSchema(columns=[dg.TableColumn(name, "any") for name in lines[0]]),
-    )
-
-
-def _job(op: dg.OpDefinition, operation: str, description: str) -> dg.JobDefinition:
-    """One op, one job; runs of one `operation` are not at work at the same time. Those that are a reconcile or a
-    backfill have no time limit, either.
-    """
-    graph = dg.GraphDefinition(name=f"runbook_{op.name}", node_defs=[op])
-    return graph.to_job(
-        tags={OPERATION_TAG: operation, **({} if operation in ("backfill", "reconcile") else short_run())},
-        executor_def=dg.in_process_executor,
-        description=f"{description} docs/runbooks/{op.name.replace('_', '-')}.md",
-    )
-
-
-_LOOKS = "Changes nothing. Fails when something is wrong, with what helps."
-_ACTS = "Defaults only look: set dry_run to false to act. Fails when something is wrong, with what helps."
-JOBS = [
-    _job(
-        stream_lag_op,
-        "runbook-stream-lag",
-        f"What bounds replication: shards, drains, throttling, save. {_LOOKS}",
-    ),
-    _job(
-        total_failure_op,
-        "backfill",
-        f"After the loss of everything: provision, look, rebuild the replica, verify, each step timed. {_ACTS}",
-    ),
-    _job(out_of_sync_op, "reconcile", f"Replica and source: compare, repair, compare again. {_ACTS}"),
-    _job(
-        selection_failures_op,
-        "runbook-selection-failures",
-        f"Which draws and markets stand still, why, and taking them up again. {_ACTS}",
-    ),
-    _job(
-        campaign_configuration_op,
-        "runbook-campaign-configuration",
-        f"Campaigns in Redis, MongoDB and the Campaign Service, compared; clears Redis where it differs. {_ACTS}",
-    ),
-    _job(
-        kafka_op,
-        "runbook-kafka",
-        f"Brokers, topics, certificate, producer, queue, time to data loss. {_LOOKS}",
-    ),
-    _job(time_outs_op, "runbook-time-outs", f"Which dependency is slow, then and now. {_LOOKS}"),
-    _job(cost_op, "runbook-cost", f"What a million entries cost, by service and drain. {_LOOKS}"),
-]
+JOBS = (
+    runbook_stream_lag,
+    runbook_total_failure,
+    runbook_out_of_sync,
+    runbook_selection_failures,
+    runbook_campaign_configuration,
+    runbook_kafka,
+    runbook_time_outs,
+    runbook_cost,
+)

@@ -1,4 +1,4 @@
-"""The two drains of replication as assets."""
+"""The assets of replication, in the order of the data flow, and the two drains that materialise them."""
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
@@ -6,25 +6,59 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from regworkers_core.engine.drain import DrainReport
 from regworkers_core.replication.drains import ENQUEUE, SAVE
-from regworkers_dagster.drains.metadata import Metadata
 from regworkers_dagster.drains.observing import or_none
-from regworkers_dagster.drains.running import CONTINUOUS, DrainConfig, drained
-from regworkers_dagster.replication.checks import LAG_WITHIN_OBJECTIVE, lag_result
-from regworkers_dagster.replication.specs import ENTRIES, REPLICATION_QUEUE
+from regworkers_dagster.drains.running import CONTINUOUS, DrainConfig, drain_asset, drained
+from regworkers_dagster.factories import Flow
+from regworkers_dagster.metadata import Metadata
 from regworkers_dagster.resources import Workers, plain_failures
 
+_FLOW = Flow("replication", owner="replication")
+_PERSONAL = {"regworkers/contains": "personal-data"}
 
-@dg.multi_asset(name=ENQUEUE.name, specs=[REPLICATION_QUEUE])
-def enqueue_entries(
-    context: dg.AssetExecutionContext, config: DrainConfig, workers: Workers
-) -> dg.MaterializeResult[None]:
-    """Read the demand table's stream and send the keys of changed entries to the replication queue."""
-    with plain_failures():
-        done = drained(context, config, workers.runtime, ENQUEUE)
-    return dg.MaterializeResult(
-        asset_key=REPLICATION_QUEUE.key, metadata=done.metadata, data_version=CONTINUOUS
-    )
+DEMAND_TABLE = _FLOW.asset(
+    "demand_table",
+    "DynamoDB table that the platform writes entries to, and its stream. Observed: the age of the oldest unread "
+    "stream record.",
+    {"dynamodb"},
+    tags=_PERSONAL,
+)
+REPLICATION_QUEUE = _FLOW.asset(
+    "replication_queue",
+    "SQS queue with keys of changed entries, up to 100 a message. Filled by `enqueue_entries`: one materialisation per "
+    "drain of the stream. Observed: its depth.",
+    {"sqs"},
+    deps=[DEMAND_TABLE],
+)
+REPLICATION_DLQ = _FLOW.asset(
+    "replication_dlq",
+    "Messages of the replication queue that no retry can help, each with its reason. Should be empty. History: "
+    "collection `dead_letters`.",
+    {"sqs"},
+    deps=[REPLICATION_QUEUE],
+)
+ENTRIES = _FLOW.asset(
+    "entries",
+    "MongoDB collection of the Entry Service: every entry of the demand table as it is now, and a tombstone for each "
+    "removed one. Filled by `save_entries`: one materialisation per drain of the queue. Observed: documents, "
+    "tombstones included.",
+    {"mongodb"},
+    deps=[REPLICATION_QUEUE],
+    tags=_PERSONAL,
+)
+LAG_WITHIN_OBJECTIVE = dg.AssetCheckSpec(
+    "lag_within_objective",
+    asset=ENTRIES.key,
+    description="95 % of the changes that a drain saved were in the replica within "
+    "`replication.lagObjectiveSeconds` of their `updatedAt`.",
+)
+
+enqueue_entries = drain_asset(
+    ENQUEUE,
+    REPLICATION_QUEUE,
+    "Read the demand table's stream and send the keys of changed entries to the replication queue.",
+)
 
 
 @dg.multi_asset(name=SAVE.name, specs=[ENTRIES], check_specs=[LAG_WITHIN_OBJECTIVE])
@@ -32,10 +66,10 @@ def save_entries(
     context: dg.AssetExecutionContext, config: DrainConfig, workers: Workers
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Read changed entries from the demand table and write them to the replica."""
-    with plain_failures():
+    with plain_failures(context):
         runtime = workers.runtime
         done = drained(context, config, runtime, SAVE)
-        # First, so that the overview of the asset does not look empty after a drain that found nothing to do.
+        # First in the metadata, so that the asset's overview is not empty after a drain without work.
         held = or_none(runtime.replica.count)
     whole: Metadata = {} if held is None else {"documents_in_the_replica": dg.MetadataValue.int(held)}
     yield dg.MaterializeResult(
@@ -43,4 +77,19 @@ def save_entries(
         metadata=whole | done.metadata,
         data_version=CONTINUOUS,
         check_results=[lag_result(done.report, runtime.settings.replication.lag_objective_seconds)],
+    )
+
+
+def lag_result(report: DrainReport, objective_seconds: float) -> dg.AssetCheckResult:
+    """The check of one drain. It passes for a drain without a change."""
+    p95 = report.lag.summary()["p95"]
+    numbers: dict[str, float] = {"objective_seconds": objective_seconds, "changes": float(report.lag.count)}
+    if p95 is not None:
+        numbers["lag_p95_seconds"] = p95
+    return dg.AssetCheckResult(
+        check_name=LAG_WITHIN_OBJECTIVE.name,
+        asset_key=ENTRIES.key,
+        passed=p95 is None or p95 <= objective_seconds,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata=numbers,
     )

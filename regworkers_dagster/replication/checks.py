@@ -1,84 +1,158 @@
-"""The promises of replication, as checks: lag within its objective, no dead letters."""
+"""The checks of replication: no dead letters, dependencies that answer, a replica that equals its source."""
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
-import dagster as dg
+from collections.abc import Iterator
+from typing import ClassVar
 
-from regworkers_core.engine.drain import DrainReport
+import dagster as dg
+from pydantic import Field
+
+from regworkers_core.observability.logs import bind
 from regworkers_core.operations.health.dependency_status import ask
 from regworkers_core.replication.drains import ENQUEUE, SAVE
+from regworkers_core.replication.reconcile import Accept, ReconcileResult, reconcile
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.drains.observing import SILENT_LOOKS, Answering
-from regworkers_dagster.replication.specs import ENTRIES, REPLICATION_DLQ
+from regworkers_dagster.drains.observing import SILENT_PROBES, Answering, dlq_check
+from regworkers_dagster.factories import ApplyConfig, fields_of
+from regworkers_dagster.metadata import Metadata, records
+from regworkers_dagster.replication.assets import ENTRIES, REPLICATION_DLQ
 from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.runs import launched_by_hand
 
-LAG_WITHIN_OBJECTIVE = dg.AssetCheckSpec(
-    "lag_within_objective",
-    asset=ENTRIES.key,
-    description="95 % of the changes that a drain saved were in the replica within "
-    "`replication.lagObjectiveSeconds` of their `updatedAt`.",
-)
-DLQ_EMPTY = "replication_dlq_empty"
 DEPENDENCIES_ANSWER = "dependencies_answer"
 _NEEDED = sorted({*ENQUEUE.needs, *SAVE.needs})
-
-
-def lag_result(report: DrainReport, objective_seconds: float) -> dg.AssetCheckResult:
-    """Judges one drain. A drain without a change keeps the promise."""
-    p95 = report.lag.summary()["p95"]
-    numbers: dict[str, float] = {"objective_seconds": objective_seconds, "changes": float(report.lag.count)}
-    if p95 is not None:
-        numbers["lag_p95_seconds"] = p95
-    return dg.AssetCheckResult(
-        check_name=LAG_WITHIN_OBJECTIVE.name,
-        asset_key=ENTRIES.key,
-        passed=p95 is None or p95 <= objective_seconds,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata=numbers,
-    )
-
-
-@dg.asset_check(
-    asset=REPLICATION_DLQ.key,
-    name=DLQ_EMPTY,
-    description="No message of the replication queue was given up. The sensor `observe_replication` judges "
-    "this every half minute; a run of the check reads it now.",
+PARITY = dg.AssetCheckSpec(
+    "parity",
+    asset=ENTRIES.key,
+    description="Every entry of the demand table is in the replica with the same content, and nothing else. "
+    "Changes younger than the lag objective do not count.",
 )
-def replication_dlq_empty(workers: Workers) -> dg.AssetCheckResult:
-    """Counts messages of the dead-letter queue, those in flight included."""
-    with plain_failures():
-        runtime = workers.runtime
-        queue = runtime.queue(runtime.names.dead_letter_queue(runtime.names.replication_queue))
-        depth = queue.depth().total
-    return dg.AssetCheckResult(passed=depth == 0, metadata={"messages": depth})
+
+replication_dlq_empty = dlq_check(
+    REPLICATION_DLQ,
+    lambda names: names.replication_queue,
+    sensor="observe_replication",
+    lost="message of the replication queue",
+)
 
 
 @dg.asset_check(
     asset=ENTRIES.key,
     name=DEPENDENCIES_ANSWER,
-    description="Whatever replication cannot do without answers. The sensor `observe_replication` judges this every "
-    f"half minute, and fails it when somebody is silent for {SILENT_LOOKS} looks; a run of the check asks now.",
+    description="Every dependency that replication needs answers. The sensor `observe_replication` probes them every "
+    f"half minute, and fails the check after {SILENT_PROBES} failed probes in a row; a run of the check probes now.",
 )
 def dependencies_answer(tick_workers: Workers) -> dg.AssetCheckResult:
-    """Asks all of them at once, without retries."""
+    """Probe all of them at once, without retries."""
     with plain_failures():
         found = answering(tick_workers.runtime)
-    evaluation = found.evaluation(found.away)
+    evaluation = found.evaluation(found.unavailable)
     return dg.AssetCheckResult(
         passed=evaluation.passed, description=evaluation.description, metadata=evaluation.metadata
     )
 
 
 def answering(runtime: Runtime) -> Answering:
-    """One look. Raises UsageError when there is nobody to ask."""
+    """One probe of each dependency. Raises UsageError when none is configured."""
     return Answering(ask(runtime, _NEEDED), DEPENDENCIES_ANSWER, ENTRIES.key)
 
 
-def dlq_evaluation(depth: int) -> dg.AssetCheckEvaluation:
-    """The same judgement, for a sensor to record."""
-    return dg.AssetCheckEvaluation(
-        check_name=DLQ_EMPTY,
-        asset_key=REPLICATION_DLQ.key,
-        passed=depth == 0,
-        metadata={"messages": dg.MetadataValue.int(depth)},
+class ReconcileConfig(ApplyConfig):
+    """What to compare, and whether to repair."""
+
+    former: ClassVar[tuple[str, ...]] = ("repair",)
+    campaign_id: str | None = Field(default=None, description="Only this campaign; empty: all.")
+    apply: bool = Field(
+        default=False,
+        description="Repair: put the keys of what differs on the replication queue and wait until they are saved. The "
+        "demand table is never written. Without, the run only compares.",
     )
+    yes_remove: int | None = Field(
+        default=None,
+        ge=0,
+        description="A repair refuses to remove entries when the source has no entry of a campaign, or when too much "
+        "of the replica would be removed. This number of removals is intended.",
+    )
+    accept_source: int | None = Field(
+        default=None,
+        ge=0,
+        description="The number of entries in which the replica is ahead of a source that is right: with `apply` the "
+        "state of the source is saved over them, if that is their number; without, the run lists them.",
+    )
+    after_restore: bool = Field(
+        default=False,
+        description="Accept the source also when the number suggests a demand table restored from a backup.",
+    )
+
+
+@dg.multi_asset_check(name="reconcile", specs=[PARITY], config_schema=fields_of(ReconcileConfig))
+def parity(context: dg.AssetCheckExecutionContext, workers: Workers) -> Iterator[dg.AssetCheckResult]:
+    """Compare both sides. A difference fails the check and then the run, and with it the exit code."""
+    config = ReconcileConfig(**context.op_execution_context.op_config)
+    bind(runId=context.run.run_id, worker="reconcile")
+    target = config.campaign_id or "all campaigns"
+    number = config.accept_source
+    accept = None if number is None else Accept(number if config.apply else None, config.after_restore)
+    arguments = {"repair": True, "acceptSource": number, "afterRestore": config.after_restore}
+    with plain_failures():
+        runtime = workers.runtime
+        with launched_by_hand(
+            context.run, runtime, "reconcile_entries", target, arguments, dry_run=not config.apply
+        ) as numbers:
+            result = reconcile(
+                runtime,
+                config.campaign_id,
+                repair=config.apply,
+                yes_remove=config.yes_remove,
+                accept=accept,
+                on_phase=context.log.info,
+            )
+            numbers |= result.numbers
+    for line in (result.acceptance.in_words, result.acceptance.advice) if result.acceptance else ():
+        context.log.warning(line)
+    if result.repair is not None and result.repair.advice:
+        context.log.warning(result.repair.advice)
+    yield dg.AssetCheckResult(
+        check_name=PARITY.name,
+        asset_key=ENTRIES.key,
+        passed=result.clean,
+        description=_in_words(result),
+        metadata=of_result(result),
+    )
+    if not result.clean:
+        raise dg.Failure(description=_in_words(result), allow_retries=False)
+
+
+def of_result(result: ReconcileResult) -> Metadata:
+    """The totals of both sides, a table of the differences with a sample of ids, and what a repair did."""
+    metadata: Metadata = {key: dg.MetadataValue.int(number) for key, number in sorted(result.totals.items())}
+    metadata["differences"] = dg.MetadataValue.int(sum(result.counts.values()))
+    metadata["seconds"] = dg.MetadataValue.float(round(result.seconds, 3))
+    metadata["adds_up"] = dg.MetadataValue.bool(result.adds_up)
+    metadata["classes"] = records(
+        [
+            {
+                "class": kind.value,
+                "entries": number,
+                "for example": ", ".join(result.samples.get(kind, ())),
+                "meaning": result.explanations.get(kind, ""),
+            }
+            for kind, number in result.counts.items()
+        ]
+    )
+    if result.repair is not None:
+        metadata["repair"] = dg.MetadataValue.json(result.repair.as_dict())
+    if result.acceptance is not None:
+        metadata["ahead"] = dg.MetadataValue.json(result.acceptance.as_dict())
+    return metadata
+
+
+def _in_words(result: ReconcileResult) -> str:
+    found = ", ".join(f"{number} {kind.value}" for kind, number in result.counts.items() if number)
+    if not found:
+        return f"{result.totals['matched']} entries agree"
+    if result.repair is None:
+        return found
+    outcome = "repaired" if result.clean else result.repair.advice
+    return f"{found}; {outcome}" if outcome else found

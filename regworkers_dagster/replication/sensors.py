@@ -1,119 +1,129 @@
-"""Sensors of replication."""
+"""The sensors of replication: two start drains, one observes queues, stream and replica."""
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
+from collections.abc import Iterable
+
 import dagster as dg
 
+from regworkers_core.infrastructure.dashboards.alarms import ITERATOR_AGE
 from regworkers_core.replication.drains import ENQUEUE, SAVE
-from regworkers_core.replication.enqueue.stream_probe import oldest_unread
+from regworkers_core.replication.enqueue.stream_probe import oldest_unread, stream_lag
+from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.decisions import Decision, by_age
-from regworkers_dagster.drains.observing import Reading, observed
+from regworkers_dagster.drains.observing import Reading, depth_of, observed, or_none
 from regworkers_dagster.drains.sensing import (
     DRAIN_INTERVAL_SECONDS,
     Answer,
     Startable,
-    by_depth_of,
-    safely,
+    depth_tick,
+    ticking,
 )
-from regworkers_dagster.replication.checks import answering, dlq_evaluation
+from regworkers_dagster.factories import sensor
+from regworkers_dagster.replication.assets import (
+    DEMAND_TABLE,
+    ENTRIES,
+    REPLICATION_DLQ,
+    REPLICATION_QUEUE,
+)
+from regworkers_dagster.replication.checks import answering
 from regworkers_dagster.replication.jobs import ENQUEUE_ENTRIES, SAVE_ENTRIES
-from regworkers_dagster.replication.observing import put_iterator_age, read_all
-from regworkers_dagster.replication.specs import REPLICATION_DLQ
-from regworkers_dagster.resources import Workers
 
 _ENQUEUE = Startable(ENQUEUE, ENQUEUE_ENTRIES.name)
 _SAVE = Startable(SAVE, SAVE_ENTRIES.name)
 _OBSERVE_INTERVAL_SECONDS = 30
+_UNREAD = "oldest_unread_seconds"
 
 
-def build_sensors(*, on: bool) -> list[dg.SensorDefinition]:
-    """`on` makes them run without being switched on in the UI."""
-    status = dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED
+@ticking
+def enqueue_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
+    """Peek into the stream only while no drain reads it: a shard supports two readers."""
+    active = _ENQUEUE.active(context, runtime)
+    decision = by_age(
+        None if active else oldest_unread(runtime.streams, runtime.leases, now=runtime.clock()),
+        active,
+        objective_seconds=runtime.settings.replication.lag_objective_seconds,
+        max_drains=runtime.settings.drain.max_enqueue_drains,
+    )
+    obstacle = _ENQUEUE.obstacle(context, runtime, decision)
+    if obstacle is not None:
+        return dg.SkipReason(obstacle)
+    requests = _ENQUEUE.requests(runtime, decision.start)
+    ahead = Decision(int(not _SAVE.active(context, runtime)), "none is active")
+    if _SAVE.obstacle(context, runtime, ahead) is None:
+        requests += _SAVE.requests(runtime, ahead.start)
+    return dg.SensorResult(run_requests=requests)
+
+
+save_tick = depth_tick(
+    _SAVE,
+    lambda names: names.replication_queue,
+    per_drain=lambda settings: settings.drain.messages_per_drain,
+    max_drains=lambda settings: settings.drain.max_save_drains,
+)
+
+
+@ticking
+def observe_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
+    """Write what changed enough since it was last written."""
+    # Probed first: an open breaker then spares the readings the wait for an unavailable dependency.
+    found = answering(runtime)
+    readings = read_all(runtime)
+    put_iterator_age(runtime, readings)
+    return observed(context.cursor, readings, found)
+
+
+def read_all(runtime: Runtime) -> list[Reading]:
+    """Read every asset of replication. Raises nothing for what does not answer."""
+    names = runtime.names
     return [
-        dg.sensor(
-            name="enqueue_entries_sensor",
-            jobs=[ENQUEUE_ENTRIES, SAVE_ENTRIES],
-            minimum_interval_seconds=DRAIN_INTERVAL_SECONDS,
-            default_status=status,
-            description="Starts a drain of the demand table's stream when records are unread and nobody reads "
-            "them, and the next one shortly before the last one ends. On an idle system it starts the save "
-            "drain, too, which will be ready when the first message is there.",
-        )(enqueue_tick),
-        dg.sensor(
-            name="save_entries_sensor",
-            job=SAVE_ENTRIES,
-            minimum_interval_seconds=DRAIN_INTERVAL_SECONDS,
-            default_status=status,
-            description="Starts drains of the replication queue: none when it is empty, one for a trickle, more "
-            "with its depth, and the next one shortly before the last one ends.",
-        )(save_tick),
-        dg.sensor(
-            name="observe_replication",
-            minimum_interval_seconds=_OBSERVE_INTERVAL_SECONDS,
-            default_status=status,
-            description="Records depth, lag and size of everything that replication flows through when they "
-            "changed, and judges `replication_dlq_empty` and `dependencies_answer`.",
-        )(observe_tick),
+        Reading.of(DEMAND_TABLE, {_UNREAD: or_none(lambda: _lag(runtime))}),
+        Reading.of(REPLICATION_QUEUE, depth_of(runtime, names.replication_queue)),
+        Reading.of(REPLICATION_DLQ, depth_of(runtime, names.dead_letter_queue(names.replication_queue))),
+        Reading.of(ENTRIES, {"documents": or_none(runtime.replica.count)}),
     ]
 
 
-def enqueue_tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> Answer:
-    """Peeks into the stream only while no drain reads it: a shard has room for two readers."""
-
-    def answer() -> Answer:
-        runtime = tick_workers.runtime
-        active = _ENQUEUE.active(context, runtime)
-        decision = by_age(
-            None if active else oldest_unread(runtime.streams, runtime.leases, now=runtime.clock()),
-            active,
-            objective_seconds=runtime.settings.replication.lag_objective_seconds,
-            max_drains=runtime.settings.drain.max_enqueue_drains,
-        )
-        obstacle = _ENQUEUE.obstacle(context, runtime, decision)
-        if obstacle is not None:
-            return dg.SkipReason(obstacle)
-        requests = _ENQUEUE.requests(runtime, decision.start)
-        ahead = Decision(int(not _SAVE.active(context, runtime)), "none is at work")
-        if _SAVE.obstacle(context, runtime, ahead) is None:
-            requests += _SAVE.requests(runtime, ahead.start)
-        return dg.SensorResult(run_requests=requests)
-
-    return safely(context, answer)
+def put_iterator_age(runtime: Runtime, readings: Iterable[Reading]) -> None:
+    """Write the age as a metric, with every tick: AWS measures it only for its own functions."""
+    if not runtime.settings.observability.cloudwatch_enabled:
+        return
+    name = DEMAND_TABLE.key.to_user_string()
+    for reading in readings:
+        if reading.asset == name:
+            age = reading.numbers.get(_UNREAD)
+            table = {"Table": runtime.names.demand_table}
+            runtime.metrics.gauges(table, {ITERATOR_AGE: (age, "Seconds")})
 
 
-def save_tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> Answer:
-    """Reads the queue's depth."""
-
-    def answer() -> Answer:
-        runtime = tick_workers.runtime
-        drain = runtime.settings.drain
-        return by_depth_of(
-            context,
-            runtime,
-            _SAVE,
-            runtime.names.replication_queue,
-            per_drain=drain.messages_per_drain,
-            max_drains=drain.max_save_drains,
-        )
-
-    return safely(context, answer)
+def _lag(runtime: Runtime) -> float | None:
+    lag = stream_lag(runtime.streams, runtime.leases, now=runtime.clock())
+    return None if lag is None else round(lag, 1)
 
 
-def observe_tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> Answer:
-    """Writes what changed enough since it was last written."""
-
-    def answer() -> Answer:
-        runtime = tick_workers.runtime
-        # Asked first: an open breaker then spares the readings their wait for whoever is away.
-        found = answering(runtime)
-        readings = read_all(runtime)
-        put_iterator_age(runtime, readings)
-        return observed(context.cursor, readings, _judge, found)
-
-    return safely(context, answer)
-
-
-def _judge(reading: Reading) -> dg.AssetCheckEvaluation | None:
-    if reading.asset != REPLICATION_DLQ.key.to_user_string() or reading.total is None:
-        return None
-    return dlq_evaluation(reading.total)
+SENSORS = (
+    sensor(
+        "enqueue_entries_sensor",
+        enqueue_tick,
+        jobs=[ENQUEUE_ENTRIES, SAVE_ENTRIES],
+        every_seconds=DRAIN_INTERVAL_SECONDS,
+        description="Starts a drain of the demand table's stream when records are unread and no drain reads them, and "
+        "the next one shortly before the last one ends. On an idle system it starts the save drain, too, which is "
+        "ready when the first message arrives.",
+    ),
+    sensor(
+        "save_entries_sensor",
+        save_tick,
+        jobs=[SAVE_ENTRIES],
+        every_seconds=DRAIN_INTERVAL_SECONDS,
+        description="Starts drains of the replication queue: none when it is empty, one for a trickle, more with its "
+        "depth, and the next one shortly before the last one ends.",
+    ),
+    sensor(
+        "observe_replication",
+        observe_tick,
+        every_seconds=_OBSERVE_INTERVAL_SECONDS,
+        description="Records depth, lag and size of all that replication flows through when they changed, and judges "
+        "`replication_dlq_empty` and `dependencies_answer`.",
+    ),
+)

@@ -1,109 +1,230 @@
-"""The steps of a campaign's draw and the two drains after it, as assets."""
+"""The steps of a campaign's draw and the two drains after it: one call into the core each, its result as events."""
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import dagster as dg
 
+from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseStatus
+from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.selection import confirmation_word
+from regworkers_core.eligibility.campaign.judging import judge_campaign
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.observability.logs import bind
+from regworkers_core.replication.settled import settled
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.blocked import blocked_lines
 from regworkers_core.selection.campaigns.lifecycle import close_if_due
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.draw.draw_run import DrawRun, Step
-from regworkers_dagster.drains.running import CONTINUOUS, DrainConfig, drained
-from regworkers_dagster.resources import Workers
+from regworkers_core.selection.draw.gate import Acceptance
+from regworkers_core.selection.draw.held import DrawBusy
+from regworkers_dagster.drains.running import drain_asset
+from regworkers_dagster.metadata import Metadata, facts_as_metadata
+from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.runs import PARTITION_TAG, launched_by_hand
 from regworkers_dagster.selection import specs
-from regworkers_dagster.selection.steps import draw_failures, take
+from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
 
+Context = dg.AssetExecutionContext
 Taken = Iterator[dg.MaterializeResult[None]]
+# How long to wait for a beacon whose round is due; a later round is left to another run.
+_PATIENCE_SECONDS = 60.0
+
+
+def campaign_of(context: Context, runtime: Runtime) -> Campaign:
+    """The campaign of the run's partition, which is added if it is new. Raises RequestError."""
+    campaign_id = context.run.tags.get(PARTITION_TAG, "")
+    if not campaign_id:
+        raise RequestError(
+            "the partition is missing, which names the campaign of this run: choose it in the launchpad, or `dagster"
+            f' job execute ... --tags \'{{"{PARTITION_TAG}": "<campaignId>"}}\'`'
+        )
+    campaign = runtime.campaigns.get(campaign_id)
+    if campaign is None:
+        raise RequestError(no_campaign(campaign_id))
+    context.instance.add_dynamic_partitions(str(CAMPAIGN_PARTITIONS.name), [campaign_id])
+    return campaign
+
+
+def no_campaign(named: str) -> str:
+    """The error for a campaign that does not exist."""
+    return f"there is no campaign {named!r}: the partitions of `campaigns` are all that there are"
+
+
+def take(
+    context: Context,
+    workers: Workers,
+    spec: dg.AssetSpec,
+    call: Callable[[DrawRun], Step],
+    *,
+    decides: bool = True,
+) -> Taken:
+    """Materialise `spec` with the result of the step. Yields nothing while another run works on that draw, or when the
+    step waits for a person or the beacon: the steps after it are then skipped, the run succeeds, and the log says why.
+    A step that decides nothing is not recorded in the audit log.
+    """
+    with plain_failures(context):
+        run, runtime, name = context.run, workers.runtime, spec.key.path[-1]
+        campaign_id = campaign_of(context, runtime).campaign_id
+        bind(runId=run.run_id, worker="draw", campaignId=campaign_id)
+        try:
+            with (
+                launched_by_hand(
+                    run, runtime, "draw", campaign_id, {"asset": name}, dry_run=not decides
+                ) as result,
+                StopSignal().on_signals() as stop,
+            ):
+                made = draw_run(runtime, campaign_id, run.run_id, context.log.info, stop)
+                step = call(made)
+                result["state"] = step.state
+        except DrawBusy as busy:
+            context.log.info(str(busy))
+            return
+    if record_awaited(context, spec, campaign_id, step):
+        return
+    context.log.info(f"{step.name} of {campaign_id}: {step.state}")
+    warn_of_blocked(context, campaign_id, step)
+    yield dg.MaterializeResult(asset_key=spec.key, metadata=metadata_of(step))
+
+
+def warn_of_blocked(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext, campaign_id: str, step: Step
+) -> None:
+    """Log the markets that wait for codes after a publication, and what to do."""
+    for line in blocked_lines(campaign_id, step.facts.get("markets", {})):
+        context.log.warning(line)
+
+
+def draw_run(
+    runtime: Runtime,
+    campaign_id: str,
+    run_id: str,
+    report: Callable[[str], None],
+    stop: StopSignal,
+    phase: int | None = None,
+    accept: Acceptance | None = None,
+) -> DrawRun:
+    """A phase of a campaign's draw, by default the latest one, for this run to work on."""
+    return DrawRun(
+        runtime,
+        campaign_id,
+        run_id=run_id,
+        settled=partial(settled, runtime, on_phase=report),
+        judge=partial(judge_campaign, runtime),
+        phase=phase,
+        stop=stop,
+        on_progress=report,
+        patience_seconds=_PATIENCE_SECONDS,
+        accept=accept,
+    )
+
+
+def record_awaited(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    spec: dg.AssetSpec,
+    campaign_id: str,
+    step: Step,
+) -> bool:
+    """Record what a step waits for; False for one with a result."""
+    if step.state not in ("awaiting", "waiting"):
+        return False
+    what = awaited(campaign_id, step)
+    (context.log.info if step.state == "waiting" else context.log.warning)(what)
+    metadata = {**facts_as_metadata(step.facts), step.state: dg.MetadataValue.text(what)}
+    context.log_event(dg.AssetObservation(spec.key, partition=campaign_id, metadata=metadata))
+    return True
+
+
+def awaited(campaign_id: str, step: Step) -> str:
+    """What a step waits for, and what makes it continue."""
+    if step.name == "publish":
+        return to_confirm(str(step.facts["confirm"]))
+    if step.state == "waiting":
+        return (
+            f"waiting: the beacon signs the round of {campaign_id} at {step.facts['dueAt']}. `watch_campaigns` "
+            f"continues then; if it is switched off, launch `draw` of {campaign_id} again after that time"
+        )
+    return f"{step.name} of {campaign_id} was stopped while it waited: launch the job again"
+
+
+def awaiting(record: DrawRecord) -> str | None:
+    """What a draw waits for from a person, by its document; None for one that waits for nothing, or is annulled."""
+    latest = record.latest
+    is_ready = latest.status is PhaseStatus.DRAWN and "report" in latest.fields
+    if record.annulled or latest.confirmed or not is_ready:
+        return None
+    return to_confirm(confirmation_word(record.campaign_id, latest.phase))
+
+
+def to_confirm(word: str) -> str:
+    """How to confirm a publication in the UI."""
+    # In quotes: YAML may read text after a colon as another type.
+    return (
+        "nothing is published yet: read the report (`open` in the metadata of `draw_report` shows its page), then "
+        f'launch `confirm_draw` with confirm: "{word}"'
+    )
+
+
+def metadata_of(step: Step) -> Metadata:
+    """The state, tables, plots and facts of a step."""
+    shown = {name: dg.MetadataValue.md(text) for name, text in step.markdown.items()}
+    return {"state": dg.MetadataValue.text(step.state), **shown, **facts_as_metadata(step.facts)}
 
 
 @dg.multi_asset(name="eligibility", specs=[specs.ELIGIBILITY_REPORT])
 def eligibility_report(context: dg.AssetExecutionContext, workers: Workers) -> Taken:
-    """In a run that freezes the pool next: close the campaign if that is due, then judge its entries for good. In every
-    other run only look at them, so that nobody has to say which of the two is meant. A job has the name of the
-    asset, so the step cannot.
+    """In a run that freezes the pool next: close the campaign if that is due, then judge its entries for good. In any
+    other run preview the judgement and decide nothing.
     """
+    # Also a run that repeats some steps of a draw has the name of its job.
+    run = context.run
+    decides = run.job_name == specs.DRAW_JOB or specs.FROZEN_POOL.key in (run.asset_selection or ())
 
-    def judge(run: DrawRun) -> Step:
-        if not _goes_on_to_the_freeze(context.run):
-            return run.preview()
-        close_if_due(workers.runtime, run.campaign_id, run_id=context.run.run_id)
-        return run.judge()
+    def judge(draw: DrawRun) -> Step:
+        if not decides:
+            return draw.preview()
+        close_if_due(workers.runtime, draw.campaign_id, run_id=run.run_id)
+        return draw.judge()
 
-    for_good = _goes_on_to_the_freeze(context.run)
-    yield from take(context, workers, specs.ELIGIBILITY_REPORT, judge, decides=for_good)
-
-
-def _goes_on_to_the_freeze(run: dg.DagsterRun) -> bool:
-    """Also a run that executes some steps of a draw again keeps the draw's name."""
-    return run.job_name == specs.DRAW_JOB or specs.FROZEN_POOL.key in (run.asset_selection or ())
+    yield from take(context, workers, specs.ELIGIBILITY_REPORT, judge, decides=decides)
 
 
-@dg.multi_asset(name="frozen_pool", specs=[specs.FROZEN_POOL])
-def frozen_pool(context: dg.AssetExecutionContext, workers: Workers) -> Taken:
-    """Freeze the pool."""
-    yield from take(context, workers, specs.FROZEN_POOL, DrawRun.freeze)
+def _step(
+    spec: dg.AssetSpec, call: Callable[[DrawRun], Step], does: str, *, name: str = ""
+) -> dg.AssetsDefinition:
+    @dg.multi_asset(name=name or spec.key.path[-1], specs=[spec], description=does)
+    def step(context: dg.AssetExecutionContext, workers: Workers) -> Taken:
+        yield from take(context, workers, spec, call)
+
+    return step
 
 
-@dg.multi_asset(name="commitment", specs=[specs.COMMITMENT])
-def commitment(context: dg.AssetExecutionContext, workers: Workers) -> Taken:
-    """Fix the manifest and publish its hash."""
-    yield from take(context, workers, specs.COMMITMENT, DrawRun.commit)
-
-
-@dg.multi_asset(name="seed", specs=[specs.SEED])
-def seed(context: dg.AssetExecutionContext, workers: Workers) -> Taken:
-    """Get and verify the randomness."""
-    yield from take(context, workers, specs.SEED, DrawRun.seed)
-
-
-@dg.multi_asset(name="ranking", specs=[specs.RANKING])
-def ranking(context: dg.AssetExecutionContext, workers: Workers) -> Taken:
-    """Order every candidate."""
-    yield from take(context, workers, specs.RANKING, DrawRun.rank)
-
-
-@dg.multi_asset(name="allocation", specs=[specs.DRAW])
-def draw(context: dg.AssetExecutionContext, workers: Workers) -> Taken:
-    """Give the seats and publish the result's hash. A job is called `draw`, so the step cannot be."""
-    yield from take(context, workers, specs.DRAW, DrawRun.allocate)
-
-
-@dg.multi_asset(name="draw_report", specs=[specs.DRAW_REPORT])
-def draw_report(context: dg.AssetExecutionContext, workers: Workers) -> Taken:
-    """Make the report."""
-    yield from take(context, workers, specs.DRAW_REPORT, DrawRun.report)
-
-
-@dg.multi_asset(name="publication", specs=[specs.PUBLICATION])
-def publication(context: dg.AssetExecutionContext, workers: Workers) -> Taken:
-    """Plan the codes and queue the work on them, once `confirm_draw` or the settings confirmed it."""
-    yield from take(context, workers, specs.PUBLICATION, DrawRun.publish)
-
-
-@dg.multi_asset(name=SELECTIONS.name, specs=[specs.SELECTIONS])
-def process_selections(
-    context: dg.AssetExecutionContext, config: DrainConfig, workers: Workers
-) -> dg.MaterializeResult[None]:
-    """Per winner: claim the code at their position, write the selection and the row of the outbox."""
-    with draw_failures(context):
-        done = drained(context, config, workers.runtime, SELECTIONS)
-    return dg.MaterializeResult(
-        asset_key=specs.SELECTIONS.key, metadata=done.metadata, data_version=CONTINUOUS
-    )
-
-
-@dg.multi_asset(name=NOTIFICATIONS.name, specs=[specs.NOTIFICATIONS])
-def send_notifications(
-    context: dg.AssetExecutionContext, config: DrainConfig, workers: Workers
-) -> dg.MaterializeResult[None]:
-    """Send what is due in the outbox to the mailer's queue: a canary first, then the rest."""
-    with draw_failures(context):
-        done = drained(context, config, workers.runtime, NOTIFICATIONS)
-    return dg.MaterializeResult(
-        asset_key=specs.NOTIFICATIONS.key, metadata=done.metadata, data_version=CONTINUOUS
-    )
-
+frozen_pool = _step(specs.FROZEN_POOL, DrawRun.freeze, "Freeze the pool.")
+commitment = _step(specs.COMMITMENT, DrawRun.commit, "Fix the manifest and publish its hash.")
+seed = _step(specs.SEED, DrawRun.seed, "Get and verify the randomness.")
+ranking = _step(specs.RANKING, DrawRun.rank, "Order every candidate.")
+# A job is called `draw`, so the step cannot be.
+draw = _step(specs.DRAW, DrawRun.allocate, "Give the seats and publish the result's hash.", name="allocation")
+draw_report = _step(specs.DRAW_REPORT, DrawRun.report, "Make the report.")
+publication = _step(
+    specs.PUBLICATION,
+    DrawRun.publish,
+    "Plan the codes and queue the work on them, once `confirm_draw` or the settings confirmed it.",
+)
+process_selections = drain_asset(
+    SELECTIONS,
+    specs.SELECTIONS,
+    "Per winner: claim the code at their position, write the selection and the row of the outbox.",
+)
+send_notifications = drain_asset(
+    NOTIFICATIONS,
+    specs.NOTIFICATIONS,
+    "Send what is due in the outbox to the mailer's queue: a canary first, then the rest.",
+)
 
 STEPS = (eligibility_report, frozen_pool, commitment, seed, ranking, draw, draw_report, publication)
 DRAINS = (process_selections, send_notifications)

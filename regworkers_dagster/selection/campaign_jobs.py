@@ -1,6 +1,4 @@
-"""A campaign from its creation to its end, as a manager launches it: create, open, close, and how it stands."""
-
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
+"""The jobs of a campaign: create, open, close, its status; pause and resume its messages."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,65 +7,66 @@ import dagster as dg
 from pydantic import Field
 
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.documents import camel
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.selection.campaigns import registry
 from regworkers_core.selection.campaigns.lifecycle import advance
 from regworkers_core.selection.campaigns.registry import read_definition
 from regworkers_core.selection.campaigns.status import CampaignReport, read_campaign_status
-from regworkers_dagster.operations.by_hand import (
-    CAMPAIGN,
-    REASON,
-    UPLOAD,
-    Launch,
-    Outcome,
-    launchable,
-    require,
-    table,
-)
-from regworkers_dagster.selection.specs import CAMPAIGNS
+from regworkers_core.selection.notify import switch
+from regworkers_dagster.by_hand import CAMPAIGN, REASON, UPLOAD, Launch, Outcome, launchable, require
+from regworkers_dagster.metadata import table
+from regworkers_dagster.selection.specs import CAMPAIGNS, OUTBOX
+
+# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
 
 class CreateConfig(dg.Config):
-    """A campaign as a form. What is not named admits everybody, and what is left empty has its default."""
+    """A campaign as a form. A rule that is empty does not restrict; the other fields have defaults."""
 
-    campaignId: str = Field(
+    campaign_id: str = Field(
         default="", description="1 to 64 of A-Z a-z 0-9 _ -, for example spring-tour; it never changes."
     )
-    opensAt: str = Field(
+    opens_at: str = Field(
         default="",
-        description="When the registration begins: 2027-02-01T09:00:00+01:00; without a zone, UTC.",
+        description="When the registration begins: 2027-02-01T09:00:00+01:00; UTC if no zone is given.",
     )
-    closesAt: str = Field(default="", description="When it ends, in the same form.")
+    closes_at: str = Field(default="", description="When it ends, in the same form.")
     capacities: dict[str, int] = Field(
-        default={}, description="Per market its winners: {berlin: 500, vienna: 300}. At least one market."
+        default={}, description="Per market its seats: {berlin: 500, vienna: 300}. At least one market."
     )
     reserves: dict[str, dict[str, int]] = Field(
         default={},
-        description="Per market the seats that a segment gets first, in this order: {berlin: {loyal: 50, local: 20}}.",
+        description="Per market the seats reserved for a segment, in precedence order: {berlin: {loyal: 50, local: "
+        "20}}.",
     )
-    autoDraw: bool = Field(
+    auto_draw: bool = Field(
         default=False,
-        description="Closed and drawn by itself when closesAt has passed; the publication waits for you.",
+        description="Close and draw automatically after closes_at; the publication waits for you.",
     )
-    name: str = Field(default="", description="What people read. Empty: the slug.")
+    name: str = Field(default="", description="The display name. Empty: the slug.")
     slug: str = Field(default="", description="The name in links. Empty: the id.")
-    marketNames: dict[str, str] = Field(
-        default={}, description="Per market what people read: {berlin: Waldbühne}. Empty: its id."
+    market_names: dict[str, str] = Field(
+        default={}, description="Per market its display name: {berlin: Waldbühne}. Empty: its id."
     )
-    winsPerUnit: int = Field(default=1, description="How many entries of one household may win.")
-    waitlistSize: int | None = Field(default=None, description="Who waits, in rank order. Empty: everybody.")
-    inviteOnly: bool = Field(
-        default=False, description="Only who is invited may enter: job `upload_invites`."
+    wins_per_unit: int = Field(default=1, description="How many entries of one household may win.")
+    waitlist_size: int | None = Field(
+        default=None, description="The size of the waiting list. Empty: all who did not win."
     )
-    inviteTypes: list[str] = Field(
-        default=[], description="With inviteOnly: email, globalUserId, memberId. Empty: all of them count."
+    invite_only: bool = Field(default=False, description="Only invited fans may enter: job `upload_invites`.")
+    invite_types: list[str] = Field(
+        default=[], description="With invite_only: email, globalUserId, memberId. Empty: all of them."
     )
     regions: list[str] = Field(
-        default=[], description="Where fans live who may enter: [DE, AT]. Empty: anywhere."
+        default=[], description="The countries whose residents may enter: [DE, AT]. Empty: all."
     )
-    minAge: int | None = Field(default=None, description="Years at the moment of entering. Empty: no limit.")
-    requireVerifiedPhone: bool = Field(default=False, description="Only fans whose phone is verified.")
-    maxPerUnit: int | None = Field(default=None, description="Entries of one household. Empty: no limit.")
+    min_age: int | None = Field(
+        default=None, description="The minimum age at registration, in years. Empty: no limit."
+    )
+    require_verified_phone: bool = Field(default=False, description="Only fans with a verified phone.")
+    max_per_unit: int | None = Field(
+        default=None, description="The most entries of one household. Empty: no limit."
+    )
     upload: str = Field(
         default="",
         description="Instead of all the fields above: a definition in YAML or JSON, as docs/examples/campaign.yml. "
@@ -78,23 +77,23 @@ class CreateConfig(dg.Config):
 class MoveConfig(dg.Config):
     """Which campaign, and why."""
 
-    campaignId: str = Field(default="", description=CAMPAIGN)
+    campaign_id: str = Field(default="", description=CAMPAIGN)
     reason: str = Field(default="by its manager", description=REASON + "Kept with the change.")
 
 
 class CampaignConfig(dg.Config):
     """Which campaign."""
 
-    campaignId: str = Field(default="", description=CAMPAIGN)
+    campaign_id: str = Field(default="", description=CAMPAIGN)
 
 
 @launchable(
     "create_campaign",
-    description="Creates a campaign in DRAFT and publishes the commitment to its draw. Nobody can enter before "
-    "`open_campaign`. Nothing of it can be changed later, so look at what the run shows.",
+    description="Creates a campaign in DRAFT and publishes the commitment to its draw. No fan can enter before "
+    "`open_campaign`. It cannot be changed later, so check what the run shows.",
 )
 def create_campaign(launch: Launch, config: CreateConfig) -> Outcome:
-    """Refuses an id or slug that is taken, and names the field that is wrong."""
+    """Refuses an id or slug that is taken, and names a wrong field."""
     fields = _definition(launch, config) if config.upload else _fields(config)
     try:
         created = registry.create(launch.runtime, fields)
@@ -113,7 +112,7 @@ def create_campaign(launch: Launch, config: CreateConfig) -> Outcome:
 
 @launchable(
     "open_campaign",
-    description="Lets fans register: the campaign becomes OPEN. A campaign that is open already is left as it is.",
+    description="Opens the registration: the campaign becomes OPEN. An open campaign is left as it is.",
 )
 def open_campaign(launch: Launch, config: MoveConfig) -> Outcome:
     """Only a DRAFT can be opened."""
@@ -122,8 +121,8 @@ def open_campaign(launch: Launch, config: MoveConfig) -> Outcome:
 
 @launchable(
     "close_campaign",
-    description="Ends the registration for good: the campaign becomes CLOSED, and the job `draw` may begin. A "
-    "campaign that is closed already is left as it is. With `autoDraw` this happens by itself at closesAt.",
+    description="Ends the registration for good: the campaign becomes CLOSED, and the job `draw` may begin. A closed "
+    "campaign is left as it is. With `auto_draw` this happens automatically at `closes_at`.",
 )
 def close_campaign(launch: Launch, config: MoveConfig) -> Outcome:
     """Only an OPEN campaign can be closed."""
@@ -133,25 +132,28 @@ def close_campaign(launch: Launch, config: MoveConfig) -> Outcome:
 @launchable(
     "campaign_status",
     reads=True,
-    description="How a campaign stands: entries, codes against seats, each phase of its draw, messages; and what "
-    "does not go on by itself, with the job that helps. Fails when there is such a thing.",
+    description="Shows the state of a campaign: entries, codes and seats, each phase of its draw, messages; and what "
+    "does not continue by itself, with the job to launch. Fails when there is such a finding.",
 )
 def campaign_status(launch: Launch, config: CampaignConfig) -> Outcome:
     """Changes nothing."""
-    campaign = launch.campaign(config.campaignId)
+    campaign = launch.campaign(config.campaign_id)
     report = read_campaign_status(launch.runtime, campaign)
     for finding in report.findings:
         launch.context.log.warning(finding.text)
-    said = "; ".join(
+    findings = "; ".join(
         finding.text + (f": `{finding.job}`" if finding.job else "") for finding in report.findings
     )
     return Outcome(
-        campaign.campaign_id, standing(report), CAMPAIGNS, failure=said and f"needs a hand: {said}"
+        campaign.campaign_id,
+        status_facts(report),
+        CAMPAIGNS,
+        failure=findings and f"needs an operator: {findings}",
     )
 
 
 def _move(launch: Launch, config: MoveConfig, to: CampaignStatus) -> Outcome:
-    campaign_id = launch.campaign_id(config.campaignId)
+    campaign_id = launch.campaign_id(config.campaign_id)
     moved = advance(
         launch.runtime, campaign_id, to, reason=require("reason", config.reason), run_id=launch.run_id
     )
@@ -163,29 +165,29 @@ def _move(launch: Launch, config: MoveConfig, to: CampaignStatus) -> Outcome:
 def _definition(launch: Launch, config: CreateConfig) -> Mapping[str, Any]:
     others = config.model_dump(exclude={"upload"})
     if others != CreateConfig().model_dump(exclude={"upload"}):
-        raise RequestError("upload holds the whole campaign: leave all other fields as they are")
+        raise RequestError("upload contains the whole campaign: leave all other fields at their defaults")
     with launch.uploaded(config.upload) as path:
         return read_definition(path)
 
 
 def _fields(config: CreateConfig) -> Mapping[str, Any]:
-    strays = sorted({*config.reserves, *config.marketNames} - config.capacities.keys())
+    strays = sorted({*config.reserves, *config.market_names} - config.capacities.keys())
     if strays:
-        raise RequestError(f"{strays[0]} has no seats: name it in capacities")
-    rules = ("inviteOnly", "inviteTypes", "regions", "minAge", "requireVerifiedPhone", "maxPerUnit")
-    texts = ("name", "slug", "opensAt", "closesAt")
-    eligibility = {name: getattr(config, name) for name in rules}
-    if config.inviteTypes and not config.inviteOnly:
-        raise RequestError("inviteTypes goes with inviteOnly: without that, everybody may enter")
+        raise RequestError(f"{strays[0]} has no seats: add it to capacities")
+    rules = ("invite_only", "invite_types", "regions", "min_age", "require_verified_phone", "max_per_unit")
+    texts = ("name", "slug", "opens_at", "closes_at")
+    eligibility = {camel(name): getattr(config, name) for name in rules}
+    if config.invite_types and not config.invite_only:
+        raise RequestError("invite_types goes with invite_only: without it, every fan may enter")
     return {
-        "campaignId": require("campaignId", config.campaignId),
-        **{name: getattr(config, name) for name in texts if getattr(config, name)},
-        "autoDraw": config.autoDraw,
+        "campaignId": require("campaign_id", config.campaign_id),
+        **{camel(name): getattr(config, name) for name in texts if getattr(config, name)},
+        "autoDraw": config.auto_draw,
         "eligibility": {name: value for name, value in eligibility.items() if value not in (None, [], False)},
         "markets": [
             {
                 "marketId": market_id,
-                "name": config.marketNames.get(market_id, market_id),
+                "name": config.market_names.get(market_id, market_id),
                 "capacity": capacity,
                 "reserves": [
                     {"segment": segment, "seats": seats}
@@ -194,7 +196,7 @@ def _fields(config: CreateConfig) -> Mapping[str, Any]:
             }
             for market_id, capacity in config.capacities.items()
         ],
-        "draw": {"winsPerUnit": config.winsPerUnit, "waitlistSize": config.waitlistSize},
+        "draw": {"winsPerUnit": config.wins_per_unit, "waitlistSize": config.waitlist_size},
     }
 
 
@@ -222,8 +224,8 @@ def campaign_facts(campaign: Campaign) -> dict[str, Any]:
     }
 
 
-def standing(report: CampaignReport) -> dict[str, Any]:
-    """The report as facts: numbers, and a table each for codes, phases and what needs a hand."""
+def status_facts(report: CampaignReport) -> dict[str, Any]:
+    """The report as facts: numbers, and a table each for codes, phases and findings."""
     codes = ("marketId", "capacity", "available", "assigned", "redeemed", "void", "missing")
     document = report.as_dict()
     phases = [
@@ -248,8 +250,93 @@ def standing(report: CampaignReport) -> dict[str, Any]:
         "codes": table(codes, [[stock[name] for name in codes] for stock in document["codes"]]),
         "draw": table(("phase", "market", "status", "planned", "written", "messages sent"), phases),
         "findings": len(findings),
-        "needs_a_hand": table(("what", "launch"), findings),
+        "to_do": table(("finding", "launch"), findings),
     }
 
 
 JOBS = (create_campaign, open_campaign, close_campaign, campaign_status)
+
+
+# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
+
+
+class SwitchConfig(dg.Config):
+    """Whose messages to pause or resume, and why."""
+
+    campaign_id: str = Field(default="", description=CAMPAIGN)
+    everything: bool = Field(
+        default=False, description="Instead of one campaign: all of them, also future ones."
+    )
+    reason: str = Field(default="", description=REASON + "Shown in the status.")
+
+
+class NotificationsConfig(dg.Config):
+    """Whose messages."""
+
+    campaign_id: str = Field(default="", description=CAMPAIGN + " Empty: all campaigns.")
+
+
+@launchable(
+    "pause_notifications",
+    description="Stops the messages: hands nothing more to the mailer. It still sends what it has received.",
+)
+def pause_notifications(launch: Launch, config: SwitchConfig) -> Outcome:
+    """Takes effect with the next batch, within seconds."""
+    return _switched(launch, config, switch.pause)
+
+
+@launchable(
+    "resume_notifications",
+    description="Resumes the messages where they stopped: no fan gets a message twice. A campaign that is paused "
+    "itself stays paused when `everything` is resumed.",
+)
+def resume_notifications(launch: Launch, config: SwitchConfig) -> Outcome:
+    """Dead letters that the mailer's queue has now no longer hold up messages."""
+    return _switched(launch, config, switch.resume)
+
+
+@launchable(
+    "notifications_status",
+    reads=True,
+    description="Shows how many messages wait and were sent, by campaign, phase and market, and what delays them. "
+    "Fails while messages are paused.",
+)
+def notifications_status(launch: Launch, config: NotificationsConfig) -> Outcome:
+    """Changes nothing."""
+    campaign_id = launch.campaign_id(config.campaign_id) if config.campaign_id.strip() else None
+    status = switch.status(launch.runtime, campaign_id)
+    paused = [_in_words("everything", status["all"])]
+    paused += [_in_words(name, each["switch"]) for name, each in status["campaigns"].items()]
+    rows = [
+        (name, phase, market, *(each.get(column) for column in _COLUMNS))
+        for name, campaign in status["campaigns"].items()
+        for phase, found in campaign["phases"].items()
+        for market, each in found["markets"].items()
+    ]
+    facts: dict[str, Any] = {
+        "waiting": sum(row[4] for row in rows),
+        "sent": sum(row[5] for row in rows),
+        "messages": table(("campaign", "phase", "market", *_COLUMNS), rows),
+    }
+    return Outcome(campaign_id or "", facts, OUTBOX, failure="; ".join(filter(None, paused)))
+
+
+_COLUMNS = ("status", "pending", "sent", "deliveredAt", "heldUntil")
+
+
+def _switched(launch: Launch, config: SwitchConfig, turn: Any) -> Outcome:
+    if config.everything == bool(config.campaign_id.strip()):
+        raise RequestError("name one campaign in campaign_id, or set everything to true")
+    campaign_id = None if config.everything else launch.campaign_id(config.campaign_id)
+    done = turn(launch.runtime, campaign_id, reason=require("reason", config.reason), by=launch.who)
+    launch.tell(f"{campaign_id or 'everything'} is {'paused' if done['paused'] else 'on'}")
+    return Outcome(campaign_id or "", done, OUTBOX, changed=True)
+
+
+def _in_words(what: str, state: dict[str, Any]) -> str:
+    if not state.get("paused"):
+        return ""
+    return f"{what} is paused by {state['by']} since {state['at']}: {state['reason']}"
+
+
+MESSAGE_JOBS = (pause_notifications, resume_notifications, notifications_status)

@@ -1,5 +1,5 @@
-"""The sensors that look after campaigns and their markets: they start, take up again, and have things checked.
-They change nothing themselves.
+"""The sensors that look after campaigns and their markets: they start and resume draws, start checks, and retry
+markets. They change nothing themselves.
 """
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
@@ -19,41 +19,31 @@ from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.standing import standing
 from regworkers_dagster.drains.decisions import pause_after_crashes
-from regworkers_dagster.drains.runs import ACTIVE, ENDED, crashes_in_a_row
-from regworkers_dagster.drains.sensing import Answer, safely
-from regworkers_dagster.resources import Workers
+from regworkers_dagster.drains.sensing import ACTIVE, ENDED, Answer, crashes_in_a_row, ticking
+from regworkers_dagster.runs import MARKET_TAG, PARTITION_TAG
 from regworkers_dagster.selection import decisions, specs
 from regworkers_dagster.selection.decisions import DrawRuns, LeaseMark
-from regworkers_dagster.tags import MARKET_TAG, PARTITION_TAG
 
-# A tick asks for a few runs at most: the next one comes soon.
+# A tick requests a few runs at most: the next one follows soon.
 _MAX_REQUESTS = 5
-# A chunk comes back by itself when its drain dies, one visibility time later; then it is worked on again.
-_STANDS_STILL_VISIBILITIES = 3
-# So long a run that started is believed to be at work between two steps, when it holds no lease.
+# The chunk of a drain that died returns to the queue after one visibility timeout, and another drain works on it.
+_STALLED_VISIBILITIES = 3
+# For how long a started run counts as active while it holds no lease, between two steps.
 _BELIEVED_SECONDS = 600.0
 _DRAW, _RETRY, _CHECK = specs.DRAW_JOB, "retry_market_selection", "check_selection"
 
 
-def campaigns_tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> Answer:
-    """Reads campaigns, draws and the leases of those that a draw is due for."""
-    return safely(context, lambda: _look_after_campaigns(context, tick_workers.runtime))
-
-
-def markets_tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> Answer:
-    """Reads the markets that are not complete, and the depth of their queue."""
-    return safely(context, lambda: _look_after_markets(context, tick_workers.runtime))
-
-
-def _look_after_campaigns(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
+@ticking
+def campaigns_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
+    """Read campaigns, draws and the leases of due draws; start draws and checks, and add partitions."""
     now = iso(time.time())
     # A name that Dagster cannot take as a partition cannot be drawn either.
-    all_of_them = [each for each in runtime.campaigns.list() if is_selection_id(each.campaign_id)]
-    campaigns = [campaign for campaign in all_of_them if decisions.is_over(campaign, now)]
+    known = [each for each in runtime.campaigns.list() if is_selection_id(each.campaign_id)]
+    campaigns = [campaign for campaign in known if decisions.is_over(campaign, now)]
     draws = {record.campaign_id: record for record in runtime.draws.all()}
     requests, words, marks = _draws_to_start(context, runtime, campaigns, draws)
     requests += _checks_to_run(draws.values(), time.time())
-    added = _new_partitions(context.instance, [campaign.campaign_id for campaign in all_of_them])
+    added = _new_partitions(context.instance, [campaign.campaign_id for campaign in known])
     return dg.SensorResult(
         run_requests=requests[:_MAX_REQUESTS],
         dynamic_partitions_requests=[specs.CAMPAIGN_PARTITIONS.build_add_request(added)] if added else [],
@@ -69,7 +59,7 @@ def _draws_to_start(
     campaigns: Sequence[Campaign],
     draws: dict[str, DrawRecord],
 ) -> tuple[list[dg.RunRequest], list[str], dict[str, LeaseMark]]:
-    """Runs to request, what to say of each draw that is due, and the leases seen."""
+    """The runs to request, the decision on each due draw in words, and the leases seen."""
     settings, now = runtime.settings.selection, time.time()
     known = lease_marks(context.cursor)
     requests: list[dg.RunRequest] = []
@@ -101,7 +91,7 @@ def _draws_to_start(
         )
         words.append(f"{campaign.campaign_id}: {decision.reason}")
         if decision.start:
-            # No run key: a draw may need several runs, and its lease settles who works.
+            # No run key: a draw may need several runs, and its lease admits one at a time.
             requests.append(
                 dg.RunRequest(
                     job_name=_DRAW, partition_key=campaign.campaign_id, tags={"regworkers/draw": due}
@@ -111,8 +101,8 @@ def _draws_to_start(
 
 
 def draw_runs(instance: dg.DagsterInstance, campaign_id: str, now: float) -> DrawRuns:
-    """What the instance knows of a campaign's draw; a run that materialises one of its steps counts as active,
-    though not for ever: one that was killed in a terminal is never marked as ended. From then on the lease tells.
+    """The runs of a campaign's draw. A run of one of its steps counts as active for a limited time, because a run that
+    was killed in a terminal is never marked as ended; after that the lease decides.
     """
     tags = {PARTITION_TAG: campaign_id}
     active = instance.get_run_records(dg.RunsFilter(tags=tags, statuses=list(ACTIVE)), limit=_MAX_REQUESTS)
@@ -128,7 +118,7 @@ def draw_runs(instance: dg.DagsterInstance, campaign_id: str, now: float) -> Dra
 
 
 def _checks_to_run(draws: Any, now: float) -> list[dg.RunRequest]:
-    """One run for every phase that completed, whatever its check came to."""
+    """One run for every phase that completed, with any result."""
     phases = [
         (record.campaign_id, phase, seconds(str(phase.fields.get("completedAt") or "")))
         for record in draws
@@ -138,7 +128,7 @@ def _checks_to_run(draws: Any, now: float) -> list[dg.RunRequest]:
         dg.RunRequest(
             run_key=f"{campaign_id}:{phase}",
             job_name=_CHECK,
-            run_config={"campaignId": campaign_id},
+            run_config={"campaign_id": campaign_id},
         )
         for campaign_id, phase in decisions.to_check(phases, now)
     ]
@@ -149,11 +139,13 @@ def _new_partitions(instance: dg.DagsterInstance, campaign_ids: Sequence[str]) -
     return [campaign_id for campaign_id in campaign_ids if campaign_id not in known]
 
 
-def _look_after_markets(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
-    patience = _STANDS_STILL_VISIBILITIES * runtime.settings.selection.visibility_seconds
+@ticking
+def markets_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
+    """Read the markets that are not complete, and the depth of their queue; retry those that are stalled."""
+    patience = _STALLED_VISIBILITIES * runtime.settings.selection.visibility_seconds
     found = standing(runtime, older_than_seconds=patience)
     if not found:
-        return dg.SkipReason("no market stands still")
+        return dg.SkipReason("no market is stalled")
     now = time.time()
     names = {each: each.market.prefix[:-1] for each in found}
     wanted = decisions.retries(
@@ -167,12 +159,12 @@ def _look_after_markets(context: dg.SensorEvaluationContext, runtime: Runtime) -
         limit=_MAX_REQUESTS,
     )
     if not wanted:
-        return dg.SkipReason(f"{len(found)} markets stand still; what is on the way is waited for")
+        return dg.SkipReason(f"{len(found)} markets are stalled; their chunks or retries are on the way")
     return dg.SensorResult(
         run_requests=[
             dg.RunRequest(
                 job_name=_RETRY,
-                run_config={"campaignId": each.market.campaign_id, "marketId": each.market.market_id},
+                run_config={"campaign_id": each.market.campaign_id, "market_id": each.market.market_id},
                 tags={MARKET_TAG: names[each], "regworkers/why": each.why},
             )
             for each in wanted
@@ -186,7 +178,7 @@ def _retry_is_active(instance: dg.DagsterInstance, market: str) -> bool:
 
 
 def lease_marks(cursor: str | None) -> dict[str, LeaseMark]:
-    """Leases as the tick before saw them; a lost cursor costs one lease time."""
+    """The leases as the last tick saw them; a lost cursor costs one lease time."""
     try:
         document: Any = orjson.loads(cursor or "{}")
         return {

@@ -1,4 +1,4 @@
-"""The promises of the selection, as checks. Those of a draw stand before its publication and block it."""
+"""The checks of a selection. Those of a draw come before its publication and block it."""
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
@@ -12,13 +12,12 @@ from regworkers_core.domain.selection import Verdict
 from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign import checks as assigned
-from regworkers_core.selection.draw import checks
-from regworkers_dagster.drains.metadata import Metadata
-from regworkers_dagster.drains.observing import Reading
-from regworkers_dagster.resources import Workers
+from regworkers_core.selection.draw import checks as drawn
+from regworkers_dagster.drains.observing import dlq_check
+from regworkers_dagster.metadata import Metadata, facts_as_metadata
+from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.runs import PARTITION_TAG
 from regworkers_dagster.selection import specs
-from regworkers_dagster.selection.steps import draw_failures, facts_as_metadata
-from regworkers_dagster.tags import PARTITION_TAG
 
 Judge = Callable[[Runtime, str], Verdict]
 # Findings by campaign.
@@ -26,27 +25,29 @@ Found = Mapping[str, Verdict]
 
 
 def _judged(context: dg.AssetCheckExecutionContext, workers: Workers, judge: Judge) -> dg.AssetCheckResult:
-    """Of the campaign whose partition is run; of every drawn one when the check is run by itself."""
+    """The result for the campaign of the run's partition; for every drawn campaign when the check runs by itself."""
     bind(runId=context.run.run_id, worker="draw")
-    with draw_failures():
+    with plain_failures():
         runtime = workers.runtime
         campaign_id = context.run.tags.get(PARTITION_TAG)
         campaigns = _reached(runtime, PhaseStatus.DRAWN) if campaign_id is None else [campaign_id]
         found = {campaign: judge(runtime, campaign) for campaign in campaigns}
-    return dg.AssetCheckResult(passed=not broken(found), description=told(found), metadata=numbers(found))
+    return dg.AssetCheckResult(
+        passed=not _broken(found), description=_summary(found), metadata=_numbers(found)
+    )
 
 
 @dg.asset_check(
     asset=specs.DRAW.key,
     blocking=True,
-    description="Replayed from the published artefacts alone, every phase comes to the committed hash.",
+    description="A replay from the published artefacts alone reproduces the committed hash of every phase.",
 )
 def draw_replays(context: dg.AssetCheckExecutionContext, workers: Workers) -> dg.AssetCheckResult:
-    """By the gate, whose verdict the publication of this run goes by; of all draws as `regworkers draw verify` does."""
+    """By the gate, whose result the publication of this run uses; for all draws as `regworkers draw verify` does."""
     if PARTITION_TAG not in context.run.tags:
-        return _judged(context, workers, checks.draw_replays)
+        return _judged(context, workers, drawn.draw_replays)
     return _judged(
-        context, workers, lambda runtime, name: checks.gate_replays(runtime, name, context.run.run_id)
+        context, workers, lambda runtime, name: drawn.gate_replays(runtime, name, context.run.run_id)
     )
 
 
@@ -56,18 +57,18 @@ def draw_replays(context: dg.AssetCheckExecutionContext, workers: Workers) -> dg
     description="No market has more winners than seats.",
 )
 def capacity_respected(context: dg.AssetCheckExecutionContext, workers: Workers) -> dg.AssetCheckResult:
-    """Of the latest phase, over all phases."""
-    return _judged(context, workers, checks.capacity_respected)
+    """In the latest phase, over all phases."""
+    return _judged(context, workers, drawn.capacity_respected)
 
 
 @dg.asset_check(
     asset=specs.DRAW_REPORT.key,
     description="Ranks are uniform over registration time, ids and mail domains (chi-square). Where it fails, the gate "
-    "publishes only what a person accepts by name, with a reason.",
+    "publishes only findings that a person accepts by name, with a reason.",
 )
 def win_rates_uniform(context: dg.AssetCheckExecutionContext, workers: Workers) -> dg.AssetCheckResult:
     """The report's bias audit."""
-    return _judged(context, workers, checks.win_rates_uniform)
+    return _judged(context, workers, drawn.win_rates_uniform)
 
 
 OF_A_DRAW = (draw_replays, capacity_respected, win_rates_uniform)
@@ -86,9 +87,9 @@ _OF_SELECTIONS: Mapping[str, tuple[Judge, str]] = {
 
 
 class CheckConfig(dg.Config):
-    """Whose selections to judge."""
+    """Which selections to check."""
 
-    campaignId: str = Field(default="", description="Only this campaign; empty: all that are published.")
+    campaign_id: str = Field(default="", description="Only this campaign; empty: all that are published.")
 
 
 @dg.multi_asset_check(
@@ -101,11 +102,13 @@ class CheckConfig(dg.Config):
 def selections_kept(
     context: dg.AssetCheckExecutionContext, config: CheckConfig, workers: Workers
 ) -> Iterator[dg.AssetCheckResult]:
-    """Judges each promise over the campaigns; a broken one fails the run, so that an exit code and an alert tell."""
+    """Run each check over the campaigns. One that does not hold fails the run, and with it the exit code; an alert
+    follows.
+    """
     bind(runId=context.run.run_id, worker="check_selection")
-    with draw_failures():
+    with plain_failures():
         runtime = workers.runtime
-        campaigns = [config.campaignId] if config.campaignId else _reached(runtime, PhaseStatus.PUBLISHED)
+        campaigns = [config.campaign_id] if config.campaign_id else _reached(runtime, PhaseStatus.PUBLISHED)
         found = {
             name: {campaign: judge(runtime, campaign) for campaign in campaigns}
             for name, (judge, _) in _OF_SELECTIONS.items()
@@ -114,16 +117,16 @@ def selections_kept(
         yield dg.AssetCheckResult(
             check_name=name,
             asset_key=specs.SELECTIONS.key,
-            passed=not broken(findings),
-            description=told(findings),
-            metadata=numbers(findings),
+            passed=not _broken(findings),
+            description=_summary(findings),
+            metadata=_numbers(findings),
         )
-    if wrong := [line for findings in found.values() for line in broken(findings)]:
+    if wrong := [line for findings in found.values() for line in _broken(findings)]:
         raise dg.Failure(description="; ".join(wrong), allow_retries=False)
 
 
 def _reached(runtime: Runtime, status: PhaseStatus) -> list[str]:
-    """The campaigns with a phase that came at least so far, and whose data is kept."""
+    """The campaigns with a phase that reached `status`, and whose data is kept."""
     return [
         record.campaign_id
         for record in runtime.draws.all()
@@ -131,62 +134,31 @@ def _reached(runtime: Runtime, status: PhaseStatus) -> list[str]:
     ]
 
 
-def broken(found: Found) -> list[str]:
+def _broken(found: Found) -> list[str]:
     """What is wrong, by campaign."""
     return [f"{campaign}: {each.description}" for campaign, each in found.items() if not each.passed]
 
 
-def told(found: Found) -> str:
+def _summary(found: Found) -> str:
     """One line for the check's row."""
-    if wrong := broken(found):
+    if wrong := _broken(found):
         return "; ".join(wrong)
     if len(found) == 1:
         return next(iter(found.values())).description
     return f"kept by {len(found)} campaigns"
 
 
-def numbers(found: Found) -> Metadata:
-    """Of one campaign as numbers, which the UI plots; of several as JSON by campaign."""
+def _numbers(found: Found) -> Metadata:
+    """Numbers of one campaign, which the UI plots; of several as JSON by campaign."""
     if len(found) == 1:
         return facts_as_metadata(next(iter(found.values())).numbers)
     return facts_as_metadata({campaign: dict(each.numbers) for campaign, each in found.items()})
 
 
-@dg.config_mapping
-def check_mapping(val: CheckConfig) -> dg.RunConfig:
-    """The op's config is the job's: nothing around it."""
-    return dg.RunConfig(ops={"selection_promises": val})
-
-
-def _dlq_check(spec: dg.AssetSpec, queue: Callable[[Runtime], str]) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
-        asset=spec.key,
-        name=f"{spec.key.to_user_string()}_empty",
-        description="No message was given up. The sensor `observe_selection` judges this every half minute; a "
-        "run of the check reads it now.",
-    )
-    def empty(workers: Workers) -> dg.AssetCheckResult:
-        with draw_failures():
-            runtime = workers.runtime
-            depth = runtime.queue(runtime.names.dead_letter_queue(queue(runtime))).depth().total
-        return dg.AssetCheckResult(passed=depth == 0, metadata={"messages": depth})
-
-    return empty
-
-
-selection_dlq_empty = _dlq_check(specs.SELECTION_DLQ, lambda runtime: runtime.names.selection_queue)
-notification_dlq_empty = _dlq_check(specs.NOTIFICATION_DLQ, lambda runtime: runtime.names.notification_queue)
+selection_dlq_empty = dlq_check(
+    specs.SELECTION_DLQ, lambda names: names.selection_queue, sensor="observe_selection", lost="message"
+)
+notification_dlq_empty = dlq_check(
+    specs.NOTIFICATION_DLQ, lambda names: names.notification_queue, sensor="observe_selection", lost="message"
+)
 OF_QUEUES = (selection_dlq_empty, notification_dlq_empty)
-_DLQS = {spec.key.to_user_string() for spec in (specs.SELECTION_DLQ, specs.NOTIFICATION_DLQ)}
-
-
-def dlq_evaluation(reading: Reading) -> dg.AssetCheckEvaluation | None:
-    """The same judgement of an observed dead-letter queue, for a sensor to record."""
-    if reading.asset not in _DLQS or reading.total is None:
-        return None
-    return dg.AssetCheckEvaluation(
-        check_name=f"{reading.asset}_empty",
-        asset_key=dg.AssetKey(reading.asset),
-        passed=reading.total == 0,
-        metadata={"messages": dg.MetadataValue.int(reading.total)},
-    )

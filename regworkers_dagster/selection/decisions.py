@@ -1,4 +1,4 @@
-"""What the sensors of the selection decide: pure functions of what they read."""
+"""The decisions of the selection's sensors: pure functions of what they read."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from regworkers_core.engine.leases import LeaseRow
 from regworkers_core.selection.assign.standing import Standing
 from regworkers_dagster.drains.decisions import pause_after_crashes
 
-# A draw that fails so often in a row has a defect that needs a person, or the beacon is away: it is tried slowly from
-# then on, for either may be over at any time.
+# After this many failures in a row a draw has a defect, or the beacon is unavailable: it is retried slowly, because
+# either may end at any time.
 MAX_FAILURES, SLOW_SECONDS = 5, 900.0
-# How long a completed phase is worth a check. Older ones were checked, or are checked by hand.
+# Phases that completed earlier were checked before, or are checked by hand.
 CHECKED_WITHIN_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class DrawRuns:
     """The runs of one campaign's draw: whether one is active, how many failed in a row and how long ago the last
-    one did, and whether somebody terminated the last one.
+    failed, and whether an operator terminated the last one.
     """
 
     active: bool = False
@@ -40,8 +40,8 @@ class DrawDecision:
 
 
 def is_over(campaign: Campaign, now: str) -> bool:
-    """Whether a campaign takes no entries any more: it is closed, or its time has passed and nobody needs to
-    close it by hand. `now` as the campaign writes its times.
+    """Whether a campaign takes no more entries: it is closed, or its time has passed and it closes automatically. `now`
+    is in the format of the campaign's times.
     """
     if campaign.status is CampaignStatus.OPEN:
         return campaign.auto_draw and campaign.closes_at <= now
@@ -51,11 +51,11 @@ def is_over(campaign: Campaign, now: str) -> bool:
 def draw_due(
     campaign: Campaign, phase: PhaseRecord | None, *, auto_publish: bool
 ) -> Literal["draw", "resume"] | None:
-    """What the draw of a campaign that is over needs, if nobody works on it: its first run, to be taken up
-    again, or nothing. A first run closes what is still open.
+    """What the draw of a campaign that is over needs if no run works on it: its first run, a run that resumes it, or
+    none. The first run closes a campaign that is still open.
 
-    `phase` is the latest one. A phase that waits for a confirmation needs a person and no run; from its
-    publication on its markets are looked after by themselves.
+    `phase` is the latest one. A phase that waits for a confirmation needs a person and no run; after its publication
+    the sensor `watch_markets` looks after its markets.
     """
     if campaign.status in (CampaignStatus.OPEN, CampaignStatus.CLOSED):
         return "draw" if campaign.auto_draw else None
@@ -66,7 +66,7 @@ def draw_due(
     if phase.reached(PhaseStatus.PUBLISHED):
         return None
     if "report" in phase.fields and not phase.confirmed and (not auto_publish or phase.gate.get("findings")):
-        # The settings publish nothing that the gate has found something about.
+        # `autoPublish` publishes nothing with a finding of the gate.
         return None
     return "resume"
 
@@ -78,17 +78,17 @@ def start_draw(
     lease_alive: bool,
     seconds_to_round: float | None = None,
 ) -> DrawDecision:
-    """Whether a draw that is due is started now. `seconds_to_round`: until the beacon signs the round that it waits
-    for; None when it waits for none.
+    """Whether a due draw is started now. `seconds_to_round` is the time until the beacon signs the round that the draw
+    waits for; None when it waits for none.
     """
     if seconds_to_round is not None and seconds_to_round > 0:
         return DrawDecision(False, f"waits for its round of the beacon, due in {seconds_to_round:.0f} s")
     if runs.active:
-        return DrawDecision(False, "a run is at work")
+        return DrawDecision(False, "a run is active")
     if lease_alive:
-        return DrawDecision(False, "somebody holds its lease")
+        return DrawDecision(False, "another run holds its lease")
     if runs.terminated:
-        return DrawDecision(False, "its last run was terminated: launch `draw` to go on")
+        return DrawDecision(False, "its last run was terminated: launch `draw` to resume it")
     pause = pause_after_crashes(runs.failed, runs.seconds_since_failure)
     if runs.failed >= MAX_FAILURES:
         pause = max(0.0, SLOW_SECONDS - runs.seconds_since_failure)
@@ -103,7 +103,7 @@ def start_draw(
 
 @dataclass(frozen=True, slots=True)
 class LeaseMark:
-    """A lease as an observer saw it, and since when (epoch seconds) it looks so."""
+    """A lease as an observer saw it, and since when (epoch seconds) it is unchanged."""
 
     mark: str
     since: float
@@ -112,8 +112,8 @@ class LeaseMark:
 def observe_lease(
     row: LeaseRow | None, known: LeaseMark | None, *, now: float, lease_seconds: float
 ) -> tuple[bool, LeaseMark | None]:
-    """Whether a run holds a draw's lease, and what to remember of it. It is taken for alive until its counter stood
-    still for one lease time before this observer's eyes. A sender of messages under the lease is no run.
+    """Whether a run holds a draw's lease, and what to remember of it. The lease counts as alive until this observer has
+    seen its counter unchanged for one lease time. A sender of messages under the lease is not a run.
     """
     if row is None or not works_on_draw(row.owner):
         return False, None
@@ -131,9 +131,9 @@ def retries(
     pauses: Mapping[str, float],
     limit: int,
 ) -> list[Standing]:
-    """Which of the markets that stand still get a retry. Chunks that may still lie on the queue (`queued`
-    messages) are left to it; `active` are the markets with a retry at work, `pauses` the seconds that those
-    still wait whose last retries failed, both by `<campaignId>:<marketId>:<phase>`.
+    """The stalled markets that get a retry. While the queue holds messages (`queued`), lost chunks may be among them,
+    so they are not retried. `active` are the markets with an active retry, `pauses` the seconds to wait after failed
+    retries, both by `<campaignId>:<marketId>:<phase>`.
     """
     wanted = [
         each
@@ -146,8 +146,8 @@ def retries(
 
 
 def to_check(phases: Sequence[tuple[str, PhaseRecord, float | None]], now: float) -> list[tuple[str, int]]:
-    """Campaigns and phases whose promises are to be judged now: completed a while ago at most. The third of each
-    is the time of the completion in epoch seconds.
+    """The campaigns and phases to check now: those that completed recently. The third of each is the time of the
+    completion in epoch seconds.
     """
     return [
         (campaign_id, phase.phase)

@@ -1,6 +1,4 @@
-"""Around a draw, as a manager launches it: a simulation, strikes, the confirmation, more seats later, receipts, the
-export, the annulment.
-"""
+"""The jobs around a draw: simulation, strikes, confirmation, top-up, retry, receipt, export, annulment."""
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
@@ -36,23 +34,23 @@ from regworkers_core.selection.proof.receipt_view import receipt_page
 from regworkers_core.selection.proof.source import cache_folder, campaign_source
 from regworkers_core.selection.report.simulate import simulate, throw_away_seeds
 from regworkers_core.selection.report.simulation import Scenario, tables
-from regworkers_dagster.operations.by_hand import (
+from regworkers_dagster.by_hand import (
     CAMPAIGN,
-    DRY_RUN,
     REASON,
     UPLOAD,
     Launch,
     Outcome,
     launchable,
     require,
-    table,
 )
+from regworkers_dagster.factories import APPLY, ApplyConfig
+from regworkers_dagster.metadata import table
 from regworkers_dagster.selection import specs
-from regworkers_dagster.selection.steps import (
+from regworkers_dagster.selection.assets import (
     awaited,
     draw_run,
     metadata_of,
-    tell_awaited,
+    record_awaited,
     warn_of_blocked,
 )
 
@@ -62,99 +60,99 @@ _CONFIRM = "`<campaignId>:<phase>`, for example spring-tour:1, typed by the pers
 
 
 class SimulateConfig(dg.Config):
-    """The rules to try out. What is not named is as the campaign has it."""
+    """The rules to try. A field that is empty is as the campaign has it."""
 
-    campaignId: str = Field(default="", description=CAMPAIGN)
+    campaign_id: str = Field(default="", description=CAMPAIGN)
     capacities: dict[str, int] = Field(default={}, description="Per market its seats: {berlin: 600}.")
     reserves: dict[str, dict[str, int]] = Field(
         default={},
-        description="Per market the seats that a segment gets first, 0 for none: {berlin: {loyal: 50}}.",
+        description="Per market the seats reserved for a segment, 0 for none: {berlin: {loyal: 50}}.",
     )
     weights: dict[str, int] = Field(
-        default={}, description="Per segment the tickets of each of its members, 1 to 64: {loyal: 3}."
+        default={}, description="Per segment the tickets of each member, 1 to 64: {loyal: 3}."
     )
-    winsPerUnit: int | None = Field(default=None, description="How many entries of one household may win.")
-    waitlistSize: int | None = Field(default=None, description="How many wait, in rank order.")
-    rounds: int = Field(default=10, description="How many draws are tried, 1 to 1000.")
+    wins_per_unit: int | None = Field(default=None, description="How many entries of one household may win.")
+    waitlist_size: int | None = Field(default=None, description="The size of the waiting list.")
+    rounds: int = Field(default=10, description="How many draws to simulate, 1 to 1000.")
 
 
-class StrikeConfig(dg.Config):
-    """Who takes no place in the draw that is to come."""
+class StrikeConfig(ApplyConfig):
+    """Which entries take no part in the coming draw."""
 
-    campaignId: str = Field(default="", description=CAMPAIGN)
+    campaign_id: str = Field(default="", description=CAMPAIGN)
     upload: str = Field(
         default="",
-        description=f"{_STRIKES} It replaces what was handed in before: an entry that is not in it takes part.",
+        description=f"{_STRIKES} It replaces the list before it: an entry that is not in it takes part.",
     )
-    dryRun: bool = Field(default=True, description=DRY_RUN)
+    apply: bool = Field(default=False, description=APPLY)
 
 
 class ConfirmConfig(dg.Config):
-    """Which result may go out."""
+    """Which result to publish."""
 
     confirm: str = Field(default="", description=_CONFIRM)
     accept: list[str] = Field(
         default=[],
-        description="Findings of the gate that are accepted all the same: " + ", ".join(ACCEPTABLE) + ".",
+        description="Findings of the gate to accept: " + ", ".join(ACCEPTABLE) + ".",
     )
-    reason: str = Field(default="", description=REASON + "Why they are accepted: published with them.")
+    reason: str = Field(default="", description=REASON + "Why they are accepted; published with them.")
 
 
 class TopUpConfig(dg.Config):
-    """The terms of a further phase. What is not named stays as it is."""
+    """The terms of a further phase. A field that is empty keeps its value."""
 
-    campaignId: str = Field(default="", description=CAMPAIGN)
+    campaign_id: str = Field(default="", description=CAMPAIGN)
     capacities: dict[str, int] = Field(
         default={},
-        description="Per market its new total of seats, those that are taken included: {berlin: 600}.",
+        description="Per market its new total of seats, with those already taken: {berlin: 600}.",
     )
     reserves: dict[str, dict[str, int]] = Field(
         default={},
-        description="Per market the seats among the new ones that a segment gets first, in precedence order: "
+        description="Per market the new seats reserved for a segment, in precedence order: "
         "{berlin: {loyal: 20}}.",
     )
-    waitlistSize: int | None = Field(
-        default=None, description="How many wait from now on, in rank order. Empty: as in the phase before."
+    waitlist_size: int | None = Field(
+        default=None, description="The new size of the waiting list. Empty: as in the phase before."
     )
     strikes: str = Field(default="", description=f"An upload of entries that lose their place: {_STRIKES}")
     reason: str = Field(default="", description=REASON + "It is published with the phase.")
     confirm: str = Field(
         default="",
-        description=f"Empty: only draw and report; read it, then confirm with `confirm_draw`. Else {_CONFIRM}",
+        description=f"Empty: draw and report only; read the report, then launch `confirm_draw`. Otherwise {_CONFIRM}",
     )
 
 
 class RetryConfig(dg.Config):
     """Which market."""
 
-    campaignId: str = Field(default="", description=CAMPAIGN)
-    marketId: str = Field(default="", description="The market; `-`: the messages to those who did not win.")
+    campaign_id: str = Field(default="", description=CAMPAIGN)
+    market_id: str = Field(default="", description="The market; `-`: the messages to those who did not win.")
 
 
 class ReceiptConfig(dg.Config):
     """Whose receipt."""
 
-    campaignId: str = Field(default="", description=CAMPAIGN)
+    campaign_id: str = Field(default="", description=CAMPAIGN)
     entry: str = Field(
         default="",
-        description="The ref that the fan's confirmation has, or the id of the entry. No mail, no name.",
+        description="The ref in the fan's confirmation, or the id of the entry. No mail address, no name.",
     )
 
 
 class ExportConfig(dg.Config):
-    """Of which draw."""
+    """Which draw."""
 
-    campaignId: str = Field(default="", description=CAMPAIGN)
+    campaign_id: str = Field(default="", description=CAMPAIGN)
 
 
 class AnnulConfig(dg.Config):
     """Which draw, and why."""
 
-    campaignId: str = Field(default="", description=CAMPAIGN)
+    campaign_id: str = Field(default="", description=CAMPAIGN)
     reason: str = Field(default="", description=REASON + "It is published with the annulment.")
     confirm: str = Field(
         default="",
-        description="`<campaignId>:<phase>`, as the run without it names it. Empty: only show what it would stop.",
+        description="`<campaignId>:<phase>`, as a run without it shows. Empty: show only what would be stopped.",
     )
 
 
@@ -162,32 +160,32 @@ class AnnulConfig(dg.Config):
     "simulate_draw",
     reads=True,
     long=True,
-    description="Tries out rules on the entries of a campaign as they are now, before anything is published: the "
+    description="Simulates rules on the entries of a campaign as they are now, before anything is published: the "
     "chances by market, segment and weight, each the mean of the rounds (lowest – highest). It is not the draw: its "
-    "seeds are thrown away, and it writes nothing.",
+    "seeds are discarded, and it writes nothing.",
 )
 def simulate_draw(launch: Launch, config: SimulateConfig) -> Outcome:
     """Judges every entry as it is now."""
-    runtime, campaign = launch.runtime, launch.campaign(config.campaignId)
+    runtime, campaign = launch.runtime, launch.campaign(config.campaign_id)
     if not 1 <= config.rounds <= _MOST_ROUNDS:
         raise RequestError(f"rounds should be 1 to {_MOST_ROUNDS}, found {config.rounds}")
     scenario = Scenario.of(campaign).changed(
         capacities=config.capacities,
         reserves=config.reserves,
         weights=config.weights,
-        wins_per_unit=config.winsPerUnit,
-        waitlist_size=config.waitlistSize,
+        wins_per_unit=config.wins_per_unit,
+        waitlist_size=config.waitlist_size,
     )
-    tell = launch.now_and_then()
+    show = launch.progress()
 
     def on_round(done: int) -> None:
-        tell(f"{done} of {config.rounds} rounds")
+        show(f"{done} of {config.rounds} rounds")
         if launch.stop.is_set:
-            raise RequestError(f"stopped after {done} of {config.rounds} rounds: nothing is kept of them")
+            raise RequestError(f"stopped after {done} of {config.rounds} rounds: their results are discarded")
 
     with tempfile.TemporaryDirectory(prefix="regworkers-simulate-") as made:
         folder, now = Path(made), iso(runtime.clock())
-        judge_entries(runtime, campaign, as_of=now, folder=folder, tell=tell)
+        judge_entries(runtime, campaign, as_of=now, folder=folder, tell=show)
         pool = write_pool(read_judged(folder), frozenset(campaign.market_ids), folder)
         seeds = throw_away_seeds(None, lambda: secrets.token_hex(32))
         engine = Engine(scratch=folder / "scratch")
@@ -209,30 +207,28 @@ def simulate_draw(launch: Launch, config: SimulateConfig) -> Outcome:
 
 @launchable(
     "strike_entries",
-    description="Entries that take no place in the first phase of a draw, bots say: handed in before its commit, "
-    "also while fans still register. Once the draw is committed this refuses, and `top_up` with `strikes` takes "
-    "their places away. Checks and counts only, unless `dryRun` is false.",
+    description="Strikes entries, such as bots, from the first phase of a draw: before its commitment, also while the "
+    "registration is open. After the commitment this is refused, and `top_up` with `strikes` revokes their places. "
+    "Checks and counts only, unless `apply` is true.",
 )
 def strike_entries(launch: Launch, config: StrikeConfig) -> Outcome:
-    """Nothing is judged by it: a struck entry still counts as registered."""
-    campaign_id = launch.campaign_id(config.campaignId)
+    """A struck entry still counts as registered."""
+    campaign_id = launch.campaign_id(config.campaign_id)
     facts = Striking(launch.runtime, campaign_id, run_id=launch.run_id).strike(
-        _strikes(launch, config.upload), dry_run=config.dryRun
+        _strikes(launch, config.upload), dry_run=not config.apply
     )
     launch.result.update(facts)
-    return Outcome(
-        campaign_id, {**facts, "dryRun": config.dryRun}, specs.CAMPAIGNS, changed=not config.dryRun
-    )
+    return Outcome(campaign_id, {**facts, "dryRun": not config.apply}, specs.CAMPAIGNS, changed=config.apply)
 
 
 @launchable(
     "confirm_draw",
     long=True,
-    description="Lets a drawn phase go out: codes for its winners, messages to everybody. Look at the report "
-    "first: the metadata of `draw_report` has it, and a link to the page with its plots.",
+    description="Publishes a drawn phase: codes for its winners, messages to all fans. Read the report first: it is "
+    "in the metadata of `draw_report`, with a link to the page with its plots.",
 )
 def confirm_draw(launch: Launch, config: ConfirmConfig) -> Outcome:
-    """A repeat goes on where the run before it stopped; nothing is given or told twice."""
+    """A repeat resumes where the run before it stopped; no code is assigned and no fan is notified twice."""
     confirm = require("confirm", config.confirm)
     campaign, colon, phase = confirm.rpartition(":")
     if not colon or not phase.isdecimal():
@@ -258,13 +254,13 @@ def confirm_draw(launch: Launch, config: ConfirmConfig) -> Outcome:
     long=True,
     resumed=True,
     description="More seats, or other winners in place of struck ones, for a campaign that was drawn: a further "
-    "phase in the same order, in which every winner keeps what they have. A winner of an earlier phase is not "
+    "phase in the same order, in which every winner keeps their place. A winner of an earlier phase is not "
     "upgraded, so truthful preferences are the best ones within a phase only. Terms and reason are published with "
     "the phase; codes and messages wait for the confirmation.",
 )
 def top_up(launch: Launch, config: TopUpConfig) -> Outcome:
-    """A repeat with the same terms goes on where the run before it stopped."""
-    runtime, campaign_id = launch.runtime, launch.campaign_id(config.campaignId)
+    """A repeat with the same terms resumes where the run before it stopped."""
+    runtime, campaign_id = launch.runtime, launch.campaign_id(config.campaign_id)
     request = TopUp(
         capacities=config.capacities,
         reserves={
@@ -273,8 +269,8 @@ def top_up(launch: Launch, config: TopUpConfig) -> Outcome:
         },
         strikes=_strikes(launch, config.strikes) if config.strikes.strip() else (),
         reason=require("reason", config.reason),
-        waitlist_size=config.waitlistSize,
-        keep_waitlist=config.waitlistSize is None,
+        waitlist_size=config.waitlist_size,
+        keep_waitlist=config.waitlist_size is None,
     )
     if config.confirm:
         record = runtime.draws.get(campaign_id)
@@ -288,7 +284,7 @@ def top_up(launch: Launch, config: TopUpConfig) -> Outcome:
     for step in run.steps(config.confirm or None):
         spec = specs.ASSET_OF[step.name]
         launch.result[step.name] = facts[step.name] = step.state
-        if tell_awaited(launch.context, spec, campaign_id, step):
+        if record_awaited(launch.context, spec, campaign_id, step):
             facts["next"] = awaited(campaign_id, step)
             continue
         launch.tell(f"{step.name} of {campaign_id}: {step.state}")
@@ -299,16 +295,19 @@ def top_up(launch: Launch, config: TopUpConfig) -> Outcome:
 
 @launchable(
     "retry_market_selection",
-    description="Takes a market up again that is stuck: plans it when codes were missing, and sends the "
-    "chunks that are not done. Nothing is assigned or told twice.",
+    description="Retries a stalled market: plans it when codes were missing, and sends the open chunks again. No code "
+    "is assigned and no fan is notified twice.",
 )
 def retry_market_selection(launch: Launch, config: RetryConfig) -> Outcome:
-    """Idempotent: says what it found and what it sent."""
-    campaign_id, market_id = require("campaignId", config.campaignId), require("marketId", config.marketId)
+    """Idempotent: logs what it found and what it sent."""
+    campaign_id, market_id = (
+        require("campaign_id", config.campaign_id),
+        require("market_id", config.market_id),
+    )
     facts = retry_market(launch.runtime, campaign_id, market_id, run_id=launch.run_id)
     launch.result["status"] = facts.get("status")
     launch.tell(", ".join(f"{name} {value}" for name, value in facts.items()))
-    # Nothing went on, so the run is not green; another try without codes would come to the same.
+    # A market without codes did not continue, so the run fails; a retry without codes would fail again.
     failure = "; ".join(blocked_lines(campaign_id, {market_id: facts}))
     return Outcome(campaign_id, facts, specs.PUBLICATION, failure=failure)
 
@@ -317,13 +316,13 @@ def retry_market_selection(launch: Launch, config: RetryConfig) -> Outcome:
     "make_receipt",
     reads=True,
     long=True,
-    description="One entrant's receipt: what became of the entry, and the proof of it, as a page and as JSON to "
-    "be checked. Both are links in the run's metadata, kept for a day. It may name others of the household: give "
-    "it to the entrant only. Fails when it does not hold.",
+    description="Makes one entrant's receipt: the outcome of the entry and its proof, as a page and as JSON to verify. "
+    "Both are links in the run's metadata, kept for a day. It may name others of the household: give it to the entrant "
+    "only. Fails when the proof does not hold.",
 )
 def make_receipt(launch: Launch, config: ReceiptConfig) -> Outcome:
-    """Neither log nor metadata say who it is, or what became of the entry."""
-    campaign_id, entry = launch.campaign_id(config.campaignId), require("entry", config.entry)
+    """Neither log nor metadata name the entrant or the outcome."""
+    campaign_id, entry = launch.campaign_id(config.campaign_id), require("entry", config.entry)
     receipt = campaign_source(launch.runtime, campaign_id, cache_folder()).receipt(entry)
     data = receipt_bytes(receipt)
     checked = check_receipt(data)
@@ -341,18 +340,18 @@ def make_receipt(launch: Launch, config: ReceiptConfig) -> Outcome:
     "export_draw",
     reads=True,
     long=True,
-    description="The published files of all phases of a draw as one archive, for auditors and for `regworkers "
+    description="Exports the published files of all phases of a draw as one archive, for auditors and for `regworkers "
     "draw verify`: a link in the run's metadata, kept for a day.",
 )
 def export_draw(launch: Launch, config: ExportConfig) -> Outcome:
-    """The same files that lie under draws/<campaignId>/ in the bucket."""
-    campaign_id = launch.campaign_id(config.campaignId)
+    """The files under draws/<campaignId>/ in the bucket."""
+    campaign_id = launch.campaign_id(config.campaign_id)
     record = launch.runtime.draws.get(campaign_id)
     with tempfile.TemporaryDirectory(prefix="regworkers-export-") as made:
         folder, archive = Path(made) / campaign_id, Path(made) / "draw.zip"
         written = export(launch.runtime.objects, campaign_id, record.phases, folder) if record else []
         if not written:
-            raise RequestError(f"{campaign_id} has published nothing yet: the job `draw` does")
+            raise RequestError(f"{campaign_id} has published nothing yet: launch the job `draw`")
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as files:
             for name in written:
                 files.write(folder / name, f"{campaign_id}/{name}")
@@ -367,13 +366,13 @@ def export_draw(launch: Launch, config: ExportConfig) -> Outcome:
 @launchable(
     "annul_draw",
     previews=True,
-    description="Ends a draw that must not count: no message of it goes out any more, no phase follows, the reason is "
-    "published, and the campaign is never drawn again. It cannot be undone. Shows what it would stop, unless `confirm` "
-    "is the word; `block_struck_codes` then lists the codes that their issuer has to block.",
+    description="Annuls a draw: no more messages are sent, no phase follows, the reason is published, and the "
+    "campaign is never drawn again. It cannot be undone. Shows what it would stop, unless `confirm` is given; "
+    "`block_struck_codes` then lists the codes that their issuer has to block.",
 )
 def annul_draw(launch: Launch, config: AnnulConfig) -> Outcome:
-    """A repeat goes on where the run before it stopped."""
-    runtime, campaign_id = launch.runtime, launch.campaign_id(config.campaignId)
+    """A repeat resumes where the run before it stopped."""
+    runtime, campaign_id = launch.runtime, launch.campaign_id(config.campaign_id)
     done = preview(runtime, campaign_id)
     if config.confirm:
         reason = require("reason", config.reason)

@@ -19,7 +19,7 @@ from regworkers_core.operations import uploads
 from regworkers_core.operations.downloads import FOLDERS, Page, open_page
 from regworkers_core.reporting.pages import page
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.web.operators import Operators
+from regworkers_dagster.web.guard import Operators
 
 _PIECE_BYTES = 1024 * 1024
 _DOWNLOADS = "/downloads/"

@@ -19,8 +19,8 @@ from graphql import GraphQLError, GraphQLUnionType, default_field_resolver, get_
 
 from regworkers_core.adapters.mongo.operator_actions import OperatorActions
 from regworkers_core.domain.reasons import Failure, UsageError
-from regworkers_dagster.tags import OPERATOR_TAG
-from regworkers_dagster.web.operators import Operators
+from regworkers_dagster.runs import OPERATOR_TAG
+from regworkers_dagster.web.guard import Operators
 
 Arguments = dict[str, Any]
 Resolver = Callable[..., Any]

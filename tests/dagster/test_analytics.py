@@ -10,7 +10,7 @@ import pytest
 
 from regworkers_core.analytics.publishing import PUBLISH
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.analytics import sensors
+from regworkers_dagster.analytics import publishing
 from regworkers_dagster.resources import Workers
 from tests.analytics.world import queue_events, removed
 from tests.dagster.support import job, plain, use
@@ -67,9 +67,9 @@ def test_the_job_publishes_what_waits_and_shows_its_numbers(
 
 
 def test_a_drain_is_started_when_messages_wait(world: Runtime, tick: Tick) -> None:
-    assert isinstance(tick(sensors.publish_tick, world), dg.SkipReason)
+    assert isinstance(tick(publishing.publish_tick, world), dg.SkipReason)
     queue_events(world, [removed(1)])
-    (request,) = tick(sensors.publish_tick, world).run_requests
+    (request,) = tick(publishing.publish_tick, world).run_requests
     assert (request.job_name, request.tags) == ("publish_events", {"regworkers/drain": "publish"})
 
 
@@ -82,10 +82,10 @@ def test_kafka_away_for_a_hundred_ticks_costs_nothing(world: Runtime, tick: Tick
     away = Runtime(world.settings.model_copy(update={"kafka": kafka, "retry": retry}), clock=lambda: now)
     cursor = None
     for _ in range(100):
-        skipped = tick(sensors.publish_tick, away)
+        skipped = tick(publishing.publish_tick, away)
         assert "kafka does not answer" in str(skipped.skip_message)
         now += 30
-        cursor = tick(sensors.observe_tick, away, cursor).cursor
+        cursor = tick(publishing.observe_tick, away, cursor).cursor
     # Nobody has received anything: the messages come for the first time now.
     messages = world.queue(world.names.analytics_queue).receive(10, 0, 0)
     assert [message.receive_count for message in messages] == [1, 1, 1]
@@ -98,10 +98,10 @@ def test_kafka_away_for_a_hundred_ticks_costs_nothing(world: Runtime, tick: Tick
 def test_the_sensor_records_how_old_the_oldest_message_is_at_least(world: Runtime, tick: Tick) -> None:
     now = world.clock()
     watched = Runtime(world.settings, clock=lambda: now)
-    tick(sensors.observe_tick, watched)
+    tick(publishing.observe_tick, watched)
     queue_events(world, [removed(1)])
     now += 3600
-    answer = tick(sensors.observe_tick, watched)
+    answer = tick(publishing.observe_tick, watched)
     seen = {
         event.asset_key.to_user_string(): plain(event.metadata)
         for event in answer.asset_events

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.analytics.archive import build_schedules
+from regworkers_dagster.analytics.archive import SCHEDULES
 from tests.analytics.archive.world import event, manifest_of, produce
 from tests.dagster.selection_world import failure_of, judged, materialised, registered
 from tests.dagster.support import job, plain, use
@@ -47,10 +47,8 @@ def test_the_archive_is_brought_up_to_date_with_numbers_and_its_promise_is_check
         assert away.success and not materialised(away), "an outage of Kafka is no alarm of the archive"
 
 
-def test_the_schedules_run_by_themselves_where_they_are_told_to() -> None:
-    for on, status in ((True, "RUNNING"), (False, "STOPPED")):
-        assert {each.default_status.value for each in build_schedules(on=on)} == {status}
-    often, _ = build_schedules(on=True)
+def test_the_scheduled_run_takes_its_config() -> None:
+    often, _ = SCHEDULES
     context = dg.build_schedule_context()
     (request,) = often.evaluate_tick(context).run_requests or ()
     assert dg.validate_run_config(job("archive_events"), dict(request.run_config))

@@ -36,7 +36,7 @@ def looked(
     use(monkeypatch, Runtime(runtime.settings.model_copy(update={"kafka": kafka})))
     result = job("check_certificate").execute_in_process(raise_on_error=False)
     assert result.success
-    (materialised,) = result.asset_materializations_for_node("look_at_certificate")
+    (materialised,) = result.asset_materializations_for_node("inspect_certificate")
     (check,) = result.get_asset_check_evaluations()
     return plain(materialised.metadata), check
 

@@ -141,7 +141,7 @@ def test_a_dependency_that_goes_away_later_ends_the_drain_and_the_run_is_fine(
     result = _run("save_entries", "save", **QUICK)
     assert result.success
     numbers = plain(result.asset_materializations_for_node("save")[0].metadata)
-    assert (numbers["ended"], numbers["away"]) == ("dependency_down", "mongo")
+    assert (numbers["ended"], numbers["unavailable"]) == ("dependency_down", "mongo")
 
 
 def test_a_drain_that_could_receive_nothing_fails_its_run_and_names_the_dependency(
@@ -181,7 +181,7 @@ def test_reconcile_judges_parity_with_a_sample_of_ids_and_repairs_on_demand(
     assert rows["stale"]["entries"] == 0
     assert plain(evaluation.metadata)["matched"] == 1
 
-    _run("reconcile_entries", "reconcile", campaign_id="summer", repair=True)
+    _run("reconcile_entries", "reconcile", campaign_id="summer", apply=True)
     replicate_all(runtime)
 
     healed = _run("reconcile_entries", "reconcile")
@@ -197,12 +197,12 @@ def test_a_repair_from_an_empty_source_removes_nothing_until_its_config_says_how
     replicate_all(runtime)
     remove(runtime, key("lost"))
 
-    refused = _run("reconcile_entries", "reconcile", repair=True)
+    refused = _run("reconcile_entries", "reconcile", apply=True)
     assert "1 removals refused" in str(_failure(refused).user_failure_data.description)
     assert "`yes_remove: 1`" in str(_evaluation(refused).description)
     assert plain(_evaluation(refused).metadata)["repair"]["removals"] == 0
 
-    confirmed = _run("reconcile_entries", "reconcile", repair=True, yes_remove=1)
+    confirmed = _run("reconcile_entries", "reconcile", apply=True, yes_remove=1)
     assert plain(_evaluation(confirmed).metadata)["repair"]["removals"] == 1
 
 
@@ -216,9 +216,9 @@ def test_the_source_wins_where_the_replica_is_ahead_once_the_config_says_in_how_
 
     listed = _run("reconcile_entries", "reconcile", accept_source=1)
     assert plain(_evaluation(listed).metadata)["ahead"]["found"] == 1
-    refused = _run("reconcile_entries", "reconcile", repair=True, accept_source=2)
+    refused = _run("reconcile_entries", "reconcile", apply=True, accept_source=2)
     assert plain(_evaluation(refused).metadata)["ahead"]["accepted"] == 0
-    accepted = _run("reconcile_entries", "reconcile", repair=True, accept_source=1)
+    accepted = _run("reconcile_entries", "reconcile", apply=True, accept_source=1)
     assert plain(_evaluation(accepted).metadata)["ahead"]["accepted"] == 1
     replicate_all(runtime)
 
@@ -233,11 +233,11 @@ def test_backfill_queues_every_key_and_the_save_drain_rebuilds_the_replica(
     for name in names:
         put(runtime, key(name))
 
-    counted = _run("backfill_entries", "backfill", dry_run=True)
+    counted = _run("backfill_entries", "backfill")
     assert counted.success
     assert runtime.queue(runtime.names.replication_queue).depth().total == 0
 
-    sent = _run("backfill_entries", "backfill", campaign_id="summer", rate=1000.0)
+    sent = _run("backfill_entries", "backfill", campaign_id="summer", rate=1000.0, apply=True)
     assert sent.success
     (observation,) = [event for event in sent.all_events if event.event_type_value == "ASSET_OBSERVATION"]
     numbers = plain(observation.asset_observation_data.asset_observation.metadata)

@@ -12,28 +12,26 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from regworkers_dagster import eligibility
 from regworkers_dagster.definitions import defs
-from regworkers_dagster.eligibility import invites
-from regworkers_dagster.operations import erasure
+from regworkers_dagster.operations import retention
 from regworkers_dagster.selection.jobs import MANAGERS_JOBS
 
 # Ids, names of things and words of ours.
 KNOWN = {
-    "campaignId": "an id",
     "campaign_id": "an id",
-    "marketId": "an id",
     "market_id": "an id",
     "entry": "a ref or the id of an entry, which name nobody",
-    "entryId": "an id, which names nobody",
+    "entry_id": "an id, which names nobody",
     "name": "the campaign's",
     "slug": "the campaign's",
-    "marketNames": "the markets'",
-    "opensAt": "a time",
-    "closesAt": "a time",
+    "market_names": "the markets'",
+    "opens_at": "a time",
+    "closes_at": "a time",
     "ttl": "a time",
-    "olderThan": "an age",
-    "newerThan": "an age",
-    "inviteTypes": "email, globalUserId, memberId: kinds",
+    "older_than": "an age",
+    "newer_than": "an age",
+    "invite_types": "email, globalUserId, memberId: kinds",
     "type": "email, globalUserId, memberId: a kind",
     "regions": "countries",
     "upload": "the name of a file",
@@ -87,7 +85,7 @@ def test_no_job_takes_a_mail_a_name_or_a_code_as_config() -> None:
 
 
 @pytest.mark.parametrize(
-    "job", [*MANAGERS_JOBS, *invites.JOBS, erasure.erase_entry], ids=lambda job: job.name
+    "job", [*MANAGERS_JOBS, *eligibility.JOBS, retention.erase_entry], ids=lambda job: job.name
 )
 def test_every_field_of_a_managers_launchpad_says_what_belongs_there_and_has_a_default(
     job: dg.JobDefinition,
@@ -95,16 +93,80 @@ def test_every_field_of_a_managers_launchpad_says_what_belongs_there_and_has_a_d
     asked = _asked(job)
     assert asked
     for path, field in asked.items():
+        if _is_refused(field):
+            continue
         assert field.description and len(field.description) > 10, path
         assert field.default_provided, path
     assert job.description and not job.description.startswith(" ")
 
 
-@pytest.mark.parametrize(
-    "name", ["import_codes", "void_codes", "remove_invites", "strike_entries", "redrive_dead_letters"]
-)
-def test_what_is_bulk_is_a_dry_run_unless_it_is_said_otherwise(name: str) -> None:
-    assert _asked(JOBS[name])["/dryRun"].default_value is True
+def _is_refused(field: dg.Field) -> bool:
+    return "was renamed" in str(field.config_type.key)
+
+
+def test_every_key_of_a_run_config_is_in_snake_case() -> None:
+    keys = {
+        (name, key)
+        for name, job in JOBS.items()
+        for path, field in _asked(job).items()
+        if not _is_refused(field)
+        for key in path.split("/")
+    }
+    assert {key for _, key in keys if key != key.lower()} == set()
+
+
+# The step of each job that changes what exists; None for a config without `ops:`.
+APPLIES = {
+    "backfill_entries": "backfill",
+    "drop_dead_letters": None,
+    "erase_entry": None,
+    "housekeeping": "apply_retention",
+    "prune_runs": "prune",
+    "reconcile_entries": "reconcile",
+    "redrive_dead_letters": None,
+    "remove_invites": None,
+    "runbook_campaign_configuration": "campaign_configuration",
+    "runbook_out_of_sync": "out_of_sync",
+    "runbook_selection_failures": "selection_failures",
+    "runbook_total_failure": "total_failure",
+    "strike_entries": None,
+    "void_codes": None,
+}
+
+
+def test_jobs_that_change_what_exists_only_count_unless_apply_is_true() -> None:
+    found = {
+        name: (path, field)
+        for name, job in JOBS.items()
+        for path, field in _asked(job).items()
+        if path.endswith("/apply")
+    }
+    assert found.keys() == APPLIES.keys()
+    for name, (path, field) in found.items():
+        step = APPLIES[name]
+        assert path == ("/apply" if step is None else f"/ops/{step}/config/apply")
+        assert field.default_value is False, name
+
+
+def test_jobs_that_only_add_act_at_once() -> None:
+    for name in ("import_codes", "upload_invites"):
+        assert _asked(JOBS[name])["/dry_run"].default_value is False
+
+
+@pytest.mark.parametrize(("name", "step"), APPLIES.items())
+def test_a_former_name_of_apply_is_refused_with_the_new_one(name: str, step: str | None) -> None:
+    for former in ("repair",) if name == "reconcile_entries" else ("dryRun", "dry_run"):
+        config: dict[str, Any] = {former: False}
+        if step is not None:
+            config = {"ops": {step: {"config": config}}}
+        with pytest.raises(dg.DagsterInvalidConfigError) as refused:
+            dg.validate_run_config(JOBS[name], config)
+        assert f"{former} was renamed to apply (apply: true acts)" in str(refused.value)
+
+
+def test_a_key_in_camel_case_is_refused_with_the_keys_that_there_are() -> None:
+    with pytest.raises(dg.DagsterInvalidConfigError, match=r'"campaignId".*campaign_id\?: '):
+        dg.validate_run_config(JOBS["open_campaign"], {"campaignId": "spring-tour"})
 
 
 def test_what_cannot_be_undone_asks_for_a_word() -> None:

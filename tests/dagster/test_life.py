@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from regworkers_core.drains.heartbeat import Beat
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
-from regworkers_dagster.drains.life import (
+from regworkers_dagster.drains.decisions import (
     DEAD_SECONDS,
     SILENT_SECONDS,
     DrainRun,

@@ -21,7 +21,7 @@ from regworkers_core.eligibility.invites.lookup import check_invite
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.proof.check import check_receipt
-from regworkers_dagster.operations.by_hand import table
+from regworkers_dagster.metadata import table
 from regworkers_local.leaks import exactly, find_leaks, in_files
 from tests.dagster.selection_world import failure_of, materialised, observed, run_draw
 from tests.dagster.support import job, plain, use
@@ -35,10 +35,10 @@ CAMPAIGN = "spring"
 OLD = "2026-01-15T00:00:00.000Z"
 QUICK = {"idle_seconds": 0.1, "max_seconds": 20.0}
 FORM = {
-    "campaignId": CAMPAIGN,
+    "campaign_id": CAMPAIGN,
     "name": "Spring Tour",
-    "opensAt": "2026-01-01T00:00:00Z",
-    "closesAt": "2099-12-31T18:00:00+01:00",
+    "opens_at": "2026-01-01T00:00:00Z",
+    "closes_at": "2099-12-31T18:00:00+01:00",
     "capacities": {"berlin": 4, "paris": 2},
     "reserves": {"berlin": {"loyal": 1}},
 }
@@ -153,36 +153,36 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
     assert manager.instance.get_dynamic_partitions("campaigns") == [CAMPAIGN]
 
     invites = manager.upload("invites.csv", "email", PLANTED["mail"], PLANTED["mangled mail"])
-    invited = manager.launches("upload_invites", campaignId=CAMPAIGN, key=invites, ttl="400")
+    invited = manager.launches("upload_invites", campaign_id=CAMPAIGN, key=invites, ttl="400")
     assert "1 of 2 lines are rejected" in failure_of(invited)
     assert check_invite(runtime, CAMPAIGN, InviteType.EMAIL, PLANTED["mail"]).invited
     gone = manager.upload("invites.csv", "email", PLANTED["mail"])
-    assert manager.does("remove_invites", campaignId=CAMPAIGN, upload=gone)["removed"] == 1
+    assert manager.does("remove_invites", campaign_id=CAMPAIGN, upload=gone)["removed"] == 1
     assert check_invite(runtime, CAMPAIGN, InviteType.EMAIL, PLANTED["mail"]).invited, "a dry run"
-    manager.does("remove_invites", campaignId=CAMPAIGN, upload=gone, dryRun=False)
+    manager.does("remove_invites", campaign_id=CAMPAIGN, upload=gone, apply=True)
     assert not check_invite(runtime, CAMPAIGN, InviteType.EMAIL, PLANTED["mail"]).invited
 
     codes = manager.upload("codes.csv", *_codes("berlin", 6), PLANTED["wrong code"] + ",berlin")
-    dry = manager.launches("import_codes", campaignId=CAMPAIGN, upload=codes)
+    dry = manager.launches("import_codes", campaign_id=CAMPAIGN, upload=codes, dry_run=True)
     assert "1 of 7 rows are rejected" in failure_of(dry)
     assert "all others would be added" in failure_of(dry) and not runtime.codes.count(CAMPAIGN)
-    manager.launches("import_codes", campaignId=CAMPAIGN, upload=codes, dryRun=False)
+    manager.launches("import_codes", campaign_id=CAMPAIGN, upload=codes)
     paris = manager.upload("codes.csv", *_codes("paris", 4))
-    assert manager.does("import_codes", campaignId=CAMPAIGN, upload=paris, dryRun=False)["added"] == 4
+    assert manager.does("import_codes", campaign_id=CAMPAIGN, upload=paris)["added"] == 4
     leaked = manager.upload("leaked.csv", "code", f"{PLANTED['code']}-berlin-0")
-    void = {"campaignId": CAMPAIGN, "reason": "leaked"}
+    void = {"campaign_id": CAMPAIGN, "reason": "leaked"}
     assert manager.does("void_codes", upload=leaked, **void)["outcomes"] == {"would be void": 1}
-    manager.does("void_codes", upload=leaked, dryRun=False, **void)
-    by_place = {"marketId": "berlin", "positions": [2], "dryRun": False}
+    manager.does("void_codes", upload=leaked, apply=True, **void)
+    by_place = {"market_id": "berlin", "positions": [2], "apply": True}
     assert manager.does("void_codes", **by_place, **void)["outcomes"] == {"is void now": 1}
     assert runtime.codes.count(CAMPAIGN)["berlin"] == {"AVAILABLE": 4, "VOID": 2}
 
-    assert manager.does("open_campaign", campaignId=CAMPAIGN)["status"] == "OPEN"
+    assert manager.does("open_campaign", campaign_id=CAMPAIGN)["status"] == "OPEN"
     _fans_register(runtime, 12)
     struck = manager.upload("bots.txt", f"{ref_of(0)}|BOT")
-    assert manager.does("strike_entries", campaignId=CAMPAIGN, upload=struck)["strikes"] == 1
-    manager.does("strike_entries", campaignId=CAMPAIGN, upload=struck, dryRun=False)
-    assert manager.does("close_campaign", campaignId=CAMPAIGN, reason="sold out")["changed"]
+    assert manager.does("strike_entries", campaign_id=CAMPAIGN, upload=struck)["strikes"] == 1
+    manager.does("strike_entries", campaign_id=CAMPAIGN, upload=struck, apply=True)
+    assert manager.does("close_campaign", campaign_id=CAMPAIGN, reason="sold out")["changed"]
 
     drawn = run_draw(manager.instance, partition=CAMPAIGN)
     assert drawn.success, failure_of(drawn)
@@ -193,7 +193,7 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
     report = plain(materialised(drawn)["draw_report"].metadata)
     assert b"<h1>Draw report: Spring Tour, phase 1</h1>" in manager.opens(report["open"])
     assert f"{ref_of(0)}|BOT\n".encode() == runtime.objects.get_bytes(f"draws/{CAMPAIGN}/phase-1/strikes.txt")
-    standing = manager.launches("campaign_status", campaignId=CAMPAIGN)
+    standing = manager.launches("campaign_status", campaign_id=CAMPAIGN)
     assert "waits for the confirmation" in failure_of(standing)
 
     refused = manager.launches("confirm_draw", confirm=CAMPAIGN)
@@ -202,27 +202,32 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
     assert manager.drains("process_selections", "selections")["written"] == 6
     assert manager.status() == "COMPLETED"
 
-    manager.does("pause_notifications", campaignId=CAMPAIGN, reason="a wrong date in the text")
+    manager.does("pause_notifications", campaign_id=CAMPAIGN, reason="a wrong date in the text")
     assert manager.drains("send_notifications", "notifications").get("sent", 0) == 0
     assert f"{CAMPAIGN} is paused" in failure_of(
-        manager.launches("notifications_status", campaignId=CAMPAIGN)
+        manager.launches("notifications_status", campaign_id=CAMPAIGN)
     )
-    manager.does("resume_notifications", campaignId=CAMPAIGN, reason="it is right now")
+    manager.does("resume_notifications", campaign_id=CAMPAIGN, reason="it is right now")
     assert manager.drains("send_notifications", "notifications")["sent"] == 11
     assert manager.does("notifications_status")["sent"] == 11
 
-    receipt = manager.does("make_receipt", campaignId=CAMPAIGN, entry="e5")
+    receipt = manager.does("make_receipt", campaign_id=CAMPAIGN, entry="e5")
     assert receipt["holds"] and check_receipt(manager.opens(receipt["json"])).passed
     assert b"<h1>" in manager.opens(receipt["page"])
     assert "WINNER" not in str(receipt), "neither is what became of the entry in Dagster"
-    exported = manager.does("export_draw", campaignId=CAMPAIGN)
+    exported = manager.does("export_draw", campaign_id=CAMPAIGN)
     with zipfile.ZipFile(io.BytesIO(manager.opens(exported["archive"]))) as archive:
         assert f"{CAMPAIGN}/phase-1/manifest.json" in archive.namelist()
 
     result = runtime.objects.get_bytes(f"draws/{CAMPAIGN}/phase-1/result.txt").decode().splitlines()
     bot = next(line.split("|")[0] for line in result if line.split("|")[1] == "berlin")
     later = manager.upload("bots.txt", f"{bot}|BOT")
-    more = {"campaignId": CAMPAIGN, "capacities": {"paris": 3}, "waitlistSize": 1, "reason": "a larger hall"}
+    more = {
+        "campaign_id": CAMPAIGN,
+        "capacities": {"paris": 3},
+        "waitlist_size": 1,
+        "reason": "a larger hall",
+    }
     wrong = manager.launches("top_up", strikes=later, confirm=f"{CAMPAIGN}:1", **more)
     drawn_once = runtime.draws.get(CAMPAIGN)
     assert f"should be {CAMPAIGN}:2" in failure_of(wrong) and drawn_once is not None
@@ -232,25 +237,25 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
     record = runtime.draws.get(CAMPAIGN)
     assert record is not None and orjson.loads(record.latest.manifest)["waitlistSize"] == 1
     manager.does("confirm_draw", confirm=f"{CAMPAIGN}:2")
-    short = manager.launches("campaign_status", campaignId=CAMPAIGN)
+    short = manager.launches("campaign_status", campaign_id=CAMPAIGN)
     assert "market berlin needs 1 codes and has 0" in failure_of(short)
     one = manager.upload("codes.csv", "code", f"{PLANTED['code']}-berlin-late")
-    late = manager.does("import_codes", campaignId=CAMPAIGN, upload=one, marketId="berlin", dryRun=False)
+    late = manager.does("import_codes", campaign_id=CAMPAIGN, upload=one, market_id="berlin")
     assert late["resumed"]["berlin"]["queued"] == 1, "the market goes on by itself"
     manager.drains("process_selections", "selections")
     manager.drains("send_notifications", "notifications")
-    status = manager.launches("campaign_status", campaignId=CAMPAIGN)
+    status = manager.launches("campaign_status", campaign_id=CAMPAIGN)
     assert status.success, failure_of(status)
 
-    struck = manager.launches("block_struck_codes", campaignId=CAMPAIGN)
+    struck = manager.launches("block_struck_codes", campaign_id=CAMPAIGN)
     assert "codes have to be blocked by their issuer" in failure_of(struck)
     assert bot.encode() in manager.opens(_said(struck)["list"])
-    shown = manager.does("annul_draw", campaignId=CAMPAIGN)
+    shown = manager.does("annul_draw", campaign_id=CAMPAIGN)
     assert (shown["confirm"], "annulled" in shown) == (f"{CAMPAIGN}:2", False)
-    void = {"campaignId": CAMPAIGN, "reason": "a wrong list"}
+    void = {"campaign_id": CAMPAIGN, "reason": "a wrong list"}
     annulled = manager.launches("annul_draw", confirm=f"{CAMPAIGN}:2", **void)
     assert "block_struck_codes" in failure_of(annulled)
-    manager.does("block_struck_codes", blockedAtIssuer=True, **void)
+    manager.does("block_struck_codes", blocked_at_issuer=True, **void)
 
     actions = runtime.operator_actions.history()
     told = {action.what for action in actions if action.target.startswith(CAMPAIGN)}
@@ -273,31 +278,35 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
 @pytest.mark.parametrize(
     ("name", "config", "said"),
     [
-        ("create_campaign", {"campaignId": "x y"}, "campaignId must be"),
-        ("create_campaign", {"campaignId": "x", "reserves": {"rome": {"a": 1}}}, "rome has no seats"),
-        ("create_campaign", {"campaignId": "x", "upload": "uploads/x"}, "leave all other fields as they are"),
+        ("create_campaign", {"campaign_id": "x y"}, "campaignId must be"),
+        ("create_campaign", {"campaign_id": "x", "reserves": {"rome": {"a": 1}}}, "rome has no seats"),
+        (
+            "create_campaign",
+            {"campaign_id": "x", "upload": "uploads/x"},
+            "leave all other fields at their defaults",
+        ),
         (
             "create_campaign",
             {**FORM, "capacities": {"berlin": 1, "paris": -1}, "reserves": {}},
             "market paris: cap",
         ),
-        ("open_campaign", {"campaignId": "sumer"}, "there is no campaign 'sumer'"),
-        ("close_campaign", {"campaignId": "summer"}, "is DRAFT and cannot become CLOSED"),
-        ("import_codes", {"campaignId": "summer"}, "it is missing"),
-        ("import_codes", {"campaignId": "summer", "upload": "codes.csv"}, "the upload form answers with"),
-        ("void_codes", {"campaignId": "summer", "reason": "x"}, "either upload, or marketId"),
+        ("open_campaign", {"campaign_id": "sumer"}, "there is no campaign 'sumer'"),
+        ("close_campaign", {"campaign_id": "summer"}, "is DRAFT and cannot become CLOSED"),
+        ("import_codes", {"campaign_id": "summer"}, "it is missing"),
+        ("import_codes", {"campaign_id": "summer", "upload": "codes.csv"}, "the upload form answers with"),
+        ("void_codes", {"campaign_id": "summer", "reason": "x"}, "either upload, or market_id"),
         (
             "void_codes",
-            {"campaignId": "summer", "marketId": "berlin", "positions": [9], "reason": "x"},
+            {"campaign_id": "summer", "market_id": "berlin", "positions": [9], "reason": "x"},
             "no code at position 9",
         ),
-        ("void_codes", {"campaignId": "summer", "positions": [9]}, "reason is missing"),
+        ("void_codes", {"campaign_id": "summer", "positions": [9]}, "reason is missing"),
         ("confirm_draw", {"confirm": "summer:1"}, "has not come to this step"),
-        ("pause_notifications", {"campaignId": "summer", "everything": True, "reason": "x"}, "one campaign"),
-        ("simulate_draw", {"campaignId": "summer", "capacities": {"rome": 1}}, "there are berlin, paris"),
-        ("simulate_draw", {"campaignId": "summer", "rounds": 0}, "rounds should be 1 to 1000, found 0"),
-        ("make_receipt", {"campaignId": "summer", "entry": "e1"}, "no result yet"),
-        ("export_draw", {"campaignId": "summer"}, "has published nothing yet"),
+        ("pause_notifications", {"campaign_id": "summer", "everything": True, "reason": "x"}, "one campaign"),
+        ("simulate_draw", {"campaign_id": "summer", "capacities": {"rome": 1}}, "there are berlin, paris"),
+        ("simulate_draw", {"campaign_id": "summer", "rounds": 0}, "rounds should be 1 to 1000, found 0"),
+        ("make_receipt", {"campaign_id": "summer", "entry": "e1"}, "no result yet"),
+        ("export_draw", {"campaign_id": "summer"}, "has published nothing yet"),
     ],
 )
 def test_what_is_wrong_with_a_launch_is_one_line(
@@ -316,13 +325,13 @@ def test_rules_are_tried_out_on_the_entries_so_far_and_nothing_is_written(
     runtime.database["entries"].insert_many(
         [entry(number, firstName="Zoë", lastName=PLANTED["last name"]) for number in range(9)]
     )
-    tried = manager.does("simulate_draw", campaignId="summer", capacities={"berlin": 4}, rounds=2)
+    tried = manager.does("simulate_draw", campaign_id="summer", capacities={"berlin": 4}, rounds=2)
     assert "not the draw" in tried["notice"] and tried["entries"] == 9
     assert "| berlin | 4 |" in tried["by_market"] and "| loyal | 3 |" in tried["by_segment"]
     assert not any(value in str(tried) for value in ("@", PLANTED["last name"], ref_of(0)))
     assert runtime.draws.get("summer") is None and not runtime.operator_actions.history()
     put(runtime, key("on-its-way", "summer"))
-    assert "replication is behind" in manager.does("simulate_draw", campaignId="summer", rounds=1)["behind"]
+    assert "replication is behind" in manager.does("simulate_draw", campaign_id="summer", rounds=1)["behind"]
 
 
 def test_a_definition_that_was_uploaded_is_created_as_it_is_written(
@@ -339,11 +348,11 @@ def test_what_is_wrong_with_an_uploaded_file_names_it_as_it_was_handed_in(
     create(runtime)
 
     def said(job: str, name: str, *lines: str) -> str:
-        config = {"campaignId": "summer"} if job == "import_codes" else {}
+        config = {"campaign_id": "summer"} if job == "import_codes" else {}
         return failure_of(manager.launches(job, upload=manager.upload(name, *lines), **config))
 
     assert said("create_campaign", "tour.yml", "a: [").startswith("tour.yml: not valid YAML")
-    assert "give marketId" in said("import_codes", "codes.csv", "code", "A-1")
+    assert "give market_id" in said("import_codes", "codes.csv", "code", "A-1")
     assert said("import_codes", "codes.csv", "kode,x", "A-1,y").startswith("codes.csv: ")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from regworkers_dagster.drains.observing import SILENT_LOOKS, Recorded
+from regworkers_dagster.drains.observing import SILENT_PROBES, Recorded
 
 
 def looks(*away: set[str]) -> list[set[str] | None]:
@@ -20,10 +20,10 @@ def test_the_first_look_at_which_all_answer_is_a_verdict_also_when_an_earlier_on
 
 
 def test_who_is_silent_for_some_looks_in_a_row_fails_it_once_and_whose_return_is_written_too() -> None:
-    silent = [{"mongo"}] * SILENT_LOOKS
+    silent = [{"mongo"}] * SILENT_PROBES
     assert looks(set(), *silent, {"mongo"}, set()) == [
         set(),
-        *[None] * (SILENT_LOOKS - 1),
+        *[None] * (SILENT_PROBES - 1),
         {"mongo"},
         None,
         set(),

@@ -13,7 +13,7 @@ import pytest
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import FailedRun
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.operations.scheduler import scheduler_of
+from regworkers_dagster.operations.health import scheduler_of
 from regworkers_dagster.selection import draw_jobs
 from regworkers_dagster.selection.jobs import MANAGERS_JOBS
 from tests.dagster.selection_world import failure_of
@@ -67,9 +67,9 @@ def test_a_job_that_is_launched_with_its_defaults_fails_and_is_no_trouble(
     ("name", "config", "tags"),
     [
         ("draw", None, {"dagster/partition": "mistyped"}),
-        ("top_up", {"campaignId": "mistyped", "reason": "more seats"}, {}),
-        ("top_up", {"campaignId": "spring", "reason": "x", "strikes": "no upload"}, {}),
-        ("retry_market_selection", {"campaignId": "mistyped", "marketId": "berlin"}, {}),
+        ("top_up", {"campaign_id": "mistyped", "reason": "more seats"}, {}),
+        ("top_up", {"campaign_id": "spring", "reason": "x", "strikes": "no upload"}, {}),
+        ("retry_market_selection", {"campaign_id": "mistyped", "market_id": "berlin"}, {}),
         ("process_selections", {"ops": {"selections": {"config": {"idle_seconds": -1}}}}, {}),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_real_failure_is_a_trouble_that_a_refused_launch_does_not_hide(
     def fail(*_: Any, **__: Any) -> Any:
         raise error
 
-    config = {"campaignId": "spring", "marketId": "berlin"}
+    config = {"campaign_id": "spring", "market_id": "berlin"}
     with monkeypatch.context() as broken:
         broken.setattr(draw_jobs, "retry_market", fail)
         run_id = launch(instance, "retry_market_selection", config)

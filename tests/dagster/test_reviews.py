@@ -66,7 +66,7 @@ def test_housekeeping_from_the_launchpad_only_counts_until_it_is_told_to_delete(
     runtime.database["dead_letters"].insert_one({"_id": "x", "status": "resolved", "resolvedAt": ago(999)})
     assert job("housekeeping").execute_in_process().success
     assert runtime.database["dead_letters"].find_one() is not None
-    config = {"ops": {"tidy": {"config": {"dry_run": False}}}}
+    config = {"ops": {"apply_retention": {"config": {"apply": True}}}}
     assert job("housekeeping").execute_in_process(run_config=config).success
     assert runtime.database["dead_letters"].find_one() is None
     (action,) = runtime.operator_actions.history(what="housekeeping")

@@ -98,7 +98,7 @@ def test_where_no_confirmation_is_needed_a_drawn_phase_goes_on() -> None:
     ("runs", "lease_alive", "start", "reason"),
     [
         (DrawRuns(), False, True, "its run died"),
-        (DrawRuns(active=True), False, False, "at work"),
+        (DrawRuns(active=True), False, False, "a run is active"),
         (DrawRuns(), True, False, "holds its lease"),
         (DrawRuns(terminated=True), False, False, "terminated"),
         (DrawRuns(failed=1, seconds_since_failure=0.0), False, True, ""),

@@ -102,7 +102,7 @@ def test_a_draw_stops_before_the_publication_and_goes_out_to_the_fans_once_it_is
     assert (numbers["written"], numbers["dead_lettered"], numbers["adds_up"]) == (7, 0, True)
     assert _status(closed) == "COMPLETED"
     assert _drain("send_notifications", "notifications")["sent"] == 12
-    checked = job("check_selection").execute_in_process(run_config={"campaignId": CAMPAIGN})
+    checked = job("check_selection").execute_in_process(run_config={"campaign_id": CAMPAIGN})
     assert judged(checked) == {
         "codes_and_winners_biject": True,
         "codes_within_capacity": True,
@@ -267,7 +267,7 @@ def test_a_top_up_draws_a_further_phase_in_the_same_order(
     result = job("top_up").execute_in_process(
         instance=instance,
         run_config={
-            "campaignId": CAMPAIGN,
+            "campaign_id": CAMPAIGN,
             "capacities": {"paris": 5},
             "reason": "a larger hall",
             "confirm": f"{CAMPAIGN}:2",
@@ -285,7 +285,7 @@ def test_a_top_up_draws_a_further_phase_in_the_same_order(
 
 
 @pytest.mark.parametrize(
-    ("name", "missing"), [("retry_market_selection", "campaignId"), ("top_up", "campaignId")]
+    ("name", "missing"), [("retry_market_selection", "campaign_id"), ("top_up", "campaign_id")]
 )
 def test_a_job_without_its_config_says_which_field_is_missing(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, name: str, missing: str
@@ -302,7 +302,7 @@ def test_a_market_that_waited_for_codes_goes_on_when_it_is_retried(
     confirmed(runtime, result({"berlin": 4}), ["berlin"])
     add_codes(runtime, "berlin", 3)
     assert publish(runtime)["berlin"]["status"] == "BLOCKED"
-    config = {"campaignId": CAMPAIGN, "marketId": "berlin"}
+    config = {"campaign_id": CAMPAIGN, "market_id": "berlin"}
     early = job("retry_market_selection").execute_in_process(
         instance=instance, run_config=config, raise_on_error=False
     )
@@ -310,7 +310,7 @@ def test_a_market_that_waited_for_codes_goes_on_when_it_is_retried(
     add_codes(runtime, "berlin", 1, first=4)
 
     retried = job("retry_market_selection").execute_in_process(
-        instance=instance, run_config={"campaignId": CAMPAIGN, "marketId": "berlin"}
+        instance=instance, run_config={"campaign_id": CAMPAIGN, "market_id": "berlin"}
     )
 
     assert plain(observed(retried)["publication"].metadata)["queued"] == 1
@@ -357,7 +357,7 @@ def test_a_draw_that_waits_for_its_round_ends_green_as_waiting_and_its_sensor_re
     committed = plain(materialised(first)["commitment"].metadata)
     said = plain(observed(first)["seed"].metadata)
     assert committed["manifestHash"] == said["manifestHash"] and committed["publishedAt"]
-    assert "`watch_campaigns` goes on then" in said["waiting"] and said["dueAt"] in said["waiting"]
+    assert "`watch_campaigns` continues then" in said["waiting"] and said["dueAt"] in said["waiting"]
     record = runtime.draws.get(CAMPAIGN)
     assert record is not None and record.latest.round_due is not None
 

@@ -116,7 +116,7 @@ def test_a_draw_with_a_run_at_work_is_not_started_again(
     _run_of(instance, status)
     answer = tick(campaigns.campaigns_tick)
     assert not answer.run_requests
-    assert "a run is at work" in _said(answer)
+    assert "a run is active" in _said(answer)
 
 
 def test_a_run_that_was_killed_and_never_marked_as_ended_is_not_waited_for_for_ever(
@@ -193,10 +193,10 @@ def _age(runtime: Runtime) -> None:
 def test_a_market_whose_codes_came_in_is_retried(tick: Tick, runtime: Runtime) -> None:
     _publish(runtime, codes=1)
     _age(runtime)
-    assert "no market stands still" in _said(tick(campaigns.markets_tick))
+    assert "no market is stalled" in _said(tick(campaigns.markets_tick))
     add_codes(runtime, "berlin", 1, first=2)
     (request,) = tick(campaigns.markets_tick).run_requests
-    assert request.run_config == {"campaignId": CAMPAIGN, "marketId": "berlin"}
+    assert request.run_config == {"campaign_id": CAMPAIGN, "market_id": "berlin"}
     assert request.tags["regworkers/market"] == f"{CAMPAIGN}:berlin:1"
     assert dg.validate_run_config(job("retry_market_selection"), request.run_config)
 
@@ -206,7 +206,7 @@ def test_chunks_that_got_lost_are_sent_again_but_not_while_they_wait_on_the_queu
 ) -> None:
     _publish(runtime, codes=2)
     _age(runtime)
-    assert "what is on the way is waited for" in _said(tick(campaigns.markets_tick))
+    assert "their chunks or retries are on the way" in _said(tick(campaigns.markets_tick))
     queue = runtime.queue(runtime.names.selection_queue)
     queue.delete(queue.receive(10, 0, 30))
     (request,) = tick(campaigns.markets_tick).run_requests
@@ -229,7 +229,7 @@ def test_chunks_on_the_queue_start_a_drain_of_them(tick: Tick, runtime: Runtime)
 def test_one_sender_is_started_while_messages_may_go(
     tick: Tick, runtime: Runtime, instance: dg.DagsterInstance
 ) -> None:
-    assert "nothing in the outbox may go" in _said(tick(sensors.notify_tick))
+    assert "nothing in the outbox may be sent" in _said(tick(sensors.notify_tick))
     _publish(runtime, codes=2)
     run(runtime, "selections")
     (request,) = tick(sensors.notify_tick).run_requests
@@ -242,7 +242,7 @@ def test_what_is_paused_starts_no_sender(tick: Tick, runtime: Runtime) -> None:
     _publish(runtime, codes=2)
     run(runtime, "selections")
     runtime.draw_markets.pause(CAMPAIGN, reason="wrong text", by="test", at=iso(runtime.clock()))
-    assert "nothing in the outbox may go" in _said(tick(sensors.notify_tick))
+    assert "nothing in the outbox may be sent" in _said(tick(sensors.notify_tick))
 
 
 # Observing

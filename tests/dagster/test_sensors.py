@@ -20,9 +20,9 @@ from regworkers_core.engine.leases import LeaseRow
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.analytics.sensors import publish_tick
+from regworkers_dagster.analytics.publishing import publish_tick
 from regworkers_dagster.drains.observing import Recorded
-from regworkers_dagster.drains.runs import drain_runs
+from regworkers_dagster.drains.sensing import drain_runs
 from regworkers_dagster.replication import sensors
 from regworkers_dagster.resources import Workers
 from tests.dagster.support import Daemon, job, plain, use

@@ -10,8 +10,7 @@ import dagster as dg
 import pytest
 from sqlalchemy import create_engine, text
 
-from regworkers_dagster.operations.pruning import prune
-from regworkers_dagster.operations.storage import give_back, storage_size
+from regworkers_dagster.operations.pruning import prune, shrink, storage_size
 
 LATER = datetime.now(UTC) + timedelta(days=1)
 
@@ -43,12 +42,12 @@ def test_space_of_deleted_runs_is_given_back(instance: dg.DagsterInstance) -> No
     before = storage_size(instance)
     prune(instance, before=LATER, batch_runs=100, max_runs=100, dry_run=False)
     assert storage_size(instance).bytes["runs"] == before.bytes["runs"], "SQLite keeps it by itself"
-    assert give_back(instance) == []
+    assert shrink(instance) == []
     assert storage_size(instance).bytes["runs"] < before.bytes["runs"] / 2
     assert instance.get_runs_count() == 1
 
 
-def test_a_database_that_others_write_is_left_for_the_next_night(
+def test_a_database_that_another_process_writes_is_left_for_the_next_run(
     instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (runs,) = tmp_path.rglob("runs.db")
@@ -58,6 +57,6 @@ def test_a_database_that_others_write_is_left_for_the_next_night(
     with create_engine(url).connect() as other:
         other.execute(text("BEGIN IMMEDIATE"))
         monkeypatch.setattr(instance.run_storage, "connect", quick.connect)
-        (refused,) = give_back(instance)
-        assert refused.startswith("runs: others are writing")
+        (refused,) = shrink(instance)
+        assert refused.startswith("runs: not shrunk, because another process is writing")
     assert runs.exists()

@@ -12,7 +12,7 @@ from regworkers_core.domain.invite import InviteType
 from regworkers_core.eligibility.invites.lookup import check_invite
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.operations import by_hand
+from regworkers_dagster import by_hand
 from tests.dagster.selection_world import failure_of
 from tests.dagster.support import job, plain, use
 from tests.support.campaigns import create
@@ -39,7 +39,7 @@ def runtime(shared: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtim
 def upload(runtime: Runtime, content: bytes | None = None, **config: Any) -> dg.ExecuteInProcessResult:
     if content is not None:
         runtime.objects.put_bytes(KEY, content)
-    given = {"campaignId": "summer", "key": KEY, **config}
+    given = {"campaign_id": "summer", "key": KEY, **config}
     return job("upload_invites").execute_in_process(run_config=given, raise_on_error=False)
 
 
@@ -84,7 +84,7 @@ def test_rejected_lines_lie_beside_the_object_and_fail_the_run_after_all_others_
 
 
 def test_a_dry_run_counts_and_invites_nobody(runtime: Runtime) -> None:
-    result = upload(runtime, b"memberId\nDRY-1\n", type="memberId", dryRun=True)
+    result = upload(runtime, b"memberId\nDRY-1\n", type="memberId", dry_run=True)
     assert result.success and not result.get_asset_materialization_events()
     assert not is_invited(runtime, "DRY-1", InviteType.MEMBER_ID)
 
@@ -105,7 +105,7 @@ def test_a_terminated_run_is_not_green_and_the_next_one_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(by_hand, "StopSignal", Terminated)
         stopped = upload(runtime, content)
-    assert not stopped.success and "launch it again, it goes on" in failure_of(stopped)
+    assert not stopped.success and "launch it again to continue" in failure_of(stopped)
     assert metadata(stopped)["stopped"] is True
     assert upload(runtime).success and is_invited(runtime, "term249@example.com")
 
@@ -113,13 +113,13 @@ def test_a_terminated_run_is_not_green_and_the_next_one_goes_on(
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"campaignId": ""}, "campaignId is missing"),
+        ({"campaign_id": ""}, "campaign_id is missing"),
         ({"key": " "}, "key is missing"),
         ({"key": "invites/none.csv"}, "/invites/none.csv does not exist"),
         ({"key": "s3://bucket-alone"}, "is not an object"),
         ({"type": "mail"}, "email, globalUserId, memberId"),
         ({"ttl": "1798761600000"}, "milliseconds"),
-        ({"campaignId": "sumer"}, "there is no campaign 'sumer'"),
+        ({"campaign_id": "sumer"}, "there is no campaign 'sumer'"),
         ({"type": "memberId"}, "should be the header `memberId`"),
     ],
 )

@@ -127,7 +127,7 @@ class AcceptanceReport:
         if not self.found:
             return ""
         command = f"regworkers reconcile{_of(self.campaign_id)} --repair --accept-source {self.found}"
-        return f"`{command}` lets the source win in them (in Dagster `accept_source: {self.found}`)"
+        return f"`{command}` lets the source win in them (in Dagster `apply: true` and `accept_source: {self.found}`)"
 
     def as_dict(self) -> dict[str, Any]:
         names = ("found", "unsavable", "entries", "refused_because", "acceptance", "accepted", "changed")

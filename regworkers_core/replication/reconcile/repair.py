@@ -68,7 +68,8 @@ class RepairReport:
         if self.withheld:
             parts.append(
                 f"{self.withheld} removals refused: {self.withheld_because}; if the source is the right one,"
-                f" repeat with `--yes-remove {self.withheld}` (in Dagster `yes_remove: {self.withheld}`)"
+                f" repeat with `--yes-remove {self.withheld}` (in Dagster `apply: true` and"
+                f" `yes_remove: {self.withheld}`)"
             )
         if still:
             parts.append(

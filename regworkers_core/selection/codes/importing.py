@@ -234,7 +234,7 @@ def _market_for(campaign: Campaign, market_id: str | None, columns: Sequence[str
         if len(campaign.markets) > 1:
             raise UsageError(
                 f"campaign {campaign.campaign_id} has the markets {known}, and the file has no column marketId: give "
-                "marketId (--market), the one that its codes are for"
+                "market_id (--market), the one that its codes are for"
             )
         return campaign.market_ids[0]
     if campaign.market(market_id) is None:

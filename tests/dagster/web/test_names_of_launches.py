@@ -10,8 +10,7 @@ from dagster._core.storage.dagster_run import DagsterRunStatus
 from dagster._core.workspace.context import WorkspaceProcessContext
 
 from regworkers_core.adapters.mongo.operator_actions import operator
-from regworkers_dagster.operations.audit import is_by_hand, who_launched
-from regworkers_dagster.tags import OPERATOR_TAG
+from regworkers_dagster.runs import OPERATOR_TAG, is_by_hand, who_launched
 from tests.dagster.web.world import LAUNCH, REPOSITORY, SELECTOR, Site
 
 # As nginx sends what oauth2-proxy found out.

@@ -22,7 +22,7 @@ from starlette.testclient import TestClient
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings.operations import WebSettings
-from regworkers_dagster.web.application import application
+from regworkers_dagster.web.serve import application
 
 LOCATION = """
 import dagster as dg

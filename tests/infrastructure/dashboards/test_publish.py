@@ -13,7 +13,7 @@ from regworkers_core.infrastructure.dashboards.board import board, by_correlatio
 from regworkers_core.infrastructure.dashboards.publish_dashboards import State, publish
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import AlertSettings
-from regworkers_dagster.operations import alerts
+from regworkers_dagster.operations import health
 from tests.support.runtimes import test_settings
 
 
@@ -36,7 +36,7 @@ def test_every_drain_has_its_alarms_and_its_place_on_the_dashboard(settings: Any
 def test_a_missing_heartbeat_is_an_alarm(settings: Any) -> None:
     (watch,) = [each for each in alarms(settings) if each.metric.name == HEARTBEAT]
     assert watch.missing == "breaching" and watch.comparison == "LessThanThreshold"
-    assert alerts.HEARTBEAT == HEARTBEAT
+    assert health.HEARTBEAT == HEARTBEAT
     assert watch.metric.dimensions == (("Environment", settings.environment),)
 
 

@@ -17,8 +17,8 @@ from regworkers_core.replication.backfill import backfill_status, start_backfill
 from regworkers_core.replication.reconcile import reconcile
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
-from regworkers_dagster.analytics import sensors as analytics
-from regworkers_dagster.operations.alerts import alerts_tick
+from regworkers_dagster.analytics import publishing
+from regworkers_dagster.operations.health import alerts_tick
 from regworkers_dagster.replication import sensors
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import campaigns
@@ -131,7 +131,7 @@ def test_the_sensors_need_what_their_policy_allows(stocked: Runtime, monkeypatch
     ticks = (sensors.enqueue_tick, sensors.save_tick, sensors.observe_tick)
     ticks += (campaigns.campaigns_tick, campaigns.markets_tick)
     ticks += (selection.process_tick, selection.notify_tick, selection.observe_tick)
-    ticks += (analytics.publish_tick, analytics.observe_tick, alerts_tick)
+    ticks += (publishing.publish_tick, publishing.observe_tick, alerts_tick)
     with dg.DagsterInstance.ephemeral() as instance:
         for tick in ticks:
             tick(dg.build_sensor_context(instance=instance, sensor_name="any"), Workers(call_seconds=2.0))

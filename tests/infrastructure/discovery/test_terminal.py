@@ -18,7 +18,7 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.infrastructure.discovery.declared import Kind
 from regworkers_core.infrastructure.discovery.terraform import read_state
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.operations.resources import find_resources
+from regworkers_dagster.operations.deployment import find_resources
 from regworkers_dagster.resources import Workers
 from tests.dagster.support import use
 from tests.support.shared import emptied, shared_namespace

@@ -26,7 +26,7 @@ from regworkers_core.operations.alerts.outage import ROW
 from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.replication.reconcile import reconcile
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.operations.alerts import alerts_tick, outage_of
+from regworkers_dagster.operations.health import alerts_tick, outage_of
 from regworkers_dagster.resources import Workers
 from tests.operations.alerts.receiver import Receiver, receiving
 from tests.support.campaigns import advance_to, create

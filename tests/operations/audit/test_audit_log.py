@@ -137,7 +137,8 @@ def test_a_run_is_recorded_when_a_person_launched_it(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tags: dict[str, str], recorded: bool
 ) -> None:
     use(monkeypatch, runtime)
-    done = job("backfill_entries").execute_in_process(tags=tags)
+    config = {"ops": {"backfill": {"config": {"apply": True}}}}
+    done = job("backfill_entries").execute_in_process(run_config=config, tags=tags)
     assert done.success
     found = runtime.operator_actions.history()
     assert [(each.who, each.what) for each in found] == (
@@ -151,7 +152,7 @@ def test_a_comparison_in_dagster_is_recorded_when_it_repairs(
     use(monkeypatch, runtime)
     runtime.database["campaigns"].insert_one({"_id": "winter", "slug": "winter"})
     for repair in (False, True):
-        config = {"ops": {"reconcile": {"config": {"campaign_id": "winter", "repair": repair}}}}
+        config = {"ops": {"reconcile": {"config": {"campaign_id": "winter", "apply": repair}}}}
         assert job("reconcile_entries").execute_in_process(run_config=config).success
     (told,) = runtime.operator_actions.history()
     assert (told.what, told.target, told.result["sent"]) == ("reconcile_entries", "winter", 0)

@@ -122,14 +122,14 @@ def test_the_jobs_change_nothing_by_default_and_act_when_configured(runtime: Run
     for name in ("review_dead_letters", "redrive_dead_letters", "drop_dead_letters"):
         assert job(name).execute_in_process(raise_on_error=False).success
     assert depths(runtime) == (0, 2) and runtime.operator_actions.history(what="dlq") == []
-    refused = job("drop_dead_letters").execute_in_process(run_config={"dryRun": False}, raise_on_error=False)
+    refused = job("drop_dead_letters").execute_in_process(run_config={"apply": True}, raise_on_error=False)
     assert not refused.success and depths(runtime) == (0, 2)
     with saving(runtime):
         sent = job("redrive_dead_letters").execute_in_process(
-            run_config={"dryRun": False}, raise_on_error=False
+            run_config={"apply": True}, raise_on_error=False
         )
     assert sent.success and depths(runtime) == (0, 1)
-    config = {"dryRun": False, "confirm": replication(runtime).source}
+    config = {"apply": True, "confirm": replication(runtime).source}
     assert job("drop_dead_letters").execute_in_process(run_config=config, raise_on_error=False).success
     assert depths(runtime) == (0, 0)
     actions = runtime.operator_actions.history(what="dlq")
@@ -141,7 +141,7 @@ def test_a_redrive_whose_canaries_fail_fails_the_run(runtime: Runtime) -> None:
     refuse(runtime, "broken")
     with saving(runtime):
         result = job("redrive_dead_letters").execute_in_process(
-            run_config={"dryRun": False}, raise_on_error=False
+            run_config={"apply": True}, raise_on_error=False
         )
     assert not result.success
 
@@ -149,7 +149,7 @@ def test_a_redrive_whose_canaries_fail_fails_the_run(runtime: Runtime) -> None:
 def test_a_review_closes_documents_whose_entry_is_gone(runtime: Runtime) -> None:
     refuse(runtime, "gone", "broken")
     remove(runtime, key("gone"))
-    assert job("review_dead_letters").execute_in_process(run_config={"closeSettled": True}).success
+    assert job("review_dead_letters").execute_in_process(run_config={"close_settled": True}).success
     assert {each["entryId"]: each["status"] for each in recorded(runtime)} == {
         "gone": "resolved",
         "broken": "open",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import dagster as dg
 import pytest
@@ -91,11 +92,13 @@ def test_the_job_takes_ids_and_tells_numbers_and_hands_out_the_codes(
     plant(runtime, E1)
     draw(runtime, E1)
     use(monkeypatch, runtime)
-    config = {"campaignId": "summer", "entryId": "e1"}
+    config = {"campaign_id": "summer", "entry_id": "e1"}
     looked = _launched(config)
     assert looked.success and source(runtime, E1) is not None and runtime.operator_actions.history() == []
-    assert not _launched({**config, "confirm": "e2"}).success and source(runtime, E1) is not None
-    done = _launched({**config, "confirm": "e1"})
+    assert not _launched({**config, "confirm": "e1"}).success and source(runtime, E1) is not None
+    wrong = {**config, "apply": True, "confirm": "e2"}
+    assert not _launched(wrong).success and source(runtime, E1) is not None
+    done = _launched({**config, "apply": True, "confirm": "e1"})
     assert done.success and source(runtime, E1) is None
     told = str([event.event_specific_data for event in done.all_events])
     assert "entryInTheDemandTable" in told and "| where | what | until | why | number |" in told
@@ -115,12 +118,12 @@ def test_a_job_for_an_entry_that_no_store_knows_says_so(
 ) -> None:
     use(monkeypatch, runtime)
     with dg.DagsterInstance.ephemeral() as instance:
-        done = _launched({"campaignId": "summer", "entryId": "e1"}, instance)
+        done = _launched({"campaign_id": "summer", "entry_id": "e1"}, instance)
         assert not done.success and "neither store knows this entry" in str(done.all_events)
         assert instance.get_dynamic_partitions("campaigns") == []
 
 
 def _launched(
-    config: dict[str, str], instance: dg.DagsterInstance | None = None
+    config: Mapping[str, object], instance: dg.DagsterInstance | None = None
 ) -> dg.ExecuteInProcessResult:
     return job("erase_entry").execute_in_process(run_config=config, raise_on_error=False, instance=instance)

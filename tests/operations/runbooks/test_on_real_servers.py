@@ -218,7 +218,7 @@ def test_jobs_change_nothing_by_default_and_fail_with_advice(
     assert "entries are missing" in failure.description
     assert "findings" in failure.metadata and "differences" in failure.metadata
 
-    repaired = launched("out_of_sync", dry_run=False)
+    repaired = launched("out_of_sync", apply=True)
     assert repaired.success and document(runtime, key("e9")) is not None
     ((what, _, outcome),) = recorded(runtime)
     assert (what, outcome) == ("runbook out-of-sync", "done")

@@ -1,4 +1,4 @@
-"""Invites: where they lie in the graph; the upload of a list that lies on S3, and taking invites back by one."""
+"""Invites: their asset in the graph, and the jobs that upload a list from S3 and remove the invites of a list."""
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
@@ -13,20 +13,18 @@ from regworkers_core.eligibility.invites.lists import Hooks, ListReport, local_f
 from regworkers_core.eligibility.invites.terms import parse_ttl
 from regworkers_core.eligibility.invites.writing import remove_invites as remove
 from regworkers_core.eligibility.invites.writing import upload_object
-from regworkers_dagster.operations.by_hand import DRY_RUN, UPLOAD, Launch, Outcome, launchable, require
-from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS, CAMPAIGNS
+from regworkers_dagster.by_hand import UPLOAD, Launch, Outcome, launchable, require
+from regworkers_dagster.factories import APPLY, ApplyConfig
+from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS, CAMPAIGNS, ELIGIBILITY
 
-INVITES = dg.AssetSpec(
+INVITES = ELIGIBILITY.asset(
     "invites",
+    "Invites to a campaign by mail address, globalUserId or memberId, with their end: items of the demand table, which "
+    "DynamoDB deletes some days after their end. Uploaded by `upload_invites` or `regworkers invites upload`, removed "
+    "by `remove_invites`.",
+    {"dynamodb"},
     deps=[CAMPAIGNS],
     partitions_def=CAMPAIGN_PARTITIONS,
-    description="Who is invited to which campaign by mail address, globalUserId or memberId, and until when: items of "
-    "the demand table, which DynamoDB takes away some days after their end. Uploaded by `upload_invites` or "
-    "`regworkers invites upload`, taken back by `remove_invites`.",
-    kinds={"dynamodb"},
-    group_name="eligibility",
-    owners=["team:eligibility"],
-    tags={"regworkers/flow": "eligibility"},
 )
 
 
@@ -35,9 +33,9 @@ _TYPE = "The list's column: email, globalUserId or memberId."
 
 
 class UploadConfig(dg.Config):
-    """Which list, for whom, until when."""
+    """Which list, for which campaign, until when."""
 
-    campaignId: str = Field(default="", description=_CAMPAIGN)
+    campaign_id: str = Field(default="", description=_CAMPAIGN)
     type: str = Field(default="email", description=_TYPE)
     key: str = Field(
         default="",
@@ -46,48 +44,51 @@ class UploadConfig(dg.Config):
     )
     ttl: str = Field(
         default="",
-        description="Until when: days (30), a date (2026-12-31), a time (2026-12-31T18:00:00Z) or epoch seconds. "
-        "Empty: invites.ttlDays (30) days, or until invites.afterCloseDays (14) days after the campaign closes if that "
-        "is later. Invites that end before the draw exclude who entered by them.",
+        description="When the invites end: days (30), a date (2026-12-31), a time (2026-12-31T18:00:00Z) or epoch "
+        "seconds. Empty: after invites.ttlDays (30) days, or invites.afterCloseDays (14) days after the campaign "
+        "closes if that is later. An invite that ends before the draw excludes the entry that used it.",
     )
-    dryRun: bool = Field(default=False, description="Read and count, invite nobody.")
-    force: bool = Field(default=False, description="The campaign is yet to be created.")
-    shorten: bool = Field(default=False, description="Also where an invite holds longer than ttl.")
+    dry_run: bool = Field(default=False, description="Check and count only.")
+    force: bool = Field(default=False, description="Also for a campaign that does not exist yet.")
+    shorten: bool = Field(default=False, description="Also shorten invites that end later than ttl.")
 
 
-class RemoveConfig(dg.Config):
+class RemoveConfig(ApplyConfig):
     """Which invites."""
 
-    campaignId: str = Field(default="", description=_CAMPAIGN)
+    campaign_id: str = Field(default="", description=_CAMPAIGN)
     type: str = Field(default="email", description=_TYPE)
     upload: str = Field(
         default="", description="The list, as for `upload_invites`. Never type an address here. " + UPLOAD
     )
-    dryRun: bool = Field(default=True, description=DRY_RUN)
+    apply: bool = Field(default=False, description=APPLY)
 
 
 @launchable(
     "upload_invites",
     long=True,
     resumed=True,
-    description="Invites everybody in a list on S3 to a campaign. The same list may be given again: what is "
-    "done is found done, and no invite is shortened. Rejected lines are listed in `<key>.rejects.csv` beside it (also "
-    "a link in the metadata), and fail the run after all others are invited. "
-    'Config: {"campaignId": "...", "type": "email", "key": "invites/spring.csv", "ttl": "30"}; also `dryRun`, `force`, '
+    description="Invites the people in a list on S3 to a campaign. The same list may be uploaded again: existing "
+    "invites stay, and none is shortened. Rejected lines are listed in `<key>.rejects.csv` beside it (also a link in "
+    "the metadata), and fail the run after all others are invited. "
+    'Config: {"campaign_id": "...", "type": "email", "key": "invites/spring.csv", "ttl": "30"}; also `dry_run`, '
+    "`force`, "
     "`shorten`.",
 )
 def upload_invites(launch: Launch, config: UploadConfig) -> Outcome:
-    """Reads the list as a stream. Terminated, it ends what is in flight and fails: launched again, it goes on."""
+    """Reads the list as a stream. A terminated run finishes what is in flight and fails; launch it again to
+    continue.
+    """
     runtime = launch.runtime
-    named = require("campaignId", config.campaignId)
+    campaign = require("campaign_id", config.campaign_id)
     report, rejects = upload_object(
         runtime,
-        named,
+        campaign,
         _type(config.type),
         require("key", config.key),
         ttl=parse_ttl(config.ttl, runtime.clock()) if config.ttl else None,
         run_id=launch.run_id,
-        dry_run=config.dryRun,
+        dry_run=config.dry_run,
         force=config.force,
         shorten=config.shorten,
         hooks=_hooks(launch),
@@ -111,12 +112,12 @@ def upload_invites(launch: Launch, config: UploadConfig) -> Outcome:
 @launchable(
     "remove_invites",
     long=True,
-    description="Takes invites back by an uploaded list. Who has entered by one keeps the entry; the draw judges "
-    "again. Counts only, unless `dryRun` is false.",
+    description="Removes invites by an uploaded list. An entry that used one is kept, and the draw judges it again. "
+    "Counts only, unless `apply` is true.",
 )
 def remove_invites(launch: Launch, config: RemoveConfig) -> Outcome:
-    """A repeat finds done what is done."""
-    type_, campaign_id = _type(config.type), launch.campaign_id(config.campaignId)
+    """Can be repeated at any time."""
+    type_, campaign_id = _type(config.type), launch.campaign_id(config.campaign_id)
     with launch.uploaded(config.upload) as path:
         report = remove(
             launch.runtime,
@@ -125,28 +126,28 @@ def remove_invites(launch: Launch, config: RemoveConfig) -> Outcome:
             read_rows(local_file(path), path.name, type_),
             rejects=path.with_name("rejects.csv"),
             run_id=launch.run_id,
-            dry_run=config.dryRun,
+            dry_run=not config.apply,
             hooks=_hooks(launch),
         )
         rejects = launch.hand_out("rejects.csv", report.rejects_file) if report.rejects_file else None
     facts = {**_facts(launch, report), "rejected_lines": rejects}
     failure = _what_is_left(report, "`rejected_lines`", "removed")
-    return Outcome(campaign_id, facts, INVITES, changed=not config.dryRun, failure=failure)
+    return Outcome(campaign_id, facts, INVITES, changed=config.apply, failure=failure)
 
 
 def _hooks(launch: Launch) -> Hooks:
-    told = launch.now_and_then()
-    return Hooks(stop=launch.stop, on_progress=lambda report: told(f"{report.lines} lines"))
+    show = launch.progress()
+    return Hooks(stop=launch.stop, on_progress=lambda report: show(f"{report.lines} lines"))
 
 
 def _what_is_left(report: ListReport, rejects: str, done: str) -> str:
     if report.clean:
         return ""
     if report.stopped:
-        return f"stopped after {report.lines} lines: launch it again, it goes on"
-    others = "would be" if report.dry_run else "is"
+        return f"stopped after {report.lines} lines: launch it again to continue"
+    others = "would be" if report.dry_run else "are"
     rejected = f"{report.rejected.total()} of {report.lines} lines are rejected, see {rejects}"
-    return f"{rejected}; everybody else {others} {done}"
+    return f"{rejected}; all others {others} {done}"
 
 
 def _type(text: str) -> InviteType:
@@ -154,7 +155,7 @@ def _type(text: str) -> InviteType:
         return InviteType(text)
     except ValueError:
         known = ", ".join(each.value for each in InviteType)
-        raise UsageError(f"type {text!r} is none of {known}") from None
+        raise UsageError(f"type should be one of {known}, found {text!r}") from None
 
 
 def _facts(launch: Launch, report: ListReport) -> dict[str, Any]:

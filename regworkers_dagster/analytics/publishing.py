@@ -1,0 +1,131 @@
+"""The export of events to Kafka: the assets of the graph, the drain of the analytics queue, its check and its
+sensors.
+"""
+
+# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
+
+import dagster as dg
+
+from regworkers_core.analytics.publishing import PUBLISH
+from regworkers_core.domain.snapshot import QueueState
+from regworkers_core.operations.alerts.evaluate import watch_renewals
+from regworkers_core.operations.health.queues import put_age_metrics, read_analytics_queue
+from regworkers_core.runtime import Runtime
+from regworkers_dagster.drains.observing import Reading, depth_of, dlq_check, observed
+from regworkers_dagster.drains.running import CONTINUOUS, DrainConfig, drained
+from regworkers_dagster.drains.sensing import (
+    DRAIN_INTERVAL_SECONDS,
+    Answer,
+    Startable,
+    depth_tick,
+    ticking,
+)
+from regworkers_dagster.factories import Flow, asset_job, sensor
+from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.runs import DRAIN_TAG
+
+FLOW = Flow("analytics", owner="analytics")
+_OBSERVE_INTERVAL_SECONDS = 30
+
+ANALYTICS_QUEUE = FLOW.asset(
+    "analytics_queue",
+    "SQS queue with one event (CloudEvents 1.0, without mail addresses or names) per eligibility check, per saved "
+    "state of an entry, per published step of a draw, per selection and per message to a fan. Observed: its depth, "
+    "the age of its oldest message and the time until that message would be lost.",
+    {"sqs"},
+    # The check that writes an entry (`demand_table`), replication, a draw's steps, its selections and messages.
+    deps=["demand_table", "entries", "commitment", "draw", "selections", "notifications"],
+)
+ANALYTICS_DLQ = FLOW.asset(
+    "analytics_dlq",
+    "Events that do not fit the schema of their type, each with the path that failed. Should be empty. History: "
+    "collection `dead_letters`.",
+    {"sqs"},
+    deps=[ANALYTICS_QUEUE],
+)
+KAFKA_EVENTS = FLOW.asset(
+    "kafka_events",
+    "Every business event on its Kafka topic. Filled by `publish_events`: one materialisation per drain of the queue. "
+    "A repeated event keeps its id: readers drop it.",
+    {"kafka"},
+    deps=[ANALYTICS_QUEUE],
+)
+
+
+@dg.multi_asset(name=PUBLISH.name, specs=[KAFKA_EVENTS])
+def publish_events(
+    context: dg.AssetExecutionContext, config: DrainConfig, workers: Workers
+) -> dg.MaterializeResult[None]:
+    """Take events off the analytics queue and publish them to Kafka."""
+    with plain_failures(context):
+        runtime = workers.runtime
+        watch_renewals(runtime)
+        done = drained(context, config, runtime, PUBLISH)
+        left = read_analytics_queue(runtime)
+    numbers = (
+        {} if left is None else {"waiting": left.waiting, "time_to_data_loss_seconds": left.seconds_left}
+    )
+    known = {
+        name: dg.MetadataValue.float(float(value)) for name, value in numbers.items() if value is not None
+    }
+    return dg.MaterializeResult(
+        asset_key=KAFKA_EVENTS.key, metadata={**done.metadata, **known}, data_version=CONTINUOUS
+    )
+
+
+analytics_dlq_empty = dlq_check(
+    ANALYTICS_DLQ, lambda names: names.analytics_queue, sensor="observe_analytics", lost="event"
+)
+PUBLISH_EVENTS = asset_job(
+    "publish_events",
+    dg.AssetSelection.assets(publish_events).without_checks(),
+    tags={DRAIN_TAG: PUBLISH.name},
+    description="Drain of the analytics queue into Kafka. Ends when idle; a terminated run finishes what is in flight. "
+    "While Kafka is unavailable it returns what it holds to the queue and ends; nothing is lost or given up.",
+)
+publish_tick = depth_tick(
+    Startable(PUBLISH, PUBLISH_EVENTS.name),
+    lambda names: names.analytics_queue,
+    per_drain=lambda settings: settings.drain.messages_per_drain,
+    max_drains=lambda settings: settings.analytics.max_drains,
+)
+
+
+@ticking
+def observe_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
+    """Read the queue, put its metrics, and write what changed enough since it was last written."""
+    queue = read_analytics_queue(runtime)
+    put_age_metrics(runtime, queue)
+    return observed(context.cursor, read_all(runtime, queue))
+
+
+def read_all(runtime: Runtime, queue: QueueState | None) -> list[Reading]:
+    """The queue, as it was read, and its dead letters."""
+    names = runtime.names
+    numbers = {
+        "messages": float(queue.waiting) if queue else None,
+        "oldest_at_least_seconds": queue.oldest_seconds if queue else None,
+        "time_to_data_loss_seconds": queue.seconds_left if queue else None,
+    }
+    return [
+        Reading.of(ANALYTICS_QUEUE, numbers),
+        Reading.of(ANALYTICS_DLQ, depth_of(runtime, names.dead_letter_queue(names.analytics_queue))),
+    ]
+
+
+SENSORS = (
+    sensor(
+        "publish_events_sensor",
+        publish_tick,
+        jobs=[PUBLISH_EVENTS],
+        every_seconds=DRAIN_INTERVAL_SECONDS,
+        description="Starts drains of the analytics queue by its depth, and none while Kafka does not answer.",
+    ),
+    sensor(
+        "observe_analytics",
+        observe_tick,
+        every_seconds=_OBSERVE_INTERVAL_SECONDS,
+        description="Records depth and age of the analytics queue when they changed, puts its metrics, and judges "
+        "`analytics_dlq_empty`.",
+    ),
+)

@@ -1,0 +1,172 @@
+"""What assets, jobs, sensors and schedules of one shape have in common: their owner, executor, config and status."""
+
+# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, get_type_hints
+
+import dagster as dg
+from pydantic import Field
+
+from regworkers_core.observability.logs import bind
+from regworkers_core.settings import load_settings
+from regworkers_dagster.resources import plain_failures
+
+Body = Callable[..., Any]
+APPLY = "Do it. Without, the job checks and counts only."
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A group of assets in the UI's graph, with the team that owns them."""
+
+    name: str
+    owner: str
+
+    def asset(self, name: str, description: str, kinds: set[str], **more: Any) -> dg.AssetSpec:
+        """An asset of this flow. `tags` come on top of the flow's; `more` is passed to Dagster as it is."""
+        tags = {"regworkers/flow": self.name, **more.pop("tags", {})}
+        return dg.AssetSpec(
+            name,
+            description=description,
+            kinds=kinds,
+            group_name=self.name,
+            owners=[f"team:{self.owner}"],
+            tags=tags,
+            **more,
+        )
+
+
+class ApplyConfig(dg.Config):
+    """Base of the config of jobs that change what exists: they count only, unless `apply` is true. `former` are names
+    that the field had before; they are refused with the new one.
+    """
+
+    former: ClassVar[tuple[str, ...]] = ("dryRun", "dry_run")
+    apply: bool = Field(default=False, description=APPLY)
+
+
+def fields_of(config_type: type[dg.Config]) -> dict[str, dg.Field]:
+    """The schema of a job's config."""
+    fields = dict(config_type.to_fields_dict())
+    if issubclass(config_type, ApplyConfig):
+        fields |= {
+            name: dg.Field(_renamed(name), is_required=False, description="Renamed to `apply`.")
+            for name in config_type.former
+        }
+    return fields
+
+
+@cache
+def _renamed(name: str) -> dg.Enum:
+    # For a value of another type Dagster's error prints the name of the type, also in the launchpad, and no value is of
+    # this one.
+    return dg.Enum(f"{name} was renamed to apply (apply: true acts)", [dg.EnumValue("renamed")])
+
+
+def flat(step: str, config_type: type[dg.Config]) -> dg.ConfigMapping:
+    """The config of a job whose only step is `step`, without `ops:` around it."""
+
+    def mapped(given: Mapping[str, Any]) -> dict[str, Any]:
+        # A field that was emptied has its default.
+        filled = {key: value for key, value in given.items() if value is not None}
+        return {"ops": {step: {"config": filled}}}
+
+    return dg.ConfigMapping(mapped, config_schema=fields_of(config_type))
+
+
+def one_op_job(
+    name: str,
+    *,
+    step: str,
+    does: str | None,
+    description: str,
+    tags: Mapping[str, str],
+    is_flat: bool = False,
+    resource: str = "workers",
+    worker: str = "",
+    **more: Any,
+) -> Callable[[Body], dg.JobDefinition]:
+    """A job of a function `(context, config, workers)`. `does` describes the op in the UI, `description` the job.
+    `resource` is the resource passed as `workers`, `worker` the name in logs (empty: the job's); `more` goes to the op.
+    """
+
+    def make(function: Body) -> dg.JobDefinition:
+        config_type: type[dg.Config] = get_type_hints(function)["config"]
+
+        @dg.op(
+            name=step,
+            description=does,
+            config_schema=fields_of(config_type),
+            required_resource_keys={resource},
+            **more,
+        )
+        def op(context: dg.OpExecutionContext) -> Any:
+            bind(runId=context.run_id, worker=worker or name)
+            with plain_failures(context):
+                config = config_type(**context.op_config)
+                return function(context, config, getattr(context.resources, resource))
+
+        return dg.GraphDefinition(name=name, node_defs=[op]).to_job(
+            config=flat(step, config_type) if is_flat else None,
+            tags=dict(tags),
+            executor_def=dg.in_process_executor,
+            description=description,
+        )
+
+    return make
+
+
+def asset_job(
+    name: str,
+    selection: dg.AssetSelection,
+    *,
+    description: str,
+    tags: Mapping[str, str],
+    config: dg.ConfigMapping | None = None,
+) -> Any:
+    """A job that materialises assets or runs checks, in one process."""
+    return dg.define_asset_job(
+        name,
+        selection=selection,
+        config=config,
+        tags=dict(tags),
+        executor_def=dg.in_process_executor,
+        description=description,
+    )
+
+
+@cache
+def _is_on() -> bool:
+    """Whether sensors and schedules run without being switched on in the UI. Reads the settings."""
+    return load_settings().sensors_on
+
+
+def schedule(
+    name: str, job: Any, cron: str, description: str, run_config: Mapping[str, Any] | None = None
+) -> dg.ScheduleDefinition:
+    """A schedule in UTC."""
+    return dg.ScheduleDefinition(
+        name=name,
+        job=job,
+        cron_schedule=cron,
+        execution_timezone="UTC",
+        run_config=run_config,
+        default_status=dg.DefaultScheduleStatus.RUNNING if _is_on() else dg.DefaultScheduleStatus.STOPPED,
+        description=description,
+    )
+
+
+def sensor(
+    name: str, tick: Body, *, every_seconds: int, description: str, jobs: Sequence[Any] = ()
+) -> dg.SensorDefinition:
+    """A sensor that may start `jobs`."""
+    return dg.sensor(
+        name=name,
+        jobs=list(jobs) or None,
+        minimum_interval_seconds=every_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING if _is_on() else dg.DefaultSensorStatus.STOPPED,
+        description=description,
+    )(tick)

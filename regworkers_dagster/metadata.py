@@ -1,0 +1,64 @@
+"""Facts and rows as metadata of assets and runs, which the UI plots and shows as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from regworkers_core.operations import downloads
+
+Metadata = dict[str, dg.MetadataValue]
+
+
+def facts_as_metadata(facts: Mapping[str, Any]) -> Metadata:
+    """Numbers as numbers, so that the UI plots them; mappings and lists as JSON; None is left out. A page that the web
+    application serves also gets a link, under `open`.
+    """
+    metadata: Metadata = {}
+    for name, value in facts.items():
+        if isinstance(value, dg.MetadataValue):
+            metadata[name] = value
+        elif isinstance(value, bool):
+            metadata[name] = dg.MetadataValue.bool(value)
+        elif isinstance(value, int):
+            metadata[name] = dg.MetadataValue.int(value)
+        elif isinstance(value, float):
+            metadata[name] = dg.MetadataValue.float(value)
+        elif isinstance(value, Mapping):
+            metadata[name] = dg.MetadataValue.json(dict(value))
+        elif isinstance(value, list | tuple):
+            metadata[name] = dg.MetadataValue.json(list(value))
+        elif value is not None:
+            metadata[name] = dg.MetadataValue.text(str(value))
+            if path := downloads.link_to(str(value)):
+                metadata["open"] = dg.MetadataValue.url(path)
+    return metadata
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.MarkdownMetadataValue | None:
+    """A table in Markdown; None without rows, which `facts_as_metadata` leaves out."""
+    if not rows:
+        return None
+    lines = [columns, ["---"] * len(columns), *rows]
+    return dg.MetadataValue.md("\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines))
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value).replace("|", "\\|")
+
+
+def records(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """Rows with the keys of the first one as a table of Dagster. Raises IndexError without rows."""
+    columns = [
+        dg.TableColumn(name, "int" if isinstance(value, int) else "string") for name, value in rows[0].items()
+    ]
+    return dg.MetadataValue.table(
+        [dg.TableRecord({name: _plain(value) for name, value in row.items()}) for row in rows],
+        dg.TableSchema(columns),
+    )
+
+
+def _plain(value: object) -> str | int | float | bool | None:
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)

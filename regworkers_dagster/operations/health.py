@@ -1,0 +1,281 @@
+"""The health of the system: the doctor as an asset, the sensor of alerts, and what both know of Dagster itself
+(daemons, ticks, failed runs).
+"""
+
+# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import orjson
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.snapshot import SELECTION_JOBS, FailedRun, SchedulerState, TickState
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.infrastructure.dashboards.alarms import HEARTBEAT
+from regworkers_core.observability.logs import bind
+from regworkers_core.operations.alerts.conditions.availability import ALERTS_SENSOR
+from regworkers_core.operations.alerts.evaluate import SENSOR, Evaluation, evaluate
+from regworkers_core.operations.alerts.outage import Outage
+from regworkers_core.operations.health.doctor import Examination, examine_snapshot
+from regworkers_core.operations.health.rows import SECTIONS, State
+from regworkers_core.operations.health.scheduler import (
+    MOST_RUNS,
+    REFUSED_TAG,
+    Work,
+    look_back_seconds,
+    schedule_state,
+    still_failed,
+)
+from regworkers_core.operations.health.snapshot import read_system
+from regworkers_core.runtime import Runtime
+from regworkers_dagster.drains.sensing import ENDED, Answer, ticking
+from regworkers_dagster.factories import Flow, asset_job, sensor
+from regworkers_dagster.metadata import Metadata, facts_as_metadata, table
+from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.runs import OPERATION_TAG, PARTITION_TAG, short_run
+
+# Dagster's interval for a sensor that sets none.
+_SENSOR_SECONDS = 30.0
+_ON = ("RUNNING", "DECLARED_IN_CODE")
+
+
+def scheduler_of(
+    instance: dg.DagsterInstance, repository: dg.RepositoryDefinition | None, now: float
+) -> SchedulerState:
+    """The state of the daemons, ticks and runs in the instance's storage. `repository` names the sensors and schedules,
+    `now` is in epoch seconds.
+    """
+    beats = instance.get_daemon_heartbeats()
+    return SchedulerState(
+        daemons={
+            kind: iso(beats[kind].timestamp) if kind in beats else None
+            for kind in instance.get_required_daemon_types()
+        },
+        ticks=tuple(_ticks(instance, repository)) if repository is not None else (),
+        failed_runs=_failed_runs(instance, now),
+        queued_runs=instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])),
+    )
+
+
+def _ticks(instance: dg.DagsterInstance, repository: dg.RepositoryDefinition) -> Iterator[TickState]:
+    """The last tick of each sensor and schedule that is on: switched on by hand, or by default and not switched off."""
+    states = {state.instigator_name: state for state in instance.all_instigator_state()}
+    for watcher in repository.sensor_defs:
+        by_default = watcher.default_status is dg.DefaultSensorStatus.RUNNING
+        state = states.get(watcher.name)
+        if not _is_on(state, by_default):
+            continue
+        last, error = _last_tick(instance, state)
+        data: Any = state and state.instigator_data
+        since = data.last_sensor_start_timestamp if data else None
+        interval = float(watcher.minimum_interval_seconds or _SENSOR_SECONDS)
+        yield TickState(watcher.name, interval, _iso(last), error, _iso(since))
+    for schedule in repository.schedule_defs:
+        by_default = schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+        state = states.get(schedule.name)
+        if not _is_on(state, by_default):
+            continue
+        last, error = _last_tick(instance, state)
+        data = state and state.instigator_data
+        crons = schedule.cron_schedule
+        cron = crons if isinstance(crons, str) else next(iter(crons))
+        yield schedule_state(schedule.name, cron, last, error, data.start_timestamp if data else None)
+
+
+def _is_on(state: Any, by_default: bool) -> bool:
+    """Whether it runs. Before the daemon has seen it there is no state, and its default counts."""
+    return by_default if state is None else state.status.value in _ON
+
+
+def _last_tick(instance: dg.DagsterInstance, state: Any) -> tuple[float | None, str]:
+    if state is None:
+        return None, ""
+    last = next(iter(instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)), None)
+    if last is None:
+        return None, ""
+    # Without the error's text, which may contain anything.
+    return last.timestamp, (last.error.cls_name or "error") if last.error else ""
+
+
+def _iso(at: float | None) -> str | None:
+    return None if at is None else iso(at)
+
+
+def _failed_runs(instance: dg.DagsterInstance, now: float) -> tuple[FailedRun, ...]:
+    failed = list(
+        dict.fromkeys(
+            _failed(record)
+            for job in (None, *SELECTION_JOBS)
+            for record in instance.get_run_records(
+                dg.RunsFilter(
+                    job_name=job,
+                    statuses=[dg.DagsterRunStatus.FAILURE],
+                    updated_after=datetime.fromtimestamp(now - look_back_seconds(job or ""), UTC),
+                ),
+                limit=MOST_RUNS,
+            )
+            if _counts(record)
+        )
+    )
+    latest: dict[Work, str] = {}
+    for job, partition in dict.fromkeys((run.job, run.partition) for run in failed):
+        tags = {PARTITION_TAG: partition} if partition else {}
+        ended = dg.RunsFilter(job_name=job, tags=tags, statuses=list(ENDED))
+        for record in filter(_counts, instance.get_run_records(ended, limit=MOST_RUNS)):
+            latest.setdefault((job, partition), record.dagster_run.run_id)
+    return still_failed(failed, latest)
+
+
+def _counts(record: dg.RunRecord) -> bool:
+    """Whether a run counts: a refused one is neither a failure nor the end of one."""
+    return REFUSED_TAG not in record.dagster_run.tags
+
+
+def _failed(record: dg.RunRecord) -> FailedRun:
+    run = record.dagster_run
+    ended = record.end_time or record.update_timestamp.timestamp()
+    return FailedRun(run.run_id, run.job_name, iso(ended), run.tags.get(PARTITION_TAG, ""))
+
+
+SYSTEM_HEALTH = Flow("operations", owner="operations").asset(
+    "system_health",
+    "The state of the whole system: dependencies, queues and dead letters, stream, leases, drains, campaigns, parity, "
+    "certificates, Dagster itself. `regworkers doctor` shows the same in a terminal. The sensor of alerts checks every "
+    "minute, so this runs only when an operator launches it. docs/doctor.md explains the table.",
+    {"aws", "kafka", "mongodb"},
+)
+FINDS_NOTHING = dg.AssetCheckSpec(
+    "doctor_finds_nothing",
+    asset=SYSTEM_HEALTH.key,
+    description="No condition of an alert holds, and everything could be read.",
+)
+
+
+@dg.multi_asset(name="examine_system", specs=[SYSTEM_HEALTH], check_specs=[FINDS_NOTHING], can_subset=False)
+def examine_system(
+    context: dg.AssetExecutionContext, tick_workers: Workers
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Check the system. A finding fails the run, and with it the exit code of `dagster job execute`."""
+    bind(runId=context.run.run_id, worker="doctor")
+    with plain_failures():
+        runtime = tick_workers.runtime
+        snapshot = read_system(runtime, lambda: _scheduler(context.instance))
+        examination = examine_snapshot(runtime, snapshot)
+    metadata = of_examination(examination)
+    check = dg.AssetCheckResult(
+        check_name=FINDS_NOTHING.name,
+        asset_key=SYSTEM_HEALTH.key,
+        passed=examination.fine,
+        severity=dg.AssetCheckSeverity.ERROR
+        if examination.state is State.CRITICAL
+        else dg.AssetCheckSeverity.WARN,
+        description=examination_in_words(examination),
+        metadata=metadata,
+    )
+    yield dg.MaterializeResult(asset_key=SYSTEM_HEALTH.key, metadata=metadata, check_results=[check])
+    if not examination.fine:
+        raise dg.Failure(description=examination_in_words(examination), allow_retries=False)
+
+
+def _scheduler(instance: dg.DagsterInstance) -> SchedulerState:
+    # Imported here: they contain this asset.
+    from regworkers_dagster.definitions import defs
+
+    found = scheduler_of(instance, defs.get_repository_def(), time.time())
+    if not any(found.daemons.values()):
+        raise UsageError("no daemon was ever started on this instance of Dagster")
+    return found
+
+
+DOCTOR = asset_job(
+    "doctor",
+    dg.AssetSelection.assets(examine_system),
+    tags={OPERATION_TAG: "doctor", **short_run()},
+    description="Checks everything in a few seconds; changes nothing. Fails when something is wrong or could not be "
+    "read. `regworkers doctor` in the terminal shows the same.",
+)
+
+
+def examination_in_words(examination: Examination) -> str:
+    """One line: what is wrong, the worst first."""
+    wrong = [f"{each.state}: {each.summary}" for each in examination.found]
+    unread = [f"{SECTIONS[row.section]}: {row.text}" for row in examination.rows if row.state is State.UNREAD]
+    return "; ".join([*wrong, *unread]) or "nothing is wrong"
+
+
+def of_examination(examination: Examination) -> Metadata:
+    """The numbers by state, and all rows as a table, the worst first."""
+    rows = sorted(examination.rows, key=lambda row: -list(State).index(row.state))
+    cells = [
+        (SECTIONS[row.section], row.name, row.state, row.text, row.since or "", row.help) for row in rows
+    ]
+    facts: dict[str, Any] = {
+        "state": examination.state.value,
+        "findings": len(examination.found),
+        **{state.value: sum(row.state is state for row in rows) for state in State if state.is_finding},
+        "system": table(("section", "name", "state", "", "since", "what to do"), cells),
+    }
+    facts |= {
+        f"waiting_{row.name.replace('-', '_')}": sum(
+            int(row.facts[part]) for part in ("visible", "inFlight", "delayed")
+        )
+        for row in rows
+        if row.section in ("queues", "deadLetterQueues") and row.facts
+    }
+    return facts_as_metadata(facts)
+
+
+# The default of `alerts.lookSeconds`: an evaluation costs about a second of CPU, and every other sensor waits for it.
+_INTERVAL_SECONDS = 60
+
+
+@ticking
+def alerts_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
+    """Read a snapshot (up to 3 s), open and close incidents, and notify the channels (up to 4 s)."""
+    snapshot = read_system(
+        runtime, lambda: scheduler_of(context.instance, context.repository_def, time.time())
+    )
+    found = evaluate(runtime, snapshot, by=SENSOR, outage=outage_of(context.cursor))
+    if runtime.settings.observability.cloudwatch_enabled and found.outage is None:
+        runtime.metrics.gauges({}, {HEARTBEAT: (1.0, "Count")})
+    context.update_cursor(orjson.dumps(found.outage.as_state()).decode() if found.outage else "")
+    return dg.SkipReason(alerts_in_words(found))
+
+
+def outage_of(cursor: str | None) -> Outage | None:
+    """What the last tick knew of an outage of MongoDB. A cursor is a hint: unknown content is ignored."""
+    try:
+        state = orjson.loads(cursor or "")
+    except orjson.JSONDecodeError:
+        return None
+    return Outage.parse(state) if isinstance(state, dict) else None
+
+
+def alerts_in_words(found: Evaluation) -> str:
+    """The result of an evaluation, for the sensor's page in the UI."""
+    if found.outage:
+        notified = ", ".join(sorted(found.outage.notified)) or "no channel yet"
+        since = iso(found.outage.since)
+        return f"MongoDB does not answer since {since}: no incident is opened or closed; notified: {notified}"
+    lines = [f"{len(found.open)} incidents are open"]
+    lines += [f"{each.alert.severity.value} {each.alert.key}: {each.alert.summary}" for each in found.open]
+    by_reason: dict[str, list[str]] = {}
+    for name, why in found.unknown.items():
+        by_reason.setdefault(why, []).append(name)
+    lines += [f"could not be read: {', '.join(names)} ({why})" for why, names in by_reason.items()]
+    return "\n".join(lines)
+
+
+SENSORS = (
+    sensor(
+        ALERTS_SENSOR,
+        alerts_tick,
+        every_seconds=_INTERVAL_SECONDS,
+        description="Checks the whole system every minute, opens and closes incidents, and notifies PagerDuty and "
+        "Slack. docs/alerts.md lists the conditions; `regworkers alerts` shows open incidents.",
+    ),
+)
