@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks.replication.counting import Bill
-from regworkers_core.operations.prices import (
+from regworkers_core.operations.runbooks.cost import (
     DRAIN_SECOND,
     DYNAMODB_READ_UNIT,
     DYNAMODB_WRITE_UNIT,

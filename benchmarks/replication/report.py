@@ -10,7 +10,7 @@ from benchmarks.replication import cost
 from benchmarks.replication.lag import Lag
 from benchmarks.replication.memory import Peak
 from benchmarks.replication.throughput import Measured
-from regworkers_core.operations.prices import PRICES_AS_OF, PRICES_REGION
+from regworkers_core.operations.runbooks.cost import PRICES_AS_OF, PRICES_REGION
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 NAMES = {"floor": "(a) floor", "product": "(b) product", "handlers": "(c) handlers"}

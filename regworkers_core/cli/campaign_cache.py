@@ -10,7 +10,8 @@ from rich.text import Text
 
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
-from regworkers_core.operations.campaign_copies import (
+from regworkers_core.operations.health.dependency_status import with_short_timeouts
+from regworkers_core.operations.runbooks.campaign_configuration import (
     CachedCampaign,
     Comparison,
     KeyState,
@@ -18,7 +19,6 @@ from regworkers_core.operations.campaign_copies import (
     compare_campaign,
     read_cached,
 )
-from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 

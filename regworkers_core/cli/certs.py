@@ -17,6 +17,7 @@ from regworkers_core.adapters.vault import Vault
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.hidden import asked
 from regworkers_core.cli.output import FINDING, TROUBLE, Format, FormatOption, answer, rows
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Environment, settings_of
@@ -60,7 +61,7 @@ def check_command(
     CONFIG_ENV, or when none could be.
     """
     # Imported here: the library of certificates is for these two commands only.
-    from regworkers_core.operations.certificates.checking import ENVIRONMENTS, State, check_environments
+    from regworkers_core.operations.certificates import ENVIRONMENTS, State, check_environments
 
     named = [_environment(each) for each in environments or ()]
     reports = check_environments(named or ENVIRONMENTS, warn_days=days)
@@ -105,18 +106,18 @@ def generate_command(
     Asks for what is missing, without showing what is typed. Without a terminal: VAULT_USERNAME and VAULT_PASSWORD, or
     VAULT_ROLE_ID and VAULT_SECRET_ID.
     """
-    from regworkers_core.operations.certificates import renewing
+    from regworkers_core.operations import certificates
 
     if output is not None and target is not Target.CI:
         raise UsageError("--output goes with --to ci")
     if output is not None and output.exists():
         raise UsageError(f"{output} exists already: name a new file")
-    chosen = renewing.CHOICES.get(_choice(environment))
+    chosen = certificates.CHOICES.get(_choice(environment))
     if chosen is None:
         raise UsageError(f"--env {environment} is none of {_CHOICES}")
     runtime = Runtime(settings_of(chosen))
-    plan = renewing.plan(runtime, chosen)
-    told: dict[str, Any] = {**plan.as_dict(), "to": _where(runtime, chosen, target, output)}
+    plan = certificates.plan(runtime, chosen)
+    told: dict[str, Any] = {**as_document(plan), "to": _where(runtime, chosen, target, output)}
     if dry_run:
         answer({**told, "advice": "nothing was asked for: this is what would be"}, form)
         return
@@ -130,20 +131,20 @@ def generate_command(
         with _vault(runtime) as vault:
             _log_in(vault, method)
             issued = vault.issue(plan.common_name)
-        inspection = renewing.verified(runtime, issued)
+        inspection = certificates.verified(runtime, issued)
         if target is Target.STORE:
-            renewing.store(runtime, issued)
+            certificates.store(runtime, issued)
     if target is Target.CI and output is None:
-        variable = renewing.CI_VARIABLES[chosen]
+        variable = certificates.CI_VARIABLES[chosen]
         answer({"variable": variable, "pem": issued.bundle}, form, Text(issued.bundle, end=""))
         return
     if output is not None:
         _write(output, issued.bundle)
-    answer({**told, **inspection.as_dict(), "advice": _advice(chosen, target)}, form)
+    answer({**told, **as_document(inspection), "advice": _advice(chosen, target)}, form)
 
 
 def _environment(name: str) -> Environment:
-    from regworkers_core.operations.certificates.checking import ENVIRONMENTS
+    from regworkers_core.operations.certificates import ENVIRONMENTS
 
     for each in ENVIRONMENTS:
         if each == name:
@@ -183,12 +184,12 @@ def _log_in(vault: Vault, method: Method | None) -> None:
 
 
 def _where(runtime: Runtime, environment: Environment, target: Target, output: Path | None) -> str:
-    from regworkers_core.operations.certificates import renewing
+    from regworkers_core.operations import certificates
 
     if target is Target.CI:
         where = "stdout" if output is None else f"file {output}"
-        return f"{where}, for the CI variable {renewing.CI_VARIABLES[environment]}"
-    secrets = [runtime.names.prefix + each for each in renewing.secrets_of(runtime) if each]
+        return f"{where}, for the CI variable {certificates.CI_VARIABLES[environment]}"
+    secrets = [runtime.names.prefix + each for each in certificates.secrets_of(runtime) if each]
     return "secret " + " and ".join(secrets)
 
 
@@ -210,10 +211,10 @@ def _write(path: Path, text: str) -> None:
 
 
 def _advice(environment: Environment, target: Target) -> str:
-    from regworkers_core.operations.certificates import renewing
+    from regworkers_core.operations import certificates
 
     if target is Target.CI:
-        return f"store the file as {renewing.CI_VARIABLES[environment]} in CI, then delete it"
+        return f"store the file as {certificates.CI_VARIABLES[environment]} in CI, then delete it"
     return "workers take it up within kafka.tls.checkSeconds; the one before is kept as the previous version"
 
 

@@ -1,4 +1,4 @@
-"""`regworkers housekeeping`: what is over and old goes."""
+"""`regworkers housekeeping`: apply the retention periods of the settings."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from rich.text import Text
 from regworkers_core.cli.by_hand import by_hand
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.retention.apply import all_parts, keep_house
-from regworkers_core.operations.retention.results import Housekeeping, Size
+from regworkers_core.operations.retention import RetentionReport, Size, all_parts, apply_retention
 from regworkers_core.runtime import Runtime
 
 
@@ -34,18 +33,18 @@ def housekeeping_command(
     with progress("") as bar, StopSignal().on_signals() as stop:
         task = bar.add_task("housekeeping", total=len(list(all_parts(runtime))))
 
-        def tell(name: str) -> None:
+        def on_part(name: str) -> None:
             bar.update(task, description=name, advance=1)
 
         with by_hand(runtime, "housekeeping", runtime.settings.environment, dry_run=not yes) as result:
-            done = keep_house(runtime, dry_run=not yes, stop=stop, tell=tell)
+            done = apply_retention(runtime, dry_run=not yes, stop=stop, on_part=on_part)
             result |= {part.name: part.deleted for part in done.parts if part.deleted}
     answer(done.as_dict(), form, None if form is Format.JSON else _text(done))
     if not done.fine:
         raise typer.Exit(FINDING)
 
 
-def _text(done: Housekeeping) -> Group:
+def _text(done: RetentionReport) -> Group:
     lines = [
         (
             part.name,

@@ -12,8 +12,7 @@ from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, ro
 from regworkers_core.cli.trace import entry_key
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.operations.logs.lines import LogLine, Sought
-from regworkers_core.operations.logs.lookup import Lines, look_up, span_seconds
+from regworkers_core.operations.logs import Lines, LogLine, Sought, look_up, span_seconds
 from regworkers_core.operations.trace import trace_hops
 from regworkers_core.runtime import Runtime
 

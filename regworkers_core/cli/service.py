@@ -7,8 +7,11 @@ from typing import Annotated
 import typer
 
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer
-from regworkers_core.operations.health.dependency_status import with_short_timeouts
-from regworkers_core.operations.health.service_check import ServiceName, check_service
+from regworkers_core.operations.health.dependency_status import (
+    ServiceName,
+    check_service,
+    with_short_timeouts,
+)
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 

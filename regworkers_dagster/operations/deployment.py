@@ -14,7 +14,7 @@ from pydantic import Field
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.infrastructure.discovery.compare import Discovery, discover
 from regworkers_core.infrastructure.discovery.terraform import read_state
-from regworkers_core.operations.certificates.checking import CertificateReport, State, check_certificate
+from regworkers_core.operations.certificates import CertificateReport, State, check_certificate
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import Flow, asset_job, one_op_job, schedule
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, table

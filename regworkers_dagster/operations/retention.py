@@ -12,7 +12,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.erasure.erase import erase
-from regworkers_core.operations.retention.apply import keep_house
+from regworkers_core.operations.retention import apply_retention
 from regworkers_dagster.by_hand import Launch, Outcome, launchable, require
 from regworkers_dagster.factories import ApplyConfig, one_op_job, schedule
 from regworkers_dagster.metadata import facts_as_metadata, table
@@ -45,7 +45,7 @@ def housekeeping(context: dg.OpExecutionContext, config: HousekeepingConfig, wor
             context.run, runtime, "housekeeping", runtime.settings.environment, dry_run=dry_run
         ) as result,
     ):
-        done = keep_house(runtime, dry_run=dry_run, stop=stop, tell=context.log.info)
+        done = apply_retention(runtime, dry_run=dry_run, stop=stop, on_part=context.log.info)
         result |= {part.name: part.deleted for part in done.parts if part.deleted}
     rows = [
         (

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from regworkers_core.adapters.mongo.activity import DrainMinute, minute_of
+from regworkers_core.adapters.mongo.draws import (
+    DrawRecord,
+    MarketStatus,
+    PhaseStatus,
+    lease_name,
+    works_on_draw,
+)
 from regworkers_core.analytics import publishing
+from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import (
     BlownFuse,
+    CampaignState,
     CertificateState,
     DrainState,
     LeaseState,
@@ -23,9 +33,8 @@ from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.drains.heartbeat import is_heartbeat
 from regworkers_core.drains.runner import DrainSpec, fuse_in_force
 from regworkers_core.engine.defects import FUSES
-from regworkers_core.operations.certificates.checking import check_certificate
-from regworkers_core.operations.certificates.inspection import Problem
-from regworkers_core.operations.health.campaigns import read_campaigns
+from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow
+from regworkers_core.operations.certificates import Problem, check_certificate
 from regworkers_core.operations.health.dependency_status import DEPENDENCIES, SERVICES, read_in_parallel
 from regworkers_core.operations.health.queues import dependency_of, queue_readers, queue_states
 from regworkers_core.replication import drains as replication
@@ -46,6 +55,9 @@ _MOST_LEASES = 500
 _OF_AGE = (Problem.ENDS_SOON, Problem.EXPIRED)
 # With these no new connection is possible.
 _UNUSABLE = (Problem.DAMAGED, Problem.NOT_YET_VALID, Problem.KEY_MISMATCH)
+# A draw may be under way in these.
+_DRAWING = (CampaignStatus.CLOSED, CampaignStatus.PROCESSING)
+_NO_KEY = LeaseKey("", "")
 _PROBE = "answers:"
 # The dependency that a reader calls first.
 _DEPENDENCY_OF = {
@@ -74,19 +86,18 @@ def read_system(
     _create_clients(runtime, within_seconds)
     services = [f"service-{name}" for name in SERVICES if getattr(runtime.settings.services, name).base_url]
     readers: dict[str, Callable[[], Any]] = {
-        _PROBE + name: lambda name=name: _trouble(runtime, name)  # type: ignore[misc]
-        for name in (*DEPENDENCIES, *services)
+        _PROBE + name: partial(_trouble, runtime, name) for name in (*DEPENDENCIES, *services)
     }
     readers |= queue_readers(runtime)
     readers |= {
-        "stream": lambda: stream_state(runtime.streams, runtime.leases, now=runtime.clock()),
-        "leases": lambda: _leases(runtime),
-        "drains": lambda: read_drains(runtime),
-        "fuses": lambda: _fuses(runtime),
-        "campaigns": lambda: read_campaigns(runtime),
+        "stream": partial(stream_state, runtime.streams, runtime.leases, now=runtime.clock()),
+        "leases": partial(_leases, runtime),
+        "drains": partial(read_drains, runtime),
+        "fuses": partial(_fuses, runtime),
+        "campaigns": partial(read_campaigns, runtime),
         "certificates": lambda: (_certificate(runtime),),
         "scheduler": scheduler,
-        "parity": lambda: _parity(runtime),
+        "parity": partial(_parity, runtime),
     }
     # A slow login takes from the time of the readers.
     left = max(_LEAST_SECONDS, within_seconds - (time.monotonic() - began))
@@ -143,7 +154,7 @@ def _create_clients(runtime: Runtime, within_seconds: float) -> None:
         return runtime.redis_client
 
     makers = {"aws": aws, "mongo": mongo, "redis": redis}
-    readers = {name: lambda make=make: refused(make) for name, make in makers.items()}
+    readers = {name: partial(refused, make) for name, make in makers.items()}
     found = read_in_parallel(readers, within_seconds)
     refusals = [each for name in ("aws", "mongo") if isinstance(each := found[name], UsageError)]
     if len(refusals) == 2:
@@ -238,3 +249,72 @@ def drain_states(
 def _is_active(latest: DrainMinute, now: float) -> bool:
     at = seconds(latest.minute)
     return not latest.ended and at is not None and now - at < _SILENT_SECONDS
+
+
+def read_campaigns(runtime: Runtime) -> tuple[CampaignState, ...]:
+    """All of them, by id. Raises TransientFailure."""
+    # An annulled draw does not continue, so it cannot be stuck.
+    draws = {record.campaign_id: record for record in runtime.draws.all() if not record.annulled}
+    campaigns = runtime.campaigns.list()
+    keys = {
+        campaign.campaign_id: LeaseHolder.key_of(lease_name(campaign.campaign_id))
+        for campaign in campaigns
+        if campaign.status in _DRAWING
+    }
+    leases = runtime.leases.several(list(keys.values()))
+    failed = runtime.outbox.failed()
+    held = {
+        name
+        for name, record in draws.items()
+        if record.unconfirmed is not None and runtime.outbox.any_held(name)
+    }
+    return tuple(
+        campaign_state(
+            campaign,
+            draws.get(campaign.campaign_id),
+            leases.get(keys.get(campaign.campaign_id, _NO_KEY)),
+            holds_messages=campaign.campaign_id in held,
+            failed_messages=failed[campaign.campaign_id] if campaign.campaign_id in draws else 0,
+        )
+        for campaign in campaigns
+    )
+
+
+def campaign_state(
+    campaign: Campaign,
+    record: DrawRecord | None,
+    lease: LeaseRow | None = None,
+    *,
+    holds_messages: bool = False,
+    failed_messages: int = 0,
+) -> CampaignState:
+    """Pure. Markets are open from a phase's publication until their last code is assigned and every fan is notified."""
+    if lease is not None and not works_on_draw(lease.owner):
+        lease = None
+    unconfirmed = record.unconfirmed if record and holds_messages else None
+    open_markets, blocked, stopped = 0, [], ""
+    for phase in record.phases.values() if record else ():
+        if phase.stopped:
+            stopped = str(phase.stopped.get("text") or phase.stopped["file"])
+        if not phase.reached(PhaseStatus.PUBLISHED):
+            continue
+        for market_id, market in phase.markets.items():
+            open_markets += market.get("status") != MarketStatus.COMPLETED
+            if market.get("status") == MarketStatus.BLOCKED:
+                codes = f"{market.get('needed')} codes needed, {market.get('available')} there"
+                blocked.append(f"market {market_id}: {codes}")
+    due = record.latest.round_due if record and record.phases else None
+    return CampaignState(
+        campaign.campaign_id,
+        campaign.status.value,
+        since=campaign.transitions[-1].at if campaign.transitions else None,
+        closes_at=campaign.closes_at,
+        lease_owner=lease.owner if lease else "",
+        open_markets=open_markets,
+        failed="; ".join(blocked),
+        lease_beat=f"{lease.token}/{lease.counter}" if lease else "",
+        round_due_at=None if due is None else iso(due),
+        held_since=None if unconfirmed is None else unconfirmed.fields.get("drawnAt"),
+        failed_messages=failed_messages,
+        stopped=stopped,
+    )

@@ -16,7 +16,7 @@ from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.infrastructure.desired import desired
-from regworkers_core.operations.certificates.checking import State, check_certificate
+from regworkers_core.operations.certificates import State, check_certificate
 from regworkers_core.operations.reviews.history import (
     DAY_SECONDS,
     Day,
@@ -37,7 +37,7 @@ from regworkers_core.operations.reviews.sections import (
     reports,
 )
 from regworkers_core.operations.runbooks import cost as costs
-from regworkers_core.operations.runbooks.drain_work import DrainWork
+from regworkers_core.operations.runbooks.runbook import DrainWork
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 

@@ -1,7 +1,8 @@
 """Cost of a period: calls for a million entries, by drain and by service, and their list price.
 
 The calls are from `drain_log`. SQS bills each 64 KB of a request, so its price is a lower bound. DynamoDB bills items,
-not calls: one read for each saved item, one write for each cleared flag.
+not calls: one read for each saved item, one write for each cleared flag. List prices of AWS in dollars, without free
+tiers and discounts, show orders of magnitude; storage, traffic, idle servers and MongoDB are not included.
 """
 
 from __future__ import annotations
@@ -10,10 +11,35 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from regworkers_core.adapters.mongo.activity import DrainLog, DrainMinute, minute_of
-from regworkers_core.operations import prices
-from regworkers_core.operations.runbooks.drain_work import MINUTE_SECONDS, DrainWork, add_up
-from regworkers_core.operations.runbooks.runbook import Finding, Row, RunbookReport
+from regworkers_core.operations.runbooks.runbook import (
+    MINUTE_SECONDS,
+    DrainWork,
+    Finding,
+    Row,
+    RunbookReport,
+    add_up,
+)
 from regworkers_core.runtime import Runtime
+
+PRICES_AS_OF = "November 2026"
+PRICES_REGION = "us-east-1"
+
+# For each 64 KB of a request.
+SQS_REQUEST = 0.40 / 1e6
+# On demand; up to 1 KB.
+DYNAMODB_WRITE_UNIT = 0.625 / 1e6
+# On demand; consistent, up to 4 KB.
+DYNAMODB_READ_UNIT = 0.125 / 1e6
+STREAM_READ = 0.02 / 1e5
+S3_REQUEST = 0.005 / 1e3
+LAMBDA_INVOCATION = 0.20 / 1e6
+LAMBDA_GB_SECOND = 0.0000166667
+FARGATE_VCPU_SECOND = 0.04048 / 3600
+FARGATE_GB_SECOND = 0.004445 / 3600
+
+# A drain's run is assumed to have 1 vCPU and 2 GB.
+DRAIN_VCPU, DRAIN_GB = 1.0, 2.0
+DRAIN_SECOND = DRAIN_VCPU * FARGATE_VCPU_SECOND + DRAIN_GB * FARGATE_GB_SECOND
 
 MILLION = 1_000_000
 _SAVE = "save"
@@ -22,9 +48,9 @@ _SAVED = ("applied", "removed", "unchanged", "stale", "gone")
 # Of these, those that clear a flag in the source.
 _CLEARED = ("applied", "unchanged")
 _CALL_PRICES: Mapping[str, float] = {
-    "sqs": prices.SQS_REQUEST,
-    "streams": prices.STREAM_READ,
-    "s3": prices.S3_REQUEST,
+    "sqs": SQS_REQUEST,
+    "streams": STREAM_READ,
+    "s3": S3_REQUEST,
 }
 # An idle drain is paid for; a shorter run says nothing.
 _IDLE_MINUTES = 60
@@ -59,7 +85,7 @@ def assess(by_drain: Mapping[str, DrainWork], days: float) -> RunbookReport:
         "dollars": round(sum(dollars.values()), 4),
         "dollarsPerMillionEntries": _per_million(sum(dollars.values()), entries),
         "callsPerMillionEntries": _per_million(calls.total(), entries, 0),
-        "pricesOf": f"{prices.PRICES_AS_OF}, {prices.PRICES_REGION}, list prices",
+        "pricesOf": f"{PRICES_AS_OF}, {PRICES_REGION}, list prices",
         "notIn": "storage, traffic, idle servers, MongoDB, Redis, Kafka",
     }
     tables: dict[str, Sequence[Row]] = {
@@ -73,7 +99,7 @@ def assess(by_drain: Mapping[str, DrainWork], days: float) -> RunbookReport:
                 "callsPerItem": round(each.calls.total() / each.counts["received"], 3)
                 if each.counts["received"]
                 else None,
-                "computeDollars": round(each.seconds * prices.DRAIN_SECOND, 4),
+                "computeDollars": round(each.seconds * DRAIN_SECOND, 4),
             }
             for name, each in sorted(by_drain.items())
         ],
@@ -98,9 +124,9 @@ def _dollars(by_drain: Mapping[str, DrainWork], calls: Counter[str]) -> dict[str
     saved = by_drain.get(_SAVE)
     if saved is not None:
         cleared = sum(saved.counts[name] for name in _CLEARED)
-        read = saved.counts["received"] * prices.DYNAMODB_READ_UNIT
-        found["dynamodb"] = read + cleared * prices.DYNAMODB_WRITE_UNIT
-    found["compute"] = sum(each.seconds for each in by_drain.values()) * prices.DRAIN_SECOND
+        read = saved.counts["received"] * DYNAMODB_READ_UNIT
+        found["dynamodb"] = read + cleared * DYNAMODB_WRITE_UNIT
+    found["compute"] = sum(each.seconds for each in by_drain.values()) * DRAIN_SECOND
     return found
 
 

@@ -7,11 +7,17 @@ from dataclasses import dataclass
 
 from regworkers_core.adapters.kafka.admin import Cluster
 from regworkers_core.domain.snapshot import QueueState, Reading, Unread
-from regworkers_core.operations.certificates.checking import CertificateReport, State, check_certificate
+from regworkers_core.operations.certificates import CertificateReport, State, check_certificate
 from regworkers_core.operations.health.dependency_status import command_in
 from regworkers_core.operations.health.queues import read_analytics_queue
-from regworkers_core.operations.runbooks.drain_work import DrainWork, recent_work
-from regworkers_core.operations.runbooks.runbook import Finding, Row, RunbookReport, read_or_unread
+from regworkers_core.operations.runbooks.runbook import (
+    DrainWork,
+    Finding,
+    Row,
+    RunbookReport,
+    read_or_unread,
+    recent_work,
+)
 from regworkers_core.runtime import Runtime
 
 NAME = "kafka"

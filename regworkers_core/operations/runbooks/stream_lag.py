@@ -7,8 +7,14 @@ from dataclasses import dataclass
 
 from regworkers_core.domain.snapshot import QueueState, Reading, Unread
 from regworkers_core.operations.health.dependency_status import command_in
-from regworkers_core.operations.runbooks.drain_work import DrainWork, recent_work
-from regworkers_core.operations.runbooks.runbook import Finding, Row, RunbookReport, read_or_unread
+from regworkers_core.operations.runbooks.runbook import (
+    DrainWork,
+    Finding,
+    Row,
+    RunbookReport,
+    read_or_unread,
+    recent_work,
+)
 from regworkers_core.replication.enqueue.stream_probe import ShardCounts, shard_counts
 from regworkers_core.replication.enqueue.stream_probe import stream_lag as oldest_unread
 from regworkers_core.runtime import Runtime

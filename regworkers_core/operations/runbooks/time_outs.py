@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.operations.health.dependency_status import DEPENDENCIES, SERVICES, way_out
-from regworkers_core.operations.runbooks.drain_work import DrainWork, recent_work
-from regworkers_core.operations.runbooks.runbook import Finding, Row, RunbookReport
+from regworkers_core.operations.runbooks.runbook import DrainWork, Finding, Row, RunbookReport, recent_work
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 

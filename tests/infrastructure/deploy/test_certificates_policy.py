@@ -8,7 +8,7 @@ import pytest
 
 from regworkers_core.adapters.kafka.security import Stage
 from regworkers_core.adapters.vault import Issued
-from regworkers_core.operations.certificates.renewing import store, verified
+from regworkers_core.operations.certificates import store, verified
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 from tests.infrastructure.deploy.policies import Recorder, actions

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from regworkers_core.operations.dependencies import DependencyReport
-from regworkers_core.operations.retention.apply import keep_house
+from regworkers_core.operations.retention import apply_retention
 from regworkers_core.operations.reviews.review import make_review, publish
 from regworkers_core.operations.reviews.sections import Kind
 from regworkers_core.runtime import Runtime
 from tests.analytics.archive.world import archived, event, produce
 from tests.infrastructure.deploy.policies import Recorder
 from tests.infrastructure.deploy.test_policies import compare
-from tests.operations.retention.test_campaigns import done, plant
+from tests.operations.test_retention_of_campaigns import done, plant
 
 
 def test_reviews_need_what_their_policy_allows(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,6 +33,8 @@ def test_the_housekeeping_needs_what_its_policy_allows(
     plant(runtime, "old", done(91))
     recorder = Recorder(monkeypatch, runtime.names.prefix)
     kept = runtime.settings.housekeeping.model_copy(update={"archive_days": 30, "pipeline_days": 90})
-    applied = keep_house(Runtime(runtime.settings.model_copy(update={"housekeeping": kept})), dry_run=False)
+    applied = apply_retention(
+        Runtime(runtime.settings.model_copy(update={"housekeeping": kept})), dry_run=False
+    )
     assert applied.fine and applied.deleted == 4, applied.as_dict()
     compare("housekeeping", recorder)

@@ -17,8 +17,7 @@ from regworkers_core.cli import logs, trace
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.observability.logs import configure_logging
-from regworkers_core.operations.logs.lines import Sought, parse
-from regworkers_core.operations.logs.lookup import in_cloudwatch, in_files, span_seconds
+from regworkers_core.operations.logs import Sought, in_cloudwatch, in_files, parse, span_seconds
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all
 from tests.support.entries import key, put

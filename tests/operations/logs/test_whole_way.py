@@ -15,8 +15,7 @@ from regworkers_core.cli import logs
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.observability.logs import configure_logging
-from regworkers_core.operations.logs.lines import Sought
-from regworkers_core.operations.logs.lookup import in_cloudwatch, in_files
+from regworkers_core.operations.logs import Sought, in_cloudwatch, in_files
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import stack_state_file
 from tests.eligibility.world import ask, check, create

@@ -12,8 +12,7 @@ from regworkers_core.adapters.kafka.admin import Cluster, TopicState
 from regworkers_core.adapters.mongo.activity import DrainMinute
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import QueueState, Unread
-from regworkers_core.operations import prices
-from regworkers_core.operations.certificates.checking import CertificateReport, State
+from regworkers_core.operations.certificates import CertificateReport, State
 from regworkers_core.operations.runbooks import (
     cost,
     kafka,
@@ -23,8 +22,7 @@ from regworkers_core.operations.runbooks import (
     time_outs,
     total_failure,
 )
-from regworkers_core.operations.runbooks.drain_work import DrainWork, add_up
-from regworkers_core.operations.runbooks.runbook import Finding, RunbookReport
+from regworkers_core.operations.runbooks.runbook import DrainWork, Finding, RunbookReport, add_up
 from regworkers_core.operations.runbooks.total_failure import Done, Step, run_steps
 from regworkers_core.replication.enqueue.stream_probe import ShardCounts
 from regworkers_core.replication.reconcile import Kind, ReconcileResult
@@ -204,19 +202,18 @@ class TestCost:
         )
         report = cost.assess({"save": save, "enqueue": enqueue}, 7)
         dollars = (
-            60 * prices.SQS_REQUEST
-            + 5 * prices.STREAM_READ
-            + 100 * prices.DYNAMODB_READ_UNIT
-            + 80 * prices.DYNAMODB_WRITE_UNIT
-            + 120 * prices.DRAIN_SECOND
+            60 * cost.SQS_REQUEST
+            + 5 * cost.STREAM_READ
+            + 100 * cost.DYNAMODB_READ_UNIT
+            + 80 * cost.DYNAMODB_WRITE_UNIT
+            + 120 * cost.DRAIN_SECOND
         )
         assert report.facts["dollarsPerMillionEntries"] == pytest.approx(dollars * 10_000, abs=0.001)
         assert report.facts["callsPerMillionEntries"] == 74 * 10_000
         services = {row["service"]: row for row in report.tables["services"]}
         assert services["sqs"]["callsPerMillion"] == 600_000 and services["mongo"]["dollars"] is None
         assert (
-            prices.PRICES_AS_OF in report.facts["pricesOf"]
-            and prices.PRICES_REGION in report.facts["pricesOf"]
+            cost.PRICES_AS_OF in report.facts["pricesOf"] and cost.PRICES_REGION in report.facts["pricesOf"]
         )
 
     def test_the_log_of_many_days_is_read_a_day_at_a_time_and_each_minute_once(self) -> None:

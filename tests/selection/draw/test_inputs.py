@@ -9,7 +9,7 @@ import pytest
 
 from regworkers_core.domain.reasons import PermanentFailure, UsageError
 from regworkers_core.domain.selection import MarketPhase
-from regworkers_core.operations.health.campaigns import read_campaigns
+from regworkers_core.operations.health.snapshot import read_campaigns
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.committed import committed
 from regworkers_core.selection.assign.plan import Plan

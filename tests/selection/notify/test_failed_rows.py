@@ -14,7 +14,7 @@ from regworkers_core.domain.dead_letter import DeadLetter
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
 from regworkers_core.engine.defects import MOST_DEFECTS
-from regworkers_core.operations.health.campaigns import read_campaigns
+from regworkers_core.operations.health.snapshot import read_campaigns
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.status import Finding, read_campaign_status
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS

@@ -12,7 +12,7 @@ from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Outcome
 from regworkers_core.engine.leases import LeaseHolder, held_lease
 from regworkers_core.engine.queue import Outgoing
-from regworkers_core.operations.health.campaigns import read_campaigns
+from regworkers_core.operations.health.snapshot import read_campaigns
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.checks import counts_match
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.mongo.activity import minute_of
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.retention.apply import keep_house
-from regworkers_core.operations.retention.documents import Documents
-from regworkers_core.operations.retention.parts import tidy_up
-from regworkers_core.operations.retention.results import Housekeeping, Part, Tidied
+from regworkers_core.operations.retention import (
+    Documents,
+    Part,
+    PartResult,
+    RetentionReport,
+    apply_retention,
+    run_parts,
+)
 from regworkers_core.replication.scratch_database import Scratch
 from regworkers_core.runtime import Runtime
 from tests.support.runtimes import new_runtime, remove_namespace
@@ -83,26 +86,20 @@ def plant(runtime: Runtime) -> None:
             for number, each in enumerate(found)
         ]
         runtime.database[name].insert_many(documents)
-    # Without the time that an index goes by: as on a server that has no such indexes.
-    minutes = [minute_of(NOW - days * 24 * 3600) for days in (50, 1)]
-    runtime.database["drain_log"].insert_many(
-        [{"_id": f"m-{minute}", "minute": minute} for minute in minutes]
-    )
     for key in REVIEWS:
         runtime.objects.put_bytes(key, b"x")
 
 
 def state(runtime: Runtime) -> dict[str, Any]:
-    names = (*GOES, "drain_log")
     found: dict[str, Any] = {
-        name: sorted(str(each["_id"]) for each in runtime.database[name].find()) for name in names
+        name: sorted(str(each["_id"]) for each in runtime.database[name].find()) for name in GOES
     }
     # What is done is written down there, too.
     found["operator_actions"] = [name for name in found["operator_actions"] if "-" in name]
     return {**found, "reviews": runtime.objects.list("reviews/")}
 
 
-def over(done: Housekeeping) -> dict[str, int]:
+def over(done: RetentionReport) -> dict[str, int]:
     return {part.name: part.over for part in done.parts}
 
 
@@ -113,7 +110,6 @@ EXPECTED = {
     "alerts": 1,
     "dead_letters": 2,
     "operator_actions": 1,
-    "drain_log": 1,
     "reviews": 1,
     "archive": 0,
 }
@@ -122,7 +118,7 @@ EXPECTED = {
 def test_a_dry_run_counts_what_would_go_and_changes_nothing(runtime: Runtime) -> None:
     plant(runtime)
     before = state(runtime)
-    done = keep_house(runtime, dry_run=True)
+    done = apply_retention(runtime, dry_run=True)
     assert done.fine and over(done) == {**EXPECTED, "drill_databases": 0}
     assert done.deleted == 0 and all(part.before == part.after for part in done.parts)
     assert state(runtime) == before
@@ -131,7 +127,7 @@ def test_a_dry_run_counts_what_would_go_and_changes_nothing(runtime: Runtime) ->
 def test_what_is_over_goes_what_is_not_stays_and_sizes_are_told(runtime: Runtime) -> None:
     plant(runtime)
     before = state(runtime)
-    done = keep_house(runtime, dry_run=False)
+    done = apply_retention(runtime, dry_run=False)
     assert done.fine and {part.name: part.deleted for part in done.parts} == {
         **EXPECTED,
         "drill_databases": 0,
@@ -139,19 +135,17 @@ def test_what_is_over_goes_what_is_not_stays_and_sizes_are_told(runtime: Runtime
     after = state(runtime)
     for name in GOES:
         assert after[name] == [each for each in before[name] if each.startswith("stays")], name
-    assert len(after["drain_log"]) == 1 and after["reviews"] == sorted(
-        k for k, goes in REVIEWS.items() if not goes
-    )
+    assert after["reviews"] == sorted(key for key, goes in REVIEWS.items() if not goes)
     letters = next(part for part in done.parts if part.name == "dead_letters")
     assert letters.before and letters.after and letters.before.number - letters.after.number == 2
     assert letters.before.bytes is not None and letters.after.bytes is not None
-    assert keep_house(runtime, dry_run=False).deleted == 0
+    assert apply_retention(runtime, dry_run=False).deleted == 0
 
 
 def test_what_a_setting_gives_no_period_is_kept_for_ever(runtime: Runtime) -> None:
     kept = runtime.settings.housekeeping.model_copy(update={"archive_days": None})
     mine = Runtime(runtime.settings.model_copy(update={"housekeeping": kept}))
-    archive = next(part for part in keep_house(mine, dry_run=False).parts if part.name == "archive")
+    archive = next(part for part in apply_retention(mine, dry_run=False).parts if part.name == "archive")
     assert archive.older_than_days is None and "for ever" in archive.note
 
 
@@ -161,8 +155,8 @@ def test_a_database_that_a_killed_drill_left_is_dropped_after_a_day(runtime: Run
     try:
         for each in (old, young):
             each.make().insert_one({"_id": "x"})
-        assert over(keep_house(runtime, dry_run=True))["drill_databases"] == 1
-        keep_house(runtime, dry_run=False)
+        assert over(apply_retention(runtime, dry_run=True))["drill_databases"] == 1
+        apply_retention(runtime, dry_run=False)
         left = runtime.mongo.list_database_names()
         assert old.name not in left and young.name in left and runtime.database.name in left
     finally:
@@ -181,7 +175,7 @@ def test_tombstones_go_after_their_period_and_those_of_erased_fans_later(runtime
         "a-later-life": {"email": "a@example.com", "erasedAt": ago(99)},
     }
     runtime.database["entries"].insert_many([{"_id": f"c:{name}", **each} for name, each in stones.items()])
-    done = keep_house(runtime, dry_run=False)
+    done = apply_retention(runtime, dry_run=False)
     assert done.fine and done.deleted == 2
     gone = {"c:old", "c:erased-long-ago"}
     left = {each["_id"] for each in runtime.database["entries"].find()}
@@ -200,7 +194,7 @@ def test_one_that_is_opened_again_between_look_and_deletion_stays(
             yield ids
 
     monkeypatch.setattr(Documents, "_pages", opened_again)
-    keep_house(runtime, dry_run=False)
+    apply_retention(runtime, dry_run=False)
     assert "goes-0" in state(runtime)["dead_letters"] and "goes-1" not in state(runtime)["dead_letters"]
 
 
@@ -208,25 +202,25 @@ def test_a_cap_leaves_some_for_the_next_time(runtime: Runtime) -> None:
     collection = runtime.database["dead_letters"]
     collection.insert_many([{"_id": number} for number in range(7)])
     documents = Documents("dead_letters", collection, runtime.dependency("mongo"), lambda _document: True)
-    first = documents.tidy(1, {}, dry_run=False, batch=2, most=4)
+    first = documents.delete(1, {}, dry_run=False, batch=2, most=4)
     assert (first.deleted, first.more) == (4, True)
-    second = documents.tidy(1, {}, dry_run=False, batch=2, most=4)
+    second = documents.delete(1, {}, dry_run=False, batch=2, most=4)
     assert (second.deleted, second.more) == (3, False) and collection.find_one() is None
 
 
 def test_whoever_is_away_keeps_no_other_part_from_being_tidied() -> None:
-    def away(_dry_run: bool) -> Tidied:
+    def away(_dry_run: bool) -> PartResult:
         raise TransientFailure("s3", "EndpointConnectionError")
 
-    def tidy(dry_run: bool) -> Tidied:
-        return Tidied("other", 1, 1, 0 if dry_run else 1)
+    def apply(dry_run: bool) -> PartResult:
+        return PartResult("other", 1, 1, 0 if dry_run else 1)
 
-    done = tidy_up([Part("reviews", 1, away), Part("other", 1, tidy)], dry_run=False)
+    done = run_parts([Part("reviews", 1, away), Part("other", 1, apply)], dry_run=False)
     assert not done.fine and done.parts[0].trouble == "s3: EndpointConnectionError"
     assert done.parts[1].deleted == 1
     stop = StopSignal()
     stop.set()
-    assert tidy_up([Part("other", 1, tidy)], dry_run=False, stop=stop).deleted == 0
+    assert run_parts([Part("other", 1, apply)], dry_run=False, stop=stop).deleted == 0
 
 
 def test_the_terminal_deletes_only_with_yes_and_writes_down_who_did(runtime: Runtime) -> None:

@@ -1,11 +1,11 @@
-"""Looks the lines up: in the log group of an environment, in the files of this machine in local-dev."""
+"""The log lines of one entry, from the log group in CloudWatch or, in local-dev, from the files of this machine."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,99 @@ from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.operations.logs.lines import LogLine, Sought, parse
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT, stack_state_file
+
+# Fields that the workers write, without a fan's data. A line may come from anywhere: no other field is shown.
+_SHOWN = (
+    "level",
+    "event",
+    "worker",
+    "runId",
+    "correlationId",
+    "messageId",
+    "campaignId",
+    "entryId",
+    "trace_id",
+    "outcome",
+    "type",
+    "queue",
+    "reason",
+    "error",
+    "dependency",
+    "attempt",
+    "drain",
+    "ended",
+    "seconds",
+    "durationMs",
+    "batchItemFailures",
+    "items",
+    "checks",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """`at` is an ISO time, `where` a log stream or a file."""
+
+    at: str
+    where: str
+    fields: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        shown = {name: self.fields[name] for name in _SHOWN if name in self.fields}
+        if "level" in shown:
+            # Older lines have it in lower case.
+            shown["level"] = str(shown["level"]).upper()
+        return {"at": self.at, "where": self.where, **shown}
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """What to search for: lines with the correlation id, of the entry (campaign and entry id) or of one of the
+    messages, and the last line of each run. `since` is an ISO time.
+    """
+
+    since: str
+    correlation_id: str = ""
+    message_ids: frozenset[str] = field(default_factory=frozenset)
+    run_ids: frozenset[str] = field(default_factory=frozenset)
+    entry: tuple[str, str] | None = None
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Every matching line contains one of these."""
+        entry_id = self.entry[1] if self.entry else ""
+        found = (self.correlation_id, entry_id, *sorted(self.message_ids), *sorted(self.run_ids))
+        return tuple(term for term in found if term)
+
+    def wants(self, line: LogLine) -> bool:
+        fields = line.fields
+        if line.at < self.since:
+            return False
+        ids = fields.get("correlationIds")
+        if self.correlation_id and (
+            fields.get("correlationId") == self.correlation_id
+            or (isinstance(ids, list) and self.correlation_id in ids)
+        ):
+            return True
+        if fields.get("messageId") in self.message_ids:
+            return True
+        if self.entry is not None and (fields.get("campaignId"), fields.get("entryId")) == self.entry:
+            return True
+        return fields.get("runId") in self.run_ids and fields.get("event") == "drain ended"
+
+
+def parse(text: str | bytes, where: str) -> LogLine | None:
+    """None for a line that is not a JSON line of the workers."""
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(document, dict) or not isinstance(document.get("timestamp"), str):
+        return None
+    return LogLine(document["timestamp"], where, document)
+
 
 MOST_LINES = 1000
 _MOST_PAGES = 200
@@ -28,7 +118,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Oldest first. `source` is the log group or the folders; `cut` says that there may be more."""
+    """Matching lines, oldest first. `source` is the log group or the folders; `cut`: there may be more."""
 
     source: str
     lines: tuple[LogLine, ...]
@@ -44,7 +134,7 @@ def span_seconds(text: str) -> float:
 
 
 def look_up(runtime: Runtime, sought: Sought) -> Lines:
-    """Raises TransientFailure, UsageError when there is no log group or it may not be read."""
+    """Search the logs of this environment. Raises TransientFailure, and UsageError if the log group is missing."""
     if runtime.settings.environment == "local-dev":
         folders = [stack_state_file().parent, dagster_home() / ".dagster" / "compute_logs"]
         return in_files(folders, sought)
@@ -56,13 +146,13 @@ def dagster_home() -> Path:
 
 
 def in_files(folders: list[Path], sought: Sought) -> Lines:
-    """All `.log`, `.err` and `.out` files below the folders; one that cannot be read is passed over."""
+    """Search all `.log`, `.err` and `.out` files below the folders, except those that cannot be read."""
     found: list[LogLine] = []
     for folder in folders:
         for path in sorted(folder.rglob("*")):
             if path.suffix in (".log", ".err", ".out") and path.is_file():
                 found.extend(_of_file(path, sought))
-    # A run's lines are in its own file and in that of the process that printed it on.
+    # A run's lines are in its own file and in that of the process that forwarded them.
     unique = {(line.at, str(line.fields)): line for line in found}
     lines = sorted(unique.values(), key=lambda line: line.at)
     source = ", ".join(str(folder) for folder in folders)
@@ -70,12 +160,12 @@ def in_files(folders: list[Path], sought: Sought) -> Lines:
 
 
 def _of_file(path: Path, sought: Sought) -> Iterator[LogLine]:
-    # As JSON writes them.
+    # As JSON escapes them.
     terms = [orjson.dumps(term)[1:-1] for term in sought.terms]
     try:
         with path.open("rb") as lines:
             for raw in lines:
-                # Looked at as bytes first: parsing everything would take minutes.
+                # Search the bytes first: parsing every line would take minutes.
                 if any(term in raw for term in terms):
                     line = parse(raw, path.name)
                     if line is not None and sought.wants(line):
@@ -94,7 +184,7 @@ def in_cloudwatch(runtime: Runtime, sought: Sought) -> Lines:
         if _UNQUOTABLE.search(term):
             if sought.entry is not None and term == sought.entry[1]:
                 continue
-            raise UsageError("an id with a quotation mark or a backslash cannot be looked up")
+            raise UsageError("CloudWatch cannot search for an id with a quotation mark or a backslash")
         request: dict[str, Any] = {
             "logGroupName": group,
             "startTime": started,

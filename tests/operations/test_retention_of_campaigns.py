@@ -15,9 +15,7 @@ from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import held_lease
-from regworkers_core.operations.retention import campaigns
-from regworkers_core.operations.retention.parts import tidy_up
-from regworkers_core.operations.retention.results import Tidied
+from regworkers_core.operations.retention import PartResult, campaign_parts, run_parts
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
@@ -86,8 +84,8 @@ def done(days_ago: float) -> dict[str, Any]:
     return {"status": "COMPLETED", "completedAt": ago(days_ago)}
 
 
-def tidy(runtime: Runtime, *, dry_run: bool = False) -> dict[str, Tidied]:
-    found = tidy_up(campaigns.parts(runtime), dry_run=dry_run)
+def apply(runtime: Runtime, *, dry_run: bool = False) -> dict[str, PartResult]:
+    found = run_parts(campaign_parts(runtime), dry_run=dry_run)
     assert found.fine, found.as_dict()
     return {part.name: part for part in found.parts}
 
@@ -124,19 +122,19 @@ def marked(runtime: Runtime, campaign_id: str) -> set[str]:
 def test_each_kind_of_data_goes_once_its_period_is_over(runtime: Runtime, days: int, gone: set[str]) -> None:
     plant(runtime, "old", done(days))
     plant(runtime, "older-name", done(1))
-    counted = tidy(runtime, dry_run=True)
+    counted = apply(runtime, dry_run=True)
     assert {name for name, part in counted.items() if part.over} == gone - {"selection_chunks"}
     assert marked(runtime, "old") == set(), "a dry run marks nothing"
-    assert sum(part.deleted for part in tidy(runtime).values()) == len(gone) + ("codes" in gone)
+    assert sum(part.deleted for part in apply(runtime).values()) == len(gone) + ("codes" in gone)
     assert marked(runtime, "old") == gone
     assert marked(runtime, "older-name") == set()
-    assert not any(part.over for part in tidy(runtime).values()), "what is marked is not looked at again"
+    assert not any(part.over for part in apply(runtime).values()), "what is marked is not looked at again"
 
 
 def test_an_open_phase_stops_the_periods_and_its_end_begins_them_again(runtime: Runtime) -> None:
     plant(runtime, "topped-up", done(99), {})
     plant(runtime, "topped-up-and-over", done(99), done(11))
-    tidy(runtime)
+    apply(runtime)
     assert marked(runtime, "topped-up") == set()
     assert marked(runtime, "topped-up-and-over") == {"claims"}
 
@@ -157,25 +155,25 @@ def test_claims_of_a_campaign_that_was_closed_and_never_drawn_go_from_its_closin
     runtime.database["draws"].delete_many({})
     create(runtime, "called-off", closesAt=ago(days))
     advance_to(runtime, "called-off", status)
-    counted = tidy(runtime, dry_run=True)
+    counted = apply(runtime, dry_run=True)
     assert {name for name, part in counted.items() if part.over} == gone
     assert marked(runtime, "called-off") == set(), "a dry run marks nothing"
-    done = tidy(runtime)
+    done = apply(runtime)
     assert sum(part.deleted for part in done.values()) == len(gone)
     assert ("called-off is closed and was never drawn" in done["claims"].note) is bool(gone)
     assert marked(runtime, "called-off") == gone, "a draw may follow, and needs its codes"
-    assert not any(part.deleted for part in tidy(runtime).values())
+    assert not any(part.deleted for part in apply(runtime).values())
 
 
 def test_messages_that_wait_keep_their_rows(runtime: Runtime) -> None:
     plant(runtime, "paused", done(99), delivered=False)
-    assert "not delivered" in tidy(runtime)["outbox"].note
+    assert "not delivered" in apply(runtime)["outbox"].note
     assert "outbox" not in marked(runtime, "paused")
 
 
 def test_no_top_up_begins_once_data_that_it_needs_may_be_gone(runtime: Runtime) -> None:
     plant(runtime, "old", done(21))
-    tidy(runtime)
+    apply(runtime)
     top_up = TopUp(capacities={"berlin": 2}, reserves={}, strikes=(), reason="more seats")
     with pytest.raises(
         RequestError, match="too old for a top-up: the periods of its pipeline were over by 20"
@@ -186,9 +184,9 @@ def test_no_top_up_begins_once_data_that_it_needs_may_be_gone(runtime: Runtime) 
 def test_a_draw_that_another_run_holds_is_left_for_the_next_time(runtime: Runtime) -> None:
     plant(runtime, "busy", done(11))
     with held_lease(runtime.leases, lease_name("busy"), "other", lease_seconds=0.5):
-        assert "another run works on its draw" in tidy(runtime)["claims"].note
+        assert "another run works on its draw" in apply(runtime)["claims"].note
     assert marked(runtime, "busy") == set()
-    assert tidy(runtime)["claims"].deleted == 1
+    assert apply(runtime)["claims"].deleted == 1
 
 
 def test_a_run_that_died_while_it_marked_is_gone_on_with(runtime: Runtime) -> None:
@@ -196,7 +194,7 @@ def test_a_run_that_died_while_it_marked_is_gone_on_with(runtime: Runtime) -> No
     later = datetime.now(UTC) + timedelta(hours=1)
     runtime.database["codes"].update_one({"_id": "old-1"}, {"$set": {"expiresAt": later}})
     runtime.database["draws"].update_one({"_id": "old"}, {"$set": {"expired.codes.at": ago(1)}})
-    assert tidy(runtime)["codes"].deleted == 1
+    assert apply(runtime)["codes"].deleted == 1
     assert marked(runtime, "old") >= {"codes"}
 
 

@@ -1,1 +1,0 @@
-"""The client certificate of Kafka: what it is worth, when it ends, and how another one comes."""

@@ -1,1 +1,0 @@
-"""The log lines of one entry's way, from CloudWatch or from the files of a laptop."""
