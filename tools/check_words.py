@@ -95,7 +95,6 @@ _NOT_YET = (
     "regworkers_core/selection/draw/",
     "regworkers_core/selection/notify/",
     "regworkers_core/selection/draw/checks.py",
-    "regworkers_core/selection/report/",
     "regworkers_dagster/operations/",
     "regworkers_dagster/selection/",
     "regworkers_dagster/web/",
@@ -137,7 +136,6 @@ _NOT_YET = (
     "tests/selection/codes/",
     "tests/selection/draw/",
     "tests/selection/notify/",
-    "tests/selection/report/",
     "tests/support/",
     "tools/uploadInvites/invites.example.csv",
 )

@@ -21,7 +21,7 @@ from regworkers_core.replication.settled import lag_warnings
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.freezing import POOL, write_pool
 from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.report.simulate import simulate, throw_away_seeds, write_synthetic_pool
+from regworkers_core.selection.report.simulate import simulate, simulation_seeds, write_synthetic_pool
 from regworkers_core.selection.report.simulation import NOTICE, Scenario, tables
 
 
@@ -57,7 +57,7 @@ def simulate_command(
     the real one. Figures are means over the rounds, with the lowest and highest.
     """
     capacities, seats = numbers("--capacity", capacity or ()), seats_of_segments("--reserve", reserve or ())
-    seeds = throw_away_seeds(seed, lambda: secrets.token_hex(32))
+    seeds = simulation_seeds(seed, lambda: secrets.token_hex(32))
     runtime = campaign = None
     if entries is None:
         runtime = Runtime.load()

@@ -32,7 +32,7 @@ from regworkers_core.selection.proof.check import check_receipt
 from regworkers_core.selection.proof.receipt import receipt_bytes
 from regworkers_core.selection.proof.receipt_view import receipt_page
 from regworkers_core.selection.proof.source import cache_folder, campaign_source
-from regworkers_core.selection.report.simulate import simulate, throw_away_seeds
+from regworkers_core.selection.report.simulate import simulate, simulation_seeds
 from regworkers_core.selection.report.simulation import Scenario, tables
 from regworkers_dagster.by_hand import (
     CAMPAIGN,
@@ -187,7 +187,7 @@ def simulate_draw(launch: Launch, config: SimulateConfig) -> Outcome:
         folder, now = Path(made), iso(runtime.clock())
         judge_entries(runtime, campaign, as_of=now, folder=folder, tell=show)
         pool = write_pool(read_judged(folder), frozenset(campaign.market_ids), folder)
-        seeds = throw_away_seeds(None, lambda: secrets.token_hex(32))
+        seeds = simulation_seeds(None, lambda: secrets.token_hex(32))
         engine = Engine(scratch=folder / "scratch")
         found = simulate(
             folder / POOL, scenario, rounds=config.rounds, seeds=seeds, engine=engine, on_round=on_round

@@ -1,11 +1,11 @@
-"""The bias audit (invariant 11): does anything decide over winning that must not?
+"""The bias audit (invariant 11): does anything influence winning that must not?
 
-Two questions, for registration time, the first telling character of ref and entry id, and mail domain:
-- *order*: are the first ranks spread evenly over the groups? The lottery number alone decides the rank, so
-  this is exact whatever the preferences and reserves are. It finds a broken seed or sort.
-- *winners*: are the winners? Compared are candidates with the same preferences and segments only, among whom
-  nothing but the rank may decide. It finds an allocation or a result that was tampered with.
-Both look at units of weight 1, one candidate of each. Weights are tested in the order, against their promise.
+Two questions, for registration time, the first distinguishing character of ref and entry id, and mail domain:
+- *order*: are the first ranks spread evenly over the groups? Only the lottery number decides the rank, so this is exact
+  for all preferences and reserves. It detects a broken seed or sort.
+- *winners*: are the winners spread evenly? Only candidates with the same preferences and segments are compared, among
+  whom only the rank may decide. It detects a wrong allocation or a manipulated result.
+Both use units of weight 1, one candidate of each. The order is also tested for what each weight should give.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import numpy as np
 from regworkers_core.selection.report.inputs import Workspace
 from regworkers_core.selection.report.statistics import Counted, chi_square, pooled, weight_model
 
-# A fair draw raises a false alarm once in 10,000 audits: rare enough to take each one seriously.
+# A fair draw raises a false alarm once in 10,000 audits: rare enough to take every alarm seriously.
 ALPHA = 1e-4
 # Half-width of the band on plots, in standard deviations: 99.9 %.
 BAND = 3.29
 _TIME_BINS = 20
 _MOST_DAY_BINS = 30
 _DAY_MS = 86_400_000
-# More than half of the order tells nothing more, and less than this cannot fill the groups.
+# More than half of the order adds no information, and fewer ranks cannot fill the groups.
 _MOST_FIRST, _LEAST_FIRST = 0.5, 200
 
 _AUDITED = """
@@ -42,9 +42,9 @@ CREATE OR REPLACE TABLE counted AS
 SELECT {stratum}, {dimension}::VARCHAR AS g, count(*) AS n, count(*) FILTER (WHERE {hit}) AS hits
 FROM audited WHERE {among} GROUP BY ALL
 """
-# Only strata that both won and lost can tell anything.
+# Only strata with both winners and losers are informative.
 _STRATA = """
-CREATE OR REPLACE TABLE telling AS
+CREATE OR REPLACE TABLE informative AS
 SELECT c.stratum, c.g, c.n::DOUBLE AS n, c.hits, s.n::DOUBLE AS total, s.hits::DOUBLE AS k
 FROM counted c JOIN (SELECT stratum, sum(n) AS n, sum(hits) AS hits FROM counted GROUP BY stratum) s
   ON s.stratum = c.stratum
@@ -52,17 +52,17 @@ WHERE s.hits > 0 AND s.hits < s.n
 """
 _EXPECTED = """
 SELECT g, sum(n), sum(hits), sum(n * k / total), sum(k * (total - k) / (total * (total - 1)) * n)
-FROM telling GROUP BY g
+FROM informative GROUP BY g
 """
 _COVARIANCE = """
 SELECT a.g, b.g, sum(a.k * (a.total - a.k) / (a.total * a.total * (a.total - 1)) * a.n * b.n)
-FROM telling a JOIN telling b ON a.stratum = b.stratum GROUP BY ALL
+FROM informative a JOIN informative b ON a.stratum = b.stratum GROUP BY ALL
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
-    """`labels` name the groups for people, in the order of a plot."""
+    """What groups are compared by. `labels` name the groups, in the order of a plot."""
 
     name: str
     title: str
@@ -71,7 +71,7 @@ class Dimension:
 
 
 def bias_audit(work: Workspace) -> dict[str, Any]:
-    """All tests as one document: `tests` (each with its groups), `alpha`, `threshold` = alpha / tests made
+    """Make all tests. The document has `tests` (each with its groups), `alpha`, `threshold` = alpha / tests made
     (Bonferroni), `passed`, and the `findings` as sentences.
     """
     dimensions = _prepare(work)
@@ -102,7 +102,7 @@ def bias_audit(work: Workspace) -> dict[str, Any]:
 
 
 def _prepare(work: Workspace) -> list[Dimension]:
-    """Table `audited`, with registration times as numbered bins."""
+    """Create the table `audited`, with registration times as numbered bins."""
     marks = [n / _TIME_BINS for n in range(1, _TIME_BINS)]
     low, high, bounds = work.row(
         f"SELECT min(created), max(created), quantile_disc(created, {marks}) FROM leaf WHERE first AND weight = 1"
@@ -117,7 +117,7 @@ def _prepare(work: Workspace) -> list[Dimension]:
         Dimension("registrationTime", "registration time", True, _time_labels(low, high, bounds)),
         Dimension("registrationDay", "registration day", True, _day_labels(low, days, width)),
         Dimension("refPrefix", "first character of the ref", False, {}),
-        Dimension("entryIdPrefix", "first telling character of the entry id", False, {}),
+        Dimension("entryIdPrefix", "first distinguishing character of the entry id", False, {}),
         Dimension("mailDomain", "mail domain", False, {"": "other domains"}),
     ]
 
@@ -132,13 +132,13 @@ _COLUMNS = {
 
 
 def _first(audited: int, winners: int, candidates: int) -> int:
-    """How many of the first ranks to look at: as many as win, within bounds."""
+    """The number of first ranks to test: as many as win, within bounds."""
     share = winners / candidates if candidates else 0.0
     return min(int(audited * _MOST_FIRST), max(round(audited * share), _LEAST_FIRST))
 
 
 def _last_rank(table: str, first: int, work: Workspace) -> int:
-    """The rank of the `first`-th of a table."""
+    """The rank of the `first`-th row of a table."""
     if first < 1:
         return 0
     return work.number(f"SELECT rank FROM {table} ORDER BY rank LIMIT 1 OFFSET {first - 1}")
@@ -151,7 +151,7 @@ def _tested(
     work.execute(_COUNTED.format(dimension=column, hit=hit, among=among, stratum=stratum))
     work.execute(_STRATA)
     counts = work.rows(_EXPECTED)
-    # A missing time (null) is a group of its own.
+    # Missing times (null) are one group.
     names = sorted({row[0] or "" for row in counts}, key=lambda name: _place(dimension, name))
     index = {name: place for place, name in enumerate(names)}
     size = len(names)
@@ -229,8 +229,8 @@ def _sentence(test: Mapping[str, Any]) -> str:
     worst = max(test["groups"], key=surprise)
     what = "first ranks" if test["question"] == "order" else "winners"
     return (
-        f"{test['title']}: {what} are not spread as chance would (p = {test['p']:.1e});"
-        f" {worst['group']} has {worst['hits']:,} of {what}, expected were {worst['expected']:,.0f}"
+        f"{test['title']}: {what} are not spread randomly (p = {test['p']:.1e});"
+        f" {worst['group']} has {worst['hits']:,} of the {what}, expected {worst['expected']:,.0f}"
         f" ({worst['low']:,.0f} to {worst['high']:,.0f})"
     )
 
@@ -244,7 +244,7 @@ def _time_labels(low: int | None, high: int | None, bounds: Sequence[int]) -> di
 
 
 def _stamps(edges: Sequence[int]) -> list[str]:
-    """Moments in milliseconds, to the minute, or as exactly as it takes to tell one from the next."""
+    """Times in milliseconds as text, to the minute or as precisely as needed to distinguish them."""
     moments = [datetime.fromtimestamp(edge / 1000, UTC) for edge in edges]
     for precise in ("minutes", "seconds", "milliseconds"):
         stamps = [moment.replace(tzinfo=None).isoformat(" ", precise) for moment in moments]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from regworkers_core.domain.documents import as_document
 from regworkers_core.reporting.pages import markdown_image, markdown_table, page, percent
 from regworkers_core.selection.report.audit import bias_audit
 from regworkers_core.selection.report.inputs import ReportContext, ReportFiles, Terms, Workspace
@@ -33,8 +34,8 @@ _MARKETS_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class DrawReport:
-    """`numbers` is a JSON document without any fan's data or id; `notes` the gravest first; `plots` PNG by
-    name, in the order of the page; `html` the self-contained page.
+    """`numbers` is a JSON document without data or ids of fans, `notes` start with the most severe, `plots` are PNG by
+    name in the order of the page, `html` is the page.
     """
 
     numbers: Mapping[str, Any]
@@ -44,7 +45,7 @@ class DrawReport:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """What speaks against publishing; empty when nothing does."""
+        """Reasons against the publication."""
         return tuple(note.text for note in self.notes if note.level is Level.FINDING)
 
     @property
@@ -59,10 +60,12 @@ def build_report(
     memory_mib: int = MEMORY_MIB,
     scratch: Path | None = None,
 ) -> DrawReport:
-    """Read the files, count, audit, plot. Needs no server; ten million leaves within `memory_mib` for the
-    process, spilling to a folder in `scratch`. Raises UsageError when the files are missing or not of one draw.
+    """Read the files, count, audit and plot, without any server.
+
+    Ten million leaves need `memory_mib` for the process, the rest is spilled to a folder in `scratch`. Raises
+    UsageError for files that are missing or belong to different draws.
     """
-    # Matplotlib takes a second to load, which no other command should pay for.
+    # Imported late: Matplotlib takes a second to load, and most commands need no plots.
     from regworkers_core.selection.report.plots import plots
 
     context = context or ReportContext()
@@ -74,12 +77,12 @@ def build_report(
 def measured(
     files: ReportFiles, context: ReportContext, *, memory_mib: int = MEMORY_MIB, scratch: Path | None = None
 ) -> tuple[dict[str, Any], list[Note]]:
-    """The report's numbers and notes, without plots and page. Raises as `build_report`."""
+    """The numbers and notes of a report, without plots and page. Raises as `build_report`."""
     terms = Terms.read(files.artefacts)
     with Workspace(files, memory_mib=memory_mib, scratch=scratch) as work:
         numbers = _numbers(files, work, terms, context)
     found = notes(numbers, terms, context)
-    numbers["notes"] = [note.as_dict() for note in found]
+    numbers["notes"] = [as_document(note) for note in found]
     return numbers, found
 
 
@@ -113,8 +116,8 @@ def _numbers(files: ReportFiles, work: Workspace, terms: Terms, context: ReportC
 
 
 def _weights(work: Workspace, audit: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Per weight of a unit: `units`, `winners` (entries) and candidates, and the share of its units among the
-    first ranks against what the weight promises (weights with few units are pooled).
+    """Per weight of a unit: `units`, winning entries and candidates, and the share of its units among the first ranks,
+    found and expected. Weights with few units are pooled.
     """
     won = work.rows(
         "SELECT weight, count(*) FILTER (WHERE first), count(*), count(*) FILTER (WHERE outcome = 'WINNER')"

@@ -21,140 +21,15 @@ from regworkers_core.adapters.files.judged_entries import OTHER_DOMAINS
 from regworkers_core.adapters.files.spilling import spilling
 from regworkers_core.domain.reasons import UsageError
 
-
-@dataclass(frozen=True, slots=True)
-class ReportFiles:
-    """`artefacts` is a folder with `manifest.json`, `cutoffs.json` and `summary.json` of the phase; the others
-    are the pipeline's files `pool.parquet`, `exclusions.parquet` (None: nothing was judged, as in a
-    simulation) and `outcomes.parquet`.
-    """
-
-    artefacts: Path
-    pool: Path
-    exclusions: Path | None
-    outcomes: Path
-
-
-@dataclass(frozen=True, slots=True)
-class ReportContext:
-    """What the files do not tell: names for people, codes available by market (None: not counted), whether the
-    commitment of the secret came after the opening (None: nobody knows), preferences dropped because their market
-    is unknown or repeated, the operator's reason for a top-up. `published_at`: when the store confirmed the manifest of
-    phase 1 (None: not known); `replaced`: how many manifests it took the place of; `recommitted`: of those whose round
-    was signed by then, `{k, round, resultHash, differ}`, `differ` counting the entries with another outcome.
-    """
-
-    campaign_name: str = ""
-    market_names: Mapping[str, str] = field(default_factory=dict)
-    codes: Mapping[str, int] | None = None
-    commitment_late: bool | None = False
-    dropped_preferences: int = 0
-    reason: str = ""
-    published_at: str | None = None
-    replaced: int = 0
-    recommitted: Sequence[Mapping[str, Any]] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ReserveTerms:
-    """A reserve of a market; `cutoff_rank` is None when it turned nobody away."""
-
-    segment: str
-    seats: int
-    cutoff_rank: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class MarketTerms:
-    """A market as it was drawn; `capacity` is the total over all phases, reserves in precedence order."""
-
-    market_id: str
-    capacity: int
-    reserves: tuple[ReserveTerms, ...]
-    open_cutoff_rank: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """The parts of manifest, cut-offs and summary that a report shows."""
-
-    campaign_id: str
-    phase: int
-    as_of: str
-    algorithm: str
-    count: int
-    root: str
-    wins_per_unit: int
-    waitlist_size: int | None
-    seed_source: Mapping[str, Any]
-    manifest_hash: str
-    result_hash: str
-    cutoffs_hash: str
-    markets: tuple[MarketTerms, ...]
-
-    @classmethod
-    def read(cls, artefacts: Path) -> Terms:
-        """From the three JSON artefacts in a folder. Raises UsageError for one that is missing or damaged."""
-        manifest, cutoffs, summary = (
-            _document(artefacts / name) for name in ("manifest.json", "cutoffs.json", "summary.json")
-        )
-        try:
-            return cls(
-                campaign_id=manifest["campaignId"],
-                phase=manifest["phase"],
-                as_of=manifest["asOf"],
-                algorithm=manifest["algorithm"],
-                count=manifest["count"],
-                root=manifest["root"],
-                wins_per_unit=manifest["winsPerUnit"],
-                waitlist_size=manifest["waitlistSize"],
-                seed_source=manifest["seedSource"],
-                manifest_hash=summary["manifestHash"],
-                result_hash=summary["resultHash"],
-                cutoffs_hash=summary["cutoffsHash"],
-                markets=tuple(
-                    _market(market, cutoffs["markets"][market["marketId"]]) for market in manifest["markets"]
-                ),
-            )
-        except (KeyError, TypeError) as error:
-            raise UsageError(
-                f"{artefacts}: manifest, cutoffs and summary do not fit together ({error}); run the draw's"
-                " allocation again"
-            ) from None
-
-
-def _market(market: Mapping[str, Any], cutoffs: Mapping[str, Any]) -> MarketTerms:
-    reached = {each["segment"]: _rank(each["cutoff"]) for each in cutoffs["reserves"]}
-    return MarketTerms(
-        market["marketId"],
-        market["capacity"],
-        tuple(ReserveTerms(r["segment"], r["seats"], reached[r["segment"]]) for r in market["reserves"]),
-        _rank(cutoffs["open"]),
-    )
-
-
-def _rank(cutoff: Mapping[str, Any] | None) -> int | None:
-    return None if cutoff is None else int(cutoff["rank"])
-
-
-def _document(path: Path) -> Any:
-    try:
-        return orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file; run the draw's allocation first") from None
-    except orjson.JSONDecodeError:
-        raise UsageError(f"{path}: not valid JSON; run the draw's allocation again") from None
-
-
-# A mail domain is shown from so many entries on: below, it could point at one fan.
+# A mail domain with fewer entries is not shown, because it could identify a fan.
 DOMAIN_ENTRIES = 50
 _DOMAINS_SHOWN = 30
 OUTCOMES = ("WINNER", "WAITLIST", "UNSELECTED", "HOUSEHOLD_LIMIT", "STRUCK")
-# What Python, plots and statistics take beside DuckDB.
+# Memory for Python, plots and statistics, which DuckDB does not get.
 _LIBRARIES_MIB = 250
 
-# `first` marks the best-ranked candidate of a unit: a household's entries share one key, so only one of them
-# says something about the order. Preference and segment lists are kept once, under a number.
+# `first` marks the best-ranked candidate of a unit: the entries of a household share one key, so only one of them is
+# informative about the order. Preference and segment lists are stored once, under a number.
 _STAGE = """
 CREATE TABLE leaf AS
 SELECT o.rank, o.outcome, o.previous, o.market, o.previous_market,
@@ -190,11 +65,140 @@ GROUP BY mail_domain HAVING count(*) >= {DOMAIN_ENTRIES} ORDER BY count(*) DESC,
 """
 
 
-class Workspace:
-    """Table `leaf` (one row per leaf), `preference_list` and `segment_list` (`n`, `list`), in a scratch folder
-    that goes with the workspace. `memory_mib` bounds the whole process roughly.
+@dataclass(frozen=True, slots=True)
+class ReportFiles:
+    """Paths: the folder of the phase's `manifest.json`, `cutoffs.json` and `summary.json`, and the pipeline's files
+    `pool.parquet`, `exclusions.parquet` (None if no eligibility was evaluated, as in a simulation) and
+    `outcomes.parquet`.
+    """
 
-    Raises UsageError when pool and outcomes do not cover the same entries.
+    artefacts: Path
+    pool: Path
+    exclusions: Path | None
+    outcomes: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ReportContext:
+    """What the files do not contain.
+
+    - `codes`: available codes by market, None if not counted;
+    - `commitment_late`: whether the commitment to the secret was made after registration opened, None if unknown;
+    - `dropped_preferences`: preferences for unknown or repeated markets;
+    - `reason`: the operator's reason for a top-up;
+    - `published_at`: when the store confirmed the manifest of phase 1, None if unknown;
+    - `replaced`: the number of manifests that it replaced;
+    - `recommitted`: those whose round was already signed when they were replaced, as `{k, round, resultHash, differ}`,
+      where `differ` counts the entries with another outcome.
+    """
+
+    campaign_name: str = ""
+    market_names: Mapping[str, str] = field(default_factory=dict)
+    codes: Mapping[str, int] | None = None
+    commitment_late: bool | None = False
+    dropped_preferences: int = 0
+    reason: str = ""
+    published_at: str | None = None
+    replaced: int = 0
+    recommitted: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveTerms:
+    """A reserve of a market. `cutoff_rank` is None if it rejected no candidate."""
+
+    segment: str
+    seats: int
+    cutoff_rank: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class MarketTerms:
+    """A market as drawn. `capacity` is the total over all phases; reserves are in order of precedence."""
+
+    market_id: str
+    capacity: int
+    reserves: tuple[ReserveTerms, ...]
+    open_cutoff_rank: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The parts of manifest, cut-offs and summary that a report uses."""
+
+    campaign_id: str
+    phase: int
+    as_of: str
+    algorithm: str
+    count: int
+    root: str
+    wins_per_unit: int
+    waitlist_size: int | None
+    seed_source: Mapping[str, Any]
+    manifest_hash: str
+    result_hash: str
+    cutoffs_hash: str
+    markets: tuple[MarketTerms, ...]
+
+    @classmethod
+    def read(cls, artefacts: Path) -> Terms:
+        """Read the three JSON artefacts in a folder. Raises UsageError for one that is missing or damaged."""
+        manifest, cutoffs, summary = (
+            _document(artefacts / name) for name in ("manifest.json", "cutoffs.json", "summary.json")
+        )
+        try:
+            return cls(
+                campaign_id=manifest["campaignId"],
+                phase=manifest["phase"],
+                as_of=manifest["asOf"],
+                algorithm=manifest["algorithm"],
+                count=manifest["count"],
+                root=manifest["root"],
+                wins_per_unit=manifest["winsPerUnit"],
+                waitlist_size=manifest["waitlistSize"],
+                seed_source=manifest["seedSource"],
+                manifest_hash=summary["manifestHash"],
+                result_hash=summary["resultHash"],
+                cutoffs_hash=summary["cutoffsHash"],
+                markets=tuple(
+                    _market(market, cutoffs["markets"][market["marketId"]]) for market in manifest["markets"]
+                ),
+            )
+        except (KeyError, TypeError) as error:
+            raise UsageError(
+                f"{artefacts}: manifest, cutoffs and summary are inconsistent ({error}); run the draw's"
+                " allocation again"
+            ) from None
+
+
+def _market(market: Mapping[str, Any], cutoffs: Mapping[str, Any]) -> MarketTerms:
+    reached = {each["segment"]: _rank(each["cutoff"]) for each in cutoffs["reserves"]}
+    return MarketTerms(
+        market["marketId"],
+        market["capacity"],
+        tuple(ReserveTerms(r["segment"], r["seats"], reached[r["segment"]]) for r in market["reserves"]),
+        _rank(cutoffs["open"]),
+    )
+
+
+def _rank(cutoff: Mapping[str, Any] | None) -> int | None:
+    return None if cutoff is None else int(cutoff["rank"])
+
+
+def _document(path: Path) -> Any:
+    try:
+        return orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; run the draw's allocation first") from None
+    except orjson.JSONDecodeError:
+        raise UsageError(f"{path}: not valid JSON; run the draw's allocation again") from None
+
+
+class Workspace:
+    """Tables `leaf` (one row per leaf), `preference_list` and `segment_list` (`n`, `list`) in a temporary folder.
+
+    `memory_mib` is an approximate limit for the whole process. Raises UsageError if pool and outcomes do not contain
+    the same entries.
     """
 
     def __init__(self, files: ReportFiles, *, memory_mib: int, scratch: Path | None = None) -> None:
@@ -226,22 +230,25 @@ class Workspace:
         )
         self.execute(_SHARED, {**both, "households": households})
         self.execute(
-            _STAGE.format(ref_at=_telling(low, high), entry_at=_telling(low_entry, high_entry)), both
+            _STAGE.format(
+                ref_at=_first_difference(low, high), entry_at=_first_difference(low_entry, high_entry)
+            ),
+            both,
         )
         leaves = self.number("SELECT count(*) FROM leaf")
         for name, path in both.items():
             found = self.number("SELECT count(*) FROM read_parquet($path)", {"path": path})
             if found != leaves:
                 raise UsageError(
-                    f"{name}.parquet has {found} entries, {leaves} of them in the other file too: they are not"
-                    " of the same draw; run the draw's allocation again"
+                    f"{name}.parquet has {found} entries, {leaves} of them also in the other file: the files belong"
+                    " to different draws; run the draw's allocation again"
                 )
 
     def execute(self, statement: str, values: dict[str, Any] | None = None) -> None:
         self._database.execute(statement, values or {})
 
     def row(self, statement: str, values: dict[str, Any] | None = None) -> tuple[Any, ...]:
-        """The one row of an aggregate."""
+        """The single row of an aggregate."""
         found = self._database.execute(statement, values or {}).fetchone()
         if found is None:
             raise ValueError("an aggregate without a row")
@@ -251,11 +258,10 @@ class Workspace:
         return int(self.row(statement, values)[0] or 0)
 
     def rows(self, statement: str, values: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        """A small answer."""
         return self._database.execute(statement, values or {}).fetchall()
 
     def load(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
-        """A small table of our own, in place of one of that name."""
+        """Create a small table, replacing one of the same name."""
         self._database.execute(f"CREATE OR REPLACE TABLE {table} ({columns})")
         if rows:
             marks = ", ".join("?" * len(rows[0]))
@@ -274,7 +280,7 @@ class Workspace:
         self.close()
 
 
-def _telling(low: str | None, high: str | None) -> int:
-    """1-based position of the first character in which ids differ: `entry-00042` says nothing before that."""
+def _first_difference(low: str | None, high: str | None) -> int:
+    """The 1-based position of the first character in which ids differ, from the smallest and the greatest id."""
     pairs = zip(low or "", high or "", strict=False)
     return 1 + sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

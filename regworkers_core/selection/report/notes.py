@@ -19,27 +19,29 @@ from regworkers_core.selection.report.inputs import ReportContext, Terms
 
 
 class Level(StrEnum):
-    """A *finding* speaks against publishing, a *warning* wants a decision, a *note* is good to know."""
+    """A *finding* is a reason against the publication, a *warning* needs a decision, a *note* is information."""
 
     FINDING = "finding"
     WARNING = "warning"
     NOTE = "note"
 
 
-# What the commitment to an own secret is worth, by the time when it was made.
+# The value of a commitment to a secret, by the time when it was made.
 _EARLY = (
-    "the hash of the secret was published before registration opened, so nobody could choose the secret to suit the"
+    "the hash of the secret was published before registration opened, so the secret could not be chosen to suit the"
     " entries"
 )
 _LATE = (
-    "the hash of the secret was published only after registration had opened, perhaps only at the freeze, so whoever"
-    " chose the secret may have known entries"
+    "the hash of the secret was published only after registration had opened, perhaps only at the freeze, so its"
+    " holder may have chosen it with knowledge of the entries"
 )
 _UNKNOWN = (
-    "whether the hash of the secret was published before registration opened is not known here: compare with the"
+    "whether the hash of the secret was published before registration opened is unknown: compare with the"
     " place where it was published"
 )
-_HOLDER = "no entry could be changed after the commit, and whoever held the secret could foresee the result before it"
+_HOLDER = (
+    "no entry could be changed after the commit, but a holder of the secret could know the result before it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,9 @@ class Note:
     level: Level
     text: str
 
-    def as_dict(self) -> dict[str, str]:
-        return {"level": self.level.value, "text": self.text}
-
 
 def notes(numbers: Mapping[str, Any], terms: Terms, context: ReportContext) -> list[Note]:
-    """All that is worth saying, the gravest first."""
+    """All notes, the most severe first."""
     order = list(Level)
     found = [
         *_counts(numbers["funnel"], terms),
@@ -66,15 +65,15 @@ def notes(numbers: Mapping[str, Any], terms: Terms, context: ReportContext) -> l
         found.append(
             Note(
                 Level.NOTE,
-                f"{context.dropped_preferences:,} preferences were left out: their market is not in the campaign,"
-                " or they repeat an earlier one",
+                f"{context.dropped_preferences:,} preferences were ignored: their market is not in the campaign,"
+                " or they repeat an earlier preference",
             )
         )
     return sorted(found, key=lambda note: order.index(note.level))
 
 
 def seed_source(terms: Terms, context: ReportContext) -> dict[str, Any]:
-    """Where chance comes from and what that guarantees."""
+    """The source of the randomness and what it guarantees."""
     source = dict(terms.seed_source)
     if source["kind"] == "drand":
         at = signed_at(source)
@@ -105,26 +104,26 @@ def _lead(lead: float) -> str:
 
 
 def _commitment(source: Mapping[str, Any]) -> Iterator[Note]:
-    """What is not as it should be with the time of the commitment to a round."""
+    """Notes on a late or repeated commitment to a round."""
     lead = source.get("leadSeconds")
     if lead is not None and lead < LEAD_SECONDS:
         yield Note(
             Level.WARNING,
-            f"the manifest was public only at {source['publishedAt']}, {_lead(lead)} its round: at least"
-            f" {LEAD_SECONDS} s before is the rule",
+            f"the manifest was public only at {source['publishedAt']}, {_lead(lead)} its round: the"
+            f" rule is at least {LEAD_SECONDS} s before",
         )
     if source.get("replaced"):
-        yield Note(Level.NOTE, f"the manifest took the place of {source['replaced']:,} with another round")
+        yield Note(Level.NOTE, f"the manifest replaced {source['replaced']:,} with another round")
     for each in source.get("recommitted", ()):
         yield Note(
             Level.WARNING,
-            f"manifest {each['k']} was replaced when its round {each['round']} was signed already: it would have given"
+            f"manifest {each['k']} was replaced after its round {each['round']} was signed: it would have given"
             f" {each['differ']:,} entries another outcome (resultHash {each['resultHash']})",
         )
 
 
 def verdict(audit: Mapping[str, Any]) -> str:
-    """Of the bias audit, in a word or two."""
+    """The verdict of the bias audit in a word or two."""
     if not audit["testsMade"]:
         return "nothing to compare"
     return "passed" if audit["passed"] else "FAILED"
@@ -156,7 +155,7 @@ def _market(market: Mapping[str, Any], context: ReportContext) -> Iterator[Note]
     elif market["unfilled"]:
         yield Note(
             Level.WARNING,
-            f"{name} is undersubscribed: {market['unfilled']:,} of {market['seats']:,} seats stay empty",
+            f"{name} is undersubscribed: {market['unfilled']:,} of {market['seats']:,} seats remain empty",
         )
     for reserve in market["reserves"]:
         if reserve["admitted"] < reserve["seats"]:
@@ -170,13 +169,13 @@ def _market(market: Mapping[str, Any], context: ReportContext) -> Iterator[Note]
         if codes < market["new"]:
             yield Note(
                 Level.WARNING,
-                f"{name}: {codes:,} available of {market['new']:,} codes for its new winners: import"
-                f" {market['new'] - codes:,} more, or no code of this market is given out",
+                f"{name}: {codes:,} codes are available for {market['new']:,} new winners: import"
+                f" {market['new'] - codes:,} more, or no code of this market is assigned",
             )
 
 
 def _source(source: Mapping[str, Any]) -> Iterator[Note]:
-    # One that nobody knows the time of is no better than a late one.
+    # A commitment at an unknown time is no better than a late one.
     in_time = source.get("commitmentLate", False) is False
     yield Note(
         Level.NOTE if in_time else Level.WARNING, f"seed source {source['kind']}: {source['guarantee']}"
@@ -188,13 +187,13 @@ def _phase(numbers: Mapping[str, Any], context: ReportContext) -> Iterator[Note]
     if changes is None:
         return
     if changes["moved"]:
-        yield Note(Level.FINDING, f"{changes['moved']:,} winners of the phase before changed their market")
+        yield Note(Level.FINDING, f"{changes['moved']:,} winners of the previous phase changed their market")
     if context.reason:
         yield Note(Level.NOTE, f"reason of this phase: {context.reason}")
     yield Note(
         Level.NOTE,
-        "winners of the phase before keep their market and are not upgraded, so truthful preferences are the best"
-        " choice within a phase only",
+        "winners of the previous phase keep their market and are not upgraded, so truthful preferences are optimal"
+        " only within a phase",
     )
 
 
@@ -204,7 +203,7 @@ SELECT market, count(*) FROM read_parquet($outcomes) WHERE outcome = 'WINNER' GR
 
 
 def win_rates_uniform(numbers: Mapping[str, Any]) -> Verdict:
-    """Whether the bias audit of a report (its `numbers`, as report.json holds them) found nothing."""
+    """The verdict of the bias audit in the `numbers` of a report, as in report.json."""
     audit = numbers["audit"]
     made = [test for test in audit["tests"] if test["p"] is not None]
     least = min(made, key=lambda test: test["p"], default=None)
@@ -214,7 +213,7 @@ def win_rates_uniform(numbers: Mapping[str, Any]) -> Verdict:
         description = "too few candidates for any test"
     else:
         description = (
-            f"{len(made)} tests over {audit['audited']:,} candidates found nothing; the least p is {least['p']:.2g}"
+            f"{len(made)} tests over {audit['audited']:,} candidates found nothing; the lowest p is {least['p']:.2g}"
             f" ({least['title']}, {least['question']})"
         )
     return Verdict(
@@ -231,7 +230,7 @@ def win_rates_uniform(numbers: Mapping[str, Any]) -> Verdict:
 
 
 def capacity_respected(outcomes: Path, manifest: Manifest) -> Verdict:
-    """Whether no market has more winners than seats, and every winner a market of the draw."""
+    """Whether no market has more winners than seats, and every winner has a market of the draw."""
     with duckdb.connect() as database:
         winners = dict(database.execute(_WINNERS, {"outcomes": str(outcomes)}).fetchall())
     seats = {market.market_id: market.capacity for market in manifest.markets}

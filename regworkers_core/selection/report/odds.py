@@ -12,8 +12,8 @@ from regworkers_core.selection.report.inputs import OUTCOMES, ReportFiles, Terms
 
 
 def funnel(files: ReportFiles, work: Workspace) -> dict[str, Any]:
-    """Counts: `registered` = `eligible` + `excluded` (by `reasons`); `eligible` = the sum of `outcomes`;
-    `candidates` hold a rank (struck ones keep theirs); `addsUp` says whether all of that holds.
+    """Counts from registered to winner: `registered` = `eligible` + `excluded` (by `reasons`), `eligible` = the sum of
+    `outcomes`, `candidates` with a rank (struck entries keep theirs). `addsUp` says whether these equations hold.
     """
     reasons = {}
     if files.exclusions is not None:
@@ -46,8 +46,8 @@ def funnel(files: ReportFiles, work: Workspace) -> dict[str, Any]:
 
 
 def transitions(work: Workspace) -> dict[str, Any]:
-    """A later phase against the one before: entries by (`from`, `to`), `newWinners`, `struck` now but not
-    before, `keptWinners`, and `moved`: winners whose market changed, which must be none.
+    """Changes since the previous phase: entries by (`from`, `to`), `newWinners`, newly `struck`, `keptWinners`, and
+    `moved`, the winners whose market changed, which must be 0.
     """
     moves = work.rows("SELECT previous, outcome, count(*) FROM leaf GROUP BY ALL ORDER BY 1, 2")
     moved = work.number(
@@ -68,7 +68,7 @@ def transitions(work: Workspace) -> dict[str, Any]:
     }
 
 
-# One pass over the leaves, then everything is made of counts by list: candidates share few lists.
+# One pass over the leaves counts candidates by list. All figures follow from these few rows.
 _BY_LISTS = """
 CREATE TABLE tally AS
 SELECT preferences, segments, outcome = 'WINNER' AS won, market, previous = 'WINNER' AS pinned, count(*) AS n
@@ -83,7 +83,7 @@ SELECT market, sum(n) FILTER (WHERE place = 1), sum(n), sum(n) FILTER (WHERE got
        sum(n) FILTER (WHERE got)
 FROM listed GROUP BY market
 """
-# A reserve takes the best-ranked of its segment among those whom the market admits.
+# A reserve takes the best-ranked candidates of its segment among those that the market admits.
 _TAKE = """
 UPDATE admitted SET reserve = t.segment FROM (
   SELECT a.rank, r.segment
@@ -95,7 +95,7 @@ UPDATE admitted SET reserve = t.segment FROM (
 
 
 def prepare(work: Workspace, terms: Terms) -> None:
-    """Build the tables that the figures below are read from, once."""
+    """Create the tables that the figures are read from."""
     work.execute(_BY_LISTS)
     work.execute(
         "CREATE TABLE admitted AS SELECT rank, market, segments, NULL::VARCHAR AS reserve FROM leaf"
@@ -115,8 +115,8 @@ def prepare(work: Workspace, terms: Terms) -> None:
 
 
 def market_odds(work: Workspace, terms: Terms) -> list[dict[str, Any]]:
-    """Per market: `seats` (the total), `pinned` (winners of the phase before), `winners` in all and `new`;
-    candidates by `firstChoice` and `anyChoice`, their win rates, cut-off ranks (None: nobody turned away).
+    """Per market: `seats` in total, `pinned` winners of the previous phase, all `winners` and the `new` ones,
+    candidates by `firstChoice` and `anyChoice`, their win rates, and cut-off ranks (None if no candidate was rejected).
     """
     applicants = {market: counts for market, *counts in work.rows(_MARKETS)}
     winners = {
@@ -164,8 +164,8 @@ def market_odds(work: Workspace, terms: Terms) -> list[dict[str, Any]]:
 
 
 def segment_odds(work: Workspace) -> list[dict[str, Any]]:
-    """Per segment, and for candidates of none (`segment` empty): candidates, winners, rate; new winners
-    `byReserve` of that segment and otherwise (`byOther`). A candidate of two segments counts in both.
+    """Per segment, and for candidates without one (`segment` empty): candidates, winners, win rate, and new winners
+    `byReserve` of that segment or by other seats (`byOther`). A candidate in two segments counts in both.
     """
     counted = """
         SELECT unnest(CASE WHEN len(s.list) = 0 THEN [''] ELSE s.list END) AS segment, {columns}
@@ -197,8 +197,8 @@ def segment_odds(work: Workspace) -> list[dict[str, Any]]:
 
 
 def preferences_honoured(work: Workspace) -> list[dict[str, Any]]:
-    """How many winners got their first, second, ... choice, and how many candidates had so many choices:
-    `place` (from 1), `winners`, `share` of all winners, `candidates` who listed that many or more.
+    """Per choice: its `place` (from 1), the `winners` who got it, their `share` of all winners, and the `candidates`
+    who listed at least that many markets.
     """
     got = dict(
         work.rows(

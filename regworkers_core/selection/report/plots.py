@@ -35,15 +35,15 @@ OUTCOME_COLOURS = {
     "HOUSEHOLD_LIMIT": ORANGE,
     "STRUCK": RED,
 }
-# A bar chart stays readable up to here; the tables list all.
+# Bar charts are readable up to this number; the tables list all rows.
 _MOST_BARS = 30
 _MOST_TICKS = 16
-# Each two lines of up to ten characters.
+# Labels have two lines of up to ten characters.
 _MOST_BAR_LABELS = 8
 
 
 def plots(numbers: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, bytes]:
-    """PNG by name, for a report's numbers. `names` are markets' names by id. What has no data has no plot."""
+    """The plots of a report's numbers as PNG by name; without data there is no plot. `names` are market names by id."""
     made: dict[str, bytes] = {}
     made["funnel"] = _plot(_funnel, numbers["funnel"], rows=4 + len(numbers["funnel"]["reasons"]) + 5)
     if numbers["markets"]:
@@ -215,7 +215,7 @@ def _audited(axes: Sequence[Axes], tests: Sequence[Mapping[str, Any]]) -> None:
             rotation=35 if long else 0,
             ha="right" if long else "center",
         )
-        what = "first ranks" if test["question"] == "order" else "winners among equal wishes"
+        what = "first ranks" if test["question"] == "order" else "winners among equal preferences"
         verdict = "even" if test["passed"] else "NOT EVEN"
         axis.set_title(
             f"{test['title'].capitalize()}: {what} are {verdict} (p = {test['p']:.2g})",

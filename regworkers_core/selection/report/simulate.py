@@ -1,4 +1,4 @@
-"""What the odds would be: the draw's own maths on today's entries or on a synthetic pool, with throw-away seeds.
+"""What the odds would be: the draw's own maths on today's entries or on a synthetic pool, with random seeds of its own.
 
 Nothing is kept or published, and a simulation cannot predict the draw: its draw id and its seeds belong to no draw.
 
@@ -32,11 +32,11 @@ from regworkers_core.selection.maths.manifest import COMMIT_REVEAL, Manifest, de
 from regworkers_core.selection.maths.rules import entry_key_prefix, key_prefix
 from regworkers_core.selection.report.simulation import Group, Scenario, Simulation
 
-# Keys are made from it, so they differ from those of every draw even under the same seed.
+# Part of every key, so keys differ from those of a draw even with the same seed.
 DRAW_ID = "simulation"
 _SECRET = re.compile(r"[0-9a-fA-F]{64}")
 
-# The weight that a scenario gives to a segment replaces the entry's own; the unit's greatest counts.
+# The weight of a segment in the scenario replaces that of the entry. The greatest weight of the unit counts.
 _ENTRIES = """
 COPY (
   SELECT p.* REPLACE (coalesce(s.weight, p.weight) AS weight)
@@ -58,14 +58,37 @@ COPY (SELECT ref, market, rank FROM read_parquet($outcomes) WHERE outcome = 'WIN
 """
 
 
-def throw_away_seeds(text: str | None, random_hex: Callable[[], str]) -> Iterator[str]:
-    """A secret (64 hex digits) for each round: random, or the same again for the same `text`.
+_SLACK = 1.01
+_KEY_BITS = 64
+# The ranking of the draw: by (key, unit, entryKey); the first $wins entries of a unit are candidates.
+_QUICK_WINNERS = """
+COPY (
+  SELECT ref, $market AS market, place::INTEGER AS rank FROM (
+    SELECT ref, row_number() OVER (ORDER BY key, unit, entry_key) AS place FROM (
+      SELECT *, row_number() OVER (PARTITION BY unit ORDER BY entry_key) AS member FROM (
+        SELECT ref, unit, sha256($entry_prefix || ref) AS entry_key,
+               CASE WHEN weight = 1 THEN sha256($prefix || unit || '|0')
+               ELSE list_min(list_transform(range(weight), lambda j: sha256($prefix || unit || '|' || j))) END AS key
+        FROM entries WHERE key < $bound)
+    ) WHERE member <= $wins
+  ) WHERE place <= $seats
+) TO '{path}' (FORMAT parquet)
+"""
+_COUNT = "SELECT count(*) FROM read_parquet($path)"
+MOST_CHOICES = 3
+# Share of the fans in each segment that a rule names.
+SEGMENT_SHARE = 0.2
+_POOL_ROWS = 100_000
 
-    Raises UsageError when `text` looks like a seed or secret: a simulation never runs with one of a draw.
+
+def simulation_seeds(text: str | None, random_hex: Callable[[], str]) -> Iterator[str]:
+    """Yield a secret (64 hex digits) for each round: random, or reproducible for the same `text`.
+
+    Raises UsageError if `text` looks like the seed or secret of a draw.
     """
     if text is not None and _SECRET.fullmatch(text.strip()):
         raise UsageError(
-            "--seed looks like the seed or the secret of a draw, and a simulation never runs with one: give a word"
+            "--seed looks like the seed or secret of a draw, which a simulation must not use: give a word"
         )
     return _secrets(text, random_hex)
 
@@ -91,9 +114,9 @@ def simulate(
     on_round: Callable[[int], None] = lambda _done: None,
     quick: bool | None = None,
 ) -> Simulation:
-    """Draw `pool` (pool.parquet) so many times. `quick` None takes the short way where it is exact.
+    """Draw `pool` (pool.parquet) `rounds` times. With `quick` None the short way is used where it is exact.
 
-    Raises DrawError for a pool that no draw would take, as for a repeated ref.
+    Raises DrawError for a pool that a draw would refuse, such as one with a repeated ref.
     """
     short = can_be_quick(scenario) if quick is None else quick
     with (
@@ -102,7 +125,7 @@ def simulate(
     ):
         entries = folder / "entries.parquet"
         _stage(base, pool, entries, scenario)
-        # Also where no leaf is read, so that both ways refuse the same pools.
+        # Also for the short way, which reads no leaves, so that both ways refuse the same pools.
         count = write_leaves(entries, folder / LEAVES, engine=engine).leaves
         groups = _Groups(base)
         tickets = int(_one(base, "SELECT coalesce(sum(weight), 0) FROM member"))
@@ -134,7 +157,7 @@ def _config(engine: Engine) -> dict[str, Any]:
 
 
 def _stage(base: duckdb.DuckDBPyConnection, pool: Path, entries: Path, scenario: Scenario) -> None:
-    """entries.parquet with the scenario's weights; `member` with one row for each, and the lists by number."""
+    """Write entries.parquet with the scenario's weights, and the tables `member`, `segment_list` and `wish_list`."""
     values = {"pool": str(pool)}
     base.execute("CREATE TABLE ticket (segment VARCHAR, weight INTEGER)")
     for segment, weight in scenario.weights.items():
@@ -153,7 +176,7 @@ def _stage(base: duckdb.DuckDBPyConnection, pool: Path, entries: Path, scenario:
     base.execute(_ENTRIES.format(path=_quoted(entries)), values)
     base.execute(_MEMBERS, {"entries": str(entries)})
     if _one(base, "SELECT count(*) FROM member WHERE weight > 1"):
-        # The short way needs the unit's weight in every row.
+        # The short way needs the weight of the unit in every row.
         base.execute(
             f"COPY (SELECT e.* REPLACE (m.weight AS weight) FROM read_parquet($entries) e JOIN member m USING (ref))"
             f" TO '{_quoted(entries)}.heavy' (FORMAT parquet)",
@@ -163,7 +186,7 @@ def _stage(base: duckdb.DuckDBPyConnection, pool: Path, entries: Path, scenario:
 
 
 def _begin(folder: Path, scenario: Scenario, count: int, secret: str) -> str:
-    """Write manifest, strikes and seed of a round that nobody publishes; the seed."""
+    """Write manifest, strikes and seed of a round, which is never published. Returns the seed."""
     commitment = {"commitment": hashlib.sha256(bytes.fromhex(secret)).hexdigest(), "kind": COMMIT_REVEAL}
     document = {
         "algorithm": "vf1",
@@ -181,7 +204,7 @@ def _begin(folder: Path, scenario: Scenario, count: int, secret: str) -> str:
         ],
         "phase": 1,
         "previous": None,
-        # A root proves a pool to others; here nobody is shown anything.
+        # The root proves the pool to others, to whom a simulation is not shown.
         "root": "0" * 64,
         "seedSource": commitment,
         "strikesHash": hashlib.sha256(b"").hexdigest(),
@@ -198,7 +221,7 @@ def _begin(folder: Path, scenario: Scenario, count: int, secret: str) -> str:
 
 
 class _Groups:
-    """Counts entries and winners by all groups at once, over the few distinct lists."""
+    """Counts entries and winners by group, over the few distinct lists."""
 
     def __init__(self, base: duckdb.DuckDBPyConnection) -> None:
         self._base = base
@@ -217,7 +240,7 @@ class _Groups:
                 self.entries["place", str(place)] += n
 
     def won(self, winners: Path) -> tuple[Counter[Group], dict[str, int]]:
-        """Winners by group, and the last rank that each market admitted."""
+        """Winners by group, and the last rank admitted by each market."""
         found: Counter[Group] = Counter()
         last: dict[str, int] = defaultdict(int)
         for wishes, segments, weight, market, n, rank in self._base.execute(
@@ -239,36 +262,8 @@ class _Groups:
             counter["segment", segment] += n
 
 
-def _one(base: duckdb.DuckDBPyConnection, statement: str) -> Any:
-    row = base.execute(statement).fetchone()
-    return None if row is None else row[0]
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")
-
-
-_SLACK = 1.01
-_KEY_BITS = 64
-# As the draw ranks: by (key, unit, entryKey), the first so many of a unit being candidates.
-_QUICK_WINNERS = """
-COPY (
-  SELECT ref, $market AS market, place::INTEGER AS rank FROM (
-    SELECT ref, row_number() OVER (ORDER BY key, unit, entry_key) AS place FROM (
-      SELECT *, row_number() OVER (PARTITION BY unit ORDER BY entry_key) AS member FROM (
-        SELECT ref, unit, sha256($entry_prefix || ref) AS entry_key,
-               CASE WHEN weight = 1 THEN sha256($prefix || unit || '|0')
-               ELSE list_min(list_transform(range(weight), lambda j: sha256($prefix || unit || '|' || j))) END AS key
-        FROM entries WHERE key < $bound)
-    ) WHERE member <= $wins
-  ) WHERE place <= $seats
-) TO '{path}' (FORMAT parquet)
-"""
-_COUNT = "SELECT count(*) FROM read_parquet($path)"
-
-
 def can_be_quick(scenario: Scenario) -> bool:
-    """Whether the short way is exact: one market without reserves, which everybody lists then."""
+    """Whether the short way is exact: for one market without reserves, which every entry lists."""
     return (
         len(scenario.markets) == 1 and not scenario.markets[0].reserves and scenario.markets[0].capacity > 0
     )
@@ -277,9 +272,9 @@ def can_be_quick(scenario: Scenario) -> bool:
 def quick_winners(
     entries: Path, tickets: int, scenario: Scenario, draw_id: str, seed: str, winners: Path, engine: Engine
 ) -> bool:
-    """Write the winners (`ref, market, rank`) as Parquet; whether the market is full.
+    """Write the winners (`ref, market, rank`) as Parquet. Returns whether the market is full.
 
-    `entries` is Parquet with `ref, unit, weight` (the unit's), holding so many `tickets` in all.
+    `entries` is a Parquet file with `ref, unit, weight` (of the unit) and a total of `tickets`.
     """
     market = scenario.markets[0]
     bound = _SLACK * market.capacity / max(tickets, 1)
@@ -292,7 +287,7 @@ def quick_winners(
                     "market": market.market_id,
                     "prefix": key_prefix(seed, draw_id),
                     "entry_prefix": entry_key_prefix(seed),
-                    # No key reaches 'g': then everybody is below the bound.
+                    # No key reaches 'g', so every entry is below the bound.
                     "bound": "g" if bound >= 1 else f"{int(bound * 2**_KEY_BITS):016x}",
                     "wins": scenario.wins_per_unit,
                     "seats": market.capacity,
@@ -305,20 +300,13 @@ def quick_winners(
             bound *= 2
 
 
-MOST_CHOICES = 3
-# How many fans belong to each segment that a rule names.
-SEGMENT_SHARE = 0.2
-_POOL_ROWS = 100_000
-
-
 def write_synthetic_pool(
     folder: Path, entries: int, markets: Sequence[str], segments: Sequence[str], rng: np.random.Generator
 ) -> None:
-    """Write `pool.parquet` with so many entries into `folder`, at constant memory.
+    """Write `pool.parquet` with this number of synthetic entries into `folder`, in constant memory.
 
-    A market is half as wanted as the one before it in `markets` where it comes second, a third where it comes
-    third, and so on; each fan lists up to three; one in five belongs to each segment, independently. Everybody
-    is a household of one with weight 1.
+    The n-th market is 1/n as popular as the first. Each fan lists up to three markets, belongs to each segment with a
+    chance of one in five, and is a household of one with weight 1.
     """
     with pq.ParquetWriter(folder / POOL, POOL_SCHEMA, compression="zstd") as writer:
         for start in range(0, entries, _POOL_ROWS):
@@ -329,7 +317,7 @@ def _pool_table(
     start: int, count: int, markets: Sequence[str], segments: Sequence[str], rng: np.random.Generator
 ) -> pa.Table:
     refs = pa.array([f"simulated-{n:010d}" for n in range(start, start + count)])
-    # The first of independent exponential clocks rings in proportion to its rate, then the next, ...
+    # Of independent exponential clocks, each rings first with a chance in proportion to its rate, and so on.
     popularity = 1 / np.arange(1, len(markets) + 1)
     clocks = rng.exponential(size=(count, len(markets))) / popularity
     choices = np.argsort(clocks, axis=1)[:, :MOST_CHOICES]
@@ -352,7 +340,16 @@ def _pool_table(
 def _list_column(
     indexes: NDArray[np.int64], chosen: NDArray[np.bool_], names: Sequence[str]
 ) -> pa.Array[Any]:
-    """Row by row the names at the chosen indexes."""
+    """The names at the chosen indexes of each row."""
     offsets = np.concatenate([[0], np.cumsum(chosen.sum(axis=1))]).astype(np.int32)
     values: pa.Array[Any] = pa.array(np.array(names, object)[indexes[chosen]], pa.string())
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
+
+
+def _one(base: duckdb.DuckDBPyConnection, statement: str) -> Any:
+    row = base.execute(statement).fetchone()
+    return None if row is None else row[0]
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

@@ -16,8 +16,10 @@ from regworkers_core.selection.maths.rules import MAX_WEIGHT
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`weights` give the members of a segment so many tickets (the greatest of an entry's segments counts)
-    instead of the weight that the entry brings; `waitlist_size` None keeps everybody waiting.
+    """The rules of a simulated draw.
+
+    `weights` are tickets by segment, instead of the weight of the entry; the greatest of an entry's segments counts.
+    `waitlist_size` None is a waitlist without limit.
     """
 
     markets: tuple[Market, ...]
@@ -27,15 +29,15 @@ class Scenario:
 
     @classmethod
     def of(cls, campaign: Campaign) -> Scenario:
-        """As the campaign stands."""
+        """The current rules of a campaign."""
         markets = tuple(sorted(campaign.markets, key=lambda market: market.market_id))
         return cls(markets, campaign.draw.wins_per_unit, campaign.draw.waitlist_size)
 
     @classmethod
     def of_capacities(cls, capacities: Mapping[str, int]) -> Scenario:
-        """For invented entries: markets of these ids. Raises UsageError without any."""
+        """Markets with these ids, for synthetic entries. Raises UsageError without any."""
         if not capacities:
-            raise UsageError("invented entries need markets: --capacity MARKET=N, once for each")
+            raise UsageError("synthetic entries need markets: give --capacity MARKET=N for each")
         return cls(tuple(Market(name, name, seats) for name, seats in sorted(capacities.items())))
 
     def changed(
@@ -47,23 +49,23 @@ class Scenario:
         wins_per_unit: int | None = None,
         waitlist_size: int | None = None,
     ) -> Scenario:
-        """With other numbers. A reserve takes the place of the market's for the same segment, or comes last in
-        precedence; 0 seats takes it away. Raises RequestError for what cannot be drawn.
+        """The scenario with other numbers. A reserve replaces that of the same segment, or is appended as the last in
+        precedence; 0 seats remove it. Raises RequestError for rules that cannot be drawn.
         """
         known = {market.market_id for market in self.markets}
         for market_id in (*capacities, *reserves):
             if market_id not in known:
                 raise RequestError(
-                    f"market {market_id} is not in the campaign: there are {', '.join(sorted(known))}"
+                    f"market {market_id} is not in the campaign: it has {', '.join(sorted(known))}"
                 )
         for segment, weight in weights.items():
             _id(segment)
             if not 1 <= weight <= MAX_WEIGHT:
-                raise RequestError(f"weights of {segment}: a weight is 1 to {MAX_WEIGHT}, found {weight}")
+                raise RequestError(f"weight of {segment}: expected 1 to {MAX_WEIGHT}, found {weight}")
         if wins_per_unit is not None and wins_per_unit < 1:
-            raise RequestError(f"a household should have 1 winner or more, found {wins_per_unit}")
+            raise RequestError(f"winners per household: expected 1 or more, found {wins_per_unit}")
         if waitlist_size is not None and waitlist_size < 0:
-            raise RequestError(f"the waiting list should have 0 places or more, found {waitlist_size}")
+            raise RequestError(f"size of the waitlist: expected 0 or more, found {waitlist_size}")
         markets = [
             _market(market, capacities.get(market.market_id), reserves.get(market.market_id, {}))
             for market in self.markets
@@ -78,7 +80,7 @@ class Scenario:
 
     @property
     def segments(self) -> tuple[str, ...]:
-        """All that a rule names."""
+        """All segments in reserves and weights."""
         named = {reserve.segment for market in self.markets for reserve in market.reserves}
         return tuple(sorted(named | set(self.weights)))
 
@@ -107,13 +109,13 @@ def _market(market: Market, capacity: int | None, reserves: Mapping[str, int]) -
     total = market.capacity if capacity is None else capacity
     for number in (total, *seats.values()):
         if not 0 <= number <= MAX_SEATS:
-            raise RequestError(f"market {market.market_id}: seats are 0 to {MAX_SEATS}, found {number}")
+            raise RequestError(f"market {market.market_id}: expected 0 to {MAX_SEATS} seats, found {number}")
     reserved = sum(seats.values())
     if reserved > total:
         segments = ", ".join(f"{segment} {number}" for segment, number in seats.items())
         raise RequestError(
             f"market {market.market_id}: reserves of {reserved} seats exceed its {total} ({segments}); lower them too,"
-            " 0 takes one away"
+            " 0 removes one"
         )
     kept = tuple(Reserve(segment, number) for segment, number in seats.items() if number)
     return replace(market, capacity=total, reserves=kept)
@@ -121,20 +123,21 @@ def _market(market: Market, capacity: int | None, reserves: Mapping[str, int]) -
 
 def _id(text: str) -> None:
     if not is_selection_id(text):
-        raise RequestError(f"an id is 1 to 64 of the characters A-Z a-z 0-9 _ -, found {text!r}")
+        raise RequestError(f"an id has 1 to 64 of the characters A-Z a-z 0-9 _ -, found {text!r}")
 
 
-NOTICE = "a simulation with throw-away seeds: not the draw, and no hint of who will win it"
-# Of a group of entries: (what, which one), as in ("segment", "local").
+NOTICE = "a simulation with random seeds: it is not the draw and does not predict its winners"
+# A group of entries as (kind, name), such as ("segment", "local").
 Group = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """`entries` by group and, for every round, `winners` by group; `last_ranks` of full markets (0: not full).
+    """The result of a simulation: `entries` by group and, for every round, `winners` by group and `last_ranks` of the
+    full markets.
 
-    Groups are `all`, `segment` ("" none), `weight`, `first` and `any` (market among the wishes), `market` (that
-    admitted), `kept` (first choice that came true), `place` (of the wish that came true).
+    Groups are `all`, `segment` ("" for none), `weight`, `first` and `any` (markets in the preferences), `market` (that
+    admitted the entry), `kept` (the market, if it was the first choice), `place` (of that market in the preferences).
     """
 
     scenario: Scenario
@@ -144,7 +147,7 @@ class Simulation:
     last_ranks: tuple[Mapping[str, int], ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON document. Every figure is the `mean` of the rounds with the `low`est and `high`est."""
+        """A JSON document. Figures are the `mean` of all rounds with the `low`est and `high`est."""
         return {
             "simulation": True,
             "notice": NOTICE,
@@ -209,7 +212,7 @@ class Table(NamedTuple):
 
 
 def tables(document: Mapping[str, Any]) -> tuple[Table, ...]:
-    """What the document says by market, segment, weight and choice."""
+    """The document as tables by market, segment, weight and choice."""
     markets = [
         (
             market["marketId"],
@@ -228,8 +231,8 @@ def tables(document: Mapping[str, Any]) -> tuple[Table, ...]:
     ]
     columns = (
         "seats",
-        "first choice of",
-        "any choice of",
+        "first choice",
+        "any choice",
         "winners",
         "chance",
         "as first choice",
@@ -239,7 +242,7 @@ def tables(document: Mapping[str, Any]) -> tuple[Table, ...]:
         Table("by market", ("market", *columns), markets),
         _by("segment", document["segments"]),
         _by("weight", document["weights"]),
-        Table("which choice came true", ("choice", "entries with so many", "winners"), choices),
+        Table("by choice", ("choice", "entries with at least this many", "winners"), choices),
     )
 
 

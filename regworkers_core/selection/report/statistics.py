@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 from scipy.special import chdtrc
 
 Numbers = NDArray[np.float64]
-# Below, the chi-square distribution is no good approximation: such groups are pooled.
+# With fewer expected hits the chi-square distribution is a poor approximation, so groups are pooled.
 LEAST_EXPECTED = 5.0
 POOLED = "pooled small groups"
-# Relative to the greatest variance: far above rounding, far below a group of five.
+# Relative to the greatest variance: far above rounding errors, far below a group of five.
 _NO_VARIANCE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Groups in their order: how many `candidates`, `hits` and expected hits each has, and the covariance
-    (G x G) of hits - expected.
+    """Ordered groups with their numbers of candidates, hits and expected hits, and the covariance (G x G) of
+    hits - expected.
     """
 
     labels: tuple[str, ...]
@@ -40,7 +40,7 @@ class Counted:
     covariance: Numbers
 
     def merged(self, groups: Sequence[Sequence[int]], labels: Sequence[str]) -> Counted:
-        """The groups given by their members' indexes, summed."""
+        """Sum groups. Each new group is given by the indexes of its members."""
         matrix = np.zeros((len(groups), len(self.labels)))
         for row, members in enumerate(groups):
             matrix[row, list(members)] = 1
@@ -55,7 +55,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`statistic` with its degrees of `freedom` and `p`; all None when there was nothing to compare."""
+    """`statistic` with its degrees of `freedom` and `p`; None if there was nothing to compare."""
 
     statistic: float | None
     freedom: int
@@ -63,8 +63,8 @@ class Outcome:
 
 
 def pooled(counted: Counted, *, in_order: bool) -> Counted:
-    """Merge groups with fewer than five expected hits or misses: with their neighbours where groups have an
-    order (times), else all of them into one.
+    """Merge groups with fewer than five expected hits or misses: ordered groups (such as times) with their neighbours,
+    others into one group.
     """
     small = [
         min(expected, candidates - expected) < LEAST_EXPECTED
@@ -80,7 +80,7 @@ def pooled(counted: Counted, *, in_order: bool) -> Counted:
         [[index] for index in kept] + [rest], [*(counted.labels[i] for i in kept), POOLED]
     )
     if kept and _least(together, len(kept)) < LEAST_EXPECTED:
-        # Still too small: it joins the smallest of the others.
+        # The pooled group is still too small: merge it with the smallest of the others.
         smallest = min(kept, key=lambda index: counted.expected[index])
         groups = [[index, *(rest if index == smallest else [])] for index in kept]
         labels = [
@@ -112,18 +112,18 @@ def _neighbours_pooled(counted: Counted) -> Counted:
 
 
 def _span(labels: Sequence[str]) -> str:
-    """`a to b`, `b to c` joined: from where the first begins to where the last ends."""
+    """Join `a to b` and `b to c` to `a to c`."""
     if len(labels) == 1:
         return labels[0]
     return f"{labels[0].split(' to ')[0]} to {labels[-1].split(' to ')[-1]}"
 
 
 def chi_square(counted: Counted) -> Outcome:
-    """Whether hits deviate from expectation more than chance explains."""
+    """Test whether hits deviate from the expectation by more than chance explains."""
     if len(counted.labels) < 2:
         return Outcome(None, 0, None)
     variances, directions = np.linalg.eigh(counted.covariance)
-    # Sums are given, so some directions cannot vary; rounding leaves a trace there, which is no variance.
+    # The sums are fixed, so some directions cannot vary. Rounding errors there are not variance.
     free = variances > _NO_VARIANCE * max(float(variances.max()), 0.0)
     freedom = int(free.sum())
     if freedom == 0:
@@ -133,33 +133,33 @@ def chi_square(counted: Counted) -> Outcome:
     return Outcome(statistic, freedom, float(chdtrc(freedom, statistic)))
 
 
-# Each halves the error: this many reach the last bit of a double.
+# Every step halves the error; this many reach the last bit of a double.
 _HALVINGS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class WeightModel:
-    """Per weight: the expected number of units among the first, and the covariance of found - expected."""
+    """Per weight: the expected number of units among the first ranks, and the covariance of found - expected."""
 
     expected: Numbers
     covariance: Numbers
 
 
 def weight_model(weights: Sequence[int], units: Sequence[int], first: int) -> WeightModel:
-    """`first` of all `units` (counted by weight) lead the order; 0 < `first` < all units."""
+    """The model for the first `first` units of the order. `units` are counted by weight; 0 < `first` < all units."""
     w, n = np.asarray(weights, float), np.asarray(units, float)
 
     threshold = _threshold(w, n, first)
     chance = -np.expm1(w * np.log1p(-threshold))
-    # The threshold moves so that the sum is kept: each deviation is spread over all weights by how fast their
-    # expectation grows with it.
+    # The threshold keeps the sum constant, so each deviation is spread over all weights in proportion to the growth
+    # of their expectation.
     growth = n * w * (1 - threshold) ** (w - 1)
     keep = np.eye(len(w)) - np.outer(growth / growth.sum(), np.ones(len(w)))
     return WeightModel(n * chance, keep @ np.diag(n * chance * (1 - chance)) @ keep.T)
 
 
 def _threshold(weights: Numbers, units: Numbers, first: int) -> float:
-    """The t for which `first` units are expected, which grow with t."""
+    """The t for which `first` units are expected, by bisection: the expectation grows with t."""
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

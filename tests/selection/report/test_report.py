@@ -215,9 +215,9 @@ def test_warnings_name_market_and_numbers(world: World) -> None:
     made = figures(world, context)
     warnings = "\n".join(made.warnings)
     wide = of_market(made.numbers, "wide")
-    assert f"wide is undersubscribed: {wide['unfilled']} of 90 seats stay empty" in warnings
-    assert "North Arena: 12 available of 40 codes for its new winners: import 28 more" in warnings
-    assert f"wide: 0 available of {wide['winners']} codes" in warnings
+    assert f"wide is undersubscribed: {wide['unfilled']} of 90 seats remain empty" in warnings
+    assert "North Arena: 12 codes are available for 40 new winners: import 28 more" in warnings
+    assert f"wide: 0 codes are available for {wide['winners']} new winners" in warnings
     assert "east has" not in warnings and "south has" not in warnings
     assert made.findings == ()
 
@@ -244,7 +244,7 @@ def test_commit_reveal_mentions_trust_in_the_operator_and_a_late_commitment(
     made = figures(world, ReportContext(commitment_late=late))
     assert "trust in the operator" in made.numbers["seedSource"]["guarantee"]
     assert any("after registration had opened" in text for text in made.warnings) is (late is True)
-    assert any("is not known here" in text for text in made.warnings) is (late is None)
+    assert any("is unknown: compare" in text for text in made.warnings) is (late is None)
     guarantee = made.numbers["seedSource"]["guarantee"]
     assert ("was published before registration opened, so" in guarantee) is (late is False)
 
@@ -281,8 +281,8 @@ def test_replaced_manifests_are_counted_and_so_are_the_outcomes_that_another_rou
     context = ReportContext(replaced=2, recommitted=[again])
     numbers, found = measured(world.draw(), context, memory_mib=200)
     assert numbers["seedSource"]["replaced"] == 2 and numbers["seedSource"]["recommitted"] == [again]
-    assert any("took the place of 2" in note.text for note in found)
-    (warning,) = (note.text for note in found if note.level == "warning" and "already" in note.text)
+    assert any("the manifest replaced 2" in note.text for note in found)
+    (warning,) = (note.text for note in found if note.level == "warning" and "after its round" in note.text)
     assert "1,234 entries another outcome" in warning
     page = html_page(numbers, {}, context)
     for shown in ("1,234 entries", "manifests replaced", "2023-08-23T15:59:24.000Z"):
@@ -364,14 +364,14 @@ def test_many_markets_with_long_names_still_make_small_plots(tmp_path: Path) -> 
 def test_files_of_two_draws_are_refused(world: World, tmp_path: Path) -> None:
     files = world.draw()
     other = World(tmp_path / "other", crowd(299), MARKETS, by_lot(1)).draw()
-    with pytest.raises(UsageError, match="not of the same draw"):
+    with pytest.raises(UsageError, match="belong to different draws"):
         read(ReportFiles(files.artefacts, files.pool, None, other.outcomes))
 
 
 def test_missing_and_damaged_artefacts_are_named(world: World) -> None:
     files = world.draw()
     (files.artefacts / "cutoffs.json").write_bytes(b'{"markets": {}}')
-    with pytest.raises(UsageError, match="do not fit together"):
+    with pytest.raises(UsageError, match="are inconsistent"):
         read(files)
     (files.artefacts / "cutoffs.json").write_bytes(b"{")
     with pytest.raises(UsageError, match=r"cutoffs\.json: not valid JSON"):

@@ -19,7 +19,7 @@ from regworkers_core.selection.maths.files import DrawError
 from regworkers_core.selection.report.simulate import (
     can_be_quick,
     simulate,
-    throw_away_seeds,
+    simulation_seeds,
     write_synthetic_pool,
 )
 from regworkers_core.selection.report.simulation import Scenario, Simulation
@@ -36,7 +36,7 @@ def engine(tmp_path: Path) -> Engine:
 
 
 def words(text: str = "test") -> Iterator[str]:
-    return throw_away_seeds(text, lambda: "")
+    return simulation_seeds(text, lambda: "")
 
 
 def pool_of(folder: Path, members: list[Fan]) -> Path:
@@ -166,14 +166,14 @@ def test_rounds_repeat_with_a_seed_word_and_differ_without(tmp_path: Path, engin
     other = simulate(pool, TWO, rounds=3, seeds=words("other"), engine=engine)
     assert other.winners != run(pool, TWO, engine).winners
     lots = random.Random(1)
-    fresh = throw_away_seeds(None, lambda: lots.randbytes(32).hex())
+    fresh = simulation_seeds(None, lambda: lots.randbytes(32).hex())
     assert next(fresh) != next(fresh)
 
 
 @pytest.mark.parametrize("secret", ["ab" * 32, " " + "AB" * 32])
 def test_a_seed_or_secret_of_a_draw_is_refused(secret: str) -> None:
-    with pytest.raises(UsageError, match="never runs with one"):
-        throw_away_seeds(secret, lambda: "")
+    with pytest.raises(UsageError, match="which a simulation must not use"):
+        simulation_seeds(secret, lambda: "")
 
 
 def test_a_word_is_never_a_secret_itself() -> None:
@@ -191,20 +191,20 @@ def test_rules_that_cannot_be_drawn_are_refused_with_advice() -> None:
     ) -> Scenario:
         return reserved.changed(capacities=capacities, reserves=reserves or {}, weights=weights)
 
-    with pytest.raises(UsageError, match="market west is not in the campaign: there are north"):
+    with pytest.raises(UsageError, match="market west is not in the campaign: it has north"):
         change({"west": 5})
     with pytest.raises(UsageError, match=r"reserves of 8 seats exceed its 5 \(local 8\); lower them"):
         change({"north": 5})
-    with pytest.raises(UsageError, match="a weight is 1 to 64, found 65"):
+    with pytest.raises(UsageError, match="expected 1 to 64, found 65"):
         change(weights={"local": 65})
-    with pytest.raises(UsageError, match="an id is 1 to 64"):
+    with pytest.raises(UsageError, match="an id has 1 to 64"):
         change(reserves={"north": {"a|b": 1}})
     for wrong in ({"capacities": {"north": -1}}, {"reserves": {"north": {"local": -1}}}):
-        with pytest.raises(UsageError, match=r"seats are 0 to \d+, found -1"):
+        with pytest.raises(UsageError, match=r"expected 0 to \d+ seats, found -1"):
             change(**wrong)
     for wrong, said in (
-        ({"wins_per_unit": 0}, "1 winner or more"),
-        ({"waitlist_size": -1}, "0 places or more"),
+        ({"wins_per_unit": 0}, "winners per household: expected 1 or more"),
+        ({"waitlist_size": -1}, "size of the waitlist: expected 0 or more"),
     ):
         with pytest.raises(UsageError, match=said):
             reserved.changed(capacities={}, reserves={}, weights={}, **wrong)

@@ -139,13 +139,13 @@ def test_the_text_says_that_it_is_not_the_draw() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--seed", "ab" * 32), "never runs with one"),
+        (("--seed", "ab" * 32), "which a simulation must not use"),
         (("--capacity", "north"), "--capacity takes NAME=N"),
         (("--capacity", "north=1"), "--capacity names north twice"),
         (("--reserve", "north=1"), "--reserve takes MARKET:SEGMENT=N"),
         (("--reserve", "west:local=1"), "market west is not in the campaign"),
         (("--reserve", "north:local=41"), "reserves of 41 seats exceed its 40"),
-        (("--weights", "local=0"), "a weight is 1 to 64"),
+        (("--weights", "local=0"), "weight of local: expected 1 to 64"),
     ],
 )
 def test_wrong_options_are_refused_and_named(words: tuple[str, str], expected: str) -> None:
