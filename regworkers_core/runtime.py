@@ -31,8 +31,7 @@ from regworkers_core.adapters.http.services import HttpServices
 from regworkers_core.adapters.kafka.admin import KafkaAdmin
 from regworkers_core.adapters.kafka.credentials import Credentials, try_out
 from regworkers_core.adapters.kafka.log import KafkaLog
-from regworkers_core.adapters.kafka.producer import KafkaProducer, RecordProducer
-from regworkers_core.adapters.kafka.rotating_producer import RotatingProducer
+from regworkers_core.adapters.kafka.producer import KafkaProducer, RecordProducer, RotatingProducer
 from regworkers_core.adapters.kafka.security import KafkaSecurity
 from regworkers_core.adapters.local_instance import mongo_id, redis_id
 from regworkers_core.adapters.mongo.activity import DrainLog, QueueMarks, ReconcileResults

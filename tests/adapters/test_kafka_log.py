@@ -122,7 +122,7 @@ def test_the_end_is_the_one_that_comes_with_the_records() -> None:
 
 
 def test_a_silent_broker_is_unavailable() -> None:
-    with pytest.raises(TransientFailure, match="nothing came of 1 partitions"):
+    with pytest.raises(TransientFailure, match="no answer from 1 partitions"):
         read(FakeConsumer([Message(TWO, 0)]), {ONE: Span(0, 1), TWO: Span(0, 1)})
     with pytest.raises(TransientFailure, match="no offsets"):
         log_of(FakeConsumer(low=-1)).bounds([ONE])

@@ -1,4 +1,4 @@
-"""Kafka topics: which exist, and creating those that do not."""
+"""Kafka's cluster and topics: reading their state, and creating topics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SILENT.propagate = False
 
 
 def classify_kafka(error: Exception) -> Exception:
-    """Everything that the broker does not answer is transient; what it refuses comes back as it is."""
+    """Missing answers of the broker are transient, a refused login is the operator's; other errors are returned."""
     if isinstance(error, KafkaException):
         kafka_error = error.args[0]
         if not isinstance(kafka_error, KafkaError):
@@ -38,7 +38,7 @@ def classify_kafka(error: Exception) -> Exception:
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """`short_of_replicas` counts partitions of which a replica is not in sync."""
+    """Partitions of a topic; `short_of_replicas` counts those with a replica that is not in sync."""
 
     partitions: int
     without_leader: int
@@ -54,7 +54,7 @@ class Cluster:
 
 
 class KafkaAdmin:
-    """A certificate that was renewed is taken up by the first call after `credentials` know of it."""
+    """The admin client. Its first call after `credentials` have a renewed certificate uses that."""
 
     def __init__(self, settings: KafkaSettings, dependency: Dependency, credentials: Credentials) -> None:
         if settings.bootstrap is None:
@@ -88,7 +88,7 @@ class KafkaAdmin:
         return set(self._metadata().topics)
 
     def cluster(self) -> Cluster:
-        """Brokers and topics as the brokers themselves tell. Raises TransientFailure."""
+        """Brokers and topics, as the brokers report them. Raises TransientFailure."""
         metadata = self._metadata()
         return Cluster(
             len(metadata.brokers),
@@ -108,7 +108,7 @@ class KafkaAdmin:
         return self._dependency.call(client.list_topics, timeout=timeout)
 
     def create(self, names: Sequence[str]) -> list[str]:
-        """Create the missing ones; returns their names. A topic that another process creates meanwhile is fine."""
+        """Create missing topics and return their names. Another process may create one at the same time."""
         missing = sorted(set(names) - self.topics())
         if not missing:
             return []
@@ -136,6 +136,6 @@ class KafkaAdmin:
         return created
 
     def probe(self, wanted: Sequence[str]) -> None:
-        """One cheap call; raises TransientFailure, or UsageError when one of the topics `wanted` is missing."""
+        """Make one cheap call. Raises TransientFailure, or UsageError if one of the topics `wanted` is missing."""
         if missing := set(wanted) - self.topics():
             raise UsageError(f"topic {min(missing)} does not exist: run `regworkers provision`")

@@ -1,4 +1,4 @@
-"""Which material is in use: the newest that the brokers take. A broken renewal never replaces what works."""
+"""Chooses the newest certificate that the brokers accept. A broken renewal never replaces a working one."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 
 log = structlog.get_logger(__name__)
 _SILENT = logging.getLogger("regworkers.librdkafka")
-# One look at the brokers is repeated within the time-out, for errors come between the repeats.
+# Requests to the brokers repeat within the time-out, because errors arrive between them.
 _PIECE_SECONDS = 0.25
 
 
 class Answer(Enum):
-    """What trying to connect came to. SILENCE may be an outage, or brokers that hang up on us."""
+    """The result of an attempt to connect. SILENCE may be an outage, or brokers that close the connection."""
 
     CONNECTED = "connected"
     REFUSED = "refused"
@@ -33,21 +33,21 @@ class Answer(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Material in use, as librdkafka's settings. `verified`: brokers have taken it."""
+    """Material in use, as librdkafka's settings. `verified`: the brokers accepted it."""
 
     options: Mapping[str, str] = field(repr=False)
     fingerprint: str
     verified: bool
 
 
-# Tries to connect with librdkafka's settings; says what came of it, and in words why not.
+# Tries to connect with librdkafka's settings. Returns the result and, in words, the reason for a failure.
 Try = Callable[[Mapping[str, str]], tuple[Answer, str]]
 # Called at every check with the reason why the newest material is not in use, or None.
 Watcher = Callable[[str | None], None]
 
 
 class Credentials:
-    """Safe to share between threads. Nothing is read before the first use."""
+    """The material in use by a process. Safe to share between threads. Nothing is read before the first use."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Credentials:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._accepted: Accepted | None = None
-        self._looked_at = 0.0
+        self._checked_at = 0.0
         # Why the newest material is not in use; None while it is.
         self.refused: str | None = None
         self.watcher: Watcher | None = None
@@ -72,23 +72,23 @@ class Credentials:
         return self._security.may_change
 
     def accepted(self) -> Accepted:
-        """What is in use. Reads at its first use only. Raises UsageError and TransientFailure when there is none."""
+        """The material in use, read at the first use only. Raises UsageError and TransientFailure if there is none."""
         known = self._accepted
-        return known if known is not None else self.look()
+        return known if known is not None else self.check()
 
     def fresh(self) -> Accepted:
         """As `accepted`, but checks again when the last check is `check_seconds` ago."""
         known = self._accepted
-        due = self.may_change and self._monotonic() - self._looked_at >= self.check_seconds
-        return self.look() if known is None or due else known
+        due = self.may_change and self._monotonic() - self._checked_at >= self.check_seconds
+        return self.check() if known is None or due else known
 
-    def look(self) -> Accepted:
+    def check(self) -> Accepted:
         """Read the current material, and use it if it is new and the brokers accept it.
 
         Raises UsageError and TransientFailure only while nothing is in use yet.
         """
         with self._lock:
-            self._looked_at = self._monotonic()
+            self._checked_at = self._monotonic()
             before, refused = self._accepted, self.refused
             try:
                 accepted = self._chosen(before)
@@ -96,19 +96,19 @@ class Credentials:
                 if before is None:
                     raise
                 # The store is unavailable, which says nothing about what it holds.
-                log.warning("certificate not looked at", error=str(failure))
+                log.warning("certificate check failed", error=str(failure))
                 return before
             self._accepted = accepted
             if self.refused != refused:
-                _tell(self.refused)
+                _log_refusal(self.refused)
             if before is not None and accepted.fingerprint != before.fingerprint:
-                log.info("certificate taken up", fingerprint=accepted.fingerprint[:12])
+                log.info("new certificate in use", fingerprint=accepted.fingerprint[:12])
         if self.watcher is not None:
             self.watcher(self.refused)
         return accepted
 
     def _chosen(self, before: Accepted | None) -> Accepted:
-        """Sets `refused` beside."""
+        """The material to use from now on. Also sets `refused`."""
         try:
             material = self._security.material()
         except UsageError as error:
@@ -130,7 +130,7 @@ class Credentials:
         kept = self._working(before) if before is not None and before.verified else None
         kept = kept or self._previous(newest.fingerprint)
         if kept is not None:
-            # Others are taken at the same time, so it is no outage.
+            # Other material is accepted at the same time, so this is not an outage.
             self.refused = why
             return kept
         if answer is Answer.REFUSED:
@@ -142,7 +142,7 @@ class Credentials:
         return accepted if self._try(accepted.options)[0] is Answer.CONNECTED else None
 
     def _previous(self, newest: str | None) -> Accepted | None:
-        """The version before, if there is one and the brokers take it."""
+        """The previous version, if there is one and the brokers accept it."""
         if not self._security.has_stages:
             return None
         try:
@@ -157,17 +157,17 @@ class Credentials:
         return Accepted(self._security.options(material), material.fingerprint, verified=False)
 
 
-def _tell(refused: str | None) -> None:
+def _log_refusal(refused: str | None) -> None:
     if refused is None:
-        log.info("newest certificate is in use")
+        log.info("newest certificate in use")
     else:
-        log.warning("newest certificate is not taken up: the one before stays in use", error=refused)
+        log.warning("new certificate rejected; keeping the current one", error=refused)
 
 
 def try_out(
     bootstrap: str, *, timeout_seconds: float, monotonic: Callable[[], float] = time.monotonic
 ) -> Try:
-    """Tries by asking the brokers who they are."""
+    """Returns a `Try` that asks the brokers for their metadata."""
 
     def attempt(options: Mapping[str, str]) -> tuple[Answer, str]:
         errors: list[int] = []
@@ -196,6 +196,9 @@ def try_out(
                     break
             else:
                 return Answer.CONNECTED, ""
-        return Answer.SILENCE, "the brokers hang up on it: it has expired, or they do not know who issued it"
+        return (
+            Answer.SILENCE,
+            "the brokers close the connection: the certificate expired, or its issuer is unknown",
+        )
 
     return attempt

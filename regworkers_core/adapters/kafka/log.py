@@ -1,6 +1,6 @@
-"""Kafka topics read as logs: by partition and offset, outside of any consumer group.
+"""Reading Kafka topics as logs: by partition and offset, outside any consumer group.
 
-Partitions are assigned and never subscribed to, and no offset is ever committed: who reads keeps its own place.
+Partitions are assigned, never subscribed to, and no offset is ever committed: the caller keeps its own position.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from regworkers_core.engine.dependency import Dependency
 from regworkers_core.settings import KafkaSettings
 
 _SILENT = logging.getLogger("regworkers.librdkafka")
-# What librdkafka fetches ahead, whatever the backlog.
+# librdkafka fetches no more than this ahead, whatever the backlog.
 _QUEUED_KIB = 16 * 1024
-# How long the broker may hold back an answer that has nothing new in it.
+# The broker may hold back an empty answer for this long.
 _FETCH_WAIT_MS = 50
 _TAKEN = 500
 _POLL_SECONDS = 0.1
-# Connecting and finding the leaders comes before the first answer.
+# Connecting and finding the leaders precede the first answer.
 _SILENT_TIMEOUTS = 2
 
 
@@ -42,7 +42,7 @@ class Span(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One record; `key` and `value` are None where it has none."""
+    """One record; `key` and `value` may be None."""
 
     partition: Partition
     offset: int
@@ -51,15 +51,15 @@ class Record(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Some records in the order of their partitions, and how far each of those has been read with them."""
+    """Some records in the order of their partitions, and the position of each partition after them."""
 
     records: list[Record]
     positions: dict[Partition, int]
 
 
 class KafkaLog:
-    """Every method raises TransientFailure when the broker cannot answer. `security` are librdkafka's settings of the
-    connection; `connect` makes a consumer from a configuration.
+    """A reader. Every method raises TransientFailure when the broker does not answer. `security` are librdkafka's
+    settings of the connection; `connect` makes a consumer from a configuration.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class KafkaLog:
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "enable.partition.eof": True,
-                # Never silently on from somewhere else.
+                # Never continue silently at another offset.
                 "auto.offset.reset": "error",
                 "fetch.wait.max.ms": _FETCH_WAIT_MS,
                 "queued.max.messages.kbytes": _QUEUED_KIB,
@@ -104,11 +104,11 @@ class KafkaLog:
         }
 
     def bounds(self, partitions: Sequence[Partition]) -> dict[Partition, Span]:
-        """The oldest offset that is kept, and the one that the next record will get."""
+        """The oldest stored offset, and the offset of the next record."""
         if not partitions:
             return {}
         lows = {each: self._low(each) for each in partitions}
-        # The end as it comes with an answer to a fetch: not every broker lists one that covers its last batch.
+        # The end from a fetch response, because some brokers list one that does not cover their last batch.
         self._assign(dict.fromkeys(partitions, OFFSET_END))
         ends: dict[Partition, int] = {}
         while len(ends) < len(lows):
@@ -119,7 +119,7 @@ class KafkaLog:
         return {each: Span(lows[each], max(lows[each], ends[each])) for each in partitions}
 
     def read(self, spans: Mapping[Partition, Span]) -> Iterator[Chunk]:
-        """Every record of the spans; partitions take turns as the broker has them."""
+        """Every record of the spans, from all partitions in turn."""
         left = {partition: span for partition, span in spans.items() if span.start < span.end}
         if not left:
             return
@@ -149,7 +149,7 @@ class KafkaLog:
         place = TopicPartition(*partition)
         found = self._dependency.call(self._consumer.get_watermark_offsets, place, timeout=self._timeout)
         if found is None:
-            raise TransientFailure(DEPENDENCY, "no offsets within the time")
+            raise TransientFailure(DEPENDENCY, "no offsets within the time-out")
         return int(found[0])
 
     def _end(self, partition: Partition, message: Any) -> int:
@@ -162,7 +162,7 @@ class KafkaLog:
         offset, end = message.offset(), left[partition].end
         done = message.error() is not None or offset >= end
         if done:
-            # At the end of what can be read: what lies before it without being a record is for brokers only.
+            # At the end. Offsets before it that are not records are the brokers' own.
             chunk.positions[partition] = min(offset, end)
         else:
             chunk.records.append(Record(partition, offset, message.key(), message.value()))
@@ -182,7 +182,7 @@ class KafkaLog:
             give_up = self._clock() + _SILENT_TIMEOUTS * self._timeout
             while not (messages := self._consumer.consume(_TAKEN, timeout=_POLL_SECONDS)):
                 if self._clock() >= give_up:
-                    raise TransientFailure(DEPENDENCY, f"nothing came of {awaited()}")
+                    raise TransientFailure(DEPENDENCY, f"no answer from {awaited()}")
             for message in messages:
                 error = message.error()
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:
@@ -193,7 +193,7 @@ class KafkaLog:
 
 
 def _meaning(error: KafkaError) -> Exception:
-    # The place was trimmed or lost since it was looked up: the next look finds out which.
+    # The offset was trimmed or lost since it was read. The next read finds out which.
     if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
         return TransientFailure(DEPENDENCY, "the offsets changed while they were read")
     return KafkaException(error)

@@ -1,4 +1,9 @@
-"""Records to Kafka: an idempotent producer that says of each record whether the brokers have it."""
+"""Sending records to Kafka: an idempotent producer, and one that renews its certificate while it runs.
+
+The renewal: a thread checks for new material every `checkSeconds`; if the brokers accept it, a new producer is made, new
+sends wait, current sends end, the old producer is flushed, the producers are swapped, sends continue, and the old one
+is closed.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +11,33 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from regworkers_core.adapters.kafka.admin import DEPENDENCY, classify_kafka
+from regworkers_core.adapters.kafka.credentials import Credentials
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason, TransientFailure, UsageError
 
-# Of one record; by default, brokers refuse more than 1 MiB.
+log = structlog.get_logger(__name__)
+# Of one record. By default, brokers refuse more than 1 MiB.
 MAX_RECORD_BYTES = 1_000_000
 _SILENT = logging.getLogger("regworkers.librdkafka")
-# Reports come within the delivery time-out; this much later a missing one is given up.
+# Delivery reports come within the delivery time-out, plus this margin.
 _MARGIN_SECONDS = 1.0
-# Another thread's poll may serve this one's reports: how late it notices.
+# Another thread's poll may serve this one's reports: the delay until it notices.
 _POLL_SECONDS = 0.02
-# What the caller's options may change.
+# The caller's options may change these.
 _DEFAULTS: Mapping[str, str | int | bool] = {
     "compression.type": "lz4",
-    # A send waits for its reports once. Fewer and fuller requests take a quarter off what all processes do.
+    # A send waits for its reports once. Fewer and fuller requests save a quarter of the CPU time.
     "linger.ms": 50,
     "message.max.bytes": MAX_RECORD_BYTES,
-    # What waits or is in flight; a send waits for room instead of growing. The number is no limit beside it.
+    # Waiting and in flight. A send waits for room; the number of messages is no further limit.
     "queue.buffering.max.kbytes": 32 * 1024,
     "queue.buffering.max.messages": 1_000_000,
     "reconnect.backoff.max.ms": 1000,
@@ -37,7 +46,7 @@ _DEFAULTS: Mapping[str, str | int | bool] = {
 _FIXED: Mapping[str, str | int | bool] = {
     "enable.idempotence": True,
     "acks": "all",
-    # Topics are for `provision` to make, with the partitions and replicas that the settings ask for.
+    # `provision` creates topics, with the settings' partitions and replicas.
     "allow.auto.create.topics": False,
 }
 # The broker no longer knows the producer's sequence numbers, and only a new producer helps.
@@ -60,7 +69,7 @@ _REFUSED = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_
 
 
 class Record(NamedTuple):
-    """One message of a topic; records of equal keys share a partition. The client takes headers as a list only."""
+    """One message of a topic. Records with equal keys share a partition. The client accepts headers only as a list."""
 
     topic: str
     key: str
@@ -69,31 +78,31 @@ class Record(NamedTuple):
 
 
 class RecordProducer(Protocol):
-    """What the flows need of a producer. Shared by all threads of a process."""
+    """A producer as the flows need it. Shared by all threads of a process."""
 
     def send(self, records: Sequence[Record]) -> list[Failure | None]:
-        """In the order of `records`: None for each that is acknowledged by all in-sync replicas, else why not.
+        """Send, and return for each record in order: None if all in-sync replicas acknowledged it, else its failure.
 
-        Returns within the delivery time-out and a second. A TransientFailure may be a record that was written all
-        the same, so sending it again may repeat it. Raises UsageError for a topic that is missing, access that is
-        refused and options that are wrong, once every record has its report.
+        Blocks for at most the delivery time-out plus a second. A record with a TransientFailure may have been written,
+        so sending it again may repeat it. Once every record has its report, raises UsageError for a missing topic,
+        refused access and wrong options.
         """
         ...
 
     def flush(self, seconds: float) -> int:
-        """Wait for what was handed over; returns how many records are still without a report."""
+        """Wait for the reports of sent records. Returns the number of records without one."""
         ...
 
     def close(self) -> None:
-        """Let go of the connections, and of what has no report yet. A later send connects again."""
+        """Disconnect, and drop records without a report. A later send connects again."""
         ...
 
 
 class KafkaProducer:
     """`RecordProducer` over librdkafka, whose settings are `options` (`bootstrap.servers`, security, ...).
 
-    It connects at the first send. One that the brokers have fenced (they were restarted while records were in
-    flight, say) is replaced by a new one, and the records that it could not deliver are sent once more.
+    It connects at the first send. If the brokers fence its client (for instance after a restart with records in
+    flight), a new client replaces it, and undelivered records are sent once more.
     """
 
     def __init__(
@@ -110,7 +119,7 @@ class KafkaProducer:
             **_FIXED,
             "delivery.timeout.ms": round(delivery_seconds * 1000),
             "request.timeout.ms": round(delivery_seconds * 1000),
-            # A topic that the brokers do not know is known to be missing before the delivery times out.
+            # A missing topic is recognised before the delivery times out.
             "topic.metadata.propagation.max.ms": round(delivery_seconds * 500),
             "error_cb": self._note,
         }
@@ -153,12 +162,12 @@ class KafkaProducer:
     def _deliver(
         self, client: Any, records: Sequence[tuple[int, Record]], give_up: float
     ) -> dict[int, KafkaError | None]:
-        """Hand over and wait for the reports. The failed ones by their number; None: no report came."""
+        """Send and wait for the reports. Returns the failed records by number; None: no report came."""
         # Threads that poll serve each other's reports; appending and setting are atomic.
         arrived: list[int] = []
         failed: dict[int, KafkaError | None] = {}
 
-        # Called for every record, so it is no method.
+        # Called for every record, so it is not a method.
         def report(index: int, error: KafkaError | None, _message: object) -> None:
             if error is not None:
                 failed[index] = error
@@ -170,7 +179,7 @@ class KafkaProducer:
                 try:
                     produce(topic, value, key, headers=headers, on_delivery=partial(report, index))
                 except BufferError:
-                    # The local queue is full: what is in flight makes room.
+                    # The local queue is full: wait for records in flight.
                     if self._clock() < give_up:
                         client.poll(_POLL_SECONDS)
                         continue
@@ -190,7 +199,7 @@ class KafkaProducer:
             return self._client
 
     def _replaced(self, client: Any) -> Any:
-        """A new client in place of this one, or the one with which another thread has replaced it."""
+        """A new client in place of this one, or the one with which another thread replaced it."""
         with self._lock:
             if self._client is client:
                 self._client = self._new()
@@ -203,7 +212,7 @@ class KafkaProducer:
             raise UsageError(f"Kafka's options are refused ({_name(error)}): check kafka.options") from None
 
     def _note(self, error: KafkaError) -> None:
-        """Connection errors: the reports say only that the time was over."""
+        """Remember a connection error, because the reports only say that the time-out passed."""
         self._trouble, self._trouble_at = error.name(), self._clock()
 
     def _meaning(self, error: KafkaError | None, topic: str) -> Failure:
@@ -230,7 +239,7 @@ class KafkaProducer:
         )
 
     def _why(self) -> str:
-        # What was over long before this delivery began did not cause its failure.
+        # A problem that ended long before this delivery began did not cause its failure.
         recent = self._clock() - self._trouble_at <= 2 * (self._delivery_seconds + _MARGIN_SECONDS)
         return f" (last trouble: {self._trouble})" if recent else ""
 
@@ -242,3 +251,123 @@ def _is_fence(error: KafkaError) -> bool:
 def _name(error: KafkaException) -> str:
     cause = error.args[0] if error.args else None
     return cause.name() if isinstance(cause, KafkaError) else type(error).__name__
+
+
+class _Held:
+    """A producer and the number of its current sends."""
+
+    def __init__(self, producer: RecordProducer, fingerprint: str) -> None:
+        self.producer, self.fingerprint = producer, fingerprint
+        self.sends = 0
+        self.retired = False
+
+
+class RotatingProducer:
+    """`RecordProducer` that renews its certificate. `make` builds a producer from librdkafka's settings, at the first
+    send and for every renewal.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        make: Callable[[Mapping[str, str]], RecordProducer],
+        *,
+        flush_seconds: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._credentials, self._make = credentials, make
+        self._flush_seconds, self._monotonic = flush_seconds, monotonic
+        self._state = threading.Condition()
+        self._held: _Held | None = None
+        self._swapping = False
+        # Set to end the thread that checks; None while there is none.
+        self._ended: threading.Event | None = None
+
+    def send(self, records: Sequence[Record]) -> list[Failure | None]:
+        """See `RecordProducer`."""
+        with self._borrowed() as producer:
+            return producer.send(records)
+
+    def flush(self, seconds: float) -> int:
+        """See `RecordProducer`."""
+        held = self._held
+        return 0 if held is None else held.producer.flush(seconds)
+
+    def close(self) -> None:
+        """See `RecordProducer`."""
+        with self._state:
+            held, self._held = self._held, None
+            if self._ended is not None:
+                self._ended.set()
+                self._ended = None
+        if held is not None:
+            held.producer.close()
+
+    def renew(self) -> bool:
+        """Adopt new material if there is any that the brokers accept. Returns whether there was."""
+        accepted = self._credentials.check()
+        with self._state:
+            old = self._held
+        if old is None or accepted.fingerprint == old.fingerprint:
+            return False
+        return self._swap(old, _Held(self._make(accepted.options), accepted.fingerprint))
+
+    def _swap(self, old: _Held, new: _Held) -> bool:
+        with self._state:
+            if self._held is not old:
+                # Closed meanwhile, and possibly reopened with the material that is accepted now.
+                return False
+            self._swapping = True
+            self._state.wait_for(lambda: old.sends == 0, self._flush_seconds)
+        try:
+            old.producer.flush(self._flush_seconds)
+        finally:
+            with self._state:
+                swapped = self._held is old
+                if swapped:
+                    self._held = new
+                old.retired = True
+                idle = old.sends == 0
+                self._swapping = False
+                self._state.notify_all()
+        if idle:
+            old.producer.close()
+        return swapped
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[RecordProducer]:
+        with self._state:
+            self._state.wait_for(lambda: not self._swapping)
+            held = self._held
+            if held is None:
+                accepted = self._credentials.accepted()
+                held = self._held = _Held(self._make(accepted.options), accepted.fingerprint)
+                self._watch()
+            held.sends += 1
+        try:
+            yield held.producer
+        finally:
+            with self._state:
+                held.sends -= 1
+                last = held.retired and held.sends == 0
+                self._state.notify_all()
+            if last:
+                held.producer.close()
+
+    def _watch(self) -> None:
+        if self._credentials.may_change and self._ended is None:
+            self._ended = threading.Event()
+            # A daemon: it holds nothing that the process would have to release at its end.
+            threading.Thread(
+                target=self._renew_on, args=(self._ended,), name="certificates", daemon=True
+            ).start()
+
+    def _renew_on(self, ended: threading.Event) -> None:
+        while not ended.wait(self._credentials.check_seconds):
+            try:
+                self.renew()
+            except (UsageError, TransientFailure) as error:
+                log.warning("certificate not renewed", error=str(error))
+            except Exception as error:
+                # The thread survives unexpected errors; the current producer stays in use.
+                log.warning("certificate not renewed", exc_info=error)

@@ -1,4 +1,4 @@
-"""What this client shows to the brokers and whom it trusts: certificate, key and CA, from wherever they lie."""
+"""This client's certificate, key and CA for Kafka, read from settings, files or the secret store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from regworkers_core.settings import PROJECT_ROOT, KafkaSettings
 
 Part = Literal["certificate", "key", "ca"]
 PARTS: tuple[Part, ...] = ("certificate", "key", "ca")
-# librdkafka's own names, which may stand in `kafka.options`: text, and file.
+# librdkafka's own names, which `kafka.options` may have: text, and file.
 _OPTIONS: Mapping[Part, tuple[str, str]] = {
     part: (f"ssl.{part}.pem", f"ssl.{part}.location") for part in PARTS
 }
@@ -24,7 +24,7 @@ _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----\r?\n?", re
 
 
 class Stage(StrEnum):
-    """Which version of a secret."""
+    """A version of a secret."""
 
     CURRENT = "current"
     PREVIOUS = "previous"
@@ -32,8 +32,8 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """PEM texts, which are never printed. `certificate` is this client's own and then what leads to its issuer; None
-    where this client shows none, or trusts whom the machine trusts.
+    """PEM texts, which `repr` leaves out. `certificate` is this client's own, followed by its chain. None: this client
+    shows no certificate, or trusts the machine's CAs.
     """
 
     certificate: str | None = field(default=None, repr=False)
@@ -43,7 +43,7 @@ class Material:
 
     @property
     def fingerprint(self) -> str:
-        """Tells one material from another, and nothing about it."""
+        """A digest that differs for different material."""
         digest = hashlib.sha256()
         for text in (self.certificate, self.key, self.ca):
             digest.update(hashlib.sha256((text or "").encode()).digest())
@@ -51,7 +51,7 @@ class Material:
 
 
 class KafkaSecurity:
-    """Reads the material that the settings name. `secrets` is called for the first part that is in the secret store."""
+    """Reads the material that the settings name. `secrets` is called for the first part in the secret store."""
 
     def __init__(self, settings: KafkaSettings, secrets: Callable[[], SecretStore]) -> None:
         self._tls, self._secrets = settings.tls, secrets
@@ -64,7 +64,7 @@ class KafkaSecurity:
             pem, location = _OPTIONS[part]
             if pem in given:
                 self._inline[part] = given.pop(pem)
-            # The CA's may be a folder or `probe`, which librdkafka reads itself.
+            # The CA may be a folder or `probe`, which librdkafka reads itself.
             elif location in given and (part != "ca" or Path(given[location]).is_file()):
                 self._files[part] = given.pop(location)
             elif location in given:
@@ -84,16 +84,16 @@ class KafkaSecurity:
 
     @property
     def may_change(self) -> bool:
-        """Whether other material can come without other settings."""
+        """Whether the material can change while the settings stay."""
         return bool(self._files or self._names)
 
     @property
     def has_stages(self) -> bool:
-        """Whether there may be a previous version."""
+        """Whether a previous version may exist."""
         return bool(self._names)
 
     def place(self, part: Part) -> str | None:
-        """Where the part lies, for people."""
+        """Where the part is stored, in words."""
         if part in self._files:
             return f"file {self._files[part]}"
         if part in self._names:
@@ -101,7 +101,7 @@ class KafkaSecurity:
         return "settings" if part in self._inline else None
 
     def material(self, stage: Stage = Stage.CURRENT) -> Material:
-        """Read it. Raises UsageError for what is named and not there, or is no PEM, and TransientFailure."""
+        """Read the material. Raises UsageError for a part that does not exist or is not PEM, and TransientFailure."""
         shown, ca = self._text("certificate", stage), self._text("ca", stage)
         if shown is None:
             return Material(ca=ca)
@@ -123,7 +123,7 @@ class KafkaSecurity:
         return self._text("ca", Stage.CURRENT)
 
     def options(self, material: Material) -> dict[str, str]:
-        """librdkafka's settings for this material, with all others that `kafka.options` has."""
+        """librdkafka's settings for this material, and all others of `kafka.options`."""
         found = dict(self._others)
         texts = (material.certificate, material.key, material.ca)
         found |= {_OPTIONS[part][0]: text for part, text in zip(PARTS, texts, strict=True) if text}
@@ -156,7 +156,7 @@ class KafkaSecurity:
 
 
 def pem_blocks(text: str, kind: str) -> str:
-    """The blocks of a PEM text whose type ends in `kind`, in their order, without the text between them."""
+    """The blocks of a PEM text whose type ends in `kind`, in order, without the text between them."""
     return "".join(
         match[0].rstrip("\r\n") + "\n" for match in _BLOCK.finditer(text) if match[1].endswith(kind)
     )

@@ -36,7 +36,7 @@ class FakeSecrets:
 
 
 class Brokers:
-    """Take some certificates and hang up on all others, or are away."""
+    """Take some certificates and reject all others, or are unavailable."""
 
     def __init__(self, *pairs: Pair) -> None:
         self.taken = {pair.certificate for pair in pairs}
@@ -187,14 +187,14 @@ def test_a_renewal_that_the_brokers_take_is_taken_up() -> None:
     assert shown(found.accepted()) == GOOD.certificate
     secrets.versions["client"].append(BETTER.bundle)
     assert shown(found.accepted()) == GOOD.certificate, "only a look reads"
-    assert shown(found.look()) == BETTER.certificate and found.refused is None
+    assert shown(found.check()) == BETTER.certificate and found.refused is None
 
 
 def test_what_is_unchanged_is_not_tried_again() -> None:
     brokers = Brokers(GOOD)
     found = credentials(stored(GOOD), brokers)
-    found.look()
-    found.look()
+    found.check()
+    found.check()
     assert brokers.tried == [GOOD.certificate]
 
 
@@ -202,13 +202,13 @@ def test_a_renewal_that_the_brokers_refuse_is_told_at_every_look_until_it_is_men
     secrets, brokers = stored(GOOD), Brokers(GOOD, BETTER)
     found = credentials(secrets, brokers)
     told: list[str | None] = []
-    found.look()
+    found.check()
     found.watcher = told.append
     secrets.versions["client"].append(BAD.bundle)
-    assert shown(found.look()) == GOOD.certificate
-    found.look()
+    assert shown(found.check()) == GOOD.certificate
+    found.check()
     secrets.versions["client"].append(BETTER.bundle)
-    assert shown(found.look()) == BETTER.certificate
+    assert shown(found.check()) == BETTER.certificate
     assert told == ["the brokers hang up on it", "the brokers hang up on it", None]
 
 
@@ -231,7 +231,7 @@ def test_in_an_outage_what_stands_is_used_and_nothing_is_refused() -> None:
     found = credentials(stored(GOOD, BAD), brokers)
     assert shown(found.accepted()) == BAD.certificate and found.refused is None
     brokers.away = False
-    assert shown(found.look()) == GOOD.certificate, "once it is over, the next look decides"
+    assert shown(found.check()) == GOOD.certificate, "once it is over, the next look decides"
     assert found.refused == "the brokers hang up on it"
 
 
@@ -240,7 +240,7 @@ def test_a_secret_store_that_is_away_leaves_what_is_in_use() -> None:
     found = credentials(secrets, Brokers(GOOD))
     found.accepted()
     secrets.away = True
-    assert shown(found.look()) == GOOD.certificate and found.refused is None
+    assert shown(found.check()) == GOOD.certificate and found.refused is None
 
 
 def test_at_the_start_a_secret_store_that_is_away_is_transient() -> None:
@@ -272,8 +272,8 @@ def test_two_secrets_of_which_one_is_written_yet_leave_the_pair_before_in_use() 
 
     tls = {"certificateSecret": "cert", "keySecret": "key"}
     found = Credentials(security(secrets, tls=tls), attempt, check_seconds=60)
-    found.look()
+    found.check()
     secrets.versions["key"].append(BETTER.key)
-    assert found.look().options["ssl.key.pem"] == GOOD.key
+    assert found.check().options["ssl.key.pem"] == GOOD.key
     secrets.versions["cert"].append(BETTER.certificate)
-    assert shown(found.look()) == BETTER.certificate and found.refused is None
+    assert shown(found.check()) == BETTER.certificate and found.refused is None

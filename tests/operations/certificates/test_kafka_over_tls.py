@@ -269,7 +269,7 @@ def test_an_outage_during_a_renewal_is_no_refusal_and_the_renewal_follows_it(
         kafka.proxy.leave()
         renewed = kafka.authority.client()
         write(tmp_path, renewed)
-        runtime.kafka_credentials.look()
+        runtime.kafka_credentials.check()
         assert runtime.kafka_credentials.refused is None
         kafka.proxy.listen()
         wait_until(lambda: renewed.serial in kafka.proxy.open_serials, what="the renewal")

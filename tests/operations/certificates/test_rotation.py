@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from regworkers_core.adapters.kafka.credentials import Accepted
-from regworkers_core.adapters.kafka.producer import Record
-from regworkers_core.adapters.kafka.rotating_producer import RotatingProducer
+from regworkers_core.adapters.kafka.producer import Record, RotatingProducer
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from tests.support.waiting import wait_until
 
@@ -56,7 +55,7 @@ class FakeCredentials:
     def accepted(self) -> Accepted:
         return Accepted({"name": self.name}, self.name, verified=True)
 
-    def look(self) -> Accepted:
+    def check(self) -> Accepted:
         self.looks += 1
         if self.error is not None:
             raise self.error
@@ -86,7 +85,7 @@ def test_the_old_one_is_flushed_before_the_swap_and_closed_after_it() -> None:
     world = World()
     world.events.send(RECORDS)
     world.credentials.name = "new"
-    assert world.events.look() is True
+    assert world.events.renew() is True
     world.events.send(RECORDS)
     assert world.notes == ["send old", "flush old", "close old", "send new"]
 
@@ -94,13 +93,13 @@ def test_the_old_one_is_flushed_before_the_swap_and_closed_after_it() -> None:
 def test_without_other_material_nothing_happens() -> None:
     world = World()
     world.events.send(RECORDS)
-    assert world.events.look() is False and world.notes == ["send old"]
+    assert world.events.renew() is False and world.notes == ["send old"]
 
 
 def test_before_the_first_send_there_is_nothing_to_swap() -> None:
     world = World()
     world.credentials.name = "new"
-    assert world.events.look() is False
+    assert world.events.renew() is False
     world.events.send(RECORDS)
     assert world.notes == ["send new"]
 
@@ -113,7 +112,7 @@ def test_a_batch_in_flight_ends_on_the_old_one_and_the_next_waits_for_the_new_on
     under_way = in_background(lambda: world.events.send(RECORDS))
     wait_until(lambda: world.notes.count("send old") == 2)
     world.credentials.name = "new"
-    swap = in_background(world.events.look)
+    swap = in_background(world.events.renew)
     wait_until(lambda: "new" in world.made)
     waiting = in_background(lambda: world.events.send(RECORDS))
     assert "flush old" not in world.notes and "send new" not in world.notes
@@ -132,7 +131,7 @@ def test_a_batch_that_does_not_end_keeps_its_producer_and_nobody_else_waits_for_
     stuck = in_background(lambda: world.events.send(RECORDS))
     wait_until(lambda: world.notes.count("send old") == 2)
     world.credentials.name = "new"
-    assert world.events.look() is True
+    assert world.events.renew() is True
     world.events.send(RECORDS)
     assert world.notes[-1] == "send new" and not old.closed
     old.go.set()
@@ -150,7 +149,7 @@ def test_a_flush_that_fails_leaves_nobody_waiting() -> None:
     world.made["old"].flush = fail  # type: ignore[method-assign]
     world.credentials.name = "new"
     with pytest.raises(TransientFailure):
-        world.events.look()
+        world.events.renew()
     assert world.events.send(RECORDS) == [None] and world.notes[-1] == "send new"
 
 
@@ -168,7 +167,7 @@ def test_many_senders_and_many_swaps_lose_no_batch() -> None:
         done = len(outcomes)
         wait_until(lambda done=done: len(outcomes) > done)
         world.credentials.name = f"n{number}"
-        world.events.look()
+        world.events.renew()
     stop.set()
     for thread in threads:
         thread.join()
