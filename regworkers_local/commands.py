@@ -14,7 +14,7 @@ from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, ro
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.settings import PROJECT_ROOT
 
-# psutil and the servers come with the extra `local`; without it the other commands must still work.
+# psutil and the servers come with the extra `local`. Other commands must work without it.
 if TYPE_CHECKING:
     from regworkers_local.dagster_server import DagsterProcess
     from regworkers_local.stack import Stack
@@ -33,14 +33,14 @@ InstanceOption = Annotated[
 
 @local_app.command()
 def up(instance: InstanceOption = None) -> None:
-    """Start what is not running and wait until all answer. Prints the addresses."""
+    """Start all servers that do not run, wait until all answer, and print the addresses."""
     state = _stack(instance).up(_say)
     answer({name: state.address(name) for name in state.ports}, Format.TEXT)
 
 
 @local_app.command()
 def status(instance: InstanceOption = None, form: FormatOption = Format.TEXT) -> None:
-    """Each server's address and state: running, paused, down (stopped) or dead. Exit code 1 unless all run."""
+    """Show each server's address and state: running, paused, down (stopped) or dead. Exits 1 unless all run."""
     stack = _stack(instance)
     states, document = stack.status(), stack.state.document()
     table = rows(
@@ -67,7 +67,7 @@ def down(instance: InstanceOption = None) -> None:
 @local_app.command()
 def reset(
     instance: InstanceOption = None,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="skip the prompt")] = False,
 ) -> None:
     """Stop all servers and delete their data."""
     stack = _stack(instance)
@@ -77,7 +77,7 @@ def reset(
                 f"All data of instance {stack.instance} will be deleted. Type its name", err=True
             )
         except typer.Abort:
-            raise UsageError("nobody typed the name: nothing was deleted; --yes does not ask") from None
+            raise UsageError("the name was not typed: nothing was deleted; --yes skips the prompt") from None
         if typed != stack.instance:
             raise UsageError("the name does not match: nothing was deleted")
     if _dagster(stack).stop():
@@ -92,12 +92,12 @@ def logs(
     ] = None,
     instance: InstanceOption = None,
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="last lines of each")] = 50,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until Ctrl-C")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="continue until Ctrl-C")] = False,
 ) -> None:
-    """The last lines that the servers printed."""
+    """Show the last lines of the servers' output."""
     stack = _stack(instance)
     names = [server] if server else list(stack.status())
-    # Where to go on is noted first: a line in between is rather shown twice than not at all.
+    # The positions are read first: a line in between is shown twice rather than not at all.
     ends = {name: _size(stack.log_file(name)) for name in names}
     for name in names:
         for line in stack.logs(name, lines):
@@ -132,7 +132,7 @@ def _size(path: Path) -> int:
 
 
 def _read_on(path: Path, ends: dict[str, int], name: str) -> Iterator[str]:
-    """Whole lines written since `ends[name]`, which moves on."""
+    """Whole lines written since `ends[name]`. Advances it."""
     if _size(path) <= ends[name]:
         return
     with path.open("rb") as log:

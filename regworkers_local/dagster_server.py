@@ -1,8 +1,8 @@
-"""Dagster for an instance of the embedded stack: the web application around it and the daemon as two children.
+"""Dagster for an instance of the embedded stack: the web application and the daemon as two detached children.
 
-Two children and not `dagster dev`: ready in about 3 s instead of 5 s on two cores, one process and 95 MB less.
-Either way a code server can outlive its parent for a while, so a stop sweeps the whole session. Like the servers
-they live on by themselves; `<instance folder>/dagster.json` knows them.
+Two children instead of `dagster dev`: ready in about 3 s instead of 5 s on two cores, with one process and 95 MB less.
+A code server can outlive its parent for a while, so a stop ends the whole session. `<instance folder>/dagster.json` has
+the processes.
 """
 
 from __future__ import annotations
@@ -25,20 +25,19 @@ import yaml
 from regworkers_core.adapters.files.private_files import open_private, private_folder, write_private
 from regworkers_core.domain.reasons import UsageError
 from regworkers_local import processes
-from regworkers_local.ports import free_port
 from regworkers_local.processes import ProcessRef
 from regworkers_local.servers import HOST
 from regworkers_local.stack import StartFailed, local_dir
-from regworkers_local.state import process_refs, read_json, write_json
+from regworkers_local.state import free_port, process_refs, read_json, write_json
 
 WEBSERVER_PORT = 3000
 READY_SECONDS = 120.0
 POLL_SECONDS = 0.1
-# A run that gets SIGTERM finishes what is in flight first.
+# After SIGTERM, a run finishes what is in flight.
 STOP_SECONDS = 20.0
 RUN_STOP_SECONDS = 30.0
 
-# Opening an instance creates what is missing of its three stores.
+# Opening an instance creates its three stores if they are missing.
 CREATE_STORAGE = """from dagster import DagsterInstance
 with DagsterInstance.get() as instance:
     instance.run_storage, instance.event_log_storage, instance.schedule_storage
@@ -52,10 +51,10 @@ LOCATIONS = """{ instance { daemonHealth { allDaemonStatuses { daemonType health
 
 
 class DagsterProcess:
-    """Web application and daemon on `workspace.yaml` of the project. As a context manager they run inside only.
+    """Web application and daemon on the project's `workspace.yaml`. As a context manager they run only inside.
 
-    The default instance has DAGSTER_HOME at the project root; any other one has a home of its own in its
-    folder, so that several run side by side. A second object for the same instance finds what runs.
+    The default instance has its DAGSTER_HOME at the project root, any other one in its folder, so that several run side
+    by side. A second object for the same instance finds the running processes.
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class DagsterProcess:
 
     @property
     def url(self) -> str:
-        """Of the UI. Raises UsageError before the first start."""
+        """The address of the UI. Raises UsageError before the first start."""
         port = read_json(self._state_file).get("port")
         if port is None:
             raise UsageError(f"Dagster of instance {self.instance} was never started")
@@ -97,12 +96,12 @@ class DagsterProcess:
 
     @property
     def running(self) -> bool:
-        """Whether both children live."""
+        """Whether both children run."""
         refs = self._refs()
         return bool(refs) and all(ref.find() is not None for ref in refs.values())
 
     def start(self) -> None:
-        """Start both unless they run; a half of a pair is stopped first. Does not wait."""
+        """Start both unless they run; if only one runs, stop it first. Does not wait."""
         if self.running:
             return
         self.stop()
@@ -137,7 +136,7 @@ class DagsterProcess:
             write_json(self._state_file, {"port": port, "pids": pids, "started": started})
 
     def _create_storage(self, environment: dict[str, str]) -> None:
-        """Both children create missing tables when they start; at the same time one of them fails."""
+        """Create the tables first: if both children create them at the same time, one fails."""
         with open_private(self.log, append=True) as out, suppress(subprocess.SubprocessError):
             subprocess.run(
                 [sys.executable, "-c", CREATE_STORAGE],
@@ -145,7 +144,7 @@ class DagsterProcess:
                 env=environment,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                # Ctrl-C is ours to answer.
+                # Ctrl-C is handled by this process.
                 start_new_session=True,
                 umask=0o077,
                 timeout=CREATE_SECONDS,
@@ -155,7 +154,9 @@ class DagsterProcess:
         raise StartFailed(f"Dagster cannot create its storage; see {self.log}")
 
     def wait_ready(self, seconds: float = READY_SECONDS) -> None:
-        """Until sensors tick and every code location is loaded; StartFailed has the error of one that fails."""
+        """Block until sensors tick and every code location is loaded. Raises StartFailed with the error of one that
+        fails.
+        """
         deadline = self._clock() + seconds
         while not self._loaded():
             if not self.running:
@@ -165,8 +166,8 @@ class DagsterProcess:
             self._sleep(POLL_SECONDS)
 
     def stop(self) -> bool:
-        """SIGINT to both, SIGTERM to what they leave (runs, code servers), SIGKILL to the rest; all reaped.
-        Whether there was anything to stop.
+        """Send SIGINT to both, SIGTERM to remaining runs and code servers, then SIGKILL; reap all. Returns whether
+        anything ran.
         """
         refs = self._refs()
         leaders = [process for ref in refs.values() if (process := ref.find())]
@@ -210,7 +211,7 @@ class DagsterProcess:
         return sensing and bool(entries) and all(entry["loadStatus"] == "LOADED" for entry in entries)
 
     def _ask(self, query: str) -> dict[str, Any] | None:
-        """The `data` of an answer; None while nobody answers."""
+        """The `data` of an answer; None while there is no answer."""
         request = urllib.request.Request(  # noqa: S310
             self.url + "/graphql", orjson.dumps({"query": query}), {"content-type": "application/json"}
         )
@@ -223,14 +224,14 @@ class DagsterProcess:
 
 
 def _cause(error: dict[str, Any]) -> str:
-    """The innermost error: the outer ones only say that something could not be loaded."""
+    """The innermost error, because the outer ones only say that something could not be loaded."""
     chain = error.get("errorChain") or []
     innermost = chain[-1]["error"] if chain else error
     return " ".join(innermost["message"].split())
 
 
 def write_home(source: Path, home: Path) -> None:
-    """Write `<home>/dagster.yaml`: the one in `source`, with every `base_dir` moved under `home`, absolute."""
+    """Write `<home>/dagster.yaml`: a copy of `source` with every `base_dir` absolute, under `home`."""
     try:
         config = yaml.safe_load(source.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
@@ -251,7 +252,7 @@ def _moved(node: Any, home: Path, path: tuple[str, ...]) -> Any:
 
 
 def _under(home: Path, value: Any, path: tuple[str, ...]) -> Path:
-    """A relative folder keeps its name; one that is absolute or comes from a variable gets its section's."""
+    """A relative folder keeps its name; one that is absolute or a variable gets the name of its section."""
     if isinstance(value, str) and not Path(value).is_absolute() and ".." not in Path(value).parts:
         return home / value
     return home.joinpath(*path)

@@ -1,4 +1,4 @@
-"""The second half of the demo: a campaign is closed, and its draw runs to the last queued message."""
+"""The second half of the demo: a campaign is closed and drawn, up to the last queued message."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from regworkers_core.selection.codes.importing import import_codes
 from regworkers_core.selection.draw.artefacts import export
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.proof.verify import Verification, verify
-from regworkers_local.demo_data import CAMPAIGNS, MARKETS, SEATS
+from regworkers_local.load import CAMPAIGNS, MARKETS, SEATS
 
 CAMPAIGN = CAMPAIGNS[0]
-# Some more codes than seats, as a code provider sends them.
+# A few more codes than seats, as a code provider sends them.
 CODES = SEATS + 20
 _PAUSE_SECONDS = 0.5
 _LINE_SECONDS = 5.0
@@ -34,7 +34,7 @@ _LINE_SECONDS = 5.0
 
 @dataclass(slots=True)
 class Selected:
-    """What the draw came to; `seconds` from the closing to the last queued message."""
+    """The result of the draw; `seconds` from the closing to the last queued message."""
 
     record: DrawRecord
     verification: Verification
@@ -42,9 +42,9 @@ class Selected:
 
 
 def select(runtime: Runtime, stop: StopSignal, console: Console, give_up_seconds: float) -> bool:
-    """Import codes, close the first campaign, watch sensors and runs do the rest, verify the draw offline.
+    """Import codes, close the first campaign, wait for sensors and runs, and verify the draw offline.
 
-    True when the draw verifies and every number adds up. Raises UsageError when it does not come to its end.
+    True if the draw verifies and every number adds up. Raises UsageError if it does not end in time.
     """
     _import_codes(runtime, console)
     began = time.monotonic()
@@ -68,7 +68,7 @@ def select(runtime: Runtime, stop: StopSignal, console: Console, give_up_seconds
 def _import_codes(runtime: Runtime, console: Console) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "codes.csv"
-        # A letter first: the embedded MongoDB takes an id like 12E345 for a number, and two of them for one.
+        # With a leading `A`: the embedded MongoDB takes an id like 12E345 for a number, and two of them for equal.
         rows = (f"AW{secrets.token_hex(6).upper()},{market}\n" for market in MARKETS for _ in range(CODES))
         path.write_text("code,marketId\n" + "".join(rows))
         report = import_codes(
@@ -85,29 +85,28 @@ def _import_codes(runtime: Runtime, console: Console) -> None:
 def _watch(
     runtime: Runtime, stop: StopSignal, console: Console, began: float, give_up_seconds: float
 ) -> DrawRecord:
-    told, told_at = "", 0.0
+    printed, printed_at = "", 0.0
     while not stop.wait(_PAUSE_SECONDS):
         try:
             record = runtime.draws.get(CAMPAIGN.campaign_id)
         except Failure:
-            # A busy server may miss its time-out; the next look will tell.
+            # A busy server may miss its time-out; the next call decides.
             continue
         line = _line(record)
         now = time.monotonic()
-        if line != told and (
-            now - told_at >= _LINE_SECONDS or line.partition(":")[0] != told.partition(":")[0]
-        ):
+        new_step = line.partition(":")[0] != printed.partition(":")[0]
+        if line != printed and (new_step or now - printed_at >= _LINE_SECONDS):
             console.print(f"{now - began:4.0f} s  {line}")
-            told, told_at = line, now
-        if record is not None and _is_told(record):
+            printed, printed_at = line, now
+        if record is not None and _is_sent(record):
             return record
         if now - began > give_up_seconds:
-            raise UsageError(f"the draw stands still ({line}); look at the runs in the Dagster UI")
+            raise UsageError(f"the draw makes no progress ({line}): see the runs in the Dagster UI")
     raise UsageError("stopped")
 
 
 def _line(record: DrawRecord | None) -> str:
-    """Where the draw stands; what comes before the colon is the step."""
+    """The progress of the draw; the step is before the colon."""
     if record is None or not record.phases:
         return "closed: waiting for the draw to start"
     phase = record.latest
@@ -118,7 +117,7 @@ def _line(record: DrawRecord | None) -> str:
     return f"draw {phase.status.lower()}: {done} of {len(phase.markets)} markets assigned, {sent:,} messages queued"
 
 
-def _is_told(record: DrawRecord) -> bool:
+def _is_sent(record: DrawRecord) -> bool:
     """Whether every message of the phase is on the notification queue."""
     phase = record.latest
     planned = sum(market["planned"] for market in phase.markets.values())
@@ -136,12 +135,11 @@ def _verify(runtime: Runtime) -> Verification:
 
 
 def funnel(runtime: Runtime, selected: Selected) -> tuple[Table, bool]:
-    """From registered to told, and whether it adds up."""
+    """The numbers from registration to message, and whether they add up."""
     phase = selected.record.latest
     freeze, outcomes = phase.freeze, phase.outcomes
     winners = outcomes.get("WINNER", 0)
     planned = {market: numbers["planned"] for market, numbers in phase.markets.items()}
-    told = sum(planned.values())
     stored = {
         "codes assigned": runtime.database["codes"].count_documents(
             {"campaignId": CAMPAIGN.campaign_id, "status": "ASSIGNED"}
@@ -162,9 +160,9 @@ def funnel(runtime: Runtime, selected: Selected) -> tuple[Table, bool]:
     row("eligible", freeze["eligible"], _words(outcomes))
     row("winners", winners, {f"in {name}": number for name, number in planned.items() if name != "-"})
     for name, number in stored.items():
-        row(name, number, {"one a winner": winners})
+        row(name, number, {"one per winner": winners})
     row("messages queued", _sent(phase), {"winner": winners, "others": planned.get("-", 0)})
-    row("messages planned", told, {"eligible": freeze["eligible"]})
+    row("messages planned", sum(planned.values()), {"eligible": freeze["eligible"]})
     table.add_row(
         "verified", "yes" if selected.verification.passed else "NO", f"result {phase.result_hash[:16]}…"
     )

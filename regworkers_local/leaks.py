@@ -1,7 +1,7 @@
-"""Looks for fans' data and secrets where they must not be: logs, Dagster's storage, queues, artefacts, Kafka, metrics.
+"""Searches logs, Dagster's storage, queues, artefacts, Kafka and metrics for fans' data and secrets.
 
-The only homes of a fan's data are the demand table, the `entries` of the replica and the platform's own services;
-those are not looked at. What is found is told by place and kind, never by its value.
+A fan's data belongs into the demand table, the `entries` of the replica and the platform's own services, which are not
+searched. A leak is reported by place and kind, never by its value.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import io
 import json
 import re
 import urllib.parse
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +18,20 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from confluent_kafka import Consumer, TopicPartition
+from rich.console import Console
 
 from regworkers_core.runtime import Runtime
+from regworkers_local.dagster_server import DagsterProcess
 
-# By kind what must not be found.
+# Patterns that must not be found, by kind.
 Planted = Mapping[str, re.Pattern[bytes]]
 Place = tuple[str, bytes]
 
-# Files are read in pieces of this size, which overlap by more than anything planted is long.
+# Files are read in pieces of this size, which overlap by more than the longest planted value.
 _PIECE_BYTES = 8 * 1024 * 1024
 _OVERLAP_BYTES = 4096
 _QUEUE_ROUNDS = 2000
-# So long received messages stay hidden, so that each is seen once; nothing is deleted.
+# Received messages stay hidden this long, so that each is read once. Nothing is deleted.
 _HIDDEN_SECONDS = 120
 _KAFKA_SILENT_SECONDS = 10.0
 
@@ -40,7 +43,7 @@ class Leak:
 
 
 def exactly(values: Mapping[str, str]) -> Planted:
-    """These values, as they are and as JSON in ASCII and addresses write them."""
+    """Patterns for these values, also as JSON in ASCII and URLs write them."""
     return {
         kind: re.compile(b"|".join(re.escape(form.encode()) for form in sorted(_forms(value))))
         for kind, value in values.items()
@@ -52,7 +55,7 @@ def _forms(value: str) -> set[str]:
 
 
 def find_leaks(places: Iterable[Place], planted: Planted) -> list[Leak]:
-    """Each place and kind once."""
+    """The leaks in `places`, each place and kind once."""
     return sorted(
         {
             Leak(name, kind)
@@ -64,7 +67,7 @@ def find_leaks(places: Iterable[Place], planted: Planted) -> list[Leak]:
 
 
 def everywhere(runtime: Runtime, *folders: Path) -> Iterator[Place]:
-    """Every place that belongs to a runtime's namespace, and every file below the folders."""
+    """Every place of a runtime's namespace, and every file in the folders."""
     for folder in folders:
         yield from in_files(folder)
     yield from in_queues(runtime)
@@ -77,7 +80,7 @@ def everywhere(runtime: Runtime, *folders: Path) -> Iterator[Place]:
 
 
 def in_files(folder: Path) -> Iterator[Place]:
-    """Logs, compute logs, databases of Dagster: whatever lies there, as bytes. A folder or one file."""
+    """The bytes of all files in a folder (logs, compute logs, Dagster's databases), or of one file."""
     paths = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
     for path in paths:
         name = f"file {path.relative_to(folder) if path != folder else path.name}"
@@ -89,7 +92,7 @@ def in_files(folder: Path) -> Iterator[Place]:
 
 
 def in_queues(runtime: Runtime) -> Iterator[Place]:
-    """Every message that waits, with its attributes."""
+    """Every waiting message with its attributes."""
     for base in runtime.names.queues:
         for name in (base, runtime.names.dead_letter_queue(base)):
             url = runtime.sqs.get_queue_url(QueueName=name)["QueueUrl"]
@@ -108,7 +111,7 @@ def in_queues(runtime: Runtime) -> Iterator[Place]:
 
 
 def in_objects(runtime: Runtime) -> Iterator[Place]:
-    """Every object and its key; Parquet by its values."""
+    """Every object and its key; Parquet files by their values."""
     for key in runtime.objects.list(""):
         yield f"object {key}", key.encode()
         content = runtime.objects.get_bytes(key)
@@ -142,7 +145,7 @@ def in_kafka(runtime: Runtime) -> Iterator[Place]:
         while left:
             message = consumer.poll(_KAFKA_SILENT_SECONDS)
             if message is None:
-                raise RuntimeError("Kafka does not answer: its records were not looked at")
+                raise RuntimeError("Kafka does not answer: its records were not searched")
             if message.error() is not None:
                 left -= 1
                 continue
@@ -179,7 +182,7 @@ def in_leases(runtime: Runtime) -> Iterator[Place]:
 
 
 def in_metrics(runtime: Runtime) -> Iterator[Place]:
-    """Names and dimensions of what was put, and every line in our log groups."""
+    """Names and dimensions of all metrics, and every line in our log groups."""
     cloudwatch = runtime.aws.client("cloudwatch")
     for page in cloudwatch.get_paginator("list_metrics").paginate():
         for metric in page["Metrics"]:
@@ -191,3 +194,38 @@ def in_metrics(runtime: Runtime) -> Iterator[Place]:
     for group in groups:
         for event in logs.filter_log_events(logGroupName=group["logGroupName"])["events"]:
             yield "log group", str(event.get("message")).encode()
+
+
+# As `load` makes them. Names are recognised by their field, because they are too many.
+FANS: Planted = {
+    "mail": re.compile(rb"[\w.+-]+@example\.com"),
+    "name": re.compile(rb"""["'](?:first|last)Name\\*["']\s*:\s*\\*["']\w"""),
+    "globalUserId": re.compile(rb"\bgu-[0-9a-f]{10}\b"),
+    "memberId": re.compile(rb"(?<![\w-])m-[0-9a-f]{8}\b"),
+    "unit": re.compile(rb"\bhousehold-\d+\b"),
+}
+# A leaf of a draw has its unit, which is not personal data by contract.
+_DRAW_OBJECTS = ("object draws/", "object pipeline/")
+
+
+def unexpected(leak: Leak) -> bool:
+    return not (leak.kind == "unit" and leak.place.startswith(_DRAW_OBJECTS))
+
+
+def nothing_leaked(runtime: Runtime, dagster: DagsterProcess, console: Console) -> bool:
+    """Search for demo fans' data and print each leak. True if there is none. Waiting messages are hidden for two
+    minutes.
+    """
+    searched: Counter[str] = Counter()
+
+    def places() -> Iterator[Place]:
+        for name, content in everywhere(runtime, dagster.home / ".dagster", dagster.log):
+            searched[name.partition(" ")[0]] += 1
+            yield name, content
+
+    leaks = [leak for leak in find_leaks(places(), FANS) if unexpected(leak)]
+    counted = ", ".join(f"{number:,} of {what}" for what, number in sorted(searched.items()))
+    console.print(f"searched for fans' data in {counted}: {'found' if leaks else 'none'}")
+    for leak in leaks:
+        console.print(f"a fan's {leak.kind} is in {leak.place}", markup=False)
+    return not leaks

@@ -1,15 +1,18 @@
-"""Demo data into the demand table: new entries, then a share of updates and removals."""
+"""Demo data: realistic entries of two campaigns, written to the demand table, then a share of updates and removals."""
 
 from __future__ import annotations
 
+import random
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from faker import Faker
 from pymongo import UpdateOne
 
 from regworkers_core.adapters.aws.tables import attribute, attributes
@@ -20,27 +23,137 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.secrets import make_secret
-from regworkers_local.demo_data import CAMPAIGNS, DemoCampaign, DemoData, user_of
 from regworkers_local.services.stores import Stores
 
+LOCALES = ("de_DE", "fr_FR", "pl_PL", "ja_JP", "el_GR", "ar_AA", "es_MX", "en_US")
+MARKETS = ("berlin", "paris", "warsaw", "tokyo", "athens", "mexico-city", "new-york", "london")
+# Faker makes only a thousand names a second, so names come from a pool for each language.
+_POOL = 300
+# Seats of each market, and those reserved for members of the loyalty programme.
+SEATS, LOYAL_SEATS = 100, 20
+
+
+@dataclass(frozen=True, slots=True)
+class DemoCampaign:
+    """A campaign as the `campaigns` collection holds it; with `auto_draw` a sensor draws it once it is closed."""
+
+    campaign_id: str
+    name: str
+    auto_draw: bool = False
+
+    def document(self, opens_at: str = "2026-01-01T00:00:00.000Z") -> dict[str, Any]:
+        return {
+            "_id": self.campaign_id,
+            "slug": self.campaign_id,
+            "name": self.name,
+            "status": "OPEN",
+            "opensAt": opens_at,
+            "closesAt": "2099-01-01T00:00:00.000Z",
+            "markets": [
+                {
+                    "marketId": id_,
+                    "name": id_.replace("-", " ").title(),
+                    "capacity": SEATS,
+                    "reserves": [{"segment": "loyal", "seats": LOYAL_SEATS}],
+                }
+                for id_ in MARKETS
+            ],
+            "autoDraw": self.auto_draw,
+        }
+
+
+CAMPAIGNS = (
+    DemoCampaign("aurora-world-tour", "Aurora – World Tour", auto_draw=True),
+    DemoCampaign("harbour-nights", "Harbour Nights – Été"),
+)
+
+
+def user_of(entry: dict[str, Any], number: int) -> dict[str, Any]:
+    """The User Service's record of an entry's fan. Every fifth has no verified phone, every twentieth is blocked."""
+    return {
+        "_id": entry["globalUserId"],
+        "verifiedPhone": number % 5 != 4,
+        "blocked": number % 20 == 19,
+        "region": ("DE", "FR", "PL", "JP")[number % 4],
+        "birthDate": f"{1960 + number % 50}-06-15",
+    }
+
+
+class DemoData:
+    """Generates entries, deterministic for a `seed` except for the times."""
+
+    def __init__(self, seed: int = 7) -> None:
+        self._random = random.Random(seed)
+        self._names: list[tuple[str, str]] = []
+        self._tags: list[str] = []
+        for locale in LOCALES:
+            faker = Faker(locale)
+            faker.seed_instance(seed)
+            self._names += [(faker.first_name(), faker.last_name()) for _ in range(_POOL)]
+            self._tags += [faker.ascii_safe_email().split("@")[0] for _ in range(_POOL)]
+
+    def entries(self, count: int, campaigns: Sequence[DemoCampaign], now: float) -> Iterator[dict[str, Any]]:
+        """`count` new entries of the campaigns in turn, as plain items of the demand table."""
+        for number in range(count):
+            yield self.entry(campaigns[number % len(campaigns)].campaign_id, number, now)
+
+    def entry(self, campaign_id: str, number: int, now: float) -> dict[str, Any]:
+        """A new entry at version 1. Some have a member id, a household or a weight."""
+        draw = self._random
+        index = draw.randrange(len(self._names))
+        first, last = self._names[index]
+        entry_id = f"{number:07d}-{uuid.UUID(int=draw.getrandbits(128)).hex[:12]}"
+        key = EntryKey(campaign_id, entry_id)
+        stamp = iso(now)
+        item: dict[str, Any] = {
+            "PK": key.pk,
+            "SK": key.sk,
+            "entityType": "ENTRY",
+            "campaignId": campaign_id,
+            "entryId": entry_id,
+            "ref": uuid.UUID(int=draw.getrandbits(128)).hex,
+            "email": f"{self._tags[index]}{number}@example.com",
+            "firstName": first,
+            "lastName": last,
+            "globalUserId": f"gu-{draw.getrandbits(40):010x}",
+            "markets": draw.sample(MARKETS, k=draw.randint(1, 4)),
+            "attributes": {
+                "source": draw.choice(("web", "ios", "android")),
+                "newsletter": draw.random() < 0.4,
+            },
+            "version": 1,
+            "createdAt": stamp,
+            "updatedAt": stamp,
+            "correlationId": uuid.UUID(int=draw.getrandbits(128)).hex,
+            "needsReplication": True,
+        }
+        if draw.random() < 0.3:
+            item["memberId"] = f"m-{draw.getrandbits(32):08x}"
+        if draw.random() < 0.2:
+            item["unit"] = f"household-{draw.randrange(10_000)}"
+        if draw.random() < 0.1:
+            item["segments"], item["weight"] = ["loyal"], draw.randint(2, 8)
+        return item
+
+
 BATCH = 25
-# The embedded server answers no faster with more.
+# The embedded server is not faster with more.
 THREADS = 4
 _MAX_ROUNDS = 8
-# Fans of the first so many entries that the User Service knows: some to look at.
+# The User Service knows the fans of this number of first entries.
 USERS = 100
 
 
 @dataclass(slots=True)
 class Loaded:
-    """What was written so far; `live` are the keys (`PK`, `SK`) that stand at the end."""
+    """What was written so far; `live` are the keys (`PK`, `SK`) of entries that exist at the end."""
 
     inserted: int = 0
     updated: int = 0
     removed: int = 0
     seconds: float = 0.0
     live: list[tuple[str, str]] = field(default_factory=list)
-    # A globalUserId that the User Service on this machine knows.
+    # A globalUserId that the local User Service knows.
     example_user: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -55,7 +168,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """`updates` and `removals` are shares of `entries`; `per_second` 0 means as fast as it goes."""
+    """`updates` and `removals` are shares of `entries`; `per_second` 0 means as fast as possible."""
 
     entries: int = 20_000
     updates: float = 0.1
@@ -65,7 +178,7 @@ class LoadPlan:
 
 
 class Loader:
-    """Writes a plan; `loaded` grows while it runs and may be read from another thread."""
+    """Writes a plan. Other threads may read the progress in `loaded`."""
 
     def __init__(
         self, runtime: Runtime, plan: LoadPlan, campaigns: Sequence[DemoCampaign] = CAMPAIGNS
@@ -77,7 +190,7 @@ class Loader:
         self.loaded = Loaded()
 
     def insert_first(self) -> EntryKey:
-        """The campaigns and the first entry, alone: `run` goes on from there."""
+        """Write the campaigns and only the first entry; `run` continues from there."""
         self._write_campaigns()
         self._write([0])
         pk, sk = self.loaded.live[0]
@@ -97,13 +210,13 @@ class Loader:
         return self.loaded
 
     def _write_campaigns(self) -> None:
-        """Those that are not there yet; one that was closed or drawn stays so. The commitment to the secret of
-        their draw comes before they open.
+        """Create missing campaigns; existing ones stay as they are. The commitment to the draw's secret precedes the
+        opening.
         """
         collection = self._runtime.database["campaigns"]
         for campaign in self._campaigns:
             now = time.time()
-            # Open for the first entry already, and not before the commitment.
+            # Open before the first entry, and after the commitment.
             document = campaign.document(opens_at=iso(now + 0.001))
             commitment = make_secret(self._runtime, campaign.campaign_id)
             document["draw"] = {"commitment": commitment, "committedAt": iso(now)}
@@ -131,7 +244,7 @@ class Loader:
 
     def _write(self, numbers: Sequence[int]) -> None:
         with self._lock:
-            # One clock reading per batch: an entry is created when it is written.
+            # One clock reading per batch, at the time of its write.
             now = time.time()
             items = [
                 self._data.entry(self._campaigns[number % len(self._campaigns)].campaign_id, number, now)
@@ -146,7 +259,7 @@ class Loader:
             self.loaded.live += [(item["PK"], item["SK"]) for item in items]
 
     def _write_users(self, users: Sequence[dict[str, Any]]) -> None:
-        """What the User Service on this machine knows."""
+        """Write the records of the local User Service."""
         collection = Stores.of(self._runtime.mongo, self._runtime.names.prefix).users
         writes = [UpdateOne({"_id": user["_id"]}, {"$set": user}, upsert=True) for user in users]
         self._runtime.dependency("mongo").call(collection.bulk_write, writes, ordered=False)
@@ -170,7 +283,7 @@ class Loader:
         raise TransientFailure("dynamodb", f"{len(pending)} items stayed unprocessed")
 
     def _change(self, stop: StopSignal, on_progress: Callable[[Loaded], None]) -> None:
-        """The first live entries are updated (every tenth twice), the last are removed."""
+        """Update the first live entries (every tenth twice) and remove the last."""
         plan, loaded = self._plan, self.loaded
         keys = sorted(loaded.live)
         updates = keys[: round(plan.entries * plan.updates)]
@@ -199,7 +312,7 @@ class Loader:
         loaded.live = [key for key in keys if key not in gone]
 
     def _update(self, key: tuple[str, str]) -> None:
-        """A business change: version and updatedAt move, the flag is set, the markets are turned round."""
+        """Change an entry: new version, updatedAt and markets, and the flag is set."""
         self._runtime.dependency("dynamodb").call(
             self._runtime.dynamodb.update_item,
             TableName=self._table,

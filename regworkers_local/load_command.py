@@ -18,7 +18,9 @@ def load(
     entries: Annotated[int, typer.Option(min=1, help="new entries, over two campaigns")] = 20_000,
     updates: Annotated[float, typer.Option(min=0, max=1, help="share that is updated afterwards")] = 0.1,
     removals: Annotated[float, typer.Option(min=0, max=1, help="share that is removed afterwards")] = 0.02,
-    rate: Annotated[float, typer.Option(min=0, help="new entries a second; 0 is as fast as it goes")] = 0.0,
+    rate: Annotated[
+        float, typer.Option(min=0, help="new entries per second; 0 is as fast as possible")
+    ] = 0.0,
     seed: Annotated[
         int | None, typer.Option(help="the same seed gives the same fans [default: new ones each time]")
     ] = None,

@@ -1,4 +1,4 @@
-"""Child processes that outlive the command that started them, told apart from strangers by pid and birth."""
+"""Child processes that outlive the command that started them, identified by pid and start time."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ import psutil
 
 from regworkers_core.adapters.files.private_files import open_private
 
-# Down: stopped in an orderly way, or never started. Dead: it should run and does not.
+# Down: stopped gracefully, or never started. Dead: it should run and does not.
 ProcessState = Literal["running", "paused", "dead", "down"]
 
-# A create time is computed from the time of boot, which moves a little when the clock is corrected.
+# A start time is computed from the boot time, which moves a little when the clock is corrected.
 SAME_BIRTH_SECONDS = 2.0
-# SIGKILL needs no consent, but the kernel may be busy.
+# SIGKILL always works, but the kernel may be busy.
 KILL_SECONDS = 10.0
-# Pids of children that were let go of and not reaped yet.
+# Pids of detached children that are not reaped yet.
 _children: set[int] = set()
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessRef:
-    """A process by pid and create time (epoch seconds), so that a recycled pid is never taken for it."""
+    """A process by pid and start time (epoch seconds), which identify it even if the pid is reused."""
 
     pid: int
     started: float
 
     def find(self) -> psutil.Process | None:
-        """The living process, or None. Reaps it if it is a dead child of ours."""
+        """The running process, or None. Reaps a dead child of ours."""
         try:
             process = psutil.Process(self.pid)
             if not self._is(process):
@@ -48,7 +48,7 @@ class ProcessRef:
             return None
 
     def recycled(self) -> bool:
-        """Whether the pid belongs to a stranger by now."""
+        """Whether another process has the pid by now."""
         try:
             return not self._is(psutil.Process(self.pid))
         except psutil.NoSuchProcess:
@@ -70,9 +70,9 @@ class ProcessRef:
 def spawn(
     command: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path, interruptible: bool = False
 ) -> ProcessRef:
-    """Start `command` in a session of its own, output appended to `log`, and let go of it.
+    """Start `command` detached, in a new session, with its output appended to `log`.
 
-    `interruptible`: SIGINT works in it even if this process ignores it, as a shell's background job does.
+    `interruptible`: SIGINT works in it even if this process ignores it, as a shell's background jobs do.
     """
     with open_private(log, append=True) as out:
         child = subprocess.Popen(
@@ -83,23 +83,23 @@ def spawn(
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # What it writes is the user's alone.
+            # Its files are private to the user.
             umask=0o077,
             preexec_fn=_restore_sigint if interruptible else None,
         )
-    # From here on it is watched by its pid; without this, Popen complains that it is still running.
+    # It is identified by its pid now; without this, Popen warns that it is still running.
     child.returncode = 0
     ref = ProcessRef(child.pid, psutil.Process(child.pid).create_time())
     _children.add(child.pid)
-    # It may have died before it was known, when the signal of its death found nothing to do.
+    # It may have died before its pid was known to the signal handler.
     _reap()
     return ref
 
 
 @contextmanager
 def reaping() -> Iterator[None]:
-    """Inside, a child of `spawn` that dies leaves no zombie. For the main thread of a program that outlives its
-    servers: who starts one again must not take the zombie of the last one for a living process.
+    """Reap children of `spawn` that die inside. For the main thread of a program that outlives its servers: a zombie
+    must not be taken for a running server when it is started again.
     """
     before = signal.signal(signal.SIGCHLD, lambda _number, _frame: _reap())
     try:
@@ -109,7 +109,7 @@ def reaping() -> Iterator[None]:
 
 
 def _reap() -> None:
-    # Only those: the exit codes of other children are awaited by whoever started them.
+    # Only these: other code waits for the exit codes of other children.
     for pid in tuple(_children):
         try:
             gone = os.waitpid(pid, os.WNOHANG)[0] != 0
@@ -120,7 +120,7 @@ def _reap() -> None:
 
 
 def drop_stale_pid_file(path: Path) -> None:
-    """Delete a server's pid file unless its pid is a living process that was started with this very file."""
+    """Delete a server's pid file unless its pid is a running process that was started with this file."""
     try:
         process = psutil.Process(int(path.read_text()))
         if process.status() != psutil.STATUS_ZOMBIE and str(path) in process.cmdline():
@@ -131,10 +131,10 @@ def drop_stale_pid_file(path: Path) -> None:
 
 
 def stop(process: psutil.Process, grace_seconds: float) -> None:
-    """SIGTERM, wait, SIGKILL when the grace is over; reaped if it is our child."""
+    """Send SIGTERM, and SIGKILL after `grace_seconds`. Reaps a child of ours."""
     with suppress(psutil.NoSuchProcess):
         process.terminate()
-        # A paused process gets its SIGTERM only once it goes on.
+        # A paused process gets its SIGTERM only once it resumes.
         process.resume()
         try:
             process.wait(grace_seconds)
@@ -143,14 +143,14 @@ def stop(process: psutil.Process, grace_seconds: float) -> None:
 
 
 def kill(process: psutil.Process) -> None:
-    """SIGKILL and wait until it is gone."""
+    """Send SIGKILL and wait for the end."""
     with suppress(psutil.NoSuchProcess):
         process.kill()
         process.wait(KILL_SECONDS)
 
 
 def listens(process: psutil.Process, port: int) -> bool:
-    """Whether this very process listens on the port."""
+    """Whether this process listens on the port."""
     with suppress(psutil.Error):
         return any(
             connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
@@ -160,8 +160,8 @@ def listens(process: psutil.Process, port: int) -> bool:
 
 
 def family(leaders: Iterable[ProcessRef]) -> list[psutil.Process]:
-    """All living members of the leaders' sessions, orphans of a dead leader included."""
-    # The kernel keeps a pid while its session has members: only a living stranger has to be sorted out.
+    """All running members of the leaders' sessions, including orphans of a dead leader."""
+    # The kernel reserves a pid while its session has members, so only reused pids have to be excluded.
     sessions = {ref.pid for ref in leaders if not ref.recycled()}
     members = []
     for process in psutil.process_iter():

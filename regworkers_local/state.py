@@ -1,9 +1,11 @@
-"""What is known of an instance of the embedded stack, kept in its `state.json`."""
+"""The state of an instance of the embedded stack, kept in its `state.json`, and the choice of its ports."""
 
 from __future__ import annotations
 
+import socket
 import uuid
-from collections.abc import Mapping
+import zlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,36 @@ import orjson
 
 from regworkers_core.adapters.files.private_files import private_folder, write_private
 from regworkers_local.processes import ProcessRef
-from regworkers_local.servers import SERVERS
+from regworkers_local.servers import HOST, SERVERS
+
+# Below the range of ports for outgoing connections: a client that keeps calling a stopped server could otherwise get
+# the server's own port, and keep it.
+FIRST, LAST = 15_000, 30_000
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on the port. Lingering connections of an earlier server do not count."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+            probe.listen(1)
+        except OSError:
+            return False
+        return True
+
+
+def free_port(preferred: int, key: str, taken: Collection[int] = ()) -> int:
+    """`preferred` if it is free, else the first free one after a place that `key` determines, except `taken`.
+
+    Different keys begin at different places, so that two stacks that start at once rarely conflict.
+    """
+    start = zlib.crc32(key.encode()) % (LAST - FIRST)
+    candidates = (preferred, *(FIRST + (start + step) % (LAST - FIRST) for step in range(LAST - FIRST)))
+    for port in candidates:
+        if port not in taken and is_free(port):
+            return port
+    raise OSError(f"no free port between {FIRST} and {LAST}")
 
 
 @dataclass(slots=True)
@@ -20,7 +51,7 @@ class StackState:
     """Ports and processes by server name. Ports outlive a stop, so that a server comes back to its own."""
 
     instance: str
-    # Of this folder's servers alone: the name may be that of another checkout's instance, too.
+    # Unique to this folder's servers: another checkout may have an instance of the same name.
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     ports: dict[str, int] = field(default_factory=dict)
     processes: dict[str, ProcessRef] = field(default_factory=dict)
@@ -29,7 +60,7 @@ class StackState:
         return SERVERS[name].address.format(port=self.ports[name])
 
     def document(self) -> dict[str, Any]:
-        """Top level: the address of each server by name, `ports`, `pids`, `started` (epoch s), `instance`, `id`."""
+        """The address of each server by name, `ports`, `pids`, `started` (epoch seconds), `instance`, `id`."""
         return {
             **{name: self.address(name) for name in SERVERS if name in self.ports},
             "instance": self.instance,
@@ -60,7 +91,7 @@ def process_refs(document: Mapping[str, Any]) -> dict[str, ProcessRef]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object; empty if the file is missing or holds anything else."""
+    """The object in a file; empty if the file is missing or has anything else."""
     try:
         document = orjson.loads(path.read_bytes())
     except (FileNotFoundError, orjson.JSONDecodeError):
@@ -69,7 +100,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Atomic: a reader sees the old document or the new one."""
+    """Write atomically: a reader gets the old or the new document."""
     private_folder(path.parent)
     draft = path.with_name(path.name + ".new")
     write_private(draft, orjson.dumps(document, option=orjson.OPT_INDENT_2))

@@ -33,7 +33,7 @@ from regworkers_core.eligibility.campaign.judging import judge_entries
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
-from regworkers_local.demo_data import MARKETS, DemoCampaign
+from regworkers_local.load import MARKETS, DemoCampaign
 from regworkers_local.state import StackState
 from tests.support.runtimes import remove_namespace
 

@@ -25,7 +25,7 @@ from regworkers_core.eligibility.case import Identity
 from regworkers_core.eligibility.identity import IdentitySecret
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
-from regworkers_local.demo_data import DemoCampaign
+from regworkers_local.load import DemoCampaign
 from regworkers_local.state import StackState
 from tests.support.runtimes import remove_namespace
 

@@ -11,7 +11,7 @@ from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
-from regworkers_local.demo_data import CAMPAIGNS, DemoData
+from regworkers_local.load import CAMPAIGNS, DemoData
 from regworkers_local.state import StackState
 
 _BATCH = 25

@@ -20,7 +20,7 @@ from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.dagster_server import DagsterProcess
-from regworkers_local.demo_data import CAMPAIGNS
+from regworkers_local.load import CAMPAIGNS
 from regworkers_local.stack import Stack
 
 PER_SECOND = 200.0

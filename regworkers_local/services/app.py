@@ -20,7 +20,7 @@ from regworkers_local.services.stores import Stores
 _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 )
-TOKEN = "local"  # noqa: S105 - everybody's, on a server that only this machine reaches
+TOKEN = "local"  # noqa: S105 - a fixed token, on a server that only this machine reaches
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
 Id = Annotated[str, Path(min_length=1, max_length=1024)]
 
@@ -30,7 +30,7 @@ class Problem(BaseModel):
 
 
 class Health(BaseModel):
-    """`instance` is the id of the embedded stack's instance that it belongs to."""
+    """`instance` is the id of the embedded stack's instance."""
 
     status: str
     instance: str
@@ -78,8 +78,8 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 def make_app(
     stores: Stores, *, token: str = TOKEN, faults: Faults | None = None, instance: str = ""
 ) -> FastAPI:
-    """The contract alone; `make_front` puts the switches in front of it."""
-    # Their own pages of documentation load scripts from outside; ours is one page.
+    """The contract; `make_front` adds the switches for faults."""
+    # FastAPI's own documentation pages load scripts from other sites; ours is one page.
     app = FastAPI(title="The four services", version="1", description=__doc__, docs_url=None, redoc_url=None)
     app.include_router(_contract(stores, token))
     app.include_router(_switches(faults or Faults()))
@@ -131,7 +131,7 @@ def _contract(stores: Stores, token: str) -> APIRouter:
 
     @router.get("/campaigns/{campaignId}/codes/available", tags=["code"])
     def codes(campaignId: Id) -> CodesAnswer:
-        """What is left of a campaign's codes."""
+        """The remaining codes of a campaign."""
         campaign = _found(stores.campaigns.find_one({"_id": campaignId}), "campaign")
         groups = stores.codes.aggregate(
             [
@@ -151,7 +151,7 @@ def _contract(stores: Stores, token: str) -> APIRouter:
 
     @router.get("/{campaignId}/entries/{entryId:path}", tags=["entry"], response_model=EntryAnswer)
     def entry(campaignId: Id, entryId: Id) -> Response:
-        """One entry; a removed one is not there."""
+        """One entry; 404 for a removed one."""
         found = stores.entries.find_one({"_id": f"{campaignId}:{entryId}"})
         if found is not None and found.get("deletedAt"):
             found = None
@@ -175,7 +175,7 @@ def _switches(faults: Faults) -> APIRouter:
 
     @router.put("/{service}", responses=refusals)
     def put(service: Service, fault: Fault) -> Fault:
-        """Switch a fault of one service on, in place of the one before."""
+        """Switch on a fault of one service, in place of the previous one."""
         try:
             faults.put(service, fault)
         except ValueError as error:
@@ -184,7 +184,7 @@ def _switches(faults: Faults) -> APIRouter:
 
     @router.delete("", status_code=204)
     def clear() -> None:
-        """All switches off."""
+        """Switch off all faults."""
         faults.clear()
 
     return router
@@ -197,6 +197,6 @@ def _found(document: dict[str, Any] | None, kind: str) -> dict[str, Any]:
 
 
 def _as_stored(document: dict[str, Any], **ids: str) -> Response:
-    """Without what is the store's own: its key, and our bookkeeping of the replication."""
+    """The document without the store's key and the custody fields."""
     fields = {name: value for name, value in document.items() if not name.startswith("_")}
     return Response(orjson.dumps({**fields, **ids}, default=str), media_type="application/json")

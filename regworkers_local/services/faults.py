@@ -1,4 +1,4 @@
-"""Faults on request: what a service does to its callers while a switch is on, for tests and demonstrations."""
+"""Switches for faults of the four services, for tests and demonstrations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# What the body of a truncated or dripping answer is said to have.
+# The announced length of a truncated or dripping body.
 _PROMISED_BYTES = 200
 
 
@@ -30,7 +30,7 @@ class Service(StrEnum):
     CAMPAIGN = "campaign"
 
 
-# Which paths are whose. An id may hold what a path separates by, once it is decoded.
+# The paths of each service. A decoded id may contain slashes.
 PATHS: dict[Service, str] = {
     Service.USER: r"/users/.+",
     Service.CODE: r"/campaigns/[^/]+/codes/available",
@@ -40,7 +40,7 @@ PATHS: dict[Service, str] = {
 
 
 class Fault(BaseModel):
-    """What happens to a request: `latencySeconds` first, then one of the others (or the true answer).
+    """What happens to a request: first `latencySeconds`, then one of the others (or the real answer).
 
     `halfOpen` takes the request and never answers; `dropConnection` closes it without a byte; `truncate` ends in the
     middle of the body; `dripSeconds` sends a body of blanks, one every so often. `times` requests, or all.
@@ -62,7 +62,7 @@ class Fault(BaseModel):
 
     @property
     def contradiction(self) -> str | None:
-        """Why it cannot be, where it cannot."""
+        """The reason why the combination is invalid, or None."""
         kinds = (self.status, self.garbage, self.half_open, self.truncate, self.drop_connection)
         if sum(bool(kind) for kind in (*kinds, self.drip_seconds)) > 1:
             return "choose one of status, garbage, halfOpen, truncate, dropConnection, dripSeconds"
@@ -77,7 +77,7 @@ class Faults:
         self._on: dict[Service, Fault] = {}
 
     def put(self, service: Service, fault: Fault) -> None:
-        """In place of the one before. Raises ValueError for one that contradicts itself."""
+        """Replace the service's fault. Raises ValueError for an invalid combination."""
         if fault.contradiction:
             raise ValueError(fault.contradiction)
         with self._lock:
@@ -89,12 +89,12 @@ class Faults:
 
     @property
     def on(self) -> dict[Service, Fault]:
-        """`times` is what is left of it."""
+        """The switches that are on; `times` is the remaining number."""
         with self._lock:
             return dict(self._on)
 
     def take(self, service: Service) -> Fault | None:
-        """The fault for one request, which it counts."""
+        """The fault for one request, which is counted."""
         with self._lock:
             fault = self._on.get(service)
             if fault is not None and fault.times is not None:
@@ -106,8 +106,8 @@ class Faults:
 
 
 class Front:
-    """The outermost application. Every service has an address of its own, `/<service>`, before its paths and its
-    `/health`; its paths alone work as well.
+    """The outermost application. Every service has a prefix, `/<service>`, before its paths and its `/health`; its
+    paths also work without it.
     """
 
     def __init__(self, app: App, faults: Faults) -> None:
@@ -127,7 +127,7 @@ class Front:
 
 
 def _addressed(path: str) -> tuple[Service | None, str]:
-    """Whose the path is, and the path without the service's own address."""
+    """The service of a path, and the path without the service's prefix."""
     for service, pattern in PATHS.items():
         if found := re.fullmatch(f"/{service.value}({pattern}|/health)", path):
             return service, found[1]
@@ -163,7 +163,7 @@ async def _misbehave(fault: Fault, app: App, scope: Scope, receive: Receive, sen
 
 async def _answer(send: Send, status: int, body: bytes, retry_after: str | None = None) -> None:
     headers = [(b"retry-after", retry_after.encode())] if retry_after else []
-    # A redirect that leads on would be a trap for a client that follows it.
+    # A redirect to a real place would mislead a client that follows it.
     headers += [(b"location", b"/health")] if status < 400 else []
     await _start(send, status, len(body), *headers)
     await send({"type": "http.response.body", "body": body})
@@ -180,7 +180,7 @@ async def _until_gone(receive: Receive) -> None:
 
 
 async def _gone_within(receive: Receive, seconds: float) -> bool:
-    """Wait so long, but not for a client that is gone."""
+    """Wait, unless the client disconnects."""
     try:
         async with asyncio.timeout(seconds):
             await _until_gone(receive)
@@ -190,5 +190,5 @@ async def _gone_within(receive: Receive, seconds: float) -> bool:
 
 
 def _transport(send: Send) -> Any:
-    """The connection below the request: ASGI has no word for closing it, but the server's `send` knows it."""
+    """The transport of the request, from the server's `send`: ASGI cannot close a connection."""
     return send.__self__.transport  # type: ignore[attr-defined]

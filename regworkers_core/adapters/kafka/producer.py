@@ -1,8 +1,8 @@
 """Sending records to Kafka: an idempotent producer, and one that renews its certificate while it runs.
 
-The renewal: a thread checks for new material every `checkSeconds`; if the brokers accept it, a new producer is made, new
-sends wait, current sends end, the old producer is flushed, the producers are swapped, sends continue, and the old one
-is closed.
+The renewal: a thread checks for new material every `checkSeconds`; if the brokers accept it, a new producer is made,
+new sends wait, current sends end, the old producer is flushed, the producers are swapped, sends continue, and the old
+one is closed.
 """
 
 from __future__ import annotations

@@ -13,8 +13,7 @@ from regworkers_core.domain.eligibility import Missing
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns import lifecycle
 from regworkers_core.selection.campaigns.secrets import ensure_commitment
-from regworkers_local.demo_data import CAMPAIGNS
-from regworkers_local.load import Loader, LoadPlan
+from regworkers_local.load import CAMPAIGNS, Loader, LoadPlan
 from tests.adapters.redis.support import (
     CLOSED,
     FakeSource,

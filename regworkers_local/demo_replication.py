@@ -1,46 +1,91 @@
-"""What the demo shows while it runs and at its end."""
+"""The first half of the demo: entries are written, and sensors and drains bring them to the replica."""
 
 from __future__ import annotations
 
 import bisect
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import dagster as dg
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from regworkers_core.domain.reasons import Failure
+from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.engine.drain import OUTCOMES
 from regworkers_core.engine.percentiles import Percentiles
+from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.enqueue.stream_probe import has_unread
+from regworkers_core.replication.reconcile import reconcile
 from regworkers_core.runtime import Runtime
+from regworkers_local.dagster_server import DagsterProcess
 from regworkers_local.load import Loaded, Loader, LoadPlan
 
-# Without a terminal a line this often.
+# The asset that each drain materialises, and the tag that marks its runs.
+ASSETS: Mapping[str, str] = {"enqueue": "replication_queue", "save": "entries"}
+DRAIN_TAG = "regworkers/drain"
+_ACTIVE = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+
+
+class DrainRuns:
+    """The reports of a Dagster instance's drains, summed over their runs.
+
+    Relative folders in its storage resolve against the working directory.
+    """
+
+    def __init__(self, home: Path, since: float) -> None:
+        self._instance = dg.DagsterInstance.from_config(str(home))
+        self._since = since
+
+    def active(self) -> int:
+        """Drains that are queued or running."""
+        filters = dg.RunsFilter(tags={DRAIN_TAG: list(ASSETS)}, statuses=_ACTIVE)
+        return self._instance.get_runs_count(filters)
+
+    def counts(self) -> dict[str, Counter[str]]:
+        """Item counts of each drain over all its runs since `since`."""
+        summed: dict[str, Counter[str]] = {}
+        for drain, asset in ASSETS.items():
+            records = self._instance.fetch_materializations(
+                dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), after_timestamp=self._since), limit=1000
+            ).records
+            counts: Counter[str] = Counter()
+            for record in records:
+                materialization = record.asset_materialization
+                for name, value in (materialization.metadata if materialization else {}).items():
+                    if isinstance(value, dg.IntMetadataValue):
+                        counts[name] += value.value or 0
+            summed[drain] = counts
+        return summed
+
+
+# Without a terminal, a line of progress this often.
 _LINE_SECONDS = 5.0
+_PAUSE_SECONDS = 1.0
 
 
 class Progress:
-    """Source, queue, replica and lag, read once a second with cheap calls."""
+    """Shows source, queue, replica and lag, from cheap calls once a second."""
 
     def __init__(self, runtime: Runtime, loader: Loader, plan: LoadPlan) -> None:
         self._runtime, self._loader, self._plan = runtime, loader, plan
-        # When so many entries were written: the replica's count then tells how far it is behind.
+        # Numbers of written entries and their times. With the replica's count they give the lag.
         self._written: list[int] = []
         self._written_at: list[float] = []
         self._live: Live | None = None
         self._console: Console | None = None
-        self._told_at = 0.0
+        self._printed_at = 0.0
         self.started = time.monotonic()
         self.finished = self.started
 
     def note(self, loaded: Loaded) -> None:
-        """Called by the loader after each write."""
+        """Record a write of the loader."""
         if not self._written or loaded.inserted > self._written[-1]:
             self._written.append(loaded.inserted)
             self._written_at.append(time.monotonic())
@@ -55,14 +100,14 @@ class Progress:
         with Live(console=console, refresh_per_second=2, transient=True) as self._live:
             yield
 
-    def look(self) -> bool:
-        """Show where things stand; True when nothing is on its way any more."""
+    def update(self) -> bool:
+        """Show the current state. True if everything has arrived."""
         try:
             queue = self._runtime.queue(self._runtime.names.replication_queue).depth().total
             replica = self._runtime.replica.count()
             unread = has_unread(self._runtime.streams, self._runtime.leases)
         except Failure:
-            # A busy server may miss its time-out; the next look will tell.
+            # A busy server may miss its time-out; the next call decides.
             return False
         loaded = self._loader.loaded
         self._show(loaded, queue, replica, self._lag(replica))
@@ -72,7 +117,7 @@ class Progress:
         return done
 
     def _lag(self, replica: int) -> float:
-        """Seconds since the oldest entry was written that the replica does not have yet."""
+        """Seconds since the oldest entry that is missing in the replica was written."""
         index = bisect.bisect_right(self._written, replica)
         return 0.0 if index >= len(self._written) else time.monotonic() - self._written_at[index]
 
@@ -83,8 +128,8 @@ class Progress:
             cells = (loaded.inserted, loaded.updated, loaded.removed, queue, replica)
             table.add_row(f"{elapsed:4.0f} s", *(f"{cell:,}" for cell in cells), f"{lag:.1f} s")
             self._live.update(table)
-        elif self._console is not None and time.monotonic() - self._told_at >= _LINE_SECONDS:
-            self._told_at = time.monotonic()
+        elif self._console is not None and time.monotonic() - self._printed_at >= _LINE_SECONDS:
+            self._printed_at = time.monotonic()
             self._console.print(
                 f"{elapsed:4.0f} s  source {loaded.inserted:,} written, {loaded.updated:,} updated, "
                 f"{loaded.removed:,} removed | queue {queue:,} messages | replica {replica:,} | lag {lag:.1f} s"
@@ -92,7 +137,7 @@ class Progress:
 
 
 def lag_of_replica(runtime: Runtime) -> Percentiles:
-    """Seconds from each entry's last change to its replica, from the custody fields."""
+    """The lag of each entry in seconds, from the custody fields."""
     lags = Percentiles()
     for _, stored in runtime.replica.scan(None):
         changed = seconds(str(stored.custody.get("updatedAt", "")))
@@ -111,7 +156,7 @@ def summary(
     dead_letters: int,
     first_seconds: float,
 ) -> tuple[Table, bool]:
-    """The table at the end, and whether its numbers add up.
+    """The final table, and whether its numbers add up.
 
     `drains` has the summed counters of each drain's runs; `comparison` the numbers of reconcile.
     """
@@ -154,3 +199,76 @@ def _outcomes(counts: Counter[str]) -> dict[str, int]:
 
 def _joined(parts: Mapping[str, int]) -> str:
     return ", ".join(f"{number:,} {name}" for name, number in parts.items())
+
+
+def replicate(
+    runtime: Runtime,
+    dagster: DagsterProcess,
+    plan: LoadPlan,
+    stop: StopSignal,
+    console: Console,
+    give_up_seconds: float,
+) -> bool:
+    """Write the plan and wait until it has arrived. True if the replica equals the source."""
+    runs = DrainRuns(dagster.home, time.time())
+    loader = Loader(runtime, plan)
+    first_seconds = _await_first(runtime, loader, stop, console, give_up_seconds)
+    progress = Progress(runtime, loader, plan)
+    failure: list[Exception] = []
+
+    def write() -> None:
+        try:
+            loader.run(stop, progress.note)
+        except (Failure, UsageError) as error:
+            failure.append(error)
+            stop.set()
+
+    writer = threading.Thread(target=write, name="loader")
+    writer.start()
+    give_up = time.monotonic() + give_up_seconds
+    with progress.live(console):
+        while not stop.wait(_PAUSE_SECONDS) and time.monotonic() < give_up:
+            if progress.update() and not writer.is_alive():
+                break
+    writer.join()
+    if failure:
+        raise failure[0]
+    if stop.is_set:
+        raise UsageError("stopped")
+    console.print("all arrived; comparing both sides and waiting for the drains to end")
+    result = reconcile(runtime)
+    while runs.active() and time.monotonic() < give_up and not stop.wait(_PAUSE_SECONDS):
+        pass
+    dead = runtime.queue(runtime.names.dead_letter_queue(runtime.names.replication_queue)).depth().total
+    table, adds_up = summary(
+        loader.loaded,
+        runs.counts(),
+        result.totals,
+        lag_of_replica(runtime),
+        progress.finished - progress.started,
+        dead,
+        first_seconds,
+    )
+    Console(soft_wrap=True).print(table)
+    if not result.clean:
+        console.print("replica and source differ: `regworkers reconcile` names the entries")
+    if not adds_up:
+        console.print("the numbers do not add up")
+    return result.clean and adds_up
+
+
+def _await_first(
+    runtime: Runtime, loader: Loader, stop: StopSignal, console: Console, give_up_seconds: float
+) -> float:
+    """Seconds until the first entry on an idle system arrived: a sensor's tick and the start of two runs."""
+    began = time.monotonic()
+    key = loader.insert_first()
+    console.print("one entry written; waiting for sensors and drains to replicate it")
+    while not runtime.replica.get([key]):
+        if stop.wait(0.2):
+            raise UsageError("stopped")
+        if time.monotonic() - began > give_up_seconds:
+            raise UsageError("the first entry did not arrive: see the runs in the Dagster UI")
+    seconds = time.monotonic() - began
+    console.print(f"it arrived after {seconds:.1f} s; now the rest")
+    return seconds
