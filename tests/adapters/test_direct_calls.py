@@ -1,7 +1,8 @@
-"""The direct calls of DynamoDB ask as boto3 asks and fail as boto3 fails; what they read, test_answers compares."""
+"""Direct calls to DynamoDB send what boto3 sends and fail as boto3 fails. test_answers compares what they read."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import socket
@@ -16,9 +17,11 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.httpsession import URLLib3Session
+from botocore.parsers import ResponseParser
+from botocore.signers import RequestSigner
 
-from regworkers_core.adapters.aws.answers import UnreadableAnswer
-from regworkers_core.adapters.aws.clients import AwsClients, classify_aws
+from regworkers_core.adapters.aws.clients import AwsClients, UnreadableAnswer, classify_aws
 from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
@@ -55,6 +58,22 @@ def meaning(calls: DirectCalls) -> Exception:
     with pytest.raises((ClientError, BotoCoreError)) as raised:
         calls.batch_get_item(RequestItems=ASKED)
     return classify_aws("dynamodb")(raised.value)
+
+
+def test_botocore_still_has_what_direct_calls_use() -> None:
+    # If this fails after an upgrade: compare both ways again, see docs/decisions/0011-direct-calls-to-dynamodb.md.
+    made = client("http://127.0.0.1:9")
+    assert type(made._endpoint.http_session) is URLLib3Session
+    assert type(made._request_signer) is RequestSigner
+    parameters = {
+        RequestSigner.sign: ["self", "operation_name", "request"],
+        URLLib3Session.send: ["self", "request"],
+        ResponseParser.parse: ["self", "response", "shape"],
+    }
+    for function, expected in parameters.items():
+        found = list(inspect.signature(function).parameters.values())
+        assert [each.name for each in found[: len(expected)]] == expected, function
+        assert all(each.default is not each.empty for each in found[len(expected) :]), function
 
 
 def test_it_asks_as_boto3_asks(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
