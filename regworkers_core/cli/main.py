@@ -108,6 +108,10 @@ def main() -> None:
         _leave(str(error), FINDING)
     except Failure as failure:
         _leave(f"{failure}; {_way_out()}")
+    except ModuleNotFoundError as error:
+        _leave(
+            f"{error.name} is not installed: install the extra that has it, such as `regworkers[draw,reports]`"
+        )
     except Exception as error:
         # Without the driver's text, which may print a fan's document.
         _leave(f"unexpected {describe(error)}")

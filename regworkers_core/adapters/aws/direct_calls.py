@@ -1,9 +1,9 @@
 """DynamoDB's two batch operations, each as one signed POST: the read of every check, and the write of invite uploads.
 
 boto3 spends 0.24 ms of CPU on such a read and 0.52 ms on such a write beyond what they need: on endpoint rules, hooks
-and models, which are the same for each call. `docs/decisions/0011-direct-calls-to-dynamodb.md` has the figures and says why
-only these two avoid it. The client's signer, credentials, connections (with their time-outs, certificates and proxies)
-and errors stay in use; its account-based endpoint does not, because the region's serves every table.
+and models, which are the same for each call. `docs/decisions/0011-direct-calls-to-dynamodb.md` has the figures and says
+why only these two avoid it. The client's signer, credentials, connections (with their time-outs, certificates and
+proxies) and errors stay in use; its account-based endpoint does not, because the region's serves every table.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import orjson
+from cronsim import CronSim, CronSimError
 
 from regworkers_core.adapters.dagster_api import DagsterApi
 from regworkers_core.domain.reasons import TransientFailure
@@ -197,9 +198,6 @@ def longest_gap_seconds(cron: str) -> float:
 
 
 def _times(cron: str, after: float) -> Iterator[float]:
-    # Imported late: only schedules need it.
-    from cronsim import CronSim, CronSimError
-
     try:
         for time in CronSim(_CRON_ALIASES.get(cron, cron), datetime.fromtimestamp(after, UTC)):
             yield time.timestamp()

@@ -1,0 +1,99 @@
+"""The extras of pyproject.toml: each role's modules import without the extras of other roles."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+
+import pytest
+
+from regworkers_core.settings import PROJECT_ROOT
+
+PROJECT = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+# By role: its extras, and modules that import all of its code.
+ROLES = {
+    "a drain of entries or events": (
+        {"production"},
+        ["regworkers_core.replication.drains", "regworkers_core.analytics.publishing"],
+    ),
+    "an eligibility check": (set[str](), ["regworkers_core.eligibility.handler"]),
+    "provisioning and alerts": (
+        set[str](),
+        ["regworkers_core.infrastructure.provision", "regworkers_core.operations.alerts.evaluate"],
+    ),
+    "a run of a draw, and its drains": (
+        {"draw"},
+        ["regworkers_core.selection.draw.draw_run", "regworkers_core.selection.drains"],
+    ),
+    "a terminal": ({"draw"}, ["regworkers_core.cli.main", "regworkers_core.selection.proof.verify"]),
+    "the code server": ({"draw", "production"}, ["regworkers_dagster.definitions"]),
+}
+BLOCKED = """
+import importlib, sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in blocked:
+            raise ModuleNotFoundError(f"{name} comes with an extra of another role", name=name)
+blocked = set(sys.argv[1].split(","))
+sys.meta_path.insert(0, Blocker())
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+"""
+
+
+def normal(requirement: str) -> str:
+    """The normalised name of a requirement."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement, maxsplit=1)[0]).lower()
+
+
+def with_dependencies(names: set[str]) -> set[str]:
+    """These distributions and all that they need, without extras."""
+    found: set[str] = set()
+    left = set(names)
+    while left:
+        name = left.pop()
+        found.add(name)
+        try:
+            needs = requires(name) or []
+        except PackageNotFoundError:
+            continue
+        left |= {normal(each) for each in needs if "extra ==" not in each} - found
+    return found
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_roles_modules_import_without_the_other_extras(role: str) -> None:
+    extras, modules = ROLES[role]
+    own = {normal(each) for each in PROJECT["dependencies"]}
+    own |= {normal(each) for extra in extras for each in EXTRAS[extra]}
+    others = {normal(each) for extra in EXTRAS for each in EXTRAS[extra]} - with_dependencies(own)
+    assert {"pandas", "matplotlib", "schemathesis", "nx-27017"} <= others
+    blocked = {
+        module
+        for module, distributions in packages_distributions().items()
+        if {normal(each) for each in distributions} & others
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED, ",".join(sorted(blocked)), *modules],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_lock_has_all_extras() -> None:
+    lock = (PROJECT_ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    locked = {normal(line) for line in lock if line and not line.startswith("#")}
+    assert {normal(each) for extra in EXTRAS.values() for each in extra} <= locked
+
+
+def test_the_image_names_extras_that_exist() -> None:
+    dockerfile = (PROJECT_ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+    named = re.findall(r"EXTRAS=([\w,]+)", dockerfile)
+    assert named and all(set(each.split(",")) <= set(EXTRAS) for each in named)
