@@ -1,7 +1,7 @@
-# Everything starts from the lock: the first target that needs it builds .venv, and again when the lock changed.
+# Every target uses .venv, which is built from the lock, and rebuilt when the lock has changed.
 SHELL := /bin/bash
 PYTHON ?= python3
-# Relative, so that a checkout in a folder with a space in its name works.
+# Relative, so that the path of a checkout may contain spaces.
 BIN := .venv/bin
 STAMP := .venv/.built
 UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
@@ -12,7 +12,7 @@ UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## build .venv from the lock and nothing else
+setup: $(STAMP) ## build .venv from the lock
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
@@ -22,25 +22,25 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python --editable .
 	@touch $(STAMP)
 
-demo: $(STAMP) ## replicate 20,000 entries end to end on the embedded stack (KEEP=1 leaves it running)
+demo: $(STAMP) ## replicate 20,000 entries end to end on the embedded stack (KEEP=1 keeps it running)
 	@$(BIN)/python -m regworkers_local.demo demo $(DEMO_FLAGS)
 
-dev: $(STAMP) ## the stack and Dagster with sensors on, until Ctrl-C
+dev: $(STAMP) ## run the stack and Dagster with sensors on, until Ctrl-C
 	@$(BIN)/python -m regworkers_local.demo dev
 
-# More workers than the two cores of a small machine: a third of a run is waiting for leases and time-outs. Stealing
-# leaves each worker its modules in one piece, whose tests share what is costly to set up.
-test: $(STAMP) ## the whole suite but for the slow tests
+# More workers than a small machine has cores: a third of the time is waiting for leases and time-outs. `worksteal` keeps
+# the tests of a module on one worker, where they share costly fixtures.
+test: $(STAMP) ## run the suite without slow tests
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow"
 
-test-fast: $(STAMP) ## the tests that need no server, in under a minute
+test-fast: $(STAMP) ## run the tests that need no server, in under a minute
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow" --no-servers \
 		--ignore tests/dagster --ignore tests/e2e --ignore tests/faults --ignore tests/local
 
-test-slow: $(STAMP) ## the tests that take more than 20 s each
+test-slow: $(STAMP) ## run the tests that take more than 20 s each
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m slow
 
-check: $(STAMP) ## lint, format, strict types, import rules, words, definitions load
+check: $(STAMP) ## check lint, format, types, import rules, words, definitions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -58,24 +58,24 @@ deploy-files: $(STAMP) ## write what Terraform reads, and the release archive in
 docs: $(STAMP) ## write docs/cli.md from the commands
 	$(BIN)/python tools/write_cli_docs.py
 
-soak: $(STAMP) ## every kill point twenty times over, with a table of what was lost and doubled
+soak: $(STAMP) ## kill drains at every point, twenty times, and count losses and repeats
 	$(BIN)/python -m tests.faults.soak --write
 
-bench-replication: $(STAMP) ## replication against its floor and against what it replaces
+bench-replication: $(STAMP) ## measure replication against its floor and the legacy handlers
 	$(BIN)/python -m benchmarks.replication --write
 
-bench-selection: $(STAMP) ## the draw against bare DuckDB, its memory and growth, root and receipts
+bench-selection: $(STAMP) ## measure the draw against bare DuckDB, memory, root and receipts
 	$(BIN)/python -m benchmarks.selection --write
 
-bench-eligibility: $(STAMP) ## checks, a campaign's judgement and invites against their bare calls
+bench-eligibility: $(STAMP) ## measure checks, judgements and invites against bare calls
 	$(BIN)/python -m benchmarks.eligibility --write
 
-bench-analytics: $(STAMP) ## the export against bare SQS and a bare producer, its memory
+bench-analytics: $(STAMP) ## measure the export against bare SQS and Kafka clients, and its memory
 	$(BIN)/python -m benchmarks.analytics --write
 
-audit: $(STAMP) ## outdated and vulnerable packages of the lock; who cannot be asked is a note
+audit: $(STAMP) ## list outdated and vulnerable packages of the lock
 	@$(BIN)/regworkers dependencies
 
-lock: ## resolve the dependencies anew into requirements.lock
+lock: ## resolve the newest versions of all extras into requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --all-extras --no-emit-index-url --no-annotate --no-header \
 		--python-version 3.11 --upgrade pyproject.toml --output-file requirements.lock

@@ -15,7 +15,7 @@ import orjson
 from benchmarks.analytics import memory, throughput
 from benchmarks.analytics.memory import Peak
 from benchmarks.analytics.throughput import PROCESSES, Measured
-from benchmarks.readme import conditions, say, told, write
+from benchmarks.readme import conditions, described, say, write
 from benchmarks.stacks import stack_of
 from benchmarks.tables import table
 from regworkers_core.observability.logs import configure_logging
@@ -27,7 +27,7 @@ NAMES = {
     "kafka": "bare producer",
     "both": "both bare ones at once",
     "drain": "drain `publish`: both, with validation",
-    "old": "worker of old: produce and flush, record by record",
+    "old": "legacy worker: produce and flush, record by record",
 }
 AIM_OF_SLOWER, AIM_MEMORY = 0.85, 1.15
 
@@ -44,7 +44,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ.pop("CONFIG_ENV", None)
     document: dict[str, Any] = {"conditions": conditions()}
-    text = [told(document["conditions"])]
+    text = [described(document["conditions"])]
     with stack_of("analytics") as stack:
         if "throughput" in options.only:
             found = throughput.measure(stack.state, options.messages, say)
@@ -99,7 +99,7 @@ def _throughput(found: Mapping[str, Measured], document: Mapping[str, Any]) -> l
         "process for an event.",
         f"Drain to the slower of the two bare ones: {document['ofSlower']} (aim: at least {AIM_OF_SLOWER}; {met}); "
         f"the two bare ones themselves, at once: {document['bothOfSlower']}. "
-        f"Drain to the worker of old: {document['timesOld']}.",
+        f"Drain to the legacy worker: {document['timesOld']}.",
     ]
 
 

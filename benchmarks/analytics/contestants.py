@@ -58,7 +58,7 @@ class BareQueue:
         self.expect(messages)
 
     def expect(self, messages: int) -> None:
-        """So many are on the queue."""
+        """The number of messages on the queue."""
         self._messages = messages
 
     def run(self) -> float:
@@ -159,7 +159,7 @@ class Drain:
 
 
 class OldShape:
-    """A worker of old: each record is produced and flushed for itself, then its message is deleted."""
+    """A legacy worker: produces and flushes each record alone, then deletes its message."""
 
     name = "old"
 

@@ -41,7 +41,7 @@ class Peak:
 
 
 class FakeSqs:
-    """A queue with so many messages in it, made up when they are received."""
+    """A queue with this number of messages, generated when they are received."""
 
     def __init__(self, messages: int) -> None:
         self._numbers = iter(range(messages))

@@ -13,7 +13,7 @@ import orjson
 import structlog
 
 from benchmarks.eligibility import bulk, invites, rates, warm
-from benchmarks.readme import conditions, say, told, write
+from benchmarks.readme import conditions, described, say, write
 from benchmarks.stacks import stack_of
 
 PARTS = ("warm", "rates", "bulk", "invites")
@@ -44,7 +44,7 @@ def main() -> None:
         where = conditions()
         found, text = _measured(part, options)
         document[part] = {"conditions": where, **found}
-        joined = "\n\n".join([text[0], told(where), *text[1:]])
+        joined = "\n\n".join([text[0], described(where), *text[1:]])
         if options.format == "text":
             print(joined, end="\n\n", flush=True)
         if options.write:

@@ -69,8 +69,8 @@ def _in_turn(source: str, entries: int, runtime: Runtime, say: Say, rounds: int)
     for number in range(rounds):
         once = {name: _child(name, source, entries, runtime) for name in ("read", "judge")}
         per_round.append(once)
-        told = ", ".join(f"{name} {each['seconds']:.1f} s" for name, each in once.items())
-        say(f"bulk, {entries:,} entries {source}, round {number + 1}: {told}")
+        shown = ", ".join(f"{name} {each['seconds']:.1f} s" for name, each in once.items())
+        say(f"bulk, {entries:,} entries {source}, round {number + 1}: {shown}")
     for name in ("read", "judge"):
         found[name] = {
             "perSecond": round(entries / median(each[name]["seconds"] for each in per_round)),

@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 def measure(rows: int, say: Say, rounds: int = _ROUNDS) -> dict[str, Any]:
     """Rows a second of bare writes and of three uploads of one list: to an empty table, the same again (nothing to
     write), and with a later `ttl` (everything read, then written). Bare and product in turn, on stacks of their own: a
-    server stands still for longer and longer as it fills with what others have written. Medians, and the median of
+    server pauses longer and longer as it fills with what the others have written. Medians, and the median of
     the rounds' ratios.
     """
     found: list[dict[str, float]] = []
@@ -44,8 +44,8 @@ def measure(rows: int, say: Say, rounds: int = _ROUNDS) -> dict[str, Any]:
             once = _on_a_stack(lambda runtime: {"bare": _bare(runtime, rows)})
             once |= _on_a_stack(lambda runtime: _product(runtime, file, rows))
             found.append(once)
-            told = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in once.items())
-            say(f"invites, round {number + 1}: {told}")
+            shown = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in once.items())
+            say(f"invites, round {number + 1}: {shown}")
     seconds = {name: median(once[name] for once in found) for name in ("bare", *_UPLOADS)}
     return {
         "rows": rows,

@@ -32,8 +32,10 @@ def measure(state: StackState, say: Say, rounds: int = _ROUNDS) -> dict[str, Any
             per_round: list[dict[str, dict[str, float]]] = []
             for number in range(rounds):
                 per_round.append({name: _once(*each, threads) for name, each in contestants.items()})
-                told = ", ".join(f"{name} {each['perSecond']:,.0f}/s" for name, each in per_round[-1].items())
-                say(f"rates, {threads} threads, round {number + 1}: {told}")
+                shown = ", ".join(
+                    f"{name} {each['perSecond']:,.0f}/s" for name, each in per_round[-1].items()
+                )
+                say(f"rates, {threads} threads, round {number + 1}: {shown}")
             found[str(threads)] = {
                 name: {
                     figure: round(median(each[name][figure] for each in per_round), 2)

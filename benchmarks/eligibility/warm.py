@@ -131,7 +131,7 @@ def _contestants(made: World) -> dict[str, Call | _Inside]:
 
 
 def _in_memory(made: World, kind: str) -> dict[str, Call]:
-    """The parts that ask nobody."""
+    """The parts without calls."""
     items = [made.asked(kind, "id", fan) for fan in range(_CALLS)]
     checks = [read_check(item) for item in items]
     now = time.time()

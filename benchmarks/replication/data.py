@@ -47,7 +47,7 @@ def namespace(state: StackState, name: str) -> tuple[Runtime, CallCounter]:
 
 
 class Entries:
-    """Rounds of new entries, the same for whoever asks with the same seed."""
+    """Rounds of new entries, the same for the same seed."""
 
     def __init__(self, seed: int = 7) -> None:
         self._data = DemoData(seed)

@@ -141,7 +141,7 @@ class FakeStreams:
 
 
 class FakeLeases:
-    """A table of leases that nobody else writes."""
+    """A lease table without other writers."""
 
     def __init__(self) -> None:
         self._rows: dict[LeaseKey, LeaseRow] = {}

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import structlog
 
-from benchmarks.readme import conditions, say, told, write
+from benchmarks.readme import conditions, described, say, write
 from benchmarks.selection import assigning, drawing
 
 PARTS = (*drawing.PARTS, *assigning.PARTS)
@@ -31,7 +31,7 @@ def main() -> None:
     # So that scratch files go on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     document: dict[str, Any] = {"conditions": conditions()}
-    text = [told(document["conditions"])]
+    text = [described(document["conditions"])]
     if set(options.only) & set(drawing.PARTS):
         document["drawing"] = drawing.measure(options.entries, options.only, say)
         text += drawing.markdown(document["drawing"])

@@ -14,7 +14,7 @@ variable "account" {
 }
 
 variable "log_bucket" {
-  description = "Bucket of Dagster's compute logs, which stands already (REGWORKERS_LOG_BUCKET)."
+  description = "Bucket of Dagster's compute logs, which exists already (REGWORKERS_LOG_BUCKET)."
   type        = string
 }
 
@@ -25,7 +25,7 @@ variable "critical_alarm_topics" {
 }
 
 variable "warning_alarm_topics" {
-  description = "ARNs of the SNS topics that all other alarms tell."
+  description = "ARNs of the SNS topics that all other alarms notify."
   type        = list(string)
   default     = []
 }

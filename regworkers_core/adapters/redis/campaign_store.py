@@ -209,7 +209,7 @@ class CampaignStore:
         self._dependency.once(delete)
 
     def stored(self, key: str) -> StoredKey:
-        """A key as it stands, for people."""
+        """A stored key, for display."""
         value, left = self._get(key)
         no_ttl = value is None or left == _NO_TTL
         return StoredKey(
