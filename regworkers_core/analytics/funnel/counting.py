@@ -79,8 +79,10 @@ class Counting:
         names = {"source": SOURCE, "replica": REPLICA, "pool": FROZEN, "outcome": OUTCOMES}
         for name, file in {**names, "selection": CODED, "message": TOLD}.items():
             path = staged.path(file)
-            made = _EMPTY[file] if path is None else f"FROM read_parquet({_quoted(path)})"
-            self._database.execute(f"CREATE VIEW {name} AS {made}")
+            rows = (
+                self._database.sql(_EMPTY[file]) if path is None else self._database.read_parquet(str(path))
+            )
+            rows.create_view(name)
         latest = "entry_id, arg_max(market, phase) AS market"
         for name, select in {
             "winner": f"entry_id, market FROM outcome WHERE outcome = '{Outcome.WINNER}'",
@@ -164,7 +166,3 @@ def _others(parts: Sequence[pd.DataFrame], markets: Sequence[str]) -> list[str]:
     """What is counted under another name than a market's."""
     found = {str(name) for part in parts for name in part.index}
     return sorted(found - set(markets))
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"

@@ -41,7 +41,7 @@ _ENTRIES = """
 COPY (
   SELECT p.* REPLACE (coalesce(s.weight, p.weight) AS weight)
   FROM read_parquet($pool) p JOIN segment_list s ON s.list = p.segments
-) TO '{path}' (FORMAT parquet)
+) TO $path (FORMAT parquet)
 """
 _MEMBERS = """
 CREATE TABLE member AS
@@ -54,7 +54,7 @@ SELECT m.wishes, m.segments, m.weight, w.market, count(*), max(w.rank)
 FROM read_parquet($winners) w JOIN member m ON m.ref = w.ref GROUP BY ALL
 """
 _WINNERS = """
-COPY (SELECT ref, market, rank FROM read_parquet($outcomes) WHERE outcome = 'WINNER') TO '{path}' (FORMAT parquet)
+COPY (SELECT ref, market, rank FROM read_parquet($outcomes) WHERE outcome = 'WINNER') TO $path (FORMAT parquet)
 """
 
 
@@ -72,7 +72,7 @@ COPY (
         FROM entries WHERE key < $bound)
     ) WHERE member <= $wins
   ) WHERE place <= $seats
-) TO '{path}' (FORMAT parquet)
+) TO $path (FORMAT parquet)
 """
 _COUNT = "SELECT count(*) FROM read_parquet($path)"
 MOST_CHOICES = 3
@@ -138,7 +138,7 @@ def simulate(
             else:
                 compute(folder, None, folder / "out", engine=engine)
                 outcomes = {"outcomes": str(folder / "out" / OUTCOMES)}
-                base.execute(_WINNERS.format(path=_quoted(drawn)), outcomes)
+                base.execute(_WINNERS, {**outcomes, "path": str(drawn)})
             won, last = groups.won(drawn)
             winners.append(won)
             ranks.append(
@@ -173,14 +173,14 @@ def _stage(base: duckdb.DuckDBPyConnection, pool: Path, entries: Path, scenario:
         " FROM (SELECT DISTINCT preferences AS list FROM read_parquet($pool))",
         values,
     )
-    base.execute(_ENTRIES.format(path=_quoted(entries)), values)
+    base.execute(_ENTRIES, {**values, "path": str(entries)})
     base.execute(_MEMBERS, {"entries": str(entries)})
     if _one(base, "SELECT count(*) FROM member WHERE weight > 1"):
         # The short way needs the weight of the unit in every row.
         base.execute(
-            f"COPY (SELECT e.* REPLACE (m.weight AS weight) FROM read_parquet($entries) e JOIN member m USING (ref))"
-            f" TO '{_quoted(entries)}.heavy' (FORMAT parquet)",
-            {"entries": str(entries)},
+            "COPY (SELECT e.* REPLACE (m.weight AS weight) FROM read_parquet($entries) e JOIN member m USING (ref))"
+            " TO $path (FORMAT parquet)",
+            {"entries": str(entries), "path": f"{entries}.heavy"},
         )
         entries.with_name(entries.name + ".heavy").replace(entries)
 
@@ -279,11 +279,12 @@ def quick_winners(
     market = scenario.markets[0]
     bound = _SLACK * market.capacity / max(tickets, 1)
     with engine.connection() as database:
-        database.execute(f"CREATE VIEW entries AS SELECT * FROM read_parquet('{_quoted(entries)}')")
+        database.read_parquet(str(entries)).create_view("entries")
         while True:
             database.execute(
-                _QUICK_WINNERS.format(path=_quoted(winners)),
+                _QUICK_WINNERS,
                 {
+                    "path": str(winners),
                     "market": market.market_id,
                     "prefix": key_prefix(seed, draw_id),
                     "entry_prefix": entry_key_prefix(seed),
@@ -349,7 +350,3 @@ def _list_column(
 def _one(base: duckdb.DuckDBPyConnection, statement: str) -> Any:
     row = base.execute(statement).fetchone()
     return None if row is None else row[0]
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")
