@@ -23,7 +23,7 @@ from regworkers_core.domain.selection import MarketPhase, confirmation_word, req
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.pairing import count_pairs
+from regworkers_core.selection.assign.checks import count_pairs
 from regworkers_core.selection.assign.plan import last_planned
 from regworkers_core.selection.draw.artefacts import InputDiffers, Workbench, pipeline_key
 from regworkers_core.selection.draw.held import HeldDraw
