@@ -17,7 +17,7 @@ from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.standing import standing
+from regworkers_core.selection.assign.market_states import standing
 from regworkers_dagster.drains.decisions import pause_after_crashes
 from regworkers_dagster.drains.sensing import ACTIVE, ENDED, Answer, crashes_in_a_row, ticking
 from regworkers_dagster.runs import MARKET_TAG, PARTITION_TAG

@@ -9,7 +9,7 @@ from typing import Literal
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus, works_on_draw
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.engine.leases import LeaseRow
-from regworkers_core.selection.assign.standing import Standing
+from regworkers_core.selection.assign.market_states import Standing
 from regworkers_dagster.drains.decisions import pause_after_crashes
 
 # After this many failures in a row a draw has a defect, or the beacon is unavailable: it is retried slowly, because

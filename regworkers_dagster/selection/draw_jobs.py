@@ -19,7 +19,7 @@ from regworkers_core.domain.selection import confirmation_word, require_word
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.campaign.judging import judge_entries
 from regworkers_core.replication.settled import lag_warnings
-from regworkers_core.selection.assign.blocked import blocked_lines
+from regworkers_core.selection.assign.market_states import blocked_lines
 from regworkers_core.selection.assign.release import retry_market
 from regworkers_core.selection.draw.annul import annul, preview
 from regworkers_core.selection.draw.artefacts import export

@@ -23,7 +23,7 @@ def run(
     only `market_id` if given. Raises UsageError for an unknown campaign, TransientFailure.
     """
     # Imported late: they load pyarrow and DuckDB.
-    from regworkers_core.selection.assign.explaining import explain
+    from regworkers_core.selection.assign.market_states import explain
     from regworkers_core.selection.assign.release import retry_market
     from regworkers_core.selection.campaigns.status import read_campaign_status
 

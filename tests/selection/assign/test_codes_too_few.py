@@ -12,8 +12,8 @@ from regworkers_core.selection.assign.checks import (
     codes_within_capacity,
     counts_match,
 )
+from regworkers_core.selection.assign.market_states import standing
 from regworkers_core.selection.assign.release import publish_phase, resume_blocked, retry_market
-from regworkers_core.selection.assign.standing import standing
 from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.drains import SELECTIONS
 from tests.selection.assign.test_assigning import dead, items, take

@@ -7,8 +7,8 @@ import pytest
 
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.market_states import standing
 from regworkers_core.selection.assign.release import resume_blocked, retry_market
-from regworkers_core.selection.assign.standing import standing
 from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.codes.struck import struck_codes
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS

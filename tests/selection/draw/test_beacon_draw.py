@@ -17,7 +17,7 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.explaining import explain
+from regworkers_core.selection.assign.market_states import explain
 from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.draw.draw_run import DrawRun
 from regworkers_core.selection.maths.files import DrawError

@@ -1,11 +1,18 @@
-"""Why each market of a campaign's draw is where it is, and whether a retry helps: reads only."""
+"""What of the assignment stands still and what would get it going again."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseStatus, lease_name
+from regworkers_core.adapters.mongo.draws import (
+    DrawRecord,
+    MarketStatus,
+    PhaseRecord,
+    PhaseStatus,
+    lease_name,
+)
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.domain.timestamps import iso
@@ -13,6 +20,62 @@ from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.completion import waits_to_finish
 from regworkers_core.selection.assign.release import enough_codes
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A market that does not go on by itself. `retry_market` helps each of these.
+
+    `codes`: it waited for codes, and there are enough now. `chunks`: chunks were queued long ago, or never, and
+    are neither done nor dead letters. `completion`: all is done and nobody completed it, or nobody completed the
+    phase after its markets (then this is one of them).
+    """
+
+    market: MarketPhase
+    why: Literal["codes", "chunks", "completion"]
+
+
+def standing(runtime: Runtime, *, older_than_seconds: float) -> list[Standing]:
+    """Every market that stands still. Few cheap reads for each market that is not complete; changes nothing."""
+    before = iso(runtime.clock() - older_than_seconds)
+    found = []
+    for record in runtime.draws.all():
+        if record.annulled:
+            continue
+        for number, phase in record.phases.items():
+            if phase.status is not PhaseStatus.PUBLISHED or phase.fields.get("releasedAt", "") > before:
+                continue
+            if waits_to_finish(phase):
+                if phase.markets and _last_completed(phase) < before:
+                    market = MarketPhase(record.campaign_id, next(iter(phase.markets)), number)
+                    found.append(Standing(market, "completion"))
+                continue
+            for market_id in phase.markets:
+                market = MarketPhase(record.campaign_id, market_id, number)
+                why = _why(runtime, record, market, before)
+                if why is not None:
+                    found.append(Standing(market, why))
+    return found
+
+
+def _last_completed(phase: PhaseRecord) -> str:
+    return max(str(entry.get("completedAt") or "") for entry in phase.markets.values())
+
+
+def _why(
+    runtime: Runtime, record: DrawRecord, market: MarketPhase, before: str
+) -> Literal["codes", "chunks", "completion"] | None:
+    status = record.phases[market.phase].markets[market.market_id]["status"]
+    if status == MarketStatus.BLOCKED:
+        return "codes" if enough_codes(runtime, record, market) else None
+    if status == MarketStatus.PENDING:
+        return "chunks"
+    if status == MarketStatus.ASSIGNING:
+        if runtime.chunks.last_open(market) is None:
+            return "completion" if runtime.chunks.last_done_at(market) < before else None
+        return "chunks" if runtime.chunks.waits_since(market, before) else None
+    return None
+
 
 # A chunk that nobody worked on for so many visibility times was lost on its way.
 _LOST_VISIBILITIES = 3
@@ -100,7 +163,7 @@ def explain(runtime: Runtime, campaign: Campaign) -> DrawState:
         last.run_id if last else "",
         last.at if last else "",
         tuple(
-            _market(runtime, record, MarketPhase(campaign_id, market_id, number), lost_before)
+            _state_of(runtime, record, MarketPhase(campaign_id, market_id, number), lost_before)
             for record in ([record] if record and not record.annulled else ())
             for number, phase in record.phases.items()
             for market_id in phase.markets
@@ -121,7 +184,7 @@ def _step(record: DrawRecord | None) -> str:
     return _NEXT_STEP[open_phases[0].status] + waits
 
 
-def _market(runtime: Runtime, record: DrawRecord, market: MarketPhase, lost_before: str) -> MarketState:
+def _state_of(runtime: Runtime, record: DrawRecord, market: MarketPhase, lost_before: str) -> MarketState:
     phase = record.phases[market.phase]
     entry = phase.markets[market.market_id]
     status = MarketStatus(entry["status"])
@@ -150,3 +213,15 @@ def _market(runtime: Runtime, record: DrawRecord, market: MarketPhase, lost_befo
         )
     lost = runtime.chunks.waits_since(market, lost_before)
     return MarketState(market, status, "chunks were lost on their way" if lost else "", lost, len(rows))
+
+
+def blocked_lines(campaign_id: str, markets: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """One line for each of `markets` (by id, as a phase's record has them) of which no code is given yet, because
+    there are too few.
+    """
+    return [
+        f"market {market_id} waits for codes, {entry.get('needed')} needed and {entry.get('available')} there: "
+        f"`regworkers codes import <csv> --campaign {campaign_id} --market {market_id}`"
+        for market_id, entry in markets.items()
+        if entry.get("status") == MarketStatus.BLOCKED
+    ]
