@@ -18,8 +18,7 @@ from regworkers_core.cli.pages import require_writable
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.codes.importing import ImportReport, import_codes
-from regworkers_core.selection.codes.lines import named_campaign
+from regworkers_core.selection.codes.importing import ImportReport, import_codes, named_campaign
 from regworkers_core.selection.codes.stock import read_stock, void_codes
 from regworkers_core.selection.codes.struck import mark_blocked, struck_codes, write_csv
 from regworkers_core.selection.draw.held import DrawBusy

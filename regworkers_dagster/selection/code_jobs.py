@@ -18,8 +18,8 @@ from regworkers_core.adapters.files.csv_lines import Blank
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.selection.assign.replan import replan_codes
+from regworkers_core.selection.codes.importing import Row, read_lines
 from regworkers_core.selection.codes.importing import import_codes as import_file
-from regworkers_core.selection.codes.lines import Row, read_lines
 from regworkers_core.selection.codes.stock import read_stock
 from regworkers_core.selection.codes.stock import void_codes as void
 from regworkers_core.selection.codes.struck import mark_blocked, struck_codes, write_csv

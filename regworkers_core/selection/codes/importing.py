@@ -1,21 +1,28 @@
-"""`regworkers codes import`: from a file into positions, in the file's order, each code once.
-
-Batches are looked up, then appended: under a lease, because positions count on from the highest, and safe
-without it, because a unique index refuses a position that is taken. Killed at any moment, the first so many
-codes of the file are there without a gap; importing the file again finds them known and goes on behind them.
-"""
+"""A codes file, line by line: text of any size in constant memory, and a wrong row never ends the reading."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from regworkers_core.adapters.files.csv_lines import Blank, FirstSeen, Reject, RejectsFile, in_batches, masked
+from regworkers_core.adapters.files.csv_lines import (
+    Blank,
+    Cells,
+    CsvFile,
+    FirstSeen,
+    Reject,
+    RejectsFile,
+    Shape,
+    in_batches,
+    masked,
+)
 from regworkers_core.adapters.mongo.codes import Code, NewCode
 from regworkers_core.adapters.mongo.draws import MarketStatus
 from regworkers_core.domain.campaign import Campaign
@@ -24,7 +31,86 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.codes.lines import Line, Rejected, Row, read_columns, read_lines
+
+# What survives a URL, a QR code and a spreadsheet unchanged; as long as an id elsewhere.
+_CODE = re.compile(r"[A-Za-z0-9._~-]{1,64}")
+_COLUMNS = frozenset({"code", "marketId", "campaignId"})
+
+
+class Rejected(StrEnum):
+    """Why a row is not imported."""
+
+    EMPTY_CODE = "EMPTY_CODE"
+    INVALID_CODE = "INVALID_CODE"
+    WRONG_CAMPAIGN = "WRONG_CAMPAIGN"
+    MISSING_MARKET = "MISSING_MARKET"
+    UNKNOWN_MARKET = "UNKNOWN_MARKET"
+    WRONG_MARKET = "WRONG_MARKET"
+    DUPLICATE_IN_FILE = "DUPLICATE_IN_FILE"
+    TAKEN = "TAKEN"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row as it stands there. An absent or empty cell is None; `number` counts the file's lines from 1."""
+
+    number: int
+    code: str
+    market_id: str | None
+    campaign_id: str | None
+
+
+Line = Row | Reject | Blank
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """Every line behind the header. Raises UsageError when the file cannot be read or has no header."""
+    with _codes_file(path) as file:
+        for line in file:
+            yield _row(line, file.columns) if isinstance(line, Cells) else line
+
+
+def read_columns(path: Path) -> tuple[str, ...]:
+    """The columns that the header names. Raises UsageError as `read_lines` does."""
+    with _codes_file(path) as file:
+        return file.columns
+
+
+def named_campaign(path: Path) -> str:
+    """The campaign that the first row names in its column campaignId. Raises UsageError where none does."""
+    if "campaignId" in read_columns(path):
+        for line in read_lines(path):
+            if isinstance(line, Row) and line.campaign_id is not None:
+                return line.campaign_id
+    raise UsageError(f"{path} does not say which campaign: give --campaign, or a column campaignId")
+
+
+def _codes_file(path: Path) -> CsvFile:
+    return CsvFile(lambda: path.open("rb"), str(path), _SHAPE)
+
+
+def _accepts(columns: Sequence[str]) -> bool:
+    return "code" in columns and set(columns) <= _COLUMNS and len(set(columns)) == len(columns)
+
+
+_SHAPE = Shape(
+    expected="`code` or `code,marketId` (campaignId may come with them)",
+    words=_COLUMNS,
+    accepts=_accepts,
+    # Far above a row of three ids.
+    max_line_chars=1024,
+)
+
+
+def _row(line: Cells, columns: Sequence[str]) -> Row | Reject:
+    fields = dict(zip(columns, line.values, strict=True))
+    code = fields["code"]
+    if not code:
+        return Reject(line.number, Rejected.EMPTY_CODE, "")
+    if not _CODE.fullmatch(code):
+        return Reject(line.number, Rejected.INVALID_CODE, masked(code))
+    return Row(line.number, code, fields.get("marketId") or None, fields.get("campaignId") or None)
+
 
 # Codes that are looked up and appended at once.
 _BATCH = 1000
@@ -102,7 +188,7 @@ def import_codes(
     market_id = _market_for(campaign, market_id, read_columns(path))
     report = ImportReport(campaign.campaign_id, dry_run)
     with (
-        _lease(runtime, campaign.campaign_id, run_id, dry_run, sleep) as lease,
+        _import_lease(runtime, campaign.campaign_id, run_id, dry_run, sleep) as lease,
         RejectsFile(rejects) as rejected,
         FirstSeen() as seen,
     ):
@@ -151,7 +237,7 @@ class _Import:
         self._codes, self._clock = runtime.codes, runtime.clock
         self._campaign, self._market_id = campaign, market_id
         self._report, self._rejects, self._seen = report, rejects, seen
-        self._run_id, self._lease, self._on_step = run_id, lease, on_step
+        self._run_id, self._import_lease, self._on_step = run_id, lease, on_step
         self._highest: dict[str, int] = {}
 
     def take(self, lines: Sequence[Line]) -> None:
@@ -176,7 +262,7 @@ class _Import:
         self._on_step("codes.after_batch")
 
     def _append(self, fresh: Sequence[NewCode]) -> dict[str, Code]:
-        if self._lease is not None and self._lease.lost and not self._lease.renew():
+        if self._import_lease is not None and self._import_lease.lost and not self._import_lease.renew():
             raise UsageError(
                 f"the import for {self._campaign.campaign_id} lost its lease to another one: what it added "
                 "stays, import the file again when the other is done"
@@ -243,7 +329,7 @@ def _market_for(campaign: Campaign, market_id: str | None, columns: Sequence[str
 
 
 @contextmanager
-def _lease(
+def _import_lease(
     runtime: Runtime, campaign_id: str, run_id: str, dry_run: bool, sleep: Callable[[float], object]
 ) -> Iterator[Lease | None]:
     if dry_run:

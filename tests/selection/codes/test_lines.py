@@ -8,7 +8,7 @@ import pytest
 
 from regworkers_core.adapters.files.csv_lines import Blank, Malformed, Reject, masked
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.selection.codes.lines import Rejected, Row, read_columns, read_lines
+from regworkers_core.selection.codes.importing import Rejected, Row, read_columns, read_lines
 
 
 def lines(folder: Path, content: bytes) -> list[Row | Reject | Blank]:
