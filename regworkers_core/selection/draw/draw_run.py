@@ -23,7 +23,7 @@ from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import publish_phase
 from regworkers_core.selection.campaigns import lifecycle
-from regworkers_core.selection.codes.precheck import check_codes
+from regworkers_core.selection.codes.stock import check_codes
 from regworkers_core.selection.draw import allocation, commitment, freezing, seeding
 from regworkers_core.selection.draw.artefacts import public_key, publish_once
 from regworkers_core.selection.draw.gate import Acceptance, Confirming

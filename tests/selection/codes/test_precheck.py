@@ -11,7 +11,7 @@ import pytest
 from regworkers_core.adapters.mongo.codes import CodeStatus
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
-from regworkers_core.selection.codes.precheck import CodesPrecheck, check_codes
+from regworkers_core.selection.codes.stock import CodesPrecheck, check_codes
 from tests.support.campaigns import definition
 
 CAMPAIGN = Campaign.parse({**definition("summer", status="CLOSED"), "_id": "summer"})
