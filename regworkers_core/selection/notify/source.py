@@ -25,13 +25,14 @@ from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import PATIENCE_LEASES, POLL_SHARE, Lease, LeaseHolder
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.notify.holding import is_settled, settle
 from regworkers_core.selection.notify.units import (
     Unit,
     canary_left,
     held_until,
     is_due,
+    is_settled,
     lock,
+    settle,
     to_lock,
     undelivered,
 )

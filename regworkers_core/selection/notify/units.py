@@ -1,21 +1,97 @@
-"""What may go out: completed markets with messages left, the locked counts, the canary, the stop switch.
+"""What a later phase changes waits while that phase is drawn and not confirmed, and is superseded by its confirmation.
 
-Every answer is derived from durable records, so whichever sender comes next goes on where the last one ended.
+All of it happens under the draw's lease, under which alone a phase is drawn and confirmed and messages are sent. So a
+message either went out before the phase was drawn, or it waits; what is confirmed is never sent before it is
+superseded. Every step can be repeated.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseRecord, PhaseStatus
-from regworkers_core.domain.reasons import PermanentFailure, Reason
+from regworkers_core.adapters.mongo.outbox import SOURCE, RowStatus
+from regworkers_core.domain.reasons import PermanentFailure, Reason, UsageError
 from regworkers_core.domain.selection import NON_WINNERS, NOTICES, MarketPhase, NoticeType, Outcome
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.notify.holding import is_settled
+
+# When the rows that the phase changes were held, and when they were superseded: fields of a phase.
+HELD_AT, SUPERSEDED_AT = "messagesHeldAt", "messagesSupersededAt"
+
+
+def is_settled(record: DrawRecord) -> bool:
+    """Whether all rows wait, or are superseded, that a drawn phase changes. Of an annulled draw none goes out."""
+    return bool(record.annulled) or not any(
+        _to_hold(phase) or _to_supersede(phase) for phase in record.phases.values()
+    )
+
+
+def settle(runtime: Runtime, campaign_id: str, *, token: int) -> None:
+    """Hold and supersede what is to be. The caller holds the draw's lease, with this token.
+
+    Raises Fenced, TransientFailure, PermanentFailure when the result of the phase is not the committed one.
+    """
+    record = runtime.draws.get(campaign_id)
+    if record is None or is_settled(record):
+        return
+    for phase in record.phases.values():
+        if _to_hold(phase):
+            _hold(runtime, record, phase)
+            at = iso(runtime.clock())
+            runtime.draws.decide(campaign_id, phase.phase, {HELD_AT: at}, token=token)
+        if _to_supersede(phase):
+            at = iso(runtime.clock())
+            for market in markets_of(record, before=phase.phase):
+                runtime.outbox.supersede(market, why=f"phase {phase.phase}", at=at, held_for=phase.phase)
+            runtime.draws.decide(campaign_id, phase.phase, {SUPERSEDED_AT: at}, token=token)
+
+
+def markets_of(record: DrawRecord, *, before: int | None = None) -> list[MarketPhase]:
+    """All that owe messages, those of earlier phases than `before` if that is given."""
+    return [
+        MarketPhase(record.campaign_id, market_id, number)
+        for number, phase in record.phases.items()
+        if before is None or number < before
+        for market_id in phase.markets
+    ]
+
+
+def supersede_all(runtime: Runtime, record: DrawRecord, *, why: str, at: str) -> int:
+    """Nothing of this draw that is not sent goes out any more; how many messages that are. The caller holds the draw's
+    lease.
+    """
+    return sum(runtime.outbox.supersede(market, why=why, at=at) for market in markets_of(record))
+
+
+def _to_hold(phase: PhaseRecord) -> bool:
+    return phase.phase > 1 and phase.reached(PhaseStatus.DRAWN) and HELD_AT not in phase.fields
+
+
+def _to_supersede(phase: PhaseRecord) -> bool:
+    return phase.phase > 1 and "confirmedAt" in phase.fields and SUPERSEDED_AT not in phase.fields
+
+
+def _hold(runtime: Runtime, record: DrawRecord, phase: PhaseRecord) -> None:
+    """A page of refs at a time, with the keys of every row in which an earlier phase may have said what changes."""
+    # Late: it brings pyarrow and DuckDB, which a sender needs for this alone.
+    from regworkers_core.selection.assign.committed import committed
+
+    with committed(runtime, record.campaign_id, phase.phase, phase.fields) as result:
+        for refs, markets in result.changed():
+            runtime.outbox.hold(_keys(record.campaign_id, phase.phase, refs, markets), phase.phase)
+
+
+def _keys(campaign_id: str, phase: int, refs: Sequence[str], markets: Sequence[str]) -> list[str]:
+    """`markets` are those that they had won before, empty for none."""
+    return [
+        MarketPhase(campaign_id, market or NON_WINNERS, earlier).key(ref)
+        for ref, market in zip(refs, markets, strict=True)
+        for earlier in range(1, phase)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,3 +262,101 @@ def to_lock(record: DrawRecord) -> PhaseRecord | None:
 
 def _told(counts: Counter[str]) -> str:
     return ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items()) if number) or "nothing"
+
+
+def pause(runtime: Runtime, campaign_id: str | None, *, reason: str, by: str) -> dict[str, Any]:
+    """Nothing more is handed to the mailer, of this campaign or (None) of any; what is on its way arrives.
+
+    Raises UsageError for a campaign without a draw.
+    """
+    at = iso(runtime.clock())
+    if campaign_id is None:
+        runtime.draw_markets.switch_all(paused=True, reason=reason, by=by, at=at)
+    elif not runtime.draw_markets.pause(campaign_id, reason=reason, by=by, at=at):
+        raise _no_draw(campaign_id)
+    return {"campaignId": campaign_id, "paused": True, "reason": reason, "by": by, "at": at}
+
+
+def resume(runtime: Runtime, campaign_id: str | None, *, reason: str, by: str) -> dict[str, Any]:
+    """Let messages go on. Dead letters that the mailer's queue has now are known from here on: only more of
+    them pause the campaign again. Raises UsageError for a campaign without a draw.
+    """
+    at, names = iso(runtime.clock()), runtime.names
+    answer: dict[str, Any] = {
+        "campaignId": campaign_id,
+        "paused": False,
+        "reason": reason,
+        "by": by,
+        "at": at,
+    }
+    if campaign_id is None:
+        runtime.draw_markets.switch_all(paused=False, reason=reason, by=by, at=at)
+        return answer
+    dead = runtime.queue(names.dead_letter_queue(names.notification_queue)).depth().total
+    if not runtime.draw_markets.resume(campaign_id, reason=reason, by=by, at=at, tolerated=dead):
+        raise _no_draw(campaign_id)
+    return {**answer, "toleratedDeadLetters": dead}
+
+
+def retry(runtime: Runtime, campaign_id: str, *, by: str) -> dict[str, Any]:
+    """Try the messages that FAILED once more, and close their dead letters. Raises UsageError for a campaign without a
+    draw.
+    """
+    record = runtime.draws.light(campaign_id)
+    if record is None:
+        raise _no_draw(campaign_id)
+    at = iso(runtime.clock())
+    rows = sum(runtime.outbox.retry(market) for market in markets_of(record))
+    of_campaign = {"queue": SOURCE, "campaignId": campaign_id}
+    closed = runtime.dead_letters.close_all(of_campaign, "resolved", before=at, at=at, by=by)
+    return {"campaignId": campaign_id, "messages": rows, "deadLettersClosed": closed}
+
+
+def status(runtime: Runtime, campaign_id: str | None) -> dict[str, Any]:
+    """Switches, and by campaign, phase and market how many messages are to be sent (`pending`), are held by a later
+    phase that is drawn and not confirmed (`waiting`), are `sent`, hold no longer (`superseded`), or `failed`.
+
+    Counts every row of the campaigns in question: not for sensors. Raises UsageError for a campaign without a draw.
+    """
+    records = runtime.draws.all() if campaign_id is None else [runtime.draws.get(campaign_id)]
+    campaigns: dict[str, Any] = {}
+    for record in records:
+        if record is None:
+            raise _no_draw(str(campaign_id))
+        phases: dict[str, Any] = {}
+        for market in markets_of(record):
+            unit = Unit(market, record)
+            of_phase = phases.setdefault(
+                str(market.phase), {"notBefore": unit.phase.fields["notBefore"], "markets": {}}
+            )
+            of_phase["markets"][market.market_id] = _of_market(runtime, unit)
+        campaigns[record.campaign_id] = {
+            "switch": dict(record.notifications),
+            "waitsFor": None if record.unconfirmed is None else record.unconfirmed.phase,
+            "phases": phases,
+        }
+    everything = dict(runtime.draw_markets.all_switch())
+    everything.pop("_id", None)
+    return {"all": everything, "campaigns": campaigns}
+
+
+def _of_market(runtime: Runtime, unit: Unit) -> dict[str, Any]:
+    rows = runtime.outbox.count_by(unit.market, "status")
+    held = held_until(runtime, unit)
+    return {
+        "status": unit.entry["status"],
+        "pending": rows[RowStatus.PENDING],
+        "waiting": rows[RowStatus.HELD],
+        "sent": rows[RowStatus.SENT],
+        "superseded": rows[RowStatus.SUPERSEDED],
+        "failed": rows[RowStatus.FAILED],
+        "deliveredAt": unit.entry.get("deliveredAt"),
+        "heldUntil": iso(held) if held > runtime.clock() and rows[RowStatus.PENDING] else None,
+    }
+
+
+def _no_draw(campaign_id: str) -> UsageError:
+    return UsageError(
+        f"campaign {campaign_id} has no draw and owes no message yet; to stop all campaigns, run "
+        "`regworkers notifications pause --all`, or pause_notifications with `everything: true`"
+    )
