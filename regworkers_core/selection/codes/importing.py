@@ -237,7 +237,7 @@ class _Import:
         self._codes, self._clock = runtime.codes, runtime.clock
         self._campaign, self._market_id = campaign, market_id
         self._report, self._rejects, self._seen = report, rejects, seen
-        self._run_id, self._import_lease, self._on_step = run_id, lease, on_step
+        self._run_id, self._lease, self._on_step = run_id, lease, on_step
         self._highest: dict[str, int] = {}
 
     def take(self, lines: Sequence[Line]) -> None:
@@ -262,7 +262,7 @@ class _Import:
         self._on_step("codes.after_batch")
 
     def _append(self, fresh: Sequence[NewCode]) -> dict[str, Code]:
-        if self._import_lease is not None and self._import_lease.lost and not self._import_lease.renew():
+        if self._lease is not None and self._lease.lost and not self._lease.renew():
             raise UsageError(
                 f"the import for {self._campaign.campaign_id} lost its lease to another one: what it added "
                 "stays, import the file again when the other is done"
