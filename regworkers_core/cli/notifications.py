@@ -13,7 +13,7 @@ from regworkers_core.cli.naming import campaign_id_of, market_in_words
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.notify import units
+from regworkers_core.selection.notify import outbox
 
 Campaign = Annotated[str | None, typer.Argument(metavar="CAMPAIGN", show_default=False, help="id or slug")]
 Everything = Annotated[bool, typer.Option("--all", help="all campaigns, those to come included")]
@@ -42,7 +42,7 @@ def pause(
     target, runtime = _target(campaign_id, everything), Runtime.load()
     campaign = target and campaign_id_of(runtime, target)
     with by_hand(runtime, "notifications pause", campaign or "all campaigns", {"reason": reason}, who=by):
-        done = units.pause(runtime, campaign, reason=reason, by=by)
+        done = outbox.pause(runtime, campaign, reason=reason, by=by)
     answer(done, form)
 
 
@@ -57,7 +57,7 @@ def resume(
     target, runtime = _target(campaign_id, everything), Runtime.load()
     campaign = target and campaign_id_of(runtime, target)
     with by_hand(runtime, "notifications resume", campaign or "all campaigns", {"reason": reason}, who=by):
-        done = units.resume(runtime, campaign, reason=reason, by=by)
+        done = outbox.resume(runtime, campaign, reason=reason, by=by)
     answer(done, form)
 
 
@@ -72,7 +72,7 @@ def retry(
     runtime = Runtime.load()
     campaign = campaign_id_of(runtime, campaign_id)
     with by_hand(runtime, "notifications retry", campaign, {}, who=by) as result:
-        done = units.retry(runtime, campaign, by=by)
+        done = outbox.retry(runtime, campaign, by=by)
         result |= {"messages": done["messages"]}
     answer(done, form)
 
@@ -85,7 +85,7 @@ def status(
     """
     runtime = Runtime.load()
     target = None if everything or campaign_id is None else campaign_id_of(runtime, campaign_id)
-    told = units.status(runtime, target)
+    told = outbox.status(runtime, target)
     answer(told, form, _told(told))
     campaigns = told["campaigns"].values()
     paused = told["all"].get("paused") or any(each["switch"].get("paused") for each in campaigns)

@@ -6,7 +6,7 @@ import dagster as dg
 
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
-from regworkers_core.selection.notify.units import due_units
+from regworkers_core.selection.notify.outbox import due_units
 from regworkers_dagster.drains.decisions import by_depth
 from regworkers_dagster.drains.observing import Reading, depth_of, observed, or_none
 from regworkers_dagster.drains.sensing import (

@@ -24,7 +24,7 @@ from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.completion import waits_to_finish
 from regworkers_core.selection.codes.stock import MarketStock, read_stock
-from regworkers_core.selection.notify.units import markets_of
+from regworkers_core.selection.notify.outbox import markets_of
 
 Sleep = Callable[[float], object]
 

@@ -27,7 +27,7 @@ from regworkers_core.selection.draw.held import draw_lease
 from regworkers_core.selection.draw.terms import published_reason
 from regworkers_core.selection.maths.beside import ANNULLED, Annulled
 from regworkers_core.selection.maths.files import DrawError
-from regworkers_core.selection.notify.units import markets_of, supersede_all
+from regworkers_core.selection.notify.outbox import markets_of, supersede_all
 
 
 @dataclass(frozen=True, slots=True)

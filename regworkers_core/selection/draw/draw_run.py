@@ -31,7 +31,7 @@ from regworkers_core.selection.draw.seeding import Patience
 from regworkers_core.selection.draw.terms import refuse_late_strikes, terms_of_first
 from regworkers_core.selection.draw.top_up import require_in_pool
 from regworkers_core.selection.maths.beside import ACCEPTED, Accepted, accepted_bytes
-from regworkers_core.selection.notify.units import settle
+from regworkers_core.selection.notify.outbox import settle
 
 Settled = Callable[[str], Settlement]
 

@@ -21,7 +21,7 @@ from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, NoticeTyp
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.committed import committed
-from regworkers_core.selection.notify.units import to_lock
+from regworkers_core.selection.notify.outbox import to_lock
 
 _ROWS = 10_000
 _KEYS = 1_000

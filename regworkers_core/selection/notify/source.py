@@ -25,7 +25,7 @@ from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import PATIENCE_LEASES, POLL_SHARE, Lease, LeaseHolder
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.notify.units import (
+from regworkers_core.selection.notify.outbox import (
     Unit,
     canary_left,
     held_until,

@@ -16,9 +16,9 @@ from regworkers_core.operations.health.snapshot import read_campaigns
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.checks import counts_match
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
-from regworkers_core.selection.notify import counts, units
+from regworkers_core.selection.notify import counts, outbox
+from regworkers_core.selection.notify.outbox import due_units, settle
 from regworkers_core.selection.notify.source import OutboxSource
-from regworkers_core.selection.notify.units import due_units, settle
 from tests.selection.notify.test_sending import patient, told
 from tests.support.drains import run
 from tests.support.draws import CAMPAIGN, CONFIRMED_AT, Row, add_codes, confirmed, next_phase, publish, result
@@ -68,12 +68,12 @@ def refs(items: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def test_a_winner_who_is_struck_while_messages_are_paused_is_never_told_that_they_won(world: Runtime) -> None:
-    units.pause(world, CAMPAIGN, reason="bots", by="ann")
+    outbox.pause(world, CAMPAIGN, reason="bots", by="ann")
     draw_second(world)
     under_the_lease(world, confirm=True)
     publish(world, 2)
     run(world, SELECTIONS)
-    units.resume(world, CAMPAIGN, reason="bots are struck", by="ann")
+    outbox.resume(world, CAMPAIGN, reason="bots are struck", by="ann")
     report = run(world, NOTIFICATIONS)
     unchanged = [row for row in ROWS if row.ref not in CHANGES]
     expected = [(row.ref, "winner" if row.market else "unselected") for row in unchanged]
@@ -81,7 +81,7 @@ def test_a_winner_who_is_struck_while_messages_are_paused_is_never_told_that_the
     assert report.counts["markets_delivered"] == 4 and due_units(world) == []
     row = world.database["outbox"].find_one({"ref": STRUCK.ref})
     assert row is not None and (row["status"], row["why"]) == ("SUPERSEDED", "phase 2")
-    markets = units.status(world, CAMPAIGN)["campaigns"][CAMPAIGN]["phases"]["1"]["markets"]
+    markets = outbox.status(world, CAMPAIGN)["campaigns"][CAMPAIGN]["phases"]["1"]["markets"]
     assert [(markets[name]["sent"], markets[name]["superseded"]) for name in ("berlin", NON_WINNERS)] == [
         (2, 1),
         (1, 2),
@@ -93,7 +93,7 @@ def test_only_what_a_drawn_phase_changes_waits_for_its_confirmation(world: Runti
     run(world, NOTIFICATIONS)
     assert {ref for ref, status in statuses(world).items() if status == RowStatus.HELD} == set(CHANGES)
     assert {item["ref"] for item in told(world)} == {row.ref for row in ROWS} - set(CHANGES)
-    state = units.status(world, CAMPAIGN)["campaigns"][CAMPAIGN]
+    state = outbox.status(world, CAMPAIGN)["campaigns"][CAMPAIGN]
     assert state["waitsFor"] == 2 and state["phases"]["1"]["markets"][NON_WINNERS]["waiting"] == 2
     assert due_units(world) == [], "a sensor starts no sender for what waits"
     (seen,) = read_campaigns(world)
@@ -270,5 +270,5 @@ def test_a_result_that_is_not_the_draws_pauses_its_campaign_and_holds_up_no_othe
     assert {item["campaignId"] for item in told(world)} == {"winter"}
     assert "restore the file" in world.draw_markets.switch(CAMPAIGN)["reason"]
     world.objects.put_bytes(key, right)
-    units.resume(world, CAMPAIGN, reason="it is back", by="ann")
+    outbox.resume(world, CAMPAIGN, reason="it is back", by="ann")
     assert run(world, NOTIFICATIONS).counts["campaigns_paused"] == 0 and told(world)

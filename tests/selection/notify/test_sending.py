@@ -13,8 +13,8 @@ from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
-from regworkers_core.selection.notify import source, units
-from regworkers_core.selection.notify.units import due_units
+from regworkers_core.selection.notify import outbox, source
+from regworkers_core.selection.notify.outbox import due_units
 from tests.faults.story import take_events
 from tests.support.drains import run
 from tests.support.draws import (
@@ -125,7 +125,7 @@ def test_the_canary_has_a_message_of_every_type_and_holds_up_the_rest(assigned: 
     assert sorted(item["type"] for item in told(assigned)) == ["unselected", "waitlisted", "winner"]
     # Another sender finds the canary out already.
     assert run(holding, NOTIFICATIONS).counts["received"] == 0 and due_units(holding) == []
-    assert units.status(holding, CAMPAIGN)["campaigns"][CAMPAIGN]["phases"]["1"]["markets"]["-"]["heldUntil"]
+    assert outbox.status(holding, CAMPAIGN)["campaigns"][CAMPAIGN]["phases"]["1"]["markets"]["-"]["heldUntil"]
     after = Runtime(holding.settings, clock=lambda: assigned.clock() + 3600)
     assert due_units(after) and run(after, NOTIFICATIONS).counts["sent"] == len(ROWS) - 3
     assert len(told(assigned)) == len(ROWS) - 3
@@ -144,7 +144,7 @@ def test_a_dead_letter_of_the_mailer_pauses_the_campaign_until_somebody_resumes_
     assert report.counts["sent"] == 3 and report.counts["campaigns_paused"] == 1
     paused = assigned.draw_markets.switch(CAMPAIGN)
     assert paused["paused"] and "1 dead letters" in paused["reason"] and due_units(assigned) == []
-    assert units.resume(assigned, CAMPAIGN, reason="a typo, known", by="ann")["toleratedDeadLetters"] == 1
+    assert outbox.resume(assigned, CAMPAIGN, reason="a typo, known", by="ann")["toleratedDeadLetters"] == 1
     assert run(assigned, NOTIFICATIONS).counts["sent"] == len(ROWS) - 3
 
 
@@ -163,13 +163,13 @@ def test_the_stop_switch_halts_what_is_under_way_and_resume_goes_on_where_it_sto
     def stop(step: str) -> None:
         if not stopped:
             stopped.append(step)
-            units.pause(runtime, target, reason="wrong text", by="ann")
+            outbox.pause(runtime, target, reason="wrong text", by="ann")
 
     halted = run(one_by_one, NOTIFICATIONS, on_step=stop)
     # One send of ten messages was under way; the rest of the page was read and stays.
     assert halted.counts["sent"] == 10 and due_units(runtime) == []
     assert run(one_by_one, NOTIFICATIONS).counts["received"] == 0
-    units.resume(runtime, target, reason="text corrected", by="ann")
+    outbox.resume(runtime, target, reason="text corrected", by="ann")
     assert run(one_by_one, NOTIFICATIONS).counts["sent"] == 15
     keys = Counter(item["key"] for item in told(runtime))
     assert len(keys) == 25 and set(keys.values()) == {1}
