@@ -17,7 +17,7 @@ from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.market_states import standing
+from regworkers_core.selection.assign.market_states import stalled_markets
 from regworkers_dagster.drains.decisions import pause_after_crashes
 from regworkers_dagster.drains.sensing import ACTIVE, ENDED, Answer, crashes_in_a_row, ticking
 from regworkers_dagster.runs import MARKET_TAG, PARTITION_TAG
@@ -143,7 +143,7 @@ def _new_partitions(instance: dg.DagsterInstance, campaign_ids: Sequence[str]) -
 def markets_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
     """Read the markets that are not complete, and the depth of their queue; retry those that are stalled."""
     patience = _STALLED_VISIBILITIES * runtime.settings.selection.visibility_seconds
-    found = standing(runtime, older_than_seconds=patience)
+    found = stalled_markets(runtime, older_than_seconds=patience)
     if not found:
         return dg.SkipReason("no market is stalled")
     now = time.time()

@@ -9,7 +9,7 @@ from typing import Literal
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus, works_on_draw
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.engine.leases import LeaseRow
-from regworkers_core.selection.assign.market_states import Standing
+from regworkers_core.selection.assign.market_states import StalledMarket
 from regworkers_dagster.drains.decisions import pause_after_crashes
 
 # After this many failures in a row a draw has a defect, or the beacon is unavailable: it is retried slowly, because
@@ -124,13 +124,13 @@ def observe_lease(
 
 
 def retries(
-    found: Sequence[Standing],
+    found: Sequence[StalledMarket],
     *,
     queued: int,
     active: frozenset[str],
     pauses: Mapping[str, float],
     limit: int,
-) -> list[Standing]:
+) -> list[StalledMarket]:
     """The stalled markets that get a retry. While the queue holds messages (`queued`), lost chunks may be among them,
     so they are not retried. `active` are the markets with an active retry, `pauses` the seconds to wait after failed
     retries, both by `<campaignId>:<marketId>:<phase>`.

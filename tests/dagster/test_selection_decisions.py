@@ -10,7 +10,7 @@ from regworkers_core.adapters.mongo.draws import SENDER, PhaseRecord
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
-from regworkers_core.selection.assign.market_states import Standing
+from regworkers_core.selection.assign.market_states import StalledMarket
 from regworkers_dagster.selection.decisions import (
     MAX_FAILURES,
     DrawRuns,
@@ -160,12 +160,12 @@ def test_a_sender_that_holds_the_lease_keeps_no_draw_from_being_resumed() -> Non
     assert observe_lease(_row(owner=f"{SENDER}run-1"), None, now=0.0, lease_seconds=15.0) == (False, None)
 
 
-BLOCKED = Standing(MarketPhase("summer", "berlin", 1), "codes")
-LOST = Standing(MarketPhase("summer", "paris", 1), "chunks")
-DONE = Standing(MarketPhase("summer", "-", 1), "completion")
+BLOCKED = StalledMarket(MarketPhase("summer", "berlin", 1), "codes")
+LOST = StalledMarket(MarketPhase("summer", "paris", 1), "chunks")
+DONE = StalledMarket(MarketPhase("summer", "-", 1), "completion")
 
 
-def _retries(**changes: Any) -> list[Standing]:
+def _retries(**changes: Any) -> list[StalledMarket]:
     options: dict[str, Any] = {"queued": 0, "active": frozenset(), "pauses": {}, "limit": 5}
     return retries([BLOCKED, LOST, DONE], **{**options, **changes})
 

@@ -1,3 +1,3 @@
-"""From the committed result to codes: `committed` reads it, `plan` lays down who gets which code, `publish`
-queues the plan in chunks, `assigner` claims, writes and enqueues a chunk, `completion` closes markets and phases.
+"""From the committed result to codes: `committed` reads it, `plan` fixes who gets which code, `release` queues the plan
+in chunks, `assigner` assigns a chunk, `completion` completes markets and phases.
 """

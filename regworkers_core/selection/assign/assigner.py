@@ -1,7 +1,7 @@
-"""One chunk of a plan: claim the codes, write the selections, write the outbox, tell the events, mark it done.
+"""Assigns one chunk of a plan: claim the codes, write the selections and the outbox, queue the events, mark it done.
 
-Every step is keyed by (campaign, market, phase, ref) and repeats to the same end, so a crash between any two of
-them, or a second processor on the same chunk, costs a repeat and nothing else.
+Every step is keyed by (campaign, market, phase, ref) and idempotent, so a crash between any two of them, or a second
+worker on the same chunk, costs only a repeat.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ log = structlog.get_logger(__name__)
 
 
 class Assigner:
-    """`engine.handling.Handler[Chunk]`. Shared by all threads of a drain."""
+    """An `engine.handling.Handler[Chunk]`, shared by all threads of a drain."""
 
     kind = MessageType.ASSIGN
 
     def __init__(self, runtime: Runtime, *, run_id: str, on_step: OnStep = no_step) -> None:
         self._runtime, self._run_id, self._on_step = runtime, run_id, on_step
         self._plans = Plans(runtime.objects)
-        # The chunk of each market that was last seen open: one look by id mostly answers "is any open?".
+        # The chunk of each market that was last seen open: one read by id usually answers "is any open?".
         self._seen_open: dict[MarketPhase, str] = {}
         self._lock = threading.Lock()
 
@@ -51,7 +51,7 @@ class Assigner:
         return Subject(item.id, {**item.market.as_fields(), "chunk": item.chunk})
 
     def handle(self, asked: Sequence[Requested[Chunk]]) -> Handled:
-        """Every chunk by itself: what stops one does not stop its neighbours."""
+        """Assign every chunk by itself: a failure of one does not stop the others."""
         handled = Handled()
         phases: dict[tuple[str, int], PhaseRecord | None] = {}
         for each in asked:
@@ -60,7 +60,7 @@ class Assigner:
             try:
                 phase = self._phase(each.item, phases)
                 if phase is None:
-                    # Its draw was annulled: no fan is given anything of it any more.
+                    # Its draw was annulled, so nothing more of it is assigned.
                     handled.outcomes[each.item] = "unchanged"
                     continue
                 handled.outcomes[each.item] = self._assign(
@@ -73,8 +73,8 @@ class Assigner:
         return handled
 
     def _phase(self, chunk: Chunk, known: dict[tuple[str, int], PhaseRecord | None]) -> PhaseRecord | None:
-        """The record that the chunk belongs to, None when its draw was annulled. Raises PermanentFailure
-        RESULT_MISMATCH unless it is of the committed result.
+        """Return the record of the chunk's phase, None if the draw was annulled. Raises PermanentFailure
+        RESULT_MISMATCH if the chunk is not of the committed result.
         """
         market = chunk.market
         at = (market.campaign_id, market.phase)
@@ -128,7 +128,7 @@ class Assigner:
             counts["events"] += len(events)
         first = runtime.chunks.done(chunk, written=written, enqueued=len(planned), at=at, run_id=self._run_id)
         passed = [Passed(correlation_id, market.campaign_id, each.entry_id) for each in planned]
-        # Winners and others alike: the log does not tell who won.
+        # Winners and others alike, so that the log does not show who won.
         entries_passed("entry assigned", passed)
         return "applied" if first else "unchanged"
 
@@ -138,7 +138,7 @@ class Assigner:
         return with_replanned(self._runtime.codes, chunk.market, entry, chunk.first, rows)
 
     def _give(self, chunk: Chunk, winners: Sequence[Planned], at: str, counts: Counter[str]) -> int:
-        """Codes first: no selection is written that has none."""
+        """Claim the codes, then write the selections, so that none is without its code."""
         runtime, market = self._runtime, chunk.market
         counts["claimed"] += runtime.codes.claim(market, winners, at=at, run_id=self._run_id)
         self._on_step("selections.after_claim")
@@ -155,12 +155,12 @@ class Assigner:
             try:
                 self._runtime.chunks.failed(chunk, str(failure), iso(self._runtime.clock()))
             except Failure as other:
-                # The note is for the one who sends it again by itself: without it the chunk comes again.
+                # A retry needs this note; without it the chunk stays on the queue.
                 handled.outcomes[chunk] = other
 
     def _complete(self, handled: Handled, phases: Mapping[tuple[str, int], PhaseRecord | None]) -> None:
-        """Complete what has no open chunk any more. Also for chunks that were done before: whoever did them may
-        have died right after.
+        """Complete markets and phases without open chunks. Also for chunks that were done before: their worker may have
+        died right after.
         """
         touched: dict[MarketPhase, list[Chunk]] = {}
         for chunk, outcome in handled.outcomes.items():

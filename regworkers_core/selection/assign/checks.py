@@ -1,4 +1,7 @@
-"""The promises of the assignment, checked against the stores: codes and winners biject, counts match."""
+"""Checks the guarantees of the assignment against the stores: codes and winners match one to one, counts agree.
+
+Selections and codes are compared in files, so that memory does not grow with the number of winners.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,16 @@ from regworkers_core.selection.notify.counts import compare, differences
 
 
 def codes_and_winners_biject(runtime: Runtime, campaign_id: str) -> Verdict:
-    """Every selection has its code and every given code its selection, one to one, with the same ref and market."""
+    """Check that every selection has its code and every given code its selection, with the same ref and market."""
     numbers = count_pairs(runtime, campaign_id)
     wrong = {name: number for name, number in list(numbers.items())[2:] if number}
-    text = "codes and winners are one to one" if not wrong else f"not one to one: {_told(wrong)}"
+    text = "codes and winners are one to one" if not wrong else f"not one to one: {_listed(wrong)}"
     return Verdict(not wrong, text, numbers)
 
 
 def codes_within_capacity(runtime: Runtime, campaign_id: str) -> Verdict:
-    """No market has more winners than the capacity that the latest published phase committed to, nor more
-    selections than all phases planned (one of a winner who was struck later stays: its code is given).
+    """Check that no market has more winners than the capacity that the latest published phase committed to, nor more
+    selections than all phases planned (a winner who is struck later keeps the selection: its code is given).
     """
     phases = _published(runtime, campaign_id)
     summaries = [orjson.loads(phase.fields["summary"])["markets"] for phase in phases]
@@ -52,13 +55,13 @@ def codes_within_capacity(runtime: Runtime, campaign_id: str) -> Verdict:
         "planned": planned.total(),
         "over": wrong.total(),
     }
-    text = "no market is above its capacity" if not wrong else f"above what they may hold: {_told(wrong)}"
+    text = "no market is above its capacity" if not wrong else f"above capacity or plan: {_listed(wrong)}"
     return Verdict(not wrong, text, numbers)
 
 
 def counts_match(runtime: Runtime, campaign_id: str) -> Verdict:
-    """In every completed market planned = written = enqueued, and the winners are those of the result; after the last
-    confirmed phase, once it is complete, those who won are those who have a code and those whose last message says so.
+    """Check that planned = written = enqueued in every completed market, with the winners of the result; and once the
+    last confirmed phase is complete, that winners, refs with a code, and refs whose last message says so are the same.
     """
     numbers: Counter[str] = Counter()
     wrong: list[str] = []
@@ -96,7 +99,7 @@ def _published(runtime: Runtime, campaign_id: str) -> list[PhaseRecord]:
     return phases
 
 
-def _told(numbers: Mapping[str, int]) -> str:
+def _listed(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {number}" for name, number in numbers.items())
 
 
@@ -105,7 +108,7 @@ _SCHEMA = pa.schema([pa.field(name, pa.string()) for name in ("code", *_COMPARED
 
 
 def count_pairs(runtime: Runtime, campaign_id: str) -> dict[str, int]:
-    """`selections` and `codesGiven`, and what keeps them from being one to one. Raises TransientFailure."""
+    """Count `selections`, `codesGiven` and every kind of mismatch between them. Raises TransientFailure."""
     settings = runtime.settings.selection
     with tempfile.TemporaryDirectory(prefix="regworkers-pairs-") as scratch:
         folder = Path(scratch)
@@ -114,8 +117,8 @@ def count_pairs(runtime: Runtime, campaign_id: str) -> dict[str, int]:
         _write(codes, "_id", runtime.codes.of_campaign(campaign_id))
         engine = Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=folder)
         with engine.connection() as connection:
-            connection.execute(f"CREATE VIEW s AS SELECT * FROM read_parquet('{selections}')")
-            connection.execute(f"CREATE VIEW c AS SELECT * FROM read_parquet('{codes}')")
+            connection.read_parquet(str(selections)).create_view("s")
+            connection.read_parquet(str(codes)).create_view("c")
             return {name: int(connection.execute(query).fetchall()[0][0]) for name, query in _COUNTS.items()}
 
 
@@ -137,6 +140,6 @@ def _write(path: Path, code: str, batches: Iterable[list[dict[str, Any]]]) -> No
 
 
 def _row(document: Mapping[str, Any], code: str) -> dict[str, str]:
-    """Values as Python writes them: a text and a number stay different, and what is absent is a value, too."""
+    """Write values as Python's repr: text and numbers stay different, and an absent value is one, too."""
     values = {"code": document.get(code), **{name: document.get(name) for name in _COMPARED}}
     return {name: repr(value) for name, value in values.items()}

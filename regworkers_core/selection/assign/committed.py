@@ -1,4 +1,4 @@
-"""The committed result as the pipeline reads it: checked against its hashes before anybody is given anything."""
+"""Reads the committed result, and checks it against its hashes before anything is assigned."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _CHANGED_ROWS = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """One phase's result. `winners` counts the new winners by market, `notices` the messages to the others by
-    type. Its queries run on `connection`, from one thread.
+    """The result of one phase. `winners` counts the new winners by market, `notices` the messages to the others by
+    type. Queries run on `connection`, from one thread.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -37,7 +37,7 @@ class Committed:
     notices: Mapping[NoticeType, int]
 
     def new_winners(self, market_id: str) -> Iterator[pa.RecordBatch]:
-        """(ref, entry_id, rank) of the winners of this phase in a market, by rank."""
+        """Yield (ref, entry_id, rank) of this phase's winners in a market, by rank."""
         reader = self.connection.sql(
             "SELECT ref, entry_id, rank FROM new_winners WHERE market = $market ORDER BY rank, ref",
             params={"market": market_id},
@@ -45,14 +45,14 @@ class Committed:
         yield from reader
 
     def others(self) -> Iterator[pa.RecordBatch]:
-        """(ref, entry_id, type) of everybody who is told something else than a seat, by ref."""
+        """Yield (ref, entry_id, type) of all fans who get another message than a seat, by ref."""
         reader = self.connection.sql(
-            f"SELECT ref, entry_id, {_TYPE} AS type FROM outcomes WHERE {_TOLD} ORDER BY ref"
+            f"SELECT ref, entry_id, {_TYPE} AS type FROM outcomes WHERE {_NOTIFIED} ORDER BY ref"
         ).to_arrow_reader(_BATCH_ROWS)
         yield from reader
 
     def winners_among(self, refs: Sequence[str]) -> list[str]:
-        """Those of `refs` that have won by the end of this phase."""
+        """Return the `refs` that have won by the end of this phase."""
         found = self.connection.execute(
             f"SELECT ref FROM outcomes WHERE outcome = '{Outcome.WINNER}' AND list_contains(?, ref)",
             [list(refs)],
@@ -60,8 +60,8 @@ class Committed:
         return [ref for (ref,) in found.fetchall()]
 
     def changed(self) -> Iterator[tuple[list[str], list[str]]]:
-        """Refs whose outcome is another one than in the phase before, with the market that each had won by then (empty:
-        none), a few thousand at a time.
+        """Yield the refs whose outcome differs from the previous phase, with the market that each had won by then
+        (empty: none), a few thousand at a time.
         """
         found = self.connection.execute(
             "SELECT ref, previous_market FROM outcomes WHERE previous <> '' AND outcome <> previous ORDER BY ref"
@@ -78,18 +78,18 @@ _TYPE = " ".join(
         "END",
     ]
 )
-# Later phases tell only those whose outcome changed; `previous` is empty in the first.
-_TOLD = f"outcome NOT IN ('{Outcome.WINNER}', '{Outcome.STRUCK}') AND outcome <> previous"
+# Later phases notify only fans whose outcome changed; `previous` is empty in the first phase.
+_NOTIFIED = f"outcome NOT IN ('{Outcome.WINNER}', '{Outcome.STRUCK}') AND outcome <> previous"
 
 
 @contextmanager
 def committed(
     runtime: Runtime, campaign_id: str, phase: int, fields: Mapping[str, Any]
 ) -> Iterator[Committed]:
-    """The result of a phase whose record is `fields`.
+    """Open the result of a phase whose record is `fields`.
 
-    Raises ResultDiffers when the file in the store is missing, is not the result that was committed, or names other
-    entries than the draw wrote; PermanentFailure COUNT_MISMATCH when its winners are not those that the summary counts.
+    Raises ResultDiffers if the file in the store is missing, is not the committed result, or has other entries than the
+    draw wrote; PermanentFailure COUNT_MISMATCH if the number of winners differs from the summary.
     """
     key = pipeline_key(campaign_id, phase, OUTCOMES)
     settings = runtime.settings.selection
@@ -102,10 +102,10 @@ def committed(
         engine = Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=Path(folder))
         with engine.connection() as connection:
             try:
-                connection.execute(f"CREATE VIEW outcomes AS SELECT * FROM read_parquet('{path}')")
+                connection.read_parquet(str(path)).create_view("outcomes")
                 _check_hashes(connection, Path(folder), fields, key)
             except (duckdb.InvalidInputException, duckdb.BinderException):
-                # No Parquet file, or one with other columns.
+                # Not a Parquet file, or one with other columns.
                 raise ResultDiffers(key, fields["resultHash"], "") from None
             found = _read(connection, fields["resultHash"])
             _check_counts(found, fields, campaign_id, phase)
@@ -121,7 +121,7 @@ def _read(connection: duckdb.DuckDBPyConnection, result_hash: str) -> Committed:
     )
     winners = connection.execute("SELECT market, count(*) FROM new_winners GROUP BY market").fetchall()
     notices = connection.execute(
-        f"SELECT {_TYPE} AS type, count(*) FROM outcomes WHERE {_TOLD} GROUP BY type"
+        f"SELECT {_TYPE} AS type, count(*) FROM outcomes WHERE {_NOTIFIED} GROUP BY type"
     ).fetchall()
     return Committed(
         connection,

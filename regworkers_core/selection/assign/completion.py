@@ -1,4 +1,4 @@
-"""When a market, a phase and a campaign are complete: planned = written = enqueued, counted in the store."""
+"""Completes markets, phases and campaigns: planned = written = enqueued, counted in the store."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from regworkers_core.selection.campaigns import lifecycle
 
 
 def finish_market(runtime: Runtime, market: MarketPhase, phase: PhaseRecord) -> bool:
-    """Complete a market whose chunks are all done. False when it was complete before.
+    """Complete a market whose chunks are all done. Returns False if it was complete before.
 
-    Raises PermanentFailure COUNT_MISMATCH with the numbers when the store does not hold what was planned.
+    Raises PermanentFailure COUNT_MISMATCH with the numbers if the store does not hold what was planned.
     """
     entry = phase.markets[market.market_id]
     if entry["status"] == MarketStatus.COMPLETED:
@@ -23,22 +23,22 @@ def finish_market(runtime: Runtime, market: MarketPhase, phase: PhaseRecord) -> 
     if (written, enqueued) != (0 if market.market_id == NON_WINNERS else planned, planned):
         raise PermanentFailure(
             Reason.COUNT_MISMATCH,
-            f"{market}: planned {planned}, written {written}, enqueued {enqueued}; when something is missing,"
+            f"{market}: planned {planned}, written {written}, enqueued {enqueued}; if something is missing,"
             f" `regworkers invoke enqueueMarketSelections` writes it again",
         )
     return runtime.draw_markets.complete(market, written=written, enqueued=enqueued, at=iso(runtime.clock()))
 
 
 def counts(runtime: Runtime, market: MarketPhase, phase: PhaseRecord) -> tuple[int, int, int]:
-    """Planned, written and enqueued. Of `-` nothing is written but messages."""
+    """Return planned, written and enqueued. The market `-` has only messages, so written is 0."""
     planned = int(phase.markets[market.market_id]["planned"])
     written = 0 if market.market_id == NON_WINNERS else runtime.selections.count(market)
     return planned, written, runtime.outbox.count(market)
 
 
 def waits_to_finish(phase: PhaseRecord) -> bool:
-    """Whether all markets of a published phase are complete and the phase itself is not: whoever completed the last
-    one ended before it came to that.
+    """Return whether all markets of a published phase are complete but the phase is not: the run that completed the
+    last market ended before it completed the phase.
     """
     return phase.status is PhaseStatus.PUBLISHED and all(
         entry["status"] == MarketStatus.COMPLETED for entry in phase.markets.values()
@@ -46,9 +46,9 @@ def waits_to_finish(phase: PhaseRecord) -> bool:
 
 
 def finish_phase(runtime: Runtime, campaign_id: str, phase_number: int, *, run_id: str) -> bool:
-    """Complete the phase, and with the first one the campaign, once all its markets are complete.
+    """Complete the phase, and with the first phase the campaign, once all its markets are complete.
 
-    True when the phase is complete. The campaign goes first, so that a repeat finds what a crash left open.
+    Returns whether the phase is complete. The campaign is completed first, so that a repeat finds what a crash left.
     """
     record = runtime.draws.get(campaign_id)
     phase = record.phases.get(phase_number) if record else None
@@ -69,5 +69,5 @@ def _complete_campaign(runtime: Runtime, campaign_id: str, run_id: str) -> None:
     try:
         lifecycle.advance(runtime, campaign_id, CampaignStatus.COMPLETED, reason=reason, run_id=run_id)
     except UsageError as error:
-        # This campaign's trouble alone: others are assigned meanwhile.
+        # Only this campaign fails; others are assigned meanwhile.
         raise ItemFailure(str(error)) from None

@@ -1,4 +1,4 @@
-"""What of the assignment stands still and what would get it going again."""
+"""The state of each market of a draw: which ones are stalled and why, and what helps. Reads only."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from regworkers_core.selection.assign.release import enough_codes
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """A market that does not go on by itself. `retry_market` helps each of these.
+class StalledMarket:
+    """A market that does not continue by itself; `retry_market` helps in each case.
 
-    `codes`: it waited for codes, and there are enough now. `chunks`: chunks were queued long ago, or never, and
-    are neither done nor dead letters. `completion`: all is done and nobody completed it, or nobody completed the
-    phase after its markets (then this is one of them).
+    `codes`: it waited for codes, and there are enough now. `chunks`: chunks were queued long ago, or never, and are
+    neither done nor dead letters. `completion`: all chunks are done but the market is not complete, or its phase is not
+    complete although all markets are (then this is one of them).
     """
 
     market: MarketPhase
     why: Literal["codes", "chunks", "completion"]
 
 
-def standing(runtime: Runtime, *, older_than_seconds: float) -> list[Standing]:
-    """Every market that stands still. Few cheap reads for each market that is not complete; changes nothing."""
+def stalled_markets(runtime: Runtime, *, older_than_seconds: float) -> list[StalledMarket]:
+    """Return all stalled markets, by a few cheap reads for each market that is not complete."""
     before = iso(runtime.clock() - older_than_seconds)
     found = []
     for record in runtime.draws.all():
@@ -48,13 +48,13 @@ def standing(runtime: Runtime, *, older_than_seconds: float) -> list[Standing]:
             if waits_to_finish(phase):
                 if phase.markets and _last_completed(phase) < before:
                     market = MarketPhase(record.campaign_id, next(iter(phase.markets)), number)
-                    found.append(Standing(market, "completion"))
+                    found.append(StalledMarket(market, "completion"))
                 continue
             for market_id in phase.markets:
                 market = MarketPhase(record.campaign_id, market_id, number)
                 why = _why(runtime, record, market, before)
                 if why is not None:
-                    found.append(Standing(market, why))
+                    found.append(StalledMarket(market, why))
     return found
 
 
@@ -77,9 +77,9 @@ def _why(
     return None
 
 
-# A chunk that nobody worked on for so many visibility times was lost on its way.
+# A chunk without any work for this number of visibility timeouts was lost.
 _LOST_VISIBILITIES = 3
-# What a draw does next once a phase has come so far.
+# The next step of a draw, by the status of its phase.
 _NEXT_STEP = {
     PhaseStatus.OPENED: "judge and freeze",
     PhaseStatus.FROZEN: "commit",
@@ -93,8 +93,8 @@ _NEXT_STEP = {
 
 @dataclass(frozen=True, slots=True)
 class MarketState:
-    """One market of one phase. `why` is empty for one that is complete or under way; `retry` tells whether
-    `retry_market` gets it going; `chunks` and `failed` count those that are open and those given up.
+    """One market of one phase. `why` is empty if it is complete or in progress; `retry` is whether `retry_market`
+    helps; `chunks` counts open chunks, `failed` those that became dead letters.
     """
 
     market: MarketPhase
@@ -122,8 +122,8 @@ class MarketState:
 
 @dataclass(frozen=True, slots=True)
 class DrawState:
-    """How a draw stands: `step` is what comes next of the phase at work, empty when all is complete. `lease_owner` is
-    the run that says it works on it, `last_run` the one that moved the campaign last.
+    """The state of a draw. `step` is the next step of its open phase, empty if all are complete. `lease_owner` is the
+    run that holds its lease, `last_run` the run of the campaign's last transition.
     """
 
     campaign_id: str
@@ -148,7 +148,7 @@ class DrawState:
 
 
 def explain(runtime: Runtime, campaign: Campaign) -> DrawState:
-    """Of one campaign. Raises TransientFailure."""
+    """Return the state of a campaign's draw. Raises TransientFailure."""
     campaign_id = campaign.campaign_id
     record = runtime.draws.get(campaign_id)
     row = runtime.leases.get(LeaseHolder.key_of(lease_name(campaign_id)))
@@ -190,14 +190,12 @@ def _state_of(runtime: Runtime, record: DrawRecord, market: MarketPhase, lost_be
     status = MarketStatus(entry["status"])
     if status is MarketStatus.COMPLETED:
         if phase.status is PhaseStatus.PUBLISHED and waits_to_finish(phase):
-            return MarketState(
-                market, status, "all markets are complete and nobody completed the phase", True
-            )
+            return MarketState(market, status, "all markets are complete, the phase is not", True)
         return MarketState(market, status)
     if status is MarketStatus.BLOCKED:
         needed, available = entry.get("needed"), entry.get("available")
         if enough_codes(runtime, record, market):
-            return MarketState(market, status, f"it waited for {needed} codes, and they are there now", True)
+            return MarketState(market, status, f"it waited for {needed} codes, which are available now", True)
         return MarketState(market, status, f"it needs {needed} codes and had {available}")
     if status is MarketStatus.PENDING:
         return MarketState(market, status, "its chunks were never planned", True)
@@ -209,18 +207,18 @@ def _state_of(runtime: Runtime, record: DrawRecord, market: MarketPhase, lost_be
     if not rows:
         late = runtime.chunks.last_done_at(market) < lost_before
         return MarketState(
-            market, status, "all chunks are done and nobody completed it" if late else "", late
+            market, status, "all chunks are done, the market is not complete" if late else "", late
         )
     lost = runtime.chunks.waits_since(market, lost_before)
-    return MarketState(market, status, "chunks were lost on their way" if lost else "", lost, len(rows))
+    return MarketState(market, status, "chunks were lost in the queue" if lost else "", lost, len(rows))
 
 
 def blocked_lines(campaign_id: str, markets: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """One line for each of `markets` (by id, as a phase's record has them) of which no code is given yet, because
-    there are too few.
+    """Return one line, with the command that helps, for each of `markets` that waits for codes. `markets` is by id, as
+    in a phase's record.
     """
     return [
-        f"market {market_id} waits for codes, {entry.get('needed')} needed and {entry.get('available')} there: "
+        f"market {market_id} waits for codes, {entry.get('needed')} needed and {entry.get('available')} available: "
         f"`regworkers codes import <csv> --campaign {campaign_id} --market {market_id}`"
         for market_id, entry in markets.items()
         if entry.get("status") == MarketStatus.BLOCKED

@@ -1,8 +1,7 @@
-"""The plan of a market: which winner gets which code, or which message, laid down once before the first is given.
+"""The plan of a market: which winner gets which code, or which message, fixed before the first one is given.
 
-A plan is a Parquet file with a row `i` from 1 for everybody in it. It counts from the moment on when the market's
-record names it, before the first code is given, and is never made again: so a retry lands on the same codes, whatever
-became of the codes meanwhile.
+A plan is a Parquet file with rows numbered `i` from 1. It is valid once the market's record names it, before the first
+code is given, and is never made again: so a retry assigns the same codes, whatever happened to them meanwhile.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from regworkers_core.selection.assign.committed import Committed
 from regworkers_core.selection.draw.artefacts import begun_earlier, pipeline_key
 from regworkers_core.selection.maths.files import file_hash
 
-# A chunk reads the row groups that it touches, so they are small.
+# A chunk reads whole row groups, so they are small.
 _GROUP_ROWS = 10_000
 _OPEN_PLANS = 64
 _SEATS_FIELDS: list[pa.Field[Any]] = [
@@ -46,9 +45,9 @@ _OTHERS = pa.schema([*_SEATS_FIELDS[:3], pa.field("type", pa.string())])
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where the plan of a market lies, and the SHA-256 (hex) of its bytes: the market's record keeps both, so that who
-    can write to the bucket cannot give a winner's code to another one. `last_position` is the highest position that
-    it names, or that of the plans before where it names none.
+    """The key of a market's plan and the SHA-256 (hex) of its bytes. The market's record has both, so that write access
+    to the bucket is not enough to give a winner's code to another one. `last_position` is the highest position that it
+    names, or that of earlier plans if it names none.
     """
 
     market: MarketPhase
@@ -67,7 +66,7 @@ class Plan:
 
     @classmethod
     def of(cls, market: MarketPhase, entry: Mapping[str, Any]) -> Plan:
-        """The plan that the record of a market (`entry`) names. Raises PermanentFailure KEY_CONFLICT for none."""
+        """Return the plan that a market's record (`entry`) names. Raises PermanentFailure KEY_CONFLICT without one."""
         fields = entry.get("plan")
         if not fields:
             raise PermanentFailure(Reason.KEY_CONFLICT, f"{market} has no plan")
@@ -78,14 +77,14 @@ class Plan:
 
 
 def last_planned(record: DrawRecord, market: MarketPhase) -> int:
-    """The highest position that was planned in the market before this phase, codes that took the place of void ones
-    included: none is ever planned again.
+    """Return the highest position that was planned in the market before this phase, replacements of void codes
+    included. No position is ever planned again.
     """
     return highest_planned(record, market.market_id, before=market.phase)
 
 
 def highest_planned(record: DrawRecord, market_id: str, *, before: int | None = None) -> int:
-    """The same over all phases, or those below `before`."""
+    """Return the highest planned position over all phases, or over those before phase `before`."""
     highest = 0
     for number, phase in record.phases.items():
         entry = phase.markets.get(market_id, {})
@@ -103,9 +102,9 @@ def write_seats(
     *,
     behind: int,
 ) -> Plan:
-    """Lay down winner i with code i, `behind` the last position that was planned before; constant memory.
+    """Write the plan of winner i with code i, after position `behind`; constant memory.
 
-    Raises TransientFailure when `codes` end before the winners: they were counted before, so some are void by now.
+    Raises TransientFailure if `codes` end before the winners: they were counted before, so some are void by now.
     """
     last = behind
 
@@ -133,7 +132,7 @@ def write_seats(
 
 
 def write_others(objects: ObjectStore, market: MarketPhase, result: Committed) -> Plan:
-    """Lay down which message each of the others gets, by ref; constant memory."""
+    """Write the plan of the messages to the others, by ref; constant memory."""
 
     def tables() -> Iterator[pa.Table]:
         rows = 0
@@ -150,7 +149,7 @@ def write_others(objects: ObjectStore, market: MarketPhase, result: Committed) -
 def _write(
     objects: ObjectStore, market: MarketPhase, schema: pa.Schema, tables: Iterator[pa.Table]
 ) -> tuple[str, str, int]:
-    """Key, SHA-256 and rows. Each attempt has a key of its own: whose plan counts, the market's record says."""
+    """Return key, SHA-256 and rows. Each attempt has its own key; the market's record names the valid one."""
     rows = 0
     with tempfile.TemporaryDirectory(prefix="regworkers-plan-") as folder:
         path = Path(folder) / "plan.parquet"
@@ -165,10 +164,9 @@ def _write(
 
 
 class Plans:
-    """Plans of a drain, fetched once each. Safe to share between threads.
+    """The plans of a drain, each fetched once. Safe to share between threads.
 
-    A fetched file is unlinked at once and read through its mapping: nothing of it stays behind, however the
-    process ends.
+    A fetched file is unlinked at once and read through its memory map, so nothing remains however the process ends.
     """
 
     def __init__(self, objects: ObjectStore) -> None:
@@ -178,8 +176,8 @@ class Plans:
         self._open: OrderedDict[str, tuple[pa.Buffer, pq.FileMetaData]] = OrderedDict()
 
     def rows(self, plan: Plan, first: int, last: int) -> list[Planned]:
-        """Rows `first` to `last`, counted from 1. Raises PermanentFailure KEY_CONFLICT when the plan has no such rows,
-        or is missing, or is not the file that was written.
+        """Return rows `first` to `last`, counted from 1. Raises PermanentFailure KEY_CONFLICT if the plan has no such
+        rows, is missing, or is not the file that was written.
         """
         if last > plan.rows:
             raise PermanentFailure(
@@ -224,7 +222,7 @@ class Plans:
             try:
                 self._objects.get_file(plan.key, path)
             except MissingObject as missing:
-                # Chunks are cut from a plan that stands: it was removed.
+                # Chunks are made from an existing plan, so it was removed.
                 raise PermanentFailure(Reason.KEY_CONFLICT, f"{missing}: restore the plan") from None
             if (found := file_hash(path)) != plan.sha256:
                 raise PermanentFailure(
@@ -238,8 +236,8 @@ class Plans:
 def with_replanned(
     codes: Codes, market: MarketPhase, entry: Mapping[str, Any], first: int, rows: Sequence[Planned]
 ) -> list[Planned]:
-    """`rows` of a plan, from row `first` on, with the codes that took the place of void ones. `entry` is the market's
-    record. Raises PermanentFailure CODE_CONFLICT when such a code is gone.
+    """Return the `rows` of a plan, which begin at row `first`, with the replacements of void codes. `entry` is the
+    market's record. Raises PermanentFailure CODE_CONFLICT if such a code does not exist.
     """
     moved = {int(each["row"]): int(each["to"]) for each in entry.get("replanned") or ()}
     wanted = {row: to for row, to in moved.items() if first <= row < first + len(rows)}
@@ -249,7 +247,9 @@ def with_replanned(
     planned = list(rows)
     for row, position in wanted.items():
         if position not in stored:
-            raise PermanentFailure(Reason.CODE_CONFLICT, f"{market}: the code of position {position} is gone")
+            raise PermanentFailure(
+                Reason.CODE_CONFLICT, f"{market}: no code has position {position}: restore it"
+            )
         at = row - first
         planned[at] = replace(planned[at], code=stored[position].code, position=position)
     return planned

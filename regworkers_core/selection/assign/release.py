@@ -1,7 +1,7 @@
-"""Put a drawn phase to work: plan every market, queue its chunks; and take up again what is stuck.
+"""Publishes a drawn phase: plans every market and queues its chunks; and retries markets that are stalled.
 
-Everything can be repeated at any time: plans and chunks are written once, and only chunks that are not done
-are sent again.
+Everything can be repeated at any time: plans and chunks are written once, and only chunks that are not done are sent
+again.
 """
 
 from __future__ import annotations
@@ -48,31 +48,29 @@ def publish_phase(
 ) -> dict[str, Facts]:
     """Register the markets of a confirmed phase (that makes it PUBLISHED), plan each and queue its chunks.
 
-    Returns by market what became of it: `status`, `planned`, and `needed` and `available` where codes are
-    missing; such a market waits and the others go on. Raises UsageError when the phase is not drawn and
-    confirmed, Fenced when another run took over, PermanentFailure when the result is not the committed one.
+    Returns facts by market: `status`, `planned`, and if codes are missing `needed` and `available`; such a market
+    waits and the others continue. Raises UsageError if the phase is not drawn and confirmed, Fenced if another run took
+    over, PermanentFailure if the result is not the committed one.
     """
     draw, record = _phase(runtime, campaign_id, phase)
     if not record.reached(PhaseStatus.DRAWN) or "confirmedAt" not in record.fields:
-        raise UsageError(
-            f"phase {phase} of campaign {campaign_id} is not confirmed: nothing is given away yet"
-        )
+        raise UsageError(f"phase {phase} of campaign {campaign_id} is not confirmed: confirm it first")
     if not record.markets or any(_waits(entry) for entry in record.markets.values()):
         with committed(runtime, campaign_id, phase, record.fields) as result:
             if not record.markets:
                 _register(runtime, campaign_id, record, result, token)
                 draw, record = _phase(runtime, campaign_id, phase)
                 on_step("draw.after_register")
-            facts = _go_on_all(runtime, draw, record, result, on_step)
+            facts = _advance_all(runtime, draw, record, result, on_step)
     else:
-        facts = _go_on_all(runtime, draw, record, None, on_step)
+        facts = _advance_all(runtime, draw, record, None, on_step)
     finish_phase(runtime, campaign_id, phase, run_id=run_id)
     return facts
 
 
 def resume_blocked(runtime: Runtime, campaign_id: str, *, run_id: str = "") -> dict[str, Facts]:
-    """Plan and queue the markets that waited for codes, where there are enough now. Nothing to do is fine. Raises
-    TransientFailure, also while another run works on the draw.
+    """Plan and queue the markets that waited for codes and have enough now; there may be none. Raises TransientFailure,
+    also while another run works on the draw.
     """
     run_id = run_id or _new_run_id()
     done: dict[str, Facts] = {}
@@ -83,13 +81,15 @@ def resume_blocked(runtime: Runtime, campaign_id: str, *, run_id: str = "") -> d
         for number, markets in _ready(runtime, draw).items():
             draw, phase = _phase(runtime, campaign_id, number)
             with committed(runtime, campaign_id, number, phase.fields) as result:
-                done |= {market.market_id: _go_on(runtime, draw, market, phase, result) for market in markets}
+                done |= {
+                    market.market_id: _advance(runtime, draw, market, phase, result) for market in markets
+                }
             finish_phase(runtime, campaign_id, number, run_id=run_id)
     return done
 
 
 def _ready(runtime: Runtime, draw: DrawRecord | None) -> dict[int, list[MarketPhase]]:
-    """By phase the markets that waited for codes and have them now."""
+    """Return by phase the markets that waited for codes and have enough now."""
     found: dict[int, list[MarketPhase]] = {}
     if draw is None or draw.annulled:
         return found
@@ -103,8 +103,8 @@ def _ready(runtime: Runtime, draw: DrawRecord | None) -> dict[int, list[MarketPh
 
 @contextmanager
 def planning(runtime: Runtime, campaign_id: str, run_id: str) -> Iterator[Lease]:
-    """Plans are made under the lease of the draw, as codes are voided under it: so no plan names a code that is void
-    by the time it counts. Raises TransientFailure while another run works on the draw.
+    """Hold the lease of the draw to make plans. Codes are voided under the same lease, so no plan names a code that is
+    void when the plan becomes valid. Raises TransientFailure while another run works on the draw.
     """
     try:
         with draw_lease(runtime, campaign_id, run_id) as lease:
@@ -114,10 +114,10 @@ def planning(runtime: Runtime, campaign_id: str, run_id: str) -> Iterator[Lease]
 
 
 def retry_market(runtime: Runtime, campaign_id: str, market_id: str, *, run_id: str = "") -> Facts:
-    """Take up a market again: plan it if it waits, send its open chunks, complete it if all are done.
+    """Retry a market: plan it if it waits, send its open chunks, complete it if all are done.
 
-    Nothing is assigned or told twice by that. Raises UsageError when there is no such market to work on,
-    TransientFailure, also while it needs a plan and another run works on the draw.
+    No code is assigned and no fan notified twice. Raises UsageError if there is no such market to retry,
+    TransientFailure, also if it needs a plan while another run works on the draw.
     """
     run_id = run_id or _new_run_id()
     draw, phase = market_at_work(runtime, campaign_id, market_id)
@@ -126,9 +126,9 @@ def retry_market(runtime: Runtime, campaign_id: str, market_id: str, *, run_id: 
         with planning(runtime, campaign_id, run_id):
             draw, phase = _phase(runtime, campaign_id, market.phase)
             with committed(runtime, campaign_id, market.phase, phase.fields) as result:
-                facts = _go_on(runtime, draw, market, phase, result)
+                facts = _advance(runtime, draw, market, phase, result)
     else:
-        facts = _go_on(runtime, draw, market, phase, None)
+        facts = _advance(runtime, draw, market, phase, None)
     if facts["status"] == MarketStatus.ASSIGNING and not facts["queued"]:
         facts |= _all_done(runtime, market, phase)
     completed = finish_phase(runtime, campaign_id, phase.phase, run_id=run_id)
@@ -136,8 +136,8 @@ def retry_market(runtime: Runtime, campaign_id: str, market_id: str, *, run_id: 
 
 
 def market_at_work(runtime: Runtime, campaign_id: str, market_id: str) -> tuple[DrawRecord, PhaseRecord]:
-    """The draw, and the oldest phase in which this market is not complete (a later one waits for it), else the latest.
-    Raises RequestError when there is no such market to assign.
+    """Return the draw and the oldest phase in which this market is not complete (later ones wait for it), else the
+    latest. Raises RequestError if there is no such market to assign.
     """
     draw, phase = _phase(runtime, campaign_id, None)
     for candidate in draw.phases.values():
@@ -153,18 +153,18 @@ def market_at_work(runtime: Runtime, campaign_id: str, market_id: str) -> tuple[
 
 
 def enough_codes(runtime: Runtime, draw: DrawRecord, market: MarketPhase) -> bool:
-    """Whether a market that waits has its codes now."""
+    """Return whether a waiting market has enough codes now."""
     needed = int(draw.phases[market.phase].markets[market.market_id]["planned"])
     behind = last_planned(draw, market)
     found = runtime.codes.count_behind(market.campaign_id, market.market_id, behind, needed)
     return found >= needed
 
 
-def _go_on_all(
+def _advance_all(
     runtime: Runtime, draw: DrawRecord, phase: PhaseRecord, result: Committed | None, on_step: OnStep
 ) -> dict[str, Facts]:
     return {
-        market_id: _go_on(
+        market_id: _advance(
             runtime, draw, MarketPhase(draw.campaign_id, market_id, phase.phase), phase, result, on_step
         )
         for market_id in phase.markets
@@ -172,12 +172,12 @@ def _go_on_all(
 
 
 def _waits(entry: Mapping[str, Any]) -> bool:
-    """Whether a market has no plan yet."""
+    """Return whether a market has no plan yet."""
     return entry["status"] not in (MarketStatus.ASSIGNING, MarketStatus.COMPLETED)
 
 
 def _register(runtime: Runtime, campaign_id: str, phase: PhaseRecord, result: Committed, token: int) -> None:
-    """All markets at once, before the first chunk: a phase is complete when all of them are."""
+    """Register all markets at once, before the first chunk: the phase is complete when all of them are."""
     at, delay = runtime.clock(), runtime.settings.selection.notify_delay_seconds
     planned = {market: result.winners.get(market, 0) for market in _markets(phase)}
     waiting = MarketStatus.PENDING.value
@@ -200,7 +200,7 @@ def _markets(phase: PhaseRecord) -> Sequence[str]:
     return sorted(orjson.loads(phase.fields["summary"])["markets"])
 
 
-def _go_on(
+def _advance(
     runtime: Runtime,
     draw: DrawRecord,
     market: MarketPhase,
@@ -208,7 +208,7 @@ def _go_on(
     result: Committed | None,
     on_step: OnStep = no_step,
 ) -> Facts:
-    """Bring one market as far as its queued chunks."""
+    """Plan one market if needed and queue its open chunks."""
     entry = phase.markets[market.market_id]
     planned = int(entry["planned"])
     if entry["status"] == MarketStatus.COMPLETED:
@@ -235,10 +235,10 @@ def _go_on(
 
 
 def _missing_codes(runtime: Runtime, draw: DrawRecord, market: MarketPhase, planned: int) -> Facts | None:
-    """The market waits, for it has too few codes; None where it has all of them."""
+    """Block the market if it has too few codes; return None if it has enough."""
     if market.market_id == NON_WINNERS:
         return None
-    # Only VOID codes are passed over: one that was taken stops its chunk, so that a person finds out why.
+    # Only VOID codes are skipped: a code that was taken stops its chunk, so that an operator finds out why.
     behind = last_planned(draw, market)
     available = runtime.codes.count_behind(market.campaign_id, market.market_id, behind, planned)
     if available >= planned:
@@ -254,7 +254,7 @@ def _missing_codes(runtime: Runtime, draw: DrawRecord, market: MarketPhase, plan
 
 
 def _plan(runtime: Runtime, draw: DrawRecord, market: MarketPhase, planned: int, result: Committed) -> Plan:
-    """Lay a plan down. It counts once the record names it: of one whose run died before that nothing was given."""
+    """Write a plan. It is valid once the record names it: if the run died before, nothing of it was given."""
     if market.market_id == NON_WINNERS:
         plan = write_others(runtime.objects, market, result)
     else:
@@ -263,13 +263,14 @@ def _plan(runtime: Runtime, draw: DrawRecord, market: MarketPhase, planned: int,
         plan = write_seats(runtime.objects, market, result, codes, behind=behind)
     if plan.rows != planned:
         raise PermanentFailure(
-            Reason.COUNT_MISMATCH, f"{market}: {planned} are to be planned, the result names {plan.rows}"
+            Reason.COUNT_MISMATCH,
+            f"{market}: the record has {planned} rows to plan, the result has {plan.rows}",
         )
     return plan
 
 
 def _chunks(runtime: Runtime, market: MarketPhase, planned: int, size: int, result_hash: str) -> list[Chunk]:
-    """The market's chunks, their rows written. Where they were cut before by another size, that cut stands."""
+    """Write and return the market's chunks. If chunks of another size exist, that size is kept."""
     first = runtime.chunks.get([f"{market.prefix}1"])
     for row in first.values():
         size = int(row["last"])
@@ -280,7 +281,7 @@ def _chunks(runtime: Runtime, market: MarketPhase, planned: int, size: int, resu
 
 
 def send_open(runtime: Runtime, market: MarketPhase, chunks: Sequence[Chunk]) -> int:
-    """One message for each chunk that is not done. Raises TransientFailure unless all are confirmed."""
+    """Send one message for each chunk that is not done. Raises TransientFailure unless all are confirmed."""
     if not chunks:
         return 0
     rows = {row["_id"] for row in runtime.chunks.open(market)}
@@ -301,7 +302,7 @@ def send_open(runtime: Runtime, market: MarketPhase, chunks: Sequence[Chunk]) ->
 
 
 def _all_done(runtime: Runtime, market: MarketPhase, phase: PhaseRecord) -> Facts:
-    """Every chunk is done and yet the market is not complete: complete it, or write again what is missing."""
+    """Complete a market whose chunks are all done, or write again what is missing."""
     planned, written, enqueued = counts(runtime, market, phase)
     short = enqueued < planned or (market.market_id != NON_WINNERS and written < planned)
     if short:

@@ -1,8 +1,8 @@
-"""A planned code that cannot be given: its winner gets the next position that was never planned in the market.
+"""Replaces planned codes that cannot be given: the winner gets the next position that was never planned in the market.
 
-The code is void, or it was assigned or redeemed outside of this system: then it becomes void first. The position before
-stays burnt, and the record of the market keeps both (`replanned`), so that the plan and what was given in its place can
-be told apart for ever. Only a code that the plan has given to no winner is replaced.
+Such a code is void, or it was assigned or redeemed outside of this system; then it is made void first. The old position
+is never used again, and the market's record keeps both (`replanned`), so that plan and replacement differ in the
+record. Only a code that no winner has yet is replaced.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from regworkers_core.adapters.mongo.codes import Code, CodeStatus
 from regworkers_core.adapters.mongo.draws import MarketStatus, PhaseRecord
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import RequestError, TransientFailure
 from regworkers_core.domain.selection import (
     NON_WINNERS,
@@ -31,15 +32,15 @@ from regworkers_core.selection.assign.release import market_at_work, planning, r
 
 _GIVEN_OUTSIDE = "given outside of the draw: its winner has another code"
 _BLOCKED = (
-    "it has no plan yet, which passes over void codes: `regworkers codes import <csv> --campaign {market.campaign_id}"
-    " --market {market.market_id}`, then it goes on by itself"
+    "it has no plan yet, and a plan skips void codes: `regworkers codes import <csv> --campaign {market.campaign_id}"
+    " --market {market.market_id}`, then it continues by itself"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Row `row` of the plan leaves position `before`, whose code has the status `was`, for `after`; None: no code is
-    left.
+    """Row `row` of the plan moves from position `before`, whose code has the status `was`, to `after` (None: no code is
+    left).
     """
 
     row: int
@@ -47,13 +48,10 @@ class Move:
     was: CodeStatus
     after: int | None
 
-    def as_dict(self) -> dict[str, Any]:
-        return {"row": self.row, "before": self.before, "was": self.was.value, "after": self.after}
-
 
 @dataclass(frozen=True, slots=True)
 class Replanned:
-    """What `replan_codes` found, and did if `applied`; `queued` chunks were sent again."""
+    """The moves that `replan_codes` found, and made if `applied`; `queued` chunks were sent again."""
 
     market: MarketPhase
     moves: tuple[Move, ...]
@@ -62,18 +60,18 @@ class Replanned:
 
     @property
     def word(self) -> str:
-        """What confirms the moves."""
+        """The word that confirms the moves."""
         return confirmation_word(self.market.campaign_id, self.market.phase)
 
     @property
     def missing(self) -> int:
-        """Winners for whom no code is left."""
+        """The number of winners for whom no code is left."""
         return sum(move.after is None for move in self.moves)
 
     def as_dict(self) -> dict[str, Any]:
         return {
             **self.market.as_fields(),
-            "moves": [move.as_dict() for move in self.moves],
+            "moves": [as_document(move) for move in self.moves],
             "missing": self.missing,
             "applied": self.applied,
             "queued": self.queued,
@@ -89,19 +87,19 @@ def replan_codes(
     confirm: str = "",
     on_step: OnStep = no_step,
 ) -> Replanned:
-    """Find the planned codes of a market that cannot be given. With `confirm` (`<campaignId>:<phase>`) make void those
-    that were given outside of this system, give the winners the next positions and send the market's open chunks
-    again. A repeat finds what is done, and sends what is open.
+    """Find the planned codes of a market that cannot be given. With `confirm` (`<campaignId>:<phase>`) void those that
+    were given outside of this system, move the winners to the next positions and send the market's open chunks again. A
+    repeat finds what is done, and sends what is open.
 
-    Raises RequestError for another word, for a market that has no plan at work, and for a code that a winner of the
+    Raises RequestError for another word, for a market that is not being assigned, and for a code that a winner of the
     campaign has; TransientFailure, also while another run works on the draw.
     """
     if market_id == NON_WINNERS:
         raise RequestError("the messages to those who did not win have no codes")
     if not confirm:
-        return _look(runtime, campaign_id, market_id)[0]
+        return _find_moves(runtime, campaign_id, market_id)[0]
     with planning(runtime, campaign_id, run_id) as lease:
-        found, given = _look(runtime, campaign_id, market_id)
+        found, given = _find_moves(runtime, campaign_id, market_id)
         require_word(confirm, found.word)
         if found.missing:
             return found
@@ -127,8 +125,8 @@ def replan_codes(
     return replace(found, applied=True, queued=int(facts.get("queued", 0)))
 
 
-def _look(runtime: Runtime, campaign_id: str, market_id: str) -> tuple[Replanned, list[Code]]:
-    """The moves that open chunks need, and those of their codes that were given outside of this system."""
+def _find_moves(runtime: Runtime, campaign_id: str, market_id: str) -> tuple[Replanned, list[Code]]:
+    """Return the moves that open chunks need, and the codes among them that were given outside of this system."""
     draw, phase = market_at_work(runtime, campaign_id, market_id)
     entry = phase.markets[market_id]
     market = MarketPhase(campaign_id, market_id, phase.phase)
@@ -158,7 +156,7 @@ def _look(runtime: Runtime, campaign_id: str, market_id: str) -> tuple[Replanned
 def _lost(
     runtime: Runtime, market: MarketPhase, entry: Mapping[str, Any]
 ) -> Iterator[tuple[int, Planned, Code]]:
-    """Row, plan and code of each winner whose code cannot be given, of the chunks that are not done."""
+    """Yield row, plan and code of each winner in an open chunk whose code cannot be given."""
     plans, plan = Plans(runtime.objects), Plan.of(market, entry)
     for document in runtime.chunks.open(market):
         chunk = Chunk.parse(document)
@@ -168,7 +166,7 @@ def _lost(
         stored = runtime.codes.get([each.code for each in rows])
         for row, planned in enumerate(rows, chunk.first):
             code = stored.get(planned.code)
-            # One that is gone, or of another market, is restored by hand.
+            # A code that is missing, or in another market, must be restored by an operator.
             if code is None or (code.campaign_id, code.market_id) != (market.campaign_id, market.market_id):
                 continue
             given = code.status in (CodeStatus.ASSIGNED, CodeStatus.REDEEMED) and code.ref != planned.ref
@@ -185,7 +183,7 @@ def _lost(
 def _require_no_winners(
     runtime: Runtime, market: MarketPhase, phase: PhaseRecord, codes: Sequence[Code]
 ) -> None:
-    """Raises RequestError for a code that names a winner: of two codes, its issuer has to say which one counts."""
+    """Raise RequestError for a code that names a winner: its issuer has to say which of two codes counts."""
     positions = {code.ref: code.position for code in codes if code.status is not CodeStatus.VOID and code.ref}
     if not positions:
         return

@@ -1,4 +1,10 @@
-"""A codes file, line by line: text of any size in constant memory, and a wrong row never ends the reading."""
+"""Imports a file of codes into positions, in the file's order, each code once.
+
+The file is read in constant memory, and an invalid row is rejected without ending the import. Batches are looked up,
+then appended: under a lease, because positions continue from the highest, and safe without it, because a unique index
+refuses a position that is taken. After a crash the first part of the file is imported without a gap; importing the file
+again finds those codes and continues after them.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +38,7 @@ from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
 
-# What survives a URL, a QR code and a spreadsheet unchanged; as long as an id elsewhere.
+# Characters that URLs, QR codes and spreadsheets keep unchanged; the length of an id.
 _CODE = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 _COLUMNS = frozenset({"code", "marketId", "campaignId"})
 
@@ -52,7 +58,7 @@ class Rejected(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row as it stands there. An absent or empty cell is None; `number` counts the file's lines from 1."""
+    """A row of the file. An absent or empty cell is None; `number` counts the file's lines from 1."""
 
     number: int
     code: str
@@ -64,20 +70,20 @@ Line = Row | Reject | Blank
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """Every line behind the header. Raises UsageError when the file cannot be read or has no header."""
+    """Yield every line after the header. Raises UsageError if the file cannot be read or has no header."""
     with _codes_file(path) as file:
         for line in file:
             yield _row(line, file.columns) if isinstance(line, Cells) else line
 
 
 def read_columns(path: Path) -> tuple[str, ...]:
-    """The columns that the header names. Raises UsageError as `read_lines` does."""
+    """Return the columns of the header. Raises UsageError as `read_lines` does."""
     with _codes_file(path) as file:
         return file.columns
 
 
 def named_campaign(path: Path) -> str:
-    """The campaign that the first row names in its column campaignId. Raises UsageError where none does."""
+    """Return the campaign of the first row that names one in column campaignId. Raises UsageError if none does."""
     if "campaignId" in read_columns(path):
         for line in read_lines(path):
             if isinstance(line, Row) and line.campaign_id is not None:
@@ -97,7 +103,7 @@ _SHAPE = Shape(
     expected="`code` or `code,marketId` (campaignId may come with them)",
     words=_COLUMNS,
     accepts=_accepts,
-    # Far above a row of three ids.
+    # Far longer than a row of three ids.
     max_line_chars=1024,
 )
 
@@ -112,13 +118,15 @@ def _row(line: Cells, columns: Sequence[str]) -> Row | Reject:
     return Row(line.number, code, fields.get("marketId") or None, fields.get("campaignId") or None)
 
 
-# Codes that are looked up and appended at once.
+# Codes that are looked up and appended together.
 _BATCH = 1000
 
 
 @dataclass(slots=True)
 class ImportReport:
-    """`lines` = `added` + `known` + the sum of `rejected` + `blank`; in a dry run `added` would be."""
+    """The result of an import: `lines` = `added` + `known` + the sum of `rejected` + `blank`. A dry run reports what a
+    real run would add.
+    """
 
     campaign_id: str
     dry_run: bool
@@ -130,7 +138,7 @@ class ImportReport:
     added_by_market: Counter[str] = field(default_factory=Counter)
     rejects_file: Path | None = None
     stopped: bool = False
-    # By market that waited for codes and goes on now, what became of it.
+    # Facts by market that waited for codes and continues now.
     resumed: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -139,12 +147,12 @@ class ImportReport:
 
     @property
     def clean(self) -> bool:
-        """Whether the whole file was read, nothing of it rejected, and there was something in it."""
+        """Whether the whole file was read, no row was rejected, and there was at least one row."""
         return not self.rejected and not self.stopped and not self.empty
 
     @property
     def empty(self) -> bool:
-        """Whether the file, which was read whole, has no row behind its header."""
+        """Whether the whole file was read and has no row after its header."""
         return not self.stopped and self.lines == self.blank
 
     def as_dict(self) -> dict[str, Any]:
@@ -160,7 +168,7 @@ class ImportReport:
             "rejectsFile": str(self.rejects_file) if self.rejects_file else None,
             "stopped": self.stopped,
             "resumed": self.resumed,
-            "advice": "nothing to import: no row is behind the header" if self.empty else None,
+            "advice": "nothing to import: the file has no row after its header" if self.empty else None,
         }
 
 
@@ -178,12 +186,12 @@ def import_codes(
     on_step: OnStep = no_step,
     sleep: Callable[[float], object] = time.sleep,
 ) -> ImportReport:
-    """Import every good row of the file and write the others, with line and reason, to `rejects`; then let markets of
-    a published draw go on that waited for codes.
+    """Import every valid row of the file and write the others, with line and reason, to `rejects`; then resume markets
+    of a published draw that waited for codes.
 
-    `market_id` is where rows go that name no market; a row that names another one is rejected. Raises
-    UsageError for a file that cannot be read, a market that is not the campaign's, or another import under
-    way; TransientFailure when a store stays away (import the file again, it goes on).
+    `market_id` is the market of rows that name none; a row that names another one is rejected. Raises UsageError for a
+    file that cannot be read, a market that is not the campaign's, or another import that runs; TransientFailure if a
+    store stays unavailable (import the file again to continue).
     """
     market_id = _market_for(campaign, market_id, read_columns(path))
     report = ImportReport(campaign.campaign_id, dry_run)
@@ -201,7 +209,7 @@ def import_codes(
             on_progress(report)
     report.rejects_file = rejected.written
     if not dry_run:
-        # Also after a repeat that added nothing: the import before may have died just here.
+        # Also after a repeat that added nothing: the previous import may have died just here.
         report.resumed = _resume(runtime, campaign.campaign_id, run_id)
     return report
 
@@ -213,14 +221,14 @@ def _resume(runtime: Runtime, campaign_id: str, run_id: str) -> dict[str, Any]:
     )
     if not any(market["status"] == MarketStatus.BLOCKED for market in markets):
         return {}
-    # Late, for it brings pyarrow and DuckDB.
+    # A late import: it loads pyarrow and DuckDB.
     from regworkers_core.selection.assign.release import resume_blocked
 
     return resume_blocked(runtime, campaign_id, run_id=run_id)
 
 
 class _Import:
-    """One import's work, batch by batch."""
+    """The work of one import, batch by batch."""
 
     def __init__(
         self,
@@ -253,19 +261,19 @@ class _Import:
                 self._reject(new)
             elif isinstance(line, Row):
                 wanted[new.code] = (line, new)
-        stands = self._codes.get(list(wanted)) if wanted else {}
-        fresh = [new for code, (_, new) in wanted.items() if code not in stands]
+        existing = self._codes.get(list(wanted)) if wanted else {}
+        fresh = [new for code, (_, new) in wanted.items() if code not in existing]
         if fresh and not report.dry_run:
-            stands |= self._append(fresh)
+            existing |= self._append(fresh)
         for code, (row, new) in wanted.items():
-            self._settle(row, new, stands.get(code))
+            self._settle(row, new, existing.get(code))
         self._on_step("codes.after_batch")
 
     def _append(self, fresh: Sequence[NewCode]) -> dict[str, Code]:
         if self._lease is not None and self._lease.lost and not self._lease.renew():
             raise UsageError(
-                f"the import for {self._campaign.campaign_id} lost its lease to another one: what it added "
-                "stays, import the file again when the other is done"
+                f"the import for {self._campaign.campaign_id} lost its lease to another import: what it "
+                "added remains; import the file again when the other import is done"
             )
         return self._codes.add(
             self._campaign.campaign_id,
@@ -276,10 +284,10 @@ class _Import:
         )
 
     def _check(self, row: Row) -> NewCode | Reject:
-        """What the row asks for, or why not."""
+        """Return the code to import, or why the row is rejected."""
         campaign = self._campaign
         if row.campaign_id not in (None, campaign.campaign_id):
-            # Masked, too: with its columns mixed up this cell holds the code.
+            # Masked, too: if the columns are mixed up, this cell is the code.
             return Reject(row.number, Rejected.WRONG_CAMPAIGN, masked(row.campaign_id or ""))
         market_id = self._market_id if row.market_id is None else row.market_id
         if market_id is None:
@@ -293,17 +301,17 @@ class _Import:
             return Reject(row.number, Rejected.DUPLICATE_IN_FILE, f"{masked(row.code)} as in line {first}")
         return NewCode(row.code, market_id)
 
-    def _settle(self, row: Row, new: NewCode, stands: Code | None) -> None:
+    def _settle(self, row: Row, new: NewCode, stored: Code | None) -> None:
         report = self._report
-        if stands is None:
+        if stored is None:
             report.added += 1
             report.added_by_market[new.market_id] += 1
-        elif (stands.campaign_id, stands.market_id) == (self._campaign.campaign_id, new.market_id):
+        elif (stored.campaign_id, stored.market_id) == (self._campaign.campaign_id, new.market_id):
             report.known += 1
         else:
             where = "another campaign"
-            if stands.campaign_id == self._campaign.campaign_id:
-                where = f"market {stands.market_id}"
+            if stored.campaign_id == self._campaign.campaign_id:
+                where = f"market {stored.market_id}"
             self._reject(Reject(row.number, Rejected.TAKEN, f"{masked(row.code)} belongs to {where}"))
 
     def _reject(self, reject: Reject) -> None:
@@ -312,7 +320,7 @@ class _Import:
 
 
 def _market_for(campaign: Campaign, market_id: str | None, columns: Sequence[str]) -> str | None:
-    """Where rows without a market go: None when every row has to name one."""
+    """Return the market of rows that name none; None if every row has to name one."""
     known = ", ".join(campaign.market_ids)
     if market_id is None:
         if "marketId" in columns:
@@ -320,11 +328,11 @@ def _market_for(campaign: Campaign, market_id: str | None, columns: Sequence[str
         if len(campaign.markets) > 1:
             raise UsageError(
                 f"campaign {campaign.campaign_id} has the markets {known}, and the file has no column marketId: give "
-                "market_id (--market), the one that its codes are for"
+                "the market of its codes with market_id (--market)"
             )
         return campaign.market_ids[0]
     if campaign.market(market_id) is None:
-        raise UsageError(f"campaign {campaign.campaign_id} has no market {market_id!r}: there are {known}")
+        raise UsageError(f"campaign {campaign.campaign_id} has no market {market_id!r}: it has {known}")
     return market_id
 
 
@@ -343,5 +351,5 @@ def _import_lease(
             yield lease
     except LeaseBusy:
         raise UsageError(
-            f"another import of codes for {campaign_id} is under way: run this one again when it is done"
+            f"another import of codes for {campaign_id} is running: repeat this one when it is done"
         ) from None

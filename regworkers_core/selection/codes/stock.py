@@ -1,4 +1,4 @@
-"""How many codes a campaign has, and taking leaked ones out of use."""
+"""Counts the codes of a campaign against its seats, and voids leaked codes."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from regworkers_core.adapters.files.csv_lines import masked
 from regworkers_core.adapters.mongo.codes import Code, CodeStatus
 from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseStatus
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.held import DrawBusy, draw_lease
 
-# With markets in one of these a plan may name the code already, and a plan is never made twice.
+# While a market has one of these states, a plan may name the code already, and a plan is never made twice.
 _PLANNED = frozenset({MarketStatus.PENDING, MarketStatus.ASSIGNING})
 
 
 @dataclass(frozen=True, slots=True)
 class MarketStock:
-    """Codes of one market by status against its seats (`capacity`; None: a market that the campaign does not have).
+    """Codes of one market by status, and its seats (`capacity`; None: the campaign has no such market).
 
-    `wanted` is how many codes its winners still wait for, None before they are known: then all seats may be won.
+    `wanted` is how many codes its winners wait for; None before the winners are known: then every seat may be won.
     """
 
     market_id: str
@@ -39,27 +40,18 @@ class MarketStock:
 
     @property
     def missing(self) -> int:
-        """Codes that are wanting: for the winners once they are known, before that should every seat be won."""
+        """Codes that are missing: for the winners once they are known, before that for all seats."""
         if self.wanted is not None:
             return max(0, self.wanted - self.available)
         return max(0, (self.capacity or 0) - self.available - self.assigned - self.redeemed)
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "marketId": self.market_id,
-            "capacity": self.capacity,
-            "available": self.available,
-            "assigned": self.assigned,
-            "redeemed": self.redeemed,
-            "void": self.void,
-            "wanted": self.wanted,
-            "missing": self.missing,
-        }
+        return as_document(self) | {"missing": self.missing}
 
 
 @dataclass(frozen=True, slots=True)
 class Voided:
-    """What became of one code that was to be voided: `code` is masked, `outcome` says it in words."""
+    """The result of voiding one code: `code` is masked, `outcome` is a sentence."""
 
     code: str
     done: bool
@@ -67,8 +59,8 @@ class Voided:
 
 
 def read_stock(runtime: Runtime, campaign: Campaign, record: DrawRecord | None = None) -> list[MarketStock]:
-    """Every market of the campaign, then those that only codes name. `record` is the campaign's draw, None before
-    there is one.
+    """Return the stock of every market of the campaign, then of markets that only codes name. `record` is the
+    campaign's draw, None before there is one.
     """
     counts = runtime.codes.count(campaign.campaign_id)
     seats = seats_of(campaign, record)
@@ -92,7 +84,7 @@ def read_stock(runtime: Runtime, campaign: Campaign, record: DrawRecord | None =
 
 
 def seats_of(campaign: Campaign, record: DrawRecord | None) -> dict[str, int]:
-    """By market id the seats that count now: those of the latest phase of the draw, the campaign's own before one."""
+    """Return the current seats by market id: those of the draw's latest phase, before a draw the campaign's."""
     seats = {market.market_id: market.capacity for market in campaign.markets}
     if record is not None and record.phases:
         terms: Mapping[str, Any] = record.latest.fields.get("terms") or {}
@@ -105,9 +97,9 @@ def seats_of(campaign: Campaign, record: DrawRecord | None) -> dict[str, int]:
 
 
 def _wanted(record: DrawRecord | None) -> Counter[str] | None:
-    """By market, codes that the winners of a draw wait for: those of a blocked market, and those of a result that
-    is not published yet. A market that is being assigned has all that it needs. None as long as the winners of the
-    latest phase are not known.
+    """Return by market how many codes the winners of a draw wait for: in blocked markets, and in a result that is not
+    published yet. A market that is being assigned has all its codes. None while the winners of the latest phase are
+    not known.
     """
     if record is None or not record.phases or "report" not in record.latest.fields:
         return None
@@ -134,30 +126,30 @@ def void_codes(
     on_step: OnStep = no_step,
     sleep: Callable[[float], object] = time.sleep,
 ) -> list[Voided]:
-    """Take AVAILABLE codes out of use for good; they keep their positions, which plans then pass over.
+    """Void AVAILABLE codes permanently. They keep their positions, which plans then skip.
 
-    A code that a fan holds is not touched, nor one whose market is being assigned. This holds the lease of the draw, as
-    every plan is made under it: so no plan can name a code that is voided here. Raises DrawBusy while another run works
-    on the draw, also when one takes it over half way (what is void by then stays void).
+    A code that a fan holds, or whose market is being assigned, is not changed. This holds the lease of the draw, under
+    which every plan is made, so no plan can name a code that is voided here. Raises DrawBusy while another run works on
+    the draw, also if one takes over half way (codes that are void by then stay void).
     """
     done: list[Voided] = []
     with draw_lease(runtime, campaign.campaign_id, run_id, sleep=sleep) as lease:
         on_step("codes.after_lease")
-        stands = runtime.codes.get(codes)
+        stored = runtime.codes.get(codes)
         busy = _markets_in_assignment(runtime, campaign.campaign_id)
         for code in dict.fromkeys(codes):
-            found = stands.get(code)
+            found = stored.get(code)
             hindrance = _hindrance(found, campaign.campaign_id, busy)
-            stood = found is not None and found.status is CodeStatus.VOID
-            if hindrance is None and not stood and not dry_run:
+            was_void = found is not None and found.status is CodeStatus.VOID
+            if hindrance is None and not was_void and not dry_run:
                 if lease.lost:
                     raise DrawBusy(campaign.campaign_id)
                 if not runtime.codes.void(
                     campaign.campaign_id, code, at=iso(runtime.clock()), reason=reason, run_id=run_id
                 ):
-                    hindrance = "was given to somebody just now"
+                    hindrance = "was given to a fan meanwhile"
             now = "would be void" if dry_run else "is void now"
-            outcome = hindrance or ("was void already" if stood else now)
+            outcome = hindrance or ("was void already" if was_void else now)
             done.append(Voided(masked(code), hindrance is None, outcome))
     return done
 
@@ -166,7 +158,7 @@ def _hindrance(code: Code | None, campaign_id: str, busy: frozenset[str]) -> str
     if code is None or code.campaign_id != campaign_id:
         return f"is not a code of {campaign_id}"
     if code.status in (CodeStatus.ASSIGNED, CodeStatus.REDEEMED):
-        return f"is {code.status}: a fan holds it, the code's issuer has to block it"
+        return f"is {code.status}: a fan holds it, so its issuer has to block it"
     if code.status is CodeStatus.AVAILABLE and code.market_id in busy:
         return f"may be planned for a winner: void it when market {code.market_id} is complete"
     return None
@@ -186,8 +178,8 @@ def _markets_in_assignment(runtime: Runtime, campaign_id: str) -> frozenset[str]
 
 @dataclass(frozen=True, slots=True)
 class CodesPrecheck:
-    """By market id: `seats`, and codes `available` here and `at_service`, which is None where no service is
-    configured, or where it did not answer (then `trouble` says so).
+    """Whether there are codes for every seat, by market id: `seats`, and codes `available` here and `at_service`. The
+    latter is None if no Code Service is configured, or if it did not answer (`trouble` has the error).
     """
 
     seats: Mapping[str, int]
@@ -197,8 +189,8 @@ class CodesPrecheck:
 
     @property
     def warnings(self) -> list[str]:
-        """In words. None of them stops a draw: a market with too few codes waits before its first one is given."""
-        found = [] if self.trouble is None else [f"the Code Service could not be asked: {self.trouble}"]
+        """Warnings as sentences. They do not stop a draw: a market with too few codes waits before its assignment."""
+        found = [] if self.trouble is None else [f"the Code Service did not answer: {self.trouble}"]
         for market, seats in self.seats.items():
             here, there = self.available[market], (self.at_service or {}).get(market, 0)
             if here < seats:
@@ -210,7 +202,7 @@ class CodesPrecheck:
         return found
 
     def as_facts(self) -> dict[str, Any]:
-        """For a step's facts."""
+        """Return the facts of a step."""
         return {
             "codes": {
                 market: {
@@ -225,7 +217,7 @@ class CodesPrecheck:
 
 
 def check_codes(runtime: Runtime, campaign: Campaign) -> CodesPrecheck:
-    """Raises TransientFailure when MongoDB cannot answer; the Code Service may be away."""
+    """Compare codes with seats. Raises TransientFailure if MongoDB does not answer; the Code Service may be down."""
     stocks = {stock.market_id: stock for stock in read_stock(runtime, campaign)}
     seats = {market.market_id: market.capacity for market in campaign.markets}
     available = {market: stocks[market].available for market in seats}

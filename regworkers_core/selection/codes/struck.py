@@ -1,4 +1,5 @@
-"""Codes that fans hold and that do not count: of those who were struck after they had won, and of an annulled draw.
+"""Codes that fans hold although they must not count: of winners who were struck later, and of an annulled draw.
+
 Their issuer has to block them.
 """
 
@@ -19,19 +20,20 @@ from regworkers_core.selection.draw.terms import Terms
 
 _PAGE = 1_000
 _HELD = (CodeStatus.ASSIGNED, CodeStatus.REDEEMED)
-_COLUMNS = ("code", "marketId", "status", "ref", "told", "blocked")
+_NOTIFIED = "told"  # stored name
+_COLUMNS = ("code", "marketId", "status", "ref", _NOTIFIED, "blocked")
 
 
 @dataclass(frozen=True, slots=True)
 class StruckCode:
-    """`told`: their fan got the message that they won. `blocked`: the issuer refuses the code."""
+    """A code to block. `notified`: the fan got the message that they won. `blocked`: the issuer refuses the code."""
 
     code: str
     market_id: str
     phase: int
     ref: str
     status: CodeStatus
-    told: bool
+    notified: bool
     blocked: bool
 
     @property
@@ -39,21 +41,21 @@ class StruckCode:
         return self.status in _HELD and not self.blocked
 
     def as_dict(self) -> dict[str, object]:
-        """Without the code, which is worth a seat to everybody who reads it."""
+        """Return the document with the code masked: a code is worth a seat to any reader."""
         return {
             "code": masked(self.code),
             "marketId": self.market_id,
             "phase": self.phase,
             "ref": self.ref,
             "status": self.status.value,
-            "told": self.told,
+            _NOTIFIED: self.notified,
             "blocked": self.blocked,
         }
 
 
 def struck_codes(runtime: Runtime, campaign_id: str) -> list[StruckCode]:
-    """Of every ref that a confirmed phase has struck and that holds a code, or got the message that it won; by
-    market, phase and ref. Of an annulled draw, every code that was given.
+    """Return the codes of refs that a confirmed phase has struck and that hold a code, or got the message that they
+    won, by market, phase and ref; of an annulled draw, every code that was given.
 
     Three queries for each thousand struck refs. Raises TransientFailure.
     """
@@ -73,9 +75,9 @@ def struck_codes(runtime: Runtime, campaign_id: str) -> list[StruckCode]:
         statuses = runtime.outbox.statuses(list(keys))
         for key, each in keys.items():
             code = codes.get(each["code"])
-            told = statuses.get(key) == RowStatus.SENT
+            notified = statuses.get(key) == RowStatus.SENT
             holds = code is not None and code.status in _HELD and code.ref == each["ref"]
-            if code is not None and (holds or told):
+            if code is not None and (holds or notified):
                 market = MarketPhase(campaign_id, each["marketId"], each["phase"])
                 found.append(
                     StruckCode(
@@ -84,7 +86,7 @@ def struck_codes(runtime: Runtime, campaign_id: str) -> list[StruckCode]:
                         market.phase,
                         each["ref"],
                         code.status,
-                        told,
+                        notified,
                         code.blocked,
                     )
                 )
@@ -102,23 +104,25 @@ def _given(runtime: Runtime, campaign_id: str) -> Iterator[StruckCode]:
         for each in batch:
             code = codes.get(each["_id"])
             if code is not None:
-                told = statuses.get(keys[code.code]) == RowStatus.SENT
+                notified = statuses.get(keys[code.code]) == RowStatus.SENT
                 phase = each.get("phase", 1)
-                yield StruckCode(code.code, code.market_id, phase, code.ref, code.status, told, code.blocked)
+                yield StruckCode(
+                    code.code, code.market_id, phase, code.ref, code.status, notified, code.blocked
+                )
 
 
 def write_csv(codes: Iterable[StruckCode], file: TextIO) -> None:
-    """For the issuer, the codes as they are; a header and one line a code."""
+    """Write the unmasked codes for the issuer: a header and one line per code."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for each in codes:
-        told, blocked = ("yes" if flag else "no" for flag in (each.told, each.blocked))
-        writer.writerow((each.code, each.market_id, each.status.value, each.ref, told, blocked))
+        notified, blocked = ("yes" if flag else "no" for flag in (each.notified, each.blocked))
+        writer.writerow((each.code, each.market_id, each.status.value, each.ref, notified, blocked))
 
 
 def mark_blocked(runtime: Runtime, campaign_id: str, *, reason: str, run_id: str) -> int:
-    """Note of all codes that struck refs hold, REDEEMED ones too, that their issuer refuses them; how many were not
-    noted before. They keep their status: what was given stays on record. Raises TransientFailure.
+    """Record that the issuer refuses all codes that struck refs hold, REDEEMED ones too; return how many are new. They
+    keep their status: what was given stays on record. Raises TransientFailure.
     """
     at = iso(runtime.clock())
     return sum(

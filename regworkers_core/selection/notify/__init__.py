@@ -1,3 +1,3 @@
-"""From the outbox to the mailer's queue: `units` says what may go, `source` hands it out, `work` sends it,
-`switch` stops and starts it.
+"""From the outbox to the mailer's queue: `outbox` decides what may be sent, `source` hands it out, `work` sends it,
+`counts` compares winners, codes and messages first.
 """

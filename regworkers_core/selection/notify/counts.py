@@ -1,7 +1,7 @@
-"""The count lock: those who won are those who have a code and those whose last message says so.
+"""The count lock: winners, refs with a code, and refs whose last message says that they won must be the same.
 
-Compared ref by ref, in files, so that memory does not grow with the number of winners. Struck refs are left aside, for
-a code or a message that they had before stays theirs, and refs whose fan had their data erased.
+They are compared ref by ref, in files, so that memory does not grow with the number of winners. Struck refs are left
+out, since they keep an earlier code or message, and so are refs whose fan's data were erased.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ _MESSAGES = pa.schema(_MESSAGE_FIELDS)
 _ASIDE = (
     f"SELECT ref FROM outcomes WHERE outcome = '{Outcome.STRUCK}' UNION SELECT ref FROM messages WHERE erased"
 )
-# Of two messages of one phase, the one that is none to a winner counts as the last: that is wrong for a winner.
+# Of two messages of one phase, the one that is not to a winner counts as the last: for a winner that is an error.
 _LAST = "arg_max(winner, phase * 2 + (NOT winner)::INT)"
 _SETS = {
     "won": f"SELECT ref FROM outcomes WHERE outcome = '{Outcome.WINNER}'",
     "coded": "SELECT DISTINCT ref FROM codes",
-    "told": f"SELECT ref FROM messages WHERE NOT superseded GROUP BY ref HAVING {_LAST}",
+    "notified": f"SELECT ref FROM messages WHERE NOT superseded GROUP BY ref HAVING {_LAST}",
 }
 _DIFFERENCES = {
     "wonWithoutCode": ("won", "coded"),
     "codeWithoutWin": ("coded", "won"),
-    "wonNotTold": ("won", "told"),
-    "toldWithoutWin": ("told", "won"),
+    "wonNotNotified": ("won", "notified"),
+    "notifiedWithoutWin": ("notified", "won"),
 }
 
 
 def lock_counts(runtime: Runtime, record: DrawRecord) -> bool:
-    """Compare, and note that nothing differs. False when a further phase was confirmed meanwhile: what was read then
-    belongs to no phase.
+    """Compare, and record that nothing differs. Returns False if another phase was confirmed meanwhile: then the
+    numbers belong to no phase.
 
     Raises PermanentFailure COUNT_MISMATCH with the numbers, TransientFailure.
     """
@@ -67,21 +67,22 @@ def lock_counts(runtime: Runtime, record: DrawRecord) -> bool:
     if wrong := differences(numbers):
         raise PermanentFailure(
             Reason.COUNT_MISMATCH,
-            f"counts locked: in phase {phase.phase} winners, codes and messages are not of the same refs: {wrong}",
+            f"counts locked: in phase {phase.phase} winners, codes and messages have different refs: {wrong}",
         )
     runtime.draw_markets.lock_counts(record.campaign_id, phase.phase, iso(runtime.clock()))
     return True
 
 
 def differences(numbers: dict[str, int]) -> str:
-    """What differs, in words; empty when nothing does."""
-    return ", ".join(f"{name} {numbers[name]}" for name in (*_DIFFERENCES, "toldTwice") if numbers[name])
+    """Return what differs as text; empty if nothing does."""
+    return ", ".join(f"{name} {numbers[name]}" for name in (*_DIFFERENCES, "notifiedTwice") if numbers[name])
 
 
 def compare(runtime: Runtime, campaign_id: str, number: int) -> dict[str, int]:
-    """`won`, `coded`, `told`, `aside` after a phase whose markets are complete; what differs between the first three;
-    `toldTwice`: winners of the first phase who get another message in it, too. Two reads for each thousand winners,
-    and one for each thousand messages of later phases. Raises TransientFailure, PermanentFailure RESULT_MISMATCH.
+    """Count `won`, `coded`, `notified` and `aside` after a phase whose markets are complete; the differences between
+    the first three; and `notifiedTwice`: winners of the first phase who get another message in it, too. Two reads for
+    each thousand winners, and one for each thousand messages of later phases. Raises TransientFailure, PermanentFailure
+    RESULT_MISMATCH.
     """
     record = runtime.draws.get(campaign_id)
     if record is None:
@@ -94,11 +95,11 @@ def compare(runtime: Runtime, campaign_id: str, number: int) -> dict[str, int]:
         with committed(runtime, campaign_id, number, record.phases[number].fields) as result:
             connection = result.connection
             for name, path in (("codes", codes), ("messages", messages)):
-                connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{path}')")
+                connection.read_parquet(str(path)).create_view(name)
             connection.execute(f"CREATE TEMP TABLE aside AS {_ASIDE}")
             for name, query in _SETS.items():
                 connection.execute(f"CREATE TEMP TABLE {name} AS {query}")
-            queries = {name: f"SELECT count(*) FROM {name}" for name in ("won", "coded", "told", "aside")}
+            queries = {name: f"SELECT count(*) FROM {name}" for name in ("won", "coded", "notified", "aside")}
             for name, (one, other) in _DIFFERENCES.items():
                 queries[name] = (
                     f"SELECT count(*) FROM {one} ANTI JOIN {other} USING (ref) ANTI JOIN aside USING (ref)"
@@ -107,17 +108,19 @@ def compare(runtime: Runtime, campaign_id: str, number: int) -> dict[str, int]:
                 name: int(connection.execute(query).fetchall()[0][0]) for name, query in queries.items()
             }
             first = connection.execute("SELECT ref FROM messages WHERE phase = 1 AND NOT superseded")
-            numbers["toldTwice"] = 0
+            numbers["notifiedTwice"] = 0
             others = MarketPhase(campaign_id, NON_WINNERS, 1)
             while rows := first.fetchmany(_KEYS):
                 statuses = runtime.outbox.statuses([others.key(ref) for (ref,) in rows])
-                numbers["toldTwice"] += sum(status != RowStatus.SUPERSEDED for status in statuses.values())
+                numbers["notifiedTwice"] += sum(
+                    status != RowStatus.SUPERSEDED for status in statuses.values()
+                )
             return numbers
 
 
 def _messages(runtime: Runtime, record: DrawRecord, number: int) -> Iterator[dict[str, Any]]:
-    """All but those to the others of the first phase, who are nearly all: none of them may be a winner's last one, and
-    where a winner has one besides is asked by its key.
+    """Yield all messages but those to the others of the first phase, which are nearly all: none of them may be a
+    winner's last message, and whether a winner has one, too, is looked up by key.
     """
     for phase in record.phases.values():
         if phase.phase > number:

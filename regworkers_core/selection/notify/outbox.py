@@ -1,8 +1,10 @@
-"""What a later phase changes waits while that phase is drawn and not confirmed, and is superseded by its confirmation.
+"""Decides which messages of the outbox may be sent: completed markets, later phases, locked counts, the canary, and the
+operator's switch, which pauses and resumes them.
 
-All of it happens under the draw's lease, under which alone a phase is drawn and confirmed and messages are sent. So a
-message either went out before the phase was drawn, or it waits; what is confirmed is never sent before it is
-superseded. Every step can be repeated.
+A message that a later phase changes waits while that phase is drawn but not confirmed, and is superseded by its
+confirmation. Phases are drawn and confirmed, and messages sent, only under the draw's lease. So a message was either
+sent before the phase was drawn, or it waits; a superseded message is never sent. Every step can be repeated, and every
+answer is derived from durable records, so that the next sender continues where the last one ended.
 """
 
 from __future__ import annotations
@@ -24,16 +26,16 @@ HELD_AT, SUPERSEDED_AT = "messagesHeldAt", "messagesSupersededAt"
 
 
 def is_settled(record: DrawRecord) -> bool:
-    """Whether all rows wait, or are superseded, that a drawn phase changes. Of an annulled draw none goes out."""
+    """Return whether all rows that a drawn phase changes are held or superseded; true for an annulled draw."""
     return bool(record.annulled) or not any(
         _to_hold(phase) or _to_supersede(phase) for phase in record.phases.values()
     )
 
 
 def settle(runtime: Runtime, campaign_id: str, *, token: int) -> None:
-    """Hold and supersede what is to be. The caller holds the draw's lease, with this token.
+    """Hold and supersede the rows that later phases change. The caller holds the draw's lease, with this token.
 
-    Raises Fenced, TransientFailure, PermanentFailure when the result of the phase is not the committed one.
+    Raises Fenced, TransientFailure, PermanentFailure if the result of the phase is not the committed one.
     """
     record = runtime.draws.get(campaign_id)
     if record is None or is_settled(record):
@@ -51,7 +53,7 @@ def settle(runtime: Runtime, campaign_id: str, *, token: int) -> None:
 
 
 def markets_of(record: DrawRecord, *, before: int | None = None) -> list[MarketPhase]:
-    """All that owe messages, those of earlier phases than `before` if that is given."""
+    """Return all markets with messages, or those of phases before `before`."""
     return [
         MarketPhase(record.campaign_id, market_id, number)
         for number, phase in record.phases.items()
@@ -61,9 +63,7 @@ def markets_of(record: DrawRecord, *, before: int | None = None) -> list[MarketP
 
 
 def supersede_all(runtime: Runtime, record: DrawRecord, *, why: str, at: str) -> int:
-    """Nothing of this draw that is not sent goes out any more; how many messages that are. The caller holds the draw's
-    lease.
-    """
+    """Supersede all messages of this draw that are not sent; return their number. The caller holds the draw's lease."""
     return sum(runtime.outbox.supersede(market, why=why, at=at) for market in markets_of(record))
 
 
@@ -76,8 +76,8 @@ def _to_supersede(phase: PhaseRecord) -> bool:
 
 
 def _hold(runtime: Runtime, record: DrawRecord, phase: PhaseRecord) -> None:
-    """A page of refs at a time, with the keys of every row in which an earlier phase may have said what changes."""
-    # Late: it brings pyarrow and DuckDB, which a sender needs for this alone.
+    """Hold the rows of every changed ref in earlier phases, a page of refs at a time."""
+    # A late import: it loads pyarrow and DuckDB, which a sender needs only here.
     from regworkers_core.selection.assign.committed import committed
 
     with committed(runtime, record.campaign_id, phase.phase, phase.fields) as result:
@@ -86,7 +86,7 @@ def _hold(runtime: Runtime, record: DrawRecord, phase: PhaseRecord) -> None:
 
 
 def _keys(campaign_id: str, phase: int, refs: Sequence[str], markets: Sequence[str]) -> list[str]:
-    """`markets` are those that they had won before, empty for none."""
+    """Return the keys of the refs' rows; `markets` are those that they had won before, empty for none."""
     return [
         MarketPhase(campaign_id, market or NON_WINNERS, earlier).key(ref)
         for ref, market in zip(refs, markets, strict=True)
@@ -96,7 +96,7 @@ def _keys(campaign_id: str, phase: int, refs: Sequence[str], markets: Sequence[s
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One completed market whose messages are not all sent, as the record said when it was read."""
+    """One completed market whose messages are not all sent, with the draw's record as it was read."""
 
     market: MarketPhase
     record: DrawRecord
@@ -111,8 +111,8 @@ class Unit:
 
     @property
     def types(self) -> Counter[str]:
-        """How many messages of each type the committed result asks for. In the first phase counted from the outcomes
-        that were committed; a later one tells only what changed, which was counted when the phase was published.
+        """The number of messages of each type that the committed result requires. In the first phase it follows from
+        the outcomes; a later phase notifies only of changes, which were counted when the phase was published.
         """
         if self.market.market_id != NON_WINNERS:
             return Counter({NoticeType.WINNER.value: int(self.entry["planned"])})
@@ -127,9 +127,9 @@ class Unit:
 
 
 def undelivered(runtime: Runtime) -> list[Unit]:
-    """Units of all campaigns that nobody paused: winners before the others, earlier phases before later ones.
+    """Return the units of all campaigns that are not paused: winners before the others, earlier phases first.
 
-    A market that still waits for codes holds up nobody else's message.
+    A market that waits for codes delays no other market's messages.
     """
     if runtime.draw_markets.all_switch().get("paused"):
         return []
@@ -152,16 +152,16 @@ def _order(unit: Unit) -> tuple[str, int, bool, str]:
 
 
 def due_units(runtime: Runtime) -> list[Unit]:
-    """Units that a sender has something to do for: a message that may go now by time, canary and stop switch, rows of
-    which it is to be said what a later phase makes of them, or none left at all, which is to be noted. At most two
-    cheap queries a unit: what a sensor asks.
+    """Return the units with work for a sender: a message that may be sent now by time, canary and switch; rows that a
+    later phase has to hold or supersede; or no open row, so that the unit is delivered. At most two cheap queries per
+    unit, for sensors.
     """
     now = runtime.clock()
     return [unit for unit in undelivered(runtime) if is_due(runtime, unit, now)]
 
 
 def is_due(runtime: Runtime, unit: Unit, now: float) -> bool:
-    """See `due_units`."""
+    """Return whether a unit has work for a sender; see `due_units`."""
     outbox, market = runtime.outbox, unit.market
     if unit.phase.fields["notBefore"] > iso(now):
         return False
@@ -174,7 +174,7 @@ def is_due(runtime: Runtime, unit: Unit, now: float) -> bool:
 
 
 def held_until(runtime: Runtime, unit: Unit) -> float:
-    """Until when (epoch seconds) the canaries of the unit's types that are out hold up its rest; 0: they do not."""
+    """Return until when (epoch seconds) the unit's other messages wait after its canaries were sent; 0: no wait."""
     if not runtime.settings.selection.canary_messages:
         return 0.0
     sent = [seconds(at) for kind in +unit.types if (at := canary_sent_at(unit, kind)) is not None]
@@ -183,17 +183,17 @@ def held_until(runtime: Runtime, unit: Unit) -> float:
 
 
 def canary_sent_at(unit: Unit, kind: str) -> str | None:
-    """When the canary of a type of message was out in the unit's phase (ISO); None when it is not."""
+    """Return when the canary of a type was completely sent in the unit's phase (ISO-8601), or None."""
     canary = (unit.record.notifications.get("canary") or {}).get(str(unit.market.phase)) or {}
     at = canary.get(kind) if isinstance(canary, Mapping) else canary
     return None if at is None else str(at)
 
 
 def canary_left(runtime: Runtime, unit: Unit) -> dict[NoticeType, int]:
-    """How many messages of each of the unit's types its canary still has to send; a type whose canary is out (or that
-    has none) is left out. The types of a phase share `canaryMessages`.
+    """Return how many messages of each of the unit's types its canary still has to send; types whose canary is sent are
+    left out. The types of a phase share `canaryMessages`.
 
-    Counted from the rows, so that a crash between a send and its note sends no second canary.
+    Counted from the rows, so that a crash between a send and its record sends no second canary.
     """
     size = runtime.settings.selection.canary_messages
     waiting = [kind for kind in +unit.types if canary_sent_at(unit, kind) is None] if size else []
@@ -230,9 +230,9 @@ def _withdrawn(runtime: Runtime, units: list[Unit], kind: NoticeType) -> int:
 
 
 def lock(runtime: Runtime, unit: Unit) -> None:
-    """Before the first message of a unit: its rows must be exactly those that the committed result asks for.
+    """Check, before the first message of a unit, that its rows are exactly those that the committed result requires.
 
-    Raises PermanentFailure COUNT_MISMATCH with the numbers: nothing of this campaign may go out then.
+    Raises PermanentFailure COUNT_MISMATCH with the numbers: then no message of this campaign may be sent.
     """
     if "lockedAt" in unit.entry:
         return
@@ -243,14 +243,14 @@ def lock(runtime: Runtime, unit: Unit) -> None:
     if strange or +found != +expected:
         raise PermanentFailure(
             Reason.COUNT_MISMATCH,
-            f"counts locked: {unit.market} has {_told(found)} in the outbox, {strange} of another result;"
-            f" the committed result asks for {_told(expected)}",
+            f"counts locked: {unit.market} has {_listed(found)} in the outbox, {strange} of another result;"
+            f" the committed result asks for {_listed(expected)}",
         )
     runtime.draw_markets.lock(unit.market, iso(runtime.clock()))
 
 
 def to_lock(record: DrawRecord) -> PhaseRecord | None:
-    """The latest confirmed phase, if all its markets are complete and its counts are not locked yet."""
+    """Return the latest confirmed phase if all its markets are complete and its counts are not locked yet."""
     if record.annulled or not record.is_kept:
         return None
     confirmed = [phase for phase in record.phases.values() if "confirmedAt" in phase.fields]
@@ -260,12 +260,13 @@ def to_lock(record: DrawRecord) -> PhaseRecord | None:
     return latest
 
 
-def _told(counts: Counter[str]) -> str:
+def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items()) if number) or "nothing"
 
 
 def pause(runtime: Runtime, campaign_id: str | None, *, reason: str, by: str) -> dict[str, Any]:
-    """Nothing more is handed to the mailer, of this campaign or (None) of any; what is on its way arrives.
+    """Stop queueing messages for the mailer, of this campaign or (None) of all. Messages that are queued are still
+    sent.
 
     Raises UsageError for a campaign without a draw.
     """
@@ -278,8 +279,8 @@ def pause(runtime: Runtime, campaign_id: str | None, *, reason: str, by: str) ->
 
 
 def resume(runtime: Runtime, campaign_id: str | None, *, reason: str, by: str) -> dict[str, Any]:
-    """Let messages go on. Dead letters that the mailer's queue has now are known from here on: only more of
-    them pause the campaign again. Raises UsageError for a campaign without a draw.
+    """Resume messages. The dead letters that the mailer's queue has now are tolerated: only more of them pause the
+    campaign again. Raises UsageError for a campaign without a draw.
     """
     at, names = iso(runtime.clock()), runtime.names
     answer: dict[str, Any] = {
@@ -299,9 +300,7 @@ def resume(runtime: Runtime, campaign_id: str | None, *, reason: str, by: str) -
 
 
 def retry(runtime: Runtime, campaign_id: str, *, by: str) -> dict[str, Any]:
-    """Try the messages that FAILED once more, and close their dead letters. Raises UsageError for a campaign without a
-    draw.
-    """
+    """Retry the FAILED messages, and close their dead letters. Raises UsageError for a campaign without a draw."""
     record = runtime.draws.light(campaign_id)
     if record is None:
         raise _no_draw(campaign_id)
@@ -313,10 +312,10 @@ def retry(runtime: Runtime, campaign_id: str, *, by: str) -> dict[str, Any]:
 
 
 def status(runtime: Runtime, campaign_id: str | None) -> dict[str, Any]:
-    """Switches, and by campaign, phase and market how many messages are to be sent (`pending`), are held by a later
-    phase that is drawn and not confirmed (`waiting`), are `sent`, hold no longer (`superseded`), or `failed`.
+    """Return the switches, and by campaign, phase and market how many messages are `pending`, `waiting` (held by a
+    later phase that is drawn but not confirmed), `sent`, `superseded` and `failed`.
 
-    Counts every row of the campaigns in question: not for sensors. Raises UsageError for a campaign without a draw.
+    Counts every row of these campaigns, so it is not for sensors. Raises UsageError for a campaign without a draw.
     """
     records = runtime.draws.all() if campaign_id is None else [runtime.draws.get(campaign_id)]
     campaigns: dict[str, Any] = {}
@@ -357,6 +356,6 @@ def _of_market(runtime: Runtime, unit: Unit) -> dict[str, Any]:
 
 def _no_draw(campaign_id: str) -> UsageError:
     return UsageError(
-        f"campaign {campaign_id} has no draw and owes no message yet; to stop all campaigns, run "
+        f"campaign {campaign_id} has no draw, so it has no messages yet; to stop all campaigns, run "
         "`regworkers notifications pause --all`, or pause_notifications with `everything: true`"
     )

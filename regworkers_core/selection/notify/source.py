@@ -1,8 +1,8 @@
-"""The outbox as a drain's source: one sender at a time hands out due rows, a message's worth at a time.
+"""The outbox as a drain's source: one sender at a time hands out due rows, in parcels of one message each.
 
-A page is read, handed out and marked under the lease of its campaign's draw, under which alone a phase is drawn and
-confirmed: what is true when the page is read is true when its messages go. Beside 6 calls for every send of ten
-messages (two switches, the send, its events, its marks) a page costs 8: two to take the lease and one to free it, the
+A page is read, handed out and marked under the lease of its campaign's draw. A phase is drawn and confirmed only under
+that lease, so what is true when the page is read is true when its messages are sent. Every send of ten messages costs 6
+calls (two switches, the send, its events, its marks), and a page 8 more: two to take the lease and one to free it, the
 draw, its rows, the tombstones of erased fans, whether rows are due at all, and the dead letters of the mailer.
 """
 
@@ -40,13 +40,13 @@ from regworkers_core.selection.notify.outbox import (
 log = structlog.get_logger(__name__)
 LEASE = "notifications"
 SENDER = "send_notifications"
-# Rows that are read at once and held in memory. Between two pages all that was handed out comes to its end.
+# Rows that are read at once and held in memory. All handed-out rows end before the next page.
 _PAGE_ROWS = 10_000
 # One send of the queue: ten messages.
 _PARCELS = 10
 _PAUSE_SECONDS = 0.2
-# Of a lease time: for how long a page may keep the lease of its draw, so that a run of that draw gets it in its
-# patience, and for how long it is left to others then, which is longer than they wait between two looks.
+# As a share of the lease time: how long a page may keep the lease of its draw, so that a run of that draw gets it while
+# it waits, and how long the lease is then left to others, which is longer than their polling interval.
 _HOLD_LEASES = 0.5
 _LEAVE_LEASES = 2 * POLL_SHARE
 
@@ -63,7 +63,7 @@ class Parcel:
 
 
 class OutboxSource:
-    """Implements `engine.drain.Source[Parcel]`. Without the lease it hands out nothing and idles away."""
+    """An `engine.drain.Source[Parcel]`. Without the lease it hands out nothing and stays idle."""
 
     def __init__(
         self,
@@ -78,9 +78,9 @@ class OutboxSource:
         self._lease_seconds = runtime.settings.selection.lease_seconds
         self._holder = LeaseHolder(runtime.leases, owner, lease_seconds=self._lease_seconds, clock=clock)
         self._lease: Lease | None = None
-        # Since when (monotonic seconds) somebody else holds the lease before our eyes.
+        # Since when (monotonic seconds) another holder of the lease has been observed.
         self._refused_since: float | None = None
-        # That of the draw whose page is handed out, since when, and which draws are left to others until when.
+        # The lease of the draw whose page is handed out, since when, and until when draws are left to others.
         self._draw: Lease | None = None
         self._draw_of, self._draw_since = "", 0.0
         self._leave_until: dict[str, float] = {}
@@ -88,7 +88,7 @@ class OutboxSource:
         self._lock = threading.Lock()
         self._ready: deque[Parcel] = deque()
         self._in_flight = 0
-        # Until when a market whose rows came back is left alone.
+        # Until when a market whose rows were given back is skipped.
         self._rest_until: dict[MarketPhase, float] = {}
         self._counts: Counter[str] = Counter()
 
@@ -96,7 +96,7 @@ class OutboxSource:
         if not self._leads():
             return self._nothing()
         if self._ready and (self._kept_too_long() or self._stopped(self._ready[0].market.campaign_id)):
-            # What was read is read again when it may go.
+            # The rows are read again when they may be sent.
             self._ready.clear()
         if not self._ready:
             with self._lock:
@@ -109,7 +109,7 @@ class OutboxSource:
         return batch
 
     def may_send(self) -> bool:
-        """Whether both leases are still held: asked right before a send, by the threads of the drain."""
+        """Return whether both leases are still held; the drain's threads ask right before a send."""
         return not any(lease is None or lease.lost for lease in (self._lease, self._draw))
 
     def _leads(self) -> bool:
@@ -133,7 +133,7 @@ class OutboxSource:
     # The lease of a draw
 
     def _take_draw(self, campaign_id: str) -> bool:
-        """False while a run of that draw is at work, or may want to be."""
+        """Take the lease of a draw. Returns False while a run of that draw works, or may be waiting for it."""
         if self._draw_of == campaign_id and not self._kept_too_long():
             return True
         self._free_draw()
@@ -158,8 +158,8 @@ class OutboxSource:
     # Pages
 
     def _refill(self) -> bool:
-        """Read the next page of the first unit that has one. Nothing is in flight here, so what is PENDING was
-        not handed out, or came back.
+        """Read the next page of the first unit that has one. Nothing is in flight here, so PENDING rows were not handed
+        out, or were given back.
         """
         now = self._runtime.clock()
         self._waits_for_draw = False
@@ -181,16 +181,16 @@ class OutboxSource:
         return False
 
     def _counts_fit(self, unit: Unit) -> bool:
-        """What is wrong with the counts pauses the campaign."""
+        """Check the counts of a unit; pause the campaign if they are wrong."""
         if unit.record.annulled:
             return True
         try:
             lock(self._runtime, unit)
             if to_lock(unit.record) is not None:
-                # Late: it brings pyarrow and DuckDB, which a caller that only names this drain does not need.
+                # A late import: it loads pyarrow and DuckDB, which most callers do not need.
                 from regworkers_core.selection.notify.counts import lock_counts
 
-                # It takes long, and a phase that is confirmed meanwhile makes it void.
+                # It takes long, and is repeated if a phase is confirmed meanwhile.
                 self._free_draw()
                 return lock_counts(self._runtime, unit.record)
         except PermanentFailure as failure:
@@ -199,20 +199,20 @@ class OutboxSource:
         return True
 
     def _read(self, unit: Unit, now: float) -> bool:
-        """Under the draw's lease: the rows that may go as the draw stands now."""
+        """Read the rows that may be sent now, under the draw's lease."""
         canary = canary_left(self._runtime, unit)
         record = self._runtime.draws.light(unit.market.campaign_id)
         if record is None or self._draw is None:
             return False
         if record.annulled:
-            # Also what was written after that: nothing of it goes out.
+            # Also rows that were written after that: none is sent.
             at = iso(now)
             self._counts["superseded"] += self._runtime.outbox.supersede(unit.market, why=ANNULLED, at=at)
         if not is_settled(record):
             try:
                 settle(self._runtime, record.campaign_id, token=self._draw.token)
             except PermanentFailure as failure:
-                # This draw's trouble alone: the messages of others go on.
+                # Only this draw fails; the messages of others continue.
                 if not record.notifications.get("paused"):
                     self._pause(unit, failure.error)
                 return False
@@ -227,7 +227,7 @@ class OutboxSource:
         return bool(rows)
 
     def _rows(self, unit: Unit, canary: Mapping[NoticeType, int], now: float) -> list[Notice]:
-        """Those of the canary, of each type; once they are out and nothing of them came back, a page of the rest."""
+        """Return the canary's rows of each type; once they are sent without new dead letters, a page of the others."""
         pending, at = self._runtime.outbox.pending, iso(now)
         rows: list[Notice] = []
         for kind, left in canary.items():
@@ -241,7 +241,7 @@ class OutboxSource:
         return pending(unit.market, now=at, limit=self._page_rows)
 
     def _without_erased(self, rows: list[Notice], now: float) -> list[Notice]:
-        """A fan whose data were erased gets no message, whenever the row was written."""
+        """Supersede the rows of fans whose data were erased, and return the others."""
         keys = {notice.key: EntryKey(notice.market.campaign_id, notice.entry_id) for notice in rows}
         refs = {keys[notice.key]: notice.ref for notice in rows}
         erased = self._runtime.replica.erased(refs) if refs else set()
@@ -252,7 +252,7 @@ class OutboxSource:
         return [notice for notice in rows if keys[notice.key] not in erased]
 
     def _end(self, unit: Unit) -> None:
-        """Nothing of it may go now: note it when that means that all of it is sent, or holds no longer."""
+        """Mark a unit without due rows as delivered if all its rows are SENT or SUPERSEDED."""
         if self._runtime.outbox.open(unit.market):
             return
         rows = self._runtime.outbox.count_by(unit.market, "status")
@@ -285,14 +285,14 @@ class OutboxSource:
                 self._rest_until[parcel.market] = now + wait_seconds
 
     def heartbeat(self) -> None:
-        """Keep the leases. Once one is lost nothing more is handed out."""
+        """Renew the leases. Once one is lost, nothing more is handed out."""
         for lease in (self._lease, self._draw):
             if lease is not None:
                 lease.renew()
 
     def may_idle(self) -> bool:
-        """A dead sender's lease is waited out; one that is still held after that has a living sender. While a run of a
-        draw is at work, its messages wait for the end of its step.
+        """Return whether the drain may count as idle. It waits until a dead sender's lease has expired; a lease that is
+        held longer has a live sender. While a run of a draw works, its messages wait for the end of its step.
         """
         if self._refused_since is None:
             return not self._waits_for_draw

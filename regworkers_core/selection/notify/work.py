@@ -1,7 +1,7 @@
-"""Send parcels: the message first, then its events, then the rows count as SENT.
+"""Sends parcels: first the message, then its events, then the rows become SENT.
 
-A crash in between repeats the message with the same keys, and the mailer drops what it knows by key. A row that raises
-an exception holds up no other: it alone becomes FAILED, an open dead letter of the history, until it is tried again.
+A crash in between repeats the message with the same keys, and the mailer drops keys that it knows. A row that raises an
+exception delays no other: it alone becomes FAILED, with an open dead letter in the history, until it is retried.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _AGAIN = RetryPolicy(first_cap_seconds=2.0, last_cap_seconds=30.0)
 
 
 class NotifyWork:
-    """`Work[Parcel]`. `counts` are of fans' messages, not of queue messages. `may_send` is asked right before a send:
-    False once a lease is lost.
+    """A `Work[Parcel]`. `counts` are of fans' messages, not of queue messages. `may_send` is called right before a send
+    and returns False once a lease is lost.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class NotifyWork:
         settlement = Settlement[Parcel]()
         queue = self._runtime.queue(self._runtime.names.notification_queue)
         now = self._runtime.clock()
-        # All that a row may raise for comes before the sending: behind it, to look for that row tells fans again.
+        # Everything that may raise for a row comes before the send: searching for that row afterwards would send again.
         messages = [_message(parcel) for parcel in parcels]
         events = {parcel: _events(parcel, iso(now)) for parcel in parcels}
         if self._fuse.blown is not None or not self._may_send():
@@ -72,16 +72,16 @@ class NotifyWork:
         try:
             self._settle(confirmed, events, now, settlement)
         except TransientFailure as failure:
-            log.warning("sent, not noted", dependency=failure.dependency, error=failure.error)
+            log.warning("sent, but not recorded", dependency=failure.dependency, error=failure.error)
             self._return(confirmed, settlement)
         except UsageError:
             raise
         except Exception as error:
-            raise NotRepeatable("messages were sent, and that could not be noted") from error
+            raise NotRepeatable("messages were sent, but could not be recorded as sent") from error
         return settlement
 
     def _row_by_row(self, parcel: Parcel) -> Settlement[Parcel]:
-        """Of a parcel that raises: a row that raises alone, twice, is tried no more."""
+        """Send a parcel that raises row by row. A row that raises alone, twice, is not tried again."""
         whole = Settlement[Parcel]()
         for part in bisect(
             parcel.notices,
@@ -89,14 +89,14 @@ class NotifyWork:
             lambda notice, error: self._failed(parcel, notice, error),
         ):
             whole.add(part)
-        # What is SENT or FAILED by now is not read again.
+        # Rows that are SENT or FAILED by now are not read again.
         wait = max((after for _, after in whole.again), default=None)
         whole.done, whole.again = ([parcel], []) if wait is None else ([], [(parcel, wait)])
         return whole
 
     def _failed(self, parcel: Parcel, notice: Notice, error: Exception) -> Settlement[Parcel]:
-        """Recorded first, then noted in the row: a crash in between repeats both, and the history keeps one document.
-        The fuse counts it before: what too many rows raise is a bug, and they stay as they are.
+        """Record the failure in the history, then in the row: a crash in between repeats both, and the history keeps
+        one document. The fuse counts it first: if too many rows raise, it is a bug, and they stay unchanged.
         """
         failure, runtime = defect_of(error), self._runtime
         try:
@@ -107,7 +107,7 @@ class NotifyWork:
             )
             runtime.outbox.fail(notice.key, failure, at=at, run_id=self._run_id)
         except (FuseBlown, TransientFailure) as stopped:
-            log.warning("a row of the outbox stays as it is", error=describe(stopped))
+            log.warning("a row of the outbox stays unchanged", error=describe(stopped))
             counts = Counter({"received": 1, "returned": 1})
             return Settlement(again=[(parcel, DEFECT_PAUSE_SECONDS)], counts=counts)
         log.error(
@@ -124,7 +124,7 @@ class NotifyWork:
         messages: Sequence[Outgoing],
         settlement: Settlement[Parcel],
     ) -> list[Parcel]:
-        """Those that the queue has confirmed; the others are given back."""
+        """Return the parcels that the queue has confirmed; the others are given back."""
         failures = queue.send(messages)
         failed = {failure.index for failure in failures}
         if failures:
@@ -162,7 +162,7 @@ class NotifyWork:
         settlement.done.extend(parcels)
         settlement.counts["received"] += len(notices)
         settlement.counts["sent"] += sent
-        # Another sender, whose lease had run out, was at the same rows.
+        # Another sender, whose lease had expired, sent the same rows.
         settlement.counts["unchanged"] += len(notices) - sent
         self._fuse.passed(len(notices))
         settlement.lags.extend(now - (seconds(notice.not_before) or now) for notice in notices)

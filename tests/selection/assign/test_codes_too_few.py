@@ -12,7 +12,7 @@ from regworkers_core.selection.assign.checks import (
     codes_within_capacity,
     counts_match,
 )
-from regworkers_core.selection.assign.market_states import standing
+from regworkers_core.selection.assign.market_states import stalled_markets
 from regworkers_core.selection.assign.release import publish_phase, resume_blocked, retry_market
 from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.drains import SELECTIONS
@@ -59,9 +59,9 @@ def test_a_market_with_too_few_codes_gives_none_and_goes_on_after_an_import(runt
         resume_blocked(runtime, CAMPAIGN) == {}
         and retry_market(runtime, CAMPAIGN, "berlin")["available"] == 5
     )
-    assert standing(runtime, older_than_seconds=0) == []
+    assert stalled_markets(runtime, older_than_seconds=0) == []
     add_codes(runtime, "berlin", 1, first=6)
-    assert [(each.market.market_id, each.why) for each in standing(runtime, older_than_seconds=0)] == [
+    assert [(each.market.market_id, each.why) for each in stalled_markets(runtime, older_than_seconds=0)] == [
         ("berlin", "codes")
     ]
     assert resume_blocked(runtime, CAMPAIGN)["berlin"]["queued"] == 1
@@ -149,8 +149,8 @@ def test_a_retry_sends_only_what_is_not_done(runtime: Runtime) -> None:
     publish(runtime)
     lost = take(runtime)
     assert len(lost) == 3
-    assert [each.why for each in standing(runtime, older_than_seconds=-1)] == ["chunks"] * 3
-    assert standing(runtime, older_than_seconds=3600) == []
+    assert [each.why for each in stalled_markets(runtime, older_than_seconds=-1)] == ["chunks"] * 3
+    assert stalled_markets(runtime, older_than_seconds=3600) == []
     for name in (*MARKETS, "-"):
         assert retry_market(runtime, CAMPAIGN, name)["queued"] == 1
     assert sorted(map(str, items(take(runtime)))) == sorted(map(str, items(lost)))
@@ -170,7 +170,7 @@ def test_a_market_that_nobody_completed_is_completed_by_a_retry(runtime: Runtime
     run(runtime, SELECTIONS)
     undone = {"phases.1.markets.berlin.status": "ASSIGNING", "phases.1.status": "PUBLISHED"}
     runtime.database["draws"].update_one({"_id": CAMPAIGN}, {"$set": undone})
-    assert [each.why for each in standing(runtime, older_than_seconds=-1)] == ["completion"]
+    assert [each.why for each in stalled_markets(runtime, older_than_seconds=-1)] == ["completion"]
     assert retry_market(runtime, CAMPAIGN, "berlin")["phaseCompleted"] is True
     assert market_status(runtime) == all_completed(*MARKETS)
 
@@ -187,8 +187,8 @@ def test_a_phase_that_nobody_completed_after_its_last_market_is_found_and_healed
         with pytest.raises(KeyboardInterrupt):
             publish(runtime)
     assert market_status(runtime) == {**all_completed("berlin"), "": "PUBLISHED"}
-    assert standing(runtime, older_than_seconds=60) == []
-    (found,) = standing(runtime, older_than_seconds=-1)
+    assert stalled_markets(runtime, older_than_seconds=60) == []
+    (found,) = stalled_markets(runtime, older_than_seconds=-1)
     assert found.why == "completion"
     campaign = runtime.campaigns.require(CAMPAIGN)
     report = read_campaign_status(runtime, campaign, sleep=lambda _seconds: None)
@@ -198,7 +198,7 @@ def test_a_phase_that_nobody_completed_after_its_last_market_is_found_and_healed
     assert f'"marketId": "{found.market.market_id}"' in report.findings[0].command
     assert retry_market(runtime, CAMPAIGN, found.market.market_id)["phaseCompleted"] is True
     assert market_status(runtime) == all_completed("berlin")
-    assert standing(runtime, older_than_seconds=-1) == []
+    assert stalled_markets(runtime, older_than_seconds=-1) == []
 
 
 def test_a_market_does_not_complete_while_a_row_is_missing_and_a_retry_writes_it(runtime: Runtime) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.market_states import standing
+from regworkers_core.selection.assign.market_states import stalled_markets
 from regworkers_core.selection.assign.release import resume_blocked, retry_market
 from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.codes.struck import struck_codes
@@ -122,7 +122,7 @@ def test_nothing_follows_an_annulled_draw(runtime: Runtime) -> None:
     assert market_status(runtime)["berlin"] == "BLOCKED"
     annul(runtime, CAMPAIGN, reason=REASON, confirm=WORD, run_id="r")
     add_codes(runtime, "berlin", 2, first=3)
-    assert resume_blocked(runtime, CAMPAIGN) == {} and standing(runtime, older_than_seconds=0) == []
+    assert resume_blocked(runtime, CAMPAIGN) == {} and stalled_markets(runtime, older_than_seconds=0) == []
     more = TopUp(capacities={"berlin": 5}, reserves={}, strikes=(), reason="more seats")
     for attempt in (
         lambda: publish(runtime),

@@ -196,8 +196,8 @@ def test_the_count_lock_leaves_struck_refs_aside_and_holds_in_every_phase(world:
     ("collection", "query", "change", "wrong"),
     [
         ("codes", {"ref": PINNED.ref}, {"ref": PROMOTED.ref}, "wonWithoutCode 1, codeWithoutWin 1"),
-        ("outbox", {"ref": PINNED.ref}, {"ref": PROMOTED.ref}, "wonNotTold 1, toldWithoutWin 1"),
-        ("outbox", {"ref": PINNED.ref}, {"status": "SUPERSEDED", "why": "phase 2"}, "wonNotTold 1"),
+        ("outbox", {"ref": PINNED.ref}, {"ref": PROMOTED.ref}, "wonNotNotified 1, notifiedWithoutWin 1"),
+        ("outbox", {"ref": PINNED.ref}, {"status": "SUPERSEDED", "why": "phase 2"}, "wonNotNotified 1"),
     ],
 )
 def test_winners_codes_and_messages_that_are_not_of_the_same_refs_stop_the_campaign(
@@ -217,7 +217,7 @@ def test_a_winner_who_is_told_something_else_as_well_stops_the_campaign(world: R
     assert row is not None
     world.database["outbox"].insert_one({**row, "_id": others.key(PINNED.ref), "ref": PINNED.ref})
     assert run(world, NOTIFICATIONS).counts["campaigns_paused"] == 1
-    assert "toldTwice 1" in world.draw_markets.switch(CAMPAIGN)["reason"] and told(world) == []
+    assert "notifiedTwice 1" in world.draw_markets.switch(CAMPAIGN)["reason"] and told(world) == []
 
 
 def test_a_dead_letter_of_the_mailer_is_superseded_by_the_phase_that_changes_it(world: Runtime) -> None:
