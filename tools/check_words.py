@@ -65,9 +65,7 @@ _NOT_YET = (
     "regworkers_core/operations/reviews/",
     "regworkers_core/operations/runbooks/total_failure.py",
     "regworkers_core/operations/template/",
-    "regworkers_core/selection/assign/",
     "regworkers_core/selection/campaigns/",
-    "regworkers_core/selection/codes/",
     "regworkers_core/selection/drains.py",
     "regworkers_core/selection/draw/",
     "regworkers_core/selection/draw/checks.py",
@@ -93,11 +91,8 @@ _NOT_YET = (
     "tests/operations/logs/",
     "tests/operations/reviews/",
     "tests/operations/template/",
-    "tests/selection/assign/",
     "tests/selection/campaigns/",
-    "tests/selection/codes/",
     "tests/selection/draw/",
-    "tests/selection/notify/",
     "tests/support/",
 )
 _SKIPPED = (".png", ".lock", ".json", "check_words.py", "docs/glossary.md")

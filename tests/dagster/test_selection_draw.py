@@ -306,7 +306,7 @@ def test_a_market_that_waited_for_codes_goes_on_when_it_is_retried(
     early = job("retry_market_selection").execute_in_process(
         instance=instance, run_config=config, raise_on_error=False
     )
-    assert "4 needed and 3 there" in failure_of(early) and "regworkers codes import" in failure_of(early)
+    assert "4 needed and 3 available" in failure_of(early) and "regworkers codes import" in failure_of(early)
     add_codes(runtime, "berlin", 1, first=4)
 
     retried = job("retry_market_selection").execute_in_process(

@@ -132,7 +132,7 @@ def test_markets_that_wait_for_codes_are_explained_and_resumed_once_they_are_the
 
     draws.add_codes(runtime, "berlin", 2)
     ready = typed("runbook", "selection-failures", "--format", "json")
-    assert "they are there now" in findings(ready)[0]
+    assert "which are available now" in findings(ready)[0]
     assert report(ready)["nextStep"] == "regworkers runbook selection-failures --yes"
     assert draws.market_status(runtime)["berlin"] == "BLOCKED"
 

@@ -48,7 +48,7 @@ MARKETS = ("berlin", "paris")
 ANNULLING = ("draw.after_annul", "draw.after_annul_messages", "draw.after_annul_file")
 REPLANNING = ("draw.after_void", "draw.after_replan")
 WORD, REASON = f"{CAMPAIGN}:1", "the wrong list"
-# Of the winner that is last in rank: whoever takes the next position still follows the ranks.
+# Of the winner that is last in rank: the next position still follows the ranks.
 LAST = code_at("berlin", 12)
 # How often a drain of the story below passes each step, at least.
 PASSES = {
@@ -134,8 +134,8 @@ def judge(runtime: Runtime) -> Verdict:
         keys.update(item["key"] for message in messages for item in orjson.loads(message.body)["items"])
         queue.delete(messages)
     owed = {str(row["_id"]) for row in runtime.database["outbox"].find()}
-    verdict.lost += [f"{key}: not told" for key in owed - set(keys)]
-    verdict.doubled += [f"{key}: told and not owed" for key in set(keys) - owed]
+    verdict.lost += [f"{key}: not notified" for key in owed - set(keys)]
+    verdict.doubled += [f"{key}: notified without a row" for key in set(keys) - owed]
     verdict.repeats = keys.total() - len(keys)
     for name in runtime.names.queues:
         if dead := runtime.queue(runtime.names.dead_letter_queue(name)).depth().total:

@@ -114,7 +114,7 @@ def test_nothing_is_given_before_the_publication_is_confirmed(drawn: Runtime) ->
     assert take(drawn) == [] and market_status(drawn) == {"": "DRAWN"}
 
 
-def test_a_result_file_that_is_not_the_committed_result_gives_nobody_anything(drawn: Runtime) -> None:
+def test_a_result_file_that_is_not_the_committed_result_assigns_nothing(drawn: Runtime) -> None:
     other = "0" * 64
     drawn.database["draws"].update_one({"_id": CAMPAIGN}, {"$set": {"phases.1.resultHash": other}})
     with pytest.raises(Exception, match="RESULT_MISMATCH"):
@@ -123,7 +123,7 @@ def test_a_result_file_that_is_not_the_committed_result_gives_nobody_anything(dr
 
 
 @pytest.mark.parametrize("column", ["entry_id", "previous"])
-def test_a_result_file_that_names_other_entries_gives_nobody_anything(drawn: Runtime, column: str) -> None:
+def test_a_result_file_that_names_other_entries_assigns_nothing(drawn: Runtime, column: str) -> None:
     key = f"pipeline/{CAMPAIGN}/phase-1/outcomes.parquet"
     table = pq.read_table(io.BytesIO(drawn.objects.get_bytes(key)))
     values = table.column(column).to_pylist()
@@ -150,13 +150,11 @@ def test_publishing_twice_queues_open_chunks_again_and_changes_no_plan(drawn: Ru
 
 
 @pytest.mark.parametrize("name", ["berlin", NON_WINNERS])
-def test_a_plan_that_is_not_the_file_that_was_written_gives_nobody_anything(
-    drawn: Runtime, name: str
-) -> None:
+def test_a_plan_that_is_not_the_file_that_was_written_assigns_nothing(drawn: Runtime, name: str) -> None:
     publish(drawn)
     key = plan_of(drawn, name)["key"]
     table = pq.read_table(io.BytesIO(drawn.objects.get_bytes(key)))
-    # Two entries change places: a friend gets the code, or another one is told that they won.
+    # Two entries change places: a friend gets the code, or another fan gets the message that they won.
     values = table.column("entry_id").to_pylist()
     values[0], values[1] = values[1], values[0]
     changed = table.set_column(table.column_names.index("entry_id"), "entry_id", pa.array(values))
@@ -164,8 +162,8 @@ def test_a_plan_that_is_not_the_file_that_was_written_gives_nobody_anything(
     pq.write_table(changed, written)
     drawn.objects.put_bytes(key, written.getvalue())
     run(drawn, SELECTIONS)
-    (letter,) = dead(drawn)
-    assert letter.attributes["reason"] == "KEY_CONFLICT" and "restore" in letter.attributes["error"]
+    (dead_letter,) = dead(drawn)
+    assert dead_letter.attributes["reason"] == "KEY_CONFLICT" and "restore" in dead_letter.attributes["error"]
     assert drawn.selections.count(market(name)) == drawn.outbox.count(market(name)) == 0
 
 
@@ -241,9 +239,9 @@ def test_a_code_taken_by_a_stranger_stops_its_chunk_before_any_selection(
     drawn.database["codes"].update_one({"_id": code_at("berlin", 3)}, {"$set": {**change, "position": 9003}})
     report = run(drawn, SELECTIONS)
     assert report.counts["dead_lettered"] == 1
-    (letter,) = dead(drawn)
-    assert letter.attributes["reason"] == "CODE_CONFLICT"
-    assert "position 3" in letter.attributes["error"] and "BERLIN" not in letter.attributes["error"]
+    (dead_letter,) = dead(drawn)
+    assert dead_letter.attributes["reason"] == "CODE_CONFLICT"
+    assert "position 3" in dead_letter.attributes["error"] and "BERLIN" not in dead_letter.attributes["error"]
     assert drawn.selections.count(market("berlin")) == 0 and drawn.outbox.count(market("berlin")) == 0
     assert market_status(drawn)["berlin"] == "ASSIGNING" and market_status(drawn)["paris"] == "COMPLETED"
     # Set right, the market goes on.
@@ -259,7 +257,7 @@ def test_a_chunk_of_another_result_is_a_dead_letter(drawn: Runtime) -> None:
     (chunk,) = [each for each in items(take(drawn)) if each["marketId"] == "berlin"]
     send(drawn, {**chunk, "resultHash": "f" * 64})
     assert run(drawn, SELECTIONS).counts["dead_lettered"] == 1
-    assert [letter.attributes["reason"] for letter in dead(drawn)] == ["RESULT_MISMATCH"]
+    assert [dead_letter.attributes["reason"] for dead_letter in dead(drawn)] == ["RESULT_MISMATCH"]
     assert drawn.database["selections"].find_one() is None
 
 
@@ -282,9 +280,9 @@ def test_a_chunk_that_was_never_planned_is_a_dead_letter_with_its_reason(drawn: 
     (chunk,) = [each for each in items(take(drawn)) if each["marketId"] == "berlin"]
     send(drawn, *({**chunk, **change} for change, _ in NEVER_PLANNED))
     run(drawn, SELECTIONS)
-    assert sorted((str(items([letter])[0]), letter.attributes["reason"]) for letter in dead(drawn)) == sorted(
-        (str({**chunk, **change}), reason) for change, reason in NEVER_PLANNED
-    )
+    assert sorted(
+        (str(items([dead_letter])[0]), dead_letter.attributes["reason"]) for dead_letter in dead(drawn)
+    ) == sorted((str({**chunk, **change}), reason) for change, reason in NEVER_PLANNED)
     assert drawn.database["selections"].find_one() is None
 
 
@@ -303,4 +301,4 @@ def test_the_same_key_with_other_parameters_is_an_error_and_not_a_replay(
     drawn.chunks.reopen(market("berlin"))
     send(drawn, *chunks)
     run(drawn, SELECTIONS)
-    assert [letter.attributes["reason"] for letter in dead(drawn)] == ["KEY_CONFLICT"]
+    assert [dead_letter.attributes["reason"] for dead_letter in dead(drawn)] == ["KEY_CONFLICT"]

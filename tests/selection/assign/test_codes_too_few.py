@@ -138,7 +138,7 @@ def test_a_later_phase_continues_behind_all_positions_and_tells_only_what_change
         "unselected"
     ]
     assert market_status(runtime, 2) == all_completed(*MARKETS)
-    # The struck winner of the first phase keeps the code that was given: nobody else gets it.
+    # The struck winner of the first phase keeps the code that was given: no other fan gets it.
     assert codes_and_winners_biject(runtime, CAMPAIGN).passed and counts_match(runtime, CAMPAIGN).passed
 
 
@@ -162,7 +162,7 @@ def test_a_retry_sends_only_what_is_not_done(runtime: Runtime) -> None:
     assert take(runtime) == [] and findings(runtime, ROWS) == []
 
 
-def test_a_market_that_nobody_completed_is_completed_by_a_retry(runtime: Runtime) -> None:
+def test_a_market_that_was_not_completed_is_completed_by_a_retry(runtime: Runtime) -> None:
     confirmed(runtime, ROWS, MARKETS)
     for name in MARKETS:
         add_codes(runtime, name, 6)
@@ -175,13 +175,13 @@ def test_a_market_that_nobody_completed_is_completed_by_a_retry(runtime: Runtime
     assert market_status(runtime) == all_completed(*MARKETS)
 
 
-def test_a_phase_that_nobody_completed_after_its_last_market_is_found_and_healed(runtime: Runtime) -> None:
+def test_a_phase_that_was_not_completed_after_its_last_market_is_found_and_repaired(runtime: Runtime) -> None:
     confirmed(runtime, result({"berlin": 0}), ["berlin"])
 
     def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    # Every market is empty, so the publication completes them all: no message will ever bring anybody back.
+    # Every market is empty, so the publication completes them all: no message will ever start a drain.
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("regworkers_core.selection.assign.release.finish_phase", die)
         with pytest.raises(KeyboardInterrupt):
@@ -193,7 +193,7 @@ def test_a_phase_that_nobody_completed_after_its_last_market_is_found_and_healed
     campaign = runtime.campaigns.require(CAMPAIGN)
     report = read_campaign_status(runtime, campaign, sleep=lambda _seconds: None)
     assert [each.text for each in report.findings] == [
-        "phase 1: all its markets are complete, and nobody completed the phase"
+        "phase 1: all its markets are complete, and nobody completed the phase"  # stored name
     ]
     assert f'"marketId": "{found.market.market_id}"' in report.findings[0].command
     assert retry_market(runtime, CAMPAIGN, found.market.market_id)["phaseCompleted"] is True
@@ -213,7 +213,7 @@ def test_a_market_does_not_complete_while_a_row_is_missing_and_a_retry_writes_it
 
     report = run(runtime, SELECTIONS, on_step=lose)
     assert report.counts["dead_lettered"] >= 1
-    assert {letter.attributes["reason"] for letter in dead(runtime)} == {"COUNT_MISMATCH"}
+    assert {dead_letter.attributes["reason"] for dead_letter in dead(runtime)} == {"COUNT_MISMATCH"}
     assert market_status(runtime)["berlin"] == "ASSIGNING"
     assert not codes_and_winners_biject(runtime, CAMPAIGN).passed
     assert retry_market(runtime, CAMPAIGN, "berlin")["written"] == 5

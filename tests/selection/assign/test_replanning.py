@@ -121,11 +121,11 @@ def test_a_planned_code_that_is_void_is_replaced_by_the_next_position_and_the_pl
     void(drawn, 3)
     void(drawn, 5)
     run(drawn, SELECTIONS)
-    (letter,) = dead(drawn)
-    assert letter.attributes["reason"] == "CODE_CONFLICT"
-    assert "`regworkers draw replan-code summer berlin`" in letter.attributes["error"]
+    (dead_letter,) = dead(drawn)
+    assert dead_letter.attributes["reason"] == "CODE_CONFLICT"
+    assert "`regworkers draw replan-code summer berlin`" in dead_letter.attributes["error"]
     assert replanned(drawn, confirm="") == [(3, 6)]
-    assert market_status(drawn)["berlin"] == "ASSIGNING", "a look changes nothing"
+    assert market_status(drawn)["berlin"] == "ASSIGNING", "finding them changes nothing"
 
     assert replanned(drawn) == [(3, 6)]
     run(drawn, SELECTIONS)
@@ -176,11 +176,11 @@ def test_a_planned_code_that_was_given_outside_becomes_void_and_its_winner_gets_
     publish(drawn)
     given_by_hand(drawn, 4, **given)
     run(drawn, SELECTIONS)
-    (letter,) = dead(drawn)
-    assert "find out who has it" in letter.attributes["error"]
-    assert "`regworkers draw replan-code summer berlin`" in letter.attributes["error"]
+    (dead_letter,) = dead(drawn)
+    assert "find out who has it" in dead_letter.attributes["error"]
+    assert "`regworkers draw replan-code summer berlin`" in dead_letter.attributes["error"]
     assert replanned(drawn, confirm="") == [(4, 5)]
-    assert drawn.database["codes"].count_documents({"status": "VOID"}) == 0, "a look changes nothing"
+    assert drawn.database["codes"].count_documents({"status": "VOID"}) == 0, "finding them changes nothing"
 
     assert replanned(drawn) == [(4, 5)]
     run(drawn, SELECTIONS)

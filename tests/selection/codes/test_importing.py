@@ -150,7 +150,7 @@ def test_a_file_with_nothing_behind_its_header_is_a_finding(
 ) -> None:
     report = importer("code", *rows, market="berlin")
     assert (report.added, report.blank, report.clean) == (0, len(rows), False)
-    assert report.as_dict()["advice"] == "nothing to import: no row is behind the header"
+    assert report.as_dict()["advice"] == "nothing to import: the file has no row after its header"
     assert importer("code", "A001", market="berlin").as_dict()["advice"] is None
 
 
@@ -246,7 +246,7 @@ def test_a_second_import_does_not_begin_while_the_first_is_alive(importer: Impor
     def alive(_seconds: float) -> None:
         wait_until(lease.renew, what="the renewal")
 
-    with pytest.raises(UsageError, match="another import of codes for summer is under way"):
+    with pytest.raises(UsageError, match="another import of codes for summer is running"):
         importer("code", "A001", market="berlin", sleep=alive)
     lease.release()
     assert importer("code", "A001", market="berlin").added == 1

@@ -19,7 +19,7 @@ SEATS = {market.market_id: market.capacity for market in CAMPAIGN.markets}
 
 
 def checked(here: Mapping[str, int], answer: Mapping[str, int] | Exception | None = None) -> CodesPrecheck:
-    """With so many codes here, and a Code Service that answers so; without an answer none is configured."""
+    """With this number of codes here, and a Code Service with this answer; without one, none is configured."""
 
     def available(_campaign_id: str) -> Mapping[str, int]:
         if isinstance(answer, Exception):
@@ -50,7 +50,7 @@ def test_a_market_with_too_few_codes_is_named_with_the_numbers() -> None:
     assert "berlin: 0 available of" in warning and "codes import" in warning
 
 
-def test_codes_that_only_we_know_of_are_told_apart() -> None:
+def test_codes_that_the_service_lacks_are_reported() -> None:
     (warning,) = checked(SEATS, {**SEATS, "berlin": 0}).warnings
     assert "berlin" in warning and "0 at the Code Service" in warning
 
@@ -60,7 +60,7 @@ def test_codes_that_only_we_know_of_are_told_apart() -> None:
 )
 def test_a_service_that_does_not_answer_is_said_and_stops_nothing(trouble: Failure | UsageError) -> None:
     found = checked(SEATS, trouble)
-    assert found.warnings == [f"the Code Service could not be asked: {trouble}"]
+    assert found.warnings == [f"the Code Service did not answer: {trouble}"]
     assert found.as_facts()["codes"]["berlin"]["atService"] is None
 
 

@@ -54,7 +54,7 @@ def test_a_void_code_makes_room_for_a_missing_one(runtime: Runtime) -> None:
     assert read_stock(runtime, campaign)[0].missing == 1
 
 
-def test_after_the_draw_codes_are_missing_for_winners_not_for_seats_that_nobody_wanted(
+def test_after_the_draw_codes_are_missing_for_winners_not_for_empty_seats(
     runtime: Runtime,
 ) -> None:
     campaign = stocked(runtime, {"A1": "ASSIGNED"})
@@ -69,7 +69,7 @@ def test_after_the_draw_codes_are_missing_for_winners_not_for_seats_that_nobody_
         return [stock.missing for stock in read_stock(runtime, campaign, record)]
 
     first: dict[str, Any] = {"status": "RANKED", "markets": {}}
-    assert missing(first) == [2, 2], "nobody has won yet: all three and two seats may be"
+    assert missing(first) == [2, 2], "there are no winners yet: all three and two seats may be won"
     first |= {"status": "DRAWN", "report": {"newWinners": {"berlin": 1, "paris": 1}}}
     assert missing(first) == [1, 1]
     published = {"berlin": {"status": "COMPLETED"}, "paris": {"status": "BLOCKED", "needed": 1}}
@@ -104,7 +104,7 @@ def test_seats_are_those_of_the_latest_phase_and_so_is_what_is_missing_before_it
     assert berlin() == (5, 1)
 
 
-def test_only_codes_that_nobody_holds_are_voided_and_they_keep_their_position(runtime: Runtime) -> None:
+def test_only_codes_that_no_fan_holds_are_voided_and_they_keep_their_position(runtime: Runtime) -> None:
     campaign = stocked(runtime, {"AAAA1111": "AVAILABLE", "BBBB1111": "ASSIGNED", "CCCC1111": "REDEEMED"})
     runtime.codes.add("winter", [NewCode("DDDD1111", "berlin")], import_id="i", at="", highest={})
     found = outcomes(runtime, campaign, "AAAA1111", "BBBB1111", "CCCC1111", "DDDD1111", "EEEE1111")

@@ -19,19 +19,19 @@ AT = "2026-03-01T12:00:00.000Z"
 BERLIN = MarketPhase("summer", "berlin", 1)
 
 
-def won(runtime: Runtime, market: MarketPhase, ref: str, code: str, status: str, told: bool) -> None:
+def won(runtime: Runtime, market: MarketPhase, ref: str, code: str, status: str, notified: bool) -> None:
     winner = Planned(ref, f"e-{ref}", NoticeType.WINNER, 1, code, 1)
     runtime.codes.add("summer", [NewCode(code, market.market_id)], import_id="i", at="", highest={})
     runtime.database["codes"].update_one({"_id": code}, {"$set": {"status": status, "ref": ref}})
     runtime.selections.write(market, [winner], "a" * 64, at=AT, run_id="r")
     runtime.outbox.write([Notice.of(market, winner, "a" * 64, AT)], at=AT, run_id="r")
-    if told:
+    if notified:
         runtime.outbox.mark_sent([market.key(ref)], at=AT, run_id="r")
 
 
 @pytest.fixture
 def struck(runtime: Runtime) -> Runtime:
-    """Phase 2 has struck `bot-1`, who was told, `bot-2`, who has redeemed, and `bot-3`, who never won, and
+    """Phase 2 has struck `bot-1`, who was notified, `bot-2`, who has redeemed, and `bot-3`, who never won, and
     `bot-4`, whose code was void before anything was sent. Phase 3, which strikes `fan`, is not confirmed.
     """
     create(runtime)
@@ -55,9 +55,11 @@ def struck(runtime: Runtime) -> Runtime:
     return runtime
 
 
-def test_codes_that_struck_refs_hold_are_listed_with_what_their_fans_were_told(struck: Runtime) -> None:
+def test_codes_that_struck_refs_hold_are_listed_with_whether_their_fans_were_notified(
+    struck: Runtime,
+) -> None:
     found = struck_codes(struck, "summer")
-    assert [(each.ref, each.status, each.told, each.to_block) for each in found] == [
+    assert [(each.ref, each.status, each.notified, each.to_block) for each in found] == [
         ("bot-1", "ASSIGNED", True, True),
         ("bot-2", "REDEEMED", False, True),
     ]
@@ -73,7 +75,7 @@ def test_the_issuer_gets_a_private_file_with_the_codes_and_the_terminal_shows_no
     answer = regworkers(struck, "codes", "status", "summer", "--struck", "--csv", str(file))
     assert answer.code == 1 and "AAAA-1111" not in answer.stdout + answer.stderr and "bot-1" in answer.stdout
     assert file.read_text().splitlines() == [
-        "code,marketId,status,ref,told,blocked",
+        "code,marketId,status,ref,told,blocked",  # stored name
         "AAAA-1111,berlin,ASSIGNED,bot-1,yes,no",
         "BBBB-2222,paris,REDEEMED,bot-2,no,no",
     ]

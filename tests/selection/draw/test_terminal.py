@@ -119,7 +119,9 @@ def test_a_market_without_enough_codes_is_named_with_the_numbers_and_what_helps(
     registered(runtime, codes=3)
     answer = regworkers(runtime, "draw", "run", CAMPAIGN, "--yes")
     assert answer.code == 1
-    assert "market berlin waits for codes, 4 needed and 3 there: `regworkers codes import" in answer.stdout
+    assert (
+        "market berlin waits for codes, 4 needed and 3 available: `regworkers codes import" in answer.stdout
+    )
     assert "market paris waits" not in answer.stdout
 
 

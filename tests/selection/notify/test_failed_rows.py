@@ -50,29 +50,34 @@ class FakeOutbox:
         return True
 
 
-class FakeLetters:
+class FakeDeadLetters:
     def __init__(self) -> None:
         self.recorded: list[DeadLetter] = []
-        self.away = False
+        self.unavailable = False
 
-    def record(self, letters: Sequence[DeadLetter], **_: Any) -> None:
-        if self.away:
+    def record(self, dead_letters: Sequence[DeadLetter], **_: Any) -> None:
+        if self.unavailable:
             raise TransientFailure("mongo", "away")
-        self.recorded += letters
+        self.recorded += dead_letters
 
 
 class World:
     """The work over fakes; rows whose ref begins with `bad` raise."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.mailer, self.outbox, self.letters, self.may_send = FakeQueue(), FakeOutbox(), FakeLetters(), True
+        self.mailer, self.outbox, self.dead_letters, self.may_send = (
+            FakeQueue(),
+            FakeOutbox(),
+            FakeDeadLetters(),
+            True,
+        )
         runtime: Any = SimpleNamespace(
             names=SimpleNamespace(notification_queue="n", analytics_queue="a"),
             queue={"n": self.mailer}.__getitem__,
             event_queue=EventQueue(FakeQueue()),
             clock=lambda: 0.0,
             outbox=self.outbox,
-            dead_letters=self.letters,
+            dead_letters=self.dead_letters,
         )
         notification_queued = work.notification_queued
 
@@ -84,7 +89,7 @@ class World:
         monkeypatch.setattr(work, "notification_queued", raising)
         self.work = NotifyWork(runtime, run_id="run", may_send=lambda: self.may_send)
 
-    def told(self) -> list[str]:
+    def notified(self) -> list[str]:
         return [item["ref"] for each in self.mailer.sent for item in orjson.loads(each.body)["items"]]
 
 
@@ -100,20 +105,20 @@ def parcel(*refs: str) -> Parcel:
 
 def test_a_row_that_raises_alone_twice_fails_alone_and_is_recorded_without_a_value(world: World) -> None:
     settlement = world.work([parcel("r1", "bad", "r2"), parcel("r3")])
-    assert sorted(world.told()) == ["r1", "r2", "r3"] and len(settlement.done) == 2
+    assert sorted(world.notified()) == ["r1", "r2", "r3"] and len(settlement.done) == 2
     assert dict(settlement.counts) == {"received": 4, "sent": 3, "unchanged": 0, "dead_lettered": 1}
     ((key, failure),) = world.outbox.failed.items()
     assert key == MARKET.key("bad") and str(failure).startswith("DEFECT: KeyError at ")
-    (letter,) = world.letters.recorded
-    assert letter.queue == "outbox" and letter.subject is not None
-    assert letter.subject.ids == {"campaignId": "c1", "marketId": "m1", "phase": 1, "entryId": "e-bad"}
-    assert "secret" not in str((failure, letter))
+    (dead_letter,) = world.dead_letters.recorded
+    assert dead_letter.queue == "outbox" and dead_letter.subject is not None
+    assert dead_letter.subject.ids == {"campaignId": "c1", "marketId": "m1", "phase": 1, "entryId": "e-bad"}
+    assert "secret" not in str((failure, dead_letter))
 
 
 def test_a_row_whose_failure_cannot_be_recorded_comes_back(world: World) -> None:
-    world.letters.away = True
+    world.dead_letters.unavailable = True
     settlement = world.work([parcel("r1", "bad")])
-    assert world.told() == ["r1"] and not world.outbox.failed
+    assert world.notified() == ["r1"] and not world.outbox.failed
     assert settlement.counts["returned"] == 1 and len(settlement.again) == 1 and not settlement.defects
 
 
@@ -124,13 +129,13 @@ def test_too_many_rows_with_one_cause_blow_the_fuse_and_the_rest_stay_as_they_ar
     assert settlement.counts["dead_lettered"] == MOST_DEFECTS
     assert settlement.counts["received"] == 40 == MOST_DEFECTS + settlement.counts["returned"]
     after = world.work([parcel("r1")])
-    assert world.told() == [] and after.counts["returned"] == 1
+    assert world.notified() == [] and after.counts["returned"] == 1
 
 
 def test_nothing_is_sent_once_a_lease_is_lost(world: World) -> None:
     world.may_send = False
     settlement = world.work([parcel("r1")])
-    assert world.told() == [] and settlement.counts == {"received": 1, "returned": 1}
+    assert world.notified() == [] and settlement.counts == {"received": 1, "returned": 1}
 
 
 def test_a_failed_message_shows_and_is_tried_again_by_command(
@@ -157,8 +162,8 @@ def test_a_failed_message_shows_and_is_tried_again_by_command(
     assert shown.code == 1 and f"regworkers notifications retry {CAMPAIGN}" in shown.stdout
     assert read_campaigns(runtime)[0].failed_messages == 1
     assert any("1 messages raised" in each.text for each in findings_of(runtime))
-    (letter,) = runtime.database["dead_letters"].find()
-    assert letter["reason"] == "DEFECT" and letter["error"].startswith("KeyError at ")
+    (dead_letter,) = runtime.database["dead_letters"].find()
+    assert dead_letter["reason"] == "DEFECT" and dead_letter["error"].startswith("KeyError at ")
     done = regworkers(runtime, "notifications", "retry", CAMPAIGN, "--format", "json")
     assert (done.code, done.document["messages"], done.document["deadLettersClosed"]) == (0, 1, 1)
     assert run(runtime, NOTIFICATIONS).counts["sent"] == 1

@@ -1,4 +1,4 @@
-"""No fan is told what a later phase has made untrue: messages wait, go on or are superseded, on the real servers."""
+"""No fan gets a message that a later phase made wrong: messages wait, continue or are superseded, on real servers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.notify import counts, outbox
 from regworkers_core.selection.notify.outbox import due_units, settle
 from regworkers_core.selection.notify.source import OutboxSource
-from tests.selection.notify.test_sending import patient, told
+from tests.selection.notify.test_sending import notified, patient
 from tests.support.drains import run
 from tests.support.draws import CAMPAIGN, CONFIRMED_AT, Row, add_codes, confirmed, next_phase, publish, result
 from tests.support.terminal import regworkers
@@ -67,7 +67,7 @@ def refs(items: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return sorted((item["ref"], item["type"]) for item in items)
 
 
-def test_a_winner_who_is_struck_while_messages_are_paused_is_never_told_that_they_won(world: Runtime) -> None:
+def test_a_winner_who_is_struck_while_messages_are_paused_gets_no_winner_message(world: Runtime) -> None:
     outbox.pause(world, CAMPAIGN, reason="bots", by="ann")
     draw_second(world)
     under_the_lease(world, confirm=True)
@@ -77,7 +77,7 @@ def test_a_winner_who_is_struck_while_messages_are_paused_is_never_told_that_the
     report = run(world, NOTIFICATIONS)
     unchanged = [row for row in ROWS if row.ref not in CHANGES]
     expected = [(row.ref, "winner" if row.market else "unselected") for row in unchanged]
-    assert refs(told(world)) == sorted([*expected, (PROMOTED.ref, "winner"), (LOWERED.ref, "unselected")])
+    assert refs(notified(world)) == sorted([*expected, (PROMOTED.ref, "winner"), (LOWERED.ref, "unselected")])
     assert report.counts["markets_delivered"] == 4 and due_units(world) == []
     row = world.database["outbox"].find_one({"ref": STRUCK.ref})
     assert row is not None and (row["status"], row["why"]) == ("SUPERSEDED", "phase 2")
@@ -92,7 +92,7 @@ def test_only_what_a_drawn_phase_changes_waits_for_its_confirmation(world: Runti
     draw_second(world)
     run(world, NOTIFICATIONS)
     assert {ref for ref, status in statuses(world).items() if status == RowStatus.HELD} == set(CHANGES)
-    assert {item["ref"] for item in told(world)} == {row.ref for row in ROWS} - set(CHANGES)
+    assert {item["ref"] for item in notified(world)} == {row.ref for row in ROWS} - set(CHANGES)
     state = outbox.status(world, CAMPAIGN)["campaigns"][CAMPAIGN]
     assert state["waitsFor"] == 2 and state["phases"]["1"]["markets"][NON_WINNERS]["waiting"] == 2
     assert due_units(world) == [], "a sensor starts no sender for what waits"
@@ -101,7 +101,7 @@ def test_only_what_a_drawn_phase_changes_waits_for_its_confirmation(world: Runti
     under_the_lease(world, confirm=True)
     assert read_campaigns(world)[0].held_since is None
     assert {ref for ref, each in statuses(world).items() if each == RowStatus.SUPERSEDED} == set(CHANGES)
-    assert run(world, NOTIFICATIONS).counts["markets_delivered"] == 2 and told(world) == []
+    assert run(world, NOTIFICATIONS).counts["markets_delivered"] == 2 and notified(world) == []
 
 
 def test_a_confirmation_waits_for_the_page_that_is_under_way_and_what_was_sent_by_then_stays_sent(
@@ -126,7 +126,7 @@ def test_a_confirmation_waits_for_the_page_that_is_under_way_and_what_was_sent_b
     run(world, NOTIFICATIONS, on_step=on_step)
     waiting[0].join(30)
     assert seen == [("notifications.after_send", True)], "the confirmation waited"
-    items = told(world)
+    items = notified(world)
     sent = {ref for ref, status in statuses(world).items() if status == RowStatus.SENT}
     assert {item["ref"] for item in items} == sent and STRUCK.ref in sent
     assert PROMOTED.ref not in sent and statuses(world)[PROMOTED.ref] == RowStatus.SUPERSEDED
@@ -139,9 +139,9 @@ def test_a_confirmation_that_ended_before_its_rows_were_superseded_sends_none_of
         source = OutboxSource(world, owner="me", sleep=lambda _seconds: None)
         assert source.receive() == [] and not source.may_idle()
         source.close()
-    # The run died here. Whoever sends next supersedes first.
+    # The run died here. The next sender supersedes first.
     run(world, NOTIFICATIONS)
-    assert {item["ref"] for item in told(world)} == {row.ref for row in ROWS} - set(CHANGES)
+    assert {item["ref"] for item in notified(world)} == {row.ref for row in ROWS} - set(CHANGES)
     assert {ref for ref, each in statuses(world).items() if each == RowStatus.SUPERSEDED} == set(CHANGES)
 
 
@@ -164,7 +164,7 @@ def test_a_sender_leaves_the_lease_of_the_draw_to_others_in_time(world: Runtime)
 
 
 @pytest.mark.parametrize("now", [{"deletedAt": "2026-03-01T12:00:00.000Z"}, {"ref": "another-ref"}])
-def test_a_fan_whose_data_were_erased_is_told_nothing_whenever_the_row_was_written(
+def test_a_fan_whose_data_were_erased_gets_no_message_whenever_the_row_was_written(
     world: Runtime, now: dict[str, str]
 ) -> None:
     """Not even one who has registered again: what was drawn is another registration."""
@@ -172,7 +172,7 @@ def test_a_fan_whose_data_were_erased_is_told_nothing_whenever_the_row_was_writt
     world.database["entries"].insert_one({**key, "erasedAt": "2026-03-01T12:00:00.000Z", **now})
     report = run(world, NOTIFICATIONS)
     assert report.counts["superseded"] == 1 and report.counts["markets_delivered"] == 2
-    assert PINNED.ref not in {item["ref"] for item in told(world)}
+    assert PINNED.ref not in {item["ref"] for item in notified(world)}
     row = world.database["outbox"].find_one({"ref": PINNED.ref})
     assert row is not None and (row["status"], row["why"]) == ("SUPERSEDED", "erased")
     assert not counts.differences(counts.compare(world, CAMPAIGN, 1)), "an erased ref is left aside"
@@ -206,18 +206,18 @@ def test_winners_codes_and_messages_that_are_not_of_the_same_refs_stop_the_campa
     world.database[collection].update_one(query, {"$set": change})
     report = run(world, NOTIFICATIONS)
     assert report.counts["sent"] == 0 and report.counts["campaigns_paused"] == 1
-    assert wrong in world.draw_markets.switch(CAMPAIGN)["reason"] and told(world) == []
+    assert wrong in world.draw_markets.switch(CAMPAIGN)["reason"] and notified(world) == []
     verdict = counts_match(world, CAMPAIGN)
     assert not verdict.passed and wrong in verdict.description
 
 
-def test_a_winner_who_is_told_something_else_as_well_stops_the_campaign(world: Runtime) -> None:
+def test_a_winner_who_gets_another_message_too_stops_the_campaign(world: Runtime) -> None:
     others = MarketPhase(CAMPAIGN, NON_WINNERS, 1)
     row = world.database["outbox"].find_one_and_delete({"ref": LOWERED.ref})
     assert row is not None
     world.database["outbox"].insert_one({**row, "_id": others.key(PINNED.ref), "ref": PINNED.ref})
     assert run(world, NOTIFICATIONS).counts["campaigns_paused"] == 1
-    assert "notifiedTwice 1" in world.draw_markets.switch(CAMPAIGN)["reason"] and told(world) == []
+    assert "notifiedTwice 1" in world.draw_markets.switch(CAMPAIGN)["reason"] and notified(world) == []
 
 
 def test_a_dead_letter_of_the_mailer_is_superseded_by_the_phase_that_changes_it(world: Runtime) -> None:
@@ -229,7 +229,8 @@ def test_a_dead_letter_of_the_mailer_is_superseded_by_the_phase_that_changes_it(
     draw_second(world)
     under_the_lease(world, confirm=True)
     listed = regworkers(world, "dlq", "list", dead.name, "--format", "json").document
-    items = [item for letter in listed["letters"] for item in letter["items"]]
+    found = listed["letters"]  # stored name
+    items = [item for each in found for item in each["items"]]
     verdicts = {item["id"].rpartition(":")[2]: item["verdict"] for item in items}
     assert {ref for ref, verdict in verdicts.items() if verdict == "superseded"} == set(CHANGES)
     assert set(verdicts) == {row.ref for row in ROWS}
@@ -241,7 +242,7 @@ def test_nothing_of_an_annulled_draw_goes_out_whenever_it_was_written(world: Run
             CAMPAIGN, {"annulledAt": CONFIRMED_AT, "phase": 1, "reason": "wrong"}, token=lease.token
         )
     report = run(world, NOTIFICATIONS)
-    assert told(world) == [] and set(statuses(world).values()) == {RowStatus.SUPERSEDED}
+    assert notified(world) == [] and set(statuses(world).values()) == {RowStatus.SUPERSEDED}
     assert report.counts["superseded"] == len(ROWS) and report.counts["markets_delivered"] == 2
     assert {row["why"] for row in world.database["outbox"].find()} == {"annulled"}
 
@@ -256,7 +257,7 @@ def test_a_result_that_is_not_the_draws_pauses_its_campaign_and_holds_up_no_othe
     publish(world, campaign_id="winter")
     run(world, SELECTIONS)
     if second:
-        # Drawn by a run that died before what it changes was held: the count lock of the first phase stands.
+        # Drawn by a run that died before what it changes was held: the count lock of the first phase remains.
         at = {"phases.1.countsLockedAt": CONFIRMED_AT}
         world.database["draws"].update_one({"_id": CAMPAIGN}, {"$set": at})
         draw_second(world)
@@ -267,8 +268,8 @@ def test_a_result_that_is_not_the_draws_pauses_its_campaign_and_holds_up_no_othe
         world.objects.put_bytes(key, data)
     report = run(world, NOTIFICATIONS)
     assert (report.counts["campaigns_paused"], report.counts["sent"]) == (1, len(ROWS))
-    assert {item["campaignId"] for item in told(world)} == {"winter"}
+    assert {item["campaignId"] for item in notified(world)} == {"winter"}
     assert "restore the file" in world.draw_markets.switch(CAMPAIGN)["reason"]
     world.objects.put_bytes(key, right)
     outbox.resume(world, CAMPAIGN, reason="it is back", by="ann")
-    assert run(world, NOTIFICATIONS).counts["campaigns_paused"] == 0 and told(world)
+    assert run(world, NOTIFICATIONS).counts["campaigns_paused"] == 0 and notified(world)

@@ -50,7 +50,7 @@ def patient(runtime: Runtime, **changes: Any) -> Runtime:
     return Runtime(runtime.settings.model_copy(update={"selection": selection}), clock=runtime.clock)
 
 
-def told(runtime: Runtime) -> list[dict[str, Any]]:
+def notified(runtime: Runtime) -> list[dict[str, Any]]:
     """All items off the mailer's queue in the order of their messages."""
     queue, found = runtime.queue(runtime.names.notification_queue), list[dict[str, Any]]()
     while messages := queue.receive(10, 0, 30):
@@ -60,7 +60,7 @@ def told(runtime: Runtime) -> list[dict[str, Any]]:
 
 
 def expected(rows: list[Row], result_hash: str) -> list[dict[str, Any]]:
-    """From scratch: what the result alone says that everybody is told."""
+    """From the result alone: the message that every fan must get."""
     notices = [
         Notice(
             MarketPhase(CAMPAIGN, row.market or "-", 1),
@@ -76,15 +76,15 @@ def expected(rows: list[Row], result_hash: str) -> list[dict[str, Any]]:
     return sorted(notices, key=str)
 
 
-def test_everybody_is_told_once_what_the_committed_result_says(assigned: Runtime) -> None:
+def test_every_fan_gets_the_message_of_the_committed_result_once(assigned: Runtime) -> None:
     report = run(assigned, NOTIFICATIONS)
     assert report.counts["sent"] == len(ROWS) and report.counts["markets_delivered"] == 3
-    items = told(assigned)
+    items = notified(assigned)
     record = assigned.draws.get(CAMPAIGN)
     assert record is not None
     assert sorted(items, key=str) == expected(ROWS, record.phases[1].result_hash)
     assert "BERLIN" not in str(items) and "@" not in str(items)
-    assert run(assigned, NOTIFICATIONS).counts["received"] == 0 and told(assigned) == []
+    assert run(assigned, NOTIFICATIONS).counts["received"] == 0 and notified(assigned) == []
     assert all(entry["sent"] == entry["planned"] for entry in record_markets(assigned).values())
 
 
@@ -94,9 +94,9 @@ def record_markets(runtime: Runtime) -> dict[str, Any]:
     return dict(record.phases[1].markets)
 
 
-def test_winners_are_told_before_the_others(assigned: Runtime) -> None:
+def test_winners_are_notified_before_the_others(assigned: Runtime) -> None:
     run(patient(assigned, canary_messages=0, concurrency=1), NOTIFICATIONS)
-    kinds = [item["type"] == "winner" for item in told(assigned)]
+    kinds = [item["type"] == "winner" for item in notified(assigned)]
     assert kinds == sorted(kinds, reverse=True)
 
 
@@ -122,13 +122,13 @@ def test_nothing_goes_before_its_time(runtime: Runtime) -> None:
 def test_the_canary_has_a_message_of_every_type_and_holds_up_the_rest(assigned: Runtime) -> None:
     holding = patient(assigned, canary_messages=3, canary_hold_seconds=3600)
     assert run(holding, NOTIFICATIONS).counts["sent"] == 3
-    assert sorted(item["type"] for item in told(assigned)) == ["unselected", "waitlisted", "winner"]
+    assert sorted(item["type"] for item in notified(assigned)) == ["unselected", "waitlisted", "winner"]
     # Another sender finds the canary out already.
     assert run(holding, NOTIFICATIONS).counts["received"] == 0 and due_units(holding) == []
     assert outbox.status(holding, CAMPAIGN)["campaigns"][CAMPAIGN]["phases"]["1"]["markets"]["-"]["heldUntil"]
     after = Runtime(holding.settings, clock=lambda: assigned.clock() + 3600)
     assert due_units(after) and run(after, NOTIFICATIONS).counts["sent"] == len(ROWS) - 3
-    assert len(told(assigned)) == len(ROWS) - 3
+    assert len(notified(assigned)) == len(ROWS) - 3
 
 
 def test_a_canary_larger_than_the_phase_is_the_whole_phase(assigned: Runtime) -> None:
@@ -136,7 +136,7 @@ def test_a_canary_larger_than_the_phase_is_the_whole_phase(assigned: Runtime) ->
     assert run(holding, NOTIFICATIONS).counts["sent"] == len(ROWS)
 
 
-def test_a_dead_letter_of_the_mailer_pauses_the_campaign_until_somebody_resumes_it(assigned: Runtime) -> None:
+def test_a_dead_letter_of_the_mailer_pauses_the_campaign_until_it_is_resumed(assigned: Runtime) -> None:
     names = assigned.names
     dead = assigned.queue(names.dead_letter_queue(names.notification_queue))
     dead.send([Outgoing(b"{}")])
@@ -171,7 +171,7 @@ def test_the_stop_switch_halts_what_is_under_way_and_resume_goes_on_where_it_sto
     assert run(one_by_one, NOTIFICATIONS).counts["received"] == 0
     outbox.resume(runtime, target, reason="text corrected", by="ann")
     assert run(one_by_one, NOTIFICATIONS).counts["sent"] == 15
-    keys = Counter(item["key"] for item in told(runtime))
+    keys = Counter(item["key"] for item in notified(runtime))
     assert len(keys) == 25 and set(keys.values()) == {1}
 
 
@@ -187,18 +187,18 @@ def test_counts_that_differ_from_the_committed_result_stop_the_campaign_with_the
     assert report.counts["campaigns_paused"] == 1
     reason = assigned.draw_markets.switch(CAMPAIGN)["reason"]
     assert "counts locked" in reason
-    assert not any(item["marketId"] == "-" for item in told(assigned))
+    assert not any(item["marketId"] == "-" for item in notified(assigned))
 
 
-def test_a_missing_row_stops_the_campaign_before_its_market_is_told_anything(assigned: Runtime) -> None:
+def test_a_missing_row_stops_the_campaign_before_any_message_of_its_market(assigned: Runtime) -> None:
     assigned.database["outbox"].delete_one({"marketId": "berlin"})
     assert run(assigned, NOTIFICATIONS).counts["sent"] == 0
-    assert "4 winner" in assigned.draw_markets.switch(CAMPAIGN)["reason"] and told(assigned) == []
+    assert "4 winner" in assigned.draw_markets.switch(CAMPAIGN)["reason"] and notified(assigned) == []
 
 
 def test_a_later_phase_tells_only_what_changed(assigned: Runtime) -> None:
     run(assigned, NOTIFICATIONS)
-    told(assigned)
+    notified(assigned)
     waiting = [row for row in ROWS if row.outcome is Outcome.WAITLIST]
     up = Row(waiting[0].ref, Outcome.WINNER, "paris", waiting[0].rank)
     down = Row(waiting[1].ref, Outcome.UNSELECTED, "", waiting[1].rank)
@@ -207,7 +207,7 @@ def test_a_later_phase_tells_only_what_changed(assigned: Runtime) -> None:
     publish(assigned, 2)
     run(assigned, SELECTIONS)
     run(assigned, NOTIFICATIONS)
-    assert sorted((item["ref"], item["type"]) for item in told(assigned)) == sorted(
+    assert sorted((item["ref"], item["type"]) for item in notified(assigned)) == sorted(
         [(up.ref, "winner"), (down.ref, "unselected")]
     )
 
@@ -230,7 +230,7 @@ def test_only_one_sender_works_at_a_time(assigned: Runtime) -> None:
 
 
 def test_many_rows_are_read_page_by_page_and_sent_once(assigned: Runtime) -> None:
-    # On a clock that stands, a page never keeps the draw too long.
+    # On a fixed clock, a page never keeps the draw too long.
     paged = source.OutboxSource(
         assigned, owner="me", sleep=lambda _seconds: None, page_rows=2, clock=lambda: 0.0
     )

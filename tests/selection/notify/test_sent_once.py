@@ -48,5 +48,5 @@ def test_an_exception_after_the_sending_tells_no_fan_twice_in_one_batch() -> Non
 
     with capture_logs(), pytest.raises(NotRepeatable):
         as_the_drain_does([parcel(number) for number in range(10)])
-    told = Counter(item["ref"] for each in queue.sent for item in orjson.loads(each.body)["items"])
-    assert set(told.values()) == {1} and len(told) == 10
+    notified = Counter(item["ref"] for each in queue.sent for item in orjson.loads(each.body)["items"])
+    assert set(notified.values()) == {1} and len(notified) == 10

