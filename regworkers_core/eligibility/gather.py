@@ -18,6 +18,7 @@ from typing import ParamSpec, Protocol, TypeVar
 import structlog
 
 from regworkers_core.adapters.aws.tables import MAX_GET
+from regworkers_core.adapters.files.csv_lines import in_batches
 from regworkers_core.adapters.mongo.entrants import EACH, Found, Trace
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import TableKey
@@ -245,7 +246,7 @@ class Gatherer:
             if wanted:
                 items.add(wanted, self._table_calls.here(self._table.read, wanted, within_seconds=left))
         else:
-            chunks = [wanted[start : start + MAX_GET] for start in range(0, len(wanted), MAX_GET)]
+            chunks = list(in_batches(wanted, MAX_GET))
             calls = [self._table_calls.start(self._table.read, chunk) for chunk in chunks]
             for chunk, call in zip(chunks, calls, strict=True):
                 answer: dict[TableKey, Item] | Missing = self._table_calls.result(call, deadline)

@@ -262,7 +262,7 @@ def judge_entries(runtime: Runtime, campaign: Campaign, *, as_of: str, folder: P
         _outside(runtime, campaign) as services,
     ):
         work = _CampaignJudge(campaign, as_of, services)
-        for batch in _read(runtime, campaign, tally):
+        for batch in in_batches(_read(runtime, campaign, tally), ROWS):
             work.rejected |= _rejected(runtime, batch)
             for read, codes in zip(batch, work.alone(batch), strict=True):
                 staging.add(read.key, read.subject, read.fields, codes, is_dated=read.is_dated)
@@ -331,9 +331,8 @@ class _CampaignJudge:
         return [reason.code for reason in verdict.reasons]
 
 
-def _read(runtime: Runtime, campaign: Campaign, tally: Tally) -> Iterator[list[_Read]]:
-    """Yield the live entries of the replica in batches."""
-    batch: list[_Read] = []
+def _read(runtime: Runtime, campaign: Campaign, tally: Tally) -> Iterator[_Read]:
+    """Yield the live entries of the replica."""
     for key, stored in runtime.replica.scan(campaign.campaign_id):
         if stored.fields is None:
             continue
@@ -344,12 +343,7 @@ def _read(runtime: Runtime, campaign: Campaign, tally: Tally) -> Iterator[list[_
         if not is_dated:
             tally.undated += 1
             subject = subject_of(stored.fields, entry_id=key.entry_id, created_at=campaign.opens_at)
-        batch.append(_Read(key, stored.order, stored.fields, subject, is_dated))
-        if len(batch) == ROWS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+        yield _Read(key, stored.order, stored.fields, subject, is_dated)
 
 
 def _rejected(runtime: Runtime, batch: Sequence[_Read]) -> set[str]:

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.adapters.mongo.codes import Codes, Position
 from regworkers_core.adapters.mongo.draws import DrawRecord
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, NoticeType, Planned
 from regworkers_core.selection.assign.committed import Committed
@@ -57,12 +58,7 @@ class Plan:
     last_position: int
 
     def as_fields(self) -> dict[str, Any]:
-        return {
-            "key": self.key,
-            "sha256": self.sha256,
-            "rows": self.rows,
-            "lastPosition": self.last_position,
-        }
+        return as_document(self, "key", "sha256", "rows", "last_position")
 
     @classmethod
     def of(cls, market: MarketPhase, entry: Mapping[str, Any]) -> Plan:

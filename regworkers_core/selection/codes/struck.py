@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TextIO
 
-from regworkers_core.adapters.files.csv_lines import masked
+from regworkers_core.adapters.files.csv_lines import in_batches, masked
 from regworkers_core.adapters.mongo.codes import CodeStatus
 from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.selection import MarketPhase
@@ -127,10 +127,7 @@ def mark_blocked(runtime: Runtime, campaign_id: str, *, reason: str, run_id: str
     at = iso(runtime.clock())
     return sum(
         runtime.codes.block(campaign_id, page, at=at, reason=reason, run_id=run_id)
-        for page in _pages([each.code for each in struck_codes(runtime, campaign_id) if each.to_block])
+        for page in in_batches(
+            (each.code for each in struck_codes(runtime, campaign_id) if each.to_block), _PAGE
+        )
     )
-
-
-def _pages(codes: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(codes), _PAGE):
-        yield codes[start : start + _PAGE]

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from regworkers_core.adapters.files.csv_lines import in_batches
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.adapters.mongo.outbox import ERASED, RowStatus
 from regworkers_core.domain.reasons import PermanentFailure, Reason
@@ -91,7 +92,7 @@ def compare(runtime: Runtime, campaign_id: str, number: int) -> dict[str, int]:
         codes, messages = Path(scratch) / "codes.parquet", Path(scratch) / "messages.parquet"
         given = runtime.codes.of_campaign(campaign_id)
         _write(codes, _CODES, ([{"ref": str(code.get("ref"))} for code in page] for page in given))
-        _write(messages, _MESSAGES, _pages(_messages(runtime, record, number)))
+        _write(messages, _MESSAGES, in_batches(_messages(runtime, record, number), _ROWS))
         with committed(runtime, campaign_id, number, record.phases[number].fields) as result:
             connection = result.connection
             for name, path in (("codes", codes), ("messages", messages)):
@@ -137,16 +138,6 @@ def _messages(runtime: Runtime, record: DrawRecord, number: int) -> Iterator[dic
                     "superseded": row["status"] == RowStatus.SUPERSEDED,
                     "erased": row.get("why") == ERASED,
                 }
-
-
-def _pages(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    page: list[dict[str, Any]] = []
-    for row in rows:
-        page.append(row)
-        if len(page) == _ROWS:
-            yield page
-            page = []
-    yield page
 
 
 def _write(path: Path, schema: pa.Schema, pages: Iterable[list[dict[str, Any]]]) -> None:

@@ -193,7 +193,7 @@ def test_a_row_for_another_market_than_the_one_that_was_said_is_rejected(importe
 def test_the_market_must_be_said_unless_there_is_only_one(importer: Importer) -> None:
     with pytest.raises(UsageError, match=r"berlin, paris.*--market"):
         importer("code", "A001")
-    with pytest.raises(UsageError, match="no market 'rome': there are berlin, paris"):
+    with pytest.raises(UsageError, match="no market 'rome': it has berlin, paris"):
         importer("code", "A001", market="rome")
     markets = [{"marketId": "only", "capacity": 1}]
     create(importer.runtime, "small", markets=markets)

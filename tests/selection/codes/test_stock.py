@@ -110,8 +110,8 @@ def test_only_codes_that_no_fan_holds_are_voided_and_they_keep_their_position(ru
     found = outcomes(runtime, campaign, "AAAA1111", "BBBB1111", "CCCC1111", "DDDD1111", "EEEE1111")
     assert found == [
         (True, "is void now"),
-        (False, "is ASSIGNED: a fan holds it, the code's issuer has to block it"),
-        (False, "is REDEEMED: a fan holds it, the code's issuer has to block it"),
+        (False, "is ASSIGNED: a fan holds it, so its issuer has to block it"),
+        (False, "is REDEEMED: a fan holds it, so its issuer has to block it"),
         (False, "is not a code of summer"),
         (False, "is not a code of summer"),
     ]
