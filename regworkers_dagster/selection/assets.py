@@ -16,7 +16,7 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.blocked import blocked_lines
+from regworkers_core.selection.assign.market_states import blocked_lines
 from regworkers_core.selection.campaigns.lifecycle import close_if_due
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.draw.draw_run import DrawRun, Step

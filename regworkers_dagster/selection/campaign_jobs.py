@@ -13,7 +13,7 @@ from regworkers_core.selection.campaigns import registry
 from regworkers_core.selection.campaigns.lifecycle import advance
 from regworkers_core.selection.campaigns.registry import read_definition
 from regworkers_core.selection.campaigns.status import CampaignReport, read_campaign_status
-from regworkers_core.selection.notify import switch
+from regworkers_core.selection.notify import outbox
 from regworkers_dagster.by_hand import CAMPAIGN, REASON, UPLOAD, Launch, Outcome, launchable, require
 from regworkers_dagster.metadata import table
 from regworkers_dagster.selection.specs import CAMPAIGNS, OUTBOX
@@ -282,7 +282,7 @@ class NotificationsConfig(dg.Config):
 )
 def pause_notifications(launch: Launch, config: SwitchConfig) -> Outcome:
     """Takes effect with the next batch, within seconds."""
-    return _switched(launch, config, switch.pause)
+    return _switched(launch, config, outbox.pause)
 
 
 @launchable(
@@ -292,7 +292,7 @@ def pause_notifications(launch: Launch, config: SwitchConfig) -> Outcome:
 )
 def resume_notifications(launch: Launch, config: SwitchConfig) -> Outcome:
     """Dead letters that the mailer's queue has now no longer hold up messages."""
-    return _switched(launch, config, switch.resume)
+    return _switched(launch, config, outbox.resume)
 
 
 @launchable(
@@ -304,7 +304,7 @@ def resume_notifications(launch: Launch, config: SwitchConfig) -> Outcome:
 def notifications_status(launch: Launch, config: NotificationsConfig) -> Outcome:
     """Changes nothing."""
     campaign_id = launch.campaign_id(config.campaign_id) if config.campaign_id.strip() else None
-    status = switch.status(launch.runtime, campaign_id)
+    status = outbox.status(launch.runtime, campaign_id)
     paused = [_in_words("everything", status["all"])]
     paused += [_in_words(name, each["switch"]) for name, each in status["campaigns"].items()]
     rows = [
