@@ -8,12 +8,21 @@ from __future__ import annotations
 import base64
 from collections.abc import Collection, Sequence
 from functools import cache
+from typing import Literal, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 # An event of the orchestrator holds a few hundred KB without trouble; a plot stays far below.
 PLOT_BYTES = 60_000
 _NO_VALUE = "–"
+Level = Literal["finding", "warning", "note"]
+
+
+class Remark(NamedTuple):
+    """A sentence of a report: a finding needs a repair, a warning needs attention or a decision, a note explains."""
+
+    level: Level
+    text: str
 
 
 def page(template: str, **values: object) -> str:

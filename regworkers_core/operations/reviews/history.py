@@ -19,9 +19,10 @@ DAY_SECONDS = 24 * 3600.0
 
 @dataclass(slots=True)
 class Day:
-    """Of one drain and day (UTC); a day that a period cuts through has what lies within. `p95s` and `lags` have a
-    value a minute, in seconds; `batch_limit_seconds` is the smallest that was in force. `memory_mib` is the most that
-    one process took; None: not recorded.
+    """The work of one drain on one day (UTC), as far as the day is in the period.
+
+    `p95s` and `lags` have one value per minute, in seconds. `batch_limit_seconds` is the smallest visibility timeout of
+    the day. `memory_mib` is the maximum of one process, None if not recorded.
     """
 
     day: str
@@ -47,8 +48,13 @@ class Day:
         return self.counts["dead_lettered"] + self.counts["returned"]
 
     @property
+    def failure_rate(self) -> float | None:
+        """Failed items as a share of those received, None if there were none."""
+        return self.failed / self.received if self.received else None
+
+    @property
     def typical_seconds(self) -> float | None:
-        """The median of the minutes' p95: one bad minute does not move it."""
+        """The median of the minutes' p95, which one bad minute does not change."""
         return median(self.p95s) if self.p95s else None
 
     def add(self, minute: DrainMinute) -> None:
@@ -60,14 +66,11 @@ class Day:
         if minute.lag_p95_seconds is not None:
             self.lags.append(minute.lag_p95_seconds)
         self.longest_seconds = max(self.longest_seconds, minute.batch_max_seconds or 0.0)
-        limits = [each for each in (self.batch_limit_seconds, minute.batch_limit_seconds) if each]
-        self.batch_limit_seconds = min(limits, default=None)
         self.calls.update(minute.calls)
         self.waited.update(minute.waited_seconds)
         if minute.ended:
             self.ends[minute.ended] += 1
-        known = [each for each in (self.memory_mib, minute.memory_mib) if each is not None]
-        self.memory_mib = max(known, default=None)
+        self._bound(minute)
 
     def merge(self, other: Day) -> None:
         self.minutes += other.minutes
@@ -76,17 +79,20 @@ class Day:
         self.p95s += other.p95s
         self.lags += other.lags
         self.longest_seconds = max(self.longest_seconds, other.longest_seconds)
-        limits = [each for each in (self.batch_limit_seconds, other.batch_limit_seconds) if each]
-        self.batch_limit_seconds = min(limits, default=None)
         self.calls.update(other.calls)
         self.waited.update(other.waited)
         self.ends.update(other.ends)
+        self._bound(other)
+
+    def _bound(self, other: Day | DrainMinute) -> None:
+        limits = [each for each in (self.batch_limit_seconds, other.batch_limit_seconds) if each]
+        self.batch_limit_seconds = min(limits, default=None)
         known = [each for each in (self.memory_mib, other.memory_mib) if each is not None]
         self.memory_mib = max(known, default=None)
 
 
 def read_days(log: DrainLog, start: float, end: float) -> list[Day]:
-    """By day and drain, in this order; `start` and `end` are epoch seconds. Raises TransientFailure."""
+    """Read the days from `start` to `end` (epoch seconds), by day and then drain. Raises TransientFailure."""
     found: list[Day] = []
     for begin, until in _days(start, end):
         of_day: dict[str, Day] = {}
@@ -97,7 +103,7 @@ def read_days(log: DrainLog, start: float, end: float) -> list[Day]:
 
 
 def by_drain(days: Iterable[Day]) -> dict[str, Day]:
-    """All days of a drain as one, which has the date of the first."""
+    """Merge all days of each drain. The result has the date of the first."""
     merged: dict[str, Day] = {}
     for each in days:
         merged.setdefault(each.drain, Day(each.day, each.drain)).merge(each)
@@ -105,7 +111,7 @@ def by_drain(days: Iterable[Day]) -> dict[str, Day]:
 
 
 def by_week(days: Sequence[Day], start: float) -> dict[str, list[Day]]:
-    """The days of each seven days from `start` on, by the date on which they begin."""
+    """The days in weeks from `start` on, by the date on which each week begins."""
     weeks: dict[str, list[Day]] = defaultdict(list)
     starts = sorted({iso(start + number * 7 * DAY_SECONDS)[:10] for number in range(60)})
     for each in days:
@@ -114,7 +120,7 @@ def by_week(days: Sequence[Day], start: float) -> dict[str, list[Day]]:
 
 
 def _days(start: float, end: float) -> Iterator[tuple[float, float]]:
-    """The period, cut at each midnight."""
+    """The period, split at each midnight."""
     while start < end:
         midnight = (start // DAY_SECONDS + 1) * DAY_SECONDS
         yield start, min(midnight, end)
@@ -123,7 +129,7 @@ def _days(start: float, end: float) -> Iterator[tuple[float, float]]:
 
 @dataclass(frozen=True, slots=True)
 class QueueFacts:
-    """`depth` counts messages in every state. `retention_seconds` None: the server does not say."""
+    """`depth` counts messages in all states. `retention_seconds` is None if the server does not return it."""
 
     name: str
     depth: int
@@ -131,7 +137,7 @@ class QueueFacts:
 
 
 def read_queues(runtime: Runtime, names: Iterable[str]) -> list[QueueFacts]:
-    """In their order. Raises TransientFailure, and UsageError for one that does not exist."""
+    """Depth and retention of queues, in order. Raises TransientFailure, UsageError for a queue that does not exist."""
     client, call = runtime.sqs, runtime.dependency("sqs").call
     found = []
     for name in names:

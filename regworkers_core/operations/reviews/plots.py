@@ -34,7 +34,7 @@ def lines(
     *,
     limit: tuple[str, float] | None = None,
 ) -> bytes:
-    """A line a series over the same places, gaps where there is no value; `limit` is a dashed line with its name."""
+    """One line per series over the same places, with gaps for missing values. `limit` is a named dashed line."""
     made, (axis,) = figure(rows=9)
     for number, (name, values) in enumerate(series.items()):
         found = [float("nan") if value is None else value for value in values]
@@ -55,7 +55,7 @@ def lines(
 
 
 def columns(title: str, unit: str, places: Sequence[str], series: Mapping[str, Sequence[int]]) -> bytes:
-    """Columns on top of each other, one a place."""
+    """Stacked columns, one per place."""
     made, (axis,) = figure(rows=9)
     below = [0] * len(places)
     for number, (name, values) in enumerate(series.items()):
@@ -80,7 +80,7 @@ def bars(
     red: frozenset[str] = frozenset(),
     limit: tuple[str, float] | None = None,
 ) -> bytes:
-    """A bar a name, those of `red` in that colour; `limit` is a dashed line with its name."""
+    """One bar per name, those in `red` in that colour. `limit` is a named dashed line."""
     made, (axis,) = figure(rows=2 * len(values))
     colours = [RED if name in red else BLUE for name in values]
     horizontal_bars(axis, distinct(list(values), 40), list(values.values()), colours, texts)

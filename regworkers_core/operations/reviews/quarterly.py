@@ -10,14 +10,15 @@ from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.operations.dependencies import DependencyReport
 from regworkers_core.operations.reviews.plots import bars
-from regworkers_core.operations.reviews.sections import Part, Remark, Section, Table
+from regworkers_core.operations.reviews.sections import Part, Section, Table
+from regworkers_core.reporting.pages import Remark
 
 DAYS = 91
 Statement = Mapping[str, Any]
 
 
 def parts(locked: Callable[[], DependencyReport], drill: Callable[[], DrillResult] | None) -> Iterator[Part]:
-    """`drill` None: none is made, and the report says so."""
+    """The sections. With `drill` None no drill is made, and the report says so."""
     yield Part("privileges", "Least privilege", lambda: privileges(declared_policies()))
     yield Part("dependencies", "Dependencies", lambda: dependencies(locked()))
     yield Part("recovery", "Recovery drill", lambda: recovery(None if drill is None else drill()))
@@ -29,7 +30,7 @@ def declared_policies() -> dict[str, Mapping[str, Any]]:
 
 
 def privileges(policies: Mapping[str, Mapping[str, Any]]) -> Section:
-    """What each policy allows, and on what."""
+    """The actions and resources that each policy allows."""
     remarks: list[Remark] = []
     rows: list[tuple[Any, ...]] = []
     purposes = {worker.name: worker.does for worker in WORKERS}
@@ -47,14 +48,12 @@ def privileges(policies: Mapping[str, Mapping[str, Any]]) -> Section:
         )
         remarks += _of_policy(name, actions, everywhere)
     return Section(
-        "privileges",
-        "",
         f"{len(rows)} policies.",
-        tuple(remarks),
+        remarks,
         (
             Table(
                 "What each allows",
-                ("policy", "actions", "of them changing", "of them deleting", "on all resources", "for"),
+                ("policy", "actions", "changing", "deleting", "on all resources", "purpose"),
                 rows,
             ),
         ),
@@ -65,10 +64,11 @@ def privileges(policies: Mapping[str, Mapping[str, Any]]) -> Section:
 
 def _of_policy(name: str, actions: set[str], everywhere: Sequence[str]) -> Iterator[Remark]:
     if wild := sorted(action for action in actions if "*" in action):
-        yield Remark("finding", f"{name} allows {', '.join(wild)}: name the actions one by one")
+        yield Remark("finding", f"{name} allows {', '.join(wild)}: list the actions")
     if changing := [action for action in everywhere if not _only_reads(action)]:
         yield Remark(
-            "warning", f"{name} allows {', '.join(changing)} on all resources: does the action know none?"
+            "warning",
+            f"{name} allows {', '.join(changing)} on all resources: limit them if the action supports it",
         )
 
 
@@ -83,16 +83,16 @@ def _list(value: Any) -> list[str]:
 
 
 def dependencies(report: DependencyReport) -> Section:
-    """The lock against index and advisories. Nobody could be asked is not the same as none."""
+    """Compare the lock with the package index and advisories. `unknown` means that they could not be read."""
     remarks = []
     for each in report.vulnerable or ():
-        mended = f"; mended in {', '.join(each.fixed_in)}" if each.fixed_in else ""
-        remarks.append(Remark("finding", f"{each.name} {each.locked} is vulnerable ({each.id}){mended}"))
-    remarks += [Remark("warning", f"not known: {note}") for note in report.notes]
+        fixed = f"; fixed in {', '.join(each.fixed_in)}" if each.fixed_in else ""
+        remarks.append(Remark("finding", f"{each.name} {each.locked} is vulnerable ({each.id}){fixed}"))
+    remarks += [Remark("warning", f"unknown: {note}") for note in report.notes]
     outdated = report.outdated or ()
     major = [each for each in outdated if each.locked.partition(".")[0] != each.latest.partition(".")[0]]
     if major:
-        text = f"{len(major)} are a major version behind; `make lock` takes up what pyproject.toml allows"
+        text = f"{len(major)} are a major version behind; `make lock` updates them as far as pyproject.toml allows"
         remarks.append(Remark("warning", text))
     first = [*major, *(each for each in outdated if each not in major)]
     rows = [(each.name, each.locked, each.latest, "yes" if each in major else None) for each in first]
@@ -100,14 +100,12 @@ def dependencies(report: DependencyReport) -> Section:
         "outdated": None if report.outdated is None else len(outdated),
         "vulnerable": None if report.vulnerable is None else len(report.vulnerable),
     }
-    told = ", ".join(
+    counts = ", ".join(
         f"{'unknown how many' if number is None else number} {name}" for name, number in known.items()
     )
     return Section(
-        "dependencies",
-        "",
-        f"{report.packages} packages are locked: {told}.",
-        tuple(remarks),
+        f"{report.packages} packages are locked: {counts}.",
+        remarks,
         (Table("Outdated", ("package", "locked", "latest", "major"), rows),) if rows else (),
         {},
         {"packages": report.packages, **known},
@@ -115,27 +113,25 @@ def dependencies(report: DependencyReport) -> Section:
 
 
 def recovery(result: DrillResult | None) -> Section:
-    """The drill as it went; see domain/drill.py for what is a finding."""
+    """The result of the recovery drill; domain/drill.py defines its findings."""
     if result is None:
-        text = "no drill was made with this review: `regworkers drill recovery` makes one"
-        return Section("recovery", "", "Left out.", (Remark("warning", text),))
+        text = "this review included no drill: run `regworkers drill recovery`"
+        return Section("Skipped.", (Remark("warning", text),))
     remarks = [Remark("finding", text) for text in result.findings]
     if result.refused:
-        text = (
-            f"{result.refused:,} entries of the source are no valid entries: no replica will ever hold them"
-        )
+        text = f"{result.refused:,} entries of the source are invalid: they can never be replicated"
         remarks.append(Remark("warning", text))
     rate, estimate = result.per_second, result.estimate_seconds
     rows: list[tuple[str, object]] = [
         ("entries rebuilt", result.saved),
         ("seconds", round(result.seconds, 1)),
-        ("entries a second, one process", None if rate is None else round(rate)),
-        ("entries in all", result.total),
-        ("minutes for all", None if estimate is None else float(f"{estimate / 60:.3g}")),
+        ("entries per second, one process", None if rate is None else round(rate)),
+        ("entries in total", result.total),
+        ("minutes for all entries", None if estimate is None else float(f"{estimate / 60:.3g}")),
         ("objective, minutes", round(result.objective_seconds / 60, 1)),
         ("save drains needed", result.processes_needed),
         ("entries that differ", sum(result.differences.values())),
-        ("scratch database", f"{result.scratch}{' (dropped)' if result.dropped else ' (STILL THERE)'}"),
+        ("scratch database", f"{result.scratch}{' (dropped)' if result.dropped else ' (NOT DROPPED)'}"),
     ]
     plots = {}
     if estimate is not None:
@@ -146,18 +142,16 @@ def recovery(result: DrillResult | None) -> Section:
         }
         red = frozenset(name for name, value in minutes.items() if value > objective)
         texts = [f"{value:,.1f} min" for value in minutes.values()]
-        title = "Time until the replica is whole again"
+        title = "Time to rebuild the replica"
         plots["estimate"] = bars(
             title, "minutes", minutes, texts=texts, red=red, limit=("objective", objective)
         )
     lead = "Passed." if result.passed else "Not passed."
     if result.ended == "most_entries":
-        lead += " A part of the entries was rebuilt; the time for all is an estimate."
+        lead += " Only some entries were rebuilt; the time for all is an estimate."
     return Section(
-        "recovery",
-        "",
         lead,
-        tuple(remarks),
+        remarks,
         (Table("The drill", ("", "value"), rows),),
         plots,
         result.as_dict(),

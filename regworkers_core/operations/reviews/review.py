@@ -15,11 +15,20 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.dependencies import DependencyReport, read_dependencies
 from regworkers_core.operations.reviews import monthly, quarterly, weekly
 from regworkers_core.operations.reviews.history import DAY_SECONDS
-from regworkers_core.operations.reviews.sections import REPORT, Kind, Part, Review, Section, made, report_key
+from regworkers_core.operations.reviews.sections import (
+    REPORT,
+    Kind,
+    Part,
+    Review,
+    Section,
+    read_sections,
+    report_key,
+)
 from regworkers_core.reporting.pages import markdown_image, markdown_table, page
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 
+PAGE = "report.html"
 LOCK = PROJECT_ROOT / "requirements.lock"
 _DAYS = {Kind.WEEKLY: weekly.DAYS, Kind.MONTHLY: monthly.DAYS, Kind.QUARTERLY: quarterly.DAYS}
 
@@ -32,8 +41,9 @@ def make_review(
     locked: Callable[[], DependencyReport] = lambda: read_dependencies(LOCK),
     tell: Callable[[str], None] = lambda _text: None,
 ) -> Review:
-    """Always a review, whoever does not answer: its section says so. `drill` belongs to the quarterly one, and is the
-    only thing that writes. Raises nothing that a source may raise.
+    """Read all sections of a review. A source that does not answer leaves a section that says so.
+
+    `drill` belongs to the quarterly review and is the only part that writes. Never raises what a source may raise.
     """
     now = runtime.clock()
     parts: Iterable[Part]
@@ -44,12 +54,13 @@ def make_review(
     else:
         parts = quarterly.parts(locked, drill)
     since = iso(now - _DAYS[kind] * DAY_SECONDS)
-    return Review(kind, runtime.settings.environment, since, iso(now), made(parts, tell))
+    return Review(kind, runtime.settings.environment, since, iso(now), read_sections(parts, tell))
 
 
 class Shown(NamedTuple):
-    """`markdown` refers to its plots as files beside it; `html` has all within. `overview` and `by_section` are for a
-    metadata view: markdown with the plots in it.
+    """A rendered review. `markdown` refers to its plots as files beside it, `html` is self-contained.
+
+    `overview` and `by_section` are Markdown with inline plots for a metadata view.
     """
 
     markdown: str
@@ -104,11 +115,8 @@ def _section(section: Section, plots: Mapping[str, str]) -> str:
     return "\n".join(lines).rstrip()
 
 
-PAGE = "report.html"
-
-
 class Published(NamedTuple):
-    """`where` is the address of the page, None when it could not be kept, which `trouble` explains."""
+    """`where` is the address of the page, None if it could not be stored; `trouble` says why."""
 
     review: Review
     shown: Shown
@@ -121,7 +129,8 @@ class Published(NamedTuple):
 
 
 def publish(runtime: Runtime, review: Review, folder: Path | None = None) -> Published:
-    """Over what another review of the same kind and day left. A store that is away takes nothing from the answer.
+    """Store a review, replacing one of the same kind and day. If S3 is unavailable, the result says so.
+
     Raises UsageError for a folder that cannot be written.
     """
     made = shown(review)
@@ -131,14 +140,14 @@ def publish(runtime: Runtime, review: Review, folder: Path | None = None) -> Pub
         for name, data in _files(review, made):
             runtime.objects.put_bytes(report_key(review.kind, review.date, name), data)
     except (TransientFailure, UsageError) as error:
-        return Published(review, made, None, f"not kept on S3: {error}")
+        return Published(review, made, None, f"not stored on S3: {error}")
     return Published(
         review, made, f"s3://{runtime.objects.bucket}/{report_key(review.kind, review.date, PAGE)}"
     )
 
 
 def _files(review: Review, made: Shown) -> Iterator[tuple[str, bytes]]:
-    """The numbers last: what later reviews read of this one is there when all of it is."""
+    """Name and content of each file. The numbers are last: if later reviews find them, the review is complete."""
     for name, plot in made.plots.items():
         yield f"{name}.png", plot
     yield "report.md", made.markdown.encode()
@@ -152,5 +161,5 @@ def _to_folder(folder: Path, files: Mapping[str, bytes]) -> Path:
         for name, data in files.items():
             write_private(folder / name, data)
     except OSError as error:
-        raise UsageError(f"{folder} cannot be written ({type(error).__name__})") from None
+        raise UsageError(f"cannot write to {folder} ({type(error).__name__}): give another folder") from None
     return folder / PAGE

@@ -10,33 +10,25 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.adapters.aws.objects import ObjectStore
+from regworkers_core.domain.documents import as_document, as_json
 from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.reporting.pages import Level, Remark
 
-Level = Literal["finding", "warning", "note"]
-
-
-def counted(number: int, what: str) -> str:
-    """`1 letter`, `2,000 letters`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+ROOT = "reviews/"
+REPORT = "report.json"
+_KEY = re.compile(rf"{ROOT}(?P<kind>[a-z]+)/(?P<date>\d{{4}}-\d\d-\d\d)/(?P<file>[^/]+)")
 
 
 class Kind(StrEnum):
     WEEKLY = "weekly"
     MONTHLY = "monthly"
     QUARTERLY = "quarterly"
-
-
-class Remark(NamedTuple):
-    """A finding has to be mended, a warning looked at; a note explains. The text says what helps."""
-
-    level: Level
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,32 +51,31 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """`name` is a word for file names, `lead` the section in a sentence. `plots` are PNG by name. `numbers` are for
-    scripts and for the trends of later reviews. `unread` says who did not answer, empty: all did.
+    """A section of a review, summarised in the sentence `lead`.
+
+    `plots` are PNG by name. `numbers` are for scripts and for the trends of later reviews. `unread` says which source
+    did not answer; empty if all did. `name`, used in file names, and `title` are set when the section is read as a
+    `Part`.
     """
 
-    name: str
-    title: str
     lead: str = ""
-    remarks: tuple[Remark, ...] = ()
-    tables: tuple[Table, ...] = ()
+    remarks: Sequence[Remark] = ()
+    tables: Sequence[Table] = ()
     plots: Mapping[str, bytes] = field(default_factory=dict)
     numbers: Mapping[str, Any] = field(default_factory=dict)
     unread: str = ""
+    name: str = ""
+    title: str = ""
 
     def of_level(self, level: Level) -> list[Remark]:
         return [remark for remark in self.remarks if remark.level == level]
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "title": self.title,
-            "lead": self.lead,
+        names = ("name", "title", "lead", "unread", "remarks", "numbers", "tables")
+        return as_document(self, *names) | {
             "unread": self.unread or None,
-            "remarks": [remark._asdict() for remark in self.remarks],
-            "numbers": dict(self.numbers),
             "tables": [
-                {"title": each.title, "columns": list(each.columns), "rows": [list(row) for row in each.rows]}
+                {"title": each.title, "columns": list(each.columns), "rows": as_json(each.rows)}
                 for each in self.tables
             ],
         }
@@ -102,7 +93,7 @@ class Review:
 
     @property
     def date(self) -> str:
-        """Under which it is kept."""
+        """The date under which the review is stored."""
         return self.at[:10]
 
     @property
@@ -121,17 +112,14 @@ class Review:
 
     @property
     def fine(self) -> bool:
-        """Nothing has to be mended, and all that was asked answered."""
+        """Whether every source answered and there are no findings."""
         return not self.unread and not self.remarks("finding")
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON document: ids and numbers of ours, nothing of a fan."""
+        """A JSON document without any data of fans."""
         return {
             "review": self.kind.value,
-            "environment": self.environment,
-            "since": self.since,
-            "at": self.at,
-            "fine": self.fine,
+            **as_document(self, "environment", "since", "at", "fine"),
             "findings": [f"{title}: {text}" for title, text in self.remarks("finding")],
             "warnings": [f"{title}: {text}" for title, text in self.remarks("warning")],
             "unread": {section.name: section.unread for section in self.unread},
@@ -141,38 +129,41 @@ class Review:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A section to be: `read` raises what its source raises."""
+    """A section that is not read yet: `read` raises what its source raises."""
 
     name: str
     title: str
     read: Callable[[], Section]
 
-    def made(self) -> Section:
-        """Never raises what a source may raise: an outage, missing things, a refused call."""
+    def section(self) -> Section:
+        """Read the section. An outage, missing resources or a refused call make it `unread`."""
         try:
-            return self.read()
+            found = self.read()
         except (Failure, UsageError) as error:
-            why = str(error)
+            found = Section(unread=str(error))
         except ClientError as error:
-            why = f"AWS refuses {error.operation_name}: {error_code(error)}"
+            found = Section(unread=f"AWS refuses {error.operation_name}: {error_code(error)}")
         except BotoCoreError as error:
-            why = f"AWS: {type(error).__name__}"
-        return Section(self.name, self.title, unread=why)
+            found = Section(unread=f"AWS: {type(error).__name__}")
+        return replace(found, name=self.name, title=self.title)
 
 
-def made(parts: Iterable[Part], tell: Callable[[str], None]) -> tuple[Section, ...]:
-    """All sections in their order; `tell` hears of each before it is read."""
+def read_sections(parts: Iterable[Part], tell: Callable[[str], None]) -> tuple[Section, ...]:
+    """Read all sections in order. `tell` is called with the title of each before it is read."""
     sections = []
     for part in parts:
         tell(part.title.lower())
-        # Whatever name a reader gave it, it is found under that of its part.
-        sections.append(replace(part.made(), name=part.name, title=part.title))
+        sections.append(part.section())
     return tuple(sections)
 
 
-ROOT = "reviews/"
-REPORT = "report.json"
-_KEY = re.compile(rf"{ROOT}(?P<kind>[a-z]+)/(?P<date>\d{{4}}-\d\d-\d\d)/(?P<file>[^/]+)")
+def counted(number: int, what: str) -> str:
+    """`1 message`, `2,000 messages`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def rounded(value: float | None, digits: int = 3) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def report_key(kind: Kind, date: str, file: str) -> str:
@@ -180,12 +171,12 @@ def report_key(kind: Kind, date: str, file: str) -> str:
 
 
 def date_of(key: str) -> str | None:
-    """The date of the review that an object belongs to; None for what is no review's."""
+    """The date of the review that an object belongs to; None if it belongs to no review."""
     found = _KEY.fullmatch(key)
     return found["date"] if found else None
 
 
 def reports(objects: ObjectStore, kind: Kind) -> list[str]:
-    """The dates of all reviews of a kind. Raises TransientFailure."""
+    """The dates of all stored reviews of a kind. Raises TransientFailure."""
     keys = objects.list(f"{ROOT}{kind.value}/")
     return sorted({date for key in keys if key.endswith(REPORT) and (date := date_of(key))})

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from regworkers_core.domain.documents import as_document
-from regworkers_core.reporting.pages import markdown_image, markdown_table, page, percent
+from regworkers_core.reporting.pages import Remark, markdown_image, markdown_table, page, percent
 from regworkers_core.selection.report.audit import bias_audit
 from regworkers_core.selection.report.inputs import ReportContext, ReportFiles, Terms, Workspace
-from regworkers_core.selection.report.notes import Level, Note, notes, seed_source, verdict
+from regworkers_core.selection.report.notes import notes, seed_source, verdict
 from regworkers_core.selection.report.odds import (
     funnel,
     market_odds,
@@ -39,18 +39,18 @@ class DrawReport:
     """
 
     numbers: Mapping[str, Any]
-    notes: Sequence[Note]
+    notes: Sequence[Remark]
     plots: Mapping[str, bytes]
     html: str
 
     @property
     def findings(self) -> tuple[str, ...]:
         """Reasons against the publication."""
-        return tuple(note.text for note in self.notes if note.level is Level.FINDING)
+        return tuple(note.text for note in self.notes if note.level == "finding")
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return tuple(note.text for note in self.notes if note.level is Level.WARNING)
+        return tuple(note.text for note in self.notes if note.level == "warning")
 
 
 def build_report(
@@ -76,7 +76,7 @@ def build_report(
 
 def measured(
     files: ReportFiles, context: ReportContext, *, memory_mib: int = MEMORY_MIB, scratch: Path | None = None
-) -> tuple[dict[str, Any], list[Note]]:
+) -> tuple[dict[str, Any], list[Remark]]:
     """The numbers and notes of a report, without plots and page. Raises as `build_report`."""
     terms = Terms.read(files.artefacts)
     with Workspace(files, memory_mib=memory_mib, scratch=scratch) as work:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +11,10 @@ import duckdb
 from regworkers_core.domain.beacon import LEAD_SECONDS
 from regworkers_core.domain.selection import Verdict
 from regworkers_core.domain.timestamps import seconds
+from regworkers_core.reporting.pages import Remark
 from regworkers_core.selection.maths.manifest import Manifest
 from regworkers_core.selection.proof.beacon import signed_at
 from regworkers_core.selection.report.inputs import ReportContext, Terms
-
-
-class Level(StrEnum):
-    """A *finding* is a reason against the publication, a *warning* needs a decision, a *note* is information."""
-
-    FINDING = "finding"
-    WARNING = "warning"
-    NOTE = "note"
-
 
 # The value of a commitment to a secret, by the time when it was made.
 _EARLY = (
@@ -44,15 +34,9 @@ _HOLDER = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
-    level: Level
-    text: str
-
-
-def notes(numbers: Mapping[str, Any], terms: Terms, context: ReportContext) -> list[Note]:
+def notes(numbers: Mapping[str, Any], terms: Terms, context: ReportContext) -> list[Remark]:
     """All notes, the most severe first."""
-    order = list(Level)
+    order = ("finding", "warning", "note")
     found = [
         *_counts(numbers["funnel"], terms),
         *_audit(numbers["audit"]),
@@ -63,8 +47,8 @@ def notes(numbers: Mapping[str, Any], terms: Terms, context: ReportContext) -> l
     ]
     if context.dropped_preferences:
         found.append(
-            Note(
-                Level.NOTE,
+            Remark(
+                "note",
                 f"{context.dropped_preferences:,} preferences were ignored: their market is not in the campaign,"
                 " or they repeat an earlier preference",
             )
@@ -103,20 +87,20 @@ def _lead(lead: float) -> str:
     return f"{lead:,.0f} s before" if lead >= 0 else f"{-lead:,.0f} s AFTER"
 
 
-def _commitment(source: Mapping[str, Any]) -> Iterator[Note]:
+def _commitment(source: Mapping[str, Any]) -> Iterator[Remark]:
     """Notes on a late or repeated commitment to a round."""
     lead = source.get("leadSeconds")
     if lead is not None and lead < LEAD_SECONDS:
-        yield Note(
-            Level.WARNING,
+        yield Remark(
+            "warning",
             f"the manifest was public only at {source['publishedAt']}, {_lead(lead)} its round: the"
             f" rule is at least {LEAD_SECONDS} s before",
         )
     if source.get("replaced"):
-        yield Note(Level.NOTE, f"the manifest replaced {source['replaced']:,} with another round")
+        yield Remark("note", f"the manifest replaced {source['replaced']:,} with another round")
     for each in source.get("recommitted", ()):
-        yield Note(
-            Level.WARNING,
+        yield Remark(
+            "warning",
             f"manifest {each['k']} was replaced after its round {each['round']} was signed: it would have given"
             f" {each['differ']:,} entries another outcome (resultHash {each['resultHash']})",
         )
@@ -129,69 +113,67 @@ def verdict(audit: Mapping[str, Any]) -> str:
     return "passed" if audit["passed"] else "FAILED"
 
 
-def _counts(funnel: Mapping[str, Any], terms: Terms) -> Iterator[Note]:
+def _counts(funnel: Mapping[str, Any], terms: Terms) -> Iterator[Remark]:
     if not funnel["addsUp"]:
-        yield Note(Level.FINDING, "the funnel does not add up: an entry has no outcome, or more than one")
+        yield Remark("finding", "the funnel does not add up: an entry has no outcome, or more than one")
     if funnel["eligible"] != terms.count:
-        yield Note(
-            Level.FINDING,
+        yield Remark(
+            "finding",
             f"the manifest commits to {terms.count:,} entries, the result has {funnel['eligible']:,}",
         )
     if not funnel["eligible"]:
-        yield Note(Level.WARNING, "no entry is eligible: the draw is valid and has no winners")
+        yield Remark("warning", "no entry is eligible: the draw is valid and has no winners")
 
 
-def _audit(audit: Mapping[str, Any]) -> Iterator[Note]:
+def _audit(audit: Mapping[str, Any]) -> Iterator[Remark]:
     for sentence in audit["findings"]:
-        yield Note(Level.FINDING, f"bias audit, {sentence}")
+        yield Remark("finding", f"bias audit, {sentence}")
     if not audit["testsMade"] and audit["audited"]:
-        yield Note(Level.NOTE, "bias audit: too few candidates for any test")
+        yield Remark("note", "bias audit: too few candidates for any test")
 
 
-def _market(market: Mapping[str, Any], context: ReportContext) -> Iterator[Note]:
+def _market(market: Mapping[str, Any], context: ReportContext) -> Iterator[Remark]:
     name = context.market_names.get(market["marketId"]) or market["marketId"]
     if market["offered"] < 0 or market["winners"] > market["seats"]:
-        yield Note(Level.FINDING, f"{name} has {market['winners']:,} winners for {market['seats']:,} seats")
+        yield Remark("finding", f"{name} has {market['winners']:,} winners for {market['seats']:,} seats")
     elif market["unfilled"]:
-        yield Note(
-            Level.WARNING,
+        yield Remark(
+            "warning",
             f"{name} is undersubscribed: {market['unfilled']:,} of {market['seats']:,} seats remain empty",
         )
     for reserve in market["reserves"]:
         if reserve["admitted"] < reserve["seats"]:
-            yield Note(
-                Level.WARNING,
+            yield Remark(
+                "warning",
                 f"{name}: the reserve for {reserve['segment']} filled {reserve['admitted']:,} of its"
                 f" {reserve['seats']:,} seats; the rest went to the open seats",
             )
     if context.codes is not None:
         codes = context.codes.get(market["marketId"], 0)
         if codes < market["new"]:
-            yield Note(
-                Level.WARNING,
+            yield Remark(
+                "warning",
                 f"{name}: {codes:,} codes are available for {market['new']:,} new winners: import"
                 f" {market['new'] - codes:,} more, or no code of this market is assigned",
             )
 
 
-def _source(source: Mapping[str, Any]) -> Iterator[Note]:
+def _source(source: Mapping[str, Any]) -> Iterator[Remark]:
     # A commitment at an unknown time is no better than a late one.
     in_time = source.get("commitmentLate", False) is False
-    yield Note(
-        Level.NOTE if in_time else Level.WARNING, f"seed source {source['kind']}: {source['guarantee']}"
-    )
+    yield Remark("note" if in_time else "warning", f"seed source {source['kind']}: {source['guarantee']}")
 
 
-def _phase(numbers: Mapping[str, Any], context: ReportContext) -> Iterator[Note]:
+def _phase(numbers: Mapping[str, Any], context: ReportContext) -> Iterator[Remark]:
     changes = numbers["topUp"]
     if changes is None:
         return
     if changes["moved"]:
-        yield Note(Level.FINDING, f"{changes['moved']:,} winners of the previous phase changed their market")
+        yield Remark("finding", f"{changes['moved']:,} winners of the previous phase changed their market")
     if context.reason:
-        yield Note(Level.NOTE, f"reason of this phase: {context.reason}")
-    yield Note(
-        Level.NOTE,
+        yield Remark("note", f"reason of this phase: {context.reason}")
+    yield Remark(
+        "note",
         "winners of the previous phase keep their market and are not upgraded, so truthful preferences are optimal"
         " only within a phase",
     )

@@ -1,4 +1,4 @@
-"""What the monthly and the quarterly review say of what they have read."""
+"""The remarks and figures of the monthly and the quarterly review."""
 
 from __future__ import annotations
 
@@ -123,6 +123,6 @@ def test_a_drill_is_reported_with_its_findings_and_a_missing_one_is_a_warning() 
     red = recovery(drill(differences={"stale": 2}, samples=("c:e",)))
     assert red.lead == "Not passed." and has(red, "finding", "2 stale", "c:e")
     assert has(recovery(drill(dropped=False)), "finding", "could not be dropped")
-    assert has(recovery(drill(refused=1)), "warning", "no valid entries")
+    assert has(recovery(drill(refused=1)), "warning", "are invalid")
     assert has(recovery(None), "warning", "regworkers drill recovery")
     assert "estimate" not in recovery(drill(total=None)).plots

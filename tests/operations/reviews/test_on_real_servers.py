@@ -1,4 +1,4 @@
-"""Reviews from the real servers to S3, a folder and the terminal, with some of them away."""
+"""Reviews from the real servers to S3, a folder and the terminal, with some of them down."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.operations.reviews.world import NOW, ago, has, plant
 from tests.support.shared import emptied, shared_namespace
 from tests.support.terminal import regworkers
 
-NOBODY = DependencyReport(3, None, None, (), ("outdated: offline?",))
+UNREACHABLE = DependencyReport(3, None, None, (), ("outdated: offline?",))
 SECTIONS = {
     Kind.WEEKLY: ["dead_letters", "alerts", "durations", "errors"],
     Kind.MONTHLY: ["sizes", "retention", "cost", "certificates"],
@@ -46,7 +46,7 @@ def runtime(shared: Runtime) -> Runtime:
 
 
 def review(runtime: Runtime, kind: Kind) -> Review:
-    return make_review(runtime, kind, locked=lambda: NOBODY)
+    return make_review(runtime, kind, locked=lambda: UNREACHABLE)
 
 
 @pytest.mark.parametrize("kind", list(Kind))
@@ -61,11 +61,11 @@ def test_an_empty_environment_has_every_review_without_findings(runtime: Runtime
 
 def test_a_week_with_history_is_kept_on_s3_as_page_markdown_and_numbers(runtime: Runtime) -> None:
     plant(runtime)
-    # It lies beside the incidents and is none.
+    # A mute is stored beside the incidents, but is not one.
     runtime.mutes.put(Mute("analytics:*", "ada", ago(0.1), 3600.0, "Kafka is moved"))
     made = review(runtime, Kind.WEEKLY)
-    letters, alerts, durations, errors = made.sections
-    assert has(letters, "warning", "1 message ") and has(alerts, "finding", "analytics:kafka")
+    dead_letters, alerts, durations, errors = made.sections
+    assert has(dead_letters, "warning", "1 message ") and has(alerts, "finding", "analytics:kafka")
     assert has(durations, "warning", "save", "100 %") and has(errors, "warning", "new this week")
     published = publish(runtime, made)
     prefix = f"reviews/weekly/{made.date}/"

@@ -1,4 +1,4 @@
-"""What the weekly review says of what it has read."""
+"""The remarks and figures of the weekly review."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from regworkers_core.domain.alert import Change, Severity
 from regworkers_core.operations.reviews.history import Day, QueueFacts
 from regworkers_core.operations.reviews.sections import Section
 from regworkers_core.operations.reviews.weekly import alerts, dead_letters, durations, errors
-from tests.operations.reviews.world import DAY, NOW, ago, has, incident, letter, minute, said
+from tests.operations.reviews.world import DAY, NOW, ago, failure, has, incident, minute, said
 
 SINCE = NOW - 7 * DAY
 DLQ = "replication-queue-dlq"
 
 
-def of_letters(*letters: RecordedFailure, depth: int = 0, days_kept: float = 14.0) -> Section:
+def section_of(*failures: RecordedFailure, depth: int = 0, days_kept: float = 14.0) -> Section:
     queue = QueueFacts(DLQ, depth, int(days_kept * DAY))
-    return dead_letters([queue], RecordedFailures(letters, cut=False), since=SINCE, now=NOW)
+    return dead_letters([queue], RecordedFailures(failures, cut=False), since=SINCE, now=NOW)
 
 
 def day(drain: str = "save", **changes: Any) -> Day:
@@ -27,23 +27,25 @@ def day(drain: str = "save", **changes: Any) -> Day:
 
 
 def test_a_dead_letter_that_expires_within_four_days_is_a_finding() -> None:
-    assert has(of_letters(letter(first_failed_at=ago(10.5)), depth=1), "finding", DLQ, "lost in 3.5 days")
-    assert has(of_letters(letter(first_failed_at=ago(15)), depth=1), "finding", "lost already")
-    fresh = of_letters(letter(first_failed_at=ago(2)), depth=1)
+    assert has(section_of(failure(first_failed_at=ago(10.5)), depth=1), "finding", DLQ, "expires in 3.5 days")
+    assert has(section_of(failure(first_failed_at=ago(15)), depth=1), "finding", "has expired")
+    fresh = section_of(failure(first_failed_at=ago(2)), depth=1)
     assert not said(fresh, "finding") and has(fresh, "warning", "1 message ")
 
 
 def test_messages_without_a_dead_letter_document_are_counted() -> None:
-    assert has(of_letters(letter(), depth=3), "warning", "2 messages without an open letter")
-    assert not has(of_letters(letter(), letter(), depth=2), "warning", "without an open letter")
+    assert has(section_of(failure(), depth=3), "warning", "2 messages without an open dead-letter document")
+    assert not has(
+        section_of(failure(), failure(), depth=2), "warning", "without an open dead-letter document"
+    )
 
 
 def test_dead_letters_closed_within_the_week_are_counted_by_status() -> None:
-    section = of_letters(
-        letter(),
-        letter(status="resolved", closed_at=ago(1)),
-        letter(status="dropped", closed_at=ago(2)),
-        letter(status="resolved", closed_at=ago(9), last_failed_at=ago(10), first_failed_at=ago(10)),
+    section = section_of(
+        failure(),
+        failure(status="resolved", closed_at=ago(1)),
+        failure(status="dropped", closed_at=ago(2)),
+        failure(status="resolved", closed_at=ago(9), last_failed_at=ago(10), first_failed_at=ago(10)),
     )
     assert section.lead == "1 open; within the week 2 closed (1 dropped, 1 resolved)."
     assert section.tables[0].rows[0][2:4] == (1, 3)
@@ -64,8 +66,8 @@ def test_alerts_closed_within_the_week_have_their_duration_and_channels() -> Non
     older = incident("old:one", open=False, opened_at=ago(30), resolved_at=ago(20))
     section = alerts([closed, older], since=SINCE, now=NOW)
     assert section.lead.startswith("0 open, 1 opened and 1 closed") and "6.0 hours" in section.lead
-    ((key, *_, told),) = section.tables[0].rows
-    assert (key, told) == ("analytics:kafka", "slack") and "open_hours" in section.plots
+    ((key, *_, notified),) = section.tables[0].rows
+    assert (key, notified) == ("analytics:kafka", "slack") and "open_hours" in section.plots
 
 
 def test_slower_batches_are_named_with_the_dependency_that_they_wait_for() -> None:
@@ -90,12 +92,12 @@ def test_without_a_minute_of_any_drain_there_is_no_data_and_nothing_fails() -> N
 
 
 def test_new_causes_and_doubled_causes_are_distinguished() -> None:
-    grown = [letter(fingerprint="old", error="grown", first_failed_at=ago(9), last_failed_at=ago(9))]
-    grown += [letter(fingerprint="old", error="grown") for _ in range(2)]
-    section = errors(RecordedFailures((*grown, letter(error="fresh")), False), [], [], since=SINCE)
+    grown = [failure(fingerprint="old", error="grown", first_failed_at=ago(9), last_failed_at=ago(9))]
+    grown += [failure(fingerprint="old", error="grown") for _ in range(2)]
+    section = errors(RecordedFailures((*grown, failure(error="fresh")), False), [], [], since=SINCE)
     assert has(section, "warning", "new this week", "fresh", "1 time")
     assert has(section, "warning", "more than the week before (1)", "grown", "2 times")
-    steady = [letter(first_failed_at=ago(9), last_failed_at=ago(9)), letter(first_failed_at=ago(9))]
+    steady = [failure(first_failed_at=ago(9), last_failed_at=ago(9)), failure(first_failed_at=ago(9))]
     assert not errors(RecordedFailures(tuple(steady), False), [], [], since=SINCE).remarks
 
 

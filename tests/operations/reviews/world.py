@@ -40,7 +40,7 @@ def minute(days_ago: float, **changes: Any) -> DrainMinute:
     return DrainMinute(**values)
 
 
-def letter(**changes: Any) -> RecordedFailure:
+def failure(**changes: Any) -> RecordedFailure:
     values: dict[str, Any] = {
         "queue": "replication-queue",
         "reason": "INVALID_ENTRY",
@@ -76,7 +76,7 @@ def plant(runtime: Runtime) -> None:
     queue = runtime.names.replication_queue
     documents = [
         {
-            "_id": f"letter-{number}",
+            "_id": f"failure-{number}",
             "queue": queue,
             "reason": "INVALID_ENTRY",
             "error": "markets: expected a list, found a string",
@@ -106,4 +106,4 @@ def has(section: Section, level: str, *words: str) -> bool:
     return any(all(word in text for word in words) for text in said(section, level))
 
 
-__all__ = ["DAY", "NOW", "Remark", "ago", "has", "incident", "letter", "minute", "plant", "said"]
+__all__ = ["DAY", "NOW", "Remark", "ago", "failure", "has", "incident", "minute", "plant", "said"]
