@@ -6,8 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from regworkers_core.adapters.alert_channels.channels import classify_slack
-from regworkers_core.adapters.alert_channels.pagerduty import classify_pagerduty
+from regworkers_core.adapters.alert_channels import classify_pagerduty, classify_slack
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.cloudwatch import Strain
 from regworkers_core.adapters.aws.objects import classify_objects

@@ -26,7 +26,6 @@ from regworkers_core.adapters.aws.sqs import MessageMoves, SqsQueue
 from regworkers_core.adapters.aws.streams import DynamoStreams, known_stream
 from regworkers_core.adapters.dagster_api import DagsterApi
 from regworkers_core.adapters.drand import DrandHttp
-from regworkers_core.adapters.http.ports import Services
 from regworkers_core.adapters.http.services import HttpServices
 from regworkers_core.adapters.kafka.admin import KafkaAdmin
 from regworkers_core.adapters.kafka.credentials import Credentials, try_out
@@ -315,7 +314,7 @@ class Runtime:
         )
 
     @cached_property
-    def services(self) -> Services:
+    def services(self) -> HttpServices:
         settings = self.settings
         return HttpServices(
             settings.services, settings.environment, dependency=self.dependency, secrets=lambda: self.secrets

@@ -30,7 +30,7 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import configure_logging
 from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.replication.enqueue.enqueue_work import EnqueueWork
-from regworkers_core.replication.enqueue.stream_source import StreamLimits, StreamSource
+from regworkers_core.replication.enqueue.stream_source import StreamSource
 from regworkers_core.replication.saver import Saver
 from regworkers_core.settings import Settings, load_settings
 
@@ -76,12 +76,7 @@ def run(name: str, entries: int) -> Peak:
 
 
 def _enqueue(settings: Settings, entries: int) -> DrainReport:
-    limits = StreamLimits(
-        batch_records=settings.enqueue.batch_records,
-        max_unacknowledged=settings.enqueue.max_unacknowledged,
-        max_unacknowledged_bytes=settings.enqueue.max_unacknowledged_bytes,
-    )
-    source = StreamSource(FakeStreams(entries), FakeLeases(), limits, owner="bench")
+    source = StreamSource(FakeStreams(entries), FakeLeases(), settings.enqueue, owner="bench")
     return _drain(settings, ENQUEUE, source, EnqueueWork(_queue("fake", FakeSqs(0))))
 
 

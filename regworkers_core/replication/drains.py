@@ -13,9 +13,8 @@ from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.queue import QueueSource, Received
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.replication.enqueue.enqueue_work import EnqueueWork
-from regworkers_core.replication.enqueue.stream_source import StreamLimits, StreamSource
-from regworkers_core.replication.open_dead_letters import OpenDeadLetters
-from regworkers_core.replication.saver import Saver
+from regworkers_core.replication.enqueue.stream_source import StreamSource
+from regworkers_core.replication.saver import OpenDeadLetters, Saver
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 
@@ -23,17 +22,10 @@ from regworkers_core.settings import Settings
 def _enqueue(
     runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnStep
 ) -> tuple[StreamSource, EnqueueWork]:
-    settings = runtime.settings.enqueue
     source = StreamSource(
         runtime.streams,
         runtime.leases,
-        StreamLimits(
-            batch_records=settings.batch_records,
-            max_unacknowledged=settings.max_unacknowledged,
-            max_unacknowledged_bytes=settings.max_unacknowledged_bytes,
-            lease_seconds=settings.lease_seconds,
-            empty_read_pause_seconds=settings.empty_read_pause_seconds,
-        ),
+        runtime.settings.enqueue,
         # A run that is retried keeps its id, but an owner must be unique.
         owner=f"{run_id}-{uuid.uuid4().hex[:8]}",
         sleep=stop.wait,

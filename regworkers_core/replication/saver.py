@@ -6,50 +6,43 @@ so a crash between any two of them costs a repeat and nothing else. Entries of a
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import structlog
 
 from regworkers_core.adapters.aws.demand_table import Cleared
 from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.adapters.mongo.entry_documents import Effect, Write
+from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.dead_letter import Subject
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.events import entry_removed, entry_replicated
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.messages import (
-    MessageType,
-    Op,
-    ReplicationItem,
-    fit_correlation_id,
-)
+from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, fit_correlation_id
 from regworkers_core.domain.order import Order, lenient_order
-from regworkers_core.domain.reasons import (
-    Failure,
-    ItemFailure,
-    LeftOver,
-    PermanentFailure,
-    TransientFailure,
-)
+from regworkers_core.domain.reasons import Failure, ItemFailure, LeftOver, PermanentFailure, TransientFailure
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.handling import Handled, Requested, answer_event
 from regworkers_core.engine.queue import Queue, SendFailure
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, entries_passed, wants_entries
-from regworkers_core.replication.open_dead_letters import OpenDeadLetters
 from regworkers_core.replication.queue_keys import send_keys
 
+log = structlog.get_logger(__name__)
+# A failed entry is corrected minutes later, and mostly saved in another run.
+_REFRESH_SECONDS = 30.0
+# More open dead letters of a queue are an incident, in which a call per batch is worth its cost.
+_MOST_KNOWN = 10_000
 _CAMPAIGN_MEMORY_SECONDS = 60.0
 
 
 class DemandReads(Protocol):
     def get(self, keys: Sequence[EntryKey]) -> dict[EntryKey, dict[str, Any]]: ...
     def clear_flags(self, entries: Sequence[Entry], replicated_at: str) -> Cleared: ...
-
-
-class ReplicaWrites(Protocol):
-    def apply(self, writes: Sequence[Write], *, at: str, run_id: str) -> dict[EntryKey, Effect | Failure]: ...
 
 
 class KnownCampaigns(Protocol):
@@ -106,7 +99,7 @@ class Saver:
     def __init__(
         self,
         table: DemandReads,
-        replica: ReplicaWrites,
+        replica: Replica,
         campaigns: KnownCampaigns,
         replication: Queue,
         analytics: Queue,
@@ -345,3 +338,50 @@ class Saver:
 def invoke_save(event: Any, saver: Saver) -> dict[str, list[dict[str, str]]]:
     """Answer an SQS event as the legacy saveEntries handler did. Raises UsageError if it is no SQS event."""
     return answer_event(event, saver)
+
+
+class DeadLetterRecords(Protocol):
+    def open_entries(self, queue: str, limit: int) -> set[EntryKey] | None: ...
+    def resolve(self, queue: str, saved: Mapping[EntryKey, Order], *, at: str) -> int: ...
+
+
+class OpenDeadLetters:
+    """The entries with an open dead letter of `queue`, as known up to half a minute ago. Shared by all threads of a
+    drain; `clock` is in epoch seconds.
+    """
+
+    def __init__(
+        self, records: DeadLetterRecords, queue: str, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._records, self._queue, self._clock = records, queue, clock
+        self._lock = threading.Lock()
+        # None: too many to know.
+        self._known: set[EntryKey] | None = set()
+        self._refresh_at = 0.0
+
+    def expect(self, failed: Iterable[EntryKey]) -> None:
+        """These entries failed just now, so they may soon have a dead letter."""
+        with self._lock:
+            if self._known is not None:
+                self._known.update(failed)
+
+    def close(self, saved: Mapping[EntryKey, Order]) -> int:
+        """Close the dead letters of saved entries under their order or a smaller one; returns how many.
+
+        Never raises TransientFailure: the entries are saved, and a later save closes what stays open.
+        """
+        try:
+            some = self._with_dead_letters(saved)
+            return self._records.resolve(self._queue, some, at=iso(self._clock())) if some else 0
+        except TransientFailure as failure:
+            log.warning("dead letters not closed", dependency=failure.dependency, error=failure.error)
+            return 0
+
+    def _with_dead_letters(self, saved: Mapping[EntryKey, Order]) -> Mapping[EntryKey, Order]:
+        with self._lock:
+            if self._clock() >= self._refresh_at:
+                self._known = self._records.open_entries(self._queue, _MOST_KNOWN)
+                self._refresh_at = self._clock() + _REFRESH_SECONDS
+            if self._known is None:
+                return saved
+            return {key: order for key, order in saved.items() if key in self._known}

@@ -11,7 +11,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, NoReturn, TypeVar
@@ -26,6 +25,7 @@ from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure, UsageError
 from regworkers_core.engine.dependency import Classify, Dependency
 from regworkers_core.observability.tracing import inject, span
+from regworkers_core.settings import ServicesSettings
 
 
 class BearerToken:
@@ -101,16 +101,6 @@ class Malformed(Exception):
     """A response with status 200 that breaks the contract. The text names the field, never its value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Time-outs for connecting, for one read and for one whole response; the size of the pool."""
-
-    connect_seconds: float = 1.0
-    read_seconds: float = 2.0
-    answer_seconds: float = 5.0
-    connections: int = 32
-
-
 class ServiceHttp:
     """A client for the JSON documents of one service. Safe to share between threads; `name` is that of its settings.
 
@@ -124,16 +114,17 @@ class ServiceHttp:
         token: BearerToken,
         dependency: Dependency,
         *,
-        limits: Limits = Limits(),
+        settings: ServicesSettings,
         budget_seconds: float | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name, self._base, self._token = name, base_url.rstrip("/"), token
-        self._dependency, self._limits, self._budget_seconds = dependency, limits, budget_seconds
+        self._dependency, self._settings, self._budget_seconds = dependency, settings, budget_seconds
         self._clock, self._monotonic = clock, monotonic
         self._deadline = Deadline(monotonic)
-        pool = httpx2.Limits(max_connections=limits.connections, max_keepalive_connections=limits.connections)
+        most = settings.max_connections
+        pool = httpx2.Limits(max_connections=most, max_keepalive_connections=most)
         self._client = httpx2.Client(
             transport=BoundedTransport(self._deadline, https=base_url.startswith("https:"), limits=pool),
             follow_redirects=False,
@@ -143,7 +134,7 @@ class ServiceHttp:
         """GET the path of `segments` and return what `read` makes of the document; None if the service itself answers
         404 (see `is_problem`).
 
-        `read` raises Malformed for a document that breaks the contract. Raises as `ports` says.
+        `read` raises Malformed for a document that breaks the contract. Raises as `services.ServiceClient` says.
         """
         path = _path(self._dependency.name, segments)
         return self._authorised(lambda token: self._asked(path, token, read))
@@ -152,7 +143,7 @@ class ServiceHttp:
         """GET /health once. Raises as `get` does, and TransientFailure if there is no such path."""
 
         def ask(token: str) -> None:
-            end = self._monotonic() + self._limits.answer_seconds
+            end = self._monotonic() + self._settings.answer_seconds
             self._dependency.once(self._once, "/health", token, end)
 
         try:
@@ -182,7 +173,7 @@ class ServiceHttp:
         end = self._monotonic() + budget
 
         def once() -> T:
-            body = self._once(path, token, min(end, self._monotonic() + self._limits.answer_seconds))
+            body = self._once(path, token, min(end, self._monotonic() + self._settings.answer_seconds))
             try:
                 return read(orjson.loads(body))
             except orjson.JSONDecodeError:
@@ -195,10 +186,12 @@ class ServiceHttp:
 
     def _once(self, path: str, token: str, end: float) -> bytes:
         """The body of a 200. Raises _NotFound, _Unauthorised, or the failure of the attempt."""
-        name, limits = self._dependency.name, self._limits
+        name, settings = self._dependency.name, self._settings
         # The deadline cuts what happens on the wire; waiting for a free connection has this time-out.
-        pool = max(0.0, min(limits.connect_seconds, end - self._monotonic()))
-        timeout = httpx2.Timeout(limits.read_seconds, connect=limits.connect_seconds, pool=pool)
+        pool = max(0.0, min(settings.connect_timeout_seconds, end - self._monotonic()))
+        timeout = httpx2.Timeout(
+            settings.read_timeout_seconds, connect=settings.connect_timeout_seconds, pool=pool
+        )
         with (
             span(f"{name} GET") as current,
             self._deadline.at(end),

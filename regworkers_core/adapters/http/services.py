@@ -5,34 +5,45 @@ an answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from typing import Any
 
 from regworkers_core.adapters.aws.secrets import SecretStore
-from regworkers_core.adapters.http.ports import (
-    CampaignService,
-    CodeService,
-    EntryService,
-    ServiceEntry,
-    UserService,
-)
-from regworkers_core.adapters.http.service_http import BearerToken, Limits, Malformed, ServiceHttp
+from regworkers_core.adapters.http.service_http import BearerToken, Malformed, ServiceHttp
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import lenient_order
+from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.user import User
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.settings import Environment, ServiceSettings, ServicesSettings
 
 
-class EntryHttp:
-    """`GET /{campaignId}/entries/{entryId}`."""
+class ServiceClient:
+    """A client of one of the four services. Every method raises TransientFailure when the service cannot answer
+    (DependencyDown at once while its breaker is open), UsageError when it refuses us, and PermanentFailure when it
+    refuses the id. None means that the service answered and has no such record.
+    """
 
     def __init__(self, http: ServiceHttp) -> None:
         self._http = http
+        # One call without a retry. Raises if the service does not answer.
         self.health = http.health
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceEntry:
+    """An entry of the Entry Service. `fields` are a fan's data, so `repr` leaves them out."""
+
+    key: EntryKey
+    order: Order
+    fields: Mapping[str, Any] = field(repr=False)
+
+
+class EntryHttp(ServiceClient):
+    """`GET /{campaignId}/entries/{entryId}`."""
 
     def get(self, campaign_id: str, entry_id: str) -> ServiceEntry | None:
         def read(document: Any) -> ServiceEntry:
@@ -44,12 +55,8 @@ class EntryHttp:
         return self._http.get(campaign_id, "entries", entry_id, read=read)
 
 
-class UserHttp:
+class UserHttp(ServiceClient):
     """`GET /users/{globalUserId}`."""
-
-    def __init__(self, http: ServiceHttp) -> None:
-        self._http = http
-        self.health = http.health
 
     def get(self, global_user_id: str) -> User | None:
         def read(document: Any) -> User:
@@ -62,12 +69,8 @@ class UserHttp:
         return self._http.get("users", global_user_id, read=read)
 
 
-class CodeHttp:
+class CodeHttp(ServiceClient):
     """`GET /campaigns/{campaignId}/codes/available`."""
-
-    def __init__(self, http: ServiceHttp) -> None:
-        self._http = http
-        self.health = http.health
 
     def available(self, campaign_id: str) -> Mapping[str, int] | None:
         def read(document: Any) -> Mapping[str, int]:
@@ -84,12 +87,8 @@ class CodeHttp:
         return self._http.get("campaigns", campaign_id, "codes", "available", read=read)
 
 
-class CampaignHttp:
+class CampaignHttp(ServiceClient):
     """`GET /campaigns/{campaignId}`."""
-
-    def __init__(self, http: ServiceHttp) -> None:
-        self._http = http
-        self.health = http.health
 
     def get(self, campaign_id: str) -> Campaign | None:
         def read(document: Any) -> Campaign:
@@ -139,8 +138,8 @@ def _wrong(name: str, wanted: str, found: object) -> Malformed:
 
 
 class HttpServices:
-    """`ports.Services` from the settings, each made at its first use. `secrets` is called for the first token in the
-    secret store.
+    """The services of the settings, each made at its first use; the property of one that is not configured raises
+    UsageError. `secrets` is called for the first token in the secret store.
     """
 
     def __init__(
@@ -155,20 +154,20 @@ class HttpServices:
         self._dependency, self._secrets = dependency, secrets
 
     @cached_property
-    def entry(self) -> EntryService:
+    def entry(self) -> EntryHttp:
         return EntryHttp(self._http("entry", self._settings.entry))
 
     @cached_property
-    def user(self) -> UserService:
+    def user(self) -> UserHttp:
         budget = self._settings.user_budget_seconds
         return UserHttp(self._http("user", self._settings.user, budget_seconds=budget))
 
     @cached_property
-    def code(self) -> CodeService:
+    def code(self) -> CodeHttp:
         return CodeHttp(self._http("code", self._settings.code))
 
     @cached_property
-    def campaign(self) -> CampaignService:
+    def campaign(self) -> CampaignHttp:
         return CampaignHttp(self._http("campaign", self._settings.campaign))
 
     def _http(
@@ -185,12 +184,7 @@ class HttpServices:
             service.base_url,
             BearerToken(lambda: self._token(name, service)),
             self._dependency(f"service-{name}"),
-            limits=Limits(
-                settings.connect_timeout_seconds,
-                settings.read_timeout_seconds,
-                settings.answer_seconds,
-                settings.max_connections,
-            ),
+            settings=settings,
             budget_seconds=budget_seconds,
         )
 

@@ -20,7 +20,7 @@ from typing import Protocol
 
 import structlog
 
-from regworkers_core.adapters.http.ports import Services
+from regworkers_core.adapters.http.services import HttpServices
 from regworkers_core.adapters.mongo.campaigns import Campaigns
 from regworkers_core.adapters.redis.campaign_store import CampaignStore, Held
 from regworkers_core.domain.campaign import Campaign
@@ -66,7 +66,7 @@ class ServiceSource:
     dependency = "service-campaign"
     kind = Source.SERVICE
 
-    def __init__(self, services: Services, campaigns: Campaigns) -> None:
+    def __init__(self, services: HttpServices, campaigns: Campaigns) -> None:
         self._services = services
         self._campaigns = campaigns
 

@@ -16,8 +16,12 @@ from weakref import WeakKeyDictionary
 
 import structlog
 
-from regworkers_core.adapters.alert_channels.channels import FileChannel, LogChannel, SlackChannel
-from regworkers_core.adapters.alert_channels.pagerduty import PagerDutyChannel
+from regworkers_core.adapters.alert_channels import (
+    FileChannel,
+    LogChannel,
+    PagerDutyChannel,
+    SlackChannel,
+)
 from regworkers_core.adapters.mongo.incidents import Incident, Incidents, Mutes
 from regworkers_core.domain.alert import Alert, Change, Severity
 from regworkers_core.domain.reasons import TransientFailure

@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from regworkers_core.adapters.http.ports import Service
+from regworkers_core.adapters.http.services import ServiceClient
 from regworkers_core.adapters.local_instance import server_of
 from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Unread
@@ -188,7 +188,7 @@ def check_service(
     Raises UsageError for a service that is not configured or refuses us, and for an id that it refuses.
     """
     settings: ServiceSettings = getattr(runtime.settings.services, name.value)
-    service: Service = getattr(runtime.services, name.value)
+    service: ServiceClient = getattr(runtime.services, name.value)
     read = _reader(runtime, name, id_) if id_ is not None else None
     token_from = f"secret {runtime.names.prefix}{settings.token_secret}"
     base_url, token_from = settings.base_url, "settings" if settings.token else token_from

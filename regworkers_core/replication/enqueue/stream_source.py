@@ -8,7 +8,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -21,6 +20,7 @@ from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.replication.enqueue.discovery import ShardDiscovery
 from regworkers_core.replication.enqueue.held_shards import HeldShard, ShardLeases
 from regworkers_core.replication.enqueue.shard_rows import shard_of, state_of
+from regworkers_core.settings import EnqueueSettings
 
 log = structlog.get_logger(__name__)
 
@@ -31,22 +31,9 @@ _SHORTEST_REST_SECONDS = 0.01
 _LAST_STEP_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class StreamLimits:
-    """`batch_records` per receive. At most `max_unacknowledged` records are read and not yet behind the checkpoint, and
-    no page is read while the open ones take `max_unacknowledged_bytes` in memory. Both are divided equally among the
-    held shards: one whose checkpoint is delayed must not delay the others.
-    """
-
-    batch_records: int = 500
-    max_unacknowledged: int = 10_000
-    max_unacknowledged_bytes: int = 64 * 1024 * 1024
-    lease_seconds: float = 10.0
-    # Between two reads of a shard that had no more records. AWS serves five reads a second to all its readers.
-    empty_read_pause_seconds: float = 0.25
-    checkpoint_seconds: float = 1.0
-    # After an unnoticed restart of the service an old iterator returns nothing for ever. Iterators live 15 minutes.
-    reseek_seconds: float = 180.0
+CHECKPOINT_SECONDS = 1.0
+# After an unnoticed restart of the service an old iterator returns nothing for ever. Iterators live 15 minutes.
+RESEEK_SECONDS = 180.0
 
 
 class StreamSource:
@@ -59,7 +46,7 @@ class StreamSource:
         self,
         streams: Streams,
         table: LeaseTable,
-        limits: StreamLimits,
+        limits: EnqueueSettings,
         *,
         owner: str,
         clock: Callable[[], float] = time.monotonic,
@@ -228,7 +215,7 @@ class StreamSource:
     def _iterator(self, held: HeldShard) -> str:
         """The shard's iterator; a new one when it cannot be trusted any more. Raises Trimmed."""
         era, now = self._era, self._clock()
-        old = now - held.sought_at >= self._limits.reseek_seconds
+        old = now - held.sought_at >= RESEEK_SECONDS
         if held.iterator is None or held.sought_in != era or old:
             held.iterator = self._streams.iterator(held.lease.scope, held.shard_id, held.last_read)
             held.sought_at, held.sought_in = now, era
@@ -312,7 +299,7 @@ class StreamSource:
             with self._lock:
                 if self._held.get(held.shard_id) is not held:
                     return
-                due = held.due(self._clock(), self._limits.checkpoint_seconds, leave=leave)
+                due = held.due(self._clock(), CHECKPOINT_SECONDS, leave=leave)
             if due.restart:
                 # Stored, so that a consumer which takes it over also reads from the horizon.
                 if not self._save(held, state_of(held.lease.state, None), ""):

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from regworkers_core.adapters.alert_channels.channels import FileChannel, SlackChannel, classify_slack
+from regworkers_core.adapters.alert_channels import FileChannel, SlackChannel, classify_slack
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Alert, Change, Severity
 from regworkers_core.domain.reasons import ItemFailure, TransientFailure

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from regworkers_core.adapters.alert_channels.pagerduty import PagerDutyChannel, classify_pagerduty
+from regworkers_core.adapters.alert_channels import PagerDutyChannel, classify_pagerduty
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Alert, Change, Severity
 from regworkers_core.domain.reasons import ItemFailure, TransientFailure, UsageError

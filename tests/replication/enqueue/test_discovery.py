@@ -22,13 +22,14 @@ from regworkers_core.replication.enqueue.shard_rows import (
     shard_key,
     split_rows,
 )
-from regworkers_core.replication.enqueue.stream_source import StreamLimits, StreamSource
+from regworkers_core.replication.enqueue.stream_source import StreamSource
+from regworkers_core.settings import EnqueueSettings
 from tests.replication.enqueue.fakes import TABLE, refusal
 from tests.replication.enqueue.world import LEASE_SECONDS, World, receive, sequences, work_off
 from tests.support.waiting import wait_until
 
 HOUR = 3600.0
-PATIENT = StreamLimits(lease_seconds=30.0)
+PATIENT = EnqueueSettings(lease_seconds=30.0)
 
 
 class Listings:
@@ -166,7 +167,7 @@ def test_a_listing_that_does_not_answer_holds_up_no_read_and_no_end() -> None:
         raise refusal("LimitExceededException")
 
     world.service.describe_stream = hangs  # type: ignore[method-assign]
-    limits = StreamLimits(lease_seconds=LEASE_SECONDS, empty_read_pause_seconds=0.0)
+    limits = EnqueueSettings(lease_seconds=LEASE_SECONDS, empty_read_pause_seconds=0.0)
     source = StreamSource(
         world.streams,
         world.table,
@@ -432,7 +433,7 @@ def test_a_child_is_not_read_before_its_parent_is_known_on_whatever_page_that_co
     world.service.shards["child"].parent = "parent"
     world.service.shards["parent"].closed = True
     young, old = world.service.write("child", 2), world.service.write("parent", 2)
-    source = world.consumer(limits=StreamLimits(batch_records=50))
+    source = world.consumer(limits=EnqueueSettings(batch_records=50))
     seen: list[str] = []
     for _ in range(40):
         seen += work_off(source, rounds=1)

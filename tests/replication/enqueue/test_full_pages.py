@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from regworkers_core.replication.enqueue.stream_source import StreamLimits, StreamSource
+from regworkers_core.replication.enqueue.stream_source import StreamSource
+from regworkers_core.settings import EnqueueSettings
 from tests.replication.enqueue.fakes import Clock, FakeLeaseTable, FakeStreamsService, Inline, streams_of
 
 
@@ -27,7 +28,7 @@ def rested_while_reading(content_length: int) -> float:
     source = StreamSource(
         streams_of(service),
         FakeLeaseTable(),
-        StreamLimits(),
+        EnqueueSettings(),
         owner="a",
         clock=clock,
         sleep=clock.sleep,
@@ -44,4 +45,4 @@ def test_a_page_that_its_size_cut_short_is_followed_at_once() -> None:
 
 
 def test_after_a_short_page_the_shard_is_left_alone_for_a_while() -> None:
-    assert rested_while_reading(content_length=2_000) >= StreamLimits().empty_read_pause_seconds
+    assert rested_while_reading(content_length=2_000) >= EnqueueSettings().empty_read_pause_seconds

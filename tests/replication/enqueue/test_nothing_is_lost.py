@@ -13,11 +13,12 @@ from regworkers_core.adapters.aws.streams import StreamRecord
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.replication.enqueue import held_shards
 from regworkers_core.replication.enqueue.held_shards import ContiguousTracker
-from regworkers_core.replication.enqueue.stream_source import StreamLimits, StreamSource
+from regworkers_core.replication.enqueue.stream_source import StreamSource
+from regworkers_core.settings import EnqueueSettings
 from tests.replication.enqueue.test_checkpoint import MaximumTracker
 from tests.replication.enqueue.world import LEASE_SECONDS, World
 
-LIMITS = StreamLimits(batch_records=5, max_unacknowledged=20, lease_seconds=LEASE_SECONDS)
+LIMITS = EnqueueSettings(batch_records=5, max_unacknowledged=20, lease_seconds=LEASE_SECONDS)
 # The usual ones more than once, so that plays get deep enough for the rare ones to matter.
 STEPS = (
     *("write", "receive", "receive", "receive", "finish", "finish", "fail", "time", "time"),

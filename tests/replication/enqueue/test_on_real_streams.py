@@ -10,8 +10,9 @@ import orjson
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.replication.enqueue.shard_rows import split_rows
 from regworkers_core.replication.enqueue.stream_probe import has_unread, stream_lag
-from regworkers_core.replication.enqueue.stream_source import StreamLimits, StreamSource
+from regworkers_core.replication.enqueue.stream_source import StreamSource
 from regworkers_core.runtime import Runtime
+from regworkers_core.settings import EnqueueSettings
 from tests.replication.enqueue.lease_contract import check_lease_table
 from tests.support.drains import run
 from tests.support.entries import item, key, put, remove
@@ -39,7 +40,7 @@ def clear_flag(runtime: Runtime, entry_id: str) -> None:
 
 
 def consumer(runtime: Runtime, owner: str) -> StreamSource:
-    limits = StreamLimits(lease_seconds=1.0, empty_read_pause_seconds=0.02)
+    limits = EnqueueSettings(lease_seconds=1.0, empty_read_pause_seconds=0.02)
     return StreamSource(runtime.streams, runtime.leases, limits, owner=owner)
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.replication.enqueue.shard_rows import position_of
-from regworkers_core.replication.enqueue.stream_source import StreamLimits
+from regworkers_core.replication.enqueue.stream_source import RESEEK_SECONDS
+from regworkers_core.settings import EnqueueSettings
 from tests.replication.enqueue.fakes import refusal
 from tests.replication.enqueue.world import LEASE_SECONDS, World, receive, sequences, work_off
 
@@ -56,7 +57,7 @@ def test_an_iterator_that_went_silent_without_any_error_is_sought_again_after_a_
     world.service.restart()
     later = world.service.write("s1", 2)
     assert work_off(source) == []
-    world.pass_time(StreamLimits().reseek_seconds, source)
+    world.pass_time(RESEEK_SECONDS, source)
     assert work_off(source) == later
 
 
@@ -168,14 +169,14 @@ def test_a_shard_that_is_empty_is_not_read_more_often_than_its_pause_allows() ->
     before, started = world.service.calls["get_records"], world.clock.now
     work_off(source, rounds=40)
     reads = world.service.calls["get_records"] - before
-    assert reads <= (world.clock.now - started) / StreamLimits().empty_read_pause_seconds + 1
+    assert reads <= (world.clock.now - started) / EnqueueSettings().empty_read_pause_seconds + 1
 
 
 def test_a_batch_has_at_most_a_number_of_records_over_all_shards() -> None:
     world = World("s1", "s2", "s3")
     for shard in ("s1", "s2", "s3"):
         world.service.write(shard, 5)
-    source = world.consumer(limits=StreamLimits(batch_records=7))
+    source = world.consumer(limits=EnqueueSettings(batch_records=7))
     batches = [source.receive() for _ in range(6)]
     assert [len(batch) for batch in batches if batch][:2] == [7, 7]
     assert sum(map(len, batches)) == 15
@@ -184,7 +185,7 @@ def test_a_batch_has_at_most_a_number_of_records_over_all_shards() -> None:
 def test_reading_stops_while_too_much_is_unacknowledged_and_goes_on_afterwards() -> None:
     world = World("s1")
     written = world.service.write("s1", 30)
-    source = world.consumer(limits=StreamLimits(batch_records=4, max_unacknowledged=10))
+    source = world.consumer(limits=EnqueueSettings(batch_records=4, max_unacknowledged=10))
     batch = receive(source)
     assert sequences(batch) == written[:10]
     # Acknowledged behind a gap: that does not make room, for the tracker has to remember it.
@@ -209,7 +210,7 @@ def test_what_is_given_back_comes_again_after_its_delay_from_memory() -> None:
 def test_more_than_a_hundred_shards_are_listed_page_by_page_and_all_read() -> None:
     world = World(*(f"s{number:03}" for number in range(250)))
     written = [number for shard in world.service.shards for number in world.service.write(shard)]
-    source = world.consumer(limits=StreamLimits(batch_records=90))
+    source = world.consumer(limits=EnqueueSettings(batch_records=90))
     assert sorted(work_off(source, rounds=40), key=int) == written
     assert world.service.calls["describe_stream"] == 3
     source.close()
@@ -220,13 +221,13 @@ def test_shards_take_turns_so_that_a_busy_one_does_not_starve_the_others() -> No
     world = World("s1", "s2")
     world.service.write("s1", 500)
     quiet = world.service.write("s2")
-    source = world.consumer(limits=StreamLimits(batch_records=10))
+    source = world.consumer(limits=EnqueueSettings(batch_records=10))
     assert quiet[0] in work_off(source, rounds=3)
 
 
 def test_a_shard_whose_checkpoint_is_held_up_does_not_hold_up_the_others() -> None:
     world = World("s1", "s2")
-    source = world.consumer(limits=StreamLimits(batch_records=10, max_unacknowledged=20))
+    source = world.consumer(limits=EnqueueSettings(batch_records=10, max_unacknowledged=20))
     stuck = world.service.write("s1", 100)
     assert {record.sequence for record in receive(source)} == set(stuck[:10]), "its part of the twenty"
     flowing = world.service.write("s2", 100)
@@ -250,7 +251,7 @@ def test_checkpoints_are_written_at_most_every_second() -> None:
 def test_reading_stops_while_what_is_open_takes_too_much_memory() -> None:
     world = World("s1", "s2")
     stuck = world.service.write("s1", 30)
-    limits = StreamLimits(batch_records=4, max_unacknowledged_bytes=30_000)
+    limits = EnqueueSettings(batch_records=4, max_unacknowledged_bytes=30_000)
     source = world.consumer(limits=limits)
     batch = receive(source)
     # Two shards share it, and each of these records takes more than four thousand bytes.

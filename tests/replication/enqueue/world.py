@@ -12,7 +12,8 @@ from regworkers_core.replication.enqueue.shard_rows import (
     shard_key,
     split_rows,
 )
-from regworkers_core.replication.enqueue.stream_source import StreamLimits, StreamSource
+from regworkers_core.replication.enqueue.stream_source import StreamSource
+from regworkers_core.settings import EnqueueSettings
 from tests.replication.enqueue.fakes import (
     TABLE,
     Clock,
@@ -23,7 +24,7 @@ from tests.replication.enqueue.fakes import (
 )
 
 LEASE_SECONDS = 10.0
-LIMITS = StreamLimits(lease_seconds=LEASE_SECONDS)
+LIMITS = EnqueueSettings(lease_seconds=LEASE_SECONDS)
 
 
 class World:
@@ -39,7 +40,7 @@ class World:
     def consumer(
         self,
         owner: str = "a",
-        limits: StreamLimits = LIMITS,
+        limits: EnqueueSettings = LIMITS,
         on_step: Callable[[str], None] | None = None,
     ) -> StreamSource:
         return StreamSource(

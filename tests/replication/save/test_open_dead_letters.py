@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.replication.open_dead_letters import OpenDeadLetters
+from regworkers_core.replication.saver import OpenDeadLetters
 
 GOOD, BAD = EntryKey("c", "good"), EntryKey("c", "bad")
 SAVED = {GOOD: Order(version=1), BAD: Order(version=2)}
