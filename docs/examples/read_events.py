@@ -1,9 +1,9 @@
 """Read the workers' events, each once: `python read_events.py <bootstrap> <database> <topic>...`
 
-An event may come again (a drain died between acknowledgement and delete), always with the id that it had. What is done
-about an event and its id are kept in one transaction, so that neither a repeat nor a crash does it twice. Here that is
-a count by type, in SQLite. Events go to standard output, one JSON document a line. `--once` stops at the end of the
-topics.
+An event may be delivered again (a drain died between acknowledgement and delete), always with the same id. The effect
+of an event and its id are stored in one transaction, so that neither a repeat nor a crash applies it twice. The effect
+here is a count by type, in SQLite. Events go to standard output, one JSON document a line. `--once` stops at the end of
+the topics.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS counts (type TEXT PRIMARY KEY, events INTEGER NOT NUL
 def handle(database: sqlite3.Connection, message: Message) -> dict[str, Any] | None:
     """The event if it is new, None for a repeat."""
     headers = {name: value.decode() for name, value in message.headers() or ()}
-    # The headers are enough to drop a repeat: its body need not be parsed.
+    # The headers suffice to drop a repeat; its body need not be parsed.
     with database:
         new = database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (headers["ce_id"],)).rowcount
         if not new:

@@ -1,8 +1,8 @@
 #!/usr/bin/env perl
 # A verifier of draws, written from docs/draw-rules.md alone; its numbers are the numbers of the sections there.
-# Needs Perl 5.14 and nothing beside it:  perl verify_draw.pl FOLDER [MANIFEST_HASH ...]
-# FOLDER holds phase-1, phase-2, ...; a hash for each phase, as it was published before the draw. Ends with 1 when
-# anything does not hold. Not checked: that the beacon signed (that needs BLS: compare with the beacon), notice.json.
+# Needs only Perl 5.14:  perl verify_draw.pl FOLDER [MANIFEST_HASH ...]
+# FOLDER holds phase-1, phase-2, ...; pass one hash per phase, as it was published before the draw. Exits with 1 if
+# anything does not hold. Not checked: the beacon's signature (that needs BLS: compare with the beacon), notice.json.
 use strict;
 use warnings;
 use Digest::SHA qw(sha256 sha256_hex);
@@ -22,7 +22,7 @@ my $where = '';
 
 sub refuse { print "$where: @_\n"; exit 1 }
 sub need { my ($holds, @why) = @_; refuse(@why) unless $holds }
-# A number in JSON, and a text: what Perl itself does not tell apart.
+# A number in JSON and a text, which Perl itself does not distinguish.
 sub is_count {
     my ($value, $least) = @_;
     return defined $value && !ref $value && $value_json->encode($value) =~ /\A(?:0|[1-9][0-9]{0,15})\z/ && $value >= $least;
@@ -202,8 +202,8 @@ sub allocate {
             my $id = $market->{marketId};
             next unless $apply{$id};
             my @ranks = ((map { @$_ } @{ $held{$id} }), @{ $apply{$id} });
-            ($held{$id}, my @away) = choose($market, $offered->{$id}, $candidates, @ranks);
-            push @loose, @away;
+            ($held{$id}, my @rejected) = choose($market, $offered->{$id}, $candidates, @ranks);
+            push @loose, @rejected;
         }
     }
     return \%held;

@@ -18,23 +18,8 @@ _FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 _PATH = re.compile(
     r"`((?:regworkers_(?:core|dagster|local)|docs|tests|deploy|configs|tools|benchmarks)/[\w./-]+)`"
 )
-# `docs/cli.md` is generated; the others are not rewritten yet.
-_UNWRAPPED = {
-    PROJECT_ROOT / name
-    for name in (
-        "deploy/README.md",
-        "docs/analytics.md",
-        "docs/archive.md",
-        "docs/aws.md",
-        "docs/campaigns.md",
-        "docs/certificates.md",
-        "docs/cli.md",
-        "docs/draw-rules.md",
-        "docs/erasure.md",
-        "docs/extending.md",
-        "docs/verify-a-draw.md",
-    )
-}
+# Generated.
+_UNWRAPPED = {PROJECT_ROOT / name for name in ("docs/cli.md",)}
 # Written by a command, not committed.
 _GENERATED = ("deploy/generated/",)
 
