@@ -108,6 +108,7 @@ def attributes_problem(value: Mapping[Any, Any]) -> str | None:
 
 # What a draw accepts.
 _MAX_WEIGHT = 64
+_ID_FORM = "should be 1 to 64 of the characters A-Z a-z 0-9 _ -"
 _NOT_OWN = "is not one that the caller's identity vouches for"
 # The fields of an entry that are written, as the contract names them.
 Fields = Mapping[str, Any]
@@ -231,16 +232,22 @@ def subject_of(
     )
 
 
+def _text(name: str, value: object, most: int, invalid: list[Problem]) -> str | None:
+    """Return a valid text of at most `most` characters; for any other value add the problem and return None."""
+    if not isinstance(value, str):
+        invalid.append(Problem(name, wrong_type("a text", value)))
+    elif problem := text_problem(value, most):
+        invalid.append(Problem(name, problem))
+    else:
+        return value
+    return None
+
+
 def _slug(value: object, missing: list[str], invalid: list[Problem]) -> str:
     if value is None or (isinstance(value, str) and len(value) <= MAX_SLUG and not value.strip()):
         missing.append("campaignSlug")
-    elif not isinstance(value, str):
-        invalid.append(Problem("campaignSlug", wrong_type("a text", value)))
-    elif problem := text_problem(value, MAX_SLUG):
-        invalid.append(Problem("campaignSlug", problem))
-    else:
-        return value.strip()
-    return ""
+        return ""
+    return (_text("campaignSlug", value, MAX_SLUG, invalid) or "").strip()
 
 
 def _entry_id(value: object, invalid: list[Problem]) -> str | None:
@@ -248,7 +255,7 @@ def _entry_id(value: object, invalid: list[Problem]) -> str | None:
         return None
     if isinstance(value, str) and is_selection_id(value):
         return value
-    invalid.append(Problem("entryId", "should be 1 to 64 of the characters A-Z a-z 0-9 _ -"))
+    invalid.append(Problem("entryId", _ID_FORM))
     return None
 
 
@@ -270,13 +277,8 @@ def _mail(value: object, missing: list[str]) -> tuple[str | None, str | None]:
 
 
 def _name(name: str, value: object, missing: list[str], invalid: list[Problem]) -> None:
-    if value is None:
-        missing.append(name)
-    elif not isinstance(value, str):
-        invalid.append(Problem(name, wrong_type("a text", value)))
-    elif problem := text_problem(value, MAX_NAME):
-        invalid.append(Problem(name, problem))
-    elif is_blank(value):
+    text = None if value is None else _text(name, value, MAX_NAME, invalid)
+    if value is None or (text is not None and is_blank(text)):
         missing.append(name)
 
 
@@ -284,22 +286,16 @@ def _id(name: str, value: object, invalid: list[Problem]) -> str | None:
     """Read the id of another system: any text. Blank is absent."""
     if value is None:
         return None
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _INT64:
         return str(value)
-    if not isinstance(value, str):
-        invalid.append(Problem(name, wrong_type("a text", value)))
-        return None
-    if problem := text_problem(value, MAX_ID):
-        invalid.append(Problem(name, problem))
-        return None
-    return value.strip() or None
+    return (_text(name, value, MAX_ID, invalid) or "").strip() or None
 
 
 def _unit(value: object, invalid: list[Problem]) -> str | None:
     unit = _id("unit", value, invalid)
     if unit is None or is_selection_id(unit):
         return unit
-    invalid.append(Problem("unit", "should be 1 to 64 of the characters A-Z a-z 0-9 _ -"))
+    invalid.append(Problem("unit", _ID_FORM))
     return None
 
 
@@ -313,11 +309,7 @@ def _list_of_texts(name: str, value: object, invalid: list[Problem]) -> tuple[st
         invalid.append(Problem(name, f"holds more than {MAX_MARKETS} texts"))
         return ()
     for index, each in enumerate(value):
-        if not isinstance(each, str):
-            invalid.append(Problem(f"{name}[{index}]", wrong_type("a text", each)))
-            return ()
-        if problem := text_problem(each, MAX_ID):
-            invalid.append(Problem(f"{name}[{index}]", problem))
+        if _text(f"{name}[{index}]", each, MAX_ID, invalid) is None:
             return ()
     return tuple(value)
 
@@ -327,13 +319,7 @@ def _region(value: object, free: object, invalid: list[Problem]) -> str | None:
     if value is None:
         fits = isinstance(free, str) and len(free) <= MAX_REGION
         return (comparable_region(str(free)) or None) if fits else None
-    if not isinstance(value, str):
-        invalid.append(Problem("region", wrong_type("a text", value)))
-    elif problem := text_problem(value, MAX_REGION):
-        invalid.append(Problem("region", problem))
-    else:
-        return comparable_region(value) or None
-    return None
+    return comparable_region(_text("region", value, MAX_REGION, invalid) or "") or None
 
 
 def _birth_date(value: object, free: object, invalid: list[Problem]) -> date | None:

@@ -8,6 +8,7 @@ campaign and the documentation follow from `RULES`.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,38 +25,48 @@ from regworkers_core.eligibility.case import AsOf, Case, FactMissing, Facts, Ide
 @dataclass(frozen=True, slots=True)
 class Rule:
     """`judge` returns None for a subject that passes, else the detail for the operator: names of fields, numbers
-    and terms of the campaign, never a value that the fan gave. `fails_when` and `needs` are for the documentation,
-    `message` is for the fan. Raise `revision` whenever the rule decides differently, so that the version of the rule
-    set changes.
+    and terms of the campaign, never a value that the fan gave. `needs` is for the documentation, `message` for the fan.
+    Raise `revision` whenever the rule decides differently, so that the version of the rule set changes.
     """
 
     code: str
     judge: Callable[[Case], str | None]
-    fails_when: str
     needs: tuple[str, ...]
     message: str
     revision: int = 1
 
+    @property
+    def fails_when(self) -> str:
+        """The docstring of `judge`, for the documentation."""
+        return (
+            (inspect.getdoc(self.judge) or "").replace("\n", " ").removeprefix("Fail if ").removesuffix(".")
+        )
+
 
 def _missing_field(case: Case) -> str | None:
+    """Fail if a required field (campaignSlug, email, firstName, lastName) is absent, null or blank."""
     missing = case.subject.missing
     return f"missing: {', '.join(missing)}" if missing else None
 
 
 def _invalid_field(case: Case) -> str | None:
+    """Fail if a field has the wrong type, is too long, or contains characters that are refused."""
     return "; ".join(map(str, case.subject.invalid)) or None
 
 
 def _invalid_email(case: Case) -> str | None:
+    """Fail if the syntax of the mail address is invalid."""
     what = case.subject.invalid_mail
     return None if what is None else f"email {what}"
 
 
 def _campaign_not_found(case: Case) -> str | None:
+    """Fail if no campaign has the slug or id."""
     return None if case.is_campaign_known else "no campaign has this slug or id"
 
 
 def _campaign_not_open(case: Case) -> str | None:
+    """Fail if the campaign is DRAFT, or the moment of asking or entering is before `opensAt`."""
     campaign = case.campaign
     if campaign.status is CampaignStatus.DRAFT:
         return "the campaign is DRAFT"
@@ -63,6 +74,9 @@ def _campaign_not_open(case: Case) -> str | None:
 
 
 def _campaign_closed(case: Case) -> str | None:
+    """Fail if the moment is at or after `closesAt`, or at or after an earlier manual closing; for a fan who asks now
+    also if the status is past OPEN.
+    """
     campaign = case.campaign
     asks_now = case.subject.entered_at is None
     if asks_now and CampaignStatus.OPEN.is_before(campaign.status):
@@ -72,6 +86,9 @@ def _campaign_closed(case: Case) -> str | None:
 
 
 def _market_unknown(case: Case) -> str | None:
+    """Fail if a fan who asks now lists a market in `markets` that the campaign does not have; without `markets` it
+    passes.
+    """
     # A fan who asks can correct it. Of a saved entry, the draw drops unknown markets and uses the others.
     if not case.subject.markets or case.subject.entered_at is not None:
         return None
@@ -81,6 +98,7 @@ def _market_unknown(case: Case) -> str | None:
 
 
 def _not_invited(case: Case) -> str | None:
+    """Fail if the campaign is `inviteOnly` and no invite of one of its `inviteTypes` has a `ttl` after the moment."""
     terms = case.campaign.eligibility
     if not terms.invite_only:
         return None
@@ -93,12 +111,16 @@ def _not_invited(case: Case) -> str | None:
 
 
 def _user_required(case: Case) -> str | None:
+    """Fail if the campaign has `requireVerifiedPhone`, so it needs a user's record, and the entry has no
+    `globalUserId`.
+    """
     if not case.campaign.eligibility.require_verified_phone or case.subject.global_user_id is not None:
         return None
     return "no globalUserId: the campaign needs a user's record"
 
 
 def _blocked(case: Case) -> str | None:
+    """Fail if the user's record says so; without a record it passes, unless the campaign requires one."""
     # If the campaign requires the record, a missing record must not count as "not blocked".
     required = case.campaign.eligibility.require_verified_phone
     user = case.user if required else case.user_if_known
@@ -106,6 +128,7 @@ def _blocked(case: Case) -> str | None:
 
 
 def _phone_not_verified(case: Case) -> str | None:
+    """Fail if the campaign has `requireVerifiedPhone` and no user's record under the `globalUserId` says verified."""
     # Without a globalUserId there is no record: USER_REQUIRED says so.
     if not case.campaign.eligibility.require_verified_phone or case.subject.global_user_id is None:
         return None
@@ -116,6 +139,7 @@ def _phone_not_verified(case: Case) -> str | None:
 
 
 def _region(case: Case) -> str | None:
+    """Fail if the campaign has `regions`, and the region of the user's record, else of the entry, is not among them."""
     admitted = case.campaign.eligibility.regions
     if not admitted:
         return None
@@ -128,6 +152,9 @@ def _region(case: Case) -> str | None:
 
 
 def _age(case: Case) -> str | None:
+    """Fail if the campaign has `minAge`, and the date of birth of the user's record, else of the entry, gives a lower
+    age.
+    """
     least = case.campaign.eligibility.min_age
     if least is None:
         return None
@@ -142,6 +169,7 @@ def _age(case: Case) -> str | None:
 
 
 def _already_entered(case: Case) -> str | None:
+    """Fail if an earlier entry of the campaign has the same mail address (compared), globalUserId or memberId."""
     if not case.is_campaign_known or not case.subject.identities:
         return None
     by = case.duplicates
@@ -150,6 +178,9 @@ def _already_entered(case: Case) -> str | None:
 
 
 def _household_limit(case: Case) -> str | None:
+    """Fail if the campaign has `maxPerUnit`, and that number of earlier entries has the same `unit`; without `unit` it
+    passes.
+    """
     most = case.campaign.eligibility.max_per_unit
     if most is None or case.subject.unit is None:
         return None
@@ -158,121 +189,35 @@ def _household_limit(case: Case) -> str | None:
 
 # The first rule that fails gives the primary reason.
 RULES = (
+    Rule("MISSING_FIELD", _missing_field, (), "Please fill in all fields that are required."),
     Rule(
-        "MISSING_FIELD",
-        _missing_field,
-        fails_when="a required field (campaignSlug, email, firstName, lastName) is absent, null or blank",
-        needs=(),
-        message="Please fill in all fields that are required.",
+        "INVALID_FIELD", _invalid_field, (), "Something that you filled in cannot be read. Please check it."
     ),
+    Rule("INVALID_EMAIL", _invalid_email, (), "This is not a mail address. Please check it."),
+    Rule("CAMPAIGN_NOT_FOUND", _campaign_not_found, ("campaign",), "This campaign does not exist."),
+    Rule("CAMPAIGN_NOT_OPEN", _campaign_not_open, ("campaign",), "Registration has not opened yet."),
+    Rule("CAMPAIGN_CLOSED", _campaign_closed, ("campaign",), "Registration has closed."),
     Rule(
-        "INVALID_FIELD",
-        _invalid_field,
-        fails_when="a field has the wrong type, is too long, or contains characters that are refused",
-        needs=(),
-        message="Something that you filled in cannot be read. Please check it.",
+        "MARKET_UNKNOWN", _market_unknown, ("campaign",), "One of the events that you chose does not exist."
     ),
-    Rule(
-        "INVALID_EMAIL",
-        _invalid_email,
-        fails_when="the syntax of the mail address is invalid",
-        needs=(),
-        message="This is not a mail address. Please check it.",
-    ),
-    Rule(
-        "CAMPAIGN_NOT_FOUND",
-        _campaign_not_found,
-        fails_when="no campaign has the slug or id",
-        needs=("campaign",),
-        message="This campaign does not exist.",
-    ),
-    Rule(
-        "CAMPAIGN_NOT_OPEN",
-        _campaign_not_open,
-        fails_when="the campaign is DRAFT, or the moment of asking or entering is before `opensAt`",
-        needs=("campaign",),
-        message="Registration has not opened yet.",
-    ),
-    Rule(
-        "CAMPAIGN_CLOSED",
-        _campaign_closed,
-        fails_when="the moment is at or after `closesAt`, or at or after an earlier manual closing; for a fan who"
-        " asks now also if the status is past OPEN",
-        needs=("campaign",),
-        message="Registration has closed.",
-    ),
-    Rule(
-        "MARKET_UNKNOWN",
-        _market_unknown,
-        fails_when="a fan who asks now lists a market in `markets` that the campaign does not have; without `markets`"
-        " it passes",
-        needs=("campaign",),
-        message="One of the events that you chose does not exist.",
-    ),
-    Rule(
-        "NOT_INVITED",
-        _not_invited,
-        fails_when="the campaign is `inviteOnly` and no invite of one of its `inviteTypes` has a `ttl` after the"
-        " moment",
-        needs=("campaign", "invites"),
-        message="This registration is by invitation only.",
-    ),
-    Rule(
-        "USER_REQUIRED",
-        _user_required,
-        fails_when="the campaign has `requireVerifiedPhone`, so it needs a user's record, and the entry has no"
-        " `globalUserId`",
-        needs=("campaign",),
-        message="Please sign in first.",
-    ),
-    Rule(
-        "BLOCKED",
-        _blocked,
-        fails_when="the user's record says so; without a record it passes, unless the campaign requires one",
-        needs=("campaign", "user"),
-        message="You cannot take part in this campaign.",
-    ),
+    Rule("NOT_INVITED", _not_invited, ("campaign", "invites"), "This registration is by invitation only."),
+    Rule("USER_REQUIRED", _user_required, ("campaign",), "Please sign in first."),
+    Rule("BLOCKED", _blocked, ("campaign", "user"), "You cannot take part in this campaign."),
     Rule(
         "PHONE_NOT_VERIFIED",
         _phone_not_verified,
-        fails_when="the campaign has `requireVerifiedPhone` and no user's record under the `globalUserId` says"
-        " verified",
-        needs=("campaign", "user"),
-        message="Please verify your phone number first.",
+        ("campaign", "user"),
+        "Please verify your phone number first.",
         revision=2,
     ),
-    Rule(
-        "REGION",
-        _region,
-        fails_when="the campaign has `regions`, and the region of the user's record, else of the entry, is not among"
-        " them",
-        needs=("campaign", "user"),
-        message="This campaign is not open to your region.",
-        revision=2,
-    ),
-    Rule(
-        "AGE",
-        _age,
-        fails_when="the campaign has `minAge`, and the date of birth of the user's record, else of the entry, gives a"
-        " lower age",
-        needs=("campaign", "user"),
-        message="You are too young for this campaign.",
-        revision=2,
-    ),
-    Rule(
-        "ALREADY_ENTERED",
-        _already_entered,
-        fails_when="an earlier entry of the campaign has the same mail address (compared), globalUserId or memberId",
-        needs=("campaign", "duplicates"),
-        message="You have entered already.",
-    ),
+    Rule("REGION", _region, ("campaign", "user"), "This campaign is not open to your region.", revision=2),
+    Rule("AGE", _age, ("campaign", "user"), "You are too young for this campaign.", revision=2),
+    Rule("ALREADY_ENTERED", _already_entered, ("campaign", "duplicates"), "You have entered already."),
     Rule(
         "HOUSEHOLD_LIMIT",
         _household_limit,
-        fails_when="the campaign has `maxPerUnit`, and that number of earlier entries has the same `unit`; without"
-        " `unit` it passes",
-        needs=("campaign", "household"),
-        message="Your household has entered as often as it may.",
+        ("campaign", "household"),
+        "Your household has entered as often as it may.",
     ),
 )
 

@@ -29,6 +29,7 @@ from regworkers_core.adapters.files.csv_lines import (
     Shape,
     masked,
 )
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.mail import is_mail
 from regworkers_core.domain.reasons import TransientFailure, UsageError
@@ -170,17 +171,12 @@ class ListReport:
 
     def as_dict(self) -> dict[str, Any]:
         document: dict[str, Any] = {
-            "campaignId": self.campaign_id,
-            "type": self.type.value,
-            "dryRun": self.dry_run,
-            "lines": self.lines,
+            **as_document(self, "campaign_id", "type", "dry_run", "lines"),
             **{name: self.outcomes[name] for name in self.names},
-            "duplicates": self.duplicates,
-            "blank": self.blank,
+            **as_document(self, "duplicates", "blank"),
             "invalid": self.rejected.total(),
             "rejected": dict(sorted(self.rejected.items())),
-            "rejectsFile": str(self.rejects_file) if self.rejects_file else None,
-            "stopped": self.stopped,
+            **as_document(self, "rejects_file", "stopped"),
         }
         if self.ttl is not None:
             document["validUntil"] = iso(self.ttl)

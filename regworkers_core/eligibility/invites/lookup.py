@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from regworkers_core.adapters.files.csv_lines import Reject, masked
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
@@ -37,11 +38,7 @@ class Found:
     def as_dict(self) -> dict[str, Any]:
         # Two names for the end, so that a past one is not mistaken for one to come.
         end = None if self.ttl is None else iso(self.ttl)
-        return {
-            "campaignId": self.campaign_id,
-            "type": self.type.value,
-            "value": self.value,
-            "invited": self.invited,
+        return as_document(self, "campaign_id", "type", "value", "invited") | {
             "validUntil": end if self.invited else None,
             "expiredAt": None if self.invited else end,
         }

@@ -32,6 +32,7 @@ from regworkers_core.adapters.files.csv_lines import (
 from regworkers_core.adapters.mongo.codes import Code, NewCode
 from regworkers_core.adapters.mongo.draws import MarketStatus
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
@@ -156,18 +157,9 @@ class ImportReport:
         return not self.stopped and self.lines == self.blank
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "campaignId": self.campaign_id,
-            "dryRun": self.dry_run,
-            "lines": self.lines,
-            "added": self.added,
-            "known": self.known,
-            "blank": self.blank,
+        return as_document(self) | {
             "rejected": dict(sorted(self.rejected.items())),
             "addedByMarket": dict(sorted(self.added_by_market.items())),
-            "rejectsFile": str(self.rejects_file) if self.rejects_file else None,
-            "stopped": self.stopped,
-            "resumed": self.resumed,
             "advice": "nothing to import: the file has no row after its header" if self.empty else None,
         }
 

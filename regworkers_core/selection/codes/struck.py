@@ -13,6 +13,7 @@ from typing import TextIO
 from regworkers_core.adapters.files.csv_lines import in_batches, masked
 from regworkers_core.adapters.mongo.codes import CodeStatus
 from regworkers_core.adapters.mongo.outbox import RowStatus
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
@@ -42,12 +43,8 @@ class StruckCode:
 
     def as_dict(self) -> dict[str, object]:
         """Return the document with the code masked: a code is worth a seat to any reader."""
-        return {
+        return as_document(self, "code", "market_id", "phase", "ref", "status") | {
             "code": masked(self.code),
-            "marketId": self.market_id,
-            "phase": self.phase,
-            "ref": self.ref,
-            "status": self.status.value,
             _NOTIFIED: self.notified,
             "blocked": self.blocked,
         }

@@ -275,7 +275,7 @@ def pause(runtime: Runtime, campaign_id: str | None, *, reason: str, by: str) ->
         runtime.draw_markets.switch_all(paused=True, reason=reason, by=by, at=at)
     elif not runtime.draw_markets.pause(campaign_id, reason=reason, by=by, at=at):
         raise _no_draw(campaign_id)
-    return {"campaignId": campaign_id, "paused": True, "reason": reason, "by": by, "at": at}
+    return _switched(campaign_id, True, reason, by, at)
 
 
 def resume(runtime: Runtime, campaign_id: str | None, *, reason: str, by: str) -> dict[str, Any]:
@@ -283,13 +283,7 @@ def resume(runtime: Runtime, campaign_id: str | None, *, reason: str, by: str) -
     campaign again. Raises UsageError for a campaign without a draw.
     """
     at, names = iso(runtime.clock()), runtime.names
-    answer: dict[str, Any] = {
-        "campaignId": campaign_id,
-        "paused": False,
-        "reason": reason,
-        "by": by,
-        "at": at,
-    }
+    answer = _switched(campaign_id, False, reason, by, at)
     if campaign_id is None:
         runtime.draw_markets.switch_all(paused=False, reason=reason, by=by, at=at)
         return answer
@@ -297,6 +291,10 @@ def resume(runtime: Runtime, campaign_id: str | None, *, reason: str, by: str) -
     if not runtime.draw_markets.resume(campaign_id, reason=reason, by=by, at=at, tolerated=dead):
         raise _no_draw(campaign_id)
     return {**answer, "toleratedDeadLetters": dead}
+
+
+def _switched(campaign_id: str | None, paused: bool, reason: str, by: str, at: str) -> dict[str, Any]:
+    return {"campaignId": campaign_id, "paused": paused, "reason": reason, "by": by, "at": at}
 
 
 def retry(runtime: Runtime, campaign_id: str, *, by: str) -> dict[str, Any]:
