@@ -74,7 +74,7 @@ def verify_command(form: FormatOption = Format.TEXT) -> None:
         found = verify(
             runtime.objects,
             memory_mib=runtime.settings.archive.memory_mib,
-            tell=lambda done, all_: bar.update(task, completed=done, total=all_),
+            on_progress=lambda done, all_: bar.update(task, completed=done, total=all_),
         )
     answer(found.as_dict(), form)
     if not found.holds:
@@ -100,7 +100,7 @@ def fetch_command(
             runtime.objects,
             folder,
             Wanted(_day("since", since), _day("until", until), tuple(type_ or ())),
-            tell=lambda done, all_: bar.update(task, completed=done, total=all_),
+            on_progress=lambda done, all_: bar.update(task, completed=done, total=all_),
         )
     answer(
         {"folder": str(folder), "files": len(paths), "bytes": sum(path.stat().st_size for path in paths)},

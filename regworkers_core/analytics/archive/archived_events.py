@@ -42,7 +42,7 @@ def fetch(
     objects: ObjectStore,
     folder: Path,
     wanted: Wanted | None = None,
-    tell: Callable[[int, int], None] = lambda _done, _all: None,
+    on_progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> list[Path]:
     """Copy the wanted files into `folder`, in `date=.../type=...` as on S3, and return their paths. Files that exist
     are not copied again; files that the archive replaced are deleted. Raises TransientFailure.
@@ -56,7 +56,7 @@ def fetch(
                 if not path.exists():
                     private_folder(path.parent)
                     objects.get_file(file.key, path)
-                tell(number, len(files))
+                on_progress(number, len(files))
         except MissingObject:
             if attempt == _ATTEMPTS - 1:
                 raise

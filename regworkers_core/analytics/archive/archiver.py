@@ -283,8 +283,9 @@ class Archiver:
         """Compact what is due while there is time, delete replaced files, and close the manifest."""
         while (places := self._compaction.due(self._ledger.manifest)) and not self._limits.reached:
             self._check_lease()
-            done = self._compaction.merge(self._ledger, places[0], self._at, self._now())
-            self._report.merged_files += done.before
+            self._report.merged_files += self._compaction.merge(
+                self._ledger, places[0], self._at, self._now()
+            )
         if self._compaction.sides_due(self._ledger.manifest) and not self._limits.reached:
             self._check_lease()
             self._compaction.merge_sides(self._ledger, self._at, self._now())

@@ -56,15 +56,6 @@ _MERGE = """COPY (
 
 
 @dataclass(frozen=True, slots=True)
-class Compacted:
-    """Files before and after, and repeated ids that were dropped."""
-
-    before: int
-    after: int
-    repeats: int
-
-
-@dataclass(frozen=True, slots=True)
 class Compaction:
     """Merges small files. `folder` holds local copies and is deleted by the caller."""
 
@@ -85,8 +76,8 @@ class Compaction:
         """Return whether there are at least `files` small files of digests, or of damaged records."""
         return any(len(_small(files)) >= self.files for files in (manifest.ids, manifest.damaged))
 
-    def merge(self, ledger: Ledger, place: Place, at: str, now: float) -> Compacted:
-        """Merge one day and type. Raises Superseded if another run has written the archive."""
+    def merge(self, ledger: Ledger, place: Place, at: str, now: float) -> int:
+        """Merge one day and type; return how many files became one. Raises Superseded if another run has written."""
         old = self._small(ledger.manifest)[place]
         paths = [self._local(file.key) for file in old]
         out = self.folder / "merged.parquet"
@@ -109,7 +100,7 @@ class Compaction:
         )
         self.on_step("archive.compaction_committed")
         self._forget([*paths, out])
-        return Compacted(len(old), 1, repeats)
+        return len(old)
 
     def merge_sides(self, ledger: Ledger, at: str, now: float) -> None:
         """Merge the files of digests and of damaged records."""

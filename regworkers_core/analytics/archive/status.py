@@ -132,7 +132,10 @@ class Verified:
 
 
 def verify(
-    objects: ObjectStore, *, memory_mib: int, tell: Callable[[int, int], None] = lambda _done, _all: None
+    objects: ObjectStore,
+    *,
+    memory_mib: int,
+    on_progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Verified:
     """Read every file of the archive once, in constant memory; a temporary folder takes 17 bytes per event. Raises
     TransientFailure.
@@ -145,7 +148,7 @@ def verify(
             database.execute(
                 "CREATE TABLE row (digest BLOB, placed BOOLEAN); CREATE TABLE known (digest BLOB)"
             )
-            missing = _stage(objects, manifest, database, folder, tell)
+            missing = _stage(objects, manifest, database, folder, on_progress)
             rows, repeated, misplaced = _numbers(
                 database,
                 "SELECT coalesce(sum(n), 0), count(*) FILTER (WHERE n > 1), coalesce(sum(wrong), 0) FROM"
@@ -164,7 +167,7 @@ def _stage(
     manifest: Manifest,
     database: duckdb.DuckDBPyConnection,
     folder: Path,
-    tell: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
 ) -> int:
     """Load one file after the other; return the number of missing files."""
     missing, path = 0, folder / "file.parquet"
@@ -181,7 +184,7 @@ def _stage(
             missing += 1
             continue
         database.execute(statement, values)
-        tell(number, len(works))
+        on_progress(number, len(works))
     return missing
 
 
