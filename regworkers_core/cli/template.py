@@ -12,7 +12,7 @@ from rich.text import Text
 
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.operations.template.update import TemplateUpdate, update_from_template
+from regworkers_core.operations.template import TemplateUpdate, update_from_template
 from regworkers_core.settings import PROJECT_ROOT
 
 
@@ -73,13 +73,13 @@ def _told(update: TemplateUpdate) -> RenderableType:
     """The diff as git prints it, so that it can be piped into anything; below it what to know of it."""
     versions = f"{update.before or 'nothing'} to {update.after}"
     if update.up_to_date:
-        return Text(f"up to date with {update.source} at {update.after}")
+        return Text(f"up to date with {update.template} at {update.after}")
     counted = [
         f"{len(files)} {what}"
         for files, what in ((update.added, "added"), (update.changed, "changed"), (update.removed, "removed"))
         if files
     ]
-    lines = [f"{update.source}, {versions}: {', '.join(counted)}"]
+    lines = [f"{update.template}, {versions}: {', '.join(counted)}"]
     if update.conflicts:
         lines.append("conflicts, marked in the files: " + ", ".join(update.conflicts))
     if update.replaced:

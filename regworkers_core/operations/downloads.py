@@ -1,7 +1,7 @@
-"""What people fetch through the application around the UI: pages of reports, and files that jobs make for them.
+"""Downloads through the web application around the UI: pages of reports, and files that jobs make.
 
-Reports lie at fixed places, for everybody who may see the UI. Receipts, exports and lists are under an address that
-cannot be guessed, in a prefix that its lifecycle empties after a day: a job makes them again at any time.
+Reports have fixed addresses, for everyone who may see the UI. Receipts, exports and lists have an address that cannot
+be guessed, under a prefix that its lifecycle empties after a day: a job can make them again at any time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from regworkers_core.runtime import Runtime
 
 FOLDER = "downloads/"
 _NAME = r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,79}"
-# What may stand in a path, and below which key it lies: the one is the other with these names filled in.
+# The parts of paths and keys; each path has a key with the same parts.
 _PARTS = {
     "campaign": r"[A-Za-z0-9_-]{1,64}",
     "phase": r"[1-9][0-9]{0,3}",
@@ -34,28 +34,28 @@ _PAGES = (
     ("/reviews/<kind>/<date>", "reviews/<kind>/<date>/report.html"),
     ("/downloads/<place>", "downloads/<place>"),
 )
-# Where paths begin that `open_page` may know.
+# The prefixes of paths that `open_page` serves.
 FOLDERS = ("/reports/", "/reviews/", "/downloads/")
-# Our pages have neither scripts nor anything from elsewhere: whatever finds its way into one stays dead.
+# Pages have no scripts and load nothing: injected content has no effect.
 _SHOWN = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"}
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An object as a stream that takes constant memory, and the headers with which it is answered."""
+    """An object as a stream, which takes constant memory, and the headers of the response."""
 
     body: io.BufferedReader
     headers: Mapping[str, str]
 
 
 def link_to(where: str) -> str | None:
-    """Where the UI's application shows what lies at `s3://bucket/key`; None for what it does not show."""
+    """The path under which the web application shows `s3://bucket/key`; None if it does not."""
     key = where.partition("://")[2].partition("/")[2]
     return next((_filled(path, found) for path, below in _PAGES if (found := _met(below, key))), None)
 
 
 def put(runtime: Runtime, name: str, file: Path | bytes) -> str:
-    """Keep a file for a day and return the path under which the UI's application hands it out."""
+    """Keep a file for a day and return the path under which the web application serves it."""
     place = f"{secrets.token_hex(16)}/{name}"
     if isinstance(file, Path):
         runtime.objects.put_file(FOLDER + place, file)
@@ -65,7 +65,7 @@ def put(runtime: Runtime, name: str, file: Path | bytes) -> str:
 
 
 def open_page(runtime: Runtime, path: str) -> Page | None:
-    """What stands under a path that `link_to` or `put` gave; None for any other, and for what is not there.
+    """The page at a path that `link_to` or `put` returned; None for any other path, and for a missing object.
 
     Raises TransientFailure when S3 cannot answer.
     """

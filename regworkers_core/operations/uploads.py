@@ -1,7 +1,7 @@
-"""Files that people hand in through the upload form, for a job to read: lists of invites, codes, refs to strike.
+"""Files that operators upload for a job: lists of invites, codes, refs to strike.
 
-They may hold a fan's data or a code, and Dagster keeps the config of every run. So the file goes to a private prefix,
-which its lifecycle empties after a day, and a job's config gets the name alone.
+They may contain a fan's data or codes, and Dagster keeps the config of every run. So the file is stored under a private
+prefix, which its lifecycle empties after a day, and a job's config contains only the name.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.runtime import Runtime
 
 FOLDER = "uploads/"
-# Ten million addresses or codes; a file that is larger goes to the terminal.
+# Ten million addresses or codes; the command line takes larger files.
 MAX_BYTES = 512 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
-# Of files that jobs read; any other may be the rest of an address.
+# Suffixes of files that jobs read; another one may be the end of a mail address.
 _SUFFIX = re.compile(r"\.(csv|tsv|txt|jsonl?|gz|parquet)", re.IGNORECASE)
 _NAME = re.compile(r"uploads/[0-9a-f]{32}/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,79}")
 
 
 def put(runtime: Runtime, file_name: str, file: BinaryIO, *, max_bytes: int = MAX_BYTES) -> str:
-    """Keep what is left to read of `file` and return the name to paste: `uploads/<random>/<name>`.
+    """Store the rest of `file` and return the name to paste: `uploads/<random>/<name>`.
 
     Raises RequestError for a file that is empty or larger than `max_bytes`, TransientFailure when S3 cannot answer.
     """
@@ -39,10 +39,10 @@ def put(runtime: Runtime, file_name: str, file: BinaryIO, *, max_bytes: int = MA
         while piece := file.read(_PIECE_BYTES):
             size += len(piece)
             if size > max_bytes:
-                raise RequestError(f"the file is larger than {max_bytes // 1024**2} MiB: nothing was kept")
+                raise RequestError(f"the file is larger than {max_bytes // 1024**2} MiB: nothing was stored")
             whole.write(piece)
         if not size:
-            raise RequestError("the file is empty: nothing was kept")
+            raise RequestError("the file is empty: nothing was stored")
         whole.flush()
         name = f"{FOLDER}{secrets.token_hex(16)}/{plain_name(file_name)}"
         runtime.objects.put_file(name, Path(whole.name))
@@ -50,10 +50,10 @@ def put(runtime: Runtime, file_name: str, file: BinaryIO, *, max_bytes: int = MA
 
 
 def plain_name(file_name: str) -> str:
-    """A file's name as it may stand in the config of a run: without folders and other characters than
-    `A-Za-z0-9_.-`, and without the stem of one that is a mail address.
+    """A file name that is safe in the config of a run: without folders, characters outside of `A-Za-z0-9_.-`, and the
+    stem of a name that is a mail address.
     """
-    # Full-width and percent-encoded characters, too, are what people read them as.
+    # Full-width and percent-encoded characters count as what they look like.
     plain = unicodedata.normalize("NFKC", unquote(file_name))
     last = plain.replace("\\", "/").rpartition("/")[2]
     if "@" in last:
@@ -63,11 +63,11 @@ def plain_name(file_name: str) -> str:
 
 
 def require(upload: str) -> str:
-    """The name without the blanks that pasting brings. Raises RequestError for what no upload is called."""
+    """The name without pasted blanks. Raises RequestError for a name that is not an upload."""
     name = upload.strip()
     if not _NAME.fullmatch(name):
         raise RequestError(
-            "upload should be the name that the upload form answers with, uploads/<32 hex digits>/<file>"
+            "upload should be the name that the upload form returned, uploads/<32 hex digits>/<file>"
             + (": it is missing" if not name else "")
         )
     return name
@@ -75,8 +75,8 @@ def require(upload: str) -> str:
 
 @contextmanager
 def fetched(runtime: Runtime, upload: str) -> Iterator[Path]:
-    """The file on this machine, under its own name, as long as the block lasts. Raises RequestError for a name that is
-    none, or whose day is over, and for a UsageError of the block, which then names the file as it was handed in;
+    """A local copy of the file, under its own name, for the duration of the block. Raises RequestError for an invalid
+    name, for an upload that has expired, and for a UsageError of the block, with the name of the upload; and
     TransientFailure when S3 cannot answer.
     """
     name = require(upload)
@@ -85,9 +85,11 @@ def fetched(runtime: Runtime, upload: str) -> Iterator[Path]:
         try:
             runtime.objects.get_file(name, path)
         except MissingObject:
-            raise RequestError(f"{name} is not there: uploads are kept for a day, upload it again") from None
+            raise RequestError(
+                f"{name} does not exist: uploads are kept for a day, upload it again"
+            ) from None
         try:
             yield path
         except UsageError as error:
-            # The folder says nothing to a person, and is gone by now.
+            # The temporary folder means nothing to an operator.
             raise RequestError(str(error).replace(f"{folder}/", "")) from None

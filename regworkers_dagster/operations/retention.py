@@ -8,6 +8,7 @@ import io
 import dagster as dg
 from pydantic import Field
 
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.engine.stop import StopSignal
@@ -123,7 +124,7 @@ def erase_entry(launch: Launch, config: ErasureConfig) -> Outcome:
         return Outcome("", {}, failure="neither store knows this entry: check the ids")
     lines = io.StringIO()
     csv.writer(lines).writerows(
-        [("code", "marketId", "position", "status"), *(each.as_dict().values() for each in report.codes)]
+        [("code", "marketId", "position", "status"), *(as_document(each).values() for each in report.codes)]
     )
     columns = ("where", "what", "until", "why", "number")
     facts = {
@@ -132,6 +133,6 @@ def erase_entry(launch: Launch, config: ErasureConfig) -> Outcome:
         **report.numbers,
         "codesForTheIssuer": len(report.codes),
         "codes": launch.hand_out("codes.csv", lines.getvalue().encode()) if report.codes else None,
-        "stays": table(columns, [list(each.as_dict().values()) for each in report.stays]),
+        "stays": table(columns, [list(as_document(each).values()) for each in report.stays]),
     }
     return Outcome(key.campaign_id, facts, failure=report.advice)

@@ -16,7 +16,7 @@ from regworkers_core.cli import main, output
 from regworkers_core.cli.output import Format, answer, facts, rows, visible
 from regworkers_core.cli.template import _told
 from regworkers_core.observability.logs import configure_logging
-from regworkers_core.operations.template.update import TemplateUpdate
+from regworkers_core.operations.template import TemplateUpdate
 
 # ESC, CSI as one character, DEL, the turn of direction, Unicode's ends of lines, and those that rich drops.
 HOSTILE = "a\x1b[2Jb\x9b2Kc\x7fd\u202ee\u2028f\u2029g\u2066h\rj\x07k\bl"

@@ -293,7 +293,7 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
         ("open_campaign", {"campaign_id": "sumer"}, "there is no campaign 'sumer'"),
         ("close_campaign", {"campaign_id": "summer"}, "is DRAFT and cannot become CLOSED"),
         ("import_codes", {"campaign_id": "summer"}, "it is missing"),
-        ("import_codes", {"campaign_id": "summer", "upload": "codes.csv"}, "the upload form answers with"),
+        ("import_codes", {"campaign_id": "summer", "upload": "codes.csv"}, "the upload form returned"),
         ("void_codes", {"campaign_id": "summer", "reason": "x"}, "either upload, or market_id"),
         (
             "void_codes",

@@ -76,10 +76,10 @@ def test_an_empty_file_and_one_that_is_too_large_are_refused_and_nothing_is_kept
     ("name", "said"),
     [
         ("", "it is missing"),
-        ("codes.csv", "the upload form answers with"),
-        ("uploads/../draws/summer/phase-1/leaves.txt", "the upload form answers with"),
-        (f"uploads/{'0' * 32}/../secret", "the upload form answers with"),
-        ("s3://elsewhere/uploads/x", "the upload form answers with"),
+        ("codes.csv", "the upload form returned"),
+        ("uploads/../draws/summer/phase-1/leaves.txt", "the upload form returned"),
+        (f"uploads/{'0' * 32}/../secret", "the upload form returned"),
+        ("s3://elsewhere/uploads/x", "the upload form returned"),
         (f"uploads/{'0' * 32}/codes.csv", "kept for a day, upload it again"),
     ],
 )

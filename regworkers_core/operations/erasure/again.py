@@ -1,5 +1,5 @@
-"""Erasures once more: of what a backup or a writer brought back behind a tombstone (`pending`), and of all that the
-ledger knows after a restore of either store (`replay`).
+"""Repeats erasures: of entries that a backup or a writer brought back behind a tombstone (`pending`), and of everything
+in the ledger after a restore of either store (`replay`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ OnProgress = Callable[[int], None]
 
 @dataclass(slots=True)
 class AgainReport:
-    """`found` entries hold what was erased, of `recorded` erasures (0 for `pending`); `done` of them are erased again.
-    The first LISTED ids are `entries`, with the time of their erasure.
+    """`found` entries contain erased data, of `recorded` erasures (0 for `pending`); `done` of them were erased again.
+    `entries` are the first LISTED ids, with the time of their erasure.
     """
 
     dry_run: bool
@@ -39,7 +39,7 @@ class AgainReport:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left that was erased."""
+        """Whether no erased data is left."""
         return self.found == (0 if self.dry_run else self.done) and not self.refused_because
 
     @property
@@ -70,7 +70,7 @@ class AgainReport:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """`on_progress` gets how many entries were looked at so far."""
+    """`on_progress` gets the number of entries that were read so far."""
 
     on_progress: OnProgress = lambda _seen: None
     on_phase: OnPhase = lambda _text: None
@@ -84,16 +84,16 @@ def pending(
     confirmed: int | None = None,
     hooks: Hooks | None = None,
 ) -> AgainReport:
-    """Entries of the demand table behind the tombstone of an erased fan: counted, and taken out again if `confirmed` is
-    their number.
+    """Count entries of the demand table behind the tombstone of an erased fan; erase them again if `confirmed` is their
+    number.
 
-    Raises TransientFailure when a store cannot answer, a repeat goes on; UsageError for an unknown campaign.
+    Raises TransientFailure when a store cannot answer, a repeat continues; UsageError for an unknown campaign.
     """
     require_campaign(runtime, campaign_id)
     hooks = hooks or Hooks()
     report = AgainReport(confirmed is None)
     found: dict[EntryKey, str] = {}
-    hooks.on_phase("reading what was erased")
+    hooks.on_phase("reading erased entries")
     for page in runtime.replica.erasures(campaign_id):
         items = runtime.demand_table.get(list(page))
         found |= {
@@ -103,7 +103,7 @@ def pending(
         }
         report.looked_at += len(page)
         hooks.on_progress(report.looked_at)
-    return _once_more(runtime, found, report, confirmed, hooks)
+    return _erase_again(runtime, found, report, confirmed, hooks)
 
 
 def replay(
@@ -113,10 +113,10 @@ def replay(
     confirmed: int | None = None,
     hooks: Hooks | None = None,
 ) -> AgainReport:
-    """After a restore: every entry of either store (of a campaign) that the ledger knows as erased and that is back, or
-    whose tombstone is lost; erased again if `confirmed` is their number. Reads both stores once.
+    """After a restore: count entries (of a campaign) in either store that the ledger lists as erased, or whose
+    tombstone is lost; erase them again if `confirmed` is their number. Reads both stores once.
 
-    Raises as `pending` does, and UsageError when the ledger's key is lost.
+    Raises as `pending` does, and UsageError if the ledger's key is lost.
     """
     require_campaign(runtime, campaign_id)
     hooks = hooks or Hooks()
@@ -127,7 +127,7 @@ def replay(
     report.recorded = len(known)
     found: dict[EntryKey, str] = {}
     if known:
-        hooks.on_phase("looking for erased entries in both stores")
+        hooks.on_phase("searching both stores for erased entries")
         for key, is_back in _all(runtime, campaign_id):
             report.looked_at += 1
             at = known.get(ledger.mark(key))
@@ -135,11 +135,11 @@ def replay(
                 found[key] = at
             if report.looked_at % LISTED == 0:
                 hooks.on_progress(report.looked_at)
-    return _once_more(runtime, found, report, confirmed, hooks)
+    return _erase_again(runtime, found, report, confirmed, hooks)
 
 
 def _all(runtime: Runtime, campaign_id: str | None) -> Iterator[tuple[EntryKey, Callable[[str], bool]]]:
-    """Every entry of every place, each with the question whether an erasure at a time is undone there."""
+    """Every entry of every store, each with a function that says if an erasure at a given time is undone there."""
     for page in runtime.demand_table.pages(campaign_id):
         for key, item in page.items:
             created = lenient_order(item).created_at
@@ -151,7 +151,7 @@ def _all(runtime: Runtime, campaign_id: str | None) -> Iterator[tuple[EntryKey, 
         yield key, lambda at, created=order.created_at: is_erased(created, at)  # type: ignore[misc]
 
 
-def _once_more(
+def _erase_again(
     runtime: Runtime, found: dict[EntryKey, str], report: AgainReport, confirmed: int | None, hooks: Hooks
 ) -> AgainReport:
     report.found = len(found)
@@ -159,13 +159,13 @@ def _once_more(
     if confirmed is None:
         return report
     if confirmed != report.found:
-        report.refused_because = f"{report.found} entries are back, and {confirmed} were typed"
+        report.refused_because = f"{report.found} entries are back, but {confirmed} were confirmed"
         return report
     eraser = Eraser(runtime, on_phase=hooks.on_phase, on_step=hooks.on_step)
-    hooks.on_phase(f"erasing {report.found} entries once more")
+    hooks.on_phase(f"erasing {report.found} entries again")
     for number, (key, at) in enumerate(found.items(), 1):
         report.reports.append(eraser.run(key, at))
         hooks.on_progress(number)
-    hooks.on_phase("going through dead letters")
+    hooks.on_phase("searching dead letters")
     eraser.end(report.reports)
     return report

@@ -1,7 +1,7 @@
-"""Dead letters about erased entries: taken out of the queues, and out of the copies on S3.
+"""Removes dead letters about erased entries from the queues and from the copies on S3.
 
-A message of many items loses those that are about the entry and is kept with the others. What cannot be read is looked
-through for the entry's ids and for what names the fan.
+A message with several items loses those about the entry and keeps the others. An unreadable message is searched for the
+entry's ids and for texts that name the fan.
 """
 
 from __future__ import annotations
@@ -23,42 +23,47 @@ from regworkers_core.operations.dead_letters.drop import PREFIX
 from regworkers_core.operations.dead_letters.model import DeadQueue, dead_queues
 from regworkers_core.runtime import Runtime
 
-# Others may write the same copies: an export goes on, or another erasure.
+# Other processes may write the same copies: an export, or another erasure.
 _ROUNDS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An entry whose letters go, and what names the fan in them."""
+    """An entry whose dead letters are removed, and the texts that name the fan."""
 
     key: EntryKey
     texts: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
-class LettersTaken:
-    """`letters` of the queues and `copies` on S3 held something and were changed (a dry run: would be); `unseen`
-    names queues of which a part was in the hands of others.
+class RemovedDeadLetters:
+    """How many messages and copies on S3 were changed (in a dry run: would be). `unseen` names queues with messages
+    that other consumers held.
     """
 
-    letters: int = 0
+    messages: int = 0
     copies: int = 0
     unseen: list[str] = field(default_factory=list)
 
 
-def take_out(runtime: Runtime, wanted: Sequence[Wanted], *, dry_run: bool) -> LettersTaken:
-    """Go through all dead-letter queues and copies once. Raises TransientFailure, a repeat goes on; UsageError while
+def remove_dead_letters(runtime: Runtime, wanted: Sequence[Wanted], *, dry_run: bool) -> RemovedDeadLetters:
+    """Search all dead-letter queues and copies once. Raises TransientFailure, a repeat continues; UsageError while
     another command works on a queue.
     """
-    taken = LettersTaken()
+    removed = RemovedDeadLetters()
     for queue in dead_queues(runtime.names):
-        _from_queue(runtime, queue, wanted, taken, dry_run=dry_run)
-    _from_copies(runtime, wanted, taken, dry_run=dry_run)
-    return taken
+        _from_queue(runtime, queue, wanted, removed, dry_run=dry_run)
+    _from_copies(runtime, wanted, removed, dry_run=dry_run)
+    return removed
 
 
 def _from_queue(
-    runtime: Runtime, queue: DeadQueue, wanted: Sequence[Wanted], taken: LettersTaken, *, dry_run: bool
+    runtime: Runtime,
+    queue: DeadQueue,
+    wanted: Sequence[Wanted],
+    removed: RemovedDeadLetters,
+    *,
+    dry_run: bool,
 ) -> None:
     dead = runtime.queue(queue.name)
     if not dead.depth().total:
@@ -67,16 +72,16 @@ def _from_queue(
         for batch in browser.batches():
             hits = [(message, without(message.body, wanted)) for message in batch]
             hits = [(message, left) for message, left in hits if left != message.body.encode()]
-            taken.letters += len(hits)
+            removed.messages += len(hits)
             if hits and not dry_run:
                 _replace(runtime, queue, hits)
                 browser.settle([message for message, _ in hits])
         if browser.hidden or not browser.complete:
-            taken.unseen.append(queue.name)
+            removed.unseen.append(queue.name)
 
 
 def _replace(runtime: Runtime, queue: DeadQueue, hits: Sequence[tuple[Received, bytes | None]]) -> None:
-    """What is left of each message first, then away with it: killed in between, the rest is there twice."""
+    """Send what is left of each message, then delete it: killed in between, the rest exists twice."""
     dead = runtime.queue(queue.name)
     rest = [Outgoing(left, dict(message.attributes)) for message, left in hits if left is not None]
     if rest and (failures := dead.send(rest)):
@@ -87,7 +92,7 @@ def _replace(runtime: Runtime, queue: DeadQueue, hits: Sequence[tuple[Received, 
 
 @contextmanager
 def _alone(runtime: Runtime, queue: DeadQueue) -> Iterator[Lease]:
-    """The lease that every change of the queue's letters holds."""
+    """The lease that every change of the queue's dead letters holds."""
     seconds = runtime.settings.dead_letters.lease_seconds
     try:
         with held_lease(
@@ -96,36 +101,38 @@ def _alone(runtime: Runtime, queue: DeadQueue) -> Iterator[Lease]:
             yield lease
     except LeaseBusy:
         raise UsageError(
-            f"{queue.name} is being worked on: wait, or see `regworkers dlq history`; then repeat this"
+            f"another command works on {queue.name} (see `regworkers dlq history`): wait, then repeat this"
         ) from None
 
 
-def _from_copies(runtime: Runtime, wanted: Sequence[Wanted], taken: LettersTaken, *, dry_run: bool) -> None:
+def _from_copies(
+    runtime: Runtime, wanted: Sequence[Wanted], removed: RemovedDeadLetters, *, dry_run: bool
+) -> None:
     objects = runtime.objects
     for name in objects.list(PREFIX):
         for _ in range(_ROUNDS):
-            stands = objects.get_tagged(name)
-            if stands is None:
+            copy = objects.get_tagged(name)
+            if copy is None:
                 break
-            lines = stands.data.splitlines(keepends=True)
+            lines = copy.data.splitlines(keepends=True)
             left = [_line_without(line, wanted) for line in lines]
             changed = sum(before != after for before, after in zip(lines, left, strict=True))
             if not changed or dry_run:
-                taken.copies += changed
+                removed.copies += changed
                 break
             rest = b"".join(line for line in left if line is not None)
             if not rest:
                 objects.delete(name)
-            elif objects.put_over(name, rest, stands.tag) is None:
+            elif objects.put_over(name, rest, copy.tag) is None:
                 continue
-            taken.copies += changed
+            removed.copies += changed
             break
         else:
-            raise TransientFailure("s3", f"{name} stays contested by other writers")
+            raise TransientFailure("s3", f"{name} is changed by other writers: repeat this")
 
 
 def _line_without(line: bytes, wanted: Sequence[Wanted]) -> bytes | None:
-    """A line of a copy: a document around the body. None: nothing of it is to be kept."""
+    """A line of a copy, a document around the body, without what is about the entries. None: nothing is left."""
     try:
         document = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -140,7 +147,7 @@ def _line_without(line: bytes, wanted: Sequence[Wanted]) -> bytes | None:
 
 
 def without(body: str, wanted: Sequence[Wanted]) -> bytes | None:
-    """The body as it is where it is about none of these, else without their items; None when none is left."""
+    """The body without the items of these entries, unchanged if it has none; None if no item is left."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -152,7 +159,7 @@ def without(body: str, wanted: Sequence[Wanted]) -> bytes | None:
     if not rest:
         return None
     left = body.encode() if len(rest) == len(items) else json_text({**document, "items": rest})
-    # Around the items, too, may stand what should not.
+    # The envelope may name the fan, too.
     return None if _names(left.decode(), wanted) else left
 
 
@@ -169,7 +176,7 @@ def _is_about(item: Any, wanted: Wanted) -> bool:
 
 
 def _mentions(text: str, wanted: Sequence[Wanted]) -> bool:
-    """Of a text without items: whether it has the entry's ids, or what names the fan."""
+    """Whether a text without items contains the entry's ids or names the fan."""
     return _names(text, wanted) or any(
         each.key.campaign_id in text and each.key.entry_id in text for each in wanted
     )

@@ -1,15 +1,15 @@
-"""The erasure of one entry, in steps each of which a repeat finds done.
+"""Erases one entry in steps; a repeat finds completed steps done.
 
-1. The ledger: from here on the erasure is a fact with a time, and what was created after it is another registration.
+1. The ledger: from here on the erasure is a fact with a time, and what is created later is another registration.
 2. Invites and claims, which are found by what the entry says of the fan.
 3. The tombstone in the replica, at once and not by the stream: no save drain writes an erased state over it, whatever
    it has read before.
 4. Messages that are not sent.
-5. The entry in the demand table, exactly as it was read: a writer that changed it meanwhile sends us back to 2.
+5. The entry in the demand table, exactly as it was read: if a writer has changed it meanwhile, repeat from 2.
 6. What is found by the entry's id alone: former versions, the history of failures, dead letters and their copies.
 
-The entry in the table goes late because it leads to all that goes before: killed anywhere, the command is repeated and
-goes on. Until 5 the entry stands behind a tombstone that refuses it, which reconcile calls `erased`.
+The entry in the table is removed late because it leads to everything before it: after a kill, the same command
+continues. Until step 5 the entry is behind a tombstone that refuses it, which reconcile calls `erased`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.adapters.mongo.outbox import ERASED, OPEN
 from regworkers_core.domain.claim import CLAIM_LEASE_SECONDS, Claim
+from regworkers_core.domain.documents import as_document, as_json
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.order import Order, is_erased
@@ -30,24 +31,31 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.identity import IdentitySecret
 from regworkers_core.engine.leases import LeaseBusy, held_lease
 from regworkers_core.engine.stop import OnStep, no_step
-from regworkers_core.operations.erasure.dead_letters import LettersTaken, Wanted, take_out
-from regworkers_core.operations.erasure.facts import Facts, drawn_keys, read_facts
-from regworkers_core.operations.erasure.ledger import Ledger
-from regworkers_core.operations.erasure.stays import HeldCode, Stay, held_codes, what_stays
+from regworkers_core.operations.erasure.dead_letters import RemovedDeadLetters, Wanted, remove_dead_letters
+from regworkers_core.operations.erasure.facts import (
+    Facts,
+    HeldCode,
+    Ledger,
+    Stay,
+    drawn_keys,
+    held_codes,
+    read_facts,
+    what_stays,
+)
 from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.replication.scratch_database import left_behind
 from regworkers_core.runtime import Runtime
 
 RUN = "erase"
-# A writer may change the entry while it is taken out, but each time a state that is newer.
+# A writer may change the entry meanwhile; each time its state is newer.
 _ROUNDS = 4
 
 OnPhase = Callable[[str], None]
 
 
 @dataclass(slots=True)
-class Taken:
-    """What was taken out (a dry run: would be)."""
+class Removed:
+    """What was removed (in a dry run: would be)."""
 
     source: int = 0
     replica: int = 0
@@ -73,10 +81,10 @@ class Taken:
 
 @dataclass(slots=True)
 class ErasureReport:
-    """`erased_at` is empty where nothing is known of the entry, and in a dry run before the first erasure; `again`: it
-    is that of an earlier one, after which the fan may have registered again. `registered_again` is when that was,
-    where an operator should know. `left` says what is not done, in sentences; `codes` is for the issuer and goes into
-    no log.
+    """The result for one entry. `erased_at` is empty if nothing is known of it, and in a dry run before the first
+    erasure. `again`: the time is that of an earlier erasure, after which the fan may have registered again;
+    `registered_again` is when, if an operator should know. `left` lists what is not done; `codes` is for the issuer and
+    is never logged.
     """
 
     key: EntryKey
@@ -84,8 +92,8 @@ class ErasureReport:
     erased_at: str = ""
     known: bool = True
     again: bool = False
-    taken: Taken = field(default_factory=Taken)
-    letters: LettersTaken = field(default_factory=LettersTaken)
+    removed: Removed = field(default_factory=Removed)
+    dead_letters: RemovedDeadLetters = field(default_factory=RemovedDeadLetters)
     stays: list[Stay] = field(default_factory=list)
     codes: list[HeldCode] = field(default_factory=list)
     registered_again: str = ""
@@ -107,35 +115,34 @@ class ErasureReport:
         lines = list(self.left)
         if self.registered_again:
             lines.append(
-                f"the fan has registered again at {self.registered_again}, after this erasure: repeat the command to"
+                f"the fan registered again at {self.registered_again}, after this erasure: repeat the command to"
                 " erase that, too"
             )
         return "\n".join(lines)
 
     @property
     def numbers(self) -> dict[str, int]:
-        """Counts alone: for logs, metadata and the audit log."""
-        return {**self.taken.as_dict(), "deadLetters": self.letters.letters, "copies": self.letters.copies}
+        """Counts only: for logs, metadata and the audit log."""
+        dead_letters = self.dead_letters
+        return {**self.removed.as_dict(), "deadLetters": dead_letters.messages, "copies": dead_letters.copies}
 
     def as_dict(self) -> dict[str, Any]:
+        document = as_document(
+            self, "dry_run", "known", "erased_at", "stays", "notes", "registered_again", "finished", "advice"
+        )
         return {
             "campaignId": self.key.campaign_id,
             "entryId": self.key.entry_id,
-            "dryRun": self.dry_run,
-            "known": self.known,
+            **document,
             "erasedAt": self.erased_at or None,
             "takenOut": self.numbers,
-            "stays": [each.as_dict() for each in self.stays],
-            "codesForTheIssuer": [each.as_dict() for each in self.codes],
-            "notes": self.notes,
+            "codesForTheIssuer": as_json(self.codes),
             "registeredAgain": self.registered_again or None,
-            "finished": self.finished,
-            "advice": self.advice,
         }
 
 
 class Eraser:
-    """Takes entries out of every place but the dead letters, which are gone through once for all of them."""
+    """Erases entries everywhere but in dead letters, which `end` searches once for all of them."""
 
     def __init__(
         self,
@@ -152,26 +159,26 @@ class Eraser:
         self._wanted: list[Wanted] = []
 
     def look(self, key: EntryKey) -> ErasureReport:
-        """What there is to take out. Changes nothing."""
+        """Count what an erasure would remove. Changes nothing."""
         facts = read_facts(self._runtime, key)
         report = ErasureReport(key, True, self._begun(facts), known=facts.known)
         if not facts.known:
             return report
-        taken = report.taken
-        taken.source, taken.replica = int(facts.source is not None), int(facts.live)
-        taken.invites = len(self._runtime.invites.ttls(facts.invites)) if facts.invites else 0
-        taken.claims, taken.superseded = len(self._held_claims(facts)), len(facts.former)
-        taken.failures = len(self._runtime.dead_letters.of_entry(key))
+        removed = report.removed
+        removed.source, removed.replica = int(facts.source is not None), int(facts.live)
+        removed.invites = len(self._runtime.invites.ttls(facts.invites)) if facts.invites else 0
+        removed.claims, removed.superseded = len(self._held_claims(facts)), len(facts.former)
+        removed.failures = len(self._runtime.dead_letters.of_entry(key))
         statuses = self._runtime.outbox.statuses(drawn_keys(self._runtime, facts))
-        taken.messages = sum(status in OPEN for status in statuses.values())
-        self._tell_what_stays(report, facts)
+        removed.messages = sum(status in OPEN for status in statuses.values())
+        self._report_what_stays(report, facts)
         self._wanted.append(Wanted(key, facts.texts))
         return report
 
     def run(self, key: EntryKey, at: str = "") -> ErasureReport:
-        """Erase what stands now, or for `at` (an ISO time, of the ledger) what was created up to then.
+        """Erase the current state, or with `at` (an ISO time from the ledger) what was created up to then.
 
-        Raises TransientFailure when a store cannot answer: a repeat goes on.
+        Raises TransientFailure when a store cannot answer: a repeat continues.
         """
         report = ErasureReport(key, False, again=bool(at))
         facts = read_facts(self._runtime, key)
@@ -183,19 +190,19 @@ class Eraser:
         self._on_step("erase.after_ledger")
         if report.erased_at > iso(self._runtime.clock()):
             report.notes.append(
-                f"the entry's createdAt is ahead of the clock: until {report.erased_at} no registration under this id"
-                " is let in"
+                f"the entry's createdAt is ahead of the clock: no registration under this id is accepted until "
+                f"{report.erased_at}"
             )
-        self._tell_what_stays(report, facts)
+        self._report_what_stays(report, facts)
         for _ in range(_ROUNDS):
-            if self._take_out(facts, report):
+            if self._remove(facts, report):
                 break
             facts = read_facts(self._runtime, key)
         else:
-            raise TransientFailure("dynamodb", "the entry stays contested by other writers")
+            raise TransientFailure("dynamodb", "the entry is changed by other writers: repeat this")
         self._by_id(report)
-        if report.taken.source or report.taken.replica:
-            # Its event is due though the stream may be held up: a repeat has the same id, and readers drop it.
+        if report.removed.source or report.removed.replica:
+            # Send its event now, since the stream may be late: a repeat has the same id, and consumers drop it.
             stored = self._runtime.replica.get([key])[key]
             if stored.fields is None:
                 item = ReplicationItem(key, Op.REMOVE, stored.order)
@@ -206,50 +213,50 @@ class Eraser:
         return report
 
     def end(self, reports: Sequence[ErasureReport], *, dry_run: bool = False) -> None:
-        """Go through the dead letters once for all of them, and close what is complete. The numbers go to the first
-        report.
+        """Search dead letters once for all entries, and close erasures that are complete. The first report has the
+        numbers.
         """
         if not reports:
             return
-        letters = reports[0].letters = take_out(self._runtime, self._wanted, dry_run=dry_run)
+        dead_letters = reports[0].dead_letters = remove_dead_letters(
+            self._runtime, self._wanted, dry_run=dry_run
+        )
         if dry_run:
             return
-        self._on_step("erase.after_letters")
+        self._on_step("erase.after_dead_letters")
         for report in reports:
-            if letters.unseen:
+            if dead_letters.unseen:
                 report.left.append(
-                    f"others hold messages of {', '.join(letters.unseen)}: repeat it in a minute"
+                    f"other consumers hold messages of {', '.join(dead_letters.unseen)}: repeat this in a minute"
                 )
             if report.complete:
                 self.ledger.close(report.key, report.erased_at)
 
     def _begun(self, facts: Facts) -> str:
-        """The time of an erasure that did not come to its end, or that covers all that stands; empty: neither."""
+        """The time of an erasure that is not complete, or that covers the current state; empty: neither."""
         last = self.ledger.of_entry(facts.key)
         return last.at if last.at and (not last.done or facts.newest() <= last.at) else ""
 
     def _begin(self, facts: Facts) -> str:
-        """An erasure that was begun goes on under its time, also where the fan registered again since; another one
-        gets a time of its own.
-        """
+        """The time of an erasure that began, even if the fan has registered again since; else a new one."""
         if begun := self._begun(facts):
             return begun
         # A writer's clock may be ahead of ours.
         return max(iso(self._runtime.clock()), facts.newest())
 
-    def _take_out(self, facts: Facts, report: ErasureReport) -> bool:
-        """One round; False when the entry changed in the table meanwhile."""
-        runtime, taken, at = self._runtime, report.taken, report.erased_at
+    def _remove(self, facts: Facts, report: ErasureReport) -> bool:
+        """One round; False if the entry changed in the table meanwhile."""
+        runtime, removed, at = self._runtime, report.removed, report.erased_at
         if facts.source is not None and not is_erased(facts.source_order.created_at, at):
-            # Another registration: nothing of it is taken, what it shares with the erased one included.
+            # Another registration: it keeps everything, even what it shares with the erased one.
             self._bury(facts, report, Order())
             return True
-        if facts.invites and (standing := list(runtime.invites.ttls(facts.invites))):
-            runtime.invites.remove(standing)
-            taken.invites += len(standing)
+        if facts.invites and (invites := list(runtime.invites.ttls(facts.invites))):
+            runtime.invites.remove(invites)
+            removed.invites += len(invites)
         self._on_step("erase.after_invites")
         for claim in self._old_claims(facts):
-            taken.claims += self._runtime.entry_claims.release(claim)
+            removed.claims += self._runtime.entry_claims.release(claim)
         self._on_step("erase.after_claims")
         self._bury(facts, report, facts.source_order)
         self._on_step("erase.after_tombstone")
@@ -258,17 +265,17 @@ class Eraser:
         if facts.source is not None:
             if not runtime.demand_table.remove(facts.key, facts.source):
                 return False
-            taken.source = 1
+            removed.source = 1
         self._on_step("erase.after_entry")
         return True
 
     def _bury(self, facts: Facts, report: ErasureReport, order: Order) -> None:
         self._runtime.replica.erase(facts.key, order, at=report.erased_at, run_id=RUN)
         if facts.live and facts.replica is not None:
-            report.taken.replica |= is_erased(facts.replica.order.created_at, report.erased_at)
+            report.removed.replica |= is_erased(facts.replica.order.created_at, report.erased_at)
 
     def _held_claims(self, facts: Facts) -> list[Claim]:
-        """The claims on the entry's identities that are its own."""
+        """The claims that the entry holds on its identities."""
         hashes = self._identities.existing() if facts.identities else None
         if hashes is None:
             return []
@@ -278,13 +285,13 @@ class Eraser:
         return [claim for claim in claims if claim.entry_id == facts.key.entry_id]
 
     def _old_claims(self, facts: Facts) -> list[Claim]:
-        """The same, once a call that relies on one has written its entry or given up."""
+        """The same, once a registration that relies on one has written its entry or given up."""
         claims = self._held_claims(facts)
         youngest = max((claim.claimed_at for claim in claims), default=0.0)
         wait = youngest + CLAIM_LEASE_SECONDS - self._runtime.clock()
-        # A clock that is far ahead is no reason to wait for long.
+        # Do not wait for long because of a clock that is far ahead.
         if 0 < wait <= CLAIM_LEASE_SECONDS:
-            self._on_phase(f"waiting {wait:.0f} s for a registration that may be under way")
+            self._on_phase(f"waiting {wait:.0f} s for a registration that may be in progress")
             self._sleep(wait)
             return self._held_claims(facts)
         return claims
@@ -297,45 +304,43 @@ class Eraser:
         seconds = self._runtime.settings.selection.lease_seconds
         try:
             with held_lease(self._runtime.leases, name, RUN, lease_seconds=seconds):
-                report.taken.messages += self._runtime.outbox.supersede(
+                report.removed.messages += self._runtime.outbox.supersede(
                     keys, why=ERASED, at=iso(self._runtime.clock())
                 )
         except LeaseBusy:
             report.notes.append(
-                "the draw is at work: its sender supersedes the messages itself, because of the tombstone"
+                "a draw is running: its sender supersedes the messages itself, because of the tombstone"
             )
 
     def _by_id(self, report: ErasureReport) -> None:
-        runtime, key, taken = self._runtime, report.key, report.taken
-        taken.superseded += runtime.superseded_entries.forget(key)
+        runtime, key, removed = self._runtime, report.key, report.removed
+        removed.superseded += runtime.superseded_entries.forget(key)
         self._on_step("erase.after_superseded")
-        taken.failures += runtime.dead_letters.forget(key)
+        removed.failures += runtime.dead_letters.forget(key)
         self._on_step("erase.after_failures")
         for scratch in left_behind(runtime, older_than_seconds=0):
-            taken.staged += scratch.forget(key)
+            removed.staged += scratch.forget(key)
         self._on_step("erase.after_staged")
 
     def _verify(self, report: ErasureReport) -> None:
-        """Read both sides once more: the report says only what was seen."""
+        """Read both sides again, so that the report says only what was seen."""
         facts, at = read_facts(self._runtime, report.key), report.erased_at
         created = facts.source_order.created_at
         if facts.source is not None and is_erased(created, at):
-            report.left.append(
-                "a writer put the erased entry back: `regworkers erase --pending` takes it out"
-            )
+            report.left.append("a writer put the erased entry back: `regworkers erase --pending` erases it")
         elif facts.source is not None and not report.again:
             report.registered_again = created
         if not facts.replica or facts.replica.erased_at is None or facts.replica.erased_at < at:
-            report.left.append("the tombstone is gone again: repeat the command")
+            report.left.append("the tombstone disappeared: repeat the command")
 
-    def _tell_what_stays(self, report: ErasureReport, facts: Facts) -> None:
+    def _report_what_stays(self, report: ErasureReport, facts: Facts) -> None:
         report.codes = held_codes(self._runtime, facts)
-        report.stays = what_stays(self._runtime, facts, codes=len(report.codes))
+        report.stays = list(what_stays(self._runtime, facts, len(report.codes)))
         erased_before = facts.replica is not None and facts.replica.erased_at is not None
         if facts.source is None and not facts.live and not erased_before:
             report.notes.append(
-                "the entry is gone already, so its mail address is not known: an invite by it is removed with"
-                f" `regworkers invites remove {facts.key.campaign_id} email`, and its claims end with their period"
+                "the entry no longer exists, so its mail address is unknown: remove an invite by mail with"
+                f" `regworkers invites remove {facts.key.campaign_id} email`; its claims expire with their period"
             )
 
 
@@ -348,15 +353,14 @@ def erase(
     on_phase: OnPhase = lambda _text: None,
     on_step: OnStep = no_step,
 ) -> ErasureReport:
-    """Take one entry out of everywhere, or say in a dry run what that would be. Killed anywhere, it is repeated and
-    goes on.
+    """Erase one entry everywhere, or report in a dry run what that would remove. After a kill, a repeat continues.
 
     Raises TransientFailure when a store cannot answer, UsageError while another command works on dead letters.
     """
     eraser = Eraser(runtime, sleep=sleep, on_phase=on_phase, on_step=on_step)
-    on_phase("taking out the entry" if not dry_run else "looking")
+    on_phase("reading the entry" if dry_run else "erasing the entry")
     report = eraser.look(key) if dry_run else eraser.run(key)
     if report.known:
-        on_phase("going through dead letters")
+        on_phase("searching dead letters")
         eraser.end([report], dry_run=dry_run)
     return report

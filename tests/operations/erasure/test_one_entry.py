@@ -13,7 +13,7 @@ from regworkers_core.domain.order import lenient_order
 from regworkers_core.eligibility.case import Identity
 from regworkers_core.engine.leases import held_lease
 from regworkers_core.operations.erasure.erase import erase
-from regworkers_core.operations.erasure.ledger import PREFIX
+from regworkers_core.operations.erasure.facts import PREFIX
 from regworkers_core.operations.trace import trace_entry
 from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.replication.reconcile import Accept, Kind, reconcile
@@ -59,7 +59,7 @@ STEPS = (
     "erase.after_failures",
     "erase.after_staged",
     "erase.after_event",
-    "erase.after_letters",
+    "erase.after_dead_letters",
 )
 
 
@@ -107,7 +107,7 @@ def test_everything_of_the_fan_goes_and_all_of_the_others_stays(runtime: Runtime
     report = erased(runtime, E1)
     assert report.finished, report.as_dict()
     nothing_is_left(runtime)
-    assert report.taken.invites == 3, f"also that of {MAIL_ONCE}, which the entry had before"
+    assert report.removed.invites == 3, f"also that of {MAIL_ONCE}, which the entry had before"
     # The stream's removal arrives later, and the state is told of as removed once.
     replicate_all(runtime)
     nothing_is_left(runtime)
@@ -152,8 +152,8 @@ def test_an_entry_that_its_writer_removed_before_is_erased_by_what_is_left(runti
     runtime.demand_table.remove(E1, source(runtime, E1) or {})
     replicate_all(runtime)
     report = erased(runtime, E1)
-    assert report.finished and report.taken.superseded == 1
-    assert any("mail address is not known" in note for note in report.notes)
+    assert report.finished and report.removed.superseded == 1
+    assert any("mail address is unknown" in note for note in report.notes)
     assert (document(runtime, E1) or {})["erasedAt"] == report.erased_at
     assert erased(runtime, E1).notes == [], "a repeat has nothing to add"
 
@@ -177,7 +177,7 @@ def test_a_save_drain_that_has_read_the_entry_before_cannot_bring_it_back(
     def read_and_be_held_up(saver: Saver, *arguments: Any) -> Any:
         found = read(saver, *arguments)
         monkeypatch.setattr(Saver, "_read", read)
-        assert erased(runtime, E1).taken.source == 1
+        assert erased(runtime, E1).removed.source == 1
         return found
 
     monkeypatch.setattr(Saver, "_read", read_and_be_held_up)
@@ -197,7 +197,7 @@ def test_a_writer_that_changes_the_entry_meanwhile_does_not_save_it(runtime: Run
             claim(runtime, E1, Identity.EMAIL, mail)
 
     report = erased(runtime, E1, on_step=change)
-    assert report.finished and report.taken.claims == 4
+    assert report.finished and report.removed.claims == 4
     nothing_is_left(runtime)
     replicate_all(runtime)
     nothing_is_left(runtime)
@@ -233,7 +233,7 @@ def test_a_claim_that_a_registration_may_rely_on_is_waited_for(runtime: Runtime)
         assert claims.claim(type(young)(young.key, "another", young.claimed_at + 30, "new"), young)
 
     report = erased(runtime, E1, sleep=sleep)
-    assert report.finished and report.taken.claims == 0
+    assert report.finished and report.removed.claims == 0
     assert 40 < waited[0] < 60
     assert young.key[1] in sort_keys(runtime), "it is another entry's by now"
 
@@ -256,7 +256,7 @@ def test_messages_that_were_not_sent_never_are_and_the_code_is_listed(runtime: R
 def test_a_message_that_was_sent_stays_sent(runtime: Runtime) -> None:
     plant(runtime, E1)
     draw(runtime, E1, status="SENT")
-    assert erased(runtime, E1).taken.messages == 0
+    assert erased(runtime, E1).removed.messages == 0
     assert runtime.outbox.statuses([MARKET.key(REF)]) == {MARKET.key(REF): "SENT"}
 
 
@@ -273,7 +273,7 @@ def test_dead_letters_lose_what_is_about_the_fan_and_keep_the_rest(runtime: Runt
     plant(runtime, E1)
     dead_letters(runtime, E1)
     report = erased(runtime, E1)
-    assert report.finished and (report.letters.letters, report.letters.copies) == (5, 6)
+    assert report.finished and (report.dead_letters.messages, report.dead_letters.copies) == (5, 6)
     left = bodies(runtime, "replication-queue")
     assert len(left) == 2
     for body in left:

@@ -14,8 +14,7 @@ import typer
 from regworkers_core.cli.output import Format
 from regworkers_core.cli.template import update_command
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.operations.template.git import without_login
-from regworkers_core.operations.template.update import ANSWERS, update_from_template
+from regworkers_core.operations.template import ANSWERS, update_from_template, without_login
 
 LINES = "".join(f"line {number}\n" for number in range(1, 21))
 
@@ -61,7 +60,7 @@ def world(tmp_path: Path, made: World) -> World:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The project stands at v1 and has changed the last line of `ci.txt`; v2 changes the first, and adds and drops."""
+    """The project is at v1 and has changed the last line of `ci.txt`; v2 changes the first, and adds and drops."""
     folder = tmp_path_factory.mktemp("template")
     template, project = folder / "template", folder / "project"
     for folder in (template, project):
@@ -125,8 +124,8 @@ def test_a_conflict_is_named_and_marked_and_what_both_wrote_is_there(
     with pytest.raises(typer.Exit) as left:
         update_command(project=world.project, form=Format.JSON)
     assert left.value.exit_code == 1
-    told = orjson.loads(capsys.readouterr().out)
-    assert (told["conflicts"], told["applied"]) == (["ci.txt"], False)
+    shown = orjson.loads(capsys.readouterr().out)
+    assert (shown["conflicts"], shown["applied"]) == (["ci.txt"], False)
     assert "line 20 of ours" in world.content("ci.txt") and "<<<" not in world.content("ci.txt")
 
     with pytest.raises(typer.Exit):
@@ -137,13 +136,13 @@ def test_a_conflict_is_named_and_marked_and_what_both_wrote_is_there(
     assert all(part in merged for part in ("<<<<<<<", "line 20 of ours", "line 20 of v3", ">>>>>>>"))
 
 
-def test_it_refuses_while_the_tree_has_changes_of_its_own(world: World) -> None:
+def test_it_refuses_uncommitted_changes(world: World) -> None:
     write(world.project, draft__txt="not committed")
-    with pytest.raises(UsageError, match=r"changes of its own \(draft.txt\)"):
+    with pytest.raises(UsageError, match=r"uncommitted changes \(draft.txt\)"):
         update_from_template(world.project, apply=True)
 
 
-def test_what_is_in_the_way_is_one_line_that_says_what_helps(world: World, tmp_path: Path) -> None:
+def test_an_error_is_one_line_that_says_what_to_do(world: World, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()
     with pytest.raises(UsageError, match="is not a git repository"):
@@ -155,9 +154,9 @@ def test_what_is_in_the_way_is_one_line_that_says_what_helps(world: World, tmp_p
     commit(bare, "a")
     with pytest.raises(UsageError, match=r"no template is configured: .*\.copier-answers\.yml is missing"):
         update_from_template(bare)
-    with pytest.raises(UsageError, match="is away: there is no such folder"):
+    with pytest.raises(UsageError, match="cannot be read: there is no such folder"):
         update_from_template(bare, source="../nowhere")
-    with pytest.raises(UsageError, match=r"https://\*\*\*@127.0.0.1:1/t.git is away"):
+    with pytest.raises(UsageError, match=r"https://\*\*\*@127.0.0.1:1/t.git cannot be read"):
         update_from_template(bare, source="https://user:hunter2@127.0.0.1:1/t.git")
     with pytest.raises(UsageError, match="Unknown revision: 'v9'"):
         update_from_template(world.project, ref="v9")
@@ -168,7 +167,7 @@ def test_what_is_in_the_way_is_one_line_that_says_what_helps(world: World, tmp_p
 
 def test_a_template_that_moved_is_followed(world: World, tmp_path: Path) -> None:
     moved = world.template.rename(tmp_path / "moved")
-    with pytest.raises(UsageError, match="is away"):
+    with pytest.raises(UsageError, match="cannot be read"):
         update_from_template(world.project)
     update = update_from_template(world.project, source=str(moved), apply=True)
     assert update.after == "v2.0.0" and str(moved) in world.content(ANSWERS)
@@ -185,7 +184,7 @@ def test_a_template_that_runs_commands_or_keeps_no_answers_is_refused(world: Wor
     commit(world.template, "no answers", "v4.0.0")
     (world.project / ANSWERS).unlink()
     commit(world.project, "forgets")
-    with pytest.raises(UsageError, match="keeps no answers"):
+    with pytest.raises(UsageError, match="cannot be updated later"):
         update_from_template(world.project, source=str(world.template))
 
 

@@ -1,4 +1,4 @@
-"""Outdated and vulnerable packages: what is known, and what only nobody could tell."""
+"""Outdated and vulnerable packages: what is known, and what is unknown because a tool is unavailable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ import typer
 from regworkers_core.cli import dependencies as terminal
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations import dependencies
-from regworkers_core.operations.dependencies import Away, parse_audit, parse_lock, read_dependencies
+from regworkers_core.operations.dependencies import (
+    ToolUnavailable,
+    parse_audit,
+    parse_lock,
+    read_dependencies,
+)
 from regworkers_core.settings import PROJECT_ROOT
 
 OUTDATED = [
@@ -38,7 +43,7 @@ def lock(tmp_path: Path) -> Path:
 
 
 class Tools:
-    """`uv` and `pip_audit` with given answers; one that is None is away."""
+    """`uv` and `pip_audit` with given answers; None: unavailable."""
 
     def __init__(self, outdated: object, audit: object) -> None:
         self._answers = {"uv": outdated, "pip_audit": audit}
@@ -46,7 +51,7 @@ class Tools:
     def __call__(self, words: Sequence[str]) -> bytes:
         found = self._answers[words[1]]
         if found is None:
-            raise Away(f"{words[1]} got no answer: offline?")
+            raise ToolUnavailable(f"{words[1]} got no answer: offline?")
         return found if isinstance(found, bytes) else orjson.dumps(found)
 
 
@@ -61,7 +66,7 @@ def test_both_answers_are_read_as_far_as_they_concern_the_lock(lock: Path) -> No
     assert report["notes"] == ["vulnerable: nothing is known about 1 of 3 packages"]
 
 
-def test_who_is_away_is_a_note_and_not_an_empty_list(lock: Path) -> None:
+def test_an_unavailable_tool_is_a_note_and_not_an_empty_list(lock: Path) -> None:
     report = read_dependencies(lock, run=Tools(None, None))
     assert (report.outdated, report.vulnerable) == (None, None)
     assert [note.partition(":")[0] for note in report.notes] == ["outdated", "vulnerable"]
@@ -70,28 +75,28 @@ def test_who_is_away_is_a_note_and_not_an_empty_list(lock: Path) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"<html>proxy</html>", [1], {"error": "x"}, b""])
-def test_an_answer_that_is_none_counts_as_away(lock: Path, answer: object) -> None:
+def test_an_invalid_answer_counts_as_unavailable(lock: Path, answer: object) -> None:
     report = read_dependencies(lock, run=Tools(answer, answer))
     assert (report.outdated, report.vulnerable) == (None, None)
 
 
-def test_a_service_that_knows_no_package_has_not_said_that_all_is_well() -> None:
-    nobody = {"dependencies": [{"name": "a", "skip_reason": "not found"}]}
-    with pytest.raises(Away, match="without advisories"):
-        parse_audit(orjson.dumps(nobody))
+def test_a_service_that_knows_no_package_proves_nothing() -> None:
+    unknown = {"dependencies": [{"name": "a", "skip_reason": "not found"}]}
+    with pytest.raises(ToolUnavailable, match="without advisories"):
+        parse_audit(orjson.dumps(unknown))
 
 
-def test_a_tool_that_is_missing_or_gets_no_answer_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Away, match="no-such-tool is not installed here"):
+def test_a_tool_that_is_missing_or_gets_no_answer_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ToolUnavailable, match="no-such-tool is not installed"):
         dependencies._run(["-m", "no_such_tool"])
-    with pytest.raises(Away, match="got no answer"):
+    with pytest.raises(ToolUnavailable, match="got no answer"):
         dependencies._run(["-c", "raise SystemExit(3)"])
     monkeypatch.setattr(dependencies, "_PATIENCE_SECONDS", 0.05)
-    with pytest.raises(Away, match="no answer within"):
+    with pytest.raises(ToolUnavailable, match="no answer within"):
         dependencies._run(["-c", "import threading; threading.Event().wait()"])
 
 
-def test_the_terminal_ends_with_1_for_a_vulnerability_and_with_0_for_what_nobody_could_tell(
+def test_the_command_exits_1_for_a_vulnerability_and_0_for_what_is_unknown(
     lock: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(dependencies, "_run", Tools(OUTDATED, AUDIT))
@@ -112,5 +117,5 @@ def test_the_projects_own_lock_is_understood_and_another_file_is_refused(tmp_pat
     with pytest.raises(UsageError, match="cannot be read"):
         read_dependencies(tmp_path / "none")
     (tmp_path / "empty").write_text("dagster>=1\n")
-    with pytest.raises(UsageError, match="names no package"):
+    with pytest.raises(UsageError, match="contains no package"):
         read_dependencies(tmp_path / "empty")

@@ -1,1 +1,0 @@
-"""Shared scaffolding from a template repository. Nothing here speaks to a server of the product."""
